@@ -36,16 +36,14 @@ class CellConnections:
         #: The MIME bundle and metadata of what a cell shows that waits for a sign-in.
         self.notice: Callable[[], Any] = lambda: None
 
-    def put(self, name: str, choice: SettingsChoice, settings: ClientSettings) -> bool:
-        """Give a name to settings; returns whether it named others before."""
+    def put(self, name: str, choice: SettingsChoice, settings: ClientSettings) -> None:
+        """Give a name to settings."""
         if not _NAME.fullmatch(name):
             raise UsageError(
                 f'"{shown_name(name)}" is not a valid connection name.',
                 remedy="Use letters, digits, _ and -, at most 63.",
             )
-        known = self._by_name.get(name)
         self._by_name[name] = replace(choice, settings=settings)
-        return known is not None and known.settings != settings
 
     def forget(self, name: str) -> None:
         """Remove a name, if there is one."""

@@ -178,20 +178,14 @@ class SettingsChoice:
             uri=self.uri if profile is None else None,
         )
 
-    def with_server(self, uri: str | None, *, profile: str | None) -> SettingsChoice:
-        """Return the choice of another server, of a profile, or of both; a profile starts afresh."""
-        return replace(self, uri=uri, settings=None) if profile is None else SettingsChoice(profile=profile, uri=uri)
-
     def read(self, dependencies: Dependencies, *, profile: str | None = None) -> ClientSettings:
         """Read the settings; those of `profile` alone when it is another one."""
         if profile is not None and profile != self.profile:
             return dependencies.load_settings(profile=profile)
         server = {} if self.uri is None else {_URI_VARIABLE: self.uri}
-        settings = self.settings or dependencies.load_settings(
-            profile=self.profile, options={**self.variables, **server}
-        )
-        is_changed = settings.as_service_account != self.as_service_account
-        return replace(settings, as_service_account=self.as_service_account) if is_changed else settings
+        options = {**self.variables, **server}
+        settings = self.settings or dependencies.load_settings(profile=self.profile, options=options)
+        return replace(settings, as_service_account=self.as_service_account)
 
 
 class Notices:

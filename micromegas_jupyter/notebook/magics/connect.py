@@ -85,8 +85,8 @@ class ServerMagics(Magics):
             self._session.choice = choice
             message = f"Later cells use {_server_text(settings)}."
         else:
-            again = " now" if self._named.put(arguments.name, choice, settings) else ""
-            message = f"--connection {arguments.name}{again} means {_server_text(settings)}."
+            self._named.put(arguments.name, choice, settings)
+            message = f"--connection {arguments.name} means {_server_text(settings)}."
         print(f"{message} {self._credential_text(choice, settings)}")  # noqa: T201 - the magic's output
         return None
 
@@ -99,12 +99,14 @@ class ServerMagics(Magics):
 
     def _choice(self, server: str | None, profile: str | None) -> SettingsChoice:
         if server is None:
-            return self._session.choice if profile is None else self._session.choice.with_server(None, profile=profile)
+            return self._session.choice if profile is None else SettingsChoice(profile=profile)
         if ":" in server or "." in server:  # which no name has
             from micromegas_jupyter.client.transport import parse_address  # with pyarrow
 
             parse_address(server)
-            return self._session.choice.with_server(server, profile=profile)
+            # A profile starts afresh.
+            choice = self._session.choice if profile is None else SettingsChoice(profile=profile)
+            return replace(choice, uri=server, settings=None)
         if profile is not None:
             raise UsageError("A named connection has its own profile.", remedy="Leave out --profile, or give a URI.")
         return self._named.choice(server)
@@ -117,7 +119,7 @@ class ServerMagics(Magics):
         if sign_in is None:
             return "No sign-in is configured; calls have no token."
         tokens = "Calls with the API key" if sign_in == _API_KEY else f"Tokens of {sign_in}"
-        configured = choice.with_server(None, profile=choice.profile) if choice.uri else choice
+        configured = choice if choice.uri is None else replace(choice, uri=None, settings=None)
         server, elsewhere = (host_text(each.uri) for each in (settings, configured.read(self._session.dependencies)))
         if elsewhere == server:
             return f"{tokens} go there."
