@@ -4,8 +4,7 @@ import atexit
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.notebook.completion.schema import SchemaCache
-from micromegas_jupyter.notebook.completion.sql import SqlCompleter
+from micromegas_jupyter.notebook.completion import SchemaCache, SqlCompleter
 from micromegas_jupyter.notebook.login.cells import CellConnections
 from micromegas_jupyter.notebook.login.connections import Dependencies
 from micromegas_jupyter.notebook.login.session import NotebookSession

@@ -13,13 +13,13 @@ import traitlets
 
 from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.notebook.completion.sql import name_in_sql
+from micromegas_jupyter.notebook.completion import name_in_sql
 from micromegas_jupyter.notebook.shell import count_text, cut, printable, rows_text, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from micromegas_jupyter.notebook.completion.schema import ServerSchema, Table
+    from micromegas_jupyter.notebook.completion import ServerSchema, Table
     from micromegas_jupyter.notebook.login.connections import Client
 
 COUNT_SECONDS: Final = 20.0

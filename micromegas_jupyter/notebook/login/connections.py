@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
     from micromegas_jupyter.auth.provider import CompletedLogin
     from micromegas_jupyter.client.flight_client import FlightSQLClient, WrappedClient
-    from micromegas_jupyter.notebook.completion.schema import ServerSchema
+    from micromegas_jupyter.notebook.completion import ServerSchema
 
     Client = FlightSQLClient | WrappedClient
     Login = PendingLogin | CompletedLogin

@@ -11,8 +11,7 @@ from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.errors import MicromegasError, UsageError
-from micromegas_jupyter.notebook.completion.schema import fetch_schema
-from micromegas_jupyter.notebook.completion.sql import name_in_sql
+from micromegas_jupyter.notebook.completion import fetch_schema, name_in_sql
 from micromegas_jupyter.notebook.login.connections import SettingsChoice
 from micromegas_jupyter.notebook.shell import (
     TextTable,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.notebook.completion.schema import SchemaCache
+    from micromegas_jupyter.notebook.completion import SchemaCache
     from micromegas_jupyter.notebook.login.cells import CellConnections
     from micromegas_jupyter.notebook.login.session import NotebookSession
     from micromegas_jupyter.wiring.server_process import ServerProcess

@@ -7,15 +7,17 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 
 from micromegas_jupyter.errors import UnsupportedRequest, UsageError
-from micromegas_jupyter.notebook.completion.schema import (
+from micromegas_jupyter.notebook.completion import (
     FRESH_SECONDS,
+    MAX_CHARACTERS,
+    MAX_COMPLETIONS,
     Column,
     SchemaCache,
     ServerSchema,
     Table,
+    complete_sql,
     fetch_schema,
 )
-from micromegas_jupyter.notebook.completion.sql import MAX_CHARACTERS, MAX_COMPLETIONS, complete_sql
 from micromegas_jupyter.notebook.extension import register, unregister
 from micromegas_jupyter.notebook.shell import Position, SqlLine, find_position, split_sql_line
 from tests.fakes.notebook_world import SETTINGS, FakeClient, FakePersonalProvider
@@ -126,7 +128,7 @@ def test_tables_and_their_aliases_are_found_however_far_the_statement_is(sql, na
 @pytest.fixture
 def shell(bare_shell, world, monkeypatch):
     # The first completion waits for the answer, which a loaded machine may take its time for.
-    monkeypatch.setattr("micromegas_jupyter.notebook.completion.sql.FIRST_ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr("micromegas_jupyter.notebook.completion.FIRST_ANSWER_SECONDS", 60.0)
     register(bare_shell, world.dependencies())
     yield bare_shell
     world.tables.may_answer.set()

@@ -6,7 +6,7 @@ from threading import Event
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
+from micromegas_jupyter.notebook.completion import Column, ServerSchema, Table
 from micromegas_jupyter.notebook.table_explorer import (
     MAX_OPEN_COUNTS,
     TablesWidget,
