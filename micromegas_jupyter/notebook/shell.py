@@ -69,23 +69,20 @@ def has_kernel(shell: InteractiveShell) -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def is_alone_in_cell(shell: InteractiveShell) -> bool:
-    """Whether the running cell is one line, so that all of its output is that line's."""
+def _request(shell: InteractiveShell) -> Mapping[str, Any]:
     kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        return False
-    source = kernel.get_parent("shell").get("content", {}).get("code", "")
-    lines = (line.strip() for line in source.splitlines())
+    return {} if kernel is None else kernel.get_parent("shell").get("content", {})
+
+
+def is_alone_in_cell(shell: InteractiveShell) -> bool:
+    """Whether the running cell of a notebook is one line, so that all of its output is that line's."""
+    lines = (line.strip() for line in _request(shell).get("code", "").splitlines())
     return sum(1 for line in lines if line and not line.startswith("#")) == 1
 
 
 def is_attended(shell: InteractiveShell) -> bool:
     """Whether a person can answer: front ends send `allow_stdin` true with each request, nbclient sends false."""
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        return True
-    request = kernel.get_parent("shell")
-    return bool(request.get("content", {}).get("allow_stdin", False))
+    return bool(_request(shell).get("allow_stdin", not has_kernel(shell)))
 
 
 def show_once(shell: InteractiveShell, value: object, build_bundle: Callable[[], Bundle]) -> None:

@@ -110,7 +110,7 @@ class CellConnections:
     def _begin_sign_in_if_needed(self, settings: ClientSettings) -> None:
         """Start a sign-in, which the cell then waits for, if a person is here and not signed in."""
         session = self._session
-        if session.sign_in.current(settings) is not None:
+        if session.pending(settings) is not None:
             return
         try:
             provider = session.connections.get(settings).provider

@@ -337,7 +337,7 @@ class IdentityDisplay:
         )
         if shown is None or not is_offered or not self._busy.acquire(blocking=False):
             card.send_address(TOO_LATE)
-        elif action == "sign_in" and self._session.sign_in.current(shown[0]) is not None:
+        elif action == "sign_in" and self._session.pending(shown[0]) is not None:
             self._busy.release()
             card.send_address()  # a page that was loaded again asked for it too late
         else:
@@ -372,7 +372,7 @@ class IdentityDisplay:
             case "show_code":
                 session.begin_sign_in(settings, _CLICKED_SHELL, Flow.DEVICE)
             case "cancel":
-                session.sign_in.cancel()
+                session.cancel()
             case "sign_out":
                 report = shown_detail(session.logout(settings))
                 session.change(

@@ -252,157 +252,6 @@ class Attempt:
     over: Event = field(default_factory=Event)
 
 
-class PendingSignIn:
-    """The session's sign-in under way, if any; `_lock` guards `newest` and how it ends, and is free during waits."""
-
-    def __init__(self, session: NotebookSession) -> None:
-        self._session = session
-        self._dependencies = session.dependencies
-        self._lock = Lock()
-        self._beginning = Lock()  # held while one sign-in replaces another
-        self.newest: Attempt | None = None
-
-    def begin(
-        self,
-        settings: ClientSettings,
-        choice: FlowToUse,
-        *,
-        on_begun: Callable[[Login], bool] = lambda _: True,
-        on_signed_in: Callable[[], None] = lambda: None,
-    ) -> Attempt:
-        """Start a sign-in in place of one that may be under way; returns at once, it continues by itself.
-
-        `on_begun` shows it and says whether the person can use it, else the next fallback is tried. `on_signed_in` is
-        called once when it ends with a token.
-        """
-        flows, reason = [choice.flow, *choice.fallbacks], choice.reason
-        while True:
-            flow = flows.pop(0)
-            with self._beginning:
-                self.cancel()
-                try:
-                    login = self._dependencies.begin_login(settings, flow)
-                except MicromegasError as error:
-                    if not flows or not is_worth_another_flow(error):
-                        raise
-                    reason = f"Not by {flow.value}: {error.what}"
-                    continue
-                attempt = Attempt(settings=settings, login=login, on_signed_in=on_signed_in)
-                self._follow(attempt, reason)
-            if on_begun(login) or not flows:
-                return attempt
-            reason = "No browser opened here."
-
-    def _follow(self, attempt: Attempt, reason: str) -> None:
-        settings, login = attempt.settings, attempt.login
-        with self._lock:
-            self.newest = attempt
-        self._session.show(settings, waiting_state(settings, login, detail=reason))
-        # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
-        context, started = contextvars.copy_context(), contextvars.copy_context()
-        login.on_done(lambda *_: context.run(self._finish_alone, attempt))
-        login.on_started(lambda redirect_uri: started.run(self._note_started, attempt, redirect_uri))
-        if self._stored_elsewhere(settings) is None:  # or the person wants another one than there is
-            start_thread(self._watch, attempt, name="micromegas-elsewhere")
-
-    def wait_for(self, settings: ClientSettings, *, on_wait: Callable[[], None]) -> None:
-        """Wait for the sign-in of these settings; returns at once when there is none. Raises as the sign-in failed."""
-        while (attempt := self.current(settings)) is not None:
-            self._change_waiting(attempt, is_awaited=True)
-            on_wait()
-            try:
-                self.finish(attempt)
-            except MicromegasError:
-                with self._beginning:  # another flow may just be replacing it
-                    if self.current(settings) is None:
-                        raise
-            finally:
-                self._change_waiting(attempt, is_awaited=False)
-
-    def finish(self, attempt: Attempt) -> None:
-        """Wait for the end, which whoever notices it first shows. Raises as the sign-in failed."""
-        session, settings = self._session, attempt.settings
-        try:
-            provider = attempt.login.result()
-        except MicromegasError as error:
-            if self._end(attempt):
-                session.show(
-                    settings, signed_out_state(settings, detail=f"{error.what} Run %micromegas_login to try again.")
-                )
-            elif session.connections.current(settings) is not None:
-                return  # something else has signed the person in meanwhile
-            raise
-        if self._end(attempt, provider):
-            attempt.on_signed_in()
-
-    def current(self, settings: ClientSettings) -> Attempt | None:
-        """Return the sign-in with these settings that is under way."""
-        attempt = self.newest
-        return attempt if attempt is not None and not attempt.over.is_set() and attempt.settings == settings else None
-
-    def cancel(self) -> None:
-        """End the sign-in that is under way, if there is one, and show that it is over."""
-        attempt = self.newest
-        if attempt is not None and self._end(attempt):
-            attempt.login.cancel()
-            self._session.show(attempt.settings, signed_out_state(attempt.settings))
-
-    def _end(self, attempt: Attempt, provider: AuthProvider | None = None) -> bool:
-        """End a sign-in, with what it gave, unless it has ended before; whether it had not."""
-        with self._lock:
-            if attempt.over.is_set():
-                return False
-            if provider is not None:
-                # Before the sign-in counts as over, so that no cell makes a second connection meanwhile.
-                self._session.connections.put(attempt.settings, provider)
-            attempt.over.set()
-        if provider is not None:
-            self._session.show(attempt.settings, self._session.state_of(attempt.settings, provider))
-        return True
-
-    def _note_started(self, attempt: Attempt, redirect_uri: str) -> None:
-        """Note which address the provider has to know: one that does not tells the browser, and never this kernel."""
-        issuer = provider_text(attempt.settings.issuer)
-        text = (
-            f"The browser returns to {redirect_uri}. If {issuer} rejects that address, have it registered there, or "
-            "sign in with a code."
-        )
-        self._change_waiting(attempt, help=shown_detail(text))
-
-    def _change_waiting(self, attempt: Attempt, **changes: Any) -> None:
-        if not attempt.over.is_set():
-            self._session.change(
-                attempt.settings,
-                lambda state: replace(state, **changes) if state.status is IdentityStatus.WAITING else state,
-            )
-
-    def _finish_alone(self, attempt: Attempt) -> None:
-        """Finish on the sign-in's own thread, where the widget shows an error."""
-        with suppress(MicromegasError):
-            self.finish(attempt)
-            self._session.fetch_identity_later(attempt.settings)
-
-    def _watch(self, attempt: Attempt) -> None:
-        """Look for a sign-in in another notebook or terminal, until there is one or this one has ended."""
-        while not attempt.over.wait(CHECK_SECONDS):
-            provider = self._stored_elsewhere(attempt.settings)
-            if provider is None or attempt.login.done:
-                # A page that has just drawn the card may have missed it, and cannot ask while a cell runs (ipykernel 6)
-                self._session.remind()
-            elif self._end(attempt, provider):
-                attempt.login.cancel()
-                self._session.fetch_identity_later(attempt.settings)
-
-    def _stored_elsewhere(self, settings: ClientSettings) -> PersonalProvider | None:
-        """Return a person's stored sign-in whose token is still valid, without any network; None for any obstacle."""
-        with suppress(MicromegasError):
-            provider, now = self._dependencies.stored_provider(settings), self._dependencies.clock.now()
-            # One that had ended before this sign-in was begun is no news.
-            if isinstance(provider, PersonalProvider) and provider.identity().expires_at > now:
-                return provider
-        return None
-
-
 class NotebookSession:
     """The sign-in that is under way, the connections, and the state that is shown; `close` ends everything.
 
@@ -419,7 +268,9 @@ class NotebookSession:
         self._notifying = Lock()
         self.choice = SettingsChoice()
         self.connections = Connections(dependencies, self._note_renewal)
-        self.sign_in = PendingSignIn(self)
+        self.attempt: Attempt | None = None  # the newest one
+        self._beginning = Lock()  # held while one sign-in replaces another
+        self._ending = Lock()
 
     def settings(self, profile: str | None = None) -> ClientSettings:
         """Return the settings of `profile`, else those that were last chosen, else the configured ones."""
@@ -454,8 +305,18 @@ class NotebookSession:
                 self.listener(self.shown[1])
 
     def connection(self, settings: ClientSettings, *, on_wait: Callable[[], None] = lambda: None) -> Connection:
-        """Return the connection of these settings; calls `on_wait` and waits for a sign-in that is under way."""
-        self.sign_in.wait_for(settings, on_wait=on_wait)
+        """Return the connection of these settings; waits for a sign-in that is under way, after `on_wait`."""
+        while (attempt := self.pending(settings)) is not None:
+            self._change_waiting(attempt, is_awaited=True)
+            on_wait()
+            try:
+                self.finish(attempt)
+            except MicromegasError:
+                with self._beginning:  # another flow may just be replacing it
+                    if self.pending(settings) is None:
+                        raise
+            finally:
+                self._change_waiting(attempt, is_awaited=False)
         return self.connections.get(settings)
 
     def begin_sign_in(self, settings: ClientSettings, shell: object, preference: str | None = None) -> None:
@@ -466,7 +327,132 @@ class NotebookSession:
                 "Signing in here takes an address that you paste.", remedy="Run %micromegas_login in a cell of its own."
             )
         fallbacks = tuple(flow for flow in choice.fallbacks if flow is not Flow.PASTE)
-        self.sign_in.begin(settings, replace(choice, fallbacks=fallbacks))
+        self.sign_in(settings, replace(choice, fallbacks=fallbacks))
+
+    def sign_in(
+        self,
+        settings: ClientSettings,
+        choice: FlowToUse,
+        *,
+        on_begun: Callable[[Login], bool] = lambda _: True,
+        on_signed_in: Callable[[], None] = lambda: None,
+    ) -> Attempt:
+        """Start a sign-in in place of one that may be under way; returns at once, it continues by itself.
+
+        `on_begun` shows it and says whether the person can use it, else the next fallback is tried. `on_signed_in` is
+        called once when it ends with a token.
+        """
+        flows, reason = [choice.flow, *choice.fallbacks], choice.reason
+        while True:
+            flow = flows.pop(0)
+            with self._beginning:
+                self.cancel()
+                try:
+                    login = self.dependencies.begin_login(settings, flow)
+                except MicromegasError as error:
+                    if not flows or not is_worth_another_flow(error):
+                        raise
+                    reason = f"Not by {flow.value}: {error.what}"
+                    continue
+                attempt = Attempt(settings=settings, login=login, on_signed_in=on_signed_in)
+                self._follow(attempt, reason)
+            if on_begun(login) or not flows:
+                return attempt
+            reason = "No browser opened here."
+
+    def _follow(self, attempt: Attempt, reason: str) -> None:
+        settings, login = attempt.settings, attempt.login
+        self.attempt = attempt
+        self.show(settings, waiting_state(settings, login, detail=reason))
+        # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
+        context, started = contextvars.copy_context(), contextvars.copy_context()
+        login.on_done(lambda *_: context.run(self._finish_alone, attempt))
+        login.on_started(lambda redirect_uri: started.run(self._note_started, attempt, redirect_uri))
+        if self._stored_elsewhere(settings) is None:  # or the person wants another one than there is
+            start_thread(self._watch, attempt, name="micromegas-elsewhere")
+
+    def finish(self, attempt: Attempt) -> None:
+        """Wait for the end, which whoever notices it first shows. Raises as the sign-in failed."""
+        settings = attempt.settings
+        try:
+            provider = attempt.login.result()
+        except MicromegasError as error:
+            if self._end(attempt):
+                self.show(
+                    settings, signed_out_state(settings, detail=f"{error.what} Run %micromegas_login to try again.")
+                )
+            elif self.connections.current(settings) is not None:
+                return  # something else has signed the person in meanwhile
+            raise
+        if self._end(attempt, provider):
+            attempt.on_signed_in()
+
+    def pending(self, settings: ClientSettings) -> Attempt | None:
+        """Return the sign-in with these settings that is under way."""
+        attempt = self.attempt
+        return attempt if attempt is not None and not attempt.over.is_set() and attempt.settings == settings else None
+
+    def cancel(self) -> None:
+        """End the sign-in that is under way, if there is one, and show that it is over."""
+        attempt = self.attempt
+        if attempt is not None and self._end(attempt):
+            attempt.login.cancel()
+            self.show(attempt.settings, signed_out_state(attempt.settings))
+
+    def _end(self, attempt: Attempt, provider: AuthProvider | None = None) -> bool:
+        """End a sign-in, with what it gave, unless it has ended before; whether it had not."""
+        with self._ending:
+            if attempt.over.is_set():
+                return False
+            if provider is not None:
+                # Before the sign-in counts as over, so that no cell makes a second connection meanwhile.
+                self.connections.put(attempt.settings, provider)
+            attempt.over.set()
+        if provider is not None:
+            self.show(attempt.settings, self.state_of(attempt.settings, provider))
+        return True
+
+    def _note_started(self, attempt: Attempt, redirect_uri: str) -> None:
+        """Note which address the provider has to know: one that does not tells the browser, and never this kernel."""
+        issuer = provider_text(attempt.settings.issuer)
+        text = (
+            f"The browser returns to {redirect_uri}. If {issuer} rejects that address, have it registered there, or "
+            "sign in with a code."
+        )
+        self._change_waiting(attempt, help=shown_detail(text))
+
+    def _change_waiting(self, attempt: Attempt, **changes: Any) -> None:
+        if not attempt.over.is_set():
+            self.change(
+                attempt.settings,
+                lambda state: replace(state, **changes) if state.status is IdentityStatus.WAITING else state,
+            )
+
+    def _finish_alone(self, attempt: Attempt) -> None:
+        """Finish on the sign-in's own thread, where the widget shows an error."""
+        with suppress(MicromegasError):
+            self.finish(attempt)
+            self.fetch_identity_later(attempt.settings)
+
+    def _watch(self, attempt: Attempt) -> None:
+        """Look for a sign-in in another notebook or terminal, until there is one or this one has ended."""
+        while not attempt.over.wait(CHECK_SECONDS):
+            provider = self._stored_elsewhere(attempt.settings)
+            if provider is None or attempt.login.done:
+                # A page that has just drawn the card may have missed it, and cannot ask while a cell runs (ipykernel 6)
+                self.remind()
+            elif self._end(attempt, provider):
+                attempt.login.cancel()
+                self.fetch_identity_later(attempt.settings)
+
+    def _stored_elsewhere(self, settings: ClientSettings) -> PersonalProvider | None:
+        """Return a person's stored sign-in whose token is still valid, without any network; None for any obstacle."""
+        with suppress(MicromegasError):
+            provider, now = self.dependencies.stored_provider(settings), self.dependencies.clock.now()
+            # One that had ended before this sign-in was begun is no news.
+            if isinstance(provider, PersonalProvider) and provider.identity().expires_at > now:
+                return provider
+        return None
 
     def signed_in(self, settings: ClientSettings) -> IdentityState:
         """Return who is signed in, after renewing the token if needed; raises as `connection` and `renew` do."""
@@ -524,7 +510,7 @@ class NotebookSession:
 
     def logout(self, settings: ClientSettings, *, end_session: bool = False) -> str:
         """End the sign-ins of these settings' profile, and one under way, and return a report in one line."""
-        self.sign_in.cancel()
+        self.cancel()
         through = ""
         with suppress(LoginRequired):
             provider = self.connections.get(settings).provider
@@ -575,7 +561,7 @@ class NotebookSession:
 
     def close(self) -> None:
         """End a sign-in under way and close all clients."""
-        self.sign_in.cancel()
+        self.cancel()
         self.connections.close()
 
     def _note_renewal(self, settings: ClientSettings, provider: AuthProvider, error: MicromegasError | None) -> None:

@@ -98,7 +98,7 @@ class IdentityMagics(Magics):
             session.dependencies.stored_provider(settings)  # or later cells would meet what is missing
         session.choice = choice
         session.connections.signed_out.discard(settings.profile)
-        session.sign_in.cancel()
+        session.cancel()
         reason = session.why_not_signed_in(settings)
         if reason is not None:
             self._sign_in(settings, arguments.flow, reason=reason)
@@ -167,16 +167,16 @@ class IdentityMagics(Magics):
             ) from reason
         choice = self._session.dependencies.choose_flow(settings, self._shell, preference)
         try:
-            attempt = self._session.sign_in.begin(
+            attempt = self._session.sign_in(
                 settings, choice, on_begun=self._show_begun, on_signed_in=lambda: self._remember(settings, preference)
             )
             if attempt.login.flow is Flow.PASTE:
                 self._take_pasted(attempt.login)
             elif has_kernel(self._shell):
                 return
-            self._session.sign_in.finish(attempt)
+            self._session.finish(attempt)
         except (KeyboardInterrupt, EOFError) as interrupt:
-            self._session.sign_in.cancel()
+            self._session.cancel()
             cancelled = QueryCancelled("The sign-in was cancelled.")
             show_as_lines(cancelled, ["✗ The sign-in was cancelled."])
             raise cancelled from interrupt
@@ -213,7 +213,7 @@ class IdentityMagics(Magics):
                 print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
             else:
                 return
-        self._session.sign_in.cancel()
+        self._session.cancel()
         raise LoginFailed("None of the pasted addresses belongs to this sign-in.")
 
     def _remember(self, settings: ClientSettings, preference: str | None) -> None:
