@@ -9,6 +9,7 @@ from itertools import chain, pairwise
 from threading import Event, Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult
 
@@ -140,30 +141,36 @@ class SchemaCache:
         self._connections = connections
         self._dependencies = dependencies
         self._lock = Lock()
+        # What each said, None when there was no answer, and when to fetch it again, by the monotonic clock.
+        self._known: WeakKeyDictionary[Connection, tuple[ServerSchema | None, float]] = WeakKeyDictionary()
         self._fetching: dict[ClientSettings, Event] = {}
 
     def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema:
         """Return what is known; fetches nothing or what is old, and waits only when it starts the first fetch."""
         connection = self._connections.current(settings)
+        schema, due_at = self._entry(connection)
+        is_due = self._dependencies.clock.monotonic() >= due_at
         if connection is None:
-            known, is_due = None, not self._dependencies.is_wrapped()  # whose client is not made on another thread
-        else:
-            known, is_due = connection.schema, self._dependencies.clock.monotonic() >= connection.schema_due_at
+            is_due = not self._dependencies.is_wrapped()  # whose client is not made on another thread
         with self._lock:
             if settings in self._fetching or not is_due:
-                return known or ServerSchema()
+                return schema or ServerSchema()
             answered = self._fetching[settings] = Event()
         start_thread(self._fetch, settings, name="micromegas-schema")
-        if known is None:
+        if schema is None:
             answered.wait(wait_seconds)
-        connection = self._connections.current(settings)
-        return (connection and connection.schema) or ServerSchema()
+        return self._entry(self._connections.current(settings))[0] or ServerSchema()
 
     def note(self, connection: Connection, schema: ServerSchema | None) -> None:
         """Keep a server's answer; None when there was none, which leaves the one before it."""
-        pause_seconds = RETRY_SECONDS if schema is None else FRESH_SECONDS
-        connection.schema_due_at = self._dependencies.clock.monotonic() + pause_seconds
-        connection.schema = schema or connection.schema
+        due_at = self._dependencies.clock.monotonic() + (RETRY_SECONDS if schema is None else FRESH_SECONDS)
+        schema = schema or self._entry(connection)[0]
+        with self._lock:
+            self._known[connection] = (schema, due_at)
+
+    def _entry(self, connection: Connection | None) -> tuple[ServerSchema | None, float]:
+        with self._lock:
+            return (None, 0.0) if connection is None else self._known.get(connection, (None, 0.0))
 
     def _fetch(self, settings: ClientSettings) -> None:
         connection = None

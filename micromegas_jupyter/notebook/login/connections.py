@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
     from micromegas_jupyter.auth.provider import CompletedLogin
     from micromegas_jupyter.client.flight_client import FlightSQLClient, WrappedClient
-    from micromegas_jupyter.notebook.completion import ServerSchema
 
     Client = FlightSQLClient | WrappedClient
     Login = PendingLogin | CompletedLogin
@@ -169,14 +168,11 @@ class SettingsChoice:
     ) -> SettingsChoice:
         """Return the choice that a magic's options make: a profile starts afresh, options alone leave the profile."""
         variables = {VARIABLE_OF_OPTION[name]: value for name, value in options.items() if value}
-        if profile is None and not variables:
-            return self if as_service_account is None else replace(self, as_service_account=as_service_account)
-        return SettingsChoice(
-            profile=profile or self.profile,
-            variables=variables,
-            as_service_account=bool(as_service_account),
-            uri=self.uri if profile is None else None,
-        )
+        choice = self
+        if profile is not None or variables:
+            uri = self.uri if profile is None else None
+            choice = SettingsChoice(profile=profile or self.profile, variables=variables, uri=uri)
+        return choice if as_service_account is None else replace(choice, as_service_account=as_service_account)
 
     def read(self, dependencies: Dependencies, *, profile: str | None = None) -> ClientSettings:
         """Read the settings; those of `profile` alone when it is another one."""
@@ -205,16 +201,14 @@ class Notices:
         return [self._new.popleft() for _ in range(len(self._new))]
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Connection:
-    """A client, the provider of its tokens (if a sign-in is configured), what renews them, and what the server said."""
+    """A client, the provider of its tokens (if a sign-in is configured), what renews them, and the server's notices."""
 
     provider: AuthProvider | None
     client: Client
     renewal: BackgroundRenewal | None = None
     notices: Notices = field(default_factory=Notices)
-    schema: ServerSchema | None = None
-    schema_due_at: float = 0.0  # when to fetch it again, by the monotonic clock
 
     def close(self) -> None:
         """Stop the renewal and close the client."""

@@ -100,12 +100,10 @@ class IdentityMagics(Magics):
         session.connections.signed_out.discard(settings.profile)
         session.cancel()
         reason = session.why_not_signed_in(settings)
-        if reason is not None:
-            self._sign_in(settings, arguments.flow, reason=reason)
-            return
         is_hubs = bool(session.state and session.state.through)
-        if arguments.flow not in {None, AUTOMATIC} and (arguments.flow == Flow.HUB) is not is_hubs:
-            self._sign_in(settings, arguments.flow)
+        is_another = arguments.flow not in {None, AUTOMATIC} and (arguments.flow == Flow.HUB) is not is_hubs
+        if reason is not None or is_another:
+            self._sign_in(settings, arguments.flow, reason)
             return
         self._show()
         if has_kernel(self._shell) and is_attended(self._shell):
@@ -154,9 +152,7 @@ class IdentityMagics(Magics):
 
         return PlainText(explain_error(arguments.code, how_to_list="%micromegas_explain"))
 
-    def _sign_in(
-        self, settings: ClientSettings, preference: str | None, *, reason: MicromegasError | None = None
-    ) -> None:
+    def _sign_in(self, settings: ClientSettings, preference: str | None, reason: MicromegasError | None) -> None:
         """Sign a person in; `reason` says why one is needed, None when they only want another flow."""
         if not is_attended(self._shell):
             if reason is not None and reason.giver is not None:

@@ -15,9 +15,8 @@ answered = extension.schemas._fetching.get(extension.session.settings())
 if answered is not None: answered.wait(60)
 """
 WAS_ASKED = """
-extension = get_ipython()._micromegas_extension
-connection = extension.session.connections.current(extension.session.settings())
-bool(extension.schemas._fetching or connection.schema_due_at)
+schemas = get_ipython()._micromegas_extension.schemas
+bool(schemas._fetching or schemas._known)
 """
 
 
