@@ -109,26 +109,6 @@ def test_a_cell_that_waits_continues_when_another_flow_replaces_the_sign_in(worl
     assert shown(session) is IdentityStatus.SIGNED_IN
 
 
-@pytest.mark.usefixtures("quick_looks")
-def test_whoever_finishes_the_sign_in_learns_of_no_failure(world, session):
-    world.stored = None
-    attempt = session.sign_in(SETTINGS, FlowToUse(flow=Flow.BROWSER))
-    elsewhere = FakePersonalProvider()
-
-    def sign_in_elsewhere():
-        if attempt.login.waited_for.wait(DEADLINE_SECONDS):
-            world.stored = elsewhere
-
-    other_program = Thread(target=sign_in_elsewhere)
-    other_program.start()
-
-    session.finish(attempt)
-    session.finish(attempt)
-
-    other_program.join(DEADLINE_SECONDS)
-    assert session.connection(SETTINGS).provider is elsewhere
-
-
 def test_a_sign_in_whose_token_has_ended_too_is_over(world, session):
     session.signed_in(SETTINGS)
     world.stored.failure = LoginRequired("The provider ended the session.")
