@@ -64,9 +64,8 @@ class QueryResult:
 
     def to_polars(self) -> Any:
         """Return all rows as a polars DataFrame."""
-        from micromegas_jupyter.notebook.results.rows import RowFormat, check_format, to_polars
+        from micromegas_jupyter.notebook.results.rows import to_polars
 
-        check_format(RowFormat.POLARS, dtype=None, plot=False)
         return to_polars(self._table)
 
     def chart(self, kind: str | None = None, **options: Any) -> Chart:
