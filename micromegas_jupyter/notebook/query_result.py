@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.config.client import DEFAULT_RESULT_ROWS
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.grid import result_bundle, static_text
+from micromegas_jupyter.notebook.results.grid import result_bundle, static_table
 from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class QueryResult:
         return self._table.__arrow_c_stream__(requested_schema)
 
     def __repr__(self) -> str:
-        return static_text(self._view, len(self))
+        return static_table(self._view, len(self))["text/plain"]
 
     def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, Any], dict[str, Any]]:
         return result_bundle(self._view, result_rows=len(self), with_grid=self._max_rows > 0)

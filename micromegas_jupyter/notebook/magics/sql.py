@@ -51,6 +51,7 @@ from micromegas_jupyter.notebook.shell import (
     seconds_text,
     short_query_id,
     show_once,
+    shown_name,
     split_sql_line,
     time_text,
     with_arguments,
@@ -79,8 +80,6 @@ MAX_QUERIES = 200
 SQL_MAGIC_NAME = "micromegas_sql"
 _MAX_LISTED = 20
 _MAX_SQL_CHARACTERS = 80
-_MAX_COLUMNS = 500
-_MAX_NAME_CHARACTERS = 100
 _EXPLAIN = "EXPLAIN\n"
 
 
@@ -154,9 +153,7 @@ class SqlMagic(Magics):
     @argument("--limit", metavar="N", type=int, help="maximum number of rows")
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this statement")
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this statement")
-    @argument(
-        "--format", choices=tuple(FORMATS), help="what the rows become; a reader gets them as you iterate, at any size"
-    )
+    @argument("--format", choices=FORMATS, help="what the rows become; a reader gets them as you iterate, at any size")
     @argument("--explain", action="store_true", help="show how the server would run it, without running it")
     @argument("--dry-run", action="store_true", help="show the columns it would return, without running it")
     @argument(
@@ -413,27 +410,21 @@ def schema_table(schema: pa.Schema) -> TextTable:
     """Return the columns that a statement would return: names, types, and whether a value may be null."""
     from micromegas_jupyter.notebook.results.formats import sql_type
 
-    hidden = len(schema) - _MAX_COLUMNS
     return TextTable(
         head=("column", "type", "null"),
         rows=[
-            (
-                cut(printable(column.name), _MAX_NAME_CHARACTERS),
-                sql_type(column.type),
-                "possible" if column.nullable else "never",
-            )
-            for column in list(schema)[:_MAX_COLUMNS]
+            (shown_name(column.name), sql_type(column.type), "possible" if column.nullable else "never")
+            for column in schema
         ],
-        note="The statement was not run." + (f" {hidden} more columns are not shown." if hidden > 0 else ""),
+        note="The statement was not run.",
     )
 
 
 def plan_text(answer: pa.Table) -> PlainText:
     """Return the answer to `EXPLAIN` as text: each plan under its name."""
     # DataFusion's two columns, one below the other; other servers' answers likewise.
-    columns = [column.to_pylist() for column in answer.columns]
     plans = []
-    for row in zip(*columns, strict=True):
-        title, *lines = "\n".join(str(cell).rstrip() for cell in row if cell is not None).split("\n")
+    for row in answer.to_pylist():
+        title, *lines = "\n".join(str(cell).rstrip() for cell in row.values() if cell is not None).split("\n")
         plans.append("\n".join([title.replace("_", " "), *(f"  {line}" for line in lines)]))
     return PlainText("\n\n".join(plans))

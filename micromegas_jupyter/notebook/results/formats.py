@@ -160,7 +160,7 @@ class ColumnFormat:
         """Return one short text for each value, None for null; meant for a few rows, not for a whole result."""
         column = decoded(column)
         if self.kind is Kind.NUMBER:
-            return [None if number is None else self._number(number) for number in self._numbers(column)]
+            return [None if number is None else self.number_text(number) for number in self._numbers(column)]
         is_date = self.kind is Kind.TIME and not pa.types.is_time(column.type)
         texts = self._times(column) if is_date else _plain_texts(column)
         return [None if text is None else _short(text) for text in texts]
@@ -177,7 +177,8 @@ class ColumnFormat:
             return [None if number is None else float(str(np.float32(number))) for number in values]
         return values
 
-    def _number(self, number: Any) -> str:
+    def number_text(self, number: Any) -> str:
+        """Return the text of a number."""
         separator = "," if self.is_grouped and not self.is_scientific else ""
         if isinstance(number, int):
             return f"{number:{separator}}"

@@ -8,7 +8,6 @@ import json
 import logging
 from dataclasses import asdict
 from datetime import UTC
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -36,7 +35,7 @@ from micromegas_jupyter.notebook.shell import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 RESULT_MIME_TYPE: Final = "application/vnd.micromegas.result+json"
 """Marks an output whose saved table is shown until the grid stands in the page."""
@@ -167,7 +166,7 @@ def _export(view: RowsView, order: Order, *, file_format: str, columns: Sequence
 
 def result_bundle(view: RowsView, *, result_rows: int, with_grid: bool) -> Bundle:
     """Return what a notebook shows of a result and its metadata, by MIME type."""
-    saved = {"text/html": static_html(view, result_rows), "text/plain": static_text(view, result_rows)}
+    saved = static_table(view, result_rows)
     shell = get_ipython()
     if not with_grid or shell is None or not (has_kernel(shell) and is_attended(shell)) or not view.table.num_columns:
         return saved, {}
@@ -187,68 +186,24 @@ def shown_table(table: pa.Table, *, max_rows: int, is_referenced: bool) -> Bundl
     return result_bundle(RowsView(held), result_rows=table.num_rows, with_grid=max_rows > 0)
 
 
-def static_html(view: RowsView, result_rows: int) -> str:
-    """Return the first rows as an HTML table that stands by itself: names, types, values, and how many there are."""
-    return _small(partial(_html_table, view, result_rows), view, _MAX_HTML_CHARACTERS)
+def static_table(view: RowsView, result_rows: int) -> dict[str, str]:
+    """Return the first rows by MIME type, as tables that stand by themselves: names, types, values, and how many.
 
-
-def static_text(view: RowsView, result_rows: int) -> str:
-    """Return the first rows as plain text: names, types, values, and how many there are."""
-    return _small(partial(_text_table, view, result_rows), view, _MAX_TEXT_CHARACTERS)
-
-
-def _small(build: Callable[[int, int], str], view: RowsView, max_characters: int) -> str:
-    """Return a table of as many rows, and then columns, as make a text of this length."""
+    There are as many rows, and then columns, as make a short text.
+    """
     rows, width = min(MAX_STATIC_ROWS, view.table.num_rows), min(MAX_STATIC_COLUMNS, view.table.num_columns)
-    while len(text := build(rows, width)) > max_characters and rows + width > 2:  # noqa: PLR2004 - one cell
+    while True:
+        columns, texts = view.columns(width), view.texts(Order(), first=0, count=rows, columns=width)
+        cells = [
+            [None if text is None else cut(text, _MAX_CELL_CHARACTERS) for text in row]
+            for row in zip(*texts, strict=True)
+        ]
+        note = _note(view, result_rows, rows, width)
+        as_html, as_text = _html_table(columns, cells, note), _text_table(columns, cells, note)
+        is_short = len(as_html) <= _MAX_HTML_CHARACTERS and len(as_text) <= _MAX_TEXT_CHARACTERS
+        if is_short or rows + width <= 2:  # noqa: PLR2004 - one cell
+            return {"text/html": as_html, "text/plain": as_text}
         rows, width = (rows // 2, width) if rows > 1 else (rows, max(width // 2, 1))
-    return text
-
-
-def _html_table(view: RowsView, result_rows: int, rows: int, width: int) -> str:
-    columns, texts = view.columns(width), view.texts(Order(), first=0, count=rows, columns=width)
-    # JupyterLab's style sheet overrides what stands on the table alone.
-    styles = [f' style="text-align:{_side(column)};white-space:nowrap"' for column in columns]
-    head = "".join(
-        f'<th scope="col"{style} title="{html.escape(_hover(column))}">{html.escape(str(column["name"]))}'
-        f'<br><span style="font-weight:normal;opacity:0.8">{html.escape(_type_line(column))}</span></th>'
-        for column, style in zip(columns, styles, strict=True)
-    )
-    body = "".join("<tr>" + "".join(map(_body_cell, row, styles)) + "</tr>" for row in zip(*texts, strict=True))
-    return (
-        '<div style="overflow-x:auto">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        f'<p style="margin:0.3em 0;opacity:0.8">{html.escape(_note(view, result_rows, rows, width))}</p></div>'
-    )
-
-
-def _body_cell(text: str | None, style: str) -> str:
-    shown = '<em style="opacity:0.7">null</em>' if text is None else html.escape(cut(text, _MAX_CELL_CHARACTERS))
-    return f"<td{style}>{shown}</td>"
-
-
-def _text_table(view: RowsView, result_rows: int, rows: int, width: int) -> str:
-    columns, texts = view.columns(width), view.texts(Order(), first=0, count=rows, columns=width)
-    head = [f"{column['name']}\n{_type_line(column)}" for column in columns]
-    cells = [
-        ["null" if text is None else cut(text, _MAX_CELL_CHARACTERS) for text in row]
-        for row in zip(*texts, strict=True)
-    ]
-    sides = [_side(column) for column in columns] if cells else None
-    table = tabulate(cells, head, tablefmt="simple", disable_numparse=True, colalign=sides) if columns else ""
-    return "\n".join([*map(str.rstrip, table.splitlines()), _note(view, result_rows, rows, width)])
-
-
-def _side(column: Mapping[str, object]) -> str:
-    return "right" if column["kind"] == Kind.NUMBER else "left"
-
-
-def _hover(column: Mapping[str, object]) -> str:
-    return f"{column['name']}: {column['arrow_type']}, {column['nulls']:,} null"
-
-
-def _type_line(column: Mapping[str, object]) -> str:
-    return f"{column['type']} · {column['unit']}" if column["unit"] else str(column["type"])
 
 
 def _note(view: RowsView, result_rows: int, rows: int, width: int) -> str:
@@ -256,3 +211,36 @@ def _note(view: RowsView, result_rows: int, rows: int, width: int) -> str:
     total, columns = rows_text(result_rows), view.table.num_columns
     note = total if rows == result_rows else f"first {count_text(rows)} of {total}"
     return note if width == columns else f"{note} · first {width} of {count_text(columns)} columns"
+
+
+def _html_table(columns: Sequence[Mapping[str, object]], cells: Sequence[Sequence[str | None]], note: str) -> str:
+    # JupyterLab's style sheet overrides what stands on the table alone.
+    styles = [f' style="text-align:{_side(column)};white-space:nowrap"' for column in columns]
+    head, null = "", '<em style="opacity:0.7">null</em>'
+    for column, style in zip(columns, styles, strict=True):
+        hover = f"{column['name']}: {column['arrow_type']}, {column['nulls']:,} null"
+        head += f'<th scope="col"{style} title="{html.escape(hover)}">{html.escape(str(column["name"]))}'
+        head += f'<br><span style="font-weight:normal;opacity:0.8">{html.escape(_type_line(column))}</span></th>'
+    body = ""
+    for row in cells:
+        values = (null if text is None else html.escape(text) for text in row)
+        body += "<tr>" + "".join(map("<td{}>{}</td>".format, styles, values)) + "</tr>"
+    return (
+        f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        f'<p style="margin:0.3em 0;opacity:0.8">{html.escape(note)}</p></div>'
+    )
+
+
+def _text_table(columns: Sequence[Mapping[str, object]], cells: Sequence[Sequence[str | None]], note: str) -> str:
+    head = [f"{column['name']}\n{_type_line(column)}" for column in columns]
+    sides = [_side(column) for column in columns] if cells else None
+    table = tabulate(cells, head, "simple", disable_numparse=True, colalign=sides, missingval="null")
+    return "\n".join([*(line.rstrip() for line in table.splitlines()), note])
+
+
+def _side(column: Mapping[str, object]) -> str:
+    return "right" if column["kind"] == Kind.NUMBER else "left"
+
+
+def _type_line(column: Mapping[str, object]) -> str:
+    return f"{column['type']} · {column['unit']}" if column["unit"] else str(column["type"])

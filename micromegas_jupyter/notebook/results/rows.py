@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 _REWRITE_SECONDS = 0.25
 _JOIN_SECONDS = 2.0
 _ERASE_LINE = "\r\x1b[2K"
-_MAX_NAME_CHARACTERS = 60
 _MAX_TYPES_CHARACTERS = 200
 
 
@@ -204,22 +203,17 @@ def to_polars(table: pa.Table) -> Any:
     check_polars()
     import polars as pl
 
-    for column in table.schema:
-        # polars ends in a panic over these, not in an error.
-        if "decimal256" in str(column.type):
-            raise UsageError(
-                f'The column "{cut(printable(column.name), _MAX_NAME_CHARACTERS)}" is of type decimal256, which polars '
-                "cannot hold.",
-                remedy="Cast it in the statement, or use --format arrow.",
-            )
     try:
-        return pl.from_arrow(table)
-    except pl.exceptions.PolarsError as error:
-        types = cut(", ".join(dict.fromkeys(str(kind) for kind in table.schema.types)), _MAX_TYPES_CHARACTERS)
-        raise UsageError(
-            f"polars cannot hold these columns ({types}).",
-            remedy="Rename or cast the one in question in the statement, or use --format arrow.",
-        ) from error
+        # Of this type polars makes a panic, not an error.
+        if not any("decimal256" in str(kind) for kind in table.schema.types):
+            return pl.from_arrow(table)
+    except pl.exceptions.PolarsError:
+        pass
+    types = cut(", ".join(f"{printable(column.name)} {column.type}" for column in table.schema), _MAX_TYPES_CHARACTERS)
+    raise UsageError(
+        f"polars cannot hold these columns ({types}).",
+        remedy="Rename or cast the one in question in the statement, or use --format arrow.",
+    )
 
 
 class RowReader:

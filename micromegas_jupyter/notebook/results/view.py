@@ -272,8 +272,7 @@ def _sort_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
         whole = _whole(column)
         values = decoded(pa.chunked_array([whole.dictionary])).combine_chunks()
         return pa.chunked_array([pc.rank(values, sort_keys="ascending", tiebreaker="dense").take(whole.indices)])
-    column = decoded(column)
-    return column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
+    return decoded(column)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the largest floats
@@ -306,9 +305,7 @@ def _spread(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
         times = pa.array([min(int(edge) + origin, last) for edge in edges], values.type).cast(kind)
         known.bins = [text or "" for text in form.texts(pa.chunked_array([times]))]
     else:
-        decimals = 0 if pa.types.is_integer(kind) else form.decimals
-        mark = f".{decimals}e" if form.is_scientific else f",.{decimals}f"
-        known.bins = [format(edge, mark) for edge in edges]
+        known.bins = [form.number_text(edge) for edge in edges]
     return known
 
 
