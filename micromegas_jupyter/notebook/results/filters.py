@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.results.formats import ColumnFormat
 
 HINTS: Final = {
-    Kind.NUMBER: "> 5, 1..9, null",
-    Kind.TIME: "> 2026-11-27 12:00",
-    Kind.TEXT: "contains, = x, in a, b",
+    Kind.NUMBER: "> 5, 1..9, != 0, in 1, 2, null",
+    Kind.TIME: "> 2026-11-27 12:00, 2026-11-01..2026-11-07, null",
+    Kind.TEXT: "contains, = x, in a, b, /pattern/, null",
     Kind.BOOLEAN: "true, false, null",
     **dict.fromkeys((Kind.NESTED, Kind.BINARY, Kind.OTHER), "null, not null"),
 }
-"""What the filter field of each kind of column shows while it is empty."""
+"""What fits each kind of column; the filter field shows it while it is empty."""
 
 MAX_TYPED_CHARACTERS: Final = 1000
 _MAX_SHOWN = 40
@@ -50,11 +50,6 @@ _LENGTHS = (_DAY_NANOSECONDS, 3600 * 10**9, 60 * 10**9, 10**9)
 _DIGITS = 120
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BOOLEANS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
-_EXAMPLES = HINTS | {
-    Kind.NUMBER: "> 90000, 1..9, != 0, in 1, 2, null",
-    Kind.TIME: "2026-11-27, > 2026-11-27 12:00, 2026-11-01..2026-11-07, null",
-    Kind.TEXT: "a part of the text, = x, in a, b, /pattern/, null",
-}
 _FUNCTIONS = {
     "<": "less",
     "before": "less",
@@ -83,7 +78,7 @@ def condition(column: pa.ChunkedArray, form: ColumnFormat, typed: str) -> pa.Chu
     if words in ("not null", "is not null"):
         return column.is_valid()
     what = f'"{cut(printable(text), _MAX_SHOWN)}" does not fit this column.'
-    refusal = UsageError(what, remedy=f"Try: {_EXAMPLES[form.kind]}.")
+    refusal = UsageError(what, remedy=f"Try: {HINTS[form.kind]}.")
     try:
         match form.kind:
             case Kind.TEXT if pa.types.is_dictionary(column.type):

@@ -21,18 +21,11 @@ from IPython.core.getipython import get_ipython
 from tabulate import tabulate
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.errors import InternalError, MicromegasError, UsageError
+from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.results.filters import HINTS
 from micromegas_jupyter.notebook.results.formats import Kind
 from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView, taken
-from micromegas_jupyter.notebook.shell import (
-    Bundle,
-    count_text,
-    cut,
-    has_kernel,
-    is_attended,
-    rows_text,
-)
+from micromegas_jupyter.notebook.shell import Bundle, count_text, cut, has_kernel, is_attended, rows_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,7 +106,7 @@ class ResultGrid(anywidget.AnyWidget):
             self.send({"id": content["id"], "error": f"{error.what} {error.remedy}".strip()})
         except Exception as error:  # noqa: BLE001 - whatever happens, the page gets an answer
             _log.error("A grid could not answer.", extra={"kind": type(error).__name__})
-            self.send({"id": content["id"], "error": InternalError("The grid could not do that.").what})
+            self.send({"id": content["id"], "error": "The grid could not do that."})
         else:
             self.send({"id": content["id"], "answer": answer}, buffers)
         # To sort and to count takes memory for a moment, which Arrow's allocator would keep for the next time.

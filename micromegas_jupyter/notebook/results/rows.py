@@ -203,12 +203,10 @@ def to_polars(table: pa.Table) -> Any:
     check_polars()
     import polars as pl
 
-    try:
+    with suppress(pl.exceptions.PolarsError):
         # Of this type polars makes a panic, not an error.
         if not any("decimal256" in str(kind) for kind in table.schema.types):
             return pl.from_arrow(table)
-    except pl.exceptions.PolarsError:
-        pass
     types = cut(", ".join(f"{printable(column.name)} {column.type}" for column in table.schema), _MAX_TYPES_CHARACTERS)
     raise UsageError(
         f"polars cannot hold these columns ({types}).",

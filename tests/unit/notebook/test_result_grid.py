@@ -72,7 +72,7 @@ def test_columns_say_what_they_hold(page):
         "name": "word", "type": "text", "arrow_type": "dictionary<values=string, indices=int32, ordered=0>",
         "kind": "text", "unit": "", "nulls": 1000, "sortable": True,
     }  # fmt: skip
-    assert page.grid.hints["text"] == "contains, = x, in a, b"
+    assert page.grid.hints["text"].startswith("contains, = x, in a, b")
     assert [column["unit"] for column in page.grid.columns] == ["", "", "", "bytes"]
     assert [column["sortable"] for column in page.grid.columns] == [True, True, False, True]
     assert page.ask("statistics", column=1)["answer"]["top"] == [(each, 1000) for each in "abde"]
