@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts.columns import choose
-from micromegas_jupyter.notebook.charts.specification import draw
+from micromegas_jupyter.notebook.charts.specification import choose, draw
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,18 +27,14 @@ _VEGA_LITE = "5.20"
 class Chart:
     """A chart of the rows, drawn as `kind` or as the columns' types suggest.
 
-    `x`, `y` (one or several) and `color` name columns. Raises `UsageError` when there is nothing to draw.
+    `x`, `y` (one or several) and `color` name columns; `spec` is the Vega-Lite specification (version 5), with the data
+    in it. Raises `UsageError` when there is nothing to draw.
     """
 
     def __init__(
         self, table: pa.Table, *, kind: _Name = None, x: _Name = None, y: _Names = None, color: _Name = None
     ) -> None:
-        self._spec, self._text = draw(choose(table, kind=kind, x=x, y=y, color=color))
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        """The Vega-Lite specification (version 5), with the data in it."""
-        return self._spec
+        self.spec, self._text = draw(choose(table, kind=kind, x=x, y=y, color=color))
 
     def to_altair(self) -> Any:
         """Return the chart as one of Altair's, to change it."""

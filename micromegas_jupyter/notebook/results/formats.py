@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -166,16 +165,14 @@ class ColumnFormat:
         return [None if text is None else _short(text) for text in texts]
 
     def _numbers(self, column: pa.ChunkedArray) -> list[Any]:
-        values: list[Any]
         if pa.types.is_duration(column.type):
             size, unit = NANOSECONDS[column.type.unit], DURATION_NANOSECONDS[self.unit]
-            values = whole_steps(column).to_pylist()
-            return [None if number is None else Decimal(number * size) / unit for number in values]
-        values = column.to_pylist()
+            steps = whole_steps(column).to_pylist()
+            return [None if number is None else Decimal(number * size) / unit for number in steps]
         if pa.types.is_float32(column.type):
-            # The shortest text that stands for the value, as wide as a Python float: 0.1, not 0.10000000149.
-            return [None if number is None else float(str(np.float32(number))) for number in values]
-        return values
+            # By the shortest text that stands for the value: 0.1, not 0.10000000149.
+            column = column.cast(pa.string()).cast(pa.float64())
+        return list(column.to_pylist())
 
     def number_text(self, number: Any) -> str:
         """Return the text of a number."""
@@ -333,11 +330,10 @@ def _scalar_text(scalar: pa.Scalar, *, is_short: bool) -> str:
 
 def _json_text(scalar: pa.Scalar) -> str:
     """Return a nested value as JSON; what JSON has no type for stands as text."""
-    write = partial(json.dumps, ensure_ascii=False, default=_json_value)
     try:
-        return write(scalar.as_py(maps_as_pydicts="strict"))
+        return json.dumps(scalar.as_py(maps_as_pydicts="strict"), ensure_ascii=False, default=_json_value)
     except (KeyError, TypeError):  # a map whose keys come twice, or are no texts: as pairs
-        return write(scalar.as_py())
+        return json.dumps(scalar.as_py(), ensure_ascii=False, default=_json_value)
 
 
 def _json_value(value: object) -> object:
