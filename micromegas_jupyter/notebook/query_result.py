@@ -50,7 +50,7 @@ class QueryResult:
 
     def head(self, rows: int = 5) -> QueryResult:
         """Return the first rows as a result of their own."""
-        return self[: max(rows, 0)]
+        return QueryResult(self._table[: max(rows, 0)], max_rows=self._max_rows)
 
     def to_arrow(self) -> pa.Table:
         """Return all rows as they came."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
+from argparse import Namespace
 from collections import deque
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -80,7 +80,6 @@ MAX_QUERIES = 200
 SQL_MAGIC_NAME = "micromegas_sql"
 _MAX_LISTED = 20
 _MAX_SQL_CHARACTERS = 80
-_EXPLAIN = "EXPLAIN\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +89,7 @@ class SqlRequest:
     sql: str
     params: Mapping[str, object] = field(default_factory=dict, repr=False)
     name: str | None = None
-    options: argparse.Namespace
+    options: Namespace
 
     @property
     def row_format(self) -> str:
@@ -194,10 +193,8 @@ class SqlMagic(Magics):
             if arguments.limit is not None and arguments.limit < 0:
                 raise UsageError("--limit is a number of rows.", remedy="Give a number from 0 upwards.")
             check_exclusive(arguments, "connection", "profile")
-            check_exclusive(arguments, "explain", "dry_run")
             for option in ("format", "plot", "dtype"):
-                check_exclusive(arguments, "explain", option)
-                check_exclusive(arguments, "dry_run", option)
+                check_exclusive(arguments, "explain", "dry_run", option)
             for option in ("x", "y", "color"):
                 if arguments.plot is None and getattr(arguments, option) is not None:
                     raise UsageError(f"--{option} is about a chart.", remedy="Add --plot.")
@@ -216,7 +213,7 @@ class SqlMagic(Magics):
     @argument("--rerun", metavar="N", type=int, help="run query N again, with its options and original values")
     @argument("--sql", metavar="N", type=int, help="show all of query N, as a cell that can be copied")
     @argument("--all", action="store_true", help=f"list all queries in the history, not only the newest {_MAX_LISTED}")
-    def micromegas_queries(self, arguments: argparse.Namespace) -> object | None:
+    def micromegas_queries(self, arguments: Namespace) -> object | None:
         """List the queries of this notebook: when, how they ended, rows, time, id and SQL.
 
         They are kept in memory, until the kernel ends.
@@ -287,8 +284,14 @@ class SqlMagic(Magics):
         from micromegas_jupyter.notebook.query_result import QueryResult
         from micromegas_jupyter.notebook.results.grid import shown_table
 
-        if request.options.plot is not None:
-            _show_chart(table, request)
+        if (plot := request.options.plot) is not None:
+            from micromegas_jupyter.notebook.charts.chart import Chart
+
+            try:
+                names = {name: getattr(request.options, name) for name in ("x", "y", "color")}
+                display(Chart(table, kind=None if plot is True else plot, **names))
+            except UsageError as error:  # which must not keep the rows from the person
+                print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
         if isinstance(value, QueryResult):
             return
         build_bundle = partial(shown_table, table, max_rows=max_rows, is_referenced=value is table)
@@ -301,7 +304,7 @@ class SqlMagic(Magics):
     def _explain(self, request: SqlRequest) -> object | None:
         """Fetch the plan of the request's statement, without running it."""
         # On a line of its own, so that a position in the statement has the same column.
-        explaining = replace(request, sql=f"{_EXPLAIN}{request.sql}", options=argparse.Namespace(limit=None))
+        explaining = replace(request, sql=f"EXPLAIN\n{request.sql}", options=Namespace(limit=None))
         clock = self._session.dependencies.clock
         time_range = parse_range(request.options.begin, request.options.end, now=clock.now())
         with self._connected(request) as (_, connection, line):
@@ -367,7 +370,6 @@ def _open(connection: Connection, request: SqlRequest, time_range: TimeRange, pr
 
 
 def _collect(request: SqlRequest, reader: QueryReader, progress: Progress) -> pa.Table:
-    """Return all rows."""
     import pyarrow as pa
 
     if request.row_format == "polars":
@@ -393,17 +395,6 @@ def _converted(table: pa.Table, request: SqlRequest, *, max_rows: int) -> object
     from micromegas_jupyter.client.frames import to_frame
 
     return to_frame(table, dtype_backend=request.options.dtype)
-
-
-def _show_chart(table: pa.Table, request: SqlRequest) -> None:
-    from micromegas_jupyter.notebook.charts.chart import Chart
-
-    try:
-        options = request.options
-        kind = None if options.plot is True else options.plot
-        display(Chart(table, kind=kind, x=options.x, y=options.y, color=options.color))
-    except UsageError as error:  # which must not keep the rows from the person
-        print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
 
 
 def schema_table(schema: pa.Schema) -> TextTable:

@@ -51,8 +51,6 @@ _FIRST_ROWS = 50
 _MAX_BLOCK_ROWS = 500
 _STATIC = Path(__file__).parents[1] / "frontend" / "static"
 _log = logging.getLogger(__name__)
-
-
 # The rows that grids keep alive, by the grid's id.
 _held: LRUCache[str, RowsView] = LRUCache(
     MAX_HELD_BYTES, getsizeof=lambda view: min(int(view.table.nbytes), MAX_HELD_BYTES)
@@ -119,7 +117,8 @@ class ResultGrid(anywidget.AnyWidget):
             raise UsageError("These rows are no longer kept.", remedy="Run the cell again.")
         if message["op"] == "statistics":
             return asdict(view.statistics(message["column"])), []
-        order = Order.parse(message["order"])
+        filters, sort = message["order"]["filters"], message["order"]["sort"]
+        order = Order(tuple((int(column), filters[column]) for column in sorted(filters)), tuple(map(tuple, sort)))
         match message["op"]:
             case "rows":
                 first, count = message["first"], min(message["count"], _MAX_BLOCK_ROWS)
@@ -147,14 +146,14 @@ def _first_texts(view: RowsView, width: int) -> list[list[str | None]]:
 
 
 def _export(view: RowsView, order: Order, *, file_format: str, columns: Sequence[int]) -> tuple[object, list[bytes]]:
-    media_type = EXPORT_FORMATS[file_format]
     name = f"result-{SYSTEM_CLOCK.now().astimezone(UTC):%Y%m%d-%H%M%S}.{file_format}"
+    answer = {"name": name, "type": EXPORT_FORMATS[file_format], "file": None}
     if view.size_of(order) <= MAX_DOWNLOAD_BYTES:
         target = io.BytesIO()
         view.write(order, target, file_format=file_format, columns=columns)
-        return {"name": name, "type": media_type, "file": None}, [target.getvalue()]
+        return answer, [target.getvalue()]
     view.write_new_file(order, Path(name), file_format=file_format, columns=columns)
-    return {"name": name, "type": media_type, "file": name}, []
+    return answer | {"file": name}, []
 
 
 def result_bundle(view: RowsView, *, result_rows: int, with_grid: bool) -> Bundle:

@@ -101,11 +101,7 @@ class DisplayLine:
 
     def __init__(self) -> None:
         self._handle: Handle | None = None
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether there is something to finish or to clear."""
-        return self._handle is not None
+        self.is_shown = False
 
     def rewrite(self, text: str) -> None:
         """Replace the line by `text`."""
@@ -116,7 +112,7 @@ class DisplayLine:
     def show(self, bundle: Mapping[str, object], metadata: Mapping[str, object] | None = None) -> None:
         """Show something else in the line's place."""
         if self._handle is None:
-            self._handle = new_display_handle()
+            self._handle, self.is_shown = new_display_handle(), True
             self._handle.display(bundle, raw=True, metadata=metadata)
         else:
             self._handle.update(bundle, raw=True, metadata=metadata)

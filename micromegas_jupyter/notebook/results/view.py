@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial, reduce
 from secrets import token_hex
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -52,18 +52,11 @@ _TAIL = 0.01
 _FAR = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """Which rows, and in which order: filters as typed by column, and columns to sort by with `True` for descending."""
 
     filters: tuple[tuple[int, str], ...] = ()
     sort: tuple[tuple[int, bool], ...] = ()
-
-    @classmethod
-    def parse(cls, requested: Any) -> Order:
-        """Return the order that a browser asks for."""
-        filters = sorted((int(index), str(typed)) for index, typed in requested["filters"].items())
-        return cls(tuple(filters), tuple((int(index), bool(descending)) for index, descending in requested["sort"]))
 
 
 @dataclass(slots=True)
@@ -260,13 +253,11 @@ def _indented(text: str) -> str:
 
 
 def _whole(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """Return the chunks of a dictionary-encoded column as one."""
     whole = column.unify_dictionaries().combine_chunks()
     return whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks)
 
 
 def _sort_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return values that sort like the column's."""
     if pa.types.is_dictionary(column.type) and column_kind(column.type) is Kind.TEXT:
         # The places of the few values instead of the many texts.
         whole = _whole(column)
@@ -295,8 +286,7 @@ def _spread(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
     else:
         numbers = values.cast(pa.float64(), safe=False).to_numpy()
         numbers = numbers[np.isfinite(numbers)]
-    span = _histogram_span(numbers)
-    if span is None:
+    if (span := _histogram_span(numbers)) is None:
         return known
     counts, edges = np.histogram(np.clip(numbers, *span), _BINS, range=span)
     known.bars = counts.tolist()
@@ -324,8 +314,6 @@ def _histogram_span(numbers: np.ndarray) -> tuple[float, float] | None:
 
 
 def _top_values(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
-    if column.null_count == len(column):
-        return Statistics(distinct=0)
     if pa.types.is_dictionary(column.type):
         # A dictionary may hold a value twice.
         whole = _whole(column)
