@@ -32,8 +32,6 @@ from micromegas_jupyter.notebook.shell import (
     argument,
     check_exclusive,
     check_no_template,
-    count_text,
-    cut,
     display,
     error_lines,
     errors_as_lines,
@@ -47,7 +45,6 @@ from micromegas_jupyter.notebook.shell import (
     optional_values,
     options_with_value,
     parse_options,
-    printable,
     seconds_text,
     short_query_id,
     show_once,
@@ -79,7 +76,6 @@ FORMATS = {"pandas": "DataFrame", "arrow": "pyarrow.Table", "polars": "polars.Da
 MAX_QUERIES = 200
 SQL_MAGIC_NAME = "micromegas_sql"
 _MAX_LISTED = 20
-_MAX_SQL_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,19 +114,6 @@ class PastQuery(NamedTuple):
     request: SqlRequest
     started_at: datetime
     progress: Progress
-
-    def row(self, *, now: datetime) -> tuple[str, ...]:
-        """Return the query as a row of a table."""
-        progress = self.progress
-        return (
-            str(self.number),
-            time_text(self.started_at, now=now),
-            progress.ending or "running",
-            count_text(progress.rows),
-            seconds_text(progress.seconds),
-            "" if progress.query_id is None else short_query_id(progress.query_id),
-            cut(printable(" ".join(self.request.sql.split())), _MAX_SQL_CHARACTERS),
-        )
 
 
 @magics_class
@@ -229,9 +212,21 @@ class SqlMagic(Magics):
         shown = queries if arguments.all else queries[-_MAX_LISTED:]
         is_cut = len(shown) < len(queries)
         note = f"newest {len(shown)} of {len(queries)}; --all lists them all" if is_cut else ""
+        now = self._session.dependencies.clock.now()
         return TextTable(
             head=("number", "started", "status", "rows", "time", "query", "SQL"),
-            rows=[query.row(now=self._session.dependencies.clock.now()) for query in shown],
+            rows=[
+                (
+                    str(number),
+                    time_text(started_at, now=now),
+                    progress.ending or "running",
+                    f"{progress.rows:,}",
+                    seconds_text(progress.seconds),
+                    short_query_id(progress.query_id or ""),
+                    shown_name(" ".join(request.sql.split())),
+                )
+                for number, request, started_at, progress in shown
+            ],
             note=note if queries else "No query has run in this notebook yet.",
             right=frozenset({"number", "rows", "time"}),
         )
@@ -266,9 +261,7 @@ class SqlMagic(Magics):
             with shown_progress(progress, line):
                 reader = _open(connection, request, time_range, progress)
                 if row_format != "reader":
-                    with reader:
-                        table = _collect(request, reader, progress)
-                    value = _converted(table, request, max_rows=max_rows)
+                    table, value = _collect(request, reader, progress, max_rows=max_rows)
         self._session.note_success(settings, connection.provider)
         if row_format == "reader":
             on_failure = partial(self._session.note_failure, settings)
@@ -317,13 +310,19 @@ class SqlMagic(Magics):
                     error.line = max(error.line - 1, 1)
                 raise
             line.clear()
-        plan = plan_text(answer)
-        return self._assign(plan if request.name is None else plan.text, request, connection)
+        plans = []
+        # DataFusion's two columns, one below the other; other servers' answers likewise.
+        for row in answer.to_pylist():
+            title, *lines = "\n".join(str(cell).rstrip() for cell in row.values() if cell is not None).split("\n")
+            plans.append("\n".join([title.replace("_", " "), *(f"  {line}" for line in lines)]))
+        plan = "\n\n".join(plans)
+        return self._assign(PlainText(plan) if request.name is None else plan, request, connection)
 
     def _describe(self, request: SqlRequest) -> object | None:
         """Fetch the columns that the request's statement would return, without running it."""
         from micromegas_jupyter.client.commands import original_positions
         from micromegas_jupyter.client.parameters import bind_named
+        from micromegas_jupyter.notebook.results.formats import sql_type
 
         with self._connected(request) as (_, connection, line):
             prepare = getattr(connection.client, "prepare_statement", None)
@@ -335,7 +334,10 @@ class SqlMagic(Magics):
             bound = bind_named(request.sql, request.params)
             with original_positions(bound):
                 schema = prepare(bound.sql).dataset_schema
-        return self._assign(schema_table(schema) if request.name is None else schema, request, connection)
+        nulls = {True: "possible", False: "never"}
+        rows = [(shown_name(each.name), sql_type(each.type), nulls[each.nullable]) for each in schema]
+        table = TextTable(head=("column", "type", "null"), rows=rows, note="The statement was not run.")
+        return self._assign(table if request.name is None else schema, request, connection)
 
     def _connected(self, request: SqlRequest) -> AbstractContextManager[tuple[ClientSettings, Connection, LiveLine]]:
         return self._connections.connected(connection=request.options.connection, profile=request.options.profile)
@@ -369,53 +371,28 @@ def _open(connection: Connection, request: SqlRequest, time_range: TimeRange, pr
     return reader
 
 
-def _collect(request: SqlRequest, reader: QueryReader, progress: Progress) -> pa.Table:
+def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, max_rows: int) -> tuple[pa.Table, object]:
+    """Return all rows, and what they become: a result that can show itself when no format is requested."""
     import pyarrow as pa
 
-    if request.row_format == "polars":
+    from micromegas_jupyter.notebook.query_result import QueryResult
+
+    options, row_format = request.options, request.row_format
+    if row_format == "polars":
         to_polars(reader.schema.empty_table())  # or all rows would come in vain
 
     def noted(batch: pa.RecordBatch) -> pa.RecordBatch:
         progress.note(reader)
         return batch
 
-    return pa.Table.from_batches(map(noted, reader), reader.schema)  # a generator would hold the last batch
-
-
-def _converted(table: pa.Table, request: SqlRequest, *, max_rows: int) -> object:
-    """Return the rows in the requested format; a result that can show itself when none is requested."""
-    from micromegas_jupyter.notebook.query_result import QueryResult
-
-    if request.row_format == "polars":
-        return to_polars(table)
-    if request.row_format == "arrow":
-        return table
-    if request.name is None and request.options.format is None and request.options.dtype is None:
-        return QueryResult(table, max_rows=max_rows)
+    with reader:
+        table = pa.Table.from_batches(map(noted, reader), reader.schema)  # a generator would hold the last batch
+    if row_format == "polars":
+        return table, to_polars(table)
+    if row_format == "arrow":
+        return table, table
+    if request.name is None and options.format is None and options.dtype is None:
+        return table, QueryResult(table, max_rows=max_rows)
     from micromegas_jupyter.client.frames import to_frame
 
-    return to_frame(table, dtype_backend=request.options.dtype)
-
-
-def schema_table(schema: pa.Schema) -> TextTable:
-    """Return the columns that a statement would return: names, types, and whether a value may be null."""
-    from micromegas_jupyter.notebook.results.formats import sql_type
-
-    return TextTable(
-        head=("column", "type", "null"),
-        rows=[
-            (shown_name(column.name), sql_type(column.type), "possible" if column.nullable else "never")
-            for column in schema
-        ],
-        note="The statement was not run.",
-    )
-
-
-def plan_text(answer: pa.Table) -> PlainText:
-    """Return the answer to `EXPLAIN` as text: each plan under its name."""
-    # DataFusion's two columns, one below the other; other servers' answers likewise.
-    plans = []
-    for row in answer.to_pylist():
-        title, *lines = "\n".join(str(cell).rstrip() for cell in row.values() if cell is not None).split("\n")
-        plans.append("\n".join([title.replace("_", " "), *(f"  {line}" for line in lines)]))
-    return PlainText("\n\n".join(plans))
+    return table, to_frame(table, dtype_backend=options.dtype)

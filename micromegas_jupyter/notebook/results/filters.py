@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import types
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.results.formats import DURATION_NANOSECONDS, NANOSECONDS, Kind, decoded, whole_steps
@@ -81,7 +82,7 @@ def condition(column: pa.ChunkedArray, form: ColumnFormat, typed: str) -> pa.Chu
     refusal = UsageError(what, remedy=f"Try: {HINTS[form.kind]}.")
     try:
         match form.kind:
-            case Kind.TEXT if pa.types.is_dictionary(column.type):
+            case Kind.TEXT if types.is_dictionary(column.type):
                 # The few values instead of the many rows.
                 parts = [(pa.chunked_array([chunk.dictionary]), chunk.indices) for chunk in column.chunks]
                 found = [condition(values, form, text).combine_chunks().take(places) for values, places in parts]
@@ -142,7 +143,7 @@ def _ordered_condition(compared: Callable[[str, str], pa.ChunkedArray], text: st
 def _compared(column: pa.ChunkedArray, form: ColumnFormat, function: str, text: str) -> pa.ChunkedArray:
     """Compare numbers or times with what was typed, without rounding: as floats, or as whole steps of their type."""
     first, end, is_wall_clock = _parse(column.type, form, _unquoted(text))
-    if pa.types.is_floating(column.type):
+    if types.is_floating(column.type):
         if first.is_nan():
             return pc.is_nan(column) if function == "equal" else pc.invert(pc.is_nan(column))
         return pc.call_function(function, [column, pa.scalar(float(first)).cast(column.type)])
@@ -154,7 +155,7 @@ def _compared(column: pa.ChunkedArray, form: ColumnFormat, function: str, text: 
         first_step = (first / step).to_integral_value(ROUND_CEILING)
         # The first one behind the value, or behind all that a time stands for.
         end_step = (end / step).to_integral_value(ROUND_CEILING) + (first == end == first_step * step)
-        steps = whole_steps(column) if pa.types.is_temporal(column.type) else column
+        steps = whole_steps(column) if types.is_temporal(column.type) else column
         is_below, is_not_above = _is_below(steps, first_step), _is_below(steps, end_step)
     is_equal = pc.and_not(is_not_above, is_below)
     return {
@@ -169,11 +170,11 @@ def _compared(column: pa.ChunkedArray, form: ColumnFormat, function: str, text: 
 
 def _step(kind: pa.DataType) -> Decimal:
     """Return the distance between two values of a type; of times and durations in nanoseconds."""
-    if pa.types.is_decimal(kind):
+    if types.is_decimal(kind):
         return Decimal(1).scaleb(-kind.scale)
-    if pa.types.is_date32(kind):
+    if types.is_date32(kind):
         return Decimal(_DAY_NANOSECONDS)
-    unit = "ms" if pa.types.is_date64(kind) else getattr(kind, "unit", "ns")
+    unit = "ms" if types.is_date64(kind) else getattr(kind, "unit", "ns")
     return Decimal(NANOSECONDS[unit])
 
 
@@ -181,9 +182,9 @@ def _is_below(column: pa.ChunkedArray, steps: Decimal) -> pa.ChunkedArray:
     """Compare with a number of steps, also with one that the type cannot hold."""
     kind = column.type
     value: int | Decimal = int(steps)
-    if pa.types.is_decimal(kind):
+    if types.is_decimal(kind):
         low, high, value = 1 - 10**kind.precision, 10**kind.precision - 1, steps.scaleb(-kind.scale)
-    elif pa.types.is_unsigned_integer(kind):
+    elif types.is_unsigned_integer(kind):
         low, high = 0, 2**kind.bit_width - 1
     else:
         low, high = -(2 ** (kind.bit_width - 1)), 2 ** (kind.bit_width - 1) - 1
@@ -194,7 +195,6 @@ def _is_below(column: pa.ChunkedArray, steps: Decimal) -> pa.ChunkedArray:
 
 def _parse(kind: pa.DataType, form: ColumnFormat, text: str) -> tuple[Decimal, Decimal, bool]:
     """Return a number or nanoseconds: from which, and below which a time may be; and whether it is of a wall clock."""
-    types = pa.types
     if types.is_timestamp(kind) or types.is_date(kind):
         first, end, has_offset = _parse_time(text)
         return first, end, types.is_timestamp(kind) and not has_offset

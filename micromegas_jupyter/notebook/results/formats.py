@@ -16,11 +16,13 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import types
 
 from micromegas_jupyter.notebook.shell import cut, printable
 
 MAX_CELL_CHARACTERS: Final = 200
 NANOSECONDS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+DURATION_NANOSECONDS: Final = {"h": 3600 * 10**9, "min": 60 * 10**9, "s": 10**9, "ms": 10**6, "µs": 10**3, "ns": 1}
 UTC_NAMES: Final = frozenset({"UTC", "+00:00", "Z", "Etc/UTC"})
 
 _MAX_BYTES_SHOWN = 24
@@ -36,7 +38,6 @@ _MANY_TOO_SMALL = 0.01
 _IDENTIFIER = re.compile(r"(^|_)(id|pid|tid|uid|gid|port|year|line|version|code|hash|key)$", re.IGNORECASE)
 _UNIT = re.compile(r"_(bytes|seconds|secs|s|ms|us|ns|percent|hz|celsius)$", re.IGNORECASE)
 _TIME_FORMATS: Final = {"day": "%Y-%m-%d", "minute": "%Y-%m-%d %H:%M"}
-_SECONDS_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 
 class Kind(StrEnum):
@@ -51,21 +52,15 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
-_WIDER = (
-    (pa.types.is_float16, pa.float32()),
-    (pa.types.is_string_view, pa.large_string()),
-    (pa.types.is_binary_view, pa.large_binary()),
-)
 _KINDS = {
-    Kind.BOOLEAN: (pa.types.is_boolean,),
-    Kind.NUMBER: (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_duration),
-    Kind.TIME: (pa.types.is_timestamp, pa.types.is_date, pa.types.is_time),
-    Kind.TEXT: (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
-    Kind.NESTED: (pa.types.is_nested,),
-    Kind.BINARY: (
-        pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view,
-    ),
-}  # fmt: skip
+    Kind.BOOLEAN: (types.is_boolean,),
+    Kind.NUMBER: (types.is_integer, types.is_floating, types.is_decimal, types.is_duration),
+    Kind.TIME: (types.is_timestamp, types.is_date, types.is_time),
+    Kind.TEXT: (types.is_string, types.is_large_string, types.is_string_view),
+    Kind.NESTED: (types.is_nested,),
+    Kind.BINARY: (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view),
+}
+_WIDER = {"halffloat": pa.float32(), "string_view": pa.large_string(), "binary_view": pa.large_binary()}
 _SQL_TYPES = {
     "bool": "boolean",
     "int8": "tinyint",
@@ -88,7 +83,7 @@ def column_kind(kind: pa.DataType) -> Kind:
 def sql_type(kind: pa.DataType) -> str:
     """Return a type's name in SQL: `bigint`, `text`, `timestamp (UTC)`, `decimal(18,4)`, `text[]`."""
     kind = _inner(kind)
-    types, name = pa.types, re.split(r"[\[<]", str(kind))[0]
+    name = re.split(r"[\[<]", str(kind))[0]
     if types.is_timestamp(kind):
         zone = kind.tz if kind.tz is None or _is_known_zone(kind.tz) else "UTC"
         name = "timestamp" if zone is None else f"timestamp ({'UTC' if zone in UTC_NAMES else zone})"
@@ -107,7 +102,7 @@ def sql_type(kind: pa.DataType) -> str:
 
 def _inner(kind: pa.DataType) -> pa.DataType:
     """Return the type of the values in a dictionary, in runs or in an extension type."""
-    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         return _inner(kind.value_type)
     return _inner(kind.storage_type) if isinstance(kind, pa.BaseExtensionType) else kind
 
@@ -122,7 +117,7 @@ def _is_known_zone(zone: str) -> bool:
 
 def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the same values in a type that Arrow computes with; most columns are returned as they are."""
-    kind, types = column.type, pa.types
+    kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         return decoded(pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type))
     if types.is_run_end_encoded(kind):
@@ -134,7 +129,7 @@ def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.timestamp(kind.unit, "UTC"))
     if types.is_decimal32(kind) or types.is_decimal64(kind):
         return column.cast(pa.decimal128(kind.precision, kind.scale))
-    wider = next((found for check, found in _WIDER if check(kind)), None)
+    wider = _WIDER.get(str(kind))
     return column if wider is None else column.cast(wider)
 
 
@@ -160,16 +155,19 @@ class ColumnFormat:
         column = decoded(column)
         if self.kind is Kind.NUMBER:
             return [None if number is None else self.number_text(number) for number in self._numbers(column)]
-        is_date = self.kind is Kind.TIME and not pa.types.is_time(column.type)
-        texts = self._times(column) if is_date else _plain_texts(column)
+        if self.resolution in NANOSECONDS:
+            # Arrow writes as many digits behind %S as the type's unit has.
+            column = column.cast(pa.timestamp(self.resolution, column.type.tz), safe=False)
+        pattern = _TIME_FORMATS.get(self.resolution, "%Y-%m-%d %H:%M:%S")
+        texts = pc.strftime(column, pattern).to_pylist() if self.resolution else _plain_texts(column)
         return [None if text is None else _short(text) for text in texts]
 
     def _numbers(self, column: pa.ChunkedArray) -> list[Any]:
-        if pa.types.is_duration(column.type):
+        if types.is_duration(column.type):
             size, unit = NANOSECONDS[column.type.unit], DURATION_NANOSECONDS[self.unit]
             steps = whole_steps(column).to_pylist()
             return [None if number is None else Decimal(number * size) / unit for number in steps]
-        if pa.types.is_float32(column.type):
+        if types.is_float32(column.type):
             # By the shortest text that stands for the value: 0.1, not 0.10000000149.
             column = column.cast(pa.string()).cast(pa.float64())
         return list(column.to_pylist())
@@ -181,33 +179,22 @@ class ColumnFormat:
             return f"{number:{separator}}"
         return f"{number:{separator}.{self.decimals}{'e' if self.is_scientific else 'f'}}"
 
-    def _times(self, column: pa.ChunkedArray) -> list[str | None]:
-        if self.resolution in NANOSECONDS:
-            # Arrow writes as many digits behind %S as the type's unit has.
-            column = column.cast(pa.timestamp(self.resolution, column.type.tz), safe=False)
-        texts: list[str | None] = pc.strftime(column, _TIME_FORMATS.get(self.resolution, _SECONDS_FORMAT)).to_pylist()
-        return texts
-
-
-DURATION_NANOSECONDS: Final = {"h": 3600 * 10**9, "min": 60 * 10**9, "s": 10**9, "ms": 10**6, "µs": 10**3, "ns": 1}
-
 
 def choose_format(field: pa.Field, column: pa.ChunkedArray) -> ColumnFormat:
     """Return the notation that suits all values of a column."""
-    kind, types = column_kind(field.type), pa.types
-    plain = decoded(column.slice(0, 0)).type
-    if kind is Kind.NUMBER:
-        if types.is_duration(plain):
-            return _duration_format(column)
-        unit = _unit(field)
-        if types.is_floating(plain):
-            return _float_format(decoded(column), unit=unit)
-        scale = plain.scale if types.is_decimal(plain) else 0
-        is_grouped = scale > 0 or not _IDENTIFIER.search(field.name)
-        return ColumnFormat(kind=kind, unit=unit, decimals=max(scale, 0), is_grouped=is_grouped)
+    kind = column_kind(field.type)
+    if kind not in (Kind.NUMBER, Kind.TIME):
+        return ColumnFormat(kind=kind)
+    column = decoded(column)
     if kind is Kind.TIME:
-        return ColumnFormat(kind=kind, resolution=_resolution(decoded(column)))
-    return ColumnFormat(kind=kind)
+        return ColumnFormat(kind=kind, resolution=_resolution(column))
+    if types.is_duration(column.type):
+        return _duration_format(column)
+    if types.is_floating(column.type):
+        return _float_format(column, unit=_unit(field))
+    scale = max(column.type.scale, 0) if types.is_decimal(column.type) else 0
+    is_grouped = scale > 0 or not _IDENTIFIER.search(field.name)
+    return ColumnFormat(kind=kind, unit=_unit(field), decimals=scale, is_grouped=is_grouped)
 
 
 def _unit(field: pa.Field) -> str:
@@ -231,11 +218,11 @@ def _float_format(column: pa.ChunkedArray, *, unit: str) -> ColumnFormat:
         return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=1)
     largest = ends["max"] if np.isfinite(ends["max"] or 0.0) else sample.max()
     usual = float(np.sort(sample)[len(sample) // 2])
-    decimals = _decimals(sample, usual, precision=1e-15 if pa.types.is_float64(column.type) else 1e-7)
+    decimals = _decimals(sample, usual, precision=1e-15 if types.is_float64(column.type) else 1e-7)
     is_hidden = np.mean(sample < 0.5 * 10.0**-decimals) > _MANY_TOO_SMALL
-    if largest >= _SCIENTIFIC_FROM or usual < _SCIENTIFIC_BELOW or is_hidden:
-        return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=4, is_scientific=True)
-    return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=decimals)
+    is_scientific = bool(largest >= _SCIENTIFIC_FROM or usual < _SCIENTIFIC_BELOW or is_hidden)
+    decimals = 4 if is_scientific else decimals
+    return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=decimals, is_scientific=is_scientific)
 
 
 def _decimals(sample: np.ndarray, usual: float, *, precision: float) -> int:
@@ -252,7 +239,7 @@ def _decimals(sample: np.ndarray, usual: float, *, precision: float) -> int:
 
 def _duration_format(column: pa.ChunkedArray) -> ColumnFormat:
     per_unit = NANOSECONDS[column.type.unit]
-    values = np.abs(column.drop_null().cast(pa.int64()).to_numpy())
+    values = np.abs(whole_steps(column.drop_null()).to_numpy())
     values = values[values != 0]
     if not len(values):
         return ColumnFormat(kind=Kind.NUMBER, unit="s")
@@ -269,12 +256,10 @@ def _are_multiples(numbers: np.ndarray, step: int) -> bool:
 
 
 def _resolution(column: pa.ChunkedArray) -> str:
-    if not pa.types.is_timestamp(column.type):
-        return "day" if pa.types.is_date(column.type) else ""
+    if not types.is_timestamp(column.type):
+        return "day" if types.is_date(column.type) else ""
     values = column.drop_null()
-    if column.type.tz is not None and column.type.tz not in UTC_NAMES:
-        values = pc.local_timestamp(values)
-    numbers = values.cast(pa.timestamp(column.type.unit)).cast(pa.int64()).to_numpy()
+    numbers = whole_steps(values if column.type.tz is None else pc.local_timestamp(values)).to_numpy()
     per_unit = NANOSECONDS[column.type.unit]
     sizes = {"day": 86_400 * 10**9, "minute": 60 * 10**9, **NANOSECONDS}
     return next(name for name, size in sizes.items() if _are_multiples(numbers, size // per_unit))
@@ -298,9 +283,9 @@ def _plain_texts(column: pa.ChunkedArray) -> list[str | None]:
 def exact_texts(column: pa.ChunkedArray, *, is_short: bool = False) -> list[str | None]:
     """Return each value in full, None for null; of long bytes and lists less when a short text is enough."""
     kind = column.type
-    if pa.types.is_duration(kind):
+    if types.is_duration(kind):
         return [None if number is None else f"{number} {kind.unit}" for number in whole_steps(column).to_pylist()]
-    if column_kind(kind) not in (Kind.NESTED, Kind.BINARY) and not pa.types.is_decimal(kind):
+    if column_kind(kind) not in (Kind.NESTED, Kind.BINARY) and not types.is_decimal(kind):
         with suppress(pa.ArrowException, UnicodeDecodeError):  # an interval, what is no text
             texts: list[str | None] = column.cast(pa.large_string()).to_pylist()
             return texts
@@ -309,7 +294,7 @@ def exact_texts(column: pa.ChunkedArray, *, is_short: bool = False) -> list[str 
 
 def _scalar_text(scalar: pa.Scalar, *, is_short: bool) -> str:
     try:
-        if pa.types.is_nested(scalar.type):
+        if types.is_nested(scalar.type):
             items = getattr(scalar, "values", ())
             is_long = is_short and isinstance(items, pa.Array) and len(items) > _MAX_ITEMS
             return f"[{len(items):,} values]" if is_long else _json_text(scalar)

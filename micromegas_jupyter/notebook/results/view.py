@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from cachetools import LRUCache
+from pyarrow import types
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.results.filters import condition
@@ -225,9 +226,9 @@ def _part(table: pa.Table, positions: pa.Array | None, first: int, count: int) -
 def _with_plain_nulls(table: pa.Table) -> pa.Table:
     """Return a table without runs and without nulls in dictionaries, which Arrow neither counts nor unifies."""
     for index, column in enumerate(table.columns):
-        is_dictionary = pa.types.is_dictionary(column.type)
+        is_dictionary = types.is_dictionary(column.type)
         has_null = is_dictionary and any(chunk.dictionary.null_count for chunk in column.chunks)
-        if has_null or pa.types.is_run_end_encoded(column.type):
+        if has_null or types.is_run_end_encoded(column.type):
             table = table.set_column(index, table.schema.names[index], decoded(column).dictionary_encode())
     return table
 
@@ -258,7 +259,7 @@ def _whole(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def _sort_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(column.type) and column_kind(column.type) is Kind.TEXT:
+    if types.is_dictionary(column.type) and column_kind(column.type) is Kind.TEXT:
         # The places of the few values instead of the many texts.
         whole = _whole(column)
         values = decoded(pa.chunked_array([whole.dictionary])).combine_chunks()
@@ -269,10 +270,10 @@ def _sort_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
 @np.errstate(over="ignore", invalid="ignore")  # the largest floats
 def _spread(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
     kind, values = column.type, column.drop_null()
-    is_temporal = pa.types.is_temporal(kind)
+    is_temporal = types.is_temporal(kind)
     if is_temporal:
         values = whole_steps(values)
-    elif pa.types.is_floating(kind):
+    elif types.is_floating(kind):
         values = values.filter(pc.invert(pc.is_nan(values)))
     if not len(values):
         return Statistics()
@@ -314,7 +315,7 @@ def _histogram_span(numbers: np.ndarray) -> tuple[float, float] | None:
 
 
 def _top_values(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
-    if pa.types.is_dictionary(column.type):
+    if types.is_dictionary(column.type):
         # A dictionary may hold a value twice.
         whole = _whole(column)
         found = pc.value_counts(whole.indices)
@@ -338,7 +339,7 @@ def _flat(table: pa.Table) -> pa.Table:
     """Return rows as CSV can hold them: what it has no notation for as text."""
     columns = []
     for column in map(decoded, table.columns):
-        kind, types = column.type, pa.types
+        kind = column.type
         is_text = column_kind(kind) in (Kind.NESTED, Kind.BINARY, Kind.OTHER) and not types.is_null(kind)
         is_text = is_text or types.is_duration(kind) or types.is_decimal256(kind)
         columns.append(pa.chunked_array([exact_texts(column)], pa.large_string()) if is_text else column)
