@@ -378,14 +378,14 @@ def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, ma
     from micromegas_jupyter.notebook.query_result import QueryResult
 
     options, row_format = request.options, request.row_format
-    if row_format == "polars":
-        to_polars(reader.schema.empty_table())  # or all rows would come in vain
 
     def noted(batch: pa.RecordBatch) -> pa.RecordBatch:
         progress.note(reader)
         return batch
 
     with reader:
+        if row_format == "polars":
+            to_polars(reader.schema.empty_table())  # or all rows would come in vain
         table = pa.Table.from_batches(map(noted, reader), reader.schema)  # a generator would hold the last batch
     if row_format == "polars":
         return table, to_polars(table)
