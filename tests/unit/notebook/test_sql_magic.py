@@ -113,10 +113,6 @@ def test_a_cell_that_ends_with_rows_shows_their_table_whatever_holds_them(shell,
     assert ("3 rows" in shown["text/plain"]) is (type(done.result) is QueryResult)
 
 
-def test_an_unnamed_query_gives_a_result_of_its_own_kind(shell):
-    assert type(shell.run_line_magic("sql", "SELECT n, msg FROM t")) is QueryResult
-
-
 def listed(shell, line=""):
     return [tuple(row) for row in shell.run_line_magic("micromegas_queries", line).rows]
 
