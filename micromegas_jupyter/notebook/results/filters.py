@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.results.formats import ColumnFormat
 
 HINTS: Final = {
-    Kind.NUMBER: "> 5, 1..9, != 0, in 1, 2, null",
+    Kind.NUMBER: "> 90000, 1..9, != 0, in 1, 2, null",
     Kind.TIME: "> 2026-11-27 12:00, 2026-11-01..2026-11-07, null",
     Kind.TEXT: "contains, = x, in a, b, /pattern/, null",
     Kind.BOOLEAN: "true, false, null",
