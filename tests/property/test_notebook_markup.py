@@ -10,7 +10,7 @@ from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import InvalidStatement
 from micromegas_jupyter.notebook.login.display import lines_as_html
 from micromegas_jupyter.notebook.login.session import waiting_state
-from micromegas_jupyter.notebook.results.grid import static_html, static_text
+from micromegas_jupyter.notebook.results.grid import static_table
 from micromegas_jupyter.notebook.results.view import RowsView
 from micromegas_jupyter.notebook.shell import error_lines
 from tests.fakes.notebook_world import SETTINGS
@@ -54,7 +54,7 @@ def seen(html):
 def test_any_table_is_shown_in_little_room_with_its_own_markup_and_no_control_characters(table, more):
     view = RowsView(table)
 
-    html, text = static_html(view, table.num_rows + more), static_text(view, table.num_rows + more)
+    html, text = static_table(view, table.num_rows + more).values()
 
     found = seen(html)
     assert found.tags <= OWN_TAGS
