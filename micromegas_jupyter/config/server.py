@@ -110,7 +110,7 @@ class ServerSettings:
         variable="MICROMEGAS_QUERY_DENIALS_FILE",
         is_absolute=True,
     )
-    telemetry_interval_seconds: Annotated[float, Meta(gt=0, le=3600)] = _setting(
+    telemetry_interval_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = _setting(
         10.0, "how often the server's own logs and load are stored, in seconds"
     )
     no_telemetry: bool = _setting(default=False, meaning="do not record the server's own logs and load")

@@ -90,7 +90,7 @@ class TableBuilder:
         self._scans: LRUCache[_ScanKey, LogicalPlan] = LRUCache(64)
         self._buckets: dict[str, AmazonS3] = {}
 
-    def register(
+    def register(  # noqa: PLR0913 - what a table is built from
         self,
         context: SessionContext,
         tables: Sequence[VisibleTable],
@@ -175,9 +175,8 @@ class TableBuilder:
             raise
         finally:
             for table in tables:
-                for name in (table.snapshot.name, table.snapshot.raw_name):
-                    if name is not None:
-                        context.deregister_table(quoted(name))
+                for shown in filter(None, (table.snapshot.name, table.snapshot.raw_name)):
+                    context.deregister_table(quoted(shown))
 
     def read(
         self, context: SessionContext, snapshot: TableSnapshot, files: Sequence[DataFile], schema: pa.Schema
@@ -292,7 +291,9 @@ def _template(schema: pa.Schema, file_format: FileFormat) -> bytes:
         case FileFormat.ARROW:
             rows = context.read_arrow(place, schema=schema)
     node = message_class("Node").FromString(rows.logical_plan().to_bytes())
-    del node.f1[0].f2[:]
+    scan = node.f1[0]
+    del scan.f2[:]
+    del scan.f3[:]  # the extension: files with another one would be passed over
     return bytes(node.SerializeToString())
 
 

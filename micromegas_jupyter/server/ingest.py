@@ -69,6 +69,7 @@ class IngestRunner:
             max_per_caller=self._settings.max_per_caller,
             queue_timeout_seconds=self._settings.admission_wait_seconds,
         )
+        metrics.ingests_running.set_function(lambda: self._limit.running_count)
 
     async def run(self, call: Call, command: IngestCommand, first: bytes) -> None:
         """Store the rows of one call and answer with their count; writes the audit line however it ends."""

@@ -2,17 +2,16 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from micromegas_jupyter.access.audit import AccessMetrics
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import SpawnLauncher
 from micromegas_jupyter.executors.pool import Pool, StatementReport
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import TlsFiles

@@ -39,7 +39,8 @@ def log_entries(number, *, files, rows):
 
     picked = [words.take(pick(words)[0]) for _ in range(3)]
     numbers = pa.array(random_numbers.integers(0, 1_000_000, rows)).cast(pa.string())
-    empty = pa.MapArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows + 1), pa.array([], pa.string()), pa.array([], pa.string()))  # fmt: skip
+    offsets, no_text = pa.repeat(pa.scalar(0, pa.int32()), rows + 1), pa.array([], pa.string())
+    empty = pa.MapArray.from_arrays(offsets, no_text, no_text)
     return pa.table(
         {
             "process_id": text(processes),

@@ -44,7 +44,7 @@ _MIXES_TYPES: Final = re.compile(r"\bCASE\b|^ *Union\b", re.MULTILINE)
 # n has the name `f<n>`. `Node` is its `LogicalPlanNode`, `Expr` its `LogicalExprNode`.
 _MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
     "Leaf": {},
-    "Scan": {2: "string", 14: "Reference"},
+    "Scan": {2: "string", 3: "string", 14: "Reference"},
     "Reference": {1: "Name"},
     "Name": {1: "string"},
     "Node": {

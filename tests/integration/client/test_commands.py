@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import InternalError, UnsupportedRequest
 from micromegas_jupyter.flightsql.commands import messages, pack_any
-from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.telemetry.tables import MEASURES, PROCESSES, REMARKS_KEY
 from tests.fakes.flight_server import SMALL_TABLE, results, rows

@@ -7,7 +7,6 @@ import pytest
 from adbc_driver_flightsql import DatabaseOptions
 
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.lake.lake import Lake
 from tests.fakes.certificates import Authority
 from tests.integration.clients.adbc import fetch_rows
 from tests.integration.clients.serving import LOG_COUNT, make_access, write_telemetry

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
-from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake.lake import Lake
 from tests.integration.flight_harness import FlightHarness, running_server
 

@@ -103,12 +103,12 @@ def test_a_full_disk_refuses_the_rows_and_leaves_nothing(tmp_path):
 
     child = subprocess.run(command, cwd=_TESTS, stdout=subprocess.PIPE, check=True, timeout=2 * _WAIT_SECONDS)
 
-    full = "SQL004 There is no room for the rows: the server's storage is full."
+    full = "SQL004 A file of the lake could not be written. The server's storage is full."
     assert json.loads(child.stdout) == [
         {"outcome": 1, "files": 2},
         {"outcome": full, "files": 2},
         {"outcome": full, "files": 2},
-        {"outcome": 1, "files": 3},
+        {"outcome": 1, "files": 4},
     ]
 
 
@@ -145,9 +145,9 @@ def test_a_call_that_is_cancelled_in_the_middle_stores_nothing(server, caplog, m
     before = server.files()
     has_begun, may_end = threading.Event(), threading.Event()
 
-    def note_begin(caller):
+    def note_begin(*arguments):
         has_begun.set()
-        check_may_ingest(caller)
+        check_may_ingest(*arguments)
 
     # An ingest of which the server has seen nothing yet has no audit line.
     monkeypatch.setattr(ingest, "check_may_ingest", note_begin)
@@ -219,7 +219,7 @@ def test_calls_over_the_limit_of_a_caller_wait_and_those_of_others_do_not(tmp_pa
     with lake_server(tmp_path, ingest=settings) as server:
         flight = server.flight
         first = _Stalled(flight.channel, "first")
-        flight.wait_until_running()
+        wait_until(lambda: flight.metric("ingests_running") == 1, "the first call has begun")
         own = flight.call(FLIGHT + "DoPut", *ingest_frames(create_command("own"), _ROWS))
         others = flight.call(
             FLIGHT + "DoPut",

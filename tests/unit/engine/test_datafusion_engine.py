@@ -96,7 +96,9 @@ def test_awkward_file_names_are_names_not_patterns(tmp_path):
     write(tmp_path, "x[1]", [7])
     write(tmp_path, "x1ab", [7])
 
-    frame = TableBuilder().read(SessionContext(), files, SCHEMA)
+    table = TableSnapshot(name="t", schema=SCHEMA, files=data_files(*files))
+
+    frame = TableBuilder().read(SessionContext(), table, table.files, SCHEMA)
 
     assert frame.filter(col("n") == lit(1)).count() == len(AWKWARD_NAMES)
     assert frame.count() == len(AWKWARD_NAMES)

@@ -10,10 +10,10 @@ import pytest
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import ConfigurationError
-from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.wiring import server
 from micromegas_jupyter.wiring.server import (

@@ -1,0 +1,180 @@
+"""Files that a statement does not need are not read, and no row is ever lost by that."""
+
+import random
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
+from micromegas_jupyter.engine.contract import TimeRange
+from tests.unit.engine.conftest import asking
+
+DAY = date(2026, 11, 1)
+TIME = pa.timestamp("us", "UTC")
+STORED = pa.schema({"time": TIME, "until": TIME, "n": pa.int64()})
+REGIONS = ("eu", "us", "", "a/b", None)
+DAYS, SHIFT = 16, timedelta(microseconds=1)
+START = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def micros(time):
+    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // SHIFT
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """A partitioned table of eighty files, and the same rows in one file of which nothing is known."""
+    folder = tmp_path_factory.mktemp("pruned")
+    files, parts = [], []
+    for number in range(DAYS * len(REGIONS)):
+        day, region = number // len(REGIONS), REGIONS[number % len(REGIONS)]
+        begin = START + timedelta(days=day, hours=number % 5)
+        times = [begin + timedelta(hours=hour) for hour in range(4)]
+        until = [time + timedelta(hours=12) for time in times]
+        rows = pa.table(
+            {"time": times, "until": [*until[:-1], None], "n": range(number * 4, number * 4 + 4)}, schema=STORED
+        )
+        pq.write_table(rows, folder / f"{number}.parquet")
+        partition = (str(DAY + timedelta(days=day)), region, str(number % 3))
+        is_known = number % 7 != 3
+        files.append(
+            DataFile(
+                str(folder / f"{number}.parquet"),
+                partition,
+                micros(times[0]) if is_known else None,
+                micros(until[-2]) if is_known else None,
+            )
+        )
+        columns = {"day": (DAY + timedelta(days=day), pa.date32()), "region": (region or None, pa.string())}
+        columns["shard"] = (number % 3, pa.int32())
+        for name, (value, kind) in columns.items():
+            rows = rows.append_column(name, pa.array([value] * 4, kind))
+        parts.append(rows)
+    whole = pa.concat_tables(parts)
+    pq.write_table(whole, folder / "whole.parquet")
+    known = {"schema": whole.schema, "range_columns": ("time", "until")}
+    return [
+        TableSnapshot(name="t", files=tuple(files), partition_columns=("day", "region", "shard"), **known),
+        TableSnapshot(name="u", files=(DataFile(str(folder / "whole.parquet")),), **known),
+    ]
+
+
+@pytest.fixture(scope="module")
+def ask(tables):
+    with asking(tables) as asker:
+        yield asker
+
+
+def condition(chance, depth=2):
+    if depth and chance.random() < 0.6:
+        first, second = condition(chance, depth - 1), condition(chance, depth - 1)
+        text = f"({first} {chance.choice(['AND', 'OR'])} {second})"
+        return f"NOT {text}" if chance.random() < 0.2 else text
+    moment = START + timedelta(hours=chance.randrange(-10, 24 * DAYS), microseconds=chance.randrange(2))
+    day, region, sign = DAY + timedelta(days=chance.randrange(-1, 17)), chance.choice(REGIONS[:4]), None
+    sign = chance.choice(["=", "<>", "<", "<=", ">", ">="])
+    return chance.choice(
+        [
+            f"time {sign} TIMESTAMP '{moment.isoformat()}'",
+            f"'{moment.isoformat()}' {sign} until",
+            f"time BETWEEN '{moment.isoformat()}' AND '{(moment + timedelta(days=2)).isoformat()}'",
+            f"day {sign} DATE '{day}'",
+            f"day {chance.choice(['', 'NOT '])}IN ('{day}', '{day + timedelta(days=2)}', '2026-11-04', '2026-11-09')",
+            f"region {sign} '{region}'",
+            f"region {chance.choice(['', 'NOT '])}IN ('{region}', 'eu')",
+            "region IS NULL",
+            f"shard {sign} {chance.randrange(4)}",
+            f"CAST(time AS DATE) {sign} day",
+            f"date_trunc('day', until) {sign} '{day}'",
+            f"n {sign} {chance.randrange(320)}",
+            "until IS NULL",
+        ]
+    )
+
+
+SHAPES = (
+    "SELECT * FROM {t} WHERE {c} ORDER BY time, n",
+    "SELECT count(*) AS c, max(n) AS m, min(time) AS s, max(day) AS d FROM {t} WHERE {c}",
+    "SELECT a.n, b.n AS m FROM {t} a LEFT JOIN {t} b ON a.n = b.n + 40 AND b.{c} WHERE a.n > 60 ORDER BY 1, 2",
+    "SELECT n FROM {t} WHERE n IN (SELECT n + 1 FROM {t} WHERE {c}) ORDER BY n",
+    "SELECT n, (SELECT count(*) FROM {t} WHERE {c}) AS c FROM {t} WHERE {d} ORDER BY n, time",
+    "SELECT n FROM {t} a WHERE EXISTS (SELECT 1 FROM {t} b WHERE a.n = b.n AND {d}) AND {c} ORDER BY n",
+    "WITH w AS (SELECT * FROM {t} WHERE {c}) SELECT n FROM w UNION ALL SELECT n FROM {t} WHERE {d} ORDER BY n",
+    "SELECT day, region, count(*) AS c FROM {t} WHERE {c} GROUP BY 1, 2 HAVING {e} ORDER BY 1, 2",
+    "SELECT n, sum(n) OVER (ORDER BY time, n) AS s FROM {t} WHERE {c} ORDER BY time, n LIMIT 7",
+)
+
+
+def random_statement(chance):
+    shape = chance.choice(SHAPES)
+    first = condition(chance, 0 if "b.{c}" in shape else 2)
+    if "b.{c}" in shape:
+        first = f"n > {chance.randrange(40)}"
+    day = f"day > DATE '{DAY + timedelta(days=chance.randrange(DAYS))}'"
+    return shape.replace("{c}", first).replace("{d}", condition(chance)).replace("{e}", day)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_pruned_table_gives_the_rows_of_one_that_is_read_whole(ask, seed):
+    chance = random.Random(seed)
+    statement = random_statement(chance)
+    begin = START + timedelta(hours=chance.randrange(24 * DAYS))
+    time_range = None
+    if chance.random() < 0.3:
+        time_range = TimeRange(begin=begin, end=begin + timedelta(hours=chance.randrange(-5, 90)))
+
+    pruned = ask.rows(statement.replace("{t}", "t"), time_range=time_range)
+
+    assert pruned == ask.rows(statement.replace("{t}", "u"), time_range=time_range)
+
+
+@pytest.mark.parametrize(
+    ("where", "partitions"),
+    [
+        ("day = DATE '2026-11-04'", {3}),
+        ("day IN ('2026-11-04', '2026-11-05', '2026-11-06', '2026-11-08', '2099-01-01')", {3, 4, 5, 7}),
+        ("day >= DATE '2026-11-15' AND region = 'eu'", {14, 15}),
+        ("day = DATE '2026-11-04' OR day < DATE '2026-11-02'", {0, 3}),
+        ("region IS NULL", set(range(DAYS))),
+        ("n < 3", set(range(DAYS))),
+    ],
+)
+def test_only_needed_files_are_looked_for(tables, where, partitions):
+    table = tables[0]
+    gone = DataFile("/nowhere/x.parquet", ("2026-11-04", "eu", "0"))
+    lost = [file._replace(path=gone.path) if (date.fromisoformat(file.partition[0]) - DAY).days not in partitions
+            else file for file in table.files]  # fmt: skip
+    broken = TableSnapshot(name="t", schema=table.schema, files=tuple(lost), partition_columns=table.partition_columns)
+
+    with asking([broken, tables[1]]) as ask:
+        rows = ask.rows(f"SELECT * FROM t WHERE {where} ORDER BY n, time")
+        assert rows == ask.rows(f"SELECT * FROM u WHERE {where} ORDER BY n, time")
+
+
+def test_a_condition_on_rows_by_role_prunes_and_hides_as_on_a_whole_table(ask):
+    filters = dict.fromkeys("tu", ("day >= DATE '2026-11-15'", "region = 'a/b'"))
+    limited = ask.seeing(filters)
+
+    pruned = limited.rows("SELECT * FROM t WHERE n % 2 = 0 ORDER BY n, time")
+
+    assert pruned == limited.rows("SELECT * FROM u WHERE n % 2 = 0 ORDER BY n, time")
+    assert {row["region"] for row in pruned} == {"eu", "us", "a/b", None}
+
+
+def test_conditions_with_the_time_of_day_lose_no_row(tmp_path):
+    now = datetime.now(UTC)
+    files = []
+    for hours in range(64):
+        time = now + timedelta(hours=hours - 32, minutes=30)
+        pq.write_table(pa.table({"time": pa.array([time], TIME)}), tmp_path / f"{hours}.parquet")
+        files.append(DataFile(str(tmp_path / f"{hours}.parquet"), (), micros(time), micros(time)))
+    table = TableSnapshot(
+        name="t", schema=pa.schema({"time": TIME}), files=tuple(files), range_columns=("time", "time")
+    )
+
+    with asking([table]) as ask:
+        for where in ("time > now() - INTERVAL '3 hours'", "now() > time", "now() - INTERVAL '1 day' < time"):
+            whole = ask.rows(f"SELECT count(*) AS n FROM t WHERE {where.replace('time', 'coalesce(time, time)')}")
+            assert ask.rows(f"SELECT count(*) AS n FROM t WHERE {where}") == whole

@@ -1,0 +1,131 @@
+"""A lake's tables are followed as others commit to them, cheaply, and no answer differs from Delta's own."""
+
+import shutil
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.lake.snapshot import DeltaSnapshots
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES
+from tests.fakes.telemetry_rows import log_batch
+from tests.unit.engine.conftest import asking
+
+TIME = pa.timestamp("us", "UTC")
+
+
+def events(*numbers):
+    return pa.table({"n": pa.array(numbers, pa.int64()), "time": pa.array(numbers, TIME)})
+
+
+def follow(folder):
+    return DeltaSnapshots(Storage(folder))
+
+
+def test_a_table_is_the_same_object_until_a_commit_and_a_commit_is_seen_at_once(tmp_path):
+    write_deltalake(str(tmp_path / "t"), events(1))
+    write_deltalake(str(tmp_path / "u"), events(1))
+    tables = follow(tmp_path)
+    before = tables.list(None)
+
+    assert all(tables.list("SELECT * FROM t, u")[name] is before[name] for name in "tu")
+    write_deltalake(str(tmp_path / "t"), events(2), mode="append")
+    write_deltalake(str(tmp_path / "u"), events(2), mode="append")
+
+    named = tables.list("SELECT * FROM T")
+    assert (len(named["t"].files), named["u"] is before["u"]) == (2, True)
+    assert len(tables.list(None)["u"].files) == 2
+
+
+def test_only_commits_that_change_the_table_open_it_anew(tmp_path, monkeypatch):
+    write_deltalake(str(tmp_path / "t"), events(1))
+    tables = follow(tmp_path)
+    tables.list(None)
+    opened = []
+    monkeypatch.setattr(
+        "micromegas_jupyter.lake.snapshot.open_delta",
+        lambda storage, name: opened.append(name) or DeltaTable(f"{storage.uri}/{name}"),
+    )
+
+    for number in range(2, 5):
+        write_deltalake(str(tmp_path / "t"), events(number), mode="append")
+    DeltaTable(str(tmp_path / "t")).optimize.compact()
+    DeltaTable(str(tmp_path / "t")).create_checkpoint()
+    assert (len(tables.list(None)["t"].files), opened) == (1, [])
+
+    write_deltalake(
+        str(tmp_path / "t"), events(5).append_column("w", pa.array(["x"])), mode="append", schema_mode="merge"
+    )
+    assert (tables.list(None)["t"].schema.names, opened) == (["n", "time", "w"], ["t"])
+
+
+@pytest.mark.parametrize("is_followed", [False, True])
+def test_the_bounds_of_times_hold_all_rows_whoever_wrote_them(tmp_path, is_followed):
+    write_deltalake(str(tmp_path / "t"), events(0))
+    tables = follow(tmp_path)
+    if is_followed:
+        tables.list(None)
+    times = [-62_135_596_800_000_000, -1_999, 1_234_567_891_234_567, 253_402_300_799_999_999]
+    for time in times:
+        write_deltalake(str(tmp_path / "t"), events(time), mode="append")
+    write_deltalake(str(tmp_path / "t"), pa.table({"n": [1], "time": pa.array([None], TIME)}), mode="append")
+
+    files = tables.list(None)["t"].files
+
+    assert len(files) == 6
+    for time in times:
+        near = [file for file in files if file.begin is not None and file.begin <= time <= file.end]
+        assert any(file.end - file.begin <= 2_000 for file in near) or abs(time) > 2**55
+    assert any(file.begin is None and file.end is None for file in files)
+
+
+def test_a_table_in_the_place_of_another_is_another(tmp_path):
+    write_deltalake(str(tmp_path / "t"), events(1))
+    tables = follow(tmp_path)
+    tables.list(None)
+
+    shutil.rmtree(tmp_path / "t")
+    assert tables.list("SELECT * FROM t") == {}
+    write_deltalake(str(tmp_path / "t"), pa.table({"w": ["x"]}))
+
+    assert tables.list("SELECT * FROM t")["t"].schema.names == ["w"]
+
+
+def test_a_damaged_log_is_an_error_for_who_names_the_table_only(tmp_path):
+    write_deltalake(str(tmp_path / "t"), events(1))
+    write_deltalake(str(tmp_path / "u"), events(1))
+    (tmp_path / "t" / "_delta_log" / f"{0:020}.json").write_text("no log")
+    tables = follow(tmp_path)
+
+    assert set(tables.list("SELECT * FROM u")) == {"u"}
+    with pytest.raises(Unavailable, match="The table t cannot be read: its log cannot be read"):
+        tables.list("SELECT * FROM t")
+
+
+def test_the_tables_of_the_data_model_have_its_columns_in_microseconds(tmp_path):
+    batch = log_batch([7])
+    stored = pa.table(batch).cast(
+        pa.schema(
+            [
+                field.with_type(TIME) if pa.types.is_timestamp(field.type)
+                else field.with_type(pa.string()) if pa.types.is_dictionary(field.type)
+                else field
+                for field in LOG_ENTRIES.schema
+            ]
+        ),
+        safe=False,
+    )  # fmt: skip
+    stored = stored.append_column("date", stored["time"].cast(pa.date32(), safe=False))
+    write_deltalake(str(tmp_path / "log_entries"), stored, partition_by=["date"])
+
+    with asking(Lake(Storage(tmp_path))) as ask:
+        (row,) = ask.rows("SELECT * FROM log_entries WHERE time > '2023-11-14' AND exe IS NOT NULL")
+        kept = ask.plan("SELECT * FROM log_entries", preserve_dictionary=True).schema
+        empty = ask.rows("SELECT * FROM processes")
+    assert row.keys() == set(LOG_ENTRIES.schema.names)
+    assert (row["time"].value // 1000, empty) == (stored["time"].cast(pa.int64()).to_pylist()[0], [])
+    assert kept.field("exe").type == pa.dictionary(pa.int32(), pa.string())
+    assert kept.field("time").type == pa.timestamp("ns", "+00:00")
