@@ -160,7 +160,7 @@ def kill_at_random(root, *, kills, roles, seed=3):
     try:
         for number in range(kills):
             place = chance.randrange(len(children))
-            children[place].listen(0 if roles[place] == "compact" else chance.randint(1, 12))
+            children[place].listen(chance.randint(1, 12) if roles[place] == "ingest" else 0)
             children[place].kill()
             ended.append(children[place])
             children[place] = Child(roles[place], root, next(names))
