@@ -84,8 +84,10 @@ def open_delta(storage: Storage, table: str) -> DeltaTable:
                 return DeltaTable(storage.child_uri(table), storage_options=storage.options)
             except TableNotFoundError:
                 raise TableGone from None
-            except Exception:
-                if not storage.is_local or (before is not None and _inode(folder) == before):
+            except Exception as error:
+                # Of entries that are added while a folder is listed, the listing may have the later ones only.
+                has_gap = "contiguous" in str(error)
+                if not (has_gap or (storage.is_local and (before is None or before != _inode(folder)))):
                     raise
         raise Unavailable("The table is being changed by others all the time.")
 

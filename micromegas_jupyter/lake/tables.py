@@ -348,10 +348,11 @@ class Tables:
             guard = self._guard(name, version=before)
             try:
                 with guard.hold(), storage_errors(what):
-                    result = change(delta)
+                    try:
+                        result = change(delta)
+                    except CommitFailedError:
+                        continue
                     self._make_durable(name, before)
-            except CommitFailedError:
-                continue
             except TableGone:
                 raise no_table(name) from None
             else:

@@ -196,7 +196,7 @@ class LakeWriter:
         is_repeated = request.write_id is not None and committer.has_stored(request.write_id)
         if request.mode is WriteMode.CREATE and not is_repeated:
             raise exists_already(request.table)
-        if not committer.schema.equals(stored):
+        if not pending.is_replacing and not committer.schema.equals(stored):
             raise UsageError(
                 f"The table {request.table} was created by another call, with other columns.",
                 remedy="Send the rows again.",

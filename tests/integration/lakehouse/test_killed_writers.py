@@ -10,7 +10,7 @@ KILLS, LONG_KILLS = 60, 200
 
 
 @pytest.mark.timeout(1800)
-def test_no_row_is_lost_or_doubled_by_200_kills(tmp_path, pytestconfig, capsys):
+def test_no_row_is_lost_or_doubled_by_kills(tmp_path, pytestconfig, capsys):
     kills = LONG_KILLS if pytestconfig.getoption("--long") else KILLS
 
     facts = kill_at_random(tmp_path / "lake", kills=kills, roles=["ingest"] * 5 + ["plain"] + ["compact"] * 2)

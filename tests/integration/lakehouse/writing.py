@@ -28,6 +28,7 @@ TABLE = "t"
 ROWS_PER_WRITE = 20
 SCHEMA = pa.schema([("id", pa.utf8()), ("n", pa.int64())])
 _CALLERS = 3
+_INTERVAL_SECONDS = 0.05
 _REPOSITORY = Path(__file__).parents[3]
 
 
@@ -42,7 +43,7 @@ def say(kind, write_id):
 
 def ingest(root, name):
     """Write with ids from several threads."""
-    writer = LakeWriter(Storage(root), interval_seconds=0)
+    writer = LakeWriter(Storage(root), interval_seconds=_INTERVAL_SECONDS)
 
     def call(caller):
         for number in itertools.count():
@@ -115,23 +116,35 @@ class Child:
     def __init__(self, role, root, name):
         arguments = [sys.executable, "-m", "tests.integration.lakehouse.writing", role, str(root), str(name)]
         self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=_REPOSITORY)
+        self._changed = threading.Condition()
+        self._answers = 0
         self.said = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
 
-    def listen(self, lines):
-        """Wait until so many writes were acknowledged."""
-        while lines > 0:
-            line = self._process.stdout.readline().split()
-            assert line, "the process ended by itself"
-            self.said.append(line)
-            lines -= line[0] in {"ack", "conflict"}
+    def listen(self, writes):
+        """Wait until so many more writes were answered."""
+        with self._changed:
+            wanted = self._answers + writes
+            assert self._changed.wait_for(lambda: self._answers >= wanted or not self._reader.is_alive(), 240)
+            assert self._answers >= wanted, "the process ended by itself"
 
     def kill(self):
         """End it with -9, and take in what it said before."""
         self._process.kill()
-        rest = [line.split() for line in self._process.stdout if line.endswith("\n")]
-        self.said += rest
         self._process.wait()
+        self._reader.join()
         self._process.stdout.close()
+
+    def _read(self):
+        for line in self._process.stdout:
+            if line.endswith("\n"):
+                with self._changed:
+                    self.said.append(line.split())
+                    self._answers += line.startswith(("ack", "conflict"))
+                    self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
 
 def kill_at_random(root, *, kills, roles, seed=3):
@@ -147,7 +160,7 @@ def kill_at_random(root, *, kills, roles, seed=3):
     try:
         for number in range(kills):
             place = chance.randrange(len(children))
-            children[place].listen(chance.randint(1, 12))
+            children[place].listen(chance.randint(1, 12) if roles[place] == "ingest" else 0)
             children[place].kill()
             ended.append(children[place])
             children[place] = Child(roles[place], root, next(names))

@@ -108,6 +108,16 @@ def test_a_bad_condition_is_refused(tables, store, read, predicate):
     assert read("t").num_rows == 3
 
 
+def test_changes_of_many_at_once_are_all_made(storage, tables, store, read):
+    store("t", pa.table({"id": range(8)}), "create")
+
+    with ThreadPoolExecutor(4) as pool:
+        deleted = list(pool.map(lambda number: Tables(storage).delete_rows("t", f"id = {number}"), range(7)))
+
+    assert deleted == [1] * 7
+    assert read("t").column("id").to_pylist() == [7]
+
+
 def test_a_column_is_added(tables, store, read):
     store("t", ROWS, "create")
 

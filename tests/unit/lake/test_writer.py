@@ -69,6 +69,18 @@ def test_a_replaced_table_has_the_new_rows_and_columns_only(store, read, tables)
     assert read("u").num_rows == 3
 
 
+def test_of_two_that_replace_a_table_not_there_yet_the_later_wins(writer, read):
+    request = WriteRequest(table="t", mode=WriteMode.REPLACE)
+    others = pa.table({"text": ["x"]})
+    writes = [writer.open_write(request, rows.schema) for rows in (ROWS, others)]
+    for write, rows in zip(writes, (ROWS, others), strict=True):
+        write.write(rows.to_batches()[0])
+
+    assert [write.commit() for write in writes] == [3, 1]
+
+    assert read("t") == others
+
+
 def test_a_write_with_an_id_is_stored_once(store, read, storage):
     for mode in ("create", "append", "create_append"):
         assert store("t", ROWS, mode, write_id="a" if mode == "create" else "b") == 3
