@@ -21,7 +21,13 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with ServerStack(
-        ServerSettings(no_http=True, lake=tmp_path_factory.mktemp("lake"), port=0, disable_auth=True)
+        ServerSettings(
+            no_http=True,
+            lake=tmp_path_factory.mktemp("lake"),
+            port=0,
+            disable_auth=True,
+            telemetry_interval_seconds=0.2,
+        )
     ) as running:
         yield running
 

@@ -50,7 +50,9 @@ def uri(tmp_path_factory):
     }
     for name, columns in tables.items():
         pyarrow.parquet.write_table(pa.table(columns), folder / f"{name}.parquet")
-    with ServerStack(ServerSettings(no_http=True, lake=folder, port=0, disable_auth=True), environ={}) as server:
+    with ServerStack(
+        ServerSettings(no_http=True, lake=folder, port=0, disable_auth=True, telemetry_interval_seconds=0.2), environ={}
+    ) as server:
         yield server.uri
 
 
