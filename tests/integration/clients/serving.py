@@ -10,9 +10,10 @@ import pyarrow.parquet
 from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.access.api_keys import make_api_key
 from micromegas_jupyter.config.access import render_api_keys
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.lake.lake import Lake
-from micromegas_jupyter.lake.parquet_folder import ParquetFolder
+from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.telemetry.tables import (
     BlockOrigin,
     MeasureRow,
@@ -59,7 +60,7 @@ def running_client_server(folder):
     _write_plain(plain)
     environ, tokens = make_access(folder)
     validator = validator_from_environment(environ)
-    sources = (lake, ParquetFolder(plain))
+    sources = (lake, ServedFolder(Storage(plain)))
     tables = SimpleNamespace(snapshot=lambda: [table for source in sources for table in source.snapshot()])
     pool = build_pool(tables, worker={"lake": str(folder / "lake")})
     with closing(validator), open_server(pool, validator=validator) as server:

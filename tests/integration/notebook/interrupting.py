@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.lake.parquet_folder import ParquetFolder
+from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.server.audit import AUDIT_LOGGER
 from tests.integration.flight_harness import running_server
 
@@ -107,7 +108,7 @@ def served(folder):
     audit = AuditLines()
     logging.getLogger(AUDIT_LOGGER).addHandler(audit)
     try:
-        with running_server(tables=ParquetFolder(folder), is_open=True) as harness:
+        with running_server(tables=ServedFolder(Storage(folder)), is_open=True) as harness:
             yield harness.uri, audit
     finally:
         logging.getLogger(AUDIT_LOGGER).removeHandler(audit)
