@@ -11,9 +11,9 @@ __version__ = "0.1.0"
 _LAZY = {
     "FlightSQLClient": "micromegas_jupyter.client.flight_client",
     "connect": "micromegas_jupyter.wiring.client_side",
-    "load_ipython_extension": "micromegas_jupyter.notebook",
+    "load_ipython_extension": "micromegas_jupyter.notebook.extension",
     "quote_identifier": "micromegas_jupyter.client.parameters",
-    "unload_ipython_extension": "micromegas_jupyter.notebook",
+    "unload_ipython_extension": "micromegas_jupyter.notebook.extension",
 }
 
 _PUBLIC_PACKAGES = {"access", "auth", "errors"}

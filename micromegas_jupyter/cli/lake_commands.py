@@ -34,12 +34,14 @@ def run_lake(arguments: argparse.Namespace) -> int:
     """Run one action; the exit code is 1 when a table could not be copied."""
     if arguments.action == "status":
         return _print_status(arguments)
+    from micromegas_jupyter.lake.lake import make_lake
     from micromegas_jupyter.lake.segment_import import import_segments
 
     old, new = Path(arguments.old), Storage(arguments.new)
     if new.is_local and old.resolve() == Path(new.uri).resolve():
         raise UsageError("OLD and NEW are the same folder.", remedy="Name a new folder for the new lake.")
     results = import_segments(old, new, on_table=_print_table)
+    make_lake(new)
     return 1 if any(result.error for result in results) else 0
 
 

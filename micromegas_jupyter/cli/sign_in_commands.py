@@ -426,11 +426,7 @@ class SignInTerminal:
 
     def _show_picture(self, address: str | None) -> None:
         # Shown, never opened: whoever typed nothing has not looked at what they agree to (RFC 8628 section 5.4).
-        from micromegas_jupyter.auth.flows.base import QR_CAPTION, shows_qr, terminal_qr
+        from micromegas_jupyter.auth.flows.base import qr_lines
 
-        is_shown = self._stream.isatty() and shows_qr(self._environ, encoding=self._stream.encoding)
-        if address is None or not is_shown:
-            return
-        lines = terminal_qr(address, columns=shutil.get_terminal_size().columns)
-        for line in [QR_CAPTION, *lines] if lines else []:
+        for line in qr_lines(address or "", stream=self._stream, environ=self._environ):
             self.announce(line)

@@ -27,6 +27,7 @@ Calls = Annotated[int, Meta(ge=1, le=100_000)]
 Few = Annotated[int, Meta(ge=1, le=1000)]
 FewOrNone = Annotated[int, Meta(ge=0, le=1000)]
 HourSeconds = Annotated[int, Meta(ge=1, le=3600)]
+IntervalSeconds = Annotated[float, Meta(gt=0, le=3600, description="a number above 0, up to 3,600")]
 DaySeconds = Annotated[int, Meta(ge=1, le=_DAY_SECONDS)]
 WeekSeconds = Annotated[int, Meta(ge=1, le=7 * _DAY_SECONDS)]
 WeekSecondsOrNone = Annotated[int, Meta(ge=0, le=7 * _DAY_SECONDS)]
@@ -110,7 +111,7 @@ class ServerSettings:
         variable="MICROMEGAS_QUERY_DENIALS_FILE",
         is_absolute=True,
     )
-    telemetry_interval_seconds: Annotated[float, Meta(gt=0, le=3600)] = _setting(
+    telemetry_interval_seconds: IntervalSeconds = _setting(
         10.0, "how often the server's own logs and load are stored, in seconds"
     )
     no_telemetry: bool = _setting(default=False, meaning="do not record the server's own logs and load")

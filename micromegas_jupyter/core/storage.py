@@ -139,7 +139,7 @@ class Storage:
             if self.is_local:
                 _write_durably(Path(self.uri) / path, content)
             else:
-                self._obstore.put(self._store, path, content)
+                self._obstore.put(self._store, path, bytes(content))
 
     def replace(self, path: str, content: bytes, *, mark: str | None) -> bool:
         """Write an object if it is still as `mark` says (None: not there); return whether it was written."""

@@ -106,10 +106,10 @@ WAIT_SLICE_SECONDS: Final = 0.2
 T = TypeVar("T")
 
 
-def start_thread(target: Callable[[], None], *, name: str) -> threading.Thread:
+def start_thread(target: Callable[..., object], *arguments: object, name: str) -> threading.Thread:
     """Start a daemon thread in a copy of the caller's context (ipykernel finds the cell that prints by it)."""
     context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(target,), name=name, daemon=True)
+    thread = threading.Thread(target=context.run, args=(target, *arguments), name=name, daemon=True)
     thread.start()
     return thread
 

@@ -36,6 +36,7 @@ class IngestProcess:
             if self._executor is None or self._executor.is_gone:
                 executor = await self._pool.detach()
                 await executor.send(protocol.SERVE, b"")
+                await executor.read()  # what it reads from now on are channels
                 self._executor = executor
             return self._executor.open_channel()
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from micromegas_jupyter.core.protocols import TableSink, TableWrite
+from micromegas_jupyter.core.protocols import TableSink, TableWrite, WriteRequest
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted, UsageError
 from micromegas_jupyter.executors import protocol
@@ -96,6 +96,7 @@ def serve_ingest(front: socket.socket, options: WorkerOptions, *, take_log: Call
         raise InternalError("This executor has no lake to store rows in.")
     storage = Storage(options.lake)
     writer, tables = LakeWriter(storage), Tables(storage)
+    protocol.Requests(front).send(protocol.ACCEPTED, b"{}")
     while True:
         data, descriptors, _, _ = socket.recv_fds(front, 1, 1)
         if not data:
@@ -117,6 +118,7 @@ class _Call:
         self._tables = tables
         self._take_log = take_log
         self._upload: UploadStream | None = None
+        self._request: WriteRequest | None = None
 
     def serve(self) -> None:
         """Answer until the front closes the channel; an upload that is not committed by then is dropped."""
@@ -143,7 +145,7 @@ class _Call:
             case protocol.INGEST:
                 upload: Upload = pickle.loads(body)[0]  # noqa: S301 - from the front
                 check_may_replace(self._tables, upload.request)
-                self._upload = UploadStream(self._writer, upload)
+                self._upload, self._request = UploadStream(self._writer, upload), upload.request
                 return protocol.ACCEPTED, {"rows": 0}
             case protocol.OPERATE:
                 return protocol.END, {"result": run_operation(self._tables, *pickle.loads(body))}  # noqa: S301
@@ -152,6 +154,8 @@ class _Call:
         if kind == protocol.ROWS:
             self._upload.take(body)
             return protocol.ACCEPTED, {"rows": self._upload.rows}
+        if self._request is not None:
+            check_may_replace(self._tables, self._request)  # it may be somebody else's by now
         rows = self._upload.commit()
         self._upload = None
         return protocol.END, {"rows": rows}

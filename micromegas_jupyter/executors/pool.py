@@ -263,6 +263,11 @@ class Pool:
         executor = self._executors.pop(pid, None)
         if executor is None:
             return
+        if executor in self._detached and not executor.is_gone:
+            _LOG.error(
+                "A process of the lake has ended.",
+                extra={"exit_code": ended.code, "stderr": ended.error[-_MAX_LOGGED_STDERR:].strip()},
+            )
         executor.is_gone = True
         self._detached.discard(executor)
         if not executor.ended.done():

@@ -37,7 +37,7 @@ PLAN: Final = b"p"  # plan a statement and cache the plan until the next message
 RUN: Final = b"r"  # run a statement, planned before or not; answered with FRAMEs and END
 TABLES: Final = b"t"  # list the tables that a caller sees, of (caller, tables); answered with LISTED
 MAINTAIN: Final = b"m"  # do a round of maintenance; answered with END
-SERVE: Final = b"s"  # store what callers send from now on: each CHANNEL byte on the socket comes with a channel
+SERVE: Final = b"s"  # serve ingest; after ACCEPTED each CHANNEL byte on the socket comes with a channel
 
 CHANNEL: Final = b"o"
 

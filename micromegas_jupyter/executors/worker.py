@@ -86,7 +86,7 @@ class Worker:
         self._requests = protocol.Requests(front)
         self._size = _ResultSize(Output())
 
-    def snapshot(self) -> Sequence[TableSnapshot]:
+    def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:  # noqa: ARG002 - the front has listed them
         """Return the tables: to the engine this is a `TableSource`."""
         return self._tables
 

@@ -1,7 +1,7 @@
 """The process that executors are forked from: everything imported, one thread, nothing secret.
 
-Forking is safe only while there is a single thread. numpy's OpenBLAS and Arrow's jemalloc start threads at import
-unless `VARIABLES` say otherwise; before each fork the threads are counted.
+Forking is safe only while there is a single thread. numpy's OpenBLAS and the jemalloc of Arrow and deltalake start
+threads at import unless `VARIABLES` say otherwise; before each fork the threads are counted.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from micromegas_jupyter.executors.settings import WorkerOptions, hide_memory
 VARIABLES: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "_RJEM_MALLOC_CONF": "background_thread:false",
     # Otherwise the engine's allocator takes 2 GiB at its start, which would count against RLIMIT_DATA.
     "MIMALLOC_ARENA_EAGER_COMMIT": "0",
 }

@@ -20,7 +20,7 @@ from micromegas_jupyter.lake.delta_log import Action
 
 COMPRESSION: Final = "zstd"
 ROWS_PER_GROUP: Final = 128 * 1024
-_MAX_PARTITIONS: Final = 1000
+_MAX_PARTITIONS: Final = 400
 _MAX_BOUND: Final = 32  # characters of a text's bound, as Spark has it
 _MAX_CHARACTER: Final = 0x10FFFF
 _LAST_BEFORE_SURROGATES: Final = 0xD7FF
@@ -183,6 +183,6 @@ def _in_order(rows: pa.Table) -> pa.Table:
     if name is None or not pa.types.is_timestamp(rows.schema.field(name).type):
         return rows
     times = rows.column(name)
-    if pc.all(pc.less_equal(times[:-1], times[1:])).as_py():
+    if not times.null_count and pc.all(pc.less_equal(times[:-1], times[1:])).as_py():
         return rows
     return rows.sort_by(name)

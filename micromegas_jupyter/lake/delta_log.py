@@ -32,6 +32,7 @@ MAX_ENTRY_BYTES: Final = 256 * 1024 * 1024
 _WRITER_FEATURES: Final = frozenset({"appendOnly", "invariants", "timestampNtz"})
 _MAX_WRITER_VERSION: Final = 2
 _FEATURES_VERSION: Final = 7
+_OPEN_ATTEMPTS: Final = 10
 _LOCK_ATTEMPTS: Final = 1000
 _LOCK_WAIT_SECONDS: Final = 0.01
 
@@ -73,13 +74,29 @@ def build_entry(actions: list[Action]) -> bytes:
 
 def open_delta(storage: Storage, table: str) -> DeltaTable:
     """Return the table at its latest version; raises `TableGone`."""
+    folder = Path(storage.uri) / table / LOG_FOLDER
     with storage_errors("A table could not be opened."):
-        try:
-            if not storage.is_local and storage.read(log_path(table, DROPPED_MARKER)) is not None:
-                raise TableGone
-            return DeltaTable(storage.child_uri(table), storage_options=storage.options)
-        except TableNotFoundError:
-            raise TableGone from None
+        if not storage.is_local and storage.read(log_path(table, DROPPED_MARKER)) is not None:
+            raise TableGone
+        for _ in range(_OPEN_ATTEMPTS):
+            before = _inode(folder)
+            try:
+                return DeltaTable(storage.child_uri(table), storage_options=storage.options)
+            except TableNotFoundError:
+                raise TableGone from None
+            except Exception as error:
+                # Of entries that are added while a folder is listed, the listing may have the later ones only.
+                has_gap = "contiguous" in str(error)
+                if not (has_gap or (storage.is_local and (before is None or before != _inode(folder)))):
+                    raise
+        raise Unavailable("The table is being changed by others all the time.")
+
+
+def _inode(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None
 
 
 def check_writable(delta: DeltaTable) -> None:

@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 from micromegas_jupyter.core.storage import Storage, make_private_folder, storage_errors
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.lake.delta_log import CONTROL_FOLDER
 
-CONTROL_FOLDER: Final = "_micromegas"
 TAKE_OVER_SECONDS: Final = 45.0
 # A holder that could not renew gives up before another process may take over.
 _RENEW_SECONDS: Final = 10.0

@@ -2,14 +2,17 @@
 
 import enum
 import logging
+import re
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -20,23 +23,29 @@ import pyarrow.compute as pc
 from micromegas_jupyter.core.storage import Entry, Storage, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import MicromegasError, UsageError
-from micromegas_jupyter.lake.lease import CONTROL_FOLDER, Lease, Sighting, try_acquire
-from micromegas_jupyter.lake.rewrite import LOG_FOLDER, LiveFile, Partition, Rewriting, Stopped, rewrite
-from micromegas_jupyter.telemetry.tables import TABLES, TableDefinition, merge_rows
+from micromegas_jupyter.lake.delta_log import (
+    CONTROL_FOLDER,
+    LOG_FOLDER,
+    TableGone,
+    TableGuard,
+    check_writable,
+    log_path,
+    open_delta,
+)
+from micromegas_jupyter.lake.lease import Lease, Sighting, try_acquire
+from micromegas_jupyter.lake.rewrite import LiveFile, Partition, Rewriting, Stopped, rewrite
+from micromegas_jupyter.lake.tables import DEFINITIONS, DROPPED_FOLDER, RETENTION_PROPERTY, Tables
+from micromegas_jupyter.lake.types import PARTITION_DATE
+from micromegas_jupyter.telemetry.tables import TableDefinition, merge_rows
 
 STATUS_OBJECT: Final = f"{CONTROL_FOLDER}/maintenance.json"
-RETENTION_PROPERTY: Final = "micromegas.retentionDays"
 _MEBIBYTE: Final = 1024 * 1024
 _MAX_GROUP_BYTES: Final = 128 * _MEBIBYTE
-_DATE: Final = "date"
+_MAX_GROUP_FILES: Final = 1000  # of one commit, so that a round that is stopped has done something
+_STAGED_FILE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}/([^/]+=[^/]*/)*part-[0-9a-f]{32}\.parquet", re.ASCII)
 _NO_DAY: Final = "9999-12-31"  # rows without a time are kept
 _TIME: Final = "time"
 _PROCESS: Final = "process_id"
-_DEFINITIONS: Final = {definition.name: definition for definition in TABLES}
-# What a table may be written with, for its files to be replaced by others with the same rows.
-_HARMLESS_FEATURES: Final = frozenset({"timestampNtz", "appendOnly", "invariants", "checkConstraints"})
-_FIRST_VERSION_WITH_FEATURES: Final = 7
-_LAST_SIMPLE_WRITER_VERSION: Final = 3
 _TEST_COMMITS: Final = 4
 _LOG: Final = logging.getLogger(__name__)
 
@@ -168,11 +177,10 @@ class _Table:
     """A table at its newest version, for one round."""
 
     def __init__(self, storage: Storage, name: str) -> None:
-        from deltalake import DeltaTable
-
         self.name = name
-        self.delta = DeltaTable(storage.child_uri(name), storage_options=storage.options)
-        self.definition = _DEFINITIONS.get(name)
+        self.delta = open_delta(storage, name)
+        self.guard = TableGuard(storage, name, version=self.delta.version())
+        self.definition = DEFINITIONS.get(name)
         self.refresh()
 
     def refresh(self) -> None:
@@ -188,25 +196,13 @@ class _Table:
     @property
     def has_dates(self) -> bool:
         """Whether each partition is a day."""
-        return self.partition_columns == (_DATE,)
+        return self.partition_columns == (PARTITION_DATE,)
 
     @property
     def own_retention_days(self) -> int | None:
         """The retention that was set for this table alone."""
         text = self.properties.get(RETENTION_PROPERTY, "")
         return int(text) if text.isdecimal() and int(text) > 0 else None
-
-    def check_supported(self) -> None:
-        """Raise when files of this table cannot be replaced without knowing more of Delta than this module does."""
-        protocol = self.delta.protocol()
-        features = {*(protocol.reader_features or ()), *(protocol.writer_features or ())} - _HARMLESS_FEATURES
-        is_simple = protocol.min_writer_version <= _LAST_SIMPLE_WRITER_VERSION
-        if features or not (is_simple or protocol.min_writer_version == _FIRST_VERSION_WITH_FEATURES):
-            named = ", ".join(sorted(features)) or f"writer version {protocol.min_writer_version}"
-            raise UsageError(
-                f"The table {self.name} is not maintained: it uses {named}.",
-                remedy="Maintain it with the tool that made it.",
-            )
 
 
 class _Round:
@@ -224,6 +220,7 @@ class _Round:
         self._is_told_to_stop = is_stopping
         self._lease = lease
         self._now = clock.now()
+        self._tables = Tables(storage, clock=clock)
         self._done: Counter[str] = Counter()
         self._status: dict[str, TableStatus] = {}
         self._last_error: str | None = None
@@ -262,27 +259,35 @@ class _Round:
         return MaintenanceReport(outcome=outcome, status=status)
 
     def _work(self, known: Mapping[str, TableStatus], *, compacts: bool) -> None:
-        names = [name for name in self._storage.list_folders() if not name.startswith(("_", "."))]
+        names = self._tables.list()
         self._status = {name: known.get(name, TableStatus()) for name in names}
         expired = self._days_over_bound(names)
         for name in names:
             try:
-                with storage_errors(f"The table {name} could not be maintained."):
-                    self._maintain(name, expired.get(name, frozenset()), compacts=compacts)
+                with storage_errors(f"The table {name} could not be maintained."), self._opened(name) as table:
+                    self._maintain(table, expired.get(name, frozenset()), compacts=compacts)
+            except TableGone:
+                self._status.pop(name)
             except MicromegasError as error:
                 _LOG.warning("a table could not be maintained", extra={"table": name}, exc_info=error)
                 self._last_error = error.what
                 self._status[name] = msgspec.structs.replace(self._status[name], error=error.what)
+        with storage_errors("What is left of dropped tables could not be removed."):
+            self._remove_remains()
 
-    def _maintain(self, name: str, expired: AbstractSet[str], *, compacts: bool) -> None:
-        if not is_table(self._storage, name):
-            self._status.pop(name)
-            self._remove_old(name, lambda _entry: True)
-            return
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[_Table]:
         table = _Table(self._storage, name)
+        try:
+            yield table
+        finally:
+            table.guard.close()
+
+    def _maintain(self, table: _Table, expired: AbstractSet[str], *, compacts: bool) -> None:
+        name = table.name
         error = None
         try:
-            table.check_supported()
+            check_writable(table.delta)
             self._drop_old_rows(table, expired)
             if compacts:
                 self._compact(table)
@@ -309,13 +314,16 @@ class _Round:
         """Return the oldest days of the data model's tables that have to go, by table."""
         days: Counter[tuple[str, str]] = Counter()
         for name in names:
-            if name not in _DEFINITIONS or not is_table(self._storage, name):
+            if name not in DEFINITIONS:
                 continue
-            with storage_errors(f"The table {name} could not be read."):
-                table = _Table(self._storage, name)
-            if table.has_dates and table.own_retention_days is None:
-                for file in table.files:
-                    days[_day(file), name] += file.size_bytes
+            with (
+                suppress(TableGone, MicromegasError),  # its own work will say so
+                storage_errors("A table could not be read."),
+                self._opened(name) as table,
+            ):
+                if table.has_dates and table.own_retention_days is None:
+                    for file in table.files:
+                        days[_day(file), name] += file.size_bytes
         excess_bytes = sum(days.values()) - self._settings.max_total_bytes
         expired: dict[str, set[str]] = {}
         for (day, name), size_bytes in sorted(days.items()):
@@ -386,6 +394,7 @@ class _Round:
         plan = Rewriting(
             table=table.name,
             version=table.delta.version(),
+            guard=table.guard,
             sources=tuple(files),
             schema=table.schema,
             arrange=arrange,
@@ -402,16 +411,15 @@ class _Round:
         """Write a checkpoint when there are many commits after the last one, and let old log entries go."""
         if self._is_stopping():
             raise Stopped
-        log = f"{table.name}/{LOG_FOLDER}"
-        found = self._storage.read(f"{log}/_last_checkpoint")
+        found = self._storage.read(log_path(table.name, "_last_checkpoint"))
         last = int(msgspec.json.decode(found[0])["version"]) if found is not None else 0
         version = table.delta.version()
         if version - last < self._settings.checkpoint_commits:
             return
         table.delta.create_checkpoint()
-        self._storage.sync_file(f"{log}/{version:020}.checkpoint.parquet")
-        self._storage.sync_file(f"{log}/_last_checkpoint")
-        self._storage.sync_folder(log)
+        for one in (f"{version:020}.checkpoint.parquet", "_last_checkpoint"):
+            self._storage.sync_file(log_path(table.name, one))
+        self._storage.sync_folder(f"{table.name}/{LOG_FOLDER}")
         table.delta.cleanup_metadata()
         self._done["checkpoints"] += 1
 
@@ -432,6 +440,19 @@ class _Round:
             ),
         )
 
+    def _remove_remains(self) -> None:
+        """Remove dropped tables, and files of tables that were never made; a dropped folder is as old as its drop."""
+        if not self._storage.is_local:
+            self._tables.finish_drops()
+            for name in sorted({*self._storage.list_folders()} - {*self._tables.list()}):
+                self._remove_old(name, lambda entry: _STAGED_FILE.fullmatch(entry.path) is not None)
+            return
+        old = self._now.timestamp() - self._settings.vacuum_hours * 3600
+        for folder in Path(self._storage.child_uri(DROPPED_FOLDER)).glob("*"):
+            if folder.stat().st_mtime < old:
+                shutil.rmtree(folder, ignore_errors=True)
+                self._done["removed_tables"] += 1
+
     def _remove_old(self, folder: str, is_unused: Callable[[Entry], bool]) -> None:
         old = self._now.timestamp() - self._settings.vacuum_hours * 3600
         for entry in list(self._storage.list(folder)):
@@ -440,14 +461,6 @@ class _Round:
             if entry.modified_at < old and is_unused(entry):
                 self._storage.delete(entry.path)
                 self._done["removed_files"] += 1
-
-
-def is_table(storage: Storage, name: str) -> bool:
-    """Whether the folder holds a Delta table."""
-    from deltalake import DeltaTable
-
-    with storage_errors("The tables could not be listed."):
-        return bool(DeltaTable.is_deltatable(storage.child_uri(name), storage_options=storage.options))
 
 
 def _arrange(rows: pa.Table, *, definition: TableDefinition | None, merges: bool) -> pa.Table:
@@ -499,11 +512,11 @@ def _by_partition(files: Iterable[LiveFile]) -> list[list[LiveFile]]:
 
 
 def _groups(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
-    """Yield the files in groups of at most 128 MB, or one file."""
+    """Yield the files in groups of at most 1,000 and 128 MB, or one file."""
     group: list[LiveFile] = []
     group_bytes = 0
     for file in files:
-        if group and group_bytes + file.size_bytes > _MAX_GROUP_BYTES:
+        if group and (group_bytes + file.size_bytes > _MAX_GROUP_BYTES or len(group) >= _MAX_GROUP_FILES):
             yield group
             group, group_bytes = [], 0
         group.append(file)

@@ -13,7 +13,7 @@ from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import InternalError, PermissionDenied, UsageError
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.flightsql.framing import DecodeLimits, StreamDecoder
-from micromegas_jupyter.lake.tables import Tables, no_table
+from micromegas_jupyter.lake.tables import OWNER_PROPERTY, Tables, no_table
 
 _SCHEMA_LIMITS: Final = DecodeLimits(max_columns=512, max_batch_rows=0, max_dictionary_bytes=0)
 _PREFIX_BYTES: Final = 8  # of an encapsulated message: continuation marker and length
@@ -42,9 +42,11 @@ def check_may_replace(tables: Tables, request: WriteRequest) -> None:
 
 
 def _check_owner(tables: Tables, name: str, owner: str) -> None:
-    if tables.find(name) is None:
+    table = tables.find(name)
+    if table is None:
         raise no_table(name)
-    if tables.owner(name) != owner:
+    # As it stands now: another process may have dropped the table, and a third created it again.
+    if table.metadata().configuration.get(OWNER_PROPERTY) != owner:
         raise PermissionDenied(
             f"You do not own the table {name}.",
             reason="not_table_owner",

@@ -7,7 +7,6 @@ removed one of the files or changed the table; appends by others do no harm.
 """
 
 import datetime as dt
-import json
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,14 +18,12 @@ import pyarrow.parquet as pq
 
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.lake.data_files import COMPRESSION, ROWS_PER_GROUP, NewFile, build_statistics
+from micromegas_jupyter.lake.delta_log import Action, TableGuard, build_entry, entry_name, log_path, read_entry
 
-LOG_FOLDER: Final = "_delta_log"
-RUN_BYTES: Final = 64 * 1024 * 1024
-_ROWS_PER_GROUP: Final = 128 * 1024
+_RUN_BYTES: Final = 64 * 1024 * 1024
 _MAX_SOURCE_BYTES: Final = 1024 * 1024 * 1024
-_MAX_ENTRY_BYTES: Final = 256 * 1024 * 1024
 _MAX_ATTEMPTS: Final = 1000
-_MAX_TEXT: Final = 64
 _NULL_FOLDER: Final = "__HIVE_DEFAULT_PARTITION__"
 
 Partition = tuple[tuple[str, str | None], ...]
@@ -51,6 +48,7 @@ class Rewriting(NamedTuple):
 
     table: str
     version: int
+    guard: TableGuard
     sources: tuple[LiveFile, ...]
     schema: pa.Schema
     arrange: Callable[[pa.Table], pa.Table] | None
@@ -63,7 +61,10 @@ class Stopped(Exception):
 
 
 def rewrite(storage: Storage, plan: Rewriting, *, now: dt.datetime, is_stopping: Callable[[], bool]) -> bool:
-    """Carry out a plan in one commit; False, and nothing is changed, when another commit made it void."""
+    """Carry out a plan in one commit; False, and nothing is changed, when another commit made it void.
+
+    Raises `Stopped`, and `TableGone` when the table is dropped meanwhile.
+    """
     files = _Files(storage, plan, now=now)
     keeps_files = False
     try:
@@ -75,16 +76,18 @@ def rewrite(storage: Storage, plan: Rewriting, *, now: dt.datetime, is_stopping:
                 files.finish()
         if is_stopping():
             raise Stopped
-        keeps_files = True  # until it is known that no log entry names them
-        keeps_files = _commit(storage, plan, files.added, now=now)
+        with plan.guard.hold():
+            keeps_files = True  # until it is known that no log entry names them
+            keeps_files = _commit(storage, plan, files.added, now=now)
     finally:
         if not keeps_files:
-            files.remove()
+            for one in files.added:
+                storage.delete(f"{plan.table}/{unquote(one.path)}")
     return keeps_files
 
 
 class _Files:
-    """Writes runs of rows into files of a bounded size, and lists them as the log does."""
+    """Writes runs of rows into files of a bounded size."""
 
     def __init__(self, storage: Storage, plan: Rewriting, *, now: dt.datetime) -> None:
         self._storage = storage
@@ -92,16 +95,21 @@ class _Files:
         self._modified_ms = round(now.timestamp() * 1000)
         self._sink = pa.BufferOutputStream()
         self._writer: pq.ParquetWriter | None = None
-        self.added: list[dict[str, Any]] = []
+        self._statistics: dict[str, Any] = {}
+        self.added: list[NewFile] = []
 
     def write(self, rows: pa.Table) -> None:
         """Write some rows."""
         if rows.num_rows == 0:
             return
+        found = build_statistics(rows)
         if self._writer is None:
             self._sink = pa.BufferOutputStream()
-            self._writer = pq.ParquetWriter(self._sink, self._plan.schema, compression="zstd")
-        self._writer.write_table(rows, row_group_size=_ROWS_PER_GROUP)
+            self._writer = pq.ParquetWriter(self._sink, self._plan.schema, compression=COMPRESSION)
+            self._statistics = dict(found)
+        else:
+            self._statistics = _merge_statistics(self._statistics, dict(found))
+        self._writer.write_table(rows, row_group_size=ROWS_PER_GROUP)
         if self._sink.tell() >= self._plan.max_file_bytes:
             self.finish()
 
@@ -111,31 +119,40 @@ class _Files:
             return
         self._writer.close()
         self._writer = None
-        content = self._sink.getvalue()
+        content = self._sink.getvalue().to_pybytes()
         partition = self._plan.sources[0].partition
         folder = "".join(f"{quote(name)}={quote(value or _NULL_FOLDER, safe='')}/" for name, value in partition)
         path = f"{folder}part-{uuid.uuid4().hex}.parquet"
         self._storage.write(f"{self._plan.table}/{path}", content)
         self.added.append(
-            {
-                "path": quote(path, safe="/="),
-                "partitionValues": dict(partition),
-                "size": content.size,
-                "modificationTime": self._modified_ms,
-                "dataChange": not self._plan.keeps_rows,
-                "stats": json.dumps(_statistics(pq.read_metadata(pa.BufferReader(content)), self._plan.schema)),
-            }
+            NewFile(
+                path=quote(path, safe="/="),
+                size_bytes=len(content),
+                partition=dict(partition),
+                modified_ms=self._modified_ms,
+                statistics=self._statistics,
+            )
         )
 
-    def remove(self) -> None:
-        """Remove all files, of which the log says nothing."""
-        for one in self.added:
-            self._storage.delete(f"{self._plan.table}/{unquote(one['path'])}")
+
+def _merge_statistics(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return the statistics of both; a bound that either lacks is not known."""
+
+    def both(kind: str, merge: Callable[[Any, Any], Any]) -> dict[str, Any]:
+        return {name: merge(value, other[kind][name]) for name, value in one[kind].items() if name in other[kind]}
+
+    return {
+        "numRecords": one["numRecords"] + other["numRecords"],
+        "minValues": both("minValues", min),
+        "maxValues": both("maxValues", max),
+        "nullCount": both("nullCount", lambda first, second: first + second),
+    }
 
 
 def _read_runs(storage: Storage, plan: Rewriting, is_stopping: Callable[[], bool]) -> Iterator[pa.Table]:
     """Yield the rows of the sources, in their order, in parts that memory has room for."""
     pending: list[pa.Table] = []
+    pending_bytes = 0
     for source in plan.sources:
         path = f"{plan.table}/{unquote(source.path)}"
         with _open(storage, path) as file:
@@ -143,9 +160,10 @@ def _read_runs(storage: Storage, plan: Rewriting, is_stopping: Callable[[], bool
                 if is_stopping():
                     raise Stopped
                 pending.append(_fit(file.read_row_group(index, use_threads=False), plan.schema))
-                if sum(one.nbytes for one in pending) >= RUN_BYTES:
+                pending_bytes += pending[-1].nbytes
+                if pending_bytes >= _RUN_BYTES:
                     yield pa.concat_tables(pending)
-                    pending = []
+                    pending, pending_bytes = [], 0
     if pending:
         yield pa.concat_tables(pending)
 
@@ -171,35 +189,36 @@ def _fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _commit(storage: Storage, plan: Rewriting, added: list[dict[str, Any]], *, now: dt.datetime) -> bool:
-    content = _log_entry(plan, added, now=now)
+def _commit(storage: Storage, plan: Rewriting, added: list[NewFile], *, now: dt.datetime) -> bool:
+    entry_id = str(uuid.uuid4())
+    content = build_entry(_actions(plan, added, entry_id=entry_id, milliseconds=round(now.timestamp() * 1000)))
     removed = {source.path for source in plan.sources}
-    version = plan.version + 1
-    for _ in range(_MAX_ATTEMPTS):
-        path = f"{plan.table}/{LOG_FOLDER}/{version:020}.json"
-        if storage.create(path, content):
+    for version in range(plan.version + 1, plan.version + 1 + _MAX_ATTEMPTS):
+        if storage.create(log_path(plan.table, entry_name(version)), content):
             return True
-        winner = storage.read(path, max_bytes=_MAX_ENTRY_BYTES)
+        winner = read_entry(storage, plan.table, version)
         if winner is None:
-            break  # the log has moved on by far, or the table is gone
-        if winner[0] == content:
+            break  # the log has moved on by far
+        if any(action.get("commitInfo", {}).get("txnId") == entry_id for action in winner):
             return True  # only the answer to our own write got lost
-        if _is_conflict(winner[0], removed):
+        if any(_is_conflict(action, removed) for action in winner):
             break
-        version += 1
     return False
 
 
-def _log_entry(plan: Rewriting, added: list[dict[str, Any]], *, now: dt.datetime) -> bytes:
-    milliseconds = round(now.timestamp() * 1000)
-    facts: dict[str, object] = {
+def _is_conflict(action: Action, removed: set[str]) -> bool:
+    return "metaData" in action or "protocol" in action or action.get("remove", {}).get("path") in removed
+
+
+def _actions(plan: Rewriting, added: list[NewFile], *, entry_id: str, milliseconds: int) -> list[Action]:
+    facts: Action = {
         "timestamp": milliseconds,
         "operation": "OPTIMIZE" if plan.keeps_rows else "DELETE",
         "operationParameters": {},
         "readVersion": plan.version,
         "isBlindAppend": False,
         "engineInfo": "micromegas_jupyter",
-        "txnId": str(uuid.uuid4()),
+        "txnId": entry_id,
     }
     removals = [
         {
@@ -212,50 +231,5 @@ def _log_entry(plan: Rewriting, added: list[dict[str, Any]], *, now: dt.datetime
         }
         for source in plan.sources
     ]
-    actions = [{"commitInfo": facts}, *({"remove": one} for one in removals), *({"add": one} for one in added)]
-    return "".join(f"{json.dumps(action)}\n" for action in actions).encode()
-
-
-def _is_conflict(entry: bytes, removed: set[str]) -> bool:
-    for line in entry.splitlines():
-        action = json.loads(line)
-        if "metaData" in action or "protocol" in action:
-            return True
-        if "remove" in action and action["remove"]["path"] in removed:
-            return True
-    return False
-
-
-def _statistics(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, Any]:
-    """Return what readers skip a file by: counts, and bounds of those columns whose bounds are exact."""
-    found: dict[str, Any] = {"numRecords": metadata.num_rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
-    positions = {metadata.schema.column(index).path: index for index in range(metadata.num_columns)}
-    for name in schema.names:
-        position = positions.get(name)
-        if position is None:
-            continue  # it is nested
-        groups = [metadata.row_group(index).column(position).statistics for index in range(metadata.num_row_groups)]
-        known = [group for group in groups if group is not None and group.has_null_count]
-        if len(known) < len(groups):
-            continue
-        found["nullCount"][name] = sum(group.null_count for group in known)
-        with_rows = [group for group in known if group.num_values]
-        if not with_rows or not all(group.has_min_max for group in with_rows):
-            continue
-        least, greatest = min(group.min for group in with_rows), max(group.max for group in with_rows)
-        if _is_exact(least) and _is_exact(greatest):
-            found["minValues"][name], found["maxValues"][name] = _bound(least), _bound(greatest)
-    return found
-
-
-def _is_exact(value: object) -> bool:
-    if isinstance(value, str):
-        return len(value) <= _MAX_TEXT
-    return isinstance(value, int | dt.date) and not isinstance(value, bool)
-
-
-def _bound(value: Any) -> Any:
-    if isinstance(value, dt.datetime):
-        text = value.isoformat(timespec="microseconds")
-        return text.replace("+00:00", "Z")
-    return value.isoformat() if isinstance(value, dt.date) else value
+    additions = [{**one.action()["add"], "dataChange": not plan.keeps_rows} for one in added]
+    return [{"commitInfo": facts}, *({"remove": one} for one in removals), *({"add": one} for one in additions)]

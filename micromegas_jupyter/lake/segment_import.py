@@ -16,15 +16,16 @@ import pyarrow.parquet as pq
 
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.lake.delta_log import open_delta
+from micromegas_jupyter.lake.tables import Tables
+from micromegas_jupyter.lake.types import PARTITION_DATE
 from micromegas_jupyter.telemetry.tables import TABLES
 
 _SEGMENT: Final = re.compile(r"([A-Za-z0-9]{1,64})-(\d{12})-(\d{12})(\.parquet|\.dropped)", re.ASCII)
 _USER_TABLES: Final = ".tables"
 _USER_TABLE: Final = "*.table"
-_DATE: Final = "date"
 _MAX_COMMIT_BYTES: Final = 64 * 1024 * 1024
 _MAX_COMMIT_SEGMENTS: Final = 500
-_OWNER: Final = "micromegas.owner"
 _WIDER: Final = {
     pa.uint8(): pa.int16(),
     pa.uint16(): pa.int32(),
@@ -102,21 +103,16 @@ def _list_tables(old: Path) -> Iterator[_OldTable]:
 
 
 def _import_table(table: _OldTable, new: Storage) -> ImportedTable:
-    from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+    from deltalake import CommitProperties, Transaction, write_deltalake
 
     schema = pa.schema([_stored_field(field) for field in table.schema])
+    tables = Tables(new)
     if table.day_column is not None:
-        schema = schema.append(pa.field(_DATE, pa.date32()))
-    # A new table's property of ours is refused by `write_deltalake`.
-    delta = DeltaTable.create(
-        new.child_uri(table.name),
-        schema,
-        mode="ignore",
-        partition_by=None if table.day_column is None else [_DATE],
-        configuration={_OWNER: table.owner} if table.owner else None,
-        storage_options=new.options,
-        raise_if_key_not_exists=False,
-    )
+        tables.create_defined(table.name)
+        schema = schema.append(pa.field(PARTITION_DATE, pa.date32()))
+    else:
+        tables.add(table.name, schema, owner=table.owner or None)
+    delta = open_delta(new, table.name)
     new_rows = known_rows = 0
     pending: list[_Segment] = []
     for segment in _visible_segments(table.folder):

@@ -17,7 +17,7 @@ from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError
 
 from micromegas_jupyter.core.storage import Storage, make_private_folder, storage_errors, sync_folder
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake.delta_log import (
     CONTROL_FOLDER,
@@ -101,12 +101,9 @@ class OptimizeResult:
 class Tables:
     """Makes, finds, changes and drops tables; safe to use from several threads and processes."""
 
-    def __init__(
-        self, storage: Storage, *, clock: Clock = SYSTEM_CLOCK, randomness: Randomness = SYSTEM_RANDOMNESS
-    ) -> None:
+    def __init__(self, storage: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._storage = storage
         self._clock = clock
-        self._randomness = randomness
         self._owners: dict[str, str | None] = {}
 
     def list(self) -> tuple[str, ...]:
@@ -351,10 +348,11 @@ class Tables:
             guard = self._guard(name, version=before)
             try:
                 with guard.hold(), storage_errors(what):
-                    result = change(delta)
+                    try:
+                        result = change(delta)
+                    except CommitFailedError:
+                        continue
                     self._make_durable(name, before)
-            except CommitFailedError:
-                continue
             except TableGone:
                 raise no_table(name) from None
             else:

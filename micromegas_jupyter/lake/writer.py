@@ -19,10 +19,11 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage, storage_errors
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UsageError
-from micromegas_jupyter.lake.data_files import NewFile, write_files
+from micromegas_jupyter.lake.data_files import NewFile, check_partitions, write_files
 from micromegas_jupyter.lake.delta_log import (
+    LOG_FOLDER,
     MAX_ENTRY_BYTES,
     Action,
     TableGone,
@@ -118,13 +119,13 @@ class LakeWriter:
         storage: Storage,
         *,
         clock: Clock = SYSTEM_CLOCK,
-        randomness: Randomness = SYSTEM_RANDOMNESS,
         interval_seconds: float = COMMIT_INTERVAL_SECONDS,
     ) -> None:
         self._storage = storage
         self._clock = clock
         self._interval_seconds = interval_seconds
-        self._tables = Tables(storage, clock=clock, randomness=randomness)
+        self._tables = Tables(storage, clock=clock)
+        self._opening = threading.Lock()
         self._lock = threading.Lock()
         self._committers: dict[str, _Committer] = {}
         self._checkpoints = ThreadPoolExecutor(1, "lake-checkpoints")
@@ -195,7 +196,7 @@ class LakeWriter:
         is_repeated = request.write_id is not None and committer.has_stored(request.write_id)
         if request.mode is WriteMode.CREATE and not is_repeated:
             raise exists_already(request.table)
-        if not committer.schema.equals(stored):
+        if not pending.is_replacing and not committer.schema.equals(stored):
             raise UsageError(
                 f"The table {request.table} was created by another call, with other columns.",
                 remedy="Send the rows again.",
@@ -256,25 +257,30 @@ class LakeWriter:
 
     def _find(self, table: str, *, is_certain: bool = False) -> "_Committer | None":
         """Return the committer of a table that is there, when `is_certain` by looking again."""
+        committer = self._known(table)
+        if committer is not None and not committer.is_gone and (not is_certain or committer.refresh()):
+            return committer
+        with self._opening:
+            known = self._known(table)
+            if known is not None and known is not committer:
+                return known  # another thread has opened it
+            if known is not None:
+                known.close()
+            try:
+                made = _Committer(
+                    self, self._storage, table, clock=self._clock, interval_seconds=self._interval_seconds
+                )
+            except TableGone:
+                return None
+            with self._lock:
+                self._committers[table] = made
+            return made
+
+    def _known(self, table: str) -> "_Committer | None":
         with self._lock:
             if self._is_closed:
                 raise Unavailable("The server is shutting down.")
-            committer = self._committers.get(table)
-        if committer is not None:
-            if not committer.is_gone and (not is_certain or committer.refresh()):
-                return committer
-            committer.close()
-        try:
-            made = _Committer(self, self._storage, table, clock=self._clock, interval_seconds=self._interval_seconds)
-        except TableGone:
-            return None
-        with self._lock:
-            if self._committers.get(table) is committer:
-                self._committers[table] = made
-                return made
-            other = self._committers[table]
-        made.close()
-        return other
+            return self._committers.get(table)
 
     def request_checkpoint(self, table: str) -> None:
         """Write a checkpoint, which keeps the log quick to open, while others go on."""
@@ -359,7 +365,9 @@ class LakeWrite:
 
     def _take(self) -> pa.Table:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        return pa.Table.from_batches(waiting, waiting[0].schema if waiting else self._schema)
+        rows = pa.Table.from_batches(waiting, waiting[0].schema if waiting else self._schema)
+        check_partitions(rows, self.partition_by)
+        return rows
 
 
 class _Committer:
@@ -439,7 +447,7 @@ class _Committer:
                     )
                 self._changed.wait(1.0)
             if self._is_closing:
-                raise Unavailable("The server is shutting down.")
+                raise _gone(self._table) if self.is_gone else Unavailable("The server is shutting down.")
             self._queue.append(pending)
             self._queued_bytes += pending.rows.nbytes
             if self._thread is None:
@@ -476,15 +484,18 @@ class _Committer:
     def _next_group(self, last_commit: float) -> list[_Pending]:
         """Return the writes of the next commit when it is due; none when the thread is to end."""
         with self._changed:
+            has_waited = False
             while True:
-                now = self._clock.monotonic()
-                due = last_commit + self._interval_seconds - now
-                if self._queue and (due <= 0 or len(self._queue) >= _GROUP_WRITES or self._is_closing):
+                due = last_commit + self._interval_seconds - self._clock.monotonic()
+                is_due = has_waited or due <= 0 or len(self._queue) >= _GROUP_WRITES or self._is_closing
+                if self._queue and is_due:
                     break
-                if not self._queue and (self._is_closing or now - last_commit > _IDLE_SECONDS):
+                if not self._queue and (has_waited or self._is_closing):
                     self._thread = None
                     return []
-                self._changed.wait(due if self._queue else _IDLE_SECONDS)
+                is_idle = not self._queue
+                has_waited = not self._changed.wait(_IDLE_SECONDS if is_idle else due)
+                has_waited = has_waited and is_idle == (not self._queue)  # not when something else came
             group: list[_Pending] = []
             size = files = 0
             while self._queue and (not group or not (self._queue[0].is_replacing or group[0].is_replacing)):
@@ -566,6 +577,7 @@ class _Committer:
                     _acknowledge(tried.get(action["commitInfo"].get("txnId", ""), ()))
                 is_changed = is_changed or "metaData" in action or "protocol" in action
         if version > state.version:
+            self._storage.sync_folder(f"{self._table}/{LOG_FOLDER}")
             state.guard.check(version)
             state.version = version
         if is_changed or len(state.write_ids) > state.max_write_ids:

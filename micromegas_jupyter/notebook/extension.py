@@ -4,15 +4,13 @@ import atexit
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from micromegas_jupyter.notebook.completion.schema import SchemaCache
-from micromegas_jupyter.notebook.completion.sql import SqlCompleter
+from micromegas_jupyter.notebook.completion import SchemaCache, SqlCompleter
 from micromegas_jupyter.notebook.login.cells import CellConnections
 from micromegas_jupyter.notebook.login.connections import Dependencies
 from micromegas_jupyter.notebook.login.session import NotebookSession
-from micromegas_jupyter.notebook.magics.connect import ConnectMagic
+from micromegas_jupyter.notebook.magics.connect import ServerMagics
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
-from micromegas_jupyter.notebook.magics.tables import TablesMagic
 from micromegas_jupyter.notebook.shell import help_as_line_magic
 
 _SHORT_NAME = "sql"
@@ -20,30 +18,28 @@ _ATTRIBUTE = "_micromegas_extension"
 
 
 class _Extension:
-    """The extension of one shell: the session, the display, and the magics' instances."""
+    """What belongs to one shell."""
 
     def __init__(self, shell: InteractiveShell, dependencies: Dependencies) -> None:
         self.session = NotebookSession(dependencies)
         connections = CellConnections(shell, self.session)
-        self.schemas = SchemaCache(
-            self.session.connections, clock=dependencies.clock, may_open=lambda: not dependencies.is_wrapped()
-        )
+        self.schemas = SchemaCache(self.session.connections, dependencies)
         self.sql = SqlMagic(shell, self.session, connections)
-        tables = TablesMagic(shell, self.session, connections, self.schemas)
-        self.completer = SqlCompleter(
-            shell, connections, self.schemas, sql_magic=self.sql.micromegas_sql, tables_magic=tables.micromegas_tables
-        )
-        self.identity = IdentityMagics(shell, self.session)
-        connections.notice = lambda: self.identity.display().notice()
-        self.connect = ConnectMagic(shell, self.session, connections)
-        self.magics = (self.sql, self.identity, tables, self.connect)
+        servers = ServerMagics(shell, self.session, connections, self.schemas)
+        identity = IdentityMagics(shell, self.session)
+        connections.notice = lambda: identity.display.notice()  # noqa: PLW0108 - not before it is needed
+        self.magics = (self.sql, identity, servers)
+        completer = SqlCompleter(shell, connections, self.schemas, self.sql.micromegas_sql, servers.micromegas_tables)
+        self._closing = (completer.close, self.session.close, identity.close, servers.close)
 
     def close(self) -> None:
-        self.completer.close()
-        self.schemas.close()
-        self.session.close()
-        self.identity.close()
-        self.connect.close()
+        for close in self._closing:
+            close()
+
+
+def load_ipython_extension(ip: InteractiveShell) -> None:
+    """Register the magics; IPython calls this for `%load_ext micromegas_jupyter`."""
+    register(ip, Dependencies())
 
 
 def register(shell: InteractiveShell, dependencies: Dependencies) -> None:
@@ -74,3 +70,6 @@ def unregister(shell: InteractiveShell) -> None:
     delattr(shell, _ATTRIBUTE)
     atexit.unregister(extension.close)
     extension.close()
+
+
+unload_ipython_extension = unregister

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.config.client import DEFAULT_RESULT_ROWS
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.grid import result_bundle, static_text
+from micromegas_jupyter.notebook.results.grid import result_bundle, static_table
 from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class QueryResult:
 
     @cached_property
     def _view(self) -> RowsView:
-        return RowsView(self._table.slice(0, min(self._max_rows, len(self))) if self._max_rows else self._table)
+        return RowsView(self._table[: self._max_rows or None])
 
     @property
     def columns(self) -> list[str]:
@@ -50,7 +50,7 @@ class QueryResult:
 
     def head(self, rows: int = 5) -> QueryResult:
         """Return the first rows as a result of their own."""
-        return QueryResult(self._table.slice(0, max(rows, 0)), max_rows=self._max_rows)
+        return QueryResult(self._table[: max(rows, 0)], max_rows=self._max_rows)
 
     def to_arrow(self) -> pa.Table:
         """Return all rows as they came."""
@@ -64,9 +64,8 @@ class QueryResult:
 
     def to_polars(self) -> Any:
         """Return all rows as a polars DataFrame."""
-        from micromegas_jupyter.notebook.results.rows import RowFormat, check_format, to_polars
+        from micromegas_jupyter.notebook.results.rows import to_polars
 
-        check_format(RowFormat.POLARS, dtype=None, plot=False)
         return to_polars(self._table)
 
     def chart(self, kind: str | None = None, **options: Any) -> Chart:
@@ -99,16 +98,12 @@ class QueryResult:
 
     def __getitem__(self, key: str | Sequence[str] | slice) -> Any:
         if isinstance(key, slice):
-            first, last, step = key.indices(len(self))
-            if step != 1:
-                raise UsageError("A result cannot be sliced with a step.", remedy="Use .to_pandas()[…].")
-            return QueryResult(self._table.slice(first, max(last - first, 0)), max_rows=self._max_rows)
+            return QueryResult(self._table[key], max_rows=self._max_rows)
         if isinstance(key, int):
             raise UsageError("A result has no single rows.", remedy="Use .to_pandas().iloc[…], or a slice: [2:5].")
         names = [key] if isinstance(key, str) else list(key)
-        for name in names:
-            if name not in self._table.column_names:
-                raise KeyError(f"There is no column {name!r}. The columns are {', '.join(self.columns)}.")
+        if missing := [name for name in names if name not in self.columns]:
+            raise KeyError(f"There is no column {missing[0]!r}. The columns are {', '.join(self.columns)}.")
         # A name may stand for several columns.
         places = [place for name in names for place in self._table.schema.get_all_field_indices(name)]
         frame = QueryResult(self._table.select(places)).to_pandas()
@@ -126,7 +121,7 @@ class QueryResult:
         return self._table.__arrow_c_stream__(requested_schema)
 
     def __repr__(self) -> str:
-        return static_text(self._view, len(self))
+        return static_table(self._view, len(self))["text/plain"]
 
     def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, Any], dict[str, Any]]:
         return result_bundle(self._view, result_rows=len(self), with_grid=self._max_rows > 0)

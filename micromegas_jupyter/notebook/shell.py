@@ -1,7 +1,6 @@
 """How the magics meet IPython: its names with types, a magic's line and options, and what cells show as text."""
 
 import argparse
-import contextvars
 import functools
 import html
 import keyword
@@ -9,13 +8,12 @@ import re
 import shlex
 import sys
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from importlib import import_module
-from threading import Thread
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
@@ -27,6 +25,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.config.decoding import host_text as url_host
+from micromegas_jupyter.core import system
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, QueryCancelled, QueryError, UsageError
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -42,13 +41,13 @@ line_cell_magic = cast("Callable[[str], _Decorator]", ipython_magic.line_cell_ma
 display = cast("Callable[..., None]", IPython.display.display)
 clear_output = cast("Callable[..., None]", IPython.display.clear_output)
 new_display_handle = cast("Callable[[], Handle]", IPython.display.DisplayHandle)
+start_thread = system.start_thread
 
 Bundle = tuple[dict[str, Any], dict[str, Any]]
 """What a front end shows of something, and its metadata, by MIME type."""
 
 HELP_OPTION = "--help"
 _CELL_OF_ONE_LINE = re.compile(r"%%((?:micromegas_)?sql .*)\s*")
-_MAX_MESSAGE_CHARACTERS = 200
 
 
 class _Decorator(Protocol):
@@ -70,31 +69,20 @@ def has_kernel(shell: InteractiveShell) -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def is_alone_in_cell(shell: InteractiveShell) -> bool:
-    """Whether the running cell is one line, so that all of its output is that line's."""
+def _request(shell: InteractiveShell) -> Mapping[str, Any]:
     kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        return False
-    source = kernel.get_parent("shell").get("content", {}).get("code", "")
-    lines = (line.strip() for line in source.splitlines())
+    return {} if kernel is None else kernel.get_parent("shell").get("content", {})
+
+
+def is_alone_in_cell(shell: InteractiveShell) -> bool:
+    """Whether the running cell of a notebook is one line, so that all of its output is that line's."""
+    lines = (line.strip() for line in _request(shell).get("code", "").splitlines())
     return sum(1 for line in lines if line and not line.startswith("#")) == 1
 
 
 def is_attended(shell: InteractiveShell) -> bool:
     """Whether a person can answer: front ends send `allow_stdin` true with each request, nbclient sends false."""
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        return True
-    request = kernel.get_parent("shell")
-    return bool(request.get("content", {}).get("allow_stdin", False))
-
-
-def start_thread(target: Callable[..., object], *arguments: object, name: str) -> Thread:
-    """Call `target` on a thread of its own, whose displays and widget messages belong to the cell that runs now."""
-    # ipykernel finds that cell in a context variable.
-    thread = Thread(target=contextvars.copy_context().run, args=(target, *arguments), name=name, daemon=True)
-    thread.start()
-    return thread
+    return bool(_request(shell).get("allow_stdin", not has_kernel(shell)))
 
 
 def show_once(shell: InteractiveShell, value: object, build_bundle: Callable[[], Bundle]) -> None:
@@ -122,29 +110,18 @@ def load_libraries(*names: str) -> None:
     """Import modules on another thread, unless they are loaded; Ctrl-C returns at once and lets the import finish."""
     missing = [name for name in names if name not in sys.modules]
     if missing:
-        from micromegas_jupyter.core.system import run_interruptibly
-
-        run_interruptibly(lambda: [import_module(name) for name in missing])
-
-
-def parse_line(magic: Callable[..., Any], line: str) -> argparse.Namespace:
-    """Return the options on a line that holds nothing else."""
-    try:
-        arguments = shlex.split(line)
-    except ValueError:
-        raise UsageError("A quotation mark is not closed.", remedy=_usage_remedy(magic)) from None
-    return parse_options(magic, arguments)
+        system.run_interruptibly(lambda: [import_module(name) for name in missing])
 
 
 def parse_options(magic: Callable[..., Any], arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options as the parser of `@with_arguments` reads them."""
+    options = (argument.partition("=")[0] for argument in arguments if argument.startswith("--"))
+    _check_known(options, (*options_with_value(magic), *flags(magic)))
     try:
         return _parser(magic).parse_args(list(arguments))
     except IPythonUsageError as error:
-        message = cut(printable(str(error)), _MAX_MESSAGE_CHARACTERS)
-        nearest = _nearest_option(magic, arguments)
-        remedy = _usage_remedy(magic) if nearest is None else f"Did you mean {nearest}?"
-        raise UsageError(f"{message[:1].upper()}{message[1:]}.", remedy=remedy) from None
+        message = shown_name(str(error))
+        raise UsageError(f"{message[:1].upper()}{message[1:]}.", remedy=_usage_remedy(magic)) from None
 
 
 def check_exclusive(arguments: argparse.Namespace, *options: str) -> None:
@@ -189,7 +166,11 @@ def line_magic(method: Callable[[_Magics, argparse.Namespace], _Value]) -> Calla
             print(help_text(magic))  # noqa: T201 - the magic's output
             return None
         with errors_as_lines(traceback="--traceback" in line.split()):
-            return magic(magics, parse_line(magic, line))
+            try:
+                arguments = shlex.split(line)
+            except ValueError:
+                raise UsageError("A quotation mark is not closed.", remedy=_usage_remedy(magic)) from None
+            return magic(magics, parse_options(magic, arguments))
 
     return _line_magic(run)
 
@@ -199,14 +180,13 @@ def help_text(magic: Callable[..., Any]) -> str:
     return _parser(magic).format_help().removeprefix("::\n\n").strip()
 
 
-def _nearest_option(magic: Callable[..., Any], arguments: Sequence[str]) -> str | None:
-    """Return the option that a misspelt one was meant to be; None when all are known, or none is near."""
-    known = (*options_with_value(magic), *flags(magic))
-    for argument in arguments:
-        option = argument.partition("=")[0]
-        if option.startswith("--") and not any(name.startswith(option) for name in known):
-            return next(iter(get_close_matches(option, known, n=1)), None)
-    return None
+def _check_known(options: Iterable[str], known: Sequence[str]) -> None:
+    for option in options:
+        # argparse understands the beginning of an option, too.
+        if not any(name.startswith(option) for name in known):
+            nearest = get_close_matches(option, known, n=1)
+            remedy = f"Did you mean {nearest[0]}?" if nearest else f"The options are {', '.join(known)}."
+            raise UsageError(f"{shown_name(option)} is not an option.", remedy=remedy)
 
 
 def _parser(magic: Callable[..., Any]) -> argparse.ArgumentParser:
@@ -222,20 +202,16 @@ def _usage_remedy(magic: Callable[..., Any]) -> str:
     return f"%{magic.__name__}? lists the options."
 
 
-_MAX_OPTION_CHARACTERS: Final = 60
 _TEMPLATE: Final = "{{"
-_NAME: Final = re.compile(r"\s*([^\W\d]\w*)\s*<<(?:\s+|$)")
-_OPTION: Final = re.compile(r"\s*(--[A-Za-z][\w-]*)(?:=|\s+|$)")
-_VALUE: Final = re.compile(r"\"([^\"]*)\"(?:\s+|$)|'([^']*)'(?:\s+|$)|(\S+)(?:\s+|$)")
+_NAME: Final = re.compile(r"[ \t]*([^\W\d]\w*)[ \t]*<<(?=\s|$)")
+_OPTION: Final = re.compile(r"[ \t]*(--[A-Za-z][\w-]*)(?:=|(?=\s|$))")
+_VALUE: Final = re.compile(r"[ \t]*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"']\S*))(?=\s|$)")
 # Before a cursor, a word is finished only when a space follows it.
-_FINISHED_OPTION: Final = re.compile(r"\s*(--[A-Za-z][\w-]*)(?:=|\s+)")
-_FINISHED_VALUE: Final = re.compile(r"\"([^\"]*)\"\s+|'([^']*)'\s+|([^\s\"']\S*)\s+")
-_OPTION_BEGUN: Final = re.compile(r"--?[\w-]*")
+_FINISHED_OPTION: Final = re.compile(_OPTION.pattern.replace("|$", ""))
+_FINISHED_VALUE: Final = re.compile(_VALUE.pattern.replace("|$", ""))
+_OPTION_BEGUN: Final = re.compile(r"(?:--?[\w-]*)?")
 _LINE_MAGIC: Final = re.compile(r"\s*(?:[^\W\d][\w.\[\], ]*=\s*)?%(?P<name>\w+)[ \t]")
 _CELL_MAGIC: Final = re.compile(r"\s*%%(?P<name>\w+)(?=[ \t\n])")
-
-
-_Values = Mapping[str, Collection[str]]  # of options that may have one
 
 
 class SqlLine(NamedTuple):
@@ -255,34 +231,36 @@ class _Options:
     options: list[tuple[str, str | None]] = field(default_factory=list)
     unfinished: str | None = None
 
-    @property
-    def values(self) -> dict[str, str]:
-        return {option: value for option, value in self.options if value is not None}
-
 
 def _parse_options(
-    text: str, options_with_value: Collection[str], optional_values: _Values, *, before_cursor: bool
+    text: str,
+    options_with_value: Collection[str],
+    optional_values: Mapping[str, Collection[str]],
+    *,
+    before_cursor: bool = False,
 ) -> _Options:
     option_pattern, value_pattern = (_FINISHED_OPTION, _FINISHED_VALUE) if before_cursor else (_OPTION, _VALUE)
-    parsed = _Options(rest=text.lstrip())
+    parsed = _Options(rest=text)
     while True:
         if parsed.name is None and (found := _NAME.match(parsed.rest)):
             # As Python reads names: `µs` with the sign of a keyboard is the Greek letter there.
             parsed.name = unicodedata.normalize("NFKC", found[1])
         elif found := option_pattern.match(parsed.rest):
-            option, value, is_value_next = found[1], None, found[0].endswith("=")
+            option, value = found[1], value_pattern.match(parsed.rest, found.end())
             # A word that is none of the possible values begins the statement.
-            word = value_pattern.match(parsed.rest, found.end())
-            is_value_next |= word is not None and word[0].strip() in optional_values.get(option, ())
-            if option in options_with_value or (option in optional_values and is_value_next):
-                parsed.rest = parsed.rest[found.end() :]
-                found = value_pattern.match(parsed.rest)
-                if found is None:
-                    parsed.unfinished = option
+            is_value = found[0].endswith("=") or (
+                value is not None and value[0].strip() in optional_values.get(option, ())
+            )
+            if option in options_with_value or (option in optional_values and is_value):
+                if value is None:
+                    parsed.rest, parsed.unfinished = parsed.rest[found.end() :].lstrip(" \t"), option
                     return parsed
-                value = next(group for group in found.groups() if group is not None)
-            parsed.options.append((option, value))
+                found = value
+                parsed.options.append((option, next(group for group in value.groups() if group is not None)))
+            else:
+                parsed.options.append((option, None))
         else:
+            parsed.rest = parsed.rest.lstrip(" \t")
             return parsed
         parsed.rest = parsed.rest[found.end() :]
 
@@ -293,32 +271,21 @@ def split_sql_line(
     *,
     options_with_value: Sequence[str],
     flags: Sequence[str],
-    optional_values: _Values = MappingProxyType({}),
+    optional_values: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> SqlLine:
     """Parse the magic's line and the body of a cell magic (None for a line magic)."""
-    parsed = _parse_options(line, options_with_value, optional_values, before_cursor=False)
-    name, known = parsed.name, (*options_with_value, *flags)
-    for option, _ in parsed.options:
-        if option not in known:
-            shown, nearest = cut(printable(option), _MAX_OPTION_CHARACTERS), get_close_matches(option, known, n=1)
-            remedy = f"Did you mean {nearest[0]}?" if nearest else f"The options are {', '.join(known)}."
-            raise UsageError(f"{shown} is not an option.", remedy=remedy)
+    parsed = _parse_options(line, options_with_value, optional_values)
+    name, rest = parsed.name, parsed.rest.lstrip()
+    _check_known((option for option, _ in parsed.options), (*options_with_value, *flags))
     if parsed.unfinished is not None:
-        option = parsed.unfinished
-        raise UsageError(f"{option} needs a value.", remedy=f"Write it after the option: {option} VALUE.")
-    if name is not None and keyword.iskeyword(name):
-        raise UsageError(f'"{name}" is a Python keyword, not a name for a variable.', remedy="Choose another name.")
-    if name is not None and not name.isidentifier():
-        raise UsageError(
-            f'"{cut(printable(name), _MAX_OPTION_CHARACTERS)}" is not a name for a variable.',
-            remedy="Use letters, digits and _.",
-        )
-    rest = parsed.rest
-    sql = rest if cell is None else f"{rest}\n{cell}" if rest.strip() else cell
+        raise UsageError(f"{parsed.unfinished} needs a value.", remedy="Write it after the option.")
+    if name is not None and (keyword.iskeyword(name) or not name.isidentifier()):
+        raise UsageError(f'"{shown_name(name)}" is not a name for a variable.', remedy="Choose another name.")
+    sql = rest if cell is None else f"{rest}\n{cell}" if rest else cell
     if not sql.strip():
         raise UsageError("No SQL was given.", remedy="Write the statement after %sql, or below %%sql.")
-    arguments = [word for option in parsed.options for word in option if word is not None]
-    return SqlLine(name=name, arguments=tuple(arguments), sql=sql)
+    arguments = tuple(word for option in parsed.options for word in option if word is not None)
+    return SqlLine(name=name, arguments=arguments, sql=sql)
 
 
 def check_no_template(sql: str) -> None:
@@ -334,28 +301,16 @@ def check_no_template(sql: str) -> None:
         )
 
 
-class Statement(NamedTuple):
-    """The cursor is in SQL: the statement before and after it, and the magic's options that have a value."""
+class Position(NamedTuple):
+    """What a cursor is in, and the text around it: a statement, an `option`'s value, or ("") the name of an option.
+
+    `options` are the magic's options that have a value.
+    """
 
     before: str
-    after: str
-    options: Mapping[str, str]
-
-
-class OptionName(NamedTuple):
-    """The cursor is at an option of the magic; `typed` is its beginning."""
-
-    typed: str
-
-
-class OptionValue(NamedTuple):
-    """The cursor is in the value of an option; `typed` is its beginning."""
-
-    option: str
-    typed: str
-
-
-CursorPosition = Statement | OptionName | OptionValue
+    after: str = ""
+    option: str | None = None
+    options: Mapping[str, str] = MappingProxyType({})
 
 
 def find_position(  # noqa: PLR0913 - what is known of the magics
@@ -365,48 +320,28 @@ def find_position(  # noqa: PLR0913 - what is known of the magics
     cell_magics: Collection[str],
     line_magics: Collection[str],
     options_with_value: Collection[str],
-    optional_values: _Values = MappingProxyType({}),
-) -> CursorPosition | None:
+    optional_values: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> Position | None:
     """Return what the cursor (an offset in the cell's `text`) is in; None when it is in none of these magics."""
-    found = _CELL_MAGIC.match(text)
-    if found and found["name"] in cell_magics:
-        return (
-            None if cursor <= found.end() else _in_cell(text, cursor, found.end(), options_with_value, optional_values)
-        )
-    start = text.rfind("\n", 0, cursor) + 1
-    found = _LINE_MAGIC.match(text, start, cursor)
-    if found is None or found["name"] not in line_magics:
+    found, end = _CELL_MAGIC.match(text), len(text)
+    is_cell = found is not None and found["name"] in cell_magics
+    if not is_cell:
+        found = _LINE_MAGIC.match(text, text.rfind("\n", 0, cursor) + 1, cursor)
+        end = text.find("\n", cursor) if "\n" in text[cursor:] else end
+    if found is None or cursor <= found.end() - (not is_cell) or not (is_cell or found["name"] in line_magics):
         return None
-    end = text.find("\n", cursor)
-    after = text[cursor : len(text) if end < 0 else end]
-    return _on_line(text[found.end() : cursor], after, options_with_value, optional_values)
-
-
-def _in_cell(
-    text: str, cursor: int, start: int, options_with_value: Collection[str], optional_values: _Values
-) -> CursorPosition:
-    end = text.find("\n", start)
-    if end < 0 or cursor <= end:
-        position = _on_line(text[start:cursor], text[cursor:], options_with_value, optional_values)
-        is_empty = isinstance(position, Statement) and not position.before
-        return OptionName(typed="") if is_empty else position
-    # A statement may begin behind the options.
-    first = _parse_options(text[start:end] + " ", options_with_value, optional_values, before_cursor=True)
-    is_begun = first.unfinished is None and first.rest.strip()
-    begun = first.rest.rstrip() + "\n" if is_begun else ""
-    return Statement(before=begun + text[end + 1 : cursor], after=text[cursor:], options=first.values)
-
-
-def _on_line(typed: str, after: str, options_with_value: Collection[str], optional_values: _Values) -> CursorPosition:
-    parsed = _parse_options(typed, options_with_value, optional_values, before_cursor=True)
-    if parsed.unfinished is not None:
-        return OptionValue(option=parsed.unfinished, typed=parsed.rest)
-    last, value = parsed.options[-1] if parsed.options else ("", None)
-    if value is None and any(possible.startswith(parsed.rest) for possible in optional_values.get(last, ())):
-        return OptionValue(option=last, typed=parsed.rest)
-    if _OPTION_BEGUN.fullmatch(parsed.rest):
-        return OptionName(typed=parsed.rest)
-    return Statement(before=parsed.rest, after=after, options=parsed.values)
+    parsed = _parse_options(text[found.end() : cursor], options_with_value, optional_values, before_cursor=True)
+    typed = parsed.rest
+    if "\n" not in typed:  # else the statement is below the magic's own line
+        last, value = parsed.options[-1] if parsed.options else ("", None)
+        if parsed.unfinished is not None:
+            return Position(typed, option=parsed.unfinished)
+        if value is None and any(possible.startswith(typed) for possible in optional_values.get(last, ())):
+            return Position(typed, option=last)
+        if (typed or is_cell) and _OPTION_BEGUN.fullmatch(typed):
+            return Position(typed, option="")
+    options = {option: value for option, value in parsed.options if value is not None}
+    return Position(typed.lstrip("\n"), after=text[cursor:end], options=options)
 
 
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -535,10 +470,9 @@ def errors_as_lines(*, sql: str | None = None, traceback: bool = False) -> Itera
 
 
 def show_as_lines(error: BaseException, lines: Sequence[str]) -> None:
-    """Give the error the methods that IPython calls: text in place of a traceback, and escaped HTML."""
+    """Give the error the method that IPython calls for its traceback."""
     shown = list(lines)
     vars(error)["_render_traceback_"] = lambda: shown
-    vars(error)["_repr_html_"] = lambda: lines_html(shown)
 
 
 def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
@@ -549,16 +483,6 @@ def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
         return [f"{sentence} · {error.code}"]
     query = "" if error.query_id is None else f"query {short_query_id(error.query_id)} · "
     return [sentence, *excerpt, f"  {query}{error.code} · more: %micromegas_explain {error.code}"]
-
-
-def lines_html(lines: Sequence[str]) -> str:
-    """Return the lines as escaped HTML."""
-    return text_html("\n".join(lines), style="color:var(--jp-error-color0,inherit)")
-
-
-def text_html(text: str, *, style: str = "") -> str:
-    """Return text as escaped HTML that keeps its lines."""
-    return f'<pre style="white-space:pre-wrap;{style}">{html.escape(text)}</pre>'
 
 
 def _excerpt(error: MicromegasError, sql: str | None) -> list[str]:
@@ -589,9 +513,6 @@ class PlainText:
 
     def __repr__(self) -> str:
         return "\n".join(printable(line) for line in self.text.split("\n"))
-
-    def _repr_html_(self) -> str:
-        return text_html(repr(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

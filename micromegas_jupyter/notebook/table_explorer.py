@@ -1,75 +1,63 @@
-"""A server's tables as text, as HTML and as a widget to search and look into, and a line about the rows of each."""
+"""A server's tables as text and as a widget to search and look into, and a line about the rows of each."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import TYPE_CHECKING, Any, Final
 
 import anywidget
 import traitlets
 
+from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.notebook.completion.sql import name_in_sql
-from micromegas_jupyter.notebook.shell import count_text, cut, printable, rows_text, shown_name, start_thread, text_html
+from micromegas_jupyter.notebook.completion import name_in_sql
+from micromegas_jupyter.notebook.shell import count_text, cut, printable, rows_text, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
-    import pyarrow as pa
-
-    from micromegas_jupyter.notebook.completion.schema import Column, ServerSchema, Table
+    from micromegas_jupyter.notebook.completion import ServerSchema, Table
     from micromegas_jupyter.notebook.login.connections import Client
 
 COUNT_SECONDS: Final = 20.0
 """How long a server may take to count."""
 
 MAX_OPEN_COUNTS: Final = 4
+"""How many tables a widget counts at once; others wait."""
+
 MAX_TABLES: Final = 500
 MAX_COLUMNS: Final = 500
 """Of one table."""
 
 _PREFERRED_COLUMNS: Final = ("time", "insert_time")
 _MAX_TEXT_CHARACTERS: Final = 200
+_FRACTION: Final = re.compile(r"\.\d+")
 
 
 def count_rows(client: Client, table: Table) -> str:
     """Return a line about a table's rows and the times that they cover, or why they were not counted."""
     times = [column.name for column in table.columns if column.type_text.lower().startswith("timestamp")]
     time_column = next((name for name in _PREFERRED_COLUMNS if name in times), next(iter(times), ""))
-    name = name_in_sql(time_column) if time_column else ""
-    sql = f"SELECT count(*) AS n{f', min({name}), max({name})' if name else ''} FROM {name_in_sql(table.name)}"  # noqa: S608 - the server's own names, quoted
+    # Read as text: Python's times end at microseconds and at the year 9999.
+    ends = "".join(f", CAST({end}({name_in_sql(time_column)}) AS VARCHAR)" for end in ("min", "max") if time_column)
+    sql = f"SELECT count(*){ends} FROM {name_in_sql(table.name)}"  # noqa: S608 - the server's own names, quoted
     try:
         with client.open_query(sql, limit=1, timeout_seconds=COUNT_SECONDS) as reader:
-            answer = reader.read_all()
+            count, *covered = (column[0].as_py() for column in reader.read_all().columns)
     except MicromegasError as error:
         return f"Not counted: {printable(error.what)}"
-    rows = rows_text(int(answer.column(0)[0].as_py()))
-    first, last = (_time(answer.column(index)) for index in (1, 2)) if name else (None, None)
-    if first is None or last is None:
-        return rows
-    zone = " UTC" if first.tzinfo is not None else ""
-    begin, end = (time.strftime("%Y-%m-%d %H:%M:%S") for time in (first, last))
-    return f"{rows} · {printable(time_column)} from {begin} to {end}{zone}"
-
-
-def _time(column: pa.ChunkedArray) -> datetime | None:
-    import pyarrow as pa
-
-    # Python's times end at microseconds.
-    try:
-        time: datetime | None = column.cast(pa.timestamp("us", column.type.tz), safe=False)[0].as_py()
-    except (ValueError, OverflowError):
-        return None  # a year that Python's times do not reach
-    return time
+    if not all(covered) or not covered:
+        return rows_text(count)
+    begin, end = (_FRACTION.sub("", _short(str(time)).replace("T", " ")) for time in covered)
+    return f"{rows_text(count)} · {shown_name(time_column)} from {begin} to {end}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableListing:
-    """The tables to show, of `count` that the server has, and a line about the rows of each that was counted."""
+    """The tables to show, of `count` that the server has, and a line (by the shown name) about those counted."""
 
     server: str
     tables: Sequence[Table]
@@ -103,17 +91,11 @@ def listing_text(listing: TableListing) -> str:
 
     lines = [listing.title]
     for table in listing.tables:
-        head = (shown_name(table.name), listing.facts.get(table.name, ""), _short(table.remarks))
-        lines += ["", " · ".join(filter(None, head))]
+        name = shown_name(table.name)
+        lines += ["", " · ".join(filter(None, (name, listing.facts.get(name, ""), _short(table.remarks))))]
         columns = tabulate(_column_texts(table), tablefmt="plain", disable_numparse=True)
         lines += [f"  {line.rstrip()}" for line in columns.split("\n") if line]
     return "\n".join(lines)
-
-
-def listing_bundle(listing: TableListing) -> dict[str, str]:
-    """Return the listing by MIME type, for where no widget runs."""
-    text = listing_text(listing)
-    return {"text/plain": text, "text/html": text_html(text)}
 
 
 def listing_traits(listing: TableListing) -> list[dict[str, object]]:
@@ -126,12 +108,13 @@ def listing_traits(listing: TableListing) -> list[dict[str, object]]:
 
 def _column_texts(table: Table) -> list[list[str]]:
     return [
-        [shown_name(column.name), _type_text(column), _short(column.remarks)] for column in table.columns[:MAX_COLUMNS]
+        [
+            shown_name(column.name),
+            f"{_short(column.type_text)}{'' if column.is_nullable else ', never null'}",
+            _short(column.remarks),
+        ]
+        for column in table.columns[:MAX_COLUMNS]
     ]
-
-
-def _type_text(column: Column) -> str:
-    return f"{_short(column.type_text)}{'' if column.is_nullable else ', never null'}"
 
 
 def _short(text: str) -> str:
@@ -157,16 +140,15 @@ class TablesWidget(anywidget.AnyWidget):
         self._client = client
         self._shown = shown
         self._facts_lock = Lock()
-        self._counting: set[str] = set()
-        traits = listing_traits(listing)
-        # By the names in the browser, which are cut and printable.
-        self._tables = {str(shown["name"]): table for shown, table in zip(traits, listing.tables, strict=True)}
+        self._asked: set[str] = set()
+        self._may_count = Semaphore(MAX_OPEN_COUNTS)
+        self._tables = {shown_name(table.name): table for table in listing.tables}
         super().__init__(
             server=listing.server,
             title=listing.title,
             search=search,
-            tables=traits,
-            facts={shown_name(name): line for name, line in shown.facts.items()},
+            tables=listing_traits(listing),
+            facts=dict(shown.facts),
         )
         self.on_msg(self._take_message)
 
@@ -174,30 +156,21 @@ class TablesWidget(anywidget.AnyWidget):
         name = content.get("open") if isinstance(content, dict) else None
         if not isinstance(name, str) or name not in self._tables:
             return
-        table = self._tables[name]
         with self._facts_lock:
-            if table.name in self._counting:
+            if name in self._asked:
                 return
-            if len(self._counting) >= MAX_OPEN_COUNTS:
-                line = "Other tables are being counted. Close this one and open it again."
-                self.facts = {**self.facts, name: line}
-                return
-            self._counting.add(table.name)
-        start_thread(self._count, table, name, name="micromegas-table-count")
+            self._asked.add(name)
+        start_thread(self._count, name, name="micromegas-table-count")
 
-    def _count(self, table: Table, shown: str) -> None:
-        line = ""
-        try:
-            line = count_rows(self._client, table)
-        finally:
-            with self._facts_lock:
-                self._counting.discard(table.name)
-                self.facts = {**self.facts, shown: line}
+    def _count(self, name: str) -> None:
+        with self._may_count:
+            line = count_rows(self._client, self._tables[name])
+        with self._facts_lock:
+            self._asked.discard(name)
+            self.facts = {**self.facts, name: line}
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         shown = super()._repr_mimebundle_(**options)
         if shown is None:
             return shown
-        bundle, metadata = shown
-        facts = {table.name: str(self.facts[name]) for name, table in self._tables.items() if name in self.facts}
-        return bundle | listing_bundle(replace(self._shown, facts={**self._shown.facts, **facts})), metadata
+        return shown[0] | {"text/plain": listing_text(replace(self._shown, facts=self.facts))}, shown[1]

@@ -8,6 +8,8 @@ from typing import Final
 
 import grpc
 
+from micromegas_jupyter.access.write_rights import check_may_ingest, is_owner, may_create, may_read
+from micromegas_jupyter.core.protocols import AuthContext, WriteMode, WriteRequest
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
@@ -27,7 +29,7 @@ from micromegas_jupyter.server.authentication import Headers, single_value
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
-from micromegas_jupyter.server.write_rights import build_request, check_may_ingest
+from micromegas_jupyter.server.tickets import join_parts
 
 INGEST_ID_HEADER: Final = "x-micromegas-ingest-id"
 INGEST_ROWS_HEADER: Final = "x-micromegas-ingest-rows"
@@ -55,6 +57,28 @@ def build_write_id(caller: CallerKey, table: str, ingest_id: str) -> str:
     return sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).hexdigest()
 
 
+def owner_of(caller: AuthContext) -> str:
+    """Return how tables name who created them: hexadecimal digits that reveal nothing of issuer and subject."""
+    return sha256(join_parts(caller.issuer.encode(), caller.subject.encode())).hexdigest()
+
+
+def build_request(
+    table: str, mode: WriteMode, caller: AuthContext, *, write_id: str | None, max_tables: int
+) -> WriteRequest:
+    """Return the storage's request for a caller who may send rows."""
+    is_new = mode is WriteMode.CREATE_OR_APPEND
+    return WriteRequest(
+        table=table,
+        mode=WriteMode.APPEND if is_new and not may_create(caller, table) else mode,
+        write_id=write_id,
+        is_trusted=caller.is_admin,
+        may_read=may_read(caller, table),
+        maker=owner_of(caller),
+        most_tables=None if caller.is_admin else max_tables,
+        is_owner=is_owner(caller, table),
+    )
+
+
 class IngestRunner:
     """Runs the uploads of one server. Belongs to one event loop."""
 
@@ -69,6 +93,7 @@ class IngestRunner:
             max_per_caller=self._settings.max_per_caller,
             queue_timeout_seconds=self._settings.admission_wait_seconds,
         )
+        metrics.ingests_running.set_function(lambda: self._limit.running_count)
 
     async def run(self, call: Call, command: IngestCommand, first: bytes) -> None:
         """Store the rows of one call and answer with their count; writes the audit line however it ends."""

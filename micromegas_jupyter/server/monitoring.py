@@ -68,6 +68,7 @@ class ServerMetrics:
         self._ended = self._counter("statements_ended", "Statements whose executor was ended, by cause.", "cause")
         self.prepared = self._gauge("prepared_statements", "Prepared statements that are kept now.")
         self._ingests = self._counter("ingest_calls", "Calls that brought rows, by outcome.", "outcome")
+        self.ingests_running = self._gauge("ingests_running", "Calls that bring rows now.")
         self._ingest_rows = self._counter("ingest_rows", "Rows that were taken in durably.")
         self._ingest_bytes = self._counter("ingest_bytes", "Bytes of messages that brought these rows.")
         self._lake = {

@@ -10,6 +10,14 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
+from micromegas_jupyter.access.write_rights import (
+    MODEL_TABLES,
+    check_may_create,
+    is_owner,
+    may_ingest,
+    may_read,
+    not_owner,
+)
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.core.system import Clock
@@ -25,17 +33,8 @@ from micromegas_jupyter.flightsql.commands import printable_text
 from micromegas_jupyter.lake.tables import no_table
 from micromegas_jupyter.server.audit import TableAudit, find_origin, recorded
 from micromegas_jupyter.server.flight_service import Call
-from micromegas_jupyter.server.ingest import IngestRunner
+from micromegas_jupyter.server.ingest import IngestRunner, owner_of
 from micromegas_jupyter.server.settings import FlightServerSettings
-from micromegas_jupyter.server.write_rights import (
-    MODEL_TABLES,
-    check_may_create,
-    is_owner,
-    may_ingest,
-    may_read,
-    not_owner,
-    owner_of,
-)
 
 TABLES_ACTION: Final = "MicromegasTables"
 _MAX_BODY_BYTES: Final = 256 * 1024

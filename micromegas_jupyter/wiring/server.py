@@ -12,7 +12,7 @@ from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
 from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.core.protocols import TableSource
-from micromegas_jupyter.core.storage import S3_SCHEME, Storage
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unavailable, UsageError
 from micromegas_jupyter.executors.launcher import can_fork, open_launcher
@@ -389,7 +389,7 @@ def build_worker_options(
     """Return what all executors have in common."""
     return WorkerOptions(
         lake=None if lake is None else lake.uri,
-        uses_bucket=settings.lake.startswith(S3_SCHEME),
+        uses_bucket=not Storage(settings.lake).is_local,
         denials_file=denials_file,
         spill_directory=str(spill_folder),
         # Half of what all may take: a statement is to spill before the largest is ended for its memory.

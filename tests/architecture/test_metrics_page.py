@@ -2,12 +2,12 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from micromegas_jupyter.access.audit import AccessMetrics
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import SpawnLauncher
 from micromegas_jupyter.executors.pool import Pool, StatementReport
@@ -34,7 +34,7 @@ def server_metrics():
     metrics.count_error(ResourcesExhausted("Too much."))
     metrics.count_query(StatementReport(), 0.001, "ok")
     options = WorkerOptions(lake=None, denials_file=None, spill_directory="")
-    metrics.watch_pool(Pool(SpawnLauncher(options), Lake(Path("lake")), settings=PoolSettings(), options=options))
+    metrics.watch_pool(Pool(SpawnLauncher(options), Lake(Storage("lake")), settings=PoolSettings(), options=options))
     return metrics.registry
 
 

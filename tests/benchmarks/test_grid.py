@@ -19,7 +19,7 @@ pytestmark = [
 CHILD = """
 import json, resource, sys, time
 import pandas, psutil, pyarrow as pa
-from micromegas_jupyter.notebook.results.grid import ResultGrid, static_html
+from micromegas_jupyter.notebook.results.grid import ResultGrid, static_table
 from micromegas_jupyter.notebook.results.view import Order, RowsView
 
 def rss():
@@ -35,7 +35,7 @@ with pa.OSFile(sys.argv[1]) as file:
     table = pa.ipc.open_stream(file).read_all()
 view = RowsView(table)
 found = {"table_mb": round(table.nbytes / 1e6)}
-found["first_ms"] = milliseconds(lambda: (ResultGrid(view, result_rows=table.num_rows), static_html(view, table.num_rows)))
+found["first_ms"] = milliseconds(lambda: (ResultGrid(view, result_rows=table.num_rows), static_table(view, table.num_rows)))
 found["rest"] = round((rss() - before) / table.nbytes, 2)
 found["statistics_ms"] = milliseconds(lambda: [view.statistics(column) for column in range(table.num_columns)])
 found["block_ms"] = milliseconds(lambda: view.texts(Order(), first=500_000, count=200, columns=200))

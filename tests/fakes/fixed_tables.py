@@ -45,7 +45,7 @@ class FixedTables:
 
     tables: list[TableSnapshot] = field(default_factory=list)
 
-    def snapshot(self):
+    def snapshot(self, sql=None):
         return self.tables
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import Event
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -155,7 +156,7 @@ class FakeLogin:
     def done(self):
         return self._ended.is_set()
 
-    def result(self, timeout_seconds):
+    def result(self, timeout_seconds=60.0):
         self.waited_for.set()
         if not self._ended.wait(timeout_seconds):
             raise LoginTimedOut("Nobody signed in.")
@@ -326,15 +327,15 @@ class FakeWorld:
     def open(self, _url):
         return self.has_browser
 
-    def load_settings(self, profile, variables):
+    def load_settings(self, *, profile=None, options=MappingProxyType({})):
         configured = replace(self.settings, **self.profile_settings.get(profile, {}))
         return replace(
             configured,
-            uri=variables.get("MICROMEGAS_ANALYTICS_URI", configured.uri),
-            issuer=variables.get("MICROMEGAS_OIDC_ISSUER", configured.issuer),
-            client_id=variables.get("MICROMEGAS_OIDC_CLIENT_ID", self.settings.client_id),
-            scope=variables.get("MICROMEGAS_OIDC_SCOPE", self.settings.scope),
-            audience=variables.get("MICROMEGAS_OIDC_AUDIENCE", self.settings.audience),
+            uri=options.get("MICROMEGAS_ANALYTICS_URI", configured.uri),
+            issuer=options.get("MICROMEGAS_OIDC_ISSUER", configured.issuer),
+            client_id=options.get("MICROMEGAS_OIDC_CLIENT_ID", self.settings.client_id),
+            scope=options.get("MICROMEGAS_OIDC_SCOPE", self.settings.scope),
+            audience=options.get("MICROMEGAS_OIDC_AUDIENCE", self.settings.audience),
             profile=profile,
         )
 

@@ -39,7 +39,7 @@ class HangingTables:
         self.hangs = False
         self.storage_answers = threading.Event()
 
-    def snapshot(self):
+    def snapshot(self, sql=None):
         if self.hangs:
             self.storage_answers.wait(DEADLINE_SECONDS)
         return []

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.charts import KINDS
-from micromegas_jupyter.notebook.charts.chart import Chart
-from micromegas_jupyter.notebook.charts.specification import m4, one_per_spot
+from micromegas_jupyter.notebook.charts.chart import Chart, m4, one_per_spot
 from micromegas_jupyter.notebook.shell import printable
 from tests.property.arrow_tables import tables
 

@@ -3,14 +3,14 @@
 import keyword
 import re
 import unicodedata
+from argparse import Namespace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.charts import KINDS
-from micromegas_jupyter.notebook.magics.sql import SqlRequest
-from micromegas_jupyter.notebook.results.rows import RowFormat
+from micromegas_jupyter.notebook.magics.sql import FORMATS, SqlRequest
 from micromegas_jupyter.notebook.shell import split_sql_line
 
 _WITH_VALUE = ("--begin", "--end", "--limit", "--profile", "--connection", "--format", "--x")
@@ -71,13 +71,14 @@ def test_a_statement_on_the_line_or_below_it_arrives_as_it_is(sql):
     name=st.none() | _NAMES,
     begin=st.none() | _VALUES,
     limit=st.none() | st.integers(0, 10**9),
-    row_format=st.none() | st.sampled_from(RowFormat),
+    row_format=st.none() | st.sampled_from(list(FORMATS)),
     plot=st.none() | st.just(value=True) | st.sampled_from(KINDS),
     x=st.none() | st.text(st.sampled_from("a (*)'"), min_size=1, max_size=6).filter(str.strip),
     sql=_SQL.map(str.strip),
 )
 def test_the_cell_of_a_past_query_asks_for_the_same(*, name, begin, limit, row_format, plot, x, sql):
-    request = SqlRequest(sql=sql, name=name, begin=begin, limit=limit, format=row_format, plot=plot, x=x)
+    options = Namespace(begin=begin, limit=limit, format=row_format, plot=plot, x=x, explain=False)
+    request = SqlRequest(sql=sql, name=name, options=options)
 
     first, _, body = request.cell_text().partition("\n")
     parts = split(first.removeprefix("%%sql"), body)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import shutil
 import threading
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from html import escape
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, Flow
 from micromegas_jupyter.errors import MicromegasError, UsageError
@@ -200,7 +201,7 @@ SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-QR_CAPTION = "The page to open, with the code filled in:"
+_QR_CAPTION = "The page to open, with the code filled in:"
 _QR_BORDER_MODULES = 2
 # A longer address makes a code that a telephone cannot read off a screen at this size.
 MAX_QR_CHARACTERS = 512
@@ -305,3 +306,11 @@ def shows_qr(environ: Mapping[str, str], *, encoding: str | None) -> bool:
         and not environ.get("NO_COLOR")
         and (encoding or "").lower().replace("-", "") == "utf8"
     )
+
+
+def qr_lines(address: str, *, stream: TextIO, environ: Mapping[str, str]) -> list[str]:
+    """Return a QR code of the address with its caption; empty where the stream is no terminal that can show it."""
+    if not stream.isatty() or not shows_qr(environ, encoding=stream.encoding):
+        return []
+    lines = terminal_qr(address, columns=shutil.get_terminal_size().columns)
+    return [_QR_CAPTION, *lines] if lines else []

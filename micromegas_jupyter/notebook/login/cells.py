@@ -7,15 +7,15 @@ import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, QueryCancelled, UsageError
 from micromegas_jupyter.notebook.login.connections import PersonalProvider
 from micromegas_jupyter.notebook.results.rows import DisplayLine, LiveLine, TerminalLine
-from micromegas_jupyter.notebook.shell import cut, has_kernel, is_attended, printable, seconds_text, show_as_lines
+from micromegas_jupyter.notebook.shell import has_kernel, is_attended, seconds_text, show_as_lines, shown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.login.connections import Connection, SettingsChoice
     from micromegas_jupyter.notebook.login.session import NotebookSession
 
-MAX_NAMES = 32
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
-_MAX_SHOWN_CHARACTERS = 64
 
 
 class CellConnections:
@@ -36,22 +34,16 @@ class CellConnections:
         self._session = session
         self._by_name: dict[str, SettingsChoice] = {}
         #: The MIME bundle and metadata of what a cell shows that waits for a sign-in.
-        self.notice: Callable[[], tuple[Mapping[str, object], Mapping[str, object]] | None] = lambda: None
+        self.notice: Callable[[], Any] = lambda: None
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._by_name
-
-    def put(self, name: str, choice: SettingsChoice, settings: ClientSettings) -> bool:
-        """Give a name to settings; returns whether it named others before."""
+    def put(self, name: str, choice: SettingsChoice, settings: ClientSettings) -> None:
+        """Give a name to settings."""
         if not _NAME.fullmatch(name):
             raise UsageError(
-                f'"{_shown(name)}" is not a valid connection name.', remedy="Use letters, digits, _ and -, at most 63."
+                f'"{shown_name(name)}" is not a valid connection name.',
+                remedy="Use letters, digits, _ and -, at most 63.",
             )
-        known = self._by_name.get(name)
-        if known is None and len(self._by_name) >= MAX_NAMES:
-            raise UsageError(f"There are {MAX_NAMES} named connections already.", remedy="Reuse one of the names.")
         self._by_name[name] = replace(choice, settings=settings)
-        return known is not None and known.settings != settings
 
     def forget(self, name: str) -> None:
         """Remove a name, if there is one."""
@@ -59,15 +51,12 @@ class CellConnections:
 
     def choice(self, name: str) -> SettingsChoice:
         """Return the choice with this name."""
-        known = self._by_name.get(name)
-        if known is not None:
-            return known
+        if name in self._by_name:
+            return self._by_name[name]
         nearest = get_close_matches(name, self._by_name, n=1)
-        what = f'There is no connection named "{_shown(name)}".'
-        if nearest:
-            raise UsageError(what, remedy=f'Did you mean "{nearest[0]}"?')
         names = f"The named ones: {', '.join(self._by_name)}. " if self._by_name else ""
-        raise UsageError(what, remedy=f"{names}%micromegas_connect URI --as NAME names one.")
+        remedy = f'Did you mean "{nearest[0]}"?' if nearest else f"{names}%micromegas_connect URI --as NAME names one."
+        raise UsageError(f'There is no connection named "{shown_name(name)}".', remedy=remedy)
 
     def all(self) -> dict[str, ClientSettings]:
         """Return the settings of every name, in the order in which the names were given."""
@@ -96,9 +85,7 @@ class CellConnections:
             raise
 
     def _wait(self, settings: ClientSettings, line: LiveLine) -> Connection:
-        session, clock = self._session, self._session.dependencies.clock
-        if isinstance(line, DisplayLine) and is_attended(self._shell):
-            self._begin_sign_in_if_needed(settings)
+        clock = self._session.dependencies.clock
         started = clock.monotonic()
 
         def show_card() -> None:
@@ -107,7 +94,9 @@ class CellConnections:
                 line.show(*notice)
 
         try:
-            return session.connection(settings, on_wait=show_card)
+            if has_kernel(self._shell) and is_attended(self._shell):
+                self._begin_sign_in_if_needed(settings)
+            return self._session.connection(settings, on_wait=show_card)
         except KeyboardInterrupt as interrupt:
             stopped = QueryCancelled("The wait for the sign-in was stopped.")
             waited = seconds_text(clock.monotonic() - started)
@@ -121,7 +110,7 @@ class CellConnections:
     def _begin_sign_in_if_needed(self, settings: ClientSettings) -> None:
         """Start a sign-in, which the cell then waits for, if a person is here and not signed in."""
         session = self._session
-        if session.sign_in.is_pending(settings):
+        if session.pending(settings) is not None:
             return
         try:
             provider = session.connections.get(settings).provider
@@ -134,7 +123,3 @@ class CellConnections:
             if is_hubs or settings.as_service_account:
                 raise
             session.begin_sign_in(settings, self._shell)
-
-
-def _shown(name: str) -> str:
-    return cut(printable(name), _MAX_SHOWN_CHARACTERS)

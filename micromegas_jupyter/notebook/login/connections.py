@@ -16,9 +16,7 @@ from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Browser, Clock, process_variables
 from micromegas_jupyter.errors import LoginRequired, MicromegasError
-from micromegas_jupyter.notebook.shell import (
-    sign_in_text,
-)
+from micromegas_jupyter.notebook.shell import sign_in_text
 from micromegas_jupyter.wiring import client_side
 
 if TYPE_CHECKING:
@@ -74,26 +72,14 @@ class Dependencies:
 
     clock: Clock = SYSTEM_CLOCK
     browser: Browser = GraphicalBrowser()
+    load_settings = staticmethod(client_side.load_client_settings)
+    stored_provider = staticmethod(client_side.stored_provider)
+    is_wrapped = staticmethod(client_side.is_wrapped)
+    open_client = staticmethod(client_side.open_client)
+    remember_flow = staticmethod(client_side.remember_flow)
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self._redirects: RedirectLogins | None = None
-
-    def load_settings(self, profile: str | None, variables: Mapping[str, str]) -> ClientSettings:
-        """Return the settings of a profile, with variables that replace the environment's."""
-        return client_side.load_client_settings(profile=profile, options=variables)
-
-    def stored_provider(self, settings: ClientSettings) -> AuthProvider | None:
-        """Return the provider that needs no person; raises `LoginRequired`."""
-        return client_side.stored_provider(settings)
-
-    def is_wrapped(self) -> bool:
-        """Whether a wrapper module makes the client, which then signs in by itself."""
-        return client_side.is_wrapped()
-
-    def open_client(self, settings: ClientSettings, provider: AuthProvider | None) -> Client:
-        """Return a client of the server in the settings."""
-        return client_side.open_client(settings, provider)
+        self._redirects: RedirectLogins | None = None  # the kernel's one handler of sign-ins by redirect
 
     def choose_flow(self, settings: ClientSettings, shell: object, preference: str | None) -> FlowToUse:
         """Return how a person signs in from this shell; raises when nobody can, or not by the `--flow` they named."""
@@ -105,16 +91,20 @@ class Dependencies:
         flow = signing_in.require_flow(settings, choice)
         return FlowToUse(flow=flow, reason=_flow_reason(choice, facts.has_kernel), fallbacks=choice.fallbacks)
 
-    def remember_flow(self, settings: ClientSettings, flow: Flow | None) -> None:
-        """Store a flow for later sign-ins of the settings' profile; None forgets it."""
-        client_side.remember_flow(settings, flow)
-
     def begin_login(self, settings: ClientSettings, flow: Flow) -> Login:
         """Start a sign-in and return at once."""
         from micromegas_jupyter.wiring import sign_in as signing_in  # loaded when somebody signs in
 
-        redirects = self._listen_for_redirects() if flow is Flow.REDIRECT else None
-        return signing_in.begin_login(settings, flow=flow, redirects=redirects)
+        if flow is Flow.REDIRECT:
+            from IPython.core.getipython import get_ipython
+
+            from micromegas_jupyter.auth.flows.jupyter import listen, open_redirects
+
+            kernel = getattr(get_ipython(), "kernel", None)
+            self._redirects = self._redirects or open_redirects(kernel, process_variables())
+            if self._redirects is not None:
+                listen(kernel, self._redirects)
+        return signing_in.begin_login(settings, flow=flow, redirects=self._redirects)
 
     def logout(self, settings: ClientSettings, *, end_session: bool) -> object:
         """End all sign-ins of the settings' profile; the text of what it returns is the line to show."""
@@ -143,19 +133,6 @@ class Dependencies:
             # A terminal that is read by lines takes no more than 1,024 to 4,096 characters; this one is not.
             return prompt_hidden(question, is_password=True)
         return getpass.getpass(question)
-
-    def _listen_for_redirects(self) -> RedirectLogins | None:
-        """Return the kernel's one handler of sign-ins by redirect."""
-        from IPython.core.getipython import get_ipython
-
-        from micromegas_jupyter.auth.flows.jupyter import listen, open_redirects
-
-        kernel = getattr(get_ipython(), "kernel", None)
-        with self._lock:
-            self._redirects = self._redirects or open_redirects(kernel, process_variables())
-            if self._redirects is not None:
-                listen(kernel, self._redirects)
-            return self._redirects
 
 
 class _NoBrowser:
@@ -191,27 +168,20 @@ class SettingsChoice:
     ) -> SettingsChoice:
         """Return the choice that a magic's options make: a profile starts afresh, options alone leave the profile."""
         variables = {VARIABLE_OF_OPTION[name]: value for name, value in options.items() if value}
-        if profile is None and not variables:
-            return self if as_service_account is None else replace(self, as_service_account=as_service_account)
-        return SettingsChoice(
-            profile=profile or self.profile,
-            variables=variables,
-            as_service_account=bool(as_service_account),
-            uri=self.uri if profile is None else None,
-        )
-
-    def with_server(self, uri: str | None, *, profile: str | None) -> SettingsChoice:
-        """Return the choice of another server, of a profile, or of both; a profile starts afresh."""
-        return replace(self, uri=uri, settings=None) if profile is None else SettingsChoice(profile=profile, uri=uri)
+        choice = self
+        if profile is not None or variables:
+            uri = self.uri if profile is None else None
+            choice = SettingsChoice(profile=profile or self.profile, variables=variables, uri=uri)
+        return choice if as_service_account is None else replace(choice, as_service_account=as_service_account)
 
     def read(self, dependencies: Dependencies, *, profile: str | None = None) -> ClientSettings:
         """Read the settings; those of `profile` alone when it is another one."""
         if profile is not None and profile != self.profile:
-            return dependencies.load_settings(profile, {})
+            return dependencies.load_settings(profile=profile)
         server = {} if self.uri is None else {_URI_VARIABLE: self.uri}
-        settings = self.settings or dependencies.load_settings(self.profile, {**self.variables, **server})
-        is_changed = settings.as_service_account != self.as_service_account
-        return replace(settings, as_service_account=self.as_service_account) if is_changed else settings
+        options = {**self.variables, **server}
+        settings = self.settings or dependencies.load_settings(profile=self.profile, options=options)
+        return replace(settings, as_service_account=self.as_service_account)
 
 
 class Notices:
@@ -231,14 +201,14 @@ class Notices:
         return [self._new.popleft() for _ in range(len(self._new))]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Connection:
     """A client, the provider of its tokens (if a sign-in is configured), what renews them, and the server's notices."""
 
     provider: AuthProvider | None
     client: Client
     renewal: BackgroundRenewal | None = None
-    notices: Notices = field(default_factory=Notices, compare=False)
+    notices: Notices = field(default_factory=Notices)
 
     def close(self) -> None:
         """Stop the renewal and close the client."""
@@ -281,13 +251,9 @@ class Connections:
                 f"Not signed in{where}: you signed out here.",
                 remedy=f"Run %micromegas_login to sign in through {through} again.",
             )
-        return self._open(settings, provider, is_newer=False)
+        return self.put(settings, provider, is_newer=False)
 
-    def put(self, settings: ClientSettings, provider: AuthProvider | None) -> Connection:
-        """Open a connection with this provider, in place of one for the same settings."""
-        return self._open(settings, provider, is_newer=True)
-
-    def _open(self, settings: ClientSettings, provider: AuthProvider | None, *, is_newer: bool) -> Connection:
+    def put(self, settings: ClientSettings, provider: AuthProvider | None, *, is_newer: bool = True) -> Connection:
         """Open a connection; one that was opened meanwhile may be in use and stays, unless this provider is newer."""
         # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
         context = contextvars.copy_context()
@@ -299,17 +265,15 @@ class Connections:
             )
         connection = Connection(provider=provider, client=client, renewal=renewal)
         client.on_notice(connection.notices.add)
-        closing = []
         with self._lock:
             known = None if is_newer else self._by_settings.get(settings)
             if known is not None or self._is_closed:
                 # A sign-in may end while the extension is unloaded; nobody would close this one later.
-                closing.append(connection)
+                closing = [connection]
             else:
-                if settings in self._by_settings:
-                    closing.append(self._by_settings.pop(settings))
+                closing = [self._by_settings.pop(settings)] if settings in self._by_settings else []
                 self._by_settings[settings] = connection
-                while len(self._by_settings) > _MAX_CONNECTIONS:
+                if len(self._by_settings) > _MAX_CONNECTIONS:
                     closing.append(self._by_settings.pop(next(iter(self._by_settings))))
                 if renewal is not None:
                     renewal.start()
@@ -319,24 +283,16 @@ class Connections:
 
     def current(self, settings: ClientSettings) -> Connection | None:
         """Return the connection of these settings if it is open already."""
-        with self._lock:
-            return self._by_settings.get(settings)
+        return self._by_settings.get(settings)
 
-    def drop(self, settings: ClientSettings) -> None:
-        """Close the connection of these settings, if there is one."""
-        self._drop(lambda other: other == settings)
-
-    def drop_profile(self, profile: str | None) -> None:
-        """Close all connections of a profile."""
-        self._drop(lambda other: other.profile == profile)
-
-    def close(self) -> None:
-        """Close all, and keep none that is opened later."""
-        self._is_closed = True
-        self._drop(lambda _: True)
-
-    def _drop(self, is_wanted: Callable[[ClientSettings], bool]) -> None:
+    def drop(self, is_wanted: Callable[[ClientSettings], bool]) -> None:
+        """Close the connections of the settings that are meant."""
         with self._lock:
             closing = [self._by_settings.pop(settings) for settings in list(self._by_settings) if is_wanted(settings)]
         for old in closing:
             old.close()
+
+    def close(self) -> None:
+        """Close all, and keep none that is opened later."""
+        self._is_closed = True
+        self.drop(lambda _: True)

@@ -2,14 +2,12 @@
 
 import html
 import logging
-import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import lru_cache
-from itertools import groupby
+from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
 from types import SimpleNamespace
@@ -19,27 +17,23 @@ import anywidget
 import traitlets
 from IPython.core.interactiveshell import InteractiveShell
 
+from micromegas_jupyter.auth.flows.base import MAX_QR_CHARACTERS, qr_lines
 from micromegas_jupyter.config.client import ClientSettings, Flow
-from micromegas_jupyter.core.system import Clock, process_variables
-from micromegas_jupyter.errors import InternalError, LoginRequired, MicromegasError
+from micromegas_jupyter.core.system import Clock, process_variables, start_thread
+from micromegas_jupyter.errors import InternalError, MicromegasError
 from micromegas_jupyter.notebook.login.session import (
-    IdentityAction,
     IdentityState,
     IdentityStatus,
     NotebookSession,
-    SignInOffer,
-    accepted_actions,
     offered_actions,
     shown_detail,
 )
 from micromegas_jupyter.notebook.shell import (
     Handle,
-    display,
     error_lines,
     has_kernel,
     is_attended,
     new_display_handle,
-    start_thread,
     time_text,
     where_text,
 )
@@ -55,26 +49,19 @@ _LABEL = "Micromegas sign-in"
 _BUSY = "The kernel is busy. What you pressed is kept and done as soon as it is free."
 _WRAPPED = "MICROMEGAS_PYTHON_MODULE_WRAPPER is set: it signs in by itself, and a sign-in here would change nothing."
 _ACTIONS = {
-    IdentityAction.SIGN_IN: ("Sign in", "Starting the sign-in…"),
-    IdentityAction.SHOW_CODE: ("Show a code", "Asking for a code…"),
-    IdentityAction.CANCEL: ("Cancel", "Ending the sign-in…"),
-    IdentityAction.REFRESH: ("Refresh", "Renewing the token, and asking the server…"),
-    IdentityAction.SIGN_OUT: ("Sign out", "Signing out…"),
+    "sign_in": ("Sign in", "Starting the sign-in…"),
+    "show_code": ("Show a code", "Asking for a code…"),
+    "cancel": ("Cancel", "Ending the sign-in…"),
+    "refresh": ("Refresh", "Renewing the token, and asking the server…"),
+    "sign_out": ("Sign out", "Signing out…"),
 }
 MAX_SHOWN_GROUPS = 32
-QR_LABEL = "QR code of the page to open, with the code filled in"
-QUIET_MODULES = 4
-"""The white frame that a scanner needs (ISO/IEC 18004, section 9.1)."""
-# A longer address makes a code that a telephone cannot read off a screen at this size.
-_MAX_QR_CHARACTERS = 512
-_MAX_CACHED = 8
+_QUIET_MODULES = 4  # the white frame that a scanner needs (ISO/IEC 18004, section 9.1)
 
 
-def build_view(state: IdentityState, *, now: datetime, since: datetime, note: str = "", working: str = "") -> View:
-    """Return what the card shows: `since` is when the status changed, `note` what became of the last button."""
-    # The time since the end counts up.
-    counts_to = since if state.status is IdentityStatus.EXPIRED else state.ends_at
-    seconds = None if counts_to is None else (counts_to - now).total_seconds()
+def build_view(state: IdentityState, *, now: datetime, note: str = "", working: str = "") -> View:
+    """Return what the card shows: `note` is what became of the last button."""
+    seconds = None if state.ends_at is None else (state.ends_at - now).total_seconds()  # negative after the end
     words: View = {"label": _LABEL, "note": note, "working": working, "busy": _BUSY, "lost": _LOST}
     return {**_state_view(state), **words, "seconds": seconds, "awaited": state.is_awaited}
 
@@ -83,29 +70,21 @@ def _state_view(state: IdentityState) -> View:
     buttons = [_button(action) for action in offered_actions(state)]
     main = next((button for button in buttons if button["opens"]), None)
     actions: View = {"button": main, "more": [button for button in buttons if button is not main]}
-    match state.status:
+    status, server_line = state.status, f"{state.server}: {state.server_line}" if state.server_line else ""
+    match status:
         case IdentityStatus.NOT_CONFIGURED:
-            title, line = "No sign-in is configured.", f"{state.server} is used without one"
-            return _view(state.status, "○", title, line, _server_line(state), **actions)
+            line = f"{state.server} is used without one"
+            return _view(status, "○", "No sign-in is configured.", line, server_line, **actions)
         case IdentityStatus.WRAPPED:
-            return _view(state.status, "○", "The wrapper's client is used.", _WRAPPED, _server_line(state), **actions)
+            return _view(status, "○", "The wrapper's client is used.", _WRAPPED, server_line, **actions)
         case IdentityStatus.WAITING:
             return _waiting(state, actions)
         case IdentityStatus.SIGNED_OUT:
-            return _view(
-                state.status, "○", f"Not signed in{where_text(state.issuer, state.server)}.", state.detail, **actions
-            )
+            title = f"Not signed in{where_text(state.issuer, state.server)}."
+            return _view(status, "○", title, state.detail, **actions)
         case IdentityStatus.EXPIRED:
-            return _view(
-                state.status,
-                _TROUBLE,
-                _ended(state),
-                state.detail,
-                "ended {left} ago",
-                **actions,
-            )
-        case _:
-            return _signed_in(state, actions)
+            return _view(status, _TROUBLE, _ended(state), state.detail, "ended {left} ago", **actions)
+    return _signed_in(state, actions, server_line)
 
 
 def _view(status: str, mark: str, title: str, *lines: str, **more: object) -> View:
@@ -120,66 +99,60 @@ _LOST = _view(
 )
 
 
-def _button(action: IdentityAction, text: str = "", **more: object) -> View:
+def _button(action: str, text: str = "", **more: object) -> View:
     shown, working = _ACTIONS[action]
-    opens = action is IdentityAction.SIGN_IN
-    if action is IdentityAction.SIGN_OUT and not more:
+    opens = action == "sign_in"
+    if action == "sign_out" and not more:
         line = "This also signs out your other notebooks and terminals on this machine."
         stay = {"action": "", "text": "Stay signed in", "opens": False}
         out = _button(action, "Sign out everywhere", asks=None)
         more = {"asks": _view("signed_in", "●", "Sign out?", line, more=[out, stay])}
-    return {"action": action.value, "text": text or shown, "working": working, "opens": opens, **more}
+    return {"action": action, "text": text or shown, "working": working, "opens": opens, **more}
 
 
 def _ended(state: IdentityState) -> str:
     return f"The sign-in{where_text(state.issuer, state.server)} has ended."
 
 
-def _server_line(state: IdentityState) -> str:
-    return f"{state.server}: {state.server_line}" if state.server_line else ""
-
-
 def _waiting(state: IdentityState, actions: View) -> View:
-    sign_in, offer = _button(IdentityAction.SIGN_IN), state.offer
+    sign_in, shown = _button("sign_in"), partial(_view, state.status, "○")
     title, place, what = f"Sign in to {state.issuer}", f"for {state.server}", "notebook"
     if state.is_awaited:
         title, place, what = "Sign in to continue", f"at {state.issuer} for {state.server}", "cell"
     line = f"{place} · this {what} continues by itself · valid for {{left}}"
     over = _view("signed_out", "○", "The link has expired.", button=sign_in)
-    if offer is not None and offer.flow is Flow.DEVICE:
-        address = offer.address.removeprefix("https://").removeprefix("http://").rstrip("/")
-        title = f"{title}: go to {address} and type" if state.is_awaited else f"Go to {address} and type"
-        actions = {
-            "button": _button(IdentityAction.SIGN_IN, "Open the page"),
-            "more": actions["more"],
-            "code": offer.user_code,
-            "qr": build_qr_code(offer.scan_address),
-            "over": {**over, "title": "The code has expired."},
-        }
-        return _view(
-            state.status, "○", title, f"Only type it if you started this. {state.detail}".strip(), line, **actions
+    if state.flow is Flow.DEVICE:
+        address = state.address.removeprefix("https://").removeprefix("http://").rstrip("/")
+        return shown(
+            f"{title}: go to {address} and type" if state.is_awaited else f"Go to {address} and type",
+            f"Only type it if you started this. {state.detail}".strip(),
+            line,
+            button=_button("sign_in", "Open the page"),
+            more=actions["more"],
+            code=state.user_code,
+            qr=build_qr_code(state.scan_address),
+            over={**over, "title": "The code has expired."},
         )
     actions = {"button": sign_in, "more": actions["more"], "over": over}
-    if offer is not None and offer.flow is Flow.PASTE:
-        title = f"Sign in to {state.issuer}, then paste the address below"
+    if state.flow is Flow.PASTE:
         line = f"for {state.server} · the browser ends at an address that does not load: copy that address"
-        return _view(state.status, "○", title, line, state.detail, **actions)
-    again = {**actions, "button": _button(IdentityAction.SIGN_IN, "Open it again"), "help": state.help}
+        return shown(f"Sign in to {state.issuer}, then paste the address below", line, state.detail, **actions)
+    again = {**actions, "button": _button("sign_in", "Open it again"), "help": state.help}
     line_after = f"Link valid for {{left}} · this {what} continues by itself"
-    opened = _view(state.status, "○", "Waiting for you to sign in in the other tab.", line_after, **again)
-    return _view(state.status, "○", title, line, state.detail, **actions, opened=opened)
+    opened = shown("Waiting for you to sign in in the other tab.", line_after, **again)
+    return shown(title, line, state.detail, **actions, opened=opened)
 
 
-def _signed_in(state: IdentityState, actions: View) -> View:
+def _signed_in(state: IdentityState, actions: View, server_line: str) -> View:
     who = f"Signed in as {state.name}" if state.name else "Signed in"
     title = f"{who} ({state.email})" if state.email else who
     where = " · ".join(filter(None, (state.through and f"Signed in through {state.through}", state.issuer)))
     if actions["button"]:
-        actions["button"] = _button(IdentityAction.SIGN_IN, "Sign in again")
+        actions["button"] = _button("sign_in", "Sign in again")
     shared = {**actions, **_facts(state)}
 
-    def view(status: str, mark: str, clock: str, **more: object) -> View:
-        first, second = " · ".join(filter(None, (where, clock))), _server_line(state) or state.detail
+    def view(clock: str, status: str = state.status, mark: str = "●", **more: object) -> View:
+        first, second = " · ".join(filter(None, (where, clock))), server_line or state.detail
         if state.status is IdentityStatus.RENEWAL_FAILED:
             again = " Trying again." if state.renews else ""
             first = f"{state.detail} Your token works for {{left}}.{again}"
@@ -188,20 +161,20 @@ def _signed_in(state: IdentityState, actions: View) -> View:
         return _view(status, mark, title, first, second, **shared, **more)
 
     if state.ends_at is None:
-        return view(state.status, "●", "")
+        return view("")
     if state.renews is None:
-        return view(state.status, "●", "expires in {left}")
+        return view("expires in {left}")
     if not state.renews:
         clock = "expires in {left}, does not renew by itself"
-        over = _view("expired", _TROUBLE, _ended(state), button=_button(IdentityAction.SIGN_IN))
-        ending = view("ending", _TROUBLE, clock, over=over)
-        return view(state.status, "●", clock, over=ending, over_at=_ENDING_SOON.total_seconds())
+        over = _view("expired", _TROUBLE, _ended(state), button=_button("sign_in"))
+        ending = view(clock, "ending", _TROUBLE, over=over)
+        return view(clock, over=ending, over_at=_ENDING_SOON.total_seconds())
     clock = "expires in {left}, renews by itself"
     if state.through:  # which renews when a token is needed, and not before
-        return view(state.status, "●", clock, over=view(state.status, "●", "renews at the next query"))
-    over = view("renewing", "◐", "expires in {left}, renewing now", over=view("renewing", "◐", "renewing now"))
+        return view(clock, over=view("renews at the next query"))
+    over = view("expires in {left}, renewing now", "renewing", "◐", over=view("renewing now", "renewing", "◐"))
     over_at = 0.0 if state.renews_at is None else (state.ends_at - state.renews_at).total_seconds()
-    return view(state.status, "●", clock, over=over, over_at=over_at)
+    return view(clock, over=over, over_at=over_at)
 
 
 def _facts(state: IdentityState) -> View:
@@ -220,13 +193,13 @@ def _facts(state: IdentityState) -> View:
 
 def build_lines(state: IdentityState, *, now: datetime) -> list[str]:
     """Return the card as text, where what counts down is a time."""
-    view, offer = _state_view(state), state.offer
+    view = _state_view(state)
     lines = [f"{view['title']} {view.get('code', '')}".rstrip(), *cast("list[str]", view["lines"]), state.help]
     lines += [f"{name}: {fact}" for name, fact in cast("list[list[str]]", view.get("facts", [])) if name != "Subject"]
-    if offer is not None and offer.address:
-        where = " of this Jupyter server" if offer.address.startswith("/") else ""
+    if state.address:
+        where = " of this Jupyter server" if state.address.startswith("/") else ""
         interrupt = "; interrupt to stop waiting" if state.is_awaited else ""
-        lines.append(f"Open {offer.address}{where} to sign in{interrupt}.")
+        lines.append(f"Open {state.address}{where} to sign in{interrupt}.")
     elif view["button"] and not state.has_token:
         lines.append("Run %micromegas_login to sign in.")
     end = "" if state.ends_at is None else time_text(state.ends_at, now=now)
@@ -234,13 +207,12 @@ def build_lines(state: IdentityState, *, now: datetime) -> list[str]:
     return [line for line in timed if "{left}" not in line]
 
 
-def lines_as_html(lines: Sequence[str], *, offer: SignInOffer | None = None) -> str:
+def lines_as_html(lines: Sequence[str], state: IdentityState) -> str:
     """Return the lines as a paragraph with a link; no QR code, because a page that is reloaded saves it as it was."""
     parts = [html.escape(line) for line in lines]
-    if offer is not None and offer.address:
-        label = "Sign in" if not offer.user_code else "Open the page"
-        link = f'<a href="{html.escape(offer.address)}" target="_blank" rel="noopener noreferrer">{label}</a>'
-        parts.append(link)
+    if state.address:
+        label = "Open the page" if state.user_code else "Sign in"
+        parts.append(f'<a href="{html.escape(state.address)}" target="_blank" rel="noopener noreferrer">{label}</a>')
     return f"<p>{'<br>'.join(parts)}</p>"
 
 
@@ -259,28 +231,26 @@ class IdentityCard(anywidget.AnyWidget):
     view = traitlets.Dict().tag(sync=True)
 
     def __init__(
-        self, *, clock: Clock, on_press: "Callable[[IdentityAction, IdentityCard], None]" = lambda *_: None
+        self, state: IdentityState, *, clock: Clock, on_press: "Callable[[str, IdentityCard], None]" = lambda *_: None
     ) -> None:
         self._clock = clock
         self._on_press = on_press
         self._lock = Lock()
-        self._state: IdentityState | None = None
-        self._since = clock.now()
+        self._state = state
         self._note = self._working = ""
-        super().__init__()
+        super().__init__(view=self._build())
         self.on_msg(self._take_message)
+        self.send_address()
 
     def apply(self, state: IdentityState) -> None:
         """Show `state` from now on; any thread."""
-        if self._state is None or self._state.status is not state.status:
-            self._since = self._clock.now()
         before, self._state = self._state, state
         self._note = ""
-        if _address(before) != _address(state):
+        if before.address != state.address:
             self.send_address()
         self._draw()
 
-    def begin_action(self, action: IdentityAction) -> None:
+    def begin_action(self, action: str) -> None:
         """Show that something is being done; any thread."""
         self._note, self._working = "", _ACTIONS[action][1]
         self._draw()
@@ -293,7 +263,7 @@ class IdentityCard(anywidget.AnyWidget):
 
     def send_address(self, news: str = "") -> None:
         """Send the open pages the address to sign in at, if there is one, and a sentence to show for a moment."""
-        self.send({"address": _address(self._state), "news": news})
+        self.send({"address": self._state.address, "news": news})
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - ipywidgets' own signature
         """Return the traits for a browser, the times measured anew: a page may be loaded again much later."""
@@ -305,55 +275,38 @@ class IdentityCard(anywidget.AnyWidget):
             self.view = self._build()
 
     def _build(self) -> View:
-        if self._state is None:
-            return {}
-        now = self._clock.now()
-        return build_view(self._state, now=now, since=self._since, note=self._note, working=self._working)
+        return build_view(self._state, now=self._clock.now(), note=self._note, working=self._working)
 
     def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
         """Pass a button on, or send a page that was loaded the address; anything else comes from no page of ours."""
         pressed = content.get("action") if isinstance(content, dict) else None
         if pressed == "":
             self.send_address()
-        elif isinstance(pressed, str) and pressed in set(IdentityAction):
-            self._on_press(IdentityAction(pressed), self)
+        elif isinstance(pressed, str) and pressed in _ACTIONS:
+            self._on_press(pressed, self)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         shown = super()._repr_mimebundle_(**options)
-        if shown is None or self._state is None:
+        if shown is None:
             return shown
-        bundle, metadata = shown
         lines = build_lines(self._state, now=self._clock.now())
-        markup = lines_as_html(lines, offer=self._state.offer)
-        return {**bundle, "text/plain": "\n".join(lines), "text/html": markup}, metadata
+        text = {"text/plain": "\n".join(lines), "text/html": lines_as_html(lines, self._state)}
+        return shown[0] | text, shown[1]
 
 
-def _address(state: IdentityState | None) -> str:
-    return "" if state is None or state.offer is None else state.offer.address
-
-
-@lru_cache(maxsize=_MAX_CACHED)
+@lru_cache(maxsize=8)
 def build_qr_code(address: str) -> View | None:
     """Return the QR code of an address, with its white frame: the side in modules, and the path of the dark ones.
 
     None for an address that is empty or too long to be read off a screen.
     """
-    if not 0 < len(address) <= _MAX_QR_CHARACTERS:
+    if not 0 < len(address) <= MAX_QR_CHARACTERS:
         return None
     import segno
 
-    rows = [bytes(row) for row in segno.make_qr(address, error="m").matrix]
-    path = "".join(_row_path(row, y) for y, row in enumerate(rows, start=QUIET_MODULES))
-    return {"label": QR_LABEL, "side": len(rows) + 2 * QUIET_MODULES, "path": path}
-
-
-def _row_path(row: bytes, y: int) -> str:
-    drawn, x = "", QUIET_MODULES
-    for is_dark, modules in groupby(row):
-        width = len(list(modules))
-        drawn += f"M{x} {y}h{width}v1h-{width}z" if is_dark else ""
-        x += width
-    return drawn
+    rows = list(segno.make_qr(address, error="m").matrix_iter(border=_QUIET_MODULES))
+    path = "".join(f"M{x} {y}h1v1h-1z" for y, row in enumerate(rows) for x, is_dark in enumerate(row) if is_dark)
+    return {"label": "QR code of the page to open, with the code filled in", "side": len(rows), "path": path}
 
 
 TOO_LATE = "Nothing was done, because the sign-in has changed meanwhile."
@@ -363,27 +316,36 @@ _MAX_HANDLES = 64
 _CLICKED_SHELL = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda _: {"content": {"allow_stdin": True}}))
 
 
-class IdentityButtons:
-    """Handles one button at a time, on a thread: a card's message must not block the kernel."""
+class IdentityDisplay:
+    """Shows the session's state; all cells of a notebook show one card, so none of them is outdated."""
 
-    def __init__(self, session: NotebookSession) -> None:
+    def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
+        self._shell = shell
         self._session = session
         self._busy = Lock()
+        self._card: IdentityCard | None = None
+        self._offers: list[Handle] = []
+        self._handles: deque[Handle] = deque(maxlen=_MAX_HANDLES)
 
-    def press(self, action: IdentityAction, card: IdentityCard) -> None:
-        """Begin a button's action, and return at once; the person is notified when the button came too late."""
-        shown = self._session.shown.shown
-        if shown is None or action not in accepted_actions(shown[1]) or not self._busy.acquire(blocking=False):
+    def press(self, action: str, card: IdentityCard) -> None:
+        """Begin a button's action on a thread, one at a time; the person is notified when the button came too late."""
+        shown = self._session.shown
+        # A page whose countdown has ended offers a new sign-in.
+        is_offered = shown is not None and (
+            action in offered_actions(shown[1])
+            or (action == "sign_in" and (shown[1].is_personal or shown[1].status is IdentityStatus.WAITING))
+        )
+        if shown is None or not is_offered or not self._busy.acquire(blocking=False):
             card.send_address(TOO_LATE)
-            return
-        if action is IdentityAction.SIGN_IN and self._session.sign_in.is_pending(shown[0]):
+        elif action == "sign_in" and self._session.pending(shown[0]) is not None:
             self._busy.release()
             card.send_address()  # a page that was loaded again asked for it too late
-            return
-        card.begin_action(action)
-        start_thread(self._run, action, shown[0], card, name=f"micromegas-{action}")
+        else:
+            card.begin_action(action)
+            # A card's message must not block the kernel.
+            start_thread(self._run, action, shown[0], card, name=f"micromegas-{action}")
 
-    def _run(self, action: IdentityAction, settings: ClientSettings, card: IdentityCard) -> None:
+    def _run(self, action: str, settings: ClientSettings, card: IdentityCard) -> None:
         error = news = ""
         try:
             news = self._do(action, settings)
@@ -396,62 +358,40 @@ class IdentityButtons:
             self._busy.release()
             card.end_action(error=error, news=news)
 
-    def _do(self, action: IdentityAction, settings: ClientSettings) -> str:
+    def _do(self, action: str, settings: ClientSettings) -> str:
         session = self._session
         match action:
-            case IdentityAction.SIGN_IN:
-                self._sign_in(settings)
-            case IdentityAction.SHOW_CODE:
+            case "sign_in":
+                session.connections.signed_out.discard(settings.profile)
+                has_token = session.state is not None and session.state.has_token
+                # Another notebook or a terminal may have signed in meanwhile.
+                if has_token or session.why_not_signed_in(settings) is not None:
+                    session.begin_sign_in(settings, _CLICKED_SHELL)
+                else:
+                    session.fetch_identity(settings)
+            case "show_code":
                 session.begin_sign_in(settings, _CLICKED_SHELL, Flow.DEVICE)
-            case IdentityAction.CANCEL:
-                session.sign_in.cancel()
-            case IdentityAction.SIGN_OUT:
+            case "cancel":
+                session.cancel()
+            case "sign_out":
                 report = shown_detail(session.logout(settings))
-                session.shown.change(
+                session.change(
                     settings,
                     lambda state: replace(state, detail=report) if state.status is IdentityStatus.SIGNED_OUT else state,
                 )
-            case IdentityAction.REFRESH:
+            case "refresh":
                 is_new = session.renew(settings)
                 session.fetch_identity(settings)
                 return "Token renewed, and the server checked." if is_new else "Server checked."
         return ""
 
-    def _sign_in(self, settings: ClientSettings) -> None:
-        session = self._session
-        session.connections.signed_out.discard(settings.profile)
-        if session.state is None or not session.state.has_token:
-            try:
-                session.signed_in(settings)  # another notebook or a terminal may have signed in meanwhile
-            except MicromegasError as error:
-                if not isinstance(error, LoginRequired) and error.giver is None:
-                    raise
-            else:
-                session.fetch_identity(settings)
-                return
-        session.begin_sign_in(settings, _CLICKED_SHELL)
-
-
-class IdentityDisplay:
-    """Shows the session's state; all cells of a notebook show one card, so none of them is outdated."""
-
-    def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
-        self._shell = shell
-        self._session = session
-        self._buttons = IdentityButtons(session)
-        self._card: IdentityCard | None = None
-        self._offers: list[Handle] = []
-        self._handles: deque[Handle] = deque(maxlen=_MAX_HANDLES)
-
     def show(self, state: IdentityState) -> None:
         """Show the state in this cell."""
         lines = build_lines(state, now=self._session.dependencies.clock.now())
-        if not has_kernel(self._shell):
-            print("\n".join(lines))  # noqa: T201 - a terminal
-            self._print_qr(state)
-        elif not is_attended(self._shell):
+        if not (has_kernel(self._shell) and is_attended(self._shell)):
             # A saved notebook that nobody watched would keep a countdown that ended long ago.
-            display(_text_bundle(lines), raw=True)
+            picture = qr_lines(state.scan_address, stream=sys.stdout, environ=process_variables())
+            print("\n".join([*lines, *picture]))  # noqa: T201 - the magic's output
         else:
             card, handle = self._current_card(state), new_display_handle()
             handle.display(card)
@@ -459,13 +399,10 @@ class IdentityDisplay:
             if state.status is IdentityStatus.WAITING:
                 self._offers.append(handle)
 
-    def notice(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    def notice(self) -> Any:
         """Return what a cell shows that waits for a sign-in: the card's MIME bundle and its metadata."""
         state = self._session.state
-        if state is None:
-            return None
-        bundle, metadata = self._current_card(state)._repr_mimebundle_()
-        return bundle, metadata
+        return None if state is None else self._current_card(state)._repr_mimebundle_()
 
     def close(self) -> None:
         """Put text in place of the card in all cells: without its kernel a widget cannot be shown again."""
@@ -476,27 +413,16 @@ class IdentityDisplay:
         if state is not None:
             # Nobody renews it any more, and a sign-in under way is over.
             now = self._session.dependencies.clock.now()
-            lines = build_lines(replace(state, renews=None, offer=None), now=now)
+            lines = build_lines(replace(state, renews=None), now=now)
             for handle in self._handles:
-                handle.update(_text_bundle(lines), raw=True)
+                handle.update({"text/plain": "\n".join(lines)}, raw=True)
         card.close()
-
-    def _print_qr(self, state: IdentityState) -> None:
-        if state.offer is None or not sys.stdout.isatty():
-            return
-        from micromegas_jupyter.auth.flows.base import QR_CAPTION, shows_qr, terminal_qr
-
-        if not shows_qr(process_variables(), encoding=sys.stdout.encoding):
-            return
-        picture = terminal_qr(state.offer.scan_address, columns=shutil.get_terminal_size().columns)
-        if picture:
-            print("\n".join([QR_CAPTION, *picture]))  # noqa: T201 - a terminal
 
     def _current_card(self, state: IdentityState) -> IdentityCard:
         """Return the card, which shows the state; the first cell that shows it makes it."""
         if self._card is None:
-            self._card = IdentityCard(clock=self._session.dependencies.clock, on_press=self._buttons.press)
-            self._session.shown.listener, self._session.shown.remind = self._follow, self._card.send_address
+            self._card = IdentityCard(state, clock=self._session.dependencies.clock, on_press=self.press)
+            self._session.listener, self._session.remind = self._follow, self._card.send_address
         self._card.apply(state)
         return self._card
 
@@ -509,7 +435,3 @@ class IdentityDisplay:
             offers, self._offers = self._offers, []
             for handle in offers:
                 handle.update(self._card)
-
-
-def _text_bundle(lines: Sequence[str]) -> dict[str, str]:
-    return {"text/plain": "\n".join(lines), "text/html": lines_as_html(lines)}

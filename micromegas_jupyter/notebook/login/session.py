@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextvars
 import enum
 import re
-import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from threading import Lock
-from typing import TYPE_CHECKING, cast
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Any, cast
 
 from micromegas_jupyter.auth.flows.jupyter import START_PATH
 from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.config.client import ClientSettings, Flow
+from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import (
     LoginRequired,
     MicromegasError,
@@ -22,17 +22,10 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
 )
 from micromegas_jupyter.notebook.login.connections import Connection, Connections, PersonalProvider, SettingsChoice
-from micromegas_jupyter.notebook.shell import (
-    cut,
-    host_text,
-    printable,
-    provider_text,
-    shown_name,
-    start_thread,
-)
+from micromegas_jupyter.notebook.shell import cut, host_text, printable, provider_text, shown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from micromegas_jupyter.client.commands import ServerIdentity
@@ -45,39 +38,10 @@ _MAX_DETAIL_CHARACTERS = 300
 CHECK_SECONDS = 1.0
 """The pause between two looks at the stored sign-in: a file of this machine, no network."""
 
-_ATTEMPT_ENDED = "Run %micromegas_login to try again."
-# After the browser came back: discovery, token, keys and the token file's lock, each with a deadline of its own.
-_COMPLETION_SECONDS = 90.0
-_NO_BROWSER = "No browser opened here."
 _SIGNED_OUT_LOCALLY = (
     "This notebook has forgotten the token that {through} gave it. You stay signed in there until you log out of the "
     "Hub; %micromegas_login signs you in here again."
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignInOffer:
-    """What the person has to do while a sign-in waits: a page to open, and perhaps a code to enter there."""
-
-    flow: Flow
-    address: str = field(repr=False)  # a path where it is the Jupyter server's own
-    user_code: str = field(default="", repr=False)
-    scan_address: str = field(default="", repr=False)  # holds the code, for another device's camera; never opened here
-
-
-def offer_of(login: Login) -> SignInOffer:
-    """Return what the person has to do for a sign-in."""
-    if login.flow is Flow.DEVICE:
-        return SignInOffer(
-            flow=Flow.DEVICE,
-            address=_web_address(login.verification_uri),
-            user_code=cut(printable(login.user_code or ""), _MAX_CODE_CHARACTERS),
-            scan_address=_web_address(login.verification_uri_complete),
-        )
-    start_url = login.start_url or ""
-    # A path: the kernel need not know the address under which a browser reaches its server.
-    is_path = login.flow is Flow.REDIRECT and _START_PATH.fullmatch(start_url)
-    return SignInOffer(flow=login.flow, address=start_url if is_path else _web_address(start_url))
 
 
 def _web_address(address: str | None) -> str:
@@ -106,8 +70,10 @@ class IdentityState:
     """The state of a sign-in that is shown; never with a token in it, and with an address only while it waits.
 
     `is_personal`: a person signed in, `through` JupyterHub or here. `groups` are the token's until the server answers.
-    `ends_at` is the end of the token, or of the time to sign in (aware UTC). `detail` is what the status does not say,
-    `help` what to do when the person comes back without a sign-in; `is_awaited` says that a cell waits for one.
+    `ends_at` is the end of the token, of the sign-in, or of the time to sign in (aware UTC). `detail` is what the
+    status does not say, `help` what to do when the person comes back without a sign-in; `is_awaited` says that a cell
+    waits for one. Meanwhile there is an `address` to open (a path where it is the Jupyter server's own), and perhaps a
+    `user_code` to enter there; `scan_address` holds it, for another device's camera, and is never opened here.
     """
 
     status: IdentityStatus
@@ -125,7 +91,10 @@ class IdentityState:
     ends_at: datetime | None = None
     renews: bool | None = False
     renews_at: datetime | None = None
-    offer: SignInOffer | None = None
+    flow: Flow | None = None
+    address: str = field(default="", repr=False)
+    user_code: str = field(default="", repr=False)
+    scan_address: str = field(default="", repr=False)
     is_awaited: bool = False
     detail: str = ""
     help: str = ""
@@ -134,6 +103,25 @@ class IdentityState:
     def has_token(self) -> bool:
         """Whether there was a token that worked when the state was last updated."""
         return self.status in _HAS_TOKEN
+
+
+def waiting_state(settings: ClientSettings, login: Login, *, detail: str = "") -> IdentityState:
+    """Return the state of a sign-in under way: what the person has to do."""
+    address = _web_address(login.verification_uri if login.flow is Flow.DEVICE else login.start_url)
+    if login.flow is Flow.REDIRECT and _START_PATH.fullmatch(login.start_url or ""):
+        # A path: the kernel need not know the address under which a browser reaches its server.
+        address = login.start_url or ""
+    return IdentityState(
+        status=IdentityStatus.WAITING,
+        server=host_text(settings.uri),
+        issuer=provider_text(settings.issuer),
+        ends_at=login.expires_at,
+        flow=login.flow,
+        address=address,
+        user_code=cut(printable(login.user_code or ""), _MAX_CODE_CHARACTERS),
+        scan_address=_web_address(login.verification_uri_complete),
+        detail=shown_detail(detail),
+    )
 
 
 def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
@@ -200,13 +188,13 @@ def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: f
     )
 
 
-def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState:
+def after_failure(state: IdentityState, error: MicromegasError, *, now: datetime) -> IdentityState:
     """Return the state after a call that failed; unchanged by errors that do not concern the sign-in."""
     if not state.has_token:
         return state
     match error:
         case LoginRequired():
-            ended = replace(state, status=IdentityStatus.EXPIRED, ends_at=None, renews=False, renews_at=None)
+            ended = replace(state, status=IdentityStatus.EXPIRED, ends_at=now, renews=False, renews_at=None)
             detail = shown_detail(error.what)
             return replace(ended, detail=detail, is_admin=False, groups=(), group_count=0, server_line="")
         case ProviderUnavailable():
@@ -237,50 +225,61 @@ def shown_detail(text: str) -> str:
     return cut(printable(text), _MAX_DETAIL_CHARACTERS)
 
 
-class IdentityAction(enum.StrEnum):
-    """A button of the card."""
-
-    SIGN_IN = "sign_in"
-    SHOW_CODE = "show_code"
-    CANCEL = "cancel"
-    REFRESH = "refresh"
-    SIGN_OUT = "sign_out"
-
-
-def offered_actions(state: IdentityState) -> tuple[IdentityAction, ...]:
+def offered_actions(state: IdentityState) -> tuple[str, ...]:
     """Return the card's buttons in this state, in their order."""
     match state.status:
         case IdentityStatus.SIGNED_OUT | IdentityStatus.EXPIRED:
-            return (IdentityAction.SIGN_IN,) if state.issuer or state.through else ()
+            return ("sign_in",) if state.issuer or state.through else ()
         case IdentityStatus.WAITING:
-            flow = None if state.offer is None else state.offer.flow
-            if flow is Flow.PASTE:
+            if state.flow is Flow.PASTE:
                 return ()  # the cell below asks for the address and ends it
-            is_code = flow is Flow.DEVICE
-            return (IdentityAction.CANCEL,) if is_code else (IdentityAction.SHOW_CODE, IdentityAction.CANCEL)
+            return ("cancel",) if state.flow is Flow.DEVICE else ("show_code", "cancel")
         case IdentityStatus.NOT_CONFIGURED | IdentityStatus.WRAPPED:
-            return (IdentityAction.REFRESH,)
+            return ("refresh",)
     if not state.is_personal or state.through:
-        return (IdentityAction.REFRESH,)
+        return ("refresh",)
     is_renewed = state.renews or state.ends_at is None
-    return (*(() if is_renewed else (IdentityAction.SIGN_IN,)), IdentityAction.REFRESH, IdentityAction.SIGN_OUT)
+    return ("refresh", "sign_out") if is_renewed else ("sign_in", "refresh", "sign_out")
 
 
-def accepted_actions(state: IdentityState) -> frozenset[IdentityAction]:
-    """Return the actions that are accepted in this state: a page whose countdown has ended offers a new sign-in."""
-    is_renewable = state.is_personal or state.status is IdentityStatus.WAITING
-    return frozenset((*offered_actions(state), *((IdentityAction.SIGN_IN,) if is_renewable else ())))
+@dataclass(slots=True, eq=False, kw_only=True)
+class Attempt:
+    """A sign-in under way, until `over` is set."""
+
+    settings: ClientSettings
+    login: Login
+    on_signed_in: Callable[[], None]
+    over: Event = field(default_factory=Event)
 
 
-class ShownState:
-    """The state that is shown, and of which settings; each change goes to `listener`, on any thread, in order."""
+class NotebookSession:
+    """The sign-in that is under way, the connections, and the state that is shown; `close` ends everything.
 
-    def __init__(self) -> None:
+    Each change of the state goes to `listener`, on any thread, in order; `remind` is called while a sign-in waits, for
+    whoever has missed its address.
+    """
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        self.dependencies = dependencies
+        self.listener: Callable[[IdentityState], None] = lambda _: None
+        self.remind: Callable[[], None] = lambda: None
+        self.shown: tuple[ClientSettings, IdentityState] | None = None
         self._lock = Lock()
         self._notifying = Lock()
-        self.listener: Callable[[IdentityState], None] = lambda _: None
-        self.remind: Callable[[], None] = lambda: None  # while a sign-in waits, for whoever has missed its address
-        self.shown: tuple[ClientSettings, IdentityState] | None = None
+        self.choice = SettingsChoice()
+        self.connections = Connections(dependencies, self._note_renewal)
+        self.attempt: Attempt | None = None  # the newest one
+        self._beginning = Lock()  # held while one sign-in replaces another
+        self._ending = Lock()
+
+    def settings(self, profile: str | None = None) -> ClientSettings:
+        """Return the settings of `profile`, else those that were last chosen, else the configured ones."""
+        return self.choice.read(self.dependencies, profile=profile)
+
+    @property
+    def state(self) -> IdentityState | None:
+        """The state that is shown; None before there was any."""
+        return None if self.shown is None else self.shown[1]
 
     def show(self, settings: ClientSettings, state: IdentityState) -> IdentityState:
         """Show the state of these settings from now on, and return it."""
@@ -305,39 +304,39 @@ class ShownState:
             if self.shown is not None:
                 self.listener(self.shown[1])
 
+    def connection(self, settings: ClientSettings, *, on_wait: Callable[[], None] = lambda: None) -> Connection:
+        """Return the connection of these settings; waits for a sign-in that is under way, after `on_wait`."""
+        while (attempt := self.pending(settings)) is not None:
+            self._change_waiting(attempt, is_awaited=True)
+            on_wait()
+            try:
+                self.finish(attempt)
+            except MicromegasError:
+                with self._beginning:  # another flow may just be replacing it
+                    if self.pending(settings) is None:
+                        raise
+            finally:
+                self._change_waiting(attempt, is_awaited=False)
+        return self.connections.get(settings)
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class _Attempt:
-    settings: ClientSettings
-    login: Login
-    on_signed_in: Callable[[], None]
-    is_over: bool = False
-    is_overtaken: bool = False  # the person was signed in by something else meanwhile
+    def begin_sign_in(self, settings: ClientSettings, shell: object, preference: str | None = None) -> None:
+        """Start a sign-in for a button or a query, neither of which can ask for an address to be pasted."""
+        choice = self.dependencies.choose_flow(settings, shell, preference)
+        if choice.flow is Flow.PASTE:
+            raise LoginRequired(
+                "Signing in here takes an address that you paste.", remedy="Run %micromegas_login in a cell of its own."
+            )
+        fallbacks = tuple(flow for flow in choice.fallbacks if flow is not Flow.PASTE)
+        self.sign_in(settings, replace(choice, fallbacks=fallbacks))
 
-
-class PendingSignIn:
-    """The session's sign-in under way, if any; `_lock` guards `_newest` and the flags, and is free during waits."""
-
-    def __init__(self, session: NotebookSession) -> None:
-        self._session = session
-        self._dependencies = session.dependencies
-        self._lock = Lock()
-        self._beginning = Lock()  # held while one sign-in replaces another
-        self._newest: _Attempt | None = None
-
-    @property
-    def login(self) -> Login | None:
-        """The sign-in that is under way; None when there is none."""
-        return None if self._newest is None or self._newest.is_over else self._newest.login
-
-    def begin(
+    def sign_in(
         self,
         settings: ClientSettings,
         choice: FlowToUse,
         *,
         on_begun: Callable[[Login], bool] = lambda _: True,
         on_signed_in: Callable[[], None] = lambda: None,
-    ) -> Login:
+    ) -> Attempt:
         """Start a sign-in in place of one that may be under way; returns at once, it continues by itself.
 
         `on_begun` shows it and says whether the person can use it, else the next fallback is tried. `on_signed_in` is
@@ -349,228 +348,141 @@ class PendingSignIn:
             with self._beginning:
                 self.cancel()
                 try:
-                    login = self._dependencies.begin_login(settings, flow)
+                    login = self.dependencies.begin_login(settings, flow)
                 except MicromegasError as error:
                     if not flows or not is_worth_another_flow(error):
                         raise
                     reason = f"Not by {flow.value}: {error.what}"
                     continue
-                self._follow(_Attempt(settings=settings, login=login, on_signed_in=on_signed_in), reason)
+                attempt = Attempt(settings=settings, login=login, on_signed_in=on_signed_in)
+                self._follow(attempt, reason)
             if on_begun(login) or not flows:
-                return login
-            reason = _NO_BROWSER
+                return attempt
+            reason = "No browser opened here."
 
-    def _follow(self, attempt: _Attempt, reason: str) -> None:
+    def _follow(self, attempt: Attempt, reason: str) -> None:
         settings, login = attempt.settings, attempt.login
-        with self._lock:
-            self._newest = attempt
-        waiting = IdentityState(
-            status=IdentityStatus.WAITING,
-            server=host_text(settings.uri),
-            issuer=provider_text(settings.issuer),
-            ends_at=login.expires_at,
-            offer=offer_of(login),
-            detail=shown_detail(reason),
-        )
-        self._session.shown.show(settings, waiting)
+        self.attempt = attempt
+        self.show(settings, waiting_state(settings, login, detail=reason))
         # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
         context, started = contextvars.copy_context(), contextvars.copy_context()
         login.on_done(lambda *_: context.run(self._finish_alone, attempt))
         login.on_started(lambda redirect_uri: started.run(self._note_started, attempt, redirect_uri))
-        if self.stored_meanwhile(settings) is None:  # or the person wants another one than there is
-            over = threading.Event()
-            login.on_done(lambda *_: over.set())
-            start_thread(self._watch, attempt, over, name="micromegas-elsewhere")
+        if self._stored_elsewhere(settings) is None:  # or the person wants another one than there is
+            start_thread(self._watch, attempt, name="micromegas-elsewhere")
 
-    def wait_for(self, settings: ClientSettings, *, on_wait: Callable[[], None] | None) -> None:
-        """Wait for the sign-in of these settings; returns at once when there is none. Raises as the sign-in failed."""
-        attempt = self._current(settings)
-        while attempt is not None:
-            if on_wait is not None and not attempt.login.done:
-                self._note_awaited(attempt, is_awaited=True)
-                on_wait()
-            try:
-                self._finish(attempt)
-            except MicromegasError:
-                with self._beginning:  # another flow may just be replacing it
-                    attempt = self._current(settings)
-                if attempt is None:
-                    raise
-            else:
-                return
-            finally:
-                if attempt is not None:
-                    self._note_awaited(attempt, is_awaited=False)
+    def finish(self, attempt: Attempt) -> None:
+        """Wait for the end, which whoever notices it first shows. Raises as the sign-in failed."""
+        settings = attempt.settings
+        try:
+            provider = attempt.login.result()
+        except MicromegasError as error:
+            if self._end(attempt):
+                self.show(
+                    settings, signed_out_state(settings, detail=f"{error.what} Run %micromegas_login to try again.")
+                )
+            elif self.connections.current(settings) is not None:
+                return  # something else has signed the person in meanwhile
+            raise
+        if self._end(attempt, provider):
+            attempt.on_signed_in()
 
-    def finish(self, login: Login) -> None:
-        """Wait for the end of a sign-in that was begun here. Raises as it failed."""
-        attempt = self._newest
-        if attempt is not None and attempt.login is login:
-            self._finish(attempt)
-        else:
-            login.result(0.0)  # it has ended already; a failure is still news to the caller
-
-    def is_pending(self, settings: ClientSettings) -> bool:
-        """Whether somebody is signing in with these settings."""
-        return self._current(settings) is not None
+    def pending(self, settings: ClientSettings) -> Attempt | None:
+        """Return the sign-in with these settings that is under way."""
+        attempt = self.attempt
+        return attempt if attempt is not None and not attempt.over.is_set() and attempt.settings == settings else None
 
     def cancel(self) -> None:
         """End the sign-in that is under way, if there is one, and show that it is over."""
-        attempt = self._newest
+        attempt = self.attempt
         if attempt is not None and self._end(attempt):
             attempt.login.cancel()
-            self._session.shown.show(attempt.settings, signed_out_state(attempt.settings))
+            self.show(attempt.settings, signed_out_state(attempt.settings))
 
-    def leave(self, settings: ClientSettings) -> None:
-        """End the sign-in of these settings, if there is one: the person is signed in without it, which stays shown."""
-        attempt = self._current(settings)
-        if attempt is not None and self._end(attempt, is_overtaken=True):
-            attempt.login.cancel()
-
-    def stored_meanwhile(self, settings: ClientSettings) -> PersonalProvider | None:
-        """Return a person's stored sign-in whose token is still valid, without any network; None for any obstacle."""
-        with suppress(MicromegasError):
-            provider, now = self._dependencies.stored_provider(settings), self._dependencies.clock.now()
-            # One that had ended before this sign-in was begun is no news.
-            if isinstance(provider, PersonalProvider) and provider.identity().expires_at > now:
-                return provider
-        return None
-
-    def _current(self, settings: ClientSettings) -> _Attempt | None:
-        attempt = self._newest
-        return attempt if attempt is not None and not attempt.is_over and attempt.settings == settings else None
-
-    def _end(self, attempt: _Attempt, provider: AuthProvider | None = None, *, is_overtaken: bool = False) -> bool:
+    def _end(self, attempt: Attempt, provider: AuthProvider | None = None) -> bool:
         """End a sign-in, with what it gave, unless it has ended before; whether it had not."""
-        with self._lock:
-            if attempt.is_over:
+        with self._ending:
+            if attempt.over.is_set():
                 return False
             if provider is not None:
                 # Before the sign-in counts as over, so that no cell makes a second connection meanwhile.
-                self._session.connections.put(attempt.settings, provider)
-            attempt.is_over, attempt.is_overtaken = True, is_overtaken
-            return True
+                self.connections.put(attempt.settings, provider)
+            attempt.over.set()
+        if provider is not None:
+            self.show(attempt.settings, self.state_of(attempt.settings, provider))
+        return True
 
-    def _note_started(self, attempt: _Attempt, redirect_uri: str) -> None:
+    def _note_started(self, attempt: Attempt, redirect_uri: str) -> None:
         """Note which address the provider has to know: one that does not tells the browser, and never this kernel."""
         issuer = provider_text(attempt.settings.issuer)
         text = (
             f"The browser returns to {redirect_uri}. If {issuer} rejects that address, have it registered there, or "
             "sign in with a code."
         )
-        self._change_waiting(attempt, lambda state: replace(state, help=shown_detail(text)))
+        self._change_waiting(attempt, help=shown_detail(text))
 
-    def _note_awaited(self, attempt: _Attempt, *, is_awaited: bool) -> None:
-        self._change_waiting(attempt, lambda state: replace(state, is_awaited=is_awaited))
-
-    def _change_waiting(self, attempt: _Attempt, change: Callable[[IdentityState], IdentityState]) -> None:
-        if not attempt.is_over:
-            self._session.shown.change(
-                attempt.settings, lambda state: change(state) if state.status is IdentityStatus.WAITING else state
+    def _change_waiting(self, attempt: Attempt, **changes: Any) -> None:
+        if not attempt.over.is_set():
+            self.change(
+                attempt.settings,
+                lambda state: replace(state, **changes) if state.status is IdentityStatus.WAITING else state,
             )
 
-    def _finish_alone(self, attempt: _Attempt) -> None:
+    def _finish_alone(self, attempt: Attempt) -> None:
         """Finish on the sign-in's own thread, where the widget shows an error."""
         with suppress(MicromegasError):
-            self._finish(attempt)
-            self._session.fetch_identity_later(attempt.settings)
+            self.finish(attempt)
+            self.fetch_identity_later(attempt.settings)
 
-    def _finish(self, attempt: _Attempt) -> None:
-        """Wait for the end; the first of the waiting cell and the sign-in's thread takes what it gave."""
-        settings = attempt.settings
-        remaining_seconds = (attempt.login.expires_at - self._dependencies.clock.now()).total_seconds()
-        try:
-            provider = attempt.login.result(max(remaining_seconds, 0.0) + _COMPLETION_SECONDS)
-        except MicromegasError as error:
-            if attempt.is_overtaken:
-                return
-            if self._end(attempt):
-                state = signed_out_state(settings, detail=f"{error.what} {_ATTEMPT_ENDED}")
-                self._session.shown.show(settings, state)
-            raise
-        if self._end(attempt, provider):
-            self._session.shown.show(settings, self._session.state_of(settings, provider))
-            attempt.on_signed_in()
-
-    def _watch(self, attempt: _Attempt, over: threading.Event) -> None:
+    def _watch(self, attempt: Attempt) -> None:
         """Look for a sign-in in another notebook or terminal, until there is one or this one has ended."""
-        while not over.wait(CHECK_SECONDS) and not self._adopt(attempt, self.stored_meanwhile(attempt.settings)):
-            # A page that has just drawn the card may have missed it, and cannot ask while a cell waits (ipykernel 6).
-            self._session.shown.remind()
+        while not attempt.over.wait(CHECK_SECONDS):
+            provider = self._stored_elsewhere(attempt.settings)
+            if provider is None or attempt.login.done:
+                # A page that has just drawn the card may have missed it, and cannot ask while a cell runs (ipykernel 6)
+                self.remind()
+            elif self._end(attempt, provider):
+                attempt.login.cancel()
+                self.fetch_identity_later(attempt.settings)
 
-    def _adopt(self, attempt: _Attempt, provider: AuthProvider | None) -> bool:
-        """Use a provider that signs the person in meanwhile, if there is one; whether this sign-in is over."""
-        if provider is None or attempt.login.done:
-            return attempt.login.done
-        if self._end(attempt, provider, is_overtaken=True):
-            attempt.login.cancel()
-            self._session.shown.show(attempt.settings, self._session.state_of(attempt.settings, provider))
-            self._session.fetch_identity_later(attempt.settings)
-        return True
-
-
-class NotebookSession:
-    """The sign-in that is under way, the connections, and the state that is shown; `close` ends everything."""
-
-    def __init__(self, dependencies: Dependencies) -> None:
-        self.dependencies = dependencies
-        self.shown = ShownState()
-        self.choice = SettingsChoice()
-        self.connections = Connections(dependencies, self._note_renewal)
-        self.sign_in = PendingSignIn(self)
-
-    def settings(self, profile: str | None = None) -> ClientSettings:
-        """Return the settings of `profile`, else those that were last chosen, else the configured ones."""
-        return self.choice.read(self.dependencies, profile=profile)
-
-    @property
-    def state(self) -> IdentityState | None:
-        """The state that is shown; None before there was any."""
-        shown = self.shown.shown
-        return None if shown is None else shown[1]
-
-    def connection(self, settings: ClientSettings, *, on_wait: Callable[[], None] | None = None) -> Connection:
-        """Return the connection of these settings; calls `on_wait` and waits for a sign-in that is under way."""
-        self.sign_in.wait_for(settings, on_wait=on_wait)
-        return self.connections.get(settings)
-
-    def begin_sign_in(self, settings: ClientSettings, shell: object, preference: str | None = None) -> None:
-        """Start a sign-in for a button or a query, neither of which can ask for an address to be pasted."""
-        choice = self.dependencies.choose_flow(settings, shell, preference)
-        if choice.flow is Flow.PASTE:
-            raise LoginRequired(
-                "Signing in here takes an address that you paste.", remedy="Run %micromegas_login in a cell of its own."
-            )
-        fallbacks = tuple(flow for flow in choice.fallbacks if flow is not Flow.PASTE)
-        self.sign_in.begin(settings, replace(choice, fallbacks=fallbacks))
+    def _stored_elsewhere(self, settings: ClientSettings) -> PersonalProvider | None:
+        """Return a person's stored sign-in whose token is still valid, without any network; None for any obstacle."""
+        with suppress(MicromegasError):
+            provider, now = self.dependencies.stored_provider(settings), self.dependencies.clock.now()
+            # One that had ended before this sign-in was begun is no news.
+            if isinstance(provider, PersonalProvider) and provider.identity().expires_at > now:
+                return provider
+        return None
 
     def signed_in(self, settings: ClientSettings) -> IdentityState:
         """Return who is signed in, after renewing the token if needed; raises as `connection` and `renew` do."""
-        try:
+        with self._noted(settings):
             provider = self.connections.get(settings).provider
             if provider is not None:
                 provider.get_token()
-            return self.shown.show(settings, self.state_of(settings, provider))
+            return self.show(settings, self.state_of(settings, provider))
+
+    def why_not_signed_in(self, settings: ClientSettings) -> MicromegasError | None:
+        """Return why a person has to sign in, None when that is not so; raises what a sign-in would not mend."""
+        try:
+            self.signed_in(settings)
         except MicromegasError as error:
-            self.note_failure(settings, error)
-            raise
+            if not isinstance(error, LoginRequired) and error.giver is None:
+                raise
+            return error
+        return None
 
     def fetch_identity(self, settings: ClientSettings) -> IdentityState:
         """Ask the server who the caller is, and show its answer with the time it took."""
-        clock = self.dependencies.clock
-        try:
+        clock, answer = self.dependencies.clock, None
+        with self._noted(settings):
             connection = self.connections.get(settings)
             started = clock.monotonic()
-            try:
+            with suppress(UnsupportedRequest):
                 answer = connection.client.whoami()
-            except UnsupportedRequest:
-                answer = None
             seconds = clock.monotonic() - started
             state = after_answer(self.state_of(settings, connection.provider), answer, seconds)
-        except MicromegasError as error:
-            self.note_failure(settings, error)
-            raise
-        return self.shown.show(settings, state)
+        return self.show(settings, state)
 
     def fetch_identity_later(self, settings: ClientSettings) -> None:
         """Ask the server who the caller is, on a thread; the answer or the failure is shown."""
@@ -583,32 +495,22 @@ class NotebookSession:
 
     def renew(self, settings: ClientSettings) -> bool:
         """Renew the token of the person who is signed in; returns whether that brought a new one."""
-        try:
+        with self._noted(settings):
             provider = self.connection(settings).provider
-        except LoginRequired as error:
-            self.note_failure(settings, error)
-            raise
-        if not isinstance(provider, PersonalProvider):
-            return False
-        try:
+            if not isinstance(provider, PersonalProvider):
+                return False
             before = provider.get_token()
+        try:
             provider.renew()
-            is_new = provider.get_token() != before
-        except MicromegasError as error:
-            try:
-                provider.get_token()
-            except MicromegasError as worse:
-                self.note_failure(settings, worse)
-            else:
-                if isinstance(error, LoginRequired):
-                    self.note_success(settings, provider)  # shows that nothing renews the token any more
+        except LoginRequired:
+            self.signed_in(settings)  # shows that nothing renews the token any more, or that it has ended, too
             raise
         self.note_success(settings, provider)
-        return is_new
+        return provider.get_token() != before
 
     def logout(self, settings: ClientSettings, *, end_session: bool = False) -> str:
         """End the sign-ins of these settings' profile, and one under way, and return a report in one line."""
-        self.sign_in.cancel()
+        self.cancel()
         through = ""
         with suppress(LoginRequired):
             provider = self.connections.get(settings).provider
@@ -619,7 +521,7 @@ class NotebookSession:
                 return f"There is no sign-in to end: {other}."
             through = getattr(provider, "through", "")
         # First, so that no renewal runs beside it.
-        self.connections.drop_profile(settings.profile)
+        self.connections.drop(lambda other: other.profile == settings.profile)
         ended = self.dependencies.logout(settings, end_session=end_session)
         report = printable(str(ended))
         if through:
@@ -627,21 +529,29 @@ class NotebookSession:
             # A sign-in of the person's own was ended, too, and is worth a mention.
             other = f" {report}" if end_session or getattr(ended, "was_signed_in", False) else ""
             report = f"{_SIGNED_OUT_LOCALLY.format(through=through)}{other}"
-        self.shown.show(settings, signed_out_state(settings, through=through))
+        self.show(settings, signed_out_state(settings, through=through))
         return report
 
     def note_failure(self, settings: ClientSettings, error: MicromegasError) -> None:
         """Update the shown state after a call that failed; an ended sign-in is looked up afresh next time."""
         if isinstance(error, LoginRequired):
-            self.connections.drop(settings)
-        self.shown.change(settings, lambda state: after_failure(state, error))
+            self.connections.drop(lambda other: other == settings)
+        self.change(settings, lambda state: after_failure(state, error, now=self.dependencies.clock.now()))
 
     def note_success(self, settings: ClientSettings, provider: AuthProvider | None) -> None:
         """Update the shown state after a call that worked: the token may have been renewed."""
         # A query that worked does not fail for what is shown beside it.
         with suppress(MicromegasError):
             fresh = self.state_of(settings, provider)
-            self.shown.change(settings, lambda state: after_success(state, fresh))
+            self.change(settings, lambda state: after_success(state, fresh))
+
+    @contextmanager
+    def _noted(self, settings: ClientSettings) -> Iterator[None]:
+        try:
+            yield
+        except MicromegasError as error:
+            self.note_failure(settings, error)
+            raise
 
     def state_of(self, settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
         """Return the state of a provider that has just given a token."""
@@ -651,7 +561,7 @@ class NotebookSession:
 
     def close(self) -> None:
         """End a sign-in under way and close all clients."""
-        self.sign_in.cancel()
+        self.cancel()
         self.connections.close()
 
     def _note_renewal(self, settings: ClientSettings, provider: AuthProvider, error: MicromegasError | None) -> None:
@@ -663,4 +573,4 @@ class NotebookSession:
             self.note_success(settings, provider)
         else:
             # The client stays open: a query that began with a valid token runs to its end.
-            self.shown.change(settings, lambda state: after_failure(state, error))
+            self.change(settings, lambda state: after_failure(state, error, now=self.dependencies.clock.now()))

@@ -1,23 +1,37 @@
-"""`%micromegas_connect` and `%micromegas_serve`: which server the cells use, and a server for this notebook alone."""
+"""`%micromegas_connect`, `_tables` and `_serve`: the servers of cells, what they have, and one for this notebook."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
+from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.errors import MicromegasError, UsageError
-from micromegas_jupyter.notebook.completion.sql import name_in_sql
+from micromegas_jupyter.notebook.completion import fetch_schema, name_in_sql
 from micromegas_jupyter.notebook.login.connections import SettingsChoice
-from micromegas_jupyter.notebook.shell import TextTable, argument, host_text, line_magic, printable, shown_name
+from micromegas_jupyter.notebook.shell import (
+    TextTable,
+    argument,
+    check_exclusive,
+    display,
+    has_kernel,
+    host_text,
+    is_attended,
+    line_magic,
+    printable,
+    shown_name,
+)
 
 if TYPE_CHECKING:
     import argparse
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from micromegas_jupyter.config.client import ClientSettings
+    from micromegas_jupyter.notebook.completion import SchemaCache
     from micromegas_jupyter.notebook.login.cells import CellConnections
     from micromegas_jupyter.notebook.login.session import NotebookSession
     from micromegas_jupyter.wiring.server_process import ServerProcess
@@ -27,20 +41,26 @@ _API_KEY = "API key"
 LOCAL = "local"
 """The name of the connection to the server that the magic starts."""
 
+MAX_COUNTED = 20
+"""How many tables one cell counts."""
+
 _MAX_SHOWN_TABLES = 20
 _MAX_SHOWN_PROBLEMS = 10
 
 
 @magics_class
-class ConnectMagic(Magics):
-    """The magics that choose and name connections, and that start and stop a local server, which `close` ends."""
+class ServerMagics(Magics):
+    """The magics that choose and name connections, show tables, and start a local server, which `close` ends."""
 
-    def __init__(self, shell: InteractiveShell, session: NotebookSession, named: CellConnections) -> None:
+    def __init__(
+        self, shell: InteractiveShell, session: NotebookSession, named: CellConnections, schemas: SchemaCache
+    ) -> None:
         super().__init__(shell)
+        self._shell = shell
         self._session = session
         self._named = named
+        self._schemas = schemas
         self._server: ServerProcess | None = None
-        self._settings: ClientSettings | None = None
         self._choice_before = session.choice
 
     @line_magic
@@ -64,8 +84,8 @@ class ConnectMagic(Magics):
             self._session.choice = choice
             message = f"Later cells use {_server_text(settings)}."
         else:
-            again = " now" if self._named.put(arguments.name, choice, settings) else ""
-            message = f"--connection {arguments.name}{again} means {_server_text(settings)}."
+            self._named.put(arguments.name, choice, settings)
+            message = f"--connection {arguments.name} means {_server_text(settings)}."
         print(f"{message} {self._credential_text(choice, settings)}")  # noqa: T201 - the magic's output
         return None
 
@@ -78,14 +98,14 @@ class ConnectMagic(Magics):
 
     def _choice(self, server: str | None, profile: str | None) -> SettingsChoice:
         if server is None:
-            return self._session.choice if profile is None else self._session.choice.with_server(None, profile=profile)
-        from micromegas_jupyter.client.transport import parse_address  # with pyarrow
+            return self._session.choice if profile is None else SettingsChoice(profile=profile)
+        if ":" in server or "." in server:  # which no name has
+            from micromegas_jupyter.client.transport import parse_address  # with pyarrow
 
-        if "://" in server:
             parse_address(server)
-            return self._session.choice.with_server(server, profile=profile)
-        if server not in self._named and (":" in server or "." in server):
-            parse_address(server)
+            # A profile starts afresh.
+            choice = self._session.choice if profile is None else SettingsChoice(profile=profile)
+            return replace(choice, uri=server, settings=None)
         if profile is not None:
             raise UsageError("A named connection has its own profile.", remedy="Leave out --profile, or give a URI.")
         return self._named.choice(server)
@@ -94,14 +114,12 @@ class ConnectMagic(Magics):
         """Return what the server gets to authenticate the caller, with a warning when it is not the configured one."""
         if settings in self._session.connections.local:
             return "It accepts calls from this notebook only."
-        tokens = self._tokens(settings)
-        if tokens is None:
+        sign_in = self._sign_in(settings)
+        if sign_in is None:
             return "No sign-in is configured; calls have no token."
-        server = host_text(settings.uri)
-        if choice.uri is None:
-            return f"{tokens} go there."
-        configured = choice.with_server(None, profile=choice.profile).read(self._session.dependencies)
-        elsewhere = host_text(configured.uri)
+        tokens = "Calls with the API key" if sign_in == _API_KEY else f"Tokens of {sign_in}"
+        configured = choice if choice.uri is None else replace(choice, uri=None, settings=None)
+        server, elsewhere = (host_text(each.uri) for each in (settings, configured.read(self._session.dependencies)))
         if elsewhere == server:
             return f"{tokens} go there."
         return f"⚠ {tokens} go to {server} at your request; the settings send them to {elsewhere}."
@@ -111,34 +129,31 @@ class ConnectMagic(Magics):
         from micromegas_jupyter.client.transport import parse_address  # with pyarrow
 
         address = parse_address(settings.uri)
-        if self._tokens(settings) is not None and not address.is_encrypted and not address.is_loopback:
+        if self._sign_in(settings) is not None and not address.is_encrypted and not address.is_loopback:
             raise UsageError(
                 f"The connection to {address.name} is not encrypted: anybody on the network could read the token.",
                 remedy=f"Use grpc+tls://{address.name}.",
             )
 
-    def _tokens(self, settings: ClientSettings) -> str | None:
-        """Return what a server gets to authenticate the caller, in the plural; None for nothing."""
-        sign_in = self._sign_in(settings)
-        return None if sign_in is None else "Calls with the API key" if sign_in == _API_KEY else f"Tokens of {sign_in}"
-
     def _sign_in(self, settings: ClientSettings) -> str | None:
-        """Return whose tokens these settings' calls use; without any network."""
-        configured = _configured_sign_in(settings)
-        if configured is not None or settings in self._session.connections.local:
-            return configured
-        try:
-            provider = self._session.dependencies.stored_provider(settings)
-        except MicromegasError:
-            return None
-        return getattr(provider, "through", "") or None
+        """Return whose tokens these settings' calls use, None for none; without any network."""
+        if settings.api_key_file is not None:
+            return _API_KEY
+        if settings.service_account_file is not None:
+            return "the service account"
+        if settings.workload is not None:
+            return "this workload"
+        if settings.issuer is not None:
+            return host_text(settings.issuer)
+        if settings not in self._session.connections.local:
+            with suppress(MicromegasError):
+                return getattr(self._session.dependencies.stored_provider(settings), "through", "") or None
+        return None
 
     def _list(self) -> TextTable:
-        in_use = self._session.settings()
+        in_use, local = self._session.settings(), self._session.connections.local
         named = self._named.all()
-        rows = [(name, settings) for name, settings in named.items()]
-        if in_use not in named.values():
-            rows.insert(0, ("", in_use))
+        rows = [] if in_use in named.values() else [("", in_use)]
         return TextTable(
             head=("", "name", "server", "profile", "sign-in"),
             rows=[
@@ -147,14 +162,42 @@ class ConnectMagic(Magics):
                     name,
                     host_text(settings.uri),
                     printable(settings.profile or ""),
-                    "this notebook only"
-                    if settings in self._session.connections.local
-                    else self._sign_in(settings) or "none",
+                    "this notebook only" if settings in local else self._sign_in(settings) or "none",
                 )
-                for name, settings in rows
+                for name, settings in (*rows, *named.items())
             ],
             note=f"{_IN_USE} in use" if named else "%micromegas_connect URI --as NAME names a connection.",
         )
+
+    @line_magic
+    @argument(
+        "pattern", metavar="PATTERN", nargs="?", default="", help="part of a table's or column's name; * is any text"
+    )
+    @argument("--count", action="store_true", help="count the rows of the tables shown, and show the times they cover")
+    @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
+    @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
+    def micromegas_tables(self, arguments: argparse.Namespace) -> None:
+        """Show the server's tables with their columns, types and descriptions, to search and to look into."""
+        from micromegas_jupyter.notebook import table_explorer  # with anywidget
+
+        check_exclusive(arguments, "connection", "profile")
+        named = {"connection": arguments.connection, "profile": arguments.profile}
+        with self._named.connected(**named) as (settings, connection, live_line):
+            live_line.clear()
+            schema = fetch_schema(connection.client)
+        self._session.note_success(settings, connection.provider)
+        self._schemas.note(connection, schema)
+        server = host_text(settings.uri)
+        shown = table_explorer.build_listing(schema, server=server, pattern=arguments.pattern)
+        if arguments.count:
+            counted = shown.tables[:MAX_COUNTED]
+            facts = {shown_name(table.name): table_explorer.count_rows(connection.client, table) for table in counted}
+            shown = replace(shown, facts=facts)
+        if has_kernel(self._shell) and is_attended(self._shell):
+            listing = table_explorer.build_listing(schema, server=server, pattern="")
+            display(table_explorer.TablesWidget(connection.client, listing, search=arguments.pattern, shown=shown))
+        else:
+            print(table_explorer.listing_text(shown))  # noqa: T201 - the magic's output
 
     @line_magic
     @argument("folder", metavar="FOLDER", nargs="?", help="a folder of Parquet files; without it the current one")
@@ -172,35 +215,19 @@ class ConnectMagic(Magics):
             print(self._stop())  # noqa: T201 - the magic's output
             return
         self._check_not_wrapped("used")
-        lines = self._serve(arguments.lake or arguments.folder or ".", is_lake=bool(arguments.lake))
-        print("\n".join(lines))  # noqa: T201 - the magic's output
-
-    def close(self) -> None:
-        """End the server, if there is one."""
-        if self._server is not None:
-            self._server.stop()
-        self._server = None
-
-    def _serve(self, folder: str, *, is_lake: bool) -> list[str]:
+        from micromegas_jupyter.auth import StaticTokenAuthProvider
         from micromegas_jupyter.wiring.server_process import ServerProcess  # with pyarrow
 
-        started = ServerProcess(Path(folder).expanduser(), is_lake=is_lake)
+        folder = arguments.lake or arguments.folder or "."
+        started = ServerProcess(Path(folder).expanduser(), is_lake=bool(arguments.lake))
         # Only now: a folder that cannot be served leaves the server that there is.
         self._leave()
-        self._server = started
-        self._use(started)
-        return _lines(folder, started)
-
-    def _use(self, started: ServerProcess) -> None:
-        from micromegas_jupyter.auth import StaticTokenAuthProvider
-        from micromegas_jupyter.config.client import ClientSettings
-
-        settings = ClientSettings(uri=started.uri)
-        choice = SettingsChoice(settings=settings)
-        self._session.connections.local[settings] = StaticTokenAuthProvider(started.key)
-        self._named.put(LOCAL, choice, settings)
+        self._server, served = started, ClientSettings(uri=started.uri)
+        choice = SettingsChoice(settings=served)
+        self._session.connections.local[served] = StaticTokenAuthProvider(started.key)
+        self._named.put(LOCAL, choice, served)
         self._choice_before, self._session.choice = self._session.choice, choice
-        self._settings = settings
+        print("\n".join(_lines(folder, started)))  # noqa: T201 - the magic's output
 
     def _stop(self) -> str:
         if self._server is None:
@@ -210,29 +237,25 @@ class ConnectMagic(Magics):
 
     def _leave(self) -> None:
         """Go back to what cells used before the server, and end it."""
-        if self._settings is not None:
-            if self._session.choice.settings == self._settings:
+        if self._server is not None:
+            served = ClientSettings(uri=self._server.uri)
+            if self._session.choice.settings == served:
                 self._session.choice = self._choice_before
             self._named.forget(LOCAL)
-            self._session.connections.local.pop(self._settings, None)
-            self._session.connections.drop(self._settings)
-            self._settings = None
-        self.close()
+            del self._session.connections.local[served]
+            self._session.connections.drop(lambda other: other == served)
+            self.close()
+
+    def close(self) -> None:
+        """End the server, if there is one."""
+        if self._server is not None:
+            self._server.stop()
+        self._server = None
 
 
 def _server_text(settings: ClientSettings) -> str:
     profile = "" if settings.profile is None else f" (profile {printable(settings.profile)})"
     return f"{host_text(settings.uri)}{profile}"
-
-
-def _configured_sign_in(settings: ClientSettings) -> str | None:
-    if settings.api_key_file is not None:
-        return _API_KEY
-    if settings.service_account_file is not None:
-        return "the service account"
-    if settings.workload is not None:
-        return "this workload"
-    return None if settings.issuer is None else host_text(settings.issuer)
 
 
 def _lines(folder: str, served: ServerProcess) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import threading
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
@@ -23,6 +24,7 @@ from micromegas_jupyter.notebook.login.connections import AUTOMATIC, VARIABLE_OF
 from micromegas_jupyter.notebook.shell import (
     PlainText,
     argument,
+    check_exclusive,
     clear_output,
     error_lines,
     has_kernel,
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.notebook.login.connections import Login
     from micromegas_jupyter.notebook.login.display import IdentityDisplay
-    from micromegas_jupyter.notebook.login.session import IdentityState, NotebookSession
+    from micromegas_jupyter.notebook.login.session import NotebookSession
 
 _FLOWS = (AUTOMATIC, *(flow.value for flow in Flow))
 PROMPT = "Paste the address here (it is not shown): "
@@ -56,20 +58,18 @@ class IdentityMagics(Magics):
         super().__init__(shell)
         self._shell = shell
         self._session = session
-        self._display: IdentityDisplay | None = None
 
+    @cached_property
     def display(self) -> IdentityDisplay:
-        """Return what shows the state of the sign-in."""
-        if self._display is None:
-            from micromegas_jupyter.notebook.login.display import IdentityDisplay  # with anywidget
+        """What shows the state of the sign-in."""
+        from micromegas_jupyter.notebook.login.display import IdentityDisplay  # with anywidget
 
-            self._display = IdentityDisplay(self._shell, self._session)
-        return self._display
+        return IdentityDisplay(self._shell, self._session)
 
     def close(self) -> None:
         """Put text in place of the card."""
-        if self._display is not None:
-            self._display.close()
+        if "display" in vars(self):
+            self.display.close()
 
     @line_magic
     @argument("--profile", metavar="NAME", help="a profile of config.json; later cells use it too")
@@ -85,11 +85,7 @@ class IdentityMagics(Magics):
         In a notebook this shows a link or a code and returns at once: run the next cells, they wait for the sign-in.
         Where an address must be pasted, it asks for it.
         """
-        if arguments.service_account and arguments.flow is not None:
-            raise UsageError(
-                "--flow is for people, so it cannot be combined with --service-account.",
-                remedy="Leave one of them out.",
-            )
+        check_exclusive(arguments, "flow", "service_account")  # flows are for people
         session = self._session
         choice = session.choice.with_options(
             profile=arguments.profile,
@@ -102,18 +98,14 @@ class IdentityMagics(Magics):
             session.dependencies.stored_provider(settings)  # or later cells would meet what is missing
         session.choice = choice
         session.connections.signed_out.discard(settings.profile)
-        try:
-            state = session.signed_in(settings)
-        except MicromegasError as error:
-            if not isinstance(error, LoginRequired) and error.giver is None:
-                raise
-            self._sign_in(settings, arguments.flow, reason=error)
+        session.cancel()
+        reason = session.why_not_signed_in(settings)
+        is_hubs = bool(session.state and session.state.through)
+        is_another = arguments.flow not in {None, AUTOMATIC} and (arguments.flow == Flow.HUB) is not is_hubs
+        if reason is not None or is_another:
+            self._sign_in(settings, arguments.flow, reason)
             return
-        if arguments.flow not in {None, AUTOMATIC} and (arguments.flow == Flow.HUB) is not bool(state.through):
-            self._sign_in(settings, arguments.flow)
-            return
-        session.sign_in.leave(settings)
-        self._show(state)
+        self._show()
         if has_kernel(self._shell) and is_attended(self._shell):
             session.fetch_identity_later(settings)
 
@@ -121,11 +113,11 @@ class IdentityMagics(Magics):
     def micromegas_whoami(self, _arguments: argparse.Namespace) -> None:
         """Show who is signed in, until when, and who the server says you are."""
         settings = self._session.settings()
-        state = self._session.signed_in(settings)
+        self._session.signed_in(settings)
         try:
-            state = self._session.fetch_identity(settings)
+            self._session.fetch_identity(settings)
         finally:
-            self._show(self._session.state or state)
+            self._show()
             connection = self._session.connections.current(settings)
             if connection is not None and connection.notices.newest:
                 connection.notices.take_new()
@@ -160,9 +152,7 @@ class IdentityMagics(Magics):
 
         return PlainText(explain_error(arguments.code, how_to_list="%micromegas_explain"))
 
-    def _sign_in(
-        self, settings: ClientSettings, preference: str | None, *, reason: MicromegasError | None = None
-    ) -> None:
+    def _sign_in(self, settings: ClientSettings, preference: str | None, reason: MicromegasError | None) -> None:
         """Sign a person in; `reason` says why one is needed, None when they only want another flow."""
         if not is_attended(self._shell):
             if reason is not None and reason.giver is not None:
@@ -173,16 +163,16 @@ class IdentityMagics(Magics):
             ) from reason
         choice = self._session.dependencies.choose_flow(settings, self._shell, preference)
         try:
-            login = self._session.sign_in.begin(
+            attempt = self._session.sign_in(
                 settings, choice, on_begun=self._show_begun, on_signed_in=lambda: self._remember(settings, preference)
             )
-            if login.flow is Flow.PASTE:
-                self._take_pasted(login)
+            if attempt.login.flow is Flow.PASTE:
+                self._take_pasted(attempt.login)
             elif has_kernel(self._shell):
                 return
-            self._session.sign_in.finish(login)
+            self._session.finish(attempt)
         except (KeyboardInterrupt, EOFError) as interrupt:
-            self._session.sign_in.cancel()
+            self._session.cancel()
             cancelled = QueryCancelled("The sign-in was cancelled.")
             show_as_lines(cancelled, ["✗ The sign-in was cancelled."])
             raise cancelled from interrupt
@@ -191,16 +181,16 @@ class IdentityMagics(Magics):
             clear_output(wait=True)
         elif has_kernel(self._shell):
             return
-        self._show(self._session.signed_in(settings))
+        self._session.signed_in(settings)
+        self._show()
 
-    def _show(self, state: IdentityState) -> None:
-        self.display().show(state)
+    def _show(self) -> None:
+        if self._session.state is not None:
+            self.display.show(self._session.state)
 
     def _show_begun(self, login: Login) -> bool:
         """Show a sign-in; whether the person can use it."""
-        state = self._session.state
-        if state is not None:
-            self._show(state)
+        self._show()
         if has_kernel(self._shell) or login.flow is not Flow.BROWSER:
             return True
         return self._session.dependencies.browser.open(login.start_url or "")
@@ -208,17 +198,18 @@ class IdentityMagics(Magics):
     def _take_pasted(self, login: Login) -> None:
         """Ask until an address fits; the sign-in's own result says why none did."""
         for _ in range(_MAX_TRIES):
-            try:
-                login.submit(prompt_until_done(login, lambda: self._session.dependencies.prompt(PROMPT)))
-            except LoginEnded:
+            text = prompt_until_done(login, lambda: self._session.dependencies.prompt(PROMPT))
+            if text is None:
                 return
+            try:
+                login.submit(text)
             except (UsageError, ProviderMisbehaved) as error:
                 if login.done:
                     return
                 print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
             else:
                 return
-        self._session.sign_in.cancel()
+        self._session.cancel()
         raise LoginFailed("None of the pasted addresses belongs to this sign-in.")
 
     def _remember(self, settings: ClientSettings, preference: str | None) -> None:
@@ -229,39 +220,27 @@ class IdentityMagics(Magics):
                 self._session.dependencies.remember_flow(settings, flow)
 
 
-class LoginEnded(Exception):
-    """The sign-in ended before the person had answered."""
+def prompt_until_done(login: Login, prompt: Callable[[], str]) -> str | None:
+    """Return the answer to a prompt; None when the sign-in ends first, which ends a prompt on the main thread."""
+    lock, first = threading.Lock(), ""
 
-
-def prompt_until_done(login: Login, prompt: Callable[[], str]) -> str:
-    """Return the answer to a prompt; raises `LoginEnded` when the sign-in ends first. Ends on the main thread only."""
-    # The lock decides which came first, the answer or the sign-in's end.
-    lock, is_open, was_interrupted = threading.Lock(), True, False
-
-    def interrupt() -> None:
-        nonlocal is_open, was_interrupted
+    def note(what: str) -> None:
+        nonlocal first
         with lock:
-            if is_open:
-                is_open, was_interrupted = False, True
+            if not first and what == "end":
                 # A kernel's input request looks for it a hundred times a second; a prompt's event loop is woken.
                 _thread.interrupt_main()
-
-    def close() -> None:
-        nonlocal is_open
-        with lock:
-            is_open = False
+            first = first or what
 
     if threading.current_thread() is threading.main_thread():
-        login.on_done(lambda *_: interrupt())
+        login.on_done(lambda *_: note("end"))
     try:
         text = prompt()
-        close()
+        note("answer")
     except KeyboardInterrupt:
-        if was_interrupted:
-            raise LoginEnded from None
+        if first == "end":
+            return None
         raise
     finally:
-        close()
-    if login.done:
-        raise LoginEnded
-    return text
+        note("answer")
+    return None if login.done else text

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import shlex
+from argparse import Namespace
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.config.client import parse_result_rows
 from micromegas_jupyter.config.decoding import parse_range
 from micromegas_jupyter.core.system import process_variables
-from micromegas_jupyter.errors import MicromegasError, QueryCancelled, QueryError, UnsupportedRequest, UsageError
+from micromegas_jupyter.errors import QueryError, UnsupportedRequest, UsageError
 from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.results.rows import (
     Ending,
     LiveLine,
     Progress,
-    Reading,
-    RowFormat,
     RowReader,
-    check_format,
+    check_polars,
+    shown_progress,
     to_polars,
-    updated_regularly,
 )
 from micromegas_jupyter.notebook.shell import (
     HELP_OPTION,
@@ -34,8 +32,6 @@ from micromegas_jupyter.notebook.shell import (
     argument,
     check_exclusive,
     check_no_template,
-    count_text,
-    cut,
     display,
     error_lines,
     errors_as_lines,
@@ -49,19 +45,17 @@ from micromegas_jupyter.notebook.shell import (
     optional_values,
     options_with_value,
     parse_options,
-    printable,
     seconds_text,
     short_query_id,
-    show_as_lines,
     show_once,
+    shown_name,
     split_sql_line,
     time_text,
     with_arguments,
 )
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
     from datetime import datetime
 
@@ -76,12 +70,12 @@ if TYPE_CHECKING:
 
     TimeRange = tuple[datetime | None, datetime | None]
 
+FORMATS = {"pandas": "DataFrame", "arrow": "pyarrow.Table", "polars": "polars.DataFrame", "reader": "reader"}
+"""The values of `--format`, and what a line calls the variable's type."""
+
 MAX_QUERIES = 200
-_MAX_BYTES = 16 * 1024 * 1024
-_VALUE_BYTES = 64
+SQL_MAGIC_NAME = "micromegas_sql"
 _MAX_LISTED = 20
-_MAX_SQL_CHARACTERS = 80
-_REQUEST_OPTIONS = ("begin", "end", "limit", "profile", "connection", "format", "plot", "x", "y", "color", "dtype")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,117 +85,35 @@ class SqlRequest:
     sql: str
     params: Mapping[str, object] = field(default_factory=dict, repr=False)
     name: str | None = None
-    begin: str | None = None
-    end: str | None = None
-    limit: int | None = None
-    profile: str | None = None
-    connection: str | None = None
-    format: str | None = None
-    plot: str | bool | None = None  # the kind of chart; True where the columns' types decide
-    x: str | None = None
-    y: str | None = None
-    color: str | None = None
-    dtype: str | None = None
+    options: Namespace
 
     @property
-    def row_format(self) -> RowFormat:
+    def row_format(self) -> str:
         """What the rows become."""
-        return RowFormat(self.format or RowFormat.PANDAS)
+        return self.options.format or "pandas"
 
     @property
     def target(self) -> str:
         """Where the rows go, for the end of a line: ` → errors (DataFrame)`; empty for the cell's value."""
-        return "" if self.name is None else f" → {self.name} ({self.row_format.shown})"
+        return "" if self.name is None else f" → {self.name} ({FORMATS[self.row_format]})"
 
     def cell_text(self) -> str:
         """Return a cell that makes the same request."""
         words = ["%%sql", *(() if self.name is None else (self.name, "<<"))]
-        for name in _REQUEST_OPTIONS:
-            value = getattr(self, name)
-            if value is not None:
+        for option, value in vars(self.options).items():
+            if value is not None and value is not False:
                 quoted = f'"{value}"' if "'" in str(value) else shlex.quote(str(value))
-                words += [f"--{name}", *([] if value is True else [quoted])]
+                words += [f"--{option}", *([] if value is True else [quoted])]
         return f"{' '.join(words)}\n{self.sql.strip()}"
 
-    def size_bytes(self) -> int:
-        """Return about how much memory the statement and its values take."""
-        size = len(self.sql)
-        for value in self.params.values():
-            for element in value if isinstance(value, tuple) else (value,):
-                size += _VALUE_BYTES + (len(element) if isinstance(element, (str, bytes)) else 0)
-        return size
 
-
-@dataclass(slots=True, kw_only=True)
-class PastQuery:
-    """One query: its number in this notebook, from 1, its request, and how it ended (None while it runs)."""
+class PastQuery(NamedTuple):
+    """One query of this notebook: its number, from 1, and how far it is."""
 
     number: int
     request: SqlRequest
     started_at: datetime
-    ending: Ending | None = None
-    query_id: str | None = None
-    rows: int = 0
-    seconds: float | None = None
-
-    def note(self, progress: Progress, ending: Ending | None = None, *, query_id: str | None = None) -> None:
-        """Note how far it is; `query_id` is for a query that only its refusal names."""
-        self.ending, self.query_id = ending, progress.query_id or query_id
-        self.rows, self.seconds = progress.rows, progress.seconds
-
-
-class QueryHistory:
-    """The newest queries."""
-
-    def __init__(self) -> None:
-        self._queries: deque[PastQuery] = deque(maxlen=MAX_QUERIES)
-        self._newest = 0
-
-    def begin(self, request: SqlRequest, *, at: datetime) -> PastQuery:
-        """Add a query that begins."""
-        self._newest += 1
-        query = PastQuery(number=self._newest, request=request, started_at=at)
-        self._queries.append(query)
-        while len(self._queries) > 1 and sum(known.request.size_bytes() for known in self._queries) > _MAX_BYTES:
-            self._queries.popleft()
-        return query
-
-    def all(self) -> list[PastQuery]:
-        """Return the queries, the oldest first."""
-        return list(self._queries)
-
-    def get(self, number: int) -> PastQuery:
-        """Return one query."""
-        queries = self.all()
-        if not queries:
-            raise UsageError("No query has run in this notebook yet.", remedy="Run one with %%sql.")
-        known = next((query for query in queries if query.number == number), None)
-        if known is None:
-            raise UsageError(
-                f"There is no query {number}.",
-                remedy=f"Numbers {queries[0].number} to {queries[-1].number} are available.",
-            )
-        return known
-
-
-def _row(query: PastQuery, *, now: datetime) -> tuple[str, ...]:
-    return (
-        str(query.number),
-        time_text(query.started_at, now=now),
-        "running" if query.ending is None else str(query.ending),
-        count_text(query.rows),
-        "" if query.seconds is None else seconds_text(query.seconds),
-        "" if query.query_id is None else short_query_id(query.query_id),
-        cut(printable(" ".join(query.request.sql.split())), _MAX_SQL_CHARACTERS),
-    )
-
-
-SQL_MAGIC_NAME = "micromegas_sql"
-
-_FORMATS = tuple(found.value for found in RowFormat)
-_MAX_COLUMNS = 500
-_MAX_NAME_CHARACTERS = 100
-_EXPLAIN = "EXPLAIN\n"
+    progress: Progress
 
 
 @magics_class
@@ -213,7 +125,7 @@ class SqlMagic(Magics):
         self._shell = shell
         self._session = session
         self._connections = connections
-        self._history = QueryHistory()
+        self._history: deque[PastQuery] = deque(maxlen=MAX_QUERIES)
 
     @no_var_expand
     @needs_local_scope
@@ -223,7 +135,7 @@ class SqlMagic(Magics):
     @argument("--limit", metavar="N", type=int, help="maximum number of rows")
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this statement")
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this statement")
-    @argument("--format", choices=_FORMATS, help="what the rows become; a reader gets them as you iterate, at any size")
+    @argument("--format", choices=FORMATS, help="what the rows become; a reader gets them as you iterate, at any size")
     @argument("--explain", action="store_true", help="show how the server would run it, without running it")
     @argument("--dry-run", action="store_true", help="show the columns it would return, without running it")
     @argument(
@@ -264,10 +176,8 @@ class SqlMagic(Magics):
             if arguments.limit is not None and arguments.limit < 0:
                 raise UsageError("--limit is a number of rows.", remedy="Give a number from 0 upwards.")
             check_exclusive(arguments, "connection", "profile")
-            check_exclusive(arguments, "explain", "dry_run")
             for option in ("format", "plot", "dtype"):
-                check_exclusive(arguments, "explain", option)
-                check_exclusive(arguments, "dry_run", option)
+                check_exclusive(arguments, "explain", "dry_run", option)
             for option in ("x", "y", "color"):
                 if arguments.plot is None and getattr(arguments, option) is not None:
                     raise UsageError(f"--{option} is about a chart.", remedy="Add --plot.")
@@ -278,7 +188,7 @@ class SqlMagic(Magics):
                     sql=parts.sql,
                     params=_values(parts.sql, {**self._shell.user_ns, **(local_ns or {})}),
                     name=parts.name,
-                    **{name: getattr(arguments, name) for name in _REQUEST_OPTIONS},
+                    options=arguments,
                 )
                 return run(request)
 
@@ -286,68 +196,79 @@ class SqlMagic(Magics):
     @argument("--rerun", metavar="N", type=int, help="run query N again, with its options and original values")
     @argument("--sql", metavar="N", type=int, help="show all of query N, as a cell that can be copied")
     @argument("--all", action="store_true", help=f"list all queries in the history, not only the newest {_MAX_LISTED}")
-    def micromegas_queries(self, arguments: argparse.Namespace) -> object | None:
+    def micromegas_queries(self, arguments: Namespace) -> object | None:
         """List the queries of this notebook: when, how they ended, rows, time, id and SQL.
 
         They are kept in memory, until the kernel ends.
         """
         check_exclusive(arguments, "rerun", "sql")
         if arguments.sql is not None:
-            return PlainText(self._history.get(arguments.sql).request.cell_text())
+            return PlainText(self._past_request(arguments.sql).cell_text())
         if arguments.rerun is not None:
-            request = self._history.get(arguments.rerun).request
+            request = self._past_request(arguments.rerun)
             with errors_as_lines(sql=request.sql, traceback=arguments.traceback):
                 return self._run(request)
-        queries = self._history.all()
+        queries = list(self._history)
         shown = queries if arguments.all else queries[-_MAX_LISTED:]
         is_cut = len(shown) < len(queries)
         note = f"newest {len(shown)} of {len(queries)}; --all lists them all" if is_cut else ""
+        now = self._session.dependencies.clock.now()
         return TextTable(
             head=("number", "started", "status", "rows", "time", "query", "SQL"),
-            rows=[_row(query, now=self._session.dependencies.clock.now()) for query in shown],
+            rows=[
+                (
+                    str(number),
+                    time_text(started_at, now=now),
+                    progress.ending or "running",
+                    f"{progress.rows:,}",
+                    seconds_text(progress.seconds),
+                    short_query_id(progress.query_id or ""),
+                    shown_name(" ".join(request.sql.split())),
+                )
+                for number, request, started_at, progress in shown
+            ],
             note=note if queries else "No query has run in this notebook yet.",
             right=frozenset({"number", "rows", "time"}),
         )
 
+    def _past_request(self, number: int) -> SqlRequest:
+        if not self._history:
+            raise UsageError("No query has run in this notebook yet.", remedy="Run one with %%sql.")
+        first = self._history[0].number
+        if not first <= number < first + len(self._history):
+            remedy = f"Numbers {first} to {first + len(self._history) - 1} are available."
+            raise UsageError(f"There is no query {number}.", remedy=remedy)
+        return self._history[number - first].request
+
     def _run(self, request: SqlRequest) -> object | None:
         """Run the request and return the cell's value; None when a variable took the rows."""
-        row_format = request.row_format
-        check_format(row_format, dtype=request.dtype, plot=request.plot is not None)
-        is_frame = row_format is RowFormat.PANDAS and request.name is not None
+        row_format, options, clock = request.row_format, request.options, self._session.dependencies.clock
+        if row_format == "polars":
+            check_polars()
+        if options.plot is not None and row_format == "reader":
+            raise UsageError("--plot needs all rows, and a reader has none yet.", remedy="Leave one of them out.")
+        if options.dtype is not None and row_format != "pandas":
+            raise UsageError("--dtype is for pandas DataFrames.", remedy=f"Leave it out with --format {row_format}.")
+        is_frame = row_format == "pandas" and request.name is not None
         load_libraries("pyarrow.flight", *(["pandas"] if is_frame else []))
         max_rows = parse_result_rows(process_variables())
-        clock = self._session.dependencies.clock
-        time_range = parse_range(request.begin, request.end, now=clock.now())
+        time_range = parse_range(options.begin, options.end, now=clock.now())
         value: object
         with self._connected(request) as (settings, connection, line):
             progress = Progress(clock)
-            past = self._history.begin(request, at=clock.now())
-            try:
-                with _shown_progress(progress, line):
-                    reader = _open(connection, request, time_range, progress)
-                    if row_format is not RowFormat.READER:
-                        with reader:
-                            table = _collect(request, reader.schema, _noted(reader, progress))
-                        value = _converted(table, request, max_rows=max_rows)
-            except QueryCancelled:
-                past.note(progress, Ending.CANCELLED)
-                raise
-            except BaseException as error:
-                past.note(progress, Ending.FAILED, query_id=getattr(error, "query_id", None))
-                raise
+            number = self._history[-1].number + 1 if self._history else 1
+            self._history.append(PastQuery(number, request, clock.now(), progress))
+            with shown_progress(progress, line):
+                reader = _open(connection, request, time_range, progress)
+                if row_format != "reader":
+                    table, value = _collect(request, reader, progress, max_rows=max_rows)
         self._session.note_success(settings, connection.provider)
-        if row_format is RowFormat.READER:
-            past.note(progress)
-
-            def note_end(ending: Ending, error: MicromegasError | None) -> None:
-                past.note(progress, ending)
-                if error is not None:
-                    self._session.note_failure(settings, error)
-
-            value = RowReader(Reading(reader, progress, line, target=request.target, sql=request.sql, on_end=note_end))
+        if row_format == "reader":
+            on_failure = partial(self._session.note_failure, settings)
+            value = RowReader(reader, progress, line, target=request.target, sql=request.sql, on_failure=on_failure)
         else:
-            past.note(progress, Ending.DONE)
-            line.finish(f"{progress.done_line()}{request.target}")
+            progress.end(Ending.DONE)
+            line.finish(f"{progress.line()}{request.target}")
             self._show(table, value, request, max_rows=max_rows)
         return self._assign(value, request, connection)
 
@@ -356,8 +277,14 @@ class SqlMagic(Magics):
         from micromegas_jupyter.notebook.query_result import QueryResult
         from micromegas_jupyter.notebook.results.grid import shown_table
 
-        if request.plot is not None:
-            _show_chart(table, request)
+        if (plot := request.options.plot) is not None:
+            from micromegas_jupyter.notebook.charts.chart import Chart
+
+            try:
+                names = {name: getattr(request.options, name) for name in ("x", "y", "color")}
+                display(Chart(table, kind=None if plot is True else plot, **names))
+            except UsageError as error:  # which must not keep the rows from the person
+                print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
         if isinstance(value, QueryResult):
             return
         build_bundle = partial(shown_table, table, max_rows=max_rows, is_referenced=value is table)
@@ -370,26 +297,32 @@ class SqlMagic(Magics):
     def _explain(self, request: SqlRequest) -> object | None:
         """Fetch the plan of the request's statement, without running it."""
         # On a line of its own, so that a position in the statement has the same column.
-        explaining = replace(request, sql=f"{_EXPLAIN}{request.sql}", limit=None)
+        explaining = replace(request, sql=f"EXPLAIN\n{request.sql}", options=Namespace(limit=None))
         clock = self._session.dependencies.clock
-        time_range = parse_range(request.begin, request.end, now=clock.now())
+        time_range = parse_range(request.options.begin, request.options.end, now=clock.now())
         with self._connected(request) as (_, connection, line):
             progress = Progress(clock)
             try:
-                with _shown_progress(progress, line), _open(connection, explaining, time_range, progress) as reader:
+                with shown_progress(progress, line), _open(connection, explaining, time_range, progress) as reader:
                     answer = reader.read_all()
             except QueryError as error:
                 if error.line is not None:
                     error.line = max(error.line - 1, 1)
                 raise
             line.clear()
-        plan = plan_text(answer)
-        return self._assign(plan if request.name is None else plan.text, request, connection)
+        plans = []
+        # DataFusion's two columns, one below the other; other servers' answers likewise.
+        for row in answer.to_pylist():
+            title, *lines = "\n".join(str(cell).rstrip() for cell in row.values() if cell is not None).split("\n")
+            plans.append("\n".join([title.replace("_", " "), *(f"  {line}" for line in lines)]))
+        plan = "\n\n".join(plans)
+        return self._assign(PlainText(plan) if request.name is None else plan, request, connection)
 
     def _describe(self, request: SqlRequest) -> object | None:
         """Fetch the columns that the request's statement would return, without running it."""
         from micromegas_jupyter.client.commands import original_positions
         from micromegas_jupyter.client.parameters import bind_named
+        from micromegas_jupyter.notebook.results.formats import sql_type
 
         with self._connected(request) as (_, connection, line):
             prepare = getattr(connection.client, "prepare_statement", None)
@@ -401,10 +334,13 @@ class SqlMagic(Magics):
             bound = bind_named(request.sql, request.params)
             with original_positions(bound):
                 schema = prepare(bound.sql).dataset_schema
-        return self._assign(schema_table(schema) if request.name is None else schema, request, connection)
+        nulls = {True: "possible", False: "never"}
+        rows = [(shown_name(each.name), sql_type(each.type), nulls[each.nullable]) for each in schema]
+        table = TextTable(head=("column", "type", "null"), rows=rows, note="The statement was not run.")
+        return self._assign(table if request.name is None else schema, request, connection)
 
     def _connected(self, request: SqlRequest) -> AbstractContextManager[tuple[ClientSettings, Connection, LiveLine]]:
-        return self._connections.connected(connection=request.connection, profile=request.profile)
+        return self._connections.connected(connection=request.options.connection, profile=request.options.profile)
 
     def _assign(self, value: object, request: SqlRequest, connection: Connection) -> object | None:
         """Return the cell's value, or assign it to the request's variable; and print the server's notices."""
@@ -429,95 +365,34 @@ def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _open(connection: Connection, request: SqlRequest, time_range: TimeRange, progress: Progress) -> QueryReader:
-    reader = connection.client.open_query(request.sql, *time_range, dict(request.params) or None, limit=request.limit)
-    progress.reader = reader
+    params, limit = dict(request.params) or None, request.options.limit
+    reader = connection.client.open_query(request.sql, *time_range, params, limit=limit)
+    progress.note(reader)
     return reader
 
 
-def _noted(reader: QueryReader, progress: Progress) -> Iterator[pa.RecordBatch]:
-    def noted(batch: pa.RecordBatch) -> pa.RecordBatch:
-        progress.note_batch()
-        return batch
-
-    return map(noted, reader)  # unlike a generator it does not hold the last batch
-
-
-@contextmanager
-def _shown_progress(progress: Progress, line: LiveLine) -> Iterator[None]:
-    """Show the progress on the line, which the caller finishes; an interrupt or a failure ends it here."""
-    try:
-        with updated_regularly(line, lambda: f"{progress.reading_line()} · interrupt to cancel"):
-            yield
-    except (KeyboardInterrupt, QueryCancelled) as interrupt:
-        cancelled = QueryCancelled("The query was cancelled.", query_id=progress.query_id)
-        show_as_lines(cancelled, [progress.ended_line(Ending.CANCELLED)])
-        line.clear()
-        raise cancelled from interrupt
-    except MicromegasError:
-        if line.is_shown:
-            line.finish(progress.ended_line(Ending.FAILED))
-        raise
-
-
-def _collect(request: SqlRequest, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.Table:
-    """Return all rows."""
+def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, max_rows: int) -> tuple[pa.Table, object]:
+    """Return all rows, and what they become: a result that can show itself when no format is requested."""
     import pyarrow as pa
 
-    if request.row_format is RowFormat.POLARS:
-        to_polars(schema.empty_table())  # or all rows would come in vain
-    return pa.Table.from_batches(batches, schema)
-
-
-def _converted(table: pa.Table, request: SqlRequest, *, max_rows: int) -> object:
-    """Return the rows in the requested format; a result that can show itself when none is requested."""
     from micromegas_jupyter.notebook.query_result import QueryResult
 
-    if request.row_format is RowFormat.POLARS:
-        return to_polars(table)
-    if request.row_format is RowFormat.ARROW:
-        return table
-    if request.name is None and request.format is None and request.dtype is None:
-        return QueryResult(table, max_rows=max_rows)
+    options, row_format = request.options, request.row_format
+
+    def noted(batch: pa.RecordBatch) -> pa.RecordBatch:
+        progress.note(reader)
+        return batch
+
+    with reader:
+        if row_format == "polars":
+            to_polars(reader.schema.empty_table())  # or all rows would come in vain
+        table = pa.Table.from_batches(map(noted, reader), reader.schema)  # a generator would hold the last batch
+    if row_format == "polars":
+        return table, to_polars(table)
+    if row_format == "arrow":
+        return table, table
+    if request.name is None and options.format is None and options.dtype is None:
+        return table, QueryResult(table, max_rows=max_rows)
     from micromegas_jupyter.client.frames import to_frame
 
-    return to_frame(table, dtype_backend=request.dtype)
-
-
-def _show_chart(table: pa.Table, request: SqlRequest) -> None:
-    from micromegas_jupyter.notebook.charts.chart import Chart
-
-    try:
-        kind = None if request.plot is True else str(request.plot)
-        display(Chart(table, kind=kind, x=request.x, y=request.y, color=request.color))
-    except UsageError as error:  # which must not keep the rows from the person
-        print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
-
-
-def schema_table(schema: pa.Schema) -> TextTable:
-    """Return the columns that a statement would return: names, types, and whether a value may be null."""
-    from micromegas_jupyter.notebook.results.formats import sql_type
-
-    hidden = len(schema) - _MAX_COLUMNS
-    return TextTable(
-        head=("column", "type", "null"),
-        rows=[
-            (
-                cut(printable(column.name), _MAX_NAME_CHARACTERS),
-                sql_type(column.type),
-                "possible" if column.nullable else "never",
-            )
-            for column in list(schema)[:_MAX_COLUMNS]
-        ],
-        note="The statement was not run." + (f" {hidden} more columns are not shown." if hidden > 0 else ""),
-    )
-
-
-def plan_text(answer: pa.Table) -> PlainText:
-    """Return the answer to `EXPLAIN` as text: each plan under its name."""
-    # DataFusion's two columns, one below the other; other servers' answers likewise.
-    columns = [column.to_pylist() for column in answer.columns]
-    plans = []
-    for row in zip(*columns, strict=True):
-        title, *lines = "\n".join(str(cell).rstrip() for cell in row if cell is not None).split("\n")
-        plans.append("\n".join([title.replace("_", " "), *(f"  {line}" for line in lines)]))
-    return PlainText("\n\n".join(plans))
+    return table, to_frame(table, dtype_backend=options.dtype)

@@ -11,17 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import types
 
 from micromegas_jupyter.notebook.shell import cut, printable
 
 MAX_CELL_CHARACTERS: Final = 200
 NANOSECONDS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+DURATION_NANOSECONDS: Final = {"h": 3600 * 10**9, "min": 60 * 10**9, "s": 10**9, "ms": 10**6, "µs": 10**3, "ns": 1}
 UTC_NAMES: Final = frozenset({"UTC", "+00:00", "Z", "Etc/UTC"})
 
 _MAX_BYTES_SHOWN = 24
@@ -33,12 +34,10 @@ _SCIENTIFIC_FROM = 1e15
 _SCIENTIFIC_BELOW = 1e-4
 _DISTINCT_SHARE = 0.95
 _MANY_TOO_SMALL = 0.01
-_SECONDS_PER_DAY = 86_400
 # Numbers that name something: separators would make them harder to read and to search for.
 _IDENTIFIER = re.compile(r"(^|_)(id|pid|tid|uid|gid|port|year|line|version|code|hash|key)$", re.IGNORECASE)
 _UNIT = re.compile(r"_(bytes|seconds|secs|s|ms|us|ns|percent|hz|celsius)$", re.IGNORECASE)
 _TIME_FORMATS: Final = {"day": "%Y-%m-%d", "minute": "%Y-%m-%d %H:%M"}
-_SECONDS_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 
 class Kind(StrEnum):
@@ -53,49 +52,26 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
-_LISTS = (
-    pa.types.is_list,
-    pa.types.is_large_list,
-    pa.types.is_fixed_size_list,
-    pa.types.is_list_view,
-    pa.types.is_large_list_view,
-)
-_WIDER = (
-    (pa.types.is_float16, pa.float32()),
-    (pa.types.is_string_view, pa.large_string()),
-    (pa.types.is_binary_view, pa.large_binary()),
-)
-_BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
-_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _KINDS = {
-    Kind.BOOLEAN: (pa.types.is_boolean,),
-    Kind.NUMBER: (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_duration),
-    Kind.TIME: (pa.types.is_timestamp, pa.types.is_date, pa.types.is_time),
-    Kind.TEXT: _TEXT,
-    Kind.NESTED: (pa.types.is_nested,),
-    Kind.BINARY: _BINARY,
+    Kind.BOOLEAN: (types.is_boolean,),
+    Kind.NUMBER: (types.is_integer, types.is_floating, types.is_decimal, types.is_duration),
+    Kind.TIME: (types.is_timestamp, types.is_date, types.is_time),
+    Kind.TEXT: (types.is_string, types.is_large_string, types.is_string_view),
+    Kind.NESTED: (types.is_nested,),
+    Kind.BINARY: (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view),
 }
-_SQL_TYPES = (
-    (pa.types.is_boolean, "boolean"),
-    (pa.types.is_int8, "tinyint"),
-    (pa.types.is_int16, "smallint"),
-    (pa.types.is_int32, "integer"),
-    (pa.types.is_int64, "bigint"),
-    (pa.types.is_uint8, "tinyint unsigned"),
-    (pa.types.is_uint16, "smallint unsigned"),
-    (pa.types.is_uint32, "integer unsigned"),
-    (pa.types.is_uint64, "bigint unsigned"),
-    (pa.types.is_float32, "real"),
-    (pa.types.is_float64, "double precision"),
-    (pa.types.is_date, "date"),
-    (pa.types.is_time, "time"),
-    (pa.types.is_duration, "interval"),
-    (pa.types.is_interval, "interval"),
-    (pa.types.is_struct, "struct"),
-    (pa.types.is_map, "map"),
-    *((check, "text") for check in _TEXT),
-    *((check, "bytea") for check in _BINARY),
-)
+_WIDER = {"halffloat": pa.float32(), "string_view": pa.large_string(), "binary_view": pa.large_binary()}
+_SQL_TYPES = {
+    "bool": "boolean",
+    "int8": "tinyint",
+    "int16": "smallint",
+    "int32": "integer",
+    "int64": "bigint",
+    "float": "real",
+    "double": "double precision",
+    "duration": "interval",
+    "month_day_nano_interval": "interval",
+}
 
 
 def column_kind(kind: pa.DataType) -> Kind:
@@ -107,32 +83,41 @@ def column_kind(kind: pa.DataType) -> Kind:
 def sql_type(kind: pa.DataType) -> str:
     """Return a type's name in SQL: `bigint`, `text`, `timestamp (UTC)`, `decimal(18,4)`, `text[]`."""
     kind = _inner(kind)
-    types, name = pa.types, str(kind)
+    name = re.split(r"[\[<]", str(kind))[0]
     if types.is_timestamp(kind):
-        name = "timestamp" if kind.tz is None else f"timestamp ({'UTC' if kind.tz in UTC_NAMES else kind.tz})"
+        zone = kind.tz if kind.tz is None or _is_known_zone(kind.tz) else "UTC"
+        name = "timestamp" if zone is None else f"timestamp ({'UTC' if zone in UTC_NAMES else zone})"
     elif types.is_decimal(kind):
         name = f"decimal({kind.precision},{kind.scale})"
-    elif any(check(kind) for check in _LISTS):
+    elif types.is_unsigned_integer(kind):
+        name = f"{_SQL_TYPES[name[1:]]} unsigned"
+    elif types.is_date(kind) or types.is_time(kind):
+        name = name[:4]
+    elif hasattr(kind, "value_type"):
         name = f"{sql_type(kind.value_type)}[]"
     else:
-        name = next((found for check, found in _SQL_TYPES if check(kind)), name)
+        name = {Kind.TEXT: "text", Kind.BINARY: "bytea"}.get(column_kind(kind)) or _SQL_TYPES.get(name, name)
     return _short(name)
 
 
 def _inner(kind: pa.DataType) -> pa.DataType:
     """Return the type of the values in a dictionary, in runs or in an extension type."""
-    while True:
-        if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-            kind = kind.value_type
-        elif isinstance(kind, pa.BaseExtensionType):
-            kind = kind.storage_type
-        else:
-            return kind
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return _inner(kind.value_type)
+    return _inner(kind.storage_type) if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _is_known_zone(zone: str) -> bool:
+    try:
+        pc.local_timestamp(pa.array([0], pa.timestamp("s", zone)))
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the same values in a type that Arrow computes with; most columns are returned as they are."""
-    kind, types = column.type, pa.types
+    kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         return decoded(pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type))
     if types.is_run_end_encoded(kind):
@@ -140,10 +125,17 @@ def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if types.is_dictionary(kind):
         values = [chunk.dictionary.take(chunk.indices) for chunk in column.chunks]
         return decoded(pa.chunked_array(values, kind.value_type))
+    if types.is_timestamp(kind) and kind.tz is not None and not _is_known_zone(kind.tz):
+        return column.cast(pa.timestamp(kind.unit, "UTC"))
     if types.is_decimal32(kind) or types.is_decimal64(kind):
         return column.cast(pa.decimal128(kind.precision, kind.scale))
-    wider = next((found for check, found in _WIDER if check(kind)), None)
+    wider = _WIDER.get(str(kind))
     return column if wider is None else column.cast(wider)
+
+
+def whole_steps(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return times and durations as integers, in the unit of their type."""
+    return column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())  # noqa: PLR2004 - bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,63 +153,48 @@ class ColumnFormat:
     def texts(self, column: pa.ChunkedArray) -> list[str | None]:
         """Return one short text for each value, None for null; meant for a few rows, not for a whole result."""
         column = decoded(column)
-        match self.kind:
-            case Kind.NUMBER:
-                return [None if number is None else self._number(number) for number in _numbers(column)]
-            case Kind.BOOLEAN:
-                return [None if value is None else str(value).lower() for value in column.to_pylist()]
-            case Kind.TIME if not pa.types.is_time(column.type):
-                return [None if text is None else _short(text) for text in self._times(column)]
-        return [None if text is None else _short(text) for text in _plain_texts(column)]
-
-    def _number(self, number: Any) -> str:
-        if self.is_scientific:
-            return f"{number:.{self.decimals}e}"
-        if not self.is_grouped:
-            return f"{number:.{self.decimals}f}" if isinstance(number, float) else str(number)
-        if isinstance(number, float):
-            return f"{number:,.{self.decimals}f}"
-        if isinstance(number, Decimal):
-            return f"{number:,f}"
-        if self.unit in DURATION_NANOSECONDS and isinstance(number, _Nanoseconds):
-            return _scaled(int(number), DURATION_NANOSECONDS[self.unit], self.decimals)
-        return f"{number:,}"
-
-    def _times(self, column: pa.ChunkedArray) -> list[str | None]:
-        pattern = _TIME_FORMATS.get(self.resolution, _SECONDS_FORMAT)
-        if self.resolution in NANOSECONDS and pa.types.is_timestamp(column.type):
+        if self.kind is Kind.NUMBER:
+            return [None if number is None else self.number_text(number) for number in self._numbers(column)]
+        if self.resolution in NANOSECONDS:
             # Arrow writes as many digits behind %S as the type's unit has.
             column = column.cast(pa.timestamp(self.resolution, column.type.tz), safe=False)
-        try:
-            texts: list[str | None] = pc.strftime(column, pattern).to_pylist()
-        except pa.ArrowException:  # a zone that nobody knows: in UTC, and saying so
-            texts = column.cast(pa.timestamp(column.type.unit, "UTC")).cast(pa.string()).to_pylist()
-        return texts
+        pattern = _TIME_FORMATS.get(self.resolution, "%Y-%m-%d %H:%M:%S")
+        texts = pc.strftime(column, pattern).to_pylist() if self.resolution else _plain_texts(column)
+        return [None if text is None else _short(text) for text in texts]
 
+    def _numbers(self, column: pa.ChunkedArray) -> list[Any]:
+        if types.is_duration(column.type):
+            size, unit = NANOSECONDS[column.type.unit], DURATION_NANOSECONDS[self.unit]
+            steps = whole_steps(column).to_pylist()
+            return [None if number is None else Decimal(number * size) / unit for number in steps]
+        if types.is_float32(column.type):
+            # By the shortest text that stands for the value: 0.1, not 0.10000000149.
+            column = column.cast(pa.string()).cast(pa.float64())
+        return list(column.to_pylist())
 
-class _Nanoseconds(int):
-    """A duration."""
-
-
-DURATION_NANOSECONDS: Final = {"h": 3600 * 10**9, "min": 60 * 10**9, "s": 10**9, "ms": 10**6, "µs": 10**3, "ns": 1}
+    def number_text(self, number: Any) -> str:
+        """Return the text of a number."""
+        separator = "," if self.is_grouped and not self.is_scientific else ""
+        if isinstance(number, int):
+            return f"{number:{separator}}"
+        return f"{number:{separator}.{self.decimals}{'e' if self.is_scientific else 'f'}}"
 
 
 def choose_format(field: pa.Field, column: pa.ChunkedArray) -> ColumnFormat:
     """Return the notation that suits all values of a column."""
-    kind, types = column_kind(field.type), pa.types
-    plain = decoded(column.slice(0, 0)).type
-    if kind is Kind.NUMBER:
-        if types.is_duration(plain):
-            return _duration_format(column)
-        unit = _unit(field)
-        if types.is_floating(plain):
-            return _float_format(decoded(column), unit=unit)
-        scale = plain.scale if types.is_decimal(plain) else 0
-        is_grouped = scale > 0 or not _IDENTIFIER.search(field.name)
-        return ColumnFormat(kind=kind, unit=unit, decimals=max(scale, 0), is_grouped=is_grouped)
+    kind = column_kind(field.type)
+    if kind not in (Kind.NUMBER, Kind.TIME):
+        return ColumnFormat(kind=kind)
+    column = decoded(column)
     if kind is Kind.TIME:
-        return ColumnFormat(kind=kind, resolution=_resolution(decoded(column)))
-    return ColumnFormat(kind=kind)
+        return ColumnFormat(kind=kind, resolution=_resolution(column))
+    if types.is_duration(column.type):
+        return _duration_format(column)
+    if types.is_floating(column.type):
+        return _float_format(column, unit=_unit(field))
+    scale = max(column.type.scale, 0) if types.is_decimal(column.type) else 0
+    is_grouped = scale > 0 or not _IDENTIFIER.search(field.name)
+    return ColumnFormat(kind=kind, unit=_unit(field), decimals=scale, is_grouped=is_grouped)
 
 
 def _unit(field: pa.Field) -> str:
@@ -234,17 +211,18 @@ def _unit(field: pa.Field) -> str:
 def _float_format(column: pa.ChunkedArray, *, unit: str) -> ColumnFormat:
     values = column.drop_null()
     ends = pc.min_max(pc.abs(values)).as_py()
-    sample = _sample(values).cast(pa.float64()).to_numpy()
+    places = np.linspace(0, len(values) - 1, min(len(values), _SAMPLE_ROWS)).astype(np.int64)
+    sample = values.take(pa.array(places)).cast(pa.float64()).to_numpy()
     sample = np.abs(sample[np.isfinite(sample) & (sample != 0)])
     if not len(sample):
         return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=1)
     largest = ends["max"] if np.isfinite(ends["max"] or 0.0) else sample.max()
     usual = float(np.sort(sample)[len(sample) // 2])
-    decimals = _decimals(sample, usual, precision=1e-15 if pa.types.is_float64(column.type) else 1e-7)
+    decimals = _decimals(sample, usual, precision=1e-15 if types.is_float64(column.type) else 1e-7)
     is_hidden = np.mean(sample < 0.5 * 10.0**-decimals) > _MANY_TOO_SMALL
-    if largest >= _SCIENTIFIC_FROM or usual < _SCIENTIFIC_BELOW or is_hidden:
-        return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=4, is_scientific=True)
-    return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=decimals)
+    is_scientific = bool(largest >= _SCIENTIFIC_FROM or usual < _SCIENTIFIC_BELOW or is_hidden)
+    decimals = 4 if is_scientific else decimals
+    return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=decimals, is_scientific=is_scientific)
 
 
 def _decimals(sample: np.ndarray, usual: float, *, precision: float) -> int:
@@ -259,73 +237,32 @@ def _decimals(sample: np.ndarray, usual: float, *, precision: float) -> int:
     return _MAX_DECIMALS
 
 
-def _sample(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if len(column) <= _SAMPLE_ROWS:
-        return column
-    return column.take(pa.array(np.linspace(0, len(column) - 1, _SAMPLE_ROWS).astype(np.int64)))
-
-
 def _duration_format(column: pa.ChunkedArray) -> ColumnFormat:
     per_unit = NANOSECONDS[column.type.unit]
-    values = np.abs(column.drop_null().cast(pa.int64()).to_numpy())
+    values = np.abs(whole_steps(column.drop_null()).to_numpy())
     values = values[values != 0]
     if not len(values):
         return ColumnFormat(kind=Kind.NUMBER, unit="s")
     usual = float(np.median(values)) * per_unit
     unit = next(name for name, size in DURATION_NANOSECONDS.items() if usual >= size or size == 1)
-    size = DURATION_NANOSECONDS[unit]
-    decimals = 0
-    while decimals < _MAX_DECIMALS and size > per_unit:
-        step = size // (10**decimals * per_unit)
-        if step <= 1 or _are_multiples(values, step):
-            break
-        decimals += 1
+    steps = [DURATION_NANOSECONDS[unit] // (10**decimals * per_unit) for decimals in range(_MAX_DECIMALS)]
+    decimals = next((place for place, step in enumerate(steps) if _are_multiples(values, step)), _MAX_DECIMALS)
     return ColumnFormat(kind=Kind.NUMBER, unit=unit, decimals=decimals)
 
 
 def _are_multiples(numbers: np.ndarray, step: int) -> bool:
     # Mostly the first ones tell already.
-    return not (numbers[:_SAMPLE_ROWS] % step).any() and not (numbers % step).any()
-
-
-def _scaled(nanoseconds: int, size: int, decimals: int) -> str:
-    scaled, sign = abs(nanoseconds) * 10**decimals // size, "-" if nanoseconds < 0 else ""
-    whole, rest = divmod(scaled, 10**decimals)
-    return f"{sign}{whole:,}" + (f".{rest:0{decimals}d}" if decimals else "")
+    return step <= 1 or not ((numbers[:_SAMPLE_ROWS] % step).any() or (numbers % step).any())
 
 
 def _resolution(column: pa.ChunkedArray) -> str:
-    if not pa.types.is_timestamp(column.type):
-        return "day" if pa.types.is_date(column.type) else ""
-    per_second = 10**9 // NANOSECONDS[column.type.unit]
+    if not types.is_timestamp(column.type):
+        return "day" if types.is_date(column.type) else ""
     values = column.drop_null()
-    zone = column.type.tz
-    if zone is not None and zone not in UTC_NAMES:
-        with suppress(pa.ArrowException):  # a zone that nobody knows
-            values = pc.local_timestamp(values)
-    numbers = values.cast(pa.timestamp(column.type.unit)).cast(pa.int64()).to_numpy()
-    if _are_multiples(numbers, per_second):
-        for name, seconds in (("day", _SECONDS_PER_DAY), ("minute", 60)):
-            if len(numbers) and _are_multiples(numbers, seconds * per_second):
-                return name
-        return "s"
-    for unit in ("ms", "us"):
-        step = per_second // (10**9 // NANOSECONDS[unit])
-        if step and _are_multiples(numbers, step):
-            return unit
-    return "ns"
-
-
-def _numbers(column: pa.ChunkedArray) -> list[Any]:
-    if pa.types.is_duration(column.type):
-        size = NANOSECONDS[column.type.unit]
-        numbers = column.cast(pa.int64()).to_pylist()
-        return [None if number is None else _Nanoseconds(number * size) for number in numbers]
-    if pa.types.is_float32(column.type):
-        # The shortest text that stands for the value, as wide as a Python float: 0.1, not 0.10000000149.
-        return [None if number is None else float(str(np.float32(number))) for number in column.to_pylist()]
-    values: list[Any] = column.to_pylist()
-    return values
+    numbers = whole_steps(values if column.type.tz is None else pc.local_timestamp(values)).to_numpy()
+    per_unit = NANOSECONDS[column.type.unit]
+    sizes = {"day": 86_400 * 10**9, "minute": 60 * 10**9, **NANOSECONDS}
+    return next(name for name, size in sizes.items() if _are_multiples(numbers, size // per_unit))
 
 
 def _short(text: str) -> str:
@@ -334,49 +271,54 @@ def _short(text: str) -> str:
 
 
 def _plain_texts(column: pa.ChunkedArray) -> list[str | None]:
-    if column_kind(column.type) in (Kind.NESTED, Kind.BINARY):
-        return [_scalar_text(scalar) if scalar.is_valid else None for scalar in column]
-    try:
-        if column_kind(column.type) is Kind.TEXT:
+    if column_kind(column.type) is Kind.TEXT:
+        with suppress(pa.ArrowException):  # what is no text
             # A value may be megabytes long, and Python needs only its beginning.
             column = pc.utf8_slice_codeunits(column, 0, MAX_CELL_CHARACTERS + 1)
-        texts = column.cast(pa.string()).to_pylist()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):
-        # An interval, an extension type, what is no text: written value by value.
-        return [_scalar_text(scalar) if scalar.is_valid else None for scalar in column]
-    return [None if text is None else _one_line(text) for text in texts]
+    # JSON that stands on several lines on one.
+    texts = exact_texts(column, is_short=True)
+    return [re.sub(r"\s*\n\s*", " ", text) if text and text[0] in "{[" else text for text in texts]
 
 
-def _one_line(text: str) -> str:
-    """Return JSON that stands on several lines on one; other texts stay as they are."""
-    return re.sub(r"\s*\n\s*", " ", text) if text[:1] in ("{", "[") else text
+def exact_texts(column: pa.ChunkedArray, *, is_short: bool = False) -> list[str | None]:
+    """Return each value in full, None for null; of long bytes and lists less when a short text is enough."""
+    kind = column.type
+    if types.is_duration(kind):
+        return [None if number is None else f"{number} {kind.unit}" for number in whole_steps(column).to_pylist()]
+    if column_kind(kind) not in (Kind.NESTED, Kind.BINARY) and not types.is_decimal(kind):
+        with suppress(pa.ArrowException, UnicodeDecodeError):  # an interval, what is no text
+            texts: list[str | None] = column.cast(pa.large_string()).to_pylist()
+            return texts
+    return [_scalar_text(scalar, is_short=is_short) if scalar.is_valid else None for scalar in column]
 
 
-def _scalar_text(scalar: pa.Scalar) -> str:
-    values = getattr(scalar, "values", None)
-    if isinstance(values, pa.Array) and len(values) > _MAX_ITEMS:
-        return f"[{len(values):,} values]"
+def _scalar_text(scalar: pa.Scalar, *, is_short: bool) -> str:
     try:
-        if pa.types.is_nested(scalar.type):
-            return json_text(scalar)
-        value = scalar.cast(pa.large_binary()).as_py() if column_kind(scalar.type) is Kind.TEXT else scalar.as_py()
+        if types.is_nested(scalar.type):
+            items = getattr(scalar, "values", ())
+            is_long = is_short and isinstance(items, pa.Array) and len(items) > _MAX_ITEMS
+            return f"[{len(items):,} values]" if is_long else _json_text(scalar)
+        if column_kind(scalar.type) is Kind.TEXT:
+            with suppress(UnicodeDecodeError):
+                return str(scalar)
+            scalar = scalar.cast(pa.large_binary())
+        value = scalar.as_py()
         if isinstance(value, bytes):
-            shown = value[:_MAX_BYTES_SHOWN].hex()
-            return f"0x{shown}" if len(value) <= _MAX_BYTES_SHOWN else f"0x{shown}… ({len(value):,} bytes)"
+            shown = value[:_MAX_BYTES_SHOWN] if is_short else value
+            return f"0x{shown.hex()}" + ("" if len(shown) == len(value) else f"… ({len(value):,} bytes)")
         if isinstance(value, pa.MonthDayNano):
-            return f"{value.months} months {value.days} days {_scaled(value.nanoseconds, 10**9, 9)} s"
-        return str(value)
+            return f"{value.months} months {value.days} days {Decimal(value.nanoseconds).scaleb(-9):f} s"
+        return f"{value:f}" if isinstance(value, Decimal) else str(value)
     except (ValueError, LookupError, ArithmeticError, TypeError, NotImplementedError, pa.ArrowException):
         return "(cannot be written)"
 
 
-def json_text(scalar: pa.Scalar, *, indent: int | None = None) -> str:
+def _json_text(scalar: pa.Scalar) -> str:
     """Return a nested value as JSON; what JSON has no type for stands as text."""
-    write = partial(json.dumps, ensure_ascii=False, indent=indent, default=_json_value)
     try:
-        return write(scalar.as_py(maps_as_pydicts="strict"))
+        return json.dumps(scalar.as_py(maps_as_pydicts="strict"), ensure_ascii=False, default=_json_value)
     except (KeyError, TypeError):  # a map whose keys come twice, or are no texts: as pairs
-        return write(scalar.as_py())
+        return json.dumps(scalar.as_py(), ensure_ascii=False, default=_json_value)
 
 
 def _json_value(value: object) -> object:

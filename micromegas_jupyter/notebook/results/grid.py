@@ -6,10 +6,8 @@ import html
 import io
 import json
 import logging
-from collections import OrderedDict
 from dataclasses import asdict
 from datetime import UTC
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -18,25 +16,19 @@ import anywidget
 import numpy as np
 import pyarrow as pa
 import traitlets
+from cachetools import LRUCache
 from IPython.core.getipython import get_ipython
+from tabulate import tabulate
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.errors import InternalError, MicromegasError, UsageError
+from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.results.filters import HINTS
 from micromegas_jupyter.notebook.results.formats import Kind
 from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView, taken
-from micromegas_jupyter.notebook.shell import (
-    Bundle,
-    count_text,
-    cut,
-    has_kernel,
-    is_attended,
-    rows_text,
-    terminal_width,
-)
+from micromegas_jupyter.notebook.shell import Bundle, count_text, cut, has_kernel, is_attended, rows_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 RESULT_MIME_TYPE: Final = "application/vnd.micromegas.result+json"
 """Marks an output whose saved table is shown until the grid stands in the page."""
@@ -59,43 +51,11 @@ _FIRST_ROWS = 50
 _MAX_BLOCK_ROWS = 500
 _STATIC = Path(__file__).parents[1] / "frontend" / "static"
 _log = logging.getLogger(__name__)
-
-
-class _HeldRows:
-    """The rows that grids keep alive, the most recently used last."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._views: OrderedDict[int, RowsView] = OrderedDict()
-        self._next = 0
-
-    def add(self, view: RowsView) -> int:
-        """Keep rows, and drop the oldest for which there is no room any more."""
-        with self._lock:
-            self._next += 1
-            self._views[self._next] = view
-            tables = {id(held.table): held.table.nbytes for held in self._views.values()}
-            while len(self._views) > 1 and sum(tables.values()) > MAX_HELD_BYTES:
-                _, dropped = self._views.popitem(last=False)
-                if all(held.table is not dropped.table for held in self._views.values()):
-                    del tables[id(dropped.table)]
-            return self._next
-
-    def get(self, number: int) -> RowsView:
-        """Return rows that are still kept."""
-        with self._lock:
-            if number not in self._views:
-                raise UsageError("These rows are no longer kept.", remedy="Run the cell again.")
-            self._views.move_to_end(number)
-            return self._views[number]
-
-    def drop(self, number: int) -> None:
-        """Keep these rows no longer."""
-        with self._lock:
-            self._views.pop(number, None)
-
-
-_held = _HeldRows()
+# The rows that grids keep alive, by the grid's id.
+_held: LRUCache[str, RowsView] = LRUCache(
+    MAX_HELD_BYTES, getsizeof=lambda view: min(int(view.table.nbytes), MAX_HELD_BYTES)
+)
+_held_lock = Lock()
 
 
 class ResultGrid(anywidget.AnyWidget):
@@ -114,13 +74,15 @@ class ResultGrid(anywidget.AnyWidget):
         columns = view.columns(MAX_COLUMNS)
         while len(columns) > 1 and len(json.dumps(columns)) > _MAX_HEAD_CHARACTERS:
             columns = columns[: len(columns) * 3 // 4]
-        self._number, self._width, total = _held.add(view), len(columns), view.table.num_rows
+        self._width, total = len(columns), view.table.num_rows
         parts = [f"the first {count_text(total)} of {rows_text(result_rows)}"] if total < result_rows else []
         if self._width < view.table.num_columns:
             parts.append(f"the first {self._width} of {count_text(view.table.num_columns)} columns (a file has all)")
         note = f"The grid shows {' and '.join(parts)}." if parts else ""
         first = _first_texts(view, self._width)
         super().__init__(columns=columns, total=total, first=first, note=note)
+        with _held_lock:
+            _held[self.model_id] = view
         self.on_msg(self._take_message)
         if self.comm is not None:
             # ipykernel 7.4 takes a page's questions to the shell that last sent through the comm: the cell's, where
@@ -129,7 +91,8 @@ class ResultGrid(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Close the widget and let go of the rows."""
-        _held.drop(self._number)
+        with _held_lock:
+            _held.pop(self.model_id, None)
         super().close()
 
     def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
@@ -141,43 +104,36 @@ class ResultGrid(anywidget.AnyWidget):
             self.send({"id": content["id"], "error": f"{error.what} {error.remedy}".strip()})
         except Exception as error:  # noqa: BLE001 - whatever happens, the page gets an answer
             _log.error("A grid could not answer.", extra={"kind": type(error).__name__})
-            self.send({"id": content["id"], "error": InternalError("The grid could not do that.").what})
+            self.send({"id": content["id"], "error": "The grid could not do that."})
         else:
             self.send({"id": content["id"], "answer": answer}, buffers)
         # To sort and to count takes memory for a moment, which Arrow's allocator would keep for the next time.
         pa.default_memory_pool().release_unused()
 
     def _answer(self, message: Mapping[str, Any]) -> tuple[object, list[bytes]]:
-        view = _held.get(self._number)
-        width = view.table.num_columns
+        with _held_lock:
+            view = _held.get(self.model_id)
+        if view is None:
+            raise UsageError("These rows are no longer kept.", remedy="Run the cell again.")
         if message["op"] == "statistics":
-            return asdict(view.statistics(_index(message["column"], width))), []
-        order = Order.parse(message["order"], columns=width)
+            return asdict(view.statistics(message["column"])), []
+        filters, sort = message["order"]["filters"], message["order"]["sort"]
+        order = Order(tuple((int(column), filters[column]) for column in sorted(filters)), tuple(map(tuple, sort)))
         match message["op"]:
             case "rows":
-                first, count = max(int(message["first"]), 0), min(max(int(message["count"]), 0), _MAX_BLOCK_ROWS)
+                first, count = message["first"], min(message["count"], _MAX_BLOCK_ROWS)
                 texts = view.texts(order, first=first, count=count, columns=self._width)
                 return {"total": view.count(order), "texts": texts}, []
             case "value":
-                text, is_cut = view.value(order, max(int(message["row"]), 0), _index(message["column"], width))
+                text, is_cut = view.value(order, message["row"], message["column"])
                 return {"text": text, "is_cut": is_cut}, []
             case "copy":
-                first, last = (max(int(row), 0) for row in message["rows"])
-                columns = [_index(column, width) for column in message["columns"]]
-                return {
-                    "text": view.copied(order, rows=(first, last), columns=columns, header=bool(message["header"]))
-                }, []
-            case "export":
-                hidden = {_index(column, width) for column in message["hidden"]}
-                columns = [column for column in range(width) if column not in hidden]
-                return _export(view, order, file_format=str(message["format"]), columns=columns)
-        raise UsageError("The grid asked for something unknown.", remedy="Run the cell again.")
-
-
-def _index(value: object, width: int) -> int:
-    if not isinstance(value, int) or not 0 <= value < width:
-        raise UsageError("The grid asked for a column that it does not have.", remedy="Run the cell again.")
-    return value
+                first, last = message["rows"]
+                text = view.copied(order, rows=(first, last), columns=message["columns"], header=message["header"])
+                return {"text": text}, []
+            case _:
+                columns = [column for column in range(view.table.num_columns) if column not in message["hidden"]]
+                return _export(view, order, file_format=message["format"], columns=columns)
 
 
 def _first_texts(view: RowsView, width: int) -> list[list[str | None]]:
@@ -190,21 +146,19 @@ def _first_texts(view: RowsView, width: int) -> list[list[str | None]]:
 
 
 def _export(view: RowsView, order: Order, *, file_format: str, columns: Sequence[int]) -> tuple[object, list[bytes]]:
-    if file_format not in EXPORT_FORMATS or not columns:
-        raise UsageError("The grid asked for an unknown kind of file.", remedy="Run the cell again.")
-    media_type = EXPORT_FORMATS[file_format]
     name = f"result-{SYSTEM_CLOCK.now().astimezone(UTC):%Y%m%d-%H%M%S}.{file_format}"
+    answer = {"name": name, "type": EXPORT_FORMATS[file_format], "file": None}
     if view.size_of(order) <= MAX_DOWNLOAD_BYTES:
         target = io.BytesIO()
         view.write(order, target, file_format=file_format, columns=columns)
-        return {"name": name, "type": media_type, "file": None}, [target.getvalue()]
+        return answer, [target.getvalue()]
     view.write_new_file(order, Path(name), file_format=file_format, columns=columns)
-    return {"name": name, "type": media_type, "file": name}, []
+    return answer | {"file": name}, []
 
 
 def result_bundle(view: RowsView, *, result_rows: int, with_grid: bool) -> Bundle:
     """Return what a notebook shows of a result and its metadata, by MIME type."""
-    saved = {"text/html": static_html(view, result_rows), "text/plain": static_text(view, result_rows)}
+    saved = static_table(view, result_rows)
     shell = get_ipython()
     if not with_grid or shell is None or not (has_kernel(shell) and is_attended(shell)) or not view.table.num_columns:
         return saved, {}
@@ -224,55 +178,24 @@ def shown_table(table: pa.Table, *, max_rows: int, is_referenced: bool) -> Bundl
     return result_bundle(RowsView(held), result_rows=table.num_rows, with_grid=max_rows > 0)
 
 
-def static_html(view: RowsView, result_rows: int) -> str:
-    """Return the first rows as an HTML table that stands by itself: names, types, values, and how many there are."""
-    return _small(partial(_html_table, view, result_rows), view, _MAX_HTML_CHARACTERS)
+def static_table(view: RowsView, result_rows: int) -> dict[str, str]:
+    """Return the first rows by MIME type, as tables that stand by themselves: names, types, values, and how many.
 
-
-def static_text(view: RowsView, result_rows: int) -> str:
-    """Return the first rows as plain text: names, types, values, and how many there are."""
-    return _small(partial(_text_table, view, result_rows), view, _MAX_TEXT_CHARACTERS)
-
-
-def _small(build: Callable[[int, int], str], view: RowsView, max_characters: int) -> str:
-    """Return a table of as many rows, and then columns, as make a text of this length."""
+    There are as many rows, and then columns, as make a short text.
+    """
     rows, width = min(MAX_STATIC_ROWS, view.table.num_rows), min(MAX_STATIC_COLUMNS, view.table.num_columns)
-    while len(text := build(rows, width)) > max_characters and rows + width > 2:  # noqa: PLR2004 - one cell
+    while True:
+        columns, texts = view.columns(width), view.texts(Order(), first=0, count=rows, columns=width)
+        cells = [
+            [None if text is None else cut(text, _MAX_CELL_CHARACTERS) for text in row]
+            for row in zip(*texts, strict=True)
+        ]
+        note = _note(view, result_rows, rows, width)
+        as_html, as_text = _html_table(columns, cells, note), _text_table(columns, cells, note)
+        is_short = len(as_html) <= _MAX_HTML_CHARACTERS and len(as_text) <= _MAX_TEXT_CHARACTERS
+        if is_short or rows + width <= 2:  # noqa: PLR2004 - one cell
+            return {"text/html": as_html, "text/plain": as_text}
         rows, width = (rows // 2, width) if rows > 1 else (rows, max(width // 2, 1))
-    return text
-
-
-def _html_table(view: RowsView, result_rows: int, rows: int, width: int) -> str:
-    columns, texts = view.columns(width), view.texts(Order(), first=0, count=rows, columns=width)
-    # JupyterLab's style sheet overrides what stands on the table alone.
-    styles = [
-        f' style="text-align:{"right" if column["kind"] == Kind.NUMBER else "left"};white-space:nowrap"'
-        for column in columns
-    ]
-    head = "".join(
-        f'<th scope="col"{style} title="{html.escape(_hover(column))}">{html.escape(str(column["name"]))}'
-        f'<br><span style="font-weight:normal;opacity:0.8">{html.escape(_type_line(column))}</span></th>'
-        for column, style in zip(columns, styles, strict=True)
-    )
-    body = "".join("<tr>" + "".join(map(_body_cell, row, styles)) + "</tr>" for row in zip(*texts, strict=True))
-    return (
-        '<div style="overflow-x:auto">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        f'<p style="margin:0.3em 0;opacity:0.8">{html.escape(_note(view, result_rows, rows, width))}</p></div>'
-    )
-
-
-def _hover(column: Mapping[str, object]) -> str:
-    return f"{column['name']}: {column['arrow_type']}, {count_text(int(str(column['nulls'])))} null"
-
-
-def _type_line(column: Mapping[str, object]) -> str:
-    return f"{column['type']} · {column['unit']}" if column["unit"] else str(column["type"])
-
-
-def _body_cell(text: str | None, style: str) -> str:
-    shown = '<em style="opacity:0.7">null</em>' if text is None else html.escape(cut(text, _MAX_CELL_CHARACTERS))
-    return f"<td{style}>{shown}</td>"
 
 
 def _note(view: RowsView, result_rows: int, rows: int, width: int) -> str:
@@ -282,20 +205,34 @@ def _note(view: RowsView, result_rows: int, rows: int, width: int) -> str:
     return note if width == columns else f"{note} · first {width} of {count_text(columns)} columns"
 
 
-def _text_table(view: RowsView, result_rows: int, rows: int, width: int) -> str:
-    columns, texts = view.columns(width), view.texts(Order(), first=0, count=rows, columns=width)
-    lines = zip(*map(_text_column, columns, texts), strict=True)
-    return "\n".join([*("  ".join(cells).rstrip() for cells in lines), _note(view, result_rows, rows, width)])
+def _html_table(columns: Sequence[Mapping[str, object]], cells: Sequence[Sequence[str | None]], note: str) -> str:
+    # JupyterLab's style sheet overrides what stands on the table alone.
+    styles = [f' style="text-align:{_side(column)};white-space:nowrap"' for column in columns]
+    head, null = "", '<em style="opacity:0.7">null</em>'
+    for column, style in zip(columns, styles, strict=True):
+        hover = f"{column['name']}: {column['arrow_type']}, {column['nulls']:,} null"
+        head += f'<th scope="col"{style} title="{html.escape(hover)}">{html.escape(str(column["name"]))}'
+        head += f'<br><span style="font-weight:normal;opacity:0.8">{html.escape(_type_line(column))}</span></th>'
+    body = ""
+    for row in cells:
+        values = (null if text is None else html.escape(text) for text in row)
+        body += "<tr>" + "".join(map("<td{}>{}</td>".format, styles, values)) + "</tr>"
+    return (
+        f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        f'<p style="margin:0.3em 0;opacity:0.8">{html.escape(note)}</p></div>'
+    )
 
 
-def _text_column(column: Mapping[str, object], texts: Sequence[str | None]) -> list[str]:
-    """Return a column's name, type, rule and values, all equally wide."""
-    values = [cut("null" if text is None else text, _MAX_CELL_CHARACTERS) for text in texts]
-    lines = [str(column["name"]), _type_line(column), *values]
-    width = max(map(terminal_width, lines))
-    is_right = column["kind"] == Kind.NUMBER
-    padded = [
-        " " * (width - terminal_width(line)) + line if is_right else line + " " * (width - terminal_width(line))
-        for line in lines
-    ]
-    return [*padded[:2], "-" * width, *padded[2:]]
+def _text_table(columns: Sequence[Mapping[str, object]], cells: Sequence[Sequence[str | None]], note: str) -> str:
+    head = [f"{column['name']}\n{_type_line(column)}" for column in columns]
+    sides = [_side(column) for column in columns] if cells else None
+    table = tabulate(cells, head, "simple", disable_numparse=True, colalign=sides, missingval="null")
+    return "\n".join([*(line.rstrip() for line in table.splitlines()), note])
+
+
+def _side(column: Mapping[str, object]) -> str:
+    return "right" if column["kind"] == Kind.NUMBER else "left"
+
+
+def _type_line(column: Mapping[str, object]) -> str:
+    return f"{column['type']} · {column['unit']}" if column["unit"] else str(column["type"])

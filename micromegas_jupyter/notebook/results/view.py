@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial, reduce
 from secrets import token_hex
 from threading import RLock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from cachetools import LRUCache
+from pyarrow import types
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.results.filters import condition
@@ -21,13 +24,14 @@ from micromegas_jupyter.notebook.results.formats import (
     choose_format,
     column_kind,
     decoded,
-    json_text,
+    exact_texts,
     sql_type,
+    whole_steps,
 )
 from micromegas_jupyter.notebook.shell import bytes_text, cut, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import IO
 
@@ -40,8 +44,6 @@ EXPORT_FORMATS: Final = {
 }
 """The media type of each format of a file."""
 
-MAX_SORT_KEYS: Final = 100
-
 _BINS = 24
 _MAX_TOP = 5
 _MAX_NAME_CHARACTERS = 100
@@ -51,27 +53,11 @@ _TAIL = 0.01
 _FAR = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """Which rows, and in which order: filters as typed by column, and columns to sort by with `True` for descending."""
 
     filters: tuple[tuple[int, str], ...] = ()
     sort: tuple[tuple[int, bool], ...] = ()
-
-    @classmethod
-    def parse(cls, requested: object, *, columns: int) -> Order:
-        """Return the order that a browser asks for."""
-        try:
-            filters, sort = requested["filters"], requested["sort"]  # type: ignore[index] # checked by what follows
-            order = cls(
-                tuple(sorted((int(index), str(typed)) for index, typed in filters.items())),
-                tuple((int(index), bool(descending)) for index, descending in sort[:MAX_SORT_KEYS]),
-            )
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-            raise UsageError("The grid asked for an order that it cannot have.", remedy="Run the cell again.") from None
-        if any(not 0 <= index < columns for index, _ in (*order.filters, *order.sort)):
-            raise UsageError("The grid asked for a column that it does not have.", remedy="Run the cell again.")
-        return order
 
 
 @dataclass(slots=True)
@@ -95,7 +81,7 @@ class RowsView:
         self.table = _with_plain_nulls(table)
         self._lock = RLock()
         self._formats: dict[int, ColumnFormat] = {}
-        self._orders: OrderedDict[Order, pa.Array | None] = OrderedDict({Order(): None})
+        self._orders: LRUCache[Order, pa.Array] = LRUCache(_MAX_ORDERS)
 
     def format_of(self, index: int) -> ColumnFormat:
         """Return a column's notation."""
@@ -111,10 +97,10 @@ class RowsView:
                 "name": cut(printable(found.name), _MAX_NAME_CHARACTERS),
                 "type": sql_type(found.type),
                 "arrow_type": cut(str(found.type), _MAX_NAME_CHARACTERS),
-                "kind": self.format_of(index).kind.value,
+                "kind": column_kind(found.type).value,
                 "unit": self.format_of(index).unit,
                 "nulls": self.table.column(index).null_count,
-                "sortable": _is_sortable(found.type),
+                "sortable": column_kind(found.type) not in (Kind.NESTED, Kind.OTHER),
             }
             for index, found in enumerate(list(self.table.schema)[:count])
         ]
@@ -126,10 +112,7 @@ class RowsView:
 
     def rows(self, order: Order, first: int, count: int) -> pa.Table:
         """Return some of the rows."""
-        positions = self._positions(order)
-        if positions is None:
-            return self.table.slice(first, count)
-        return taken(self.table, positions.slice(first, count))
+        return _part(self.table, self._positions(order), first, count)
 
     def texts(self, order: Order, *, first: int, count: int, columns: int) -> list[list[str | None]]:
         """Return the short texts of some of the rows, one list for each of the first columns."""
@@ -138,13 +121,8 @@ class RowsView:
 
     def value(self, order: Order, row: int, column: int) -> tuple[str, bool]:
         """Return a whole value, JSON over several lines, and whether it was cut."""
-        part = decoded(self.rows(order, row, 1).column(column))
-        if not len(part):
-            raise UsageError("This row is not there any more.", remedy="Run the cell again.")
-        (text,) = exact_texts(part, indent=2)
-        text = "null" if text is None else text
-        if text[:1] in ("{", "["):
-            text = _indented(text)
+        (text,) = exact_texts(decoded(self.rows(order, row, 1).column(column)))
+        text = "null" if text is None else _indented(text)
         return cut(text, MAX_VALUE_CHARACTERS), len(text) > MAX_VALUE_CHARACTERS
 
     def copied(self, order: Order, *, rows: tuple[int, int], columns: Sequence[int], header: bool) -> str:
@@ -154,19 +132,17 @@ class RowsView:
             raise UsageError(
                 f"A copy holds at most {MAX_COPIED_CELLS:,} cells.", remedy="Select fewer rows, or download a file."
             )
-        part = self.rows(order, first, last - first + 1)
-        lines = ["\t".join(_cell(part.column_names[index]) for index in columns)] if header else []
-        texts = [[_cell(text) for text in exact_texts(decoded(part.column(index)))] for index in columns]
-        return "\n".join([*lines, *map("\t".join, zip(*texts, strict=True))])
+        part = self.rows(order, first, last - first + 1).select(columns)
+        lines = [part.column_names] if header else []
+        lines += zip(*(exact_texts(decoded(column)) for column in part.columns), strict=True)
+        return "\n".join("\t".join(map(_cell, line)) for line in lines)
 
     def statistics(self, index: int) -> Statistics:
         """Return what is known of a column's values."""
         column, form = self.table.column(index), self.format_of(index)
-        if form.kind in (Kind.NESTED, Kind.OTHER) or pa.types.is_null(column.type):
+        if form.kind in (Kind.NESTED, Kind.OTHER):
             return Statistics()
-        if form.kind in (Kind.NUMBER, Kind.TIME):
-            return _spread(decoded(column), form)
-        return _top_values(column, form)
+        return _spread(decoded(column), form) if form.kind in (Kind.NUMBER, Kind.TIME) else _top_values(column, form)
 
     def size_of(self, order: Order) -> int:
         """Return about how many bytes the rows take."""
@@ -186,10 +162,8 @@ class RowsView:
                 self.write(order, file, file_format=file_format, columns=columns)
             part.rename(path)
         except OSError as error:
-            size = bytes_text(self.size_of(order))
-            raise UsageError(
-                f"The file could not be written ({size} of rows).", remedy="Check the folder and the free space."
-            ) from error
+            what = f"The file could not be written ({bytes_text(self.size_of(order))} of rows)."
+            raise UsageError(what, remedy="Check the folder and the free space.") from error
         finally:
             part.unlink(missing_ok=True)
 
@@ -198,70 +172,63 @@ class RowsView:
         import pyarrow.csv as pa_csv
         import pyarrow.parquet as pq
 
+        writers = {
+            "csv": pa_csv.CSVWriter,
+            "parquet": partial(pq.ParquetWriter, compression="zstd"),
+            "arrow": pa.ipc.new_file,
+        }
         # A file holds one dictionary for a column.
-        table, positions = self.table.select(list(columns)).unify_dictionaries(), self._positions(order)
+        table, positions = self.table.select(columns).unify_dictionaries(), self._positions(order)
+
+        def part(first: int, count: int) -> pa.Table:
+            rows = _part(table, positions, first, count)
+            return _flat(rows) if file_format == "csv" else rows
+
         try:
-            if file_format == "csv":
-                flat = pa.schema([pa.field(each.name, _flat_type(each.type)) for each in table.schema])
-                with pa_csv.CSVWriter(target, flat) as writer:
-                    for part in _parts(table, positions):
-                        writer.write_table(pa.Table.from_arrays([*map(_flat, part.columns)], schema=flat))
-            elif file_format == "parquet":
-                with pq.ParquetWriter(target, table.schema, compression="zstd") as writer:
-                    for part in _parts(table, positions):
-                        writer.write_table(part)
-            else:
-                with pa.ipc.new_file(target, table.schema) as writer:
-                    for part in _parts(table, positions):
-                        writer.write_table(part)
+            with writers[file_format](target, part(0, 0).schema) as writer:
+                for first in range(0, max(self.count(order), 1), _EXPORT_ROWS):
+                    writer.write_table(part(first, _EXPORT_ROWS))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             what = f"A {file_format} file cannot hold a column of these."
             raise UsageError(what, remedy="Hide it, or choose another format.") from error
 
     def _positions(self, order: Order) -> pa.Array | None:
         """Return the rows' positions; None for all of them as they came."""
+        if order == Order():
+            return None
         with self._lock:
             if order not in self._orders:
                 self._orders[order] = self._arranged(order)
-                while len(self._orders) > _MAX_ORDERS:
-                    self._orders.popitem(last=False)
-            self._orders.move_to_end(order)
             return self._orders[order]
 
-    def _arranged(self, order: Order) -> pa.Array | None:
-        mask = None
-        for index, typed in order.filters:
-            one = condition(self.table.column(index), self.format_of(index), typed)
-            mask = one if mask is None else pc.and_kleene(mask, one)
-        positions = None
-        if mask is not None:
-            positions = pc.indices_nonzero(pc.fill_null(mask, False).combine_chunks())
+    def _arranged(self, order: Order) -> pa.Array:
+        positions: pa.Array = None
+        if order.filters:
+            masks = [
+                condition(self.table.column(index), self.format_of(index), typed) for index, typed in order.filters
+            ]
+            positions = pc.indices_nonzero(reduce(pc.and_kleene, masks))
         if order.sort:
             names = [str(place) for place in range(len(order.sort))]
-            columns = [_sort_key(self.table.column(index)) for index, _ in order.sort]
-            keys = pa.Table.from_arrays(columns, names)
+            keys = pa.Table.from_arrays([_sort_key(self.table.column(index)) for index, _ in order.sort], names)
             keys = keys if positions is None else keys.take(positions)
             directions = ["descending" if descending else "ascending" for _, descending in order.sort]
             sort_keys = list(zip(names, directions, strict=True))
             places = pc.sort_indices(keys, sort_keys=sort_keys, null_placement="at_end")
             positions = places if positions is None else positions.take(places)
-        if positions is None:
-            return None
         return positions.cast(pa.uint32()) if self.table.num_rows < 2**32 else positions
 
 
-def _parts(table: pa.Table, positions: pa.Array | None) -> Iterator[pa.Table]:
-    total = table.num_rows if positions is None else len(positions)
-    for first in range(0, max(total, 1), _EXPORT_ROWS):
-        yield table.slice(first, _EXPORT_ROWS) if positions is None else taken(table, positions[first:][:_EXPORT_ROWS])
+def _part(table: pa.Table, positions: pa.Array | None, first: int, count: int) -> pa.Table:
+    return table.slice(first, count) if positions is None else taken(table, positions.slice(first, count))
 
 
 def _with_plain_nulls(table: pa.Table) -> pa.Table:
     """Return a table without runs and without nulls in dictionaries, which Arrow neither counts nor unifies."""
     for index, column in enumerate(table.columns):
-        is_dictionary = pa.types.is_dictionary(column.type)
+        is_dictionary = types.is_dictionary(column.type)
         has_null = is_dictionary and any(chunk.dictionary.null_count for chunk in column.chunks)
-        if has_null or pa.types.is_run_end_encoded(column.type):
+        if has_null or types.is_run_end_encoded(column.type):
             table = table.set_column(index, table.schema.names[index], decoded(column).dictionary_encode())
     return table
 
@@ -277,50 +244,36 @@ def taken(table: pa.Table, positions: pa.Array) -> pa.Table:
 
 def _indented(text: str) -> str:
     """Return a JSON text over several lines; any other text, or one whose numbers Python would round, as it is."""
-    try:
-        value = json.loads(text, parse_float=_same(float), parse_int=_same(int))
-    except (ValueError, RecursionError):
-        return text
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    if text[:1] in ("{", "["):
+        with suppress(ValueError, RecursionError):
+            for ensure_ascii in (False, True):
+                shown = json.dumps(json.loads(text), indent=2, ensure_ascii=ensure_ascii)
+                if "".join(shown.split()) == "".join(text.split()):
+                    return shown
+    return text
 
 
-def _same(number_type: type[float | int]) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        number = number_type(text)
-        if repr(number) != text:
-            raise ValueError(text)
-        return number
-
-    return parse
-
-
-def _is_sortable(kind: pa.DataType) -> bool:
-    return column_kind(kind) not in (Kind.NESTED, Kind.OTHER) and not pa.types.is_null(kind)
+def _whole(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    whole = column.unify_dictionaries().combine_chunks()
+    return whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks)
 
 
 def _sort_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return values that sort like the column's."""
-    kind = column.type
-    if not _is_sortable(kind):
-        raise UsageError("This column has no order.", remedy="Sort by another one.")
-    if pa.types.is_dictionary(kind) and column_kind(kind) is Kind.TEXT:
+    if types.is_dictionary(column.type) and column_kind(column.type) is Kind.TEXT:
         # The places of the few values instead of the many texts.
-        whole = column.unify_dictionaries().combine_chunks()
-        whole = whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks)
+        whole = _whole(column)
         values = decoded(pa.chunked_array([whole.dictionary])).combine_chunks()
         return pa.chunked_array([pc.rank(values, sort_keys="ascending", tiebreaker="dense").take(whole.indices)])
-    column = decoded(column)
-    return column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
+    return decoded(column)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the largest floats
 def _spread(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
     kind, values = column.type, column.drop_null()
-    is_temporal = pa.types.is_temporal(kind)
+    is_temporal = types.is_temporal(kind)
     if is_temporal:
-        width = pa.int32() if kind.bit_width == 32 else pa.int64()  # noqa: PLR2004 - bits
-        values = values.cast(width)
-    elif pa.types.is_floating(kind):
+        values = whole_steps(values)
+    elif types.is_floating(kind):
         values = values.filter(pc.invert(pc.is_nan(values)))
     if not len(values):
         return Statistics()
@@ -334,19 +287,16 @@ def _spread(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
     else:
         numbers = values.cast(pa.float64(), safe=False).to_numpy()
         numbers = numbers[np.isfinite(numbers)]
-    span = _histogram_span(numbers)
-    if span is None:
+    if (span := _histogram_span(numbers)) is None:
         return known
     counts, edges = np.histogram(np.clip(numbers, *span), _BINS, range=span)
     known.bars = counts.tolist()
     if is_temporal:
         last = ends["max"].as_py()
-        times = pa.array([min(int(edge) + origin, last) for edge in edges], width).cast(kind)
+        times = pa.array([min(int(edge) + origin, last) for edge in edges], values.type).cast(kind)
         known.bins = [text or "" for text in form.texts(pa.chunked_array([times]))]
     else:
-        decimals = 0 if pa.types.is_integer(kind) else form.decimals
-        mark = f".{decimals}e" if form.is_scientific else f",.{decimals}f"
-        known.bins = [format(edge, mark) for edge in edges]
+        known.bins = [form.number_text(edge) for edge in edges]
     return known
 
 
@@ -365,50 +315,19 @@ def _histogram_span(numbers: np.ndarray) -> tuple[float, float] | None:
 
 
 def _top_values(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
-    if column.null_count == len(column):
-        return Statistics(distinct=0)
-    if pa.types.is_dictionary(column.type):
-        # Each chunk counts its few values, among which those of others may be.
-        counted = [(chunk.dictionary, pc.value_counts(chunk.indices)) for chunk in column.chunks]
-        values = pa.chunked_array([of.take(found.field("values")) for of, found in counted], column.type.value_type)
-        counts = pa.chunked_array([found.field("counts") for _, found in counted], pa.int64())
-        table = pa.table({"value": decoded(values), "count": counts}).group_by("value").aggregate([("count", "sum")])
+    if types.is_dictionary(column.type):
+        # A dictionary may hold a value twice.
+        whole = _whole(column)
+        found = pc.value_counts(whole.indices)
+        values = decoded(pa.chunked_array([whole.dictionary.take(found.field("values"))]))
     else:
         found = pc.value_counts(decoded(column))
-        table = pa.table([found.field("values"), found.field("counts")], names=["value", "count_sum"])
-    table = table.filter(table["value"].is_valid())
+        values = found.field("values")
+    table = pa.table([values, found.field("counts")], names=["value", "count"])
+    table = table.filter(table["value"].is_valid()).group_by("value").aggregate([("count", "sum")])
     top = table.take(pc.sort_indices(table, sort_keys=[("count_sum", "descending")])[:_MAX_TOP])
     pairs = zip((text or "" for text in form.texts(top["value"])), top["count_sum"].to_pylist(), strict=True)
     return Statistics(distinct=table.num_rows, top=list(pairs))
-
-
-def exact_texts(column: pa.ChunkedArray, *, indent: int | None = None) -> list[str | None]:
-    """Return each value in full, None for null."""
-    kind = column.type
-    if pa.types.is_duration(kind):
-        return [None if number is None else f"{number} {kind.unit}" for number in column.cast(pa.int64()).to_pylist()]
-    if column_kind(kind) in (Kind.NUMBER, Kind.TEXT, Kind.TIME, Kind.BOOLEAN) and not pa.types.is_decimal(kind):
-        try:
-            texts: list[str | None] = column.cast(pa.large_string()).to_pylist()
-        except (pa.ArrowException, UnicodeDecodeError):
-            pass  # a zone that nobody knows, what is no text
-        else:
-            return texts
-    return [_exact_text(scalar, indent) if scalar.is_valid else None for scalar in column]
-
-
-def _exact_text(scalar: pa.Scalar, indent: int | None) -> str:
-    try:
-        if pa.types.is_nested(scalar.type):
-            return json_text(scalar, indent=indent)
-        if pa.types.is_decimal(scalar.type):
-            return f"{scalar.as_py():f}"
-        if column_kind(scalar.type) is Kind.BINARY:
-            return f"0x{scalar.as_py().hex()}"
-        return scalar.cast(pa.large_string()).as_py() or ""
-    except (ValueError, LookupError, ArithmeticError, TypeError, NotImplementedError, pa.ArrowException):
-        column = pa.chunked_array([pa.repeat(scalar, 1)])
-        return ColumnFormat(kind=column_kind(scalar.type)).texts(column)[0] or ""
 
 
 def _cell(text: str | None) -> str:
@@ -416,13 +335,12 @@ def _cell(text: str | None) -> str:
     return " ".join((text or "").splitlines()).replace("\t", " ")
 
 
-def _flat_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type that stands for another one in CSV."""
-    plain = decoded(pa.chunked_array([], kind)).type
-    is_text = column_kind(plain) in (Kind.NESTED, Kind.BINARY, Kind.OTHER) and not pa.types.is_null(plain)
-    return pa.large_string() if is_text or pa.types.is_duration(plain) or pa.types.is_decimal256(plain) else plain
-
-
-def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    kind, column = _flat_type(column.type), decoded(column)
-    return column if kind == column.type else pa.chunked_array([exact_texts(column)], kind)
+def _flat(table: pa.Table) -> pa.Table:
+    """Return rows as CSV can hold them: what it has no notation for as text."""
+    columns = []
+    for column in map(decoded, table.columns):
+        kind = column.type
+        is_text = column_kind(kind) in (Kind.NESTED, Kind.BINARY, Kind.OTHER) and not types.is_null(kind)
+        is_text = is_text or types.is_duration(kind) or types.is_decimal256(kind)
+        columns.append(pa.chunked_array([exact_texts(column)], pa.large_string()) if is_text else column)
+    return pa.Table.from_arrays(columns, names=table.column_names)

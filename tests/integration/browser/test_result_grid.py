@@ -24,8 +24,7 @@ from micromegas_jupyter.notebook.query_result import QueryResult
 rows = many_rows()"""
 SHOW = "QueryResult(rows)"
 FORGET = """import time
-for number in list(grid._held._views):
-    grid._held.drop(number)
+grid._held.clear()
 print("forgotten at", time.monotonic_ns())"""
 MAX_SAVED_BYTES = 60_000
 ALL = "1,000,000"

@@ -8,14 +8,15 @@ from IPython.display import display
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.notebook.login.display import IdentityCard
-from micromegas_jupyter.notebook.login.session import IdentityAction, IdentityState, IdentityStatus, SignInOffer
+from micromegas_jupyter.notebook.login.session import IdentityState, IdentityStatus
 
 _NOW = SYSTEM_CLOCK.now()
 _NOBODY = IdentityState(status=IdentityStatus.SIGNED_OUT, server="lake.example.com:50051", issuer="id.example.com")
 _WAITING = replace(
     _NOBODY,
     status=IdentityStatus.WAITING,
-    offer=SignInOffer(flow=Flow.BROWSER, address="http://127.0.0.1:9/start"),
+    flow=Flow.BROWSER,
+    address="http://127.0.0.1:9/start",
     ends_at=_NOW + timedelta(seconds=581),
 )
 _ALICE = replace(
@@ -39,21 +40,15 @@ STATES = {
     "signed out": _NOBODY,
     "waiting": _WAITING,
     "waiting cell": replace(_WAITING, is_awaited=True, detail="Not by device: the provider has no codes."),
-    "waiting by redirect": replace(
-        _WAITING, offer=SignInOffer(flow=Flow.REDIRECT, address="/elsewhere/micromegas/start/abc.def")
-    ),
+    "waiting by redirect": replace(_WAITING, flow=Flow.REDIRECT, address="/elsewhere/micromegas/start/abc.def"),
     "waiting with a code": replace(
         _WAITING,
-        offer=SignInOffer(
-            flow=Flow.DEVICE,
-            address="https://id.example.com/device",
-            user_code="WDJB-MJHT",
-            scan_address="https://id.example.com/device?user_code=WDJB-MJHT",
-        ),
+        flow=Flow.DEVICE,
+        address="https://id.example.com/device",
+        user_code="WDJB-MJHT",
+        scan_address="https://id.example.com/device?user_code=WDJB-MJHT",
     ),
-    "waiting for an address": replace(
-        _WAITING, offer=SignInOffer(flow=Flow.PASTE, address="https://id.example.com/authorize?state=1")
-    ),
+    "waiting for an address": replace(_WAITING, flow=Flow.PASTE, address="https://id.example.com/authorize?state=1"),
     "signed in": _ALICE,
     "working": _ALICE,
     "action failed": _ALICE,
@@ -68,7 +63,11 @@ STATES = {
         ends_at=_NOW + timedelta(seconds=723),
     ),
     "expired": replace(
-        _NOBODY, status=IdentityStatus.EXPIRED, name="Alice Martin", detail="The provider ended the session."
+        _NOBODY,
+        status=IdentityStatus.EXPIRED,
+        name="Alice Martin",
+        detail="The provider ended the session.",
+        ends_at=_NOW,
     ),
     "offline": replace(
         _ALICE,
@@ -81,10 +80,9 @@ STATES = {
 
 def show(name):
     """Show the state of this name in the running cell."""
-    card = IdentityCard(clock=SYSTEM_CLOCK)
-    card.apply(STATES[name])
+    card = IdentityCard(STATES[name], clock=SYSTEM_CLOCK)
     if name == "working":
-        card.begin_action(IdentityAction.REFRESH)
+        card.begin_action("refresh")
     if name == "action failed":
         card.end_action(error="✗ The identity provider id.example.com did not answer. Try again later. · AVAIL002")
     display(card)

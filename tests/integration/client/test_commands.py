@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import InternalError, UnsupportedRequest
 from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.lake.lake import Lake
@@ -92,7 +93,7 @@ def test_rows_are_ingested(client, fake_server):
 
 def test_the_servers_tables_come_with_their_columns_and_remarks(tmp_path):
     with (
-        running_server(tables=Lake(tmp_path)) as harness,
+        running_server(tables=Lake(Storage(tmp_path))) as harness,
         FlightSQLClient(harness.uri, auth_provider=FixedToken("alice")) as client,
     ):
         tables = client.list_tables()

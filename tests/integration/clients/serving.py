@@ -14,6 +14,7 @@ from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.served_folder import ServedFolder
+from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.telemetry.tables import (
     BlockOrigin,
     MeasureRow,
@@ -55,13 +56,13 @@ class ClientServer:
 @contextmanager
 def running_client_server(folder):
     """Run a server whose lake has logs, measures, a process and a stream, beside plain Parquet tables."""
-    lake, plain = Lake(folder / "lake"), folder / "plain"
+    lake, plain = Storage(folder / "lake"), folder / "plain"
     write_telemetry(lake)
     _write_plain(plain)
     environ, tokens = make_access(folder)
     validator = validator_from_environment(environ)
-    sources = (lake, ServedFolder(Storage(plain)))
-    tables = SimpleNamespace(snapshot=lambda: [table for source in sources for table in source.snapshot()])
+    sources = (Lake(lake), ServedFolder(Storage(plain)))
+    tables = SimpleNamespace(snapshot=lambda sql=None: [table for source in sources for table in source.snapshot(sql)])
     pool = build_pool(tables, worker={"lake": str(folder / "lake")})
     with closing(validator), open_server(pool, validator=validator) as server:
         yield ClientServer(server.port, tokens)
@@ -83,7 +84,7 @@ def make_access(folder):
     return environ, tokens
 
 
-def write_telemetry(lake):
+def write_telemetry(storage):
     process = process_info(PROCESS_ID)
     stream = StreamInfo(
         stream_id=STREAM_ID, process_id=PROCESS_ID, tags=("log",), format="otlp/v1/logs", insert_time_ns=NOON_NS
@@ -93,7 +94,7 @@ def write_telemetry(lake):
         MeasureRow(time_ns=NOON_NS + n * 10**9, target="app", name="load", unit="percent", value=float(n))
         for n in range(60)
     ]
-    writer = lake.open_writer("clients")
+    writer = LakeWriter(storage)
     writer.append("log_entries", log_batch(range(LOG_COUNT), writer="app"))
     writer.append("measures", build_measure_batch(measures, origin))
     writer.append("processes", process_state(PROCESS_ID, updated=60 * 10**9))

@@ -34,7 +34,7 @@ class FailingTables:
 
     failure = None
 
-    def snapshot(self):
+    def snapshot(self, sql=None):
         raise self.failure
 
 

@@ -53,7 +53,7 @@ def test_adbc_makes_a_table_of_every_type_once_and_adds_to_it(server, connection
 @pytest.mark.parametrize(
     ("options", "kind", "text"),
     [
-        ({"mode": "replace"}, adbc_driver_manager.NotSupportedError, "never replaced.*SQL007"),
+        ({"mode": "replace"}, adbc_driver_manager.ProgrammingError, "belongs to the data model.*USE001"),
         ({"mode": "create"}, adbc_driver_manager.ProgrammingError, "log_entries already.*USE001"),
         ({"temporary": True}, adbc_driver_manager.NotSupportedError, "Temporary.*SQL007"),
         ({"catalog_name": "other"}, adbc_driver_manager.NotSupportedError, "one catalog.*SQL007"),

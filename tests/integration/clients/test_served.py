@@ -6,7 +6,7 @@ import adbc_driver_flightsql.dbapi
 import pytest
 from adbc_driver_flightsql import DatabaseOptions
 
-from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.core.storage import Storage
 from tests.fakes.certificates import Authority
 from tests.integration.clients.adbc import fetch_rows
 from tests.integration.clients.serving import LOG_COUNT, make_access, write_telemetry
@@ -21,7 +21,7 @@ COUNT = "SELECT count(*) FROM log_entries WHERE target = 'app'"
 def served(tmp_path_factory):
     """A running server; `options` are ADBC's for a caller whose certificate it accepts."""
     folder = tmp_path_factory.mktemp("served")
-    write_telemetry(Lake(folder / "lake"))
+    write_telemetry(Storage(folder / "lake"))
     environ, tokens = make_access(folder)
     authority = Authority(folder)
     server, client = authority.issue("server"), authority.issue("client")

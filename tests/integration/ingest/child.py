@@ -11,9 +11,10 @@ import pyarrow as pa
 from pyarrow import flight
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.flightsql.commands import pack_any
-from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.lake.writer import LakeWriter
 from tests.integration.ingest.lake_server import create_command, lake_server
 
 _NOISE = random.Random(1).randbytes(4 * 1024 * 1024)
@@ -57,14 +58,15 @@ def noise():
 
 
 def store(folder, table, mode, rows):
-    write = Lake(folder).sink().open_write(WriteRequest(table=table, mode=mode), rows.schema)
+    writer = LakeWriter(Storage(folder))
     try:
+        write = writer.open_write(WriteRequest(table=table, mode=mode), rows.schema)
         write.write(rows)
         outcome = write.commit()
     except MicromegasError as error:
         outcome = f"{error.code} {error.what}"
     finally:
-        write.abandon()
+        writer.close()
     return {"outcome": outcome, "files": sum(path.is_file() for path in folder.rglob("*"))}
 
 

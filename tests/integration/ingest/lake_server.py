@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from micromegas_jupyter.lake.lake import Lake
@@ -45,7 +46,7 @@ class LakeServer:
 
 @contextmanager
 def lake_server(root, **settings):
-    with running_server(tables=Lake(root), worker={"lake": str(root)}, **settings) as flight:
+    with running_server(tables=Lake(Storage(root)), worker={"lake": str(root)}, **settings) as flight:
         yield LakeServer(flight, root)
 
 

@@ -16,7 +16,7 @@ if answered is not None: answered.wait(60)
 """
 WAS_ASKED = """
 schemas = get_ipython()._micromegas_extension.schemas
-bool(schemas._fetching or schemas._entries)
+bool(schemas._fetching or schemas._known)
 """
 
 

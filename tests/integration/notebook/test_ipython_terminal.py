@@ -25,7 +25,7 @@ session = get_ipython()._micromegas_extension.session
 def end():
     while not pathlib.Path({gate!r}).exists():
         pause.wait(0.1)
-    session.sign_in.login.cancel()
+    session.attempt.login.cancel()
 pause = threading.Event()
 threading.Thread(target=end, daemon=True).start()
 """

@@ -44,20 +44,20 @@ def test_a_query_that_starts_with_a_fresh_token_survives_its_expiry(shell, tmp_p
     providers = []
     used = []
     rows_before_the_end = []
-    note_batch = Progress.note_batch
+    note = Progress.note
 
     def stored_provider(settings):
         used.append(settings)
         providers.append(CountingProvider(service_account_provider(settings)))
         return providers[-1]
 
-    def wait_after_the_first(progress):
-        if not rows_before_the_end:
-            rows_before_the_end.append(progress.rows)
+    def wait_after_the_first(progress, reader):
+        if reader.rows and not rows_before_the_end:
+            rows_before_the_end.append(reader.rows)
             threading.Event().wait(QUERY_TOKEN_SECONDS + 1)
-        note_batch(progress)
+        note(progress, reader)
 
-    monkeypatch.setattr(Progress, "note_batch", wait_after_the_first)
+    monkeypatch.setattr(Progress, "note", wait_after_the_first)
     with short_token_stack(tmp_path, token_lifetime_seconds=QUERY_TOKEN_SECONDS) as (provider, environ):
         for name, value in environ.items():
             monkeypatch.setenv(name, value)

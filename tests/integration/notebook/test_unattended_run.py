@@ -51,19 +51,15 @@ def test_a_whole_notebook_runs_and_is_saved_without_secrets_or_live_parts():
     )
 
     assert run.stopped_by is None
-    assert (
-        run.outputs(1)[0]
-        .data["text/plain"]
-        .startswith(
-            "Signed in as Alice Martin (alice@example.com)\nid.example.com · expires at 15:42 UTC, renews by itself"
-        )
+    assert run.outputs(1)[0].text.startswith(
+        "Signed in as Alice Martin (alice@example.com)\nid.example.com · expires at 15:42 UTC, renews by itself"
     )
     line, preview = run.outputs(3)
     assert line.data["text/plain"].endswith("· query 7f3a91c2 → rows (DataFrame)")
     assert "&lt;b&gt;" in preview.data["text/html"]
     assert run.outputs(4)[0].data["text/plain"] == "3"
     assert run.outputs(5)[1].output_type == "execute_result"
-    assert "lake.example.com:50051: connected as alice@example.com, 14 ms" in run.outputs(6)[0].data["text/plain"]
+    assert "lake.example.com:50051: connected as alice@example.com, 14 ms" in run.outputs(6)[0].text
     assert "widget-view" not in run.saved
     check_nothing_technical_or_secret(run)
 
@@ -86,4 +82,4 @@ def test_doctor_says_what_is_wrong_in_lines_or_in_json(monkeypatch, tmp_path):
     assert "✗ token: " in lines
     assert "✗ server: " in lines
     assert [json.loads(document)["ok"], json.loads(document)["checks"][-1]["check"]] == [False, "server"]
-    assert "Unrecognized arguments: --jsn. Did you mean --json?" in str(run.outputs(3))
+    assert "--jsn is not an option. Did you mean --json?" in str(run.outputs(3))

@@ -52,7 +52,7 @@ def test_the_sign_in_completes_while_a_cell_runs(kernel, sign_in):
 
     cell = kernel.run(
         "session = get_ipython()._micromegas_extension.session\n"
-        "login = session.sign_in.login\n"
+        "login = session.attempt.login\n"
         "print('running', flush=True)\n"
         "assert login.result(60).identity().name == 'Alice Martin'",
         while_running=come_back_while_running,

@@ -15,7 +15,7 @@ from micromegas_jupyter.access import api_keys as key_file
 from micromegas_jupyter.access.api_keys import KeyFile, daily_warnings, find_keys, key_state, make_api_key
 from micromegas_jupyter.access.validator import Roles
 from micromegas_jupyter.config.access import ApiKeySetting, LegacyApiKeys, RoleSetting
-from micromegas_jupyter.core.protocols import TableAccess
+from micromegas_jupyter.core.protocols import TableAccess, WriteAccess
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import ConfigurationError, Unavailable, UsageError
 from tests.fakes.mint import NOW
@@ -108,6 +108,22 @@ def test_a_key_that_may_not_be_used_is_refused_for_its_reason_and_others_are_not
 
     assert reason_of(validator) == reason
     assert validator.validate_token("other").subject == "other"
+
+
+@pytest.mark.parametrize(
+    ("scopes", "expected"),
+    [
+        ({"read"}, WriteAccess()),
+        ({"read", "write"}, WriteAccess(ingest=frozenset({"orders"}), owns=frozenset({"team_*"}))),
+        ({"ingest"}, WriteAccess(ingest=frozenset({"*"}), creates=frozenset({"*"}))),
+        ({"ingest:a", "ingest:b_*"}, WriteAccess(ingest=frozenset({"a", "b_*"}), creates=frozenset({"a", "b_*"}))),
+    ],
+)
+def test_what_roles_let_a_key_write_to_needs_the_scope_for_it(scopes, expected):
+    rights = Roles({"team": RoleSetting(ingest=frozenset({"orders"}), owns=frozenset({"team_*"}))})
+    setting = dataclasses.replace(HASHED, roles=("team",), scopes=frozenset(scopes))
+
+    assert ApiKeyValidator([setting], roles=rights).validate_token(KEY).write_access == expected
 
 
 def test_roles_decide_what_the_bearer_may_read():

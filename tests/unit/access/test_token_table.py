@@ -22,6 +22,7 @@ from micromegas_jupyter.access.explain import describe_outcome, explain_decision
 from micromegas_jupyter.access.validator import Accepted, Refused, decide_safely
 from micromegas_jupyter.config.access import AccessSettings, ApiKeySetting
 from micromegas_jupyter.config.issuers import OidcServerSettings
+from micromegas_jupyter.core.protocols import WriteAccess
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.discovery import build_metadata_url
@@ -132,6 +133,15 @@ def test_an_api_key_is_explained_by_the_first_step(decision, is_passed, found):
 
     assert (steps[0].title, steps[0].is_passed, steps[0].found) == ("API key", is_passed, found)
     assert is_passed or decision.reason in steps[-1].found
+
+
+def test_the_outcome_names_the_tables_to_write_to():
+    access = WriteAccess(ingest=frozenset({"orders"}), creates=frozenset({"log_*"}), owns=frozenset({"team_*"}))
+    context = AuthContext(subject="alice", auth_type=AuthType.OIDC, issuer=ISSUER, write_access=access)
+
+    outcome = describe_outcome(Accepted(context=context))
+
+    assert "sends rows to log_*, orders, owns team_*" in outcome
 
 
 @pytest.mark.parametrize(("setting", "token"), ACCEPTED_BY_SETTING.values(), ids=ACCEPTED_BY_SETTING)

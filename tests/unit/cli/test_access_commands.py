@@ -46,6 +46,17 @@ def test_a_key_gets_what_was_asked_for_and_one_of_the_same_name_is_pointed_out(c
     assert "1 role (ops): a role counts only where the server's configuration has it" in notes
 
 
+@pytest.mark.usefixtures("path")
+def test_a_scope_may_name_tables_and_one_that_is_none_is_refused(capsys):
+    run("create", "report", "--scope", "ingest:orders", "--scope", "write")
+    for wrong in ("admin", "ingest:", "ingest:*", "ingest:Orders"):
+        with pytest.raises(UsageError, match="ingest:orders"):
+            run("create", "report", "--scope", wrong)
+
+    (entry,) = listed(capsys)
+    assert entry["scopes"] == ["ingest:orders", "write"]
+
+
 @pytest.mark.parametrize("words", [("create", "x"), ("list",)])
 def test_without_a_file_the_error_says_what_to_give(words):
     with pytest.raises(UsageError, match=r"--file FILE.*MICROMEGAS_API_KEY_FILE"):

@@ -118,6 +118,15 @@ def test_a_configuration_file_alone_is_enough():
     )
 
 
+def test_a_role_may_name_tables_to_write_to_and_none_to_read():
+    roles = {"loader": {"ingest": ["orders", "*"]}, "team": {"tables": ["team_a"], "owns": ["team_*"]}}
+
+    assert parse({"roles": roles}).roles == {
+        "loader": RoleSetting(ingest=frozenset({"orders", "*"})),
+        "team": RoleSetting(tables={"team_a": None}, owns=frozenset({"team_*"})),
+    }
+
+
 def test_roles_are_not_checked_while_the_file_that_has_them_is_not_read():
     environ = {OIDC: issuers({**ISSUER, "group_roles": {"a": "viewer"}}), CONFIG: "access.json"}
 
@@ -203,7 +212,12 @@ def test_files_that_are_named_wrongly_are_refused(environ, text, key):
             ({"roles": {"a": {"tables": [None]}}}, ".roles.a.tables[0]"),
             ({"roles": {"a": {"tables": {"": None}}}}, ".roles.a.tables"),
             ({"roles": {"a": {"tables": {"spans": ""}}}}, ".roles.a.tables.spans"),
-            ({"roles": {"a": {"tables": {"spans": True}}}}, ".roles.a.tables.spans"))),
+            ({"roles": {"a": {"tables": {"spans": True}}}}, ".roles.a.tables.spans"),
+            ({"roles": {"a": {"ingest": []}}}, ".roles.a.ingest"),
+            ({"roles": {"a": {"ingest": "orders"}}}, ".roles.a.ingest"),
+            ({"roles": {"a": {"owns": {"orders": None}}}}, ".roles.a.owns"),
+            *(({"roles": {"a": {"owns": ["fine", wrong]}}}, ".roles.a.owns[1]")
+              for wrong in ("", None, "Orders", "team_*_x", "**", "a.b", "../x", "x" * 64, "é")))),
     ],
 )  # fmt: skip
 def test_what_is_malformed_or_contradicts_itself_is_refused_by_its_place(config, keys, environ, key):
@@ -264,6 +278,8 @@ class TestApiKeys:
             ({"key": "hunter2", "revoked_at": True}, ".revoked_at"),
             ({"key": "hunter2", "scopes": []}, ".scopes"), ({"key": "hunter2", "scopes": "read"}, ".scopes"),
             ({"key": "hunter2", "scopes": ["read", "admin"]}, ".scopes[1]"),
+            *(({"key": "hunter2", "scopes": [scope]}, ".scopes[0]")
+              for scope in ("ingest:", "ingest:*", "ingest:Orders", "ingest: orders", "read:orders", "write:x", ":x")),
             ({"key": "hunter2", "roles": []}, ".roles"), ({"key": "hunter2", "roles": [""]}, ".roles[0]"),
             ({"key": "hunter2", "role": "admin"}, ""), ({"key": "hunter2", "name": ""}, ".name"),
             ({"key": "hunter2", "name": "a\nb"}, ".name"), ({"key": "hunter2", "name": None}, ".name"),

@@ -178,7 +178,7 @@ class SlowTables:
         if may_end:
             self.may_end.set()
 
-    def snapshot(self):
+    def snapshot(self, sql=None):
         self.begun += 1
         found = [TableSnapshot(name=name, schema=LOG_SCHEMA, files=()) for name in self.names]
         self.has_begun.set()
@@ -223,7 +223,7 @@ def test_tables_are_listed_for_statements_that_may_read_some(sql, is_listed):
         source = SlowTables()
         listing = Listing(source)
         await listing.refresh()
-        await listing.refresh_for(sql)
+        await listing.refresh(sql)
         return source.begun == 2
 
     assert asyncio.run(scenario()) is is_listed

@@ -19,6 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake import maintenance
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, Outcome, detect_safe_compaction, read_status
+from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, PROCESSES
 from tests.fakes.clock import FakeClock
 
@@ -162,7 +163,7 @@ def test_statistics_of_a_compacted_file_are_exact(storage, run_round):
     [file] = pa.table(DeltaTable(uri).get_add_actions(flatten=True)).to_pylist()
     assert (file["num_records"], file["null_count.time"], file["min.time"]) == (6, 3, time)
     assert file["max.time"] == time + timedelta(microseconds=2)
-    assert (file["min.day"], file.get("max.name"), file.get("max.of")) == (time.date(), None, None)
+    assert (file["min.day"], file["max.name"], file.get("max.of")) == (time.date(), "x" * 31 + "y", None)
 
 
 def _log_rows(times, process_ids):
@@ -439,7 +440,7 @@ def test_a_table_that_cannot_be_maintained_does_not_stop_the_others(storage, app
     assert (_file_count(storage), status.tables["numbers"].error) == (1, None)
     assert (_file_count(storage, "odd"), _numbers(storage, "odd")) == (3, [0, 1, 2])
     assert "broken" in status.tables["broken"].error
-    assert "odd" in status.tables["odd"].error
+    assert "cannot write" in status.tables["odd"].error
     assert status.tables["broken"].lag_seconds > 0 or status.tables["broken"].error
     assert str(storage.uri) not in status.last_error
 
@@ -488,3 +489,35 @@ rewrite._commit = lambda *_, **__: wait()
 settings = maintenance.MaintenanceSettings(min_small_files=3)
 maintenance.run_round(Storage(sys.argv[1]), settings=settings)
 """
+
+
+def test_dropped_tables_are_removed_after_a_day(storage, append, run_round):
+    append([1])
+    Tables(storage).drop("numbers")
+    [remains] = Path(storage.child_uri("_micromegas/dropped")).iterdir()
+
+    assert run_round().status.tables == {}
+    assert remains.exists()
+    run_round(clock=FakeClock(datetime.now(UTC) + timedelta(hours=25)))
+    assert not remains.exists()
+
+
+def test_a_table_that_is_dropped_and_made_again_during_compaction_is_left_alone(
+    monkeypatch, storage, append, run_round
+):
+    for number in range(3):
+        append([number])
+
+    def replace_table():
+        Tables(storage).drop("numbers")
+        append([7])
+
+    arrange = maintenance._arrange
+    acts = [replace_table]
+    monkeypatch.setattr(
+        maintenance, "_arrange", lambda rows, **facts: (acts and acts.pop()(), arrange(rows, **facts))[1]
+    )
+    run_round()
+
+    assert _numbers(storage) == [7]
+    assert DeltaTable(storage.child_uri("numbers")).version() == 0

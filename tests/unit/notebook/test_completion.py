@@ -7,17 +7,19 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 
 from micromegas_jupyter.errors import UnsupportedRequest, UsageError
-from micromegas_jupyter.notebook.completion.schema import (
+from micromegas_jupyter.notebook.completion import (
     FRESH_SECONDS,
+    MAX_CHARACTERS,
+    MAX_COMPLETIONS,
     Column,
     SchemaCache,
     ServerSchema,
     Table,
+    complete_sql,
     fetch_schema,
 )
-from micromegas_jupyter.notebook.completion.sql import MAX_CANDIDATES, MAX_CHARACTERS, complete_sql, find_tables, scan
 from micromegas_jupyter.notebook.extension import register, unregister
-from micromegas_jupyter.notebook.shell import OptionName, OptionValue, SqlLine, Statement, find_position, split_sql_line
+from micromegas_jupyter.notebook.shell import Position, SqlLine, find_position, split_sql_line
 from tests.fakes.notebook_world import SETTINGS, FakeClient, FakePersonalProvider
 
 
@@ -40,11 +42,11 @@ SCHEMA = ServerSchema(
 def complete(marked, schema=SCHEMA):
     """Return what may stand at the `|` in a statement."""
     before, after = marked.split("|")
-    return complete_sql(before, after, schema, variables=lambda: ["max_level", "names"])
+    return complete_sql(before, after, schema, variables=lambda: ["max_level", "names"])[1]
 
 
 def texts(marked, *kinds):
-    return [candidate.text for candidate in complete(marked).found if not kinds or candidate.kind in kinds]
+    return [found.text for found in complete(marked) if not kinds or found.type in kinds]
 
 
 @pytest.mark.parametrize(
@@ -57,12 +59,12 @@ def texts(marked, *kinds):
         ("SELECT * FROM measures ORDER BY value, |", ["time", "value"]),
         ("SELECT extract(year FROM t|) FROM measures", ["time"]),
         ("SELECT | FROM log_entries", ["time", "level", '"Upper Case"', '"order"']),
-        ("WITH q AS (SELECT time AS t FROM measures) SELECT | FROM q", ["time", "value", "t"]),
+        ("WITH q AS (SELECT time AS t FROM measures) SELECT | FROM q", ["t", "time", "value"]),
     ],
 )
 def test_columns_of_the_statements_tables_come_first_and_in_their_order(sql, columns):
     assert texts(sql, "column") == columns
-    assert next(candidate.kind for candidate in complete(sql).found) == "column"
+    assert complete(sql)[0].type == "column"
 
 
 @pytest.mark.parametrize(
@@ -93,40 +95,40 @@ def test_aliases_functions_keywords_and_expressions_are_offered():
 def test_a_name_that_could_steer_a_line_is_not_offered():
     schema = ServerSchema(tables={"t": make_table("t", "a\u202eb", "a\nb", "", "ab")})
 
-    assert [found.text for found in complete("SELECT a| FROM t", schema).found if found.kind == "column"] == ["ab"]
+    assert [found.text for found in complete("SELECT a| FROM t", schema) if found.type == "column"] == ["ab"]
 
 
 def test_what_is_offered_and_looked_at_is_bounded():
-    many = ServerSchema(tables={"t": make_table("t", *(f"column_{number}" for number in range(5 * MAX_CANDIDATES)))})
+    many = ServerSchema(tables={"t": make_table("t", *(f"column_{number}" for number in range(5 * MAX_COMPLETIONS)))})
 
-    assert len(complete("SELECT | FROM t", many).found) == MAX_CANDIDATES
-    assert complete("SELECT |" + " " * MAX_CHARACTERS).found == ()
+    assert len(complete("SELECT | FROM t", many)) == MAX_COMPLETIONS
+    assert complete("SELECT |" + " " * MAX_CHARACTERS) == []
 
 
 @pytest.mark.parametrize(
-    ("sql", "expected"),
+    ("sql", "names"),
     [
-        ("SELECT * FROM logs l, other AS o WHERE x", {"l": ["logs"], "o": ["other"]}),
-        ("SELECT * FROM a JOIN b ON a.x = b.x LEFT JOIN c USING (x)", {"a": ["a"], "b": ["b"], "c": ["c"]}),
-        ('SELECT * FROM db."Big" "B" GROUP BY 1', {"B": ["Big"]}),
-        ("SELECT * FROM view_instance('logs', 'x') v LIMIT 1", {"v": ["view_instance"]}),
-        ("SELECT (SELECT max(x) FROM b WHERE b.y = a.y) FROM a", {"b": ["b"], "a": ["a"]}),
-        ("SELECT x, y FROM (SELECT * FROM logs) q, b", {"q": [""], "b": ["b"], "logs": ["logs"]}),
-        ("FROM", {}),
-        ("SELECT * FROM WHERE", {}),
-        ("SELECT * FROM logs,", {"logs": ["logs"]}),
-        ("SELECT * FROM (", {"": [""]}),
-        ("SELECT * FROM " + "FROM a, b JOIN c ON (((" * 400, {"a": ["a"] * 400, "b": ["b"] * 400, "c": ["c"] * 400}),
+        ("SELECT | FROM logs l, other AS o WHERE x", ["l", "o"]),
+        ("SELECT | FROM a JOIN b ON a.x = b.x LEFT JOIN c USING (x)", ["a", "b", "c"]),
+        ('SELECT | FROM db."Big" "B" GROUP BY 1', ['"B"']),
+        ("SELECT | FROM view_instance('logs', 'x') v LIMIT 1", ["v"]),
+        ("SELECT (SELECT max(x) FROM b WHERE |) FROM a", ["b", "a"]),
+        ("SELECT x, | FROM (SELECT * FROM logs) q, b", ["q", "b", "logs"]),
+        ("SELECT | FROM", []),
+        ("SELECT | FROM WHERE", []),
+        ("SELECT | FROM logs,", ["logs"]),
+        ("SELECT | FROM (", []),
+        ("SELECT | FROM " + "FROM a, b JOIN c ON (((" * 400, ["a", "b", "c"]),
     ],
 )
-def test_tables_and_their_aliases_are_found_however_far_the_statement_is(sql, expected):
-    assert find_tables(scan(sql)) == expected
+def test_tables_and_their_aliases_are_found_however_far_the_statement_is(sql, names):
+    assert texts(sql, "alias") == names
 
 
 @pytest.fixture
 def shell(bare_shell, world, monkeypatch):
     # The first completion waits for the answer, which a loaded machine may take its time for.
-    monkeypatch.setattr("micromegas_jupyter.notebook.completion.sql.FIRST_ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr("micromegas_jupyter.notebook.completion.FIRST_ANSWER_SECONDS", 60.0)
     register(bare_shell, world.dependencies())
     yield bare_shell
     world.tables.may_answer.set()
@@ -195,7 +197,7 @@ def test_the_line_is_taken_apart(line, cell, name, arguments, sql):
         ("--xyz SELECT 1", None, "--xyz is not an option. The options are --begin, --limit, --traceback, --plot."),
         ("--begin", "SELECT 1", "--begin needs a value"),
         ("\u2460 << SELECT 1", None, '"1" is not a name'),
-        ("class << SELECT 1", None, '"class" is a Python keyword'),
+        ("class << SELECT 1", None, '"class" is not a name'),
     ],
 )
 def test_a_line_that_cannot_be_understood_says_why(line, cell, what):
@@ -204,7 +206,7 @@ def test_a_line_that_cannot_be_understood_says_why(line, cell, what):
 
 
 def in_sql(before, after):
-    return Statement(before=before, after=after, options=ANY)
+    return Position(before, after, options=ANY)
 
 
 @pytest.mark.parametrize(
@@ -216,14 +218,14 @@ def in_sql(before, after):
         ("%%sql SEL|\nFROM t", in_sql("SEL", "\nFROM t")),
         ("x = 1\nrows = %sql --begin=1h SELECT |\ny = 2", in_sql("SELECT ", "")),
         ("%sql SELECT a| FROM t", in_sql("SELECT a", " FROM t")),
-        ("%%sql |\nSELECT 1", OptionName(typed="")),
-        ("%%sql --be|\nSELECT 1", OptionName(typed="--be")),
-        ("%%sql rows << -|", OptionName(typed="-")),
-        ("%sql --begin 1h --|", OptionName(typed="--")),
-        ("%%sql --profile pr|\n", OptionValue(option="--profile", typed="pr")),
-        ("%%sql --profile=|", OptionValue(option="--profile", typed="")),
-        ("%%sql --plot |\nSELECT 1", OptionValue(option="--plot", typed="")),
-        ("%sql --plot b|", OptionValue(option="--plot", typed="b")),
+        ("%%sql |\nSELECT 1", Position("", option="")),
+        ("%%sql --be|\nSELECT 1", Position("--be", option="")),
+        ("%%sql rows << -|", Position("-", option="")),
+        ("%sql --begin 1h --|", Position("--", option="")),
+        ("%%sql --profile pr|\n", Position("pr", option="--profile")),
+        ("%%sql --profile=|", Position("", option="--profile")),
+        ("%%sql --plot |\nSELECT 1", Position("", option="--plot")),
+        ("%sql --plot b|", Position("b", option="--plot")),
         ("%sql --plot S|", in_sql("S", "")),
         ("%%sql --plot\nSELECT |", in_sql("SELECT ", "")),
         ("x = |", None),
@@ -287,10 +289,7 @@ def session(session, world):
 
 @pytest.fixture
 def cache(session):
-    may_open = session.dependencies.is_wrapped
-    cache = SchemaCache(session.connections, clock=session.dependencies.clock, may_open=lambda: not may_open())
-    yield cache
-    cache.close()
+    return SchemaCache(session.connections, session.dependencies)
 
 
 def wait_for(cache):
@@ -307,7 +306,7 @@ def ask(cache):
     def ask_and_wait():
         cache.look_up(SETTINGS)
         wait_for(cache)
-        return cache._known(SETTINGS).schema
+        return cache.look_up(SETTINGS)
 
     return ask_and_wait
 
@@ -319,7 +318,7 @@ def test_while_a_server_hangs_it_is_asked_once_and_only_the_first_look_waits(cac
     # Each of these would take a minute if it waited.
     looks += [cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS) for _ in range(20)]
 
-    assert looks == [None] * 21
+    assert [list(look.tables) for look in looks] == [[]] * 21
     assert world.tables.was_asked.wait(WAIT_SECONDS)
     assert world.tables.asked_count == 1
 
@@ -336,7 +335,7 @@ def test_what_is_known_is_used_until_it_is_old_and_then_asked_for_in_the_backgro
     wait_for(cache)
 
     assert list(fresh.tables) == list(old.tables) == ["log_entries", "measures"]
-    assert list(cache._known(SETTINGS).schema.tables) == []
+    assert list(cache.look_up(SETTINGS).tables) == []
     assert world.tables.asked_count == 2
 
 
@@ -346,5 +345,4 @@ def test_another_sign_in_never_sees_what_the_one_before_it_was_shown(session, wo
 
     session.connections.put(SETTINGS, FakePersonalProvider())
 
-    assert cache._known(SETTINGS).schema is None
     assert list(ask().tables) == []

@@ -31,14 +31,14 @@ def refused(kind=LoginRequired):
 def with_quick_logins(shell, provider=None):
     """Have each sign-in of the shell's session end well as soon as it is begun; returns the session."""
     session = shell._micromegas_extension.session
-    begin = session.sign_in.begin
+    begin = session.sign_in
 
     def begin_and_succeed(*arguments, **options):
-        login = begin(*arguments, **options)
-        login.succeed(provider)
-        return login
+        attempt = begin(*arguments, **options)
+        attempt.login.succeed(provider)
+        return attempt
 
-    session.sign_in.begin = begin_and_succeed
+    session.sign_in = begin_and_succeed
     return session
 
 
@@ -51,7 +51,7 @@ def test_when_the_hub_does_not_help_the_next_way_follows_and_says_why(shell, wor
 
     shown = capsys.readouterr().out
     assert [login.flow for login in world.logins] == [Flow.DEVICE]
-    assert session.shown.shown[1].status is IdentityStatus.SIGNED_IN
+    assert session.state.status is IdentityStatus.SIGNED_IN
     assert "through" not in shown.splitlines()[-1]
 
 

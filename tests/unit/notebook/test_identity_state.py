@@ -8,15 +8,12 @@ from threading import Event
 import pytest
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityButtons, IdentityCard, build_view
+from micromegas_jupyter.notebook.login.display import TOO_LATE, IdentityCard, IdentityDisplay, build_view
 from micromegas_jupyter.notebook.login.session import (
-    IdentityAction,
     IdentityState,
     IdentityStatus,
-    SignInOffer,
-    accepted_actions,
-    offer_of,
     offered_actions,
+    waiting_state,
 )
 from micromegas_jupyter.notebook.table_explorer import TablesWidget
 from tests.fakes.notebook_world import (
@@ -32,7 +29,7 @@ from tests.fakes.notebook_world import (
 
 SOON = datetime(2026, 11, 24, 12, 10, tzinfo=UTC)
 ENDS_AT = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
-SIGN_IN, SHOW_CODE, CANCEL, REFRESH, SIGN_OUT = IdentityAction
+SIGN_IN, SHOW_CODE, CANCEL, REFRESH, SIGN_OUT = "sign_in", "show_code", "cancel", "refresh", "sign_out"
 
 
 def login(flow=Flow.BROWSER):
@@ -59,9 +56,10 @@ def test_only_web_addresses_and_the_jupyter_servers_own_page_are_offered(address
     device = login(Flow.DEVICE)
     device.verification_uri = device.verification_uri_complete = address
 
-    assert offer_of(redirect).address == (address if is_offered else "")
+    assert waiting_state(SETTINGS, redirect).address == (address if is_offered else "")
     is_web = address.startswith("https://")
-    assert (offer_of(device).address, offer_of(device).scan_address) == ((address,) * 2 if is_web else ("", ""))
+    shown = waiting_state(SETTINGS, device)
+    assert (shown.address, shown.scan_address) == ((address,) * 2 if is_web else ("", ""))
 
 
 def test_what_a_provider_gives_is_written_out():
@@ -69,7 +67,7 @@ def test_what_a_provider_gives_is_written_out():
     asked.user_code = "AB\x1b[2J" + "C" * 100
     asked.verification_uri = "https://id.example.com/\u202edevice"
 
-    offer = offer_of(asked)
+    offer = waiting_state(SETTINGS, asked)
 
     assert offer.user_code == "AB\\x1b[2J" + "C" * 54 + "…"
     assert offer.address == "https://id.example.com/\\u202edevice"
@@ -80,7 +78,7 @@ def state(status, **facts):
 
 
 def waiting_for(flow):
-    return state(IdentityStatus.WAITING, offer=SignInOffer(flow=flow, address="https://id"))
+    return state(IdentityStatus.WAITING, flow=flow, address="https://id")
 
 
 @pytest.mark.parametrize(
@@ -102,20 +100,17 @@ def waiting_for(flow):
 )
 def test_each_state_offers_what_a_person_can_do_then(shown, offered):
     assert offered_actions(shown) == offered
-    assert accepted_actions(shown) >= set(offered)
 
 
-WAITING = state(IdentityStatus.WAITING, offer=SignInOffer(flow=Flow.BROWSER, address=START_URL), ends_at=SOON)
-CODE = replace(
-    WAITING, offer=SignInOffer(flow=Flow.DEVICE, address=VERIFICATION_URI, user_code=USER_CODE, scan_address=SCAN_URI)
-)
-PASTE = replace(WAITING, offer=SignInOffer(flow=Flow.PASTE, address=PASTE_URL))
+WAITING = state(IdentityStatus.WAITING, flow=Flow.BROWSER, address=START_URL, ends_at=SOON)
+CODE = replace(WAITING, flow=Flow.DEVICE, address=VERIFICATION_URI, user_code=USER_CODE, scan_address=SCAN_URI)
+PASTE = replace(WAITING, flow=Flow.PASTE, address=PASTE_URL)
 SIGNED_IN = state(IdentityStatus.SIGNED_IN, name="Alice Martin", ends_at=ENDS_AT, is_personal=True)
 
 
 @pytest.fixture
 def card(clock):
-    return IdentityCard(clock=clock)
+    return IdentityCard(SIGNED_IN, clock=clock)
 
 
 @pytest.fixture
@@ -149,12 +144,12 @@ def test_an_address_is_sent_to_the_pages_and_is_in_no_state(card, sent, waiting,
 
 def test_a_button_is_passed_on_and_what_is_none_is_not(clock):
     pressed = []
-    card = IdentityCard(clock=clock, on_press=lambda action, _card: pressed.append(action))
+    card = IdentityCard(SIGNED_IN, clock=clock, on_press=lambda action, _card: pressed.append(action))
 
     for content in ({"action": "sign_out"}, {"action": "eval"}, {"action": ["refresh"]}, {}, "refresh", None, 7):
         card._handle_custom_msg(content, [])
 
-    assert pressed == [IdentityAction.SIGN_OUT]
+    assert pressed == [SIGN_OUT]
 
 
 def followed(view):
@@ -190,12 +185,12 @@ RENEWS = replace(SIGNED_IN, renews=True, renews_at=NOW + timedelta(minutes=55))
                 *((seconds, "renewal_failed", "Trying again.") for seconds in (300, 0)),
             ],
         ),
-        (state(IdentityStatus.EXPIRED), [(-180, "expired", "ended {left} ago")]),
+        (state(IdentityStatus.EXPIRED, ends_at=NOW - timedelta(minutes=3)), [(-180, "expired", "ended {left} ago")]),
         (state(IdentityStatus.SIGNED_OUT, detail="Signed out."), [(None, "signed_out", "Signed out.")]),
     ],
 )  # fmt: skip
 def test_a_view_has_at_most_two_lines_and_says_what_follows_it(shown, steps):
-    view = build_view(shown, now=NOW, since=NOW - timedelta(minutes=3))
+    view = build_view(shown, now=NOW)
 
     found = followed(view)
 
@@ -206,7 +201,7 @@ def test_a_view_has_at_most_two_lines_and_says_what_follows_it(shown, steps):
 
 
 def test_signing_out_is_asked_for_since_it_concerns_other_notebooks():
-    (_, out) = build_view(RENEWS, now=NOW, since=NOW)["more"]
+    (_, out) = build_view(RENEWS, now=NOW)["more"]
 
     assert (out["action"], out["asks"]["more"][0]["action"]) == ("sign_out", "sign_out")
     assert out["asks"]["lines"] == ["This also signs out your other notebooks and terminals on this machine."]
@@ -244,7 +239,7 @@ def board():
 
 @pytest.fixture
 def buttons(session):
-    return IdentityButtons(session)
+    return IdentityDisplay(None, session)
 
 
 def press(buttons, action, board):
@@ -253,11 +248,11 @@ def press(buttons, action, board):
 
 
 def test_a_button_that_came_too_late_does_nothing_and_is_answered(world, session, buttons, board):
-    buttons.press(IdentityAction.REFRESH, board)
+    buttons.press(REFRESH, board)
     session.logout(SETTINGS)
     world.logouts.clear()
 
-    buttons.press(IdentityAction.SIGN_OUT, board)
+    buttons.press(SIGN_OUT, board)
 
     assert (board.news, board.began, world.logouts) == ([TOO_LATE, TOO_LATE], [], [])
 
@@ -268,9 +263,9 @@ def test_what_nobody_expected_is_a_line_too_and_the_buttons_work_again(world, se
 
     session.signed_in(SETTINGS)
     world.stored.renew = broken
-    press(buttons, IdentityAction.REFRESH, board)
+    press(buttons, REFRESH, board)
     board.ended.clear()
-    press(buttons, IdentityAction.SIGN_OUT, board)
+    press(buttons, SIGN_OUT, board)
 
     assert board.errors[0].startswith("✗ That did not work.")
     assert board.errors[1] == ""

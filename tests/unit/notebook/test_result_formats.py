@@ -89,7 +89,7 @@ def test_a_unit_comes_from_the_columns_metadata():
         (pa.array([date(2026, 11, 27)]), ["2026-11-27"]),
         (pa.array([time(12, 30, 5)], pa.time32("s")), ["12:30:05"]),
         (pa.array([1], pa.time64("ns")), ["00:00:00.000000001"]),
-        (UNKNOWN_ZONE, ["2023-11-14 22:13:20Z"]),
+        (UNKNOWN_ZONE, ["2023-11-14 22:13:20"]),
     ],
 )  # fmt: skip
 def test_times_are_as_short_as_the_column_allows(array, expected):
@@ -144,7 +144,7 @@ def test_a_value_is_one_short_line(array, expected):
         (pa.map_(pa.string(), pa.int8()), "map"),
         (pa.run_end_encoded(pa.int32(), pa.bool_()), "boolean"),
         (pa.uuid(), "bytea"),
-        (pa.timestamp("ns", "\x1b" * 300), "timestamp (" + "\\x1b" * 47 + "…"),
+        (UNKNOWN_ZONE.type, "timestamp (UTC)"),
     ],
 )
 def test_types_have_their_names_of_sql(kind, expected):

@@ -10,6 +10,7 @@ import nbformat
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cachetools import LRUCache
 from nbconvert import HTMLExporter
 
 from micromegas_jupyter.notebook.query_result import QueryResult
@@ -71,7 +72,7 @@ def test_columns_say_what_they_hold(page):
         "name": "word", "type": "text", "arrow_type": "dictionary<values=string, indices=int32, ordered=0>",
         "kind": "text", "unit": "", "nulls": 1000, "sortable": True,
     }  # fmt: skip
-    assert page.grid.hints["text"] == "contains, = x, in a, b"
+    assert page.grid.hints["text"].startswith("contains, = x, in a, b")
     assert [column["unit"] for column in page.grid.columns] == ["", "", "", "bytes"]
     assert [column["sortable"] for column in page.grid.columns] == [True, True, False, True]
     assert page.ask("statistics", column=1)["answer"]["top"] == [(each, 1000) for each in "abde"]
@@ -117,23 +118,12 @@ def test_what_a_file_cannot_hold_is_said(monkeypatch):
 @pytest.mark.parametrize(
     "message",
     [
-        {"op": "rows", "order": ALL_ROWS, "first": -5, "count": -1},
-        {"op": "rows", "order": ALL_ROWS, "first": 10**30, "count": 5},
-        {"op": "rows", "order": ALL_ROWS, "first": "<b>", "count": 5},
         {"op": "rows", "order": {"filters": {"9": "1"}, "sort": []}, "first": 0, "count": 5},
-        {"op": "rows", "order": {"filters": {"0": ["1"]}, "sort": [[-1, True]]}, "first": 0, "count": 5},
-        {"op": "rows", "order": {"filters": [], "sort": {}}, "first": 0, "count": 5},
-        {"op": "rows", "order": {"filters": {}, "sort": [[float("inf"), 1]]}, "first": 0, "count": 5},
         {"op": "rows", "order": {"filters": {}, "sort": [[2, True]]}, "first": 0, "count": 5},
         {"op": "rows", "order": None, "first": 0, "count": 5},
         {"op": "statistics", "column": 4},
-        {"op": "statistics", "column": "0"},
         {"op": "value", "order": ALL_ROWS, "row": 5000, "column": 0},
-        {"op": "value", "order": ALL_ROWS, "row": 0, "column": -1},
-        {"op": "copy", "order": ALL_ROWS, "rows": [1], "columns": [0], "header": True},
-        {"op": "copy", "order": ALL_ROWS, "rows": [0, 10**9], "columns": [0], "header": True},
         {"op": "export", "order": ALL_ROWS, "format": "../../x", "hidden": []},
-        {"op": "export", "order": ALL_ROWS, "format": "csv", "hidden": [0, 1, 2, 3]},
         {"op": "__class__", "order": ALL_ROWS},
         {},
     ],
@@ -141,9 +131,7 @@ def test_what_a_file_cannot_hold_is_said(monkeypatch):
 def test_whatever_a_page_asks_it_gets_an_answer(page, message):
     page.tell({"id": 7, **message})
 
-    answer = page.answers[7]
-    assert isinstance(answer.get("error", ""), str)
-    assert answer.get("answer") is None or answer["answer"]["texts"] == [[]] * 4
+    assert page.answers[7] == {"id": 7, "error": "The grid could not do that."}
 
 
 @pytest.mark.parametrize("content", [None, [], "rows", {"op": "rows"}, {"id": "1", "op": "rows"}])
@@ -180,7 +168,7 @@ def test_many_threads_get_their_own_rows(page):
 
 
 def test_rows_that_were_used_last_are_kept_within_a_bound(monkeypatch):
-    monkeypatch.setattr(grid_module, "MAX_HELD_BYTES", 3 * TABLE.nbytes)
+    monkeypatch.setattr(grid_module, "_held", LRUCache(3 * TABLE.nbytes, lambda view: view.table.nbytes))
     pages = [Page(pa.concat_tables([TABLE]).combine_chunks(), monkeypatch) for _ in range(3)]
     monkeypatch.setattr(ResultGrid, "send", lambda grid, content, *_: setattr(grid, "last", content))
 
@@ -262,11 +250,11 @@ def test_the_saved_table_says_what_it_shows():
     lines = repr(QueryResult(pa.table({"name": ["山", None], "size_bytes": [1500, 2]}))).split("\n")
 
     assert lines == [
-        "name      size_bytes",
-        "text  bigint · bytes",
-        "----  --------------",
-        "山             1,500",
-        "null               2",
+        "name          size_bytes",
+        "text      bigint · bytes",
+        "------  ----------------",
+        "山                 1,500",
+        "null                   2",
         "2 rows",
     ]
     assert repr(QueryResult(TABLE, max_rows=100)).endswith("first 20 of 5,000 rows")
@@ -283,6 +271,7 @@ def test_a_result_is_used_as_people_first_try(tmp_path):
     assert result[["city"]].shape == (3, 1)
     assert result["n"].shape == (3, 2)
     assert result[1:].to_arrow().equals(table.slice(1))
+    assert len(result[::2]) == 2
     assert result.head(2).to_pandas().shape == (2, 3)
     assert result.to_polars is not None
     assert pa.table(QueryResult(table.select([0, 1]))).equals(table.select([0, 1]))
@@ -298,7 +287,6 @@ def test_a_result_is_used_as_people_first_try(tmp_path):
     [
         (lambda result, _: result["nothing"], "There is no column 'nothing'"),
         (lambda result, _: result[0], "no single rows"),
-        (lambda result, _: result[::2], "step"),
         (lambda result, _: result.groupby("n"), "to_pandas"),
         (lambda result, folder: result.save(folder / "x.txt"), "format"),
         (lambda result, folder: [result.save(folder / "x.csv") for _ in range(2)], "already"),

@@ -43,10 +43,10 @@ def test_what_is_shown_follows_from_a_call_that_failed(session, error, status):
 
 def test_a_sign_in_that_fails_is_told_to_the_cell_that_waits_and_then_forgotten(world, session):
     world.stored = None
-    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+    attempt = session.sign_in(SETTINGS, FlowToUse(flow=Flow.BROWSER))
 
     with pytest.raises(LoginFailed):
-        session.connection(SETTINGS, on_wait=lambda: login.fail(LoginFailed("You said no.")))
+        session.connection(SETTINGS, on_wait=lambda: attempt.login.fail(LoginFailed("You said no.")))
 
     assert shown(session) is IdentityStatus.SIGNED_OUT
     assert session.state is not None
@@ -72,33 +72,33 @@ def quick_looks(monkeypatch):
 
 def test_only_a_person_with_a_good_token_counts(world, session):
     for world.stored in (None, FakeServiceProvider(), FakePersonalProvider(FakeIdentity(expires_at=LONG_AGO))):
-        assert session.sign_in.stored_meanwhile(SETTINGS) is None
+        assert session._stored_elsewhere(SETTINGS) is None
 
 
 @pytest.mark.usefixtures("quick_looks")
 def test_a_sign_in_in_another_program_ends_the_wait_in_this_one(world, session):
     world.stored = None
-    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+    attempt = session.sign_in(SETTINGS, FlowToUse(flow=Flow.BROWSER))
     elsewhere = FakePersonalProvider()
 
     connection = session.connection(SETTINGS, on_wait=lambda: setattr(world, "stored", elsewhere))
 
     assert connection.provider is elsewhere
-    assert login.is_cancelled
+    assert attempt.login.is_cancelled
     assert world.was_asked_whoami.wait(DEADLINE_SECONDS)
     assert shown(session) is IdentityStatus.SIGNED_IN
 
 
 def test_a_cell_that_waits_continues_when_another_flow_replaces_the_sign_in(world, session):
     world.stored = None
-    session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+    session.sign_in(SETTINGS, FlowToUse(flow=Flow.BROWSER))
     waits = []
 
     def show_a_code():
-        waits.append(session.state.offer.flow)
+        waits.append(session.state.flow)
         assert session.state.is_awaited
         if len(waits) == 1:
-            Thread(target=session.sign_in.begin, args=(SETTINGS, DEVICE)).start()
+            Thread(target=session.sign_in, args=(SETTINGS, DEVICE)).start()
         else:
             world.logins[1].succeed()
 
@@ -107,26 +107,6 @@ def test_a_cell_that_waits_continues_when_another_flow_replaces_the_sign_in(worl
     assert waits == [Flow.BROWSER, Flow.DEVICE]
     assert connection.provider is not None
     assert shown(session) is IdentityStatus.SIGNED_IN
-
-
-@pytest.mark.usefixtures("quick_looks")
-def test_whoever_finishes_the_sign_in_learns_of_no_failure(world, session):
-    world.stored = None
-    login = session.sign_in.begin(SETTINGS, FlowToUse(flow=Flow.BROWSER))
-    elsewhere = FakePersonalProvider()
-
-    def sign_in_elsewhere():
-        if login.waited_for.wait(DEADLINE_SECONDS):
-            world.stored = elsewhere
-
-    other_program = Thread(target=sign_in_elsewhere)
-    other_program.start()
-
-    session.sign_in.finish(login)
-    session.sign_in.finish(login)
-
-    other_program.join(DEADLINE_SECONDS)
-    assert session.connection(SETTINGS).provider is elsewhere
 
 
 def test_a_sign_in_whose_token_has_ended_too_is_over(world, session):

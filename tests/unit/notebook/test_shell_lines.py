@@ -3,7 +3,7 @@
 import pytest
 
 from micromegas_jupyter.errors import InvalidStatement, Unavailable
-from micromegas_jupyter.notebook.shell import error_lines, lines_html, printable
+from micromegas_jupyter.notebook.shell import error_lines, printable
 
 
 def test_control_and_direction_characters_are_written_out():
@@ -29,10 +29,3 @@ def test_what_a_server_says_cannot_move_the_cursor_or_fill_the_page():
 
     assert line.startswith("✗ \\x1b[2J")
     assert len(line) < 2100
-
-
-def test_the_html_form_holds_no_markup_of_the_error():
-    html = lines_html(["✗ <script>alert(1)</script> & more"])
-
-    assert html.count("<") == 2
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in html

@@ -18,10 +18,10 @@ def succeed_when_waited_for(world, monkeypatch):
     """Have each sign-in succeed as soon as somebody waits for it."""
     waiting = FakeLogin.result
 
-    def result(login, timeout_seconds):
+    def result(login):
         world.stored = FakePersonalProvider()
         login.succeed(world.stored)
-        return waiting(login, timeout_seconds)
+        return waiting(login)
 
     monkeypatch.setattr(FakeLogin, "result", result)
 

@@ -10,7 +10,6 @@ import pytest
 from micromegas_jupyter import errors
 from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.core.protocols import TableAccess, WriteMode
-from micromegas_jupyter.flightsql.commands import IngestCommand
 from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.catalog import ServerFacts
 from micromegas_jupyter.server.flight_methods import FlightMethods
@@ -76,7 +75,7 @@ def test_when_to_try_again_is_a_trailer_beside_those_that_were_set_before(second
 
 
 def _reload(reload):
-    parts = dict.fromkeys(("queries", "prepared", "tickets", "ingests"))
+    parts = dict.fromkeys(("queries", "prepared", "tickets", "ingests", "operations"))
     call = SimpleNamespace(
         caller=ALICE, describe=lambda: CallFacts(method="/x/DoAction", client_address="192.0.2.7", call_id="q-1")
     )
@@ -123,16 +122,15 @@ def test_a_reload_that_fails_says_what_is_wrong(failure, shown, caplog):
     ],
 )
 def test_only_callers_who_may_read_a_table_learn_of_its_columns(caller, table, may_read):
-    command = IngestCommand(table=table, mode=WriteMode.APPEND)
+    request = build_request(table, WriteMode.APPEND, caller, write_id=None, max_tables=5)
 
-    assert build_request(command, caller, write_id=None, max_tables=5).may_read is may_read
+    assert request.may_read is may_read
 
 
 def test_makers_differ_by_issuer_and_subject_and_administrators_are_not_bounded():
-    command = IngestCommand(table="notes", mode=WriteMode.CREATE)
     callers = [INGESTER, replace(INGESTER, subject="other"), replace(INGESTER, issuer="other"), ALICE]
 
-    requests = [build_request(command, caller, write_id="ab", max_tables=5) for caller in callers]
+    requests = [build_request("notes", WriteMode.CREATE, caller, write_id="ab", max_tables=5) for caller in callers]
 
     assert len({request.maker for request in requests}) == 4
     assert [request.most_tables for request in requests] == [5, 5, 5, None]

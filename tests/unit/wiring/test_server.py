@@ -10,6 +10,7 @@ import pytest
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import ConfigurationError
@@ -104,14 +105,15 @@ def test_no_limit_is_zero_and_spawned_executors_wait_in_smaller_numbers(monkeypa
 def test_tables_whose_folder_is_gone_cannot_be_read(tmp_path, becomes):
     root = tmp_path / "lake"
     root.mkdir()
-    lake = Lake(root)
-    before = can_read_tables(lake, root)
+    storage = Storage(root)
+    lake = Lake(storage)
+    before = can_read_tables(lake, storage)
 
     root.rmdir()
     if becomes == "file":
         root.write_text("no folder")
 
-    assert (before, can_read_tables(lake, root)) == (True, False)
+    assert (before, can_read_tables(lake, storage)) == (True, False)
 
 
 def _build_without_auth(tmp_path, **environ):
@@ -168,7 +170,7 @@ _OF_EVERYBODY = [None, "game", "micromegas_jupyter", "micromegas_jupyter.client"
 
 
 def test_executors_of_a_lake_get_its_row_filters(tmp_path):
-    options = build_worker_options(ServerSettings(), lake=Lake(tmp_path), denials_file=None, spill_folder=tmp_path)
+    options = build_worker_options(ServerSettings(), lake=Storage(tmp_path), denials_file=None, spill_folder=tmp_path)
 
     assert options.default_conditions == DEFAULT_ROW_FILTERS
 

@@ -4,24 +4,17 @@ Roles and scopes say what a caller may do (`AuthContext.write_access`). Beside t
 as long as they may send rows to it; the table's own property holds who that was. Administrators may all.
 """
 
-from hashlib import sha256
 from typing import Final
 
 from micromegas_jupyter.config.access import INGEST_SCOPE, READ_SCOPE, WRITE_SCOPE
-from micromegas_jupyter.core.protocols import AuthContext, AuthType, WriteMode, WriteRequest
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, WriteMode
 from micromegas_jupyter.errors import PermissionDenied
-from micromegas_jupyter.server.tickets import join_parts
 from micromegas_jupyter.telemetry.tables import TABLES
 
 MODEL_TABLES: Final = frozenset(table.name for table in TABLES)
 _MAX_NAME_CHARACTERS: Final = 80
 _OWNING_ROLE: Final = "a role whose `owns` names it"
 _OWNING_KEY: Final = f"a key with the scope {WRITE_SCOPE} and a role whose `owns` names it"
-
-
-def owner_of(caller: AuthContext) -> str:
-    """Return how tables name who created them: hexadecimal digits that reveal nothing of issuer and subject."""
-    return sha256(join_parts(caller.issuer.encode(), caller.subject.encode())).hexdigest()
 
 
 def may_read(caller: AuthContext, table: str) -> bool:
@@ -35,6 +28,11 @@ def may_ingest(caller: AuthContext, table: str) -> bool:
     return caller.is_admin or caller.write_access.may_ingest(table)
 
 
+def may_create(caller: AuthContext, table: str) -> bool:
+    """Whether the caller may create a table of this name."""
+    return caller.is_admin or caller.write_access.may_create(table)
+
+
 def is_owner(caller: AuthContext, table: str) -> bool:
     """Whether the caller owns the table, whoever created it; tables of the data model belong to administrators."""
     return caller.is_admin or (table not in MODEL_TABLES and caller.write_access.owns_table(table))
@@ -45,7 +43,7 @@ def check_may_ingest(caller: AuthContext, table: str, mode: WriteMode = WriteMod
     if not may_ingest(caller, table):
         raise _denied(
             caller,
-            f"You may not send rows to the table {shown_table(table)}.",
+            f"You may not send rows to the table {_shown(table)}.",
             reason="ingest_not_allowed",
             role=f"a role whose `ingest` names it, or for an API key with the scope {INGEST_SCOPE}",
             key=f"a key with the scope {INGEST_SCOPE}, or {INGEST_SCOPE}: and the table's name",
@@ -56,35 +54,16 @@ def check_may_ingest(caller: AuthContext, table: str, mode: WriteMode = WriteMod
 
 def check_may_create(caller: AuthContext, table: str) -> None:
     """Check that the caller may create a table of this name."""
-    if not (caller.is_admin or caller.write_access.may_create(table)):
-        raise _denied(caller, f"You may not create the table {shown_table(table)}.", reason="create_not_allowed")
+    if not may_create(caller, table):
+        raise _denied(caller, f"You may not create the table {_shown(table)}.", reason="create_not_allowed")
 
 
 def not_owner(caller: AuthContext, table: str) -> PermissionDenied:
     """Return the error for a caller who may know that the table exists, and does not own it."""
-    return _denied(caller, f"You do not own the table {shown_table(table)}.", reason="not_table_owner")
+    return _denied(caller, f"You do not own the table {_shown(table)}.", reason="not_table_owner")
 
 
-def build_request(
-    table: str, mode: WriteMode, caller: AuthContext, *, write_id: str | None, max_tables: int
-) -> WriteRequest:
-    """Return the storage's request for a caller who may send rows."""
-    is_new = mode is WriteMode.CREATE_OR_APPEND
-    may_create = caller.is_admin or caller.write_access.may_create(table)
-    return WriteRequest(
-        table=table,
-        mode=WriteMode.APPEND if is_new and not may_create else mode,
-        write_id=write_id,
-        is_trusted=caller.is_admin,
-        may_read=may_read(caller, table),
-        maker=owner_of(caller),
-        most_tables=None if caller.is_admin else max_tables,
-        is_owner=is_owner(caller, table),
-    )
-
-
-def shown_table(table: str) -> str:
-    """Return a table's name as a caller wrote it, fit for a sentence."""
+def _shown(table: str) -> str:
     return repr(table[:_MAX_NAME_CHARACTERS])
 
 

@@ -1,1 +1,0 @@
-"""Completion of SQL in cells."""

@@ -1,0 +1,107 @@
+"""An S3 that fails as it is told: a proxy in front of moto's server, each in a process or thread of its own."""
+
+import http.client
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+_MOTO = """
+import logging, sys
+from moto.server import ThreadedMotoServer
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+BUCKET = "lake"
+
+
+@contextmanager
+def moto_server():
+    """Run moto's S3 with a bucket, in a process of its own: some calls of deltalake keep this one's threads waiting."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        port = int(process.stdout.readline())
+        _request(port, "PUT", f"/{BUCKET}", {}, b"")
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def _request(port, method, path, headers, body):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.getheaders(), answer.read()
+    finally:
+        connection.close()
+
+
+class FaultyS3:
+    """Forwards requests but for those that `fault` names: it maps method and path to a fault, or None.
+
+    Faults: a status that is answered in place of moto's; `close`; `hang`; `applied 500` and `applied close`, after moto
+    has done what was asked.
+    """
+
+    def __init__(self, moto_port):
+        self.fault = lambda method, path: None
+        self.released = threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self):
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                fault = outer.fault(self.command, self.path)
+                status, headers, content = 503, [], b""
+                if fault is None or str(fault).startswith("applied"):
+                    status, headers, content = _request(moto_port, self.command, self.path, dict(self.headers), body)
+                if fault == "hang":
+                    outer.released.wait(60)
+                if fault in {"close", "applied close", "hang"}:
+                    self.close_connection = True
+                    return
+                if fault is not None:
+                    status, headers, content = (500 if fault == "applied 500" else fault), [], b""
+                self.send_response(status)
+                for name, value in headers:
+                    if name.lower() not in {"connection", "transfer-encoding", "date", "server", "content-length"}:
+                        self.send_header(name, value)
+                length = next((value for name, value in headers if name.lower() == "content-length"), len(content))
+                self.send_header("content-length", length if self.command == "HEAD" else len(content))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content)
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer  # noqa: N815 - the names that the base looks for
+
+            def log_message(self, *arguments):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+        self.environ = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._server.server_port}",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+        }
+
+    def close(self):
+        self.released.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()

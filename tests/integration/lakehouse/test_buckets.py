@@ -1,0 +1,166 @@
+"""A lake in a bucket: the same promises, also when S3 fails."""
+
+import re
+import uuid
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from micromegas_jupyter.core import storage as storage_module
+from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
+from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.errors import Unavailable, UsageError
+from micromegas_jupyter.lake.tables import Tables
+from micromegas_jupyter.lake.writer import LakeWriter
+from tests.integration.lakehouse.faulty_s3 import BUCKET, FaultyS3, moto_server
+
+ROWS = pa.table({"id": [1, 2, 3]})
+ENTRY = re.compile(r"/_delta_log/[0-9]{20}\.json")
+
+
+@pytest.fixture(scope="module")
+def moto():
+    with moto_server() as port:
+        yield port
+
+
+@pytest.fixture
+def s3(moto):
+    server = FaultyS3(moto)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def storage(s3, monkeypatch):
+    for name in ("_REQUEST_SECONDS", "_RETRY_SECONDS", "_MAX_RETRIES"):
+        monkeypatch.setattr(storage_module, name, 1)
+    return Storage(f"s3://{BUCKET}/{uuid.uuid4().hex}", environ=s3.environ)
+
+
+@pytest.fixture
+def tables(storage):
+    return Tables(storage)
+
+
+@pytest.fixture
+def writer(storage, tables):
+    tables.create("t", ROWS.schema)
+    opened = LakeWriter(storage, interval_seconds=0)
+    opened.append("t", ROWS).result()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def count(storage):
+    return lambda table="t": DeltaTable(storage.child_uri(table), storage_options=storage.options).count()
+
+
+def on_entries(fault):
+    return lambda method, path: fault if method == "PUT" and ENTRY.search(path) else None
+
+
+@pytest.mark.parametrize("fault", ["applied 500", "applied close"])
+def test_a_commit_whose_answer_is_lost_counts_once(s3, writer, count, fault):
+    s3.fault = on_entries(fault)
+
+    assert writer.append("t", ROWS, write_id="a").result() == 3
+    assert writer.append("t", ROWS).result() == 3
+
+    assert count() == 9
+
+
+@pytest.mark.parametrize("fault", [500, 503, "close", "hang"])
+def test_nothing_is_acknowledged_while_s3_fails(s3, writer, count, fault):
+    s3.fault = lambda method, path: fault
+    with pytest.raises(Unavailable) as failure:
+        writer.append("t", ROWS, write_id="a").result()
+    s3.fault = lambda method, path: None
+    s3.released.set()
+
+    assert "127.0.0.1" not in str(failure.value)
+    assert count() == 3
+    assert writer.append("t", ROWS, write_id="a").result() == 3
+    assert count() == 6
+
+
+def test_an_outcome_that_is_not_known_is_called_so(s3, writer, count):
+    has_committed = []
+
+    def fault(method, path):
+        if method == "PUT" and ENTRY.search(path):
+            has_committed.append(path)
+            return "applied close"
+        return "close" if has_committed else None
+
+    s3.fault = fault
+    with pytest.raises(Unavailable, match="not known"):
+        writer.append("t", ROWS, write_id="a").result()
+    s3.fault = lambda method, path: None
+
+    assert writer.append("t", ROWS, write_id="a").result() == 3
+    assert count() == 6
+
+
+def test_writers_of_one_id_at_once_store_it_once(storage, writer, count):
+    others = [LakeWriter(storage, interval_seconds=0) for _ in range(3)]
+    ids = [f"write-{number}" for number in range(10)]
+
+    futures = [one.append("t", ROWS, write_id=name) for name in ids for one in [writer, *others]]
+
+    assert {future.result() for future in futures} == {3}
+    for one in others:
+        one.close()
+    assert count() == 3 + 3 * len(ids)
+
+
+def test_a_table_dropped_and_made_anew_gets_no_rows_of_the_old_one(storage, writer, tables, count):
+    write = writer.open_write(WriteRequest(table="t", mode=WriteMode.APPEND), ROWS.schema)
+    write.write(ROWS.to_batches()[0])
+    Tables(storage).drop("t")
+    tables.create("t", pa.schema([("other", pa.utf8())]))
+
+    with pytest.raises(UsageError):
+        write.commit()
+
+    assert count() == 0
+    assert [entry.path for entry in storage.list("t")] == [f"t/_delta_log/{0:020}.json"]
+
+
+def test_a_drop_that_was_cut_short_is_finished(s3, storage, writer, tables):
+    s3.fault = lambda method, path: 500 if method in {"DELETE", "POST"} else None
+    with pytest.raises(Unavailable):
+        tables.drop("t")
+    assert (tables.list(), tables.find("t")) == ((), None)
+    with pytest.raises(UsageError):
+        writer.append("t", ROWS).result()
+    s3.fault = lambda method, path: None
+
+    tables.finish_drops()
+
+    assert list(storage.list("t")) == []
+    tables.create("t", ROWS.schema)
+    assert tables.list() == ("t",)
+
+
+def test_a_table_is_created_with_its_rows_by_one_of_many(storage, count):
+    writers = [LakeWriter(storage) for _ in range(3)]
+    made = []
+    for one in writers:
+        write = one.open_write(WriteRequest(table="u", mode=WriteMode.CREATE_OR_APPEND), ROWS.schema)
+        write.write(ROWS.to_batches()[0])
+        made.append(write)
+
+    assert [write.commit() for write in made] == [3, 3, 3]
+
+    for one in writers:
+        one.close()
+    assert count("u") == 9
+
+
+def test_a_bucket_that_is_not_there_is_reported(s3):
+    storage = Storage("s3://absent/lake", environ=s3.environ)
+    with pytest.raises(Unavailable):
+        Tables(storage).create("t", ROWS.schema)

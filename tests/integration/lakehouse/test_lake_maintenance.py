@@ -1,0 +1,257 @@
+"""Maintenance in a bucket, by several processes, of which some are killed at any moment."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
+
+from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.engine.functions.denial_store import DenialStore
+from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.lake.lease import TAKE_OVER_SECONDS, Sighting, try_acquire
+from micromegas_jupyter.lake.maintenance import MaintenanceSettings, Outcome, read_status, run_round
+from tests.fakes.clock import FakeClock
+
+_SETTINGS = MaintenanceSettings(min_small_files=3, quiet_seconds=0.0)
+_ROUNDS = """
+import sys
+from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.lake.maintenance import MaintenanceSettings, run_round
+
+seen = None
+settings = MaintenanceSettings(min_small_files=3, checkpoint_commits=5)
+while True:
+    report = run_round(Storage(sys.argv[1]), settings=settings, seen=seen)
+    seen = report.seen
+    print(report.outcome.name, flush=True)
+"""
+
+
+# In a process of its own: some calls of deltalake keep Python's lock while they wait for an answer.
+_BUCKET_SERVER = """
+import sys
+import boto3
+from moto.server import ThreadedMotoServer
+
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+url = "http://%s:%d" % server.get_host_and_port()
+key = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
+boto3.client("s3", endpoint_url=url, region_name="us-east-1", **key).create_bucket(Bucket="lake")
+print(url, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def bucket_server():
+    command = [sys.executable, "-c", _BUCKET_SERVER]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as server:
+        yield server.stdout.readline().strip()
+        server.kill()
+
+
+@pytest.fixture
+def bucket(bucket_server, monkeypatch, request):
+    values = {
+        "AWS_ENDPOINT_URL": bucket_server,
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://lake/{request.node.name}"
+
+
+def _append(storage, number, table="numbers"):
+    write_deltalake(
+        storage.child_uri(table),
+        pa.table({"number": pa.array([number], pa.int64())}),
+        mode="append",
+        storage_options=storage.options,
+    )
+
+
+def _numbers(storage):
+    table = DeltaTable(storage.child_uri("numbers"), storage_options=storage.options)
+    return sorted(table.to_pyarrow_table()["number"].to_pylist())
+
+
+def test_a_lake_in_a_bucket_is_maintained(bucket):
+    storage = Storage(bucket)
+    for number in range(5):
+        _append(storage, number)
+
+    report = run_round(storage, settings=_SETTINGS)
+    table = DeltaTable(storage.child_uri("numbers"), storage_options=storage.options)
+    again = run_round(storage, settings=_SETTINGS)
+    late = FakeClock(datetime.now(UTC) + timedelta(hours=25))
+    removed = run_round(storage, settings=replace(_SETTINGS, vacuum_hours=0), clock=late).status.done["removed_files"]
+
+    assert (report.outcome, again.outcome) == (Outcome.DONE, Outcome.DONE)
+    assert (len(table.file_uris()), _numbers(storage)) == (1, [0, 1, 2, 3, 4])
+    assert (removed, len(list(storage.list("numbers")))) == (5, 7)  # six versions of the log, and one file
+    assert read_status(storage).tables["numbers"].files == 1
+    assert read_status(storage).free_bytes is None
+
+
+def test_a_lease_in_a_bucket_is_taken_over_only_when_it_stands_still(bucket):
+    storage, clock = Storage(bucket), FakeClock()
+    other = FakeClock(datetime(1999, 1, 1, tzinfo=UTC))  # a machine whose clock is wrong
+    held = try_acquire(storage, clock=clock)
+
+    seen = try_acquire(storage, clock=other)
+    assert isinstance(seen, Sighting)
+    other.advance(TAKE_OVER_SECONDS - 1)
+    assert try_acquire(storage, clock=other, seen=seen) == seen
+    held.renew()
+    other.advance(TAKE_OVER_SECONDS)
+    seen = try_acquire(storage, clock=other, seen=seen)
+    assert isinstance(seen, Sighting)
+    clock.advance(31)
+    assert held.is_lost
+    other.advance(TAKE_OVER_SECONDS)
+    taken = try_acquire(storage, clock=other, seen=seen)
+
+    assert not taken.is_lost
+    assert not held.renew()
+    held.release()
+    assert isinstance(try_acquire(storage, clock=clock), Sighting)
+    taken.release()
+    last = try_acquire(storage, clock=clock)
+    assert not last.is_lost
+    last.release()
+
+
+def test_of_many_that_want_the_lease_one_gets_it(bucket):
+    storage = Storage(bucket)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: try_acquire(storage, clock=FakeClock()), range(8)))
+
+    held = [one for one in found if one is not None and not isinstance(one, Sighting)]
+    assert len(held) == 1
+    held[0].release()
+
+
+def test_rules_made_at_once_in_a_bucket_are_all_kept_and_seen_by_their_mark(bucket):
+    location = f"{bucket}/_micromegas/query_denials.json"
+    watching = DenialStore(location)
+    assert (watching.mark(), watching.read(), watching.name) == (None, (), "query_denials.json")
+
+    with ThreadPoolExecutor(4) as pool:
+        adding = [
+            pool.submit(DenialStore(location).add, f"client = '{n}'", "a reason", created_by="root") for n in range(8)
+        ]
+    made = {one.result() for one in adding}
+
+    mark = watching.mark()
+    assert {rule.rule_id for rule in watching.rules()} == made
+    assert watching.remove(made.pop())
+    assert watching.mark() != mark
+    assert {rule.rule_id for rule in DenialStore(location).rules()} == made
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_bucket_that_is_gone_is_unavailable():
+
+    storage = Storage("s3://other/lake")
+
+    with pytest.raises(Unavailable):
+        run_round(storage)
+    with pytest.raises(Unavailable):
+        DenialStore(f"{storage.uri}/query_denials.json").add("client = 'x'", "a reason", created_by="root")
+
+
+def _rounds(location):
+    return subprocess.Popen([sys.executable, "-c", _ROUNDS, location], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("kills", [20])
+def test_maintainers_killed_at_any_moment_lose_and_double_nothing(tmp_path, kills):
+    storage = Storage(tmp_path / "lake")
+    _append(storage, -1)
+    is_over = threading.Event()
+    kept, deleted = [], []
+
+    def write():
+        number = 0
+        while not is_over.is_set():
+            with suppress(DeltaError):
+                _append(storage, number)
+                kept.append(number)
+            number += 1
+
+    def delete():
+        while not is_over.is_set():
+            for number in kept[len(deleted) * 10 :: 10][:1]:
+                with suppress(DeltaError):
+                    if DeltaTable(storage.child_uri("numbers")).delete(f"number = {number}")["num_deleted_rows"]:
+                        deleted.append(number)
+
+    with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
+        stack.callback(is_over.set)
+        working = [pool.submit(write), pool.submit(delete)]
+        drawn = random.Random(7)
+        for _ in range(kills):
+            two = [_rounds(storage.uri) for _ in range(2)]
+            for one in two:
+                one.stdout.readline()
+            for _ in range(drawn.randrange(4)):
+                two[0].stdout.readline()
+            for one in two:
+                os.kill(one.pid, signal.SIGKILL)
+                one.wait()
+                one.stdout.close()
+        is_over.set()
+        for one in working:
+            one.result()
+
+    assert _numbers(storage) == sorted({-1, *kept} - {*deleted})
+    late = FakeClock(datetime.now(UTC) + timedelta(hours=25))
+    run_round(storage, settings=_SETTINGS)
+    run_round(storage, settings=MaintenanceSettings(vacuum_hours=0), clock=late)
+    files = DeltaTable(storage.child_uri("numbers")).file_uris()
+    left = {path.name for path in Path(storage.child_uri("numbers")).iterdir() if path.is_file()}
+    assert left == {Path(file).name for file in files}
+    assert _numbers(storage) == sorted({-1, *kept} - {*deleted})
+
+
+def test_a_maintainer_of_a_bucket_that_is_killed_in_a_round_is_followed_within_a_minute(bucket):
+    storage, clock = Storage(bucket), FakeClock()
+    for number in range(3):
+        _append(storage, number)
+    stuck = "import sys; from micromegas_jupyter.lake import rewrite; " + (
+        "rewrite._commit = lambda *_, **__: (print('in a round', flush=True), sys.stdin.read())" + _ROUNDS
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", stuck, bucket], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "in a round\n"
+        held = run_round(storage, settings=_SETTINGS, clock=clock)
+        holder.kill()
+        holder.wait()
+
+    outcomes, seen = [], held.seen
+    for _ in range(4):  # every 15 seconds
+        clock.advance(15)
+        report = run_round(storage, settings=_SETTINGS, clock=clock, seen=seen)
+        outcomes.append(report.outcome)
+        seen = report.seen
+
+    assert held.outcome is Outcome.HELD_BY_ANOTHER
+    assert Outcome.DONE in outcomes
+    assert _numbers(storage) == [0, 1, 2]

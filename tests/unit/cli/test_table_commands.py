@@ -1,0 +1,124 @@
+"""`micromegas tables`: what is asked before rows go, and how answers are printed."""
+
+import json
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+from micromegas_jupyter.cli import main
+from micromegas_jupyter.client.tables import OptimizeResult, TableColumn, TableDescription, TableSummary, TableVersion
+from micromegas_jupyter.wiring import client_side
+
+ORDERS = TableDescription(
+    name="orders", is_owner=True, columns=(TableColumn(name="id", type="int64", nullable=True),), row_count=1200
+)
+HISTORY = (TableVersion(version=3, operation="DELETE", committed_at=datetime(2026, 11, 24, 12, tzinfo=UTC)),)
+
+
+class Client:
+    """As much of a client as the command uses, with a record of what was changed."""
+
+    def __init__(self):
+        self.changes = []
+        self.table_summaries = lambda: (TableSummary(name="orders", is_owner=True, may_ingest=False),)
+        self.describe_table = lambda _: ORDERS
+        self.table_history = lambda _, limit: HISTORY[:limit]
+        self.optimize_table = lambda _: OptimizeResult(removed_files=50, added_files=1)
+        self.on_notice = lambda _: None
+
+    def drop_table(self, table):
+        self.changes.append(("drop", table))
+
+    def delete_rows(self, table, where):
+        self.changes.append(("delete", table, where))
+        return 1200
+
+
+@pytest.fixture
+def client(monkeypatch):
+    client = Client()
+    monkeypatch.setattr(client_side, "connect", lambda _uri, profile: nullcontext(client))
+    return client
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Stand in for a terminal at which somebody types this, or for none."""
+
+    def type_in(text):
+        stream = SimpleNamespace(isatty=lambda: text is not None, readline=lambda: f"{text}\n")
+        monkeypatch.setattr("sys.stdin", stream)
+        monkeypatch.setattr("sys.stderr.isatty", lambda: text is not None, raising=False)
+
+    return type_in
+
+
+DROP = ("tables", "drop", "orders")
+DELETE = ("tables", "delete", "orders", "--where", "id > 5")
+
+
+@pytest.mark.parametrize("words", [DROP, DELETE])
+@pytest.mark.parametrize(("typed", "code"), [("y", 0), ("YES", 0), ("n", 1), ("", 1), ("yes please", 1)])
+def test_rows_go_only_once_somebody_has_said_yes(client, answer, words, typed, code):
+    answer(typed)
+
+    assert main.run(words) == code
+
+    assert bool(client.changes) is (code == 0)
+
+
+@pytest.mark.parametrize("words", [DROP, DELETE])
+def test_without_a_terminal_rows_go_only_with_the_option(client, answer, words, capsys):
+    answer(None)
+
+    assert main.run(words) == 2
+    assert "--yes" in capsys.readouterr().err
+    assert client.changes == []
+
+    assert main.run([*words, "--yes"]) == 0
+    assert len(client.changes) == 1
+
+
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["list"], [{"name": "orders", "is_owner": True, "may_ingest": False}]),
+        (["drop", "orders", "--yes"], {"table": "orders", "dropped": True}),
+        (["delete", "orders", "--where", "true", "--yes"], {"table": "orders", "deleted_rows": 1200}),
+        (["optimize", "orders"], {"table": "orders", "removed_files": 50, "added_files": 1}),
+    ],
+)
+def test_json_holds_the_whole_answer(words, expected, capsys):
+    assert main.run(["tables", *words, "--format", "json"]) == 0
+
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["list"], "orders  yes      no"),
+        (["describe", "orders"], "rows   1,200"),
+        (["history", "orders"], "2026-11-24T12:00:00+00:00  DELETE"),
+        (["delete", "orders", "--where", "true", "--yes"], "deleted 1,200 rows"),
+        (["optimize", "orders"], "merged 50 files into 1"),
+    ],
+)
+def test_a_person_gets_a_table_or_a_sentence(words, shown, capsys):
+    assert main.run(["tables", *words]) == 0
+
+    assert shown in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("client")
+def test_json_of_a_table_and_its_history_has_times_as_text(capsys):
+    main.run(["tables", "describe", "orders", "--format", "json"])
+    assert json.loads(capsys.readouterr().out)["columns"] == [{"name": "id", "type": "int64", "nullable": True}]
+
+    main.run(["tables", "history", "orders", "--format", "json", "--limit", "1"])
+    assert json.loads(capsys.readouterr().out)[0]["committed_at"] == "2026-11-24T12:00:00+00:00"
+    assert main.run(["tables", "history", "orders", "--limit", "0"]) == 2

@@ -1,0 +1,199 @@
+"""Tables of a lake are made, changed and dropped, by several processes at once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from micromegas_jupyter.errors import ResourcesExhausted, UsageError
+from micromegas_jupyter.lake.tables import Tables
+
+SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.utf8())])
+ROWS = pa.table({"id": [1, 2, 3], "name": ["a", "b", None]}, schema=SCHEMA)
+
+
+def test_a_new_table_is_one_of_deltas(tables, storage):
+    tables.create("t", SCHEMA, owner="me")
+
+    table = DeltaTable(storage.child_uri("t"))
+
+    assert pa.schema(table.schema().to_arrow()) == SCHEMA
+    assert table.version() == 0
+    assert table.metadata().configuration["delta.logRetentionDuration"] == "interval 1 day"
+    assert (tables.list(), tables.owner("t")) == (("t",), "me")
+
+
+def test_of_many_that_create_a_table_one_does(storage):
+    def create(_):
+        try:
+            Tables(storage).create("t", SCHEMA)
+        except UsageError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(create, range(8)))
+
+    assert sum(outcomes) == 1
+    assert DeltaTable(storage.child_uri("t")).version() == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "../t", "a.b", "_delta_log", "_micromegas", "Ü", "T", "", "1a", "x" * 300, "log_entries", "blocks"]
+)
+def test_a_bad_name_is_refused(tables, name):
+    with pytest.raises(UsageError):
+        tables.create(name, SCHEMA)
+
+    assert tables.list() == ()
+    if name != "log_entries":
+        with pytest.raises(UsageError):
+            tables.drop(name)
+
+
+def test_a_dropped_table_is_gone_and_its_name_free(tables, store, read):
+    store("t", ROWS, "create")
+
+    tables.drop("t")
+
+    assert (tables.list(), tables.find("t")) == ((), None)
+    for call in (tables.drop, tables.describe, tables.optimize):
+        with pytest.raises(UsageError):
+            call("t")
+    store("t", ROWS.select(["id"]), "create")
+    assert read("t").column_names == ["id"]
+
+
+def test_of_many_that_drop_a_table_one_does(tables, storage):
+    tables.create("t", SCHEMA)
+
+    def drop(_):
+        try:
+            Tables(storage).drop("t")
+        except UsageError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(drop, range(8)))
+
+    assert sum(outcomes) == 1
+    assert tables.list() == ()
+
+
+def test_rows_that_meet_a_condition_are_deleted(tables, store, read):
+    store("t", ROWS, "create")
+
+    assert tables.delete_rows("t", "id = 1 OR name IS NULL") == 2
+    assert tables.delete_rows("t", "id = 1") == 0
+
+    assert read("t").to_pydict() == {"id": [2], "name": ["b"]}
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        "", "id =", "nope = 1", "id = 'x'", "1", "id", "id = 1; DROP TABLE t", "id = 1) OR (", "sum(id) > 1",
+        "id IN (SELECT id FROM t)", "f(id)", "id = 1 -- a" * 2000,
+    ],
+)  # fmt: skip
+def test_a_bad_condition_is_refused(tables, store, read, predicate):
+    store("t", ROWS, "create")
+
+    with pytest.raises(UsageError):
+        tables.delete_rows("t", predicate)
+
+    assert read("t").num_rows == 3
+
+
+def test_changes_of_many_at_once_are_all_made(storage, tables, store, read):
+    store("t", pa.table({"id": range(8)}), "create")
+
+    with ThreadPoolExecutor(4) as pool:
+        deleted = list(pool.map(lambda number: Tables(storage).delete_rows("t", f"id = {number}"), range(7)))
+
+    assert deleted == [1] * 7
+    assert read("t").column("id").to_pylist() == [7]
+
+
+def test_a_column_is_added(tables, store, read):
+    store("t", ROWS, "create")
+
+    tables.add_column("t", pa.field("more", pa.timestamp("ns", "UTC")))
+    store("t", pa.table({"id": [4], "more": pa.array([5_000], pa.timestamp("ns", "UTC"))}))
+
+    assert read("t").sort_by("id").column("more").cast(pa.int64()).to_pylist() == [None, None, None, 5]
+    for field in (pa.field("MORE", pa.int8()), pa.field("x", pa.uint8()), pa.field("x", pa.int8(), nullable=False)):
+        with pytest.raises(UsageError):
+            tables.add_column("t", field)
+    with pytest.raises(UsageError):
+        tables.add_column("log_entries", pa.field("x", pa.int8()))
+
+
+def test_a_table_is_described_with_its_history(tables, store):
+    store("t", ROWS, "create", maker="me")
+    store("t", ROWS)
+    tables.set_retention("t", 30)
+    tables.optimize("t")
+
+    found = tables.describe("t")
+
+    assert (found.owner, found.retention_days, found.files, found.row_count) == ("me", 30, 1, 6)
+    assert found.schema == SCHEMA
+    versions = tables.history("t", 10)
+    assert [version.version for version in versions] == [3, 2, 1, 0]
+    assert [versions[2].operation, versions[3].operation] == ["WRITE", "CREATE TABLE"]
+    tables.set_retention("t", None)
+    assert tables.describe("t").retention_days is None
+    for days in (0, -1, 10**9):
+        with pytest.raises(UsageError):
+            tables.set_retention("t", days)
+
+
+def test_tables_are_partitioned_by_dates_and_whole_numbers(tables, store, read):
+    schema = pa.schema([("day", pa.date32()), ("id", pa.int64())])
+    tables.create("t", schema, partition_by=["day"])
+    rows = pa.table({"day": pa.array([1, 2, None, 1], pa.date32()), "id": [1, 2, 3, 4]})
+
+    store("t", rows)
+
+    assert tables.describe("t").partition_by == ("day",)
+    assert tables.describe("t").files == 3
+    assert read("t").select(["day", "id"]).sort_by("id") == rows
+    for by in (["nope"], ["day", "day"], ["day", "id"]):
+        with pytest.raises(UsageError):
+            tables.create("u", schema, partition_by=by)
+    with pytest.raises(UsageError):
+        tables.create("u", SCHEMA, partition_by=["name"])
+
+
+def test_a_caller_creates_no_more_tables_than_allowed(store):
+    for name in ("a", "b"):
+        store(name, ROWS, "create", maker="me", most_tables=2)
+
+    with pytest.raises(ResourcesExhausted):
+        store("c", ROWS, "create", maker="me", most_tables=2)
+    store("c", ROWS, "create", maker="you", most_tables=2)
+
+
+def test_a_table_with_rules_of_another_writer_is_not_written(tables, store, storage):
+    write_deltalake(storage.child_uri("t"), ROWS)
+    DeltaTable(storage.child_uri("t")).alter.add_constraint({"positive": "id > 0"})
+
+    with pytest.raises(UsageError):
+        store("t", ROWS)
+    with pytest.raises(UsageError):
+        tables.delete_rows("t", "id = 1")
+
+
+def test_all_that_is_written_is_for_this_account_only(store, tmp_path):
+    store("t", ROWS, "create")
+    store("t", ROWS)
+
+    found = [path for path in (tmp_path / "lake").rglob("*") if path.is_file() or path.is_dir()]
+
+    assert {path.stat().st_mode & 0o777 for path in found if path.is_dir()} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in found if path.is_file()} == {0o600}
+    assert Path(tmp_path / "lake" / "t" / "_delta_log").is_dir()

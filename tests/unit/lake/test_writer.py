@@ -1,0 +1,353 @@
+"""What a lake acknowledges is stored once, durably, and where deltalake finds it."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
+from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
+from micromegas_jupyter.lake import writer as writer_module
+from micromegas_jupyter.lake.writer import LakeWriter
+from tests.fakes.telemetry_rows import NOON_NS, log_batch
+
+ROWS = pa.table({"id": [1, 2, 3]})
+TIME = pa.timestamp("us", "UTC")
+DAY_NS = 86_400_000_000_000
+
+
+def actions(storage, table, kind):
+    """Return the actions of a kind in the log, by version."""
+    entries = sorted(storage.list(f"{table}/_delta_log"))
+    lines = [line for entry in entries for line in storage.read(entry.path)[0].splitlines()]
+    return [action[kind] for action in map(json.loads, lines) if kind in action]
+
+
+def test_what_is_acknowledged_is_there(store, read):
+    assert store("t", ROWS, "create") == 3
+    assert store("t", ROWS) == 3
+    assert store("t", ROWS, "create_append") == 3
+    assert store("t", ROWS.slice(0, 0)) == 0
+
+    assert sorted(read("t").column("id").to_pylist()) == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+def test_a_table_without_rows_is_created(store, read):
+    assert store("t", ROWS.slice(0, 0), "create") == 0
+
+    assert read("t").schema == ROWS.schema
+
+
+def test_a_table_that_does_not_fit_the_mode_is_refused(store):
+    with pytest.raises(UsageError):
+        store("t", ROWS)
+    store("t", ROWS, "create")
+    with pytest.raises(UsageError):
+        store("t", ROWS, "create")
+    for mode in ("create", "replace"):
+        with pytest.raises(UsageError):
+            store("log_entries", pa.table(log_batch([1])), mode)
+
+
+def test_a_replaced_table_has_the_new_rows_and_columns_only(store, read, tables):
+    store("t", ROWS, "create", maker="me")
+    other = pa.table({"time": pa.array([1], pa.timestamp("us")), "text": ["x"]})
+
+    assert store("t", other, "replace", write_id="a") == 1
+    assert store("t", other, "replace", write_id="a") == 1
+    store("t", other)
+
+    assert read("t").to_pydict()["text"] == ["x", "x"]
+    assert read("t").schema == other.schema
+    assert tables.owner("t") == "me"
+    store("u", ROWS, "replace")
+    assert read("u").num_rows == 3
+
+
+def test_of_two_that_replace_a_table_not_there_yet_the_later_wins(writer, read):
+    request = WriteRequest(table="t", mode=WriteMode.REPLACE)
+    others = pa.table({"text": ["x"]})
+    writes = [writer.open_write(request, rows.schema) for rows in (ROWS, others)]
+    for write, rows in zip(writes, (ROWS, others), strict=True):
+        write.write(rows.to_batches()[0])
+
+    assert [write.commit() for write in writes] == [3, 1]
+
+    assert read("t") == others
+
+
+def test_a_write_with_an_id_is_stored_once(store, read, storage):
+    for mode in ("create", "append", "create_append"):
+        assert store("t", ROWS, mode, write_id="a" if mode == "create" else "b") == 3
+    assert store("t", ROWS, "create", write_id="a") == 3
+    with pytest.raises(UsageError):
+        store("t", ROWS.slice(1), write_id="b")
+
+    assert read("t").num_rows == 6
+    other = LakeWriter(storage)
+    assert other.append("t", ROWS, write_id="b").result() == 3
+    other.close()
+    assert read("t").num_rows == 6
+
+
+def test_writes_of_one_id_at_once_are_stored_once(storage, tables, read):
+    tables.create("t", ROWS.schema)
+    writers = [LakeWriter(storage, interval_seconds=0) for _ in range(4)]
+    ids = [f"write-{number}" for number in range(25)]
+
+    futures = [writer.append("t", ROWS, write_id=one) for one in ids for writer in writers for _ in range(2)]
+
+    assert {future.result() for future in futures} == {3}
+    for writer in writers:
+        writer.close()
+    assert read("t").num_rows == 3 * len(ids)
+    assert sorted(one["appId"] for one in actions(storage, "t", "txn")) == sorted(ids)
+
+
+def test_ids_are_found_in_a_checkpoint(storage, store, tables, read):
+    store("t", ROWS, "create", write_id="first")
+    store("t", ROWS, write_id="second")
+    DeltaTable(storage.child_uri("t")).create_checkpoint()
+    for version in (0, 1):
+        storage.delete(f"t/_delta_log/{version:020}.json")
+    store("t", ROWS, write_id="third")
+
+    other = LakeWriter(storage)
+    for one in ("first", "second", "third"):
+        assert other.append("t", ROWS, write_id=one).result() == 3
+    other.close()
+
+    assert read("t").num_rows == 9
+
+
+def test_writes_that_wait_share_a_commit(storage, tables):
+    tables.create("t", ROWS.schema)
+    writer = LakeWriter(storage)
+
+    wait([writer.append("t", ROWS) for _ in range(200)])
+    writer.close()
+
+    table = DeltaTable(storage.child_uri("t"))
+    assert table.count() == 600
+    assert table.version() < 20
+
+
+def test_commits_of_other_writers_come_in_between(storage, store, read):
+    store("t", ROWS, "create")
+    for number in range(5):
+        write_deltalake(storage.child_uri("t"), ROWS, mode="append")
+        assert store("t", ROWS, write_id=f"{number}") == 3
+
+    assert read("t").num_rows == 33
+    assert DeltaTable(storage.child_uri("t")).version() == 10
+
+
+def test_many_commits_are_followed_by_a_checkpoint(storage, store, tables, monkeypatch):
+    monkeypatch.setattr(writer_module, "_CHECKPOINT_COMMITS", 5)
+    tables.create("t", ROWS.schema)
+    writer = LakeWriter(storage, interval_seconds=0)
+    for _ in range(6):
+        writer.append("t", ROWS).result()
+    writer.close()
+
+    assert storage.read("t/_delta_log/_last_checkpoint") is not None
+    assert DeltaTable(storage.child_uri("t")).count() == 18
+
+
+def test_rows_of_the_data_model_are_partitioned_by_day_and_cut_to_microseconds(storage, writer, read):
+    writer.append("log_entries", log_batch([123_456_789, 2 * DAY_NS])).result()
+
+    rows = read("log_entries").sort_by("time")
+
+    assert rows.column("time").cast(pa.int64()).to_pylist() == [
+        NOON_NS // 1000 + 123_456,
+        (NOON_NS + 2 * DAY_NS) // 1000,
+    ]
+    assert [str(day) for day in rows.column("date").to_pylist()] == ["2026-11-24", "2026-11-26"]
+    assert DeltaTable(storage.child_uri("log_entries")).metadata().partition_columns == ["date"]
+
+
+def test_rows_of_too_many_days_are_refused(writer):
+    with pytest.raises(ResourcesExhausted):
+        writer.append("log_entries", log_batch([day * DAY_NS for day in range(2000)])).result()
+
+
+def test_statistics_bound_each_value(storage, store):
+    longest = "é" * 40
+    rows = pa.table(
+        {
+            "time": pa.array([1_700_000_000_123_457, 1_700_000_000_123_456, None], TIME),
+            "id": [2**62 + 1, -(2**62), 0],
+            "real": [0.0, float("inf"), 1.5],
+            "odd": [float("nan"), 1.0, 2.0],
+            "text": [longest, "z", ""],
+            "top": ["z" + "\U0010ffff" * 40, None, ""],
+            "flag": [True, None, False],
+            "bytes": [b"a", b"b", b"c"],
+            "list": [[1], [], None],
+        }
+    )
+    store("t", rows, "create")
+
+    (added,) = actions(storage, "t", "add")
+    found = json.loads(added["stats"])
+
+    assert found["numRecords"] == 3
+    assert found["minValues"] == {"time": "2023-11-14T22:13:20.123456Z", "id": -(2**62), "text": "", "top": ""}
+    assert found["maxValues"] == {
+        "time": "2023-11-14T22:13:20.123457Z",
+        "id": 2**62 + 1,
+        "text": "é" * 31 + "ê",
+        "top": "{",
+    }
+    assert found["nullCount"] == {"time": 1, "id": 0, "real": 0, "odd": 0, "text": 0, "top": 1, "flag": 1, "bytes": 0}
+
+
+def test_rows_of_a_file_are_in_order_of_time(store, read):
+    store("t", pa.table({"time": pa.array([3, None, 1, 2], TIME), "id": [3, 4, 1, 2]}), "create")
+
+    assert read("t").column("id").to_pylist() == [1, 2, 3, 4]
+
+
+def test_other_programs_read_what_is_written(storage, store, tables):
+    names = ["a b", "ü,;{}()=`\"'.", "%2F/\\", "select"]
+    rows = pa.table(
+        {
+            **{name: [1, 2, None] for name in names},
+            "time": pa.array([1, 2, 3], pa.timestamp("ns", "UTC")).cast(TIME, safe=False),
+            "text": ["x", "ß", None],
+            "nested": [[{"a": 1, "b": ["c"]}], [], None],
+        }
+    )
+    store("t", rows, "create")
+    store("t", rows)
+    tables.delete_rows("t", "text = 'x'")
+    expected = pa.concat_tables([rows.slice(1)] * 2)
+
+    found = duckdb.sql(f"SELECT * FROM delta_scan('{storage.child_uri('t')}')") if _has_delta() else None
+    polars = pl.read_delta(storage.child_uri("t")).to_arrow()
+
+    order = [("text", "ascending"), (names[0], "ascending")]
+    assert polars.cast(rows.schema).sort_by(order).to_pydict() == expected.sort_by(order).to_pydict()
+    if found is not None:
+        assert found.arrow().cast(rows.schema).sort_by(order).to_pydict() == expected.sort_by(order).to_pydict()
+
+
+def _has_delta():
+    """Whether DuckDB has its extension at hand: there is no network."""
+    try:
+        duckdb.sql("LOAD delta")
+    except duckdb.Error:
+        return False
+    return True
+
+
+def test_a_large_write_becomes_whole_files_in_one_commit(storage, writer, read, monkeypatch):
+    monkeypatch.setattr(writer_module, "STAGE_BYTES", 64 * 1024)
+    batch = pa.record_batch({"id": pa.array(range(5000))})
+    request = WriteRequest(table="t", mode=WriteMode.CREATE_OR_APPEND)
+    for expected in (20_000, 40_000):
+        write = writer.open_write(request, batch.schema)
+        for _ in range(4):
+            write.write(batch)
+        assert write.commit() == 20_000
+        assert read("t").num_rows == expected
+
+    table = DeltaTable(storage.child_uri("t"))
+    assert table.version() == 1
+    assert len(table.file_uris()) > 2
+
+
+def test_an_abandoned_write_leaves_only_what_vacuum_removes(storage, writer, store, read, monkeypatch):
+    monkeypatch.setattr(writer_module, "STAGE_BYTES", 1024)
+    store("t", ROWS, "create")
+    batch = pa.record_batch({"id": pa.array(range(5000))})
+    for table, mode in (("t", WriteMode.APPEND), ("u", WriteMode.CREATE)):
+        write = writer.open_write(WriteRequest(table=table, mode=mode), batch.schema)
+        write.write(batch)
+        write.abandon()
+    table = DeltaTable(storage.child_uri("t"))
+
+    removed = table.vacuum(0, enforce_retention_duration=False, dry_run=False, full=True)
+
+    assert len(removed) == 1
+    assert read("t").num_rows == 3
+    assert not DeltaTable.is_deltatable(storage.child_uri("u"))
+
+
+def test_a_table_dropped_while_rows_are_sent_is_named(writer, store, tables, read):
+    store("t", ROWS, "create")
+    write = writer.open_write(WriteRequest(table="t", mode=WriteMode.APPEND), ROWS.schema)
+    write.write(ROWS.to_batches()[0])
+    tables.drop("t")
+
+    with pytest.raises(UsageError):
+        write.commit()
+    with pytest.raises(UsageError):
+        store("t", ROWS)
+
+    assert tables.list() == ()
+    store("t", pa.table({"other": ["x"]}), "create")
+    with pytest.raises(UsageError):
+        store("t", ROWS)
+    assert read("t").num_rows == 1
+
+
+def test_columns_changed_while_rows_are_sent(writer, store, tables, read):
+    store("t", ROWS, "create")
+    request = WriteRequest(table="t", mode=WriteMode.APPEND)
+    first, second = (writer.open_write(request, ROWS.schema) for _ in range(2))
+    for write in (first, second):
+        write.write(ROWS.to_batches()[0])
+
+    tables.add_column("t", pa.field("new", pa.int8()))
+    assert first.commit() == 3
+    store("t", pa.table({"id": ["text"]}), "replace")
+    with pytest.raises(UsageError):
+        second.commit()
+
+    assert read("t").to_pydict() == {"id": ["text"]}
+
+
+def test_drops_and_writes_at_once_leave_no_table_without_its_rows(storage, tables):
+    """Each acknowledged write was in the table when it was acknowledged, and no drop leaves half a table."""
+    writer = LakeWriter(storage, interval_seconds=0)
+    is_over = threading.Event()
+
+    def write():
+        while not is_over.is_set():
+            try:
+                writer.append("t", ROWS).result()
+            except UsageError:
+                continue
+
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(write) for _ in range(4)]
+        for _ in range(20):
+            tables.create("t", ROWS.schema)
+            tables.drop("t")
+        is_over.set()
+        wait(running)
+        writer.close()
+
+    assert [future.exception() for future in running] == [None] * 4
+    assert (tables.list(), storage.list_folders()) == ((), ["_micromegas"])
+
+
+def test_a_closed_writer_has_stored_what_it_took(storage, tables, read):
+    tables.create("t", ROWS.schema)
+    writer = LakeWriter(storage, interval_seconds=60)
+    futures = [writer.append("t", ROWS) for _ in range(3)]
+
+    writer.close()
+    writer.close()
+
+    assert [future.result() for future in futures] == [3, 3, 3]
+    assert read("t").num_rows == 9
+    with pytest.raises(Unavailable):
+        writer.append("t", ROWS)
