@@ -186,6 +186,7 @@ class DataFusionEngine:
             time_range=request.time_range,
             is_behind_barrier=is_behind_barrier,
             files=statement.files,
+            is_flat=not request.preserve_dictionary,
         )
         statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
         frame = plan()

@@ -6,13 +6,16 @@ Only tables that the statement names are built. Who has which rights is decided 
 import functools
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.parquet
 from cachetools import LRUCache
 from datafusion import CsvReadOptions, DataFrame, SessionConfig, SessionContext, col, lit
 from datafusion.object_store import AmazonS3
@@ -49,6 +52,8 @@ _SCAN_OPTIONS: Final = {
     "datafusion.execution.parquet.schema_force_view_types": "false",
     "datafusion.execution.parquet.coerce_int96": "us",
 }
+#: Whatever shows the type of a column.
+_TYPE_QUESTIONS: Final = ("arrow_typeof", "describe", "desc")
 _NO_FILE: Final = "file:///none"
 _ScanKey = tuple[pa.Schema, FileFormat, tuple[str, ...]]
 
@@ -99,8 +104,11 @@ class TableBuilder:
         time_range: TimeRange | None,
         is_behind_barrier: bool,
         files: FilesByTable | None = None,
+        is_flat: bool = False,
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them; `files` says which files of a table are enough.
+
+        With `is_flat`, columns of dictionaries are of plain text, unless the statement asks for types.
 
         A statement over information_schema sees the others too, as names and schemas without rows; raw rows are never
         listed, for they are there for those who know of them.
@@ -110,11 +118,12 @@ class TableBuilder:
             uses_footers = not any(mentions.has(name) for table in mixed for name in table.names)
             context.sql(_USE_FOOTERS.format(str(uses_footers).lower()))
         lists_names = any(mentions.has(name) for name in ("show", "information_schema"))
+        is_flat = is_flat and not lists_names and not any(map(mentions.has, _TYPE_QUESTIONS))
         registered: list[VisibleTable] = []
         for table in tables:
             snapshot = table.snapshot
-            # The dictionary of a batch may hold values of hidden rows.
-            schema = flat_schema(snapshot.schema) if table.conditions else snapshot.schema
+            # The dictionary of a batch may hold values of hidden rows. Text is grouped in two thirds of the time.
+            schema = flat_schema(snapshot.schema) if table.conditions or is_flat else snapshot.schema
             if any(map(mentions.has, table.names)):
                 needed = (files or {}).get(snapshot.name)
                 if needed is None:
@@ -263,6 +272,24 @@ def _build(
     return _cut(rows, snapshot, time_range) if cuts_last else rows
 
 
+def check_scans() -> None:
+    """Check that this version of DataFusion scans a list of files as planned here; takes some milliseconds."""
+    rows = pa.table({"n": [1, 2], "word": ["x", None]})
+    schema = rows.schema.append(pa.field("day", pa.date32()))
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for number in range(4):
+            path = f"{folder}/{number}"
+            pyarrow.parquet.write_table(rows, path)
+            files.append(DataFile(path, ("2026-11-01" if number % 2 else None,)))
+        table = TableSnapshot(name="t", schema=schema, files=tuple(files), partition_columns=("day",))
+        read = TableBuilder().read(SessionContext(), table, files[1:], schema)
+        found = sorted((row["n"], row["word"] or "", str(row["day"])) for row in read.to_pylist())
+    days = ("2026-11-01", "2026-11-01", "None")
+    if found != [(1, "x", day) for day in days] + [(2, "", day) for day in days]:
+        raise InternalError("This version of DataFusion does not read tables as this server plans it.")
+
+
 def listed_schema(snapshot: TableSnapshot) -> pa.Schema:
     """Return the schema of `SELECT *` over a table."""
     return wire_schema(visible_schema(snapshot), preserve_dictionary=False)
@@ -270,9 +297,18 @@ def listed_schema(snapshot: TableSnapshot) -> pa.Schema:
 
 def _check_files(files: Sequence[DataFile]) -> None:
     """DataFusion reads a file that is not there as no rows, so a vanished file must be noticed here."""
+    keys: dict[str, list[str]] = {}
     for file in files:
         path = file.path
-        if "://" not in path and not os.path.exists(path):  # noqa: PTH110 - 230 paths cost 0.3 ms so, 2 ms as Path
+        if path.startswith(S3_SCHEME):
+            bucket, _, key = path.removeprefix(S3_SCHEME).partition("/")
+            keys.setdefault(bucket, []).append(unquote(key))
+        elif not os.path.exists(path):  # noqa: PTH110 - 230 paths cost 0.3 ms so, 2 ms as Path
+            raise file_gone()
+    for bucket, wanted in keys.items():
+        folder = os.path.commonprefix([key.rpartition("/")[0].split("/") for key in wanted])  # noqa: RUF071 - of lists
+        found = {entry.path for entry in Storage(f"{S3_SCHEME}{bucket}").list("/".join(folder))}
+        if not found.issuperset(wanted):
             raise file_gone()
 
 

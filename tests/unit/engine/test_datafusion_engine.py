@@ -12,7 +12,7 @@ from datafusion import SessionContext, col, lit
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
-from micromegas_jupyter.engine.tables import TableBuilder
+from micromegas_jupyter.engine.tables import TableBuilder, check_scans
 from micromegas_jupyter.errors import Unavailable
 from tests.fakes.fixed_tables import LOG_SCHEMA, NOON, data_files, write_log_entries
 from tests.unit.engine.conftest import asking
@@ -152,3 +152,7 @@ def test_a_batch_keeps_its_values(name, rows, *, preserve_dictionary):
     converted.validate(full=True)
     assert converted.schema.equals(schema, check_metadata=True)
     assert converted.column(0).to_pylist() == batch.column(0).to_pylist()
+
+
+def test_this_version_of_datafusion_scans_lists_of_files_as_planned():
+    check_scans()

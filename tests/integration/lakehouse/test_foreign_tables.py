@@ -1,0 +1,102 @@
+"""Tables that others write and read: in a bucket, and with other programs than this one."""
+
+import subprocess
+import sys
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.lake.served_folder import ServedFolder
+from tests.unit.engine.conftest import asking
+from tests.unit.lake.test_served_folder import assert_same_as_delta
+
+pytestmark = [pytest.mark.integration]
+SECRETS = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_REGION": "us-east-1"}
+ORDERS = pa.table({"n": range(60), "shop": ["eu", "us", "a/b c"] * 20, "word": ["x", None] * 30})
+
+
+SERVER = """
+import sys, boto3
+from moto.server import ThreadedMotoServer
+
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+url = "http://%s:%d" % server.get_host_and_port()
+boto3.client("s3", endpoint_url=url).create_bucket(Bucket="shelf")
+print(url, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """The address of an empty bucket, which this process's environment lets anybody here use."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as s3:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3.stdout.readline().strip())
+        yield "s3://shelf/some tables"
+        s3.stdin.close()
+
+
+@pytest.mark.slow
+def test_tables_in_a_bucket_give_deltas_own_rows_after_each_change(bucket):
+    storage = Storage(bucket)
+    path, options = f"{bucket}/orders", storage.options
+    write_deltalake(path, ORDERS, partition_by=["shop"], storage_options=options)
+
+    with asking(ServedFolder(storage)) as ask:
+        assert_same_as_delta(ask, path, options)
+        write_deltalake(path, ORDERS, mode="append", storage_options=options)
+        assert ask.rows("SELECT count(*) AS c FROM orders") == [{"c": 120}]
+        DeltaTable(path, storage_options=options).delete("n % 3 = 1")
+        DeltaTable(path, storage_options=options).delete("shop = 'a/b c' AND word IS NULL")
+        DeltaTable(path, storage_options=options).optimize.compact()
+        more = ORDERS.slice(0, 3).append_column("extra", pa.array([1.5, None, 2.5]))
+        write_deltalake(path, more, mode="append", schema_mode="merge", storage_options=options)
+        assert "extra" in ask.rows("SELECT * FROM orders LIMIT 1")[0]
+        found = ask.rows("SELECT shop, count(*) AS c, count(extra) AS e FROM orders GROUP BY shop ORDER BY shop")
+    theirs = DeltaTable(path, storage_options=options).to_pyarrow_table()
+    wanted = "SELECT shop, count(*) AS c, count(extra) AS e FROM theirs GROUP BY shop ORDER BY shop"
+    counted = duckdb.from_arrow(theirs).query("theirs", wanted)
+    assert found == counted.to_arrow_table().to_pylist()
+
+
+def test_duckdb_and_polars_read_a_table_as_we_do(tmp_path):
+    path = str(tmp_path / "orders")
+    write_deltalake(path, ORDERS, partition_by=["shop"])
+    DeltaTable(path).delete("n % 7 = 3")
+    write_deltalake(path, ORDERS.slice(0, 5), mode="append")
+    wanted = "SELECT shop, count(*) AS c, sum(n) AS s, count(word) AS w FROM {} GROUP BY shop ORDER BY shop"
+
+    with asking(ServedFolder(Storage(tmp_path))) as ask:
+        ours = ask.rows(wanted.format("orders"))
+
+    frame = pl.SQLContext(orders=pl.scan_delta(path)).execute(wanted.format("orders"), eager=True)
+    assert [{**row, "s": int(row["s"])} for row in frame.to_dicts()] == ours
+    files = DeltaTable(path).file_uris()
+    theirs = duckdb.sql(wanted.format(f"read_parquet({files!r}, hive_partitioning=true)")).fetchall()
+    assert [(row["shop"], row["c"], int(row["s"]), row["w"]) for row in ours] == theirs
+
+
+@pytest.mark.slow
+def test_an_object_that_vanishes_is_an_error_and_not_fewer_rows(bucket):
+    storage = Storage(bucket)
+    path, options = f"{bucket}/orders", storage.options
+    write_deltalake(path, ORDERS, storage_options=options)
+    write_deltalake(path, ORDERS, mode="append", storage_options=options)
+    folder = ServedFolder(storage)
+    file = DeltaTable(path, storage_options=options).file_uris()[0]
+
+    with asking(folder) as ask:
+        assert ask.rows("SELECT count(*) AS c FROM orders") == [{"c": 120}]
+        storage.delete(f"orders/{file.rpartition('/')[2]}")
+        with pytest.raises(Unavailable):
+            ask.rows("SELECT * FROM orders")
