@@ -121,12 +121,17 @@ class Pool:
         return len(self._idle)
 
     async def open(self) -> None:
-        """Start the executors ahead of demand; returns when the first one is ready."""
+        """Start the executors ahead of demand; returns when the first one is ready and was found to work."""
         self._is_open = True
         await self._launcher.open(self._add, self._remove, self._note_failed_start)
         self._refill()
         async with asyncio.timeout(_START_SECONDS):
-            self._put_idle(await self.take())
+            executor = await self.take()
+            await executor.send(protocol.CHECK, b"")
+            kind, body = await executor.read()
+            if kind == protocol.ERROR:
+                raise protocol.parse_error(protocol.parse_json(body))
+            self._put_idle(executor)
         self._run_in_background(self._govern())
 
     async def close(self) -> None:

@@ -25,6 +25,7 @@ from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
+from micromegas_jupyter.engine.tables import check_scans
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Output, Statement
@@ -143,6 +144,9 @@ class Worker:
                 caller, tables = pickle.loads(body)  # noqa: S301 - from the front
                 self._tables = self._tables if tables is None else tables
                 self._send(protocol.LISTED, self._list(caller))
+            case protocol.CHECK:
+                check_scans()
+                self._send(protocol.END, b"{}")
             case protocol.MAINTAIN:
                 (seen,) = pickle.loads(body)  # noqa: S301 - from the front
                 self._send(protocol.END, json.dumps({**self._maintain(seen), **self._statistics()}).encode())

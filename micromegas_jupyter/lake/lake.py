@@ -1,19 +1,16 @@
 """The tables of a lake as they stand: a `TableSource` over Delta tables that several processes write."""
 
-import threading
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
-from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.lake.delta_log import CONTROL_FOLDER
 from micromegas_jupyter.lake.segment_import import is_segment_lake
 from micromegas_jupyter.lake.snapshot import DeltaSnapshots
 from micromegas_jupyter.telemetry.tables import TABLES, TableDefinition
 
-CACHE_SECONDS: Final = 1.0
 _MARKER: Final = f"{CONTROL_FOLDER}/lake.json"
 
 
@@ -34,8 +31,6 @@ class Lake:
 
 def is_lake(storage: Storage) -> bool:
     """Whether a server of ours keeps its tables there, or may: it is a lake, empty, or missing."""
-    from pathlib import Path
-
     if storage.is_local and is_segment_lake(Path(storage.uri)):
         raise UsageError(
             "The folder is a lake of an earlier version, whose files are no longer read.",
@@ -50,22 +45,3 @@ def make_lake(storage: Storage) -> None:
     """Mark the storage as a lake."""
     if storage.read(_MARKER) is None:
         storage.replace(_MARKER, b'{"version": 1}\n', mark=None)
-
-
-class CachedListing:
-    """The tables of another source, at most a second old; who comes while it is asked gets that answer."""
-
-    def __init__(self, source: TableSource, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._source = source
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._listing: Sequence[TableSnapshot] = ()
-        self._until = float("-inf")
-
-    def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:
-        """Return all tables."""
-        with self._lock:
-            if self._clock.monotonic() >= self._until:
-                self._listing = self._source.snapshot(sql)
-                self._until = self._clock.monotonic() + CACHE_SECONDS
-            return self._listing

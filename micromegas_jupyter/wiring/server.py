@@ -18,7 +18,7 @@ from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unava
 from micromegas_jupyter.executors.launcher import can_fork, open_launcher
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.settings import IngestSettings, PoolSettings, WorkerOptions
-from micromegas_jupyter.lake.lake import CachedListing, Lake, is_lake, make_lake
+from micromegas_jupyter.lake.lake import Lake, is_lake, make_lake
 from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.server.flight_server import ServerThread
@@ -475,7 +475,7 @@ def open_tables(location: str) -> tuple[Storage, TableSource]:
             remedy="Name a folder of Delta tables or of Parquet, CSV, JSON lines or Arrow files; or an empty one, "
             "which becomes a lake of the server's own telemetry.",
         )
-    return storage, CachedListing(folder)
+    return storage, folder
 
 
 def can_read_tables(source: TableSource, storage: Storage) -> bool:
