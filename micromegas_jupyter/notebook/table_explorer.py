@@ -13,7 +13,16 @@ import traitlets
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion.sql import name_in_sql
-from micromegas_jupyter.notebook.shell import count_text, cut, printable, rows_text, shown_name, start_thread, text_html
+from micromegas_jupyter.notebook.shell import (
+    SAVED_MIME_TYPE,
+    count_text,
+    cut,
+    printable,
+    rows_text,
+    shown_name,
+    start_thread,
+    text_html,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -200,4 +209,5 @@ class TablesWidget(anywidget.AnyWidget):
             return shown
         bundle, metadata = shown
         facts = {table.name: str(self.facts[name]) for name, table in self._tables.items() if name in self.facts}
-        return bundle | listing_bundle(replace(self._shown, facts={**self._shown.facts, **facts})), metadata
+        saved = listing_bundle(replace(self._shown, facts={**self._shown.facts, **facts}))
+        return {**bundle, SAVED_MIME_TYPE: {"version": 1}, **saved}, metadata

@@ -33,6 +33,7 @@ from micromegas_jupyter.notebook.login.session import (
     shown_detail,
 )
 from micromegas_jupyter.notebook.shell import (
+    SAVED_MIME_TYPE,
     Handle,
     display,
     error_lines,
@@ -325,7 +326,8 @@ class IdentityCard(anywidget.AnyWidget):
         bundle, metadata = shown
         lines = build_lines(self._state, now=self._clock.now())
         markup = lines_as_html(lines, offer=self._state.offer)
-        return {**bundle, "text/plain": "\n".join(lines), "text/html": markup}, metadata
+        saved = {SAVED_MIME_TYPE: {"version": 1}, "text/plain": "\n".join(lines), "text/html": markup}
+        return {**bundle, **saved}, metadata
 
 
 def _address(state: IdentityState | None) -> str:

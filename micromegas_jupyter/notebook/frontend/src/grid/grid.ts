@@ -265,7 +265,8 @@ class Grid {
         : `rows ${number(this.firstRow + 1)}–${number(this.firstRow + visible)} of ${number(total)}`;
     const matching = total === this.rowCount ? "" : ` that match, ${number(this.rowCount)} in all`;
     const hidden = columns === this.columns.length ? "" : `${columns} of `;
-    const sentence = `${range}${matching} · ${hidden}${this.columns.length} columns`;
+    const noun = this.columns.length === 1 ? "column" : "columns";
+    const sentence = `${range}${matching} · ${hidden}${this.columns.length} ${noun}`;
     if (this.status.textContent !== sentence) this.status.textContent = sentence;
   }
 
