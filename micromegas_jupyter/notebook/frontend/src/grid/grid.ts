@@ -78,7 +78,7 @@ class Grid {
     );
     this.fittingWidths = this.columns.map((column, index) => fittingWidth(column, first[index] ?? []));
     this.widths = [...this.fittingWidths];
-    this.numberWidth = NUMBER_WIDTH + String(this.rowCount).length * CHARACTER_WIDTH;
+    this.numberWidth = NUMBER_WIDTH + Math.max(String(this.rowCount).length, "row".length) * CHARACTER_WIDTH;
     this.headers = this.columns.map(
       (column, index) =>
         new Header(column, hints[column.kind] ?? "", index, this.rowCount, {
