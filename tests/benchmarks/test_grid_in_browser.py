@@ -77,7 +77,7 @@ def test_a_grid_of_a_million_rows_in_a_page(browser, demo, tmp_path, say, app):
         painted = []
         for _ in range(3):
             page.evaluate("document.querySelectorAll('.micromegas-grid').forEach((each) => each.remove())")
-            page.evaluate("grids.painted().then((at) => (window.at = at))")
+            page.evaluate("() => void grids.painted().then((at) => (window.at = at))")
             page.locator(".jp-Notebook .cm-content").filter(has_text="rows at").click()
             page.keyboard.press("Control+Enter")
             page.wait_for_function("window.at")
