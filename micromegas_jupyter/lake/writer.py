@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -526,6 +527,8 @@ class _Committer:
                         self._refuse_files(group)
                     attempts.files.clear()
                     self._reopen(group)
+                    if self.is_gone:
+                        return
         except MicromegasError as error:
             if not attempts.unclear:
                 raise
@@ -568,6 +571,10 @@ class _Committer:
         """Take notice of commits since the last one, among them those that were tried here; raises `_Outdated`."""
         state, is_changed = self._state, False
         version = state.version
+        # Of entries that were cleaned up, the version after ours looks free, and would be before the checkpoint.
+        is_known = not self._storage.is_local or self._entry_file(version).exists()
+        if not is_known and open_delta(self._storage, self._table).version() > version:
+            raise _Outdated
         while (actions := read_entry(self._storage, self._table, version + 1)) is not None:
             version += 1
             for action in actions:
@@ -582,6 +589,9 @@ class _Committer:
             state.version = version
         if is_changed or len(state.write_ids) > state.max_write_ids:
             raise _Outdated
+
+    def _entry_file(self, version: int) -> Path:
+        return Path(self._storage.uri, log_path(self._table, entry_name(version)))
 
     def _open(self) -> _State:
         delta = open_delta(self._storage, self._table)

@@ -1,8 +1,11 @@
 """What a lake acknowledges is stored once, durably, and where deltalake finds it."""
 
 import json
+import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -13,6 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake import writer as writer_module
+from micromegas_jupyter.lake.delta_log import open_delta
 from micromegas_jupyter.lake.writer import LakeWriter
 from tests.fakes.telemetry_rows import NOON_NS, log_batch
 
@@ -351,3 +355,36 @@ def test_a_closed_writer_has_stored_what_it_took(storage, tables, read):
     assert read("t").num_rows == 9
     with pytest.raises(Unavailable):
         writer.append("t", ROWS)
+
+
+def test_rows_are_not_put_before_a_checkpoint_after_log_entries_were_cleaned_up(storage, tables, read):
+    tables.create("t", pa.schema([("n", pa.int64())]))
+    idle, other = LakeWriter(storage), LakeWriter(storage, interval_seconds=0)
+    idle.append("t", pa.table({"n": [1]})).result()
+    for _ in range(5):
+        other.append("t", pa.table({"n": [2]})).result()
+    DeltaTable(storage.child_uri("t")).create_checkpoint()
+    two_days_ago = time.time() - 2 * 86_400
+    for entry in Path(storage.child_uri("t/_delta_log")).glob("*.json"):
+        os.utime(entry, (two_days_ago, two_days_ago))
+    DeltaTable(storage.child_uri("t")).cleanup_metadata()
+
+    assert idle.append("t", pa.table({"n": [3]})).result() == 1
+
+    assert sorted(read("t")["n"].to_pylist()) == [1, 2, 2, 2, 2, 2, 3]
+    idle.close()
+    other.close()
+
+
+def test_the_end_of_a_table_is_looked_up_once(writer, tables, monkeypatch):
+    tables.create("t", pa.schema([("n", pa.int64())]))
+    writer.append("t", pa.table({"n": [1]})).result()
+    tables.drop("t")
+    opened = []
+    monkeypatch.setattr(writer_module, "open_delta", lambda *place: opened.append(place) or open_delta(*place))
+
+    with pytest.raises(UsageError, match="dropped"):
+        writer.append("t", pa.table({"n": [1]})).result()
+    writer.close()
+
+    assert len(opened) == 1
