@@ -1,5 +1,6 @@
 """A server is built from its settings: it is safe to reach, and each part gets its limits in its own units."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.wiring import server
 from micromegas_jupyter.wiring.server import (
     DEFAULT_ROW_FILTERS,
@@ -119,6 +121,17 @@ def test_tables_whose_folder_is_gone_cannot_be_read(tmp_path, becomes):
 def _build_without_auth(tmp_path, **environ):
     settings = ServerSettings(lake=tmp_path / "lake", port=0, no_http=True, disable_auth=True)
     ServerStack(settings, environ=environ).stop()
+
+
+def test_a_server_ends_although_its_storage_hangs(tmp_path, monkeypatch, caplog):
+    may_end = threading.Event()
+    monkeypatch.setattr(server, "_LAST_WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(LakeWriter, "close", lambda _: may_end.wait(30))
+
+    _build_without_auth(tmp_path)
+    may_end.set()
+
+    assert "does not answer" in caplog.text
 
 
 @pytest.mark.parametrize(
