@@ -657,7 +657,7 @@ class _Committer:
                 )
             elif known is not None:
                 one.done.set_result(one.row_count)
-            elif not one.is_replacing and not is_compatible(one.schema, self._state.schema):
+            elif not one.is_replacing and not self._fits(one):
                 one.done.set_exception(
                     UsageError(
                         f"The columns of the table {self._table} were changed while the rows were sent.",
@@ -669,6 +669,11 @@ class _Committer:
                 if one.write_id is not None:
                     ids.add(one.write_id)
         return fresh
+
+    def _fits(self, pending: _Pending) -> bool:
+        # The values of partition columns are not in the files, so those of another partitioning would lack some.
+        is_partitioned_so = all(set(file.partition) == set(self._state.partition_by) for file in pending.files)
+        return is_partitioned_so and is_compatible(pending.schema, self._state.schema)
 
     def _write_group(self, group: list[_Pending]) -> list[NewFile]:
         rows = pa.concat_tables([one.rows for one in group], promote_options="default")

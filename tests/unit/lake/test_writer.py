@@ -388,3 +388,23 @@ def test_the_end_of_a_table_is_looked_up_once(writer, tables, monkeypatch):
     writer.close()
 
     assert len(opened) == 1
+
+
+@pytest.mark.parametrize("partition_by", [(), ("n",)])
+def test_files_of_another_partitioning_are_refused(writer, store, tables, read, monkeypatch, partition_by):
+    monkeypatch.setattr(writer_module, "STAGE_BYTES", 1)
+    rows = pa.table({"n": [1], "word": ["x"]})
+    if partition_by:  # another call creates the table meanwhile
+        write = writer.open_write(WriteRequest(table="t", mode=WriteMode.CREATE_OR_APPEND), rows.schema)
+        write.write(rows.to_batches()[0])
+        tables.create("t", rows.schema, partition_by=partition_by)
+    else:  # another call replaces it
+        tables.create("t", rows.schema, partition_by=["n"])
+        write = writer.open_write(WriteRequest(table="t", mode=WriteMode.APPEND), rows.schema)
+        write.write(rows.to_batches()[0])
+        store("t", rows.slice(0, 0), "replace")
+
+    with pytest.raises(UsageError, match="changed while"):
+        write.commit()
+
+    assert read("t").num_rows == 0
