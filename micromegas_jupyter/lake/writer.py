@@ -67,6 +67,7 @@ _MAX_QUEUED_BYTES: Final = 512 * 1024 * 1024
 _MAX_QUEUED_WRITES: Final = 10_000
 _ROOM_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 60.0
+_MAX_IDLE_TABLES: Final = 100  # each has a descriptor open
 _MAX_ATTEMPTS: Final = 100
 _MAX_UNCLEAR: Final = 2
 _MAX_WRITE_IDS: Final = 1_000_000
@@ -175,10 +176,10 @@ class LakeWriter:
 
     def submit(self, table: str, pending: _Pending) -> None:
         """Queue a write for the table's next commit."""
-        committer = self._find(table)
-        if committer is None:
-            raise no_table(table)
-        committer.submit(pending)
+        while (committer := self._find(table)) is not None:
+            if committer.submit(pending):
+                return
+        raise no_table(table)
 
     def create(self, request: WriteRequest, pending: _Pending, staging: str) -> Future[int]:
         """Make a table whose first version has the rows; if somebody made it meanwhile, add them if that was asked."""
@@ -204,7 +205,7 @@ class LakeWriter:
             )
         moved = [one.move(self._storage, staging, request.table) for one in files]
         pending = replace(pending, rows=pending.rows.slice(0, 0), files=moved)
-        committer.submit(pending)
+        self.submit(request.table, pending)
         return pending.done
 
     def stage(self, table: str, rows: pa.Table, write: "LakeWrite") -> list[NewFile]:
@@ -274,7 +275,12 @@ class LakeWriter:
             except TableGone:
                 return None
             with self._lock:
+                self._committers.pop(table, None)
                 self._committers[table] = made
+                oldest = [name for name, one in self._committers.items() if one.is_idle]
+                closed = [self._committers.pop(name) for name in oldest[:-_MAX_IDLE_TABLES]]
+            for one in closed:
+                one.close()
             return made
 
     def _known(self, table: str) -> "_Committer | None":
@@ -435,8 +441,13 @@ class _Committer:
         except TableGone:
             raise _gone(self._table) from None
 
-    def submit(self, pending: _Pending) -> None:
-        """Queue a write; waits for room."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether no write waits."""
+        return self._thread is None
+
+    def submit(self, pending: _Pending) -> bool:
+        """Queue a write; waits for room. False when this is closed."""
         deadline = self._clock.monotonic() + _ROOM_SECONDS
         with self._changed:
             while self._queue and (
@@ -448,13 +459,14 @@ class _Committer:
                     )
                 self._changed.wait(1.0)
             if self._is_closing:
-                raise _gone(self._table) if self.is_gone else Unavailable("The server is shutting down.")
+                return False
             self._queue.append(pending)
             self._queued_bytes += pending.rows.nbytes
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"commit-{self._table}", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+        return True
 
     def close(self) -> None:
         """Commit what waits, and end."""

@@ -19,6 +19,7 @@ from micromegas_jupyter.lake import writer as writer_module
 from micromegas_jupyter.lake.delta_log import open_delta
 from micromegas_jupyter.lake.writer import LakeWriter
 from tests.fakes.telemetry_rows import NOON_NS, log_batch
+from tests.fakes.waiting import wait_until
 
 ROWS = pa.table({"id": [1, 2, 3]})
 TIME = pa.timestamp("us", "UTC")
@@ -391,7 +392,7 @@ def test_the_end_of_a_table_is_looked_up_once(writer, tables, monkeypatch):
 
 
 @pytest.mark.parametrize("partition_by", [(), ("n",)])
-def test_files_of_another_partitioning_are_refused(writer, store, tables, read, monkeypatch, partition_by):
+def test_files_of_another_partitioning_are_refused(writer, store, tables, monkeypatch, partition_by):
     monkeypatch.setattr(writer_module, "STAGE_BYTES", 1)
     rows = pa.table({"n": [1], "word": ["x"]})
     if partition_by:  # another call creates the table meanwhile
@@ -407,4 +408,23 @@ def test_files_of_another_partitioning_are_refused(writer, store, tables, read, 
     with pytest.raises(UsageError, match="changed while"):
         write.commit()
 
-    assert read("t").num_rows == 0
+    assert tables.describe("t").row_count == 0
+
+
+def test_tables_that_were_written_to_long_ago_keep_no_descriptors(storage, tables, monkeypatch):
+    monkeypatch.setattr(writer_module, "_IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(writer_module, "_MAX_IDLE_TABLES", 2)
+    writer = LakeWriter(storage, interval_seconds=0)
+    schema = pa.schema([("n", pa.int64())])
+    tables.create("first", schema)
+    early = writer.open_write(WriteRequest(table="first", mode=WriteMode.APPEND), schema)
+    early.write(pa.record_batch({"n": [1]}))
+
+    for number in range(6):
+        tables.create(f"t{number}", schema)
+        writer.append(f"t{number}", pa.table({"n": [1]})).result()
+        wait_until(lambda: all(one.is_idle for one in writer._committers.values()), "all are idle")
+
+    assert len(writer._committers) <= 3
+    assert early.commit() == 1
+    writer.close()
