@@ -259,6 +259,8 @@ def storage_errors(what: str) -> Iterator[None]:
     """Turn errors of the file system, the bucket and Delta into those that cross packages, a full disk apart."""
     try:
         yield
+    except MemoryError:
+        raise  # also Arrow's
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:

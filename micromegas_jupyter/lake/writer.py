@@ -60,6 +60,9 @@ from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, TableDefinition
 
 COMMIT_INTERVAL_SECONDS: Final = 0.2
 STAGE_BYTES: Final = 128 * 1024 * 1024
+_KEPT_BYTES: Final = 16 * 1024 * 1024  # what more a write has is put into files of its own
+_MAX_WAITING_BYTES: Final = 512 * 1024 * 1024  # of all writes under way
+_ENCODERS: Final = 2  # each takes some times the rows' memory
 _GROUP_WRITES: Final = 32  # so many callers that wait are worth a commit before the interval is over
 _MAX_GROUP_BYTES: Final = 256 * 1024 * 1024
 _MAX_GROUP_FILES: Final = 10_000
@@ -129,6 +132,8 @@ class LakeWriter:
         self._tables = Tables(storage, clock=clock)
         self._opening = threading.Lock()
         self._lock = threading.Lock()
+        self._waiting_bytes = 0
+        self._encoders = threading.Semaphore(_ENCODERS)
         self._committers: dict[str, _Committer] = {}
         self._checkpoints = ThreadPoolExecutor(1, "lake-checkpoints")
         self._is_closed = False
@@ -137,9 +142,13 @@ class LakeWriter:
         """Store rows of a table that exists, or of the data model, as the server's own; the future counts them."""
         request = WriteRequest(table=table, mode=WriteMode.APPEND, write_id=write_id, is_trusted=True, may_read=True)
         write = self.open_write(request, rows.schema)
-        for batch in rows.to_batches() if isinstance(rows, pa.Table) else [rows]:
-            write.write(batch)
-        return write.submit()
+        try:
+            for batch in rows.to_batches() if isinstance(rows, pa.Table) else [rows]:
+                write.write(batch)
+            return write.submit()
+        except BaseException:
+            write.abandon()
+            raise
 
     def open_write(self, request: WriteRequest, schema: pa.Schema) -> "LakeWrite":
         """Begin a write."""
@@ -210,12 +219,19 @@ class LakeWriter:
 
     def stage(self, table: str, rows: pa.Table, write: "LakeWrite") -> list[NewFile]:
         """Write files that no commit names yet; what is abandoned is left to vacuum."""
-        if write.staging is not None:
-            return write_files(self._storage, write.staging, rows, clock=self._clock)
-        committer = self._find(table)
-        if committer is None:
-            raise no_table(table)
-        return committer.stage(rows, write.partition_by)
+        with self._encoders:
+            if write.staging is not None:
+                return write_files(self._storage, write.staging, rows, clock=self._clock)
+            committer = self._find(table)
+            if committer is None:
+                raise no_table(table)
+            return committer.stage(rows, write.partition_by)
+
+    def count_waiting(self, size: int) -> bool:
+        """Note that writes hold so many bytes more, or fewer; whether they hold too many."""
+        with self._lock:
+            self._waiting_bytes += size
+            return self._waiting_bytes > _MAX_WAITING_BYTES
 
     def _open_model_write(self, request: WriteRequest, schema: pa.Schema, definition: TableDefinition) -> "LakeWrite":
         if request.mode is WriteMode.CREATE:
@@ -336,13 +352,15 @@ class LakeWrite:
         self._waiting.append(converted)
         self._row_count += converted.num_rows
         self._waiting_bytes += converted.nbytes
-        if self._waiting_bytes >= STAGE_BYTES:
+        are_too_many = self._writer.count_waiting(converted.nbytes)
+        if self._waiting_bytes >= STAGE_BYTES or (are_too_many and self._waiting_bytes > _KEPT_BYTES):
             self._stage()
 
     def submit(self) -> Future[int]:
         """Make all rows durable and visible at once; the future's result is how many were written."""
-        if self._files and self._waiting:
+        if self._waiting and (self._files or self._waiting_bytes > _KEPT_BYTES):
             self._stage()
+        self._writer.count_waiting(-self._waiting_bytes)
         pending = _Pending(
             rows=self._take(),
             files=tuple(self._files),
@@ -365,10 +383,15 @@ class LakeWrite:
 
     def abandon(self) -> None:
         """Forget the rows; files that were written are never named by the log, and vacuum removes them."""
-        self._waiting.clear()
+        self._writer.count_waiting(-self._waiting_bytes)
+        self._waiting, self._waiting_bytes = [], 0
 
     def _stage(self) -> None:
-        self._files += self._writer.stage(self._request.table, self._take(), self)
+        size = self._waiting_bytes
+        try:
+            self._files += self._writer.stage(self._request.table, self._take(), self)
+        finally:
+            self._writer.count_waiting(-size)
 
     def _take(self) -> pa.Table:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0

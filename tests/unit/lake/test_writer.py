@@ -428,3 +428,21 @@ def test_tables_that_were_written_to_long_ago_keep_no_descriptors(storage, table
     assert len(writer._committers) <= 3
     assert early.commit() == 1
     writer.close()
+
+
+def test_writes_that_wait_hold_so_much_memory_together(storage, tables, read, monkeypatch):
+    monkeypatch.setattr(writer_module, "_KEPT_BYTES", 1000)
+    monkeypatch.setattr(writer_module, "_MAX_WAITING_BYTES", 10_000)
+    writer = LakeWriter(storage, interval_seconds=0)
+    batch = pa.record_batch({"n": pa.array(range(500), pa.int64())})
+    tables.create("t", batch.schema)
+    writes = [writer.open_write(WriteRequest(table="t", mode=WriteMode.APPEND), batch.schema) for _ in range(10)]
+
+    for write in writes * 3:
+        write.write(batch)
+        assert writer._waiting_bytes <= 10_000
+    assert sum(write.commit() for write in writes[1:]) == 9 * 1500
+    writes[0].abandon()
+
+    assert (writer._waiting_bytes, read("t").num_rows) == (0, 9 * 1500)
+    writer.close()
