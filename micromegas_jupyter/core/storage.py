@@ -220,10 +220,10 @@ class Storage:
         return self._config().get("aws_endpoint_url", "").startswith("http://")
 
     def _config(self) -> dict[str, str]:
-        """Return the AWS variables that are set, as object stores name them."""
+        """Return the AWS variables that are set, as object stores name them; of two the last one counts."""
         names = {
-            "AWS_REGION": "aws_region",
             "AWS_DEFAULT_REGION": "aws_region",
+            "AWS_REGION": "aws_region",
             "AWS_ENDPOINT_URL": "aws_endpoint_url",
             "AWS_ENDPOINT_URL_S3": "aws_endpoint_url",
             "AWS_ACCESS_KEY_ID": "aws_access_key_id",

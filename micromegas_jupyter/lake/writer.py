@@ -207,6 +207,8 @@ class LakeWriter:
         is_repeated = request.write_id is not None and committer.has_stored(request.write_id)
         if request.mode is WriteMode.CREATE and not is_repeated:
             raise exists_already(request.table)
+        if pending.is_replacing and not request.is_owner and self._tables.owner(request.table) != request.maker:
+            raise exists_already(request.table)  # nobody had it when the rights were checked
         if not pending.is_replacing and not committer.schema.equals(stored):
             raise UsageError(
                 f"The table {request.table} was created by another call, with other columns.",

@@ -86,6 +86,19 @@ def test_of_two_that_replace_a_table_not_there_yet_the_later_wins(writer, read):
     assert read("t") == others
 
 
+def test_a_table_that_somebody_else_made_meanwhile_is_not_replaced(writer, tables, read):
+    rows = pa.table({"n": [1]})
+    request = WriteRequest(table="t", mode=WriteMode.REPLACE, maker="ann")
+    write = writer.open_write(request, rows.schema)
+    write.write(rows.to_batches()[0])
+    tables.create("t", pa.schema([("theirs", pa.int64())]), owner="bob")
+
+    with pytest.raises(UsageError, match="There is a table"):
+        write.commit()
+
+    assert read("t").column_names == ["theirs"]
+
+
 def test_a_write_with_an_id_is_stored_once(store, read, storage):
     for mode in ("create", "append", "create_append"):
         assert store("t", ROWS, mode, write_id="a" if mode == "create" else "b") == 3
