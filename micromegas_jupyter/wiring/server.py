@@ -38,8 +38,8 @@ from micromegas_jupyter.wiring.take_over import (
     take_over,
 )
 
-# These loggers record what other people asked; a server records its own logs in the lake that it serves.
-_LOGGERS_OF_OTHERS: Final = ("access", "audit", "engine", "executors", "server", "supervisor")
+# These loggers record what other people asked, or name their tables; a server keeps its log in the lake it serves.
+_LOGGERS_OF_OTHERS: Final = ("access", "audit", "engine", "executors", "lake", "server", "supervisor")
 DEFAULT_ROW_FILTERS: Final = {
     "log_entries": "target IS NULL OR NOT ("
     + " OR ".join(

@@ -175,6 +175,7 @@ _OF_OTHERS = [
     "micromegas_jupyter.audit.access",
     "micromegas_jupyter.engine.security.conditions",
     "micromegas_jupyter.executors",
+    "micromegas_jupyter.lake.maintenance",
     "micromegas_jupyter.server",
     "micromegas_jupyter.supervisor",
     "micromegas_jupyter.supervisor.worker",
