@@ -104,7 +104,8 @@ class Storage:
         with storage_errors("The files of a table could not be listed."):
             first = f"{prefix}/{after}"
             if self.is_local:
-                yield from (entry for entry in _walk(Path(self.uri), Path(self.uri) / prefix) if entry.path > first)
+                found_files = _walk(Path(self.uri), Path(self.uri) / prefix)
+                yield from (entry for entry in found_files if not after or entry.path > first)
                 return
             for found in self._obstore.list(self._store, prefix=f"{prefix}/", offset=first if after else None):
                 for meta in found:

@@ -27,6 +27,7 @@ from micromegas_jupyter.wiring.server import (
     can_read_tables,
     check_exposure,
     make_spill_folder,
+    open_tables,
 )
 from tests.fakes.fixed_tables import CALLER, FixedTables, data_files
 
@@ -121,6 +122,12 @@ def test_tables_whose_folder_is_gone_cannot_be_read(tmp_path, becomes):
 def _build_without_auth(tmp_path, **environ):
     settings = ServerSettings(lake=tmp_path / "lake", port=0, no_http=True, disable_auth=True)
     ServerStack(settings, environ=environ).stop()
+
+
+def test_a_folder_with_any_file_is_not_an_empty_lake(tmp_path):
+    (tmp_path / "(1).csv").write_text("n\n1\n")
+
+    assert not isinstance(open_tables(str(tmp_path))[1], Lake)
 
 
 def test_a_server_ends_although_its_storage_hangs(tmp_path, monkeypatch, caplog):
