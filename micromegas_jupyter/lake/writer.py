@@ -60,7 +60,7 @@ from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, TableDefinition
 
 COMMIT_INTERVAL_SECONDS: Final = 0.2
 STAGE_BYTES: Final = 128 * 1024 * 1024
-_KEPT_BYTES: Final = 16 * 1024 * 1024  # what more a write has is put into files of its own
+_MAX_GROUPED_BYTES: Final = 16 * 1024 * 1024  # what more a write has is put into files of its own
 _MAX_WAITING_BYTES: Final = 512 * 1024 * 1024  # of all writes under way
 _ENCODERS: Final = 2  # each takes some times the rows' memory
 _GROUP_WRITES: Final = 32  # so many callers that wait are worth a commit before the interval is over
@@ -355,12 +355,12 @@ class LakeWrite:
         self._row_count += converted.num_rows
         self._waiting_bytes += converted.nbytes
         are_too_many = self._writer.count_waiting(converted.nbytes)
-        if self._waiting_bytes >= STAGE_BYTES or (are_too_many and self._waiting_bytes > _KEPT_BYTES):
+        if self._waiting_bytes >= STAGE_BYTES or (are_too_many and self._waiting_bytes > _MAX_GROUPED_BYTES):
             self._stage()
 
     def submit(self) -> Future[int]:
         """Make all rows durable and visible at once; the future's result is how many were written."""
-        if self._waiting and (self._files or self._waiting_bytes > _KEPT_BYTES):
+        if self._waiting and (self._files or self._waiting_bytes > _MAX_GROUPED_BYTES):
             self._stage()
         self._writer.count_waiting(-self._waiting_bytes)
         pending = _Pending(

@@ -444,7 +444,7 @@ def test_tables_that_were_written_to_long_ago_keep_no_descriptors(storage, table
 
 
 def test_writes_that_wait_hold_so_much_memory_together(storage, tables, read, monkeypatch):
-    monkeypatch.setattr(writer_module, "_KEPT_BYTES", 1000)
+    monkeypatch.setattr(writer_module, "_MAX_GROUPED_BYTES", 1000)
     monkeypatch.setattr(writer_module, "_MAX_WAITING_BYTES", 10_000)
     writer = LakeWriter(storage, interval_seconds=0)
     batch = pa.record_batch({"n": pa.array(range(500), pa.int64())})
