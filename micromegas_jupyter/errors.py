@@ -143,7 +143,10 @@ class PermissionDenied(MicromegasError):
 
 
 class Unavailable(MicromegasError):
-    """Something that is needed does not answer, so nothing could be decided; the same call may work later."""
+    """Something that is needed does not answer, so nothing could be decided; the same call may work later.
+
+    `table` is the only one that it is about, where only one is.
+    """
 
     code = "AVAIL001"
     default_remedy = "Try again in a moment."
@@ -151,6 +154,10 @@ class Unavailable(MicromegasError):
     grpc_code = "UNAVAILABLE"
     http_status = 503
     exit_code = 4
+
+    def __init__(self, what: str, *, table: str | None = None, **options: Any) -> None:
+        super().__init__(what, **options)
+        self.table = table
 
 
 class ProviderUnavailable(Unavailable):

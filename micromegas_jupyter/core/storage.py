@@ -104,7 +104,8 @@ class Storage:
         with storage_errors("The files of a table could not be listed."):
             first = f"{prefix}/{after}"
             if self.is_local:
-                yield from (entry for entry in _walk(Path(self.uri), Path(self.uri) / prefix) if entry.path > first)
+                found_files = _walk(Path(self.uri), Path(self.uri) / prefix)
+                yield from (entry for entry in found_files if not after or entry.path > first)
                 return
             for found in self._obstore.list(self._store, prefix=f"{prefix}/", offset=first if after else None):
                 for meta in found:
@@ -220,10 +221,10 @@ class Storage:
         return self._config().get("aws_endpoint_url", "").startswith("http://")
 
     def _config(self) -> dict[str, str]:
-        """Return the AWS variables that are set, as object stores name them."""
+        """Return the AWS variables that are set, as object stores name them; of two the last one counts."""
         names = {
-            "AWS_REGION": "aws_region",
             "AWS_DEFAULT_REGION": "aws_region",
+            "AWS_REGION": "aws_region",
             "AWS_ENDPOINT_URL": "aws_endpoint_url",
             "AWS_ENDPOINT_URL_S3": "aws_endpoint_url",
             "AWS_ACCESS_KEY_ID": "aws_access_key_id",
@@ -259,6 +260,8 @@ def storage_errors(what: str) -> Iterator[None]:
     """Turn errors of the file system, the bucket and Delta into those that cross packages, a full disk apart."""
     try:
         yield
+    except MemoryError:
+        raise  # also Arrow's
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -15,6 +16,9 @@ from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
+_START_SECONDS: Final = 60.0
+_CHECK_INTERVAL_SECONDS: Final = 10.0
+_CHECK_SECONDS: Final = 30.0
 _MAINTENANCE_SECONDS: Final = 15.0
 _MAX_ROUND_SECONDS: Final = 3600.0
 
@@ -22,23 +26,83 @@ _MAX_ROUND_SECONDS: Final = 3600.0
 class IngestProcess:
     """The process that stores what callers send, started at the first call and again when it has ended.
 
-    Belongs to one event loop, and ends with the pool that it comes from.
+    It is ended when it answers nothing. Belongs to one event loop, and ends with the pool that it comes from.
     """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._executor: Executor | None = None
-        self._starting = asyncio.Lock()
+        self._starting: asyncio.Task[Executor] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def open_channel(self) -> Channel:
         """Return a channel for one call, which closes it."""
-        async with self._starting:
-            if self._executor is None or self._executor.is_gone:
-                executor = await self._pool.detach()
+        executor = self._executor
+        if executor is None or executor.is_gone:
+            if self._starting is None:
+                self._starting = asyncio.get_running_loop().create_task(self._start())
+                self._starting.add_done_callback(self._note_start)
+            # Shielded: a call that is given up must not leave a process behind that nobody knows.
+            executor = await asyncio.shield(self._starting)
+        return executor.open_channel()
+
+    def close_later(self, channel: Channel, on_closed: Callable[[], None]) -> None:
+        """Close a channel on which a request is not answered yet, once the process is done with it."""
+        self._run_in_background(_close_when_done(channel, on_closed))
+
+    async def _start(self) -> Executor:
+        executor = await self._pool.detach()
+        try:
+            async with asyncio.timeout(_START_SECONDS):
                 await executor.send(protocol.SERVE, b"")
                 await executor.read()  # what it reads from now on are channels
-                self._executor = executor
-            return self._executor.open_channel()
+        except TimeoutError:
+            self._pool.discard(executor)
+            raise ExecutorEnded from None
+        except BaseException:
+            self._pool.discard(executor)
+            raise
+        self._run_in_background(self._watch(executor))
+        return executor
+
+    def _note_start(self, starting: asyncio.Task[Executor]) -> None:
+        self._starting = None
+        if not starting.cancelled() and starting.exception() is None:
+            self._executor = starting.result()
+
+    async def _watch(self, executor: Executor) -> None:
+        """End a process that is stopped or has locked up: its calls would wait for hours."""
+        while not executor.is_gone:
+            await asyncio.sleep(_CHECK_INTERVAL_SECONDS)
+            with suppress(ExecutorEnded):
+                try:
+                    async with asyncio.timeout(_CHECK_SECONDS):
+                        await _check(executor)
+                except TimeoutError:
+                    _LOG.error("The process that stores rows does not answer; it is ended, and another follows.")
+                    self._pool.discard(executor)
+
+    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _check(executor: Executor) -> None:
+    channel = executor.open_channel()
+    try:
+        await channel.send(protocol.CHECK, b"")
+        await channel.read()
+    finally:
+        channel.close()
+
+
+async def _close_when_done(channel: Channel, on_closed: Callable[[], None]) -> None:
+    try:
+        await channel.await_end()
+    finally:
+        channel.close()
+        on_closed()
 
 
 class IngestCall:
@@ -49,13 +113,12 @@ class IngestCall:
         self._caller_key = caller_key
         self._slots = slots
         self._channel: Channel | None = None
-        self._has_slot = False
+        self._is_waiting = False  # for an answer
         self._is_committing = False
         self._is_operating = False
 
     async def __aenter__(self) -> Self:
         await self._slots.acquire(self._caller_key)
-        self._has_slot = True
         try:
             self._channel = await self._process.open_channel()
         except BaseException as error:
@@ -68,9 +131,14 @@ class IngestCall:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._channel is not None:
-            self._channel.close()  # an upload that is not committed is dropped
-        self._slots.release(self._caller_key)
+        # An upload that is not committed is dropped when its channel ends.
+        if self._channel is not None and self._is_waiting and not isinstance(error, ExecutorEnded):
+            # The process works on, though nobody waits for it: meanwhile the place is taken.
+            self._process.close_later(self._channel, lambda: self._slots.release(self._caller_key))
+        else:
+            if self._channel is not None:
+                self._channel.close()
+            self._slots.release(self._caller_key)
         if isinstance(error, ExecutorEnded):
             raise _lost(is_committing=self._is_committing, is_operating=self._is_operating) from None
 
@@ -95,8 +163,10 @@ class IngestCall:
     async def _request(self, kind: bytes, body: bytes) -> dict[str, Any]:
         if self._channel is None:
             raise InternalError("An ingest call was used outside of its context.")
+        self._is_waiting = True
         await self._channel.send(kind, body)
         kind, body = await self._channel.read()
+        self._is_waiting = False
         facts = protocol.parse_json(body)
         log_records(facts)
         if kind == protocol.ERROR:

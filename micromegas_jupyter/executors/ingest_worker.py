@@ -149,6 +149,8 @@ class _Call:
                 check_may_replace(self._tables, upload.request)
                 self._upload, self._request = UploadStream(self._writer, upload), upload.request
                 return protocol.ACCEPTED, {"rows": 0}
+            case protocol.CHECK:
+                return protocol.END, {}
             case protocol.OPERATE:
                 return protocol.END, {"result": run_operation(self._tables, *pickle.loads(body))}  # noqa: S301
         if self._upload is None:

@@ -410,6 +410,14 @@ class Channel:
         except OSError:
             raise ExecutorEnded from None
 
+    async def await_end(self) -> None:
+        """Send nothing more, and wait until the executor has closed its end; what it still sends is dropped."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+        with suppress(ExecutorEnded):
+            while True:
+                await self._receive(_RECEIVE_BYTES)
+
     def close(self) -> None:
         """Close the socket."""
         if self._is_watched:

@@ -36,7 +36,8 @@ _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
 PLAN: Final = b"p"  # plan a statement and cache the plan until the next message; answered with PLANNED
 RUN: Final = b"r"  # run a statement, planned before or not; answered with FRAMEs and END
 TABLES: Final = b"t"  # list the tables that a caller sees, of (caller, tables); answered with LISTED
-CHECK: Final = b"k"  # check that the engine reads tables as it should; answered with END
+# Check that the engine reads tables as it should, or on a channel that the process answers; answered with END.
+CHECK: Final = b"k"
 MAINTAIN: Final = b"m"  # do a round of maintenance; answered with END
 SERVE: Final = b"s"  # serve ingest; after ACCEPTED each CHANNEL byte on the socket comes with a channel
 

@@ -25,7 +25,9 @@ class Lake:
     def snapshot(self, sql: str | None = None) -> tuple[TableSnapshot, ...]:
         """Return all tables, those that `sql` names as they stand now; None is for all of them."""
         found = self._snapshots.list(sql)
-        missing = [self._snapshots.empty(one) for name, one in self._definitions.items() if name not in found]
+        # A table that cannot be read is not one without rows.
+        known = {*found, *self._snapshots.refused}
+        missing = [self._snapshots.empty(one) for name, one in self._definitions.items() if name not in known]
         return (*missing, *found.values())
 
 

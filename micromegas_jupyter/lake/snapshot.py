@@ -74,7 +74,7 @@ class DeltaSnapshots:
         self._known: dict[str, _Known] = {}
         self.refused: dict[str, Unreadable] = {}
 
-    def list(self, sql: str | None) -> dict[str, TableSnapshot]:
+    def list(self, sql: str | None) -> dict[str, TableSnapshot]:  # noqa: C901 - each way in which a table is left out
         """Return all tables that can be read; those that `sql` names as they stand now.
 
         Raises `Unavailable` when one that it names cannot be read.
@@ -94,7 +94,16 @@ class DeltaSnapshots:
                 continue
             except Unreadable as error:
                 if text is not None and re.search(rf'\b(?:from|join)\s+"?{re.escape(name.lower())}\b', text):
-                    raise Unavailable(f"The table {name} cannot be read: {error}.") from error
+                    raise Unavailable(f"The table {name} cannot be read: {error}.", table=name) from error
+            except Unavailable as error:
+                error.table = name
+                if text is not None and name.lower() in text:
+                    raise
+                # Others must not fail for it.
+                if known is None:
+                    self.refused[name] = Unreadable("it could not be read when it was last looked at")
+                else:
+                    self._known[name], tables[name] = known, known.snapshot
         with self._lock:
             for name in self._locks.keys() - set(names):
                 self._locks.pop(name, None)

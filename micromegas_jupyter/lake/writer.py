@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -59,6 +60,9 @@ from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, TableDefinition
 
 COMMIT_INTERVAL_SECONDS: Final = 0.2
 STAGE_BYTES: Final = 128 * 1024 * 1024
+_MAX_GROUPED_BYTES: Final = 16 * 1024 * 1024  # what more a write has is put into files of its own
+_MAX_WAITING_BYTES: Final = 512 * 1024 * 1024  # of all writes under way
+_ENCODERS: Final = 2  # each takes some times the rows' memory
 _GROUP_WRITES: Final = 32  # so many callers that wait are worth a commit before the interval is over
 _MAX_GROUP_BYTES: Final = 256 * 1024 * 1024
 _MAX_GROUP_FILES: Final = 10_000
@@ -66,6 +70,7 @@ _MAX_QUEUED_BYTES: Final = 512 * 1024 * 1024
 _MAX_QUEUED_WRITES: Final = 10_000
 _ROOM_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 60.0
+_MAX_IDLE_TABLES: Final = 100  # each has a descriptor open
 _MAX_ATTEMPTS: Final = 100
 _MAX_UNCLEAR: Final = 2
 _MAX_WRITE_IDS: Final = 1_000_000
@@ -127,6 +132,8 @@ class LakeWriter:
         self._tables = Tables(storage, clock=clock)
         self._opening = threading.Lock()
         self._lock = threading.Lock()
+        self._waiting_bytes = 0
+        self._encoders = threading.Semaphore(_ENCODERS)
         self._committers: dict[str, _Committer] = {}
         self._checkpoints = ThreadPoolExecutor(1, "lake-checkpoints")
         self._is_closed = False
@@ -135,9 +142,13 @@ class LakeWriter:
         """Store rows of a table that exists, or of the data model, as the server's own; the future counts them."""
         request = WriteRequest(table=table, mode=WriteMode.APPEND, write_id=write_id, is_trusted=True, may_read=True)
         write = self.open_write(request, rows.schema)
-        for batch in rows.to_batches() if isinstance(rows, pa.Table) else [rows]:
-            write.write(batch)
-        return write.submit()
+        try:
+            for batch in rows.to_batches() if isinstance(rows, pa.Table) else [rows]:
+                write.write(batch)
+            return write.submit()
+        except BaseException:
+            write.abandon()
+            raise
 
     def open_write(self, request: WriteRequest, schema: pa.Schema) -> "LakeWrite":
         """Begin a write."""
@@ -174,10 +185,10 @@ class LakeWriter:
 
     def submit(self, table: str, pending: _Pending) -> None:
         """Queue a write for the table's next commit."""
-        committer = self._find(table)
-        if committer is None:
-            raise no_table(table)
-        committer.submit(pending)
+        while (committer := self._find(table)) is not None:
+            if committer.submit(pending):
+                return
+        raise no_table(table)
 
     def create(self, request: WriteRequest, pending: _Pending, staging: str) -> Future[int]:
         """Make a table whose first version has the rows; if somebody made it meanwhile, add them if that was asked."""
@@ -196,6 +207,8 @@ class LakeWriter:
         is_repeated = request.write_id is not None and committer.has_stored(request.write_id)
         if request.mode is WriteMode.CREATE and not is_repeated:
             raise exists_already(request.table)
+        if pending.is_replacing and not request.is_owner and self._tables.owner(request.table) != request.maker:
+            raise exists_already(request.table)  # nobody had it when the rights were checked
         if not pending.is_replacing and not committer.schema.equals(stored):
             raise UsageError(
                 f"The table {request.table} was created by another call, with other columns.",
@@ -203,17 +216,24 @@ class LakeWriter:
             )
         moved = [one.move(self._storage, staging, request.table) for one in files]
         pending = replace(pending, rows=pending.rows.slice(0, 0), files=moved)
-        committer.submit(pending)
+        self.submit(request.table, pending)
         return pending.done
 
     def stage(self, table: str, rows: pa.Table, write: "LakeWrite") -> list[NewFile]:
         """Write files that no commit names yet; what is abandoned is left to vacuum."""
-        if write.staging is not None:
-            return write_files(self._storage, write.staging, rows, clock=self._clock)
-        committer = self._find(table)
-        if committer is None:
-            raise no_table(table)
-        return committer.stage(rows, write.partition_by)
+        with self._encoders:
+            if write.staging is not None:
+                return write_files(self._storage, write.staging, rows, clock=self._clock)
+            committer = self._find(table)
+            if committer is None:
+                raise no_table(table)
+            return committer.stage(rows, write.partition_by)
+
+    def count_waiting(self, size: int) -> bool:
+        """Note that writes hold so many bytes more, or fewer; whether they hold too many."""
+        with self._lock:
+            self._waiting_bytes += size
+            return self._waiting_bytes > _MAX_WAITING_BYTES
 
     def _open_model_write(self, request: WriteRequest, schema: pa.Schema, definition: TableDefinition) -> "LakeWrite":
         if request.mode is WriteMode.CREATE:
@@ -273,7 +293,12 @@ class LakeWriter:
             except TableGone:
                 return None
             with self._lock:
+                self._committers.pop(table, None)
                 self._committers[table] = made
+                oldest = [name for name, one in self._committers.items() if one.is_idle]
+                closed = [self._committers.pop(name) for name in oldest[:-_MAX_IDLE_TABLES]]
+            for one in closed:
+                one.close()
             return made
 
     def _known(self, table: str) -> "_Committer | None":
@@ -329,13 +354,15 @@ class LakeWrite:
         self._waiting.append(converted)
         self._row_count += converted.num_rows
         self._waiting_bytes += converted.nbytes
-        if self._waiting_bytes >= STAGE_BYTES:
+        are_too_many = self._writer.count_waiting(converted.nbytes)
+        if self._waiting_bytes >= STAGE_BYTES or (are_too_many and self._waiting_bytes > _MAX_GROUPED_BYTES):
             self._stage()
 
     def submit(self) -> Future[int]:
         """Make all rows durable and visible at once; the future's result is how many were written."""
-        if self._files and self._waiting:
+        if self._waiting and (self._files or self._waiting_bytes > _MAX_GROUPED_BYTES):
             self._stage()
+        self._writer.count_waiting(-self._waiting_bytes)
         pending = _Pending(
             rows=self._take(),
             files=tuple(self._files),
@@ -358,10 +385,15 @@ class LakeWrite:
 
     def abandon(self) -> None:
         """Forget the rows; files that were written are never named by the log, and vacuum removes them."""
-        self._waiting.clear()
+        self._writer.count_waiting(-self._waiting_bytes)
+        self._waiting, self._waiting_bytes = [], 0
 
     def _stage(self) -> None:
-        self._files += self._writer.stage(self._request.table, self._take(), self)
+        size = self._waiting_bytes
+        try:
+            self._files += self._writer.stage(self._request.table, self._take(), self)
+        finally:
+            self._writer.count_waiting(-size)
 
     def _take(self) -> pa.Table:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
@@ -434,8 +466,13 @@ class _Committer:
         except TableGone:
             raise _gone(self._table) from None
 
-    def submit(self, pending: _Pending) -> None:
-        """Queue a write; waits for room."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether no write waits."""
+        return self._thread is None
+
+    def submit(self, pending: _Pending) -> bool:
+        """Queue a write; waits for room. False when this is closed."""
         deadline = self._clock.monotonic() + _ROOM_SECONDS
         with self._changed:
             while self._queue and (
@@ -447,13 +484,14 @@ class _Committer:
                     )
                 self._changed.wait(1.0)
             if self._is_closing:
-                raise _gone(self._table) if self.is_gone else Unavailable("The server is shutting down.")
+                return False
             self._queue.append(pending)
             self._queued_bytes += pending.rows.nbytes
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"commit-{self._table}", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+        return True
 
     def close(self) -> None:
         """Commit what waits, and end."""
@@ -526,6 +564,8 @@ class _Committer:
                         self._refuse_files(group)
                     attempts.files.clear()
                     self._reopen(group)
+                    if self.is_gone:
+                        return
         except MicromegasError as error:
             if not attempts.unclear:
                 raise
@@ -568,6 +608,10 @@ class _Committer:
         """Take notice of commits since the last one, among them those that were tried here; raises `_Outdated`."""
         state, is_changed = self._state, False
         version = state.version
+        # Of entries that were cleaned up, the version after ours looks free, and would be before the checkpoint.
+        is_known = not self._storage.is_local or self._entry_file(version).exists()
+        if not is_known and open_delta(self._storage, self._table).version() > version:
+            raise _Outdated
         while (actions := read_entry(self._storage, self._table, version + 1)) is not None:
             version += 1
             for action in actions:
@@ -582,6 +626,9 @@ class _Committer:
             state.version = version
         if is_changed or len(state.write_ids) > state.max_write_ids:
             raise _Outdated
+
+    def _entry_file(self, version: int) -> Path:
+        return Path(self._storage.uri, log_path(self._table, entry_name(version)))
 
     def _open(self) -> _State:
         delta = open_delta(self._storage, self._table)
@@ -647,7 +694,7 @@ class _Committer:
                 )
             elif known is not None:
                 one.done.set_result(one.row_count)
-            elif not one.is_replacing and not is_compatible(one.schema, self._state.schema):
+            elif not one.is_replacing and not self._fits(one):
                 one.done.set_exception(
                     UsageError(
                         f"The columns of the table {self._table} were changed while the rows were sent.",
@@ -659,6 +706,11 @@ class _Committer:
                 if one.write_id is not None:
                     ids.add(one.write_id)
         return fresh
+
+    def _fits(self, pending: _Pending) -> bool:
+        # The values of partition columns are not in the files, so those of another partitioning would lack some.
+        is_partitioned_so = all(set(file.partition) == set(self._state.partition_by) for file in pending.files)
+        return is_partitioned_so and is_compatible(pending.schema, self._state.schema)
 
     def _write_group(self, group: list[_Pending]) -> list[NewFile]:
         rows = pa.concat_tables([one.rows for one in group], promote_options="default")

@@ -168,6 +168,7 @@ class IngestAudit(_Audit):
         self.rows = 0
         self.received_bytes = 0
         self.write_id: str | None = None
+        self.is_committing = False
 
     def _request(self) -> dict[str, object]:
         return {

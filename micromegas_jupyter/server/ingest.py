@@ -109,6 +109,11 @@ class IngestRunner:
                 async with asyncio.timeout(self._settings.max_seconds):
                     stored = await self._store(call, command, first, audit)
             except TimeoutError:
+                if audit.is_committing:
+                    raise DeadlineExceeded(
+                        "It took too long to store the rows, and whether they are stored is not known.",
+                        remedy="Send them again under the same ingest id: what is stored already is not stored twice.",
+                    ) from None
                 raise DeadlineExceeded(
                     "The rows took too long to arrive.", remedy="Send them in several calls.", limit="silent_client"
                 ) from None
@@ -135,6 +140,7 @@ class IngestRunner:
             await running.begin_upload(upload)
             await self._receive(call, first, running, audit)
             await _check_client_is_there(call)
+            audit.is_committing = True
             return await running.commit_upload()
 
     def open_call(self, call: Call) -> IngestCall:

@@ -16,6 +16,7 @@ from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
 from micromegas_jupyter.engine.scanner import fingerprints
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError, QueryDenied, Unavailable
+from micromegas_jupyter.executors.launcher import run_in_thread
 from micromegas_jupyter.executors.pool import Pool, RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.functions.denials import MatchRules
 
 CHECK_SECONDS: Final = 1.0
+MAX_AGE_SECONDS: Final = 4.0
+_WAIT_SECONDS: Final = 5.0
 _CANCEL_SECONDS: Final = 2.0
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
@@ -52,7 +55,7 @@ def query_key(caller: CallerKey, name: bytes) -> bytes:
 class DenyList:
     """Refuses queries that an administrator has denied, before they are planned.
 
-    Rules are made and removed while the server runs; a change of the file holds within a second, and a file that
+    Rules are made and removed while the server runs; a change of the file holds within five seconds, and a file that
     cannot be used at the start is a ConfigurationError. `on_denied` is called with the rule's id and must not block.
     `_hits_lock` covers the hits that are not written yet; `_file_lock` lets one thread at a time read the file.
     """
@@ -67,7 +70,8 @@ class DenyList:
         self._hits_lock = threading.Lock()
         self._hits: dict[str, datetime] = {}
         self._file_lock = threading.Lock()
-        self._checked_at = clock.monotonic()
+        self._checked_at = clock.monotonic()  # when the reading began that was done last
+        self._refreshing: asyncio.Task[None] | None = None
         self._problem: str | None = None
         #: The rules as they were last read, and what applies them.
         self._denials: tuple[Sequence[Denial], MatchRules | None] = ((), None)
@@ -82,10 +86,7 @@ class DenyList:
 
     async def check(self, origin: CallOrigin, sql: str) -> None:
         """Refuse a query that a rule denies, unless an administrator's query names a function of denials."""
-        now = self._clock.monotonic()
-        if now - self._checked_at >= CHECK_SECONDS:
-            self._checked_at = now  # first, so that concurrent queries do not look as well
-            await asyncio.to_thread(self._refresh)
+        await self._refresh_when_due()
         rules, matching = self._denials
         if matching is None or len(sql) > MAX_STATEMENT_BYTES:
             return  # what is longer is refused for that, and reading it would cost more than running a short one
@@ -123,6 +124,34 @@ class DenyList:
             self._file.change(lambda rules: with_hits(rules, hits))
         except Unavailable:
             _LOG.warning("the last hits of query denials could not be written")
+
+    def note_change(self) -> None:
+        """Have the next query wait until the file is read again; belongs to the event loop of the queries."""
+        self._checked_at, self._refreshing = float("-inf"), None  # one under way may have read it before
+
+    async def _refresh_when_due(self) -> None:
+        """Wait until the rules are young enough, or the storage does not answer for some seconds."""
+        came_at = self._clock.monotonic()
+        while (age := came_at - self._checked_at) >= CHECK_SECONDS:
+            refreshing = self._refreshing
+            if refreshing is None:
+                refreshing = self._refreshing = asyncio.get_running_loop().create_task(self._refresh_once())
+                refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
+            elif age < MAX_AGE_SECONDS:
+                return  # another query looks
+            done, _ = await asyncio.wait({refreshing}, timeout=_WAIT_SECONDS)
+            if not done:
+                return
+            refreshing.result()
+
+    async def _refresh_once(self) -> None:
+        began_at = self._clock.monotonic()
+        try:
+            # Not on a thread of the loop's pool: storage may hang, and those are few.
+            await run_in_thread(self._refresh, name="denials")
+        finally:
+            if self._refreshing is asyncio.current_task():
+                self._checked_at, self._refreshing = began_at, None
 
     def reload(self) -> None:
         """Read the file again; one that cannot be used leaves the rules as they were."""

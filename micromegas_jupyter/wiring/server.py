@@ -1,6 +1,7 @@
 """Joins validator, executors, lake or Parquet files, recorder and Flight service into a server that runs."""
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Self
@@ -37,8 +38,8 @@ from micromegas_jupyter.wiring.take_over import (
     take_over,
 )
 
-# These loggers record what other people asked; a server records its own logs in the lake that it serves.
-_LOGGERS_OF_OTHERS: Final = ("access", "audit", "engine", "executors", "server", "supervisor")
+# These loggers record what other people asked, or name their tables; a server keeps its log in the lake it serves.
+_LOGGERS_OF_OTHERS: Final = ("access", "audit", "engine", "executors", "lake", "server", "supervisor")
 DEFAULT_ROW_FILTERS: Final = {
     "log_entries": "target IS NULL OR NOT ("
     + " OR ".join(
@@ -57,6 +58,7 @@ _MAX_POOL_MIB: Final = 512
 _DEFAULT_SPARE_EXECUTORS: Final = 4
 #: Each takes two seconds to start where there is no fork.
 _MAX_SPAWNED_IDLE: Final = 2
+_LAST_WRITE_SECONDS: Final = 5.0
 _TLS_REMEDY: Final = "Give --tls-certificate and --tls-key, or add --insecure behind a TLS proxy."
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
@@ -147,7 +149,7 @@ class ServerStack:
             self._tables,
             settings=build_pool_settings(settings, spare_executors=spare_executors),
             options=worker_options,
-            on_denials_changed=(lambda: None) if self._deny_list is None else self._deny_list.reload,
+            on_denials_changed=(lambda: None) if self._deny_list is None else self._deny_list.note_change,
         )
         self._server = ServerThread(
             pool=self._pool,
@@ -316,11 +318,11 @@ class ServerStack:
         if self._http is not None:
             self._http.stop()
         if self._deny_list is not None:
-            self._deny_list.write_hits()
+            _run_in_time(self._deny_list.write_hits, name="denials")
         if self._recorder is not None:
             self._recorder.stop()
         if self._writer is not None:
-            self._writer.close()
+            _run_in_time(self._writer.close, name="lake-writer")
         self._tracing.close()
         self._release_ports()
         if self.validator is not None:
@@ -333,6 +335,15 @@ class ServerStack:
 
     def __exit__(self, *_error: object) -> None:
         self.stop()
+
+
+def _run_in_time(function: Callable[[], None], *, name: str) -> None:
+    """Run what needs the storage, and leave it alone after some seconds: a server must end, also when that hangs."""
+    thread = threading.Thread(target=function, name=name, daemon=True)
+    thread.start()
+    thread.join(_LAST_WRITE_SECONDS)
+    if thread.is_alive():
+        _LOG.warning("the lake's storage does not answer, so the server ends without its last rows")
 
 
 def check_exposure(settings: ServerSettings) -> None:

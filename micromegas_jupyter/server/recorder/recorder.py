@@ -18,7 +18,6 @@ import psutil
 import pyarrow as pa
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.server.recorder.log_records import RecordingHandler
 from micromegas_jupyter.telemetry.tables import (
@@ -232,13 +231,18 @@ class Backlog:
         writes = []
         for table_name, batches in self._waiting.items():
             if batches:
-                write_id, count = self._unknown.setdefault(table_name, (uuid.uuid4().hex, len(batches)))
-                rows = pa.Table.from_batches(batches[:count])
-                writes.append((table_name, count, writer.append(table_name, rows, write_id=write_id)))
+                write_id, count = self._unknown.get(table_name, (uuid.uuid4().hex, len(batches)))
+                try:
+                    outcome = writer.append(table_name, pa.Table.from_batches(batches[:count]), write_id=write_id)
+                except Exception as error:  # noqa: BLE001 - the rows of other tables are stored
+                    failure = error
+                else:
+                    self._unknown[table_name] = write_id, count
+                    writes.append((table_name, count, outcome))
         for table_name, count, outcome in writes:
             try:
                 outcome.result(timeout=STORE_SECONDS)
-            except (MicromegasError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - the same
                 failure = error
             else:
                 del self._waiting[table_name][:count]

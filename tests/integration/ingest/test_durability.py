@@ -1,7 +1,9 @@
 """Acknowledged rows outlive a killed server; a client that left or stalls, or a full disk, leaves nothing behind."""
 
+import fcntl
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -232,3 +234,23 @@ def test_calls_over_the_limit_of_a_caller_wait_and_those_of_others_do_not(tmp_pa
     assert type(own.error) is ResourcesExhausted
     assert stored is None
     assert [answer.code for answer in (others, later)] == [grpc.StatusCode.OK] * 2
+
+
+def test_rows_whose_commit_took_too_long_are_not_said_to_be_lost(tmp_path):
+    rows = pa.table({"id": ["x"]})
+    with (
+        lake_server(tmp_path, ingest=IngestSettings(max_seconds=2.0)) as server,
+        server.client("alice") as client,
+    ):
+        client.bulk_ingest("t", rows, mode="create")
+        log = os.open(tmp_path / "t/_delta_log", os.O_RDONLY)
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX)  # as if the storage were slow
+            with pytest.raises(DeadlineExceeded) as failure:
+                client.bulk_ingest("t", rows, ingest_id="once")
+        finally:
+            os.close(log)
+
+        assert "not known" in str(failure.value)
+        client.bulk_ingest("t", rows, ingest_id="once")
+        assert server.column("SELECT count(*) FROM t") == [2]

@@ -120,6 +120,9 @@ class Scene:
         """Let that happen for which the call waits."""
         self.loop.call_soon(self.running.signal, signal.SIGCONT)
 
+    async def settle(self):
+        """Wait until what the call left behind in another process has ended."""
+
     def clean_up(self, _place):
         """Give back what `prepare` took, after the call has ended or was interrupted in a place."""
         while self.held_places:
@@ -216,8 +219,10 @@ class Uploading(Scene):
                 await self.uploading.send_rows(frame)
             assert await self.uploading.commit_upload() == 3
 
+    async def settle(self):
+        await until(lambda: self.limit.running_count == 0, "the place is free")
+
     def clean_up(self, place):
-        assert self.limit.running_count == 0
         tables = Lake(Storage(self.pool.options.lake)).snapshot()
         files = [file for table in tables if table.name == self.table for file in table.files]
         stored = sum(pq.read_metadata(file.path).num_rows for file in files)
@@ -269,6 +274,7 @@ async def _interrupt_everywhere(pool, kind, mode):
         scene = kind(pool)
         await scene.prepare()
         place, error = await _interrupt(scene, mode, at)
+        await scene.settle()
         scene.clean_up(place)
         await _check_that_nothing_is_left(pool)
         if not place:

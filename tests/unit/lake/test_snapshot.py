@@ -129,3 +129,29 @@ def test_the_tables_of_the_data_model_have_its_columns_in_microseconds(tmp_path)
     assert (row["time"].value // 1000, empty) == (stored["time"].cast(pa.int64()).to_pylist()[0], [])
     assert kept.field("exe").type == pa.dictionary(pa.int32(), pa.string())
     assert kept.field("time").type == pa.timestamp("ns", "+00:00")
+
+
+def test_a_table_that_cannot_be_opened_fails_only_statements_that_name_it(tmp_path):
+    write_deltalake(str(tmp_path / "good"), events(1))
+    write_deltalake(str(tmp_path / "broken"), events(1))
+    known = follow(tmp_path)
+    known.list(None)
+    entry = tmp_path / "broken/_delta_log/00000000000000000000.json"
+    entry.unlink()
+    entry.symlink_to(entry)
+    tables = follow(tmp_path)
+
+    assert set(tables.list(None)) == set(tables.list("SELECT * FROM good")) == {"good"}
+    assert set(known.list(None)) == {"good", "broken"}
+    with pytest.raises(Unavailable) as failure:
+        tables.list("SELECT * FROM good, broken")
+    assert failure.value.table == "broken"
+
+
+def test_a_table_of_the_data_model_that_cannot_be_read_is_not_an_empty_one(tmp_path):
+    (tmp_path / "log_entries/_delta_log").mkdir(parents=True)
+    (tmp_path / "log_entries/_delta_log/00000000000000000000.json").write_text("damaged")
+
+    tables = Lake(Storage(tmp_path)).snapshot("SELECT count(*) FROM processes, log_entries")
+
+    assert "log_entries" not in {table.name for table in tables}

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.lake.tables import Tables
 
@@ -197,3 +198,12 @@ def test_all_that_is_written_is_for_this_account_only(store, tmp_path):
     assert {path.stat().st_mode & 0o777 for path in found if path.is_dir()} == {0o700}
     assert {path.stat().st_mode & 0o777 for path in found if path.is_file()} == {0o600}
     assert Path(tmp_path / "lake" / "t" / "_delta_log").is_dir()
+
+
+def test_of_two_variables_for_one_setting_the_one_of_the_sdks_counts():
+    region = {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "us-east-1"}
+    endpoint = {"AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_S3": "http://b"}
+
+    options = Storage("s3://bucket/lake", environ={**region, **endpoint}).options
+
+    assert (options["aws_region"], options["aws_endpoint_url"]) == ("eu-west-1", "http://b")

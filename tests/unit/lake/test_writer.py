@@ -1,8 +1,11 @@
 """What a lake acknowledges is stored once, durably, and where deltalake finds it."""
 
 import json
+import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -13,8 +16,10 @@ from deltalake import DeltaTable, write_deltalake
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake import writer as writer_module
+from micromegas_jupyter.lake.delta_log import open_delta
 from micromegas_jupyter.lake.writer import LakeWriter
 from tests.fakes.telemetry_rows import NOON_NS, log_batch
+from tests.fakes.waiting import wait_until
 
 ROWS = pa.table({"id": [1, 2, 3]})
 TIME = pa.timestamp("us", "UTC")
@@ -79,6 +84,19 @@ def test_of_two_that_replace_a_table_not_there_yet_the_later_wins(writer, read):
     assert [write.commit() for write in writes] == [3, 1]
 
     assert read("t") == others
+
+
+def test_a_table_that_somebody_else_made_meanwhile_is_not_replaced(writer, tables, read):
+    rows = pa.table({"n": [1]})
+    request = WriteRequest(table="t", mode=WriteMode.REPLACE, maker="ann")
+    write = writer.open_write(request, rows.schema)
+    write.write(rows.to_batches()[0])
+    tables.create("t", pa.schema([("theirs", pa.int64())]), owner="bob")
+
+    with pytest.raises(UsageError, match="There is a table"):
+        write.commit()
+
+    assert read("t").column_names == ["theirs"]
 
 
 def test_a_write_with_an_id_is_stored_once(store, read, storage):
@@ -351,3 +369,93 @@ def test_a_closed_writer_has_stored_what_it_took(storage, tables, read):
     assert read("t").num_rows == 9
     with pytest.raises(Unavailable):
         writer.append("t", ROWS)
+
+
+def test_rows_are_not_put_before_a_checkpoint_after_log_entries_were_cleaned_up(storage, tables, read):
+    tables.create("t", pa.schema([("n", pa.int64())]))
+    idle, other = LakeWriter(storage), LakeWriter(storage, interval_seconds=0)
+    idle.append("t", pa.table({"n": [1]})).result()
+    for _ in range(5):
+        other.append("t", pa.table({"n": [2]})).result()
+    DeltaTable(storage.child_uri("t")).create_checkpoint()
+    two_days_ago = time.time() - 2 * 86_400
+    for entry in Path(storage.child_uri("t/_delta_log")).glob("*.json"):
+        os.utime(entry, (two_days_ago, two_days_ago))
+    DeltaTable(storage.child_uri("t")).cleanup_metadata()
+
+    assert idle.append("t", pa.table({"n": [3]})).result() == 1
+
+    assert sorted(read("t")["n"].to_pylist()) == [1, 2, 2, 2, 2, 2, 3]
+    idle.close()
+    other.close()
+
+
+def test_the_end_of_a_table_is_looked_up_once(writer, tables, monkeypatch):
+    tables.create("t", pa.schema([("n", pa.int64())]))
+    writer.append("t", pa.table({"n": [1]})).result()
+    tables.drop("t")
+    opened = []
+    monkeypatch.setattr(writer_module, "open_delta", lambda *place: opened.append(place) or open_delta(*place))
+
+    with pytest.raises(UsageError, match="dropped"):
+        writer.append("t", pa.table({"n": [1]})).result()
+    writer.close()
+
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("partition_by", [(), ("n",)])
+def test_files_of_another_partitioning_are_refused(writer, store, tables, monkeypatch, partition_by):
+    monkeypatch.setattr(writer_module, "STAGE_BYTES", 1)
+    rows = pa.table({"n": [1], "word": ["x"]})
+    if partition_by:  # another call creates the table meanwhile
+        write = writer.open_write(WriteRequest(table="t", mode=WriteMode.CREATE_OR_APPEND), rows.schema)
+        write.write(rows.to_batches()[0])
+        tables.create("t", rows.schema, partition_by=partition_by)
+    else:  # another call replaces it
+        tables.create("t", rows.schema, partition_by=["n"])
+        write = writer.open_write(WriteRequest(table="t", mode=WriteMode.APPEND), rows.schema)
+        write.write(rows.to_batches()[0])
+        store("t", rows.slice(0, 0), "replace")
+
+    with pytest.raises(UsageError, match="changed while"):
+        write.commit()
+
+    assert tables.describe("t").row_count == 0
+
+
+def test_tables_that_were_written_to_long_ago_keep_no_descriptors(storage, tables, monkeypatch):
+    monkeypatch.setattr(writer_module, "_IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(writer_module, "_MAX_IDLE_TABLES", 2)
+    writer = LakeWriter(storage, interval_seconds=0)
+    schema = pa.schema([("n", pa.int64())])
+    tables.create("first", schema)
+    early = writer.open_write(WriteRequest(table="first", mode=WriteMode.APPEND), schema)
+    early.write(pa.record_batch({"n": [1]}))
+
+    for number in range(6):
+        tables.create(f"t{number}", schema)
+        writer.append(f"t{number}", pa.table({"n": [1]})).result()
+        wait_until(lambda: all(one.is_idle for one in writer._committers.values()), "all are idle")
+
+    assert len(writer._committers) <= 3
+    assert early.commit() == 1
+    writer.close()
+
+
+def test_writes_that_wait_hold_so_much_memory_together(storage, tables, read, monkeypatch):
+    monkeypatch.setattr(writer_module, "_MAX_GROUPED_BYTES", 1000)
+    monkeypatch.setattr(writer_module, "_MAX_WAITING_BYTES", 10_000)
+    writer = LakeWriter(storage, interval_seconds=0)
+    batch = pa.record_batch({"n": pa.array(range(500), pa.int64())})
+    tables.create("t", batch.schema)
+    writes = [writer.open_write(WriteRequest(table="t", mode=WriteMode.APPEND), batch.schema) for _ in range(10)]
+
+    for write in writes * 3:
+        write.write(batch)
+        assert writer._waiting_bytes <= 10_000
+    assert sum(write.commit() for write in writes[1:]) == 9 * 1500
+    writes[0].abandon()
+
+    assert (writer._waiting_bytes, read("t").num_rows) == (0, 9 * 1500)
+    writer.close()

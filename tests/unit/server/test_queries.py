@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from unittest.mock import Mock
@@ -12,6 +13,7 @@ from micromegas_jupyter.core.protocols import AuthType
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.executors.scheduling import Cause
+from micromegas_jupyter.server import queries
 from micromegas_jupyter.server.audit import CallOrigin
 from micromegas_jupyter.server.authentication import Attribution
 from micromegas_jupyter.server.queries import CancelStatus, DenyList, QueryRunner, query_key
@@ -100,6 +102,36 @@ def test_another_process_sees_a_change_when_it_looks_again(open_list, clock, sto
     store.remove(rule_id)
     clock.advance(1.0)
     _check(other)
+
+
+def test_no_query_passes_by_old_rules_while_another_reads_the_file(open_list, clock, store):
+    other = open_list()
+    store.add("client = 'grafana'", "a reason", created_by="root")
+    clock.advance(60.0)
+
+    async def scenario():
+        return await asyncio.gather(*(other.check(ORIGIN, SQL) for _ in range(3)), return_exceptions=True)
+
+    assert [type(one) for one in asyncio.run(scenario())] == [QueryDenied] * 3
+
+
+def test_storage_that_hangs_holds_up_neither_the_event_loop_nor_queries_for_long(open_list, clock, monkeypatch):
+    deny_list = open_list()
+    may_end = threading.Event()
+    monkeypatch.setattr(queries, "_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(DenialStore, "mark", lambda _: may_end.wait(30) and None)
+    clock.advance(60.0)
+
+    async def scenario():
+        deny_list.note_change()
+        for _ in range(10):
+            await deny_list.check(ORIGIN, SQL)
+        refreshing = deny_list._refreshing
+        may_end.set()
+        await refreshing
+        return sum(thread.name == "denials" for thread in threading.enumerate())
+
+    assert asyncio.run(scenario()) <= 1
 
 
 def test_rules_that_are_made_at_once_are_all_kept(path):

@@ -61,6 +61,17 @@ def test_rows_wait_while_the_disk_fails_which_is_reported_once_a_minute(recorder
     assert {f"line {number}" for number in range(61)} <= {row["msg"] for row in _rows(tmp_path, "log_entries")}
 
 
+def test_a_table_that_cannot_be_stored_keeps_no_other_one_waiting(recorder, tmp_path):
+    (tmp_path / "lake/log_entries").mkdir(parents=True)
+    (tmp_path / "lake/log_entries/_delta_log").write_text("not a folder")
+    logging.getLogger("tests.recorder").info("a line")
+
+    recorder._run_once()
+
+    assert _rows(tmp_path, "measures")
+    assert recorder._backlog.waiting_rows == 1
+
+
 def test_what_was_dropped_is_reported_in_the_log(recorder, tmp_path, monkeypatch):
     monkeypatch.setattr("micromegas_jupyter.server.recorder.recorder.MAX_MEASURES", 1)
     recorder._handler.handle(logging.makeLogRecord({"created": float("nan")}))

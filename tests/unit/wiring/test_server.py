@@ -1,5 +1,6 @@
 """A server is built from its settings: it is safe to reach, and each part gets its limits in its own units."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.wiring import server
 from micromegas_jupyter.wiring.server import (
     DEFAULT_ROW_FILTERS,
@@ -25,6 +27,7 @@ from micromegas_jupyter.wiring.server import (
     can_read_tables,
     check_exposure,
     make_spill_folder,
+    open_tables,
 )
 from tests.fakes.fixed_tables import CALLER, FixedTables, data_files
 
@@ -121,6 +124,23 @@ def _build_without_auth(tmp_path, **environ):
     ServerStack(settings, environ=environ).stop()
 
 
+def test_a_folder_with_any_file_is_not_an_empty_lake(tmp_path):
+    (tmp_path / "(1).csv").write_text("n\n1\n")
+
+    assert not isinstance(open_tables(str(tmp_path))[1], Lake)
+
+
+def test_a_server_ends_although_its_storage_hangs(tmp_path, monkeypatch, caplog):
+    may_end = threading.Event()
+    monkeypatch.setattr(server, "_LAST_WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(LakeWriter, "close", lambda _: may_end.wait(30))
+
+    _build_without_auth(tmp_path)
+    may_end.set()
+
+    assert "does not answer" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("environ", "named"),
     [
@@ -162,6 +182,7 @@ _OF_OTHERS = [
     "micromegas_jupyter.audit.access",
     "micromegas_jupyter.engine.security.conditions",
     "micromegas_jupyter.executors",
+    "micromegas_jupyter.lake.maintenance",
     "micromegas_jupyter.server",
     "micromegas_jupyter.supervisor",
     "micromegas_jupyter.supervisor.worker",

@@ -1,0 +1,92 @@
+"""The process that stores rows is started once, is replaced when it stops answering, and its work takes a place."""
+
+import asyncio
+import signal
+
+import pytest
+
+from micromegas_jupyter.errors import ServerUnavailable
+from micromegas_jupyter.executors import ingest
+from micromegas_jupyter.executors.ingest import IngestCall, IngestProcess
+from micromegas_jupyter.executors.scheduling import RunningLimit
+from tests.fakes.servers import build_pool
+from tests.fakes.waiting import until
+
+ANN = ("none", "ann")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    with asyncio.Runner() as runner:
+        pool = build_pool(worker={"lake": str(tmp_path)})
+        runner.run(pool.open())
+        yield runner, pool
+        runner.run(pool.close())
+
+
+def _call(process, limit=None):
+    return IngestCall(
+        process, ANN, slots=limit or RunningLimit(max_running=2, max_per_caller=2, queue_timeout_seconds=1)
+    )
+
+
+async def _list(process):
+    async with _call(process) as call:
+        return await call.operate("list", {})
+
+
+def test_calls_that_are_given_up_at_the_start_leave_one_process(bench):
+    runner, pool = bench
+
+    async def scenario():
+        process = IngestProcess(pool)
+        for _ in range(3):
+            task = asyncio.create_task(_list(process))
+            await until(lambda: process._starting is not None, "it is starting")
+            task.cancel()
+            await asyncio.wait({task})
+        return await _list(process), len(pool._detached)
+
+    assert runner.run(scenario()) == ({"owners": {}}, 1)
+
+
+def test_a_process_that_does_not_answer_is_replaced(bench, monkeypatch):
+    monkeypatch.setattr(ingest, "_CHECK_INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(ingest, "_CHECK_SECONDS", 0.2)
+    runner, pool = bench
+
+    async def scenario():
+        process = IngestProcess(pool)
+        await _list(process)
+        process._executor.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(ServerUnavailable):
+            await _list(process)
+        return await _list(process)
+
+    assert runner.run(scenario()) == {"owners": {}}
+
+
+def test_work_that_nobody_waits_for_any_more_takes_a_place_until_it_is_done(bench):
+    runner, pool = bench
+
+    async def scenario():
+        process = IngestProcess(pool)
+        await _list(process)
+        limit = RunningLimit(max_running=2, max_per_caller=2, queue_timeout_seconds=1)
+        call = _call(process, limit)
+
+        async def operate():
+            async with call:
+                await call.operate("list", {})
+
+        process._executor.process.send_signal(signal.SIGSTOP)
+        task = asyncio.create_task(operate())
+        await until(lambda: call._is_waiting, "it is asked")
+        task.cancel()
+        await asyncio.wait({task})
+        taken = limit.running_count
+        process._executor.process.send_signal(signal.SIGCONT)
+        await until(lambda: limit.running_count == 0, "the place is free")
+        return taken
+
+    assert runner.run(scenario()) == 1
