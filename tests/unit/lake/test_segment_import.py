@@ -63,28 +63,30 @@ def test_each_visible_row_is_copied_once(old, new):
     assert [(one.name, one.new_rows) for one in results] == [("processes", 1), ("log_entries", 5)]
 
 
-def test_repeating_copies_only_what_is_new(old, new):
+def test_repeating_copies_nothing_twice(old, new):
     _store(old / "log_entries", log_batch([0]))
     import_segments(old, new)
     run_round(new)
-    _store(old / "log_entries", log_batch([1]), first=1, last=1)
+    _store(old / "processes", process_state("p1", updated=5))
 
-    second = import_segments(old, new)
-    third = import_segments(old, new)
+    results = [*import_segments(old, new), *import_segments(old, new)]
 
-    assert sorted(_read(new, "log_entries")["msg"].to_pylist()) == ["w:0", "w:1"]
-    assert [(one.new_rows, one.known_rows) for one in [*second, *third]] == [(1, 1), (0, 2)]
+    assert (_read(new, "log_entries")["msg"].to_pylist(), _read(new, "processes").num_rows) == (["w:0"], 1)
+    assert [(one.new_rows, one.known_rows) for one in results] == [(1, 0), (0, 1), (0, 1), (0, 1)]
 
 
-def test_files_that_were_merged_meanwhile_are_refused(old, new):
+def test_a_table_that_has_other_rows_is_left_as_it_is(old, new):
     _store(old / "log_entries", log_batch([0]))
+    _make_user_table(old, "mine", pa.table({"n": [1]}))
     import_segments(old, new)
     _store(old / "log_entries", log_batch([0, 1]), first=0, last=31)
+    DeltaTable(new.child_uri("mine")).delete()
+    _make_user_table(old, "mine", pa.table({"n": [1, 2]}))
 
-    [result] = import_segments(old, new)
+    results = import_segments(old, new)
 
-    assert "merged" in result.error
-    assert _read(new, "log_entries").num_rows == 1
+    assert all("other rows" in result.error for result in results)
+    assert (_read(new, "log_entries").num_rows, _read(new, "mine").num_rows) == (1, 0)
 
 
 def test_tables_of_callers_come_along_with_their_owner_and_types(old, new):
@@ -93,7 +95,8 @@ def test_tables_of_callers_come_along_with_their_owner_and_types(old, new):
             "time": pa.array([-1, 1999], pa.timestamp("ns", "Europe/Paris")),
             "count": pa.array([2**64 - 1, 0], pa.uint64()),
             "small": pa.array([255, 0], pa.uint8()),
-            "pairs": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.uint8())),
+            "word": pa.array(["a", None]).dictionary_encode(),
+            "pairs": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int64())),
             "items": pa.array([[{"a": [1.5]}], []], pa.list_(pa.struct([("a", pa.list_(pa.float64()))]))),
         }
     )
@@ -107,6 +110,7 @@ def test_tables_of_callers_come_along_with_their_owner_and_types(old, new):
         datetime(1970, 1, 1, microsecond=1, tzinfo=UTC),
     ]
     assert [(int(row["count"]), row["small"]) for row in found] == [(2**64 - 1, 255), (0, 0)]
+    assert [row["word"] for row in found] == ["a", None]
     assert (found[0]["pairs"], found[0]["items"]) == ([("k", 1)], [{"a": [1.5]}])
     assert DeltaTable(new.child_uri("mine")).metadata().configuration["micromegas.owner"] == "alice"
 
