@@ -5,8 +5,9 @@ rows of a range of one writer's flushes, hidden by any other file of that writer
 files hide a range and hold nothing. Tables that callers made are described in `.tables`.
 """
 
+import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -56,30 +57,21 @@ def is_segment_lake(folder: Path) -> bool:
         return any(_SEGMENT.fullmatch(path.name) for name in DEFINITIONS for path in (folder / name).glob("*"))
 
 
-def import_segments(
-    old: Path, new: Storage, *, on_table: Callable[[ImportedTable], None] = lambda _table: None
-) -> list[ImportedTable]:
+def import_segments(old: Path, new: Storage) -> Iterator[ImportedTable]:
     """Copy all tables, each whole or not at all; one that an earlier run has copied is left as it is.
 
     No server may use the old folder meanwhile. Times lose what is below a microsecond, and columns of unsigned numbers
-    become wider signed ones. A table that cannot be copied is named in the result, and the others are copied.
+    become wider signed ones. A table that cannot be copied is told, and the others are copied.
     """
     if not is_segment_lake(old):
         raise UsageError("The first folder is not a lake of an earlier version.", remedy="Name the folder of --lake.")
-    results = []
-    writer = LakeWriter(new)
-    try:
+    with contextlib.closing(LakeWriter(new)) as writer:
         for table in _list_tables(old):
             try:
                 with storage_errors(f"The table {table.name} could not be copied."):
-                    result = _import_table(table, new, writer)
+                    yield _import_table(table, new, writer)
             except MicromegasError as error:
-                result = ImportedTable(table.name, error=error.what)
-            results.append(result)
-            on_table(result)
-    finally:
-        writer.close()
-    return results
+                yield ImportedTable(table.name, error=error.what)
 
 
 def _list_tables(old: Path) -> Iterator[_OldTable]:

@@ -5,12 +5,13 @@ has them). What makes no table is left out and told; links are not followed, so 
 """
 
 import contextlib
+import functools
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -46,12 +47,6 @@ _UTC: Final = frozenset({"UTC", "Etc/UTC", "Z", "+00:00"})
 _Partition = tuple[tuple[str, str | None], ...]
 
 
-class _Footer(NamedTuple):
-    changed_ns: int
-    size_bytes: int
-    schema: pa.Schema
-
-
 class ServedFolder:
     """The tables of one folder or prefix; a `TableSource`. Safe to use from several threads.
 
@@ -81,7 +76,7 @@ class ServedFolder:
             with self._lock, storage_errors("The folder could not be listed."):
                 now = self._clock.monotonic()
                 if self._found is None or sql is None or now >= self._looked_at + _LISTING_SECONDS:
-                    self._found = _Listing(self._storage.uri, {} if self._found is None else self._found.footers)
+                    self._found = _Listing(self._storage.uri)
                     self._looked_at = now
                 tables = {**self._found.tables, **tables}
         return tuple(tables[name] for name in sorted(tables))
@@ -101,12 +96,11 @@ def check_servable(storage: Storage) -> None:
 
 
 class _Listing:
-    """The tables of plain files at one look; of a file that has not changed since the last one, `known` has all."""
+    """The tables of plain files at one look."""
 
-    def __init__(self, root: str, known: Mapping[str, _Footer]) -> None:
+    def __init__(self, root: str) -> None:
         self._root = root
-        self._known = known
-        self.footers: dict[str, _Footer] = {}
+        self._file_count = 0
         self.tables: dict[str, TableSnapshot] = {}
         self.problems: list[str] = []
         names: set[str] = set()
@@ -150,6 +144,11 @@ class _Listing:
             raise Unreadable("its name contains a control character")
         if entry.is_file():
             _format(entry.name)
+            self._file_count += 1
+            if self._file_count > _MAX_FILES:
+                raise ResourcesExhausted(
+                    f"The folder contains more than {_MAX_FILES:,} files.", remedy="Serve a folder below it."
+                )
             yield entry.path, partition
             return
         if not entry.is_dir():
@@ -170,7 +169,8 @@ class _Listing:
         schema, kept, schemas = None, [], []
         for path, partition in files:
             with self._leaving_out(path):
-                found = self._schema(path, file_format)
+                status = os.stat(path)  # noqa: PTH116 - of each file, each second
+                found = _read_schema(path, file_format, (status.st_mtime_ns, status.st_size))
                 if both := set(by) & set(found.names):
                     raise Unreadable(f"{min(both)[:_MAX_NAME]!r} is a column in it and a key of its folder")
                 schema = found if schema is None else _join(schema, found, file_format)
@@ -190,22 +190,6 @@ class _Listing:
                 for found in schemas
             ),
         )
-
-    def _schema(self, path: str, file_format: FileFormat) -> pa.Schema:
-        status = Path(path).stat()
-        known = self._known.get(path)
-        if known is None or (known.changed_ns, known.size_bytes) != (status.st_mtime_ns, status.st_size):
-            schema = _read_schema(Path(path), file_format)
-            known = _Footer(status.st_mtime_ns, status.st_size, schema)
-        # Arrow allows it, the engine does not: it would refuse queries of other tables, too.
-        if len(set(known.schema.names)) < len(known.schema.names):
-            raise Unreadable("two of its columns have the same name")
-        if len(self.footers) >= _MAX_FILES:
-            raise ResourcesExhausted(
-                f"The folder contains more than {_MAX_FILES:,} files.", remedy="Serve a folder below it."
-            )
-        self.footers[path] = known
-        return known.schema
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -233,12 +217,23 @@ def _key(folder: os.DirEntry[str], above: _Partition) -> tuple[str, str | None]:
     return key, None if text == _NULL_FOLDER else unquote(text, errors="strict")
 
 
-def _read_schema(file: Path, file_format: FileFormat) -> pa.Schema:
+@functools.lru_cache(maxsize=_MAX_FILES)
+def _read_schema(path: str, file_format: FileFormat, _mark: tuple[int, int]) -> pa.Schema:
+    """Return the columns of a file, without the notes of whoever wrote it; a changed file has another mark."""
     if file_format is FileFormat.PARQUET:
-        return _plain(pyarrow.parquet.read_schema(file))
-    if file_format is FileFormat.ARROW:
-        with pa.memory_map(str(file)) as source:
-            return _plain(pyarrow.ipc.open_file(source).schema)
+        found = pyarrow.parquet.read_schema(path)
+    elif file_format is FileFormat.ARROW:
+        with pa.memory_map(path) as source:
+            found = pyarrow.ipc.open_file(source).schema
+    else:
+        found = _infer_schema(Path(path), file_format)
+    # Arrow allows it, the engine does not: it would refuse queries of other tables, too.
+    if len(set(found.names)) < len(found.names):
+        raise Unreadable("two of its columns have the same name")
+    return pa.schema([pa.field(field.name, _storage_type(field.type), field.nullable) for field in found])
+
+
+def _infer_schema(file: Path, file_format: FileFormat) -> pa.Schema:
     from datafusion import SessionContext  # slow to load, and seldom needed here
 
     session = SessionContext()
@@ -251,11 +246,6 @@ def _read_schema(file: Path, file_format: FileFormat) -> pa.Schema:
         raise pa.ArrowInvalid("there is no column")
     # A column without any value: text has room for whatever comes.
     return pa.schema([one.with_type(pa.string()) if pa.types.is_null(one.type) else one for one in found])
-
-
-def _plain(schema: pa.Schema) -> pa.Schema:
-    """Return the columns without the notes of whoever wrote the file."""
-    return pa.schema([pa.field(field.name, _storage_type(field.type), field.nullable) for field in schema])
 
 
 def _storage_type(kind: pa.DataType) -> pa.DataType:

@@ -44,7 +44,6 @@ class _Known:
     """A table at one version; `mark` tells its last log entry from that of another table in the same place."""
 
     delta: DeltaTable
-    version: int
     mark: object
     files: Mapping[str, DataFile] = field(repr=False)
     snapshot: TableSnapshot
@@ -111,18 +110,20 @@ class DeltaSnapshots:
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock, storage_errors(f"The table {name} could not be read."):
-            known = self._known.pop(name, None)
-            marks = {} if known is None else self._marks(folder, known.version)
-            if known is not None and marks.get(known.version) != known.mark:
+            known = self._known.get(name)
+            version = -1 if known is None else known.delta.version()
+            marks = {} if known is None else self._marks(folder, version)
+            if known is not None and (known.mark is None or marks.get(version) != known.mark):
                 known = None
-            if known is None or known.version + 1 in marks:
+            if known is None or version + 1 in marks:
                 try:
-                    known = self._read(name, folder, known)
-                except Unreadable as error:
-                    self.refused[name] = error
+                    known = self._known[name] = self._read(name, folder, known)
+                except BaseException as error:
+                    self._known.pop(name, None)
+                    if isinstance(error, Unreadable):
+                        self.refused[name] = error
                     raise
                 self.refused.pop(name, None)
-            self._known[name] = known
             return known.snapshot
 
     def _read(self, name: str, folder: str, known: _Known | None) -> _Known:
@@ -133,8 +134,7 @@ class DeltaSnapshots:
         else:
             delta = known.delta
             delta.update_incremental()
-        version = delta.version()
-        mark = self._marks(folder, version).get(version)
+        mark = self._marks(folder, delta.version()).get(delta.version())
         _check_readable(delta)
         by = tuple(delta.metadata().partition_columns)
         schema = pa.schema(delta.schema().to_arrow()).remove_metadata()
@@ -146,7 +146,7 @@ class DeltaSnapshots:
         snapshot = self._snapshot(name, schema, by, files)
         if known is not None and known.snapshot == snapshot:
             snapshot = known.snapshot
-        return _Known(delta, version, mark, files, snapshot)
+        return _Known(delta, mark, files, snapshot)
 
     def _marks(self, folder: str, version: int) -> dict[int, object]:
         """Return what tells log entries of a version and the next one from others; nothing of a table that is gone."""
@@ -169,7 +169,8 @@ class DeltaSnapshots:
         definition = self._definitions.get(name)
         first, last = (_TIME, _TIME) if definition is None else definition.range_columns
         begins, ends = _times(actions, f"min.{first}", -_CUT), _times(actions, f"max.{last}", _CUT)
-        values = [_texts(actions.column(f"partition.{one}")) for one in delta.metadata().partition_columns]
+        by = delta.metadata().partition_columns
+        values = [actions.column(f"partition.{one}").cast(pa.string()).to_pylist() for one in by]
         partitions = zip(*values, strict=True) if values else [()] * actions.num_rows
         paths = actions.column("path").to_pylist()
         return {
@@ -215,10 +216,7 @@ def _open(storage: Storage, folder: str) -> DeltaTable:
     if storage.is_local and not Path(storage.uri, folder, LOG_FOLDER).is_dir():
         raise TableGone
     try:
-        if folder:
-            return open_delta(storage, folder)
-        with storage_errors("The table could not be opened."):
-            return DeltaTable(storage.uri, storage_options=storage.options)
+        return open_delta(storage, folder)
     except Unavailable as error:
         text = " ".join(str(error.__cause__).split())
         is_known = _UNSUPPORTED.search(text) is not None
@@ -249,12 +247,6 @@ def _check_columns(definition: TableDefinition, found: pa.Schema) -> None:
     for one in stored_definition(definition):
         if one.name not in found.names or found.field(one.name).type.id != one.type.id:
             raise Unreadable(f"its column {one.name} is missing or has another type than in the data model")
-
-
-def _texts(column: pa.ChunkedArray) -> list[str | None]:
-    if pa.types.is_binary(column.type):
-        return [None if value is None else value.decode() for value in column.to_pylist()]
-    return column.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
 
 
 def _times(actions: pa.Table, name: str, margin: int) -> list[int | None]:

@@ -40,6 +40,10 @@ def _make_user_table(old, name, rows, *, maker="alice"):
     (old / ".tables" / f"{folder}.table").write_bytes(rows.schema.with_metadata(facts).serialize())
 
 
+def _import(old, new):
+    return list(import_segments(old, new))
+
+
 def _read(new, table):
     return DeltaTable(new.child_uri(table)).to_pyarrow_table()
 
@@ -53,7 +57,7 @@ def test_each_visible_row_is_copied_once(old, new):
     (old / "log_entries" / "u-000000000000-000000000000.dropped").touch()
     _store(old / "processes", process_state("p1", updated=5))
 
-    results = import_segments(old, new)
+    results = _import(old, new)
 
     rows = _read(new, "log_entries").sort_by("msg")
     assert rows["msg"].to_pylist() == ["v:1000", "v:2001", "w:0", "w:1", "w:2"]
@@ -65,11 +69,11 @@ def test_each_visible_row_is_copied_once(old, new):
 
 def test_repeating_copies_nothing_twice(old, new):
     _store(old / "log_entries", log_batch([0]))
-    import_segments(old, new)
+    _import(old, new)
     run_round(new)
     _store(old / "processes", process_state("p1", updated=5))
 
-    results = [*import_segments(old, new), *import_segments(old, new)]
+    results = _import(old, new) + _import(old, new)
 
     assert (_read(new, "log_entries")["msg"].to_pylist(), _read(new, "processes").num_rows) == (["w:0"], 1)
     assert [(one.new_rows, one.known_rows) for one in results] == [(1, 0), (0, 1), (0, 1), (0, 1)]
@@ -78,12 +82,12 @@ def test_repeating_copies_nothing_twice(old, new):
 def test_a_table_that_has_other_rows_is_left_as_it_is(old, new):
     _store(old / "log_entries", log_batch([0]))
     _make_user_table(old, "mine", pa.table({"n": [1]}))
-    import_segments(old, new)
+    _import(old, new)
     _store(old / "log_entries", log_batch([0, 1]), first=0, last=31)
     DeltaTable(new.child_uri("mine")).delete()
     _make_user_table(old, "mine", pa.table({"n": [1, 2]}))
 
-    results = import_segments(old, new)
+    results = _import(old, new)
 
     assert all("other rows" in result.error for result in results)
     assert (_read(new, "log_entries").num_rows, _read(new, "mine").num_rows) == (1, 0)
@@ -102,7 +106,7 @@ def test_tables_of_callers_come_along_with_their_owner_and_types(old, new):
     )
     _make_user_table(old, "mine", rows)
 
-    import_segments(old, new)
+    _import(old, new)
 
     found = _read(new, "mine").to_pylist()
     assert [row["time"] for row in found] == [
@@ -131,7 +135,7 @@ def test_a_column_without_a_place_in_delta_is_named_and_other_tables_are_copied(
 def test_other_folders_are_no_lake_of_segments(tmp_path, old, new):
     assert not is_segment_lake(tmp_path / "none")
     with pytest.raises(UsageError):
-        import_segments(tmp_path, new)
+        _import(tmp_path, new)
     _store(old / "measures", log_batch([0]))
     assert is_segment_lake(old)
     assert run(["lake", "import", str(old), str(old)]) == 2
@@ -140,7 +144,7 @@ def test_other_folders_are_no_lake_of_segments(tmp_path, old, new):
 def test_the_status_of_a_lake_is_shown(old, new, capsys):
     _store(old / "log_entries", log_batch([0]))
     assert run(["lake", "status", new.uri]) == 2
-    import_segments(old, new)
+    _import(old, new)
     run_round(new)
     capsys.readouterr()
 
