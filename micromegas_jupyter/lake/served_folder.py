@@ -256,7 +256,9 @@ def _join(schema: pa.Schema, found: pa.Schema, file_format: FileFormat) -> pa.Sc
     """Return the columns of all; one that not every file has is null in the others."""
     if found.equals(schema):
         return schema
-    if file_format in {FileFormat.CSV, FileFormat.ARROW}:  # the engine takes the columns of these by their places
+    is_same = (found.names, found.types) == (schema.names, schema.types)
+    if file_format in {FileFormat.CSV, FileFormat.ARROW} and not is_same:
+        # The engine takes the columns of these by their places.
         raise Unreadable("its columns are not those of the files before it, in their order")
     kinds = dict(zip(schema.names, schema.types, strict=True))
     for name, kind in zip(found.names, found.types, strict=True):
