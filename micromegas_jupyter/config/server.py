@@ -197,8 +197,8 @@ class ServerSettings:
         variable="MICROMEGAS_SERVER_TICKET_LIFE_SECONDS",
     )
     max_ingest_mib: Mebibytes = _limit(1024, "what one call may send into a table, in MiB, both as sent and unpacked")
-    max_ingests: Few = _limit(16, "calls that send rows at once; more wait for 30 seconds")
-    max_ingests_per_caller: Few = _limit(8, "of these, those of one caller")
+    max_ingests: Few = _limit(64, "calls that send rows at once; more wait for 30 seconds")
+    max_ingests_per_caller: Few = _limit(16, "of these, those of one caller")
     max_tables_per_caller: Few = _limit(
         100, "tables that one caller who is not an administrator may create by sending rows"
     )

@@ -25,6 +25,7 @@ from micromegas_jupyter.lake.operations import check_may_replace, run_operation
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 
+_STACK_BYTES: Final = 2 * 1024 * 1024  # of a call's thread; all of them count against the memory limit
 _SEND_LESS: Final = "Send them in several calls."
 
 
@@ -96,6 +97,7 @@ def serve_ingest(front: socket.socket, options: WorkerOptions, *, take_log: Call
         raise InternalError("This executor has no lake to store rows in.")
     storage = Storage(options.lake)
     writer, tables = LakeWriter(storage), Tables(storage)
+    threading.stack_size(_STACK_BYTES)
     protocol.Requests(front).send(protocol.ACCEPTED, b"{}")
     while True:
         data, descriptors, _, _ = socket.recv_fds(front, 1, 1)

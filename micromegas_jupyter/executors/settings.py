@@ -76,8 +76,8 @@ class IngestSettings:
     max_columns: int = 512
     max_batch_rows: int = 2 * MIB
     max_dictionary_bytes: int = 32 * MIB
-    max_concurrent: int = 16
-    max_per_caller: int = 8
+    max_concurrent: int = 64
+    max_per_caller: int = 16
     #: That one caller may create who is not an administrator.
     max_tables_per_caller: int = 100
     #: How long a call waits for its turn before it is refused.

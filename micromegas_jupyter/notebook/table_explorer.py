@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import traitlets
 from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion import name_in_sql
-from micromegas_jupyter.notebook.shell import count_text, cut, printable, rows_text, shown_name
+from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE, count_text, cut, printable, rows_text, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -173,4 +174,6 @@ class TablesWidget(anywidget.AnyWidget):
         shown = super()._repr_mimebundle_(**options)
         if shown is None:
             return shown
-        return shown[0] | {"text/plain": listing_text(replace(self._shown, facts=self.facts))}, shown[1]
+        text = listing_text(replace(self._shown, facts=self.facts))
+        saved = {SAVED_MIME_TYPE: {"version": 1}, "text/plain": text, "text/html": f"<pre>{html.escape(text)}</pre>"}
+        return shown[0] | saved, shown[1]

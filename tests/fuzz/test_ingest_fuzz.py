@@ -1,14 +1,14 @@
 """Damaged Arrow data and commands of an ingest: rows that fit, or a refusal, and never anything else."""
 
 import pytest
-from micromegas_jupyter.lake.user_tables import check_fits, convert_rows, stored_schema
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.executors.ingest_worker import UploadStream
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.settings import IngestSettings
-from micromegas_jupyter.executors.worker import UploadStream
 from micromegas_jupyter.flightsql.commands import messages, pack_any, parse_ingest_descriptor
+from micromegas_jupyter.lake.types import check_fits, convert_rows, stored_schema
 from micromegas_jupyter.telemetry.conversion import check_columns, parse_properties
 from micromegas_jupyter.telemetry.conversion import convert_rows as convert_telemetry
 from micromegas_jupyter.telemetry.tables import PROCESSES

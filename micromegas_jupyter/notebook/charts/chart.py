@@ -56,7 +56,7 @@ _COLORS = (
 )  # fmt: skip
 _CONFIG: Spec = {
     "font": "system-ui, sans-serif",
-    "axis": {"gridOpacity": 0.35, "titleFontWeight": "normal", "labelLimit": 220, "titleLimit": 400, "tickCount": 6},
+    "axis": {"gridOpacity": 0.35, "titleFontWeight": "normal", "labelLimit": 190, "titleLimit": 400, "tickCount": 6},
     "legend": {"titleFontWeight": "normal", "labelLimit": 170, "symbolOpacity": 1, "symbolStrokeWidth": 3},
     "title": {"anchor": "start", "fontSize": 13, "fontWeight": 600, "offset": 10, "subtitlePadding": 4},
 }
@@ -309,21 +309,23 @@ def draw(choice: Choice) -> tuple[Spec, str]:
         "description": f"{kind} chart: {title}",
         "title": {"text": cut(title, 90), **subtitle},
         "config": _CONFIG,
-        **_arrange(panels, kind, is_horizontal=kind == "bar" and not is_time, has_legend=bool(series.title)),
+        **_arrange(panels, kind, is_horizontal=kind == "bar" and not is_time, legend=[series.title, *series.labels]),
     }
     drawn = [(y.encoding["title"], y.values[~np.isnan(y.values)]) for y in measures if choice.y]
     ranges = [f"  {name}: {values.min():,.6g} to {values.max():,.6g}" for name, values in drawn if len(values)]
     return spec, "\n".join([str(spec["description"]), *ranges, f"  {rows_text(rows)}", *notes])
 
 
-def _arrange(panels: list[Spec], kind: str, *, is_horizontal: bool, has_legend: bool) -> Spec:
-    """Return the panels, one below the other, with what moves them together."""
+def _arrange(panels: list[Spec], kind: str, *, is_horizontal: bool, legend: list[str]) -> Spec:
+    """Return the panels, one below the other, with what moves them together; the legend's title comes first."""
     views, is_shared = [f"panel_{number}" for number, _ in enumerate(panels, 1)], kind in {"line", "area", "point"}
+    # Long names stand beside horizontal bars and in the legend, and all fits beside JupyterLab's file browser.
+    names = max(min(6 * max(map(len, legend)), _CONFIG["legend"]["labelLimit"]) - 60, 0) * bool(legend[0])
+    width = _WIDTH - 150 * is_horizontal - names
     for view, panel in zip(views, panels, strict=True):
         panel["layer"][0]["name"] = view
         height = {"step": 20} if is_horizontal else 260 if len(panels) == 1 else max(90, 480 // len(panels))
-        # Long names stand beside horizontal bars.
-        panel |= {"data": _csv(panel["data"]), "width": _WIDTH - 150 * is_horizontal, "height": height}
+        panel |= {"data": _csv(panel["data"]), "width": width, "height": height}
         if kind in {"line", "area"}:
             near = {"name": f"near_{view}", "select": _NEXT_TO_POINTER}
             opacity = {"condition": {"param": near["name"], "empty": False, "value": 1}, "value": 0}
@@ -334,7 +336,7 @@ def _arrange(panels: list[Spec], kind: str, *, is_horizontal: bool, has_legend: 
     encodings = ["x", "y"] if kind == "point" and len(panels) == 1 else ["x"]
     zoom = {"name": "zoom", "select": {"type": "interval", "encodings": encodings}, "bind": "scales", "views": views}
     has_zoom = not is_horizontal and (kind != "hist" or len(panels) == 1)
-    params = [zoom] * has_zoom + [_LEGEND | {"views": views}] * has_legend
+    params = [zoom] * has_zoom + [_LEGEND | {"views": views}] * bool(legend[0])
     scale = {"color": "shared", "x": "shared" if is_shared else "independent"}
     return {"params": params, "vconcat": panels, "resolve": {"scale": scale}}
 

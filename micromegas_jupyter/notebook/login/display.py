@@ -29,6 +29,7 @@ from micromegas_jupyter.notebook.login.session import (
     shown_detail,
 )
 from micromegas_jupyter.notebook.shell import (
+    SAVED_MIME_TYPE,
     Handle,
     error_lines,
     has_kernel,
@@ -290,8 +291,9 @@ class IdentityCard(anywidget.AnyWidget):
         if shown is None:
             return shown
         lines = build_lines(self._state, now=self._clock.now())
-        text = {"text/plain": "\n".join(lines), "text/html": lines_as_html(lines, self._state)}
-        return shown[0] | text, shown[1]
+        html = lines_as_html(lines, self._state)
+        saved = {SAVED_MIME_TYPE: {"version": 1}, "text/plain": "\n".join(lines), "text/html": html}
+        return shown[0] | saved, shown[1]
 
 
 @lru_cache(maxsize=8)

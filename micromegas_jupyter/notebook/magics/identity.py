@@ -12,6 +12,7 @@ from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.auth.flows.select import RuntimeEnvironment, gather_facts, login_remedy
 from micromegas_jupyter.config.client import ClientSettings, Flow
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRequired,
@@ -198,11 +199,11 @@ class IdentityMagics(Magics):
     def _take_pasted(self, login: Login) -> None:
         """Ask until an address fits; the sign-in's own result says why none did."""
         for _ in range(_MAX_TRIES):
-            text = prompt_until_done(login, lambda: self._session.dependencies.prompt(PROMPT))
-            if text is None:
+            pasted = prompt_until_done(login, lambda: self._session.dependencies.prompt(PROMPT))
+            if pasted is None:
                 return
             try:
-                login.submit(text)
+                login.submit(pasted.reveal())
             except (UsageError, ProviderMisbehaved) as error:
                 if login.done:
                     return
@@ -220,8 +221,11 @@ class IdentityMagics(Magics):
                 self._session.dependencies.remember_flow(settings, flow)
 
 
-def prompt_until_done(login: Login, prompt: Callable[[], str]) -> str | None:
-    """Return the answer to a prompt; None when the sign-in ends first, which ends a prompt on the main thread."""
+def prompt_until_done(login: Login, prompt: Callable[[], str]) -> Secret | None:
+    """Return the answer to a prompt; None when the sign-in ends first, which ends a prompt on the main thread.
+
+    It may hold a code, which a traceback must not show.
+    """
     lock, first = threading.Lock(), ""
 
     def note(what: str) -> None:
@@ -243,4 +247,4 @@ def prompt_until_done(login: Login, prompt: Callable[[], str]) -> str | None:
         raise
     finally:
         note("answer")
-    return None if login.done else text
+    return None if login.done else Secret(text)

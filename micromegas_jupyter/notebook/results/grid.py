@@ -25,13 +25,18 @@ from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.results.filters import HINTS
 from micromegas_jupyter.notebook.results.formats import Kind
 from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView, taken
-from micromegas_jupyter.notebook.shell import Bundle, count_text, cut, has_kernel, is_attended, rows_text
+from micromegas_jupyter.notebook.shell import (
+    SAVED_MIME_TYPE,
+    Bundle,
+    count_text,
+    cut,
+    has_kernel,
+    is_attended,
+    rows_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-RESULT_MIME_TYPE: Final = "application/vnd.micromegas.result+json"
-"""Marks an output whose saved table is shown until the grid stands in the page."""
 
 MAX_HELD_BYTES: Final = 1024**3
 """How much the rows of all grids may take; the grids that were used last keep theirs."""
@@ -164,7 +169,7 @@ def result_bundle(view: RowsView, *, result_rows: int, with_grid: bool) -> Bundl
         return saved, {}
     shown = ResultGrid(view, result_rows=result_rows)._repr_mimebundle_()
     bundle, metadata = shown if isinstance(shown, tuple) else (shown, {})
-    return {RESULT_MIME_TYPE: {"version": 1}, **(bundle or {}), **saved}, metadata
+    return {SAVED_MIME_TYPE: {"version": 1}, **(bundle or {}), **saved}, metadata
 
 
 def shown_table(table: pa.Table, *, max_rows: int, is_referenced: bool) -> Bundle:

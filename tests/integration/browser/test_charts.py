@@ -11,7 +11,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 
 PLOT = """%%sql --plot
 SELECT arrow_cast(1700000000000000000 + value * 1000000000, 'Timestamp(Nanosecond, Some("UTC"))') AS time,
-       'host-' || (value % 3) AS host, 'ms' AS unit, 100 + 50 * sin(value / 900.0 + value % 3) AS latency
+       'host-' || (value % 3) || ' of a far data center' AS host, 'ms' AS unit,
+       100 + 50 * sin(value / 900.0 + value % 3) AS latency
 FROM generate_series(0, 19999)
 """
 
@@ -46,6 +47,9 @@ def test_a_chart_shows_values_zooms_and_isolates_in_both_themes(page, tmp_path):
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     _, drawn = canvas.evaluate(PIXELS)
+    # With JupyterLab's file browser beside it.
+    output = page.locator(".jp-OutputArea-output").filter(has=canvas)
+    assert output.evaluate("each => each.scrollWidth === each.clientWidth")
 
     page.mouse.move(box["x"] + 300, box["y"] + 120)
     page.mouse.move(box["x"] + 304, box["y"] + 122)

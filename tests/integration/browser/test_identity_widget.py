@@ -13,7 +13,6 @@ from playwright.sync_api import expect
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
 from tests.integration.browser.looks import check_accessible, choose_theme, save, sign_in_by_code
 from tests.integration.browser.widget_states import STATES
-from tests.integration.reloading import wait_for_widget
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -182,7 +181,7 @@ def test_counting_down_says_nothing_to_the_kernel_and_a_page_that_is_loaded_agai
     page.on("websocket", listen)
 
     page.reload()
-    wait_for_widget(page, card.get_by_text(re.compile(r"connected as alice@example.com, \d+ ms")))
+    card.get_by_text(re.compile(r"connected as alice@example.com, \d+ ms")).wait_for()
     page.locator("text=/Python 3.*Idle/").first.wait_for()
     assert any(b"comm_" in frame for frame in frames)
     clock = card.get_by_text("expires in")

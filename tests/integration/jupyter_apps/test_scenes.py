@@ -6,8 +6,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.integration.reloading import wait_for_widget
-
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 APPS = ["lab", "notebook"]
@@ -67,7 +65,7 @@ def test_restart_and_reload_need_no_new_sign_in(open_notebook, app):
     notebook.save()
     notebook.page.reload()
     notebook.wait_until_idle()
-    wait_for_widget(notebook.page, notebook.widget.get_by_text("Alice Martin").first)
+    notebook.wait_for_person()
     notebook.wait_until_idle()
 
     earlier_line = notebook.page.get_by_text(re.compile(r"✓ 1 row in")).first.element_handle()

@@ -180,7 +180,7 @@ def _rounds(location):
     return subprocess.Popen([sys.executable, "-c", _ROUNDS, location], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("kills", [20])
+@pytest.mark.parametrize("kills", [8])
 def test_maintainers_killed_at_any_moment_lose_and_double_nothing(tmp_path, kills):
     storage = Storage(tmp_path / "lake")
     _append(storage, -1)

@@ -15,8 +15,9 @@ from nbconvert import HTMLExporter
 
 from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results import grid as grid_module
-from micromegas_jupyter.notebook.results.grid import RESULT_MIME_TYPE, ResultGrid, shown_table
+from micromegas_jupyter.notebook.results.grid import ResultGrid, shown_table
 from micromegas_jupyter.notebook.results.view import RowsView
+from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE
 
 ALL_ROWS = {"filters": {}, "sort": []}
 MAX_SAVED_CHARACTERS = 60_000
@@ -217,7 +218,7 @@ def test_what_is_saved_of_a_result_is_small_and_stands_by_itself(kernel, table, 
     (state,) = made
     saved = {name: value for name, value in state.get_state().items() if name not in ("_esm", "_css")}
 
-    assert bundle[RESULT_MIME_TYPE] == {"version": 1}
+    assert bundle[SAVED_MIME_TYPE] == {"version": 1}
     assert len(json.dumps(bundle) + json.dumps(saved)) < MAX_SAVED_CHARACTERS
     assert "<script" not in bundle["text/html"]
     assert bundle["text/html"].count("<th ") <= table.num_columns

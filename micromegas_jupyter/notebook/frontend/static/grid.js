@@ -363,7 +363,7 @@ var Grid = class {
     );
     this.fittingWidths = this.columns.map((column, index) => fittingWidth(column, first[index] ?? []));
     this.widths = [...this.fittingWidths];
-    this.numberWidth = NUMBER_WIDTH + String(this.rowCount).length * CHARACTER_WIDTH;
+    this.numberWidth = NUMBER_WIDTH + Math.max(String(this.rowCount).length, "row".length) * CHARACTER_WIDTH;
     this.headers = this.columns.map(
       (column, index) => new Header(column, hints[column.kind] ?? "", index, this.rowCount, {
         sort: this.sort,
@@ -533,7 +533,8 @@ var Grid = class {
     const range = total === 0 ? "no rows" : `rows ${number(this.firstRow + 1)}–${number(this.firstRow + visible)} of ${number(total)}`;
     const matching = total === this.rowCount ? "" : ` that match, ${number(this.rowCount)} in all`;
     const hidden = columns === this.columns.length ? "" : `${columns} of `;
-    const sentence = `${range}${matching} · ${hidden}${this.columns.length} columns`;
+    const noun = this.columns.length === 1 ? "column" : "columns";
+    const sentence = `${range}${matching} · ${hidden}${this.columns.length} ${noun}`;
     if (this.status.textContent !== sentence) this.status.textContent = sentence;
   }
   scrolled = () => {

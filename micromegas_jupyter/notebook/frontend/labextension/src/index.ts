@@ -3,7 +3,7 @@ import { IEditorLanguageRegistry } from "@jupyterlab/codemirror";
 import { INotebookTracker } from "@jupyterlab/notebook";
 import { IRenderMimeRegistry } from "@jupyterlab/rendermime";
 
-import { addResultRenderer } from "./result";
+import { addSavedRenderer } from "./saved";
 import { followCells } from "./sql";
 
 const sqlMode: JupyterFrontEndPlugin<void> = {
@@ -16,12 +16,13 @@ const sqlMode: JupyterFrontEndPlugin<void> = {
   },
 };
 
-const result: JupyterFrontEndPlugin<void> = {
-  id: "micromegas-jupyter:result",
-  description: "Query results that can be read without a kernel.",
+const saved: JupyterFrontEndPlugin<void> = {
+  id: "micromegas-jupyter:saved",
+  description: "Results, tables and sign-ins that can be read without a kernel.",
   autoStart: true,
-  requires: [IRenderMimeRegistry],
-  activate: (_app, renderers: IRenderMimeRegistry) => addResultRenderer(renderers),
+  requires: [IRenderMimeRegistry, INotebookTracker],
+  activate: (_app, renderers: IRenderMimeRegistry, notebooks: INotebookTracker) =>
+    addSavedRenderer(renderers, notebooks),
 };
 
-export default [sqlMode, result];
+export default [sqlMode, saved];

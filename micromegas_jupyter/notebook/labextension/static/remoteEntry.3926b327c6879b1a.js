@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "a8536954896c3192" + ".js?v=" + "a8536954896c3192" + ""
+  return chunkId + "." + "575872f632fb93c7" + ".js?v=" + "575872f632fb93c7" + ""
 }
 })();
 // webpack/runtime/global

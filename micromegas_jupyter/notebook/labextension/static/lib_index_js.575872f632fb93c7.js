@@ -19,54 +19,77 @@ var rendermime_4_4_strict_ = __webpack_require__("webpack/sharing/consume/defaul
 var outputarea_4_4_strict_ = __webpack_require__("webpack/sharing/consume/default/@jupyterlab/outputarea");
 // EXTERNAL MODULE: consume shared module (default) @lumino/widgets@^2.7.0 (strict)
 var widgets_2_7_strict_ = __webpack_require__("webpack/sharing/consume/default/@lumino/widgets");
-;// CONCATENATED MODULE: ./lib/result.js
-// A query's result is a widget while its kernel lives. Without a kernel, JupyterLab alone shows "Loading widget…" for
-// ever. Here the table that the notebook holds as HTML is shown until the widget is in the page.
+;// CONCATENATED MODULE: ./lib/saved.js
+// Results, tables and the sign-in card are widgets while their kernel lives. Without it, JupyterLab shows an error
+// or "Loading widget…" for ever. Here what the notebook holds as HTML is shown until the widget is in the page.
 
 
-/** Marks an output that has a widget and the same table as HTML. */
-const RESULT = "application/vnd.micromegas.result+json";
+/** Marks an output that has a widget and the same as HTML. */
+const SAVED = "application/vnd.micromegas.result+json";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
 const HTML = "text/html";
-const GRID = ".micromegas-grid";
+const LIVE = ".micromegas-grid, .micromegas-tables, .micromegas-card";
+/** ipywidgets' mark on a renderer that shows an error. */
+const GIVEN_UP = "jupyter-widgets";
 /** Before widgets, whose rank is -10. */
 const RANK = -20;
-function addResultRenderer(renderers) {
-    const html = renderers.getFactory(HTML);
+function addSavedRenderer(common, notebooks) {
+    const html = common.getFactory(HTML);
     if (!html)
         return;
-    const createRenderer = (options) => new ResultRenderer(html.createRenderer({ ...options, mimeType: HTML }));
+    // When its kernel is known, a notebook gets a renderer of widgets of its own from ipywidgets. What is rendered with
+    // the common one before stays without a kernel, because ipywidgets does not look for it here.
+    const isConnected = (renderers) => renderers.mimeTypes.includes(WIDGET) && renderers.getFactory(WIDGET) !== common.getFactory(WIDGET);
+    const connect = async (renderers) => {
+        if (isConnected(renderers))
+            return true;
+        await notebooks.find((panel) => panel.content.rendermime === renderers)?.sessionContext.ready;
+        await new Promise((resolve) => setTimeout(resolve)); // ipywidgets has waited for the same
+        return isConnected(renderers);
+    };
+    const createRenderer = (options) => new SavedRenderer(html.createRenderer({ ...options, mimeType: HTML }), connect);
     // Safe, since what is not trusted is sanitized by the renderer of HTML and gets no widget.
-    renderers.addFactory({ safe: true, mimeTypes: [RESULT], createRenderer }, RANK);
+    common.addFactory({ safe: true, mimeTypes: [SAVED], createRenderer }, RANK);
 }
-class ResultRenderer extends widgets_2_7_strict_.Panel {
+class SavedRenderer extends widgets_2_7_strict_.Panel {
     saved;
+    connect;
     live;
     waiting;
+    widget = "";
     watch = new MutationObserver(() => this.choose());
-    constructor(saved) {
+    constructor(saved, connect) {
         super();
         this.saved = saved;
+        this.connect = connect;
         this.addWidget(saved);
     }
     async renderModel(model) {
         await this.saved.renderModel(model);
+        const widget = JSON.stringify(model.data[WIDGET] ?? "");
+        // The same widget stays as it is: only what is saved has changed.
+        if (widget === this.widget && this.isLive)
+            return;
+        this.widget = widget;
         this.waiting = model.trusted && WIDGET in model.data ? model : undefined;
         if (this.isAttached)
-            this.renderLive();
+            await this.renderLive();
     }
     dispose() {
         this.watch.disconnect();
+        this.saved.dispose();
         super.dispose();
     }
     onAfterAttach(message) {
         super.onAfterAttach(message);
-        this.renderLive();
+        void this.renderLive();
     }
-    renderLive() {
+    async renderLive() {
         const model = this.waiting;
         const renderers = outputArea(this)?.rendermime;
-        if (!model || !renderers?.mimeTypes.includes(WIDGET))
+        if (!model || !renderers)
+            return;
+        if (!(await this.connect(renderers)) || this.isDisposed || this.waiting !== model)
             return;
         this.waiting = undefined;
         if (!this.live) {
@@ -75,12 +98,21 @@ class ResultRenderer extends widgets_2_7_strict_.Panel {
             this.addWidget(this.live);
             this.watch.observe(this.live.node, { childList: true, subtree: true });
         }
-        void this.live.renderModel(model);
+        const live = this.live;
+        await live.renderModel(model);
+        // ipywidgets (8.1) looks for two seconds, and misses a widget that comes in the last tenth of a second.
+        if (!live.isDisposed && live.hasClass(GIVEN_UP) && !this.isLive)
+            await live.renderModel(model);
+    }
+    get isLive() {
+        return this.live?.node.querySelector(LIVE) != null;
     }
     choose() {
-        const isLive = this.live?.node.querySelector(GRID) != null;
-        this.live?.setHidden(!isLive);
-        this.saved.setHidden(isLive);
+        this.live?.setHidden(!this.isLive);
+        if (this.isLive)
+            this.saved.parent = null;
+        else
+            this.insertWidget(0, this.saved);
     }
 }
 /** Only the output area has the renderers of its own notebook or console, whose widgets are connected to the kernel. */
@@ -151,14 +183,14 @@ const sqlMode = {
         notebooks.widgetAdded.connect((_sender, panel) => followCells(panel, languages));
     },
 };
-const result = {
-    id: "micromegas-jupyter:result",
-    description: "Query results that can be read without a kernel.",
+const lib_saved = {
+    id: "micromegas-jupyter:saved",
+    description: "Results, tables and sign-ins that can be read without a kernel.",
     autoStart: true,
-    requires: [rendermime_4_4_strict_.IRenderMimeRegistry],
-    activate: (_app, renderers) => addResultRenderer(renderers),
+    requires: [rendermime_4_4_strict_.IRenderMimeRegistry, notebook_4_4_strict_.INotebookTracker],
+    activate: (_app, renderers, notebooks) => addSavedRenderer(renderers, notebooks),
 };
-/* export default */ const lib = ([sqlMode, result]);
+/* export default */ const lib = ([sqlMode, lib_saved]);
 
 
 },
