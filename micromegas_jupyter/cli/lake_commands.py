@@ -40,9 +40,12 @@ def run_lake(arguments: argparse.Namespace) -> int:
     old, new = Path(arguments.old), Storage(arguments.new)
     if new.is_local and old.resolve() == Path(new.uri).resolve():
         raise UsageError("OLD and NEW are the same folder.", remedy="Name a new folder for the new lake.")
-    results = import_segments(old, new, on_table=_print_table)
+    exit_code = 0
+    for table in import_segments(old, new):
+        _print_table(table)
+        exit_code = 1 if table.error else exit_code
     make_lake(new)
-    return 1 if any(result.error for result in results) else 0
+    return exit_code
 
 
 def _print_table(table: "ImportedTable") -> None:

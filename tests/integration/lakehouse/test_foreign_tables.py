@@ -67,6 +67,8 @@ def test_tables_in_a_bucket_give_deltas_own_rows_after_each_change(bucket):
     wanted = "SELECT shop, count(*) AS c, count(extra) AS e FROM theirs GROUP BY shop ORDER BY shop"
     counted = duckdb.from_arrow(theirs).query("theirs", wanted)
     assert found == counted.to_arrow_table().to_pylist()
+    with asking(ServedFolder(Storage(path))) as ask:
+        assert ask.rows(wanted.replace("theirs", "orders")) == found
 
 
 def test_duckdb_and_polars_read_a_table_as_we_do(tmp_path):

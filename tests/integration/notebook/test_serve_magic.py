@@ -83,11 +83,11 @@ def test_a_folder_is_served_replaced_and_left(kernel, folder, tmp_path):
     stopped = said(kernel, "%micromegas_serve --stop")
 
     assert first.startswith(f'✓ 2 tables of {folder}: "My Table", events\n')
-    assert "⚠ broken.parquet is left out: it cannot be read as a Parquet file." in first
+    assert "⚠ broken.parquet is left out: it cannot be read as a .parquet file." in first
     assert counts == ["3", "1"]
     assert named == ""
     assert chosen.endswith("It accepts calls from this notebook only.\n")
-    assert failed == ["✗ There is no such folder. Name a folder of Parquet files. · USE001"]
+    assert failed == ["✗ There is no such folder. Name a folder of tables. · USE001"]
     assert all(line.startswith("✗ sales is a Delta table (there is a _delta_log)") for line in refused[:2])
     assert refused[2].startswith("✗ s3:// is not supported")
     assert (still, replaced) == ("3", "1")

@@ -40,6 +40,10 @@ def _make_user_table(old, name, rows, *, maker="alice"):
     (old / ".tables" / f"{folder}.table").write_bytes(rows.schema.with_metadata(facts).serialize())
 
 
+def _import(old, new):
+    return list(import_segments(old, new))
+
+
 def _read(new, table):
     return DeltaTable(new.child_uri(table)).to_pyarrow_table()
 
@@ -53,7 +57,7 @@ def test_each_visible_row_is_copied_once(old, new):
     (old / "log_entries" / "u-000000000000-000000000000.dropped").touch()
     _store(old / "processes", process_state("p1", updated=5))
 
-    results = import_segments(old, new)
+    results = _import(old, new)
 
     rows = _read(new, "log_entries").sort_by("msg")
     assert rows["msg"].to_pylist() == ["v:1000", "v:2001", "w:0", "w:1", "w:2"]
@@ -63,28 +67,30 @@ def test_each_visible_row_is_copied_once(old, new):
     assert [(one.name, one.new_rows) for one in results] == [("processes", 1), ("log_entries", 5)]
 
 
-def test_repeating_copies_only_what_is_new(old, new):
+def test_repeating_copies_nothing_twice(old, new):
     _store(old / "log_entries", log_batch([0]))
-    import_segments(old, new)
+    _import(old, new)
     run_round(new)
-    _store(old / "log_entries", log_batch([1]), first=1, last=1)
+    _store(old / "processes", process_state("p1", updated=5))
 
-    second = import_segments(old, new)
-    third = import_segments(old, new)
+    results = _import(old, new) + _import(old, new)
 
-    assert sorted(_read(new, "log_entries")["msg"].to_pylist()) == ["w:0", "w:1"]
-    assert [(one.new_rows, one.known_rows) for one in [*second, *third]] == [(1, 1), (0, 2)]
+    assert (_read(new, "log_entries")["msg"].to_pylist(), _read(new, "processes").num_rows) == (["w:0"], 1)
+    assert [(one.new_rows, one.known_rows) for one in results] == [(1, 0), (0, 1), (0, 1), (0, 1)]
 
 
-def test_files_that_were_merged_meanwhile_are_refused(old, new):
+def test_a_table_that_has_other_rows_is_left_as_it_is(old, new):
     _store(old / "log_entries", log_batch([0]))
-    import_segments(old, new)
+    _make_user_table(old, "mine", pa.table({"n": [1]}))
+    _import(old, new)
     _store(old / "log_entries", log_batch([0, 1]), first=0, last=31)
+    DeltaTable(new.child_uri("mine")).delete()
+    _make_user_table(old, "mine", pa.table({"n": [1, 2]}))
 
-    [result] = import_segments(old, new)
+    results = _import(old, new)
 
-    assert "merged" in result.error
-    assert _read(new, "log_entries").num_rows == 1
+    assert all("other rows" in result.error for result in results)
+    assert (_read(new, "log_entries").num_rows, _read(new, "mine").num_rows) == (1, 0)
 
 
 def test_tables_of_callers_come_along_with_their_owner_and_types(old, new):
@@ -93,13 +99,14 @@ def test_tables_of_callers_come_along_with_their_owner_and_types(old, new):
             "time": pa.array([-1, 1999], pa.timestamp("ns", "Europe/Paris")),
             "count": pa.array([2**64 - 1, 0], pa.uint64()),
             "small": pa.array([255, 0], pa.uint8()),
-            "pairs": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.uint8())),
+            "word": pa.array(["a", None]).dictionary_encode(),
+            "pairs": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int64())),
             "items": pa.array([[{"a": [1.5]}], []], pa.list_(pa.struct([("a", pa.list_(pa.float64()))]))),
         }
     )
     _make_user_table(old, "mine", rows)
 
-    import_segments(old, new)
+    _import(old, new)
 
     found = _read(new, "mine").to_pylist()
     assert [row["time"] for row in found] == [
@@ -107,6 +114,7 @@ def test_tables_of_callers_come_along_with_their_owner_and_types(old, new):
         datetime(1970, 1, 1, microsecond=1, tzinfo=UTC),
     ]
     assert [(int(row["count"]), row["small"]) for row in found] == [(2**64 - 1, 255), (0, 0)]
+    assert [row["word"] for row in found] == ["a", None]
     assert (found[0]["pairs"], found[0]["items"]) == ([("k", 1)], [{"a": [1.5]}])
     assert DeltaTable(new.child_uri("mine")).metadata().configuration["micromegas.owner"] == "alice"
 
@@ -127,7 +135,7 @@ def test_a_column_without_a_place_in_delta_is_named_and_other_tables_are_copied(
 def test_other_folders_are_no_lake_of_segments(tmp_path, old, new):
     assert not is_segment_lake(tmp_path / "none")
     with pytest.raises(UsageError):
-        import_segments(tmp_path, new)
+        _import(tmp_path, new)
     _store(old / "measures", log_batch([0]))
     assert is_segment_lake(old)
     assert run(["lake", "import", str(old), str(old)]) == 2
@@ -136,7 +144,7 @@ def test_other_folders_are_no_lake_of_segments(tmp_path, old, new):
 def test_the_status_of_a_lake_is_shown(old, new, capsys):
     _store(old / "log_entries", log_batch([0]))
     assert run(["lake", "status", new.uri]) == 2
-    import_segments(old, new)
+    _import(old, new)
     run_round(new)
     capsys.readouterr()
 
