@@ -198,7 +198,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _format(name: str) -> FileFormat:
-    found = _FORMATS.get(Path(name).suffix.lower())
+    found = _FORMATS.get(name[name.rfind(".") :].lower())
     if found is None:
         raise Unreadable(f"its name ends in none of {', '.join(_FORMATS)}")
     return found
