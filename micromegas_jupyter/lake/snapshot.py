@@ -28,8 +28,8 @@ _TIME: Final = "time"
 # Some writers cut the bounds of times to milliseconds.
 _CUT: Final = 1000
 # They change nothing about how a data file is read once the log is known.
-_HARMLESS_FEATURES: Final = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"})
-_KNOWN_FEATURES: Final = _HARMLESS_FEATURES | {"deletionVectors", "columnMapping"}
+_READABLE_FEATURES: Final = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"})
+_KNOWN_FEATURES: Final = _READABLE_FEATURES | {"deletionVectors", "columnMapping"}
 _MAX_READER_VERSION: Final = 3
 _MAX_REASON: Final = 200
 _UNSUPPORTED: Final = re.compile("Unsupported|Invalid protocol|Schema error")
@@ -87,6 +87,7 @@ class DeltaSnapshots:
             try:
                 tables[name] = self._refresh(name, folder)
             except TableGone:
+                self._note_empty_log(name, folder)
                 continue
             except Unreadable as error:
                 if text is not None and re.search(rf'\b(?:from|join)\s+"?{re.escape(name.lower())}\b', text):
@@ -110,6 +111,10 @@ class DeltaSnapshots:
     def empty(self, definition: TableDefinition) -> TableSnapshot:
         """Return a table that nothing was written to yet."""
         return self._snapshot(definition.name, _defined_schema(definition), ("date",), {})
+
+    def _note_empty_log(self, name: str, folder: str) -> None:
+        if self._is_foreign and self._storage.is_local and Path(self._storage.uri, folder, LOG_FOLDER).is_dir():
+            self.refused[name] = Unreadable("its log cannot be read (there is no entry in it)")
 
     def _name(self, folder: str) -> str:
         return folder or self._storage.uri.rpartition("/")[2]

@@ -480,8 +480,9 @@ def open_tables(location: str) -> tuple[Storage, TableSource]:
     for problem in folder.problems:
         _LOG.warning("%s", problem)
     if not tables:
+        found = f" {folder.problems[0]}" if folder.problems else ""
         raise ConfigurationError(
-            "The folder is not empty, and holds no table that can be read.",
+            f"The folder is not empty, and holds no table that can be read.{found}",
             key="--lake",
             remedy="Name a folder of Delta tables or of Parquet, CSV, JSON lines or Arrow files; or an empty one, "
             "which becomes a lake of the server's own telemetry.",

@@ -39,8 +39,9 @@ class ServerProcess:
     of others; `problems` says what of those was left out.
     """
 
-    def __init__(self, folder: Path, *, is_lake: bool = False, memory_mib: int = 1024) -> None:
-        self.tables, self.problems = _find_tables(folder, is_lake=is_lake)
+    def __init__(self, location: str, *, is_lake: bool = False, memory_mib: int = 1024) -> None:
+        storage = Storage(os.path.expanduser(location))  # noqa: PTH111 - it may be the address of a bucket
+        self.tables, self.problems = _find_tables(storage, is_lake=is_lake)
         self.key = Secret(SYSTEM_RANDOMNESS.token_urlsafe(_KEY_BYTES))
         remove_abandoned(_PREFIX)
         self._folder = TemporaryFolder(_PREFIX)
@@ -51,7 +52,7 @@ class ServerProcess:
         write_private_file(access_config, json.dumps(access).encode())
         command = (
             *(sys.executable, "-P", "-m", "micromegas_jupyter.cli", "serve", *_OPTIONS, "--log-level=error"),
-            *(f"--lake={folder.absolute()}", f"--access-config={access_config}", f"--memory-mib={memory_mib}"),
+            *(f"--lake={storage.uri}", f"--access-config={access_config}", f"--memory-mib={memory_mib}"),
         )
         others = Variables(
             {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_VARIABLES)}
@@ -117,11 +118,10 @@ class ServerProcess:
             timer.cancel()
 
 
-def _find_tables(folder: Path, *, is_lake: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _find_tables(storage: Storage, *, is_lake: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the tables' names and what is left out, or say why there is nothing to serve."""
-    storage = Storage(folder)
     if is_lake:
-        if not folder.is_dir() or not is_lake_folder(storage):
+        if (storage.is_local and not Path(storage.uri).is_dir()) or not is_lake_folder(storage):
             raise UsageError("There is no such lake.", remedy="Name a folder that micromegas serve has written to.")
         return tuple(table.name for table in Lake(storage).snapshot()), ()
     check_servable(storage)

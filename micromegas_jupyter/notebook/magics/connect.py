@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
@@ -204,10 +203,10 @@ class ServerMagics(Magics):
     @argument("--lake", metavar="FOLDER", help="a folder that micromegas serve has written to, not one of files")
     @argument("--stop", action="store_true", help="stop the server; later cells use what they used before")
     def micromegas_serve(self, arguments: argparse.Namespace) -> None:
-        """Serve a folder of Parquet files to this notebook alone, until its kernel ends.
+        """Serve a folder of tables to this notebook alone, until its kernel ends.
 
-        Each file and each sub-folder of files is a table by its name. Later cells ask this server. Running it again
-        replaces it.
+        Each Delta table, file and sub-folder of files is a table by its name. Later cells ask this server. Running it
+        again replaces it.
         """
         if sum((arguments.folder is not None, arguments.lake is not None, arguments.stop)) > 1:
             raise UsageError("FOLDER, --lake and --stop cannot be combined.", remedy="Give one of them.")
@@ -219,7 +218,7 @@ class ServerMagics(Magics):
         from micromegas_jupyter.wiring.server_process import ServerProcess  # with pyarrow
 
         folder = arguments.lake or arguments.folder or "."
-        started = ServerProcess(Path(folder).expanduser(), is_lake=bool(arguments.lake))
+        started = ServerProcess(folder, is_lake=bool(arguments.lake))
         # Only now: a folder that cannot be served leaves the server that there is.
         self._leave()
         self._server, served = started, ClientSettings(uri=started.uri)

@@ -75,7 +75,7 @@ def test_a_folder_is_served_replaced_and_left(kernel, folder, tmp_path):
     (tmp_path / "delta" / "sales" / "_delta_log").mkdir(parents=True)
     refused = [
         kernel.run(f"%micromegas_serve {what}").of("error")[0]["traceback"][0]
-        for what in (tmp_path / "delta", f"--lake {tmp_path / 'delta'}", "s3://bucket/data")
+        for what in (tmp_path / "delta", f"--lake {tmp_path / 'delta'}", "file:///data")
     ]
     still = count(kernel, "events")
     second = said(kernel, f"%micromegas_serve {other}")
@@ -88,8 +88,9 @@ def test_a_folder_is_served_replaced_and_left(kernel, folder, tmp_path):
     assert named == ""
     assert chosen.endswith("It accepts calls from this notebook only.\n")
     assert failed == ["✗ There is no such folder. Name a folder of tables. · USE001"]
-    assert all(line.startswith("✗ sales is a Delta table (there is a _delta_log)") for line in refused[:2])
-    assert refused[2].startswith("✗ s3:// is not supported")
+    assert "sales is left out: its log cannot be read" in refused[0]
+    assert refused[1].startswith("✗ There is no such lake.")
+    assert refused[2].startswith("✗ file: is not a place where tables can be kept.")
     assert (still, replaced) == ("3", "1")
     assert is_gone(port_in(first))
     assert is_gone(port_in(second))
