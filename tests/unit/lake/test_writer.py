@@ -147,18 +147,6 @@ def test_commits_of_other_writers_come_in_between(storage, store, read):
     assert DeltaTable(storage.child_uri("t")).version() == 10
 
 
-def test_many_commits_are_followed_by_a_checkpoint(storage, store, tables, monkeypatch):
-    monkeypatch.setattr(writer_module, "_CHECKPOINT_COMMITS", 5)
-    tables.create("t", ROWS.schema)
-    writer = LakeWriter(storage, interval_seconds=0)
-    for _ in range(6):
-        writer.append("t", ROWS).result()
-    writer.close()
-
-    assert storage.read("t/_delta_log/_last_checkpoint") is not None
-    assert DeltaTable(storage.child_uri("t")).count() == 18
-
-
 def test_rows_of_the_data_model_are_partitioned_by_day_and_cut_to_microseconds(storage, writer, read):
     writer.append("log_entries", log_batch([123_456_789, 2 * DAY_NS])).result()
 
@@ -178,15 +166,14 @@ def test_rows_of_too_many_days_are_refused(writer):
 
 
 def test_statistics_bound_each_value(storage, store):
-    longest = "é" * 40
     rows = pa.table(
         {
             "time": pa.array([1_700_000_000_123_457, 1_700_000_000_123_456, None], TIME),
             "id": [2**62 + 1, -(2**62), 0],
             "real": [0.0, float("inf"), 1.5],
             "odd": [float("nan"), 1.0, 2.0],
-            "text": [longest, "z", ""],
-            "top": ["z" + "\U0010ffff" * 40, None, ""],
+            "text": ["é" * 64, "z", ""],
+            "long": ["x" * 65, None, ""],
             "flag": [True, None, False],
             "bytes": [b"a", b"b", b"c"],
             "list": [[1], [], None],
@@ -198,14 +185,9 @@ def test_statistics_bound_each_value(storage, store):
     found = json.loads(added["stats"])
 
     assert found["numRecords"] == 3
-    assert found["minValues"] == {"time": "2023-11-14T22:13:20.123456Z", "id": -(2**62), "text": "", "top": ""}
-    assert found["maxValues"] == {
-        "time": "2023-11-14T22:13:20.123457Z",
-        "id": 2**62 + 1,
-        "text": "é" * 31 + "ê",
-        "top": "{",
-    }
-    assert found["nullCount"] == {"time": 1, "id": 0, "real": 0, "odd": 0, "text": 0, "top": 1, "flag": 1, "bytes": 0}
+    assert found["minValues"] == {"time": "2023-11-14T22:13:20.123456Z", "id": -(2**62), "text": ""}
+    assert found["maxValues"] == {"time": "2023-11-14T22:13:20.123457Z", "id": 2**62 + 1, "text": "é" * 64}
+    assert found["nullCount"] == {"time": 1, "id": 0, "real": 0, "odd": 0, "text": 0, "long": 1, "flag": 1, "bytes": 0}
 
 
 def test_rows_of_a_file_are_in_order_of_time(store, read):
