@@ -3,7 +3,7 @@
 import datetime as dt
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -24,58 +24,44 @@ _NULL_FOLDER: Final = "__HIVE_DEFAULT_PARTITION__"
 _TIME_COLUMNS: Final = ("time", "insert_time")
 
 
-class FileWriter:
-    """Writes rows of one partition durably into files of about `max_bytes`; `added` has the actions for them."""
+def write_runs(  # noqa: PLR0913 - options by keyword
+    storage: Storage,
+    table: str,
+    runs: Iterable[pa.Table],
+    *,
+    clock: Clock,
+    partition: Mapping[str, str | None],
+    max_bytes: float = float("inf"),
+) -> Iterator[Action]:
+    """Write rows of one partition durably into files of about `max_bytes`; yields the action for each."""
+    folder = "".join(f"{quote(name)}={quote(value or _NULL_FOLDER, safe='')}/" for name, value in partition.items())
+    sink, writer = pa.BufferOutputStream(), None
 
-    def __init__(
-        self,
-        storage: Storage,
-        table: str,
-        *,
-        clock: Clock,
-        partition: Mapping[str, str | None],
-        max_bytes: float = float("inf"),
-    ) -> None:
-        self._storage = storage
-        self._table = table
-        self._clock = clock
-        self._partition = dict(partition)
-        self._max_bytes = max_bytes
-        self._sink = pa.BufferOutputStream()
-        self._writer: pq.ParquetWriter | None = None
-        self.added: list[Action] = []
-
-    def write(self, rows: pa.Table) -> None:
-        """Add rows."""
-        with storage_errors("The rows could not be stored."):
-            if self._writer is None:
-                self._sink = pa.BufferOutputStream()
-                self._writer = pq.ParquetWriter(self._sink, rows.schema, compression="zstd")
-            self._writer.write_table(rows, row_group_size=_ROWS_PER_GROUP)
-        if self._sink.tell() >= self._max_bytes:
-            self.finish()
-
-    def finish(self) -> None:
-        """Store what is still to be stored."""
-        if self._writer is None:
-            return
-        self._writer.close()
-        self._writer = None
-        content = self._sink.getvalue()
-        values = self._partition.items()
-        folder = "".join(f"{quote(name)}={quote(value or _NULL_FOLDER, safe='')}/" for name, value in values)
-        path = f"{folder}part-{uuid.uuid4().hex}.parquet"
-        self._storage.write(f"{self._table}/{path}", content)
+    def finish(writer: pq.ParquetWriter) -> Action:
+        writer.close()
+        content, path = sink.getvalue(), f"{folder}part-{uuid.uuid4().hex}.parquet"
+        storage.write(f"{table}/{path}", content)
         statistics = _statistics(pq.read_metadata(pa.BufferReader(content)))
         add = {
             "path": quote(path, safe="/="),
-            "partitionValues": self._partition,
+            "partitionValues": dict(partition),
             "size": content.size,
-            "modificationTime": milliseconds(self._clock),
+            "modificationTime": milliseconds(clock),
             "dataChange": True,
             "stats": json.dumps(statistics, separators=(",", ":"), ensure_ascii=False),
         }
-        self.added.append({"add": add})
+        return {"add": add}
+
+    for rows in runs:
+        if writer is None:
+            sink = pa.BufferOutputStream()
+            writer = pq.ParquetWriter(sink, rows.schema, compression="zstd")
+        writer.write_table(rows, row_group_size=_ROWS_PER_GROUP)
+        if sink.tell() >= max_bytes:
+            yield finish(writer)
+            writer = None
+    if writer is not None:
+        yield finish(writer)
 
 
 def write_files(
@@ -84,10 +70,8 @@ def write_files(
     """Write rows in order of time into one file for each partition; none for no rows."""
     added: list[Action] = []
     for values, part in _partitions(rows, partition_by):
-        writer = FileWriter(storage, table, clock=clock, partition=values)
-        writer.write(_in_order(part))
-        writer.finish()
-        added += writer.added
+        with storage_errors("The rows could not be stored."):
+            added += write_runs(storage, table, [_in_order(part)], clock=clock, partition=values)
     return added
 
 

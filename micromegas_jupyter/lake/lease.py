@@ -1,8 +1,11 @@
-"""Lets one process at a time maintain a lake: an object with a heartbeat, changed by conditional writes only."""
+"""Lets one process at a time maintain a lake: an object that its holder changes, by conditional writes only.
+
+A single call that takes longer than the lease lets a second one begin. That costs work, and no rows: each commit still
+checks those since its snapshot.
+"""
 
 import json
 import logging
-import threading
 import uuid
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -13,9 +16,7 @@ from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.delta_log import CONTROL_FOLDER
 
 TAKE_OVER_SECONDS: Final = 45.0
-# A holder that could not renew gives up before another process may take over.
 _RENEW_SECONDS: Final = 10.0
-_LOST_SECONDS: Final = 30.0
 _LEASE_OBJECT: Final = f"{CONTROL_FOLDER}/maintenance-lease.json"
 _LOG: Final = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def try_acquire(storage: Storage, *, clock: Clock, seen: Sighting | None = None)
             return seen
         _LOG.warning("the maintenance of the lake is taken over from a process that no longer renews its lease")
     lease = Lease(storage, clock=clock, mark=mark)
-    return lease if lease.renew() else None
+    return lease if lease.is_held() else None
 
 
 class Lease:
@@ -55,33 +56,21 @@ class Lease:
         self._id = uuid.uuid4().hex
         self._count = 0
         self._renewed_at = float("-inf")
-        self._is_taken = False
-        self._released = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="micromegas-lease", daemon=True)
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether another process may have it by now."""
-        return self._is_taken or self._clock.monotonic() - self._renewed_at > _LOST_SECONDS
-
-    def renew(self) -> bool:
-        """Change the object, at first to take the lease; False when another process did so before."""
-        began_at = self._clock.monotonic()
+    def is_held(self) -> bool:
+        """Renew it when that is due, at first to take it; False when another process has it."""
+        now = self._clock.monotonic()
+        if now - self._renewed_at < _RENEW_SECONDS:
+            return True
         if not self._write(self._id):
-            self._is_taken = True
             return False
-        self._renewed_at = began_at
-        if self._thread.ident is None:
-            self._thread.start()
+        self._renewed_at = now
         return True
 
     def release(self) -> None:
-        """Give it up; never raises."""
-        self._released.set()
-        self._thread.join()
-        if not self._is_taken:
-            with suppress(Unavailable):  # then it is taken over in time
-                self._write("")
+        """Give it up, unless another process has it; never raises."""
+        with suppress(Unavailable):  # then it is taken over in time
+            self._write("")
 
     def _write(self, holder: str) -> bool:
         self._count += 1
@@ -93,11 +82,3 @@ class Lease:
             return False
         self._mark = found[1]
         return True
-
-    def _beat(self) -> None:
-        while not self._released.wait(_RENEW_SECONDS):
-            try:
-                if not self.renew():
-                    return
-            except Unavailable as error:
-                _LOG.warning("the lease on the lake's maintenance could not be renewed", exc_info=error)

@@ -11,7 +11,7 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from micromegas_jupyter.core.storage import Entry, Storage, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import MicromegasError, Unavailable, UsageError
-from micromegas_jupyter.lake.data_files import FileWriter
+from micromegas_jupyter.lake.data_files import write_runs
 from micromegas_jupyter.lake.delta_log import (
     CONTROL_FOLDER,
     LOG_FOLDER,
@@ -215,6 +215,10 @@ class _Table:
         self.has_dates = self.partition_columns == (PARTITION_DATE,)
         self.files = _live_files(self.delta, columns, self.partition_columns)
 
+    def close(self) -> None:
+        """Let the table go."""
+        self.guard.close()
+
     def partitions(self) -> Iterable[list[_File]]:
         """Return the files of each partition."""
         found: dict[_Partition, list[_File]] = {}
@@ -272,7 +276,7 @@ class _Round:
             free_bytes=shutil.disk_usage(self._storage.uri).free if self._storage.is_local else None,
             last_error=self._last_error,
         )
-        if not self._lease.is_lost:
+        if self._lease.is_held():
             self._storage.write(STATUS_OBJECT, msgspec.json.format(msgspec.json.encode(status), indent=2))
         return status
 
@@ -283,7 +287,10 @@ class _Round:
         for name in names:
             self._check_stop()
             try:
-                with storage_errors(f"The table {name} could not be maintained."), self._opened(name) as table:
+                with (
+                    storage_errors(f"The table {name} could not be maintained."),
+                    closing(_Table(self._storage, name)) as table,
+                ):
                     self._maintain(table, first_days.get(name, date.min), compacts=compacts, vacuums=vacuums)
             except TableGone:
                 self._status.pop(name)
@@ -295,16 +302,8 @@ class _Round:
             self._remove_remains()
 
     def _check_stop(self) -> None:
-        if self._is_told_to_stop() or self._lease.is_lost:
+        if self._is_told_to_stop() or not self._lease.is_held():
             raise Stopped
-
-    @contextmanager
-    def _opened(self, name: str) -> Iterator[_Table]:
-        table = _Table(self._storage, name)
-        try:
-            yield table
-        finally:
-            table.guard.close()
 
     def _maintain(self, table: _Table, first_day: date, *, compacts: bool, vacuums: bool) -> None:
         error = None
@@ -336,7 +335,7 @@ class _Round:
             with (
                 suppress(TableGone, MicromegasError),  # its own work will say so
                 storage_errors("A table could not be read."),
-                self._opened(name) as table,
+                closing(_Table(self._storage, name)) as table,
             ):
                 if table.has_dates and retention_days(table.properties) is None:
                     for file in table.files:
@@ -386,25 +385,29 @@ class _Round:
 
         Rows of the data model are sorted by process and time, and partial states merged once their day is over.
         """
-        definition, max_bytes = table.definition, self._settings.max_file_bytes
+        definition, added = table.definition, list[Action]()
         rule = definition.merge_rule if definition is not None and self._is_over(table, files) else None
-        writer = FileWriter(
-            self._storage, table.name, clock=self._clock, partition=dict(files[0].partition), max_bytes=max_bytes
-        )
+        order = [] if definition is None else dict.fromkeys((_PROCESS, definition.range_columns[0]))
+
+        def arrange(rows: pa.Table) -> pa.Table:
+            merged = rows if rule is None else merge_rows(rows, rule)
+            return merged.sort_by([(name, "ascending") for name in order]) if order else merged
+
         keeps_files = False
         try:
-            for rows in self._read_runs(table, files):
-                merged = rows if rule is None else merge_rows(rows, rule)
-                order = [] if definition is None else dict.fromkeys((_PROCESS, definition.range_columns[0]))
-                writer.write(merged.sort_by([(name, "ascending") for name in order]) if order else merged)
-            writer.finish()
+            runs = map(arrange, self._read_runs(table, files))
+            partition, max_bytes = dict(files[0].partition), self._settings.max_file_bytes
+            for one in write_runs(
+                self._storage, table.name, runs, clock=self._clock, partition=partition, max_bytes=max_bytes
+            ):
+                added.append(one)  # at once, so that all are removed when a later one fails
             self._check_stop()
             with table.guard.hold():
                 keeps_files = True  # until it is known that no log entry names them
-                keeps_files = self._commit(table, files, writer.added, changes_data=rule is not None)
+                keeps_files = self._commit(table, files, added, changes_data=rule is not None)
         finally:
             if not keeps_files:
-                for one in writer.added:
+                for one in added:
                     self._storage.delete(f"{table.name}/{unquote(one['add']['path'])}")
         self._done["compacted_files" if keeps_files else "conflicts"] += len(files) if keeps_files else 1
         table.refresh()

@@ -62,7 +62,6 @@ COMMIT_INTERVAL_SECONDS: Final = 0.2
 STAGE_BYTES: Final = 128 * 1024 * 1024
 _GROUP_WRITES: Final = 32  # so many callers that wait are worth a commit before the interval is over
 _MAX_GROUP_BYTES: Final = 256 * 1024 * 1024
-_MAX_GROUP_FILES: Final = 10_000
 _MAX_QUEUED_BYTES: Final = 512 * 1024 * 1024
 _MAX_QUEUED_WRITES: Final = 10_000
 _ROOM_SECONDS: Final = 30.0
@@ -427,11 +426,10 @@ class _Committer:
             if self._queue and due > 0:
                 self._changed.wait_for(lambda: len(self._queue) >= _GROUP_WRITES or self._is_closing, due)
             group: list[_Pending] = []
-            size = files = 0
+            size = 0
             while self._queue and not (group and (self._queue[0].is_replacing or group[0].is_replacing)):
                 size += self._queue[0].rows.nbytes
-                files += len(self._queue[0].files)
-                if group and (size > _MAX_GROUP_BYTES or files > _MAX_GROUP_FILES):
+                if group and size > _MAX_GROUP_BYTES:
                     break
                 group.append(self._queue.popleft())
                 self._queued_bytes -= group[-1].rows.nbytes
