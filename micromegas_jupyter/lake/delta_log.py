@@ -151,24 +151,32 @@ def read_write_ids(storage: Storage, table: str, *, version: int) -> dict[str, i
 
 
 class TableGuard:
-    """Tells whether a table is still the one that it was made for.
+    """Opens a table as `delta`, and tells whether it is still the one that has its name.
 
     A local table is held by a shared lock on its log's folder while rows are added, and by an exclusive one while it is
     dropped. In a bucket, the entry at hand must be as it was, and no marker be there, before and after a commit.
+    Raises `TableGone`.
     """
 
-    def __init__(self, storage: Storage, table: str, *, version: int) -> None:
+    def __init__(self, storage: Storage, table: str) -> None:
         self._storage = storage
         self._table = table
         self._folder = Path(storage.uri) / table / LOG_FOLDER
         self._lock = threading.Lock()
-        self._version = version
         self._mark: str | None = None
         self._descriptor: int | None = None
-        if not storage.is_local:
-            self.check(version)
-        elif os.name == "posix":
+        if storage.is_local and os.name == "posix":
             self._descriptor = self._open()  # while it is open, no other folder can be taken for this one
+            try:
+                with self.hold():
+                    self.delta = open_delta(storage, table)
+            except BaseException:
+                self.close()
+                raise
+        else:
+            self.delta = open_delta(storage, table)
+            self._version = self.delta.version()
+            self.check(self._version)
 
     @contextlib.contextmanager
     def hold(self, *, is_exclusive: bool = False) -> Iterator[None]:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import Clock
-from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted
 from micromegas_jupyter.lake.delta_log import CONTROL_FOLDER
 
 TAKE_OVER_SECONDS: Final = 45.0
@@ -62,14 +62,17 @@ class Lease:
         now = self._clock.monotonic()
         if now - self._renewed_at < _RENEW_SECONDS:
             return True
-        if not self._write(self._id):
-            return False
+        try:
+            if not self._write(self._id):
+                return False
+        except ResourcesExhausted:
+            return True  # a full disk needs maintenance most
         self._renewed_at = now
         return True
 
     def release(self) -> None:
         """Give it up, unless another process has it; never raises."""
-        with suppress(Unavailable):  # then it is taken over in time
+        with suppress(MicromegasError):  # then it is taken over in time
             self._write("")
 
     def _write(self, holder: str) -> bool:

@@ -39,7 +39,6 @@ from micromegas_jupyter.lake.delta_log import (
     is_entry,
     log_path,
     milliseconds,
-    open_delta,
     read_entry,
 )
 from micromegas_jupyter.lake.lease import Lease, Sighting, try_acquire
@@ -128,8 +127,8 @@ class MaintenanceReport(NamedTuple):
     seen: Sighting | None = None
 
 
-class Stopped(Exception):
-    """The process is about to end; nothing was changed."""
+class _LeaseLost(Exception):
+    """Another process has the lease by now."""
 
 
 def run_round(
@@ -137,7 +136,6 @@ def run_round(
     *,
     settings: MaintenanceSettings | None = None,
     clock: Clock = SYSTEM_CLOCK,
-    is_stopping: Callable[[], bool] = lambda: False,
     seen: Sighting | None = None,
 ) -> MaintenanceReport:
     """Work on each table that needs it, unless another process does; a table that fails does not stop the others.
@@ -148,7 +146,7 @@ def run_round(
     if not isinstance(lease, Lease):
         return MaintenanceReport(seen=lease)
     try:
-        return MaintenanceReport(_Round(storage, settings or MaintenanceSettings(), clock, lease, is_stopping).run())
+        return MaintenanceReport(_Round(storage, settings or MaintenanceSettings(), clock, lease).run())
     finally:
         lease.release()
 
@@ -199,8 +197,8 @@ class _Table:
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.name = name
-        self.delta = open_delta(storage, name)
-        self.guard = TableGuard(storage, name, version=self.delta.version())
+        self.guard = TableGuard(storage, name)
+        self.delta = self.guard.delta
         self.definition = DEFINITIONS.get(name)
         self.refresh()
 
@@ -228,18 +226,10 @@ class _Table:
 
 
 class _Round:
-    def __init__(
-        self,
-        storage: Storage,
-        settings: MaintenanceSettings,
-        clock: Clock,
-        lease: Lease,
-        is_stopping: Callable[[], bool],
-    ) -> None:
+    def __init__(self, storage: Storage, settings: MaintenanceSettings, clock: Clock, lease: Lease) -> None:
         self._storage = storage
         self._settings = settings
         self._clock = clock
-        self._is_told_to_stop = is_stopping
         self._lease = lease
         self._now = clock.now()
         self._old = self._now.timestamp() - settings.vacuum_hours * 3600
@@ -262,7 +252,7 @@ class _Round:
         vacuumed_at = None if before is None else before.vacuumed_at
         interval = timedelta(seconds=self._settings.vacuum_interval_seconds)
         vacuums = vacuumed_at is None or self._now - vacuumed_at >= interval
-        with suppress(Stopped):
+        with suppress(_LeaseLost):
             self._work({} if before is None else before.tables, compacts=compacts, vacuums=vacuums)
             vacuumed_at = self._now if vacuums else vacuumed_at
         status = LakeStatus(
@@ -285,7 +275,7 @@ class _Round:
         self._status = {name: known.get(name, TableStatus()) for name in names}
         first_days = self._first_days(names)
         for name in names:
-            self._check_stop()
+            self._check_lease()
             try:
                 with (
                     storage_errors(f"The table {name} could not be maintained."),
@@ -301,9 +291,9 @@ class _Round:
         with storage_errors("What is left of dropped tables could not be removed."):
             self._remove_remains()
 
-    def _check_stop(self) -> None:
-        if self._is_told_to_stop() or not self._lease.is_held():
-            raise Stopped
+    def _check_lease(self) -> None:
+        if not self._lease.is_held():
+            raise _LeaseLost
 
     def _maintain(self, table: _Table, first_day: date, *, compacts: bool, vacuums: bool) -> None:
         error = None
@@ -401,7 +391,7 @@ class _Round:
                 self._storage, table.name, runs, clock=self._clock, partition=partition, max_bytes=max_bytes
             ):
                 added.append(one)  # at once, so that all are removed when a later one fails
-            self._check_stop()
+            self._check_lease()
             with table.guard.hold():
                 keeps_files = True  # until it is known that no log entry names them
                 keeps_files = self._commit(table, files, added, changes_data=rule is not None)
@@ -420,7 +410,7 @@ class _Round:
             path = f"{table.name}/{unquote(source.path)}"
             with _open(self._storage, path) as file:
                 for index in range(file.num_row_groups):
-                    self._check_stop()
+                    self._check_lease()
                     pending.append(_fit(file.read_row_group(index, use_threads=False), table.schema))
                     pending_bytes += pending[-1].nbytes
                     if pending_bytes >= _RUN_BYTES:
@@ -466,7 +456,7 @@ class _Round:
 
     def _checkpoint(self, table: _Table) -> None:
         """Write a checkpoint when there are many commits after the last one, and let old log entries go."""
-        self._check_stop()
+        self._check_lease()
         found = self._storage.read(log_path(table.name, "_last_checkpoint"))
         last = int(msgspec.json.decode(found[0])["version"]) if found is not None else 0
         version = table.delta.version()
@@ -505,7 +495,7 @@ class _Round:
 
     def _remove_old(self, folder: str, is_unused: Callable[[Entry], bool]) -> None:
         for entry in list(self._storage.list(folder)):
-            self._check_stop()
+            self._check_lease()
             if entry.modified_at < self._old and is_unused(entry):
                 self._storage.delete(entry.path)
                 self._done["removed_files"] += 1

@@ -7,7 +7,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -144,10 +144,9 @@ class Tables:
         """Remove a table; its name is free when this returns."""
         if name in DEFINITIONS:
             raise UsageError(f"The table {name} belongs to the data model.", remedy="Delete rows of it instead.")
-        if self.find(name) is None:
-            raise no_table(name)
         self._owners.pop(name, None)
         if not self._storage.is_local:
+            self._open(name)
             self._storage.write(log_path(name, DROPPED_MARKER), b"{}")
             self.finish_drop(name)
             return
@@ -297,10 +296,9 @@ class Tables:
     def _change(self, name: str, change: Callable[[DeltaTable], Any], what: str) -> Any:
         """Let deltalake commit a change, again when another commit came in between, and put it on disk."""
         for _ in range(_MAX_ATTEMPTS):
-            delta = self._open(name)
-            check_writable(delta)
-            before = delta.version()
-            with self._holding(name, version=before), storage_errors(what):
+            with self._holding(name) as delta, storage_errors(what):
+                check_writable(delta)
+                before = delta.version()
                 try:
                     result = change(delta)
                 except CommitFailedError:
@@ -321,14 +319,12 @@ class Tables:
         self._storage.sync_folder(f"{name}/{LOG_FOLDER}")
 
     @contextmanager
-    def _holding(self, name: str, *, version: int = 0, is_exclusive: bool = False) -> Iterator[None]:
+    def _holding(self, name: str, *, is_exclusive: bool = False) -> Iterator[DeltaTable]:
+        if _NAME.fullmatch(name) is None:
+            raise no_table(name)
         try:
-            guard = TableGuard(self._storage, name, version=version)
-            try:
-                with guard.hold(is_exclusive=is_exclusive):
-                    yield
-            finally:
-                guard.close()
+            with closing(TableGuard(self._storage, name)) as guard, guard.hold(is_exclusive=is_exclusive):
+                yield guard.delta
         except TableGone:
             raise no_table(name) from None
 

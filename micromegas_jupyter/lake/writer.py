@@ -34,7 +34,6 @@ from micromegas_jupyter.lake.delta_log import (
     is_entry,
     log_path,
     milliseconds,
-    open_delta,
     read_entry,
     read_write_ids,
 )
@@ -92,17 +91,23 @@ class _Attempt:
     failures: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
 class _State:
     """A table at a version, and the ids of the writes that it holds."""
 
-    guard: TableGuard
-    table_id: str
-    version: int
-    schema: pa.Schema
-    partition_by: tuple[str, ...]
-    write_ids: dict[str, int]
-    max_write_ids: int
+    def __init__(self, storage: Storage, table: str) -> None:
+        self.guard = TableGuard(storage, table)
+        try:
+            check_writable(self.guard.delta)
+            self.version = self.guard.delta.version()
+            self.write_ids = read_write_ids(storage, table, version=self.version)
+        except BaseException:
+            self.guard.close()
+            raise
+        metadata = self.guard.delta.metadata()
+        self.table_id = metadata.id
+        self.schema = arrow_schema(self.guard.delta)
+        self.partition_by = tuple(metadata.partition_columns)
+        self.max_write_ids = max(_MAX_WRITE_IDS, 2 * len(self.write_ids))
 
 
 class _Outdated(Exception):
@@ -328,7 +333,7 @@ class _Committer:
         self._is_closing = False
         self.is_gone = False
         self._state_lock = threading.Lock()  # the state, and the turn to commit
-        self._state = self._open()
+        self._state = _State(storage, table)
 
     @property
     def schema(self) -> pa.Schema:
@@ -516,29 +521,9 @@ class _Committer:
                 one.done.set_result(one.row_count)
         stored.failures = 0
 
-    def _open(self) -> _State:
-        delta = open_delta(self._storage, self._table)
-        check_writable(delta)
-        version = delta.version()
-        guard = TableGuard(self._storage, self._table, version=version)
-        try:
-            write_ids = read_write_ids(self._storage, self._table, version=version)
-            return _State(
-                guard=guard,
-                table_id=str(delta.metadata().id),
-                version=version,
-                schema=arrow_schema(delta),
-                partition_by=tuple(delta.metadata().partition_columns),
-                write_ids=write_ids,
-                max_write_ids=max(_MAX_WRITE_IDS, 2 * len(write_ids)),
-            )
-        except BaseException:
-            guard.close()
-            raise
-
     def _reopen(self, group: list[_Pending]) -> None:
         """Read the table anew; when another has its name by now, it does not get files that went with the first."""
-        state = self._open()
+        state = _State(self._storage, self._table)
         self._state.guard.close()
         is_same, self._state = state.table_id == self._state.table_id, state
         for one in group:
