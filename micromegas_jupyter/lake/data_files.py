@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from micromegas_jupyter.core.storage import Storage, storage_errors
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.lake.delta_log import Action, milliseconds
@@ -70,8 +70,7 @@ def write_files(
     """Write rows in order of time into one file for each partition; none for no rows."""
     added: list[Action] = []
     for values, part in _partitions(rows, partition_by):
-        with storage_errors("The rows could not be stored."):
-            added += write_runs(storage, table, [_in_order(part)], clock=clock, partition=values)
+        added += write_runs(storage, table, [_in_order(part)], clock=clock, partition=values)
     return added
 
 

@@ -106,6 +106,7 @@ class _State:
         metadata = self.guard.delta.metadata()
         self.table_id = metadata.id
         self.schema = arrow_schema(self.guard.delta)
+        del self.guard.delta  # it would keep the names of all files
         self.partition_by = tuple(metadata.partition_columns)
         self.max_write_ids = max(_MAX_WRITE_IDS, 2 * len(self.write_ids))
 
@@ -147,7 +148,7 @@ class LakeWriter:
             return self._open_model_write(request, schema, definition)
         check_name(request.table)
         committer = self._find(request.table, is_certain=request.mode is not WriteMode.APPEND)
-        is_repeated = committer is not None and committer.has_stored(request.write_id)
+        is_repeated = committer is not None and request.write_id in committer.state.write_ids
         if committer is None:
             if request.mode is WriteMode.APPEND:
                 raise no_table(request.table)
@@ -178,7 +179,7 @@ class LakeWriter:
         convert: Callable[[pa.RecordBatch], pa.RecordBatch],
     ) -> "LakeWrite":
         if committer is not None:
-            partition_by = () if request.mode is WriteMode.REPLACE else committer.partition_by
+            partition_by = () if request.mode is WriteMode.REPLACE else committer.state.partition_by
             stage = partial(committer.stage, partition_by=partition_by)
             return LakeWrite(request, stored, convert, stage, committer.submit, partition_by=partition_by)
         staging = self._tables.new_staging(request.table)
@@ -200,10 +201,10 @@ class LakeWriter:
                 raise UsageError(f"The table {name} was dropped while it was created.", remedy="Try again.")
             pending.done.set_result(pending.row_count)
             return
-        if not committer.has_stored(request.write_id):
+        if request.write_id not in committer.state.write_ids:
             if request.mode is WriteMode.CREATE:
                 raise exists_already(name)
-            if pending.files or not (pending.is_replacing or committer.schema.equals(stored)):
+            if pending.files or not (pending.is_replacing or committer.state.schema.equals(stored)):
                 raise UsageError(f"The table {name} was created by another call.", remedy="Send the rows again.")
         committer.submit(pending)
 
@@ -227,7 +228,7 @@ class LakeWriter:
             committer = self._find(request.table)
         if committer is None:
             raise no_table(request.table)
-        return self._begin(request, committer.schema, committer, convert)
+        return self._begin(request, committer.state.schema, committer, convert)
 
     def _find(self, table: str, *, is_certain: bool = False) -> "_Committer | None":
         """Return the committer of a table that is there, when `is_certain` by looking again."""
@@ -296,10 +297,7 @@ class LakeWrite:
             write_id=self._request.write_id,
             is_replacing=self._request.mode is WriteMode.REPLACE,
         )
-        if self._row_count == 0 and self._request.mode is WriteMode.APPEND:
-            pending.done.set_result(0)
-        else:
-            self._store(pending)
+        self._store(pending)
         return pending.done
 
     def commit(self) -> int:
@@ -332,25 +330,15 @@ class _Committer:
         self._last_commit = float("-inf")
         self._is_closing = False
         self.is_gone = False
-        self._state_lock = threading.Lock()  # the state, and the turn to commit
-        self._state = _State(storage, table)
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The table's columns, with those that it is partitioned by."""
-        return self._state.schema
-
-    @property
-    def partition_by(self) -> tuple[str, ...]:
-        """The columns whose values are not in the files."""
-        return self._state.partition_by
+        self._turn = threading.Lock()  # the state, and the turn to commit
+        self.state = _State(storage, table)
 
     def refresh(self) -> bool:
         """Take notice of what others committed; False when the table is gone."""
-        with self._state_lock:
+        with self._turn:
             try:
                 try:
-                    with self._state.guard.hold():
+                    with self.state.guard.hold():
                         self._absorb(_Attempt())
                 except (TableGone, _Outdated):
                     self._reopen([])
@@ -358,30 +346,29 @@ class _Committer:
                 self.is_gone = True
         return not self.is_gone
 
-    def has_stored(self, write_id: str | None) -> bool:
-        """Whether a write of this id is among the rows."""
-        return write_id in self._state.write_ids
-
     def fitting_schema(self, schema: pa.Schema, *, is_known: bool) -> pa.Schema:
         """Return the table's columns, which rows of `schema` must fit; they are looked up again when those do not."""
         try:
-            check_fits(schema, self.schema, is_known=is_known)
+            check_fits(schema, self.state.schema, is_known=is_known)
         except UsageError:
             if not self.refresh():
                 raise no_table(self._table) from None
-            check_fits(schema, self.schema, is_known=is_known)
-        return self.schema
+            check_fits(schema, self.state.schema, is_known=is_known)
+        return self.state.schema
 
     def stage(self, rows: pa.Table, partition_by: tuple[str, ...]) -> list[Action]:
         """Write files that no commit names yet."""
         try:
-            with self._state.guard.hold():
+            with self.state.guard.hold():
                 return write_files(self._storage, self._table, rows, clock=self._clock, partition_by=partition_by)
         except TableGone:
             raise _gone(self._table) from None
 
     def submit(self, pending: _Pending) -> None:
         """Queue a write; waits for room."""
+        if pending.row_count == 0 and not pending.is_replacing:
+            pending.done.set_result(0)
+            return
         size = pending.rows.nbytes
 
         def has_room() -> bool:
@@ -410,14 +397,14 @@ class _Committer:
             thread = self._thread
         if thread is not None:
             thread.join()
-        with self._state_lock:
-            self._state.guard.close()
+        with self._turn:
+            self.state.guard.close()
 
     def _run(self) -> None:
         while group := self._next_group():
             self._last_commit = self._clock.monotonic()
             try:
-                with self._state_lock:
+                with self._turn:
                     self._commit(group)
             except BaseException as error:  # noqa: BLE001 - the callers raise it
                 for one in group:
@@ -449,7 +436,7 @@ class _Committer:
         try:
             for _ in range(_MAX_ATTEMPTS):
                 try:
-                    with self._state.guard.hold():
+                    with self.state.guard.hold():
                         self._absorb(attempt)
                         fresh = self._select(group)
                         if not fresh:
@@ -476,7 +463,7 @@ class _Committer:
 
     def _try(self, attempt: _Attempt) -> None:
         """Add a log entry, if nobody takes its version before."""
-        version = self._state.version + 1
+        version = self.state.version + 1
         path, content = log_path(self._table, entry_name(version)), self._build_entry(attempt)
         try:
             is_stored = self._storage.create(path, content)
@@ -495,7 +482,7 @@ class _Committer:
 
     def _absorb(self, attempt: _Attempt) -> None:
         """Take notice of commits since the last one, perhaps that of an attempt; raises `_Outdated`."""
-        state, is_changed, is_stored = self._state, False, False
+        state, is_changed, is_stored = self.state, False, False
         version = state.version
         while (actions := read_entry(self._storage, self._table, version + 1)) is not None:
             version += 1
@@ -513,9 +500,9 @@ class _Committer:
 
     def _advance(self, version: int, stored: _Attempt) -> None:
         """Go on to a version, unless the table is gone, and answer the writes that are stored by then."""
-        self._state.guard.check(version)
-        self._state.version = version
-        self._state.write_ids |= {one.write_id: one.row_count for one in stored.group if one.write_id is not None}
+        self.state.guard.check(version)
+        self.state.version = version
+        self.state.write_ids |= {one.write_id: one.row_count for one in stored.group if one.write_id is not None}
         for one in stored.group:
             if not one.done.done():
                 one.done.set_result(one.row_count)
@@ -524,8 +511,8 @@ class _Committer:
     def _reopen(self, group: list[_Pending]) -> None:
         """Read the table anew; when another has its name by now, it does not get files that went with the first."""
         state = _State(self._storage, self._table)
-        self._state.guard.close()
-        is_same, self._state = state.table_id == self._state.table_id, state
+        self.state.guard.close()
+        is_same, self.state = state.table_id == self.state.table_id, state
         for one in group:
             if not (is_same or one.done.done()) and (one.files or one.is_replacing):
                 one.done.set_exception(_gone(self._table))
@@ -533,7 +520,7 @@ class _Committer:
     def _remove_orphan(self, entry_id: str) -> None:
         """Remove an entry that came into the log of a bucket's table while that was being removed."""
         if not self._storage.is_local:
-            version = self._state.version + 1
+            version = self.state.version + 1
             if is_entry(read_entry(self._storage, self._table, version) or (), entry_id):
                 self._storage.delete(log_path(self._table, entry_name(version)))
 
@@ -544,7 +531,7 @@ class _Committer:
         for one in group:
             if one.done.done() or one.write_id in ids:
                 continue  # the next round answers one whose id is in this group twice
-            known = None if one.write_id is None else self._state.write_ids.get(one.write_id)
+            known = None if one.write_id is None else self.state.write_ids.get(one.write_id)
             if known is not None and known != one.row_count:
                 one.done.set_exception(
                     UsageError(
@@ -554,7 +541,7 @@ class _Committer:
                 )
             elif known is not None:
                 one.done.set_result(one.row_count)
-            elif not one.is_replacing and not is_compatible(one.rows.schema, self._state.schema):
+            elif not one.is_replacing and not is_compatible(one.rows.schema, self.state.schema):
                 one.done.set_exception(
                     UsageError(
                         f"The columns of the table {self._table} were changed while the rows were sent.",
@@ -569,12 +556,12 @@ class _Committer:
 
     def _write_group(self, group: list[_Pending]) -> list[Action]:
         rows = pa.concat_tables([one.rows for one in group], promote_options="default")
-        partition_by = () if group[0].is_replacing else self._state.partition_by
+        partition_by = () if group[0].is_replacing else self.state.partition_by
         files = write_files(self._storage, self._table, rows, clock=self._clock, partition_by=partition_by)
         return [*files, *(file for one in group for file in one.files)]
 
     def _build_entry(self, attempt: _Attempt) -> bytes:
-        group, version = attempt.group, self._state.version
+        group, version = attempt.group, self.state.version
         is_replacing = group[0].is_replacing
         actions = _transactions(group, self._clock)
         if is_replacing:
