@@ -57,6 +57,7 @@ _RESERVED: Final = frozenset(
     }
 )  # fmt: skip
 _MAX_PREDICATE: Final = 10_000
+_OF_A_CONDITION: Final = re.compile("evaluating filter|Cast error|regex")
 _MAX_ATTEMPTS: Final = 10
 _TARGET_BYTES: Final = 128 * 1024 * 1024
 
@@ -173,8 +174,17 @@ class Tables:
     def delete_rows(self, name: str, predicate: str) -> int:
         """Delete the rows for which a condition in SQL holds; return how many."""
         condition = _checked_predicate(predicate, arrow_schema(self._open(name)))
-        metrics = self._change(name, lambda table: table.delete(condition), "The rows could not be deleted.")
-        return int(metrics["num_deleted_rows"] or 0)
+
+        def delete(table: DeltaTable) -> int:
+            try:
+                return int(table.delete(condition)["num_deleted_rows"] or 0)
+            except Exception as error:
+                if _OF_A_CONDITION.search(str(error)):
+                    raise _wrong_predicate(error) from error
+                raise
+
+        deleted: int = self._change(name, delete, "The rows could not be deleted.")
+        return deleted
 
     def add_column(self, name: str, column: pa.Field) -> None:
         """Add a column, which is null in the rows that are there."""
@@ -366,14 +376,10 @@ def no_table(name: str) -> UsageError:
 
 
 def replacement_actions(storage: Storage, table: str, stored: pa.Schema, *, version: int, clock: Clock) -> list[Action]:
-    """Return the actions that give a table at a version other columns and take all its rows; it keeps its properties.
-
-    Raises `Unavailable` when the table has moved on.
-    """
+    """Return the actions that give a table at a version other columns, and take all its rows."""
     delta = open_delta(storage, table)
-    if delta.version() != version:
-        raise Unavailable("The table was changed while it was replaced.")
     with storage_errors("The table could not be replaced."):
+        delta.load_as_version(version)
         metadata, protocol = delta.metadata(), delta.protocol()
         paths = pa.table(delta.get_add_actions(flatten=True)).column("path").to_pylist()
     actions = _creation(stored, (), metadata.configuration)
