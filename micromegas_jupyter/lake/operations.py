@@ -24,7 +24,7 @@ def run_operation(tables: Tables, operation: str, arguments: Mapping[str, Any]) 
     name: str = arguments["table"]
     if operation == "create":
         schema = _parse_schema(arguments["schema"])
-        tables.check_capacity(owner=arguments["owner"], most=arguments["most_tables"])
+        tables.check_capacity(owner=arguments["owner"], max_tables=arguments["most_tables"])
         tables.create(name, schema, owner=arguments["owner"], partition_by=arguments["partition_by"])
         return {}
     required_owner = arguments.get("required_owner")

@@ -271,7 +271,7 @@ class Tables:
             "The retention could not be set.",
         )
 
-    def check_capacity(self, *, owner: str | None = None, most: int | None = None) -> None:
+    def check_capacity(self, *, owner: str | None = None, max_tables: int | None = None) -> None:
         """Check that there is room for another table, for this owner too."""
         names = self.list()
         for name in self._owners.keys() - set(names):
@@ -282,9 +282,9 @@ class Tables:
                 remedy="Append to one of them, or drop one.",
                 limit="ingest",
             )
-        if most is not None and sum(self.owner(name) == owner for name in names) >= most:
+        if max_tables is not None and sum(self.owner(name) == owner for name in names) >= max_tables:
             raise ResourcesExhausted(
-                f"You have created {most:,} tables, the most that one caller may create.",
+                f"You have created {max_tables:,} tables, the most that one caller may create.",
                 remedy="Append to one of them, drop one, or ask the server's administrator for more.",
                 limit="ingest",
             )

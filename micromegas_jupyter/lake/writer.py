@@ -63,7 +63,7 @@ _GROUP_WRITES: Final = 32  # so many callers that wait are worth a commit before
 _MAX_GROUP_BYTES: Final = 256 * 1024 * 1024
 _MAX_QUEUED_BYTES: Final = 512 * 1024 * 1024
 _MAX_QUEUED_WRITES: Final = 10_000
-_ROOM_SECONDS: Final = 30.0
+_QUEUE_SECONDS: Final = 30.0
 _MAX_ATTEMPTS: Final = 100
 _MAX_FAILURES: Final = 2
 _MAX_WRITE_IDS: Final = 1_000_000
@@ -152,7 +152,7 @@ class LakeWriter:
         if committer is None:
             if request.mode is WriteMode.APPEND:
                 raise no_table(request.table)
-            self._tables.check_capacity(owner=request.maker, most=request.most_tables)
+            self._tables.check_capacity(owner=request.maker, max_tables=request.most_tables)
         elif request.mode is WriteMode.CREATE and not is_repeated:
             raise exists_already(request.table)
         if committer is None or (request.mode is WriteMode.REPLACE and not is_repeated):
@@ -365,18 +365,18 @@ class _Committer:
             raise _gone(self._table) from None
 
     def submit(self, pending: _Pending) -> None:
-        """Queue a write; waits for room."""
+        """Queue a write; waits for space."""
         if pending.row_count == 0 and not pending.is_replacing:
             pending.done.set_result(0)
             return
         size = pending.rows.nbytes
 
-        def has_room() -> bool:
+        def has_space() -> bool:
             is_full = self._queued_bytes + size > _MAX_QUEUED_BYTES or len(self._queue) >= _MAX_QUEUED_WRITES
             return not (self._queue and is_full)
 
         with self._changed:
-            if not self._changed.wait_for(has_room, _ROOM_SECONDS):
+            if not self._changed.wait_for(has_space, _QUEUE_SECONDS):
                 raise ResourcesExhausted(
                     "Rows arrive faster than they can be stored.", remedy="Send them again later.", limit="ingest"
                 )
