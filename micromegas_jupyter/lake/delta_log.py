@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from micromegas_jupyter.core.storage import Storage, storage_errors
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import Unavailable, UsageError
 
 if sys.platform != "win32":
@@ -32,7 +33,7 @@ MAX_ENTRY_BYTES: Final = 256 * 1024 * 1024
 _WRITER_FEATURES: Final = frozenset({"appendOnly", "invariants", "timestampNtz"})
 _MAX_WRITER_VERSION: Final = 2
 _FEATURES_VERSION: Final = 7
-_OPEN_ATTEMPTS: Final = 10
+_OPEN_ATTEMPTS: Final = 5
 _LOCK_ATTEMPTS: Final = 1000
 _LOCK_WAIT_SECONDS: Final = 0.01
 
@@ -67,36 +68,43 @@ def read_entry(storage: Storage, table: str, version: int) -> list[Action] | Non
             raise Unavailable("The log of a table is damaged.", remedy="Restore the table from a copy.") from error
 
 
-def build_entry(actions: list[Action]) -> bytes:
-    """Return the content of a log entry."""
-    return b"".join(json.dumps(action, separators=(",", ":")).encode() + b"\n" for action in actions)
+def build_entry(operation: str, entry_id: str, actions: Iterable[Action], *, clock: Clock, **facts: object) -> bytes:
+    """Return the content of a log entry; `is_entry` finds it again by its id."""
+    info = {
+        "timestamp": milliseconds(clock),
+        "operation": operation,
+        "engineInfo": "micromegas_jupyter",
+        "txnId": entry_id,
+        **facts,
+    }
+    return b"".join(json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in ({"commitInfo": info}, *actions))
+
+
+def is_entry(actions: Iterable[Action], entry_id: str) -> bool:
+    """Whether this is the entry that was built with an id."""
+    return any(action.get("commitInfo", {}).get("txnId") == entry_id for action in actions)
+
+
+def milliseconds(clock: Clock) -> int:
+    """Return the time as logs have it."""
+    return round(clock.now().timestamp() * 1000)
 
 
 def open_delta(storage: Storage, table: str) -> DeltaTable:
     """Return the table at its latest version; raises `TableGone`."""
-    folder = Path(storage.uri) / table / LOG_FOLDER
     with storage_errors("A table could not be opened."):
         if not storage.is_local and storage.read(log_path(table, DROPPED_MARKER)) is not None:
             raise TableGone
-        for _ in range(_OPEN_ATTEMPTS):
-            before = _inode(folder)
+        for is_last in (*[False] * _OPEN_ATTEMPTS, True):
             try:
                 return DeltaTable(storage.child_uri(table), storage_options=storage.options)
             except TableNotFoundError:
-                raise TableGone from None
+                break
             except Exception as error:
-                # Of entries that are added while a folder is listed, the listing may have the later ones only.
-                has_gap = "contiguous" in str(error)
-                if not (has_gap or (storage.is_local and (before is None or before != _inode(folder)))):
+                # A listing may lack entries that are added meanwhile and have later ones; a drop may come in between.
+                if is_last or not (storage.is_local or "contiguous" in str(error)):
                     raise
-        raise Unavailable("The table is being changed by others all the time.")
-
-
-def _inode(folder: Path) -> int | None:
-    try:
-        return folder.stat().st_ino
-    except OSError:
-        return None
+    raise TableGone
 
 
 def check_writable(delta: DeltaTable) -> None:
@@ -124,12 +132,17 @@ def arrow_schema(delta: DeltaTable) -> pa.Schema:
 
 def read_write_ids(storage: Storage, table: str, *, version: int) -> dict[str, int]:
     """Return the application transactions in the log up to a version, with their versions."""
-    first, ids = 0, {}
+    first, ids = 0, dict[str, int]()
     pointer = storage.read(log_path(table, "_last_checkpoint"))
-    if pointer is not None:
-        checkpoint = int(json.loads(pointer[0])["version"])
-        if checkpoint <= version:
-            first, ids = checkpoint + 1, _read_checkpoint_ids(storage, table, checkpoint)
+    checkpoint = -1 if pointer is None else int(json.loads(pointer[0])["version"])
+    if 0 <= checkpoint <= version:
+        first, prefix = checkpoint + 1, f"{checkpoint:020}.checkpoint"
+        for entry in list(storage.list(f"{table}/{LOG_FOLDER}", after=f"{checkpoint:020}.c")):
+            if entry.path.startswith(log_path(table, prefix)) and entry.path.endswith(".parquet"):
+                found = storage.read(entry.path, max_bytes=MAX_ENTRY_BYTES)
+                with storage_errors("The log of a table could not be read."):
+                    rows = pq.read_table(pa.BufferReader(found[0] if found else b""), columns=["txn"])["txn"]
+                    ids |= {row["appId"]: int(row["version"]) for row in rows.drop_null().to_pylist() if row["appId"]}
     for one in range(first, version + 1):
         for action in read_entry(storage, table, one) or ():
             if "txn" in action:
@@ -137,54 +150,52 @@ def read_write_ids(storage: Storage, table: str, *, version: int) -> dict[str, i
     return ids
 
 
-def _read_checkpoint_ids(storage: Storage, table: str, version: int) -> dict[str, int]:
-    ids = {}
-    for entry in list(storage.list(log_path(table, "").rstrip("/"), after=f"{version:020}.c")):
-        name = entry.path.rsplit("/", 1)[-1]
-        if not (name.startswith(f"{version:020}.checkpoint") and name.endswith(".parquet")):
-            continue
-        found = storage.read(entry.path, max_bytes=MAX_ENTRY_BYTES)
-        with storage_errors("The log of a table could not be read."):
-            column = pq.read_table(pa.BufferReader(found[0] if found else b""), columns=["txn"]).column("txn")
-            for row in column.drop_null().to_pylist():
-                if row["appId"] is not None:
-                    ids[row["appId"]] = int(row["version"])
-    return ids
-
-
 class TableGuard:
-    """Tells whether a table is still the one that it was made for.
+    """Opens a table as `delta`, and tells whether it is still the one that has its name.
 
     A local table is held by a shared lock on its log's folder while rows are added, and by an exclusive one while it is
     dropped. In a bucket, the entry at hand must be as it was, and no marker be there, before and after a commit.
+    Raises `TableGone`.
     """
 
-    def __init__(self, storage: Storage, table: str, *, version: int) -> None:
+    def __init__(self, storage: Storage, table: str) -> None:
         self._storage = storage
         self._table = table
+        self._folder = Path(storage.uri) / table / LOG_FOLDER
         self._lock = threading.Lock()
-        self._version = version
         self._mark: str | None = None
         self._descriptor: int | None = None
-        if not storage.is_local:
-            self.check(version)
-        elif os.name == "posix":
+        if storage.is_local and os.name == "posix":
             self._descriptor = self._open()  # while it is open, no other folder can be taken for this one
-            self._identity = os.fstat(self._descriptor)
-
-    @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep a local table from being dropped; raises `TableGone`."""
-        if not self._storage.is_local:
+            try:
+                with self.hold():
+                    self.delta = open_delta(storage, table)
+            except BaseException:
+                self.close()
+                raise
+        else:
+            self.delta = open_delta(storage, table)
+            self._version = self.delta.version()
             self.check(self._version)
-        with self._locked(is_exclusive=False):
-            yield
 
     @contextlib.contextmanager
-    def hold_exclusively(self) -> Iterator[None]:
-        """Keep a local table from being written to; raises `TableGone`, or `Unavailable` after some seconds."""
-        with self._locked(is_exclusive=True):
+    def hold(self, *, is_exclusive: bool = False) -> Iterator[None]:
+        """Keep a local table from being dropped, or when `is_exclusive` from being written to.
+
+        Raises `TableGone`, or `Unavailable` after some seconds.
+        """
+        if self._descriptor is None:
+            self.check(self._version)
             yield
+            return
+        descriptor = self._open()
+        try:
+            _lock(descriptor, is_exclusive=is_exclusive)
+            if not self._folder.is_dir() or not os.path.samestat(self._folder.stat(), os.fstat(self._descriptor)):
+                raise TableGone
+            yield
+        finally:
+            os.close(descriptor)
 
     def check(self, version: int) -> None:
         """Check that the table in a bucket is still there, with an entry of this version, which is remembered."""
@@ -206,31 +217,9 @@ class TableGuard:
         if descriptor is not None:
             os.close(descriptor)
 
-    @contextlib.contextmanager
-    def _locked(self, *, is_exclusive: bool) -> Iterator[None]:
-        if not self._storage.is_local or os.name != "posix":
-            yield
-            return
-        descriptor = self._open()
-        try:
-            if not os.path.samestat(os.fstat(descriptor), self._identity):
-                raise TableGone
-            _lock(descriptor, is_exclusive=is_exclusive)
-            if not os.path.samestat(self._folder_status(), self._identity):
-                raise TableGone
-            yield
-        finally:
-            os.close(descriptor)
-
     def _open(self) -> int:
         try:
-            return os.open(Path(self._storage.uri) / self._table / LOG_FOLDER, os.O_RDONLY | os.O_DIRECTORY)
-        except (FileNotFoundError, NotADirectoryError):
-            raise TableGone from None
-
-    def _folder_status(self) -> os.stat_result:
-        try:
-            return (Path(self._storage.uri) / self._table / LOG_FOLDER).stat()
+            return os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
             raise TableGone from None
 

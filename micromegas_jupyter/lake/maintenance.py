@@ -1,49 +1,59 @@
-"""Keeps a lake's Delta tables small and quick: retention, compaction, checkpoints, vacuum, and a status for people."""
+"""Keeps a lake's Delta tables small and quick: retention, compaction, checkpoints, vacuum, and a status for people.
 
-import enum
+Compaction adds its own log entry, since deltalake 1.6.3 has no call that replaces chosen files, and syncs nothing: a
+power cut after its `optimize` may lose rows that were durable before.
+"""
+
 import logging
 import re
 import shutil
 import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from micromegas_jupyter.core.storage import Entry, Storage, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.errors import MicromegasError, Unavailable, UsageError
+from micromegas_jupyter.lake.data_files import write_runs
 from micromegas_jupyter.lake.delta_log import (
     CONTROL_FOLDER,
     LOG_FOLDER,
+    Action,
     TableGone,
     TableGuard,
+    arrow_schema,
+    build_entry,
     check_writable,
+    entry_name,
+    is_entry,
     log_path,
-    open_delta,
+    milliseconds,
+    read_entry,
 )
 from micromegas_jupyter.lake.lease import Lease, Sighting, try_acquire
-from micromegas_jupyter.lake.rewrite import LiveFile, Partition, Rewriting, Stopped, rewrite
-from micromegas_jupyter.lake.tables import DEFINITIONS, DROPPED_FOLDER, RETENTION_PROPERTY, Tables
+from micromegas_jupyter.lake.tables import DEFINITIONS, DROPPED_FOLDER, Tables, retention_days
 from micromegas_jupyter.lake.types import PARTITION_DATE
-from micromegas_jupyter.telemetry.tables import TableDefinition, merge_rows
+from micromegas_jupyter.telemetry.tables import merge_rows
 
 STATUS_OBJECT: Final = f"{CONTROL_FOLDER}/maintenance.json"
 _MEBIBYTE: Final = 1024 * 1024
 _MAX_GROUP_BYTES: Final = 128 * _MEBIBYTE
 _MAX_GROUP_FILES: Final = 1000  # of one commit, so that a round that is stopped has done something
+_RUN_BYTES: Final = 64 * _MEBIBYTE
+_MAX_SOURCE_BYTES: Final = 1024 * _MEBIBYTE
+_MAX_ATTEMPTS: Final = 1000
 _STAGED_FILE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}/([^/]+=[^/]*/)*part-[0-9a-f]{32}\.parquet", re.ASCII)
-_NO_DAY: Final = "9999-12-31"  # rows without a time are kept
 _TIME: Final = "time"
 _PROCESS: Final = "process_id"
 _TEST_COMMITS: Final = 4
@@ -93,7 +103,6 @@ class TableStatus(msgspec.Struct, frozen=True, kw_only=True):
     small_files: int = 0
     commits: int = 0
     lag_seconds: float = 0.0
-    vacuumed_at: datetime | None = None
     error: str | None = None
 
 
@@ -102,6 +111,7 @@ class LakeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     finished_at: datetime
     duration_seconds: float
+    vacuumed_at: datetime | None
     deltalake_version: str
     compacts: bool
     tables: dict[str, TableStatus]
@@ -110,21 +120,15 @@ class LakeStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str | None = None
 
 
-class Outcome(enum.Enum):
-    """How a round ended."""
+class MaintenanceReport(NamedTuple):
+    """What a round found, None when another process has the lease; `seen` of that is for the next round's call."""
 
-    DONE = "done"
-    STOPPED = "stopped"
-    HELD_BY_ANOTHER = "held by another process"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaintenanceReport:
-    """How a round ended; `seen` is to be handed to the next round of this machine, in whatever process that runs."""
-
-    outcome: Outcome
     status: LakeStatus | None = None
     seen: Sighting | None = None
+
+
+class _LeaseLost(Exception):
+    """Another process has the lease by now."""
 
 
 def run_round(
@@ -132,7 +136,6 @@ def run_round(
     *,
     settings: MaintenanceSettings | None = None,
     clock: Clock = SYSTEM_CLOCK,
-    is_stopping: Callable[[], bool] = lambda: False,
     seen: Sighting | None = None,
 ) -> MaintenanceReport:
     """Work on each table that needs it, unless another process does; a table that fails does not stop the others.
@@ -140,10 +143,10 @@ def run_round(
     Raises `Unavailable` when the storage itself cannot be used.
     """
     lease = try_acquire(storage, clock=clock, seen=seen)
-    if lease is None or isinstance(lease, Sighting):
-        return MaintenanceReport(outcome=Outcome.HELD_BY_ANOTHER, seen=lease)
+    if not isinstance(lease, Lease):
+        return MaintenanceReport(seen=lease)
     try:
-        return _Round(storage, settings or MaintenanceSettings(), clock, lease, is_stopping).run()
+        return MaintenanceReport(_Round(storage, settings or MaintenanceSettings(), clock, lease).run())
     finally:
         lease.release()
 
@@ -166,11 +169,27 @@ def detect_safe_compaction() -> bool:
         for number in range(_TEST_COMMITS):
             write_deltalake(folder, pa.table({"number": [number]}), mode="append")
         for table in (DeltaTable(folder), DeltaTable(folder, version=_TEST_COMMITS - 1)):
-            try:
+            with suppress(DeltaError):
                 table.optimize.compact()
-            except DeltaError:
-                continue
-        return bool(pc.sum(_actions(DeltaTable(folder))["num_records"]).as_py() == _TEST_COMMITS)
+        return bool(DeltaTable(folder).count() == _TEST_COMMITS)
+
+
+_Partition = tuple[tuple[str, str | None], ...]
+
+
+class _File(NamedTuple):
+    """A file of a table's present version, with the names and values that the log has."""
+
+    path: str
+    size_bytes: int
+    modified_ms: int
+    partition: _Partition
+    begin: datetime | None  # no row has an earlier `time`; None when unknown
+
+    @property
+    def day(self) -> date:
+        """The day of a table that is partitioned by days; of rows without a time, the last one."""
+        return date.fromisoformat(self.partition[0][1] or date.max.isoformat())
 
 
 class _Table:
@@ -178,8 +197,8 @@ class _Table:
 
     def __init__(self, storage: Storage, name: str) -> None:
         self.name = name
-        self.delta = open_delta(storage, name)
-        self.guard = TableGuard(storage, name, version=self.delta.version())
+        self.guard = TableGuard(storage, name)
+        self.delta = self.guard.delta
         self.definition = DEFINITIONS.get(name)
         self.refresh()
 
@@ -189,46 +208,37 @@ class _Table:
         metadata = self.delta.metadata()
         self.properties: Mapping[str, str] = metadata.configuration
         self.partition_columns = tuple(metadata.partition_columns)
-        schema = pa.schema(self.delta.schema().to_arrow())
-        self.schema = pa.schema([column for column in schema if column.name not in self.partition_columns])
-        self.files = _live_files(self.delta, self.partition_columns)
+        columns = arrow_schema(self.delta)
+        self.schema = pa.schema([one for one in columns if one.name not in self.partition_columns])
+        self.has_dates = self.partition_columns == (PARTITION_DATE,)
+        self.files = _live_files(self.delta, columns, self.partition_columns)
 
-    @property
-    def has_dates(self) -> bool:
-        """Whether each partition is a day."""
-        return self.partition_columns == (PARTITION_DATE,)
+    def close(self) -> None:
+        """Let the table go."""
+        self.guard.close()
 
-    @property
-    def own_retention_days(self) -> int | None:
-        """The retention that was set for this table alone."""
-        text = self.properties.get(RETENTION_PROPERTY, "")
-        return int(text) if text.isdecimal() and int(text) > 0 else None
+    def partitions(self) -> Iterable[list[_File]]:
+        """Return the files of each partition."""
+        found: dict[_Partition, list[_File]] = {}
+        for file in self.files:
+            found.setdefault(file.partition, []).append(file)
+        return found.values()
 
 
 class _Round:
-    def __init__(
-        self,
-        storage: Storage,
-        settings: MaintenanceSettings,
-        clock: Clock,
-        lease: Lease,
-        is_stopping: Callable[[], bool],
-    ) -> None:
+    def __init__(self, storage: Storage, settings: MaintenanceSettings, clock: Clock, lease: Lease) -> None:
         self._storage = storage
         self._settings = settings
         self._clock = clock
-        self._is_told_to_stop = is_stopping
         self._lease = lease
         self._now = clock.now()
+        self._old = self._now.timestamp() - settings.vacuum_hours * 3600
         self._tables = Tables(storage, clock=clock)
         self._done: Counter[str] = Counter()
         self._status: dict[str, TableStatus] = {}
         self._last_error: str | None = None
 
-    def _is_stopping(self) -> bool:
-        return self._is_told_to_stop() or self._lease.is_lost
-
-    def run(self) -> MaintenanceReport:
+    def run(self) -> LakeStatus:
         import deltalake
 
         began_at = self._clock.monotonic()
@@ -239,14 +249,16 @@ class _Round:
             compacts = detect_safe_compaction()
         if not compacts:
             _LOG.error("compaction is off: this version of deltalake stores rows twice when two compactions overlap")
-        outcome = Outcome.DONE
-        try:
-            self._work({} if before is None else before.tables, compacts=compacts)
-        except Stopped:
-            outcome = Outcome.STOPPED
+        vacuumed_at = None if before is None else before.vacuumed_at
+        interval = timedelta(seconds=self._settings.vacuum_interval_seconds)
+        vacuums = vacuumed_at is None or self._now - vacuumed_at >= interval
+        with suppress(_LeaseLost):
+            self._work({} if before is None else before.tables, compacts=compacts, vacuums=vacuums)
+            vacuumed_at = self._now if vacuums else vacuumed_at
         status = LakeStatus(
             finished_at=self._clock.now(),
             duration_seconds=round(self._clock.monotonic() - began_at, 3),
+            vacuumed_at=vacuumed_at,
             deltalake_version=deltalake.__version__,
             compacts=compacts,
             tables=self._status,
@@ -254,18 +266,22 @@ class _Round:
             free_bytes=shutil.disk_usage(self._storage.uri).free if self._storage.is_local else None,
             last_error=self._last_error,
         )
-        if not self._lease.is_lost:
+        if self._lease.is_held():
             self._storage.write(STATUS_OBJECT, msgspec.json.format(msgspec.json.encode(status), indent=2))
-        return MaintenanceReport(outcome=outcome, status=status)
+        return status
 
-    def _work(self, known: Mapping[str, TableStatus], *, compacts: bool) -> None:
+    def _work(self, known: Mapping[str, TableStatus], *, compacts: bool, vacuums: bool) -> None:
         names = self._tables.list()
         self._status = {name: known.get(name, TableStatus()) for name in names}
-        expired = self._days_over_bound(names)
+        first_days = self._first_days(names)
         for name in names:
+            self._check_lease()
             try:
-                with storage_errors(f"The table {name} could not be maintained."), self._opened(name) as table:
-                    self._maintain(table, expired.get(name, frozenset()), compacts=compacts)
+                with (
+                    storage_errors(f"The table {name} could not be maintained."),
+                    closing(_Table(self._storage, name)) as table,
+                ):
+                    self._maintain(table, first_days.get(name, date.min), compacts=compacts, vacuums=vacuums)
             except TableGone:
                 self._status.pop(name)
             except MicromegasError as error:
@@ -275,142 +291,172 @@ class _Round:
         with storage_errors("What is left of dropped tables could not be removed."):
             self._remove_remains()
 
-    @contextmanager
-    def _opened(self, name: str) -> Iterator[_Table]:
-        table = _Table(self._storage, name)
-        try:
-            yield table
-        finally:
-            table.guard.close()
+    def _check_lease(self) -> None:
+        if not self._lease.is_held():
+            raise _LeaseLost
 
-    def _maintain(self, table: _Table, expired: AbstractSet[str], *, compacts: bool) -> None:
-        name = table.name
+    def _maintain(self, table: _Table, first_day: date, *, compacts: bool, vacuums: bool) -> None:
         error = None
         try:
             check_writable(table.delta)
-            self._drop_old_rows(table, expired)
+            self._delete_old_rows(table, first_day)
             if compacts:
-                self._compact(table)
+                for group in list(self._plan(table)):
+                    self._compact(table, group)
         except UsageError as refusal:
             error = refusal.what
         self._checkpoint(table)
-        vacuumed_at = self._status[name].vacuumed_at
-        if vacuumed_at is None or (self._now - vacuumed_at).total_seconds() >= self._settings.vacuum_interval_seconds:
+        if vacuums:
             self._vacuum(table)
-            vacuumed_at = self._now
-        due = [file for group in self._plan(table) for file in group]
-        newest_ms = max((file.modified_ms for file in due), default=None)
-        self._status[name] = TableStatus(
+        newest_ms = max((file.modified_ms for group in self._plan(table) for file in group), default=None)
+        self._status[table.name] = TableStatus(
             bytes=sum(file.size_bytes for file in table.files),
             files=len(table.files),
             small_files=sum(map(self._is_small, table.files)),
             commits=table.delta.version(),
             lag_seconds=0.0 if newest_ms is None else max(0.0, round(self._now.timestamp() - newest_ms / 1000, 1)),
-            vacuumed_at=vacuumed_at,
             error=error,
         )
 
-    def _days_over_bound(self, names: Iterable[str]) -> dict[str, set[str]]:
-        """Return the oldest days of the data model's tables that have to go, by table."""
-        days: Counter[tuple[str, str]] = Counter()
-        for name in names:
-            if name not in DEFINITIONS:
-                continue
+    def _first_days(self, names: Iterable[str]) -> dict[str, date]:
+        """Return from which day on the data model's tables are kept, so that they are not too large together."""
+        days: Counter[tuple[date, str]] = Counter()
+        for name in DEFINITIONS.keys() & set(names):
             with (
                 suppress(TableGone, MicromegasError),  # its own work will say so
                 storage_errors("A table could not be read."),
-                self._opened(name) as table,
+                closing(_Table(self._storage, name)) as table,
             ):
-                if table.has_dates and table.own_retention_days is None:
+                if table.has_dates and retention_days(table.properties) is None:
                     for file in table.files:
-                        days[_day(file), name] += file.size_bytes
+                        days[file.day, name] += file.size_bytes
         excess_bytes = sum(days.values()) - self._settings.max_total_bytes
-        expired: dict[str, set[str]] = {}
+        first: dict[str, date] = {}
         for (day, name), size_bytes in sorted(days.items()):
-            if excess_bytes <= 0 or day >= self._now.date().isoformat():
+            if excess_bytes <= 0 or day >= self._now.date():
                 break
-            expired.setdefault(name, set()).add(day)
+            first[name] = day + timedelta(days=1)
             excess_bytes -= size_bytes
-        return expired
+        return first
 
-    def _drop_old_rows(self, table: _Table, expired: AbstractSet[str]) -> None:
-        days = table.own_retention_days
+    def _delete_old_rows(self, table: _Table, first_day: date) -> None:
+        days = retention_days(table.properties)
         if days is None and table.definition is not None:
             days = self._settings.retention_days
-        if table.properties.get("delta.appendOnly") == "true":
-            return
-        first_day = date.min if days is None else (self._now - timedelta(days=days)).date()
+        if days is not None:
+            first_day = max(first_day, (self._now - timedelta(days=days)).date())
+        first = datetime(first_day.year, first_day.month, first_day.day, tzinfo=UTC)
         if table.has_dates:
-            kept_from = first_day.isoformat()
-            for files in _by_partition(table.files):
-                day = _day(files[0])
-                if day < kept_from or day in expired:
-                    self._rewrite(table, files, None, keeps_rows=False, kind="deleted_days")
-        elif days is not None and _TIME in table.schema.names and pa.types.is_timestamp(table.schema.field(_TIME).type):
-            cutoff = datetime(first_day.year, first_day.month, first_day.day, tzinfo=UTC)
-            old = [file for file in table.files if file.begin is not None and file.begin < cutoff]
-            kind = table.schema.field(_TIME).type
-            limit = pa.scalar(cutoff if kind.tz else cutoff.replace(tzinfo=None), kind)
+            column, is_due = PARTITION_DATE, any(file.day < first_day for file in table.files)
+        else:
+            column, is_due = _TIME, any(file.begin is not None and file.begin < first for file in table.files)
+        if is_due and table.properties.get("delta.appendOnly") != "true":
+            limit = first_day.isoformat() if table.has_dates else first.isoformat()
+            self._done["deleted_rows"] += self._tables.delete_rows(table.name, f"{column} < '{limit}'")
+            table.refresh()
 
-            def keep(rows: pa.Table) -> pa.Table:
-                return rows.filter(pc.fill_null(pc.greater_equal(rows[_TIME], limit), True))
-
-            for group in _groups(old):
-                self._rewrite(table, group, keep, keeps_rows=False, kind="trimmed_files")
-
-    def _is_small(self, file: LiveFile) -> bool:
+    def _is_small(self, file: _File) -> bool:
         return file.size_bytes < self._settings.max_file_bytes // 2
 
-    def _plan(self, table: _Table) -> Iterator[list[LiveFile]]:
+    def _is_over(self, table: _Table, files: Sequence[_File]) -> bool:
+        return table.has_dates and files[0].day < self._now.date()
+
+    def _plan(self, table: _Table) -> Iterator[list[_File]]:
         """Yield the files that are to become fewer, in groups that are of one partition and not too large."""
-        today = self._now.date().isoformat()
         quiet_from = self._now.timestamp() - self._settings.quiet_seconds
-        for files in _by_partition(table.files):
+        for files in table.partitions():
             small = [file for file in files if self._is_small(file)]
-            is_over = table.has_dates and _day(files[0]) < today
             is_quiet = all(file.modified_ms / 1000 <= quiet_from for file in small)
-            if len(small) >= self._settings.min_small_files or (is_over and is_quiet):
+            if len(small) >= self._settings.min_small_files or (self._is_over(table, files) and is_quiet):
                 yield from (group for group in _groups(small) if len(group) > 1)
 
-    def _compact(self, table: _Table) -> None:
-        today = self._now.date().isoformat()
-        for group in list(self._plan(table)):
-            is_over = table.has_dates and _day(group[0]) < today
-            merges = is_over and table.definition is not None and table.definition.merge_rule is not None
-            arrange = partial(_arrange, definition=table.definition, merges=merges)
-            self._rewrite(table, group, arrange, keeps_rows=not merges, kind="compacted_files")
+    def _compact(self, table: _Table, files: Sequence[_File]) -> None:
+        """Replace files by others with the same rows in one commit, if no other commit makes that void.
 
-    def _rewrite(
-        self,
-        table: _Table,
-        files: Sequence[LiveFile],
-        arrange: Callable[[pa.Table], pa.Table] | None,
-        *,
-        keeps_rows: bool,
-        kind: str,
-    ) -> None:
-        if self._is_stopping():
-            raise Stopped
-        plan = Rewriting(
-            table=table.name,
-            version=table.delta.version(),
-            guard=table.guard,
-            sources=tuple(files),
-            schema=table.schema,
-            arrange=arrange,
-            keeps_rows=keeps_rows,
-            max_file_bytes=self._settings.max_file_bytes,
-        )
-        if rewrite(self._storage, plan, now=self._clock.now(), is_stopping=self._is_stopping):
-            self._done[kind] += len(files)
-        else:
-            self._done["conflicts"] += 1
+        Rows of the data model are sorted by process and time, and partial states merged once their day is over.
+        """
+        definition, added = table.definition, list[Action]()
+        rule = definition.merge_rule if definition is not None and self._is_over(table, files) else None
+        order = [] if definition is None else dict.fromkeys((_PROCESS, definition.range_columns[0]))
+
+        def arrange(rows: pa.Table) -> pa.Table:
+            merged = rows if rule is None else merge_rows(rows, rule)
+            return merged.sort_by([(name, "ascending") for name in order]) if order else merged
+
+        keeps_files = False
+        try:
+            runs = map(arrange, self._read_runs(table, files))
+            partition, max_bytes = dict(files[0].partition), self._settings.max_file_bytes
+            for one in write_runs(
+                self._storage, table.name, runs, clock=self._clock, partition=partition, max_bytes=max_bytes
+            ):
+                added.append(one)  # at once, so that all are removed when a later one fails
+            self._check_lease()
+            with table.guard.hold():
+                keeps_files = True  # until it is known that no log entry names them
+                keeps_files = self._commit(table, files, added, changes_data=rule is not None)
+        finally:
+            if not keeps_files:
+                for one in added:
+                    self._storage.delete(f"{table.name}/{unquote(one['add']['path'])}")
+        self._done["compacted_files" if keeps_files else "conflicts"] += len(files) if keeps_files else 1
         table.refresh()
+
+    def _read_runs(self, table: _Table, files: Iterable[_File]) -> Iterator[pa.Table]:
+        """Yield the rows of files, in their order, in parts that memory has room for."""
+        pending: list[pa.Table] = []
+        pending_bytes = 0
+        for source in files:
+            path = f"{table.name}/{unquote(source.path)}"
+            with _open(self._storage, path) as file:
+                for index in range(file.num_row_groups):
+                    self._check_lease()
+                    pending.append(_fit(file.read_row_group(index, use_threads=False), table.schema))
+                    pending_bytes += pending[-1].nbytes
+                    if pending_bytes >= _RUN_BYTES:
+                        yield pa.concat_tables(pending)
+                        pending, pending_bytes = [], 0
+        if pending:
+            yield pa.concat_tables(pending)
+
+    def _commit(self, table: _Table, removed: Sequence[_File], added: Sequence[Action], *, changes_data: bool) -> bool:
+        """Add a log entry under the next free version; False when a commit since the snapshot makes it void.
+
+        That is one that removed one of the files, or changed the table; appends by others do no harm.
+        """
+        entry_id, first = uuid.uuid4().hex, table.delta.version() + 1
+        removals = [
+            {
+                "path": file.path,
+                "deletionTimestamp": milliseconds(self._clock),
+                "dataChange": changes_data,
+                "extendedFileMetadata": True,
+                "partitionValues": dict(file.partition),
+                "size": file.size_bytes,
+            }
+            for file in removed
+        ]
+        additions = [{"add": {**one["add"], "dataChange": changes_data}} for one in added]
+        actions = [*({"remove": one} for one in removals), *additions]
+        facts = {"readVersion": first - 1, "isBlindAppend": False}
+        content = build_entry("OPTIMIZE", entry_id, actions, clock=self._clock, operationParameters={}, **facts)
+        paths = {file.path for file in removed}
+        for version in range(first, first + _MAX_ATTEMPTS):
+            if self._storage.create(log_path(table.name, entry_name(version)), content):
+                return True
+            winner = read_entry(self._storage, table.name, version)
+            if winner is not None and is_entry(winner, entry_id):
+                return True  # only the answer to our own write got lost
+            if winner is None or any(
+                action.keys() & {"metaData", "protocol"} or action.get("remove", {}).get("path") in paths
+                for action in winner
+            ):
+                break
+        return False
 
     def _checkpoint(self, table: _Table) -> None:
         """Write a checkpoint when there are many commits after the last one, and let old log entries go."""
-        if self._is_stopping():
-            raise Stopped
+        self._check_lease()
         found = self._storage.read(log_path(table.name, "_last_checkpoint"))
         last = int(msgspec.json.decode(found[0])["version"]) if found is not None else 0
         version = table.delta.version()
@@ -425,108 +471,90 @@ class _Round:
 
     def _vacuum(self, table: _Table) -> None:
         """Remove files that no version of the last hours has, those of writes that never committed among them."""
-        if self._is_stopping():
-            raise Stopped
-        hours = self._settings.vacuum_hours
         # deltalake lists, and does not delete: that would be two commits each time, and files that are long gone.
+        hours = self._settings.vacuum_hours
         listed = table.delta.vacuum(retention_hours=hours, enforce_retention_duration=False, full=True)
         unused = {path.removeprefix(f"{table.delta.table_uri.rstrip('/')}/") for path in listed}
-        live = {unquote(file.path) for file in table.files}
+        unused -= {unquote(file.path) for file in table.files}
         self._remove_old(
             table.name,
-            lambda entry: (
-                (path := entry.path.removeprefix(f"{table.name}/")) not in live
-                and (path in unused or _is_temporary(path))
-            ),
+            lambda entry: entry.path.removeprefix(f"{table.name}/") in unused or _is_temporary(entry.path),
         )
 
     def _remove_remains(self) -> None:
         """Remove dropped tables, and files of tables that were never made; a dropped folder is as old as its drop."""
         if not self._storage.is_local:
-            self._tables.finish_drops()
-            for name in sorted({*self._storage.list_folders()} - {*self._tables.list()}):
+            for name in sorted({*self._storage.list_folders()} - {*self._tables.list(), CONTROL_FOLDER}):
+                self._tables.finish_drop(name)
                 self._remove_old(name, lambda entry: _STAGED_FILE.fullmatch(entry.path) is not None)
             return
-        old = self._now.timestamp() - self._settings.vacuum_hours * 3600
         for folder in Path(self._storage.child_uri(DROPPED_FOLDER)).glob("*"):
-            if folder.stat().st_mtime < old:
+            if folder.stat().st_mtime < self._old:
                 shutil.rmtree(folder, ignore_errors=True)
                 self._done["removed_tables"] += 1
 
     def _remove_old(self, folder: str, is_unused: Callable[[Entry], bool]) -> None:
-        old = self._now.timestamp() - self._settings.vacuum_hours * 3600
         for entry in list(self._storage.list(folder)):
-            if self._is_stopping():
-                raise Stopped
-            if entry.modified_at < old and is_unused(entry):
+            self._check_lease()
+            if entry.modified_at < self._old and is_unused(entry):
                 self._storage.delete(entry.path)
                 self._done["removed_files"] += 1
 
 
-def _arrange(rows: pa.Table, *, definition: TableDefinition | None, merges: bool) -> pa.Table:
-    """Sort rows of the data model by process and time, and merge partial states."""
-    if definition is None:
-        return rows
-    if merges and definition.merge_rule is not None:
-        rows = merge_rows(rows, definition.merge_rule)
-    return rows.sort_by([(name, "ascending") for name in dict.fromkeys((_PROCESS, definition.range_columns[0]))])
-
-
-def _live_files(delta: Any, partition_columns: Sequence[str]) -> list[LiveFile]:
-    actions = _actions(delta)
-    begins = actions[f"min.{_TIME}"].to_pylist() if f"min.{_TIME}" in actions.column_names else []
-    is_time = bool(begins) and pa.types.is_timestamp(actions[f"min.{_TIME}"].type)
-    values = [[_text(value) for value in actions[f"partition.{name}"].to_pylist()] for name in partition_columns]
+def _live_files(delta: Any, schema: pa.Schema, partition_columns: Sequence[str]) -> list[_File]:
+    actions = pa.table(delta.get_add_actions(flatten=True))
+    has_begin = _TIME in schema.names and pa.types.is_timestamp(schema.field(_TIME).type)
+    has_begin = has_begin and f"min.{_TIME}" in actions.column_names
+    begins = actions[f"min.{_TIME}"].to_pylist() if has_begin else [None] * actions.num_rows
+    values = [_texts(actions[f"partition.{name}"]) for name in partition_columns]
     found = []
-    for row, (path, size, modified) in enumerate(
-        zip(*(actions[name].to_pylist() for name in ("path", "size_bytes", "modification_time")), strict=True)
-    ):
-        partition = tuple((name, values[index][row]) for index, name in enumerate(partition_columns))
-        begin = begins[row] if is_time else None
-        begin = begin.replace(tzinfo=UTC) if begin is not None and begin.tzinfo is None else begin
-        found.append(LiveFile(path, size, modified, partition, begin))
+    columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "modification_time"))
+    for row, (path, size, modified, begin) in enumerate(zip(*columns, begins, strict=True)):
+        partition = tuple((name, texts[row]) for name, texts in zip(partition_columns, values, strict=True))
+        begin_at = begin.replace(tzinfo=UTC) if begin is not None and begin.tzinfo is None else begin
+        found.append(_File(path, size, modified, partition, begin_at))
     return sorted(found, key=lambda file: (file.modified_ms, file.path))
 
 
-def _actions(delta: Any) -> pa.Table:
-    return pa.table(delta.get_add_actions(flatten=True))
+def _texts(column: pa.ChunkedArray) -> list[str | None]:
+    """Return partition values as the log has them."""
+    kind = column.type
+    if not any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_date, pa.types.is_integer)):
+        raise UsageError("A table is not maintained: its partitions are of a type that the log writes in several ways.")
+    texts: list[str | None] = column.cast(pa.string()).to_pylist()
+    return texts
 
 
-def _text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, date) and not isinstance(value, datetime):
-        return value.isoformat()
-    raise UsageError("A table is not maintained: its partitions are of a type that the log writes in several ways.")
-
-
-def _by_partition(files: Iterable[LiveFile]) -> list[list[LiveFile]]:
-    found: dict[Partition, list[LiveFile]] = {}
-    for file in files:
-        found.setdefault(file.partition, []).append(file)
-    return list(found.values())
-
-
-def _groups(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
+def _groups(files: Iterable[_File]) -> Iterator[list[_File]]:
     """Yield the files in groups of at most 1,000 and 128 MB, or one file."""
-    group: list[LiveFile] = []
-    group_bytes = 0
+    group: list[_File] = []
     for file in files:
-        if group and (group_bytes + file.size_bytes > _MAX_GROUP_BYTES or len(group) >= _MAX_GROUP_FILES):
+        size_bytes = sum(one.size_bytes for one in group)
+        if group and (size_bytes + file.size_bytes > _MAX_GROUP_BYTES or len(group) >= _MAX_GROUP_FILES):
             yield group
-            group, group_bytes = [], 0
+            group = []
         group.append(file)
-        group_bytes += file.size_bytes
     if group:
         yield group
 
 
-def _day(file: LiveFile) -> str:
-    return file.partition[0][1] or _NO_DAY
+def _open(storage: Storage, path: str) -> pq.ParquetFile:
+    if storage.is_local:
+        return pq.ParquetFile(Path(storage.child_uri(path)))
+    found = storage.read(path, max_bytes=_MAX_SOURCE_BYTES)
+    if found is None:
+        raise Unavailable("A file of the table is gone.")
+    return pq.ParquetFile(pa.BufferReader(found[0]))
+
+
+def _fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return rows of an older version with the columns and types that the table has now."""
+    names = set(rows.column_names)
+    columns = [
+        rows.column(field.name).cast(field.type) if field.name in names else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def _is_temporary(path: str) -> bool:

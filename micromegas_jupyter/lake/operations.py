@@ -3,8 +3,6 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import fields
-from datetime import datetime
 from typing import Any, Final
 
 import pyarrow as pa
@@ -26,7 +24,7 @@ def run_operation(tables: Tables, operation: str, arguments: Mapping[str, Any]) 
     name: str = arguments["table"]
     if operation == "create":
         schema = _parse_schema(arguments["schema"])
-        tables.check_capacity(owner=arguments["owner"], most=arguments["most_tables"])
+        tables.check_capacity(owner=arguments["owner"], max_tables=arguments["most_tables"])
         tables.create(name, schema, owner=arguments["owner"], partition_by=arguments["partition_by"])
         return {}
     required_owner = arguments.get("required_owner")
@@ -58,7 +56,7 @@ def _change(tables: Tables, operation: str, name: str, arguments: Mapping[str, A
     result: dict[str, Any] = {}
     match operation:
         case "describe":
-            result = _facts(tables.describe(name))
+            result = tables.describe(name)
         case "drop":
             tables.drop(name)
         case "delete":
@@ -69,30 +67,14 @@ def _change(tables: Tables, operation: str, name: str, arguments: Mapping[str, A
                 raise UsageError(f"The schema has {len(schema)} columns.", remedy="Add one column at a time.")
             tables.add_column(name, schema.field(0))
         case "optimize":
-            result = _facts(tables.optimize(name))
+            result = tables.optimize(name)
         case "history":
-            result = {"versions": [_facts(version) for version in tables.history(name, arguments["limit"])]}
+            result = {"versions": tables.history(name, arguments["limit"])}
         case "set_retention":
             tables.set_retention(name, arguments["days"])
         case _:
             raise InternalError(f"There is no operation {operation!r}.")
     return result
-
-
-def _facts(value: Any) -> dict[str, Any]:
-    """Return a value of the storage as a JSON object: a schema as `columns`, a time as RFC 3339."""
-    facts: dict[str, Any] = {}
-    for field in fields(value):
-        match getattr(value, field.name):
-            case pa.Schema() as schema:
-                facts["columns"] = [
-                    {"name": column.name, "type": str(column.type), "nullable": column.nullable} for column in schema
-                ]
-            case datetime() as time:
-                facts[field.name] = time.isoformat()
-            case fact:
-                facts[field.name] = fact
-    return facts
 
 
 def _parse_schema(encoded: str) -> pa.Schema:

@@ -6,10 +6,10 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -31,6 +31,7 @@ from micromegas_jupyter.lake.delta_log import (
     check_writable,
     entry_name,
     log_path,
+    milliseconds,
     open_delta,
     read_entry,
 )
@@ -42,7 +43,6 @@ OWNER_PROPERTY: Final = "micromegas.owner"
 RETENTION_PROPERTY: Final = "micromegas.retentionDays"
 DROPPED_FOLDER: Final = f"{CONTROL_FOLDER}/dropped"
 """Local tables that were dropped, and those that were not made to the end; their time of change says since when."""
-Result = TypeVar("Result")
 DEFINITIONS: Final = {definition.name: definition for definition in TABLES}
 _PROPERTIES: Final = {
     "delta.logRetentionDuration": "interval 1 day",
@@ -57,45 +57,9 @@ _RESERVED: Final = frozenset(
     }
 )  # fmt: skip
 _MAX_PREDICATE: Final = 10_000
+_OF_A_CONDITION: Final = re.compile("evaluating filter|Cast error|regex")
 _MAX_ATTEMPTS: Final = 10
-_MAX_RETENTION_DAYS: Final = 36_500
 _TARGET_BYTES: Final = 128 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableDescription:
-    """A table as it stands: its columns in SQL, and what is stored; `row_count` is None when a file does not say."""
-
-    name: str
-    schema: pa.Schema = field(repr=False)
-    partition_by: tuple[str, ...]
-    owner: str | None
-    retention_days: int | None
-    version: int
-    files: int
-    size_bytes: int
-    row_count: int | None
-    created_at: dt.datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableVersion:
-    """One commit: what it did, with the parameters and metrics that its writer recorded."""
-
-    version: int
-    committed_at: dt.datetime | None
-    operation: str
-    engine: str | None
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    metrics: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptimizeResult:
-    """How many files became how many."""
-
-    removed_files: int
-    added_files: int
 
 
 class Tables:
@@ -150,18 +114,28 @@ class Tables:
         The files of the actions are in `staging`, which `new_staging` named.
         """
         properties = {**_PROPERTIES, **({} if owner is None else {OWNER_PROPERTY: owner})}
-        entry = _first_entry(stored, partition_by, properties, actions, clock=self._clock)
+        made = [one for one in _creation(stored, partition_by, properties) if "commitInfo" not in one]
+        entry = build_entry("CREATE TABLE", uuid.uuid4().hex, [*made, *actions], clock=self._clock)
         staging = staging or self.new_staging(name)
         self._owners.pop(name, None)
         if not self._storage.is_local:
-            self._finish_drop(name)
+            self.finish_drop(name)
             path = log_path(name, entry_name(0))
             if self._storage.create(path, entry):
                 return True
             found = self._storage.read(path)
             return found is not None and found[0] == entry  # only the answer got lost
         self._storage.write(log_path(staging, entry_name(0)), entry)
-        return self._move_in(staging, name)
+        root = Path(self._storage.uri)
+        with storage_errors("The table could not be created."):
+            try:
+                (root / staging).rename(root / name)  # fails when there is a folder that is not empty
+            except OSError:
+                if not (root / name).exists():
+                    raise
+                return False
+            sync_folder(root)
+        return True
 
     def new_staging(self, name: str) -> str:
         """Return the path where files of a table that is not there yet are put."""
@@ -171,52 +145,46 @@ class Tables:
         """Remove a table; its name is free when this returns."""
         if name in DEFINITIONS:
             raise UsageError(f"The table {name} belongs to the data model.", remedy="Delete rows of it instead.")
-        if self.find(name) is None:
-            raise no_table(name)
         self._owners.pop(name, None)
         if not self._storage.is_local:
+            self._open(name)
             self._storage.write(log_path(name, DROPPED_MARKER), b"{}")
-            self._finish_drop(name)
+            self.finish_drop(name)
             return
         root, gone = Path(self._storage.uri), Path(self._storage.uri) / self.new_staging(name)
         with storage_errors("The table could not be dropped."):
             make_private_folder(gone.parent)
-            guard = self._guard(name)
-            try:
-                with guard.hold_exclusively():
-                    (root / name).rename(gone)
-            except TableGone:
-                raise no_table(name) from None
-            finally:
-                guard.close()
+            with self._holding(name, is_exclusive=True):
+                (root / name).rename(gone)
             now = self._clock.now().timestamp()
             os.utime(gone, (now, now))
             sync_folder(gone.parent)
             sync_folder(root)
 
-    def finish_drops(self) -> None:
-        """Go on with removing tables of a bucket whose drop was cut short."""
-        if not self._storage.is_local:
-            for name in self._storage.list_folders():
-                if _NAME.fullmatch(name) is not None:
-                    self._finish_drop(name)
+    def finish_drop(self, name: str) -> None:
+        """Remove the objects of a bucket's table that was dropped, its marker last; does nothing for others."""
+        marker = log_path(name, DROPPED_MARKER)
+        if self._storage.read(marker) is None:
+            return
+        for entry in self._storage.list(name):
+            if entry.path != marker:
+                self._storage.delete(entry.path)
+        self._storage.delete(marker)
 
     def delete_rows(self, name: str, predicate: str) -> int:
         """Delete the rows for which a condition in SQL holds; return how many."""
-        delta = self._open(name)
-        condition = _checked_predicate(predicate, arrow_schema(delta))
+        condition = _checked_predicate(predicate, arrow_schema(self._open(name)))
 
         def delete(table: DeltaTable) -> int:
             try:
                 return int(table.delete(condition)["num_deleted_rows"] or 0)
-            except (OSError, CommitFailedError):
-                raise
             except Exception as error:
-                if isinstance(error, MemoryError) or _is_about_storage(error):
-                    raise
-                raise _wrong_predicate(error) from error
+                if _OF_A_CONDITION.search(str(error)):
+                    raise _wrong_predicate(error) from error
+                raise
 
-        return self._change(name, delete, "The rows could not be deleted.")
+        deleted: int = self._change(name, delete, "The rows could not be deleted.")
+        return deleted
 
     def add_column(self, name: str, column: pa.Field) -> None:
         """Add a column, which is null in the rows that are there."""
@@ -237,55 +205,53 @@ class Tables:
 
         self._change(name, alter, "The column could not be added.")
 
-    def describe(self, name: str) -> TableDescription:
-        """Return what is known of a table."""
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return what is known of a table, as JSON holds it; `row_count` is None when a file does not say."""
         delta = self._open(name)
         with storage_errors("The table could not be read."):
             metadata = delta.metadata()
             files = pa.table(delta.get_add_actions(flatten=True))
         counts = files.column("num_records").to_pylist() if "num_records" in files.column_names else []
         hidden = {PARTITION_DATE} if name in DEFINITIONS else set()
-        columns = [column for column in arrow_schema(delta) if column.name not in hidden]
-        return TableDescription(
-            name=name,
-            schema=pa.schema(columns),
-            partition_by=tuple(metadata.partition_columns),
-            owner=metadata.configuration.get(OWNER_PROPERTY),
-            retention_days=_days(metadata.configuration.get(RETENTION_PROPERTY)),
-            version=delta.version(),
-            files=files.num_rows,
-            size_bytes=sum(files.column("size_bytes").to_pylist()),
-            row_count=None if None in counts or len(counts) < files.num_rows else sum(counts),
-            created_at=_moment(metadata.created_time),
-        )
+        return {
+            "name": name,
+            "columns": [
+                {"name": column.name, "type": str(column.type), "nullable": column.nullable}
+                for column in arrow_schema(delta)
+                if column.name not in hidden
+            ],
+            "partition_by": metadata.partition_columns,
+            "owner": metadata.configuration.get(OWNER_PROPERTY),
+            "retention_days": retention_days(metadata.configuration),
+            "version": delta.version(),
+            "files": files.num_rows,
+            "size_bytes": sum(files.column("size_bytes").to_pylist()),
+            "row_count": None if None in counts or len(counts) < files.num_rows else sum(counts),
+            "created_at": _time(metadata.created_time),
+        }
 
-    def history(self, name: str, limit: int) -> tuple[TableVersion, ...]:
-        """Return the latest commits that the log still has, the last one first."""
-        if limit < 1:
-            raise UsageError("The number of versions is not positive.", remedy="Ask for one at least.")
+    def history(self, name: str, limit: int) -> tuple[dict[str, Any], ...]:
+        """Return the latest commits that the log still has, the last one first, as JSON holds them."""
         delta = self._open(name)
         with storage_errors("The history could not be read."):
-            found = delta.history(limit)
-        return tuple(
-            TableVersion(
-                version=int(one["version"]),
-                committed_at=_moment(one.get("timestamp")),
-                operation=str(one.get("operation", "")),
-                engine=one.get("engineInfo"),
-                parameters=one.get("operationParameters") or {},
-                metrics=one.get("operationMetrics") or {},
+            return tuple(
+                {
+                    "version": one["version"],
+                    "committed_at": _time(one.get("timestamp")),
+                    "operation": one.get("operation", ""),
+                    "engine": one.get("engineInfo"),
+                    "parameters": one.get("operationParameters") or {},
+                    "metrics": one.get("operationMetrics") or {},
+                }
+                for one in delta.history(limit)
             )
-            for one in found
+
+    def optimize(self, name: str) -> dict[str, int]:
+        """Make few large files of many small ones; return how many files became how many."""
+        metrics = self._change(
+            name, lambda table: table.optimize.compact(target_size=_TARGET_BYTES), "The table could not be optimized."
         )
-
-    def optimize(self, name: str) -> OptimizeResult:
-        """Make few large files of many small ones."""
-
-        def compact(table: DeltaTable) -> OptimizeResult:
-            metrics = table.optimize.compact(target_size=_TARGET_BYTES)
-            return OptimizeResult(removed_files=metrics["numFilesRemoved"], added_files=metrics["numFilesAdded"])
-
-        return self._change(name, compact, "The table could not be optimized.")
+        return {"removed_files": metrics["numFilesRemoved"], "added_files": metrics["numFilesAdded"]}
 
     def owner(self, name: str) -> str | None:
         """Return who made a table; None when that is not known, or there is no such table."""
@@ -298,8 +264,6 @@ class Tables:
 
     def set_retention(self, name: str, days: int | None) -> None:
         """Set for how many days rows are kept; None for as long as the server's own setting says."""
-        if days is not None and not 1 <= days <= _MAX_RETENTION_DAYS:
-            raise UsageError(f"{days} days is not a valid retention.", remedy=f"Use 1 to {_MAX_RETENTION_DAYS} days.")
         value = "" if days is None else str(days)
         self._change(
             name,
@@ -307,7 +271,7 @@ class Tables:
             "The retention could not be set.",
         )
 
-    def check_capacity(self, *, owner: str | None = None, most: int | None = None) -> None:
+    def check_capacity(self, *, owner: str | None = None, max_tables: int | None = None) -> None:
         """Check that there is room for another table, for this owner too."""
         names = self.list()
         for name in self._owners.keys() - set(names):
@@ -318,9 +282,9 @@ class Tables:
                 remedy="Append to one of them, or drop one.",
                 limit="ingest",
             )
-        if most is not None and sum(self.owner(name) == owner for name in names) >= most:
+        if max_tables is not None and sum(self.owner(name) == owner for name in names) >= max_tables:
             raise ResourcesExhausted(
-                f"You have created {most:,} tables, the most that one caller may create.",
+                f"You have created {max_tables:,} tables, the most that one caller may create.",
                 remedy="Append to one of them, drop one, or ask the server's administrator for more.",
                 limit="ingest",
             )
@@ -339,26 +303,18 @@ class Tables:
         names = {entry.path.rsplit("/", 1)[-1] for entry in self._storage.list(f"{name}/{LOG_FOLDER}")}
         return bool(names) and DROPPED_MARKER not in names
 
-    def _change(self, name: str, change: Callable[[DeltaTable], Result], what: str) -> Result:
+    def _change(self, name: str, change: Callable[[DeltaTable], Any], what: str) -> Any:
         """Let deltalake commit a change, again when another commit came in between, and put it on disk."""
         for _ in range(_MAX_ATTEMPTS):
-            delta = self._open(name)
-            check_writable(delta)
-            before = delta.version()
-            guard = self._guard(name, version=before)
-            try:
-                with guard.hold(), storage_errors(what):
-                    try:
-                        result = change(delta)
-                    except CommitFailedError:
-                        continue
-                    self._make_durable(name, before)
-            except TableGone:
-                raise no_table(name) from None
-            else:
+            with self._holding(name) as delta, storage_errors(what):
+                check_writable(delta)
+                before = delta.version()
+                try:
+                    result = change(delta)
+                except CommitFailedError:
+                    continue
+                self._make_durable(name, before)
                 return result
-            finally:
-                guard.close()
         raise Unavailable("The table is being changed by others all the time.")
 
     def _make_durable(self, name: str, version: int) -> None:
@@ -372,33 +328,15 @@ class Tables:
                     self._storage.sync_folder(f"{name}/{path}".rpartition("/")[0])
         self._storage.sync_folder(f"{name}/{LOG_FOLDER}")
 
-    def _guard(self, name: str, *, version: int = 0) -> TableGuard:
+    @contextmanager
+    def _holding(self, name: str, *, is_exclusive: bool = False) -> Iterator[DeltaTable]:
+        if _NAME.fullmatch(name) is None:
+            raise no_table(name)
         try:
-            return TableGuard(self._storage, name, version=version)
+            with closing(TableGuard(self._storage, name)) as guard, guard.hold(is_exclusive=is_exclusive):
+                yield guard.delta
         except TableGone:
             raise no_table(name) from None
-
-    def _move_in(self, staging: str, name: str) -> bool:
-        root = Path(self._storage.uri)
-        with storage_errors("The table could not be created."):
-            try:
-                (root / staging).rename(root / name)  # fails when there is a folder that is not empty
-            except OSError:
-                if not (root / name).exists():
-                    raise
-                return False
-            sync_folder(root)
-        return True
-
-    def _finish_drop(self, name: str) -> None:
-        """Remove the objects of a bucket's table that was dropped, its marker last; a second time finds the rest."""
-        marker = log_path(name, DROPPED_MARKER)
-        if self._storage.read(marker) is None:
-            return
-        for entry in self._storage.list(name):
-            if entry.path != marker:
-                self._storage.delete(entry.path)
-        self._storage.delete(marker)
 
 
 def check_name(name: str) -> None:
@@ -438,14 +376,10 @@ def no_table(name: str) -> UsageError:
 
 
 def replacement_actions(storage: Storage, table: str, stored: pa.Schema, *, version: int, clock: Clock) -> list[Action]:
-    """Return the actions that give a table at a version other columns and take all its rows; it keeps its properties.
-
-    Raises `Unavailable` when the table has moved on.
-    """
+    """Return the actions that give a table at a version other columns, and take all its rows."""
     delta = open_delta(storage, table)
-    if delta.version() != version:
-        raise Unavailable("The table was changed while it was replaced.")
     with storage_errors("The table could not be replaced."):
+        delta.load_as_version(version)
         metadata, protocol = delta.metadata(), delta.protocol()
         paths = pa.table(delta.get_add_actions(flatten=True)).column("path").to_pylist()
     actions = _creation(stored, (), metadata.configuration)
@@ -455,7 +389,7 @@ def replacement_actions(storage: Storage, table: str, stored: pa.Schema, *, vers
     found: list[Action] = [{"metaData": {**made, "id": str(metadata.id), "createdTime": metadata.created_time}}]
     if features != set(protocol.writer_features or ()):
         found.append({"protocol": {**needed, "writerFeatures": sorted(features)}})
-    now = round(clock.now().timestamp() * 1000)
+    now = milliseconds(clock)
     return [*found, *({"remove": {"path": path, "deletionTimestamp": now, "dataChange": True}} for path in paths)]
 
 
@@ -471,25 +405,6 @@ def _creation(stored: pa.Schema, partition_by: Sequence[str], properties: Mappin
         )
         content = (Path(folder) / LOG_FOLDER / entry_name(0)).read_bytes()
     return [json.loads(line) for line in content.splitlines()]
-
-
-def _first_entry(
-    stored: pa.Schema,
-    partition_by: Sequence[str],
-    properties: Mapping[str, str],
-    actions: Sequence[Action],
-    *,
-    clock: Clock,
-) -> bytes:
-    info = {
-        "timestamp": round(clock.now().timestamp() * 1000),
-        "operation": "CREATE TABLE",
-        "operationParameters": {"mode": "ErrorIfExists"},
-        "engineInfo": "micromegas_jupyter",
-        "txnId": str(uuid.uuid4()),
-    }
-    made = [action for action in _creation(stored, partition_by, properties) if "commitInfo" not in action]
-    return build_entry([{"commitInfo": info}, *made, *actions])
 
 
 def _checked_predicate(predicate: str, schema: pa.Schema) -> str:
@@ -519,15 +434,13 @@ def _wrong_predicate(error: Exception) -> UsageError:
     )
 
 
-def _is_about_storage(error: Exception) -> bool:
-    return any(word in str(error) for word in ("Object Store", "ObjectStore", "No space left", "os error", "Kernel"))
+def retention_days(properties: Mapping[str, str]) -> int | None:
+    """Return the retention that was set for a table alone."""
+    text = properties.get(RETENTION_PROPERTY, "")
+    return int(text) if text.isascii() and text.isdecimal() and int(text) > 0 else None
 
 
-def _days(value: str | None) -> int | None:
-    return int(value) if value and value.isascii() and value.isdecimal() else None
-
-
-def _moment(milliseconds: object) -> dt.datetime | None:
-    if not isinstance(milliseconds, int):
+def _time(since_1970_ms: object) -> str | None:
+    if not isinstance(since_1970_ms, int):
         return None
-    return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
+    return dt.datetime.fromtimestamp(since_1970_ms / 1000, dt.UTC).isoformat()

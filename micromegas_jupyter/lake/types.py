@@ -12,53 +12,39 @@ from micromegas_jupyter.telemetry.tables import TableDefinition
 PARTITION_DATE: Final = "date"
 """The partition column of the data model's tables, which is not among their columns in SQL."""
 MAX_COLUMNS: Final = 512
-TIME: Final = pa.timestamp("us", "UTC")
-_LOCAL_TIME: Final = pa.timestamp("us")
 _MAX_NAME_BYTES: Final = 128
 _MAX_SHOWN: Final = 80
 _MAX_DEPTH: Final = 16
 _OTHER_REMEDY: Final = "Ask somebody who may read the table for its columns and their types."
 
+_PLAIN: Final = frozenset(
+    {pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.utf8(), pa.binary()}
+)
 _IsKind = Callable[[pa.DataType], bool]
-_BECOME: Final[tuple[tuple[_IsKind, pa.DataType], ...]] = (
-    (pa.types.is_boolean, pa.bool_()),
-    (pa.types.is_int8, pa.int8()),
-    (pa.types.is_int16, pa.int16()),
-    (pa.types.is_int32, pa.int32()),
-    (pa.types.is_int64, pa.int64()),
-    (pa.types.is_float32, pa.float32()),
-    (pa.types.is_float64, pa.float64()),
-    (pa.types.is_string, pa.utf8()),
-    (pa.types.is_large_string, pa.utf8()),
-    (pa.types.is_string_view, pa.utf8()),
-    (pa.types.is_binary, pa.binary()),
-    (pa.types.is_large_binary, pa.binary()),
-    (pa.types.is_binary_view, pa.binary()),
-    (pa.types.is_fixed_size_binary, pa.binary()),
-    (pa.types.is_date, pa.date32()),
-)
+_BECOME: Final[dict[_IsKind, pa.DataType]] = {
+    pa.types.is_large_string: pa.utf8(),
+    pa.types.is_string_view: pa.utf8(),
+    pa.types.is_large_binary: pa.binary(),
+    pa.types.is_binary_view: pa.binary(),
+    pa.types.is_fixed_size_binary: pa.binary(),
+    pa.types.is_date: pa.date32(),
+}
 # Delta has no place for these.
-_REMEDIES: Final[tuple[tuple[_IsKind, str], ...]] = (
-    (pa.types.is_uint8, "Send it as int16."),
-    (pa.types.is_uint16, "Send it as int32."),
-    (pa.types.is_uint32, "Send it as int64."),
-    (pa.types.is_uint64, "Send it as int64, or as decimal128(20, 0) when values are above 9223372036854775807."),
-    (pa.types.is_float16, "Send it as float32."),
-    (pa.types.is_time, "Send it as text, or as int64 that counts from midnight."),
-    (pa.types.is_duration, "Send it as int64 that counts nanoseconds, say."),
-    (pa.types.is_interval, "Send it as text, or as int64."),
-    (pa.types.is_null, "Send it with the type that its values will have."),
-    (pa.types.is_decimal, "Send it as decimal128, with at most 38 digits of which none to all are decimal places."),
-    (pa.types.is_union, "Send one column for each type."),
-)
+_REMEDIES: Final[dict[_IsKind, str]] = {
+    pa.types.is_uint8: "Send it as int16.",
+    pa.types.is_uint16: "Send it as int32.",
+    pa.types.is_uint32: "Send it as int64.",
+    pa.types.is_uint64: "Send it as int64, or as decimal128(20, 0) when values are above 9223372036854775807.",
+    pa.types.is_float16: "Send it as float32.",
+    pa.types.is_time: "Send it as text, or as int64 that counts from midnight.",
+    pa.types.is_duration: "Send it as int64 that counts nanoseconds, say.",
+    pa.types.is_interval: "Send it as text, or as int64.",
+    pa.types.is_null: "Send it with the type that its values will have.",
+    pa.types.is_decimal: "Send it as decimal128, with at most 38 digits of which none to all are decimal places.",
+    pa.types.is_union: "Send one column for each type.",
+}
 _REMEDY: Final = "Send numbers, text, bytes, times, or lists, maps and structs of those."
-_LISTS: Final[tuple[_IsKind, ...]] = (
-    pa.types.is_list,
-    pa.types.is_large_list,
-    pa.types.is_fixed_size_list,
-    pa.types.is_list_view,
-    pa.types.is_large_list_view,
-)
+_LISTS: Final = (pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewType, pa.LargeListViewType)
 
 
 def stored_schema(schema: pa.Schema) -> pa.Schema:
@@ -94,7 +80,7 @@ def stored_field(field: pa.Field) -> pa.Field:
         inner = f" because of {str(error.kind)[:_MAX_SHOWN]}" if error.kind != field.type else ""
         raise UsageError(
             f"The column {shown(field.name)} has the type {kind}, which cannot be stored{inner}.",
-            remedy=next((remedy for is_kind, remedy in _REMEDIES if is_kind(error.kind)), _REMEDY),
+            remedy=next((remedy for is_kind, remedy in _REMEDIES.items() if is_kind(error.kind)), _REMEDY),
         ) from None
 
 
@@ -147,21 +133,13 @@ def convert_rows(rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = Tr
 
 def convert_definition_rows(rows: pa.RecordBatch, definition: TableDefinition, stored: pa.Schema) -> pa.RecordBatch:
     """Return rows of the data model as they are stored, with the partition column: times are cut to microseconds."""
-    columns = []
-    for field in stored:
-        column = rows.column(field.name)
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        columns.append(column.cast(field.type, safe=not pa.types.is_timestamp(field.type)))
-    partition = pc.cast(columns[stored.get_field_index(partition_source(definition))], pa.date32(), safe=False)
+    columns = [
+        _convert(rows.column(field.name), field.type, safe=not pa.types.is_timestamp(field.type)) for field in stored
+    ]
+    partition = pc.cast(columns[stored.get_field_index(definition.range_columns[0])], pa.date32(), safe=False)
     return pa.RecordBatch.from_arrays(
         [*columns, partition], schema=stored.append(pa.field(PARTITION_DATE, pa.date32()))
     )
-
-
-def partition_source(definition: TableDefinition) -> str:
-    """Return the column whose day (UTC) a row of the data model is stored under."""
-    return definition.range_columns[0]
 
 
 def is_compatible(written: pa.Schema, stored: pa.Schema) -> bool:
@@ -187,21 +165,20 @@ def _stored_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:  # noqa: PLR
         raise _Refused(kind)
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return _stored_type(kind.value_type, depth)
-    for is_kind, stored in _BECOME:
-        if is_kind(kind):
-            return stored
+    stored = kind if kind in _PLAIN else next((plain for is_kind, plain in _BECOME.items() if is_kind(kind)), None)
+    if stored is not None:
+        return stored
     if pa.types.is_timestamp(kind):
-        return _LOCAL_TIME if kind.tz is None else TIME
+        return pa.timestamp("us", tz=None if kind.tz is None else "UTC")
     if pa.types.is_decimal(kind) and not pa.types.is_decimal256(kind) and 0 <= kind.scale <= kind.precision:
         return pa.decimal128(kind.precision, kind.scale)
-    if any(is_kind(kind) for is_kind in _LISTS):
+    if isinstance(kind, _LISTS):
         return pa.list_(pa.field("element", _stored_type(kind.value_type, depth + 1)))
     if pa.types.is_map(kind):
         return pa.map_(_stored_type(kind.key_type, depth + 1), _stored_type(kind.item_type, depth + 1))
-    names = [kind.field(index).name for index in range(kind.num_fields)] if pa.types.is_struct(kind) else []
-    if not all(names) or len({name.lower() for name in names}) != max(len(names), 1):
+    fields = [kind.field(index) for index in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+    if not all(field.name for field in fields) or len({field.name.lower() for field in fields}) != max(len(fields), 1):
         raise _Refused(kind)
-    fields = (kind.field(index) for index in range(kind.num_fields))
     return pa.struct([pa.field(field.name, _stored_type(field.type, depth + 1)) for field in fields])
 
 
@@ -223,12 +200,12 @@ def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(stored == wanted)
 
 
-def _convert(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+def _convert(column: pa.Array, wanted: pa.DataType, *, safe: bool = True) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     elif pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
-    return column if column.type == wanted else column.cast(wanted)
+    return column if column.type == wanted else column.cast(wanted, safe=safe)
 
 
 def _listed(names: list[str]) -> str:

@@ -5,24 +5,23 @@ can see it. Its id is an application transaction of the commit, so that the same
 several processes gets it how often.
 """
 
-import logging
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
-from micromegas_jupyter.core.storage import Storage, storage_errors
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UsageError
-from micromegas_jupyter.lake.data_files import NewFile, check_partitions, write_files
+from micromegas_jupyter.lake.data_files import check_partitions, write_files
 from micromegas_jupyter.lake.delta_log import (
     LOG_FOLDER,
     MAX_ENTRY_BYTES,
@@ -33,7 +32,9 @@ from micromegas_jupyter.lake.delta_log import (
     build_entry,
     check_writable,
     entry_name,
+    is_entry,
     log_path,
+    milliseconds,
     open_delta,
     read_entry,
     read_write_ids,
@@ -65,51 +66,56 @@ _MAX_WAITING_BYTES: Final = 512 * 1024 * 1024  # of all writes under way
 _ENCODERS: Final = 2  # each takes some times the rows' memory
 _GROUP_WRITES: Final = 32  # so many callers that wait are worth a commit before the interval is over
 _MAX_GROUP_BYTES: Final = 256 * 1024 * 1024
-_MAX_GROUP_FILES: Final = 10_000
 _MAX_QUEUED_BYTES: Final = 512 * 1024 * 1024
 _MAX_QUEUED_WRITES: Final = 10_000
-_ROOM_SECONDS: Final = 30.0
-_IDLE_SECONDS: Final = 60.0
+_QUEUE_SECONDS: Final = 30.0
 _MAX_IDLE_TABLES: Final = 100  # each has a descriptor open
 _MAX_ATTEMPTS: Final = 100
-_MAX_UNCLEAR: Final = 2
+_MAX_FAILURES: Final = 2
 _MAX_WRITE_IDS: Final = 1_000_000
-_CHECKPOINT_COMMITS: Final = 100
-_LOG: Final = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Pending:
     """One write that waits for its commit; rows are sorted into files with those of others, files are as they are."""
 
     rows: pa.Table
-    files: Sequence[NewFile]
+    files: Sequence[Action]
     row_count: int
     write_id: str | None
-    schema: pa.Schema
-    is_replacing: bool = False
+    is_replacing: bool
+    table_id: object = None  # of the table that the files were written for
     done: Future[int] = field(default_factory=Future)
 
 
 @dataclass(slots=True)
-class _Attempts:
-    """What was tried to store a group: log entries by id, files by writes, and how often the outcome is not known."""
+class _Attempt:
+    """What is tried to store a group: the entry's id, its writes and files, and how often the outcome is not known."""
 
-    by_entry: dict[str, list[_Pending]] = field(default_factory=dict)
-    files: dict[tuple[int, ...], list[NewFile]] = field(default_factory=dict)
-    unclear: int = 0
+    entry_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    group: list[_Pending] = field(default_factory=list)
+    files: list[Action] = field(default_factory=list)
+    failures: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
 class _State:
     """A table at a version, and the ids of the writes that it holds."""
 
-    guard: TableGuard
-    version: int
-    schema: pa.Schema
-    partition_by: tuple[str, ...]
-    write_ids: dict[str, int]
-    max_write_ids: int
+    def __init__(self, storage: Storage, table: str) -> None:
+        self.guard = TableGuard(storage, table)
+        try:
+            check_writable(self.guard.delta)
+            self.version = self.guard.delta.version()
+            self.write_ids = read_write_ids(storage, table, version=self.version)
+        except BaseException:
+            self.guard.close()
+            raise
+        metadata = self.guard.delta.metadata()
+        self.table_id = metadata.id
+        self.schema = arrow_schema(self.guard.delta)
+        del self.guard.delta  # it would keep the names of all files
+        self.partition_by = tuple(metadata.partition_columns)
+        self.max_write_ids = max(_MAX_WRITE_IDS, 2 * len(self.write_ids))
 
 
 class _Outdated(Exception):
@@ -130,12 +136,10 @@ class LakeWriter:
         self._clock = clock
         self._interval_seconds = interval_seconds
         self._tables = Tables(storage, clock=clock)
-        self._opening = threading.Lock()
         self._lock = threading.Lock()
         self._waiting_bytes = 0
         self._encoders = threading.Semaphore(_ENCODERS)
         self._committers: dict[str, _Committer] = {}
-        self._checkpoints = ThreadPoolExecutor(1, "lake-checkpoints")
         self._is_closed = False
 
     def append(self, table: str, rows: pa.Table | pa.RecordBatch, *, write_id: str | None = None) -> Future[int]:
@@ -157,21 +161,19 @@ class LakeWriter:
             return self._open_model_write(request, schema, definition)
         check_name(request.table)
         committer = self._find(request.table, is_certain=request.mode is not WriteMode.APPEND)
+        is_repeated = committer is not None and request.write_id in committer.state.write_ids
         if committer is None:
-            return self._open_creation(request, schema)
-        is_repeated = request.write_id is not None and committer.has_stored(request.write_id)
-        if request.mode is WriteMode.CREATE and not is_repeated:
+            if request.mode is WriteMode.APPEND:
+                raise no_table(request.table)
+            self._tables.check_capacity(owner=request.maker, max_tables=request.most_tables)
+        elif request.mode is WriteMode.CREATE and not is_repeated:
             raise exists_already(request.table)
-        if request.mode is WriteMode.REPLACE and not is_repeated:
+        if committer is None or (request.mode is WriteMode.REPLACE and not is_repeated):
             stored = stored_schema(schema)
         else:
             stored = committer.fitting_schema(schema, is_known=request.may_read)
-        return LakeWrite(
-            self,
-            replace(request, mode=request.mode if request.mode is WriteMode.REPLACE else WriteMode.APPEND),
-            stored,
-            convert=lambda rows: convert_rows(rows, stored, is_known=request.may_read),
-            partition_by=() if request.mode is WriteMode.REPLACE else committer.partition_by,
+        return self._begin(
+            request, stored, committer, lambda rows: convert_rows(rows, stored, is_known=request.may_read)
         )
 
     def close(self) -> None:
@@ -181,59 +183,85 @@ class LakeWriter:
             committers = list(self._committers.values())
         for committer in committers:
             committer.close()
-        self._checkpoints.shutdown()
 
-    def submit(self, table: str, pending: _Pending) -> None:
+    def _begin(
+        self,
+        request: WriteRequest,
+        stored: pa.Schema,
+        committer: "_Committer | None",
+        convert: Callable[[pa.RecordBatch], pa.RecordBatch],
+    ) -> "LakeWrite":
+        partition_by: tuple[str, ...] = ()
+        table_id: object = None
+        if committer is not None:
+            table_id = committer.state.table_id
+            if request.mode is not WriteMode.REPLACE:
+                partition_by = committer.state.partition_by
+            stage = partial(self._stage, request.table, partition_by)
+            store = partial(self._submit, request.table)
+        else:
+            staging = self._tables.new_staging(request.table)
+            stage = partial(self._write_staged, staging)
+            store = partial(self._create, request, staging)
+        return LakeWrite(
+            request,
+            stored,
+            convert,
+            stage,
+            store,
+            note_waiting=self._note_waiting,
+            partition_by=partition_by,
+            table_id=table_id,
+        )
+
+    def _note_waiting(self, size: int) -> bool:
+        """Note that writes hold so many bytes more, or fewer; return whether they hold too many."""
+        with self._lock:
+            self._waiting_bytes += size
+            return self._waiting_bytes > _MAX_WAITING_BYTES
+
+    def _stage(self, table: str, partition_by: tuple[str, ...], rows: pa.Table) -> list[Action]:
+        """Write files that no commit names yet; what is abandoned is left to vacuum."""
+        with self._encoders:
+            committer = self._find(table)
+            if committer is None:
+                raise no_table(table)
+            return committer.stage(rows, partition_by)
+
+    def _write_staged(self, staging: str, rows: pa.Table) -> list[Action]:
+        with self._encoders:
+            return write_files(self._storage, staging, rows, clock=self._clock)
+
+    def _submit(self, table: str, pending: _Pending) -> None:
         """Queue a write for the table's next commit."""
         while (committer := self._find(table)) is not None:
             if committer.submit(pending):
                 return
         raise no_table(table)
 
-    def create(self, request: WriteRequest, pending: _Pending, staging: str) -> Future[int]:
+    def _create(self, request: WriteRequest, staging: str, pending: _Pending) -> None:
         """Make a table whose first version has the rows; if somebody made it meanwhile, add them if that was asked."""
-        stored = pending.schema
+        name, stored = request.table, pending.rows.schema
         files = [*pending.files, *write_files(self._storage, staging, pending.rows, clock=self._clock)]
-        actions = [*transactions([pending], self._clock), *(one.action() for one in files)]
-        is_made = self._tables.add(request.table, stored, owner=request.maker, actions=actions, staging=staging)
-        committer = self._find(request.table, is_certain=True)
+        actions = [*_transactions([pending], self._clock), *files]
+        is_made = self._tables.add(name, stored, owner=request.maker, actions=actions, staging=staging)
+        committer = self._find(name, is_certain=True)
         if committer is None:
-            raise no_table(request.table)
+            raise no_table(name)
         if is_made:
-            if not self._storage.is_local and not all(one.is_there(self._storage, request.table) for one in files):
-                raise UsageError(f"The table {request.table} was dropped while it was created.", remedy="Try again.")
+            found = {entry.path for entry in self._storage.list(name)}
+            if not all(f"{name}/{one['add']['path']}" in found for one in files):
+                raise UsageError(f"The table {name} was dropped while it was created.", remedy="Try again.")
             pending.done.set_result(pending.row_count)
-            return pending.done
-        is_repeated = request.write_id is not None and committer.has_stored(request.write_id)
-        if request.mode is WriteMode.CREATE and not is_repeated:
-            raise exists_already(request.table)
-        if pending.is_replacing and not request.is_owner and self._tables.owner(request.table) != request.maker:
-            raise exists_already(request.table)  # nobody had it when the rights were checked
-        if not pending.is_replacing and not committer.schema.equals(stored):
-            raise UsageError(
-                f"The table {request.table} was created by another call, with other columns.",
-                remedy="Send the rows again.",
-            )
-        moved = [one.move(self._storage, staging, request.table) for one in files]
-        pending = replace(pending, rows=pending.rows.slice(0, 0), files=moved)
-        self.submit(request.table, pending)
-        return pending.done
-
-    def stage(self, table: str, rows: pa.Table, write: "LakeWrite") -> list[NewFile]:
-        """Write files that no commit names yet; what is abandoned is left to vacuum."""
-        with self._encoders:
-            if write.staging is not None:
-                return write_files(self._storage, write.staging, rows, clock=self._clock)
-            committer = self._find(table)
-            if committer is None:
-                raise no_table(table)
-            return committer.stage(rows, write.partition_by)
-
-    def count_waiting(self, size: int) -> bool:
-        """Note that writes hold so many bytes more, or fewer; whether they hold too many."""
-        with self._lock:
-            self._waiting_bytes += size
-            return self._waiting_bytes > _MAX_WAITING_BYTES
+            return
+        if request.write_id not in committer.state.write_ids:
+            if request.mode is WriteMode.CREATE:
+                raise exists_already(name)
+            if pending.is_replacing and not request.is_owner and self._tables.owner(name) != request.maker:
+                raise exists_already(name)  # nobody had it when the rights were checked
+            if pending.files or not (pending.is_replacing or committer.state.schema.equals(stored)):
+                raise UsageError(f"The table {name} was created by another call.", remedy="Send the rows again.")
+        self._submit(name, pending)
 
     def _open_model_write(self, request: WriteRequest, schema: pa.Schema, definition: TableDefinition) -> "LakeWrite":
         if request.mode is WriteMode.CREATE:
@@ -249,102 +277,68 @@ class LakeWriter:
                 check_targets(converted)
             return convert_definition_rows(converted, definition, stored)
 
-        if self._find(request.table) is None:
-            self._tables.create_defined(request.table)
         committer = self._find(request.table)
         if committer is None:
+            self._tables.create_defined(request.table)
+            committer = self._find(request.table)
+        if committer is None:
             raise no_table(request.table)
-        return LakeWrite(
-            self,
-            replace(request, mode=WriteMode.APPEND),
-            committer.schema,
-            convert=convert,
-            partition_by=committer.partition_by,
-        )
-
-    def _open_creation(self, request: WriteRequest, schema: pa.Schema) -> "LakeWrite":
-        if request.mode is WriteMode.APPEND:
-            raise no_table(request.table)
-        stored = stored_schema(schema)
-        self._tables.check_capacity(owner=request.maker, most=request.most_tables)
-        return LakeWrite(
-            self,
-            request,
-            stored,
-            convert=lambda rows: convert_rows(rows, stored, is_known=request.may_read),
-            staging=self._tables.new_staging(request.table),
-        )
+        return self._begin(request, committer.state.schema, committer, convert)
 
     def _find(self, table: str, *, is_certain: bool = False) -> "_Committer | None":
         """Return the committer of a table that is there, when `is_certain` by looking again."""
-        committer = self._known(table)
-        if committer is not None and not committer.is_gone and (not is_certain or committer.refresh()):
-            return committer
-        with self._opening:
-            known = self._known(table)
-            if known is not None and known is not committer:
-                return known  # another thread has opened it
-            if known is not None:
-                known.close()
-            try:
-                made = _Committer(
-                    self, self._storage, table, clock=self._clock, interval_seconds=self._interval_seconds
-                )
-            except TableGone:
-                return None
-            with self._lock:
-                self._committers.pop(table, None)
-                self._committers[table] = made
-                oldest = [name for name, one in self._committers.items() if one.is_idle]
-                closed = [self._committers.pop(name) for name in oldest[:-_MAX_IDLE_TABLES]]
-            for one in closed:
-                one.close()
-            return made
-
-    def _known(self, table: str) -> "_Committer | None":
         with self._lock:
             if self._is_closed:
                 raise Unavailable("The server is shutting down.")
-            return self._committers.get(table)
-
-    def request_checkpoint(self, table: str) -> None:
-        """Write a checkpoint, which keeps the log quick to open, while others go on."""
-        with suppress(RuntimeError):  # it is closed
-            self._checkpoints.submit(self._write_checkpoint, table)
-
-    def _write_checkpoint(self, table: str) -> None:
+            committer = self._committers.get(table)
+        if committer is not None and not committer.is_gone and (not is_certain or committer.refresh()):
+            return committer
         try:
-            delta = open_delta(self._storage, table)
-            with storage_errors("A checkpoint could not be written."):
-                delta.create_checkpoint()
-            self._storage.sync_file(log_path(table, f"{delta.version():020}.checkpoint.parquet"))
-            self._storage.sync_file(log_path(table, "_last_checkpoint"))
-        except (TableGone, MicromegasError) as error:
-            _LOG.warning("a checkpoint could not be written", extra={"table": table}, exc_info=error)
+            made = _Committer(self._storage, table, clock=self._clock, interval_seconds=self._interval_seconds)
+        except TableGone:
+            return None
+        with self._lock:
+            known = self._committers.get(table)
+            found = made if known is None or known is committer else known
+            self._committers.pop(table, None)
+            self._committers[table] = found
+            unused = [name for name, one in self._committers.items() if one.is_idle and one is not found]
+            closed = [self._committers.pop(name) for name in unused[:-_MAX_IDLE_TABLES]]
+        if found is not made:
+            closed.append(made)
+        elif committer is not None:
+            closed.append(committer)
+        for one in closed:
+            one.close()
+        return found
 
 
 class LakeWrite:
-    """One write under way; implements `core.protocols.TableWrite`."""
+    """One write under way; implements `TableWrite`."""
 
-    def __init__(  # noqa: PLR0913 - options by keyword
+    def __init__(  # noqa: PLR0913 - what differs between tables
         self,
-        writer: LakeWriter,
         request: WriteRequest,
         schema: pa.Schema,
-        *,
         convert: Callable[[pa.RecordBatch], pa.RecordBatch],
-        partition_by: tuple[str, ...] = (),
-        staging: str | None = None,
+        stage: Callable[[pa.Table], list[Action]],
+        store: Callable[[_Pending], None],
+        *,
+        note_waiting: Callable[[int], bool],
+        partition_by: tuple[str, ...],
+        table_id: object,
     ) -> None:
-        self._writer = writer
         self._request = request
         self._schema = schema
         self._convert = convert
-        self.partition_by = partition_by
-        self.staging = staging
+        self._stage = stage
+        self._store = store
+        self._note_waiting = note_waiting
+        self._partition_by = partition_by
+        self._table_id = table_id
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_bytes = self._row_count = 0
-        self._files: list[NewFile] = []
+        self._files: list[Action] = []
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take rows."""
@@ -354,29 +348,24 @@ class LakeWrite:
         self._waiting.append(converted)
         self._row_count += converted.num_rows
         self._waiting_bytes += converted.nbytes
-        are_too_many = self._writer.count_waiting(converted.nbytes)
+        are_too_many = self._note_waiting(converted.nbytes)
         if self._waiting_bytes >= STAGE_BYTES or (are_too_many and self._waiting_bytes > _MAX_GROUPED_BYTES):
-            self._stage()
+            self._write_files()
 
     def submit(self) -> Future[int]:
         """Make all rows durable and visible at once; the future's result is how many were written."""
         if self._waiting and (self._files or self._waiting_bytes > _MAX_GROUPED_BYTES):
-            self._stage()
-        self._writer.count_waiting(-self._waiting_bytes)
+            self._write_files()
+        self._note_waiting(-self._waiting_bytes)
         pending = _Pending(
             rows=self._take(),
             files=tuple(self._files),
             row_count=self._row_count,
             write_id=self._request.write_id,
-            schema=self._schema,
             is_replacing=self._request.mode is WriteMode.REPLACE,
+            table_id=self._table_id,
         )
-        if self.staging is not None:
-            return self._writer.create(self._request, pending, self.staging)
-        if self._row_count == 0 and not pending.is_replacing:
-            pending.done.set_result(0)
-        else:
-            self._writer.submit(self._request.table, pending)
+        self._store(pending)
         return pending.done
 
     def commit(self) -> int:
@@ -385,30 +374,27 @@ class LakeWrite:
 
     def abandon(self) -> None:
         """Forget the rows; files that were written are never named by the log, and vacuum removes them."""
-        self._writer.count_waiting(-self._waiting_bytes)
+        self._note_waiting(-self._waiting_bytes)
         self._waiting, self._waiting_bytes = [], 0
 
-    def _stage(self) -> None:
+    def _write_files(self) -> None:
         size = self._waiting_bytes
         try:
-            self._files += self._writer.stage(self._request.table, self._take(), self)
+            self._files += self._stage(self._take())
         finally:
-            self._writer.count_waiting(-size)
+            self._note_waiting(-size)
 
     def _take(self) -> pa.Table:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         rows = pa.Table.from_batches(waiting, waiting[0].schema if waiting else self._schema)
-        check_partitions(rows, self.partition_by)
+        check_partitions(rows, self._partition_by)
         return rows
 
 
 class _Committer:
-    """Commits one table's writes in groups, on a thread that ends when there is nothing to do."""
+    """Commits one table's writes in groups, on a thread that ends when none waits."""
 
-    def __init__(
-        self, writer: LakeWriter, storage: Storage, table: str, *, clock: Clock, interval_seconds: float
-    ) -> None:
-        self._writer = writer
+    def __init__(self, storage: Storage, table: str, *, clock: Clock, interval_seconds: float) -> None:
         self._storage = storage
         self._table = table
         self._clock = clock
@@ -417,51 +403,39 @@ class _Committer:
         self._queue: deque[_Pending] = deque()
         self._queued_bytes = 0
         self._thread: threading.Thread | None = None
+        self._last_commit = float("-inf")
         self._is_closing = False
         self.is_gone = False
-        self._state_lock = threading.Lock()  # the state, and the turn to commit
-        self._state = self._open()
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The table's columns, with those that it is partitioned by."""
-        return self._state.schema
-
-    @property
-    def partition_by(self) -> tuple[str, ...]:
-        """The columns whose values are not in the files."""
-        return self._state.partition_by
+        self._turn = threading.Lock()  # the state, and the turn to commit
+        self.state = _State(storage, table)
 
     def refresh(self) -> bool:
         """Take notice of what others committed; False when the table is gone."""
-        with self._state_lock:
+        with self._turn:
             try:
-                with self._state.guard.hold():
-                    self._absorb({})
+                try:
+                    with self.state.guard.hold():
+                        self._absorb(_Attempt())
+                except (TableGone, _Outdated):
+                    self._reopen([])
             except TableGone:
                 self.is_gone = True
-            except _Outdated:
-                self._reopen([])
         return not self.is_gone
-
-    def has_stored(self, write_id: str) -> bool:
-        """Whether a write of this id is among the rows."""
-        return write_id in self._state.write_ids
 
     def fitting_schema(self, schema: pa.Schema, *, is_known: bool) -> pa.Schema:
         """Return the table's columns, which rows of `schema` must fit; they are looked up again when those do not."""
         try:
-            check_fits(schema, self.schema, is_known=is_known)
+            check_fits(schema, self.state.schema, is_known=is_known)
         except UsageError:
             if not self.refresh():
                 raise no_table(self._table) from None
-            check_fits(schema, self.schema, is_known=is_known)
-        return self.schema
+            check_fits(schema, self.state.schema, is_known=is_known)
+        return self.state.schema
 
-    def stage(self, rows: pa.Table, partition_by: tuple[str, ...]) -> list[NewFile]:
+    def stage(self, rows: pa.Table, partition_by: tuple[str, ...]) -> list[Action]:
         """Write files that no commit names yet."""
         try:
-            with self._state.guard.hold():
+            with self.state.guard.hold():
                 return write_files(self._storage, self._table, rows, clock=self._clock, partition_by=partition_by)
         except TableGone:
             raise _gone(self._table) from None
@@ -472,21 +446,25 @@ class _Committer:
         return self._thread is None
 
     def submit(self, pending: _Pending) -> bool:
-        """Queue a write; waits for room. False when this is closed."""
-        deadline = self._clock.monotonic() + _ROOM_SECONDS
+        """Queue a write; waits for space. False when this is closed."""
+        if pending.row_count == 0 and not pending.is_replacing:
+            pending.done.set_result(0)
+            return True
+        size = pending.rows.nbytes
+
+        def has_space() -> bool:
+            is_full = self._queued_bytes + size > _MAX_QUEUED_BYTES or len(self._queue) >= _MAX_QUEUED_WRITES
+            return not (self._queue and is_full)
+
         with self._changed:
-            while self._queue and (
-                self._queued_bytes + pending.rows.nbytes > _MAX_QUEUED_BYTES or len(self._queue) >= _MAX_QUEUED_WRITES
-            ):
-                if self._clock.monotonic() >= deadline:
-                    raise ResourcesExhausted(
-                        "Rows arrive faster than they can be stored.", remedy="Send them again later.", limit="ingest"
-                    )
-                self._changed.wait(1.0)
+            if not self._changed.wait_for(has_space, _QUEUE_SECONDS):
+                raise ResourcesExhausted(
+                    "Rows arrive faster than they can be stored.", remedy="Send them again later.", limit="ingest"
+                )
             if self._is_closing:
                 return False
             self._queue.append(pending)
-            self._queued_bytes += pending.rows.nbytes
+            self._queued_bytes += size
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"commit-{self._table}", daemon=True)
                 self._thread.start()
@@ -501,73 +479,63 @@ class _Committer:
             thread = self._thread
         if thread is not None:
             thread.join()
-        with self._state_lock:
-            self._state.guard.close()
+        with self._turn:
+            self.state.guard.close()
 
     def _run(self) -> None:
-        last_commit = float("-inf")
-        while group := self._next_group(last_commit):
-            last_commit = self._clock.monotonic()
-            before = self._state.version
+        while group := self._next_group():
+            self._last_commit = self._clock.monotonic()
             try:
-                with self._state_lock:
+                with self._turn:
                     self._commit(group)
             except BaseException as error:  # noqa: BLE001 - the callers raise it
                 for one in group:
                     if not one.done.done():
                         one.done.set_exception(error)
-            if before // _CHECKPOINT_COMMITS < self._state.version // _CHECKPOINT_COMMITS:
-                self._writer.request_checkpoint(self._table)
 
-    def _next_group(self, last_commit: float) -> list[_Pending]:
+    def _next_group(self) -> list[_Pending]:
         """Return the writes of the next commit when it is due; none when the thread is to end."""
         with self._changed:
-            has_waited = False
-            while True:
-                due = last_commit + self._interval_seconds - self._clock.monotonic()
-                is_due = has_waited or due <= 0 or len(self._queue) >= _GROUP_WRITES or self._is_closing
-                if self._queue and is_due:
-                    break
-                if not self._queue and (has_waited or self._is_closing):
-                    self._thread = None
-                    return []
-                is_idle = not self._queue
-                has_waited = not self._changed.wait(_IDLE_SECONDS if is_idle else due)
-                has_waited = has_waited and is_idle == (not self._queue)  # not when something else came
+            due = self._last_commit + self._interval_seconds - self._clock.monotonic()
+            if self._queue and due > 0:
+                self._changed.wait_for(lambda: len(self._queue) >= _GROUP_WRITES or self._is_closing, due)
             group: list[_Pending] = []
-            size = files = 0
-            while self._queue and (not group or not (self._queue[0].is_replacing or group[0].is_replacing)):
+            size = 0
+            while self._queue and not (group and (self._queue[0].is_replacing or group[0].is_replacing)):
                 size += self._queue[0].rows.nbytes
-                files += len(self._queue[0].files)
-                if group and (size > _MAX_GROUP_BYTES or files > _MAX_GROUP_FILES):
+                if group and size > _MAX_GROUP_BYTES:
                     break
                 group.append(self._queue.popleft())
                 self._queued_bytes -= group[-1].rows.nbytes
+            if not group:
+                self._thread = None
             self._changed.notify_all()
             return group
 
     def _commit(self, group: list[_Pending]) -> None:
         """Store a group in one commit, again after that of another; each write's future is done when this returns."""
-        attempts = _Attempts()
+        attempt = _Attempt()
         try:
             for _ in range(_MAX_ATTEMPTS):
                 try:
-                    with self._state.guard.hold():
-                        self._absorb(attempts.by_entry)
+                    with self.state.guard.hold():
+                        self._absorb(attempt)
                         fresh = self._select(group)
                         if not fresh:
                             return
-                        self._try(fresh, attempts)
+                        if fresh != attempt.group or not attempt.files:
+                            attempt.group, attempt.files = fresh, self._write_group(fresh)
+                        self._try(attempt)
                 except (TableGone, _Outdated) as reason:
                     if isinstance(reason, TableGone):
-                        self._remove_orphan(attempts)
-                        self._refuse_files(group)
-                    attempts.files.clear()
+                        self._remove_orphan(attempt.entry_id)
+                    attempt.files = []
                     self._reopen(group)
-                    if self.is_gone:
-                        return
+        except TableGone:
+            self.is_gone = True
+            raise _gone(self._table) from None
         except MicromegasError as error:
-            if not attempts.unclear:
+            if not attempt.failures:
                 raise
             raise Unavailable(
                 "It is not known whether the rows were stored: the lake's storage failed while they were committed.",
@@ -575,106 +543,72 @@ class _Committer:
             ) from error
         raise Unavailable("The table is being changed by others all the time. None of the rows was stored.")
 
-    def _try(self, fresh: list[_Pending], attempts: _Attempts) -> None:
-        """Add one log entry, if nobody takes its version before."""
-        key = tuple(map(id, fresh))
-        if key not in attempts.files:
-            attempts.files[key] = self._write_group(fresh)
-        entry_id, version = str(uuid.uuid4()), self._state.version + 1
-        content = self._build_entry(entry_id, fresh, attempts.files[key])
-        attempts.by_entry[entry_id] = fresh
-        path = log_path(self._table, entry_name(version))
+    def _try(self, attempt: _Attempt) -> None:
+        """Add a log entry, if nobody takes its version before."""
+        version = self.state.version + 1
+        path, content = log_path(self._table, entry_name(version)), self._build_entry(attempt)
         try:
             is_stored = self._storage.create(path, content)
         except MicromegasError:
-            attempts.unclear += 1
             if self._storage.is_local and self._storage.read(path, max_bytes=MAX_ENTRY_BYTES) is None:
-                attempts.unclear = 0
                 raise
-            if attempts.unclear > _MAX_UNCLEAR:
+            attempt.failures += 1
+            if attempt.failures > _MAX_FAILURES:
                 raise
             return  # the next attempt finds it, or takes the same version with the same files
-        attempts.unclear += is_stored
         if is_stored:  # else the next attempt reads whose commit it was
-            self._state.guard.check(version)
-            self._state.version = version
-            self._state.write_ids.update((one.write_id, one.row_count) for one in fresh if one.write_id)
-            _acknowledge(fresh)
-            if fresh[0].is_replacing:
+            attempt.failures += 1
+            self._advance(version, attempt)
+            if attempt.group[0].is_replacing:
                 raise _Outdated
-        attempts.unclear = 0
 
-    def _absorb(self, tried: Mapping[str, list[_Pending]]) -> None:
-        """Take notice of commits since the last one, among them those that were tried here; raises `_Outdated`."""
-        state, is_changed = self._state, False
+    def _absorb(self, attempt: _Attempt) -> None:
+        """Take notice of commits since the last one, perhaps that of an attempt; raises `_Outdated`."""
+        state, is_changed, is_stored = self.state, False, False
         version = state.version
         # Of entries that were cleaned up, the version after ours looks free, and would be before the checkpoint.
-        is_known = not self._storage.is_local or self._entry_file(version).exists()
+        own_entry = f"{self._storage.uri}/{log_path(self._table, entry_name(version))}"
+        is_known = not self._storage.is_local or Path(own_entry).exists()
         if not is_known and open_delta(self._storage, self._table).version() > version:
             raise _Outdated
         while (actions := read_entry(self._storage, self._table, version + 1)) is not None:
             version += 1
+            is_stored |= is_entry(actions, attempt.entry_id)
             for action in actions:
                 if "txn" in action:
                     state.write_ids[action["txn"]["appId"]] = int(action["txn"]["version"])
-                elif "commitInfo" in action:
-                    _acknowledge(tried.get(action["commitInfo"].get("txnId", ""), ()))
-                is_changed = is_changed or "metaData" in action or "protocol" in action
+                is_changed |= "metaData" in action or "protocol" in action
         if version > state.version:
             self._storage.sync_folder(f"{self._table}/{LOG_FOLDER}")
-            state.guard.check(version)
-            state.version = version
+            self._advance(version, attempt if is_stored else _Attempt())
+            attempt.failures = 0  # the version that was tried is taken by now, and it is known by whom
         if is_changed or len(state.write_ids) > state.max_write_ids:
             raise _Outdated
 
-    def _entry_file(self, version: int) -> Path:
-        return Path(self._storage.uri, log_path(self._table, entry_name(version)))
-
-    def _open(self) -> _State:
-        delta = open_delta(self._storage, self._table)
-        check_writable(delta)
-        version = delta.version()
-        guard = TableGuard(self._storage, self._table, version=version)
-        try:
-            write_ids = read_write_ids(self._storage, self._table, version=version)
-            return _State(
-                guard=guard,
-                version=version,
-                schema=arrow_schema(delta),
-                partition_by=tuple(delta.metadata().partition_columns),
-                write_ids=write_ids,
-                max_write_ids=max(_MAX_WRITE_IDS, 2 * len(write_ids)),
-            )
-        except BaseException:
-            guard.close()
-            raise
+    def _advance(self, version: int, stored: _Attempt) -> None:
+        """Go on to a version, unless the table is gone, and answer the writes that are stored by then."""
+        self.state.guard.check(version)
+        self.state.version = version
+        self.state.write_ids |= {one.write_id: one.row_count for one in stored.group if one.write_id is not None}
+        for one in stored.group:
+            if not one.done.done():
+                one.done.set_result(one.row_count)
+        stored.failures = 0
 
     def _reopen(self, group: list[_Pending]) -> None:
-        """Read the table anew; when it is gone, no write of the group is stored."""
-        try:
-            state = self._open()
-        except TableGone:
-            self.is_gone = True
-            for one in group:
-                if not one.done.done():
-                    one.done.set_exception(_gone(self._table))
-        else:
-            self._state.guard.close()
-            self._state = state
-
-    def _refuse_files(self, group: list[_Pending]) -> None:
-        """Answer writes whose files went with a table that was dropped, even if another has its name by now."""
+        """Read the table anew; when another has its name by now, it does not get files that went with the first."""
+        state = _State(self._storage, self._table)
+        self.state.guard.close()
+        is_same, self.state = state.table_id == self.state.table_id, state
         for one in group:
-            if not one.done.done() and (one.files or one.is_replacing):
+            if not (is_same or one.done.done()) and (one.files or one.is_replacing):
                 one.done.set_exception(_gone(self._table))
 
-    def _remove_orphan(self, attempts: _Attempts) -> None:
+    def _remove_orphan(self, entry_id: str) -> None:
         """Remove an entry that came into the log of a bucket's table while that was being removed."""
-        if self._storage.is_local or not attempts.by_entry:
-            return
-        version = self._state.version + 1
-        for action in read_entry(self._storage, self._table, version) or ():
-            if action.get("commitInfo", {}).get("txnId") in attempts.by_entry:
+        if not self._storage.is_local:
+            version = self.state.version + 1
+            if is_entry(read_entry(self._storage, self._table, version) or (), entry_id):
                 self._storage.delete(log_path(self._table, entry_name(version)))
 
     def _select(self, group: list[_Pending]) -> list[_Pending]:
@@ -684,7 +618,7 @@ class _Committer:
         for one in group:
             if one.done.done() or one.write_id in ids:
                 continue  # the next round answers one whose id is in this group twice
-            known = None if one.write_id is None else self._state.write_ids.get(one.write_id)
+            known = None if one.write_id is None else self.state.write_ids.get(one.write_id)
             if known is not None and known != one.row_count:
                 one.done.set_exception(
                     UsageError(
@@ -694,6 +628,8 @@ class _Committer:
                 )
             elif known is not None:
                 one.done.set_result(one.row_count)
+            elif one.files and one.table_id is not None and one.table_id != self.state.table_id:
+                one.done.set_exception(_gone(self._table))  # another table has its name by now
             elif not one.is_replacing and not self._fits(one):
                 one.done.set_exception(
                     UsageError(
@@ -709,49 +645,39 @@ class _Committer:
 
     def _fits(self, pending: _Pending) -> bool:
         # The values of partition columns are not in the files, so those of another partitioning would lack some.
-        is_partitioned_so = all(set(file.partition) == set(self._state.partition_by) for file in pending.files)
-        return is_partitioned_so and is_compatible(pending.schema, self._state.schema)
+        partitions = (file["add"]["partitionValues"].keys() for file in pending.files)
+        is_partitioned_so = all(names == set(self.state.partition_by) for names in partitions)
+        return is_partitioned_so and is_compatible(pending.rows.schema, self.state.schema)
 
-    def _write_group(self, group: list[_Pending]) -> list[NewFile]:
+    def _write_group(self, group: list[_Pending]) -> list[Action]:
         rows = pa.concat_tables([one.rows for one in group], promote_options="default")
-        partition_by = () if group[0].is_replacing else self._state.partition_by
+        partition_by = () if group[0].is_replacing else self.state.partition_by
         files = write_files(self._storage, self._table, rows, clock=self._clock, partition_by=partition_by)
         return [*files, *(file for one in group for file in one.files)]
 
-    def _build_entry(self, entry_id: str, group: list[_Pending], files: list[NewFile]) -> bytes:
+    def _build_entry(self, attempt: _Attempt) -> bytes:
+        group, version = attempt.group, self.state.version
         is_replacing = group[0].is_replacing
-        info = {
-            "timestamp": round(self._clock.now().timestamp() * 1000),
-            "operation": "WRITE",
-            "operationParameters": {"mode": "Overwrite" if is_replacing else "Append"},
-            "operationMetrics": {"writes": len(group), "rows": sum(one.row_count for one in group)},
-            "readVersion": self._state.version,
-            "isBlindAppend": not is_replacing,
-            "engineInfo": "micromegas_jupyter",
-            "txnId": entry_id,
-        }
-        actions: list[Action] = [{"commitInfo": info}, *transactions(group, self._clock)]
+        actions = _transactions(group, self._clock)
         if is_replacing:
-            actions += replacement_actions(
-                self._storage, self._table, group[0].schema, version=self._state.version, clock=self._clock
-            )
-        return build_entry([*actions, *(one.action() for one in files)])
+            schema = group[0].rows.schema
+            actions += replacement_actions(self._storage, self._table, schema, version=version, clock=self._clock)
+        return build_entry(
+            "WRITE",
+            attempt.entry_id,
+            [*actions, *attempt.files],
+            clock=self._clock,
+            operationParameters={"mode": "Overwrite" if is_replacing else "Append"},
+            operationMetrics={"writes": len(group), "rows": sum(one.row_count for one in group)},
+            readVersion=version,
+            isBlindAppend=not is_replacing,
+        )
 
 
-def transactions(group: Sequence[_Pending], clock: Clock) -> list[Action]:
+def _transactions(group: Sequence[_Pending], clock: Clock) -> list[Action]:
     """Return the application transactions of writes: their ids, with how many rows each has."""
-    now = round(clock.now().timestamp() * 1000)
-    return [
-        {"txn": {"appId": one.write_id, "version": one.row_count, "lastUpdated": now}}
-        for one in group
-        if one.write_id is not None
-    ]
-
-
-def _acknowledge(group: Sequence[_Pending]) -> None:
-    for one in group:
-        if not one.done.done():
-            one.done.set_result(one.row_count)
+    now, ids = milliseconds(clock), [(one.write_id, one.row_count) for one in group if one.write_id is not None]
+    return [{"txn": {"appId": name, "version": count, "lastUpdated": now}} for name, count in ids]
 
 
 def _gone(table: str) -> UsageError:

@@ -138,7 +138,7 @@ def test_a_drop_that_was_cut_short_is_finished(s3, storage, writer, tables):
         writer.append("t", ROWS).result()
     s3.fault = lambda method, path: None
 
-    tables.finish_drops()
+    tables.finish_drop("t")
 
     assert list(storage.list("t")) == []
     tables.create("t", ROWS.schema)

@@ -21,21 +21,23 @@ from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.lease import TAKE_OVER_SECONDS, Sighting, try_acquire
-from micromegas_jupyter.lake.maintenance import MaintenanceSettings, Outcome, read_status, run_round
+from micromegas_jupyter.lake.maintenance import MaintenanceSettings, read_status, run_round
 from tests.fakes.clock import FakeClock
 
 _SETTINGS = MaintenanceSettings(min_small_files=3, quiet_seconds=0.0)
 _ROUNDS = """
 import sys
 from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.lake import lease
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, run_round
 
-seen = None
+lease.TAKE_OVER_SECONDS, seen = float(sys.argv[2]), None
 settings = MaintenanceSettings(min_small_files=3, checkpoint_commits=5)
 while True:
     report = run_round(Storage(sys.argv[1]), settings=settings, seen=seen)
     seen = report.seen
-    print(report.outcome.name, flush=True)
+    if report.status is not None:
+        print("done", flush=True)
 """
 
 
@@ -102,7 +104,7 @@ def test_a_lake_in_a_bucket_is_maintained(bucket):
     late = FakeClock(datetime.now(UTC) + timedelta(hours=25))
     removed = run_round(storage, settings=replace(_SETTINGS, vacuum_hours=0), clock=late).status.done["removed_files"]
 
-    assert (report.outcome, again.outcome) == (Outcome.DONE, Outcome.DONE)
+    assert report.status.tables == again.status.tables
     assert (len(table.file_uris()), _numbers(storage)) == (1, [0, 1, 2, 3, 4])
     assert (removed, len(list(storage.list("numbers")))) == (5, 7)  # six versions of the log, and one file
     assert read_status(storage).tables["numbers"].files == 1
@@ -118,23 +120,20 @@ def test_a_lease_in_a_bucket_is_taken_over_only_when_it_stands_still(bucket):
     assert isinstance(seen, Sighting)
     other.advance(TAKE_OVER_SECONDS - 1)
     assert try_acquire(storage, clock=other, seen=seen) == seen
-    held.renew()
+    clock.advance(11)
+    assert held.is_held()
     other.advance(TAKE_OVER_SECONDS)
     seen = try_acquire(storage, clock=other, seen=seen)
     assert isinstance(seen, Sighting)
-    clock.advance(31)
-    assert held.is_lost
     other.advance(TAKE_OVER_SECONDS)
     taken = try_acquire(storage, clock=other, seen=seen)
 
-    assert not taken.is_lost
-    assert not held.renew()
+    clock.advance(11)
+    assert not held.is_held()
     held.release()
     assert isinstance(try_acquire(storage, clock=clock), Sighting)
     taken.release()
-    last = try_acquire(storage, clock=clock)
-    assert not last.is_lost
-    last.release()
+    try_acquire(storage, clock=clock).release()
 
 
 def test_of_many_that_want_the_lease_one_gets_it(bucket):
@@ -177,7 +176,7 @@ def test_a_bucket_that_is_gone_is_unavailable():
 
 
 def _rounds(location):
-    return subprocess.Popen([sys.executable, "-c", _ROUNDS, location], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", _ROUNDS, location, "0.1"], stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("kills", [8])
@@ -208,9 +207,7 @@ def test_maintainers_killed_at_any_moment_lose_and_double_nothing(tmp_path, kill
         drawn = random.Random(7)
         for _ in range(kills):
             two = [_rounds(storage.uri) for _ in range(2)]
-            for one in two:
-                one.stdout.readline()
-            for _ in range(drawn.randrange(4)):
+            for _ in range(1 + drawn.randrange(4)):
                 two[0].stdout.readline()
             for one in two:
                 os.kill(one.pid, signal.SIGKILL)
@@ -222,8 +219,12 @@ def test_maintainers_killed_at_any_moment_lose_and_double_nothing(tmp_path, kill
 
     assert _numbers(storage) == sorted({-1, *kept} - {*deleted})
     late = FakeClock(datetime.now(UTC) + timedelta(hours=25))
-    run_round(storage, settings=_SETTINGS)
-    run_round(storage, settings=MaintenanceSettings(vacuum_hours=0), clock=late)
+    soon = FakeClock(datetime.now(UTC))
+    seen = run_round(storage, settings=_SETTINGS, clock=soon).seen
+    soon.advance(TAKE_OVER_SECONDS)
+    assert run_round(storage, settings=_SETTINGS, clock=soon, seen=seen).status is not None
+    settings = MaintenanceSettings(vacuum_hours=0, vacuum_interval_seconds=0)
+    run_round(storage, settings=settings, clock=late)
     files = DeltaTable(storage.child_uri("numbers")).file_uris()
     left = {path.name for path in Path(storage.child_uri("numbers")).iterdir() if path.is_file()}
     assert left == {Path(file).name for file in files}
@@ -234,24 +235,24 @@ def test_a_maintainer_of_a_bucket_that_is_killed_in_a_round_is_followed_within_a
     storage, clock = Storage(bucket), FakeClock()
     for number in range(3):
         _append(storage, number)
-    stuck = "import sys; from micromegas_jupyter.lake import rewrite; " + (
-        "rewrite._commit = lambda *_, **__: (print('in a round', flush=True), sys.stdin.read())" + _ROUNDS
+    stuck = "import sys; from micromegas_jupyter.lake import maintenance; " + (
+        "maintenance._Round._commit = lambda *_, **__: (print('in a round', flush=True), sys.stdin.read())" + _ROUNDS
     )
     with subprocess.Popen(
-        [sys.executable, "-c", stuck, bucket], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", stuck, bucket, "45"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout.readline() == "in a round\n"
         held = run_round(storage, settings=_SETTINGS, clock=clock)
         holder.kill()
         holder.wait()
 
-    outcomes, seen = [], held.seen
+    rounds, seen = [], held.seen
     for _ in range(4):  # every 15 seconds
         clock.advance(15)
         report = run_round(storage, settings=_SETTINGS, clock=clock, seen=seen)
-        outcomes.append(report.outcome)
+        rounds.append(report.status)
         seen = report.seen
 
-    assert held.outcome is Outcome.HELD_BY_ANOTHER
-    assert Outcome.DONE in outcomes
+    assert held.status is None
+    assert any(status is not None for status in rounds)
     assert _numbers(storage) == [0, 1, 2]
