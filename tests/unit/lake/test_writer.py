@@ -314,7 +314,7 @@ def test_drops_and_writes_at_once_leave_no_table_without_its_rows(storage, table
 
     with ThreadPoolExecutor(4) as pool:
         running = [pool.submit(write) for _ in range(4)]
-        for _ in range(20):
+        for _ in range(8):
             tables.create("t", ROWS.schema)
             tables.drop("t")
         is_over.set()
