@@ -41,11 +41,13 @@ def test_a_killed_ingest_process_stores_nothing_twice_and_is_followed_by_another
         assert server.column("SELECT count(*) FROM kept") == [2]
 
 
+@pytest.mark.long
 def test_a_call_whose_process_is_killed_is_told_that_nothing_was_stored(tmp_path):
     with lake_server(tmp_path) as server:
         server.flight.call(FLIGHT + "DoPut", *ingest_frames(create_command("kept"), ROWS))
+        wait_until(lambda: server.flight.metric("ingests_running") == 0, "the first call has ended", seconds=15)
         call = _Stalled(server.flight.channel, "kept")
-        wait_until(lambda: server.flight.metric("ingests_running") == 1, "the call has begun")
+        wait_until(lambda: server.flight.metric("ingests_running") == 1, "the call has begun", seconds=15)
         _kill_ingest_process(server)
 
         error = call.finish()

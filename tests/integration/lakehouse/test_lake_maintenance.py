@@ -179,7 +179,8 @@ def _rounds(location):
     return subprocess.Popen([sys.executable, "-c", _ROUNDS, location, "0.1"], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("kills", [5])
+@pytest.mark.long
+@pytest.mark.parametrize("kills", [20])
 def test_maintainers_killed_at_any_moment_lose_and_double_nothing(tmp_path, kills):
     storage = Storage(tmp_path / "lake")
     _append(storage, -1)

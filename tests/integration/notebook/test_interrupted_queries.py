@@ -37,7 +37,9 @@ def kernel(server, tmp_path_factory):
         yield running
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape", [pytest.param(name, marks=[pytest.mark.long] * (name == "rows as fast as they come")) for name in SHAPES]
+)
 def test_a_query_is_stopped_in_the_cell_and_on_the_server_and_the_next_one_works(kernel, server, shape):
     sql = SHAPES[shape]
 
