@@ -127,7 +127,7 @@ class ServerSettings:
     )
     memory_mib: Annotated[int, Meta(ge=64, le=1 << 30)] = _limit(
         4096,
-        "private memory of all running statements and uploads together, in MiB; above it, the largest one is ended",
+        "private memory of all running statements together, in MiB; above it, the largest one is ended",
         is_common=True,
     )
     # RLIMIT_DATA of the statement's process.

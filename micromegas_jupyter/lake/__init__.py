@@ -1,4 +1,4 @@
-"""Tables on storage: durable appends, merged files, bounded age and size, and a listing that is cheap.
+"""Delta tables in a folder or a bucket: snapshots, durable writes, maintenance; and folders of others' tables.
 
 What the tables are is defined in `telemetry`; `engine` runs queries over them.
 """

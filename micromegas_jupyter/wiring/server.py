@@ -1,4 +1,4 @@
-"""Joins validator, executors, lake or Parquet files, recorder and Flight service into a server that runs."""
+"""Joins validator, executors, lake or served folder, recorder and Flight service into a server that runs."""
 
 import logging
 import threading
