@@ -165,7 +165,11 @@ class QueryReader:
         self._is_closed = False
         self._failure: QueryCancelled | None = None
         self._begin(attempts.credentials.fetch())
-        self.schema: pa.Schema = self._take()
+        try:
+            self.schema: pa.Schema = self._take()
+        except BaseException:  # whose traceback would keep this reader alive, and the query running
+            self.close()
+            raise
 
     @property
     def query_id(self) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from argparse import Namespace
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -254,19 +255,23 @@ class SqlMagic(Magics):
         max_rows = parse_result_rows(process_variables())
         time_range = parse_range(options.begin, options.end, now=clock.now())
         value: object
-        with self._connected(request) as (settings, connection, line):
-            progress = Progress(clock)
-            number = self._history[-1].number + 1 if self._history else 1
-            self._history.append(PastQuery(number, request, clock.now(), progress))
-            with shown_progress(progress, line):
-                reader = _open(connection, request, time_range, progress)
-                if row_format != "reader":
-                    table, value = _collect(request, reader, progress, max_rows=max_rows)
-        self._session.note_success(settings, connection.provider)
-        if row_format == "reader":
-            on_failure = partial(self._session.note_failure, settings)
-            value = RowReader(reader, progress, line, target=request.target, sql=request.sql, on_failure=on_failure)
-        else:
+        # The traceback of an interrupt would keep a reader alive, and its query running, that no `with` block closes.
+        with ExitStack() as reading:
+            with self._connected(request) as (settings, connection, line):
+                progress = Progress(clock)
+                number = self._history[-1].number + 1 if self._history else 1
+                self._history.append(PastQuery(number, request, clock.now(), progress))
+                with shown_progress(progress, line):
+                    reader = reading.enter_context(_open(connection, request, time_range))
+                    progress.note(reader)
+                    if row_format != "reader":
+                        table, value = _collect(request, reader, progress, max_rows=max_rows)
+            self._session.note_success(settings, connection.provider)
+            if row_format == "reader":
+                on_failure = partial(self._session.note_failure, settings)
+                value = RowReader(reader, progress, line, target=request.target, sql=request.sql, on_failure=on_failure)
+                reading.pop_all()
+        if row_format != "reader":
             progress.end(Ending.DONE)
             line.finish(f"{progress.line()}{request.target}")
             self._show(table, value, request, max_rows=max_rows)
@@ -303,7 +308,8 @@ class SqlMagic(Magics):
         with self._connected(request) as (_, connection, line):
             progress = Progress(clock)
             try:
-                with shown_progress(progress, line), _open(connection, explaining, time_range, progress) as reader:
+                with shown_progress(progress, line), _open(connection, explaining, time_range) as reader:
+                    progress.note(reader)
                     answer = reader.read_all()
             except QueryError as error:
                 if error.line is not None:
@@ -364,19 +370,13 @@ def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
     return frozen_values(sql, variables)
 
 
-def _open(connection: Connection, request: SqlRequest, time_range: TimeRange, progress: Progress) -> QueryReader:
+def _open(connection: Connection, request: SqlRequest, time_range: TimeRange) -> QueryReader:
     params, limit = dict(request.params) or None, request.options.limit
-    reader = connection.client.open_query(request.sql, *time_range, params, limit=limit)
-    progress.note(reader)
-    return reader
+    return connection.client.open_query(request.sql, *time_range, params, limit=limit)
 
 
 def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, max_rows: int) -> tuple[pa.Table, object]:
     """Return all rows, and what they become: a result that can show itself when no format is requested."""
-    import pyarrow as pa
-
-    from micromegas_jupyter.notebook.query_result import QueryResult
-
     options, row_format = request.options, request.row_format
 
     def noted(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -384,6 +384,10 @@ def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, ma
         return batch
 
     with reader:
+        import pyarrow as pa
+
+        from micromegas_jupyter.notebook.query_result import QueryResult
+
         if row_format == "polars":
             to_polars(reader.schema.empty_table())  # or all rows would come in vain
         table = pa.Table.from_batches(map(noted, reader), reader.schema)  # a generator would hold the last batch

@@ -37,9 +37,7 @@ def kernel(server, tmp_path_factory):
         yield running
 
 
-@pytest.mark.parametrize(
-    "shape", [pytest.param(name, marks=[pytest.mark.long] * (name == "rows as fast as they come")) for name in SHAPES]
-)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_a_query_is_stopped_in_the_cell_and_on_the_server_and_the_next_one_works(kernel, server, shape):
     sql = SHAPES[shape]
 
@@ -51,6 +49,32 @@ def test_a_query_is_stopped_in_the_cell_and_on_the_server_and_the_next_one_works
     assert ", stopped on the server · query " in found.line
     assert server[1].of(sql)["status"] == "incomplete"
     assert again.reply["status"] == "ok"
+
+
+# The first query of a kernel loads the module: an interrupt can come then, when no row has been asked for yet.
+INTERRUPTED_LOADING = """
+import sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "micromegas_jupyter.notebook.query_result":
+            sys.meta_path.remove(self)
+            raise KeyboardInterrupt
+
+sys.modules.pop("micromegas_jupyter.notebook.query_result", None)
+sys.meta_path.insert(0, Interrupting())
+"""
+
+
+def test_a_query_that_is_interrupted_before_its_rows_are_read_is_stopped_on_the_server(kernel, server):
+    assert kernel.run(INTERRUPTED_LOADING).reply["status"] == "ok"
+    sql = f"SELECT value AS never FROM {ENDLESS} WHERE value % 7 = 8"
+
+    found = kernel.run(f"%%sql rows <<\n{sql}")
+
+    (error,) = found.of("error")
+    assert error["ename"] == "QueryCancelled"
+    assert server[1].of(sql)["status"] == "incomplete"
 
 
 @pytest.fixture
