@@ -1,0 +1,191 @@
+"""Binary JSON as Micromegas stores properties: databend's `jsonb`, version 0.5, big-endian.
+
+A container is a word (kind, count), a word for each element (type, length) and the elements; an object's keys, in the
+order of their bytes, come before its values. A lone scalar is a container of one.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from operator import itemgetter
+from typing import Final
+
+MAX_DEPTH: Final = 64
+_WORD: Final = 4
+_KIND_BITS: Final = 29
+_TYPE_BITS: Final = 28
+_SCALAR, _OBJECT, _ARRAY = 1, 2, 4
+_STRING, _NUMBER, _CONTAINER = 1, 2, 5
+_CONSTANTS: Final[Mapping[int, object]] = {0: None, 3: False, 4: True}
+_SPECIAL_NUMBERS: Final = {0x00: 0, 0x10: math.nan, 0x20: math.inf, 0x30: -math.inf}
+_INT, _UINT, _FLOAT, _DECIMAL = 0x40, 0x50, 0x60, 0x70
+
+
+class MalformedJsonb(ValueError):
+    """The bytes are no binary JSON, or a value cannot be written as such."""
+
+
+def encode(value: object, *, is_signed: bool = False) -> bytes:
+    """Return a value of the kinds that `json.loads` returns; others are a MalformedJsonb.
+
+    With `is_signed`, integers from zero on are written as signed ones, as OTLP's are; else as JSON text's, unsigned.
+    """
+    if isinstance(value, Mapping | list | tuple):
+        return _encode_container(value, is_signed=is_signed, depth=1)
+    kind, data = _encode_element(value, is_signed=is_signed, depth=1)
+    return struct.pack(">II", _SCALAR << _KIND_BITS, kind << _TYPE_BITS | len(data)) + data
+
+
+def _encode_container(value: object, *, is_signed: bool, depth: int) -> bytes:
+    if depth > MAX_DEPTH:
+        raise MalformedJsonb("too deep")
+    if isinstance(value, Mapping):
+        try:
+            pairs = sorted(((key.encode(), item) for key, item in value.items()), key=itemgetter(0))
+        except AttributeError:
+            raise MalformedJsonb("a key is no text") from None
+        except UnicodeEncodeError:
+            raise MalformedJsonb("a key holds half a character") from None
+        head = _OBJECT << _KIND_BITS | len(pairs)
+        elements = [(_STRING, key) for key, _ in pairs]
+        elements += [_encode_element(item, is_signed=is_signed, depth=depth) for _, item in pairs]
+    else:
+        items: Sequence[object] = value if isinstance(value, list | tuple) else []
+        head = _ARRAY << _KIND_BITS | len(items)
+        elements = [_encode_element(item, is_signed=is_signed, depth=depth) for item in items]
+    words = struct.pack(f">{1 + len(elements)}I", head, *(kind << _TYPE_BITS | len(data) for kind, data in elements))
+    return words + b"".join(data for _, data in elements)
+
+
+def _encode_element(value: object, *, is_signed: bool, depth: int) -> tuple[int, bytes]:
+    match value:
+        case None:
+            return 0, b""
+        case bool():
+            return (4 if value else 3), b""
+        case str():
+            try:
+                return _STRING, value.encode()
+            except UnicodeEncodeError:
+                raise MalformedJsonb("a text holds half a character") from None
+        case int():
+            return _NUMBER, _encode_integer(value, is_signed=is_signed)
+        case float():
+            return _NUMBER, _encode_float(value)
+        case Mapping() | list() | tuple():
+            return _CONTAINER, _encode_container(value, is_signed=is_signed, depth=depth + 1)
+    raise MalformedJsonb(f"a value is of the kind {type(value).__name__}")
+
+
+def _encode_integer(value: int, *, is_signed: bool) -> bytes:
+    if value == 0:
+        return b"\x00"
+    signed = value < 0 or is_signed
+    for size in (1, 2, 4, 8):
+        bits = size * 8 - (1 if signed else 0)
+        if -(1 << bits) <= value < 1 << bits:
+            return bytes([_INT if signed else _UINT]) + value.to_bytes(size, "big", signed=signed)
+    try:
+        return _encode_float(float(value))
+    except OverflowError:
+        raise MalformedJsonb("a number is too large") from None
+
+
+def _encode_float(value: float) -> bytes:
+    if math.isfinite(value):
+        return bytes([_FLOAT]) + struct.pack(">d", value)
+    return b"\x10" if math.isnan(value) else b"\x20" if value > 0 else b"\x30"
+
+
+def decode(data: bytes) -> object:
+    """Return the value as `json.loads` would; NaN and infinities are floats, decimals are `Decimal`."""
+    try:
+        value, size = _decode(data, depth=1)
+    except (struct.error, ValueError, LookupError):
+        raise MalformedJsonb("not binary JSON") from None
+    if size != len(data):
+        raise MalformedJsonb("bytes follow the value")
+    return value
+
+
+def to_json(value: object) -> str:
+    """Return a decoded value as compact JSON text; what JSON has no number for is null."""
+    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(value: object) -> object:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Decimal():
+            return float(value)
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+    return value
+
+
+def _decode(data: bytes, *, depth: int) -> tuple[object, int]:
+    """Return the value of a container, and how many bytes it takes."""
+    if depth > MAX_DEPTH:
+        raise ValueError("too deep")
+    word: int = struct.unpack_from(">I", data)[0]
+    kind, count = word >> _KIND_BITS, word & ((1 << _KIND_BITS) - 1)
+    elements = [*_elements(data, {_SCALAR: 1, _ARRAY: count, _OBJECT: 2 * count}[kind], depth=depth)]
+    size = _WORD * (1 + len(elements)) + sum(size for _, size in elements)
+    values = [value for value, _ in elements]
+    if kind == _SCALAR:
+        return values[0], size
+    if kind == _ARRAY:
+        return values, size
+    if not all(isinstance(key, str) for key in values[:count]):
+        raise ValueError("a key is no text")
+    return dict(zip(values[:count], values[count:], strict=True)), size
+
+
+def _elements(data: bytes, count: int, *, depth: int) -> Iterator[tuple[object, int]]:
+    position = _WORD * (1 + count)
+    if position > len(data):
+        raise ValueError("more elements than fit")
+    for entry in struct.unpack_from(f">{count}I", data, _WORD):
+        kind, length = entry >> _TYPE_BITS, entry & ((1 << _TYPE_BITS) - 1)
+        element = data[position : position + length]
+        if len(element) != length:
+            raise ValueError("an element ends outside")
+        yield _value(kind, element, depth=depth), length
+        position += length
+
+
+def _value(kind: int, data: bytes, *, depth: int) -> object:
+    if kind == _STRING:
+        return data.decode("utf-8")
+    if kind == _NUMBER:
+        return _number(data)
+    if kind == _CONTAINER:
+        value, size = _decode(data, depth=depth + 1)
+        if size != len(data):
+            raise ValueError("bytes follow a container")
+        return value
+    if kind not in _CONSTANTS or data:
+        raise ValueError("an unknown type")
+    return _CONSTANTS[kind]
+
+
+def _number(data: bytes) -> object:
+    tag, rest = data[0], data[1:]
+    if not rest:
+        if tag not in _SPECIAL_NUMBERS:
+            raise ValueError("an unknown number")
+        return _SPECIAL_NUMBERS[tag]
+    tag &= 0xF0  # some writers repeat the size in the other half
+    if tag == _FLOAT:
+        number: float = struct.unpack(">d", rest)[0]
+        return number
+    if tag in {_INT, _UINT} and len(rest) in {1, 2, 4, 8}:
+        return int.from_bytes(rest, "big", signed=tag == _INT)
+    if tag == _DECIMAL and len(rest) in {9, 17, 33}:
+        return Decimal(int.from_bytes(rest[:-1], "big", signed=True)).scaleb(-rest[-1])
+    raise ValueError("an unknown number")
