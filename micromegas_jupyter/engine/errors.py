@@ -452,9 +452,7 @@ _UPSTREAM_FUNCTIONS: Final = {
     r"deny_queries|list_query_denials|remove_query_denial": "It is for administrators, on a server with a lake.",
 }
 _UPSTREAM_TABLES: Final = {
-    r"blocks|log_stats|images|net_spans|async_events|thread_spans|otel_spans|__(?:blocks|log_stats)__partitions": (
-        _ONLY_UPSTREAM
-    )
+    r"log_stats|images|net_spans|async_events|thread_spans|__(?:blocks|log_stats)__partitions": (_ONLY_UPSTREAM)
 }
 _WINDOW_FUNCTIONS: Final = frozenset(
     {"row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead"}

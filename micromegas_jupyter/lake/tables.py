@@ -52,8 +52,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 # Names that upstream's data model has for tables and views which are not kept here yet.
 _RESERVED: Final = frozenset(
     {
-        "async_events", "blocks", "images", "information_schema", "log_stats", "net_spans", "otel_spans", "payloads",
-        "thread_spans",
+        "async_events", "images", "information_schema", "log_stats", "net_spans", "payloads", "thread_spans",
     }
 )  # fmt: skip
 _MAX_PREDICATE: Final = 10_000

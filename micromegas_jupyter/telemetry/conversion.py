@@ -96,6 +96,8 @@ def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
         return is_list and _is_convertible(found.value_type, wanted.value_type)
     if wanted in {DICTIONARY, pa.utf8()}:
         return _is_text(found)
+    if pa.types.is_fixed_size_binary(wanted):
+        return bool(found == wanted or _is_bytes(found))
     return _is_bytes(found) if pa.types.is_binary(wanted) else _is_number(found, wanted)
 
 

@@ -1,7 +1,7 @@
 """The tables of the data model, with upstream's names and types: one query runs on either implementation."""
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -98,28 +98,49 @@ class TableDefinition:
         return f'SELECT {", ".join(columns)} FROM "{self.raw_name}" GROUP BY "{rule.key}"'  # noqa: S608
 
 
+# Where a row comes from, in all tables of such rows.
+_ORIGIN: Final[Mapping[str, str]] = {
+    "process_id": "The run of a program that sent it; see processes.",
+    "stream_id": "The channel that it came through; see streams.",
+    "block_id": "The batch that it came in; see blocks.",
+    "insert_time": "When it reached the lake.",
+    "exe": "The program.",
+    "username": "The account that the program ran under.",
+    "computer": "The machine that the program ran on.",
+    "process_properties": "Key and value pairs of the program's run.",
+}
+
+
+def _define_rows(
+    name: str, remark: str, *columns: _Column, range_columns: tuple[str, str], optional: Collection[str] = ()
+) -> TableDefinition:
+    return TableDefinition(
+        name=name,
+        remark=remark,
+        schema=pa.schema([pa.field(column, kind, nullable=column in optional) for column, kind, _ in columns]),
+        remarks={column: text for column, _, text in columns},
+        range_columns=range_columns,
+        sort_columns=range_columns[:1],
+    )
+
+
 def _define_events(name: str, remark: str, *own: _Column) -> TableDefinition:
-    columns = (
-        ("process_id", DICTIONARY, "The run of a program that sent it; see processes."),
-        ("stream_id", DICTIONARY, "The channel that it came through; see streams."),
-        ("block_id", DICTIONARY, "The batch that it came in."),
-        ("insert_time", TIMESTAMP, "When it reached the lake."),
-        ("exe", DICTIONARY, "The program."),
-        ("username", DICTIONARY, "The account that the program ran under."),
-        ("computer", DICTIONARY, "The machine that the program ran on."),
+    return _define_rows(
+        name,
+        remark,
+        ("process_id", DICTIONARY, _ORIGIN["process_id"]),
+        ("stream_id", DICTIONARY, _ORIGIN["stream_id"]),
+        ("block_id", DICTIONARY, _ORIGIN["block_id"]),
+        ("insert_time", TIMESTAMP, _ORIGIN["insert_time"]),
+        ("exe", DICTIONARY, _ORIGIN["exe"]),
+        ("username", DICTIONARY, _ORIGIN["username"]),
+        ("computer", DICTIONARY, _ORIGIN["computer"]),
         ("time", TIMESTAMP, "When it happened, by the program's clock."),
         ("target", DICTIONARY, "The module or logger that it comes from."),
         *own,
         ("properties", PROPERTIES, "Key and value pairs of this row."),
-        ("process_properties", PROPERTIES, "Key and value pairs of the program's run."),
-    )
-    return TableDefinition(
-        name=name,
-        remark=remark,
-        schema=pa.schema([pa.field(column, kind, nullable=False) for column, kind, _ in columns]),
-        remarks={column: text for column, _, text in columns},
+        ("process_properties", PROPERTIES, _ORIGIN["process_properties"]),
         range_columns=("time", "time"),
-        sort_columns=("time",),
     )
 
 
@@ -189,7 +210,62 @@ STREAMS = _define_states(
     latest=("last_update_time",),
 )
 
-TABLES = (PROCESSES, STREAMS, LOG_ENTRIES, MEASURES)
+OTEL_SPANS = _define_rows(
+    "otel_spans",
+    "The spans of traces that programs sent, one row each.",
+    ("process_id", DICTIONARY, _ORIGIN["process_id"]),
+    ("stream_id", DICTIONARY, _ORIGIN["stream_id"]),
+    ("block_id", DICTIONARY, _ORIGIN["block_id"]),
+    ("insert_time", TIMESTAMP, _ORIGIN["insert_time"]),
+    ("exe", pa.utf8(), _ORIGIN["exe"]),
+    ("username", pa.utf8(), _ORIGIN["username"]),
+    ("computer", pa.utf8(), _ORIGIN["computer"]),
+    ("process_properties", PROPERTIES, _ORIGIN["process_properties"]),
+    ("trace_id", pa.binary(16), "The trace that it belongs to: 16 bytes; encode(trace_id, 'hex') is their text."),
+    ("span_id", pa.binary(8), "Identifies the span in its trace: 8 bytes."),
+    ("parent_span_id", pa.binary(8), "The span that this one is a part of; null at the root."),
+    ("start_time", TIMESTAMP, "When it began, by the program's clock."),
+    ("end_time", TIMESTAMP, "When it ended."),
+    ("duration", pa.int64(), "How long it took, in nanoseconds."),
+    ("name", DICTIONARY, "The operation."),
+    ("kind", DICTIONARY, "Its part in a call: INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER or UNSPECIFIED."),
+    ("status", DICTIONARY, "How it ended: OK, ERROR or UNSET."),
+    ("status_message", pa.utf8(), "What the program said about its end."),
+    ("properties", PROPERTIES, "Key and value pairs of this span."),
+    ("events", pa.binary(), "What happened meanwhile: a JSONB array of objects with name, time and attributes."),
+    ("links", pa.binary(), "Spans of other traces: a JSONB array of objects with trace_id, span_id and attributes."),
+    optional={"parent_span_id", "status_message"},
+    range_columns=("start_time", "end_time"),
+)
+
+_STREAM_OF_BLOCK: Final = "dependencies_metadata objects_metadata tags properties insert_time format"
+_PROCESS_OF_BLOCK: Final = (
+    "start_time start_ticks tsc_frequency exe username realname computer distro cpu_brand insert_time "
+    "parent_process_id properties"
+)
+BLOCKS = _define_rows(
+    "blocks",
+    "The batches in which telemetry arrived, one row each, with their stream and process.",
+    ("block_id", pa.utf8(), "Identifies the batch."),
+    ("stream_id", pa.utf8(), _ORIGIN["stream_id"]),
+    ("process_id", pa.utf8(), _ORIGIN["process_id"]),
+    ("begin_time", TIMESTAMP, "The earliest time in it."),
+    ("begin_ticks", pa.int64(), "The program's clock then."),
+    ("end_time", TIMESTAMP, "The latest time in it."),
+    ("end_ticks", pa.int64(), "The program's clock then."),
+    ("nb_objects", pa.int32(), "How many events it has."),
+    ("object_offset", pa.int64(), "How many events the stream had before it."),
+    ("payload_size", pa.int64(), "How many bytes it had on its way."),
+    ("insert_time", TIMESTAMP, _ORIGIN["insert_time"]),
+    *(
+        (f"{table.name}.{name}", table.schema.field(name).type, table.remarks[name])
+        for table, names in ((STREAMS, _STREAM_OF_BLOCK), (PROCESSES, _PROCESS_OF_BLOCK))
+        for name in names.split()
+    ),
+    range_columns=("begin_time", "insert_time"),
+)
+
+TABLES = (PROCESSES, STREAMS, BLOCKS, LOG_ENTRIES, MEASURES, OTEL_SPANS)
 
 
 def with_remarks(table: str, schema: pa.Schema) -> pa.Schema:

@@ -2,7 +2,18 @@
 
 import pyarrow as pa
 
-from micromegas_jupyter.telemetry.tables import BlockOrigin, LogRow, ProcessInfo, build_log_batch, build_process_batch
+from micromegas_jupyter.core import jsonb
+from micromegas_jupyter.telemetry.tables import (
+    BLOCKS,
+    OTEL_SPANS,
+    PROPERTIES,
+    BlockOrigin,
+    LogRow,
+    ProcessInfo,
+    build_log_batch,
+    build_process_batch,
+    build_properties,
+)
 
 NOON_NS = 1_795_521_600_000_000_000
 
@@ -44,3 +55,49 @@ def sent_processes(*process_ids, **changes):
     }
     columns |= changes
     return pa.table({name: column for name, column in columns.items() if column is not None})
+
+
+def block_rows(*block_ids, process_id="process", begin_ns=NOON_NS):
+    """Return rows of `blocks`, a second long each, that came a minute after they began."""
+    texts = ("exe", "username", "realname", "computer", "distro", "cpu_brand", "parent_process_id")
+    row = {
+        "process_id": process_id, "stream_id": "stream", "begin_time": begin_ns, "begin_ticks": begin_ns,
+        "end_time": begin_ns + 10**9, "end_ticks": begin_ns + 10**9, "nb_objects": 7, "object_offset": 0,
+        "payload_size": 100, "insert_time": begin_ns + 60 * 10**9, "streams.dependencies_metadata": b"\x80",
+        "streams.objects_metadata": b"\x80", "streams.tags": ["log"], "streams.insert_time": begin_ns,
+        "streams.format": "otlp/v1/logs", "processes.start_time": begin_ns, "processes.start_ticks": begin_ns,
+        "processes.tsc_frequency": 10**9, "processes.insert_time": begin_ns,
+        **{f"processes.{name}": name for name in texts},
+    }  # fmt: skip
+    return _rows(BLOCKS, [{**row, "block_id": one} for one in block_ids])
+
+
+def span_rows(*names, process_id="process", begin_ns=NOON_NS, trace=1):
+    """Return rows of `otel_spans` of one trace, each the child of the one before it and a millisecond shorter."""
+    row = {
+        "process_id": process_id, "stream_id": "stream", "block_id": "block", "insert_time": begin_ns + 10**9,
+        "exe": "exe", "username": "alice", "computer": "lab", "trace_id": trace.to_bytes(16, "big"),
+        "kind": "INTERNAL", "status": "UNSET", "events": jsonb.encode([]), "links": jsonb.encode([]),
+    }  # fmt: skip
+    spans = [
+        {
+            "name": name,
+            "span_id": (number + 1).to_bytes(8, "big"),
+            "parent_span_id": number.to_bytes(8, "big") if number else None,
+            "start_time": begin_ns + number * 10**6,
+            "end_time": begin_ns + 10**9,
+            "duration": 10**9 - number * 10**6,
+        }
+        for number, name in enumerate(names)
+    ]
+    return _rows(OTEL_SPANS, [row | one for one in spans])
+
+
+def _rows(definition, rows):
+    columns = [
+        build_properties([{"a": "b"}] * len(rows))
+        if field.type == PROPERTIES
+        else pa.array([row.get(field.name) for row in rows], field.type)
+        for field in definition.schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=definition.schema)

@@ -33,7 +33,10 @@ LOG_COUNT = 1000
 MANY_COUNT = 300_000
 _FAR_FUTURE = 4_000_000_000
 _KEYS = {"reader": {"read"}, "collector": {"ingest"}, "loader": {"read", "ingest"}}
-TABLE_NAMES = ["empty", "log_entries", "many", "measures", "processes", "streams", "underXscore", "under_score", "wide"]
+TABLE_NAMES = [
+    "blocks", "empty", "log_entries", "many", "measures", "otel_spans", "processes", "streams", "underXscore",
+    "under_score", "wide",
+]  # fmt: skip
 
 
 class ClientServer:

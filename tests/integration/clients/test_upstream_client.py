@@ -103,7 +103,6 @@ def test_a_profile_of_upstream_lets_in(upstream_profile):
 
 # What this server does not have: a clear refusal, listed in docs/migration.md.
 NOT_OFFERED = {
-    "blocks": lambda client: client.query_blocks(NOON, LATER, 10, STREAM_ID),
     "view_instance": lambda client: client.query_spans(NOON, LATER, 10, STREAM_ID),
     "retire_partitions": lambda client: client.retire_partitions("log_entries", "global", NOON, LATER),
     "list_partitions": micromegas.admin.list_incompatible_partitions,

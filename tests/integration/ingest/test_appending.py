@@ -53,7 +53,7 @@ def test_rows_that_were_read_here_are_accepted_as_they_are(server, alice):
 @pytest.mark.parametrize(
     ("table", "rows", "words"),
     [
-        ("blocks", sent_processes("x"), "The name blocks is reserved"),
+        ("images", sent_processes("x"), "The name images is reserved"),
         ("../processes", sent_processes("x"), "'../processes' is not a valid table name"),
         ("processes", sent_processes("x", exe=None), "The column exe of processes is missing"),
         ("processes", sent_processes("x", other=pa.array([1])), "has no column 'other'"),

@@ -2,6 +2,8 @@
 
 import shutil
 
+import duckdb
+import polars as pl
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -10,11 +12,12 @@ from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.snapshot import DeltaSnapshots
-from micromegas_jupyter.telemetry.tables import LOG_ENTRIES
-from tests.fakes.telemetry_rows import log_batch
+from micromegas_jupyter.telemetry.tables import BLOCKS, LOG_ENTRIES, OTEL_SPANS
+from tests.fakes.telemetry_rows import NOON_NS, block_rows, log_batch, span_rows
 from tests.unit.engine.conftest import asking
 
 TIME = pa.timestamp("us", "UTC")
+DAY_NS = 86_400_000_000_000
 
 
 def events(*numbers):
@@ -155,3 +158,34 @@ def test_a_table_of_the_data_model_that_cannot_be_read_is_not_an_empty_one(tmp_p
     tables = Lake(Storage(tmp_path)).snapshot("SELECT count(*) FROM processes, log_entries")
 
     assert "log_entries" not in {table.name for table in tables}
+
+
+def test_blocks_and_spans_are_read_as_they_were_sent_by_sql_and_by_other_programs(storage, store):
+    spans = pa.Table.from_batches([span_rows("root", "child"), span_rows("other", trace=2)])
+    narrow = spans.set_column(8, "trace_id", spans.column("trace_id").cast(pa.binary()))
+    store("blocks", pa.Table.from_batches([block_rows("b1"), block_rows("b2", begin_ns=NOON_NS + DAY_NS)]))
+    store("otel_spans", spans)
+    store("otel_spans", narrow)
+
+    with asking(Lake(storage)) as ask:
+        blocks = ask.table("SELECT * FROM blocks ORDER BY block_id", preserve_dictionary=True)
+        named = ask.rows(
+            """SELECT block_id FROM blocks WHERE "processes.start_time" > '2026-11-25' AND nb_objects = 7"""
+        )
+        found = ask.table("SELECT * FROM otel_spans ORDER BY trace_id, span_id", preserve_dictionary=True)
+        children = ask.rows(
+            "SELECT c.name, encode(c.trace_id, 'hex') AS trace FROM otel_spans c JOIN otel_spans p "
+            "ON c.parent_span_id = p.span_id AND c.trace_id = p.trace_id WHERE p.name = 'root' LIMIT 1"
+        )
+
+    expected = pa.Table.from_batches([block_rows("b1"), block_rows("b2", begin_ns=NOON_NS + DAY_NS)])
+    assert (blocks.schema, blocks.to_pylist()) == (BLOCKS.schema, expected.to_pylist())
+    assert named == [{"block_id": "b2"}]
+    assert found.schema == OTEL_SPANS.schema
+    assert found.to_pylist() == [row for row in spans.to_pylist() for _ in range(2)]
+    assert children == [{"name": "child", "trace": f"{1:032x}"}]
+    read = pl.scan_delta(storage.child_uri("blocks"))
+    assert read.filter(pl.col("streams.format") == "otlp/v1/logs").select("processes.exe").collect().height == 2
+    path = next(file.path for table in Lake(storage).snapshot() if table.name == "blocks" for file in table.files)
+    assert duckdb.sql(f"""SELECT "streams.tags", "processes.exe" FROM read_parquet('{path}')""").fetchall()
+    assert DeltaTable(storage.child_uri("otel_spans")).to_pyarrow_table().num_rows == 6

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.telemetry import tables
-from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, MEASURES, PROCESSES, STREAMS
+from micromegas_jupyter.telemetry.tables import BLOCKS, LOG_ENTRIES, MEASURES, OTEL_SPANS, PROCESSES, STREAMS
 from tests.fakes.telemetry_rows import process_info
 
 DICT = "dictionary<values=string, indices=int32, ordered=0>"
@@ -45,6 +45,26 @@ PAIRS = [("properties", MAP, False), ("process_properties", MAP, False)]
             ("stream_id", "string", False), ("process_id", "string", True), ("dependencies_metadata", "binary", True),
             ("objects_metadata", "binary", True), ("tags", "list<item: string>", True), ("properties", MAP, True),
             ("insert_time", TIME, True), ("format", "string", True), ("last_update_time", TIME, True)]),
+        (BLOCKS, [
+            *((name, "string", False) for name in ("block_id", "stream_id", "process_id")),
+            ("begin_time", TIME, False), ("begin_ticks", "int64", False), ("end_time", TIME, False),
+            ("end_ticks", "int64", False), ("nb_objects", "int32", False), ("object_offset", "int64", False),
+            ("payload_size", "int64", False), ("insert_time", TIME, False),
+            ("streams.dependencies_metadata", "binary", False), ("streams.objects_metadata", "binary", False),
+            ("streams.tags", "list<item: string>", False), ("streams.properties", MAP, False),
+            ("streams.insert_time", TIME, False), ("streams.format", "string", False),
+            ("processes.start_time", TIME, False), ("processes.start_ticks", "int64", False),
+            ("processes.tsc_frequency", "int64", False),
+            *((f"processes.{name}", "string", False)
+              for name in ("exe", "username", "realname", "computer", "distro", "cpu_brand")),
+            ("processes.insert_time", TIME, False), ("processes.parent_process_id", "string", False),
+            ("processes.properties", MAP, False)]),
+        (OTEL_SPANS, [
+            *ORIGIN[:4], *((name, "string", False) for name in ("exe", "username", "computer")), PAIRS[1],
+            ("trace_id", "fixed_size_binary[16]", False), ("span_id", "fixed_size_binary[8]", False),
+            ("parent_span_id", "fixed_size_binary[8]", True), ("start_time", TIME, False), ("end_time", TIME, False),
+            ("duration", "int64", False), *((name, DICT, False) for name in ("name", "kind", "status")),
+            ("status_message", "string", True), PAIRS[0], ("events", "binary", False), ("links", "binary", False)]),
     ],
     ids=lambda value: value.name if isinstance(value, tables.TableDefinition) else "",
 )  # fmt: skip
