@@ -14,6 +14,7 @@ from adbc_driver_flightsql import DatabaseOptions
 from adbc_driver_flightsql import dbapi as adbc
 from adbc_driver_manager import Error as AdbcError
 
+from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import PermissionDenied, UsageError
@@ -33,7 +34,7 @@ def test_rows_are_there_once_the_answer_says_how_many(server, alice):
                               "WHERE process_id LIKE 'own-%' ORDER BY 1")  # fmt: skip
     assert found.to_pydict() == {
         "process_id": ["own-1", "own-2"],
-        "properties": [[("a", "b")], [("a", "b")]],
+        "properties": [encode({"a": "b"})] * 2,
         "same": [True, True],
     }
 
