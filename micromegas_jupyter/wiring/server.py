@@ -172,6 +172,7 @@ class ServerStack:
                 validator=self.validator,
                 registries=(self.metrics.registry, *access),
                 readiness=self.readiness,
+                exports=None if self.lake is None else self._server.exports,
                 tls_files=_tls_files(settings),
                 rate_limits=rate_limits,
             )
