@@ -178,6 +178,8 @@ def _encode_json(signal: Signal, data: bytes) -> bytes:
     module, service = _SERVICES[signal]
     try:
         found: Any = decode_strict_json(data.decode(), max_depth=_MAX_JSON_DEPTH)
+        if not isinstance(found, dict):
+            raise JsonError("it is not an object")
         message = json_format.ParseDict(
             _with_base64_ids(found), getattr(module, f"{service}Request")(), ignore_unknown_fields=True
         )
