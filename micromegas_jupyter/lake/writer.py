@@ -79,6 +79,7 @@ _MAX_WRITE_IDS: Final = 1_000_000
 BRIEF_SECONDS: Final = 600.0
 """How long an id that `is_brief` is remembered: as long as exporters of telemetry repeat an export."""
 _MAX_BRIEF_IDS: Final = 500_000
+_STORED: Final = {name: stored_definition(definition) for name, definition in DEFINITIONS.items()}
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -311,7 +312,7 @@ class LakeWriter:
             raise UsageError(f"The table {request.table} belongs to the data model.", remedy="Delete rows instead.")
         if not request.is_own:
             check_columns(schema, definition)
-        stored = stored_definition(definition)
+        stored = _STORED[request.table]
 
         def convert(rows: pa.RecordBatch) -> pa.RecordBatch:
             converted = rows if request.is_own else convert_model_rows(rows, definition)

@@ -177,12 +177,8 @@ def _encode_json(signal: Signal, data: bytes) -> bytes:
     """Return OTLP/JSON as protobuf. It is protobuf's own JSON, but for ids, which are hexadecimal."""
     module, service = _SERVICES[signal]
     try:
-        found: Any = decode_strict_json(data.decode(), max_depth=_MAX_JSON_DEPTH)
-        if not isinstance(found, dict):
-            raise JsonError("it is not an object")
-        message = json_format.ParseDict(
-            _with_base64_ids(found), getattr(module, f"{service}Request")(), ignore_unknown_fields=True
-        )
+        found = _with_base64_ids(_parse_object(data))
+        message = json_format.ParseDict(found, getattr(module, f"{service}Request")(), ignore_unknown_fields=True)
         return bytes(message.SerializeToString())
     except UnicodeDecodeError:
         reason = "it is not UTF-8"
@@ -191,6 +187,13 @@ def _encode_json(signal: Signal, data: bytes) -> bytes:
     except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:
         reason = str(error)[:_MAX_REASON].rstrip(".")
     raise UsageError(f"The body is not OTLP/JSON: {reason}.", remedy=_CORRECT)
+
+
+def _parse_object(data: bytes) -> dict[str, object]:
+    found = decode_strict_json(data.decode(), max_depth=_MAX_JSON_DEPTH)
+    if not isinstance(found, dict):
+        raise JsonError("it is not an object")
+    return found
 
 
 def _with_base64_ids(value: object) -> Any:

@@ -4,6 +4,7 @@ Each resource of a request is one block. Ids are UUIDs of what they stand for (v
 same ones. What repeats is decoded once: resources for many requests, scopes and attributes within one.
 """
 
+import binascii
 import hashlib
 import secrets
 import uuid
@@ -97,6 +98,8 @@ _POINT_REFUSALS: Final = {
     _NO_NUMBER: "It has no value.",
     _HISTOGRAM: "Histograms are not kept; have the program record sums or gauges.",
 }
+# What no exporter can know stands for ids while the rest of a set is encoded: logs of traces differ in nothing else.
+_PLACEHOLDERS: Final = tuple(binascii.hexlify(secrets.token_bytes(size)) for size in (_TRACE_BYTES, _SPAN_BYTES))
 _NOTHING: Final = jsonb.encode([])
 _EMPTY: Final = jsonb.encode({})
 
@@ -287,13 +290,13 @@ class _PropertySets:
         return position
 
     def find_spliced(self, position: int, trace_id: bytes, span_id: bytes) -> int:
-        """Return the position of a set that was made with `PLACEHOLDERS`, with ids in their place."""
+        """Return the position of a set that was made with `_PLACEHOLDERS`, with ids in their place."""
         found = self._positions.get((position, trace_id, span_id))
         if found is None:
             encoded = self._encoded[position]
-            for placeholder, one in zip(PLACEHOLDERS, (trace_id, span_id), strict=True):
+            for placeholder, one in zip(_PLACEHOLDERS, (trace_id, span_id), strict=True):
                 if one:
-                    encoded = encoded.replace(placeholder.encode(), one.hex().encode())
+                    encoded = encoded.replace(placeholder, binascii.hexlify(one))
             found = self._positions[position, trace_id, span_id] = len(self._encoded)
             self._encoded.append(encoded)
             if position in self.reasons:
@@ -324,10 +327,6 @@ class _PropertySets:
             message = decode_message(common_pb2.KeyValue, data)
             found = self._values[data] = message.key, plain_value(message.value)
         return found
-
-
-# What no exporter can know stands for ids while the rest of a set is encoded: logs of traces differ in nothing else.
-PLACEHOLDERS: Final = (secrets.token_hex(_TRACE_BYTES), secrets.token_hex(_SPAN_BYTES))
 
 
 class _Checks:
@@ -535,8 +534,8 @@ class _Logs(_Mapper):
     def _more(self, key: tuple[int, str, str, bool, bool]) -> Mapping[str, object]:
         scope, text, event, has_trace, has_span = key
         more = {
-            _TRACE_ID: PLACEHOLDERS[0] if has_trace else "",
-            _SPAN_ID: PLACEHOLDERS[1] if has_span else "",
+            _TRACE_ID: _PLACEHOLDERS[0].decode() if has_trace else "",
+            _SPAN_ID: _PLACEHOLDERS[1].decode() if has_span else "",
             "otel.severity_text": text,
             "otel.event_name": event,
         }

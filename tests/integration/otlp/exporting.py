@@ -117,4 +117,3 @@ def export(signal, *records, service="shop", scope="shop.lib", **resource):
 
 def properties(row, name="properties"):
     return jsonb.decode(row[name])
-

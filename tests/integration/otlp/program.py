@@ -1,4 +1,4 @@
-"""A program that OpenTelemetry watches, as its documentation shows: `python -m tests.integration.otlp.program PROTOCOL`.
+"""A program that OpenTelemetry watches: `python -m tests.integration.otlp.program PROTOCOL FLIGHT_URI`.
 
 Where it sends to is in the environment alone. Then it reads its log back with upstream's client, in the same process.
 """

@@ -57,7 +57,9 @@ def _nested(depth):
 BAD = {
     "not protobuf": (b"\x0a\xff", {}, 400, _INVALID),
     "cut off": (_log("bad").SerializeToString()[:-3], {}, 400, _INVALID),
-    "a body that is no value": (_log("bad").SerializeToString().replace(b"\x0a\x04kept", b"\x0a\x09kept"), {}, 400, _INVALID),
+    "a body that is no value": (
+        _log("bad").SerializeToString().replace(b"\x0a\x04kept", b"\x0a\x09kept"), {}, 400, _INVALID
+    ),
     "text that is not UTF-8": (
         _log("bad", severity_text="WARN").SerializeToString().replace(b"WARN", b"W\xffRN"), {}, 400, _INVALID
     ),
@@ -103,13 +105,16 @@ def test_a_request_that_cannot_be_read_is_refused_as_a_whole(server, case):
     assert _stored(server) == before
 
 
+def _json(record):
+    return '{"resourceLogs": [{"scopeLogs": [{"logRecords": [' + record + "]}]}]}"
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "3", "{", '{"resourceLogs": 3}', '{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"timeUnixNano": "-1"}]}]}]}',
-        '{"resourceLogs": [], "resourceLogs": []}', '{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"traceId": "xy"}]}]}]}',
-        "[" * 200 + "]" * 200, '{"resourceLogs": NaN}', '{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"severityText": "\\ud800"}]}]}]}',
-        '{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"timeUnixNano": "184467440737095516160"}]}]}]}',
+        "", "[]", "3", "{", '{"resourceLogs": 3}', '{"resourceLogs": NaN}', '{"resourceLogs": [], "resourceLogs": []}',
+        "[" * 200 + "]" * 200, _json('{"timeUnixNano": "-1"}'), _json('{"timeUnixNano": "184467440737095516160"}'),
+        _json('{"traceId": "xy"}'), _json('{"severityText": "\\ud800"}'),
     ],
     ids=lambda text: text[:12] + text[-30:],
 )  # fmt: skip

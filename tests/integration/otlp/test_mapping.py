@@ -244,7 +244,9 @@ def test_all_of_a_span_is_kept(server):
     span.status.code, span.status.message = 2, "it failed"
     span.events.add(name="retry", time_unix_nano=NOON + 7, attributes=attributes({"try": 2}))
     span.links.add(trace_id=_TRACE, span_id=_SPAN, attributes=attributes({"why": "cause"}))
-    bare = Span(trace_id=_TRACE, span_id=_SPAN, name="bare", start_time_unix_nano=NOON, end_time_unix_nano=NOON, kind=77)
+    bare = Span(
+        trace_id=_TRACE, span_id=_SPAN, name="bare", start_time_unix_nano=NOON, end_time_unix_nano=NOON, kind=77
+    )
 
     _stored(server, "traces", export("traces", span, bare, service="spans"))
 
@@ -291,13 +293,15 @@ def test_the_same_in_json_gives_the_same_rows(server):
 
 def test_each_resource_of_a_request_is_a_block(server):
     request = export("logs", LogRecord(time_unix_nano=NOON, body=any_value("a")), service="first-of-two")
-    request.MergeFrom(export("logs", *[LogRecord(time_unix_nano=NOON, body=any_value("b"))] * 2, service="second-of-two"))
+    request.MergeFrom(
+        export("logs", *[LogRecord(time_unix_nano=NOON, body=any_value("b"))] * 2, service="second-of-two")
+    )
     request.MergeFrom(export("logs", service="none"))
 
     _stored(server, "logs", request)
 
     rows = server.rows(
-        "SELECT l.msg, l.exe, b.nb_objects FROM log_entries l JOIN blocks b USING (block_id) WHERE l.exe LIKE '%-of-two'"
+        "SELECT msg, exe, nb_objects FROM log_entries JOIN blocks USING (block_id) WHERE exe LIKE '%-of-two'"
     )
     found = sorted((row["msg"], row["exe"], row["nb_objects"]) for row in rows)
     assert found == [("a", "first-of-two", 1), *[("b", "second-of-two", 2)] * 2]

@@ -57,9 +57,7 @@ def _post(url, body):
 def _call(uri, body):
     with grpc.insecure_channel(uri.removeprefix("grpc://")) as channel:
         try:
-            channel.unary_unary(_METHOD)(
-                body, metadata=(("authorization", "Bearer collector"),), timeout=_WAIT_SECONDS
-            )
+            channel.unary_unary(_METHOD)(body, metadata=(("authorization", "Bearer collector"),), timeout=_WAIT_SECONDS)
         except grpc.RpcError:
             return False
         return True
@@ -99,7 +97,9 @@ def test_nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed(tmp_p
             acknowledged += unsure
             unsure.clear()
             for number in range(_EXPORTERS):
-                send = (lambda body, url=url: _post(url, body)) if number % 2 else (lambda body, uri=uri: _call(uri, body))
+                send = (
+                    (lambda body, url=url: _post(url, body)) if number % 2 else (lambda body, uri=uri: _call(uri, body))
+                )
                 threads.submit(_export_until_it_fails, send, found, unsure, enough)
             assert enough.wait(_WAIT_SECONDS)
             child.kill()
