@@ -482,12 +482,20 @@ class _Round:
         )
 
     def _remove_remains(self) -> None:
-        """Remove dropped tables, and files of tables that were never made; a dropped folder is as old as its drop."""
+        """Remove dropped tables, and files of tables that were never made; a dropped folder is as old as its drop.
+
+        In a folder also temporary files of processes that were killed.
+        """
         if not self._storage.is_local:
             for name in sorted({*self._storage.list_folders()} - {*self._tables.list(), CONTROL_FOLDER}):
                 self._tables.finish_drop(name)
                 self._remove_old(name, lambda entry: _STAGED_FILE.fullmatch(entry.path) is not None)
             return
+        for file in Path(self._storage.child_uri(CONTROL_FOLDER)).glob(".*.tmp"):
+            with suppress(FileNotFoundError):
+                if file.stat().st_mtime < self._old:
+                    file.unlink()
+                    self._done["removed_files"] += 1
         for folder in Path(self._storage.child_uri(DROPPED_FOLDER)).glob("*"):
             if folder.stat().st_mtime < self._old:
                 shutil.rmtree(folder, ignore_errors=True)
