@@ -192,13 +192,12 @@ class _File(NamedTuple):
         return date.fromisoformat(self.partition[0][1] or date.max.isoformat())
 
 
-class _Table:
+class _Table(TableGuard):
     """A table at its newest version, for one round."""
 
     def __init__(self, storage: Storage, name: str) -> None:
+        super().__init__(storage, name)
         self.name = name
-        self.guard = TableGuard(storage, name)
-        self.delta = self.guard.delta
         self.definition = DEFINITIONS.get(name)
         self.refresh()
 
@@ -212,10 +211,6 @@ class _Table:
         self.schema = pa.schema([one for one in columns if one.name not in self.partition_columns])
         self.has_dates = self.partition_columns == (PARTITION_DATE,)
         self.files = _live_files(self.delta, columns, self.partition_columns)
-
-    def close(self) -> None:
-        """Let the table go."""
-        self.guard.close()
 
     def partitions(self) -> Iterable[list[_File]]:
         """Return the files of each partition."""
@@ -392,7 +387,7 @@ class _Round:
             ):
                 added.append(one)  # at once, so that all are removed when a later one fails
             self._check_lease()
-            with table.guard.hold():
+            with table.hold():
                 keeps_files = True  # until it is known that no log entry names them
                 keeps_files = self._commit(table, files, added, changes_data=rule is not None)
         finally:

@@ -20,7 +20,14 @@ from deltalake.exceptions import DeltaError
 from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.lake.delta_log import DROPPED_MARKER, LOG_FOLDER, TableGone, entry_name, open_delta
+from micromegas_jupyter.lake.delta_log import (
+    DROPPED_MARKER,
+    LOG_FOLDER,
+    TableGone,
+    arrow_schema,
+    entry_name,
+    open_delta,
+)
 from micromegas_jupyter.lake.types import stored_definition
 from micromegas_jupyter.telemetry.tables import TableDefinition
 
@@ -151,7 +158,7 @@ class DeltaSnapshots:
         mark = self._marks(folder, delta.version()).get(delta.version())
         _check_readable(delta)
         by = tuple(delta.metadata().partition_columns)
-        schema = pa.schema(delta.schema().to_arrow()).remove_metadata()
+        schema = arrow_schema(delta)
         definition = self._definitions.get(name)
         if definition is not None:
             _check_columns(definition, schema)
