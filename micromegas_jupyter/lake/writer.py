@@ -135,7 +135,7 @@ class LakeWriter:
         self._storage = storage
         self._clock = clock
         self._interval_seconds = interval_seconds
-        self._tables = Tables(storage, clock=clock)
+        self.tables = Tables(storage, clock=clock)
         self._lock = threading.Lock()
         self._waiting_bytes = 0
         self._encoders = threading.Semaphore(_ENCODERS)
@@ -165,7 +165,7 @@ class LakeWriter:
         if committer is None:
             if request.mode is WriteMode.APPEND:
                 raise no_table(request.table)
-            self._tables.check_capacity(owner=request.maker, max_tables=request.most_tables)
+            self.tables.check_capacity(owner=request.maker, max_tables=request.most_tables)
         elif request.mode is WriteMode.CREATE and not is_repeated:
             raise exists_already(request.table)
         if committer is None or (request.mode is WriteMode.REPLACE and not is_repeated):
@@ -198,27 +198,19 @@ class LakeWriter:
             return self._require(table).stage(rows, partition_by)
 
     def store(self, request: WriteRequest, pending: _Pending, *, staging: str | None) -> None:
-        """Let a write be committed, in a table of its own when its files are in `staging`."""
-        if staging is None:
-            self._submit(request.table, pending)
-        else:
+        """Queue a write for its table's next commit, or make the table when its files are in `staging`."""
+        if staging is not None:
             self._create(request, staging, pending)
-
-    def new_staging(self, table: str) -> str:
-        """Return the path where files of a table that is not there yet are put."""
-        return self._tables.new_staging(table)
-
-    def _submit(self, table: str, pending: _Pending) -> None:
-        """Queue a write for the table's next commit."""
-        while not self._require(table).submit(pending):
-            pass
+            return
+        while not self._require(request.table).submit(pending):
+            pass  # that committer was closed meanwhile
 
     def _create(self, request: WriteRequest, staging: str, pending: _Pending) -> None:
         """Make a table whose first version has the rows; if somebody made it meanwhile, add them if that was asked."""
         name, stored = request.table, pending.rows.schema
         files = [*pending.files, *write_files(self._storage, staging, pending.rows, clock=self._clock)]
         actions = [*_transactions([pending], self._clock), *files]
-        is_made = self._tables.add(name, stored, owner=request.maker, actions=actions, staging=staging)
+        is_made = self.tables.add(name, stored, owner=request.maker, actions=actions, staging=staging)
         committer = self._require(name, is_certain=True)
         if is_made:
             found = {entry.path for entry in self._storage.list(name)}
@@ -229,11 +221,11 @@ class LakeWriter:
         if request.write_id not in committer.state.write_ids:
             if request.mode is WriteMode.CREATE:
                 raise exists_already(name)
-            if pending.is_replacing and not request.is_owner and self._tables.owner(name) != request.maker:
+            if pending.is_replacing and not request.is_owner and self.tables.owner(name) != request.maker:
                 raise exists_already(name)  # nobody had it when the rights were checked
             if pending.files or not (pending.is_replacing or committer.state.schema.equals(stored)):
                 raise UsageError(f"The table {name} was created by another call.", remedy="Send the rows again.")
-        self._submit(name, pending)
+        self.store(request, pending, staging=None)
 
     def _open_model_write(self, request: WriteRequest, schema: pa.Schema, definition: TableDefinition) -> "LakeWrite":
         if request.mode is WriteMode.CREATE:
@@ -250,7 +242,7 @@ class LakeWriter:
             return convert_definition_rows(converted, definition, stored)
 
         if self._find(request.table) is None:
-            self._tables.create_defined(request.table)
+            self.tables.create_defined(request.table)
         committer = self._require(request.table)
         return LakeWrite(self, request, committer.state.schema, convert, committer)
 
@@ -307,7 +299,7 @@ class LakeWrite:
         self._partition_by: tuple[str, ...] = ()
         if committer is not None and request.mode is not WriteMode.REPLACE:
             self._partition_by = committer.state.partition_by
-        self._staging = writer.new_staging(request.table) if committer is None else None
+        self._staging = writer.tables.new_staging(request.table) if committer is None else None
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_bytes = self._row_count = 0
         self._files: list[Action] = []
