@@ -74,5 +74,5 @@ def too_large(max_bytes: int) -> ResourcesExhausted:
     return ResourcesExhausted(
         f"The export is larger than the {max_bytes // (1024 * 1024)} MiB that this server accepts.",
         remedy="Export fewer records at a time (OTEL_BLRP_MAX_EXPORT_BATCH_SIZE, send_batch_max_size).",
-        limit=SIZE_LIMIT,
+        limit="otlp_size",
     )

@@ -349,7 +349,7 @@ class _Checks:
         if rows.any():
             self._refused.append((rows & ~self._absent, reason))
 
-    def kept(self, refusals: Refusals, describe: Callable[[int], str]) -> Numbers | None:
+    def stored_rows(self, refusals: Refusals, describe: Callable[[int], str]) -> Numbers | None:
         """Return which rows are stored, None for all, and note the others."""
         refused = np.zeros_like(self._absent)
         for rows, _ in self._refused:
@@ -408,7 +408,7 @@ class _Mapper:
         indices = np.repeat(np.arange(len(self.blocks), dtype=np.int32), self.sizes)
         columns = self._origin_columns(indices) | self.build(by_column, checks, is_trusted=is_trusted)
         batch = pa.RecordBatch.from_arrays([_as(columns[field.name], field.type) for field in schema], schema=schema)
-        kept = checks.kept(
+        kept = checks.stored_rows(
             self.refusals,
             lambda row: f"Number {row + 1:,}, of the scope {_shown(self.scopes.names[by_column[0][row]])}",
         )
@@ -670,8 +670,8 @@ class _Spans(_Mapper):
             "end_time": _time_column(self._ends),
             "duration": pa.array(ends - starts),
             "name": pa.array(names, pa.utf8()).dictionary_encode(),
-            "kind": _word_column(_KINDS, kinds),
-            "status": _word_column(_STATUSES, codes),
+            "kind": _enum_column(_KINDS, kinds),
+            "status": _enum_column(_STATUSES, codes),
             "status_message": pa.array([text or None for text in texts], pa.utf8()),
             "properties": self.sets.column(positions),
             "events": _list_column(events, is_large, _plain_event),
@@ -709,10 +709,10 @@ def _id_column(ids: Sequence[bytes], size: int, *, missing: bytes | None = b"") 
     return pa.array([one if len(one) == size else substitute for one in ids], pa.binary(size))
 
 
-def _word_column(words: Sequence[str], numbers: Sequence[int]) -> pa.Array:
-    """Return dictionary-encoded words by their numbers; a number that is unknown counts as 0."""
+def _enum_column(names: Sequence[str], numbers: Sequence[int]) -> pa.Array:
+    """Return dictionary-encoded names by their numbers; a number that is unknown counts as 0."""
     found = np.array(numbers, np.int64)
-    return _spread(words, np.where((found >= 0) & (found < len(words)), found, 0), pa.utf8())
+    return _spread(names, np.where((found >= 0) & (found < len(names)), found, 0), pa.utf8())
 
 
 def _spread(values: Sequence[str] | Sequence[bytes], indices: Numbers, kind: pa.DataType) -> pa.Array:

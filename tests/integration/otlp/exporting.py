@@ -20,7 +20,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.flightsql.commands import messages
-from micromegas_jupyter.server.http_endpoint import HttpEndpoint
+from micromegas_jupyter.server.http.endpoint import HttpEndpoint
 from tests.integration.ingest.lake_server import LakeServer, lake_server
 
 if TYPE_CHECKING:

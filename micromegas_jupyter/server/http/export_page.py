@@ -27,7 +27,7 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.flightsql.commands import messages, status_text
 from micromegas_jupyter.otlp.exchange import MAX_WIRE_BYTES, Encoding, ExportRequest, Signal, too_large
 from micromegas_jupyter.server.exports import FINAL_LIMITS, ExportRunner
-from micromegas_jupyter.server.pages import REALM, Connections, Page
+from micromegas_jupyter.server.http.pages import REALM, Connections, Page
 
 PATHS: Final = {f"{prefix}/v1/{signal.value}": signal for prefix in ("", "/ingestion/otlp") for signal in Signal}
 """OTLP's own paths and upstream's."""

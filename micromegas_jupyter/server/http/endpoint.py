@@ -31,9 +31,9 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, PermissionDenied, Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.executors.launcher import run_in_thread
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
-from micromegas_jupyter.server.export_page import PATHS, ExportPage
 from micromegas_jupyter.server.exports import ExportRunner
-from micromegas_jupyter.server.pages import REALM, Connections, Page
+from micromegas_jupyter.server.http.export_page import PATHS, ExportPage
+from micromegas_jupyter.server.http.pages import REALM, Connections, Page
 from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.server.tls import HttpTls
 
