@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.engine.functions.columns import PerValue
 from micromegas_jupyter.engine.functions.json_path import PathError, select
 from micromegas_jupyter.errors import InvalidStatement, QueryError
 from tests.fakes.fixed_tables import data_files
@@ -202,7 +203,7 @@ def test_rows_have_upstreams_types(ask):
     "sql",
     [
         "SELECT property_get(id, 'x') FROM t", "SELECT jsonb_get(m, 'x') FROM t", "SELECT jsonb_each(p) FROM t",
-        "SELECT property_get(m, 'x'), property_get(p, 'x') FROM t", "SELECT * FROM jsonb_each((SELECT p, b FROM t))",
+"SELECT * FROM jsonb_each((SELECT p, b FROM t))",
         "SELECT * FROM jsonb_each(jsonb_parse('1'))", "SELECT * FROM jsonb_array_elements((SELECT p FROM t))",
         "SELECT * FROM jsonb_each()", "SELECT make_histogram(0, 4, 0, v) FROM t",
         "SELECT make_histogram(0, 4, 1000000, v) FROM t", "SELECT make_histogram(5, 4, 2, v) FROM t",
@@ -216,10 +217,28 @@ def test_a_call_that_does_not_fit_is_refused_as_the_callers_mistake(ask, sql):
         ask.rows(sql)
 
 
-def test_a_map_beside_binary_json_can_be_converted(ask):
-    (row, *_) = ask.rows("SELECT property_get(properties_to_jsonb(m), 'env') m, property_get(p, 'n') p FROM t")
+def test_calls_with_different_kinds_of_columns_stand_in_one_statement(ask):
+    found = ask.rows(
+        "SELECT property_get(m, 'env'), property_get(p, 'env') AS p, property_get(l, 'env') AS l, count(*) AS n, "
+        "max(properties_length(properties_to_dict(p))) AS pairs, max(properties_length(p)) AS length "
+        "FROM t WHERE property_get(p, 'env') = 'prod' GROUP BY property_get(m, 'env'), 2, 3"
+    )
 
-    assert row == {"m": "prod", "p": "7"}
+    assert found == [
+        {'property_get(t.m,Utf8("env"))': "prod", "p": "prod", "l": "prod", "n": 1, "pairs": 3, "length": 3}
+    ]
+
+
+def test_a_value_is_looked_at_once():
+    seen = []
+    first, other = (pa.array(values, pa.binary()).dictionary_encode() for values in ([b"a", b"b"] * 50, [b"b", None]))
+    function = PerValue(lambda data: seen.append(data) or data.decode(), WORDS)
+
+    assert function(first).to_pylist() == ["a", "b"] * 50
+    assert function(first.slice(50)).to_pylist() == ["a", "b"] * 25
+    assert function(other).to_pylist() == ["b", None]
+    assert function(first.slice(1, 1)).dictionary.to_pylist() == ["b"]
+    assert seen == [b"a", b"b"]
 
 
 HISTOGRAM = {
