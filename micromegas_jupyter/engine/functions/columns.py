@@ -13,13 +13,13 @@ import pyarrow as pa
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.core.jsonb import MalformedJsonb
 
-WORDS: Final = pa.dictionary(pa.int32(), pa.string())
+TEXT_DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
 DICTIONARY: Final = pa.dictionary(pa.int32(), pa.binary())
 #: What DataFusion converts all other kinds of bytes to; a dictionary stays one buffer.
 BYTES: Final = pa.binary_view()
 PAIRS: Final = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))
 PAIR_DICTIONARY: Final = pa.dictionary(pa.int32(), PAIRS)
-_MAX_KEPT: Final = 20_000
+_MAX_CACHED: Final = 20_000
 _Codes = npt.NDArray[np.int32]
 _Value = bytes | str | None
 
@@ -41,11 +41,11 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 class _Results(NamedTuple):
-    """The results for the values of a dictionary: `places[code]` is the place in `found` of a code's, -1 for null."""
+    """The results for the values of a dictionary: `positions[code]` is the index in `found`, -1 for null."""
 
     values: pa.Array  # held, so that no other buffers get their addresses
     texts: Sequence[str | None]
-    places: _Codes
+    positions: _Codes
     found: pa.Array
 
     def are_for(self, values: pa.Array, texts: Sequence[str | None]) -> bool:
@@ -65,7 +65,7 @@ class PerValue:
     def __init__(self, function: Callable[..., Hashable], result: pa.DataType) -> None:
         self._function = function
         self._result = result
-        self._kept: dict[tuple[_Value, ...], Hashable] = {}
+        self._cache: dict[tuple[_Value, ...], Hashable] = {}
         self._last: _Results | None = None
 
     def __call__(self, column: pa.Array, *keys: pa.Array) -> pa.Array:
@@ -84,9 +84,9 @@ class PerValue:
             values = values.filter(pa.array(used[:-1]))
         last = self._last
         if last is None or not last.are_for(values, texts):
-            places, found = self._results([(value, *texts) for value in values.to_pylist()])
-            self._last = last = _Results(values, texts, places, found)
-        return self._spread(codes, last.places, last.found)
+            positions, found = self._results([(value, *texts) for value in values.to_pylist()])
+            self._last = last = _Results(values, texts, positions, found)
+        return self._spread(codes, last.positions, last.found)
 
     def _by_pair(
         self, codes: _Codes, values: Sequence[_Value], key_codes: _Codes, texts: Sequence[str | None]
@@ -105,12 +105,12 @@ class PerValue:
         results = list(map(self._apply, arguments))
         if not pa.types.is_dictionary(self._result):
             return np.array([*range(len(results)), -1], np.int32), pa.array(results, self._result)
-        places: dict[Hashable, int] = {}
-        codes = [-1 if one is None else places.setdefault(one, len(places)) for one in results]
-        return np.array([*codes, -1], np.int32), pa.array(list(places), self._result.value_type)
+        positions: dict[Hashable, int] = {}
+        codes = [-1 if one is None else positions.setdefault(one, len(positions)) for one in results]
+        return np.array([*codes, -1], np.int32), pa.array(list(positions), self._result.value_type)
 
-    def _spread(self, codes: _Codes, places: _Codes, found: pa.Array) -> pa.Array:
-        spread = places[codes]
+    def _spread(self, codes: _Codes, positions: _Codes, found: pa.Array) -> pa.Array:
+        spread = positions[codes]
         indices = pa.array(spread, mask=spread < 0) if spread.min(initial=0) < 0 else pa.array(spread)
         if pa.types.is_dictionary(self._result):
             return pa.DictionaryArray.from_arrays(indices, found)
@@ -119,16 +119,16 @@ class PerValue:
     def _apply(self, arguments: tuple[_Value, ...]) -> Hashable:
         if None in arguments:
             return None
-        kept = self._kept
-        if arguments in kept:
-            return kept[arguments]
+        cache = self._cache
+        if arguments in cache:
+            return cache[arguments]
         try:
             found = self._function(*arguments)
         except MalformedJsonb:
             found = None
-        if len(kept) >= _MAX_KEPT:
-            kept.clear()
-        kept[arguments] = found
+        if len(cache) >= _MAX_CACHED:
+            cache.clear()
+        cache[arguments] = found
         return found
 
 
