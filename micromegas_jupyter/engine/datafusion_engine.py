@@ -30,6 +30,7 @@ from micromegas_jupyter.engine.functions.identity import (
     register_identity_functions,
     with_identity_syntax,
 )
+from micromegas_jupyter.engine.functions.query_functions import QueryFunctions, with_functions_as_rows, without_numbers
 from micromegas_jupyter.engine.planning import (
     Placeholders,
     RowByRow,
@@ -74,6 +75,7 @@ class _Plan:
     """A statement's plan, and the tables in its session."""
 
     lent: LentSession
+    sql: str
     frame: DataFrame = field(repr=False)  # its repr would run the statement
     logical: LogicalPlan
     text: str
@@ -106,6 +108,7 @@ class DataFusionEngine:
         scanned = with_identity_syntax(scanned)
         if self._denials is not None and caller.is_admin:
             scanned = with_denial_as_rows(scanned)
+        scanned = with_functions_as_rows(scanned)
         placeholders, mentions = find_placeholders(scanned), find_mentions(scanned)
         request = with_plain_parameters(request, placeholders.columns)
         rows = request.parameters
@@ -171,9 +174,17 @@ class DataFusionEngine:
                 session, self._denials, caller=caller, mentions=mentions, failures=statement.failures
             )
         register_identity_functions(session, caller, tables=statement.tables, mentions=mentions)
+        functions = QueryFunctions(
+            session,
+            statement.placeholders.sql,
+            mentions=mentions,
+            tables=statement.tables,
+            failures=statement.failures,
+        )
+        lent.clean_up = functions.remove
 
         def plan() -> DataFrame:
-            return session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
+            return functions.plan(lambda sql: session.sql_with_options(sql, READ_ONLY, param_values=statement.values))
 
         if statement.files is None:
             statement.files = self._builder.needed_files(
@@ -187,12 +198,14 @@ class DataFusionEngine:
             is_behind_barrier=is_behind_barrier,
             files=statement.files,
             is_flat=not request.preserve_dictionary,
+            keeps_byte_dictionaries=functions.keeps_dictionaries,
         )
         statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
         frame = plan()
         logical = frame.logical_plan()
         return _Plan(
             lent=lent,
+            sql=functions.sql,
             frame=frame,
             logical=logical,
             text=check_plan(logical),
@@ -227,13 +240,13 @@ class DataFusionEngine:
         plan.lent.set_dynamic_filters(is_on=False)
         if is_explain(plan.logical):
             return replace(plan, frame=plan.lent.session.create_dataframe_from_logical_plan(plan.logical))
-        sql, values = statement.placeholders.sql, statement.values
-        joins = plan_joins(plan.lent.session, plan.frame, sql=sql, values=values)
+        values = statement.values
+        joins = plan_joins(plan.lent.session, plan.frame, sql=plan.sql, values=values)
         if joins.has_nested_loops:
             plan.lent.release()
             plan = self._plan(statement, is_behind_barrier=plan.is_behind_barrier, can_spill=False)
             plan.lent.set_dynamic_filters(is_on=False)
-            joins = plan_joins(plan.lent.session, plan.frame, sql=sql, values=values)
+            joins = plan_joins(plan.lent.session, plan.frame, sql=plan.sql, values=values)
         return replace(plan, frame=joins.frame)
 
 
@@ -246,7 +259,8 @@ class DataFusionQuery:
 
     def __init__(self, plan: _Plan, statement: _Statement, context: Context) -> None:
         request, placeholders = statement.request, statement.placeholders
-        self.schema = wire_schema(plan.frame.schema(), preserve_dictionary=request.preserve_dictionary)
+        schema = wire_schema(plan.frame.schema(), preserve_dictionary=request.preserve_dictionary)
+        self.schema = pa.schema([field.with_name(without_numbers(field.name)) for field in schema])
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.logical)
         self.statistics = QueryStatistics(context_init_seconds=statement.init_seconds)
         self._frame: DataFrame | None = plan.frame

@@ -28,7 +28,13 @@ from micromegas_jupyter.engine.errors import file_gone, is_engine_failure
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 from micromegas_jupyter.engine.pruning import Candidates, FilesByTable, files_in_range, partition_value, prune
 from micromegas_jupyter.engine.scanner import Mention, quoted
-from micromegas_jupyter.engine.schemas import flat_schema, no_rows, visible_schema, wire_schema
+from micromegas_jupyter.engine.schemas import (
+    flat_schema,
+    no_rows,
+    visible_schema,
+    wire_schema,
+    with_byte_dictionaries,
+)
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier
 from micromegas_jupyter.engine.workarounds.joins import message_class
 from micromegas_jupyter.errors import InternalError
@@ -105,10 +111,12 @@ class TableBuilder:
         is_behind_barrier: bool,
         files: FilesByTable | None = None,
         is_flat: bool = False,
+        keeps_byte_dictionaries: bool = False,
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them; `files` says which files of a table are enough.
 
-        With `is_flat`, columns of dictionaries are of plain text, unless the statement asks for types.
+        With `is_flat`, columns of dictionaries are of plain text, unless the statement asks for types; those of bytes
+        may be kept.
 
         A statement over information_schema sees the others too, as names and schemas without rows; raw rows are never
         listed, for they are there for those who know of them.
@@ -124,6 +132,8 @@ class TableBuilder:
             snapshot = table.snapshot
             # The dictionary of a batch may hold values of hidden rows. Text is grouped in two thirds of the time.
             schema = flat_schema(snapshot.schema) if table.conditions or is_flat else snapshot.schema
+            if keeps_byte_dictionaries and not table.conditions:
+                schema = with_byte_dictionaries(schema, snapshot.schema)
             if any(map(mentions.has, table.names)):
                 needed = (files or {}).get(snapshot.name)
                 if needed is None:

@@ -169,7 +169,6 @@ def test_a_described_plan_shows_no_path(ask, options):
         ("SELECT l.msg FROM log_entries AS e", "table or alias named l", "Known here: e.", (1, 8)),
         ("SELECT avgg(level) FROM log_entries", "function named avgg", "Did you mean avg?", (1, 8)),
         ("SELECT * FROM view_instance('log_entries', 'x')", "", "Query the table itself", None),
-        ("SELECT property_get(properties, 'key') FROM log_entries", "", "properties['key']", None),
         ("SELECT * FROM list_query_denials()", "", "for administrators", None),
         ("SELECT * FROM __blocks__partitions", "", "Only Micromegas's own server", None),
         ("SELECT row_number() FROM log_entries", "", "OVER (ORDER BY", None),
