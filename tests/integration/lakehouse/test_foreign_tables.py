@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import duckdb
 import polars as pl
@@ -9,9 +10,12 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.errors import InvalidStatement, Unavailable
 from micromegas_jupyter.lake.served_folder import ServedFolder
+from tests.fakes.validator import BOB, FakeValidator
+from tests.integration.flight_harness import running_server
 from tests.unit.engine.conftest import asking
 from tests.unit.lake.test_served_folder import assert_same_as_delta
 
@@ -86,6 +90,34 @@ def test_duckdb_and_polars_read_a_table_as_we_do(tmp_path):
     files = DeltaTable(path).file_uris()
     theirs = duckdb.sql(wanted.format(f"read_parquet({files!r}, hive_partitioning=true)")).fetchall()
     assert [(row["shop"], row["c"], int(row["s"]), row["w"]) for row in ours] == theirs
+
+
+def test_why_a_table_cannot_be_read_is_told_only_to_those_who_may_see_it(tmp_path):
+    for name in ("good", "bad", "worse"):
+        write_deltalake(str(tmp_path / name), ORDERS)
+    (tmp_path / "worse/_delta_log" / f"{0:020}.json").write_text("no log")
+    entry = tmp_path / "bad/_delta_log" / f"{0:020}.json"
+    entry.write_text(
+        entry.read_text().replace('"configuration":{', '"configuration":{"delta.columnMapping.mode":"name"')
+    )
+    validator = FakeValidator()
+    validator.known["bob"] = replace(BOB, table_access=TableAccess(filters={"good": ()}))
+
+    with running_server(tables=ServedFolder(Storage(tmp_path)), validator=validator) as flight:
+        told = {
+            (who, name): flight.query(f"SELECT * FROM {name}", metadata=(("authorization", f"Bearer {who}"),)).error
+            for who in ("alice", "bob")
+            for name in ("bad", "worse", "none")
+        }
+
+    assert type(told["alice", "bad"]) is type(told["alice", "worse"]) is Unavailable
+    assert "column mapping" in told["alice", "bad"].what
+    for name in ("bad", "worse", "none"):
+        assert (type(told["bob", name]), told["bob", name].what) == (
+            InvalidStatement,
+            f"There is no table named {name}.",
+        )
+        assert told["bob", name].remedy == told["bob", "none"].remedy
 
 
 @pytest.mark.slow
