@@ -209,7 +209,7 @@ class TableSource(Protocol):
     """Where an engine finds its tables."""
 
     def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:
-        """Return all tables; those whose names `sql` holds are as they stand now. None is for all of them.
+        """Return all tables; those that `sql` may read or describe are as they stand now. None is for all of them.
 
         It is cheap enough to call for every query.
         """

@@ -7,7 +7,8 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,8 @@ from micromegas_jupyter.lake.types import stored_definition
 from micromegas_jupyter.telemetry.tables import TableDefinition
 
 _TIME: Final = "time"
+_ALL_COLUMNS: Final = "information_schema"  # a statement that reads it reads the columns of all tables
+_MAX_REQUESTS: Final = 32  # to a bucket at once
 # Some writers cut the bounds of times to milliseconds.
 _CUT: Final = 1000
 # They change nothing about how a data file is read once the log is known.
@@ -74,11 +77,13 @@ class DeltaSnapshots:
         if self._is_foreign and LOG_FOLDER in folders:
             folders = [""]
         names = {self._name(folder): folder for folder in folders if not folder.startswith(("_", "."))}
-        tables = {}
-        for name, folder in names.items():
-            found = self._find(name, folder, is_named=text is None or name.lower() in text)
-            if found is not None:
-                tables[name] = found
+        named = {name for name in names if text is None or _ALL_COLUMNS in text or name.lower() in text}
+        with contextlib.ExitStack() as stack:
+            run: Callable[..., Iterator[TableSnapshot | None]] = map
+            if len(named) > 1 and not self._storage.is_local:
+                run = stack.enter_context(ThreadPoolExecutor(_MAX_REQUESTS)).map
+            found = run(lambda name: self._find(name, names[name], is_named=name in named), names)
+            tables = {name: table for name, table in zip(names, found, strict=True) if table is not None}
         with self._lock:
             for name in self._locks.keys() - names.keys():
                 self._locks.pop(name, None)
