@@ -10,7 +10,8 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,8 @@ _LOCK_SECONDS: Final = 5.0
 _CONNECT_SECONDS: Final = 5
 _REQUEST_SECONDS: Final = 30
 _MAX_RETRIES: Final = 3
+# More objects than that are looked for by listing them: a listing has up to a thousand.
+_MAX_HEADS: Final = 32
 _RETRY_SECONDS: Final = 20
 
 
@@ -111,6 +114,29 @@ class Storage:
                 for meta in found:
                     changed_at = meta["last_modified"].timestamp()
                     yield Entry(str(meta["path"]), int(meta["size"]), changed_at, str(meta["e_tag"]))
+
+    def has_all(self, paths: Collection[str]) -> bool:
+        """Whether a bucket has all of these objects."""
+        if not paths:
+            return True
+        if len(paths) <= _MAX_HEADS:
+            with storage_errors("The files of a table could not be found."), ThreadPoolExecutor(len(paths)) as pool:
+                return all(pool.map(self._has, paths))
+        # From the first of them on, until the last was found: a bucket lists in the order of names.
+        folder = "/".join(os.path.commonprefix([path.split("/")[:-1] for path in paths]))  # noqa: RUF071 - of lists
+        missing, first = set(paths), min(paths)
+        for entry in self.list(folder, after=first.removeprefix(f"{folder}/")[:-1]):
+            missing.discard(entry.path)
+            if not missing:
+                return True
+        return False
+
+    def _has(self, path: str) -> bool:
+        try:
+            self._obstore.head(self._store, path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def read(self, path: str, *, max_bytes: int = MAX_OBJECT_BYTES) -> tuple[bytes, str] | None:
         """Return a small object and its mark, which changes with its content; None when there is none."""

@@ -16,6 +16,7 @@ from micromegas_jupyter.errors import InvalidStatement, Unavailable
 from micromegas_jupyter.lake.served_folder import ServedFolder
 from tests.fakes.validator import BOB, FakeValidator
 from tests.integration.flight_harness import running_server
+from tests.integration.lakehouse.faulty_s3 import BUCKET, FaultyS3, moto_server
 from tests.unit.engine.conftest import asking
 from tests.unit.lake.test_served_folder import assert_same_as_delta
 
@@ -118,6 +119,43 @@ def test_why_a_table_cannot_be_read_is_told_only_to_those_who_may_see_it(tmp_pat
             f"There is no table named {name}.",
         )
         assert told["bob", name].remedy == told["bob", "none"].remedy
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """An S3 whose requests a test sees, with a bucket that this process's environment lets anybody here use."""
+    with moto_server() as port:
+        proxy = FaultyS3(port)
+        for name, value in proxy.environ.items():
+            monkeypatch.setenv(name, value)
+        yield proxy
+        proxy.close()
+
+
+def test_no_statement_lists_the_folders_of_a_table_in_a_bucket_before_it_reads_many_files(s3):
+    storage = Storage(f"s3://{BUCKET}/some tables")
+    days = pa.table({"day": [f"a/b {number:02}" for number in range(40)], "n": range(40)})
+    path, options = storage.child_uri("days"), storage.options
+    write_deltalake(path, days, partition_by=["day"], storage_options=options)
+    folder, listed, objects = ServedFolder(storage), [], {}
+
+    def note(method, path):
+        if "list-type" in path and "_delta_log" not in path and "days%2F" in path:
+            listed.append(path)
+        if method == "HEAD":
+            objects[path] = True
+
+    with asking(folder) as ask:
+        s3.fault = note
+        assert ask.rows("SELECT sum(n) AS s FROM days WHERE day IN ('a/b 01', 'a/b 20', 'a/b 39')") == [{"s": 60}]
+        assert (listed, len(objects)) == ([], 3)
+        assert ask.rows("SELECT sum(n) AS s FROM days") == [{"s": 780}]
+        assert len(listed) == 1
+        (gone,) = [entry.path for entry in storage.list("days") if "day=a%2Fb%2020/" in entry.path]
+        storage.delete(gone)
+        for sql in ("SELECT sum(n) FROM days WHERE day IN ('a/b 01', 'a/b 20')", "SELECT sum(n) FROM days"):
+            with pytest.raises(Unavailable, match="removed or replaced"):
+                ask.rows(sql)
 
 
 @pytest.mark.slow
