@@ -7,9 +7,22 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+# moto answers each request on a thread of its own, and looks at the object before it writes: of several conditional
+# writes at once more than one succeeds (up to one round of ten, when threads are switched often). S3's are atomic.
 _MOTO = """
-import logging, sys
+import logging, sys, threading
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.server import ThreadedMotoServer
+
+answer, writing = DomainDispatcherApplication.__call__, threading.Lock()
+
+def answer_in_turn(self, environ, start_response):
+    if environ["REQUEST_METHOD"] in {"GET", "HEAD"}:
+        return answer(self, environ, start_response)
+    with writing:
+        return answer(self, environ, start_response)
+
+DomainDispatcherApplication.__call__ = answer_in_turn
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()

@@ -1,7 +1,5 @@
 """Tables that others write and read: in a bucket, and with other programs than this one."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import duckdb
@@ -21,34 +19,24 @@ from tests.unit.engine.conftest import asking
 from tests.unit.lake.test_served_folder import assert_same_as_delta
 
 pytestmark = [pytest.mark.integration]
-SECRETS = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_REGION": "us-east-1"}
 ORDERS = pa.table({"n": range(60), "shop": ["eu", "us", "a/b c"] * 20, "word": ["x", None] * 30})
 
 
-SERVER = """
-import sys, boto3
-from moto.server import ThreadedMotoServer
-
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-url = "http://%s:%d" % server.get_host_and_port()
-boto3.client("s3", endpoint_url=url).create_bucket(Bucket="shelf")
-print(url, flush=True)
-sys.stdin.read()
-"""
+@pytest.fixture
+def s3(monkeypatch):
+    """An S3 whose requests a test sees, with a bucket that this process's environment lets anybody here use."""
+    with moto_server() as port:
+        proxy = FaultyS3(port)
+        for name, value in proxy.environ.items():
+            monkeypatch.setenv(name, value)
+        yield proxy
+        proxy.close()
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    """The address of an empty bucket, which this process's environment lets anybody here use."""
-    for name, value in SECRETS.items():
-        monkeypatch.setenv(name, value)
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as s3:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", s3.stdout.readline().strip())
-        yield "s3://shelf/some tables"
-        s3.stdin.close()
+def bucket(s3):
+    """The address of an empty prefix."""
+    return f"s3://{BUCKET}/some tables"
 
 
 @pytest.mark.slow
@@ -121,19 +109,8 @@ def test_why_a_table_cannot_be_read_is_told_only_to_those_who_may_see_it(tmp_pat
         assert told["bob", name].remedy == told["bob", "none"].remedy
 
 
-@pytest.fixture
-def s3(monkeypatch):
-    """An S3 whose requests a test sees, with a bucket that this process's environment lets anybody here use."""
-    with moto_server() as port:
-        proxy = FaultyS3(port)
-        for name, value in proxy.environ.items():
-            monkeypatch.setenv(name, value)
-        yield proxy
-        proxy.close()
-
-
-def test_no_statement_lists_the_folders_of_a_table_in_a_bucket_before_it_reads_many_files(s3):
-    storage = Storage(f"s3://{BUCKET}/some tables")
+def test_no_statement_lists_the_folders_of_a_table_in_a_bucket_before_it_reads_many_files(s3, bucket):
+    storage = Storage(bucket)
     days = pa.table({"day": [f"a/b {number:02}" for number in range(40)], "n": range(40)})
     path, options = storage.child_uri("days"), storage.options
     write_deltalake(path, days, partition_by=["day"], storage_options=options)
