@@ -15,6 +15,7 @@ from typing import Final, Literal, NamedTuple
 import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import TableProblem
+from micromegas_jupyter.core.storage import refused_credentials
 from micromegas_jupyter.engine.scanner import Kind, line_and_column, scan
 from micromegas_jupyter.errors import (
     InternalError,
@@ -264,6 +265,8 @@ def _parquet_error(text: str, context: Context) -> MicromegasError | None:
 
 
 def _storage_error(text: str, _context: Context) -> MicromegasError | None:
+    if (refused := refused_credentials("A file of a table could not be read.", text)) is not None:
+        return refused
     if _CHANGED_FILE.search(text):
         return file_gone()
     return _unreadable(text) if _UNREADABLE_FILE.search(text) else None

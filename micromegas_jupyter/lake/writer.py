@@ -539,7 +539,7 @@ class _Committer:
             if not attempt.failures:
                 raise
             raise Unavailable(
-                "It is not known whether the rows were stored: the lake's storage failed while they were committed.",
+                f"It is not known whether the rows were stored: the storage failed at their commit. {error.what}",
                 remedy="Send them again with the same id, which stores them once; without an id, look before that.",
             ) from error
         raise Unavailable("The table is being changed by others all the time. None of the rows was stored.")
