@@ -1,7 +1,7 @@
 """Binary JSON as Micromegas stores properties: databend's `jsonb`, version 0.5, big-endian.
 
-A container is a word (kind, count), a word for each element (type, length) and the elements; an object's keys, in the
-order of their bytes, come before its values. A lone scalar is a container of one.
+A container is a header (kind, count), a header for each element (type, length) and the elements; an object's keys, in
+the order of their bytes, come before its values. A lone scalar is a container of one.
 """
 
 import json
@@ -13,9 +13,10 @@ from operator import itemgetter
 from typing import Final
 
 MAX_DEPTH: Final = 64
-_WORD: Final = 4
+_HEADER: Final = 4
 _KIND_BITS: Final = 29
 _TYPE_BITS: Final = 28
+_LENGTH = (1 << _TYPE_BITS) - 1
 _SCALAR, _OBJECT, _ARRAY = 1, 2, 4
 _STRING, _NUMBER, _CONTAINER = 1, 2, 5
 _CONSTANTS: Final[Mapping[int, object]] = {0: None, 3: False, 4: True}
@@ -55,8 +56,8 @@ def _encode_container(value: object, *, is_signed: bool, depth: int) -> bytes:
         items: Sequence[object] = value if isinstance(value, list | tuple) else []
         head = _ARRAY << _KIND_BITS | len(items)
         elements = [_encode_element(item, is_signed=is_signed, depth=depth) for item in items]
-    words = struct.pack(f">{1 + len(elements)}I", head, *(kind << _TYPE_BITS | len(data) for kind, data in elements))
-    return words + b"".join(data for _, data in elements)
+    headers = struct.pack(f">{1 + len(elements)}I", head, *(kind << _TYPE_BITS | len(data) for kind, data in elements))
+    return headers + b"".join(data for _, data in elements)
 
 
 def _encode_element(value: object, *, is_signed: bool, depth: int) -> tuple[int, bytes]:
@@ -110,6 +111,99 @@ def decode(data: bytes) -> object:
     return value
 
 
+def items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
+    """Return an object's members or an array's elements, each as binary JSON of its own; None for a scalar.
+
+    What they hold is not read, so numbers keep the form that they were written in.
+    """
+    try:
+        return _items(data)
+    except (struct.error, ValueError, LookupError):
+        raise MalformedJsonb("not binary JSON") from None
+
+
+def find(data: bytes, key: str) -> bytes | None:
+    """Return an object's member as binary JSON of its own; its exact name comes before one in other ASCII case."""
+    try:
+        return _find(data, key.encode())
+    except (struct.error, ValueError, LookupError):
+        raise MalformedJsonb("not binary JSON") from None
+
+
+def _items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
+    kind, count, headers = _head(data)
+    position = _HEADER * (1 + len(headers))
+    found: list[bytes] = []
+    for header in headers:
+        found.append(_element(data, position, header))
+        position += header & _LENGTH
+    if position != len(data):
+        raise ValueError("bytes follow the value")
+    if kind == _SCALAR:
+        return None
+    values = [_alone(header, element) for header, element in zip(headers[-count:], found[-count:], strict=True)]
+    if kind == _ARRAY:
+        return values if count else []
+    if any(header >> _TYPE_BITS != _STRING for header in headers[:count]):
+        raise ValueError("a key is no text")
+    return dict(zip((key.decode("utf-8") for key in found[:count]), values, strict=True)) if count else {}
+
+
+def _find(data: bytes, wanted: bytes) -> bytes | None:
+    kind, count, headers = _head(data)
+    if kind != _OBJECT:
+        return None
+    place, folded = -1, wanted.lower()
+    position = _HEADER * (1 + len(headers))
+    for index in range(count):
+        name = data[position : (position := position + (headers[index] & _LENGTH))]
+        if name == wanted:
+            place = index
+            break
+        if place < 0 and name.lower() == folded:
+            place = index
+    if place < 0:
+        return None
+    place += count
+    start = _HEADER * (1 + len(headers)) + sum(header & _LENGTH for header in headers[:place])
+    return _alone(headers[place], _element(data, start, headers[place]))
+
+
+def array_of(elements: Sequence[bytes]) -> bytes:
+    """Return an array of values that are binary JSON each."""
+    headers, data = [_ARRAY << _KIND_BITS | len(elements)], []
+    for element in elements:
+        kind, _, inner = _head(element)
+        header, found = (inner[0], element[2 * _HEADER :]) if kind == _SCALAR else (_CONTAINER << _TYPE_BITS, element)
+        headers.append(header & ~_LENGTH | len(found))
+        data.append(found)
+    return struct.pack(f">{len(headers)}I", *headers) + b"".join(data)
+
+
+def _head(data: bytes) -> tuple[int, int, tuple[int, ...]]:
+    """Return a container's kind, its count and the headers of its elements."""
+    header: int = struct.unpack_from(">I", data)[0]
+    kind, count = header >> _KIND_BITS, header & ((1 << _KIND_BITS) - 1)
+    total = {_SCALAR: 1, _ARRAY: count, _OBJECT: 2 * count}[kind]
+    if _HEADER * (1 + total) > len(data):
+        raise ValueError("more elements than fit")
+    return kind, count, struct.unpack_from(f">{total}I", data, _HEADER)
+
+
+def _element(data: bytes, position: int, header: int) -> bytes:
+    element = data[position : position + (header & _LENGTH)]
+    if len(element) != header & _LENGTH:
+        raise ValueError("an element ends outside")
+    return element
+
+
+def _alone(header: int, element: bytes) -> bytes:
+    """Return an element as a value of its own."""
+    if header >> _TYPE_BITS == _CONTAINER:
+        return element
+    return struct.pack(">II", _SCALAR << _KIND_BITS, header) + element
+
+
 def to_json(value: object) -> str:
     """Return a decoded value as compact JSON text; what JSON has no number for is null."""
     return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -132,10 +226,9 @@ def _decode(data: bytes, *, depth: int) -> tuple[object, int]:
     """Return the value of a container, and how many bytes it takes."""
     if depth > MAX_DEPTH:
         raise ValueError("too deep")
-    word: int = struct.unpack_from(">I", data)[0]
-    kind, count = word >> _KIND_BITS, word & ((1 << _KIND_BITS) - 1)
-    elements = [*_elements(data, {_SCALAR: 1, _ARRAY: count, _OBJECT: 2 * count}[kind], depth=depth)]
-    size = _WORD * (1 + len(elements)) + sum(size for _, size in elements)
+    kind, count, headers = _head(data)
+    elements = [*_elements(data, headers, depth=depth)]
+    size = _HEADER * (1 + len(elements)) + sum(size for _, size in elements)
     values = [value for value, _ in elements]
     if kind == _SCALAR:
         return values[0], size
@@ -146,17 +239,12 @@ def _decode(data: bytes, *, depth: int) -> tuple[object, int]:
     return dict(zip(values[:count], values[count:], strict=True)), size
 
 
-def _elements(data: bytes, count: int, *, depth: int) -> Iterator[tuple[object, int]]:
-    position = _WORD * (1 + count)
-    if position > len(data):
-        raise ValueError("more elements than fit")
-    for entry in struct.unpack_from(f">{count}I", data, _WORD):
-        kind, length = entry >> _TYPE_BITS, entry & ((1 << _TYPE_BITS) - 1)
-        element = data[position : position + length]
-        if len(element) != length:
-            raise ValueError("an element ends outside")
-        yield _value(kind, element, depth=depth), length
-        position += length
+def _elements(data: bytes, headers: tuple[int, ...], *, depth: int) -> Iterator[tuple[object, int]]:
+    position = _HEADER * (1 + len(headers))
+    for header in headers:
+        element = _element(data, position, header)
+        yield _value(header >> _TYPE_BITS, element, depth=depth), len(element)
+        position += len(element)
 
 
 def _value(kind: int, data: bytes, *, depth: int) -> object:

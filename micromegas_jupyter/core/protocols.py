@@ -175,13 +175,21 @@ class FileFormat(enum.Enum):
     ARROW = "arrow"
 
 
+class TableProblem(NamedTuple):
+    """Why a table cannot be read now, and what to do; only for those who may see the table."""
+
+    what: str
+    remedy: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSnapshot:
     """One table as it stands at one moment: its schema, and files with each row in exactly one of them.
 
     A time range filters rows by the first and last of `range_columns`. Where rows are partial states, `merge_sql`
     makes the table of those in `raw_name`. With `has_mixed_types` some files have a narrower type in a column.
-    The values of `partition_columns` are not in the files but in `DataFile.partition`.
+    The values of `partition_columns` are not in the files but in `DataFile.partition`. Rows of a table with a `problem`
+    must not be read; its columns are those that it had before, if any are known.
     """
 
     name: str
@@ -193,6 +201,7 @@ class TableSnapshot:
     merge_sql: str | None = None
     raw_name: str | None = None
     has_mixed_types: bool = False
+    problem: TableProblem | None = None
 
 
 @runtime_checkable
@@ -200,7 +209,7 @@ class TableSource(Protocol):
     """Where an engine finds its tables."""
 
     def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:
-        """Return all tables; those whose names `sql` holds are as they stand now. None is for all of them.
+        """Return all tables; those that `sql` may read or describe are as they stand now. None is for all of them.
 
         It is cheap enough to call for every query.
         """

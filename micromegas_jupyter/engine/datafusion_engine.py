@@ -13,7 +13,7 @@ import pyarrow as pa
 from datafusion import DataFrame
 from datafusion.plan import ExecutionPlan, LogicalPlan
 
-from micromegas_jupyter.core.protocols import AuthContext, TableSource
+from micromegas_jupyter.core.protocols import AuthContext, TableProblem, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.contract import (
     EngineSettings,
@@ -30,6 +30,7 @@ from micromegas_jupyter.engine.functions.identity import (
     register_identity_functions,
     with_identity_syntax,
 )
+from micromegas_jupyter.engine.functions.query_functions import QueryFunctions, with_functions_as_rows, without_numbers
 from micromegas_jupyter.engine.planning import (
     Placeholders,
     RowByRow,
@@ -74,6 +75,7 @@ class _Plan:
     """A statement's plan, and the tables in its session."""
 
     lent: LentSession
+    sql: str
     frame: DataFrame = field(repr=False)  # its repr would run the statement
     logical: LogicalPlan
     text: str
@@ -106,6 +108,7 @@ class DataFusionEngine:
         scanned = with_identity_syntax(scanned)
         if self._denials is not None and caller.is_admin:
             scanned = with_denial_as_rows(scanned)
+        scanned = with_functions_as_rows(scanned)
         placeholders, mentions = find_placeholders(scanned), find_mentions(scanned)
         request = with_plain_parameters(request, placeholders.columns)
         rows = request.parameters
@@ -116,7 +119,7 @@ class DataFusionEngine:
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
         """Return each table that `caller` sees with the schema that `SELECT *` gives."""
         visible = self._visibility.tables(self._tables.snapshot(), caller)
-        return [(table.snapshot.name, listed_schema(table.snapshot)) for table in visible]
+        return [(table.snapshot.name, listed_schema(table.snapshot)) for table in visible if table.snapshot.schema]
 
     def close(self) -> None:
         """Drop the sessions that no query uses."""
@@ -128,7 +131,8 @@ class DataFusionEngine:
         """Plan a request without parameters, or with one row of them."""
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
-        tables = self._visibility.tables(self._tables.snapshot(), caller)
+        visible = self._visibility.tables(self._tables.snapshot(), caller)
+        tables, problems = _without_problems(visible, mentions)
         statement = _Statement(
             request=request,
             caller=caller,
@@ -139,7 +143,10 @@ class DataFusionEngine:
             init_seconds=SYSTEM_CLOCK.monotonic() - started,
         )
         context = Context(
-            sql=placeholders.sql, tables=tuple(table.snapshot.name for table in tables), own_errors=statement.failures
+            sql=placeholders.sql,
+            tables=tuple(table.snapshot.name for table in tables),
+            problems=problems,
+            own_errors=statement.failures,
         )
         try:
             with translated(context):
@@ -171,9 +178,17 @@ class DataFusionEngine:
                 session, self._denials, caller=caller, mentions=mentions, failures=statement.failures
             )
         register_identity_functions(session, caller, tables=statement.tables, mentions=mentions)
+        functions = QueryFunctions(
+            session,
+            statement.placeholders.sql,
+            mentions=mentions,
+            tables=statement.tables,
+            failures=statement.failures,
+        )
+        lent.clean_up = functions.remove
 
         def plan() -> DataFrame:
-            return session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
+            return functions.plan(lambda sql: session.sql_with_options(sql, READ_ONLY, param_values=statement.values))
 
         if statement.files is None:
             statement.files = self._builder.needed_files(
@@ -187,12 +202,14 @@ class DataFusionEngine:
             is_behind_barrier=is_behind_barrier,
             files=statement.files,
             is_flat=not request.preserve_dictionary,
+            keeps_byte_dictionaries=functions.keeps_dictionaries,
         )
         statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
         frame = plan()
         logical = frame.logical_plan()
         return _Plan(
             lent=lent,
+            sql=functions.sql,
             frame=frame,
             logical=logical,
             text=check_plan(logical),
@@ -227,13 +244,13 @@ class DataFusionEngine:
         plan.lent.set_dynamic_filters(is_on=False)
         if is_explain(plan.logical):
             return replace(plan, frame=plan.lent.session.create_dataframe_from_logical_plan(plan.logical))
-        sql, values = statement.placeholders.sql, statement.values
-        joins = plan_joins(plan.lent.session, plan.frame, sql=sql, values=values)
+        values = statement.values
+        joins = plan_joins(plan.lent.session, plan.frame, sql=plan.sql, values=values)
         if joins.has_nested_loops:
             plan.lent.release()
             plan = self._plan(statement, is_behind_barrier=plan.is_behind_barrier, can_spill=False)
             plan.lent.set_dynamic_filters(is_on=False)
-            joins = plan_joins(plan.lent.session, plan.frame, sql=sql, values=values)
+            joins = plan_joins(plan.lent.session, plan.frame, sql=plan.sql, values=values)
         return replace(plan, frame=joins.frame)
 
 
@@ -246,7 +263,8 @@ class DataFusionQuery:
 
     def __init__(self, plan: _Plan, statement: _Statement, context: Context) -> None:
         request, placeholders = statement.request, statement.placeholders
-        self.schema = wire_schema(plan.frame.schema(), preserve_dictionary=request.preserve_dictionary)
+        schema = wire_schema(plan.frame.schema(), preserve_dictionary=request.preserve_dictionary)
+        self.schema = pa.schema([field.with_name(without_numbers(field.name)) for field in schema])
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.logical)
         self.statistics = QueryStatistics(context_init_seconds=statement.init_seconds)
         self._frame: DataFrame | None = plan.frame
@@ -304,6 +322,25 @@ class DataFusionQuery:
         except Exception:  # noqa: BLE001 - the rows were given
             _log.warning("the engine's counters cannot be read", exc_info=True)
             self.statistics = replace(self.statistics, bytes_scanned=None, spilled_bytes=None, spill_count=None)
+
+
+def _without_problems(
+    tables: Sequence[VisibleTable], mentions: Mention
+) -> tuple[list[VisibleTable], dict[str, TableProblem]]:
+    """Return the tables that a statement may read, or list by their known columns, and what is wrong with the others.
+
+    A column may have the name of such a table, so a statement that mentions it fails only when it reads the table.
+    """
+    readable: list[VisibleTable] = []
+    problems: dict[str, TableProblem] = {}
+    for table in tables:
+        if (problem := table.snapshot.problem) is None:
+            readable.append(table)
+        elif any(map(mentions.has, table.names)):
+            problems |= dict.fromkeys(table.names, problem)
+        elif table.snapshot.schema:
+            readable.append(table)
+    return readable, problems
 
 
 def _with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatistics:

@@ -40,6 +40,17 @@ def flat_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_type(_flat_type(field.type)) for field in schema], metadata=schema.metadata)
 
 
+def with_byte_dictionaries(flat: pa.Schema, schema: pa.Schema) -> pa.Schema:
+    """Return `flat` with the columns of `schema` that are dictionaries of bytes as they are there."""
+    return pa.schema(
+        [
+            field if pa.types.is_dictionary(field.type) and pa.types.is_binary(field.type.value_type) else plain
+            for field, plain in zip(schema, flat, strict=True)
+        ],
+        metadata=flat.metadata,
+    )
+
+
 def _flat_type(found: pa.DataType) -> pa.DataType:
     return _flat_type(found.value_type) if pa.types.is_dictionary(found) else _with_children(found, _flat_type)
 

@@ -177,7 +177,7 @@ class ServerThread:
             prepared=prepared,
             tickets=Tickets(self._signer, life_seconds=settings.ticket_life_seconds, clock=clock),
             ingests=ingests,
-            operations=TableOperations(ingests, settings=settings, clock=clock),
+            operations=TableOperations(ingests, settings=settings, clock=clock, metrics=metrics),
             facts=ServerFacts(
                 takes_rows=pool.options.lake is not None, prepared_idle_seconds=settings.prepared_idle_seconds
             ),

@@ -34,6 +34,7 @@ from micromegas_jupyter.lake.tables import no_table
 from micromegas_jupyter.server.audit import TableAudit, find_origin, recorded
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.ingest import IngestRunner, owner_of
+from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
 
 TABLES_ACTION: Final = "MicromegasTables"
@@ -126,15 +127,22 @@ def parse_request(body: bytes) -> _AnyRequest:
 class TableOperations:
     """Runs the operations of one server. Belongs to one event loop."""
 
-    def __init__(self, ingests: IngestRunner, *, settings: FlightServerSettings, clock: Clock) -> None:
+    def __init__(
+        self, ingests: IngestRunner, *, settings: FlightServerSettings, clock: Clock, metrics: ServerMetrics
+    ) -> None:
         self._ingests = ingests
+        self._metrics = metrics
         self._settings = settings
         self._clock = clock
 
     async def run(self, call: Call, body: bytes) -> bytes:
         """Do what the body asks for and return the answer; writes the audit line however it ends."""
         audit = TableAudit(find_origin(call, self._settings.trusted_proxies), self._clock)
-        with recorded(audit, call, _count_nothing):
+
+        def count(outcome: str, _error: MicromegasError | None) -> None:
+            self._metrics.count_table_operation(str(audit.request.get("operation", "")), outcome)
+
+        with recorded(audit, call, count):
             request = parse_request(body)
             audit.request = {
                 name: value
@@ -217,7 +225,3 @@ def _visible_tables(caller: AuthContext, listed: dict[str, Any]) -> list[dict[st
 
 def _owns(caller: AuthContext, table: str, *, created_by: str | None) -> bool:
     return is_owner(caller, table) or (created_by == owner_of(caller) and may_ingest(caller, table))
-
-
-def _count_nothing(_outcome: str, _error: MicromegasError | None) -> None:
-    pass

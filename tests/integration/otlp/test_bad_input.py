@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -9,9 +10,11 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from micromegas_jupyter.core.protocols import WriteAccess
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.server import exports
+from tests.fakes.validator import BOB
 from tests.integration.otlp.exporting import (
     ANSWERS,
     JSON,
@@ -137,6 +140,20 @@ def test_who_may_not_send_is_told_so(server, token, status, code):
     assert (answer.status_code, status_of(answer).code) == (status, code)
     assert ("WWW-Authenticate" in answer.headers) == (status == 401)
     assert server.rows("SELECT 1 FROM log_entries WHERE exe = 'forbidden'") == []
+
+
+def test_a_right_is_for_the_table_of_a_signal(server):
+    access = WriteAccess(ingest=frozenset({"measures"}))
+    server.lake.flight.validator.known["pipeline"] = replace(BOB, subject="pipeline", write_access=access)
+    metric = Metric(name="allowed")
+    metric.gauge.data_points.add(time_unix_nano=NOON, as_int=1)
+
+    allowed = server.post("metrics", export("metrics", metric, service="by-role"), token="pipeline")
+    refused = server.post("logs", _log("by-role"), token="pipeline")
+
+    assert (allowed.status_code, refused.status_code) == (200, 403)
+    assert [row["name"] for row in server.rows("SELECT name FROM measures WHERE exe = 'by-role'")] == ["allowed"]
+    assert len(server.rows("SELECT 1 FROM processes WHERE exe = 'by-role'")) == 1
 
 
 def test_an_outage_of_the_identity_provider_is_to_be_tried_again(server):
