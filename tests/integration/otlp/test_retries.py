@@ -21,7 +21,7 @@ from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake import writer
 from micromegas_jupyter.lake.delta_log import read_brief_ids
 from tests.fakes.waiting import wait_until
-from tests.integration.otlp.exporting import NOON, PROTOBUF, any_value, export, export_server
+from tests.integration.otlp.exporting import NOON, PROTOBUF, any_value, export, export_server, status_of
 
 pytestmark = pytest.mark.integration
 
@@ -143,6 +143,14 @@ def test_exports_survive_a_killed_ingest_process(tmp_path, pytestconfig):
         assert len(stored) == rounds * len(names) + 1
         assert _check_blocks(tmp_path, stored) == 0
         assert len(server.rows("SELECT 1 FROM processes WHERE exe = 'retried'")) == 1
+
+
+def test_a_server_that_stops_is_to_be_tried_again(tmp_path):
+    with export_server(tmp_path) as server:
+        server.lake.flight.server.stop(grace_seconds=0)
+        answer = server.post("logs", _record("late"))
+
+    assert (answer.status_code, answer.headers["Retry-After"], status_of(answer).code) == (503, "2", 14)
 
 
 def test_the_same_export_is_stored_once_by_several_servers_at_once(tmp_path):
