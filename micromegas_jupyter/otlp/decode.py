@@ -25,10 +25,11 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.otlp.exchange import Encoding, ExportRequest, Signal, too_large
+from micromegas_jupyter.otlp.exchange import MAX_RECORDS, Encoding, ExportRequest, Signal, too_large, too_many
 
-MAX_UNPACKED_BYTES: Final = 64 * 1024 * 1024
-_MAX_JSON_BYTES: Final = 16 * 1024 * 1024  # as Python's objects it takes many times that
+MAX_UNPACKED_BYTES: Final = 32 * 1024 * 1024
+_COUNTED_BYTES: Final = 1024 * 1024  # smaller requests are not counted before they are read
+_MAX_JSON_BYTES: Final = 8 * 1024 * 1024  # as Python's objects it takes many times that
 _MAX_JSON_DEPTH: Final = 128  # an attribute's value has four levels of JSON for each of its own
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _MAX_REASON: Final = 200
@@ -41,10 +42,19 @@ _LEFT_AS_BYTES: Final = frozenset(
         "trace.v1.Span.Event", "trace.v1.Span.Link", "metrics.v1.Exemplar",
     )
 )  # fmt: skip
+# Read as bytes, a record that has nothing takes 16 bytes of memory instead of 140.
+_RECORDS: Final = frozenset(
+    _PACKAGE + name for name in ("logs.v1.LogRecord", "metrics.v1.Metric", "trace.v1.Span")
+)  # fmt: skip
 _SERVICES: Final[dict[Signal, tuple[ModuleType, str]]] = {
     Signal.LOGS: (logs_service_pb2, "ExportLogsService"),
     Signal.METRICS: (metrics_service_pb2, "ExportMetricsService"),
     Signal.TRACES: (trace_service_pb2, "ExportTraceService"),
+}
+_PARTS: Final = {
+    Signal.LOGS: ("logs", "log_records"),
+    Signal.METRICS: ("metrics", "metrics"),
+    Signal.TRACES: ("spans", "spans"),
 }
 _REJECTED: Final = {
     Signal.LOGS: "rejected_log_records",
@@ -60,9 +70,19 @@ def decode_request(request: ExportRequest) -> Any:
     if request.encoding is Encoding.JSON:
         data = _encode_json(request.signal, data)
     try:
-        return _shallow_class(request.signal).FromString(data)
+        if len(data) > _COUNTED_BYTES:
+            _check_count(_shallow_class(request.signal, _LEFT_AS_BYTES | _RECORDS).FromString(data), request.signal)
+        return _shallow_class(request.signal, _LEFT_AS_BYTES).FromString(data)
     except DecodeError:
         raise malformed() from None
+
+
+def _check_count(message: Any, signal: Signal) -> None:
+    parts, records = _PARTS[signal]
+    for resource in getattr(message, f"resource_{parts}"):
+        counts = [len(getattr(part, records)) for part in getattr(resource, f"scope_{parts}")]
+        if sum(counts) > MAX_RECORDS:
+            raise too_many()
 
 
 def encode_answer(request: ExportRequest, *, refused: int, reason: str) -> bytes:
@@ -149,28 +169,28 @@ def _inflate(data: bytes, max_bytes: int) -> bytes:
 
 
 @cache
-def _shallow_class(signal: Signal) -> Any:
-    """Return the class of a signal's requests, made of OTLP's own descriptors in a pool of its own."""
+def _shallow_class(signal: Signal, left: frozenset[str]) -> Any:
+    """Return the class of a signal's requests, of OTLP's own descriptors, in which some messages are left as bytes."""
     pool = descriptor_pool.DescriptorPool()
     for module in (common_pb2, resource_pb2, logs_pb2, metrics_pb2, trace_pb2, *(one for one, _ in _SERVICES.values())):
         file = descriptor_pb2.FileDescriptorProto()
         module.DESCRIPTOR.CopyToProto(file)
         del file.service[:]
         for message in file.message_type:
-            _flatten(message)
+            _flatten(message, left)
         pool.Add(file)
     module, service = _SERVICES[signal]
     name = getattr(module, f"{service}Request").DESCRIPTOR.full_name
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
 
-def _flatten(message: Any) -> None:
+def _flatten(message: Any, left: frozenset[str]) -> None:
     for field in message.field:
-        if field.type_name in _LEFT_AS_BYTES:
+        if field.type_name in left:
             field.type = field.TYPE_BYTES
             field.ClearField("type_name")
     for nested in message.nested_type:
-        _flatten(nested)
+        _flatten(nested, left)
 
 
 def _encode_json(signal: Signal, data: bytes) -> bytes:

@@ -13,6 +13,9 @@ MAX_WIRE_BYTES: Final = 20 * 1024 * 1024
 """Of one export as it is sent, compressed or not: upstream's limit."""
 SIZE_LIMIT: Final = "otlp_size"
 """The limit that an error names when the same export can never be accepted."""
+MAX_RECORDS: Final = 100_000
+"""Of one export: log records, points, spans, and of those that say nothing, too."""
+_SMALLER: Final = "Export fewer records at a time (OTEL_BLRP_MAX_EXPORT_BATCH_SIZE, send_batch_max_size)."
 
 
 class Signal(enum.StrEnum):
@@ -73,6 +76,15 @@ def too_large(max_bytes: int) -> ResourcesExhausted:
     """Return the error for an export of more than so many bytes."""
     return ResourcesExhausted(
         f"The export is larger than the {max_bytes // (1024 * 1024)} MiB that this server accepts.",
-        remedy="Export fewer records at a time (OTEL_BLRP_MAX_EXPORT_BATCH_SIZE, send_batch_max_size).",
+        remedy=_SMALLER,
+        limit="otlp_size",
+    )
+
+
+def too_many() -> ResourcesExhausted:
+    """Return the error for an export of more than `MAX_RECORDS`."""
+    return ResourcesExhausted(
+        f"The export has more than the {MAX_RECORDS:,} records that this server accepts.",
+        remedy=_SMALLER,
         limit="otlp_size",
     )

@@ -31,7 +31,7 @@ from micromegas_jupyter.otlp.decode import (
     plain_value,
     value_text,
 )
-from micromegas_jupyter.otlp.exchange import Signal
+from micromegas_jupyter.otlp.exchange import MAX_RECORDS, Signal, too_many
 from micromegas_jupyter.telemetry.conversion import find_own_targets
 from micromegas_jupyter.telemetry.tables import (
     BLOCKS,
@@ -392,6 +392,11 @@ class _Mapper:
         """Append what a resource's records hold to `rows`."""
         raise NotImplementedError
 
+    def check_count(self, more: Sequence[Any]) -> None:
+        """Check that so many more records are not too many."""
+        if len(self.rows) + len(more) > MAX_RECORDS:
+            raise too_many()
+
     def build(self, columns: Sequence[Any], checks: _Checks, *, is_trusted: bool) -> dict[str, pa.Array]:
         """Return the signal's own columns, of the rows by column."""
         raise NotImplementedError
@@ -473,6 +478,7 @@ class _Logs(_Mapper):
     def read(self, message: Any) -> None:
         for part in message.scope_logs:
             scope = self.scopes.find(part.scope, part.schema_url)
+            self.check_count(part.log_records)
             self.rows += [
                 (
                     scope,
@@ -551,6 +557,7 @@ class _Metrics(_Mapper):
             for metric in part.metrics:
                 kind = metric.WhichOneof("data")
                 if kind is not None:
+                    self.check_count(getattr(metric, kind).data_points)
                     self.rows += _read_points(scope, metric, kind)
 
     def times(self, columns: Sequence[Any]) -> tuple[Numbers, Numbers]:
@@ -624,6 +631,7 @@ class _Spans(_Mapper):
     def read(self, message: Any) -> None:
         for part in message.scope_spans:
             scope = self.scopes.find(part.scope, part.schema_url)
+            self.check_count(part.spans)
             self.rows += [
                 (
                     scope,

@@ -6,8 +6,7 @@ Bodies go to the ingest process as they came; this process never decodes them.
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
@@ -47,9 +46,7 @@ class ExportRunner:
     def __init__(self, process: IngestProcess | None, *, metrics: ServerMetrics) -> None:
         self._exports = None if process is None else Exports(process)
         self._metrics = metrics
-        self._lock = threading.Lock()
-        self._bytes: Counter[CallerKey] = Counter()
-        self._count = self._total_bytes = 0
+        self._waiting = _Waiting()
         self._running: set[asyncio.Task[ExportReport]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_serving = True
@@ -64,43 +61,27 @@ class ExportRunner:
         if self._exports is None:
             raise UnsupportedRequest("This server only reads.", remedy="Send to a server that keeps a lake.")
 
-    @contextmanager
-    def admit(self, source: CallerKey, size: int) -> Iterator[None]:
-        """Count the body as an export of so many bytes that waits to be stored, or refuse it for the moment."""
-        with self._lock:
-            is_full = self._count >= MAX_WAITING or self._total_bytes + size > MAX_WAITING_BYTES
-            if is_full or self._bytes[source] + size > MAX_WAITING_BYTES_PER_CALLER:
-                raise ResourcesExhausted(
-                    "Exports arrive faster than they can be stored.",
-                    remedy="Send this one again.",
-                    retry_after_seconds=_RETRY_SECONDS,
-                    limit="exports",
-                )
-            self._count += 1
-            self._total_bytes += size
-            self._bytes[source] += size
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._count -= 1
-                self._total_bytes -= size
-                self._bytes[source] -= size
-                if not self._bytes[source]:
-                    del self._bytes[source]
+    def admit(self, source: CallerKey, size: int = 0) -> "Admission":
+        """Count an export of so many bytes as one that waits to be stored, or refuse it for the moment."""
+        return Admission(self._waiting, source, size)
 
-    async def store(self, request: ExportRequest) -> ExportReport:
-        """Store an export of a caller who may; its records are durable when this returns."""
+    async def store(self, request: ExportRequest, admission: "Admission") -> ExportReport:
+        """Store an export of a caller who may; its records are durable when this returns.
+
+        The admission ends with the work, which goes on when whoever waits for it leaves.
+        """
         loop = self._loop
         if loop is None or not self._is_serving:
+            admission.close()
             raise _stopping()
         if loop is asyncio.get_running_loop():
-            return await self._store(request)
-        work = self._store(request)
+            return await self._store(request, admission)
+        work = self._store(request, admission)
         try:
             stored = asyncio.run_coroutine_threadsafe(work, loop)
         except RuntimeError:  # the server has stopped
             work.close()
+            admission.close()
             raise _stopping() from None
         try:
             async with asyncio.timeout(_STORE_SECONDS + _RETRY_SECONDS):
@@ -126,13 +107,14 @@ class ExportRunner:
         self._metrics.count_error(error)
         self._metrics.count_export(signal.value, "error", size=size)
 
-    async def _store(self, request: ExportRequest) -> ExportReport:
+    async def _store(self, request: ExportRequest, admission: "Admission") -> ExportReport:
         if self._exports is None:
             raise UnsupportedRequest("This server only reads.")
         # A task of its own: what an exporter gives up is stored nevertheless, since it may have been on its way.
         task = asyncio.ensure_future(self._exports.store(request))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _task: admission.close())
         try:
             async with asyncio.timeout(_STORE_SECONDS):
                 report = await asyncio.shield(task)
@@ -170,12 +152,63 @@ class ExportRunner:
             if body is None:
                 raise UsageError("The call carries no export.", remedy="Use an OTLP exporter.")
             size = len(body)
-            with self.admit(call.source, size):
-                report = await self.store(ExportRequest(signal=signal, body=body, is_trusted=call.caller.is_admin))
+            request = ExportRequest(signal=signal, body=body, is_trusted=call.caller.is_admin)
+            report = await self.store(request, self.admit(call.source, size))
         except MicromegasError:
             self._metrics.count_export(signal.value, "error", size=size)
             raise
         await call.answer(report.answer)
+
+
+class _Waiting:
+    """What waits to be stored, in all and of each caller. Guarded by `lock`."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.bytes_of: Counter[CallerKey] = Counter()
+        self.count = self.bytes = 0
+
+
+class Admission:
+    """The leave of one export to wait, which `close` ends; safe to use from any thread, and to close twice."""
+
+    def __init__(self, waiting: _Waiting, source: CallerKey, size: int) -> None:
+        self._waiting = waiting
+        self._source = source
+        self._bytes = 0
+        self._is_open = False
+        self.extend(size)
+
+    def extend(self, size: int) -> None:
+        """Count so many bytes more, or refuse them."""
+        waiting = self._waiting
+        with waiting.lock:
+            is_full = waiting.count >= MAX_WAITING and not self._is_open
+            is_full |= waiting.bytes + size > MAX_WAITING_BYTES
+            if is_full or waiting.bytes_of[self._source] + size > MAX_WAITING_BYTES_PER_CALLER:
+                raise ResourcesExhausted(
+                    "Exports arrive faster than they can be stored.",
+                    remedy="Send this one again.",
+                    retry_after_seconds=_RETRY_SECONDS,
+                    limit="exports",
+                )
+            waiting.count += not self._is_open
+            self._is_open = True
+            waiting.bytes += size
+            waiting.bytes_of[self._source] += size
+            self._bytes += size
+
+    def close(self) -> None:
+        """End it."""
+        waiting = self._waiting
+        with waiting.lock:
+            if self._is_open:
+                self._is_open = False
+                waiting.count -= 1
+                waiting.bytes -= self._bytes
+                waiting.bytes_of[self._source] -= self._bytes
+                if not waiting.bytes_of[self._source]:
+                    del waiting.bytes_of[self._source]
 
 
 def _stopping() -> ServerUnavailable:

@@ -5,7 +5,6 @@ The caller is known before the body is read. A body that is refused is read and 
 
 import logging
 import math
-from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -26,13 +25,14 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.flightsql.commands import messages, status_text
 from micromegas_jupyter.otlp.exchange import MAX_WIRE_BYTES, Encoding, ExportRequest, Signal, too_large
-from micromegas_jupyter.server.exports import FINAL_LIMITS, ExportRunner
+from micromegas_jupyter.server.exports import FINAL_LIMITS, Admission, ExportRunner
 from micromegas_jupyter.server.http.pages import REALM, Connections, Page
 
 PATHS: Final = {f"{prefix}/v1/{signal.value}": signal for prefix in ("", "/ingestion/otlp") for signal in Signal}
 """OTLP's own paths and upstream's."""
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _MAX_DROPPED_BYTES: Final = 16 * 1024 * 1024
+_MAX_UNKNOWN_BYTES: Final = 1024 * 1024  # of callers who are not let in
 _BODY_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 75.0  # exporters send every few seconds, or every minute
 _RETRY_SECONDS: Final = 2.0
@@ -52,7 +52,7 @@ class ExportPage(Page):
         self._encoding = Encoding.PROTOBUF
         self._is_compressed = self._is_trusted = False
         self._has_known_type = True
-        self._admission = ExitStack()
+        self._admission: Admission | None = None
         self._refusal: MicromegasError | None = None
         self._chunks: list[bytes] = []
         self._received_bytes = 0
@@ -64,28 +64,37 @@ class ExportPage(Page):
             await self._check()
         except MicromegasError as error:
             self._refusal = error
-        announced = self._announced_bytes()
+        announced = self._announced_bytes() or 0
+        max_bytes = _MAX_UNKNOWN_BYTES if isinstance(self._refusal, Rejected) else MAX_WIRE_BYTES + _MAX_DROPPED_BYTES
         connection = self.request.connection
         if isinstance(connection, HTTP1Connection):
             connection.set_body_timeout(_BODY_SECONDS)
-            connection.set_max_body_size(max(announced or 0, MAX_WIRE_BYTES + _MAX_DROPPED_BYTES))
+            connection.set_max_body_size(max(announced, max_bytes))
         is_awaited = self.request.headers.get("Expect", "").lower() == "100-continue"
-        if self._refusal is not None and (is_awaited or (announced or 0) > _MAX_DROPPED_BYTES + MAX_WIRE_BYTES):
+        if self._refusal is not None and (is_awaited or announced > max_bytes):
             self._answer_error(self._refusal)
 
     def data_received(self, chunk: bytes) -> None:
         """Take a part of the body, or drop it."""
         self._received_bytes += len(chunk)
-        if self._refusal is None and self._received_bytes > MAX_WIRE_BYTES:
-            self._refusal = too_large(MAX_WIRE_BYTES)
-            self._chunks = []
-        if self._refusal is None:
+        if self._refusal is None and self._admission is not None:
+            try:
+                if self._received_bytes > MAX_WIRE_BYTES:
+                    raise too_large(MAX_WIRE_BYTES)
+                if self._announced_bytes() is None:
+                    self._admission.extend(len(chunk))
+            except MicromegasError as error:
+                self._refusal, self._chunks = error, []
+                return
             self._chunks.append(chunk)
 
     async def post(self) -> None:
         """Store what was sent."""
-        if self._refusal is not None:
-            self._answer_error(self._refusal)
+        admission, self._admission = self._admission, None
+        if self._refusal is not None or admission is None:
+            if admission is not None:
+                admission.close()
+            self._answer_error(self._refusal or InternalError("The server failed to answer."))
             return
         body, self._chunks = b"".join(self._chunks), []
         request = ExportRequest(
@@ -96,7 +105,7 @@ class ExportPage(Page):
             is_trusted=self._is_trusted,
         )
         try:
-            report = await self._exports.store(request)
+            report = await self._exports.store(request, admission)
         except MicromegasError as error:
             self._answer_error(error)
             return
@@ -110,7 +119,8 @@ class ExportPage(Page):
     def on_finish(self) -> None:
         """Release the place of the export."""
         super().on_finish()
-        self._admission.close()
+        if self._admission is not None:
+            self._admission.close()
 
     def write_error(self, status_code: int, **details: object) -> None:
         """Answer defects as OTLP does."""
@@ -148,8 +158,7 @@ class ExportPage(Page):
         size = self._announced_bytes()
         if size is not None and size > MAX_WIRE_BYTES:
             raise too_large(MAX_WIRE_BYTES)
-        source = (caller.issuer, caller.subject)
-        self._admission.enter_context(self._exports.admit(source, MAX_WIRE_BYTES if size is None else size))
+        self._admission = self._exports.admit((caller.issuer, caller.subject), size or 0)
 
     def _keep_connection(self) -> None:
         """Let the connection of an exporter that may send stay open for its next export."""

@@ -1,11 +1,13 @@
 """What is wrong with an export gets an answer in OTLP's form, and stores nothing, or all but the records it names."""
 
 import gzip
+import socket
 import zlib
 from dataclasses import replace
 
 import grpc
 import pytest
+import requests
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -15,6 +17,7 @@ from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.server import exports
 from tests.fakes.validator import BOB
+from tests.fakes.waiting import wait_until
 from tests.integration.otlp.exporting import (
     ANSWERS,
     JSON,
@@ -45,7 +48,7 @@ def _stored(server):
 
 def _field(number, data):
     size = len(data)
-    return bytes([number << 3 | 2, size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14]) + data
+    return bytes([number << 3 | 2, *(size >> bits & 0x7F | 0x80 for bits in (0, 7, 14)), size >> 21]) + data
 
 
 def _nested(depth):
@@ -89,6 +92,12 @@ BAD = {
     "records of too many days": (
         export("logs", *[LogRecord(time_unix_nano=NOON + day * 86400 * 10**9) for day in range(401)], service="bad"),
         {}, 400, _INVALID,
+    ),
+    "too many records": (
+        export("logs", *[LogRecord(time_unix_nano=NOON)] * 100_001, service="bad"), {}, 413, _EXHAUSTED
+    ),
+    "a request that would take 70 times its size": (
+        _field(1, _field(2, b"\x12\x00" * 1_000_000)), {}, 413, _EXHAUSTED
     ),
     "too many resources": (b"".join([_log("bad").SerializeToString()] * 1001), {}, 400, _INVALID),
 }  # fmt: skip
@@ -290,6 +299,41 @@ def test_too_much_at_once_is_to_be_sent_again(server, monkeypatch):
     assert (details[0].type_url, info.retry_delay.seconds) == ("type.googleapis.com/google.rpc.RetryInfo", 1)
     assert messages.RetryInfo.FromString(call.trailing["google.rpc.retryinfo-bin"]) == info
     assert call.trailing["grpc-retry-pushback-ms"] == "1000"
+
+
+def test_a_body_of_unknown_length_is_read_and_bounded(server):
+    body = _log("chunked").SerializeToString()
+    headers = {"Authorization": "Bearer collector", "Content-Type": "application/x-protobuf"}
+
+    def post(chunks):
+        return requests.post(f"{server.url}/v1/logs", data=iter(chunks), headers=headers, timeout=60)
+
+    whole, large = post([body[:7], body[7:]]), post([bytes(_MIB)] * 21)
+
+    assert (whole.status_code, large.status_code, status_of(large).code) == (200, 413, _EXHAUSTED)
+    assert [row["msg"] for row in server.rows("SELECT msg FROM log_entries WHERE exe = 'chunked'")] == ["kept"]
+
+
+def test_a_client_that_leaves_takes_no_place_for_ever(server):
+    body = _log("left").SerializeToString()
+    head = f"""POST /v1/logs HTTP/1.1
+Host: localhost
+Authorization: Bearer collector
+Content-Type: application/x-protobuf
+Content-Length: {len(body)}
+
+""".replace("\n", "\r\n")
+    waiting = server.lake.flight.server.exports._waiting
+    address = server.url.removeprefix("http://").split(":")
+    with socket.create_connection(address) as connection:
+        connection.sendall(head.encode() + body[:5])
+        wait_until(lambda: waiting.count, "the export is known")
+    wait_until(lambda: not waiting.count, "its place is free")
+    with socket.create_connection(address) as connection:
+        connection.sendall(head.encode() + body)
+
+    wait_until(lambda: server.rows("SELECT 1 FROM log_entries WHERE exe = 'left'"), "what was sent is stored")
+    wait_until(lambda: not (waiting.count or waiting.bytes or waiting.bytes_of), "nothing waits")
 
 
 def test_grpc_has_the_same_answers(server):
