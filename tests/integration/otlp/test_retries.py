@@ -1,7 +1,5 @@
 """What is acknowledged outlives a killed process, and what an exporter sends again is stored once."""
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +19,7 @@ from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake import writer
 from micromegas_jupyter.lake.delta_log import read_brief_ids
 from tests.fakes.waiting import wait_until
+from tests.integration.ingest.test_ingest_process import _kill_ingest_process
 from tests.integration.otlp.exporting import NOON, PROTOBUF, any_value, export, export_server, status_of
 
 pytestmark = pytest.mark.integration
@@ -49,9 +48,12 @@ def _serving(root):
 
 def _post(url, body):
     try:
-        return requests.post(f"{url}/v1/logs", data=body, headers=_HEADERS, timeout=_WAIT_SECONDS).status_code == 200
+        answer = requests.post(f"{url}/v1/logs", data=body, headers=_HEADERS, timeout=_WAIT_SECONDS)
     except requests.RequestException:
         return False
+    if answer.status_code != 200:
+        print(answer.status_code, answer.content)
+    return answer.status_code == 200
 
 
 def _call(uri, body):
@@ -128,11 +130,10 @@ def test_exports_survive_a_killed_ingest_process(tmp_path, pytestconfig):
 
         try:
             send("first")
-            for _ in range(rounds):
-                sent = [threads.submit(send, f"{name}-{_}") for name in names]
+            for number in range(rounds):
+                sent = [threads.submit(send, f"{name}-{number}") for name in names]
                 wait_until(lambda sent=sent: any(one.done() for one in sent), "some have been acknowledged")
-                (executor,) = server.lake.flight.pool._detached
-                os.kill(executor.process.pid, signal.SIGKILL)
+                _kill_ingest_process(server.lake)
                 for one in sent:
                     one.result(_WAIT_SECONDS)
         finally:
