@@ -26,7 +26,14 @@ from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
 from micromegas_jupyter.engine.errors import file_gone, is_engine_failure
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
-from micromegas_jupyter.engine.pruning import Candidates, FilesByTable, files_in_range, partition_value, prune
+from micromegas_jupyter.engine.pruning import (
+    Candidates,
+    FilesByTable,
+    bounded_columns,
+    files_in_range,
+    partition_value,
+    prune,
+)
 from micromegas_jupyter.engine.scanner import Mention, quoted
 from micromegas_jupyter.engine.schemas import (
     flat_schema,
@@ -171,15 +178,16 @@ class TableBuilder:
             snapshot = table.snapshot
             if len(snapshot.files) < _MIN_PRUNED or not any(map(mentions.has, table.names)):
                 continue
-            columns = {*(snapshot.range_columns or ()), *snapshot.partition_columns} & set(snapshot.schema.names)
-            found = _files_in_range(table, time_range)
-            if len(found) < _MIN_PRUNED or not (table.conditions or any(map(mentions.has, columns))):
+            columns = {*bounded_columns(snapshot), *snapshot.partition_columns} & set(snapshot.schema.names)
+            if not (table.conditions or any(map(mentions.has, columns))):
+                continue
+            if len(_files_in_range(table, time_range)) < _MIN_PRUNED:
                 continue
             schema = flat_schema(snapshot.schema) if table.conditions else snapshot.schema
             name = f"scan_of_table_{position:04d}"
             rows = _build(context, table, _named_scan(context, schema, name), mentions=mentions, time_range=time_range)
             context.register_table(quoted(snapshot.name), rows.into_view())
-            large[name] = Candidates(snapshot, found)
+            large[name] = Candidates(snapshot, None if _cuts_last(table) else time_range)
         if not large:
             return {}
         others = [table for table in tables if table.snapshot.name not in {one.snapshot.name for one in large.values()}]
