@@ -115,6 +115,11 @@ def to_json(value: object) -> str:
     return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
+def to_text(value: object) -> str:
+    """Return a decoded value as text: a string as it is, all else as JSON."""
+    return value if isinstance(value, str) else to_json(value)
+
+
 def _plain(value: object) -> object:
     match value:
         case float():

@@ -181,7 +181,8 @@ class TableSnapshot:
 
     A time range filters rows by the first and last of `range_columns`. Where rows are partial states, `merge_sql`
     makes the table of those in `raw_name`. With `has_mixed_types` some files have a narrower type in a column.
-    The values of `partition_columns` are not in the files but in `DataFile.partition`.
+    The values of `partition_columns` are not in the files but in `DataFile.partition`; in those of `map_columns`, the
+    files have maps of text where the schema has properties.
     """
 
     name: str
@@ -193,6 +194,7 @@ class TableSnapshot:
     merge_sql: str | None = None
     raw_name: str | None = None
     has_mixed_types: bool = False
+    map_columns: tuple[str, ...] = ()
 
 
 @runtime_checkable
