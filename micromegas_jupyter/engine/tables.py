@@ -110,7 +110,7 @@ class TableBuilder:
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them; `files` says which files of a table are enough.
 
-        With `is_flat`, columns of dictionaries are of plain text, unless the statement asks for types.
+        With `is_flat`, columns of dictionaries of text are of plain text, unless the statement asks for types.
 
         A statement over information_schema sees the others too, as names and schemas without rows; raw rows are never
         listed, for they are there for those who know of them.
@@ -125,7 +125,10 @@ class TableBuilder:
         for table in tables:
             snapshot = table.snapshot
             # The dictionary of a batch may hold values of hidden rows. Text is grouped in two thirds of the time.
-            schema = flat_schema(snapshot.schema) if table.conditions or is_flat else snapshot.schema
+            if table.conditions:
+                schema = flat_schema(snapshot.schema)
+            else:
+                schema = flat_schema(snapshot.schema, keeps_properties=True) if is_flat else snapshot.schema
             if any(map(mentions.has, table.names)):
                 needed = (files or {}).get(snapshot.name)
                 if needed is None:
