@@ -12,6 +12,8 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Final
 
+TYPE_METADATA: Final = {b"ARROW:FLIGHT:SQL:TYPE_NAME": b"jsonb"}
+"""The metadata of an Arrow field whose values are binary JSON (Flight SQL's key for a type's name)."""
 MAX_DEPTH: Final = 64
 _WORD: Final = 4
 _KIND_BITS: Final = 29
