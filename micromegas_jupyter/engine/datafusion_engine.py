@@ -30,6 +30,7 @@ from micromegas_jupyter.engine.functions.identity import (
     register_identity_functions,
     with_identity_syntax,
 )
+from micromegas_jupyter.engine.functions.query_functions import QueryFunctions, with_functions_as_rows
 from micromegas_jupyter.engine.planning import (
     Placeholders,
     RowByRow,
@@ -106,6 +107,7 @@ class DataFusionEngine:
         scanned = with_identity_syntax(scanned)
         if self._denials is not None and caller.is_admin:
             scanned = with_denial_as_rows(scanned)
+        scanned = with_functions_as_rows(scanned)
         placeholders, mentions = find_placeholders(scanned), find_mentions(scanned)
         request = with_plain_parameters(request, placeholders.columns)
         rows = request.parameters
@@ -171,9 +173,13 @@ class DataFusionEngine:
                 session, self._denials, caller=caller, mentions=mentions, failures=statement.failures
             )
         register_identity_functions(session, caller, tables=statement.tables, mentions=mentions)
+        functions = QueryFunctions(session, mentions=mentions, tables=statement.tables, failures=statement.failures)
+        lent.clean_up = functions.remove
 
         def plan() -> DataFrame:
-            return session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
+            return functions.plan(
+                lambda: session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
+            )
 
         if statement.files is None:
             statement.files = self._builder.needed_files(

@@ -468,8 +468,7 @@ _UPSTREAM_FUNCTIONS: Final = {
     r"view_instance": "Query the table itself, for example FROM log_entries WHERE process_id = '…'.",
     r"list_view_sets|(?:list|retire|materialize|regenerate)_partitions?\w*": "This server merges and drops the files "
     "of its tables by itself; there are no partitions.",
-    r"property_get|properties_\w+": "Properties are a map here: write properties['key'] or map_keys(properties).",
-    r"process_spans|perfetto_trace_chunks|parse_block|get_payload|jsonb_\w+|\w+_histograms?": _ONLY_UPSTREAM,
+    r"process_spans|perfetto_trace_chunks|parse_block|get_payload|color_scale": _ONLY_UPSTREAM,
     r"deny_queries|list_query_denials|remove_query_denial": "It is for administrators, on a server with a lake.",
 }
 _UPSTREAM_TABLES: Final = {
