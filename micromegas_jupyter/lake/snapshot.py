@@ -30,7 +30,7 @@ from micromegas_jupyter.lake.delta_log import (
     entry_name,
     open_delta,
 )
-from micromegas_jupyter.lake.types import stored_definition
+from micromegas_jupyter.lake.types import map_columns, stored_definition
 from micromegas_jupyter.telemetry.tables import TableDefinition
 
 _TIME: Final = "time"
@@ -174,13 +174,15 @@ class DeltaSnapshots:
         by = tuple(delta.metadata().partition_columns)
         schema = arrow_schema(delta)
         definition = self._definitions.get(name)
+        maps: tuple[str, ...] = ()
         if definition is not None:
-            _check_columns(definition, schema)
+            maps = map_columns(definition, schema)
+            _check_columns(stored_definition(definition, maps), schema)
             schema = _defined_schema(definition)
         actions = pa.table(delta.get_add_actions(flatten=True))
         files = self._files(name, folder, by, actions, {} if known is None else known.files)
         bounds = _bounds(actions, schema) if len(files) == actions.num_rows else None
-        snapshot = self._snapshot(name, schema, by, files, bounds)
+        snapshot = self._snapshot(name, schema, by, files, bounds=bounds, maps=maps)
         if known is not None and known.snapshot == snapshot:
             snapshot = known.snapshot
         return _Known(delta, mark, files, snapshot)
@@ -225,13 +227,15 @@ class DeltaSnapshots:
         scheme, _, rest = self._storage.child_uri(location).partition("://")
         return f"{scheme}://{quote(rest)}"
 
-    def _snapshot(
+    def _snapshot(  # noqa: PLR0913 - what a snapshot holds
         self,
         name: str,
         schema: pa.Schema,
         by: tuple[str, ...],
         files: Mapping[str, DataFile],
+        *,
         bounds: pa.Table | None = None,
+        maps: tuple[str, ...] = (),
     ) -> TableSnapshot:
         definition = self._definitions.get(name)
         return TableSnapshot(
@@ -244,6 +248,7 @@ class DeltaSnapshots:
             raw_name=None if definition is None else definition.raw_name,
             has_mixed_types=self._is_foreign,
             bounds=bounds,
+            map_columns=maps,
         )
 
 
@@ -284,8 +289,8 @@ def _check_readable(delta: DeltaTable) -> None:
         raise Unreadable("it has deletion vectors; purge them with the program that made them (REORG TABLE)")
 
 
-def _check_columns(definition: TableDefinition, found: pa.Schema) -> None:
-    for one in stored_definition(definition):
+def _check_columns(wanted: pa.Schema, found: pa.Schema) -> None:
+    for one in wanted:
         if one.name not in found.names or found.field(one.name).type.id != one.type.id:
             raise Unreadable(f"its column {one.name} is missing or has another type than in the data model")
 

@@ -51,6 +51,7 @@ from micromegas_jupyter.lake.types import (
     convert_definition_rows,
     convert_rows,
     is_compatible,
+    map_columns,
     stored_definition,
     stored_schema,
 )
@@ -234,7 +235,10 @@ class LakeWriter:
         if request.mode is WriteMode.REPLACE:
             raise UsageError(f"The table {request.table} belongs to the data model.", remedy="Delete rows instead.")
         check_columns(schema, definition)
-        stored = stored_definition(definition)
+        if self._find(request.table) is None:
+            self.tables.create_defined(request.table)
+        committer = self._require(request.table)
+        stored = stored_definition(definition, map_columns(definition, committer.state.schema))
 
         def convert(rows: pa.RecordBatch) -> pa.RecordBatch:
             converted = convert_model_rows(rows, definition)
@@ -242,9 +246,6 @@ class LakeWriter:
                 check_targets(converted)
             return convert_definition_rows(converted, definition, stored)
 
-        if self._find(request.table) is None:
-            self.tables.create_defined(request.table)
-        committer = self._require(request.table)
         return LakeWrite(self, request, committer.state.schema, convert, committer)
 
     def _require(self, table: str, *, is_certain: bool = False) -> "_Committer":
