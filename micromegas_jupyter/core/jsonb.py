@@ -12,6 +12,8 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Final
 
+TYPE_METADATA: Final = {b"ARROW:FLIGHT:SQL:TYPE_NAME": b"jsonb"}
+"""The metadata of an Arrow field whose values are binary JSON (Flight SQL's key for a type's name)."""
 MAX_DEPTH: Final = 64
 _HEADER: Final = 4
 _KIND_BITS: Final = 29
@@ -206,19 +208,25 @@ def _alone(header: int, element: bytes) -> bytes:
 
 def to_json(value: object) -> str:
     """Return a decoded value as compact JSON text; what JSON has no number for is null."""
-    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return json.dumps(to_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def _plain(value: object) -> object:
+def to_text(value: object) -> str:
+    """Return a decoded value as text: a string as it is, all else as JSON."""
+    return value if isinstance(value, str) else to_json(value)
+
+
+def to_plain(value: object) -> object:
+    """Return a decoded value as `json.dumps` takes it; what JSON has no number for is None."""
     match value:
         case float():
             return value if math.isfinite(value) else None
         case Decimal():
             return float(value)
         case dict():
-            return {key: _plain(item) for key, item in value.items()}
+            return {key: to_plain(item) for key, item in value.items()}
         case list():
-            return [_plain(item) for item in value]
+            return [to_plain(item) for item in value]
     return value
 
 

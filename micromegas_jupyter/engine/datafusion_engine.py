@@ -202,7 +202,6 @@ class DataFusionEngine:
             is_behind_barrier=is_behind_barrier,
             files=statement.files,
             is_flat=not request.preserve_dictionary,
-            keeps_byte_dictionaries=functions.keeps_dictionaries,
         )
         statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
         frame = plan()

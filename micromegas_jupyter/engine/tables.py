@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet
 from cachetools import LRUCache
-from datafusion import CsvReadOptions, DataFrame, SessionConfig, SessionContext, col, lit
+from datafusion import CsvReadOptions, DataFrame, ScalarUDF, SessionConfig, SessionContext, col, lit, udf
 from datafusion.object_store import AmazonS3
 from datafusion.plan import LogicalPlan
 
@@ -26,18 +26,26 @@ from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
 from micromegas_jupyter.engine.errors import file_gone, is_engine_failure
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
-from micromegas_jupyter.engine.pruning import Candidates, FilesByTable, files_in_range, partition_value, prune
+from micromegas_jupyter.engine.pruning import (
+    Candidates,
+    FilesByTable,
+    bounded_columns,
+    files_in_range,
+    partition_value,
+    prune,
+)
 from micromegas_jupyter.engine.scanner import Mention, quoted
 from micromegas_jupyter.engine.schemas import (
     flat_schema,
     no_rows,
     visible_schema,
     wire_schema,
-    with_byte_dictionaries,
 )
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier
 from micromegas_jupyter.engine.workarounds.joins import message_class
 from micromegas_jupyter.errors import InternalError
+from micromegas_jupyter.telemetry.conversion import convert_properties
+from micromegas_jupyter.telemetry.tables import STORED_MAP
 
 _log = logging.getLogger(__name__)
 
@@ -111,12 +119,10 @@ class TableBuilder:
         is_behind_barrier: bool,
         files: FilesByTable | None = None,
         is_flat: bool = False,
-        keeps_byte_dictionaries: bool = False,
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them; `files` says which files of a table are enough.
 
-        With `is_flat`, columns of dictionaries are of plain text, unless the statement asks for types; those of bytes
-        may be kept.
+        With `is_flat`, columns of dictionaries of text are of plain text, unless the statement asks for types.
 
         A statement over information_schema sees the others too, as names and schemas without rows; raw rows are never
         listed, for they are there for those who know of them.
@@ -131,9 +137,10 @@ class TableBuilder:
         for table in tables:
             snapshot = table.snapshot
             # The dictionary of a batch may hold values of hidden rows. Text is grouped in two thirds of the time.
-            schema = flat_schema(snapshot.schema) if table.conditions or is_flat else snapshot.schema
-            if keeps_byte_dictionaries and not table.conditions:
-                schema = with_byte_dictionaries(schema, snapshot.schema)
+            if table.conditions:
+                schema = flat_schema(snapshot.schema)
+            else:
+                schema = flat_schema(snapshot.schema, keeps_properties=True) if is_flat else snapshot.schema
             if any(map(mentions.has, table.names)):
                 needed = (files or {}).get(snapshot.name)
                 if needed is None:
@@ -171,15 +178,16 @@ class TableBuilder:
             snapshot = table.snapshot
             if len(snapshot.files) < _MIN_PRUNED or not any(map(mentions.has, table.names)):
                 continue
-            columns = {*(snapshot.range_columns or ()), *snapshot.partition_columns} & set(snapshot.schema.names)
-            found = _files_in_range(table, time_range)
-            if len(found) < _MIN_PRUNED or not (table.conditions or any(map(mentions.has, columns))):
+            columns = {*bounded_columns(snapshot), *snapshot.partition_columns} & set(snapshot.schema.names)
+            if not (table.conditions or any(map(mentions.has, columns))):
+                continue
+            if len(_files_in_range(table, time_range)) < _MIN_PRUNED:
                 continue
             schema = flat_schema(snapshot.schema) if table.conditions else snapshot.schema
             name = f"scan_of_table_{position:04d}"
             rows = _build(context, table, _named_scan(context, schema, name), mentions=mentions, time_range=time_range)
             context.register_table(quoted(snapshot.name), rows.into_view())
-            large[name] = Candidates(snapshot, found)
+            large[name] = Candidates(snapshot, None if _cuts_last(table) else time_range)
         if not large:
             return {}
         others = [table for table in tables if table.snapshot.name not in {one.snapshot.name for one in large.values()}]
@@ -205,7 +213,7 @@ class TableBuilder:
         if not files:
             return no_rows(context, schema)
         if not shown:
-            return self._scan(context, snapshot.file_format, [file.path for file in files], schema)
+            return self._scan_columns(context, snapshot, [file.path for file in files], schema)
         places = [snapshot.partition_columns.index(name) for name in shown]
         groups: dict[tuple[str | None, ...], list[str]] = {}
         for file in files:
@@ -213,7 +221,7 @@ class TableBuilder:
         stored = pa.schema([field for field in schema if field.name not in shown])
         union: DataFrame | None = None
         for values, paths in groups.items():
-            rows = self._scan(context, snapshot.file_format, paths, stored)
+            rows = self._scan_columns(context, snapshot, paths, stored)
             literals = {
                 name: lit(partition_value(value, schema.field(name).type))
                 for name, value in zip(shown, values, strict=True)
@@ -225,6 +233,20 @@ class TableBuilder:
         if union is None:
             raise InternalError("A table without files was to be read.")
         return union
+
+    def _scan_columns(
+        self, context: SessionContext, snapshot: TableSnapshot, paths: Sequence[str], schema: pa.Schema
+    ) -> DataFrame:
+        """Return the plan of one native scan, with maps in the files converted to properties."""
+        maps = [name for name in snapshot.map_columns if name in schema.names]
+        if not maps:
+            return self._scan(context, snapshot.file_format, paths, schema)
+        stored = pa.schema([field.with_type(STORED_MAP) if field.name in maps else field for field in schema])
+        rows = self._scan(context, snapshot.file_format, paths, stored)
+        columns = {name: col(quoted(name)) for name in schema.names}
+        for name in maps:
+            columns[name] = _properties_of_maps(schema.field(name).type)(columns[name]).alias(name)
+        return rows.select(*columns.values())
 
     def _scan(
         self, context: SessionContext, file_format: FileFormat, paths: Sequence[str], schema: pa.Schema
@@ -298,6 +320,13 @@ def _build(
     if table.conditions:
         rows = apply_conditions(rows, table.conditions, table=snapshot.name)
     return _cut(rows, snapshot, time_range) if cuts_last else rows
+
+
+def _properties_of_maps(wanted: pa.DataType) -> ScalarUDF:
+    def convert(maps: pa.Array) -> pa.Array:
+        return convert_properties(maps).cast(wanted)
+
+    return udf(convert, [STORED_MAP], wanted, "immutable", "properties_of_map")
 
 
 def check_scans() -> None:

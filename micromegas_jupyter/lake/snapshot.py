@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
@@ -29,7 +30,7 @@ from micromegas_jupyter.lake.delta_log import (
     entry_name,
     open_delta,
 )
-from micromegas_jupyter.lake.types import stored_definition
+from micromegas_jupyter.lake.types import map_columns, stored_definition
 from micromegas_jupyter.telemetry.tables import TableDefinition
 
 _TIME: Final = "time"
@@ -173,11 +174,15 @@ class DeltaSnapshots:
         by = tuple(delta.metadata().partition_columns)
         schema = arrow_schema(delta)
         definition = self._definitions.get(name)
+        maps: tuple[str, ...] = ()
         if definition is not None:
-            _check_columns(definition, schema)
+            maps = map_columns(definition, schema)
+            _check_columns(stored_definition(definition, maps), schema)
             schema = _defined_schema(definition)
-        files = self._files(name, folder, delta, {} if known is None else known.files)
-        snapshot = self._snapshot(name, schema, by, files)
+        actions = pa.table(delta.get_add_actions(flatten=True))
+        files = self._files(name, folder, by, actions, {} if known is None else known.files)
+        bounds = _bounds(actions, schema) if len(files) == actions.num_rows else None
+        snapshot = self._snapshot(name, schema, by, files, bounds=bounds, maps=maps)
         if known is not None and known.snapshot == snapshot:
             snapshot = known.snapshot
         return _Known(delta, mark, files, snapshot)
@@ -195,13 +200,13 @@ class DeltaSnapshots:
                 found[one] = status.st_ino, status.st_mtime_ns, status.st_size
         return found
 
-    def _files(self, name: str, folder: str, delta: DeltaTable, known: Mapping[str, DataFile]) -> dict[str, DataFile]:
+    def _files(
+        self, name: str, folder: str, by: tuple[str, ...], actions: pa.Table, known: Mapping[str, DataFile]
+    ) -> dict[str, DataFile]:
         """Return the files by their paths in the log; a file never changes."""
-        actions = pa.table(delta.get_add_actions(flatten=True))
         definition = self._definitions.get(name)
         first, last = (_TIME, _TIME) if definition is None else definition.range_columns
         begins, ends = _times(actions, f"min.{first}", -_CUT), _times(actions, f"max.{last}", _CUT)
-        by = delta.metadata().partition_columns
         values = [actions.column(f"partition.{one}").cast(pa.string()).to_pylist() for one in by]
         partitions = zip(*values, strict=True) if values else [()] * actions.num_rows
         paths = actions.column("path").to_pylist()
@@ -222,8 +227,15 @@ class DeltaSnapshots:
         scheme, _, rest = self._storage.child_uri(location).partition("://")
         return f"{scheme}://{quote(rest)}"
 
-    def _snapshot(
-        self, name: str, schema: pa.Schema, by: tuple[str, ...], files: Mapping[str, DataFile]
+    def _snapshot(  # noqa: PLR0913 - what a snapshot holds
+        self,
+        name: str,
+        schema: pa.Schema,
+        by: tuple[str, ...],
+        files: Mapping[str, DataFile],
+        *,
+        bounds: pa.Table | None = None,
+        maps: tuple[str, ...] = (),
     ) -> TableSnapshot:
         definition = self._definitions.get(name)
         return TableSnapshot(
@@ -235,6 +247,8 @@ class DeltaSnapshots:
             merge_sql=None if definition is None else definition.merge_sql,
             raw_name=None if definition is None else definition.raw_name,
             has_mixed_types=self._is_foreign,
+            bounds=bounds,
+            map_columns=maps,
         )
 
 
@@ -275,10 +289,42 @@ def _check_readable(delta: DeltaTable) -> None:
         raise Unreadable("it has deletion vectors; purge them with the program that made them (REORG TABLE)")
 
 
-def _check_columns(definition: TableDefinition, found: pa.Schema) -> None:
-    for one in stored_definition(definition):
+def _check_columns(wanted: pa.Schema, found: pa.Schema) -> None:
+    for one in wanted:
         if one.name not in found.names or found.field(one.name).type.id != one.type.id:
             raise Unreadable(f"its column {one.name} is missing or has another type than in the data model")
+
+
+def _bounds(actions: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return `TableSnapshot.bounds` by what the log tells of its files.
+
+    A column whose bounds hold the same value in most files, such as a level, rules out little: it is left out, since
+    bounds are sent to executors with each new version. So are floats, of which bounds leave out NaN.
+    """
+    found = {"rows": actions.column("num_records")}
+    for column in schema:
+        lowest, highest, nulls = (f"{what}.{column.name}" for what in ("min", "max", "null_count"))
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if "." in column.name or not {lowest, highest, nulls} <= set(actions.column_names):
+            continue  # a dot may also stand before a part of a nested column
+        low, high = actions.column(lowest), actions.column(highest)
+        is_time = all(pa.types.is_timestamp(one) and one.unit == "us" for one in (kind, low.type))
+        if is_time:
+            low, high = low.cast(pa.int64()), high.cast(pa.int64())
+        elif low.type != kind or not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date(kind)):
+            continue
+        known = low.drop_null()
+        if not len(known):
+            continue
+        middle = known[len(known) // 2]
+        holding = pc.sum(pc.and_(pc.less_equal(low, middle), pc.greater_equal(high, middle))).as_py() or 0
+        if 2 * holding <= len(low) or is_time:
+            found |= {
+                f"min.{column.name}": low,
+                f"max.{column.name}": high,
+                f"nulls.{column.name}": actions.column(nulls),
+            }
+    return pa.table(found)
 
 
 def _times(actions: pa.Table, name: str, margin: int) -> list[int | None]:

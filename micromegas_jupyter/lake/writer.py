@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +55,7 @@ from micromegas_jupyter.lake.types import (
     convert_definition_rows,
     convert_rows,
     is_compatible,
+    map_columns,
     stored_definition,
     stored_schema,
 )
@@ -78,7 +80,6 @@ _MAX_WRITE_IDS: Final = 1_000_000
 BRIEF_SECONDS: Final = 600.0
 """How long an id that `is_brief` is remembered: as long as exporters of telemetry repeat an export."""
 _MAX_BRIEF_IDS: Final = 500_000
-_STORED: Final = {name: stored_definition(definition) for name, definition in DEFINITIONS.items()}
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -277,7 +278,10 @@ class LakeWriter:
             raise UsageError(f"The table {request.table} belongs to the data model.", remedy="Delete rows instead.")
         if not request.is_own:
             check_columns(schema, definition)
-        stored = _STORED[request.table]
+        if self._find(request.table) is None:
+            self.tables.create_defined(request.table)
+        committer = self._require(request.table)
+        stored = _stored_columns(request.table, map_columns(definition, committer.state.schema))
 
         def convert(rows: pa.RecordBatch) -> pa.RecordBatch:
             converted = rows if request.is_own else convert_model_rows(rows, definition)
@@ -285,9 +289,6 @@ class LakeWriter:
                 check_targets(converted)
             return convert_definition_rows(converted, definition, stored)
 
-        if self._find(request.table) is None:
-            self.tables.create_defined(request.table)
-        committer = self._require(request.table)
         return LakeWrite(self, request, committer.state.schema, convert, committer)
 
     def _require(self, table: str, *, is_certain: bool = False) -> "_Committer":
@@ -693,6 +694,11 @@ class _Committer:
             isBlindAppend=not is_replacing,
             **({BRIEF_IDS: brief} if brief else {}),
         )
+
+
+@cache
+def _stored_columns(table: str, maps: tuple[str, ...]) -> pa.Schema:
+    return stored_definition(DEFINITIONS[table], maps)
 
 
 def _transactions(group: Sequence[_Pending], clock: Clock) -> list[Action]:

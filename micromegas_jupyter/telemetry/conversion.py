@@ -17,6 +17,7 @@ from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.telemetry.tables import (
     DICTIONARY,
     PROPERTIES,
+    STORED_MAP,
     TIMESTAMP,
     TableDefinition,
     build_constant_properties,
@@ -140,7 +141,7 @@ def _convert(column: pa.Array, wanted: pa.DataType) -> pa.Array:
     if pa.types.is_null(column.type):
         return build_constant_properties({}, len(column)) if wanted == PROPERTIES else pa.nulls(len(column), wanted)
     if wanted == PROPERTIES:
-        return _convert_properties(column)
+        return convert_properties(column)
     if pa.types.is_list(wanted):
         flat = _convert(column.flatten(), wanted.value_type)
         return pa.ListArray.from_arrays(_offsets(column), flat, type=wanted, mask=column.is_null())
@@ -156,8 +157,8 @@ def _plain(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def _convert_properties(column: pa.Array) -> pa.Array:
-    """Return property sets; a row without one has an empty one."""
+def convert_properties(column: pa.Array) -> pa.Array:
+    """Return property sets of any form that is accepted; a row without one has an empty one."""
     indices, sets = _distinct_properties(column)
     positions: dict[bytes, int] = {}
     renumbered = pa.array([positions.setdefault(one, len(positions)) for one in sets], pa.int32()).take(indices)
@@ -199,6 +200,16 @@ def _distinct_properties(column: pa.Array) -> tuple[pa.Array, Sequence[bytes]]:
             sets.append(jsonb.encode(dict(texts)))
         indices.append(position)
     return pa.array(indices, pa.int32(), mask=column.is_null().to_numpy(zero_copy_only=False)), sets
+
+
+def convert_to_maps(column: pa.Array) -> pa.Array:
+    """Return property sets as maps, with all that is neither text nor null as JSON text."""
+    sets = []
+    for one in column.dictionary.to_pylist():
+        found = jsonb.decode(one)
+        members = found.items() if isinstance(found, dict) else ()
+        sets.append([(key, value if value is None else jsonb.to_text(value)) for key, value in members])
+    return pa.array(sets, STORED_MAP).take(column.indices)
 
 
 def _as_list(column: pa.MapArray) -> pa.ListArray:

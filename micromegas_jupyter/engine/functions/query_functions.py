@@ -97,6 +97,8 @@ _ROWS: Final = {
     "expand_histogram": "SELECT item['bin_center'] AS bin_center, item['count'] AS \"count\" "
     "FROM (SELECT unnest(histogram_bins(given)) AS item FROM (SELECT * FROM {} LIMIT 1) AS argument(given))",
 }
+#: Of properties and binary JSON, which give null for what they cannot read.
+CONDITION_FUNCTIONS: Final = frozenset(name for name, one in _SCALARS.items() if one.arguments[0] == DICTIONARY)
 #: All names that SQL may call.
 FUNCTION_NAMES: Final = frozenset({*_SCALARS, *_AGGREGATES, *_ROWS})
 _MAX_REWRITES: Final = 32
@@ -126,7 +128,8 @@ class QueryFunctions:
         self.sql = sql
         self._session = session
         self._failures = failures
-        self._scalars = [name for name in _SCALARS if mentions.has(name)]
+        in_conditions = _functions_in_conditions(tables, mentions)
+        self._scalars = [name for name in _SCALARS if mentions.has(name) or name in in_conditions]
         self._aggregates = [name for name in _AGGREGATES if mentions.has(name)]
         self._untried: dict[str, list[pa.DataType]] = {}
         self._kinds: list[pa.DataType] = []
@@ -138,17 +141,13 @@ class QueryFunctions:
             first = [DICTIONARY] if DICTIONARY in kinds and not any(table.conditions for table in used) else []
             self._kinds = [*dict.fromkeys([*first, BYTES, PAIRS, _MAP, *filter(holds_pairs, kinds)])]
             self._untried = {name: self._kinds_for(name) for name in overloaded}
+            self._untried |= {name: [BYTES] for name in in_conditions}  # conditions may be read again
         for name in self._scalars:
             self._register(name)
         for name in self._aggregates:
             accumulator, arguments = _AGGREGATES[name]
             make = functools.partial(accumulator, failures)
             session.register_udaf(udaf(make, arguments, HISTOGRAM, [HISTOGRAM], "immutable", name))
-
-    @property
-    def keeps_dictionaries(self) -> bool:
-        """Whether the functions are faster on dictionaries of bytes than on bytes."""
-        return bool(self._kinds)
 
     def plan(self, plan: Callable[[str], DataFrame]) -> DataFrame:
         """Return what `plan` makes of the statement, with functions for the types that it calls them with."""
@@ -225,6 +224,21 @@ class QueryFunctions:
                 raise
 
         return reporting
+
+
+def _functions_in_conditions(tables: Sequence[VisibleTable], mentions: Mention) -> frozenset[str]:
+    """Return the functions in the conditions on rows of the tables that a statement mentions."""
+    conditions = [one for table in tables if any(map(mentions.has, table.names)) for one in table.conditions]
+    names = frozenset(token.name for one in conditions for token in scan(one).tokens)
+    return names & CONDITION_FUNCTIONS
+
+
+def register_condition_functions(session: SessionContext) -> None:
+    """Give a session the functions that conditions on rows may call, for the flat columns that those are about."""
+    for name in CONDITION_FUNCTIONS:
+        function = _SCALARS[name]
+        kinds = [BYTES, *function.arguments[1:]]
+        session.register_udf(udf(function.make(), kinds, function.result, "immutable", name))
 
 
 def without_numbers(text: str) -> str:

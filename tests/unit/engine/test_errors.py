@@ -190,3 +190,23 @@ def test_no_path_passes(secret):
     found = told(f"Error during planning: cannot use {secret} here")
 
     assert found.what == "cannot use … here."
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT properties['key'] FROM log_entries",
+        "SELECT properties.key FROM log_entries",
+        "SELECT map_keys(properties) FROM log_entries",
+        "SELECT element_at(properties, 'key') FROM log_entries",
+        "SELECT properties ->> 'key' FROM log_entries",
+        "SELECT msg FROM log_entries WHERE properties['key'] = 'x'",
+    ],
+)
+@pytest.mark.parametrize("conditions", [{}, {"log_entries": "level > 1"}], ids=["all rows", "some rows"])
+def test_statements_for_maps_are_told_the_functions_of_binary_json(tmp_path, sql, conditions):
+    tables = [write_log_entries(tmp_path, 1)]
+    with asking(tables, default_conditions=conditions) as ask, pytest.raises(QueryError) as caught:
+        list(ask.plan(sql).batches())
+
+    assert "property_get(properties, 'key')" in caught.value.remedy
