@@ -149,7 +149,8 @@ class Storage:
             if self.is_local:
                 try:
                     with (Path(self.uri) / path).open("rb") as stream:
-                        content = stream.read(max_bytes + 1)
+                        # Of what may be read, Python reserves all before it knows how little there is.
+                        content = stream.read(min(os.fstat(stream.fileno()).st_size, max_bytes) + 1)
                 except (FileNotFoundError, NotADirectoryError):
                     return None
                 mark = hashlib.sha256(content).hexdigest()

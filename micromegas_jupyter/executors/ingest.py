@@ -249,8 +249,9 @@ class _ExportLink:
             self._end()
 
     def _end(self) -> None:
-        self.has_ended = True
-        self._channel.close()
+        if not self.has_ended:
+            self.has_ended = True
+            self._channel.close()
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(ExecutorEnded())
