@@ -158,12 +158,14 @@ class DataFile(NamedTuple):
         partition: The values of the table's `partition_columns` as text, as the Delta log has them; None is null.
         begin: No row has an earlier time in the first of `range_columns` (microseconds since 1970); None when unknown.
         end: No row has a later time in the last of `range_columns`.
+        processes: The least and the greatest `process_id`, or how they begin; None when unknown.
     """
 
     path: str
     partition: tuple[str | None, ...] = ()
     begin: int | None = None
     end: int | None = None
+    processes: tuple[str, str] | None = None
 
 
 class FileFormat(enum.Enum):
@@ -176,12 +178,22 @@ class FileFormat(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ViewSource:
+    """What a view is computed from: a table's rows, of up to `slack_seconds` after the view's own `time_column`."""
+
+    table: str
+    time_column: str
+    slack_seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableSnapshot:
     """One table as it stands at one moment: its schema, and files with each row in exactly one of them.
 
     A time range filters rows by the first and last of `range_columns`. Where rows are partial states, `merge_sql`
     makes the table of those in `raw_name`. With `has_mixed_types` some files have a narrower type in a column.
-    The values of `partition_columns` are not in the files but in `DataFile.partition`.
+    The values of `partition_columns` are not in the files but in `DataFile.partition`. A view has the columns and files
+    of its `source`, and `merge_sql` computes it.
     """
 
     name: str
@@ -193,6 +205,7 @@ class TableSnapshot:
     merge_sql: str | None = None
     raw_name: str | None = None
     has_mixed_types: bool = False
+    source: ViewSource | None = None
 
 
 @runtime_checkable

@@ -19,10 +19,19 @@ from micromegas_jupyter.engine.contract import TimeRange
 FilesByTable = Mapping[str, Sequence[DataFile]]
 _Test = Callable[[DataFile], bool]
 
+#: The column of the data model's tables that `DataFile.processes` is about.
+PROCESS: Final = "process_id"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 # Of a constant that is made of the time of planning, which happens twice.
 _DRIFT: Final = 60_000_000
+# Of `date_trunc`, in microseconds.
+_UNITS: Final[Mapping[object, int]] = {
+    "second": 10**6,
+    "minute": 60 * 10**6,
+    "hour": 3600 * 10**6,
+    "day": 86400 * 10**6,
+}
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "=": operator.eq,
     "<": operator.lt,
@@ -105,8 +114,11 @@ def _test(condition: Expr, snapshot: TableSnapshot, *, may_change: bool) -> _Tes
             if name == "AND":
                 return lambda file: first(file) and second(file)
             return lambda file: first(file) or second(file)
-        if name in _COMPARISONS and [one.variant_name() for one in operands] == ["Column", "Literal"]:
-            return _compare(operands[0], name, operands[1].python_value(), snapshot, may_change=may_change)
+        if name in _COMPARISONS and operands[1].variant_name() == "Literal":
+            column, microseconds = _truncated(operands[0])
+            if column.variant_name() == "Column":
+                value = operands[1].python_value()
+                return _compare(column, name, value, snapshot, may_change=may_change, slack=microseconds)
     elif kind == "InList" and not condition.to_variant().negated():
         column, *listed = condition.rex_call_operands()
         if column.variant_name() == "Column" and all(one.variant_name() == "Literal" for one in listed):
@@ -115,18 +127,34 @@ def _test(condition: Expr, snapshot: TableSnapshot, *, may_change: bool) -> _Tes
     return _always
 
 
+def _truncated(compared: Expr) -> tuple[Expr, int]:
+    """Return a column that is cut to a unit of time, and how long that is in microseconds; else as it is."""
+    if compared.variant_name() == "ScalarFunction" and compared.rex_call_operator() == "date_trunc":
+        unit, column = compared.rex_call_operands()
+        text = unit.python_value() if unit.variant_name() == "Literal" else None
+        microseconds = _UNITS.get(text.as_py() if isinstance(text, pa.Scalar) else text)
+        if microseconds is not None:
+            return column, microseconds
+    return compared, 0
+
+
 def _always(_file: DataFile) -> bool:
     return True
 
 
-def _compare(column: Expr, sign: str, value: object, snapshot: TableSnapshot, *, may_change: bool) -> _Test:
+def _compare(  # noqa: PLR0913 - a comparison, and of what
+    column: Expr, sign: str, value: object, snapshot: TableSnapshot, *, may_change: bool, slack: int = 0
+) -> _Test:
+    """Return the test for a column that may be up to `slack` microseconds later than what is compared."""
     name = column.to_variant().name()
     if not isinstance(value, pa.Scalar) or not value.is_valid or name not in snapshot.schema.names:
         return _always
+    if name == PROCESS and sign == "=" and name not in snapshot.partition_columns:
+        return _is_process(value.as_py())
     if value.type != snapshot.schema.field(name).type:
         return _always
     if name in snapshot.partition_columns:
-        return _always if may_change else _compare_partition(name, sign, value, snapshot)
+        return _always if may_change or slack else _compare_partition(name, sign, value, snapshot)
     if snapshot.range_columns is None or not pa.types.is_timestamp(value.type) or value.type.unit != "us":
         return _always
     first, last = snapshot.range_columns
@@ -138,9 +166,20 @@ def _compare(column: Expr, sign: str, value: object, snapshot: TableSnapshot, *,
     return lambda file: (
         not (
             (lower and file.end is not None and file.end < time)
-            or (upper and file.begin is not None and file.begin > time)
+            or (upper and file.begin is not None and file.begin > time + slack)
         )
     )
+
+
+def _is_process(found: object) -> _Test:
+    def test(file: DataFile) -> bool:
+        if file.processes is None or not isinstance(found, str):
+            return True
+        least, greatest = file.processes
+        # Some writers cut long bounds.
+        return least <= found and (found <= greatest or found.startswith(greatest))
+
+    return test
 
 
 def _compare_partition(name: str, sign: str, value: pa.Scalar, snapshot: TableSnapshot) -> _Test:

@@ -25,6 +25,7 @@ from micromegas_jupyter.lake.types import stored_definition
 from micromegas_jupyter.telemetry.tables import TableDefinition
 
 _TIME: Final = "time"
+_PROCESS: Final = "process_id"
 # Some writers cut the bounds of times to milliseconds.
 _CUT: Final = 1000
 # They change nothing about how a data file is read once the log is known.
@@ -188,8 +189,10 @@ class DeltaSnapshots:
         partitions = zip(*values, strict=True) if values else [()] * actions.num_rows
         paths = actions.column("path").to_pylist()
         return {
-            path: known.get(path) or DataFile(self._location(folder, path), partition, begin, end)
-            for path, partition, begin, end in zip(paths, partitions, begins, ends, strict=True)
+            path: known.get(path) or DataFile(self._location(folder, path), partition, begin, end, processes)
+            for path, partition, begin, end, processes in zip(
+                paths, partitions, begins, ends, _processes(actions, is_known=definition is not None), strict=True
+            )
         }
 
     def _location(self, folder: str, path: str) -> str:
@@ -269,6 +272,17 @@ def _times(actions: pa.Table, name: str, margin: int) -> list[int | None]:
         return [None] * actions.num_rows
     found = actions.column(name).cast(pa.int64()).to_pylist()
     return [None if time is None else time + margin for time in found]
+
+
+def _processes(actions: pa.Table, *, is_known: bool) -> list[tuple[str, str] | None]:
+    """Return the bounds of the ids of processes in files of the data model."""
+    names = [f"min.{_PROCESS}", f"max.{_PROCESS}"]
+    if not is_known or not all(
+        name in actions.column_names and pa.types.is_string(actions.column(name).type) for name in names
+    ):
+        return [None] * actions.num_rows
+    bounds = zip(*(actions.column(name).to_pylist() for name in names), strict=True)
+    return [None if least is None or greatest is None else (least, greatest) for least, greatest in bounds]
 
 
 def _check_no_link(path: str, location: str) -> None:
