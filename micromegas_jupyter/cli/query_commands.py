@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from micromegas_jupyter.cli.main import show_note
+from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
 from micromegas_jupyter.errors import UsageError
 
@@ -30,6 +31,7 @@ _DEFAULT_MAX_COLUMN_WIDTH = 50
 _MAX_EXE_CHARACTERS = 64
 _DEFAULT_ROWS = 1024
 _LEVELS = range(1, 7)
+_Rows = Iterator[tuple[Any, ...]]
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -56,6 +58,9 @@ def add_row_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=_FORMATS, default="table", help="how rows are printed")
     parser.add_argument(
         "--max-colwidth", type=int, default=_DEFAULT_MAX_COLUMN_WIDTH, help="cut longer cells of a table; 0 never"
+    )
+    parser.add_argument(
+        "--jsonb", choices=("json", "bytes"), default="json", help="print binary JSON as JSON, or its bytes in base64"
     )
     parser.add_argument("--profile", help="a profile of config.json")
     parser.add_argument("--uri", help="the server, instead of the configured one")
@@ -88,6 +93,7 @@ def print_answer(
                 output=sys.stdout,
                 output_format=arguments.format,
                 max_column_width=arguments.max_colwidth,
+                shows_json=arguments.jsonb == "json",
             )
             sys.stdout.flush()
     if count == 0:
@@ -145,20 +151,22 @@ def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
     return client_side.open_client(settings, client_side.stored_provider(settings, environ), environ=environ)
 
 
-def print_rows(
+def print_rows(  # noqa: PLR0913 - options by keyword
     schema: "pa.Schema",
     batches: Iterable["pa.RecordBatch"],
     *,
     output: TextIO,
     output_format: str,
     max_column_width: int = _DEFAULT_MAX_COLUMN_WIDTH,
+    shows_json: bool = True,
 ) -> int:
     """Write all rows as `table`, `csv` (RFC 4180) or `json` (a list of objects) and return how many there were."""
+    rows = _rows(batches, as_text=output_format != "json", shows_json=shows_json)
     if output_format == "csv":
-        return _print_csv(schema, batches, output)
+        return _print_csv(schema, rows, output)
     if output_format == "json":
-        return _print_json(schema, batches, output)
-    return _print_table(schema, batches, output, max_column_width)
+        return _print_json(schema, rows, output)
+    return _print_table(schema, rows, output, max_column_width)
 
 
 def cell_text(value: object) -> str:
@@ -196,10 +204,42 @@ def _number_text(value: float) -> str:
     return "NaN" if math.isnan(value) else str(value)
 
 
-def _rows(batches: Iterable["pa.RecordBatch"], *, as_text: bool = True) -> Iterator[tuple[Any, ...]]:
-    """Return the values of each row as JSON holds them; a number that JSON has no word for is a text, else null."""
+def _rows(batches: Iterable["pa.RecordBatch"], *, shows_json: bool, as_text: bool = True) -> Iterator[tuple[Any, ...]]:
+    """Return the values of each row as JSON holds them; a number that JSON has no word for is a text, else null.
+
+    With `shows_json`, a column whose first values are all binary JSON holds JSON; other bytes in it are base64.
+    """
+    are_json: dict[int, bool] = {}
     for batch in batches:
-        yield from zip(*(_plain_column(column, as_text=as_text) for column in batch.columns), strict=True)
+        columns = []
+        for index, (field, column) in enumerate(zip(batch.schema, batch.columns, strict=True)):
+            if shows_json and index not in are_json and column.null_count < len(column):
+                are_json[index] = _holds_jsonb(field, column)
+            is_json = are_json.get(index, False)
+            columns.append((_json_column if is_json else _plain_column)(column, as_text=as_text))
+        yield from zip(*columns, strict=True)
+
+
+def _holds_jsonb(field: "pa.Field", column: "pa.Array") -> bool:
+    import pyarrow as pa
+
+    from micromegas_jupyter.client.json_columns import holds_jsonb
+
+    return holds_jsonb(field, pa.chunked_array([column]))
+
+
+def _json_column(column: "pa.Array", *, as_text: bool) -> list[Any]:
+    """Return binary JSON as JSON text or as what `json.dumps` takes, each distinct value made once."""
+    known: dict[bytes | None, Any] = {None: None}
+    values = column.to_pylist()
+    for value in values:
+        if value not in known:
+            try:
+                found = jsonb.decode(value)
+                known[value] = jsonb.to_json(found) if as_text else jsonb.to_plain(found)
+            except jsonb.MalformedJsonb:
+                known[value] = _plain_value(value, as_text=as_text)
+    return [known[value] for value in values]
 
 
 def _plain_column(column: "pa.Array", *, as_text: bool) -> list[Any]:
@@ -221,23 +261,23 @@ def _plain_column(column: "pa.Array", *, as_text: bool) -> list[Any]:
     return [_plain_value(value, as_text=as_text) for value in values]
 
 
-def _print_table(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output: TextIO, max_width: int) -> int:
+def _print_table(schema: "pa.Schema", rows: _Rows, output: TextIO, max_width: int) -> int:
     from tabulate import tabulate  # other commands print no table
 
     def cut(text: str) -> str:
         return text if max_width == 0 or len(text) <= max_width else text[: max(max_width - 3, 1)] + "..."
 
-    rows = [[cut(cell_text(value)) for value in row] for row in _rows(batches)]
+    texts = [[cut(cell_text(value)) for value in row] for row in rows]
     numeric = [_is_number(field.type) for field in schema]
     table = tabulate(
-        rows,
+        texts,
         headers=[cell_text(name) for name in schema.names],
         tablefmt="simple",
         disable_numparse=True,
-        colalign=["right" if is_number else "left" for is_number in numeric] if rows else None,
+        colalign=["right" if is_number else "left" for is_number in numeric] if texts else None,
     )
     output.write(table + "\n")
-    return len(rows)
+    return len(texts)
 
 
 def _is_number(kind: "pa.DataType") -> bool:
@@ -246,13 +286,13 @@ def _is_number(kind: "pa.DataType") -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def _print_csv(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output: TextIO) -> int:
+def _print_csv(schema: "pa.Schema", rows: _Rows, output: TextIO) -> int:
     import csv
 
     writer = csv.writer(output, lineterminator="\n")
     writer.writerow(schema.names)
     count = 0
-    for row in _rows(batches):
+    for row in rows:
         writer.writerow(
             [json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value for value in row]
         )
@@ -260,7 +300,7 @@ def _print_csv(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output:
     return count
 
 
-def _print_json(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output: TextIO) -> int:
+def _print_json(schema: "pa.Schema", rows: _Rows, output: TextIO) -> int:
     names = schema.names
     repeated = next((name for number, name in enumerate(names) if name in names[:number]), None)
     if repeated is not None:
@@ -268,7 +308,6 @@ def _print_json(schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output
             f"Several columns of the result are called {cell_text(repeated)}, and a JSON object can hold one.",
             remedy="Give each a name of its own with AS, or use --format csv.",
         )
-    rows = _rows(batches, as_text=False)
     count = 0
     output.write("[")
     while chunk := list(islice(rows, 1000)):

@@ -30,6 +30,7 @@ from micromegas_jupyter.client.commands import (
     split_table,
 )
 from micromegas_jupyter.client.frames import check_dtype_backend, to_frame
+from micromegas_jupyter.client.json_columns import shows_json, with_json
 from micromegas_jupyter.client.parameters import Params, bind, quote_literal
 from micromegas_jupyter.client.query_reader import BatchStream, QueryReader, is_read
 from micromegas_jupyter.client.tables import (
@@ -162,7 +163,7 @@ class QueryMethods(ABC):
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    def query(
+    def query(  # noqa: PLR0913 - upstream's arguments, then keywords
         self,
         sql: str,
         begin: TimeArgument = None,
@@ -170,6 +171,7 @@ class QueryMethods(ABC):
         params: Params = None,
         *,
         dtype_backend: str | None = None,
+        jsonb: str = "json",
     ) -> "pd.DataFrame":
         """Run a statement and return its rows as a DataFrame.
 
@@ -181,21 +183,35 @@ class QueryMethods(ABC):
                 `?` in order, or for `$1`, `$2`, ….
             dtype_backend: `"pyarrow"` for columns of `pandas.ArrowDtype`, which keep Arrow's values; without it columns
                 have NumPy's types.
+            jsonb: `"json"` for columns of binary JSON (JSONB), such as `properties`, as JSON text; `"bytes"` for the
+                bytes that the server sent.
 
         Raises:
             MicromegasError: The class says what went wrong; see `errors`.
         """
         check_dtype_backend(dtype_backend)
+        shows_json(jsonb)
         with self.open_query(sql, begin, end, params) as reader:
             table = reader.read_all()
-        return to_frame(table, dtype_backend=dtype_backend)
+        return to_frame(table, dtype_backend=dtype_backend, jsonb=jsonb)
 
     def query_arrow(
-        self, sql: str, begin: TimeArgument = None, end: TimeArgument = None, params: Params = None
+        self,
+        sql: str,
+        begin: TimeArgument = None,
+        end: TimeArgument = None,
+        params: Params = None,
+        *,
+        jsonb: str = "bytes",
     ) -> pa.Table:
-        """Run a statement and return its rows as an Arrow table; arguments and errors as for `query`."""
+        """Run a statement and return its rows as an Arrow table; arguments and errors as for `query`.
+
+        Binary JSON stays as it was sent, so that the rows can be sent on, unless `jsonb` is `"json"`.
+        """
+        as_json = shows_json(jsonb)
         with self.open_query(sql, begin, end, params) as reader:
-            return reader.read_all()
+            table = reader.read_all()
+        return with_json(table) if as_json else table
 
     def query_stream(
         self, sql: str, begin: TimeArgument = None, end: TimeArgument = None, params: Params = None

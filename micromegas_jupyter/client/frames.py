@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from micromegas_jupyter.client.json_columns import shows_json, with_json
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,14 +26,14 @@ def check_dtype_backend(dtype_backend: str | None) -> str | None:
     return dtype_backend
 
 
-def to_frame(table: pa.Table, *, dtype_backend: str | None = None) -> "pd.DataFrame":
+def to_frame(table: pa.Table, *, dtype_backend: str | None = None, jsonb: str = "json") -> "pd.DataFrame":
     """Return the table as a DataFrame that can be written to; dictionaries of nested values are decoded.
 
-    `dtype_backend` is None for NumPy's types, or `"pyarrow"`.
+    `dtype_backend` is None for NumPy's types, or `"pyarrow"`. JSONB becomes JSON text unless `jsonb` is `"bytes"`.
     """
     import pandas as pd
 
-    table = _decode(table)
+    table = _decode(with_json(table) if shows_json(jsonb) else table)
     frame: pd.DataFrame
     if check_dtype_backend(dtype_backend) == ARROW_DTYPES:
         frame = table.to_pandas(types_mapper=pd.ArrowDtype)

@@ -112,19 +112,25 @@ def decode(data: bytes) -> object:
 
 def to_json(value: object) -> str:
     """Return a decoded value as compact JSON text; what JSON has no number for is null."""
-    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return json.dumps(to_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def _plain(value: object) -> object:
+def to_text(value: object) -> str:
+    """Return a decoded value as text: a string as it is, all else as JSON."""
+    return value if isinstance(value, str) else to_json(value)
+
+
+def to_plain(value: object) -> object:
+    """Return a decoded value as `json.dumps` takes it; what JSON has no number for is None."""
     match value:
         case float():
             return value if math.isfinite(value) else None
         case Decimal():
             return float(value)
         case dict():
-            return {key: _plain(item) for key, item in value.items()}
+            return {key: to_plain(item) for key, item in value.items()}
         case list():
-            return [_plain(item) for item in value]
+            return [to_plain(item) for item in value]
     return value
 
 

@@ -192,8 +192,9 @@ class TableSnapshot:
 
     A time range filters rows by the first and last of `range_columns`. Where rows are partial states, `merge_sql`
     makes the table of those in `raw_name`. With `has_mixed_types` some files have a narrower type in a column.
-    The values of `partition_columns` are not in the files but in `DataFile.partition`. A view has the columns and files
-    of its `source`, and `merge_sql` computes it.
+    The values of `partition_columns` are not in the files but in `DataFile.partition`; in those of `map_columns`, the
+    files have maps of text where the schema has properties. A view has the columns and files of its `source`, and
+    `merge_sql` computes it.
     """
 
     name: str
@@ -206,6 +207,7 @@ class TableSnapshot:
     raw_name: str | None = None
     has_mixed_types: bool = False
     source: ViewSource | None = None
+    map_columns: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -102,6 +102,8 @@ def translate(error: BaseException, context: Context) -> MicromegasError:
     if context.own_errors:
         return context.own_errors[-1]
     found = _translate(error, context)
+    if _JSONB_FIELD.search(str(error)[:_MAX_MATCHED]):
+        return found
     # The engine's own words repeat values and parts of plans.
     if context.hides_values and isinstance(found, UnsupportedStatement):
         return UnsupportedStatement("The engine does not implement a part of the statement.")
@@ -355,7 +357,26 @@ def _shorten(text: str) -> str:
     return text if len(text) <= _MAX_NAME_LENGTH else f"{text[:half]}…{text[1 - half :]}"
 
 
+#: Statements written for maps fail so, whatever the values are.
+_JSONB_FIELD: Final = re.compile(r"Cannot access field at argument \d+: type (?:\w+\(\w+, )?Binary\b")
 _RULES: Final = (
+    Rule(
+        _JSONB_FIELD.pattern,
+        "Binary JSON, such as properties, has no fields that [ ] or a dot could take.",
+        "Write property_get(properties, 'key'), or jsonb_get(value, 'key') for a value that is not text.",
+    ),
+    Rule(
+        r"'(map_keys|map_values|map_entries|map_extract|element_at)\b.*\bBinary\b",
+        "The function {1} takes a map, and properties are binary JSON.",
+        "Write property_get(properties, 'key'), or jsonb_object_keys(properties) for the keys.",
+        name=1,
+    ),
+    Rule(
+        r"Operator (->>?) is not yet supported",
+        "The engine does not implement the operator {1}.",
+        "Write property_get(properties, 'key'), or jsonb_get(value, 'key') for a value that is not text.",
+        kind=UnsupportedStatement,
+    ),
     Rule(
         r"non-boolean predicate '?(.+?)'? returning (\w+)",
         "A condition must be true or false, and {1} is {2}.",

@@ -8,6 +8,7 @@ from datafusion import DataFrame, SessionContext
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.scanner import quoted
+from micromegas_jupyter.telemetry.tables import JSONB, PROPERTIES, TYPE_NAME_KEY
 
 
 def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
@@ -31,13 +32,18 @@ def no_rows(context: SessionContext, schema: pa.Schema) -> DataFrame:
 
 
 @functools.lru_cache(maxsize=256)
-def flat_schema(schema: pa.Schema) -> pa.Schema:
+def flat_schema(schema: pa.Schema, *, keeps_properties: bool = False) -> pa.Schema:
     """Return `schema` with each dictionary type, also inside others, replaced by the type of its values.
 
     A dictionary is shared by the rows of a batch. When some are filtered out their values stay in it, where a cast
-    meets them and from where they would go on the wire.
+    meets them and from where they would go on the wire. With `keeps_properties`, columns of properties stay as they
+    are: functions on them decide once for each value.
     """
-    return pa.schema([field.with_type(_flat_type(field.type)) for field in schema], metadata=schema.metadata)
+
+    def flat(found: pa.DataType) -> pa.DataType:
+        return found if keeps_properties and found == PROPERTIES else _flat_type(found)
+
+    return pa.schema([field.with_type(flat(field.type)) for field in schema], metadata=schema.metadata)
 
 
 def _flat_type(found: pa.DataType) -> pa.DataType:
@@ -50,11 +56,16 @@ def wire_schema(schema: pa.Schema, *, preserve_dictionary: bool) -> pa.Schema:
     DataFusion's own choice varies with its rewrites (`upper` of a dictionary is a string view); clients need one answer
     before the first batch.
     String and binary views become Utf8 and Binary, timestamps count nanoseconds, dictionaries are flattened unless
-    `preserve_dictionary`; names, order, nullability and the fields' own metadata stay.
+    `preserve_dictionary`; names, order, nullability and the fields' own metadata stay. Dictionaries of bytes are binary
+    JSON, and the metadata says so.
     """
-    return pa.schema(
-        [field.with_type(_wire_type(field.type, preserve_dictionary=preserve_dictionary)) for field in schema]
-    )
+    return pa.schema([_wire_field(field, preserve_dictionary=preserve_dictionary) for field in schema])
+
+
+def _wire_field(field: pa.Field, *, preserve_dictionary: bool) -> pa.Field:
+    if field.type == PROPERTIES:
+        field = field.with_metadata({**(field.metadata or {}), TYPE_NAME_KEY: JSONB})
+    return field.with_type(_wire_type(field.type, preserve_dictionary=preserve_dictionary))
 
 
 def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet
 from cachetools import LRUCache
-from datafusion import CsvReadOptions, DataFrame, SessionConfig, SessionContext, col, lit
+from datafusion import CsvReadOptions, DataFrame, ScalarUDF, SessionConfig, SessionContext, col, lit, udf
 from datafusion.object_store import AmazonS3
 from datafusion.plan import LogicalPlan
 
@@ -40,6 +40,8 @@ from micromegas_jupyter.engine.security import apply_conditions, behind_barrier
 from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.joins import message_class
 from micromegas_jupyter.errors import InternalError
+from micromegas_jupyter.telemetry.conversion import convert_properties
+from micromegas_jupyter.telemetry.tables import STORED_MAP
 
 _log = logging.getLogger(__name__)
 
@@ -143,7 +145,7 @@ class TableBuilder:
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them; `files` says which files of a table are enough.
 
-        With `is_flat`, columns of dictionaries are of plain text, unless the statement asks for types.
+        With `is_flat`, columns of dictionaries of text are of plain text, unless the statement asks for types.
 
         A statement over information_schema sees the others too, as names and schemas without rows; raw rows are never
         listed, for they are there for those who know of them.
@@ -158,7 +160,10 @@ class TableBuilder:
         for table in tables:
             snapshot = table.snapshot
             # The dictionary of a batch may hold values of hidden rows. Text is grouped in two thirds of the time.
-            schema = flat_schema(snapshot.schema) if table.hides_rows or is_flat else snapshot.schema
+            if table.hides_rows:
+                schema = flat_schema(snapshot.schema)
+            else:
+                schema = flat_schema(snapshot.schema, keeps_properties=True) if is_flat else snapshot.schema
             if any(map(mentions.has, table.names)):
                 needed = (files or {}).get(snapshot.name)
                 if needed is None:
@@ -234,7 +239,7 @@ class TableBuilder:
         if not files:
             return no_rows(context, schema)
         if not shown:
-            return self._scan(context, snapshot.file_format, [file.path for file in files], schema)
+            return self._scan_columns(context, snapshot, [file.path for file in files], schema)
         places = [snapshot.partition_columns.index(name) for name in shown]
         groups: dict[tuple[str | None, ...], list[str]] = {}
         for file in files:
@@ -242,7 +247,7 @@ class TableBuilder:
         stored = pa.schema([field for field in schema if field.name not in shown])
         union: DataFrame | None = None
         for values, paths in groups.items():
-            rows = self._scan(context, snapshot.file_format, paths, stored)
+            rows = self._scan_columns(context, snapshot, paths, stored)
             literals = {
                 name: lit(partition_value(value, schema.field(name).type))
                 for name, value in zip(shown, values, strict=True)
@@ -254,6 +259,20 @@ class TableBuilder:
         if union is None:
             raise InternalError("A table without files was to be read.")
         return union
+
+    def _scan_columns(
+        self, context: SessionContext, snapshot: TableSnapshot, paths: Sequence[str], schema: pa.Schema
+    ) -> DataFrame:
+        """Return the plan of one native scan, with maps in the files converted to properties."""
+        maps = [name for name in snapshot.map_columns if name in schema.names]
+        if not maps:
+            return self._scan(context, snapshot.file_format, paths, schema)
+        stored = pa.schema([field.with_type(STORED_MAP) if field.name in maps else field for field in schema])
+        rows = self._scan(context, snapshot.file_format, paths, stored)
+        columns = {name: col(quoted(name)) for name in schema.names}
+        for name in maps:
+            columns[name] = _properties_of_maps(schema.field(name).type)(columns[name]).alias(name)
+        return rows.select(*columns.values())
 
     def _scan(
         self, context: SessionContext, file_format: FileFormat, paths: Sequence[str], schema: pa.Schema
@@ -329,6 +348,13 @@ def _build(
     if snapshot.source is not None:
         return _cut(rows, snapshot, time_range, columns=(snapshot.source.time_column,) * 2)
     return _cut(rows, snapshot, time_range, columns=snapshot.range_columns) if _cuts_last(table) else rows
+
+
+def _properties_of_maps(wanted: pa.DataType) -> ScalarUDF:
+    def convert(maps: pa.Array) -> pa.Array:
+        return convert_properties(maps).cast(wanted)
+
+    return udf(convert, [STORED_MAP], wanted, "immutable", "properties_of_map")
 
 
 def check_scans() -> None:

@@ -20,6 +20,7 @@ _ROWS_PER_GROUP: Final = 128 * 1024
 _MAX_PARTITIONS: Final = 400
 _MAX_BOUND: Final = 64  # characters of a text
 _NULL_FOLDER: Final = "__HIVE_DEFAULT_PARTITION__"
+_PROPERTIES: Final = frozenset({"properties", "process_properties"})
 # By these rows are sorted, the first that there is.
 _TIME_COLUMNS: Final = ("time", "insert_time")
 
@@ -52,7 +53,7 @@ def write_runs(  # noqa: PLR0913 - options by keyword
         }
         return {"add": add}
 
-    for rows in runs:
+    for rows in map(_with_dictionaries, runs):
         if writer is None:
             sink = pa.BufferOutputStream()
             writer = pq.ParquetWriter(sink, rows.schema, compression="zstd")
@@ -134,6 +135,15 @@ def _partitions(rows: pa.Table, by: Sequence[str]) -> Iterator[tuple[dict[str, s
             part = part.filter(pc.is_null(column) if value is None else pc.equal(column, value))
         texts = {name: None if value is None else str(value) for name, value in values.items()}
         yield texts, part.drop_columns(list(by))
+
+
+def _with_dictionaries(rows: pa.Table) -> pa.Table:
+    """Return rows with properties as dictionaries: DataFusion reads a file that says so in a tenth of the time."""
+    for index, field in enumerate(rows.schema):
+        if field.type == pa.binary() and field.name.rpartition(".")[2] in _PROPERTIES:
+            encoded = rows.column(index).dictionary_encode()
+            rows = rows.set_column(index, field.with_type(encoded.type), encoded)
+    return rows
 
 
 def _in_order(rows: pa.Table) -> pa.Table:

@@ -21,7 +21,7 @@ from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.delta_log import DROPPED_MARKER, LOG_FOLDER, TableGone, entry_name, open_delta
-from micromegas_jupyter.lake.types import stored_definition
+from micromegas_jupyter.lake.types import map_columns, stored_definition
 from micromegas_jupyter.telemetry.tables import TableDefinition
 
 _TIME: Final = "time"
@@ -154,11 +154,13 @@ class DeltaSnapshots:
         by = tuple(delta.metadata().partition_columns)
         schema = pa.schema(delta.schema().to_arrow()).remove_metadata()
         definition = self._definitions.get(name)
+        maps: tuple[str, ...] = ()
         if definition is not None:
-            _check_columns(definition, schema)
+            maps = map_columns(definition, schema)
+            _check_columns(stored_definition(definition, maps), schema)
             schema = _defined_schema(definition)
         files = self._files(name, folder, delta, {} if known is None else known.files)
-        snapshot = self._snapshot(name, schema, by, files)
+        snapshot = self._snapshot(name, schema, by, files, maps)
         if known is not None and known.snapshot == snapshot:
             snapshot = known.snapshot
         return _Known(delta, mark, files, snapshot)
@@ -208,7 +210,12 @@ class DeltaSnapshots:
         return f"{scheme}://{quote(rest)}"
 
     def _snapshot(
-        self, name: str, schema: pa.Schema, by: tuple[str, ...], files: Mapping[str, DataFile]
+        self,
+        name: str,
+        schema: pa.Schema,
+        by: tuple[str, ...],
+        files: Mapping[str, DataFile],
+        maps: tuple[str, ...] = (),
     ) -> TableSnapshot:
         definition = self._definitions.get(name)
         return TableSnapshot(
@@ -220,6 +227,7 @@ class DeltaSnapshots:
             merge_sql=None if definition is None else definition.merge_sql,
             raw_name=None if definition is None else definition.raw_name,
             has_mixed_types=self._is_foreign,
+            map_columns=maps,
         )
 
 
@@ -260,8 +268,8 @@ def _check_readable(delta: DeltaTable) -> None:
         raise Unreadable("it has deletion vectors; purge them with the program that made them (REORG TABLE)")
 
 
-def _check_columns(definition: TableDefinition, found: pa.Schema) -> None:
-    for one in stored_definition(definition):
+def _check_columns(wanted: pa.Schema, found: pa.Schema) -> None:
+    for one in wanted:
         if one.name not in found.names or found.field(one.name).type.id != one.type.id:
             raise Unreadable(f"its column {one.name} is missing or has another type than in the data model")
 

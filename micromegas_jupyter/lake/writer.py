@@ -52,6 +52,7 @@ from micromegas_jupyter.lake.types import (
     convert_definition_rows,
     convert_rows,
     is_compatible,
+    map_columns,
     stored_definition,
     stored_schema,
 )
@@ -269,7 +270,13 @@ class LakeWriter:
         if request.mode is WriteMode.REPLACE:
             raise UsageError(f"The table {request.table} belongs to the data model.", remedy="Delete rows instead.")
         check_columns(schema, definition)
-        stored = stored_definition(definition)
+        committer = self._find(request.table)
+        if committer is None:
+            self._tables.create_defined(request.table)
+            committer = self._find(request.table)
+        if committer is None:
+            raise no_table(request.table)
+        stored = stored_definition(definition, map_columns(definition, committer.state.schema))
 
         def convert(rows: pa.RecordBatch) -> pa.RecordBatch:
             converted = convert_model_rows(rows, definition)
@@ -277,12 +284,6 @@ class LakeWriter:
                 check_targets(converted)
             return convert_definition_rows(converted, definition, stored)
 
-        committer = self._find(request.table)
-        if committer is None:
-            self._tables.create_defined(request.table)
-            committer = self._find(request.table)
-        if committer is None:
-            raise no_table(request.table)
         return self._begin(request, committer.state.schema, committer, convert)
 
     def _find(self, table: str, *, is_certain: bool = False) -> "_Committer | None":

@@ -94,14 +94,12 @@ def _fetch_tables(client: Client) -> dict[str, Table]:
         schemas = client.list_tables(timeout_seconds=FETCH_SECONDS)
     except UnsupportedRequest:
         return _tables_of_rows(_rows(client, _COLUMNS_SQL, limit=_MAX_COLUMNS))
-    from micromegas_jupyter.notebook.results.formats import sql_type
+    from micromegas_jupyter.notebook.results.formats import sql_type_of
 
     tables = {}
     # A leading underscore marks internal tables.
     for name, schema in sorted(schemas.items(), key=lambda table: (table[0].startswith("_"), table[0])):
-        columns = tuple(
-            Column(each.name, sql_type(each.type), each.nullable, _remarks(each.metadata)) for each in schema
-        )
+        columns = tuple(Column(each.name, sql_type_of(each), each.nullable, _remarks(each.metadata)) for each in schema)
         tables[name] = Table(name=name, columns=columns, remarks=_remarks(schema.metadata))
     return tables
 

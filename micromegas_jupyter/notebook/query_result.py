@@ -53,14 +53,14 @@ class QueryResult:
         return QueryResult(self._table[: max(rows, 0)], max_rows=self._max_rows)
 
     def to_arrow(self) -> pa.Table:
-        """Return all rows as they came."""
+        """Return all rows as they came, with binary JSON as bytes."""
         return self._table
 
-    def to_pandas(self) -> pd.DataFrame:
-        """Return all rows as a pandas DataFrame."""
+    def to_pandas(self, *, jsonb: str = "json") -> pd.DataFrame:
+        """Return all rows as a pandas DataFrame; binary JSON becomes JSON text unless `jsonb` is `"bytes"`."""
         from micromegas_jupyter.client.frames import to_frame
 
-        return to_frame(self._table)
+        return to_frame(self._table, jsonb=jsonb)
 
     def to_polars(self) -> Any:
         """Return all rows as a polars DataFrame."""
@@ -93,7 +93,9 @@ class QueryResult:
         return int(self._table.num_rows)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self._table.to_batches(max_chunksize=_BATCH_ROWS):
+        from micromegas_jupyter.client.json_columns import with_json
+
+        for batch in with_json(self._table).to_batches(max_chunksize=_BATCH_ROWS):
             yield from batch.to_pylist()
 
     def __getitem__(self, key: str | Sequence[str] | slice) -> Any:

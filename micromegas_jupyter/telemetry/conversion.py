@@ -3,9 +3,12 @@
 Text, times and properties are accepted in every form in which nothing is lost, such as upstream's replication.
 """
 
-from collections.abc import Mapping
+import itertools
+import struct
+from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,10 +17,10 @@ from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.telemetry.tables import (
     DICTIONARY,
     PROPERTIES,
+    STORED_MAP,
     TIMESTAMP,
     TableDefinition,
     build_constant_properties,
-    build_properties,
 )
 
 _PACKAGE: Final = "micromegas_jupyter"
@@ -27,6 +30,7 @@ _LEFT_TO_THE_SERVER: Final = frozenset({("processes", "last_block_end_ticks"), (
 # Newer senders name an audience; there is none here.
 _IGNORED: Final = frozenset({("processes", "audience"), ("streams", "audience")})
 _MAX_NAME_LENGTH: Final = 80
+_PAIR_BYTES: Final = 8  # two numbers of 32 bits
 
 
 def check_targets(rows: pa.RecordBatch) -> None:
@@ -134,7 +138,7 @@ def _convert(column: pa.Array, wanted: pa.DataType) -> pa.Array:
     if pa.types.is_null(column.type):
         return build_constant_properties({}, len(column)) if wanted == PROPERTIES else pa.nulls(len(column), wanted)
     if wanted == PROPERTIES:
-        return _convert_properties(column)
+        return convert_properties(column)
     if pa.types.is_list(wanted):
         flat = _convert(column.flatten(), wanted.value_type)
         return pa.ListArray.from_arrays(_offsets(column), flat, type=wanted, mask=column.is_null())
@@ -150,23 +154,59 @@ def _plain(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def _convert_properties(column: pa.Array) -> pa.Array:
-    """Return property sets; a row without one has an empty one."""
+def convert_properties(column: pa.Array) -> pa.Array:
+    """Return property sets of any form that is accepted; a row without one has an empty one."""
+    indices, sets = _distinct_properties(column)
+    positions: dict[bytes, int] = {}
+    renumbered = pa.array([positions.setdefault(one, len(positions)) for one in sets], pa.int32()).take(indices)
+    if renumbered.null_count:
+        renumbered = pc.fill_null(renumbered, positions.setdefault(jsonb.encode({}), len(positions)))
+    return pa.DictionaryArray.from_arrays(renumbered, pa.array(list(positions), pa.binary()))
+
+
+def _distinct_properties(column: pa.Array) -> tuple[pa.Array, Sequence[bytes]]:
+    """Return which of the property sets each row has, null for none, and these sets as JSONB."""
     if pa.types.is_dictionary(column.type):
-        sets = _convert_properties(column.dictionary)
-        without = build_properties([{}])
-        indices = pc.fill_null(column.indices.cast(pa.int64()), len(sets))
-        return pa.concat_arrays([sets, without]).take(indices)
+        indices, sets = _distinct_properties(column.dictionary)
+        return indices.take(column.indices), sets
     if _is_bytes(column.type):
         distinct = column.cast(pa.binary()).dictionary_encode()
-        sets = build_properties(
-            parse_properties(value.as_py()) if value.is_valid else {} for value in distinct.dictionary
-        )
-        return _convert_properties(pa.DictionaryArray.from_arrays(distinct.indices, sets))
+        sets = distinct.dictionary.to_pylist()
+        for one in sets:
+            check_properties(one)
+        return distinct.indices, sets
     lists = _as_list(column) if pa.types.is_map(column.type) else column
     pairs = lists.flatten()
-    keys, values = (_plain(pc.struct_field(pairs, index)).cast(pa.utf8()) for index in (0, 1))
-    return pa.MapArray.from_arrays(_offsets(lists), keys, values)
+    keys, values = (
+        _plain(pc.struct_field(pairs, index)).cast(pa.utf8()).dictionary_encode(null_encoding="encode")
+        for index in (0, 1)
+    )
+    # Rows with equal pairs of positions are equal, so that few rows become Python objects.
+    numbers = np.stack([keys.indices.to_numpy(), values.indices.to_numpy()], axis=1).astype(np.int32).tobytes()
+    key_texts, value_texts = keys.dictionary.to_pylist(), values.dictionary.to_pylist()
+    known: dict[bytes, int] = {}
+    sets = []
+    ends = (_offsets(lists).to_numpy() * _PAIR_BYTES).tolist()
+    indices = []
+    for begin, end in itertools.pairwise(ends):
+        row = numbers[begin:end]
+        position = known.get(row)
+        if position is None:
+            position = known[row] = len(sets)
+            texts = ((key_texts[key], value_texts[value]) for key, value in struct.iter_unpack("=ii", row))
+            sets.append(jsonb.encode(dict(texts)))
+        indices.append(position)
+    return pa.array(indices, pa.int32(), mask=column.is_null().to_numpy(zero_copy_only=False)), sets
+
+
+def convert_to_maps(column: pa.Array) -> pa.Array:
+    """Return property sets as maps, with all that is neither text nor null as JSON text."""
+    sets = []
+    for one in column.dictionary.to_pylist():
+        found = jsonb.decode(one)
+        members = found.items() if isinstance(found, dict) else ()
+        sets.append([(key, value if value is None else jsonb.to_text(value)) for key, value in members])
+    return pa.array(sets, STORED_MAP).take(column.indices)
 
 
 def _as_list(column: pa.MapArray) -> pa.ListArray:
@@ -195,8 +235,8 @@ def _shown(name: str) -> str:
     return repr(name[:_MAX_NAME_LENGTH])
 
 
-def parse_properties(data: bytes) -> Mapping[str, str]:
-    """Return an object's members as text: strings as they are, all else as JSON."""
+def check_properties(data: bytes) -> None:
+    """Check that bytes are a JSON object in binary."""
     try:
         found = jsonb.decode(data)
     except jsonb.MalformedJsonb:
@@ -205,4 +245,3 @@ def parse_properties(data: bytes) -> Mapping[str, str]:
         ) from None
     if not isinstance(found, dict):
         raise UsageError("Properties are not a JSON object.", remedy="Send key and value pairs.")
-    return {key: value if isinstance(value, str) else jsonb.to_json(value) for key, value in found.items()}

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute
 from deltalake import write_deltalake
 
+from micromegas_jupyter.telemetry.tables import build_constant_properties
+
 DAYS = 30
 FIRST_DAY = datetime(2026, 10, 1, tzinfo=UTC)
 TIME = pa.timestamp("us", "UTC")
-PROPERTIES = pa.map_(pa.string(), pa.string())
 WORDS = ("connection", "timeout", "retry", "shard", "request", "session", "cache", "user", "frame", "packet")
 
 
@@ -39,8 +40,7 @@ def log_entries(number, *, files, rows):
 
     picked = [words.take(pick(words)[0]) for _ in range(3)]
     numbers = pa.array(random_numbers.integers(0, 1_000_000, rows)).cast(pa.string())
-    offsets, no_text = pa.repeat(pa.scalar(0, pa.int32()), rows + 1), pa.array([], pa.string())
-    empty = pa.MapArray.from_arrays(offsets, no_text, no_text)
+    empty = build_constant_properties({}, rows).cast(pa.binary())
     return pa.table(
         {
             "process_id": text(processes),
@@ -54,8 +54,8 @@ def log_entries(number, *, files, rows):
             "target": text(pa.array([f"module::{index}" for index in range(60)])),
             "level": pa.array(random_numbers.integers(1, 7, rows), pa.int32()),
             "msg": pa.compute.binary_join_element_wise(*picked, numbers, " "),
-            "properties": empty.cast(PROPERTIES),
-            "process_properties": empty.cast(PROPERTIES),
+            "properties": empty,
+            "process_properties": empty,
             "date": pa.array(times, TIME).cast(pa.date32()),
         }
     )

@@ -9,7 +9,7 @@ from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.flightsql.commands import messages, pack_any, parse_ingest_descriptor
 from micromegas_jupyter.lake.types import check_fits, convert_rows, stored_schema
-from micromegas_jupyter.telemetry.conversion import check_columns, parse_properties
+from micromegas_jupyter.telemetry.conversion import check_columns, check_properties
 from micromegas_jupyter.telemetry.conversion import convert_rows as convert_telemetry
 from micromegas_jupyter.telemetry.tables import PROCESSES
 from tests.fuzz.conftest import sizes
@@ -83,5 +83,5 @@ def test_damaged_properties_are_read_or_refused(fuzzing):
     nested = bytes.fromhex("400000011000000150000010") + b"k" + bytes.fromhex("80000001200000024000ff") + b"\0" * 5
 
     fuzzing.try_all(
-        lambda random: damage_places(random.choice((JSONB, nested)), random), parse_properties, MicromegasError
+        lambda random: damage_places(random.choice((JSONB, nested)), random), check_properties, MicromegasError
     )

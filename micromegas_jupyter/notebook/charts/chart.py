@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from micromegas_jupyter.client.json_columns import with_json
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.results.formats import decoded, sql_type
@@ -192,6 +193,7 @@ def choose(table: pa.Table, *, kind: _Name, x: _Name, y: _Names, color: _Name) -
         raise UsageError(f'"{shown(str(kind))}" is not a kind of chart.', remedy=f"The kinds are {', '.join(KINDS)}.")
     if not table.num_rows:
         raise UsageError("There is nothing to draw: the result has no rows.", remedy="Widen the time range or WHERE.")
+    table = with_json(table, {x, color})
     rows, arrays = min(table.num_rows, _SAMPLE_ROWS), zip(table.column_names, map(decoded, table.columns), strict=True)
     columns = [Column(name, shown(name), each, _role(each.type, name)) for name, each in arrays]
     if isinstance(y, str):

@@ -328,7 +328,7 @@ class SqlMagic(Magics):
         """Fetch the columns that the request's statement would return, without running it."""
         from micromegas_jupyter.client.commands import original_positions
         from micromegas_jupyter.client.parameters import bind_named
-        from micromegas_jupyter.notebook.results.formats import sql_type
+        from micromegas_jupyter.notebook.results.formats import sql_type_of
 
         with self._connected(request) as (_, connection, line):
             prepare = getattr(connection.client, "prepare_statement", None)
@@ -341,7 +341,7 @@ class SqlMagic(Magics):
             with original_positions(bound):
                 schema = prepare(bound.sql).dataset_schema
         nulls = {True: "possible", False: "never"}
-        rows = [(shown_name(each.name), sql_type(each.type), nulls[each.nullable]) for each in schema]
+        rows = [(shown_name(each.name), sql_type_of(each), nulls[each.nullable]) for each in schema]
         table = TextTable(head=("column", "type", "null"), rows=rows, note="The statement was not run.")
         return self._assign(table if request.name is None else schema, request, connection)
 

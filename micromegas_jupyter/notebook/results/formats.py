@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from micromegas_jupyter.client.json_columns import holds_jsonb, is_declared_jsonb, json_texts
 from micromegas_jupyter.notebook.shell import cut, printable
 
 MAX_CELL_CHARACTERS: Final = 200
@@ -100,6 +101,11 @@ def sql_type(kind: pa.DataType) -> str:
     return _short(name)
 
 
+def sql_type_of(field: pa.Field) -> str:
+    """Return the name in SQL of a column's type, which is `jsonb` where the schema says so."""
+    return "jsonb" if is_declared_jsonb(field) else sql_type(field.type)
+
+
 def _inner(kind: pa.DataType) -> pa.DataType:
     """Return the type of the values in a dictionary, in runs or in an extension type."""
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
@@ -147,12 +153,15 @@ class ColumnFormat:
     decimals: int = 0
     is_scientific: bool = False
     is_grouped: bool = True
+    is_jsonb: bool = False
+    """Whether the values are binary JSON, shown as JSON text."""
+
     resolution: str = ""
     """Of a time: `day`, `minute`, `s`, `ms`, `us` or `ns`, the coarsest that shows all values in full."""
 
     def texts(self, column: pa.ChunkedArray) -> list[str | None]:
         """Return one short text for each value, None for null; meant for a few rows, not for a whole result."""
-        column = decoded(column)
+        column = decoded(json_texts(column) if self.is_jsonb else column)
         if self.kind is Kind.NUMBER:
             return [None if number is None else self.number_text(number) for number in self._numbers(column)]
         if self.resolution in NANOSECONDS:
@@ -183,6 +192,8 @@ class ColumnFormat:
 def choose_format(field: pa.Field, column: pa.ChunkedArray) -> ColumnFormat:
     """Return the notation that suits all values of a column."""
     kind = column_kind(field.type)
+    if kind is Kind.BINARY and holds_jsonb(field, column):
+        return ColumnFormat(kind=Kind.TEXT, is_jsonb=True)
     if kind not in (Kind.NUMBER, Kind.TIME):
         return ColumnFormat(kind=kind)
     column = decoded(column)

@@ -199,6 +199,9 @@ def to_polars(table: pa.Table) -> Any:
     check_polars()
     import polars as pl
 
+    from micromegas_jupyter.client.json_columns import with_json
+
+    table = with_json(table)
     with suppress(pl.exceptions.PolarsError):
         # Of this type polars makes a panic, not an error.
         if not any("decimal256" in str(kind) for kind in table.schema.types):
@@ -302,7 +305,7 @@ class RowReader:
         return pa.Table.from_batches(self, self.schema)
 
     def read_pandas(self) -> pd.DataFrame:
-        """Return all rows that are still to come as a DataFrame."""
+        """Return all rows that are still to come as a DataFrame, with binary JSON as JSON text."""
         from micromegas_jupyter.client.frames import to_frame
 
         return to_frame(self.read_all())

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from cachetools import LRUCache
 from pyarrow import types
 
+from micromegas_jupyter.client.json_columns import json_texts
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.results.filters import condition
 from micromegas_jupyter.notebook.results.formats import (
@@ -81,6 +82,7 @@ class RowsView:
         self.table = _with_plain_nulls(table)
         self._lock = RLock()
         self._formats: dict[int, ColumnFormat] = {}
+        self._texts: dict[int, pa.ChunkedArray] = {}
         self._orders: LRUCache[Order, pa.Array] = LRUCache(_MAX_ORDERS)
 
     def format_of(self, index: int) -> ColumnFormat:
@@ -95,12 +97,12 @@ class RowsView:
         return [
             {
                 "name": cut(printable(found.name), _MAX_NAME_CHARACTERS),
-                "type": sql_type(found.type),
+                "type": "jsonb" if self.format_of(index).is_jsonb else sql_type(found.type),
                 "arrow_type": cut(str(found.type), _MAX_NAME_CHARACTERS),
-                "kind": column_kind(found.type).value,
+                "kind": self.format_of(index).kind.value,
                 "unit": self.format_of(index).unit,
                 "nulls": self.table.column(index).null_count,
-                "sortable": column_kind(found.type) not in (Kind.NESTED, Kind.OTHER),
+                "sortable": self.format_of(index).kind not in (Kind.NESTED, Kind.OTHER),
             }
             for index, found in enumerate(list(self.table.schema)[:count])
         ]
@@ -121,7 +123,7 @@ class RowsView:
 
     def value(self, order: Order, row: int, column: int) -> tuple[str, bool]:
         """Return a whole value, JSON over several lines, and whether it was cut."""
-        (text,) = exact_texts(decoded(self.rows(order, row, 1).column(column)))
+        (text,) = self._exact_texts(self.rows(order, row, 1).column(column), column)
         text = "null" if text is None else _indented(text)
         return cut(text, MAX_VALUE_CHARACTERS), len(text) > MAX_VALUE_CHARACTERS
 
@@ -132,9 +134,9 @@ class RowsView:
             raise UsageError(
                 f"A copy holds at most {MAX_COPIED_CELLS:,} cells.", remedy="Select fewer rows, or download a file."
             )
-        part = self.rows(order, first, last - first + 1).select(columns)
-        lines = [part.column_names] if header else []
-        lines += zip(*(exact_texts(decoded(column)) for column in part.columns), strict=True)
+        part = self.rows(order, first, last - first + 1)
+        lines = [part.select(columns).column_names] if header else []
+        lines += zip(*(self._exact_texts(part.column(index), index) for index in columns), strict=True)
         return "\n".join("\t".join(map(_cell, line)) for line in lines)
 
     def statistics(self, index: int) -> Statistics:
@@ -182,7 +184,7 @@ class RowsView:
 
         def part(first: int, count: int) -> pa.Table:
             rows = _part(table, positions, first, count)
-            return _flat(rows) if file_format == "csv" else rows
+            return _flat(self._with_json(rows, columns)) if file_format == "csv" else rows
 
         try:
             with writers[file_format](target, part(0, 0).schema) as writer:
@@ -191,6 +193,26 @@ class RowsView:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             what = f"A {file_format} file cannot hold a column of these."
             raise UsageError(what, remedy="Hide it, or choose another format.") from error
+
+    def _exact_texts(self, part: pa.ChunkedArray, index: int) -> list[str | None]:
+        """Return some values of a column in full."""
+        return exact_texts(decoded(json_texts(part) if self.format_of(index).is_jsonb else part))
+
+    def _with_json(self, rows: pa.Table, columns: Sequence[int]) -> pa.Table:
+        """Return rows of some columns with JSON text for binary JSON."""
+        for place, index in enumerate(columns):
+            if self.format_of(index).is_jsonb:
+                rows = rows.set_column(place, rows.column_names[place], json_texts(rows.column(place)))
+        return rows
+
+    def _comparable(self, index: int) -> pa.ChunkedArray:
+        """Return a column as filters and orders see it: binary JSON as JSON text."""
+        if not self.format_of(index).is_jsonb:
+            return self.table.column(index)
+        with self._lock:
+            if index not in self._texts:
+                self._texts[index] = json_texts(self.table.column(index))
+            return self._texts[index]
 
     def _positions(self, order: Order) -> pa.Array | None:
         """Return the rows' positions; None for all of them as they came."""
@@ -204,13 +226,11 @@ class RowsView:
     def _arranged(self, order: Order) -> pa.Array:
         positions: pa.Array = None
         if order.filters:
-            masks = [
-                condition(self.table.column(index), self.format_of(index), typed) for index, typed in order.filters
-            ]
+            masks = [condition(self._comparable(index), self.format_of(index), typed) for index, typed in order.filters]
             positions = pc.indices_nonzero(reduce(pc.and_kleene, masks))
         if order.sort:
             names = [str(place) for place in range(len(order.sort))]
-            keys = pa.Table.from_arrays([_sort_key(self.table.column(index)) for index, _ in order.sort], names)
+            keys = pa.Table.from_arrays([_sort_key(self._comparable(index)) for index, _ in order.sort], names)
             keys = keys if positions is None else keys.take(positions)
             directions = ["descending" if descending else "ascending" for _, descending in order.sort]
             sort_keys = list(zip(names, directions, strict=True))

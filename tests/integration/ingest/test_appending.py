@@ -14,6 +14,9 @@ from adbc_driver_flightsql import DatabaseOptions
 from adbc_driver_flightsql import dbapi as adbc
 from adbc_driver_manager import Error as AdbcError
 
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.core.jsonb import decode, encode, to_json
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import PermissionDenied, UsageError
@@ -25,6 +28,57 @@ from tests.integration.ingest.lake_server import create_command, ingest_frames
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore:Cannot disable autocommit:Warning")]
 
 
+VECTOR = bytes.fromhex("400000011000000410000005") + b"namevalue"
+TYPED = encode({"n": 7, "deep": [1.5, True, None]}, is_signed=True)
+DICTIONARY = pa.dictionary(pa.int32(), pa.binary())
+
+
+@pytest.mark.parametrize(
+    ("form", "properties", "expected"),
+    [
+        ("map", pa.array([[("name", "value")], []], pa.map_(pa.utf8(), pa.utf8())), [VECTOR, encode({})]),
+        ("pairs", pa.array([[{"key": "name", "value": "value"}], None], PAIRS), [VECTOR, encode({})]),
+        ("jsonb", pa.array([VECTOR, TYPED]), [VECTOR, TYPED]),
+        ("dictionary", pa.array([TYPED, TYPED]).dictionary_encode(), [TYPED, TYPED]),
+        ("pair dictionary",
+         pa.DictionaryArray.from_arrays(pa.array([0, 0]), pa.array([[{"key": "name", "value": "value"}]], PAIRS)),
+         [VECTOR, VECTOR]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_properties_of_every_form_come_back_as_binary_json(server, alice, form, properties, expected):
+    names = f"{form}-1", f"{form}-2"
+    sql = f"SELECT properties AS p FROM processes WHERE process_id LIKE '{form}-%' ORDER BY process_id"
+    alice.bulk_ingest("processes", sent_processes(*names, properties=properties))
+
+    flat = alice.query_arrow(sql)
+    with FlightSQLClient(
+        server.uri, auth_provider=StaticTokenAuthProvider("alice"), preserve_dictionary=True
+    ) as keeping:
+        kept = keeping.query_arrow(sql)
+
+    assert (flat["p"].to_pylist(), kept["p"].to_pylist()) == (expected, expected)
+    assert (flat.schema.field("p").type, kept.schema.field("p").type) == (pa.binary(), DICTIONARY)
+    assert flat.schema.field("p").metadata[b"ARROW:FLIGHT:SQL:TYPE_NAME"] == b"jsonb"
+    assert alice.query(sql)["p"].tolist() == [to_json(decode(one)) for one in expected]
+
+
+def test_a_clients_list_of_tables_names_the_type(alice):
+    field = alice.list_tables()["log_entries"].field("properties")
+
+    assert (field.type, field.metadata[b"ARROW:FLIGHT:SQL:TYPE_NAME"]) == (pa.binary(), b"jsonb")
+    assert alice.prepare_statement("SELECT properties FROM processes").dataset_schema.field(0).metadata == {
+        b"ARROW:FLIGHT:SQL:TYPE_NAME": b"jsonb"
+    }
+
+
+def test_other_bytes_of_a_callers_table_are_as_they_were_sent(alice):
+    blobs = [b"\x89PNG", encode({}), b""]
+    alice.bulk_ingest("blobs_of_alice", pa.table({"blob": blobs}), mode="create")
+
+    assert sorted(alice.query("SELECT blob FROM blobs_of_alice")["blob"]) == sorted(blobs)
+
+
 def test_rows_are_there_once_the_answer_says_how_many(server, alice):
     answer = alice.bulk_ingest("processes", sent_processes("own-1", "own-2"))
 
@@ -33,7 +87,7 @@ def test_rows_are_there_once_the_answer_says_how_many(server, alice):
                               "WHERE process_id LIKE 'own-%' ORDER BY 1")  # fmt: skip
     assert found.to_pydict() == {
         "process_id": ["own-1", "own-2"],
-        "properties": [[("a", "b")], [("a", "b")]],
+        "properties": [encode({"a": "b"})] * 2,
         "same": [True, True],
     }
 

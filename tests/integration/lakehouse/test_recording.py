@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
+from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake.lake import Lake
 from tests.unit.engine.conftest import asking
@@ -58,8 +59,8 @@ def test_the_log_can_be_queried(recorded):
     )
 
     assert rows == [
-        (process_id, "recording child", 4, "started", [("step", "1")]),
-        (process_id, "recording child", 2, "last words, Bearer ***", []),
+        (process_id, "recording child", 4, "started", encode({"step": "1"})),
+        (process_id, "recording child", 2, "last words, Bearer ***", encode({})),
     ]
 
 

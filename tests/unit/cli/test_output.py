@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.cli.query_commands import disk_errors_reported, print_rows
+from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.errors import UsageError
 
 SCHEMA = pa.schema(
@@ -49,6 +50,24 @@ def test_json_is_a_list_of_objects_with_all_digits_of_a_time():
 @pytest.mark.parametrize(("output_format", "expected"), [("json", "[]\n"), ("csv", "time,name,n,properties,raw\n")])
 def test_no_rows_are_still_valid_output(output_format, expected):
     assert _printed(output_format, schema=SCHEMA) == expected
+
+
+def test_binary_json_is_printed_as_json_and_as_base64_on_request():
+    values = [encode({"n": 7, "list": [None, "x\n"], "nan": float("nan")}), None, encode("text")]
+    batches = [pa.record_batch({"p": values[1:2]}, pa.schema({"p": pa.binary()})), pa.record_batch({"p": values}),
+               pa.record_batch({"p": [b"other"]})]  # fmt: skip
+
+    asked = {name: _printed(name, *batches) for name in ("json", "csv", "table")}
+
+    assert json.loads(asked["json"]) == [
+        {"p": None}, {"p": {"n": 7, "list": [None, "x\n"], "nan": None}}, {"p": None}, {"p": "text"}, {"p": "b3RoZXI="},
+    ]  # fmt: skip
+    text = '{"list":[null,"x\\n"],"n":7,"nan":null}'
+    assert [row[0] if row else "" for row in csv.reader(io.StringIO(asked["csv"]))] == [
+        "p", "", text, "", '"text"', "b3RoZXI=",
+    ]  # fmt: skip
+    assert text in asked["table"]
+    assert json.loads(_printed("json", batches[1], shows_json=False))[2] == {"p": "IAAAABAAAAR0ZXh0"}
 
 
 def test_a_table_shows_control_characters_and_cuts_long_cells_unless_asked_otherwise():

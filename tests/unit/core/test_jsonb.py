@@ -9,8 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.core.jsonb import MAX_DEPTH, MalformedJsonb, decode, encode, to_json
-from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.telemetry.conversion import parse_properties
 
 
 def _bytes(text):
@@ -77,14 +75,6 @@ def test_json_text_is_compact_and_valid():
 
     assert to_json(value) == '{"b":[1,2.5,"ü",null,true],"a":null,"d":1.5}'
     assert json.loads(to_json(value))["b"][2] == "ü"
-
-
-def test_members_that_are_not_text_become_json_text():
-    assert parse_properties(encode({"a": 7, "b": []})) == {"a": "7", "b": "[]"}
-    with pytest.raises(UsageError, match="not a JSON object"):
-        parse_properties(_bytes("80000000"))
-    with pytest.raises(UsageError, match="not binary JSON"):
-        parse_properties(b"{}")
 
 
 def _nested(depth):

@@ -168,7 +168,6 @@ def test_a_described_plan_shows_no_path(ask, options):
         ("SELECT 1,\n  mgs FROM log_entries", "column named mgs", "Did you mean msg?", (2, 3)),
         ("SELECT l.msg FROM log_entries AS e", "table or alias named l", "Known here: e.", (1, 8)),
         ("SELECT avgg(level) FROM log_entries", "function named avgg", "Did you mean avg?", (1, 8)),
-        ("SELECT property_get(properties, 'key') FROM log_entries", "", "properties['key']", None),
         ("SELECT * FROM thread_spans", "table named thread_spans", "view_instance(", (1, 15)),
         ("SELECT * FROM __blocks__partitions", "", "Only Micromegas's own server", None),
         ("SELECT row_number() FROM log_entries", "", "OVER (ORDER BY", None),
@@ -189,3 +188,23 @@ def test_no_path_passes(secret):
     found = told(f"Error during planning: cannot use {secret} here")
 
     assert found.what == "cannot use … here."
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT properties['key'] FROM log_entries",
+        "SELECT properties.key FROM log_entries",
+        "SELECT map_keys(properties) FROM log_entries",
+        "SELECT element_at(properties, 'key') FROM log_entries",
+        "SELECT properties ->> 'key' FROM log_entries",
+        "SELECT msg FROM log_entries WHERE properties['key'] = 'x'",
+    ],
+)
+@pytest.mark.parametrize("conditions", [{}, {"log_entries": "level > 1"}], ids=["all rows", "some rows"])
+def test_statements_for_maps_are_told_the_functions_of_binary_json(tmp_path, sql, conditions):
+    tables = [write_log_entries(tmp_path, 1)]
+    with asking(tables, default_conditions=conditions) as ask, pytest.raises(QueryError) as caught:
+        list(ask.plan(sql).batches())
+
+    assert "property_get(properties, 'key')" in caught.value.remedy

@@ -16,6 +16,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake import maintenance
 from micromegas_jupyter.lake.lease import TAKE_OVER_SECONDS
@@ -174,8 +175,8 @@ def _log_rows(times, process_ids):
         "time": pa.array(times, pa.timestamp("us", "UTC")),
         "process_id": pa.array(process_ids),
         "level": pa.array([4] * len(times), pa.int32()),
-        "properties": pa.array([[]] * len(times), pa.map_(pa.string(), pa.string())),
-        "process_properties": pa.array([[]] * len(times), pa.map_(pa.string(), pa.string())),
+        "properties": pa.array([encode({})] * len(times)),
+        "process_properties": pa.array([encode({})] * len(times)),
         "date": pa.array([time.date() for time in times]),
     }  # fmt: skip
     return pa.table(columns)
@@ -210,7 +211,7 @@ def test_states_of_a_process_become_one_once_their_day_is_over(storage, run_roun
             "process_id": "p1",
             "exe": "demo",
             "insert_time": inserted,
-            "properties": [("k", "v")],
+            "properties": encode({"k": "v"}),
             "last_update_time": inserted + timedelta(seconds=number),
         }
         rows = pa.Table.from_pylist([state], schema).append_column("date", pa.array([inserted.date()]))

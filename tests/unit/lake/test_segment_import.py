@@ -10,6 +10,7 @@ import pytest
 from deltalake import DeltaTable
 
 from micromegas_jupyter.cli.main import run
+from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.lake.maintenance import run_round
@@ -65,6 +66,22 @@ def test_each_visible_row_is_copied_once(old, new):
     assert {*rows["date"].to_pylist()} == {datetime.fromtimestamp(NOON_NS / 1e9, UTC).date()}
     assert DeltaTable(new.child_uri("log_entries")).metadata().partition_columns == ["date"]
     assert [(one.name, one.new_rows) for one in results] == [("processes", 1), ("log_entries", 5)]
+
+
+def test_maps_of_properties_become_binary_json(old, new):
+    kind = pa.map_(pa.utf8(), pa.utf8())
+    rows = pa.table(log_batch([0, 1]))
+    for name in ("properties", "process_properties"):
+        sets = pa.array([[("b", "2"), ("a", "1")], []], kind)
+        rows = rows.set_column(rows.schema.get_field_index(name), pa.field(name, kind, nullable=False), sets)
+    _store(old / "log_entries", rows)
+
+    _import(old, new)
+
+    assert _read(new, "log_entries").sort_by("msg")["properties"].to_pylist() == [
+        encode({"a": "1", "b": "2"}),
+        encode({}),
+    ]
 
 
 def test_repeating_copies_nothing_twice(old, new):

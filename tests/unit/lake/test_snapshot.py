@@ -114,7 +114,7 @@ def test_the_tables_of_the_data_model_have_its_columns_in_microseconds(tmp_path)
         pa.schema(
             [
                 field.with_type(TIME) if pa.types.is_timestamp(field.type)
-                else field.with_type(pa.string()) if pa.types.is_dictionary(field.type)
+                else field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type)
                 else field
                 for field in LOG_ENTRIES.schema
             ]

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake import writer as writer_module
@@ -231,6 +233,19 @@ def test_polars_reads_what_is_written(storage, store, tables):
 
     order = [("text", "ascending"), (names[0], "ascending")]
     assert polars.cast(rows.schema).sort_by(order).to_pydict() == expected.sort_by(order).to_pydict()
+
+
+def test_files_say_that_properties_are_dictionaries_and_others_read_their_values(storage, writer, read, tables):
+    writer.append("log_entries", log_batch(range(3))).result()
+    writer.append("log_entries", log_batch(range(3, 6))).result()
+
+    uri = storage.child_uri("log_entries")
+    for file in DeltaTable(uri).file_uris():
+        assert pq.read_schema(file).field("properties").type == pa.dictionary(pa.int32(), pa.binary())
+    assert read("log_entries")["process_properties"].to_pylist() == [encode({"version": "1"})] * 6
+    assert pl.read_delta(uri)["process_properties"].to_list() == [encode({"version": "1"})] * 6
+    assert tables.delete_rows("log_entries", "msg = 'w:1'") == 1
+    assert len(read("log_entries")) == 5
 
 
 def test_a_large_write_becomes_whole_files_in_one_commit(storage, writer, read, monkeypatch):

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.notebook.results.formats import choose_format, sql_type
+from micromegas_jupyter.notebook.results.formats import choose_format, sql_type, sql_type_of
 from micromegas_jupyter.notebook.results.view import Order, RowsView
 
 NO_TEXT = pa.array([b"\xff\xfe"]).view(pa.string())
@@ -148,7 +148,13 @@ def test_a_value_is_one_short_line(array, expected):
     ],
 )
 def test_types_have_their_names_of_sql(kind, expected):
-    assert sql_type(kind) == expected
+    assert sql_type(kind) == sql_type_of(pa.field("c", kind)) == expected
+
+
+def test_the_type_of_binary_json_is_jsonb():
+    named = pa.field("c", pa.binary(), metadata={"ARROW:FLIGHT:SQL:TYPE_NAME": "jsonb"})
+
+    assert sql_type_of(named) == sql_type_of(pa.field("c", pa.dictionary(pa.int32(), pa.binary()))) == "jsonb"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from cachetools import LRUCache
 from nbconvert import HTMLExporter
 
+from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results import grid as grid_module
 from micromegas_jupyter.notebook.results.grid import ResultGrid, shown_table
@@ -78,6 +79,65 @@ def test_columns_say_what_they_hold(page):
     assert [column["sortable"] for column in page.grid.columns] == [True, True, False, True]
     assert page.ask("statistics", column=1)["answer"]["top"] == [(each, 1000) for each in "abde"]
     assert page.ask("statistics", column=0)["answer"]["max"] == "4,998"
+
+
+JSONB = pa.table(
+    {
+        "n": range(200),
+        "properties": [
+            None if n % 50 == 1 else encode({"n": n % 3, "who": "Ann" if n % 2 else "bob"}) for n in range(200)
+        ],
+        "hash": [n.to_bytes(2, "big") for n in range(200)],
+    }
+)
+
+
+@pytest.mark.parametrize("keeps", [False, True], ids=["plain", "dictionary"])
+def test_binary_json_is_shown_filtered_sorted_and_counted_as_json(keeps, monkeypatch):
+    column = JSONB["properties"].dictionary_encode() if keeps else JSONB["properties"]
+    page = Page(JSONB.set_column(1, "properties", column), monkeypatch)
+    contains, ordered = {"filters": {"1": "ann"}, "sort": []}, {"filters": {}, "sort": [[1, True]]}
+
+    described = page.grid.columns[1]
+    shown = page.ask("rows", first=0, count=2)["answer"]["texts"][1]
+    found = page.ask("rows", order=contains, first=0, count=500)["answer"]
+    last = page.ask("rows", order=ordered, first=0, count=1)["answer"]["texts"][1]
+    top = page.ask("statistics", column=1)["answer"]
+    value = page.ask("value", row=0, column=1)["answer"]["text"]
+    copied = page.ask("copy", rows=[0, 1], columns=[1, 2], header=False)["answer"]["text"]
+
+    assert (described["type"], described["kind"], described["sortable"]) == ("jsonb", "text", True)
+    assert shown == ['{"n":0,"who":"bob"}', None]
+    assert (found["total"], set(found["texts"][1])) == (96, {f'{{"n":{n},"who":"Ann"}}' for n in range(3)})
+    assert last == ['{"n":2,"who":"bob"}']
+    assert (top["distinct"], top["top"][0]) == (6, ('{"n":0,"who":"bob"}', 34))
+    assert value == '{\n  "n": 0,\n  "who": "bob"\n}'
+    assert copied == '{"n":0,"who":"bob"}\t0x0000\n\t0x0001'
+    assert page.grid.columns[2]["type"] == "bytea"
+
+
+def test_a_result_shows_binary_json_as_json_and_hands_on_the_bytes(tmp_path):
+    result = QueryResult(JSONB[:2])
+
+    assert result["properties"].tolist() == ['{"n":0,"who":"bob"}', None]
+    assert next(iter(result))["properties"] == '{"n":0,"who":"bob"}'
+    assert result.to_pandas(jsonb="bytes")["properties"][0] == JSONB["properties"][0].as_py()
+    assert result.to_arrow().equals(JSONB[:2])
+    assert result.to_polars()["properties"].to_list() == ['{"n":0,"who":"bob"}', None]
+    assert '{"n":0,"who":"bob"}' in repr(result)
+    for name in ("rows.parquet", "rows.csv"):
+        result.save(tmp_path / name)
+    assert pq.read_table(tmp_path / "rows.parquet").equals(JSONB[:2])
+    assert (tmp_path / "rows.csv").read_text().splitlines()[1] == '0,"{""n"":0,""who"":""bob""}","0x0000"'
+
+
+def test_a_value_that_is_not_json_is_shown_as_bytes_among_json(monkeypatch):
+    values = [*(encode({"n": n}) for n in range(150)), b"\0other"]
+    page = Page(pa.table({"p": values}), monkeypatch)
+
+    texts = page.ask("rows", first=149, count=2)["answer"]["texts"][0]
+
+    assert texts == ['{"n":149}', "0x006f74686572"]
 
 
 def test_a_page_copies_exact_values_and_looks_at_whole_ones(page):

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from deltalake import DeltaTable
 
+from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.writer import LakeWriter
@@ -80,7 +81,7 @@ def test_what_was_dropped_is_reported_in_the_log(recorder, tmp_path, monkeypatch
     recorder._run_once()
 
     (row,) = _rows(tmp_path, "log_entries")
-    assert (row["msg"], row["properties"]) == ("telemetry was dropped", [("log_records", "1"), ("measures", "2")])
+    assert (row["msg"], row["properties"]) == ("telemetry was dropped", encode({"log_records": "1", "measures": "2"}))
 
 
 class HungWriter(LakeWriter):

@@ -5,12 +5,14 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.core.jsonb import decode, encode
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.telemetry.conversion import check_columns, check_targets, convert_rows
 from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, PROCESSES, STREAMS
 from tests.fakes.telemetry_rows import NOON_NS, PAIRS, log_batch, sent_processes
 
 _JSONB = bytes.fromhex("400000011000000110000001") + b"ab"
+_NONE = bytes.fromhex("40000000")
 _WHEN = datetime(2026, 11, 24, 12, tzinfo=UTC)
 _MAP = pa.map_(pa.utf8(), pa.utf8())
 
@@ -37,7 +39,26 @@ def _convert(rows, definition=PROCESSES):
 def test_properties_come_in_many_ways(properties):
     converted = _convert(sent_processes("1", "2", properties=properties))
 
-    assert converted["properties"].to_pylist() == [[("a", "b")], []]
+    assert converted["properties"].to_pylist() == [_JSONB, _NONE]
+
+
+def test_binary_json_is_kept_byte_for_byte():
+    signed, unsorted = encode({"n": 7}, is_signed=True), bytes.fromhex("40000002100000011000000130000000400000006261")
+    ones = [signed, unsorted, encode({"deep": [1, 2.5, None, {"a": True}]}), signed]
+
+    converted = _convert(sent_processes(*"abcd", properties=pa.array(ones)))["properties"]
+
+    assert converted.to_pylist() == ones
+    assert len(converted.dictionary) == 3
+
+
+def test_pairs_become_members_of_text_or_null():
+    sent = pa.array([[("b", "1"), ("a", None), ("b", "2")], [], [("é", "")]] * 2, _MAP)
+
+    converted = _convert(sent_processes(*"abcdef", properties=sent))["properties"]
+
+    assert [decode(one) for one in converted.to_pylist()] == [{"a": None, "b": "2"}, {}, {"é": ""}] * 2
+    assert len(converted.dictionary) == 3
 
 
 @pytest.mark.parametrize("kind", [pa.large_utf8(), pa.string_view(), pa.dictionary(pa.int8(), pa.utf8())], ids=str)
@@ -64,7 +85,7 @@ def test_streams_are_converted_with_tags():
 
     (converted,) = _convert(pa.table(rows), STREAMS).to_pylist()
 
-    assert (converted["tags"], converted["properties"]) == (["log", None], [])
+    assert (converted["tags"], converted["properties"]) == (["log", None], _NONE)
     assert (converted["process_id"], converted["objects_metadata"]) == ("p", b"o")
 
 
@@ -77,6 +98,9 @@ def test_streams_are_converted_with_tags():
         ({"start_time": pa.array([2**40], pa.timestamp("s"))}, "start_time holds a value"),
         ({"exe": pa.array([b"x"])}, "exe has the type binary"),
         ({"process_id": pa.nulls(1)}, "process_id lacks a value"),
+        ({"properties": pa.array([encode([1])])}, "not a JSON object"),
+        ({"properties": pa.array([encode({"a": 1})[:-1]])}, "not binary JSON"),
+        ({"properties": pa.array([[{"key": None, "value": "b"}]], PAIRS)}, "properties holds a value"),
         ({"properties": pa.array(["{}"])}, "properties has the type string"),
         ({"properties": pa.array([[{"k": "a", "v": "b"}]])}, "properties has the type list"),
         ({"insert_time": None}, "insert_time of processes is missing"),

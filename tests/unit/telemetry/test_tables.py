@@ -6,13 +6,14 @@ import datafusion
 import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.core.jsonb import MalformedJsonb, encode
 from micromegas_jupyter.telemetry import tables
 from micromegas_jupyter.telemetry.tables import BLOCKS, LOG_ENTRIES, MEASURES, OTEL_SPANS, PROCESSES, STREAMS
 from tests.fakes.telemetry_rows import process_info
 
 DICT = "dictionary<values=string, indices=int32, ordered=0>"
 TIME = "timestamp[ns, tz=+00:00]"
-MAP = "map<string, string>"
+PROPERTIES = "dictionary<values=binary, indices=int32, ordered=0>"
 
 
 def _described(definition):
@@ -26,24 +27,25 @@ ORIGIN = [
     ("time", TIME, False),
     ("target", DICT, False),
 ]
-PAIRS = [("properties", MAP, False), ("process_properties", MAP, False)]
+OF_ROWS = [("properties", PROPERTIES, False), ("process_properties", PROPERTIES, False)]
 
 
 @pytest.mark.parametrize(
     ("definition", "columns"),
     [
-        (LOG_ENTRIES, [*ORIGIN, ("level", "int32", False), ("msg", "string", False), *PAIRS]),
-        (MEASURES, [*ORIGIN, ("name", DICT, False), ("unit", DICT, False), ("value", "double", False), *PAIRS]),
+        (LOG_ENTRIES, [*ORIGIN, ("level", "int32", False), ("msg", "string", False), *OF_ROWS]),
+        (MEASURES, [*ORIGIN, ("name", DICT, False), ("unit", DICT, False), ("value", "double", False), *OF_ROWS]),
         (PROCESSES, [
             ("process_id", "string", False),
             *((name, "string", True) for name in ("exe", "username", "realname", "computer", "distro", "cpu_brand")),
             ("tsc_frequency", "int64", True), ("start_time", TIME, True), ("start_ticks", "int64", True),
-            ("insert_time", TIME, True), ("parent_process_id", "string", True), ("properties", MAP, True),
+            ("insert_time", TIME, True), ("parent_process_id", "string", True), ("properties", PROPERTIES, True),
             ("last_update_time", TIME, True), ("last_block_end_ticks", "int64", True),
             ("last_block_end_time", TIME, True)]),
         (STREAMS, [
             ("stream_id", "string", False), ("process_id", "string", True), ("dependencies_metadata", "binary", True),
-            ("objects_metadata", "binary", True), ("tags", "list<item: string>", True), ("properties", MAP, True),
+            ("objects_metadata", "binary", True), ("tags", "list<item: string>", True),
+            ("properties", PROPERTIES, True),
             ("insert_time", TIME, True), ("format", "string", True), ("last_update_time", TIME, True)]),
         (BLOCKS, [
             *((name, "string", False) for name in ("block_id", "stream_id", "process_id")),
@@ -51,20 +53,20 @@ PAIRS = [("properties", MAP, False), ("process_properties", MAP, False)]
             ("end_ticks", "int64", False), ("nb_objects", "int32", False), ("object_offset", "int64", False),
             ("payload_size", "int64", False), ("insert_time", TIME, False),
             ("streams.dependencies_metadata", "binary", False), ("streams.objects_metadata", "binary", False),
-            ("streams.tags", "list<item: string>", False), ("streams.properties", MAP, False),
+            ("streams.tags", "list<item: string>", False), ("streams.properties", PROPERTIES, False),
             ("streams.insert_time", TIME, False), ("streams.format", "string", False),
             ("processes.start_time", TIME, False), ("processes.start_ticks", "int64", False),
             ("processes.tsc_frequency", "int64", False),
             *((f"processes.{name}", "string", False)
               for name in ("exe", "username", "realname", "computer", "distro", "cpu_brand")),
             ("processes.insert_time", TIME, False), ("processes.parent_process_id", "string", False),
-            ("processes.properties", MAP, False)]),
+            ("processes.properties", PROPERTIES, False)]),
         (OTEL_SPANS, [
-            *ORIGIN[:4], *((name, "string", False) for name in ("exe", "username", "computer")), PAIRS[1],
+            *ORIGIN[:4], *((name, "string", False) for name in ("exe", "username", "computer")), OF_ROWS[1],
             ("trace_id", "fixed_size_binary[16]", False), ("span_id", "fixed_size_binary[8]", False),
             ("parent_span_id", "fixed_size_binary[8]", True), ("start_time", TIME, False), ("end_time", TIME, False),
             ("duration", "int64", False), *((name, DICT, False) for name in ("name", "kind", "status")),
-            ("status_message", "string", True), PAIRS[0], ("events", "binary", False), ("links", "binary", False)]),
+            ("status_message", "string", True), OF_ROWS[0], ("events", "binary", False), ("links", "binary", False)]),
     ],
     ids=lambda value: value.name if isinstance(value, tables.TableDefinition) else "",
 )  # fmt: skip
@@ -103,10 +105,27 @@ def test_states_are_merged_alike_by_the_engine_and_in_storage_at_once_and_in_par
         *(tables.merge_rows(raw, PROCESSES.merge_rule) for raw in (states, halves)),
     ]
 
-    expected = [("p1", "first", [("exe", "first")], 10, 30, 24), ("p2", "other", [("exe", "other")], 15, 16, None)]
+    expected = [
+        ("p1", "first", encode({"exe": "first"}), 10, 30, 24),
+        ("p2", "other", encode({"exe": "other"}), 15, 16, None),
+    ]
     assert [_facts(each) for each in merged] == [expected] * 4
     assert merged[0].schema.names == PROCESSES.schema.names
     assert merged[2].schema.equals(PROCESSES.schema)
+
+
+def test_equal_properties_are_stored_once_and_keep_their_types():
+    ones = [{"a": 1, "b": [True]}, {"a": True}, {"a": 1.0}, {"a": "1"}, {"a": -0.0}, {"a": 0.0}, {"a": 2**70}]
+
+    built = tables.build_properties([*ones, {"b": [True], "a": 1}, *ones])
+
+    assert built.type == tables.PROPERTIES
+    assert built.indices.to_pylist() == [*range(7), 0, *range(7)]
+    assert built.dictionary.to_pylist() == list(map(encode, ones))
+    assert tables.build_properties([{"a": 7}], is_signed=True).to_pylist() == [encode({"a": 7}, is_signed=True)]
+    assert tables.build_properties([]).type == tables.PROPERTIES
+    with pytest.raises(MalformedJsonb):
+        tables.build_properties([{"a": b"bytes"}])
 
 
 @pytest.mark.parametrize("table", tables.TABLES, ids=lambda table: table.name)
