@@ -11,9 +11,11 @@ from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import InternalError, PermissionDenied, UsageError
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.flightsql.framing import DecodeLimits, StreamDecoder
-from micromegas_jupyter.lake.tables import OWNER_PROPERTY, Tables, no_table
+from micromegas_jupyter.lake.tables import DEFINITIONS, OWNER_PROPERTY, Tables, no_table
 
 _SCHEMA_LIMITS: Final = DecodeLimits(max_columns=512, max_batch_rows=0, max_dictionary_bytes=0)
+# What an operation does on a table of the data model that nothing was written to yet.
+_ON_NOTHING: Final = {"delete": {"deleted_rows": 0}, "optimize": {"removed_files": 0, "added_files": 0}}
 _PREFIX_BYTES: Final = 8  # of an encapsulated message: continuation marker and length
 
 
@@ -53,6 +55,8 @@ def _check_owner(tables: Tables, name: str, owner: str) -> None:
 
 
 def _change(tables: Tables, operation: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    if name in DEFINITIONS and operation in _ON_NOTHING and tables.find(name) is None:
+        return dict(_ON_NOTHING[operation])
     result: dict[str, Any] = {}
     match operation:
         case "describe":

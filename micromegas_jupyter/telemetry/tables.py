@@ -159,8 +159,7 @@ def _define_rows(
 
 def _define_view(name: str, remark: str, *columns: _Column) -> TableDefinition:
     time = columns[0][0]
-    names = [column for column, _, _ in columns]
-    return _define_rows(name, remark, *columns, range_columns=(time, time), optional=names)
+    return _define_rows(name, remark, *columns, range_columns=(time, time))
 
 
 def _define_events(name: str, remark: str, *own: _Column) -> TableDefinition:
