@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.telemetry.tables import JSONB, TYPE_NAME_KEY
 
 _SAMPLE_ROWS: Final = 10_000
 _SAMPLE_VALUES: Final = 100
@@ -28,7 +27,7 @@ def shows_json(choice: str) -> bool:
 
 def is_declared_jsonb(field: pa.Field) -> bool:
     """Whether a schema says that a column is JSONB: by the type's name, or as a dictionary, as upstream has it."""
-    is_named = (field.metadata or {}).get(TYPE_NAME_KEY) == JSONB
+    is_named = jsonb.TYPE_METADATA.items() <= (field.metadata or {}).items()
     return _is_bytes(field.type) and (is_named or pa.types.is_dictionary(field.type))
 
 

@@ -12,10 +12,13 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Final
 
+TYPE_METADATA: Final = {b"ARROW:FLIGHT:SQL:TYPE_NAME": b"jsonb"}
+"""The metadata of an Arrow field whose values are binary JSON (Flight SQL's key for a type's name)."""
 MAX_DEPTH: Final = 64
 _WORD: Final = 4
 _KIND_BITS: Final = 29
 _TYPE_BITS: Final = 28
+_LENGTH = (1 << _TYPE_BITS) - 1
 _SCALAR, _OBJECT, _ARRAY = 1, 2, 4
 _STRING, _NUMBER, _CONTAINER = 1, 2, 5
 _CONSTANTS: Final[Mapping[int, object]] = {0: None, 3: False, 4: True}
@@ -110,6 +113,99 @@ def decode(data: bytes) -> object:
     return value
 
 
+def items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
+    """Return an object's members or an array's elements, each as binary JSON of its own; None for a scalar.
+
+    What they hold is not read, so numbers keep the form that they were written in.
+    """
+    try:
+        return _items(data)
+    except (struct.error, ValueError, LookupError):
+        raise MalformedJsonb("not binary JSON") from None
+
+
+def find(data: bytes, key: str) -> bytes | None:
+    """Return an object's member as binary JSON of its own; its exact name comes before one in other ASCII case."""
+    try:
+        return _find(data, key.encode())
+    except (struct.error, ValueError, LookupError):
+        raise MalformedJsonb("not binary JSON") from None
+
+
+def _items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
+    kind, count, words = _head(data)
+    position = _WORD * (1 + len(words))
+    found: list[bytes] = []
+    for word in words:
+        found.append(_element(data, position, word))
+        position += word & _LENGTH
+    if position != len(data):
+        raise ValueError("bytes follow the value")
+    if kind == _SCALAR:
+        return None
+    values = [_alone(word, element) for word, element in zip(words[-count:], found[-count:], strict=True)]
+    if kind == _ARRAY:
+        return values if count else []
+    if any(word >> _TYPE_BITS != _STRING for word in words[:count]):
+        raise ValueError("a key is no text")
+    return dict(zip((key.decode("utf-8") for key in found[:count]), values, strict=True)) if count else {}
+
+
+def _find(data: bytes, wanted: bytes) -> bytes | None:
+    kind, count, words = _head(data)
+    if kind != _OBJECT:
+        return None
+    place, folded = -1, wanted.lower()
+    position = _WORD * (1 + len(words))
+    for index in range(count):
+        name = data[position : (position := position + (words[index] & _LENGTH))]
+        if name == wanted:
+            place = index
+            break
+        if place < 0 and name.lower() == folded:
+            place = index
+    if place < 0:
+        return None
+    place += count
+    start = _WORD * (1 + len(words)) + sum(word & _LENGTH for word in words[:place])
+    return _alone(words[place], _element(data, start, words[place]))
+
+
+def array_of(elements: Sequence[bytes]) -> bytes:
+    """Return an array of values that are binary JSON each."""
+    words, data = [_ARRAY << _KIND_BITS | len(elements)], []
+    for element in elements:
+        kind, _, inner = _head(element)
+        word, found = (inner[0], element[2 * _WORD :]) if kind == _SCALAR else (_CONTAINER << _TYPE_BITS, element)
+        words.append(word & ~_LENGTH | len(found))
+        data.append(found)
+    return struct.pack(f">{len(words)}I", *words) + b"".join(data)
+
+
+def _head(data: bytes) -> tuple[int, int, tuple[int, ...]]:
+    """Return a container's kind, its count and the words of its elements."""
+    word: int = struct.unpack_from(">I", data)[0]
+    kind, count = word >> _KIND_BITS, word & ((1 << _KIND_BITS) - 1)
+    total = {_SCALAR: 1, _ARRAY: count, _OBJECT: 2 * count}[kind]
+    if _WORD * (1 + total) > len(data):
+        raise ValueError("more elements than fit")
+    return kind, count, struct.unpack_from(f">{total}I", data, _WORD)
+
+
+def _element(data: bytes, position: int, word: int) -> bytes:
+    element = data[position : position + (word & _LENGTH)]
+    if len(element) != word & _LENGTH:
+        raise ValueError("an element ends outside")
+    return element
+
+
+def _alone(word: int, element: bytes) -> bytes:
+    """Return an element as a value of its own."""
+    if word >> _TYPE_BITS == _CONTAINER:
+        return element
+    return struct.pack(">II", _SCALAR << _KIND_BITS, word) + element
+
+
 def to_json(value: object) -> str:
     """Return a decoded value as compact JSON text; what JSON has no number for is null."""
     return json.dumps(to_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -138,9 +234,8 @@ def _decode(data: bytes, *, depth: int) -> tuple[object, int]:
     """Return the value of a container, and how many bytes it takes."""
     if depth > MAX_DEPTH:
         raise ValueError("too deep")
-    word: int = struct.unpack_from(">I", data)[0]
-    kind, count = word >> _KIND_BITS, word & ((1 << _KIND_BITS) - 1)
-    elements = [*_elements(data, {_SCALAR: 1, _ARRAY: count, _OBJECT: 2 * count}[kind], depth=depth)]
+    kind, count, words = _head(data)
+    elements = [*_elements(data, words, depth=depth)]
     size = _WORD * (1 + len(elements)) + sum(size for _, size in elements)
     values = [value for value, _ in elements]
     if kind == _SCALAR:
@@ -152,17 +247,12 @@ def _decode(data: bytes, *, depth: int) -> tuple[object, int]:
     return dict(zip(values[:count], values[count:], strict=True)), size
 
 
-def _elements(data: bytes, count: int, *, depth: int) -> Iterator[tuple[object, int]]:
-    position = _WORD * (1 + count)
-    if position > len(data):
-        raise ValueError("more elements than fit")
-    for entry in struct.unpack_from(f">{count}I", data, _WORD):
-        kind, length = entry >> _TYPE_BITS, entry & ((1 << _TYPE_BITS) - 1)
-        element = data[position : position + length]
-        if len(element) != length:
-            raise ValueError("an element ends outside")
-        yield _value(kind, element, depth=depth), length
-        position += length
+def _elements(data: bytes, words: tuple[int, ...], *, depth: int) -> Iterator[tuple[object, int]]:
+    position = _WORD * (1 + len(words))
+    for word in words:
+        element = _element(data, position, word)
+        yield _value(word >> _TYPE_BITS, element, depth=depth), len(element)
+        position += len(element)
 
 
 def _value(kind: int, data: bytes, *, depth: int) -> object:

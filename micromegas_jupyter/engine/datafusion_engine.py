@@ -35,6 +35,7 @@ from micromegas_jupyter.engine.functions.identity import (
     with_identity_syntax,
 )
 from micromegas_jupyter.engine.functions.listings import LISTING_NAMES, register_listing_functions
+from micromegas_jupyter.engine.functions.query_functions import QueryFunctions, with_functions_as_rows
 from micromegas_jupyter.engine.partition_calls import MESSAGE_FUNCTIONS
 from micromegas_jupyter.engine.planning import (
     Placeholders,
@@ -128,6 +129,7 @@ class DataFusionEngine:
             check_administrator(scanned)
         if self._denials is not None and caller.is_admin:
             scanned = with_denial_as_rows(scanned)
+        scanned = with_functions_as_rows(scanned)
         placeholders, mentions = find_placeholders(scanned), find_mentions(scanned)
         calls = find_calls(scan(placeholders.sql), _CALLED) if any(map(mentions.has, _CALLED)) else []
         if calls:
@@ -210,11 +212,15 @@ class DataFusionEngine:
         register_identity_functions(session, caller, tables=statement.tables, mentions=mentions)
         register_listing_functions(session, statement.tables, files=self._files, mentions=mentions)
         register_messages(session, statement.calls, request.messages)
+        sources = [*statement.tables, *statement.instances]
+        functions = QueryFunctions(session, mentions=mentions, tables=sources, failures=statement.failures)
+        lent.clean_up = functions.remove
 
         def plan() -> DataFrame:
-            return session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
+            return functions.plan(
+                lambda: session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
+            )
 
-        sources = [*statement.tables, *statement.instances]
         if statement.files is None:
             statement.files = self._builder.needed_files(
                 session, sources, mentions=mentions, time_range=request.time_range, plan=plan

@@ -6,9 +6,10 @@ from collections.abc import Callable
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext
 
+from micromegas_jupyter.core.jsonb import TYPE_METADATA
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.scanner import quoted
-from micromegas_jupyter.telemetry.tables import JSONB, PROPERTIES, TYPE_NAME_KEY
+from micromegas_jupyter.telemetry.tables import PROPERTIES
 
 
 def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
@@ -64,7 +65,7 @@ def wire_schema(schema: pa.Schema, *, preserve_dictionary: bool) -> pa.Schema:
 
 def _wire_field(field: pa.Field, *, preserve_dictionary: bool) -> pa.Field:
     if field.type == PROPERTIES:
-        field = field.with_metadata({**(field.metadata or {}), TYPE_NAME_KEY: JSONB})
+        field = field.with_metadata({**(field.metadata or {}), **TYPE_METADATA})
     return field.with_type(_wire_type(field.type, preserve_dictionary=preserve_dictionary))
 
 

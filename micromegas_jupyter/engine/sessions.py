@@ -3,13 +3,14 @@
 A new session has not read the files' footers, which is most of the work of a look-up in a large file.
 
 Nothing of one caller may reach another through a session. So sessions are lent only to statements that need nothing but
-tables, never a function with a caller's values; `READ_ONLY` refuses what a statement could set or create by itself; a
-session is kept only after the last row was given, never after a statement that failed or was abandoned; then all its
-tables are removed, and one that still has something in it is not reused. What stays is a bounded cache of footers, by
-path, size and time of change; no statement can ask for it.
+tables and functions that depend on nobody, never a function with a caller's values; `READ_ONLY` refuses what a
+statement could set or create by itself; a session is kept only after the last row was given, never after a statement
+that failed or was abandoned; then all its tables and functions are removed, and one that still has something in it is
+not reused. What stays is a bounded cache of footers, by path, size and time of change; no statement can ask for it.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -60,6 +61,8 @@ class LentSession:
     session: SessionContext
     pool: "list[LentSession] | None" = None
     settings: dict[str, str] = field(default_factory=lambda: dict.fromkeys(_DYNAMIC_FILTERS, "true"))
+    #: Removes what the statement got besides tables.
+    clean_up: Callable[[], None] | None = None
 
     def set_partitions(self, partitions: int | None) -> None:
         """Run statements that are planned from now on in so many partitions; None leaves it as it is."""
@@ -74,7 +77,8 @@ class LentSession:
     def release(self) -> None:
         """Give the session back once its statement has given its last row, or will not run; later calls do nothing."""
         pool, self.pool = self.pool, None
-        if pool is not None and len(pool) < _MAX_FREE and _clear(self.session):
+        clean_up, self.clean_up = self.clean_up, None
+        if pool is not None and len(pool) < _MAX_FREE and _clear(self.session, clean_up):
             pool.append(LentSession(self.session, pool, self.settings))
 
     def _set(self, name: str, value: str) -> None:
@@ -115,9 +119,11 @@ class Sessions:
         return self.free.pop() if self.free else LentSession(self.open(), self.free)
 
 
-def _clear(session: SessionContext) -> bool:
-    """Remove all tables from a session; return whether nothing is left in it."""
+def _clear(session: SessionContext, clean_up: Callable[[], None] | None) -> bool:
+    """Remove all tables and functions of a statement from a session; return whether nothing is left in it."""
     try:
+        if clean_up is not None:
+            clean_up()
         schema = session.catalog().schema()
         for name in schema.table_names():
             session.deregister_table(quoted(name))

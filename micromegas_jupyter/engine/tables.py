@@ -35,7 +35,12 @@ from micromegas_jupyter.engine.errors import file_gone, is_engine_failure
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 from micromegas_jupyter.engine.pruning import PROCESS, Candidates, FilesByTable, files_in_range, partition_value, prune
 from micromegas_jupyter.engine.scanner import Mention, quoted
-from micromegas_jupyter.engine.schemas import flat_schema, no_rows, visible_schema, wire_schema
+from micromegas_jupyter.engine.schemas import (
+    flat_schema,
+    no_rows,
+    visible_schema,
+    wire_schema,
+)
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier
 from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.joins import message_class

@@ -152,7 +152,6 @@ class IngestCall:
 
     async def commit_upload(self) -> int:
         """Make all rows durable and visible; return how many."""
-        self._is_committing = True
         return int((await self._request(protocol.COMMIT, b"")).get("rows", 0))
 
     async def operate(self, operation: str, arguments: dict[str, object]) -> Any:
@@ -165,6 +164,7 @@ class IngestCall:
             raise InternalError("An ingest call was used outside of its context.")
         self._is_waiting = True
         await self._channel.send(kind, body)
+        self._is_committing = kind == protocol.COMMIT  # one that was not sent whole does not take place
         kind, body = await self._channel.read()
         self._is_waiting = False
         facts = protocol.parse_json(body)

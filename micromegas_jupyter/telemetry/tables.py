@@ -18,10 +18,6 @@ STORED_MAP: Final = pa.map_(pa.utf8(), pa.utf8())
 """Properties in lakes that were made before they were JSON."""
 REMARKS_KEY: Final = b"ARROW:FLIGHT:SQL:REMARKS"
 """The metadata key of a remark (Flight SQL, column metadata of `CommandGetTables`)."""
-TYPE_NAME_KEY: Final = b"ARROW:FLIGHT:SQL:TYPE_NAME"
-"""The metadata key of a type's name (likewise)."""
-JSONB: Final = b"jsonb"
-"""The type's name of columns of binary JSON."""
 _POSITION = "__position"
 
 

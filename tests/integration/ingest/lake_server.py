@@ -56,6 +56,10 @@ def create_command(table):
     return command
 
 
+def append_command(table):
+    return messages.CommandStatementIngest(table=table)
+
+
 def with_command(frame, command):
     """The first message of a call: the frame with what the call asks for."""
     data = messages.FlightData.FromString(frame)

@@ -173,11 +173,11 @@ _ROWS = pa.table({"id": [1]})
 class _Stalled:
     """A call that sends some messages and then nothing until it is told to end."""
 
-    def __init__(self, channel, table):
+    def __init__(self, channel, command):
         self._may_end, has_sent = threading.Event(), threading.Event()
 
         def send():
-            yield from ingest_frames(create_command(table), _ROWS)
+            yield from ingest_frames(command, _ROWS)
             has_sent.set()
             self._may_end.wait(_WAIT_SECONDS)
 
@@ -209,7 +209,7 @@ class _Stalled:
 )
 def test_a_call_that_takes_too_long_ends(tmp_path, settings, what):
     with lake_server(tmp_path, ingest=settings) as server:
-        error = _Stalled(server.flight.channel, "stalled").wait()
+        error = _Stalled(server.flight.channel, create_command("stalled")).wait()
 
         assert isinstance(error, DeadlineExceeded)
         assert error.what.startswith(what)
@@ -220,7 +220,7 @@ def test_calls_over_the_limit_of_a_caller_wait_and_those_of_others_do_not(tmp_pa
     settings = IngestSettings(max_per_caller=1, admission_wait_seconds=1.0)
     with lake_server(tmp_path, ingest=settings) as server:
         flight = server.flight
-        first = _Stalled(flight.channel, "first")
+        first = _Stalled(flight.channel, create_command("first"))
         wait_until(lambda: flight.metric("ingests_running") == 1, "the first call has begun")
         own = flight.call(FLIGHT + "DoPut", *ingest_frames(create_command("own"), _ROWS))
         others = flight.call(

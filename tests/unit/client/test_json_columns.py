@@ -10,14 +10,13 @@ from micromegas_jupyter.client.frames import to_frame
 from micromegas_jupyter.client.json_columns import holds_jsonb, is_declared_jsonb, with_json
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.telemetry.tables import TYPE_NAME_KEY
 from tests.fakes.flight_server import FakeFlightServer, rows
 
 VECTOR = bytes.fromhex("400000011000000410000005") + b"namevalue"
 VALUES = [VECTOR, None, encode({"n": 7, "deep": [1.5, True, None]}), VECTOR]
 TEXTS = ['{"name":"value"}', None, '{"deep":[1.5,true,null],"n":7}', '{"name":"value"}']
 DICTIONARY = pa.dictionary(pa.int32(), pa.binary())
-NAMED = {TYPE_NAME_KEY: b"jsonb"}
+NAMED = {b"ARROW:FLIGHT:SQL:TYPE_NAME": b"jsonb"}
 
 
 @pytest.fixture

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micromegas_jupyter.core.jsonb import MAX_DEPTH, MalformedJsonb, decode, encode, to_json
+from micromegas_jupyter.core.jsonb import (
+    MAX_DEPTH,
+    MalformedJsonb,
+    array_of,
+    decode,
+    encode,
+    find,
+    items,
+    to_json,
+)
 
 
 def _bytes(text):
@@ -108,3 +117,38 @@ def _lists(depth):
 def test_what_has_no_binary_form_is_refused(value):
     with pytest.raises(MalformedJsonb):
         encode(value)
+
+
+def test_members_keep_their_own_bytes():
+    data = encode({"a": 7, "B": [1, None]}, is_signed=True)
+
+    assert items(data) == {"B": encode([1, None], is_signed=True), "a": _scalar(2, b"\x40\x07")}
+    assert find(data, "a") == _scalar(2, b"\x40\x07")
+    assert items(find(data, "b")) == [_scalar(2, b"\x40\x01"), _scalar(0, b"")]
+    assert array_of([find(data, "a"), find(data, "B")]) == encode([7, [1, None]], is_signed=True)
+
+
+def test_a_member_of_that_very_name_comes_before_one_in_other_case():
+    data = encode({"KEY": 1, "Key": 2, "key": 3})
+
+    assert [decode(find(data, name)) for name in ("Key", "key", "kEY")] == [2, 3, 1]
+    assert find(data, "k") is None
+    assert find(encode([1]), "key") is None
+
+
+@given(st.binary(max_size=64))
+def test_noise_is_refused_member_by_member_too(data):
+    for read in (items, lambda data: find(data, "a")):
+        try:
+            read(data)
+        except MalformedJsonb:
+            continue
+
+
+@given(st.dictionaries(st.text(max_size=5), st.one_of(st.integers(0, 300), st.text(max_size=9), st.lists(st.none()))))
+def test_members_are_what_the_whole_holds(value):
+    data = encode(value)
+
+    assert {key: decode(member) for key, member in items(data).items()} == value
+    assert all(decode(find(data, key)) == member for key, member in value.items())
+    assert array_of(list(items(data).values())) == encode([value[key] for key in items(data)])

@@ -1,0 +1,255 @@
+"""Micromegas's own SQL functions: which there are, and how a session gets those that a statement mentions.
+
+DataFusion-Python gives a function one exact type for each argument. So a function that takes several is registered for
+the most likely one, and for the next when the statement cannot be planned. DataFusion runs table functions when it
+plans, before there are rows, so that those are rewritten as sub-selects.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+from datafusion import DataFrame, SessionContext, udaf, udf
+
+from micromegas_jupyter.engine.contract import VisibleTable
+from micromegas_jupyter.engine.functions import histograms, jsonb_functions, numeric, properties
+from micromegas_jupyter.engine.functions.columns import (
+    BYTES,
+    DICTIONARY,
+    PAIR_DICTIONARY,
+    PAIRS,
+    WORDS,
+    PerValue,
+    holds_pairs,
+    to_jsonb,
+)
+from micromegas_jupyter.engine.functions.histograms import BINS, HISTOGRAM, MakeHistogram, SumHistograms
+from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, Token, scan
+from micromegas_jupyter.engine.schemas import flat_schema
+from micromegas_jupyter.errors import InvalidStatement, MicromegasError
+
+_Call = Callable[..., pa.Array]
+_ENTRIES: Final = pa.list_(
+    pa.struct([pa.field("key", pa.string(), nullable=False), pa.field("value", pa.binary(), nullable=False)])
+)
+_MAP: Final = pa.map_(pa.string(), pa.string())
+_F64: Final = pa.float64()
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    """A scalar function; `make` gives one with an empty cache. With `pairs`, its first argument may be text by key."""
+
+    make: Callable[[], _Call]
+    arguments: tuple[pa.DataType, ...]
+    result: pa.DataType
+    pairs: bool = False
+
+
+def _jsonb(function: Callable[..., object], result: pa.DataType, *more: pa.DataType, pairs: bool = False) -> _Function:
+    return _Function(functools.partial(PerValue, function, result), (DICTIONARY, *more), result, pairs)
+
+
+def _plain(call: _Call, result: pa.DataType, *arguments: pa.DataType) -> _Function:
+    return _Function(lambda: call, arguments, result)
+
+
+_SCALARS: Final = {
+    "property_get": _jsonb(properties.get_text, WORDS, WORDS, pairs=True),
+    "properties_length": _jsonb(properties.count, pa.int32(), pairs=True),
+    "properties_to_jsonb": _Function(lambda: to_jsonb, (DICTIONARY,), DICTIONARY, pairs=True),
+    "properties_to_dict": _Function(properties.ToPairs, (DICTIONARY,), PAIR_DICTIONARY, pairs=True),
+    "properties_to_array": _Function(properties.ToArray, (DICTIONARY,), PAIRS, pairs=True),
+    "jsonb_parse": _Function(lambda: PerValue(jsonb_functions.parse, DICTIONARY), (pa.string(),), DICTIONARY),
+    "jsonb_format_json": _jsonb(jsonb_functions.format_json, WORDS),
+    "jsonb_get": _jsonb(jsonb_functions.get, DICTIONARY, WORDS),
+    "jsonb_as_string": _jsonb(jsonb_functions.as_string, WORDS),
+    "jsonb_as_f64": _jsonb(jsonb_functions.as_f64, _F64),
+    "jsonb_as_i64": _jsonb(jsonb_functions.as_i64, pa.int64()),
+    "jsonb_object_keys": _jsonb(jsonb_functions.object_keys, pa.dictionary(pa.int32(), pa.list_(pa.string()))),
+    "jsonb_array_length": _jsonb(jsonb_functions.array_length, pa.int64()),
+    "jsonb_path_query": _jsonb(jsonb_functions.path_query, DICTIONARY, WORDS),
+    "jsonb_path_query_first": _jsonb(jsonb_functions.path_query_first, DICTIONARY, WORDS),
+    "jsonb_entries": _jsonb(jsonb_functions.entries, _ENTRIES),
+    "jsonb_elements": _jsonb(jsonb_functions.elements, pa.list_(pa.binary())),
+    "quantile_from_histogram": _plain(histograms.quantile, _F64, HISTOGRAM, _F64),
+    "variance_from_histogram": _plain(histograms.variance, _F64, HISTOGRAM),
+    "sum_from_histogram": _plain(histograms.field("sum"), _F64, HISTOGRAM),
+    "count_from_histogram": _plain(histograms.field("count"), pa.uint64(), HISTOGRAM),
+    "histogram_bins": _plain(histograms.rows, BINS, HISTOGRAM),
+    "bin_center": _plain(numeric.vectorized(numeric.bin_center), _F64, _F64, _F64),
+    "lerp": _plain(numeric.vectorized(numeric.lerp), _F64, _F64, _F64, _F64),
+    "unlerp": _plain(numeric.vectorized(numeric.unlerp), _F64, _F64, _F64, _F64),
+    "rgba": _plain(numeric.vectorized(numeric.rgba), pa.uint32(), _F64, _F64, _F64, _F64),
+    "lerp_color": _plain(numeric.vectorized(numeric.lerp_color), pa.uint32(), pa.uint32(), pa.uint32(), _F64),
+}
+_AGGREGATES: Final = {
+    "make_histogram": (MakeHistogram, [_F64, _F64, pa.int64(), _F64]),
+    "sum_histograms": (SumHistograms, [HISTOGRAM]),
+}
+_ROWS: Final = {
+    "jsonb_each": "SELECT item['key'] AS key, item['value'] AS value "
+    "FROM (SELECT unnest(jsonb_entries(given)) AS item FROM {} AS argument(given))",
+    "jsonb_array_elements": "SELECT unnest(jsonb_elements(given)) AS value FROM {} AS argument(given)",
+    "expand_histogram": "SELECT item['bin_center'] AS bin_center, item['count'] AS \"count\" "
+    "FROM (SELECT unnest(histogram_bins(given)) AS item FROM (SELECT * FROM {} LIMIT 1) AS argument(given))",
+}
+#: All names that SQL may call.
+FUNCTION_NAMES: Final = frozenset({*_SCALARS, *_AGGREGATES, *_ROWS})
+_MAX_REWRITES: Final = 32
+_CLAUSES: Final = frozenset(
+    {"select", "from", "where", "group", "having", "order", "limit", "window", "qualify", "union", "except",
+     "intersect", "values", "with"}
+)  # fmt: skip
+_NO_SIGNATURE: Final = re.compile(r"a call to '(\w+)' function: coercion from")
+
+
+class QueryFunctions:
+    """The functions that a statement mentions, in its session until `remove`."""
+
+    def __init__(
+        self,
+        session: SessionContext,
+        *,
+        mentions: Mention,
+        tables: Sequence[VisibleTable],
+        failures: list[MicromegasError],
+    ) -> None:
+        self._session = session
+        self._failures = failures
+        self._scalars = [name for name in _SCALARS if mentions.has(name)]
+        self._aggregates = [name for name in _AGGREGATES if mentions.has(name)]
+        self._others: dict[str, Iterator[pa.DataType]] = {}
+        if any(map(_takes_jsonb, self._scalars)):
+            used = [table for table in tables if any(map(mentions.has, table.names))]
+            kinds = [kind for table in used for kind in table.snapshot.schema.types]
+            kinds += [kind for table in used for kind in flat_schema(table.snapshot.schema).types]
+            first = [DICTIONARY] if DICTIONARY in kinds and not any(table.hides_rows for table in used) else []
+            pairs = [*dict.fromkeys([PAIRS, _MAP, *filter(holds_pairs, kinds)])]
+            for name in filter(_takes_jsonb, self._scalars):
+                self._others[name] = iter([*first, BYTES, *(pairs if _SCALARS[name].pairs else ())])
+        for name in self._scalars:
+            self._register(name)
+        for name in self._aggregates:
+            accumulator, arguments = _AGGREGATES[name]
+            make = functools.partial(accumulator, failures)
+            session.register_udaf(udaf(make, arguments, HISTOGRAM, [HISTOGRAM], "immutable", name))
+
+    def plan(self, plan: Callable[[], DataFrame]) -> DataFrame:
+        """Return what `plan` returns, with the functions for the types that the statement calls them with."""
+        first: dict[str, Exception] = {}
+        while True:
+            try:
+                frame = plan()
+                if self._others:
+                    frame.optimized_logical_plan()  # in conditions, types are checked only here
+            except Exception as error:
+                found = _NO_SIGNATURE.search(str(error))
+                if found is None:
+                    raise
+                name = found[1]
+                first.setdefault(name, error)
+                if name in self._others and self._register(name):
+                    continue
+                if 'Struct("key"' in str(first[name]) + str(error):
+                    raise InvalidStatement(
+                        f"{name} takes binary JSON here, and is called with a map or a list of pairs.",
+                        remedy="Convert the column: properties_to_jsonb(column).",
+                    ) from None
+                raise first[name] from None
+            else:
+                return frame
+
+    def remove(self) -> None:
+        """Take the functions out of the session."""
+        for name in self._scalars:
+            self._session.deregister_udf(name)
+        for name in self._aggregates:
+            self._session.deregister_udaf(name)
+
+    def _register(self, name: str) -> bool:
+        """Register a function, one of several types for the next; return False when there is none left."""
+        function, arguments = _SCALARS[name], _SCALARS[name].arguments
+        if name in self._others:
+            kind = next(self._others[name], None)
+            if kind is None:
+                return False
+            arguments = (kind, *arguments[1:])
+        call = self._reporting(function.make())
+        self._session.register_udf(udf(call, list(arguments), function.result, "immutable", name))
+        return True
+
+    def _reporting(self, call: _Call) -> _Call:
+        def reporting(*columns: pa.Array) -> pa.Array:
+            try:
+                return call(*columns)
+            except MicromegasError as error:
+                self._failures.append(error)
+                raise
+
+        return reporting
+
+
+def _takes_jsonb(name: str) -> bool:
+    return bool(_SCALARS[name].arguments[0] == DICTIONARY)
+
+
+def with_functions_as_rows(scanned: Scan) -> Scan:
+    """Return a statement in which table functions are sub-selects, whose argument may be a sub-select too."""
+    for _ in range(_MAX_REWRITES):
+        if not any(token.name in _ROWS for token in scanned.tokens):
+            break
+        changed = _with_last_as_rows(scanned)
+        if changed is scanned:
+            break
+        scanned = changed
+    return scanned
+
+
+def _with_last_as_rows(scanned: Scan) -> Scan:
+    """Return a statement in which the last call of a table function, which has no other inside, is a sub-select."""
+    tokens = scanned.tokens
+    for index in _calls_in_from(tokens):
+        call, end = tokens[index], _closing(tokens, index + 1)
+        if end is None or tokens[end].start >= scanned.certain_until or end == index + 2:
+            continue
+        sql, opening, closing = scanned.sql, tokens[index + 1].start, tokens[end].start
+        argument = sql[opening : closing + 1]
+        if tokens[index + 2].name not in {"select", "with"}:
+            inner = tokens[index + 2].kind is Kind.OPEN and _closing(tokens, index + 2) == end - 1
+            is_select = inner and tokens[index + 3].name in {"select", "with", "("}
+            argument = argument[1:-1] if is_select else f"(SELECT {argument[1:-1]})"
+        rows = _ROWS[call.name].format(argument)
+        return scan(f"{sql[: call.start]}({rows}){sql[closing + 1 :]}")
+    return scanned
+
+
+def _calls_in_from(tokens: Sequence[Token]) -> list[int]:
+    """Return where table functions are called in a FROM clause, the last first."""
+    found: list[int] = []
+    clauses = [""]
+    for index, token in enumerate(tokens[:-1]):
+        if token.kind is Kind.OPEN:
+            clauses.append("")
+        elif token.kind is Kind.CLOSE and len(clauses) > 1:
+            clauses.pop()
+        elif token.kind is Kind.WORD and token.name in _CLAUSES:
+            clauses[-1] = token.name
+        elif token.kind is Kind.WORD and token.name in _ROWS and tokens[index + 1].text == "(":
+            before = tokens[index - 1].name if index else ""
+            if before in {"from", "join"} or (before == "," and clauses[-1] == "from"):
+                found.append(index)
+    return found[::-1]
+
+
+def _closing(tokens: Sequence[Token], opening: int) -> int | None:
+    """Return where the bracket that opens at a token is closed."""
+    depth = 0
+    for index in range(opening, len(tokens)):
+        depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(tokens[index].kind, 0)
+        if depth == 0:
+            return index
+    return None
