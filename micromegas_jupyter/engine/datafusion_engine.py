@@ -55,13 +55,12 @@ from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.security import barrier_holds, is_leakproof
 from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, Sessions
 from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_schema
-from micromegas_jupyter.engine.views import instance_tables
+from micromegas_jupyter.engine.views import VIEW_FUNCTIONS, instance_tables
 from micromegas_jupyter.engine.workarounds.joins import may_join, may_mix_types, plan_joins, with_result_types
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, StatementRefused
-from micromegas_jupyter.telemetry.tables import VIEW_INSTANCE
 
 _log = logging.getLogger(__name__)
-_CALLED: Final = frozenset({VIEW_INSTANCE}) | MESSAGE_FUNCTIONS
+_CALLED: Final = VIEW_FUNCTIONS | MESSAGE_FUNCTIONS
 _FUNCTIONS: Final = IDENTITY_NAMES | DENIAL_NAMES | LISTING_NAMES
 
 

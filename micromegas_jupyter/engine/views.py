@@ -30,6 +30,7 @@ from micromegas_jupyter.telemetry.tables import (
     LOG_STATS_BIN,
     MEASURES,
     OTEL_SPANS,
+    PROCESS_SPANS,
     PROCESSES,
     STREAMS,
     VIEW_INSTANCE,
@@ -37,6 +38,9 @@ from micromegas_jupyter.telemetry.tables import (
 )
 
 GLOBAL: Final = "global"
+#: The functions whose calls `instance_tables` takes.
+VIEW_FUNCTIONS: Final = frozenset({VIEW_INSTANCE, PROCESS_SPANS.name})
+_SPAN_KINDS: Final = ("thread", "async", "both")
 _PROCESS: Final = "process_id"
 _ROWS_OF_LOG_STATS: Final = "__log_stats__rows"
 _KEYS: Final = ("process_id", "level", "target")
@@ -103,7 +107,10 @@ def instance_tables(
     `values` are the statement's parameters; None when it is planned without them.
     """
     known = {table.snapshot.name: table for table in tables}
-    return [_instance_table(call, known, values=values, sql=sql) for call in calls if call.function == VIEW_INSTANCE]
+    make = {VIEW_INSTANCE: _instance_table, PROCESS_SPANS.name: _process_spans}
+    return [
+        make[call.function](call, known, values=values, sql=sql) for call in calls if call.function in VIEW_FUNCTIONS
+    ]
 
 
 def _instance_table(
@@ -133,6 +140,20 @@ def _instance_table(
     if table is None:
         raise _refused(sql, set_at, f"There is no table named {name}.", "SHOW TABLES lists those that you may read.")
     return replace(table, snapshot=replace(table.snapshot, name=call.stand_in), raw_name=None, equal=equal)
+
+
+def _process_spans(
+    call: Call, _known: Mapping[str, VisibleTable], *, values: Mapping[str, pa.Scalar] | None, sql: str
+) -> VisibleTable:
+    """Return the table that stands in for a call of `process_spans`: nobody sends such spans here."""
+    kinds = ", ".join(map(repr, _SPAN_KINDS))
+    if len(call.arguments) != 2:  # noqa: PLR2004 - a process and a kind of spans
+        raise _refused(sql, call.start, f"{call.function} takes an id and one of {kinds}.", "Name a process by its id.")
+    (process, process_at), (kind, kind_at) = call.arguments
+    _equal(VIEW_SETS["async_events"], _fold(process, values, sql=sql, at=process_at), sql=sql, at=process_at)
+    if _fold(kind, values, sql=sql, at=kind_at) not in {None, *_SPAN_KINDS}:
+        raise _refused(sql, kind_at, f"{call.function} has no such kind of spans.", f"Write one of {kinds}.")
+    return VisibleTable(snapshot=TableSnapshot(name=call.stand_in, schema=PROCESS_SPANS.schema, files=()))
 
 
 def _equal(view_set: ViewSet, instance: str | None, *, sql: str, at: int) -> tuple[tuple[str, str | None], ...]:
@@ -177,14 +198,14 @@ def _fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: in
         return None
     remedy = "Write a text, a parameter, or an expression of these."
     if any(token.kind is Kind.WORD and token.name in SUBQUERY_KEYWORDS for token in tokens):
-        raise _refused(sql, at, f"An argument of {VIEW_INSTANCE} is no constant.", remedy)
+        raise _refused(sql, at, "An argument of a view is no constant.", remedy)
     try:
         rows = _context().sql_with_options(f"SELECT ({text}\n) AS value", READ_ONLY, param_values=dict(values or {}))
         found = rows.to_pylist()[0]["value"]
     except BaseException as error:
         if isinstance(error, MicromegasError) or not is_engine_failure(error):
             raise
-        raise _refused(sql, at, f"An argument of {VIEW_INSTANCE} is no constant.", remedy) from error
+        raise _refused(sql, at, "An argument of a view is no constant.", remedy) from error
     if not isinstance(found, str):
-        raise _refused(sql, at, f"An argument of {VIEW_INSTANCE} is not a text.", remedy)
+        raise _refused(sql, at, "An argument of a view is not a text.", remedy)
     return found

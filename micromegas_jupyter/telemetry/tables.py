@@ -311,9 +311,7 @@ LOG_STATS = _define_view(
 LOG_STATS_BIN: Final = "minute"
 """The unit of `date_trunc` that makes `time_bin` of a time."""
 
-THREAD_SPANS = _define_rows(
-    "thread_spans",
-    "The calls of functions that a thread made.",
+_SPAN_COLUMNS: Final = (
     ("id", pa.int64(), "Identifies the call in its thread."),
     ("parent", pa.int64(), "The call that it was made in."),
     ("depth", pa.uint32(), "How many calls it was made in."),
@@ -325,8 +323,21 @@ THREAD_SPANS = _define_rows(
     ("target", DICTIONARY, "The module."),
     ("filename", DICTIONARY, "The file of the code."),
     ("line", pa.uint32(), "The line in it."),
+)
+THREAD_SPANS = _define_rows(
+    "thread_spans", "The calls of functions that a thread made.", *_SPAN_COLUMNS, range_columns=("begin", "end")
+)
+
+_SHORT_DICTIONARY: Final = pa.dictionary(pa.int16(), pa.utf8())
+PROCESS_SPANS = _define_rows(
+    "process_spans",
+    "The calls of all threads of a process, and its asynchronous operations.",
+    ("stream_id", _SHORT_DICTIONARY, "The thread; empty for asynchronous operations."),
+    ("thread_name", _SHORT_DICTIONARY, "Its name; async for asynchronous operations."),
+    *_SPAN_COLUMNS,
     range_columns=("begin", "end"),
 )
+"""What the table function of this name gives."""
 
 ASYNC_EVENTS = _define_rows(
     "async_events",

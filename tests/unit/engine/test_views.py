@@ -249,7 +249,19 @@ def test_sets_that_nobody_sends_have_upstreams_columns_and_no_rows(everything, n
     assert {one.name for one in EMPTY_SETS} == set(SETS)
 
 
+def test_spans_of_a_process_have_upstreams_columns_and_no_rows(everything):
+    found = everything.table(f"SELECT * FROM process_spans('{P1}', 'both') WHERE depth > 1", preserve_dictionary=True)
+    text = pa.dictionary(pa.int16(), pa.utf8())
+    threads = everything.table(f"SELECT * FROM view_instance('thread_spans', '{P1}')", preserve_dictionary=True).schema
+
+    first = [pa.field(name, text, nullable=False) for name in ("stream_id", "thread_name")]
+    assert (found.schema, found.num_rows) == (pa.schema([*first, *threads]), 0)
+
+
 REFUSED = [
+    (f"process_spans('{P1}', 'some')", "no such kind", 69),
+    (f"process_spans('{P1}')", "an id and one of", 15),
+    ("process_spans('x', 'both')", "not the id of a process", 29),
     ("view_instance('log_entry', 'global')", "no view set named 'log_entry'", 29),
     ("view_instance('log_entries', 'p')", "'p' is not the id of a process", 44),
     ("view_instance('thread_spans', 'global')", "no instance 'global'", 45),
