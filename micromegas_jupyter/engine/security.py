@@ -30,9 +30,11 @@ import pyarrow as pa
 from datafusion import DataFrame, Expr, SessionConfig, SessionContext, col, lit
 from datafusion import functions as f
 
+from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableSnapshot, TableSource
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.functions.identity import NO_TEXTS, with_caller_in_condition
+from micromegas_jupyter.engine.functions.query_functions import register_condition_functions
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
 from micromegas_jupyter.engine.scanner import Kind, Scan, quoted
 from micromegas_jupyter.engine.schemas import flat_schema, visible_schema
@@ -46,6 +48,7 @@ _MAX_CONDITION_BYTES: Final = 16384
 _STABLE_FUNCTIONS: Final = frozenset({"now", "today", "current_date", "current_time", "current_timestamp"})
 _NO_FIELD = re.compile(r"No field named (\S+?)\.(?:\s|$)")
 _TEXTS: Final = ("", "x", "-1", "(", "é", "9" * 40, "%_\\")
+_PROPERTIES: Final[Sequence[object]] = ({}, {"x": "", "-1": 1, "(": [None]}, [])
 _EARLY_NS: Final = -8_500_000_000_000_000_000
 _LATE_NS: Final = 8_500_000_000_000_000_000
 _NANOSECONDS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -117,13 +120,14 @@ def _problem_of_tokens(scanned: Scan) -> str | None:
 def _problem_of_plan(condition: str, schema: pa.Schema) -> str | None:
     sample = trial_rows(schema)
     try:
-        selected = _filtered(SessionContext(), sample, condition)
+        selected = _filtered(_context(), sample, condition)
     except Exception as error:  # noqa: BLE001 - DataFusion has no class for it
         return _reason(str(error))
     found = _evaluated(selected)
     if found is None:
         return (
-            "it cannot be evaluated for every row by itself: look for a cast (use TRY_CAST), a division or an aggregate"
+            "it cannot be evaluated for every row by itself: look for a cast (use TRY_CAST), a division, an aggregate "
+            "or properties['key'] (use property_get)"
         )
     # DataFusion 54 and 55 make `false` of `x IN (1) AND x IN (2)`, which under a NOT shows rows where x is null.
     as_written = _evaluated(_filtered(_without_simplification(), sample, condition))
@@ -136,7 +140,7 @@ def _problem_of_plan(condition: str, schema: pa.Schema) -> str | None:
 def _find_problem_together(conditions: tuple[str, ...], schema: pa.Schema) -> str | None:
     """Return why conditions that fit one by one show other rows when one of them is enough, or None."""
     sample = trial_rows(schema)
-    rows = SessionContext().read_batch(sample)
+    rows = _context().read_batch(sample)
     found = _evaluated(rows.filter(_either(rows, conditions)))
     shown = [_evaluated(_filtered(_without_simplification(), sample, condition)) for condition in conditions]
     expected = {row for one in shown if one is not None for row in one}
@@ -145,9 +149,15 @@ def _find_problem_together(conditions: tuple[str, ...], schema: pa.Schema) -> st
     return None
 
 
+def _context() -> SessionContext:
+    context = SessionContext()
+    register_condition_functions(context)
+    return context
+
+
 def _without_simplification() -> SessionContext:
     """Return a session that evaluates expressions as they are written."""
-    context = SessionContext()
+    context = _context()
     context.remove_optimizer_rule("simplify_expressions")
     return context
 
@@ -208,7 +218,7 @@ def _difficult_values(kind: pa.DataType) -> list[Any]:  # noqa: PLR0911 - one pe
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return [None, *_TEXTS]
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
-        return [None, *(text.encode() for text in _TEXTS)]
+        return [None, *(text.encode() for text in _TEXTS), *map(jsonb.encode, _PROPERTIES)]
     return [None]
 
 

@@ -97,6 +97,8 @@ _ROWS: Final = {
     "expand_histogram": "SELECT item['bin_center'] AS bin_center, item['count'] AS \"count\" "
     "FROM (SELECT unnest(histogram_bins(given)) AS item FROM (SELECT * FROM {} LIMIT 1) AS argument(given))",
 }
+#: Of properties and binary JSON, which give null for what they cannot read.
+CONDITION_FUNCTIONS: Final = frozenset(name for name, one in _SCALARS.items() if one.arguments[0] == DICTIONARY)
 #: All names that SQL may call.
 FUNCTION_NAMES: Final = frozenset({*_SCALARS, *_AGGREGATES, *_ROWS})
 _MAX_REWRITES: Final = 32
@@ -120,7 +122,8 @@ class QueryFunctions:
     ) -> None:
         self._session = session
         self._failures = failures
-        self._scalars = [name for name in _SCALARS if mentions.has(name)]
+        in_conditions = _functions_in_conditions(tables, mentions)
+        self._scalars = [name for name in _SCALARS if mentions.has(name) or name in in_conditions]
         self._aggregates = [name for name in _AGGREGATES if mentions.has(name)]
         self._others: dict[str, Iterator[pa.DataType]] = {}
         if any(map(_takes_jsonb, self._scalars)):
@@ -191,6 +194,21 @@ class QueryFunctions:
                 raise
 
         return reporting
+
+
+def _functions_in_conditions(tables: Sequence[VisibleTable], mentions: Mention) -> frozenset[str]:
+    """Return the functions in the conditions on rows of the tables that a statement mentions."""
+    conditions = [one for table in tables if any(map(mentions.has, table.names)) for one in table.conditions]
+    names = frozenset(token.name for one in conditions for token in scan(one).tokens)
+    return names & CONDITION_FUNCTIONS
+
+
+def register_condition_functions(session: SessionContext) -> None:
+    """Give a session the functions that conditions on rows may call, for the flat columns that those are about."""
+    for name in CONDITION_FUNCTIONS:
+        function = _SCALARS[name]
+        kinds = [BYTES, *function.arguments[1:]]
+        session.register_udf(udf(function.make(), kinds, function.result, "immutable", name))
 
 
 def _takes_jsonb(name: str) -> bool:

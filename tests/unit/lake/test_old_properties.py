@@ -105,6 +105,29 @@ def test_an_old_table_is_maintained_as_before(old_lake, writer):
         assert ask.rows("SELECT properties FROM processes") == [{"properties": encode({"version": "1"})}]
 
 
+@pytest.mark.parametrize("is_old", [True, False], ids=["maps", "JSON"])
+def test_a_condition_on_rows_may_look_into_properties(storage, writer, request, is_old):
+    if is_old:
+        request.getfixturevalue("old_lake")
+    origin = BlockOrigin(process=process_info(), stream_id="s", block_id="b", insert_time_ns=NOON_NS)
+    owners = [{"owner": "ann", "n": 1}, {"owner": "bob", "n": 2}, {"OWNER": "Ann"}, {}, {"owner": "ann", "n": 3}]
+    logged = [LogRow(time_ns=NOON_NS, target="t", level=4, msg=str(n), properties=one) for n, one in enumerate(owners)]
+    writer.append("log_entries", build_log_batch(logged, origin)).result()
+    conditions = {"log_entries": "property_get(properties, 'owner') = 'ann'"}
+
+    with asking(Lake(storage), default_conditions=conditions) as ask:
+        plain = ask.rows("SELECT msg FROM log_entries ORDER BY msg")
+        with_function = ask.rows(
+            "SELECT property_get(l.properties, 'n') AS n, p.exe FROM log_entries l LEFT JOIN processes p "
+            "USING (process_id) WHERE property_get(l.properties, 'owner') <> 'bob' ORDER BY 1"
+        )
+        failing = ask.rows("SELECT CAST(property_get(properties, 'n') AS INT) AS n FROM log_entries ORDER BY 1")
+
+    assert [row["msg"] for row in plain] == ["0", "4"]
+    assert [row["n"] for row in with_function] == ["1", "3"]
+    assert [row["n"] for row in failing] == [1, 3]
+
+
 def test_hidden_rows_stay_hidden_in_an_old_table(old_lake):
     with asking(Lake(old_lake), default_conditions={"log_entries": "msg <> 'w:0'"}) as ask:
         rows = ask.rows("SELECT msg, properties FROM log_entries WHERE properties IS NOT NULL")
