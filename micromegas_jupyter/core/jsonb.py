@@ -1,7 +1,7 @@
 """Binary JSON as Micromegas stores properties: databend's `jsonb`, version 0.5, big-endian.
 
-A container is a word (kind, count), a word for each element (type, length) and the elements; an object's keys, in the
-order of their bytes, come before its values. A lone scalar is a container of one.
+A container is a header (kind, count), a header for each element (type, length) and the elements; an object's keys, in
+the order of their bytes, come before its values. A lone scalar is a container of one.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Final
 TYPE_METADATA: Final = {b"ARROW:FLIGHT:SQL:TYPE_NAME": b"jsonb"}
 """The metadata of an Arrow field whose values are binary JSON (Flight SQL's key for a type's name)."""
 MAX_DEPTH: Final = 64
-_WORD: Final = 4
+_HEADER: Final = 4
 _KIND_BITS: Final = 29
 _TYPE_BITS: Final = 28
 _LENGTH = (1 << _TYPE_BITS) - 1
@@ -58,8 +58,8 @@ def _encode_container(value: object, *, is_signed: bool, depth: int) -> bytes:
         items: Sequence[object] = value if isinstance(value, list | tuple) else []
         head = _ARRAY << _KIND_BITS | len(items)
         elements = [_encode_element(item, is_signed=is_signed, depth=depth) for item in items]
-    words = struct.pack(f">{1 + len(elements)}I", head, *(kind << _TYPE_BITS | len(data) for kind, data in elements))
-    return words + b"".join(data for _, data in elements)
+    headers = struct.pack(f">{1 + len(elements)}I", head, *(kind << _TYPE_BITS | len(data) for kind, data in elements))
+    return headers + b"".join(data for _, data in elements)
 
 
 def _encode_element(value: object, *, is_signed: bool, depth: int) -> tuple[int, bytes]:
@@ -133,32 +133,32 @@ def find(data: bytes, key: str) -> bytes | None:
 
 
 def _items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
-    kind, count, words = _head(data)
-    position = _WORD * (1 + len(words))
+    kind, count, headers = _head(data)
+    position = _HEADER * (1 + len(headers))
     found: list[bytes] = []
-    for word in words:
-        found.append(_element(data, position, word))
-        position += word & _LENGTH
+    for header in headers:
+        found.append(_element(data, position, header))
+        position += header & _LENGTH
     if position != len(data):
         raise ValueError("bytes follow the value")
     if kind == _SCALAR:
         return None
-    values = [_alone(word, element) for word, element in zip(words[-count:], found[-count:], strict=True)]
+    values = [_alone(header, element) for header, element in zip(headers[-count:], found[-count:], strict=True)]
     if kind == _ARRAY:
         return values if count else []
-    if any(word >> _TYPE_BITS != _STRING for word in words[:count]):
+    if any(header >> _TYPE_BITS != _STRING for header in headers[:count]):
         raise ValueError("a key is no text")
     return dict(zip((key.decode("utf-8") for key in found[:count]), values, strict=True)) if count else {}
 
 
 def _find(data: bytes, wanted: bytes) -> bytes | None:
-    kind, count, words = _head(data)
+    kind, count, headers = _head(data)
     if kind != _OBJECT:
         return None
     place, folded = -1, wanted.lower()
-    position = _WORD * (1 + len(words))
+    position = _HEADER * (1 + len(headers))
     for index in range(count):
-        name = data[position : (position := position + (words[index] & _LENGTH))]
+        name = data[position : (position := position + (headers[index] & _LENGTH))]
         if name == wanted:
             place = index
             break
@@ -167,43 +167,43 @@ def _find(data: bytes, wanted: bytes) -> bytes | None:
     if place < 0:
         return None
     place += count
-    start = _WORD * (1 + len(words)) + sum(word & _LENGTH for word in words[:place])
-    return _alone(words[place], _element(data, start, words[place]))
+    start = _HEADER * (1 + len(headers)) + sum(header & _LENGTH for header in headers[:place])
+    return _alone(headers[place], _element(data, start, headers[place]))
 
 
 def array_of(elements: Sequence[bytes]) -> bytes:
     """Return an array of values that are binary JSON each."""
-    words, data = [_ARRAY << _KIND_BITS | len(elements)], []
+    headers, data = [_ARRAY << _KIND_BITS | len(elements)], []
     for element in elements:
         kind, _, inner = _head(element)
-        word, found = (inner[0], element[2 * _WORD :]) if kind == _SCALAR else (_CONTAINER << _TYPE_BITS, element)
-        words.append(word & ~_LENGTH | len(found))
+        header, found = (inner[0], element[2 * _HEADER :]) if kind == _SCALAR else (_CONTAINER << _TYPE_BITS, element)
+        headers.append(header & ~_LENGTH | len(found))
         data.append(found)
-    return struct.pack(f">{len(words)}I", *words) + b"".join(data)
+    return struct.pack(f">{len(headers)}I", *headers) + b"".join(data)
 
 
 def _head(data: bytes) -> tuple[int, int, tuple[int, ...]]:
-    """Return a container's kind, its count and the words of its elements."""
-    word: int = struct.unpack_from(">I", data)[0]
-    kind, count = word >> _KIND_BITS, word & ((1 << _KIND_BITS) - 1)
+    """Return a container's kind, its count and the headers of its elements."""
+    header: int = struct.unpack_from(">I", data)[0]
+    kind, count = header >> _KIND_BITS, header & ((1 << _KIND_BITS) - 1)
     total = {_SCALAR: 1, _ARRAY: count, _OBJECT: 2 * count}[kind]
-    if _WORD * (1 + total) > len(data):
+    if _HEADER * (1 + total) > len(data):
         raise ValueError("more elements than fit")
-    return kind, count, struct.unpack_from(f">{total}I", data, _WORD)
+    return kind, count, struct.unpack_from(f">{total}I", data, _HEADER)
 
 
-def _element(data: bytes, position: int, word: int) -> bytes:
-    element = data[position : position + (word & _LENGTH)]
-    if len(element) != word & _LENGTH:
+def _element(data: bytes, position: int, header: int) -> bytes:
+    element = data[position : position + (header & _LENGTH)]
+    if len(element) != header & _LENGTH:
         raise ValueError("an element ends outside")
     return element
 
 
-def _alone(word: int, element: bytes) -> bytes:
+def _alone(header: int, element: bytes) -> bytes:
     """Return an element as a value of its own."""
-    if word >> _TYPE_BITS == _CONTAINER:
+    if header >> _TYPE_BITS == _CONTAINER:
         return element
-    return struct.pack(">II", _SCALAR << _KIND_BITS, word) + element
+    return struct.pack(">II", _SCALAR << _KIND_BITS, header) + element
 
 
 def to_json(value: object) -> str:
@@ -234,9 +234,9 @@ def _decode(data: bytes, *, depth: int) -> tuple[object, int]:
     """Return the value of a container, and how many bytes it takes."""
     if depth > MAX_DEPTH:
         raise ValueError("too deep")
-    kind, count, words = _head(data)
-    elements = [*_elements(data, words, depth=depth)]
-    size = _WORD * (1 + len(elements)) + sum(size for _, size in elements)
+    kind, count, headers = _head(data)
+    elements = [*_elements(data, headers, depth=depth)]
+    size = _HEADER * (1 + len(elements)) + sum(size for _, size in elements)
     values = [value for value, _ in elements]
     if kind == _SCALAR:
         return values[0], size
@@ -247,11 +247,11 @@ def _decode(data: bytes, *, depth: int) -> tuple[object, int]:
     return dict(zip(values[:count], values[count:], strict=True)), size
 
 
-def _elements(data: bytes, words: tuple[int, ...], *, depth: int) -> Iterator[tuple[object, int]]:
-    position = _WORD * (1 + len(words))
-    for word in words:
-        element = _element(data, position, word)
-        yield _value(word >> _TYPE_BITS, element, depth=depth), len(element)
+def _elements(data: bytes, headers: tuple[int, ...], *, depth: int) -> Iterator[tuple[object, int]]:
+    position = _HEADER * (1 + len(headers))
+    for header in headers:
+        element = _element(data, position, header)
+        yield _value(header >> _TYPE_BITS, element, depth=depth), len(element)
         position += len(element)
 
 

@@ -82,9 +82,14 @@ class VisibleTable:
     equal: tuple[tuple[str, str | None], ...] = ()
 
     @property
+    def all_conditions(self) -> tuple[str, ...]:
+        """The conditions on its own rows and on those that it is computed from."""
+        return (*self.conditions, *self.source_conditions)
+
+    @property
     def hides_rows(self) -> bool:
         """Whether there may be rows that the caller must not see."""
-        return bool(self.conditions or self.source_conditions)
+        return bool(self.all_conditions)
 
     @property
     def names(self) -> tuple[str, ...]:

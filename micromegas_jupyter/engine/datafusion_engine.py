@@ -35,7 +35,7 @@ from micromegas_jupyter.engine.functions.identity import (
     with_identity_syntax,
 )
 from micromegas_jupyter.engine.functions.listings import LISTING_NAMES, register_listing_functions
-from micromegas_jupyter.engine.functions.query_functions import QueryFunctions, with_functions_as_rows
+from micromegas_jupyter.engine.functions.query_functions import QueryFunctions, with_functions_as_rows, without_numbers
 from micromegas_jupyter.engine.partition_calls import MESSAGE_FUNCTIONS
 from micromegas_jupyter.engine.planning import (
     Placeholders,
@@ -86,6 +86,7 @@ class _Plan:
     """A statement's plan, and the tables in its session."""
 
     lent: LentSession
+    sql: str
     frame: DataFrame = field(repr=False)  # its repr would run the statement
     logical: LogicalPlan
     text: str
@@ -212,13 +213,13 @@ class DataFusionEngine:
         register_listing_functions(session, statement.tables, files=self._files, mentions=mentions)
         register_messages(session, statement.calls, request.messages)
         sources = [*statement.tables, *statement.instances]
-        functions = QueryFunctions(session, mentions=mentions, tables=sources, failures=statement.failures)
+        functions = QueryFunctions(
+            session, statement.placeholders.sql, mentions=mentions, tables=sources, failures=statement.failures
+        )
         lent.clean_up = functions.remove
 
         def plan() -> DataFrame:
-            return functions.plan(
-                lambda: session.sql_with_options(statement.placeholders.sql, READ_ONLY, param_values=statement.values)
-            )
+            return functions.plan(lambda sql: session.sql_with_options(sql, READ_ONLY, param_values=statement.values))
 
         if statement.files is None:
             statement.files = self._builder.needed_files(
@@ -238,6 +239,7 @@ class DataFusionEngine:
         logical = frame.logical_plan()
         return _Plan(
             lent=lent,
+            sql=functions.sql,
             frame=frame,
             logical=logical,
             text=check_plan(logical),
@@ -272,13 +274,13 @@ class DataFusionEngine:
         plan.lent.set_dynamic_filters(is_on=False)
         if is_explain(plan.logical):
             return replace(plan, frame=plan.lent.session.create_dataframe_from_logical_plan(plan.logical))
-        sql, values = statement.placeholders.sql, statement.values
-        joins = plan_joins(plan.lent.session, plan.frame, sql=sql, values=values)
+        values = statement.values
+        joins = plan_joins(plan.lent.session, plan.frame, sql=plan.sql, values=values)
         if joins.has_nested_loops:
             plan.lent.release()
             plan = self._plan(statement, is_behind_barrier=plan.is_behind_barrier, can_spill=False)
             plan.lent.set_dynamic_filters(is_on=False)
-            joins = plan_joins(plan.lent.session, plan.frame, sql=sql, values=values)
+            joins = plan_joins(plan.lent.session, plan.frame, sql=plan.sql, values=values)
         return replace(plan, frame=joins.frame)
 
 
@@ -291,7 +293,8 @@ class DataFusionQuery:
 
     def __init__(self, plan: _Plan, statement: _Statement, context: Context) -> None:
         request, placeholders = statement.request, statement.placeholders
-        self.schema = wire_schema(plan.frame.schema(), preserve_dictionary=request.preserve_dictionary)
+        schema = wire_schema(plan.frame.schema(), preserve_dictionary=request.preserve_dictionary)
+        self.schema = pa.schema([field.with_name(without_numbers(field.name)) for field in schema])
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.logical)
         self.statistics = QueryStatistics(context_init_seconds=statement.init_seconds)
         self._frame: DataFrame | None = plan.frame

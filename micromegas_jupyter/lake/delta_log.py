@@ -90,6 +90,12 @@ def milliseconds(clock: Clock) -> int:
     return round(clock.now().timestamp() * 1000)
 
 
+def entry_marks(storage: Storage, log: str, version: int) -> dict[str, str]:
+    """Return the marks of a bucket's log entries from a version on, by name; none of a table that is dropped."""
+    found = {entry.path.rpartition("/")[2]: entry.mark for entry in storage.list(log, after=f"{version:020}.")}
+    return {} if DROPPED_MARKER in found else found
+
+
 def open_delta(storage: Storage, table: str) -> DeltaTable:
     """Return the table at its latest version; raises `TableGone`."""
     with storage_errors("A table could not be opened."):
@@ -202,12 +208,9 @@ class TableGuard:
         if self._storage.is_local:
             return
         with self._lock:
-            entries = {
-                entry.path.rsplit("/", 1)[-1]: entry.mark
-                for entry in self._storage.list(f"{self._table}/{LOG_FOLDER}", after=f"{self._version:020}.")
-            }
-            known, found = entries.get(entry_name(self._version)), entries.get(entry_name(version))
-            if DROPPED_MARKER in entries or known is None or found is None or self._mark not in {None, known}:
+            marks = entry_marks(self._storage, f"{self._table}/{LOG_FOLDER}", self._version)
+            known, found = marks.get(entry_name(self._version)), marks.get(entry_name(version))
+            if known is None or found is None or self._mark not in {None, known}:
                 raise TableGone
             self._version, self._mark = version, found
 

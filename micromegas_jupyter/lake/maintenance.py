@@ -192,13 +192,12 @@ class _File(NamedTuple):
         return date.fromisoformat(self.partition[0][1] or date.max.isoformat())
 
 
-class _Table:
+class _Table(TableGuard):
     """A table at its newest version, for one round."""
 
     def __init__(self, storage: Storage, name: str) -> None:
+        super().__init__(storage, name)
         self.name = name
-        self.guard = TableGuard(storage, name)
-        self.delta = self.guard.delta
         self.definition = DEFINITIONS.get(name)
         self.refresh()
 
@@ -212,10 +211,6 @@ class _Table:
         self.schema = pa.schema([one for one in columns if one.name not in self.partition_columns])
         self.has_dates = self.partition_columns == (PARTITION_DATE,)
         self.files = _live_files(self.delta, columns, self.partition_columns)
-
-    def close(self) -> None:
-        """Let the table go."""
-        self.guard.close()
 
     def partitions(self) -> Iterable[list[_File]]:
         """Return the files of each partition."""
@@ -392,7 +387,7 @@ class _Round:
             ):
                 added.append(one)  # at once, so that all are removed when a later one fails
             self._check_lease()
-            with table.guard.hold():
+            with table.hold():
                 keeps_files = True  # until it is known that no log entry names them
                 keeps_files = self._commit(table, files, added, changes_data=rule is not None)
         finally:
@@ -482,12 +477,20 @@ class _Round:
         )
 
     def _remove_remains(self) -> None:
-        """Remove dropped tables, and files of tables that were never made; a dropped folder is as old as its drop."""
+        """Remove dropped tables, and files of tables that were never made; a dropped folder is as old as its drop.
+
+        In a folder also temporary files of processes that were killed.
+        """
         if not self._storage.is_local:
             for name in sorted({*self._storage.list_folders()} - {*self._tables.list(), CONTROL_FOLDER}):
                 self._tables.finish_drop(name)
                 self._remove_old(name, lambda entry: _STAGED_FILE.fullmatch(entry.path) is not None)
             return
+        for file in Path(self._storage.child_uri(CONTROL_FOLDER)).glob(".*.tmp"):
+            with suppress(FileNotFoundError):
+                if file.stat().st_mtime < self._old:
+                    file.unlink()
+                    self._done["removed_files"] += 1
         for folder in Path(self._storage.child_uri(DROPPED_FOLDER)).glob("*"):
             if folder.stat().st_mtime < self._old:
                 shutil.rmtree(folder, ignore_errors=True)

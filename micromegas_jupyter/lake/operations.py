@@ -2,16 +2,16 @@
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
-from micromegas_jupyter.errors import InternalError, PermissionDenied, UsageError
+from micromegas_jupyter.errors import PermissionDenied, UsageError
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.flightsql.framing import DecodeLimits, StreamDecoder
-from micromegas_jupyter.lake.tables import DEFINITIONS, OWNER_PROPERTY, Tables, no_table
+from micromegas_jupyter.lake.tables import DEFINITIONS, Tables, no_table
 
 _SCHEMA_LIMITS: Final = DecodeLimits(max_columns=512, max_batch_rows=0, max_dictionary_bytes=0)
 # What an operation does on a table of the data model that nothing was written to yet.
@@ -32,7 +32,9 @@ def run_operation(tables: Tables, operation: str, arguments: Mapping[str, Any]) 
     required_owner = arguments.get("required_owner")
     if required_owner is not None:
         _check_owner(tables, name, required_owner)
-    return _change(tables, operation, name, arguments)
+    if name in DEFINITIONS and operation in _ON_NOTHING and tables.find(name) is None:
+        return dict(_ON_NOTHING[operation])
+    return _OPERATIONS[operation](tables, name, arguments) or {}
 
 
 def check_may_replace(tables: Tables, request: WriteRequest) -> None:
@@ -42,43 +44,14 @@ def check_may_replace(tables: Tables, request: WriteRequest) -> None:
 
 
 def _check_owner(tables: Tables, name: str, owner: str) -> None:
-    table = tables.find(name)
-    if table is None:
-        raise no_table(name)
-    # As it stands now: another process may have dropped the table, and a third created it again.
-    if table.metadata().configuration.get(OWNER_PROPERTY) != owner:
+    if tables.owner(name) != owner:
+        if tables.find(name) is None:
+            raise no_table(name)
         raise PermissionDenied(
             f"You do not own the table {name}.",
             reason="not_table_owner",
             remedy="Ask its owner or one of the server's administrators, or choose another name.",
         )
-
-
-def _change(tables: Tables, operation: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    if name in DEFINITIONS and operation in _ON_NOTHING and tables.find(name) is None:
-        return dict(_ON_NOTHING[operation])
-    result: dict[str, Any] = {}
-    match operation:
-        case "describe":
-            result = tables.describe(name)
-        case "drop":
-            tables.drop(name)
-        case "delete":
-            result = {"deleted_rows": tables.delete_rows(name, arguments["where"])}
-        case "add_column":
-            schema = _parse_schema(arguments["schema"])
-            if len(schema) > 1:
-                raise UsageError(f"The schema has {len(schema)} columns.", remedy="Add one column at a time.")
-            tables.add_column(name, schema.field(0))
-        case "optimize":
-            result = tables.optimize(name)
-        case "history":
-            result = {"versions": tables.history(name, arguments["limit"])}
-        case "set_retention":
-            tables.set_retention(name, arguments["days"])
-        case _:
-            raise InternalError(f"There is no operation {operation!r}.")
-    return result
 
 
 def _parse_schema(encoded: str) -> pa.Schema:
@@ -92,3 +65,21 @@ def _parse_schema(encoded: str) -> pa.Schema:
     if decoder.schema is None or not decoder.schema.names:
         raise UsageError("The schema has no columns.", remedy="Send at least one.")
     return decoder.schema
+
+
+def _parse_column(encoded: str) -> pa.Field:
+    schema = _parse_schema(encoded)
+    if len(schema) > 1:
+        raise UsageError(f"The schema has {len(schema)} columns.", remedy="Add one column at a time.")
+    return schema.field(0)
+
+
+_OPERATIONS: Final[Mapping[str, Callable[[Tables, str, Mapping[str, Any]], dict[str, Any] | None]]] = {
+    "describe": lambda tables, name, _: tables.describe(name),
+    "drop": lambda tables, name, _: tables.drop(name),
+    "delete": lambda tables, name, arguments: {"deleted_rows": tables.delete_rows(name, arguments["where"])},
+    "add_column": lambda tables, name, arguments: tables.add_column(name, _parse_column(arguments["schema"])),
+    "optimize": lambda tables, name, _: tables.optimize(name),
+    "history": lambda tables, name, arguments: {"versions": tables.history(name, arguments["limit"])},
+    "set_retention": lambda tables, name, arguments: tables.set_retention(name, arguments["days"]),
+}

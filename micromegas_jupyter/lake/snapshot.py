@@ -20,7 +20,14 @@ from deltalake.exceptions import DeltaError
 from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.lake.delta_log import DROPPED_MARKER, LOG_FOLDER, TableGone, entry_name, open_delta
+from micromegas_jupyter.lake.delta_log import (
+    LOG_FOLDER,
+    TableGone,
+    arrow_schema,
+    entry_marks,
+    entry_name,
+    open_delta,
+)
 from micromegas_jupyter.lake.types import map_columns, stored_definition
 from micromegas_jupyter.telemetry.tables import TableDefinition
 
@@ -152,7 +159,7 @@ class DeltaSnapshots:
         mark = self._marks(folder, delta.version()).get(delta.version())
         _check_readable(delta)
         by = tuple(delta.metadata().partition_columns)
-        schema = pa.schema(delta.schema().to_arrow()).remove_metadata()
+        schema = arrow_schema(delta)
         definition = self._definitions.get(name)
         maps: tuple[str, ...] = ()
         if definition is not None:
@@ -168,17 +175,15 @@ class DeltaSnapshots:
     def _marks(self, folder: str, version: int) -> dict[int, object]:
         """Return what tells log entries of a version and the next one from others; nothing of a table that is gone."""
         log = f"{folder}/{LOG_FOLDER}".lstrip("/")
-        found: dict[str, object] = {}
-        if self._storage.is_local:
-            for name in (entry_name(version), entry_name(version + 1)):
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    status = os.stat(f"{self._storage.uri}/{log}/{name}")  # noqa: PTH116 - asked for each statement
-                    found[name] = status.st_ino, status.st_mtime_ns, status.st_size
-        else:
-            for entry in self._storage.list(log, after=f"{version:020}."):
-                found[entry.path.rpartition("/")[2]] = entry.mark
-        wanted = () if DROPPED_MARKER in found else (version, version + 1)
-        return {one: found[entry_name(one)] for one in wanted if entry_name(one) in found}
+        if not self._storage.is_local:
+            marks = entry_marks(self._storage, log, version)
+            return {one: marks[entry_name(one)] for one in (version, version + 1) if entry_name(one) in marks}
+        found: dict[int, object] = {}
+        for one in (version, version + 1):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                status = os.stat(f"{self._storage.uri}/{log}/{entry_name(one)}")  # noqa: PTH116 - for each statement
+                found[one] = status.st_ino, status.st_mtime_ns, status.st_size
+        return found
 
     def _files(self, name: str, folder: str, delta: DeltaTable, known: Mapping[str, DataFile]) -> dict[str, DataFile]:
         """Return the files by their paths in the log; a file never changes."""

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -104,17 +103,18 @@ class _State:
 
     def __init__(self, storage: Storage, table: str) -> None:
         self.guard = TableGuard(storage, table)
+        delta = self.guard.delta
+        del self.guard.delta  # it would keep the names of all files
         try:
-            check_writable(self.guard.delta)
-            self.version = self.guard.delta.version()
+            check_writable(delta)
+            self.version = delta.version()
             self.write_ids = read_write_ids(storage, table, version=self.version)
         except BaseException:
             self.guard.close()
             raise
-        metadata = self.guard.delta.metadata()
+        metadata = delta.metadata()
         self.table_id = metadata.id
-        self.schema = arrow_schema(self.guard.delta)
-        del self.guard.delta  # it would keep the names of all files
+        self.schema = arrow_schema(delta)
         self.partition_by = tuple(metadata.partition_columns)
         self.max_write_ids = max(_MAX_WRITE_IDS, 2 * len(self.write_ids))
 
@@ -136,7 +136,7 @@ class LakeWriter:
         self._storage = storage
         self._clock = clock
         self._interval_seconds = interval_seconds
-        self._tables = Tables(storage, clock=clock)
+        self.tables = Tables(storage, clock=clock)
         self._lock = threading.Lock()
         self._waiting_bytes = 0
         self._encoders = threading.Semaphore(_ENCODERS)
@@ -166,15 +166,15 @@ class LakeWriter:
         if committer is None:
             if request.mode is WriteMode.APPEND:
                 raise no_table(request.table)
-            self._tables.check_capacity(owner=request.maker, max_tables=request.most_tables)
+            self.tables.check_capacity(owner=request.maker, max_tables=request.most_tables)
         elif request.mode is WriteMode.CREATE and not is_repeated:
             raise exists_already(request.table)
         if committer is None or (request.mode is WriteMode.REPLACE and not is_repeated):
             stored = stored_schema(schema)
         else:
             stored = committer.fitting_schema(schema, is_known=request.may_read)
-        return self._begin(
-            request, stored, committer, lambda rows: convert_rows(rows, stored, is_known=request.may_read)
+        return LakeWrite(
+            self, request, stored, lambda rows: convert_rows(rows, stored, is_known=request.may_read), committer
         )
 
     def close(self) -> None:
@@ -185,70 +185,34 @@ class LakeWriter:
         for committer in committers:
             committer.close()
 
-    def _begin(
-        self,
-        request: WriteRequest,
-        stored: pa.Schema,
-        committer: "_Committer | None",
-        convert: Callable[[pa.RecordBatch], pa.RecordBatch],
-    ) -> "LakeWrite":
-        partition_by: tuple[str, ...] = ()
-        table_id: object = None
-        if committer is not None:
-            table_id = committer.state.table_id
-            if request.mode is not WriteMode.REPLACE:
-                partition_by = committer.state.partition_by
-            stage = partial(self._stage, request.table, partition_by)
-            store = partial(self._submit, request.table)
-        else:
-            staging = self._tables.new_staging(request.table)
-            stage = partial(self._write_staged, staging)
-            store = partial(self._create, request, staging)
-        return LakeWrite(
-            request,
-            stored,
-            convert,
-            stage,
-            store,
-            note_waiting=self._note_waiting,
-            partition_by=partition_by,
-            table_id=table_id,
-        )
-
-    def _note_waiting(self, size: int) -> bool:
+    def note_waiting(self, size: int) -> bool:
         """Note that writes hold so many bytes more, or fewer; return whether they hold too many."""
         with self._lock:
             self._waiting_bytes += size
             return self._waiting_bytes > _MAX_WAITING_BYTES
 
-    def _stage(self, table: str, partition_by: tuple[str, ...], rows: pa.Table) -> list[Action]:
+    def stage(self, table: str, rows: pa.Table, *, partition_by: tuple[str, ...], staging: str | None) -> list[Action]:
         """Write files that no commit names yet; what is abandoned is left to vacuum."""
         with self._encoders:
-            committer = self._find(table)
-            if committer is None:
-                raise no_table(table)
-            return committer.stage(rows, partition_by)
+            if staging is not None:
+                return write_files(self._storage, staging, rows, clock=self._clock)
+            return self._require(table).stage(rows, partition_by)
 
-    def _write_staged(self, staging: str, rows: pa.Table) -> list[Action]:
-        with self._encoders:
-            return write_files(self._storage, staging, rows, clock=self._clock)
-
-    def _submit(self, table: str, pending: _Pending) -> None:
-        """Queue a write for the table's next commit."""
-        while (committer := self._find(table)) is not None:
-            if committer.submit(pending):
-                return
-        raise no_table(table)
+    def store(self, request: WriteRequest, pending: _Pending, *, staging: str | None) -> None:
+        """Queue a write for its table's next commit, or make the table when its files are in `staging`."""
+        if staging is not None:
+            self._create(request, staging, pending)
+            return
+        while not self._require(request.table).submit(pending):
+            pass  # that committer was closed meanwhile
 
     def _create(self, request: WriteRequest, staging: str, pending: _Pending) -> None:
         """Make a table whose first version has the rows; if somebody made it meanwhile, add them if that was asked."""
         name, stored = request.table, pending.rows.schema
         files = [*pending.files, *write_files(self._storage, staging, pending.rows, clock=self._clock)]
         actions = [*_transactions([pending], self._clock), *files]
-        is_made = self._tables.add(name, stored, owner=request.maker, actions=actions, staging=staging)
-        committer = self._find(name, is_certain=True)
-        if committer is None:
-            raise no_table(name)
+        is_made = self.tables.add(name, stored, owner=request.maker, actions=actions, staging=staging)
+        committer = self._require(name, is_certain=True)
         if is_made:
             found = {entry.path for entry in self._storage.list(name)}
             if not all(f"{name}/{one['add']['path']}" in found for one in files):
@@ -258,11 +222,11 @@ class LakeWriter:
         if request.write_id not in committer.state.write_ids:
             if request.mode is WriteMode.CREATE:
                 raise exists_already(name)
-            if pending.is_replacing and not request.is_owner and self._tables.owner(name) != request.maker:
+            if pending.is_replacing and not request.is_owner and self.tables.owner(name) != request.maker:
                 raise exists_already(name)  # nobody had it when the rights were checked
             if pending.files or not (pending.is_replacing or committer.state.schema.equals(stored)):
                 raise UsageError(f"The table {name} was created by another call.", remedy="Send the rows again.")
-        self._submit(name, pending)
+        self.store(request, pending, staging=None)
 
     def _open_model_write(self, request: WriteRequest, schema: pa.Schema, definition: TableDefinition) -> "LakeWrite":
         if request.mode is WriteMode.CREATE:
@@ -270,12 +234,9 @@ class LakeWriter:
         if request.mode is WriteMode.REPLACE:
             raise UsageError(f"The table {request.table} belongs to the data model.", remedy="Delete rows instead.")
         check_columns(schema, definition)
-        committer = self._find(request.table)
-        if committer is None:
-            self._tables.create_defined(request.table)
-            committer = self._find(request.table)
-        if committer is None:
-            raise no_table(request.table)
+        if self._find(request.table) is None:
+            self.tables.create_defined(request.table)
+        committer = self._require(request.table)
         stored = stored_definition(definition, map_columns(definition, committer.state.schema))
 
         def convert(rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -284,7 +245,13 @@ class LakeWriter:
                 check_targets(converted)
             return convert_definition_rows(converted, definition, stored)
 
-        return self._begin(request, committer.state.schema, committer, convert)
+        return LakeWrite(self, request, committer.state.schema, convert, committer)
+
+    def _require(self, table: str, *, is_certain: bool = False) -> "_Committer":
+        committer = self._find(table, is_certain=is_certain)
+        if committer is None:
+            raise no_table(table)
+        return committer
 
     def _find(self, table: str, *, is_certain: bool = False) -> "_Committer | None":
         """Return the committer of a table that is there, when `is_certain` by looking again."""
@@ -317,26 +284,23 @@ class LakeWriter:
 class LakeWrite:
     """One write under way; implements `TableWrite`."""
 
-    def __init__(  # noqa: PLR0913 - what differs between tables
+    def __init__(
         self,
+        writer: LakeWriter,
         request: WriteRequest,
         schema: pa.Schema,
         convert: Callable[[pa.RecordBatch], pa.RecordBatch],
-        stage: Callable[[pa.Table], list[Action]],
-        store: Callable[[_Pending], None],
-        *,
-        note_waiting: Callable[[int], bool],
-        partition_by: tuple[str, ...],
-        table_id: object,
+        committer: "_Committer | None",  # None for a table that is still to be made
     ) -> None:
+        self._writer = writer
         self._request = request
         self._schema = schema
         self._convert = convert
-        self._stage = stage
-        self._store = store
-        self._note_waiting = note_waiting
-        self._partition_by = partition_by
-        self._table_id = table_id
+        self._table_id = None if committer is None else committer.state.table_id
+        self._partition_by: tuple[str, ...] = ()
+        if committer is not None and request.mode is not WriteMode.REPLACE:
+            self._partition_by = committer.state.partition_by
+        self._staging = writer.tables.new_staging(request.table) if committer is None else None
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_bytes = self._row_count = 0
         self._files: list[Action] = []
@@ -349,7 +313,7 @@ class LakeWrite:
         self._waiting.append(converted)
         self._row_count += converted.num_rows
         self._waiting_bytes += converted.nbytes
-        are_too_many = self._note_waiting(converted.nbytes)
+        are_too_many = self._writer.note_waiting(converted.nbytes)
         if self._waiting_bytes >= STAGE_BYTES or (are_too_many and self._waiting_bytes > _MAX_GROUPED_BYTES):
             self._write_files()
 
@@ -357,7 +321,7 @@ class LakeWrite:
         """Make all rows durable and visible at once; the future's result is how many were written."""
         if self._waiting and (self._files or self._waiting_bytes > _MAX_GROUPED_BYTES):
             self._write_files()
-        self._note_waiting(-self._waiting_bytes)
+        self._writer.note_waiting(-self._waiting_bytes)
         pending = _Pending(
             rows=self._take(),
             files=tuple(self._files),
@@ -366,7 +330,7 @@ class LakeWrite:
             is_replacing=self._request.mode is WriteMode.REPLACE,
             table_id=self._table_id,
         )
-        self._store(pending)
+        self._writer.store(self._request, pending, staging=self._staging)
         return pending.done
 
     def commit(self) -> int:
@@ -375,15 +339,18 @@ class LakeWrite:
 
     def abandon(self) -> None:
         """Forget the rows; files that were written are never named by the log, and vacuum removes them."""
-        self._note_waiting(-self._waiting_bytes)
+        self._writer.note_waiting(-self._waiting_bytes)
         self._waiting, self._waiting_bytes = [], 0
 
     def _write_files(self) -> None:
         size = self._waiting_bytes
         try:
-            self._files += self._stage(self._take())
+            rows, partition_by = self._take(), self._partition_by
+            self._files += self._writer.stage(
+                self._request.table, rows, partition_by=partition_by, staging=self._staging
+            )
         finally:
-            self._note_waiting(-size)
+            self._writer.note_waiting(-size)
 
     def _take(self) -> pa.Table:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0

@@ -4,7 +4,7 @@ Columns come as dictionaries, as plain bytes, or as pairs of a key and a value: 
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,13 @@ import pyarrow as pa
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.core.jsonb import MalformedJsonb
 
-WORDS: Final = pa.dictionary(pa.int32(), pa.string())
+TEXT_DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
 DICTIONARY: Final = pa.dictionary(pa.int32(), pa.binary())
 #: What DataFusion converts all other kinds of bytes to; a dictionary stays one buffer.
 BYTES: Final = pa.binary_view()
 PAIRS: Final = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))
 PAIR_DICTIONARY: Final = pa.dictionary(pa.int32(), PAIRS)
-_MAX_KEPT: Final = 20_000
+_MAX_CACHED: Final = 20_000
 _Codes = npt.NDArray[np.int32]
 _Value = bytes | str | None
 
@@ -40,30 +40,53 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind))
 
 
+class _Results(NamedTuple):
+    """The results for the values of a dictionary: `positions[code]` is the index in `found`, -1 for null."""
+
+    values: pa.Array  # held, so that no other buffers get their addresses
+    texts: Sequence[str | None]
+    positions: _Codes
+    found: pa.Array
+
+    def are_for(self, values: pa.Array, texts: Sequence[str | None]) -> bool:
+        return texts == self.texts and _identity(values) == _identity(self.values)
+
+
+def _identity(values: pa.Array) -> tuple[object, ...]:
+    return len(values), values.offset, *(buffer and buffer.address for buffer in values.buffers())
+
+
 class PerValue:
     """Applies a function of a value, and perhaps of a text beside it, to columns; bytes that are malformed give null.
 
-    Results are kept for the batches that follow, up to a number.
+    Results are kept for the batches that follow, up to a number. Batches of a file often share their dictionary.
     """
 
     def __init__(self, function: Callable[..., Hashable], result: pa.DataType) -> None:
         self._function = function
         self._result = result
-        self._kept: dict[tuple[_Value, ...], Hashable] = {}
+        self._cache: dict[tuple[_Value, ...], Hashable] = {}
+        self._last: _Results | None = None
 
     def __call__(self, column: pa.Array, *keys: pa.Array) -> pa.Array:
         """Return a column of the result's type."""
         codes, values = _encoded(column)
-        texts: list[str | None] = [None]
+        texts: list[str | None] = []
         if keys:
             key_codes, key_values = _encoded(keys[0])
             texts = key_values.to_pylist()
             if len(texts) != 1 or key_codes.min(initial=0) < 0:
                 return self._by_pair(codes, values.to_pylist(), key_codes, texts)
-        used = _used(codes, len(values))
-        found = (values if len(used) == len(values) else values.take(pa.array(used))).to_pylist()
-        arguments = [(value, *texts) for value in found] if keys else [(value,) for value in found]
-        return self._spread(codes, used, len(values), arguments)
+        used = np.zeros(len(values) + 1, bool)  # the last one is for code -1
+        used[codes] = True
+        if not used[:-1].all():
+            codes = np.append(np.cumsum(used[:-1], dtype=np.int32) - 1, np.int32(-1))[codes]
+            values = values.filter(pa.array(used[:-1]))
+        last = self._last
+        if last is None or not last.are_for(values, texts):
+            positions, found = self._results([(value, *texts) for value in values.to_pylist()])
+            self._last = last = _Results(values, texts, positions, found)
+        return self._spread(codes, last.positions, last.found)
 
     def _by_pair(
         self, codes: _Codes, values: Sequence[_Value], key_codes: _Codes, texts: Sequence[str | None]
@@ -75,46 +98,38 @@ class PerValue:
             (None, None) if pair < 0 else (values[pair // len(texts)], texts[pair % len(texts)])
             for pair in distinct.tolist()
         ]
-        return self._spread(pair_codes.astype(np.int32), np.arange(len(distinct)), len(distinct), arguments)
+        return self._spread(pair_codes, *self._results(arguments))
 
-    def _spread(
-        self, codes: _Codes, used: npt.NDArray[np.intp], count: int, arguments: Sequence[tuple[_Value, ...]]
-    ) -> pa.Array:
-        """Return the results for `arguments`, which are those of the codes in `used`, in the places of the codes."""
-        results = [self._apply(one) for one in arguments]
-        table = np.full(count + 1, -1, np.int32)  # the last one is for code -1
+    def _results(self, arguments: Sequence[tuple[_Value, ...]]) -> tuple[_Codes, pa.Array]:
+        """Return where in an array the result for each of the arguments is, and -1 for null; and the array."""
+        results = list(map(self._apply, arguments))
         if not pa.types.is_dictionary(self._result):
-            table[used] = range(len(results))
-            return pa.array(results, self._result).take(_indices(table[codes]))
-        places: dict[Hashable, int] = {None: -1}
-        table[used] = [places.setdefault(one, len(places) - 1) for one in results]
-        del places[None]
-        return pa.DictionaryArray.from_arrays(_indices(table[codes]), pa.array(list(places), self._result.value_type))
+            return np.array([*range(len(results)), -1], np.int32), pa.array(results, self._result)
+        positions: dict[Hashable, int] = {}
+        codes = [-1 if one is None else positions.setdefault(one, len(positions)) for one in results]
+        return np.array([*codes, -1], np.int32), pa.array(list(positions), self._result.value_type)
+
+    def _spread(self, codes: _Codes, positions: _Codes, found: pa.Array) -> pa.Array:
+        spread = positions[codes]
+        indices = pa.array(spread, mask=spread < 0) if spread.min(initial=0) < 0 else pa.array(spread)
+        if pa.types.is_dictionary(self._result):
+            return pa.DictionaryArray.from_arrays(indices, found)
+        return found.take(indices)
 
     def _apply(self, arguments: tuple[_Value, ...]) -> Hashable:
         if None in arguments:
             return None
-        kept = self._kept
-        if arguments in kept:
-            return kept[arguments]
+        cache = self._cache
+        if arguments in cache:
+            return cache[arguments]
         try:
             found = self._function(*arguments)
         except MalformedJsonb:
             found = None
-        if len(kept) >= _MAX_KEPT:
-            kept.clear()
-        kept[arguments] = found
+        if len(cache) >= _MAX_CACHED:
+            cache.clear()
+        cache[arguments] = found
         return found
-
-
-def _indices(codes: _Codes) -> pa.Array:
-    return pa.array(codes, mask=codes < 0) if codes.min(initial=0) < 0 else pa.array(codes)
-
-
-def _used(codes: _Codes, count: int) -> npt.NDArray[np.intp]:
-    seen = np.zeros(count + 1, bool)
-    seen[codes] = True
-    return np.flatnonzero(seen[:count])
 
 
 def _encoded(column: pa.Array) -> tuple[_Codes, pa.Array]:
@@ -149,24 +164,29 @@ def distinct_pairs(column: pa.Array) -> tuple[pa.Array, list[list[dict[str, str 
         return indices.take(column.indices), rows
     is_map = pa.types.is_map(column.type)
     keys, values = (column.keys, column.items) if is_map else map(column.values.field, (0, 1))
-    offsets = column.offsets.to_numpy()
+    offsets = column.offsets.to_numpy().astype(np.int64)
     first, last = (int(offsets[0]), int(offsets[-1])) if len(offsets) else (0, 0)
-    codes = np.stack([_codes(one.slice(first, last - first).dictionary_encode()) for one in (keys, values)], axis=1)
-    data, width = np.ascontiguousarray(codes, np.int32).tobytes(), 2 * codes.itemsize
-    ends = ((offsets - first) * width).tolist()
-    seen: dict[bytes, int] = {}
-    examples: list[int] = []
-    indices_found: list[int | None] = []
-    for row, is_valid in enumerate(column.is_valid().to_pylist()):
-        if not is_valid:
-            indices_found.append(None)
-            continue
-        index = seen.setdefault(data[ends[row] : ends[row + 1]], len(seen))
-        if index == len(examples):
-            examples.append(row)
-        indices_found.append(index)
-    rows = [
-        [dict(zip(("key", "value"), pair, strict=True)) for pair in row] if is_map else row
-        for row in column.take(pa.array(examples, pa.int64())).to_pylist()
+    key_codes, value_codes = (
+        _codes(one.slice(first, last - first).dictionary_encode()).astype(np.int64) for one in (keys, values)
+    )
+    pairs, count = _numbered(key_codes * (last - first + 2) + value_codes + 1)
+    starts, lengths = offsets[:-1] - first, np.diff(offsets)
+    is_null = column.is_null().to_numpy(zero_copy_only=False)
+    rows_found = is_null.astype(np.int64)
+    for place in range(lengths.max(initial=0)):
+        at = np.minimum(starts + place, max(last - first - 1, 0))
+        rows_found, _ = _numbered(rows_found * (count + 1) + np.where(lengths > place, pairs[at] + 1, 0))
+    rows_found, total = _numbered(rows_found)
+    examples = np.zeros(total, np.int64)
+    examples[rows_found] = np.arange(len(rows_found))
+    distinct = [
+        [dict(zip(("key", "value"), pair, strict=True)) for pair in row or ()] if is_map else row or []
+        for row in column.take(pa.array(examples)).to_pylist()
     ]
-    return pa.array(indices_found, pa.int32()), rows
+    return pa.array(rows_found.astype(np.int32), mask=is_null), distinct
+
+
+def _numbered(numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
+    """Return a small number for each distinct number, and how many there are."""
+    found = pa.array(numbers).dictionary_encode()
+    return found.indices.to_numpy().astype(np.int64), len(found.dictionary)

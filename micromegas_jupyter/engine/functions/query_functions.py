@@ -7,7 +7,7 @@ plans, before there are rows, so that those are rewritten as sub-selects.
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +21,7 @@ from micromegas_jupyter.engine.functions.columns import (
     DICTIONARY,
     PAIR_DICTIONARY,
     PAIRS,
-    WORDS,
+    TEXT_DICTIONARY,
     PerValue,
     holds_pairs,
     to_jsonb,
@@ -58,21 +58,21 @@ def _plain(call: _Call, result: pa.DataType, *arguments: pa.DataType) -> _Functi
 
 
 _SCALARS: Final = {
-    "property_get": _jsonb(properties.get_text, WORDS, WORDS, pairs=True),
+    "property_get": _jsonb(properties.get_text, TEXT_DICTIONARY, TEXT_DICTIONARY, pairs=True),
     "properties_length": _jsonb(properties.count, pa.int32(), pairs=True),
     "properties_to_jsonb": _Function(lambda: to_jsonb, (DICTIONARY,), DICTIONARY, pairs=True),
     "properties_to_dict": _Function(properties.ToPairs, (DICTIONARY,), PAIR_DICTIONARY, pairs=True),
     "properties_to_array": _Function(properties.ToArray, (DICTIONARY,), PAIRS, pairs=True),
     "jsonb_parse": _Function(lambda: PerValue(jsonb_functions.parse, DICTIONARY), (pa.string(),), DICTIONARY),
-    "jsonb_format_json": _jsonb(jsonb_functions.format_json, WORDS),
-    "jsonb_get": _jsonb(jsonb_functions.get, DICTIONARY, WORDS),
-    "jsonb_as_string": _jsonb(jsonb_functions.as_string, WORDS),
+    "jsonb_format_json": _jsonb(jsonb_functions.format_json, TEXT_DICTIONARY),
+    "jsonb_get": _jsonb(jsonb_functions.get, DICTIONARY, TEXT_DICTIONARY),
+    "jsonb_as_string": _jsonb(jsonb_functions.as_string, TEXT_DICTIONARY),
     "jsonb_as_f64": _jsonb(jsonb_functions.as_f64, _F64),
     "jsonb_as_i64": _jsonb(jsonb_functions.as_i64, pa.int64()),
     "jsonb_object_keys": _jsonb(jsonb_functions.object_keys, pa.dictionary(pa.int32(), pa.list_(pa.string()))),
     "jsonb_array_length": _jsonb(jsonb_functions.array_length, pa.int64()),
-    "jsonb_path_query": _jsonb(jsonb_functions.path_query, DICTIONARY, WORDS),
-    "jsonb_path_query_first": _jsonb(jsonb_functions.path_query_first, DICTIONARY, WORDS),
+    "jsonb_path_query": _jsonb(jsonb_functions.path_query, DICTIONARY, TEXT_DICTIONARY),
+    "jsonb_path_query_first": _jsonb(jsonb_functions.path_query_first, DICTIONARY, TEXT_DICTIONARY),
     "jsonb_entries": _jsonb(jsonb_functions.entries, _ENTRIES),
     "jsonb_elements": _jsonb(jsonb_functions.elements, pa.list_(pa.binary())),
     "quantile_from_histogram": _plain(histograms.quantile, _F64, HISTOGRAM, _F64),
@@ -102,6 +102,7 @@ CONDITION_FUNCTIONS: Final = frozenset(name for name, one in _SCALARS.items() if
 #: All names that SQL may call.
 FUNCTION_NAMES: Final = frozenset({*_SCALARS, *_AGGREGATES, *_ROWS})
 _MAX_REWRITES: Final = 32
+_NUMBERED: Final = "__call_"
 _CLAUSES: Final = frozenset(
     {"select", "from", "where", "group", "having", "order", "limit", "window", "qualify", "union", "except",
      "intersect", "values", "with"}
@@ -110,30 +111,36 @@ _NO_SIGNATURE: Final = re.compile(r"a call to '(\w+)' function: coercion from")
 
 
 class QueryFunctions:
-    """The functions that a statement mentions, in its session until `remove`."""
+    """The functions that a statement mentions, in its session until `remove`; `sql` is the statement that was planned.
+
+    If calls of a function have arguments of several types, each gets a number, and a function of its own.
+    """
 
     def __init__(
         self,
         session: SessionContext,
+        sql: str,
         *,
         mentions: Mention,
         tables: Sequence[VisibleTable],
         failures: list[MicromegasError],
     ) -> None:
+        self.sql = sql
         self._session = session
         self._failures = failures
         in_conditions = _functions_in_conditions(tables, mentions)
         self._scalars = [name for name in _SCALARS if mentions.has(name) or name in in_conditions]
         self._aggregates = [name for name in _AGGREGATES if mentions.has(name)]
-        self._others: dict[str, Iterator[pa.DataType]] = {}
-        if any(map(_takes_jsonb, self._scalars)):
+        self._untried: dict[str, list[pa.DataType]] = {}
+        self._kinds: list[pa.DataType] = []
+        overloaded = list(filter(_takes_jsonb, self._scalars))
+        if overloaded:
             used = [table for table in tables if any(map(mentions.has, table.names))]
             kinds = [kind for table in used for kind in table.snapshot.schema.types]
             kinds += [kind for table in used for kind in flat_schema(table.snapshot.schema).types]
             first = [DICTIONARY] if DICTIONARY in kinds and not any(table.hides_rows for table in used) else []
-            pairs = [*dict.fromkeys([PAIRS, _MAP, *filter(holds_pairs, kinds)])]
-            for name in filter(_takes_jsonb, self._scalars):
-                self._others[name] = iter([*first, BYTES, *(pairs if _SCALARS[name].pairs else ())])
+            self._kinds = [*dict.fromkeys([*first, BYTES, PAIRS, _MAP, *filter(holds_pairs, kinds)])]
+            self._untried = {name: self._kinds_for(name) for name in overloaded}
         for name in self._scalars:
             self._register(name)
         for name in self._aggregates:
@@ -141,13 +148,18 @@ class QueryFunctions:
             make = functools.partial(accumulator, failures)
             session.register_udaf(udaf(make, arguments, HISTOGRAM, [HISTOGRAM], "immutable", name))
 
-    def plan(self, plan: Callable[[], DataFrame]) -> DataFrame:
-        """Return what `plan` returns, with the functions for the types that the statement calls them with."""
+    @property
+    def keeps_dictionaries(self) -> bool:
+        """Whether the functions are faster on dictionaries of bytes than on bytes."""
+        return bool(self._kinds)
+
+    def plan(self, plan: Callable[[str], DataFrame]) -> DataFrame:
+        """Return what `plan` makes of the statement, with functions for the types that it calls them with."""
         first: dict[str, Exception] = {}
         while True:
             try:
-                frame = plan()
-                if self._others:
+                frame = plan(self.sql)
+                if self._kinds:
                     frame.optimized_logical_plan()  # in conditions, types are checked only here
             except Exception as error:
                 found = _NO_SIGNATURE.search(str(error))
@@ -155,14 +167,14 @@ class QueryFunctions:
                     raise
                 name = found[1]
                 first.setdefault(name, error)
-                if name in self._others and self._register(name):
+                if name in self._untried and (self._register(name) or self._number_calls(name)):
                     continue
-                if 'Struct("key"' in str(first[name]) + str(error):
+                if 'Struct("key"' in str(error):
                     raise InvalidStatement(
-                        f"{name} takes binary JSON here, and is called with a map or a list of pairs.",
+                        f"{_base(name)} takes binary JSON, and is called with a map or a list of pairs.",
                         remedy="Convert the column: properties_to_jsonb(column).",
                     ) from None
-                raise first[name] from None
+                raise type(error)(without_numbers(str(first[name]))) from None
             else:
                 return frame
 
@@ -173,16 +185,38 @@ class QueryFunctions:
         for name in self._aggregates:
             self._session.deregister_udaf(name)
 
+    def _kinds_for(self, name: str) -> list[pa.DataType]:
+        return [kind for kind in self._kinds if _SCALARS[_base(name)].pairs or not holds_pairs(kind)]
+
     def _register(self, name: str) -> bool:
         """Register a function, one of several types for the next; return False when there is none left."""
-        function, arguments = _SCALARS[name], _SCALARS[name].arguments
-        if name in self._others:
-            kind = next(self._others[name], None)
-            if kind is None:
+        function, arguments = _SCALARS[_base(name)], _SCALARS[_base(name)].arguments
+        if name in self._untried:
+            if not self._untried[name]:
                 return False
-            arguments = (kind, *arguments[1:])
+            arguments = (self._untried[name].pop(0), *arguments[1:])
         call = self._reporting(function.make())
         self._session.register_udf(udf(call, list(arguments), function.result, "immutable", name))
+        return True
+
+    def _number_calls(self, name: str) -> bool:
+        """Give the calls of a function with different arguments a function each; return False if there are no two."""
+        scanned = scan(self.sql)
+        tokens = scanned.tokens
+        numbers: dict[tuple[str, ...], str] = {}
+        changes: list[tuple[Token, str]] = []
+        for index, token in enumerate(tokens[:-1]):
+            end = _closing(tokens, index + 1) if token.name == name and tokens[index + 1].text == "(" else None
+            if token.kind is Kind.WORD and end is not None:
+                call = tuple(one.text for one in tokens[index:end])
+                changes.append((token, numbers.setdefault(call, f"{name}{_NUMBERED}{len(numbers)}")))
+        if _NUMBERED in name or len(numbers) < 2:  # noqa: PLR2004
+            return False
+        self.sql = scanned.with_replaced(changes)
+        for numbered in numbers.values():
+            self._scalars.append(numbered)
+            self._untried[numbered] = self._kinds_for(numbered)
+            self._register(numbered)
         return True
 
     def _reporting(self, call: _Call) -> _Call:
@@ -198,7 +232,7 @@ class QueryFunctions:
 
 def _functions_in_conditions(tables: Sequence[VisibleTable], mentions: Mention) -> frozenset[str]:
     """Return the functions in the conditions on rows of the tables that a statement mentions."""
-    conditions = [one for table in tables if any(map(mentions.has, table.names)) for one in table.conditions]
+    conditions = [one for table in tables if any(map(mentions.has, table.names)) for one in table.all_conditions]
     names = frozenset(token.name for one in conditions for token in scan(one).tokens)
     return names & CONDITION_FUNCTIONS
 
@@ -209,6 +243,15 @@ def register_condition_functions(session: SessionContext) -> None:
         function = _SCALARS[name]
         kinds = [BYTES, *function.arguments[1:]]
         session.register_udf(udf(function.make(), kinds, function.result, "immutable", name))
+
+
+def without_numbers(text: str) -> str:
+    """Return a text, as a column's name, without the numbers that calls were given."""
+    return re.sub(rf"{_NUMBERED}\d+\b", "", text) if _NUMBERED in text else text
+
+
+def _base(name: str) -> str:
+    return name.partition(_NUMBERED)[0]
 
 
 def _takes_jsonb(name: str) -> bool:

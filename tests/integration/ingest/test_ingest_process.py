@@ -4,7 +4,6 @@ import os
 import signal
 import uuid
 
-import psutil
 import pyarrow as pa
 import pytest
 
@@ -30,7 +29,7 @@ def _kill_ingest_process(server):
 
     executor = wait_until(find, "one process stores rows")
     os.kill(executor.process.pid, signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(executor.process.pid), "the process has ended")
+    wait_until(lambda: executor not in server.flight.pool._detached, "the front knows that the process has ended")
 
 
 def test_a_killed_ingest_process_stores_nothing_twice_and_is_followed_by_another(tmp_path):

@@ -2,22 +2,27 @@
 
 import contextlib
 import math
+import re
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datafusion import SessionConfig, SessionContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.engine.functions.columns import PerValue
 from micromegas_jupyter.engine.functions.json_path import PathError, select
+from micromegas_jupyter.engine.functions.query_functions import FUNCTION_NAMES
 from micromegas_jupyter.errors import InvalidStatement, QueryError
 from tests.fakes.fixed_tables import data_files
 from tests.unit.engine.conftest import SMALL, asking
 
 PAIRS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))
-WORDS = pa.dictionary(pa.int32(), pa.string())
+TEXT_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 JSONB = pa.dictionary(pa.int32(), pa.binary())
 FIRST = encode({"env": "prod", "N": 7, "o": {"a": [1, None]}}, is_signed=True)
 TEXTS = [[("env", "prod"), ("gone", None)], [], None, [("ENV", "qa")]]
@@ -55,15 +60,15 @@ def _column(ask, expression, **options):
 @pytest.mark.parametrize(
     ("expression", "kind", "expected"),
     [
-        ("property_get(p, 'env')", WORDS, ["prod", None, None, "qa"]),
-        ("property_get(p, k)", WORDS, ["prod", None, None, "qa"]),
-        ("property_get(p, NULL)", WORDS, [None] * 4),
-        ("property_get(b, 'env')", WORDS, ["prod", None, None, None]),
-        ("property_get(b, 'n')", WORDS, ["7", None, None, None]),
-        ("property_get(p, 'o')", WORDS, ['{"a":[1,null]}', None, None, None]),
-        ("property_get(m, 'env')", WORDS, ["prod", None, None, "qa"]),
-        ("property_get(l, 'Env')", WORDS, ["prod", None, None, "qa"]),
-        ("property_get(properties_to_dict(l), 'Env')", WORDS, ["prod", None, None, "qa"]),
+        ("property_get(p, 'env')", TEXT_DICTIONARY, ["prod", None, None, "qa"]),
+        ("property_get(p, k)", TEXT_DICTIONARY, ["prod", None, None, "qa"]),
+        ("property_get(p, NULL)", TEXT_DICTIONARY, [None] * 4),
+        ("property_get(b, 'env')", TEXT_DICTIONARY, ["prod", None, None, None]),
+        ("property_get(b, 'n')", TEXT_DICTIONARY, ["7", None, None, None]),
+        ("property_get(p, 'o')", TEXT_DICTIONARY, ['{"a":[1,null]}', None, None, None]),
+        ("property_get(m, 'env')", TEXT_DICTIONARY, ["prod", None, None, "qa"]),
+        ("property_get(l, 'Env')", TEXT_DICTIONARY, ["prod", None, None, "qa"]),
+        ("property_get(properties_to_dict(l), 'Env')", TEXT_DICTIONARY, ["prod", None, None, "qa"]),
         ("properties_length(p)", pa.int32(), [3, 0, None, 1]),
         ("properties_length(b)", pa.int32(), [3, 0, None, None]),
         ("properties_length(m)", pa.int32(), [1, 0, None, 1]),
@@ -77,7 +82,7 @@ def _column(ask, expression, **options):
         ("jsonb_array_length(jsonb_get(jsonb_get(p, 'O'), 'a'))", pa.int64(), [2, None, None, None]),
         ("jsonb_get(b, 'n')", JSONB, [bytes.fromhex("20000000 20000002 4007"), None, None, None]),
         ("jsonb_as_i64(jsonb_get(b, 'n'))", pa.int64(), [7, None, None, None]),
-        ("jsonb_format_json(b)", WORDS, ['{"N":7,"env":"prod","o":{"a":[1,null]}}', "{}", None, None]),
+        ("jsonb_format_json(b)", TEXT_DICTIONARY, ['{"N":7,"env":"prod","o":{"a":[1,null]}}', "{}", None, None]),
         ("jsonb_path_query(p, '$.o.a[*]')", JSONB, [encode([1, None], is_signed=True), encode([]), None, encode([])]),
         ("jsonb_path_query_first(b, '$.env')", JSONB, [encode("prod"), None, None, None]),
     ],
@@ -202,7 +207,7 @@ def test_rows_have_upstreams_types(ask):
     "sql",
     [
         "SELECT property_get(id, 'x') FROM t", "SELECT jsonb_get(m, 'x') FROM t", "SELECT jsonb_each(p) FROM t",
-        "SELECT property_get(m, 'x'), property_get(p, 'x') FROM t", "SELECT * FROM jsonb_each((SELECT p, b FROM t))",
+"SELECT * FROM jsonb_each((SELECT p, b FROM t))",
         "SELECT * FROM jsonb_each(jsonb_parse('1'))", "SELECT * FROM jsonb_array_elements((SELECT p FROM t))",
         "SELECT * FROM jsonb_each()", "SELECT make_histogram(0, 4, 0, v) FROM t",
         "SELECT make_histogram(0, 4, 1000000, v) FROM t", "SELECT make_histogram(5, 4, 2, v) FROM t",
@@ -216,10 +221,28 @@ def test_a_call_that_does_not_fit_is_refused_as_the_callers_mistake(ask, sql):
         ask.rows(sql)
 
 
-def test_a_map_beside_binary_json_can_be_converted(ask):
-    (row, *_) = ask.rows("SELECT property_get(properties_to_jsonb(m), 'env') m, property_get(p, 'n') p FROM t")
+def test_calls_with_different_kinds_of_columns_stand_in_one_statement(ask):
+    found = ask.rows(
+        "SELECT property_get(m, 'env'), property_get(p, 'env') AS p, property_get(l, 'env') AS l, count(*) AS n, "
+        "max(properties_length(properties_to_dict(p))) AS pairs, max(properties_length(p)) AS length "
+        "FROM t WHERE property_get(p, 'env') = 'prod' GROUP BY property_get(m, 'env'), 2, 3"
+    )
 
-    assert row == {"m": "prod", "p": "7"}
+    assert found == [
+        {'property_get(t.m,Utf8("env"))': "prod", "p": "prod", "l": "prod", "n": 1, "pairs": 3, "length": 3}
+    ]
+
+
+def test_a_value_is_looked_at_once():
+    seen = []
+    first, other = (pa.array(values, pa.binary()).dictionary_encode() for values in ([b"a", b"b"] * 50, [b"b", None]))
+    function = PerValue(lambda data: seen.append(data) or data.decode(), TEXT_DICTIONARY)
+
+    assert function(first).to_pylist() == ["a", "b"] * 50
+    assert function(first.slice(50)).to_pylist() == ["a", "b"] * 25
+    assert function(other).to_pylist() == ["b", None]
+    assert function(first.slice(1, 1)).dictionary.to_pylist() == ["b"]
+    assert seen == [b"a", b"b"]
 
 
 HISTOGRAM = {
@@ -355,3 +378,18 @@ def test_joins_groups_and_limits_take_functions(ask):
     assert ask.rows("SELECT property_get($1, $2) AS x", parameters=pa.record_batch({"0": [FIRST], "1": ["N"]})) == [
         {"x": "7"}
     ]
+
+
+def test_every_function_is_documented_and_no_other():
+    page = (Path(__file__).parents[3] / "docs" / "sql.md").read_text(encoding="utf-8")
+    section = page.partition("## Properties, JSON and histograms")[2].partition("\n## ")[0]
+    rows = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
+
+    assert {name for row in rows for name in re.findall(r"`(\w+)\(", row)} == FUNCTION_NAMES
+
+
+def test_no_function_hides_one_of_the_engine():
+    session = SessionContext(SessionConfig().with_information_schema(True))
+    rows = session.sql("SELECT DISTINCT routine_name AS name FROM information_schema.routines").to_pylist()
+
+    assert FUNCTION_NAMES.isdisjoint(row["name"] for row in rows)

@@ -383,6 +383,17 @@ def test_a_role_may_hide_counts_and_all_of_them(everything):
         assert "log_stats" not in [name for name, _ in everything.engine.tables(everything.seeing(filters).caller)]
 
 
+def test_a_condition_on_the_entries_may_look_into_their_properties(everything):
+    shown = everything.seeing(
+        {"log_entries": ("property_get(properties, 'k') IS NULL AND level = 2",), "log_stats": ()}
+    )
+
+    assert _bins(shown.rows(STATS)) == [(0, P2, 1), (1, P2, 1), (60, P1, 1), (66, P2, 1)]
+    assert shown.rows(f"SELECT property_get(properties, 'k') AS k FROM view_instance('log_entries', '{P1}')") == [
+        {"k": None}
+    ]
+
+
 def test_a_condition_on_counts_is_checked_when_the_server_starts(everything):
     check_role_conditions(everything.tables, {"log_stats": ["count > 2 AND time_bin > '2026-01-01'"]})
     with pytest.raises(ConfigurationError, match="msg"):
