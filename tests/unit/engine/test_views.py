@@ -1,6 +1,7 @@
 """Views that are computed from tables, and `view_instance`: their rows, their files, and what a caller sees of them."""
 
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from micromegas_jupyter.lake.snapshot import _defined_schema
 from micromegas_jupyter.telemetry.tables import BLOCKS, EMPTY_SETS, LOG_ENTRIES, OTEL_SPANS, PROCESSES
 from tests.fakes.fixed_tables import NOON
 from tests.fakes.telemetry_rows import NOON_NS, block_rows, process_state, span_rows
-from tests.unit.engine.conftest import asking
+from tests.unit.engine.conftest import Asker, asking
 
 P1, P2, P3 = ("00000000-0000-4000-8000-00000000000" + digit for digit in "123")
 SECOND = 10**9
@@ -392,6 +393,14 @@ def test_a_condition_on_the_entries_may_look_into_their_properties(everything):
     assert shown.rows(f"SELECT property_get(properties, 'k') AS k FROM view_instance('log_entries', '{P1}')") == [
         {"k": None}
     ]
+
+
+def test_what_only_administrators_see_is_not_counted_for_others(tables):
+    with asking(tables, default_conditions={"log_entries": VISIBLE}) as ask:
+        administrator = Asker(ask.engine, ask.tables, replace(ask.caller, is_admin=True))
+        found = [_bins(one.rows(STATS)) for one in (ask, administrator)]
+
+    assert found[0] == [one for one in found[1] if one[1] == P1] != found[1]
 
 
 def test_a_condition_on_counts_is_checked_when_the_server_starts(everything):
