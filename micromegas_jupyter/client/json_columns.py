@@ -77,8 +77,7 @@ def _texts(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, bool]:
     are_json = True
     chunks = []
     for chunk in column.chunks:
-        is_encoded = pa.types.is_dictionary(chunk.type) and not chunk.dictionary.null_count
-        distinct = chunk if is_encoded else _plain(chunk).dictionary_encode()
+        distinct = chunk if _is_worth_its_dictionary(chunk) else _plain(chunk).dictionary_encode()
         texts = []
         for value in distinct.dictionary.to_pylist():
             text = known.get(value)
@@ -90,6 +89,13 @@ def _texts(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, bool]:
             texts.append(text)
         chunks.append(pa.DictionaryArray.from_arrays(distinct.indices.cast(pa.int32()), pa.array(texts, kind)))
     return pa.chunked_array(chunks, pa.dictionary(pa.int32(), kind)), are_json
+
+
+def _is_worth_its_dictionary(chunk: pa.Array) -> bool:
+    """Whether a dictionary has no more values than rows, as that of some rows of a result may, and none is null."""
+    if not pa.types.is_dictionary(chunk.type):
+        return False
+    return len(chunk.dictionary) <= len(chunk) and not chunk.dictionary.null_count
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

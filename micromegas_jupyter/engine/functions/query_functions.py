@@ -141,17 +141,13 @@ class QueryFunctions:
             first = [DICTIONARY] if DICTIONARY in kinds and not any(table.hides_rows for table in used) else []
             self._kinds = [*dict.fromkeys([*first, BYTES, PAIRS, _MAP, *filter(holds_pairs, kinds)])]
             self._untried = {name: self._kinds_for(name) for name in overloaded}
+            self._untried |= {name: [BYTES] for name in in_conditions}  # conditions may be read again
         for name in self._scalars:
             self._register(name)
         for name in self._aggregates:
             accumulator, arguments = _AGGREGATES[name]
             make = functools.partial(accumulator, failures)
             session.register_udaf(udaf(make, arguments, HISTOGRAM, [HISTOGRAM], "immutable", name))
-
-    @property
-    def keeps_dictionaries(self) -> bool:
-        """Whether the functions are faster on dictionaries of bytes than on bytes."""
-        return bool(self._kinds)
 
     def plan(self, plan: Callable[[str], DataFrame]) -> DataFrame:
         """Return what `plan` makes of the statement, with functions for the types that it calls them with."""

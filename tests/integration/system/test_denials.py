@@ -100,7 +100,7 @@ def test_a_denial_is_in_audit_log_and_measures(client, denied):
         )
         measured = "SELECT properties FROM measures WHERE name = 'query_denied'"
         rows = client.query(measured)["properties"]
-        return [len(client.query(warned)), len(client.query(audited)), sum(rule_id.encode() in one for one in rows)]
+        return [len(client.query(warned)), len(client.query(audited)), sum(rule_id in one for one in rows)]
 
     wait_until(lambda: 0 not in find(), "audit, log and measures tell of it")
     assert find() == [1, 1, 1]
