@@ -143,10 +143,7 @@ class PermissionDenied(MicromegasError):
 
 
 class Unavailable(MicromegasError):
-    """Something that is needed does not answer, so nothing could be decided; the same call may work later.
-
-    `table` is the only one that it is about, where only one is.
-    """
+    """Something that is needed does not answer, so nothing could be decided; the same call may work later."""
 
     code = "AVAIL001"
     default_remedy = "Try again in a moment."
@@ -154,10 +151,6 @@ class Unavailable(MicromegasError):
     grpc_code = "UNAVAILABLE"
     http_status = 503
     exit_code = 4
-
-    def __init__(self, what: str, *, table: str | None = None, **options: Any) -> None:
-        super().__init__(what, **options)
-        self.table = table
 
 
 class ProviderUnavailable(Unavailable):

@@ -177,6 +177,13 @@ class FileFormat(enum.Enum):
     ARROW = "arrow"
 
 
+class TableProblem(NamedTuple):
+    """Why a table cannot be read now, and what to do; only for those who may see the table."""
+
+    what: str
+    remedy: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSource:
     """What a view is computed from: a table's rows, of up to `slack_seconds` after the view's own `time_column`."""
@@ -194,7 +201,8 @@ class TableSnapshot:
     makes the table of those in `raw_name`. With `has_mixed_types` some files have a narrower type in a column.
     The values of `partition_columns` are not in the files but in `DataFile.partition`; in those of `map_columns`, the
     files have maps of text where the schema has properties. A view has the columns and files of its `source`, and
-    `merge_sql` computes it.
+    `merge_sql` computes it. Rows of a table with a `problem` must not be read; its columns are those that it had
+    before, if any are known.
     """
 
     name: str
@@ -208,6 +216,7 @@ class TableSnapshot:
     has_mixed_types: bool = False
     source: ViewSource | None = None
     map_columns: tuple[str, ...] = ()
+    problem: TableProblem | None = None
 
 
 @runtime_checkable
@@ -215,7 +224,7 @@ class TableSource(Protocol):
     """Where an engine finds its tables."""
 
     def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:
-        """Return all tables; those whose names `sql` holds are as they stand now. None is for all of them.
+        """Return all tables; those that `sql` may read or describe are as they stand now. None is for all of them.
 
         It is cheap enough to call for every query.
         """

@@ -10,7 +10,8 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
+from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UsageError
 
 S3_SCHEME: Final = "s3://"
 MAX_OBJECT_BYTES: Final = 16 * 1024 * 1024
@@ -26,11 +27,18 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//|[^/\\])")
 _BUCKET: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?", re.ASCII)
 _DISK_FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+# As obstore, deltalake and DataFusion word it. To a HEAD, S3 answers without the code that says why.
+_REFUSED: Final = re.compile(
+    r"401 Unauthorized|403 Forbidden|<Code>(?:ExpiredToken|InvalidToken|TokenRefreshRequired)<"
+    r"|performing HEAD [^\n]*400 Bad Request"
+)
 _LOCK_SECONDS: Final = 5.0
 # Of one request; deltalake has the same as texts.
 _CONNECT_SECONDS: Final = 5
 _REQUEST_SECONDS: Final = 30
 _MAX_RETRIES: Final = 3
+# More objects than that are looked for by listing them: a listing has up to a thousand.
+_MAX_HEADS: Final = 32
 _RETRY_SECONDS: Final = 20
 
 
@@ -111,6 +119,29 @@ class Storage:
                 for meta in found:
                     changed_at = meta["last_modified"].timestamp()
                     yield Entry(str(meta["path"]), int(meta["size"]), changed_at, str(meta["e_tag"]))
+
+    def has_all(self, paths: Collection[str]) -> bool:
+        """Whether a bucket has all of these objects."""
+        if not paths:
+            return True
+        if len(paths) <= _MAX_HEADS:
+            with storage_errors("The files of a table could not be found."), ThreadPoolExecutor(len(paths)) as pool:
+                return all(pool.map(self._has, paths))
+        # From the first of them on, until the last was found: a bucket lists in the order of names.
+        folder = "/".join(os.path.commonprefix([path.split("/")[:-1] for path in paths]))  # noqa: RUF071 - of lists
+        missing, first = set(paths), min(paths)
+        for entry in self.list(folder, after=first.removeprefix(f"{folder}/")[:-1]):
+            missing.discard(entry.path)
+            if not missing:
+                return True
+        return False
+
+    def _has(self, path: str) -> bool:
+        try:
+            self._obstore.head(self._store, path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def read(self, path: str, *, max_bytes: int = MAX_OBJECT_BYTES) -> tuple[bytes, str] | None:
         """Return a small object and its mark, which changes with its content; None when there is none."""
@@ -265,6 +296,8 @@ def storage_errors(what: str) -> Iterator[None]:
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:
+            if (refused := refused_credentials(what, cause)) is not None:
+                raise refused from error
             if (isinstance(cause, OSError) and cause.errno in _DISK_FULL_CODES) or _is_full(str(cause)):
                 raise ResourcesExhausted(
                     f"{what} The server's storage is full.",
@@ -276,6 +309,17 @@ def storage_errors(what: str) -> Iterator[None]:
                 what, remedy="Check the free space, the access rights and the address of the lake's storage."
             ) from error
         raise
+
+
+def refused_credentials(what: str, error: BaseException | str) -> Unavailable | None:
+    """Return the error when a bucket has refused the server's credentials, else None."""
+    if isinstance(error, MicromegasError) or _REFUSED.search(str(error)) is None:
+        return None
+    return Unavailable(
+        f"{what} The bucket refused the server's credentials.",
+        remedy="Tell the server's administrator that they have expired or lack a right; it works again once they are "
+        "renewed.",
+    )
 
 
 def _is_full(text: str) -> bool:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from datafusion import DataFrame
 from datafusion.plan import ExecutionPlan, LogicalPlan
 
-from micromegas_jupyter.core.protocols import AuthContext, TableSource
+from micromegas_jupyter.core.protocols import AuthContext, TableProblem, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.calls import Call, find_calls, with_stand_ins
 from micromegas_jupyter.engine.contract import (
@@ -144,7 +144,7 @@ class DataFusionEngine:
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
         """Return each table that `caller` sees with the schema that `SELECT *` gives."""
         visible = self._visibility.tables(self._tables.snapshot(), caller)
-        return [(table.snapshot.name, listed_schema(table.snapshot)) for table in visible]
+        return [(table.snapshot.name, listed_schema(table.snapshot)) for table in visible if table.snapshot.schema]
 
     def close(self) -> None:
         """Drop the sessions that no query uses."""
@@ -161,7 +161,8 @@ class DataFusionEngine:
         """Plan a request without parameters, or with one row of them."""
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
-        tables = self._visibility.tables(self._tables.snapshot(), caller)
+        visible = self._visibility.tables(self._tables.snapshot(), caller)
+        tables, problems = _without_problems(visible, mentions)
         statement = _Statement(
             request=request,
             caller=caller,
@@ -174,12 +175,15 @@ class DataFusionEngine:
             init_seconds=SYSTEM_CLOCK.monotonic() - started,
         )
         context = Context(
-            sql=placeholders.sql, tables=tuple(table.snapshot.name for table in tables), own_errors=statement.failures
+            sql=placeholders.sql,
+            tables=tuple(table.snapshot.name for table in tables),
+            problems=problems,
+            own_errors=statement.failures,
         )
         try:
             with translated(context):
                 bound = None if request.parameters is None and placeholders.columns else values
-                statement.instances = instance_tables(calls, tables, values=bound, sql=placeholders.sql)
+                statement.instances = instance_tables(calls, visible, values=bound, sql=placeholders.sql)
                 plan = self._plan(statement)
                 context.hides_values = any(table.hides_rows for table in plan.tables)
                 if context.hides_values:
@@ -352,6 +356,25 @@ class DataFusionQuery:
         except Exception:  # noqa: BLE001 - the rows were given
             _log.warning("the engine's counters cannot be read", exc_info=True)
             self.statistics = replace(self.statistics, bytes_scanned=None, spilled_bytes=None, spill_count=None)
+
+
+def _without_problems(
+    tables: Sequence[VisibleTable], mentions: Mention
+) -> tuple[list[VisibleTable], dict[str, TableProblem]]:
+    """Return the tables that a statement may read, or list by their known columns, and what is wrong with the others.
+
+    A column may have the name of such a table, so a statement that mentions it fails only when it reads the table.
+    """
+    readable: list[VisibleTable] = []
+    problems: dict[str, TableProblem] = {}
+    for table in tables:
+        if (problem := table.snapshot.problem) is None:
+            readable.append(table)
+        elif any(map(mentions.has, table.names)):
+            problems |= dict.fromkeys(table.names, problem)
+        elif table.snapshot.schema:
+            readable.append(table)
+    return readable, problems
 
 
 def _with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatistics:

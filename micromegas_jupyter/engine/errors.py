@@ -14,6 +14,8 @@ from typing import Final, Literal, NamedTuple
 
 import pyarrow as pa
 
+from micromegas_jupyter.core.protocols import TableProblem
+from micromegas_jupyter.core.storage import refused_credentials
 from micromegas_jupyter.engine.scanner import Kind, line_and_column, scan
 from micromegas_jupyter.errors import (
     InternalError,
@@ -78,7 +80,7 @@ _NOT_OF_THE_FILE = re.compile(
 
 @dataclass(slots=True, kw_only=True)
 class Context:
-    """What helps to explain a failure: the statement as DataFusion got it, the caller's tables.
+    """What helps to explain a failure: the statement as DataFusion got it, the caller's tables, those not readable.
 
     The last of `own_errors`, which the project's own functions raised while the statement ran, is the cause. With
     `hides_values` an error must show no value, since rows that the caller must not see were read.
@@ -86,6 +88,7 @@ class Context:
 
     sql: str = field(repr=False)
     tables: tuple[str, ...] = ()
+    problems: Mapping[str, TableProblem] = field(default_factory=dict)
     own_errors: list[MicromegasError] = field(default_factory=list, repr=False)
     hides_values: bool = False
 
@@ -208,6 +211,8 @@ def _planning_error(text: str, context: Context) -> MicromegasError:
         candidates = [one.strip() for one in fields[1].split(",")] if fields else []
         return unknown_name("column", found[1], candidates, context.sql)
     if found := _NO_TABLE.search(text):
+        if (problem := context.problems.get(_last_part(found[1]))) is not None:
+            return Unavailable(problem.what, remedy=problem.remedy)
         return unknown_name("table", found[1], context.tables, context.sql)
     if found := _NO_FUNCTION.search(text):
         return unknown_name("function", found[1], re.findall(r"Did you mean '([^']*)'", text), context.sql)
@@ -262,6 +267,8 @@ def _parquet_error(text: str, context: Context) -> MicromegasError | None:
 
 
 def _storage_error(text: str, _context: Context) -> MicromegasError | None:
+    if (refused := refused_credentials("A file of a table could not be read.", text)) is not None:
+        return refused
     if _CHANGED_FILE.search(text):
         return file_gone()
     return _unreadable(text) if _UNREADABLE_FILE.search(text) else None

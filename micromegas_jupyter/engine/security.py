@@ -232,6 +232,8 @@ def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[st
         _log.warning("the tables could not be listed to check conditions", extra={"kind": type(error).__name__})
         raise Unavailable("The tables cannot be listed now.") from error
     for snapshot in snapshots:
+        if snapshot.problem is not None:
+            continue  # each condition is checked again when it is used
         if snapshot.raw_name is not None and filters.get(snapshot.raw_name):
             raise _configuration_error(snapshot.raw_name, f"it belongs on {snapshot.name}, which is made of these rows")
         own = filters.get(snapshot.name, ())

@@ -21,7 +21,7 @@ from micromegas_jupyter.engine.errors import is_engine_failure, missing_paramete
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS
 from micromegas_jupyter.engine.scanner import Kind, line_and_column, scan
 from micromegas_jupyter.engine.sessions import READ_ONLY
-from micromegas_jupyter.errors import InvalidStatement, MicromegasError
+from micromegas_jupyter.errors import InvalidStatement, MicromegasError, Unavailable
 from micromegas_jupyter.telemetry.tables import (
     BLOCKS,
     EMPTY_SETS,
@@ -57,6 +57,8 @@ def with_views(snapshots: Iterable[TableSnapshot]) -> list[TableSnapshot]:
 
 
 def _has_stats(table: TableSnapshot) -> bool:
+    if table.problem is not None:
+        return True
     (time, _), names = LOG_ENTRIES.range_columns, table.schema.names
     return {time, *_KEYS} <= set(names) and pa.types.is_timestamp(table.schema.field(time).type)
 
@@ -137,6 +139,8 @@ def _instance_table(
         snapshot = TableSnapshot(name=call.stand_in, schema=view_set.definition.schema, files=())
         return VisibleTable(snapshot=snapshot)
     table = known.get(name)
+    if table is not None and (problem := table.snapshot.problem) is not None:
+        raise Unavailable(problem.what, remedy=problem.remedy)
     if table is None:
         raise _refused(sql, set_at, f"There is no table named {name}.", "SHOW TABLES lists those that you may read.")
     return replace(table, snapshot=replace(table.snapshot, name=call.stand_in), raw_name=None, equal=equal)

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import InternalError, ResourcesExhausted, Unavailable
+from micromegas_jupyter.errors import InternalError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import (
     CachedPlan,
@@ -420,29 +420,20 @@ class Listing:
             return
         self._wanted = None if sql is None or self._wanted is None else f"{self._wanted} {sql}"
         if self._next is None:
-            self._next = asyncio.get_running_loop().create_task(self._list_shared())
+            self._next = asyncio.get_running_loop().create_task(self._list())
             # Looks at a failure that nobody may wait for any more, so that asyncio does not log it.
             self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
-        try:
-            # Shielded: others wait for the same listing.
-            await asyncio.shield(self._next)
-        except Unavailable as error:
-            if sql is None or error.table is None or error.table.lower() in sql.lower():
-                raise
-            async with self._turn:  # the table is another statement's
-                await self._list(sql)
+        # Shielded: others wait for the same listing.
+        await asyncio.shield(self._next)
 
-    async def _list_shared(self) -> None:
+    async def _list(self) -> None:
         async with self._turn:
             self._next = None
             wanted, self._wanted = self._wanted, ""
-            await self._list(wanted)
-
-    async def _list(self, wanted: str | None) -> None:
-        tables = tuple(await run_in_thread(lambda: self._source.snapshot(wanted), name="table-listing"))
-        if tables != self.tables or not self.version:
-            self.tables = tables
-            self.version += 1
+            tables = tuple(await run_in_thread(lambda: self._source.snapshot(wanted), name="table-listing"))
+            if tables != self.tables or not self.version:
+                self.tables = tables
+                self.version += 1
 
 
 class ClientGone(Exception):

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -161,7 +162,7 @@ class TableGuard:
 
     A local table is held by a shared lock on its log's folder while rows are added, and by an exclusive one while it is
     dropped. In a bucket, the entry at hand must be as it was, and no marker be there, before and after a commit.
-    Raises `TableGone`.
+    The folder stays open until `close`, or until nobody has this guard any more. Raises `TableGone`.
     """
 
     def __init__(self, storage: Storage, table: str) -> None:
@@ -173,6 +174,7 @@ class TableGuard:
         self._descriptor: int | None = None
         if storage.is_local and os.name == "posix":
             self._descriptor = self._open()  # while it is open, no other folder can be taken for this one
+            self._close = weakref.finalize(self, os.close, self._descriptor)
             try:
                 with self.hold():
                     self.delta = open_delta(storage, table)
@@ -216,9 +218,8 @@ class TableGuard:
 
     def close(self) -> None:
         """Let the table go."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+        if self._descriptor is not None:
+            self._close()
 
     def _open(self) -> int:
         try:

@@ -25,9 +25,7 @@ class Lake:
     def snapshot(self, sql: str | None = None) -> tuple[TableSnapshot, ...]:
         """Return all tables, those that `sql` names as they stand now; None is for all of them."""
         found = self._snapshots.list(None if sql is None else self._with_sources(sql))
-        # A table that cannot be read is not one without rows.
-        known = {*found, *self._snapshots.refused}
-        missing = [self._snapshots.empty(one) for name, one in self._definitions.items() if name not in known]
+        missing = [self._snapshots.empty(one) for name, one in self._definitions.items() if name not in found]
         return (*missing, *found.values())
 
     def _with_sources(self, sql: str) -> str:

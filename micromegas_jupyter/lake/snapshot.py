@@ -7,8 +7,9 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
@@ -17,7 +18,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
+from micromegas_jupyter.core.protocols import DataFile, TableProblem, TableSnapshot
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.delta_log import (
@@ -33,6 +34,8 @@ from micromegas_jupyter.telemetry.tables import TableDefinition
 
 _TIME: Final = "time"
 _PROCESS: Final = "process_id"
+_ALL_COLUMNS: Final = "information_schema"  # a statement that reads it reads the columns of all tables
+_MAX_REQUESTS: Final = 32  # to a bucket at once
 # Some writers cut the bounds of times to milliseconds.
 _CUT: Final = 1000
 # They change nothing about how a data file is read once the log is known.
@@ -75,40 +78,20 @@ class DeltaSnapshots:
         self._known: dict[str, _Known] = {}
         self.refused: dict[str, Unreadable] = {}
 
-    def list(self, sql: str | None) -> dict[str, TableSnapshot]:  # noqa: C901 - each way in which a table is left out
-        """Return all tables that can be read; those that `sql` names as they stand now.
-
-        Raises `Unavailable` when one that it names cannot be read.
-        """
+    def list(self, sql: str | None) -> dict[str, TableSnapshot]:
+        """Return all tables; those that `sql` names as they stand now. What cannot be read has a `problem`."""
         text = None if sql is None else sql.lower()
         folders = self._storage.list_folders()
         if self._is_foreign and LOG_FOLDER in folders:
             folders = [""]
         names = {self._name(folder): folder for folder in folders if not folder.startswith(("_", "."))}
-        tables = {}
-        for name, folder in names.items():
-            known = self._known.get(name)
-            if text is not None and name.lower() not in text and (known is not None or name in self.refused):
-                if known is not None:
-                    tables[name] = known.snapshot
-                continue
-            try:
-                tables[name] = self._refresh(name, folder)
-            except TableGone:
-                self._note_empty_log(name, folder)
-                continue
-            except Unreadable as error:
-                if text is not None and re.search(rf'\b(?:from|join)\s+"?{re.escape(name.lower())}\b', text):
-                    raise Unavailable(f"The table {name} cannot be read: {error}.", table=name) from error
-            except Unavailable as error:
-                error.table = name
-                if text is not None and name.lower() in text:
-                    raise
-                # Others must not fail for it.
-                if known is None:
-                    self.refused[name] = Unreadable("it could not be read when it was last looked at")
-                else:
-                    self._known[name], tables[name] = known, known.snapshot
+        named = {name for name in names if text is None or _ALL_COLUMNS in text or name.lower() in text}
+        with contextlib.ExitStack() as stack:
+            run: Callable[..., Iterator[TableSnapshot | None]] = map
+            if len(named) > 1 and not self._storage.is_local:
+                run = stack.enter_context(ThreadPoolExecutor(_MAX_REQUESTS)).map
+            found = run(lambda name: self._find(name, names[name], is_named=name in named), names)
+            tables = {name: table for name, table in zip(names, found, strict=True) if table is not None}
         with self._lock:
             for name in self._locks.keys() - names.keys():
                 self._locks.pop(name, None)
@@ -119,6 +102,36 @@ class DeltaSnapshots:
     def empty(self, definition: TableDefinition) -> TableSnapshot:
         """Return a table that nothing was written to yet."""
         return self._snapshot(definition.name, _defined_schema(definition), ("date",), {})
+
+    def _find(self, name: str, folder: str, *, is_named: bool) -> TableSnapshot | None:
+        """Return a table, when it `is_named` or new as it stands now; None where there is none."""
+        known = self._known.get(name)
+        try:
+            if is_named or (known is None and name not in self.refused):
+                return self._refresh(name, folder)
+            if known is not None:
+                return known.snapshot
+        except TableGone:
+            self.refused.pop(name, None)
+            self._note_empty_log(name, folder)
+        except Unreadable:
+            pass  # noted as refused
+        except Unavailable as error:
+            problem = TableProblem(error.what, error.remedy)
+            if known is None:
+                self.refused[name] = Unreadable("it could not be read when it was last looked at")
+                return self._unreadable(name, problem)
+            self._known[name] = known
+            return replace(known.snapshot, problem=problem)
+        if (why := self.refused.get(name)) is None:
+            return None
+        problem = TableProblem(f"The table {name} cannot be read: {why}.", Unavailable.default_remedy)
+        return self._unreadable(name, problem)
+
+    def _unreadable(self, name: str, problem: TableProblem) -> TableSnapshot:
+        definition = self._definitions.get(name)
+        raw_name = None if definition is None else definition.raw_name
+        return TableSnapshot(name=name, schema=pa.schema([]), files=(), raw_name=raw_name, problem=problem)
 
     def _note_empty_log(self, name: str, folder: str) -> None:
         if self._is_foreign and self._storage.is_local and Path(self._storage.uri, folder, LOG_FOLDER).is_dir():

@@ -69,7 +69,7 @@ _MAX_GROUP_BYTES: Final = 256 * 1024 * 1024
 _MAX_QUEUED_BYTES: Final = 512 * 1024 * 1024
 _MAX_QUEUED_WRITES: Final = 10_000
 _QUEUE_SECONDS: Final = 30.0
-_MAX_IDLE_TABLES: Final = 100  # each has a descriptor open
+_MAX_IDLE_TABLES: Final = 100  # each has a descriptor open, until nobody uses it any more
 _MAX_ATTEMPTS: Final = 100
 _MAX_FAILURES: Final = 2
 _MAX_WRITE_IDS: Final = 1_000_000
@@ -182,6 +182,7 @@ class LakeWriter:
         with self._lock:
             self._is_closed = True
             committers = list(self._committers.values())
+            self._committers.clear()
         for committer in committers:
             committer.close()
 
@@ -258,7 +259,9 @@ class LakeWriter:
         with self._lock:
             if self._is_closed:
                 raise Unavailable("The server is shutting down.")
-            committer = self._committers.get(table)
+            committer = self._committers.pop(table, None)
+            if committer is not None:
+                self._committers[table] = committer  # the last one is the one used last
         if committer is not None and not committer.is_gone and (not is_certain or committer.refresh()):
             return committer
         try:
@@ -440,15 +443,13 @@ class _Committer:
         return True
 
     def close(self) -> None:
-        """Commit what waits, and end."""
+        """Commit what waits, and take no more; whoever is about to use the state still can."""
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
             thread = self._thread
         if thread is not None:
             thread.join()
-        with self._turn:
-            self.state.guard.close()
 
     def _run(self) -> None:
         while group := self._next_group():
@@ -506,7 +507,7 @@ class _Committer:
             if not attempt.failures:
                 raise
             raise Unavailable(
-                "It is not known whether the rows were stored: the lake's storage failed while they were committed.",
+                f"It is not known whether the rows were stored: the storage failed at their commit. {error.what}",
                 remedy="Send them again with the same id, which stores them once; without an id, look before that.",
             ) from error
         raise Unavailable("The table is being changed by others all the time. None of the rows was stored.")
@@ -566,7 +567,6 @@ class _Committer:
     def _reopen(self, group: list[_Pending]) -> None:
         """Read the table anew; when another has its name by now, it does not get files that went with the first."""
         state = _State(self._storage, self._table)
-        self.state.guard.close()
         is_same, self.state = state.table_id == self.state.table_id, state
         for one in group:
             if not (is_same or one.done.done()) and (one.files or one.is_replacing):

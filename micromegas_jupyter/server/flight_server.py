@@ -166,7 +166,7 @@ class ServerThread:
         metrics.watch_pool(pool)
         pool.on_end = metrics.count_end
         ingests = IngestRunner(pool, settings=settings, clock=clock, metrics=metrics)
-        operations = TableOperations(ingests, settings=settings, clock=clock)
+        operations = TableOperations(ingests, settings=settings, clock=clock, metrics=metrics)
         methods = FlightMethods(
             queries=QueryRunner(
                 pool,

@@ -32,7 +32,10 @@ _LIMITS: Final = (
 _SECONDS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
 )  # fmt: skip
-_INGEST_OUTCOMES: Final = ("ok", "error", "incomplete")
+_OUTCOMES: Final = ("ok", "error", "incomplete")
+_TABLE_OPERATIONS: Final = (
+    "list", "describe", "create", "drop", "delete", "add_column", "optimize", "history", "set_retention", _OTHER,
+)  # fmt: skip
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -71,6 +74,9 @@ class ServerMetrics:
         self.ingests_running = self._gauge("ingests_running", "Calls that bring rows now.")
         self._ingest_rows = self._counter("ingest_rows", "Rows that were taken in durably.")
         self._ingest_bytes = self._counter("ingest_bytes", "Bytes of messages that brought these rows.")
+        self._table_operations = self._counter(
+            "table_operations", "Operations on tables that ended, by outcome.", "operation", "outcome"
+        )
         self._lake = {
             "bytes": self._gauge("lake_bytes", "Bytes of the tables' files, at the last round of maintenance."),
             "files": self._gauge("lake_files", "Files of the tables."),
@@ -85,8 +91,10 @@ class ServerMetrics:
             self._limits.labels(limit)
         for cause in Cause:
             self._ended.labels(cause.value)
-        for outcome in _INGEST_OUTCOMES:
+        for outcome in _OUTCOMES:
             self._ingests.labels(outcome)
+            for operation in _TABLE_OPERATIONS:
+                self._table_operations.labels(operation, outcome)
 
     def count_call(self, method: str, status: str) -> None:
         """Count a call that ended."""
@@ -117,9 +125,13 @@ class ServerMetrics:
 
     def count_ingest(self, outcome: str, *, rows: int, size: int) -> None:
         """Count a call that brought rows: `ok`, `error` or `incomplete`, with what was taken in durably."""
-        self._ingests.labels(outcome if outcome in _INGEST_OUTCOMES else _OTHER).inc()
+        self._ingests.labels(outcome if outcome in _OUTCOMES else _OTHER).inc()
         self._ingest_rows.inc(rows)
         self._ingest_bytes.inc(size)
+
+    def count_table_operation(self, operation: str, outcome: str) -> None:
+        """Count an operation on tables that ended: `ok`, `error` or `incomplete`; one that is not known is `other`."""
+        self._table_operations.labels(operation if operation in _TABLE_OPERATIONS else _OTHER, outcome).inc()
 
     def note_lake(self, status: Mapping[str, Any]) -> None:
         """Take over what a round of maintenance found, a `LakeStatus` as JSON holds it."""

@@ -6,7 +6,7 @@ table that the caller neither reads nor writes to does not exist for them, whate
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -38,6 +38,7 @@ from micromegas_jupyter.lake.tables import no_table
 from micromegas_jupyter.server.audit import TableAudit, find_origin, recorded
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.ingest import IngestRunner, owner_of
+from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
 
 TABLES_ACTION: Final = "MicromegasTables"
@@ -130,15 +131,18 @@ def parse_request(body: bytes) -> _AnyRequest:
 class TableOperations:
     """Runs the operations of one server. Belongs to one event loop."""
 
-    def __init__(self, ingests: IngestRunner, *, settings: FlightServerSettings, clock: Clock) -> None:
+    def __init__(
+        self, ingests: IngestRunner, *, settings: FlightServerSettings, clock: Clock, metrics: ServerMetrics
+    ) -> None:
         self._ingests = ingests
+        self._metrics = metrics
         self._settings = settings
         self._clock = clock
 
     async def run(self, call: Call, body: bytes) -> bytes:
         """Do what the body asks for and return the answer; writes the audit line however it ends."""
         audit = TableAudit(find_origin(call, self._settings.trusted_proxies), self._clock)
-        with recorded(audit, call, _count_nothing):
+        with recorded(audit, call, self._counter(audit)):
             request = parse_request(body)
             audit.request = {
                 name: value
@@ -160,7 +164,7 @@ class TableOperations:
         _check_has_files(changing.view_set)
         audit = TableAudit(find_origin(call, self._settings.trusted_proxies), self._clock)
         table = changing.view_set
-        with recorded(audit, call, _count_nothing):
+        with recorded(audit, call, self._counter(audit)):
             if changing.function == RETIRE:
                 where = _inserted_within(changing)
                 audit.request = {"operation": "delete", "table": table, "where": where}
@@ -172,6 +176,12 @@ class TableOperations:
                 result = await self._in_time(self._operate(call, "optimize", {"table": table}))
                 text = f"{table}: {result['removed_files']:,} files were replaced by {result['added_files']:,}."
         return ((int(self._clock.now().timestamp() * 1e6) * 1000, text),)
+
+    def _counter(self, audit: TableAudit) -> Callable[[str, MicromegasError | None], None]:
+        def count(outcome: str, _error: MicromegasError | None) -> None:
+            self._metrics.count_table_operation(str(audit.request.get("operation", "")), outcome)
+
+        return count
 
     async def _in_time(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
         try:
@@ -264,7 +274,3 @@ def _visible_tables(caller: AuthContext, listed: dict[str, Any]) -> list[dict[st
 
 def _owns(caller: AuthContext, table: str, *, created_by: str | None) -> bool:
     return is_owner(caller, table) or (created_by == owner_of(caller) and may_ingest(caller, table))
-
-
-def _count_nothing(_outcome: str, _error: MicromegasError | None) -> None:
-    pass

@@ -251,7 +251,7 @@ class ServerStack:
         root = self._storage.uri
         if self.lake is not None:
             return f"lake: {root}"
-        names = [snapshot.name for snapshot in self._tables.snapshot()]
+        names = [snapshot.name for snapshot in self._tables.snapshot() if snapshot.problem is None]
         shown = ", ".join("".join(c if c.isprintable() else "?" for c in name) for name in names[:_MAX_SHOWN_TABLES])
         more = f" and {len(names) - _MAX_SHOWN_TABLES} more" if len(names) > _MAX_SHOWN_TABLES else ""
         return f"files in {root}, read only, without telemetry · tables: {shown}{more}"
@@ -474,7 +474,7 @@ def open_tables(location: str) -> tuple[Storage, TableSource]:
         if is_lake(storage):
             return storage, Lake(storage)
         folder = ServedFolder(storage)
-        tables = folder.snapshot()
+        tables = [table for table in folder.snapshot() if table.problem is None]
     except UsageError as error:
         raise ConfigurationError(error.what, key="--lake", remedy=error.remedy) from None
     for problem in folder.problems:

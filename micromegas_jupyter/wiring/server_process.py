@@ -123,10 +123,10 @@ def _find_tables(storage: Storage, *, is_lake: bool) -> tuple[tuple[str, ...], t
     if is_lake:
         if (storage.is_local and not Path(storage.uri).is_dir()) or not is_lake_folder(storage):
             raise UsageError("There is no such lake.", remedy="Name a folder that micromegas serve has written to.")
-        return tuple(table.name for table in Lake(storage).snapshot()), ()
+        return tuple(table.name for table in Lake(storage).snapshot() if table.problem is None), ()
     check_servable(storage)
     served = ServedFolder(storage)
-    if not (tables := served.snapshot()):
+    if not (tables := [table for table in served.snapshot() if table.problem is None]):
         found = f" {served.problems[0]}" if served.problems else ""
         raise UsageError(
             f"The folder holds no table that can be read.{found}",

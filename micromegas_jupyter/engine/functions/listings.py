@@ -90,7 +90,7 @@ def _schema_hash(schema: pa.Schema) -> bytes:
 
 def _partitions(table: VisibleTable, source: FileSource) -> Iterator[dict[str, Any]]:
     snapshot = table.snapshot
-    if snapshot.source is not None:
+    if snapshot.source is not None or snapshot.problem is not None:
         return
     name, hides_rows = snapshot.name, table.hides_rows
     view_set = VIEW_SETS.get(name)

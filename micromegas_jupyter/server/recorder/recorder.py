@@ -203,7 +203,10 @@ class Recorder:
 
 
 class Backlog:
-    """Batches for each table in the order of their arrival; the oldest go when there are too many. For one thread."""
+    """Batches for each table in the order of their arrival; the oldest go when there are too many. For one thread.
+
+    A write whose outcome is not known is repeated as it was, or goes as a whole: a part of it could be stored twice.
+    """
 
     def __init__(self, *, max_rows: int = MAX_WAITING_ROWS) -> None:
         self._max_rows = max_rows
@@ -221,9 +224,13 @@ class Backlog:
         """Let a batch wait; drops whole batches of the fullest table when there are too many rows."""
         self._waiting.setdefault(table_name, []).append(batch)
         while self.waiting_rows > self._max_rows:
-            name = max(self._waiting, key=lambda name: sum(batch.num_rows for batch in self._waiting[name]))
-            self._unknown.pop(name, None)
-            self._lost_rows += self._waiting[name].pop(0).num_rows
+            name, waiting = max(self._waiting.items(), key=lambda item: sum(batch.num_rows for batch in item[1]))
+            _, sent = self._unknown.get(name, ("", 0))
+            if sent == len(waiting):
+                del self._unknown[name]
+            dropped = slice(sent, sent + 1) if sent < len(waiting) else slice(None)
+            self._lost_rows += sum(batch.num_rows for batch in waiting[dropped])
+            del waiting[dropped]
 
     def store(self, writer: LakeWriter) -> None:
         """Store all that waits; what fails keeps waiting, and the last error is raised."""

@@ -20,6 +20,7 @@ from micromegas_jupyter.core.jsonb import decode, encode, to_json
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import PermissionDenied, UsageError
+from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 from tests.fakes.telemetry_rows import PAIRS, log_batch, sent_processes
 from tests.integration.flight_harness import ALICE, FLIGHT
@@ -368,3 +369,15 @@ def test_rows_that_do_not_all_come_are_not_stored(server):
     assert type(answer.error) is UsageError
     assert answer.error.what == "2 of 3 rows have arrived; none is stored."
     assert "cut_off" not in server.column("SELECT table_name FROM information_schema.tables")
+
+
+def test_columns_that_another_process_adds_are_listed_at_once(server):
+    elsewhere = Tables(Storage(server.root))
+    for name in ("wide", "narrow"):
+        elsewhere.create(name, pa.schema([("id", pa.int64())]))
+    listing = "SELECT column_name FROM information_schema.columns WHERE table_name LIKE 'w%' ORDER BY ordinal_position"
+    assert server.column(listing) == ["id"]
+
+    elsewhere.add_column("wide", pa.field("added", pa.string()))
+
+    assert server.column(listing) == ["id", "added"]

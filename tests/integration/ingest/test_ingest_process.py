@@ -1,15 +1,23 @@
 """The process that stores rows is killed, or shares its lake with another server; a lake may lie in a bucket."""
 
+import json
 import os
 import signal
+import threading
 import uuid
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+import requests
 
+from micromegas_jupyter.client import transport
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.server import ServerSettings
-from micromegas_jupyter.errors import ServerUnavailable, UsageError
+from micromegas_jupyter.errors import ServerUnavailable, Unavailable, UsageError
 from micromegas_jupyter.wiring.server import ServerStack
 from tests.fakes.waiting import wait_until
 from tests.integration.ingest.lake_server import append_command, lake_server
@@ -76,23 +84,131 @@ def test_two_servers_on_one_lake_see_each_others_commits(tmp_path):
             alice.bulk_ingest("shared", ROWS)
 
 
-def test_a_server_keeps_its_lake_in_a_bucket(monkeypatch):
+@pytest.fixture(scope="module")
+def moto():
     with moto_server() as port:
-        s3 = FaultyS3(port)
-        for name, value in s3.environ.items():
-            monkeypatch.setenv(name, value)
-        settings = ServerSettings(
-            lake=f"s3://{BUCKET}/lake", port=0, no_http=True, disable_auth=True, telemetry_interval_seconds=0.2
-        )
-        with ServerStack(settings, environ={}) as server, FlightSQLClient(server.uri) as client:
-            client.bulk_ingest("kept", pa.table({"id": [1, 2]}), mode="create")
-            client.bulk_ingest("kept", ROWS)
+        yield port
 
-            assert client.query_arrow("SELECT sum(id) AS n FROM kept").to_pydict() == {"n": [4]}
-            rule = client.query("SELECT deny_queries('sql LIKE ''%forbidden%''', 'a test')").iloc[0, 0]
-            assert client.query("SELECT rule_id FROM list_query_denials()").iloc[0, 0] == rule
-            wait_until(
-                lambda: client.query_arrow("SELECT count(*) AS n FROM log_entries")["n"][0].as_py() > 0,
-                "the server has recorded its log",
-            )
-        s3.close()
+
+@pytest.fixture
+def s3(moto, monkeypatch):
+    proxy = FaultyS3(moto)
+    for name, value in proxy.environ.items():
+        monkeypatch.setenv(name, value)
+    yield proxy
+    proxy.close()
+
+
+@contextmanager
+def server_on_bucket():
+    settings = ServerSettings(
+        lake=f"s3://{BUCKET}/{uuid.uuid4().hex}",
+        port=0,
+        http_port=0,
+        disable_auth=True,
+        telemetry_interval_seconds=0.2,
+    )
+    with ServerStack(settings, environ={}) as server, FlightSQLClient(server.uri) as client:
+        yield server, client
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_server_keeps_its_lake_in_a_bucket():
+    with server_on_bucket() as (_, client):
+        client.bulk_ingest("kept", pa.table({"id": [1, 2]}), mode="create")
+        client.bulk_ingest("kept", ROWS)
+
+        assert client.query_arrow("SELECT sum(id) AS n FROM kept").to_pydict() == {"n": [4]}
+        rule = client.query("SELECT deny_queries('sql LIKE ''%forbidden%''', 'a test')").iloc[0, 0]
+        assert client.query("SELECT rule_id FROM list_query_denials()").iloc[0, 0] == rule
+        wait_until(
+            lambda: client.query_arrow("SELECT count(*) AS n FROM log_entries")["n"][0].as_py() > 0,
+            "the server has recorded its log",
+        )
+
+
+def is_ready(server):
+    answer = requests.get(f"{server.http_url}/ready", timeout=30)
+    assert answer.json().get("reason", "storage") == "storage"
+    return answer.ok
+
+
+@pytest.mark.parametrize("fault", ["expired", 403])
+def test_credentials_that_a_bucket_refuses_are_named_and_work_again_once_it_takes_them(s3, monkeypatch, fault):
+    monkeypatch.setattr(transport, "_MAX_ATTEMPTS", 1)
+    with server_on_bucket() as (server, client):
+        client.bulk_ingest("kept", ROWS, mode="create")
+        assert is_ready(server)
+        if fault == "expired":
+            s3.valid_key = "renewed"
+        else:
+            s3.fault = lambda method, path: fault
+        for call in (
+            lambda: client.query_arrow("SELECT * FROM kept"),
+            lambda: client.query_arrow("SELECT * FROM information_schema.tables"),
+            lambda: client.bulk_ingest("kept", ROWS, ingest_id="again"),
+            lambda: client.bulk_ingest("other", ROWS, mode="create"),
+            lambda: client.drop_table("kept"),
+        ):
+            with pytest.raises(Unavailable, match="The bucket refused the server's credentials"):
+                call()
+        wait_until(lambda: not is_ready(server), "the server says that it is not ready")
+
+        s3.valid_key, s3.fault = "key", lambda method, path: None
+
+        wait_until(lambda: is_ready(server), "the server is ready again")
+        assert client.query_arrow("SELECT count(*) AS n FROM kept")["n"].to_pylist() == [1]
+        client.bulk_ingest("kept", ROWS, ingest_id="again")
+        client.bulk_ingest("kept", ROWS, ingest_id="again")
+        assert client.query_arrow("SELECT count(*) AS n FROM kept")["n"].to_pylist() == [2]
+        assert "other" not in {table.name for table in client.table_summaries()}
+
+
+@contextmanager
+def credentials_of_pods(monkeypatch, folder):
+    """Serve the credentials of a pod's role, as EKS does; yields what holds the `key` that is given out."""
+    given = SimpleNamespace(key="key")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            ends_at = (datetime.now(UTC) + timedelta(seconds=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            facts = {"AccessKeyId": given.key, "SecretAccessKey": "secret", "Token": "token", "Expiration": ends_at}
+            content = json.dumps(facts).encode() if self.headers["authorization"] == "of the pod" else b""
+            self.send_response(200)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments):
+            pass
+
+    (folder / "token").write_text("of the pod")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(folder / "token"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    yield given
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_credentials_of_a_role_are_renewed_while_the_server_runs(s3, monkeypatch, tmp_path):
+    with credentials_of_pods(monkeypatch, tmp_path) as given, server_on_bucket() as (server, client):
+        client.bulk_ingest("kept", ROWS, mode="create")
+        assert client.query_arrow("SELECT count(*) AS n FROM kept")["n"].to_pylist() == [1]
+
+        given.key = s3.valid_key = "renewed"
+
+        def works():
+            try:
+                client.bulk_ingest("kept", ROWS, ingest_id="later")
+                return client.query_arrow("SELECT count(*) AS n FROM kept")["n"].to_pylist() == [2]
+            except Unavailable:
+                return False
+
+        wait_until(works, "the renewed credentials are used")
+        wait_until(lambda: is_ready(server), "the server is ready")

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import logging
+from collections import Counter
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -347,3 +348,23 @@ def test_a_server_that_only_reads_changes_no_tables(validator):
         pytest.raises(MicromegasError, match="lake"),
     ):
         admin.table_summaries()
+
+
+def test_operations_on_tables_are_counted_by_their_outcome(flight, admin, as_person):
+    ends = [(name, end) for name in ("create", "drop", "delete", "optimize", "other") for end in ("ok", "error")]
+
+    def counts():
+        return Counter({(name, end): flight.metric("table_operations_total", operation=name, outcome=end)
+                        for name, end in ends})  # fmt: skip
+
+    before = counts()
+    admin.create_table("counted", pa.schema([("n", pa.int64())]))
+    admin.delete_rows("counted", "n > 1")
+    admin.optimize_table("counted")
+    with as_person("nobody", "nothing") as nobody, pytest.raises(UsageError):
+        nobody.drop_table("counted")
+    admin.drop_table("counted")
+    flight.act("MicromegasTables", b'{"operation": "guess"}', metadata=_metadata("ada", "admins"))
+
+    done = {(name, "ok"): 1 for name in ("create", "drop", "delete", "optimize")}
+    assert counts() - before == {**done, ("drop", "error"): 1, ("other", "error"): 1}

@@ -7,9 +7,22 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+# moto answers each request on a thread of its own, and looks at the object before it writes: of several conditional
+# writes at once more than one succeeds (up to one round of ten, when threads are switched often). S3's are atomic.
 _MOTO = """
-import logging, sys
+import logging, sys, threading
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.server import ThreadedMotoServer
+
+answer, writing = DomainDispatcherApplication.__call__, threading.Lock()
+
+def answer_in_turn(self, environ, start_response):
+    if environ["REQUEST_METHOD"] in {"GET", "HEAD"}:
+        return answer(self, environ, start_response)
+    with writing:
+        return answer(self, environ, start_response)
+
+DomainDispatcherApplication.__call__ = answer_in_turn
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
@@ -17,6 +30,7 @@ print(server.get_host_and_port()[1], flush=True)
 sys.stdin.read()
 """
 BUCKET = "lake"
+_EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
 
 
 @contextmanager
@@ -50,11 +64,12 @@ class FaultyS3:
     """Forwards requests but for those that `fault` names: it maps method and path to a fault, or None.
 
     Faults: a status that is answered in place of moto's; `close`; `hang`; `applied 500` and `applied close`, after moto
-    has done what was asked.
+    has done what was asked. What is signed with another than the `valid_key` gets the answer to an expired token.
     """
 
     def __init__(self, moto_port):
         self.fault = lambda method, path: None
+        self.valid_key = "key"
         self.released = threading.Event()
         outer = self
 
@@ -63,7 +78,8 @@ class FaultyS3:
 
             def answer(self):
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                fault = outer.fault(self.command, self.path)
+                key = self.headers.get("authorization", "").partition("Credential=")[2].partition("/")[0]
+                fault = "expired" if key != outer.valid_key else outer.fault(self.command, self.path)
                 status, headers, content = 503, [], b""
                 if fault is None or str(fault).startswith("applied"):
                     status, headers, content = _request(moto_port, self.command, self.path, dict(self.headers), body)
@@ -72,7 +88,9 @@ class FaultyS3:
                 if fault in {"close", "applied close", "hang"}:
                     self.close_connection = True
                     return
-                if fault is not None:
+                if fault == "expired":
+                    status, headers, content = 400, [], _EXPIRED
+                elif fault is not None:
                     status, headers, content = (500 if fault == "applied 500" else fault), [], b""
                 self.send_response(status)
                 for name, value in headers:

@@ -86,6 +86,18 @@ def test_nothing_is_acknowledged_while_s3_fails(s3, writer, count, fault):
     assert count() == 6
 
 
+def test_rows_whose_commit_is_refused_are_not_acknowledged_and_can_be_sent_again(s3, writer, count):
+    s3.fault = on_entries(403)
+    with pytest.raises(Unavailable, match="The bucket refused the server's credentials"):
+        writer.append("t", ROWS, write_id="a").result()
+    assert count() == 3
+
+    s3.fault = lambda method, path: None
+
+    assert [writer.append("t", ROWS, write_id="a").result() for _ in range(2)] == [3, 3]
+    assert count() == 6
+
+
 def test_an_outcome_that_is_not_known_is_called_so(s3, writer, count):
     has_committed = []
 

@@ -1,7 +1,6 @@
 """Tables that others write and read: in a bucket, and with other programs than this one."""
 
-import subprocess
-import sys
+from dataclasses import replace
 
 import duckdb
 import polars as pl
@@ -9,41 +8,35 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.errors import InvalidStatement, Unavailable
 from micromegas_jupyter.lake.served_folder import ServedFolder
+from tests.fakes.validator import BOB, FakeValidator
+from tests.integration.flight_harness import running_server
+from tests.integration.lakehouse.faulty_s3 import BUCKET, FaultyS3, moto_server
 from tests.unit.engine.conftest import asking
 from tests.unit.lake.test_served_folder import assert_same_as_delta
 
 pytestmark = [pytest.mark.integration]
-SECRETS = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_REGION": "us-east-1"}
 ORDERS = pa.table({"n": range(60), "shop": ["eu", "us", "a/b c"] * 20, "word": ["x", None] * 30})
 
 
-SERVER = """
-import sys, boto3
-from moto.server import ThreadedMotoServer
-
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-url = "http://%s:%d" % server.get_host_and_port()
-boto3.client("s3", endpoint_url=url).create_bucket(Bucket="shelf")
-print(url, flush=True)
-sys.stdin.read()
-"""
+@pytest.fixture
+def s3(monkeypatch):
+    """An S3 whose requests a test sees, with a bucket that this process's environment lets anybody here use."""
+    with moto_server() as port:
+        proxy = FaultyS3(port)
+        for name, value in proxy.environ.items():
+            monkeypatch.setenv(name, value)
+        yield proxy
+        proxy.close()
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    """The address of an empty bucket, which this process's environment lets anybody here use."""
-    for name, value in SECRETS.items():
-        monkeypatch.setenv(name, value)
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as s3:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", s3.stdout.readline().strip())
-        yield "s3://shelf/some tables"
-        s3.stdin.close()
+def bucket(s3):
+    """The address of an empty prefix."""
+    return f"s3://{BUCKET}/some tables"
 
 
 @pytest.mark.slow
@@ -86,6 +79,60 @@ def test_duckdb_and_polars_read_a_table_as_we_do(tmp_path):
     files = DeltaTable(path).file_uris()
     theirs = duckdb.sql(wanted.format(f"read_parquet({files!r}, hive_partitioning=true)")).fetchall()
     assert [(row["shop"], row["c"], int(row["s"]), row["w"]) for row in ours] == theirs
+
+
+def test_why_a_table_cannot_be_read_is_told_only_to_those_who_may_see_it(tmp_path):
+    for name in ("good", "bad", "worse"):
+        write_deltalake(str(tmp_path / name), ORDERS)
+    (tmp_path / "worse/_delta_log" / f"{0:020}.json").write_text("no log")
+    entry = tmp_path / "bad/_delta_log" / f"{0:020}.json"
+    entry.write_text(
+        entry.read_text().replace('"configuration":{', '"configuration":{"delta.columnMapping.mode":"name"')
+    )
+    validator = FakeValidator()
+    validator.known["bob"] = replace(BOB, table_access=TableAccess(filters={"good": ()}))
+
+    with running_server(tables=ServedFolder(Storage(tmp_path)), validator=validator) as flight:
+        told = {
+            (who, name): flight.query(f"SELECT * FROM {name}", metadata=(("authorization", f"Bearer {who}"),)).error
+            for who in ("alice", "bob")
+            for name in ("bad", "worse", "none")
+        }
+
+    assert type(told["alice", "bad"]) is type(told["alice", "worse"]) is Unavailable
+    assert "column mapping" in told["alice", "bad"].what
+    for name in ("bad", "worse", "none"):
+        assert (type(told["bob", name]), told["bob", name].what) == (
+            InvalidStatement,
+            f"There is no table named {name}.",
+        )
+        assert told["bob", name].remedy == told["bob", "none"].remedy
+
+
+def test_no_statement_lists_the_folders_of_a_table_in_a_bucket_before_it_reads_many_files(s3, bucket):
+    storage = Storage(bucket)
+    days = pa.table({"day": [f"a/b {number:02}" for number in range(40)], "n": range(40)})
+    path, options = storage.child_uri("days"), storage.options
+    write_deltalake(path, days, partition_by=["day"], storage_options=options)
+    folder, listed, objects = ServedFolder(storage), [], {}
+
+    def note(method, path):
+        if "list-type" in path and "_delta_log" not in path and "days%2F" in path:
+            listed.append(path)
+        if method == "HEAD":
+            objects[path] = True
+
+    with asking(folder) as ask:
+        s3.fault = note
+        assert ask.rows("SELECT sum(n) AS s FROM days WHERE day IN ('a/b 01', 'a/b 20', 'a/b 39')") == [{"s": 60}]
+        assert (listed, len(objects)) == ([], 3)
+        assert ask.rows("SELECT sum(n) AS s FROM days") == [{"s": 780}]
+        assert len(listed) == 1
+        (gone,) = [entry.path for entry in storage.list("days") if "day=a%2Fb%2020/" in entry.path]
+        storage.delete(gone)
+        for sql in ("SELECT sum(n) FROM days WHERE day IN ('a/b 01', 'a/b 20')", "SELECT sum(n) FROM days"):
+            with pytest.raises(Unavailable, match="removed or replaced"):
+                ask.rows(sql)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.lease import TAKE_OVER_SECONDS, Sighting, try_acquire
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, read_status, run_round
 from tests.fakes.clock import FakeClock
+from tests.integration.lakehouse.faulty_s3 import BUCKET, FaultyS3, moto_server
 
 _SETTINGS = MaintenanceSettings(min_small_files=3, quiet_seconds=0.0)
 _ROUNDS = """
@@ -38,42 +39,23 @@ while True:
 """
 
 
-# In a process of its own: some calls of deltalake keep Python's lock while they wait for an answer.
-_BUCKET_SERVER = """
-import sys
-import boto3
-from moto.server import ThreadedMotoServer
-
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-url = "http://%s:%d" % server.get_host_and_port()
-key = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-boto3.client("s3", endpoint_url=url, region_name="us-east-1", **key).create_bucket(Bucket="lake")
-print(url, flush=True)
-sys.stdin.read()
-"""
-
-
 @pytest.fixture(scope="module")
-def bucket_server():
-    command = [sys.executable, "-c", _BUCKET_SERVER]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, text=True, **pipes) as server:
-        yield server.stdout.readline().strip()
-        server.kill()
+def moto():
+    with moto_server() as port:
+        yield port
 
 
 @pytest.fixture
-def bucket(bucket_server, monkeypatch, request):
+def bucket(moto, monkeypatch, request):
     values = {
-        "AWS_ENDPOINT_URL": bucket_server,
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{moto}",
         "AWS_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    return f"s3://lake/{request.node.name}"
+    return f"s3://{BUCKET}/{request.node.name}"
 
 
 def _append(storage, number, table="numbers"):
@@ -159,6 +141,28 @@ def test_rules_made_at_once_in_a_bucket_are_all_kept_and_seen_by_their_mark(buck
     assert watching.remove(made.pop())
     assert watching.mark() != mark
     assert {rule.rule_id for rule in DenialStore(location).rules()} == made
+
+
+def test_a_rule_whose_answer_is_lost_is_kept_once_when_another_follows_it(moto, bucket, monkeypatch):
+    location, s3, others = f"{bucket}/query_denials.json", FaultyS3(moto), []
+    late = DenialStore(location)
+
+    def fault(method, path):
+        if method == "PUT" and not others:
+            others.append("")
+            return "applied 500"
+        if method == "PUT" and others == [""]:
+            others[0] = late.add("client = 'b'", "a reason", created_by="root")
+        return None
+
+    assert late.rules() == ()
+    s3.fault = fault
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.environ["AWS_ENDPOINT_URL"])
+    early = DenialStore(location)
+    made = early.add("client = 'a'", "a reason", created_by="root")
+    s3.close()
+
+    assert [rule.rule_id for rule in late.rules()] == [made, others[0]]
 
 
 @pytest.mark.usefixtures("bucket")

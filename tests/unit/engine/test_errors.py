@@ -40,6 +40,7 @@ def told(text):
         ("Not enough memory.\ncaused by\nResources exhausted: Failed to allocate", ResourcesExhausted, "more memory"),
         ("Arrow error: Io error: IO error: No space left on device (os error 28)", ResourcesExhausted, "disk"),
         ("Object Store error: Object at location /srv/a.parquet not found: x", Unavailable, "removed or replaced"),
+        ("Object Store error: x for path a: x in 1s - x status code: 403 Forbidden: ", Unavailable, "credentials"),
         ("Parquet error: External: x error: Out of range of file /srv/a: 9", Unavailable, "removed or replaced"),
         ("Arrow error: Parquet argument error: External: snappy: corrupt input", Unavailable, "damaged"),
         ("Object Store error: Generic x error: Unable to open file /srv/a: x", Unavailable, "may not read it"),

@@ -238,19 +238,3 @@ def test_a_failure_is_told_to_all_who_wait_for_it_and_the_next_listing_is_made_a
         return [type(one) for one in found], listing.version
 
     assert asyncio.run(scenario()) == ([Unavailable] * 3, 1)
-
-
-def test_a_table_that_cannot_be_read_fails_only_the_statements_that_name_it():
-    class OneBroken(SlowTables):
-        def snapshot(self, sql=None):
-            if sql is not None and "broken" in sql.lower():
-                raise Unavailable("The table broken cannot be read.", table="broken")
-            return super().snapshot(sql)
-
-    async def scenario():
-        listing = Listing(OneBroken("one"))
-        await listing.refresh()
-        statements = ("SELECT 1 FROM one", "SELECT * FROM Broken", "SELECT n FROM one")
-        return await asyncio.gather(*map(listing.refresh, statements), return_exceptions=True)
-
-    assert [type(one) for one in asyncio.run(scenario())] == [type(None), Unavailable, type(None)]

@@ -1,5 +1,6 @@
 """What a lake acknowledges is stored once, durably, and where deltalake finds it."""
 
+import contextlib
 import json
 import os
 import threading
@@ -393,21 +394,60 @@ def test_files_of_another_partitioning_are_refused(writer, store, tables, monkey
     assert tables.describe("t")["row_count"] == 0
 
 
-def test_tables_that_were_written_to_long_ago_keep_no_descriptors(storage, tables, monkeypatch):
-    monkeypatch.setattr(writer_module, "_MAX_IDLE_TABLES", 2)
+def open_folders(root):
+    """Return the folders of a lake that this process has open, by the names of their tables."""
+    links = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            links.append(descriptor.readlink())
+    return sorted(link.parent.name for link in links if link.is_relative_to(root))
+
+
+def test_of_many_tables_only_those_written_to_last_stay_open(storage, tables, monkeypatch, tmp_path):
+    monkeypatch.setattr(writer_module, "_MAX_IDLE_TABLES", 3)
     writer = LakeWriter(storage, interval_seconds=0)
-    schema = pa.schema([("n", pa.int64())])
-    tables.create("first", schema)
-    early = writer.open_write(WriteRequest(table="first", mode=WriteMode.APPEND), schema)
-    early.write(pa.record_batch({"n": [1]}))
+    for name in ("first", "often", *(f"t{number}" for number in range(30))):
+        tables.create(name, ROWS.schema)
+    early = writer.open_write(WriteRequest(table="first", mode=WriteMode.APPEND), ROWS.schema)
+    early.write(ROWS.to_batches()[0])
 
-    for number in range(6):
-        tables.create(f"t{number}", schema)
-        writer.append(f"t{number}", pa.table({"n": [1]})).result()
-        wait_until(lambda: all(one.is_idle for one in writer._committers.values()), "all are idle")
+    kept = set()
+    for number in range(30):
+        for name in ("often", f"t{number}"):
+            writer.append(name, ROWS).result()
+            wait_until(lambda: all(one.is_idle for one in writer._committers.values()), "all are idle")
+        kept.add(id(writer._committers["often"]))
 
-    assert len(writer._committers) <= 3
-    assert early.commit() == 1
+    assert len(kept) == 1
+    assert open_folders(tmp_path / "lake") == ["often", "t27", "t28", "t29"]
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("commit-")] == []
+    assert early.commit() == 3
+    writer.close()
+    assert open_folders(tmp_path / "lake") == []
+
+
+def test_a_table_that_is_closed_while_it_is_looked_at_takes_the_rows(storage, tables, read, monkeypatch):
+    monkeypatch.setattr(writer_module, "_MAX_IDLE_TABLES", 1)
+    writer, check_fits, looks = LakeWriter(storage, interval_seconds=0), writer_module.check_fits, []
+    for name in ("t", "u", "v", "w"):
+        tables.create(name, ROWS.schema)
+    writer.append("t", ROWS).result()
+    tables.add_column("t", pa.field("word", pa.string()))
+
+    def check_late(*arguments, **options):
+        if not looks:
+            looks.append("t")
+            for name in ("u", "v", "w"):
+                writer.append(name, ROWS).result()
+                wait_until(lambda: all(one.is_idle for one in writer._committers.values()), "all are idle")
+            assert "t" not in writer._committers
+        check_fits(*arguments, **options)
+
+    monkeypatch.setattr(writer_module, "check_fits", check_late)
+
+    assert writer.append("t", ROWS.append_column("word", pa.array(["x"] * 3))).result() == 3
+
+    assert read("t")["word"].to_pylist().count("x") == 3
     writer.close()
 
 

@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import Future
 
 import psutil
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
@@ -186,6 +187,58 @@ def test_the_oldest_rows_of_the_fullest_table_go_when_there_are_too_many():
 
     assert backlog.waiting_rows == 9
     assert [backlog.take_lost_count(), backlog.take_lost_count()] == [4, 0]
+
+
+class LosingAnswers:
+    """A writer that stores what it gets, and does not say so while `loses` is set."""
+
+    def __init__(self, writer):
+        self._writer = writer
+        self.loses = True
+
+    def append(self, table, rows, *, write_id):
+        stored = self._writer.append(table, rows, write_id=write_id)
+        if not self.loses:
+            return stored
+        stored.result()
+        lost = Future()
+        lost.set_exception(Unavailable("It is not known whether the rows were stored."))
+        return lost
+
+
+@pytest.mark.parametrize(("max_rows", "found", "lost"), [(10, [0, 1, 2, 3, 8, 9, 10, 11], 4), (4, [0, 1, 2, 3], 8)])
+def test_a_write_whose_outcome_is_not_known_is_never_stored_twice(writer, tmp_path, max_rows, found, lost):
+    backlog, losing = recording.Backlog(max_rows=max_rows), LosingAnswers(writer)
+    for first in (0, 2):
+        backlog.add("log_entries", log_batch(range(first, first + 2)))
+    with pytest.raises(Unavailable):
+        backlog.store(losing)
+    for first in (4, 8):
+        backlog.add("log_entries", log_batch(range(first, first + 4)))
+    losing.loses = False
+
+    backlog.store(losing)
+    backlog.store(losing)
+
+    stored = [row["msg"] for row in _rows(tmp_path, "log_entries")]
+    assert len(stored) == len(set(stored))
+    assert sorted(stored) == sorted(pa.table(log_batch(found))["msg"].to_pylist())
+    assert (backlog.waiting_rows, backlog.take_lost_count()) == (0, lost)
+
+
+def test_a_write_of_unknown_outcome_goes_as_a_whole_when_nothing_else_can(writer, tmp_path):
+    backlog, losing = recording.Backlog(max_rows=4), LosingAnswers(writer)
+    for first in (0, 2):
+        backlog.add("log_entries", log_batch(range(first, first + 2)))
+    with pytest.raises(Unavailable):
+        backlog.store(losing)
+    backlog.add("processes", process_state("p", updated=1))
+    losing.loses = False
+
+    backlog.store(losing)
+
+    assert (len(_rows(tmp_path, "log_entries")), len(_rows(tmp_path, "processes"))) == (4, 1)
+    assert (backlog.waiting_rows, backlog.take_lost_count()) == (0, 4)
 
 
 def test_a_counter_is_reported_as_growth_per_second_where_that_means_anything():
