@@ -158,14 +158,12 @@ class DataFile(NamedTuple):
         partition: The values of the table's `partition_columns` as text, as the Delta log has them; None is null.
         begin: No row has an earlier time in the first of `range_columns` (microseconds since 1970); None when unknown.
         end: No row has a later time in the last of `range_columns`.
-        processes: The least and the greatest `process_id`, or how they begin; None when unknown.
     """
 
     path: str
     partition: tuple[str | None, ...] = ()
     begin: int | None = None
     end: int | None = None
-    processes: tuple[str, str] | None = None
 
 
 class FileFormat(enum.Enum):
@@ -203,6 +201,9 @@ class TableSnapshot:
     files have maps of text where the schema has properties. A view has the columns and files of its `source`, and
     `merge_sql` computes it. Rows of a table with a `problem` must not be read; its columns are those that it had
     before, if any are known.
+
+    `bounds` has a row for each of `files`, and of some columns `min.x`, `max.x` and `nulls.x`, where no value of the
+    file is lower or greater and so many are null, and `rows`; null where it is unknown. Times count microseconds.
     """
 
     name: str
@@ -213,6 +214,7 @@ class TableSnapshot:
     range_columns: tuple[str, str] | None = None
     merge_sql: str | None = None
     raw_name: str | None = None
+    bounds: pa.Table | None = field(default=None, repr=False, compare=False)
     has_mixed_types: bool = False
     source: ViewSource | None = None
     map_columns: tuple[str, ...] = ()

@@ -108,7 +108,9 @@ def check_no_ignored_clause(scanned: Scan) -> None:
             return
         word = token.text.lower() if index and token.kind in {Kind.WORD, Kind.OPERATOR} else ""
         for first, pattern, clause, remedy in _IGNORED_CLAUSES:
-            window = "".join(map(_describe, tokens[index - 1 : index + 4])) if first == word else ""
+            if first != word:
+                continue
+            window = "".join(map(_describe, tokens[index - 1 : index + 4]))
             if not (found := re.match(pattern, window)):
                 continue
             line, column = line_and_column(scanned.sql, token.start)

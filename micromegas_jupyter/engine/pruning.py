@@ -1,30 +1,38 @@
-"""Which files of a table a statement needs, by what its snapshot tells of each: a range of times, partition values.
+"""Which files of a table a statement needs, by what its snapshot tells of each: bounds of values, partition values.
 
 Only simple conditions count: a column of those against a constant, and AND and OR of such. Whatever else keeps a file.
+Of `ORDER BY time DESC LIMIT 100` without conditions, those count that may have one of the latest 100 rows.
 """
 
+import functools
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
-from datafusion.expr import Expr
+import pyarrow.compute as pc
+from datafusion.expr import Expr, SortExpr
 from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
 from micromegas_jupyter.engine.contract import TimeRange
 
 FilesByTable = Mapping[str, Sequence[DataFile]]
-_Test = Callable[[DataFile], bool]
+#: For each file of a snapshot, whether it may have a row that is needed.
+_Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
-#: The column of the data model's tables that `DataFile.processes` is about.
-PROCESS: Final = "process_id"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_INT64: Final = (-(1 << 63), (1 << 63) - 1)
+# Some writers cut the bounds of times to milliseconds.
+_CUT: Final = 1000
 # Of a constant that is made of the time of planning, which happens twice.
 _DRIFT: Final = 60_000_000
+# Of one condition; to look at more takes longer than it saves.
+_MAX_TERMS: Final = 256
 # Of `date_trunc`, in microseconds.
 _UNITS: Final[Mapping[object, int]] = {
     "second": 10**6,
@@ -43,23 +51,38 @@ _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """A table and those of its files that lie in the time range of the call."""
+    """A table, and the time range of the call if it counts before the statement."""
 
     snapshot: TableSnapshot
-    files: Sequence[DataFile]
+    time_range: TimeRange | None
 
 
-def files_in_range(snapshot: TableSnapshot, time_range: TimeRange | None) -> Sequence[DataFile]:
-    """Return the files that may have rows in the range."""
+class _Scan(NamedTuple):
+    """A scan of a plan: the conditions on its rows; if there are none, perhaps only so many are needed in an order."""
+
+    conditions: Sequence[Expr]
+    order: SortExpr | None
+    limit: int
+
+
+def files_in_range(
+    snapshot: TableSnapshot, time_range: TimeRange | None, files: Sequence[DataFile] | None = None
+) -> Sequence[DataFile]:
+    """Return those of `files`, by default all, that may have rows in the range."""
+    files = snapshot.files if files is None else files
     if time_range is None or snapshot.range_columns is None:
-        return snapshot.files
+        return files
     begin = (time_range.begin - _EPOCH) // _MICROSECOND
     end = -((_EPOCH - time_range.end) // _MICROSECOND)
     return [
-        file
-        for file in snapshot.files
-        if (file.end is None or file.end >= begin) and (file.begin is None or file.begin <= end)
+        file for file in files if (file.end is None or file.end >= begin) and (file.begin is None or file.begin <= end)
     ]
+
+
+def bounded_columns(snapshot: TableSnapshot) -> Collection[str]:
+    """Return the columns of which the files' bounds are known."""
+    names = () if snapshot.bounds is None else snapshot.bounds.column_names
+    return {name.removeprefix("min.") for name in names if name.startswith("min.")}
 
 
 def partition_value(text: str | None, kind: pa.DataType) -> pa.Scalar:
@@ -80,51 +103,81 @@ def prune(plan: LogicalPlan, tables: Mapping[str, Candidates], *, may_change: bo
 
     `may_change` is whether the conditions can have other constants when the statement is planned again.
     """
-    scans: dict[str, list[Sequence[Expr]]] = {name: [] for name in tables}
-    _collect(plan, scans)
+    scans: dict[str, list[_Scan]] = {name: [] for name in tables}
+    _collect(plan, scans, None, 0)
     text = plan.display_indent()
     needed: dict[str, Sequence[DataFile]] = {}
     for name, candidates in tables.items():
-        found = scans[name]
+        found, snapshot = scans[name], candidates.snapshot
         # A scan inside an expression is not among the inputs of a plan.
         if not found or len(found) != text.count(f"TableScan: {name}"):
             continue
-        tests = [[_test(one, candidates.snapshot, may_change=may_change) for one in filters] for filters in found]
-        needed[candidates.snapshot.name] = [
-            file for file in candidates.files if any(all(test(file) for test in scan) for scan in tests)
-        ]
+        mask = functools.reduce(operator.or_, (_mask_of_scan(scan, snapshot, may_change=may_change) for scan in found))
+        files = [snapshot.files[at] for at in mask.nonzero()[0]]
+        needed[snapshot.name] = files_in_range(snapshot, candidates.time_range, files)
     return needed
 
 
-def _collect(plan: LogicalPlan, scans: dict[str, list[Sequence[Expr]]]) -> None:
-    node = plan.to_variant() if plan.display().startswith("TableScan:") else None
-    if node is not None and node.table_name() in scans:
-        scans[node.table_name()].append(node.filters())
+def _collect(plan: LogicalPlan, scans: dict[str, list[_Scan]], order: SortExpr | None, limit: int) -> None:
+    """Add the scans of a plan, of whose rows only the first `limit` in an order are needed, if there is one."""
+    kind = plan.display().partition(":")[0]
+    match kind:
+        case "TableScan":
+            node = plan.to_variant()
+            if node.table_name() in scans:
+                conditions = node.filters()
+                scans[node.table_name()].append(_Scan(conditions, None if conditions else order, limit))
+        case "Sort":
+            node = plan.to_variant()
+            fetch, first = node.get_fetch_val(), node.sort_exprs()[0]
+            is_known = fetch is not None and first.expr().variant_name() == "Column"
+            order, limit = (first, fetch) if is_known else (None, 0)
+        case "Projection" if order is not None:
+            # A column keeps its name here, where others are renamed by an expression.
+            if any(one.variant_name() != "Column" for one in plan.to_variant().projections()):
+                order = None
+        case "SubqueryAlias":
+            pass
+        case _:
+            order = None
     for below in plan.inputs():
-        _collect(below, scans)
+        _collect(below, scans, order, limit)
 
 
-def _test(condition: Expr, snapshot: TableSnapshot, *, may_change: bool) -> _Test:
-    """Return whether a file may have a row that meets the condition."""
+def _mask_of_scan(scan: _Scan, snapshot: TableSnapshot, *, may_change: bool) -> _Mask:
+    mask = _all(snapshot)
+    for condition in scan.conditions:
+        mask &= _mask(condition, snapshot, may_change=may_change)
+    return mask if scan.order is None else mask & _first_rows(scan.order, scan.limit, snapshot)
+
+
+def _all(snapshot: TableSnapshot) -> _Mask:
+    return np.ones(len(snapshot.files), dtype=np.bool_)
+
+
+def _mask(condition: Expr, snapshot: TableSnapshot, *, may_change: bool) -> _Mask:
+    """Return which files may have a row that meets the condition."""
     kind = condition.variant_name()
     if kind == "BinaryExpr":
         name, operands = condition.rex_call_operator(), condition.rex_call_operands()
         if name in {"AND", "OR"}:
-            first, second = (_test(one, snapshot, may_change=may_change) for one in operands)
-            if name == "AND":
-                return lambda file: first(file) and second(file)
-            return lambda file: first(file) or second(file)
+            terms = _terms(condition, name)
+            if len(terms) > _MAX_TERMS:
+                return _all(snapshot)
+            masks = (_mask(one, snapshot, may_change=may_change) for one in terms)
+            return functools.reduce(operator.and_ if name == "AND" else operator.or_, masks)
         if name in _COMPARISONS and operands[1].variant_name() == "Literal":
-            column, microseconds = _truncated(operands[0])
+            column, slack = _truncated(operands[0])
             if column.variant_name() == "Column":
                 value = operands[1].python_value()
-                return _compare(column, name, value, snapshot, may_change=may_change, slack=microseconds)
+                return _compare(column, name, value, snapshot, may_change=may_change, slack=slack)
     elif kind == "InList" and not condition.to_variant().negated():
         column, *listed = condition.rex_call_operands()
-        if column.variant_name() == "Column" and all(one.variant_name() == "Literal" for one in listed):
-            tests = [_compare(column, "=", one.python_value(), snapshot, may_change=may_change) for one in listed]
-            return lambda file: any(test(file) for test in tests)
-    return _always
+        is_plain = column.variant_name() == "Column" and all(one.variant_name() == "Literal" for one in listed)
+        if is_plain and len(listed) <= _MAX_TERMS:
+            masks = (_compare(column, "=", one.python_value(), snapshot, may_change=may_change) for one in listed)
+            return functools.reduce(operator.or_, masks)
+    return _all(snapshot)
 
 
 def _truncated(compared: Expr) -> tuple[Expr, int]:
@@ -138,56 +191,89 @@ def _truncated(compared: Expr) -> tuple[Expr, int]:
     return compared, 0
 
 
-def _always(_file: DataFile) -> bool:
-    return True
+def _terms(condition: Expr, name: str) -> list[Expr]:
+    """Return what a chain of ANDs or of ORs, which may be a long one, is made of."""
+    found, waiting = [], [condition]
+    while waiting:
+        one = waiting.pop()
+        if one.variant_name() == "BinaryExpr" and one.rex_call_operator() == name:
+            waiting += one.rex_call_operands()
+        else:
+            found.append(one)
+    return found
 
 
 def _compare(  # noqa: PLR0913 - a comparison, and of what
     column: Expr, sign: str, value: object, snapshot: TableSnapshot, *, may_change: bool, slack: int = 0
-) -> _Test:
-    """Return the test for a column that may be up to `slack` microseconds later than what is compared."""
+) -> _Mask:
+    """Return the files with rows whose column, which may be up to `slack` later than what is compared, may meet it."""
     name = column.to_variant().name()
     if not isinstance(value, pa.Scalar) or not value.is_valid or name not in snapshot.schema.names:
-        return _always
-    if name == PROCESS and sign == "=" and name not in snapshot.partition_columns:
-        return _is_process(value.as_py())
-    if value.type != snapshot.schema.field(name).type:
-        return _always
+        return _all(snapshot)
+    kind = snapshot.schema.field(name).type
+    # Of a table with hidden rows, dictionaries are plain.
+    if value.type not in {kind, kind.value_type if pa.types.is_dictionary(kind) else kind}:
+        return _all(snapshot)
     if name in snapshot.partition_columns:
-        return _always if may_change or slack else _compare_partition(name, sign, value, snapshot)
-    if snapshot.range_columns is None or not pa.types.is_timestamp(value.type) or value.type.unit != "us":
-        return _always
-    first, last = snapshot.range_columns
-    time = value.value
-    lower, upper = sign in {">", ">=", "="} and name == last, sign in {"<", "<=", "="} and name == first
-    if may_change:
-        upper = False
-        time -= _DRIFT
-    return lambda file: (
-        not (
-            (lower and file.end is not None and file.end < time)
-            or (upper and file.begin is not None and file.begin > time + slack)
-        )
-    )
+        return _all(snapshot) if may_change or slack else _compare_partition(name, sign, value, snapshot)
+    bounds = snapshot.bounds
+    if bounds is None or name not in bounded_columns(snapshot):
+        return _all(snapshot)
+    lower, upper = sign in {">", ">=", "="}, sign in {"<", "<=", "="}
+    low = high = value.value if isinstance(value, pa.DictionaryScalar) else value
+    if pa.types.is_timestamp(value.type):
+        low, high = (_ticks(value.value + shift) for shift in (-_CUT - _DRIFT * may_change, _CUT + slack))
+        upper = upper and not may_change
+    elif may_change:
+        return _all(snapshot)
+    mask = _all(snapshot)
+    if lower:
+        mask &= _unless_false((pc.greater if sign == ">" else pc.greater_equal)(bounds.column(f"max.{name}"), low))
+    if upper:
+        mask &= _unless_false((pc.less if sign == "<" else pc.less_equal)(bounds.column(f"min.{name}"), high))
+    return mask
 
 
-def _is_process(found: object) -> _Test:
-    def test(file: DataFile) -> bool:
-        if file.processes is None or not isinstance(found, str):
-            return True
-        least, greatest = file.processes
-        # Some writers cut long bounds.
-        return least <= found and (found <= greatest or found.startswith(greatest))
-
-    return test
+def _ticks(microseconds: int) -> pa.Scalar:
+    return pa.scalar(min(max(microseconds, _INT64[0]), _INT64[1]), pa.int64())
 
 
-def _compare_partition(name: str, sign: str, value: pa.Scalar, snapshot: TableSnapshot) -> _Test:
+def _unless_false(found: pa.ChunkedArray) -> _Mask:
+    return np.asarray(pc.fill_null(found, True))
+
+
+def _first_rows(order: SortExpr, limit: int, snapshot: TableSnapshot) -> _Mask:
+    """Return which files may have one of the first `limit` rows in an order.
+
+    Files of which all is known have so many rows up to a value; whatever begins after that value is not needed.
+    """
+    name, bounds = order.expr().to_variant().name(), snapshot.bounds
+    if bounds is None or name not in bounded_columns(snapshot):
+        return _all(snapshot)
+    near, far, before = ("max", "min", pc.greater_equal) if not order.ascending() else ("min", "max", pc.less_equal)
+    nearest, farthest = bounds.column(f"{near}.{name}"), bounds.column(f"{far}.{name}")
+    # Nulls may come first, whatever the bounds of the other values.
+    is_plain = np.asarray(pc.fill_null(pc.equal(bounds.column(f"nulls.{name}"), 0), False))
+    is_plain = is_plain & np.asarray(pc.and_(pc.is_valid(farthest), pc.is_valid(bounds.column("rows"))))
+    direction = "ascending" if order.ascending() else "descending"
+    places = np.asarray(pc.sort_indices(farthest, sort_keys=[("", direction)]))
+    places = places[is_plain[places]]
+    rows = np.cumsum(np.asarray(pc.fill_null(bounds.column("rows"), 0))[places])
+    enough = int(np.searchsorted(rows, limit))
+    if enough == len(rows):
+        return _all(snapshot)
+    last = farthest[int(places[enough])]
+    if pa.types.is_timestamp(snapshot.schema.field(name).type):
+        last = _ticks(last.as_py() + (2 if order.ascending() else -2) * _CUT)
+    mask: _Mask = _unless_false(before(nearest, last)) | ~is_plain
+    return mask
+
+
+def _compare_partition(name: str, sign: str, value: pa.Scalar, snapshot: TableSnapshot) -> _Mask:
     kind, compare = value.type, _COMPARISONS[sign]
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date(kind)):
-        return _always
+        return _all(snapshot)
     place = snapshot.partition_columns.index(name)
-    known: dict[str | None, bool] = {}
 
     def comparable(scalar: pa.Scalar) -> Any:
         found = scalar.as_py()
@@ -195,11 +281,9 @@ def _compare_partition(name: str, sign: str, value: pa.Scalar, snapshot: TableSn
 
     constant = comparable(value)
 
-    def test(file: DataFile) -> bool:
-        text = file.partition[place]
-        if text not in known:
-            found = partition_value(text, kind)
-            known[text] = found.is_valid and compare(comparable(found), constant)
-        return known[text]
+    def meets(text: str | None) -> bool:
+        found = partition_value(text, kind)
+        return found.is_valid and compare(comparable(found), constant)
 
-    return test
+    known = {text: meets(text) for text in {file.partition[place] for file in snapshot.files}}
+    return np.fromiter((known[file.partition[place]] for file in snapshot.files), np.bool_, len(snapshot.files))

@@ -33,7 +33,14 @@ from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
 from micromegas_jupyter.engine.errors import file_gone, is_engine_failure
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
-from micromegas_jupyter.engine.pruning import PROCESS, Candidates, FilesByTable, files_in_range, partition_value, prune
+from micromegas_jupyter.engine.pruning import (
+    Candidates,
+    FilesByTable,
+    bounded_columns,
+    files_in_range,
+    partition_value,
+    prune,
+)
 from micromegas_jupyter.engine.scanner import Mention, quoted
 from micromegas_jupyter.engine.schemas import (
     flat_schema,
@@ -206,19 +213,13 @@ class TableBuilder:
             snapshot = table.snapshot
             if len(snapshot.files) < _MIN_PRUNED or not any(map(mentions.has, table.names)):
                 continue
-            columns = {*(snapshot.range_columns or ()), *snapshot.partition_columns, PROCESS}
-            columns &= set(snapshot.schema.names)
-            if snapshot.source is not None:
-                columns.add(snapshot.source.time_column)
-            found = _files_in_range(table, time_range)
-            is_limited = table.hides_rows or table.equal or any(map(mentions.has, columns))
-            if len(found) < _MIN_PRUNED or not is_limited:
+            if not _has_conditions(table, mentions) or len(_files_in_range(table, time_range)) < _MIN_PRUNED:
                 continue
             schema = flat_schema(snapshot.schema) if table.hides_rows else snapshot.schema
             name = f"scan_of_table_{position:04d}"
             rows = _build(context, table, _named_scan(context, schema, name), mentions=mentions, time_range=time_range)
             context.register_table(quoted(snapshot.name), rows.into_view())
-            large[name] = Candidates(snapshot, found)
+            large[name] = Candidates(snapshot, _stored_range(table, time_range))
         if not large:
             return {}
         others = [table for table in tables if table.snapshot.name not in {one.snapshot.name for one in large.values()}]
@@ -344,6 +345,15 @@ def _stored_range(table: VisibleTable, time_range: TimeRange | None) -> TimeRang
         return replace(time_range, end=time_range.end + timedelta(seconds=source.slack_seconds))
     except OverflowError:
         return time_range
+
+
+def _has_conditions(table: VisibleTable, mentions: Mention) -> bool:
+    """Whether a statement may read only some of a table's files."""
+    snapshot = table.snapshot
+    columns = {*bounded_columns(snapshot), *snapshot.partition_columns} & set(snapshot.schema.names)
+    if snapshot.source is not None:
+        columns.add(snapshot.source.time_column)
+    return table.hides_rows or bool(table.equal) or any(map(mentions.has, columns))
 
 
 def _files_in_range(table: VisibleTable, time_range: TimeRange | None) -> Sequence[DataFile]:

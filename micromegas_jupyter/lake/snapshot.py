@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
@@ -33,7 +34,6 @@ from micromegas_jupyter.lake.types import map_columns, stored_definition
 from micromegas_jupyter.telemetry.tables import TableDefinition
 
 _TIME: Final = "time"
-_PROCESS: Final = "process_id"
 _ALL_COLUMNS: Final = "information_schema"  # a statement that reads it reads the columns of all tables
 _MAX_REQUESTS: Final = 32  # to a bucket at once
 # Some writers cut the bounds of times to milliseconds.
@@ -179,8 +179,10 @@ class DeltaSnapshots:
             maps = map_columns(definition, schema)
             _check_columns(stored_definition(definition, maps), schema)
             schema = _defined_schema(definition)
-        files = self._files(name, folder, delta, {} if known is None else known.files)
-        snapshot = self._snapshot(name, schema, by, files, maps)
+        actions = pa.table(delta.get_add_actions(flatten=True))
+        files = self._files(name, folder, by, actions, {} if known is None else known.files)
+        bounds = _bounds(actions, schema) if len(files) == actions.num_rows else None
+        snapshot = self._snapshot(name, schema, by, files, maps, bounds)
         if known is not None and known.snapshot == snapshot:
             snapshot = known.snapshot
         return _Known(delta, mark, files, snapshot)
@@ -198,21 +200,19 @@ class DeltaSnapshots:
                 found[one] = status.st_ino, status.st_mtime_ns, status.st_size
         return found
 
-    def _files(self, name: str, folder: str, delta: DeltaTable, known: Mapping[str, DataFile]) -> dict[str, DataFile]:
+    def _files(
+        self, name: str, folder: str, by: tuple[str, ...], actions: pa.Table, known: Mapping[str, DataFile]
+    ) -> dict[str, DataFile]:
         """Return the files by their paths in the log; a file never changes."""
-        actions = pa.table(delta.get_add_actions(flatten=True))
         definition = self._definitions.get(name)
         first, last = (_TIME, _TIME) if definition is None else definition.range_columns
         begins, ends = _times(actions, f"min.{first}", -_CUT), _times(actions, f"max.{last}", _CUT)
-        by = delta.metadata().partition_columns
         values = [actions.column(f"partition.{one}").cast(pa.string()).to_pylist() for one in by]
         partitions = zip(*values, strict=True) if values else [()] * actions.num_rows
         paths = actions.column("path").to_pylist()
         return {
-            path: known.get(path) or DataFile(self._location(folder, path), partition, begin, end, processes)
-            for path, partition, begin, end, processes in zip(
-                paths, partitions, begins, ends, _processes(actions, is_known=definition is not None), strict=True
-            )
+            path: known.get(path) or DataFile(self._location(folder, path), partition, begin, end)
+            for path, partition, begin, end in zip(paths, partitions, begins, ends, strict=True)
         }
 
     def _location(self, folder: str, path: str) -> str:
@@ -227,13 +227,14 @@ class DeltaSnapshots:
         scheme, _, rest = self._storage.child_uri(location).partition("://")
         return f"{scheme}://{quote(rest)}"
 
-    def _snapshot(
+    def _snapshot(  # noqa: PLR0913, PLR0917 - what a snapshot has
         self,
         name: str,
         schema: pa.Schema,
         by: tuple[str, ...],
         files: Mapping[str, DataFile],
         maps: tuple[str, ...] = (),
+        bounds: pa.Table | None = None,
     ) -> TableSnapshot:
         definition = self._definitions.get(name)
         return TableSnapshot(
@@ -246,6 +247,7 @@ class DeltaSnapshots:
             raw_name=None if definition is None else definition.raw_name,
             has_mixed_types=self._is_foreign,
             map_columns=maps,
+            bounds=bounds,
         )
 
 
@@ -292,23 +294,44 @@ def _check_columns(wanted: pa.Schema, found: pa.Schema) -> None:
             raise Unreadable(f"its column {one.name} is missing or has another type than in the data model")
 
 
+def _bounds(actions: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return `TableSnapshot.bounds` by what the log tells of its files.
+
+    A column whose bounds hold the same value in most files, such as a level, rules out little: it is left out, since
+    bounds are sent to executors with each new version. So are floats, of which bounds leave out NaN.
+    """
+    found = {"rows": actions.column("num_records")}
+    for column in schema:
+        lowest, highest, nulls = (f"{what}.{column.name}" for what in ("min", "max", "null_count"))
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if "." in column.name or not {lowest, highest, nulls} <= set(actions.column_names):
+            continue  # a dot may also stand before a part of a nested column
+        low, high = actions.column(lowest), actions.column(highest)
+        is_time = all(pa.types.is_timestamp(one) and one.unit == "us" for one in (kind, low.type))
+        if is_time:
+            low, high = low.cast(pa.int64()), high.cast(pa.int64())
+        elif low.type != kind or not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date(kind)):
+            continue
+        known = low.drop_null()
+        if not len(known):
+            continue
+        middle = known[len(known) // 2]
+        holding = pc.sum(pc.and_(pc.less_equal(low, middle), pc.greater_equal(high, middle))).as_py() or 0
+        if 2 * holding <= len(low) or is_time:
+            found |= {
+                f"min.{column.name}": low,
+                f"max.{column.name}": high,
+                f"nulls.{column.name}": actions.column(nulls),
+            }
+    return pa.table(found)
+
+
 def _times(actions: pa.Table, name: str, margin: int) -> list[int | None]:
     """Return bounds of the times of files, in microseconds."""
     if name not in actions.column_names or not pa.types.is_timestamp(actions.column(name).type):
         return [None] * actions.num_rows
     found = actions.column(name).cast(pa.int64()).to_pylist()
     return [None if time is None else time + margin for time in found]
-
-
-def _processes(actions: pa.Table, *, is_known: bool) -> list[tuple[str, str] | None]:
-    """Return the bounds of the ids of processes in files of the data model."""
-    names = [f"min.{_PROCESS}", f"max.{_PROCESS}"]
-    if not is_known or not all(
-        name in actions.column_names and pa.types.is_string(actions.column(name).type) for name in names
-    ):
-        return [None] * actions.num_rows
-    bounds = zip(*(actions.column(name).to_pylist() for name in names), strict=True)
-    return [None if least is None or greatest is None else (least, greatest) for least, greatest in bounds]
 
 
 def _check_no_link(path: str, location: str) -> None:

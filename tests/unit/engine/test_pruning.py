@@ -1,6 +1,7 @@
 """Files that a statement does not need are not read, and no row is ever lost by that."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ STORED = pa.schema({"time": TIME, "until": TIME, "n": pa.int64()})
 REGIONS = ("eu", "us", "", "a/b", None)
 DAYS, SHIFT = 16, timedelta(microseconds=1)
 START = datetime(2026, 11, 1, tzinfo=UTC)
+GONE = "/nowhere/x.parquet"
 
 
 def micros(time):
@@ -27,7 +29,7 @@ def micros(time):
 def tables(tmp_path_factory):
     """A partitioned table of eighty files, and the same rows in one file of which nothing is known."""
     folder = tmp_path_factory.mktemp("pruned")
-    files, parts = [], []
+    files, parts, bounds = [], [], []
     for number in range(DAYS * len(REGIONS)):
         day, region = number // len(REGIONS), REGIONS[number % len(REGIONS)]
         begin = START + timedelta(days=day, hours=number % 5)
@@ -47,6 +49,11 @@ def tables(tmp_path_factory):
                 micros(until[-2]) if is_known else None,
             )
         )
+        known = {"rows": 4, "nulls.time": 0, "nulls.until": 1, "nulls.n": 0}
+        known |= {"min.time": micros(times[0]), "max.time": micros(times[-1])}
+        known |= {"min.until": micros(until[0]), "max.until": micros(until[-2])}
+        known |= {"min.n": number * 4, "max.n": number * 4 + 3}
+        bounds.append(known if is_known else dict.fromkeys(known))
         columns = {"day": (DAY + timedelta(days=day), pa.date32()), "region": (region or None, pa.string())}
         columns["shard"] = (number % 3, pa.int32())
         for name, (value, kind) in columns.items():
@@ -56,7 +63,13 @@ def tables(tmp_path_factory):
     pq.write_table(whole, folder / "whole.parquet")
     known = {"schema": whole.schema, "range_columns": ("time", "until")}
     return [
-        TableSnapshot(name="t", files=tuple(files), partition_columns=("day", "region", "shard"), **known),
+        TableSnapshot(
+            name="t",
+            files=tuple(files),
+            partition_columns=("day", "region", "shard"),
+            bounds=pa.Table.from_pylist(bounds),
+            **known,
+        ),
         TableSnapshot(name="u", files=(DataFile(str(folder / "whole.parquet")),), **known),
     ]
 
@@ -143,14 +156,87 @@ def test_a_pruned_table_gives_the_rows_of_one_that_is_read_whole(ask, seed):
 )
 def test_only_needed_files_are_looked_for(tables, where, partitions):
     table = tables[0]
-    gone = DataFile("/nowhere/x.parquet", ("2026-11-04", "eu", "0"))
-    lost = [file._replace(path=gone.path) if (date.fromisoformat(file.partition[0]) - DAY).days not in partitions
+    lost = [file._replace(path=GONE) if (date.fromisoformat(file.partition[0]) - DAY).days not in partitions
             else file for file in table.files]  # fmt: skip
     broken = TableSnapshot(name="t", schema=table.schema, files=tuple(lost), partition_columns=table.partition_columns)
 
     with asking([broken, tables[1]]) as ask:
         rows = ask.rows(f"SELECT * FROM t WHERE {where} ORDER BY n, time")
         assert rows == ask.rows(f"SELECT * FROM u WHERE {where} ORDER BY n, time")
+
+
+@pytest.mark.parametrize(
+    ("where", "numbers"),
+    [
+        ("n = 41", {10}),
+        ("n IN (41, 46, 1000)", {10, 11}),
+        ("n < 4 OR n >= 316", {0, 79}),
+        ("time >= TIMESTAMP '2026-11-16T07:00:00Z'", {78, 79}),
+        ("until > TIMESTAMP '2026-11-16T18:00:00Z' AND n > 0", {79}),
+    ],
+)
+def test_only_files_with_bounds_around_the_constants_are_looked_for(tables, where, numbers):
+    with asking([without(tables[0], numbers), tables[1]]) as ask:
+        rows = ask.rows(f"SELECT * FROM t WHERE {where} ORDER BY n")
+        assert rows == ask.rows(f"SELECT * FROM u WHERE {where} ORDER BY n")
+
+
+def without(table, numbers):
+    """Return the table with only those of its files, and those of which nothing is known."""
+    files = [
+        file if number in numbers or number % 7 == 3 else file._replace(path=GONE)
+        for number, file in enumerate(table.files)
+    ]
+    return replace(table, files=tuple(files))
+
+
+@pytest.mark.parametrize(
+    ("order", "numbers"),
+    [
+        ("time DESC LIMIT 3", {76, 77, 78, 79}),
+        ("time, n LIMIT 3", {0, 1, 2, 3}),
+        ("time LIMIT 4 OFFSET 2", set(range(5))),
+        ("n DESC NULLS LAST LIMIT 5", {78, 79}),
+    ],
+)
+def test_only_files_with_the_first_rows_are_looked_for(tables, order, numbers):
+    with asking([without(tables[0], numbers), tables[1]]) as ask:
+        assert ask.rows(f"SELECT time FROM t ORDER BY {order}") == ask.rows(f"SELECT time FROM u ORDER BY {order}")
+
+
+@pytest.mark.parametrize("limit", [1, 4, 9, 100, 400])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM {t} ORDER BY time DESC, n LIMIT {k}",
+        "SELECT * FROM {t} ORDER BY until DESC, n LIMIT {k}",
+        "SELECT * FROM {t} ORDER BY until NULLS FIRST, n LIMIT {k}",
+        "SELECT * FROM {t} ORDER BY abs(n - 100), n LIMIT {k}",
+        "SELECT * FROM {t} WHERE n % 2 = 0 ORDER BY n DESC LIMIT {k}",
+        "SELECT -n AS n, time FROM {t} ORDER BY n LIMIT {k}",
+        "SELECT n, x FROM (SELECT time AS n, n AS x FROM {t}) ORDER BY n, x LIMIT {k}",
+        "SELECT count(*) AS c, time FROM {t} GROUP BY time ORDER BY time DESC LIMIT {k}",
+        "SELECT DISTINCT time FROM {t} ORDER BY time LIMIT {k}",
+        "SELECT a.n FROM {t} a JOIN {t} b ON a.n = b.n + 8 ORDER BY a.n DESC LIMIT {k}",
+        "SELECT n FROM (SELECT n, time FROM {t} ORDER BY n DESC LIMIT {k}) WHERE n % 3 = 0 ORDER BY n LIMIT 5",
+        "(SELECT n FROM {t} ORDER BY n LIMIT {k}) UNION ALL (SELECT n FROM {t} ORDER BY n DESC LIMIT {k}) ORDER BY n",
+        "SELECT n, row_number() OVER (ORDER BY n) AS r FROM {t} ORDER BY n DESC LIMIT {k}",
+    ],
+)
+def test_the_first_rows_are_those_of_a_table_that_is_read_whole(ask, statement, limit):
+    statement = statement.replace("{k}", str(limit))
+
+    assert ask.rows(statement.replace("{t}", "t")) == ask.rows(statement.replace("{t}", "u"))
+
+
+@pytest.mark.parametrize("order", ["n DESC", "n"])
+def test_first_rows_of_a_time_range_or_under_a_condition_are_of_those_rows(ask, order):
+    time_range = TimeRange(begin=START + timedelta(days=4), end=START + timedelta(days=9))
+    limited = ask.seeing(dict.fromkeys("tu", ("n % 50 = 7",)))
+
+    for asker, chosen in ((ask, time_range), (limited, None)):
+        found = [asker.rows(f"SELECT * FROM {name} ORDER BY {order} LIMIT 5", time_range=chosen) for name in "tu"]
+        assert found[0] == found[1]
 
 
 def test_a_condition_on_rows_by_role_prunes_and_hides_as_on_a_whole_table(ask):
@@ -165,16 +251,27 @@ def test_a_condition_on_rows_by_role_prunes_and_hides_as_on_a_whole_table(ask):
 
 def test_conditions_with_the_time_of_day_lose_no_row(tmp_path):
     now = datetime.now(UTC)
-    files = []
+    files, bounds = [], []
     for hours in range(64):
         time = now + timedelta(hours=hours - 32, minutes=30)
         pq.write_table(pa.table({"time": pa.array([time], TIME)}), tmp_path / f"{hours}.parquet")
         files.append(DataFile(str(tmp_path / f"{hours}.parquet"), (), micros(time), micros(time)))
+        bounds.append({"min.time": micros(time), "max.time": micros(time), "nulls.time": 0, "rows": 1})
     table = TableSnapshot(
-        name="t", schema=pa.schema({"time": TIME}), files=tuple(files), range_columns=("time", "time")
+        name="t",
+        schema=pa.schema({"time": TIME}),
+        files=tuple(files),
+        range_columns=("time", "time"),
+        bounds=pa.Table.from_pylist(bounds),
     )
 
     with asking([table]) as ask:
         for where in ("time > now() - INTERVAL '3 hours'", "now() > time", "now() - INTERVAL '1 day' < time"):
             whole = ask.rows(f"SELECT count(*) AS n FROM t WHERE {where.replace('time', 'coalesce(time, time)')}")
             assert ask.rows(f"SELECT count(*) AS n FROM t WHERE {where}") == whole
+
+
+def test_a_long_condition_is_planned_like_a_short_one(ask):
+    for chain in (" OR ".join(f"n = {number}" for number in range(300)), f"n IN ({', '.join(map(str, range(300)))})"):
+        found = [ask.rows(f"SELECT count(*) AS c FROM {name} WHERE {chain}") for name in "tu"]
+        assert found == [[{"c": 300}], [{"c": 300}]]

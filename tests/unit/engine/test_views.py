@@ -56,15 +56,19 @@ def _no_properties(kind, length):
 
 def stored(folder, definition, parts):
     """Return a table of the data model whose files hold these rows, as a lake's snapshot describes it."""
-    schema, files = _defined_schema(definition), []
+    schema, files, bounds = _defined_schema(definition), [], []
     first, last = definition.range_columns
     for number, rows in enumerate(parts):
         path = folder / f"{definition.name}-{number}.parquet"
         plain = pa.table(rows).cast(schema)
         pq.write_table(plain, path)
         begins, ends = (plain.column(one).cast(pa.int64()).to_pylist() for one in (first, last))
-        ids = plain.column("process_id").to_pylist()
-        files.append(DataFile(str(path), (), min(begins), max(ends), (min(ids), max(ids))))
+        files.append(DataFile(str(path), (), min(begins), max(ends)))
+        row = {"rows": plain.num_rows}
+        for column in {first, last, "process_id"}:
+            values = plain.column(column).to_pylist() if column == "process_id" else [*begins, *ends]
+            row |= {f"min.{column}": min(values), f"max.{column}": max(values), f"nulls.{column}": 0}
+        bounds.append(row)
     return TableSnapshot(
         name=definition.name,
         schema=schema,
@@ -72,6 +76,7 @@ def stored(folder, definition, parts):
         range_columns=definition.range_columns,
         merge_sql=definition.merge_sql,
         raw_name=definition.raw_name,
+        bounds=pa.Table.from_pylist(bounds),
     )
 
 

@@ -1,6 +1,7 @@
 """A lake's tables are followed as others commit to them, cheaply, and no answer differs from Delta's own."""
 
 import shutil
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -93,6 +94,23 @@ def test_the_bounds_of_times_hold_all_rows_whoever_wrote_them(tmp_path, is_follo
         near = [file for file in files if file.begin is not None and file.begin <= time <= file.end]
         assert any(file.end - file.begin <= 2_000 for file in near) or abs(time) > 2**55
     assert any(file.begin is None and file.end is None for file in files)
+
+
+def test_files_are_passed_over_by_the_bounds_of_other_columns_than_the_time(tmp_path):
+    for number in range(40):
+        rows = {"time": [number], "process_id": [f"é{number:02}"], "n": [number], "level": [1], "x": [0.5]}
+        columns = pa.table({**rows, "time": pa.array(rows["time"], TIME), "a.b": [number]})
+        write_deltalake(str(tmp_path / "t"), columns, mode="append")
+    table = follow(tmp_path).list(None)["t"]
+    for file in table.files[:12] + table.files[30:]:
+        Path(file.path).unlink()
+
+    with asking([table]) as ask:
+        for where in ("process_id = 'é20'", "n IN (17, 21)", "n >= 15 AND process_id < 'é24'"):
+            assert ask.rows(f"SELECT n FROM t WHERE {where}")
+        with pytest.raises(Unavailable):
+            ask.rows("SELECT n FROM t WHERE level = 1")
+    assert {name.partition(".")[2] for name in table.bounds.column_names} == {"", "time", "process_id", "n"}
 
 
 def test_a_table_in_the_place_of_another_is_another(tmp_path):
