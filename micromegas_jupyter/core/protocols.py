@@ -216,9 +216,9 @@ class TableSnapshot:
     raw_name: str | None = None
     bounds: pa.Table | None = field(default=None, repr=False, compare=False)
     has_mixed_types: bool = False
-    source: ViewSource | None = None
-    map_columns: tuple[str, ...] = ()
     problem: TableProblem | None = None
+    map_columns: tuple[str, ...] = ()
+    source: ViewSource | None = None
 
 
 @runtime_checkable

@@ -182,7 +182,7 @@ class DeltaSnapshots:
         actions = pa.table(delta.get_add_actions(flatten=True))
         files = self._files(name, folder, by, actions, {} if known is None else known.files)
         bounds = _bounds(actions, schema) if len(files) == actions.num_rows else None
-        snapshot = self._snapshot(name, schema, by, files, maps, bounds)
+        snapshot = self._snapshot(name, schema, by, files, bounds=bounds, maps=maps)
         if known is not None and known.snapshot == snapshot:
             snapshot = known.snapshot
         return _Known(delta, mark, files, snapshot)
@@ -227,14 +227,15 @@ class DeltaSnapshots:
         scheme, _, rest = self._storage.child_uri(location).partition("://")
         return f"{scheme}://{quote(rest)}"
 
-    def _snapshot(  # noqa: PLR0913, PLR0917 - what a snapshot has
+    def _snapshot(  # noqa: PLR0913 - what a snapshot holds
         self,
         name: str,
         schema: pa.Schema,
         by: tuple[str, ...],
         files: Mapping[str, DataFile],
-        maps: tuple[str, ...] = (),
+        *,
         bounds: pa.Table | None = None,
+        maps: tuple[str, ...] = (),
     ) -> TableSnapshot:
         definition = self._definitions.get(name)
         return TableSnapshot(
@@ -246,8 +247,8 @@ class DeltaSnapshots:
             merge_sql=None if definition is None else definition.merge_sql,
             raw_name=None if definition is None else definition.raw_name,
             has_mixed_types=self._is_foreign,
-            map_columns=maps,
             bounds=bounds,
+            map_columns=maps,
         )
 
 
