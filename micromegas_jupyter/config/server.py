@@ -88,9 +88,11 @@ class ServerSettings:
     tls_client_ca: Path | None = _setting(
         None, "PEM file of the authorities that sign clients' certificates; without it, clients need no certificate"
     )
-    http_host: str = _setting("127.0.0.1", "address for health and metrics over HTTP")
-    http_port: Port = _setting(0, "port for health and metrics over HTTP; 0 for any free one", is_common=True)
-    no_http: bool = _setting(default=False, meaning="do not serve health and metrics over HTTP")
+    http_host: str = _setting("127.0.0.1", "address for exports (OTLP), health and metrics over HTTP")
+    http_port: Port = _setting(
+        0, "port for exports (OTLP), health and metrics over HTTP; 0 for any free one", is_common=True
+    )
+    no_http: bool = _setting(default=False, meaning="do not serve exports (OTLP), health and metrics over HTTP")
     enable_legacy_api_keys: bool = _setting(default=False, meaning="accept API keys in plain text without a warning")
     trusted_proxy: tuple[str, ...] = _setting(
         (), "IP address of a proxy whose `x-forwarded-for` names the client; may be given several times"

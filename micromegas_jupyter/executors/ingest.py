@@ -1,6 +1,8 @@
 """The front's side of the ingest process, and the rounds that keep the lake in order."""
 
 import asyncio
+import base64
+import itertools
 import logging
 import pickle
 from collections.abc import Callable, Coroutine
@@ -14,6 +16,7 @@ from micromegas_jupyter.executors.launcher import Channel, Executor, ExecutorEnd
 from micromegas_jupyter.executors.pool import Pool, log_records
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
+from micromegas_jupyter.otlp.exchange import ExportReport, ExportRequest
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
 _START_SECONDS: Final = 60.0
@@ -48,7 +51,7 @@ class IngestProcess:
 
     def close_later(self, channel: Channel, on_closed: Callable[[], None]) -> None:
         """Close a channel on which a request is not answered yet, once the process is done with it."""
-        self._run_in_background(_close_when_done(channel, on_closed))
+        self.run_in_background(_close_when_done(channel, on_closed))
 
     async def _start(self) -> Executor:
         executor = await self._pool.detach()
@@ -62,7 +65,7 @@ class IngestProcess:
         except BaseException:
             self._pool.discard(executor)
             raise
-        self._run_in_background(self._watch(executor))
+        self.run_in_background(self._watch(executor))
         return executor
 
     def _note_start(self, starting: asyncio.Task[Executor]) -> None:
@@ -82,7 +85,8 @@ class IngestProcess:
                     _LOG.error("The process that stores rows does not answer; it is ended, and another follows.")
                     self._pool.discard(executor)
 
-    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something until it ends, or the event loop does."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -172,6 +176,93 @@ class IngestCall:
         if kind == protocol.ERROR:
             raise protocol.parse_error(facts)
         return facts
+
+
+class Exports:
+    """Has exports of OpenTelemetry stored, all over one channel and any number at once. Belongs to one event loop."""
+
+    def __init__(self, process: IngestProcess) -> None:
+        self._process = process
+        self._numbers = itertools.count()
+        self._connecting = asyncio.Lock()
+        self._link: _ExportLink | None = None
+
+    async def store(self, request: ExportRequest) -> ExportReport:
+        """Store an export and return what became of it."""
+        try:
+            async with self._connecting:
+                if self._link is None or self._link.has_ended:
+                    self._link = _ExportLink(await self._process.open_channel())
+                    self._process.run_in_background(self._link.read())
+            return await self._link.store(next(self._numbers), request)
+        except ExecutorEnded:
+            raise ServerUnavailable(
+                "The process that stores exports has ended, and whether this one was stored is not known.",
+                remedy="Send it again within some minutes: what is stored already is not stored twice.",
+            ) from None
+
+
+class _ExportLink:
+    """One channel, and who waits for answers over it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._sending = asyncio.Lock()
+        self._waiting: dict[int, asyncio.Future[ExportReport]] = {}
+        self.has_ended = False
+
+    async def store(self, number: int, request: ExportRequest) -> ExportReport:
+        answer: asyncio.Future[ExportReport] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        try:
+            # A request must not be cut off in the middle when whoever sent it leaves.
+            await asyncio.shield(asyncio.ensure_future(self._send(number, request)))
+            return await answer
+        finally:
+            self._waiting.pop(number, None)
+
+    async def read(self) -> None:
+        """Hand each answer to who waits for it, until the process is gone."""
+        try:
+            while True:
+                kind, body = await self._channel.read()
+                facts = protocol.parse_json(body)
+                log_records(facts)
+                answer = self._waiting.get(facts.get("number", -1))
+                if answer is None or answer.done():
+                    continue
+                if kind == protocol.ERROR:
+                    answer.set_exception(protocol.parse_error(facts))
+                else:
+                    answer.set_result(_parse_report(facts))
+        except (ExecutorEnded, InternalError):
+            pass
+        finally:
+            self._end()
+
+    async def _send(self, number: int, request: ExportRequest) -> None:
+        async with self._sending:
+            with suppress(ExecutorEnded):
+                if not self.has_ended:
+                    await self._channel.send(protocol.EXPORT, pickle.dumps((number, request)))
+                    return
+            self._end()
+
+    def _end(self) -> None:
+        self.has_ended = True
+        self._channel.close()
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(ExecutorEnded())
+
+
+def _parse_report(facts: dict[str, Any]) -> ExportReport:
+    try:
+        return ExportReport(
+            stored=int(facts["stored"]), refused=int(facts["refused"]), answer=base64.b64decode(facts["answer"])
+        )
+    except (KeyError, TypeError, ValueError):
+        raise InternalError("An answer of the ingest process cannot be read.") from None
 
 
 async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lambda _: None) -> None:

@@ -4,6 +4,8 @@ Each call has a channel and a thread of its own here. What an upload breaks, it 
 moment, and never for the front or for queries; whoever was not answered may send the same write again under its id.
 """
 
+import base64
+import contextlib
 import json
 import pickle
 import socket
@@ -18,12 +20,14 @@ from micromegas_jupyter.core.protocols import TableSink, TableWrite, WriteReques
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted, UsageError
 from micromegas_jupyter.executors import protocol
+from micromegas_jupyter.executors.export_worker import ExportStore
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.settings import WorkerOptions
 from micromegas_jupyter.flightsql.framing import StreamDecoder, split_rows
 from micromegas_jupyter.lake.operations import check_may_replace, run_operation
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
+from micromegas_jupyter.otlp.exchange import ExportReport
 
 _STACK_BYTES: Final = 2 * 1024 * 1024  # of a call's thread; all of them count against the memory limit
 _SEND_LESS: Final = "Send them in several calls."
@@ -110,7 +114,7 @@ def serve_ingest(front: socket.socket, options: WorkerOptions, *, take_log: Call
 
 
 class _Call:
-    """One call: an upload, or operations on tables. For one thread."""
+    """One call: an upload, operations on tables, or exports, of which the channel has many at once. For one thread."""
 
     def __init__(
         self, channel: socket.socket, writer: LakeWriter, tables: Tables, take_log: Callable[[], LogRecords]
@@ -121,13 +125,18 @@ class _Call:
         self._take_log = take_log
         self._upload: UploadStream | None = None
         self._request: WriteRequest | None = None
+        self._exports = ExportStore(writer)
+        self._sending = threading.Lock()
 
     def serve(self) -> None:
         """Answer until the front closes the channel; an upload that is not committed by then is dropped."""
         with self._requests.connection:
             try:
                 while (request := self._requests.receive()) is not None:
-                    self._answer(*request)
+                    if request[0] == protocol.EXPORT:
+                        self._store_export(request[1])
+                    else:
+                        self._answer(*request)
             except OSError:
                 pass  # the front is gone
             finally:
@@ -138,9 +147,33 @@ class _Call:
             answer, facts = self._run(kind, body)
         except BaseException as error:  # noqa: BLE001 - the front raises it in the caller's call
             self._drop_upload()
-            self._requests.send(protocol.ERROR, protocol.build_error(protocol.describe_error(error), self._log()))
+            self._send_error(error)
         else:
-            self._requests.send(answer, json.dumps({**facts, **self._log()}).encode())
+            self._send(answer, facts)
+
+    def _store_export(self, body: bytes) -> None:
+        """Store an export; the answer follows when it is durable, and meanwhile others are taken."""
+        number, request = pickle.loads(body)  # noqa: S301 - from the front
+
+        def answer(outcome: ExportReport | BaseException) -> None:
+            with contextlib.suppress(OSError):  # the front is gone
+                if isinstance(outcome, BaseException):
+                    self._send_error(outcome, number=number)
+                else:
+                    text = base64.b64encode(outcome.answer).decode()
+                    facts = {"number": number, "stored": outcome.stored, "refused": outcome.refused, "answer": text}
+                    self._send(protocol.END, facts)
+
+        self._exports.store(request, answer)
+
+    def _send(self, kind: bytes, facts: dict[str, object]) -> None:
+        with self._sending:
+            self._requests.send(kind, json.dumps({**facts, **self._log()}).encode())
+
+    def _send_error(self, error: BaseException, **facts: object) -> None:
+        described = protocol.describe_error(error)
+        with self._sending:
+            self._requests.send(protocol.ERROR, protocol.build_error(described, {**facts, **self._log()}))
 
     def _run(self, kind: bytes, body: bytes) -> tuple[bytes, dict[str, object]]:
         match kind:

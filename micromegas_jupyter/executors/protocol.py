@@ -47,6 +47,8 @@ CHANNEL: Final = b"o"
 INGEST: Final = b"i"  # begin an upload; answered with ACCEPTED
 ROWS: Final = b"d"  # one serialized FlightData of the upload; answered with ACCEPTED
 COMMIT: Final = b"c"  # make the upload durable; answered with END
+# Store an export of OpenTelemetry, of (number, request); answered in any order with END or ERROR and the number.
+EXPORT: Final = b"e"
 OPERATE: Final = b"o"  # create, change or describe a table, of (operation, arguments); answered with END
 
 # Executor to front.

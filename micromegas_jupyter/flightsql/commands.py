@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, TypeGuard, cast
 from urllib.parse import quote
 
 import msgspec
-from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
+from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_pb2, message_factory, timestamp_pb2
 from google.protobuf.message import DecodeError
 
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
@@ -30,7 +30,13 @@ from micromegas_jupyter.errors import (
 )
 
 FLIGHT_SERVICE: Final = "arrow.flight.protocol.FlightService"
-_PACKAGES: Final = ("arrow.flight.protocol", "arrow.flight.protocol.sql", "grpc.health.v1", "micromegas_jupyter")
+_PACKAGES: Final = (
+    "arrow.flight.protocol",
+    "arrow.flight.protocol.sql",
+    "grpc.health.v1",
+    "google.rpc",
+    "micromegas_jupyter",
+)
 
 
 def descriptor_set_bytes() -> bytes:
@@ -39,14 +45,15 @@ def descriptor_set_bytes() -> bytes:
 
 
 class _Messages:
-    """The message classes of Flight, Flight SQL, gRPC health and issued tickets, by name.
+    """The message classes of Flight, Flight SQL, gRPC health and status, and issued tickets, by name.
 
     In a descriptor pool of their own: the default pool would refuse a second Flight SQL client in the process.
     """
 
     def __init__(self) -> None:
         self._pool = descriptor_pool.DescriptorPool()
-        self._pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
+        for module in (any_pb2, duration_pb2, timestamp_pb2):
+            self._pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
         for file in descriptor_pb2.FileDescriptorSet.FromString(descriptor_set_bytes()).file:
             self._pool.AddSerializedFile(file.SerializeToString())
 

@@ -77,14 +77,13 @@ def write_files(
 
 def check_partitions(rows: pa.Table, partition_by: Sequence[str]) -> None:
     """Check that rows belong to no more partitions than one commit may add files to."""
-    if partition_by and rows.num_rows > _MAX_PARTITIONS:
-        found = rows.group_by(list(partition_by)).aggregate([]).num_rows
-        if found > _MAX_PARTITIONS:
-            raise ResourcesExhausted(
-                f"The rows belong to more than {_MAX_PARTITIONS:,} days or other partitions.",
-                remedy="Send them in several calls, for some days each.",
-                limit="ingest",
-            )
+    is_large = partition_by and rows.num_rows > _MAX_PARTITIONS
+    if is_large and len(_distinct(rows, partition_by)) > _MAX_PARTITIONS:
+        raise ResourcesExhausted(
+            f"The rows belong to more than {_MAX_PARTITIONS:,} days or other partitions.",
+            remedy="Send them in several calls, for some days each.",
+            limit="ingest",
+        )
 
 
 def _statistics(metadata: pq.FileMetaData) -> dict[str, object]:
@@ -128,13 +127,22 @@ def _json(bound: Any) -> object:
 def _partitions(rows: pa.Table, by: Sequence[str]) -> Iterator[tuple[dict[str, str | None], pa.Table]]:
     if not by and rows.num_rows:
         yield {}, rows
-    for values in rows.select(by).group_by(list(by)).aggregate([]).to_pylist() if by else ():
+    found = _distinct(rows, by) if by else ()
+    for values in found:
         part = rows
-        for name, value in values.items():
+        for name, value in values.items() if len(found) > 1 else ():
             column = part.column(name)
             part = part.filter(pc.is_null(column) if value is None else pc.equal(column, value))
         texts = {name: None if value is None else str(value) for name, value in values.items()}
         yield texts, part.drop_columns(list(by))
+
+
+def _distinct(rows: pa.Table, by: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+    """Return the values that rows have in some columns."""
+    if len(by) == 1:  # as in nearly all tables, and many times as fast
+        return [{by[0]: value} for value in pc.unique(rows.column(by[0])).to_pylist()]
+    found: Sequence[Mapping[str, Any]] = rows.select(by).group_by(list(by)).aggregate([]).to_pylist()
+    return found
 
 
 def _with_dictionaries(rows: pa.Table) -> pa.Table:

@@ -30,10 +30,13 @@ CONTROL_FOLDER: Final = "_micromegas"
 LOG_FOLDER: Final = "_delta_log"
 DROPPED_MARKER: Final = "_micromegas_dropped"
 """An object in the log of a bucket's table: it was dropped, and its objects are being removed."""
+BRIEF_IDS: Final = "writeIds"
+"""A member of an entry's commit information: ids of writes that are soon forgotten. It does not reach checkpoints."""
 MAX_ENTRY_BYTES: Final = 256 * 1024 * 1024
 _WRITER_FEATURES: Final = frozenset({"appendOnly", "invariants", "timestampNtz"})
 _MAX_WRITER_VERSION: Final = 2
 _FEATURES_VERSION: Final = 7
+_MAX_BRIEF_ENTRIES: Final = 20_000
 _OPEN_ATTEMPTS: Final = 5
 _LOCK_ATTEMPTS: Final = 1000
 _LOCK_WAIT_SECONDS: Final = 0.01
@@ -155,6 +158,33 @@ def read_write_ids(storage: Storage, table: str, *, version: int) -> dict[str, i
             if "txn" in action:
                 ids[action["txn"]["appId"]] = int(action["txn"]["version"])
     return ids
+
+
+def brief_ids(actions: Iterable[Action]) -> tuple[float, Mapping[str, int]]:
+    """Return when an entry was made, in seconds since 1970, and the ids in it that are not kept for long."""
+    info: Action = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+    return info.get("timestamp", 0) / 1000, info.get(BRIEF_IDS, {})
+
+
+def read_brief_ids(storage: Storage, table: str, *, version: int, since: float) -> Iterator[tuple[str, int, float]]:
+    """Yield the short-lived ids of entries since then, with their rows and times, the earliest first."""
+    found: list[tuple[float, Mapping[str, int]]] = []
+    while version >= 0 and len(found) < _MAX_BRIEF_ENTRIES:
+        content = storage.read(log_path(table, entry_name(version)), max_bytes=MAX_ENTRY_BYTES)
+        if content is None:
+            break  # it was cleaned up, and so is old
+        with storage_errors("The log of a table could not be read."):
+            try:
+                made_at, ids = brief_ids(json.loads(line) for line in content[0].split(b"\n", 1)[:1])
+            except ValueError as error:
+                raise Unavailable("The log of a table is damaged.", remedy="Restore the table from a copy.") from error
+        if made_at < since:
+            break
+        found.append((made_at, ids))
+        version -= 1
+    for made_at, ids in reversed(found):
+        for name, count in ids.items():
+            yield name, count, made_at
 
 
 class TableGuard:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +23,14 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake.data_files import check_partitions, write_files
 from micromegas_jupyter.lake.delta_log import (
+    BRIEF_IDS,
     LOG_FOLDER,
     MAX_ENTRY_BYTES,
     Action,
     TableGone,
     TableGuard,
     arrow_schema,
+    brief_ids,
     build_entry,
     check_writable,
     entry_name,
@@ -35,6 +38,7 @@ from micromegas_jupyter.lake.delta_log import (
     log_path,
     milliseconds,
     open_delta,
+    read_brief_ids,
     read_entry,
     read_write_ids,
 )
@@ -73,6 +77,9 @@ _MAX_IDLE_TABLES: Final = 100  # each has a descriptor open, until nobody uses i
 _MAX_ATTEMPTS: Final = 100
 _MAX_FAILURES: Final = 2
 _MAX_WRITE_IDS: Final = 1_000_000
+BRIEF_SECONDS: Final = 600.0
+"""How long an id that `is_brief` is remembered: as long as exporters of telemetry repeat an export."""
+_MAX_BRIEF_IDS: Final = 500_000
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -85,6 +92,7 @@ class _Pending:
     write_id: str | None
     is_replacing: bool
     table_id: object = None  # of the table that the files were written for
+    is_brief: bool = False
     done: Future[int] = field(default_factory=Future)
 
 
@@ -98,10 +106,33 @@ class _Attempt:
     failures: int = 0
 
 
+class _BriefIds:
+    """The ids of a table's latest writes that are soon forgotten, with how many rows each has."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: dict[str, tuple[int, float]] = {}  # the earliest first
+
+    def add(self, write_id: str, row_count: int, made_at: float) -> None:
+        self._known[write_id] = row_count, made_at
+
+    def find(self, write_id: str) -> int | None:
+        found = self._known.get(write_id)
+        return None if found is None else found[0]
+
+    def forget_old(self) -> None:
+        oldest = self._clock.now().timestamp() - BRIEF_SECONDS
+        while self._known:
+            name = next(iter(self._known))
+            if self._known[name][1] >= oldest and len(self._known) <= _MAX_BRIEF_IDS:
+                break
+            del self._known[name]
+
+
 class _State:
     """A table at a version, and the ids of the writes that it holds."""
 
-    def __init__(self, storage: Storage, table: str) -> None:
+    def __init__(self, storage: Storage, table: str, clock: Clock) -> None:
         self.guard = TableGuard(storage, table)
         delta = self.guard.delta
         del self.guard.delta  # it would keep the names of all files
@@ -109,6 +140,10 @@ class _State:
             check_writable(delta)
             self.version = delta.version()
             self.write_ids = read_write_ids(storage, table, version=self.version)
+            self.brief_ids = _BriefIds(clock)
+            since = clock.now().timestamp() - BRIEF_SECONDS
+            for found in read_brief_ids(storage, table, version=self.version, since=since):
+                self.brief_ids.add(*found)
         except BaseException:
             self.guard.close()
             raise
@@ -117,6 +152,13 @@ class _State:
         self.schema = arrow_schema(delta)
         self.partition_by = tuple(metadata.partition_columns)
         self.max_write_ids = max(_MAX_WRITE_IDS, 2 * len(self.write_ids))
+
+    def find_id(self, write_id: str | None) -> int | None:
+        """Return how many rows were stored under an id, None when none were."""
+        if write_id is None:
+            return None
+        known = self.write_ids.get(write_id)
+        return self.brief_ids.find(write_id) if known is None else known
 
 
 class _Outdated(Exception):
@@ -234,14 +276,15 @@ class LakeWriter:
             raise exists_already(request.table)
         if request.mode is WriteMode.REPLACE:
             raise UsageError(f"The table {request.table} belongs to the data model.", remedy="Delete rows instead.")
-        check_columns(schema, definition)
+        if not request.is_own:
+            check_columns(schema, definition)
         if self._find(request.table) is None:
             self.tables.create_defined(request.table)
         committer = self._require(request.table)
-        stored = stored_definition(definition, map_columns(definition, committer.state.schema))
+        stored = _stored_columns(request.table, map_columns(definition, committer.state.schema))
 
         def convert(rows: pa.RecordBatch) -> pa.RecordBatch:
-            converted = convert_model_rows(rows, definition)
+            converted = rows if request.is_own else convert_model_rows(rows, definition)
             if definition is LOG_ENTRIES and not request.is_trusted:
                 check_targets(converted)
             return convert_definition_rows(converted, definition, stored)
@@ -332,6 +375,7 @@ class LakeWrite:
             write_id=self._request.write_id,
             is_replacing=self._request.mode is WriteMode.REPLACE,
             table_id=self._table_id,
+            is_brief=self._request.is_brief,
         )
         self._writer.store(self._request, pending, staging=self._staging)
         return pending.done
@@ -378,7 +422,7 @@ class _Committer:
         self._is_closing = False
         self.is_gone = False
         self._turn = threading.Lock()  # the state, and the turn to commit
-        self.state = _State(storage, table)
+        self.state = _State(storage, table, clock)
 
     def refresh(self) -> bool:
         """Take notice of what others committed; False when the table is gone."""
@@ -543,6 +587,9 @@ class _Committer:
         while (actions := read_entry(self._storage, self._table, version + 1)) is not None:
             version += 1
             is_stored |= is_entry(actions, attempt.entry_id)
+            made_at, brief = brief_ids(actions)
+            for name, count in brief.items():
+                state.brief_ids.add(name, count, made_at)
             for action in actions:
                 if "txn" in action:
                     state.write_ids[action["txn"]["appId"]] = int(action["txn"]["version"])
@@ -558,15 +605,20 @@ class _Committer:
         """Go on to a version, unless the table is gone, and answer the writes that are stored by then."""
         self.state.guard.check(version)
         self.state.version = version
-        self.state.write_ids |= {one.write_id: one.row_count for one in stored.group if one.write_id is not None}
+        now = self._clock.now().timestamp()
+        self.state.brief_ids.forget_old()
         for one in stored.group:
+            if one.write_id is not None and one.is_brief:
+                self.state.brief_ids.add(one.write_id, one.row_count, now)
+            elif one.write_id is not None:
+                self.state.write_ids[one.write_id] = one.row_count
             if not one.done.done():
                 one.done.set_result(one.row_count)
         stored.failures = 0
 
     def _reopen(self, group: list[_Pending]) -> None:
         """Read the table anew; when another has its name by now, it does not get files that went with the first."""
-        state = _State(self._storage, self._table)
+        state = _State(self._storage, self._table, self._clock)
         is_same, self.state = state.table_id == self.state.table_id, state
         for one in group:
             if not (is_same or one.done.done()) and (one.files or one.is_replacing):
@@ -586,7 +638,7 @@ class _Committer:
         for one in group:
             if one.done.done() or one.write_id in ids:
                 continue  # the next round answers one whose id is in this group twice
-            known = None if one.write_id is None else self.state.write_ids.get(one.write_id)
+            known = self.state.find_id(one.write_id)
             if known is not None and known != one.row_count:
                 one.done.set_exception(
                     UsageError(
@@ -627,6 +679,7 @@ class _Committer:
         group, version = attempt.group, self.state.version
         is_replacing = group[0].is_replacing
         actions = _transactions(group, self._clock)
+        brief = {one.write_id: one.row_count for one in group if one.is_brief and one.write_id is not None}
         if is_replacing:
             schema = group[0].rows.schema
             actions += replacement_actions(self._storage, self._table, schema, version=version, clock=self._clock)
@@ -639,12 +692,21 @@ class _Committer:
             operationMetrics={"writes": len(group), "rows": sum(one.row_count for one in group)},
             readVersion=version,
             isBlindAppend=not is_replacing,
+            **({BRIEF_IDS: brief} if brief else {}),
         )
+
+
+@cache
+def _stored_columns(table: str, maps: tuple[str, ...]) -> pa.Schema:
+    return stored_definition(DEFINITIONS[table], maps)
 
 
 def _transactions(group: Sequence[_Pending], clock: Clock) -> list[Action]:
     """Return the application transactions of writes: their ids, with how many rows each has."""
-    now, ids = milliseconds(clock), [(one.write_id, one.row_count) for one in group if one.write_id is not None]
+    now, ids = (
+        milliseconds(clock),
+        [(one.write_id, one.row_count) for one in group if one.write_id and not one.is_brief],
+    )
     return [{"txn": {"appId": name, "version": count, "lastUpdated": now}} for name, count in ids]
 
 

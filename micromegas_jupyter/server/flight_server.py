@@ -15,10 +15,11 @@ import psutil
 from micromegas_jupyter.core.protocols import TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, InternalError
-from micromegas_jupyter.executors.ingest import maintain
+from micromegas_jupyter.executors.ingest import IngestProcess, maintain
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.catalog import ServerFacts
+from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import FlightService
 from micromegas_jupyter.server.ingest import IngestRunner
@@ -63,6 +64,8 @@ class ServerThread:
     ) -> None:
         self.metrics = metrics or ServerMetrics()
         self._pool = pool
+        self._ingest_process = IngestProcess(pool) if pool.options.lake is not None else None
+        self.exports = ExportRunner(self._ingest_process, metrics=self.metrics)
         self._validator = validator
         self._settings = settings
         self._clock = clock
@@ -132,6 +135,7 @@ class ServerThread:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self.exports.attach()
         self._stop_requested = asyncio.Event()
         authenticator = Authenticator(
             self._validator,
@@ -151,7 +155,9 @@ class ServerThread:
         finally:
             if server is not None:
                 _shut_down_sockets(self.port, is_listening=True)
-                await service.drain(self._grace_seconds, reason=self._reason)
+                await asyncio.gather(
+                    service.drain(self._grace_seconds, reason=self._reason), self.exports.drain(self._grace_seconds)
+                )
                 _shut_down_sockets(self.port, is_listening=False)
                 await server.stop(0)
             if maintenance is not None:
@@ -165,7 +171,7 @@ class ServerThread:
         metrics.prepared.set_function(lambda: len(prepared))
         metrics.watch_pool(pool)
         pool.on_end = metrics.count_end
-        ingests = IngestRunner(pool, settings=settings, clock=clock, metrics=metrics)
+        ingests = IngestRunner(self._ingest_process, settings=settings, clock=clock, metrics=metrics)
         operations = TableOperations(ingests, settings=settings, clock=clock, metrics=metrics)
         methods = FlightMethods(
             queries=QueryRunner(
@@ -188,6 +194,7 @@ class ServerThread:
         )
         return FlightService(
             methods=methods.by_name(),
+            other_methods=self.exports.methods(),
             authenticator=authenticator,
             settings=settings,
             metrics=metrics,

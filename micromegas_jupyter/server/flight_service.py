@@ -9,10 +9,11 @@ import math
 import re
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import grpc
 
@@ -48,6 +49,7 @@ _Context = grpc.aio.ServicerContext
 NOTICE_TRAILER: Final = "x-micromegas-notice"
 QUERY_ID_HEADER: Final = "x-micromegas-query-id"
 RETRY_PUSHBACK_TRAILER: Final = "grpc-retry-pushback-ms"
+_RETRY_INFO_TRAILER: Final = "google.rpc.retryinfo-bin"
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _HANDSHAKE: Final = f"/{FLIGHT_SERVICE}/Handshake"
 _HEALTH_SERVICE: Final = "/grpc.health.v1.Health"
@@ -207,15 +209,38 @@ def translate_error(error: BaseException, query_id: str) -> MicromegasError:
     return error
 
 
-async def abort_call(context: grpc.aio.ServicerContext[bytes, bytes], error: MicromegasError) -> None:
-    """End a call with the error's status, and with the trailers that were set before."""
+async def abort_call(
+    context: grpc.aio.ServicerContext[bytes, bytes], error: MicromegasError, *, has_retry_info: bool = False
+) -> None:
+    """End a call with the error's status, and with the trailers that were set before.
+
+    With `has_retry_info` the time to wait is also said as OTLP's exporters read it.
+    """
     trailers = [*(context.trailing_metadata() or ()), (ERROR_DETAILS_KEY, encode_error(error))]
-    # Source: gRPC A6, "Pushback".
+    milliseconds: int | None = None
     if isinstance(error, ResourcesExhausted) and error.retry_after_seconds is not None:
-        trailers.append((RETRY_PUSHBACK_TRAILER, str(math.ceil(error.retry_after_seconds * 1000))))
+        milliseconds = math.ceil(error.retry_after_seconds * 1000)
     elif isinstance(error, ServerUnavailable):
-        trailers.append((RETRY_PUSHBACK_TRAILER, str(_STOPPING_RETRY_MILLISECONDS)))
+        milliseconds = _STOPPING_RETRY_MILLISECONDS
+    if milliseconds is not None:
+        # Source: gRPC A6, "Pushback".
+        trailers.append((RETRY_PUSHBACK_TRAILER, str(milliseconds)))
+        if has_retry_info:
+            trailers += _retry_info(error, milliseconds)
     await context.abort(grpc.StatusCode[error.grpc_code], details=status_text(error), trailing_metadata=tuple(trailers))
+
+
+def _retry_info(error: MicromegasError, milliseconds: int) -> list[tuple[str, bytes]]:
+    """Return the details of a status, as the Collector reads them, and the one that SDKs read.
+
+    Source: https://opentelemetry.io/docs/specs/otlp/, "OTLP/gRPC Throttling".
+    """
+    seconds, rest = divmod(milliseconds, 1000)
+    info: Any = messages.RetryInfo()
+    info.retry_delay.seconds, info.retry_delay.nanos = seconds, rest * 1_000_000
+    status: Any = messages.Status(code=grpc.StatusCode[error.grpc_code].value[0], message=status_text(error))
+    status.details.add(type_url=f"type.googleapis.com/{info.DESCRIPTOR.full_name}", value=info.SerializeToString())
+    return [("grpc-status-details-bin", status.SerializeToString()), (_RETRY_INFO_TRAILER, info.SerializeToString())]
 
 
 class HealthService:
@@ -293,9 +318,10 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
     """Serves every call that reaches the server.
 
     All methods are registered as streams of bytes in both directions, so no message is read before the caller is known.
+    `methods` are those of Flight by their names, `other_methods` those of other services by their paths.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a service
         self,
         *,
         methods: dict[str, Callable[[Call], Awaitable[None]]],
@@ -303,8 +329,10 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         settings: FlightServerSettings,
         metrics: ServerMetrics,
         tracing: Tracing | None = None,
+        other_methods: Mapping[str, Callable[[Call], Awaitable[None]]] = MappingProxyType({}),
     ) -> None:
-        self._methods = {f"/{FLIGHT_SERVICE}/{name}": method for name, method in methods.items()}
+        self._methods = {f"/{FLIGHT_SERVICE}/{name}": method for name, method in methods.items()} | {**other_methods}
+        self._others = frozenset(other_methods)
         self._health = HealthService()
         self._authenticator = authenticator
         self._settings = settings
@@ -368,7 +396,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             error = translate_error(_stopping(self._reason) if is_goodbye else raised, query_id)
             self._metrics.count_error(error)
             note_end(error.grpc_code, error.code)
-            await abort_call(context, error)
+            await abort_call(context, error, has_retry_info=method in self._others)
         else:
             note_end("OK")
         finally:

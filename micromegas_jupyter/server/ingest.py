@@ -20,7 +20,6 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.executors.ingest import IngestCall, IngestProcess
-from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 from micromegas_jupyter.flightsql.commands import IngestCommand, messages
@@ -80,10 +79,17 @@ def build_request(
 
 
 class IngestRunner:
-    """Runs the uploads of one server. Belongs to one event loop."""
+    """Runs the uploads of one server, which only reads without a process. Belongs to one event loop."""
 
-    def __init__(self, pool: Pool, *, settings: FlightServerSettings, clock: Clock, metrics: ServerMetrics) -> None:
-        self._process = IngestProcess(pool) if pool.options.lake is not None else None
+    def __init__(
+        self,
+        process: IngestProcess | None,
+        *,
+        settings: FlightServerSettings,
+        clock: Clock,
+        metrics: ServerMetrics,
+    ) -> None:
+        self._process = process
         self._settings = settings.ingest
         self._trusted_proxies = settings.trusted_proxies
         self._clock = clock

@@ -18,16 +18,18 @@ from micromegas_jupyter.errors import DeadlineExceeded, MicromegasError, Resourc
 from micromegas_jupyter.executors.pool import Pool, StatementReport
 from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.flightsql.commands import FLIGHT_SERVICE
+from micromegas_jupyter.otlp.exchange import Signal
 
 _OTHER: Final = "other"
 _METHODS: Final = frozenset({
     "Handshake", "ListFlights", "GetFlightInfo", "PollFlightInfo", "GetSchema", "DoGet", "DoPut", "DoExchange",
-    "DoAction", "ListActions", "Check", "Watch", "ServerReflectionInfo",
+    "DoAction", "ListActions", "Check", "Watch", "ServerReflectionInfo", "Export",
 })  # fmt: skip
 #: Alerts ask for the increase of these; a series that is not there yet has none, and its first event would be missed.
 _LIMITS: Final = (
-    "call_rate", "calls", "crash", "denied", "ended_statements", "ingest", "memory", "planning", "prepared",
-    "query_timeout", "queue", "result_bytes", "rows", "silent_client", "stack", "stalled_client", _OTHER,
+    "call_rate", "calls", "crash", "denied", "ended_statements", "exports", "ingest", "memory", "otlp_size",
+    "planning", "prepared", "query_timeout", "queue", "result_bytes", "rows", "silent_client", "stack",
+    "stalled_client", _OTHER,
 )  # fmt: skip
 _SECONDS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
@@ -74,6 +76,12 @@ class ServerMetrics:
         self.ingests_running = self._gauge("ingests_running", "Calls that bring rows now.")
         self._ingest_rows = self._counter("ingest_rows", "Rows that were taken in durably.")
         self._ingest_bytes = self._counter("ingest_bytes", "Bytes of messages that brought these rows.")
+        self._exports = self._counter(
+            "otlp_exports", "Exports of OpenTelemetry that ended, by signal and outcome.", "signal", "outcome"
+        )
+        self._export_records = self._counter("otlp_records", "Records of exports that were stored durably.", "signal")
+        self._export_refused = self._counter("otlp_refused", "Records of answered exports that were refused.", "signal")
+        self._export_bytes = self._counter("otlp_bytes", "Bytes of exports as they arrived.", "signal")
         self._table_operations = self._counter(
             "table_operations", "Operations on tables that ended, by outcome.", "operation", "outcome"
         )
@@ -95,6 +103,11 @@ class ServerMetrics:
             self._ingests.labels(outcome)
             for operation in _TABLE_OPERATIONS:
                 self._table_operations.labels(operation, outcome)
+        for signal in Signal:
+            for counter in (self._export_records, self._export_refused, self._export_bytes):
+                counter.labels(signal.value)
+            for outcome in ("ok", "error"):
+                self._exports.labels(signal.value, outcome)
 
     def count_call(self, method: str, status: str) -> None:
         """Count a call that ended."""
@@ -128,6 +141,13 @@ class ServerMetrics:
         self._ingests.labels(outcome if outcome in _OUTCOMES else _OTHER).inc()
         self._ingest_rows.inc(rows)
         self._ingest_bytes.inc(size)
+
+    def count_export(self, signal: str, outcome: str, *, size: int, stored: int = 0, refused: int = 0) -> None:
+        """Count an export that ended: `ok` or `error`, with what it had."""
+        self._exports.labels(signal, outcome).inc()
+        self._export_bytes.labels(signal).inc(size)
+        self._export_records.labels(signal).inc(stored)
+        self._export_refused.labels(signal).inc(refused)
 
     def count_table_operation(self, operation: str, outcome: str) -> None:
         """Count an operation on tables that ended: `ok`, `error` or `incomplete`; one that is not known is `other`."""

@@ -33,11 +33,14 @@ _MAX_NAME_LENGTH: Final = 80
 _PAIR_BYTES: Final = 8  # two numbers of 32 bits
 
 
+def find_own_targets(targets: pa.Array) -> pa.Array:
+    """Return which of these texts are targets of the server's own loggers."""
+    return pc.or_(pc.equal(targets, _PACKAGE), pc.starts_with(targets, f"{_PACKAGE}."))
+
+
 def check_targets(rows: pa.RecordBatch) -> None:
     """Check that log entries, with the table's columns, do not come from the server's own loggers."""
-    targets = rows.column("target").dictionary
-    is_own = pc.or_(pc.equal(targets, _PACKAGE), pc.starts_with(targets, f"{_PACKAGE}."))
-    if pc.any(is_own).as_py():
+    if pc.any(find_own_targets(rows.column("target").dictionary)).as_py():
         raise UsageError(
             f"The target {_PACKAGE}, and all below it, is for what the server itself records.",
             remedy="Send other targets, or have an administrator send these rows.",

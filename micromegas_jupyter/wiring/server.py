@@ -23,7 +23,7 @@ from micromegas_jupyter.lake.lake import Lake, is_lake, make_lake
 from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.server.flight_server import ServerThread
-from micromegas_jupyter.server.http_endpoint import HttpEndpoint, NotReady
+from micromegas_jupyter.server.http.endpoint import HttpEndpoint, NotReady
 from micromegas_jupyter.server.monitoring import ServerMetrics, open_tracing
 from micromegas_jupyter.server.queries import DenyList
 from micromegas_jupyter.server.recorder.recorder import Recorder
@@ -172,6 +172,7 @@ class ServerStack:
                 validator=self.validator,
                 registries=(self.metrics.registry, *access),
                 readiness=self.readiness,
+                exports=None if self.lake is None else self._server.exports,
                 tls_files=_tls_files(settings),
                 rate_limits=rate_limits,
             )

@@ -11,7 +11,7 @@ from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.server.http_endpoint import HttpEndpoint
+from micromegas_jupyter.server.http.endpoint import HttpEndpoint
 from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.wiring.client_side import connect
 from tests.fakes.certificates import Authority

@@ -13,7 +13,7 @@ import pytest
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 from micromegas_jupyter.flightsql.commands import statement_ticket
-from micromegas_jupyter.server.http_endpoint import HttpEndpoint
+from micromegas_jupyter.server.http.endpoint import HttpEndpoint
 from micromegas_jupyter.server.settings import TlsFiles
 from tests.fakes.certificates import Authority
 from tests.fakes.servers import ENDLESS, NUMBERS, open_server

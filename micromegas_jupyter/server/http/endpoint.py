@@ -1,13 +1,15 @@
-"""The HTTP listener for monitoring: `/metrics` for callers with a credential, `/health` and `/ready` for anyone.
+"""The HTTP listener: OTLP and `/metrics` for callers with a credential, `/health` and `/ready` for anyone.
 
 Tornado's reads have a total deadline and a size limit, and idle connections cost it no thread.
 """
 
 import asyncio
+import copy
 import enum
 import json
 import logging
 import math
+import re
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -21,15 +23,17 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
-from tornado.web import Application, HTTPError, RequestHandler
+from tornado.web import Application
 
-from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.config.access import READ_SCOPE, RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, PermissionDenied, Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.executors.launcher import run_in_thread
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
+from micromegas_jupyter.server.exports import ExportRunner
+from micromegas_jupyter.server.http.export_page import PATHS, ExportPage
+from micromegas_jupyter.server.http.pages import REALM, Connections, Page
 from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.server.tls import HttpTls
 
@@ -38,8 +42,8 @@ _READY_TIMEOUT_SECONDS: Final = 2.0
 _READY_CACHE_SECONDS: Final = 1.0
 _COLLECT_SECONDS: Final = 10.0
 _COLLECT_THREADS: Final = 2
-_REALM: Final = 'Bearer realm="micromegas"'
 _MAX_CONNECTIONS: Final = 16
+_MAX_EXPORTERS: Final = 512
 _BACKLOG: Final = 128
 _READ_SECONDS: Final = 5.0
 _CONNECTION_SECONDS: Final = 60.0
@@ -103,77 +107,42 @@ class ReadinessProbe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pages:
-    """What the pages need; `busy` are the connections whose request is being answered."""
+class Monitoring:
+    """What the pages for monitoring show."""
 
-    authenticator: Authenticator
     registries: Sequence[CollectorRegistry]
     readiness: ReadinessProbe
-    needs_certificate: bool  # for the metrics
     threads: ThreadPoolExecutor
-    busy: set[IOStream]
 
 
-class _Page(RequestHandler):
+class _MonitoringPage(Page):
     """A page that is read: the metrics, whether the process is alive, whether calls make sense now."""
 
     SUPPORTED_METHODS = ("GET", "HEAD")
 
-    def initialize(self, pages: Pages) -> None:
-        self._pages = pages
-        self._stream = getattr(self.request.connection, "stream", None)
+    def initialize(self, connections: Connections, monitoring: Monitoring) -> None:  # type: ignore[override]
+        super().initialize(connections)
+        self._monitoring = monitoring
 
     def set_default_headers(self) -> None:
-        # No version, and nobody is to store or interpret the answer.
-        self.set_header("Server", "micromegas")
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.set_header("Cache-Control", "no-store")
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-
-    def prepare(self) -> None:
-        if isinstance(self._stream, IOStream):
-            self._pages.busy.add(self._stream)
-
-    def on_finish(self) -> None:
-        if isinstance(self._stream, IOStream):
-            self._pages.busy.discard(self._stream)
-
-    def compute_etag(self) -> None:
-        """Send none: no answer is worth comparing with an earlier one."""
+        super().set_default_headers()
+        self.set_header("Connection", "close")
 
     async def get(self) -> None:
         match self.request.path:
             case "/health":
-                self._finish_with(HTTPStatus.OK)
+                self.finish_with(HTTPStatus.OK)
             case "/ready":
                 await self._show_readiness()
             case "/metrics":
                 await self._show_metrics()
             case _:
-                self._finish_with(HTTPStatus.NOT_FOUND)
+                self.finish_with(HTTPStatus.NOT_FOUND)
 
     head = get  # Tornado leaves the body out
 
-    def write_error(self, status_code: int, **_details: object) -> None:
-        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            self.set_header("Allow", ", ".join(self.SUPPORTED_METHODS))
-        self._finish_with(HTTPStatus(status_code))
-
-    def log_exception(self, *error: Any) -> None:
-        # Defects, but not the mistakes of clients.
-        if not isinstance(error[1], HTTPError):
-            _LOG.error("a page could not be made", exc_info=error)
-
-    def _finish_with(self, status: HTTPStatus, **headers: str) -> None:
-        """Answer with a status, its phrase and these headers, whose names have underscores for hyphens."""
-        self.set_status(status.value)
-        for name, value in headers.items():
-            self.set_header(name.replace("_", "-"), value)
-        self.finish(f"{status.phrase}\n")
-
     async def _show_readiness(self) -> None:
-        reason = await self._pages.readiness.check()
+        reason = await self._monitoring.readiness.check()
         self.set_header("Content-Type", "application/json")
         if reason is None:
             self.finish(json.dumps({"status": "ready"}) + "\n")
@@ -184,49 +153,46 @@ class _Page(RequestHandler):
 
     async def _show_metrics(self) -> None:
         """Answer with the metrics, or say what is wrong with the credential as RFC 6750 section 3 asks."""
-        if self._pages.needs_certificate and self.request.get_ssl_certificate(binary_form=True) is None:
-            self._finish_with(HTTPStatus.FORBIDDEN)
+        if self.lacks_certificate:
+            self.finish_with(HTTPStatus.FORBIDDEN)
             return
         caller = await self._authenticate()
         if caller is None:
             return
         if READ_SCOPE not in caller.scopes:
-            self._pages.authenticator.record(
-                self._describe(), "forbidden", reason="scope_missing", code=PermissionDenied.code, caller=caller
+            self._connections.authenticator.record(
+                self.describe(), "forbidden", reason="scope_missing", code=PermissionDenied.code, caller=caller
             )
-            challenge = f'{_REALM}, error="insufficient_scope", scope="{READ_SCOPE}"'
-            self._finish_with(HTTPStatus.FORBIDDEN, WWW_Authenticate=challenge)
+            challenge = f'{REALM}, error="insufficient_scope", scope="{READ_SCOPE}"'
+            self.finish_with(HTTPStatus.FORBIDDEN, WWW_Authenticate=challenge)
             return
 
         def collect() -> bytes:
-            return b"".join(generate_latest(registry) for registry in self._pages.registries)
+            return b"".join(generate_latest(registry) for registry in self._monitoring.registries)
 
-        collecting = asyncio.get_running_loop().run_in_executor(self._pages.threads, collect)
+        collecting = asyncio.get_running_loop().run_in_executor(self._monitoring.threads, collect)
         body = await asyncio.wait_for(collecting, _COLLECT_SECONDS)
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
         self.finish(body)
 
     async def _authenticate(self) -> AuthContext | None:
         """Return the caller, None when the request has been answered already."""
-        headers = {"authorization": tuple(self.request.headers.get_list("Authorization"))}
         try:
-            return await self._pages.authenticator.authenticate(headers, self._describe)
+            return await self.authenticate()
         except Rejected:
-            challenge = f'{_REALM}, error="invalid_token"' if headers["authorization"] else _REALM
-            self._finish_with(HTTPStatus.UNAUTHORIZED, WWW_Authenticate=challenge)
+            has_credential = bool(self.request.headers.get_list("Authorization"))
+            challenge = f'{REALM}, error="invalid_token"' if has_credential else REALM
+            self.finish_with(HTTPStatus.UNAUTHORIZED, WWW_Authenticate=challenge)
         except ResourcesExhausted as error:
             seconds = math.ceil(error.retry_after_seconds or 1)
-            self._finish_with(HTTPStatus.TOO_MANY_REQUESTS, Retry_After=str(seconds))
+            self.finish_with(HTTPStatus.TOO_MANY_REQUESTS, Retry_After=str(seconds))
         except Unavailable:
-            self._finish_with(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="1")
+            self.finish_with(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="1")
         return None
-
-    def _describe(self) -> CallFacts:
-        return CallFacts(method=f"{self.request.method} {self.request.path}", client_address=self.request.remote_ip)
 
 
 class HttpEndpoint:
-    """Answers `/metrics`, `/health` and `/ready` on a thread of its own.
+    """Answers `/metrics`, `/health` and `/ready`, and takes `exports` if there are any, on a thread of its own.
 
     `start` and `stop` are for one thread at a time. Without a `validator` anyone sees the metrics; with authorities for
     clients in `tls_files`, only clients with a certificate. `listening` is its socket, once it runs.
@@ -240,6 +206,7 @@ class HttpEndpoint:
         validator: TokenValidator | None,
         registries: Sequence[CollectorRegistry],
         readiness: Readiness,
+        exports: ExportRunner | None = None,
         tls_files: TlsFiles | None = None,
         rate_limits: RateLimits | None = None,
     ) -> None:
@@ -247,6 +214,7 @@ class HttpEndpoint:
         self._validator = validator
         self._registries = tuple(registries)
         self._readiness = readiness
+        self._exports = exports
         self._tls_files = tls_files
         self._limits = build_limits(validator, rate_limits or RateLimits(), clock=SYSTEM_CLOCK)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -291,17 +259,24 @@ class HttpEndpoint:
         if tls is not None:
             registries = (*registries, CollectorRegistry())
             registries[-1].register(tls)
-        pages = Pages(
+        connections = Connections(
             authenticator=authenticator,
-            registries=registries,
             needs_certificate=self._tls_files is not None and self._tls_files.client_ca_file is not None,
-            readiness=ReadinessProbe(self._readiness, clock=SYSTEM_CLOCK),
-            threads=threads,
             busy=set(),
+            lasting=set(),
         )
+        monitoring = Monitoring(
+            registries=registries, readiness=ReadinessProbe(self._readiness, clock=SYSTEM_CLOCK), threads=threads
+        )
+        routes: list[tuple[str, type[Page], dict[str, object]]] = []
+        if self._exports is not None:
+            found = {"connections": connections, "exports": self._exports}
+            routes += [(re.escape(path), ExportPage, found) for path in PATHS]
+        routes.append((".*", _MonitoringPage, {"connections": connections, "monitoring": monitoring}))
         # Requests are not logged: refused ones are in the audit, the others come every few seconds.
-        application = Application([(".*", _Page, {"pages": pages})], log_function=lambda _page: None)
-        server = _BoundedServer(application, busy=pages.busy, tls=tls)
+        application = Application(routes, log_function=lambda _page: None)
+        max_connections = _MAX_CONNECTIONS if self._exports is None else _MAX_EXPORTERS
+        server = _BoundedServer(application, connections=connections, max_connections=max_connections, tls=tls)
         server.add_sockets([listening])
         renewing = None if tls is None else loop.create_task(server.renew_certificate(tls))
         try:
@@ -317,18 +292,17 @@ class HttpEndpoint:
 
 
 class _BoundedServer(HTTPServer):
-    """Serves one request per connection, and few connections.
+    """Serves a bounded number of connections, which are closed after a while unless exporters send over them.
 
     A new connection above the limit replaces the oldest whose request is not being answered, so that clients that
     connect and say nothing do not keep others out. Belongs to one event loop.
     """
 
     def initialize(  # type: ignore[override]
-        self, application: Application, *, busy: set[IOStream], tls: HttpTls | None
+        self, application: Application, *, connections: Connections, max_connections: int, tls: HttpTls | None
     ) -> None:
         super().initialize(
             application,
-            no_keep_alive=True,
             idle_connection_timeout=_READ_SECONDS,
             body_timeout=_READ_SECONDS,
             max_header_size=_MAX_HEADER_BYTES,
@@ -336,26 +310,38 @@ class _BoundedServer(HTTPServer):
             max_buffer_size=_MAX_BUFFER_BYTES,
             ssl_options=None if tls is None else tls.context,
         )
-        self._busy = busy
+        self._busy, self._lasting = connections.busy, connections.lasting
+        self._max_connections = max_connections
         self._open: list[IOStream] = []
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Serve a new connection, or close it when all others are being answered."""
         self._open = [other for other in self._open if not other.closed()]
-        if len(self._open) >= _MAX_CONNECTIONS:
+        self._lasting.intersection_update(self._open)
+        if len(self._open) >= self._max_connections:
             idle = next((other for other in self._open if other not in self._busy), stream)
             idle.close()
             if idle is stream:
                 return
         self._open.append(stream)
-        # A client that does not read the answer is not waited for.
-        asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, stream.close)
+        asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, self._close_old, stream)
+        self.conn_params = copy.copy(self.conn_params)  # one for each connection, whose waits differ
         super().handle_stream(stream, address)
+
+    def _close_old(self, stream: IOStream) -> None:
+        """Close a connection of old, but not while its request is answered, nor one that exporters use."""
+        if stream.closed():
+            return
+        # A client that does not read the answer is not waited for.
+        if stream in self._busy or (stream in self._lasting and not stream.writing()):
+            asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, self._close_old, stream)
+        else:
+            stream.close()
 
     @property
     def is_in_use(self) -> bool:
         """Whether there is a connection whose answer is not complete."""
-        return not all(stream.closed() for stream in self._open)
+        return any(not stream.closed() and (stream in self._busy or stream.writing()) for stream in self._open)
 
     async def renew_certificate(self, tls: HttpTls) -> None:
         """Let new connections use what the certificate's files hold, from now on."""

@@ -1,0 +1,1 @@
+"""OpenTelemetry's protocol (OTLP): requests of exporters as rows of the data model."""

@@ -1,0 +1,215 @@
+"""Exports of OpenTelemetry (OTLP): who may send them, how many at once, and over gRPC the calls themselves.
+
+Bodies go to the ingest process as they came; this process never decodes them.
+"""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from micromegas_jupyter.access.write_rights import check_may_ingest
+from micromegas_jupyter.core.protocols import AuthContext
+from micromegas_jupyter.errors import (
+    DeadlineExceeded,
+    MicromegasError,
+    ResourcesExhausted,
+    ServerUnavailable,
+    Unavailable,
+    UnsupportedRequest,
+    UsageError,
+)
+from micromegas_jupyter.executors.ingest import Exports, IngestProcess
+from micromegas_jupyter.executors.scheduling import CallerKey
+from micromegas_jupyter.otlp.exchange import SIZE_LIMIT, ExportReport, ExportRequest, Signal
+from micromegas_jupyter.server.flight_service import Call
+from micromegas_jupyter.server.monitoring import ServerMetrics
+
+_MIB: Final = 1024 * 1024
+MAX_WAITING_BYTES: Final = 64 * _MIB
+MAX_WAITING_BYTES_PER_CALLER: Final = 32 * _MIB
+MAX_WAITING: Final = 1024
+_STORE_SECONDS: Final = 60.0
+_RETRY_SECONDS: Final = 1.0
+# With these the same export fails again.
+FINAL_LIMITS: Final = frozenset({SIZE_LIMIT, "memory"})
+
+
+class ExportRunner:
+    """Stores the exports of one server, which only reads without a process.
+
+    `admit` may be called on any thread, `store` on any event loop; the rest belongs to that of the server.
+    """
+
+    def __init__(self, process: IngestProcess | None, *, metrics: ServerMetrics) -> None:
+        self._exports = None if process is None else Exports(process)
+        self._metrics = metrics
+        self._waiting = _Waiting()
+        self._running: set[asyncio.Task[ExportReport]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_serving = True
+
+    def attach(self) -> None:
+        """Store exports on this event loop from now on."""
+        self._loop = asyncio.get_running_loop()
+
+    def check_right(self, caller: AuthContext, signal: Signal) -> None:
+        """Check that the caller may send records of this signal."""
+        check_may_ingest(caller, signal.table)
+        if self._exports is None:
+            raise UnsupportedRequest("This server only reads.", remedy="Send to a server that keeps a lake.")
+
+    def admit(self, source: CallerKey, size: int = 0) -> "Admission":
+        """Count an export of so many bytes as one that waits to be stored, or refuse it for the moment."""
+        return Admission(self._waiting, source, size)
+
+    async def store(self, request: ExportRequest, admission: "Admission") -> ExportReport:
+        """Store an export of a caller who may; its records are durable when this returns.
+
+        The admission ends with the work, which goes on when whoever waits for it leaves.
+        """
+        loop = self._loop
+        if loop is None or not self._is_serving:
+            admission.close()
+            raise _stopping()
+        if loop is asyncio.get_running_loop():
+            return await self._store(request, admission)
+        work = self._store(request, admission)
+        try:
+            stored = asyncio.run_coroutine_threadsafe(work, loop)
+        except RuntimeError:  # the server has stopped
+            work.close()
+            admission.close()
+            raise _stopping() from None
+        try:
+            async with asyncio.timeout(_STORE_SECONDS + _RETRY_SECONDS):
+                return await asyncio.wrap_future(stored)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise _stopping() from None
+        except TimeoutError:
+            raise _stopping() from None
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuse further exports, and let running ones end for so long."""
+        self._is_serving = False
+        if self._running:
+            await asyncio.wait(self._running, timeout=grace_seconds)
+        for task in self._running:
+            task.cancel()
+
+    def count_refusal(self, signal: Signal, error: MicromegasError, *, size: int = 0) -> None:
+        """Count an export that ended with an error."""
+        self._metrics.count_error(error)
+        self._metrics.count_export(signal.value, "error", size=size)
+
+    async def _store(self, request: ExportRequest, admission: "Admission") -> ExportReport:
+        if self._exports is None:
+            raise UnsupportedRequest("This server only reads.")
+        # A task of its own: what an exporter gives up is stored nevertheless, since it may have been on its way.
+        task = asyncio.ensure_future(self._exports.store(request))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _task: admission.close())
+        try:
+            async with asyncio.timeout(_STORE_SECONDS):
+                report = await asyncio.shield(task)
+        except TimeoutError:
+            raise Unavailable(
+                "It took too long to store the export, and whether it is stored is not known.",
+                remedy="Send it again: what is stored already is not stored twice.",
+            ) from None
+        except ResourcesExhausted as error:
+            if error.limit not in FINAL_LIMITS and error.retry_after_seconds is None:
+                error.retry_after_seconds = _RETRY_SECONDS
+            raise
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise _stopping() from None
+            raise
+        self._metrics.count_export(
+            request.signal.value, "ok", size=len(request.body), stored=report.stored, refused=report.refused
+        )
+        return report
+
+    def methods(self) -> dict[str, Callable[[Call], Awaitable[None]]]:
+        """Return the gRPC methods of OTLP, by their paths."""
+        return {signal.method: partial(self._answer, signal) for signal in Signal}
+
+    async def _answer(self, signal: Signal, call: Call) -> None:
+        size = 0
+        try:
+            self.check_right(call.caller, signal)
+            try:
+                async with asyncio.timeout(call.read_timeout_seconds):
+                    body = await call.read()
+            except TimeoutError:
+                raise DeadlineExceeded("The export did not arrive in time.", limit="silent_client") from None
+            if body is None:
+                raise UsageError("The call carries no export.", remedy="Use an OTLP exporter.")
+            size = len(body)
+            request = ExportRequest(signal=signal, body=body, is_trusted=call.caller.is_admin)
+            report = await self.store(request, self.admit(call.source, size))
+        except MicromegasError:
+            self._metrics.count_export(signal.value, "error", size=size)
+            raise
+        await call.answer(report.answer)
+
+
+class _Waiting:
+    """What waits to be stored, in all and of each caller. Guarded by `lock`."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.bytes_of: Counter[CallerKey] = Counter()
+        self.count = self.bytes = 0
+
+
+class Admission:
+    """The leave of one export to wait, which `close` ends; safe to use from any thread, and to close twice."""
+
+    def __init__(self, waiting: _Waiting, source: CallerKey, size: int) -> None:
+        self._waiting = waiting
+        self._source = source
+        self._bytes = 0
+        self._is_open = False
+        self.extend(size)
+
+    def extend(self, size: int) -> None:
+        """Count so many bytes more, or refuse them."""
+        waiting = self._waiting
+        with waiting.lock:
+            is_full = waiting.count >= MAX_WAITING and not self._is_open
+            is_full |= waiting.bytes + size > MAX_WAITING_BYTES
+            if is_full or waiting.bytes_of[self._source] + size > MAX_WAITING_BYTES_PER_CALLER:
+                raise ResourcesExhausted(
+                    "Exports arrive faster than they can be stored.",
+                    remedy="Send this one again.",
+                    retry_after_seconds=_RETRY_SECONDS,
+                    limit="exports",
+                )
+            waiting.count += not self._is_open
+            self._is_open = True
+            waiting.bytes += size
+            waiting.bytes_of[self._source] += size
+            self._bytes += size
+
+    def close(self) -> None:
+        """End it."""
+        waiting = self._waiting
+        with waiting.lock:
+            if self._is_open:
+                self._is_open = False
+                waiting.count -= 1
+                waiting.bytes -= self._bytes
+                waiting.bytes_of[self._source] -= self._bytes
+                if not waiting.bytes_of[self._source]:
+                    del waiting.bytes_of[self._source]
+
+
+def _stopping() -> ServerUnavailable:
+    return ServerUnavailable("The server is starting or stopping.", remedy="Send the export again.")

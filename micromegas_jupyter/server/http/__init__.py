@@ -1,0 +1,1 @@
+"""The HTTP listener: exports of OpenTelemetry, metrics, health."""

@@ -1,0 +1,204 @@
+"""OTLP over HTTP: the paths that exporters send to, and every answer in OTLP's form.
+
+The caller is known before the body is read. A body that is refused is read and dropped, so that its sender sees why.
+"""
+
+import logging
+import math
+from http import HTTPStatus
+from typing import Any, Final
+
+import grpc
+from google.protobuf import json_format
+from tornado.http1connection import HTTP1Connection
+from tornado.web import stream_request_body
+
+from micromegas_jupyter.errors import (
+    DeadlineExceeded,
+    InternalError,
+    MicromegasError,
+    PermissionDenied,
+    Rejected,
+    ResourcesExhausted,
+    Unavailable,
+    UsageError,
+)
+from micromegas_jupyter.flightsql.commands import messages, status_text
+from micromegas_jupyter.otlp.exchange import MAX_WIRE_BYTES, Encoding, ExportRequest, Signal, too_large
+from micromegas_jupyter.server.exports import FINAL_LIMITS, Admission, ExportRunner
+from micromegas_jupyter.server.http.pages import REALM, Connections, Page
+
+PATHS: Final = {f"{prefix}/v1/{signal.value}": signal for prefix in ("", "/ingestion/otlp") for signal in Signal}
+"""OTLP's own paths and upstream's."""
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+_MAX_DROPPED_BYTES: Final = 16 * 1024 * 1024
+_MAX_UNKNOWN_BYTES: Final = 1024 * 1024  # of callers who are not let in
+_BODY_SECONDS: Final = 30.0
+_IDLE_SECONDS: Final = 75.0  # exporters send every few seconds, or every minute
+_RETRY_SECONDS: Final = 2.0
+
+
+@stream_request_body
+class ExportPage(Page):
+    """Takes exports."""
+
+    SUPPORTED_METHODS = ("POST",)
+
+    def initialize(self, connections: Connections, exports: ExportRunner) -> None:  # type: ignore[override]
+        """Take where exports go."""
+        super().initialize(connections)
+        self._exports = exports
+        self._signal = PATHS[self.request.path]
+        self._encoding = Encoding.PROTOBUF
+        self._is_compressed = self._is_trusted = False
+        self._has_known_type = True
+        self._admission: Admission | None = None
+        self._refusal: MicromegasError | None = None
+        self._chunks: list[bytes] = []
+        self._received_bytes = 0
+
+    async def prepare(self) -> None:
+        """Check the caller and the headers before the body comes."""
+        await super().prepare()
+        try:
+            await self._check()
+        except MicromegasError as error:
+            self._refusal = error
+        announced = self._announced_bytes() or 0
+        max_bytes = _MAX_UNKNOWN_BYTES if isinstance(self._refusal, Rejected) else MAX_WIRE_BYTES + _MAX_DROPPED_BYTES
+        connection = self.request.connection
+        if isinstance(connection, HTTP1Connection):
+            connection.set_body_timeout(_BODY_SECONDS)
+            connection.set_max_body_size(max(announced, max_bytes))
+        is_awaited = self.request.headers.get("Expect", "").lower() == "100-continue"
+        if self._refusal is not None and (is_awaited or announced > max_bytes):
+            self._answer_error(self._refusal)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Take a part of the body, or drop it."""
+        self._received_bytes += len(chunk)
+        if self._refusal is None and self._admission is not None:
+            try:
+                if self._received_bytes > MAX_WIRE_BYTES:
+                    raise too_large(MAX_WIRE_BYTES)
+                if self._announced_bytes() is None:
+                    self._admission.extend(len(chunk))
+            except MicromegasError as error:
+                self._refusal, self._chunks = error, []
+                return
+            self._chunks.append(chunk)
+
+    async def post(self) -> None:
+        """Store what was sent."""
+        admission, self._admission = self._admission, None
+        if self._refusal is not None or admission is None:
+            if admission is not None:
+                admission.close()
+            self._answer_error(self._refusal or InternalError("The server failed to answer."))
+            return
+        body, self._chunks = b"".join(self._chunks), []
+        request = ExportRequest(
+            signal=self._signal,
+            body=body,
+            encoding=self._encoding,
+            is_compressed=self._is_compressed,
+            is_trusted=self._is_trusted,
+        )
+        try:
+            report = await self._exports.store(request, admission)
+        except MicromegasError as error:
+            self._answer_error(error)
+            return
+        except Exception:  # noqa: BLE001 - the exporter needs an answer in its form
+            _LOG.exception("an export failed unexpectedly")
+            self._answer_error(InternalError("The server failed to answer."))
+            return
+        self.set_header("Content-Type", self._encoding.value)
+        self.finish(report.answer)
+
+    def on_finish(self) -> None:
+        """Release the place of the export."""
+        super().on_finish()
+        if self._admission is not None:
+            self._admission.close()
+
+    def write_error(self, status_code: int, **details: object) -> None:
+        """Answer defects as OTLP does."""
+        if status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            super().write_error(status_code, **details)
+        else:
+            self._answer_error(InternalError("The server failed to answer."))
+
+    async def _check(self) -> None:
+        """Check all that is known before the body comes."""
+        media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        is_known = media_type in set(Encoding)
+        if is_known:
+            self._encoding = Encoding(media_type)
+        if self.lacks_certificate:
+            raise PermissionDenied("Exporters have to show a certificate.", reason="certificate_missing")
+        caller = await self.authenticate()
+        try:
+            self._exports.check_right(caller, self._signal)
+        except PermissionDenied as error:
+            self._connections.authenticator.record(
+                self.describe(), "forbidden", reason=error.reason, code=error.code, caller=caller
+            )
+            raise
+        self._is_trusted = caller.is_admin
+        self._keep_connection()
+        if not is_known:
+            self._has_known_type = False
+            raise UsageError("The body is not of a type that OTLP has.", remedy=f"Send {' or '.join(Encoding)}.")
+        compression = self.request.headers.get("Content-Encoding", "identity").strip().lower()
+        if compression not in {"", "identity", "gzip"}:
+            self._has_known_type = False
+            raise UsageError("The body is compressed in an unknown way.", remedy="Use gzip, or no compression.")
+        self._is_compressed = compression == "gzip"
+        size = self._announced_bytes()
+        if size is not None and size > MAX_WIRE_BYTES:
+            raise too_large(MAX_WIRE_BYTES)
+        self._admission = self._exports.admit((caller.issuer, caller.subject), size or 0)
+
+    def _keep_connection(self) -> None:
+        """Let the connection of an exporter that may send stay open for its next export."""
+        if self._stream is not None and isinstance(self.request.connection, HTTP1Connection):
+            self._connections.lasting.add(self._stream)
+            self.request.connection.params.header_timeout = _IDLE_SECONDS
+
+    def _announced_bytes(self) -> int | None:
+        """Return the length that the headers say; None where they do not."""
+        text = self.request.headers.get("Content-Length", "")
+        return int(text) if text.isdecimal() and text.isascii() else None
+
+    def _answer_error(self, error: MicromegasError) -> None:
+        """Answer with a `google.rpc.Status`, as OTLP has it for HTTP."""
+        self._exports.count_refusal(self._signal, error, size=self._received_bytes)
+        self.set_status(_http_status(error) if self._has_known_type else HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value)
+        if (seconds := _retry_after(error)) is not None:
+            self.set_header("Retry-After", str(math.ceil(seconds)))
+        if isinstance(error, Rejected):
+            has_credential = bool(self.request.headers.get_list("Authorization"))
+            self.set_header("WWW-Authenticate", f'{REALM}, error="invalid_token"' if has_credential else REALM)
+        status: Any = messages.Status(code=grpc.StatusCode[error.grpc_code].value[0], message=status_text(error))
+        encoding = self._encoding if self._has_known_type else Encoding.PROTOBUF
+        self.set_header("Content-Type", encoding.value)
+        if encoding is Encoding.JSON:
+            self.finish(json_format.MessageToJson(status, indent=None))
+        else:
+            self.finish(status.SerializeToString())
+
+
+def _http_status(error: MicromegasError) -> int:
+    """Return the status; OTLP's exporters send again after 429, 502, 503 and 504."""
+    if isinstance(error, ResourcesExhausted) and error.limit in FINAL_LIMITS:
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE.value
+    if isinstance(error, DeadlineExceeded):
+        return HTTPStatus.SERVICE_UNAVAILABLE.value
+    return error.http_status
+
+
+def _retry_after(error: MicromegasError) -> float | None:
+    if isinstance(error, ResourcesExhausted):
+        return None if error.limit in FINAL_LIMITS else error.retry_after_seconds or _RETRY_SECONDS
+    return _RETRY_SECONDS if isinstance(error, Unavailable | DeadlineExceeded) else None
