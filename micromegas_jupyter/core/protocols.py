@@ -183,14 +183,24 @@ class TableProblem(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ViewSource:
+    """What a view is computed from: a table's rows, of up to `slack_seconds` after the view's own `time_column`."""
+
+    table: str
+    time_column: str
+    slack_seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableSnapshot:
     """One table as it stands at one moment: its schema, and files with each row in exactly one of them.
 
     A time range filters rows by the first and last of `range_columns`. Where rows are partial states, `merge_sql`
     makes the table of those in `raw_name`. With `has_mixed_types` some files have a narrower type in a column.
     The values of `partition_columns` are not in the files but in `DataFile.partition`; in those of `map_columns`, the
-    files have maps of text where the schema has properties. Rows of a table with a `problem` must not be read; its
-    columns are those that it had before, if any are known.
+    files have maps of text where the schema has properties. A view has the columns and files of its `source`, and
+    `merge_sql` computes it. Rows of a table with a `problem` must not be read; its columns are those that it had
+    before, if any are known.
 
     `bounds` has a row for each of `files`, and of some columns `min.x`, `max.x` and `nulls.x`, where no value of the
     file is lower or greater and so many are null, and `rows`; null where it is unknown. Times count microseconds.
@@ -208,6 +218,7 @@ class TableSnapshot:
     has_mixed_types: bool = False
     problem: TableProblem | None = None
     map_columns: tuple[str, ...] = ()
+    source: ViewSource | None = None
 
 
 @runtime_checkable

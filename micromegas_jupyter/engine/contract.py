@@ -55,6 +55,7 @@ class StatementRequest:
         time_range: What every table with a time is cut to before the statement sees it; None for all rows.
         row_limit: At most this many rows are returned, on top of the statement's own LIMIT; None for all.
         partitions: How many partitions it runs in; None for one per processor.
+        messages: What the administrators' function in it has done: times (nanoseconds since 1970) and texts.
     """
 
     sql: str = field(repr=False)
@@ -63,18 +64,32 @@ class StatementRequest:
     row_limit: int | None = None
     preserve_dictionary: bool = False
     partitions: int | None = None
+    messages: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisibleTable:
     """One table as one caller sees it: a row must meet one of the conditions, if there are any.
 
-    `raw_name` is None when the table has no raw rows or when they do not exist for the caller.
+    `raw_name` is None when the table has no raw rows or when they do not exist for the caller. Of a view,
+    `source_conditions` are those on the rows that it is computed from. Only rows with the values of `equal` are in it.
     """
 
     snapshot: TableSnapshot
     conditions: tuple[str, ...] = ()
     raw_name: str | None = None
+    source_conditions: tuple[str, ...] = ()
+    equal: tuple[tuple[str, str | None], ...] = ()
+
+    @property
+    def all_conditions(self) -> tuple[str, ...]:
+        """The conditions on its own rows and on those that it is computed from."""
+        return (*self.conditions, *self.source_conditions)
+
+    @property
+    def hides_rows(self) -> bool:
+        """Whether there may be rows that the caller must not see."""
+        return bool(self.all_conditions)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,6 +109,17 @@ class QueryStatistics:
     bytes_scanned: int | None = 0
     spilled_bytes: int | None = 0
     spill_count: int | None = 0
+
+
+class FileSource(Protocol):
+    """Tells of the files that tables are stored in, beyond what a snapshot needs of them."""
+
+    def files(self, table: str) -> pa.Table:
+        """Return a row for each file; no rows when there is no such table.
+
+        Its columns: `path` below the table's folder, `size`, `rows` (null if unknown), `written` (when), and bounds of
+        times, null if unknown: `first_insert`, `last_insert`, `first_event`, `last_event`.
+        """
 
 
 class PlannedQuery(Protocol):

@@ -7,6 +7,7 @@ the process limits its time and memory, and may end it at any moment.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import datafusion
 import pyarrow as pa
@@ -15,14 +16,17 @@ from datafusion.plan import ExecutionPlan, LogicalPlan
 
 from micromegas_jupyter.core.protocols import AuthContext, TableProblem, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.engine.calls import Call, find_calls, with_stand_ins
 from micromegas_jupyter.engine.contract import (
     EngineSettings,
+    FileSource,
     PlannedQuery,
     QueryStatistics,
     StatementRequest,
     VisibleTable,
 )
 from micromegas_jupyter.engine.errors import Context, missing_parameter, translated
+from micromegas_jupyter.engine.functions.administration import check_administrator, register_messages
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.engine.functions.denials import DENIAL_NAMES, register_denial_functions, with_denial_as_rows
 from micromegas_jupyter.engine.functions.identity import (
@@ -30,7 +34,9 @@ from micromegas_jupyter.engine.functions.identity import (
     register_identity_functions,
     with_identity_syntax,
 )
+from micromegas_jupyter.engine.functions.listings import LISTING_NAMES, register_listing_functions
 from micromegas_jupyter.engine.functions.query_functions import QueryFunctions, with_functions_as_rows, without_numbers
+from micromegas_jupyter.engine.partition_calls import MESSAGE_FUNCTIONS
 from micromegas_jupyter.engine.planning import (
     Placeholders,
     RowByRow,
@@ -44,15 +50,18 @@ from micromegas_jupyter.engine.planning import (
     without_paths,
 )
 from micromegas_jupyter.engine.pruning import FilesByTable
-from micromegas_jupyter.engine.scanner import Mention, find_mentions
+from micromegas_jupyter.engine.scanner import Mention, find_mentions, scan
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.security import barrier_holds, is_leakproof
 from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, Sessions
 from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_schema
+from micromegas_jupyter.engine.views import VIEW_FUNCTIONS, instance_tables
 from micromegas_jupyter.engine.workarounds.joins import may_join, may_mix_types, plan_joins, with_result_types
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, StatementRefused
 
 _log = logging.getLogger(__name__)
+_CALLED: Final = VIEW_FUNCTIONS | MESSAGE_FUNCTIONS
+_FUNCTIONS: Final = IDENTITY_NAMES | DENIAL_NAMES | LISTING_NAMES
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +74,8 @@ class _Statement:
     mentions: Mention
     values: dict[str, pa.Scalar] = field(repr=False)
     tables: list[VisibleTable] = field(repr=False)
+    instances: list[VisibleTable] = field(repr=False)
+    calls: Sequence[Call]
     init_seconds: float
     files: FilesByTable | None = field(default=None, repr=False)
     failures: list[MicromegasError] = field(default_factory=list, repr=False)
@@ -86,8 +97,16 @@ class _Plan:
 class DataFusionEngine:
     """Plans statements over tables, for one thread at a time; administrators see and change the `denials`, if any."""
 
-    def __init__(self, tables: TableSource, settings: EngineSettings, *, denials: DenialStore | None = None) -> None:
+    def __init__(
+        self,
+        tables: TableSource,
+        settings: EngineSettings,
+        *,
+        denials: DenialStore | None = None,
+        files: FileSource | None = None,
+    ) -> None:
         self._denials = denials
+        self._files = files
         self._tables = tables
         self._settings = settings
         self._visibility = Visibility(settings.default_conditions)
@@ -106,15 +125,21 @@ class DataFusionEngine:
         scanned = check_statement(request.sql, max_bytes=self._settings.max_statement_bytes)
         check_no_ignored_clause(scanned)
         scanned = with_identity_syntax(scanned)
+        if not caller.is_admin:
+            check_administrator(scanned)
         if self._denials is not None and caller.is_admin:
             scanned = with_denial_as_rows(scanned)
         scanned = with_functions_as_rows(scanned)
         placeholders, mentions = find_placeholders(scanned), find_mentions(scanned)
+        calls = find_calls(scan(placeholders.sql), _CALLED) if any(map(mentions.has, _CALLED)) else []
+        if calls:
+            scanned = with_stand_ins(placeholders.sql, calls)
+            placeholders, mentions = replace(placeholders, sql=scanned.sql), find_mentions(scanned)
         request = with_plain_parameters(request, placeholders.columns)
         rows = request.parameters
         if rows is None or rows.num_rows <= 1:
-            return self._plan_row(request, caller, placeholders, mentions)
-        return RowByRow(lambda row: self._plan_row(row, caller, placeholders, mentions), request, rows)
+            return self._plan_row(request, caller, placeholders, mentions, calls)
+        return RowByRow(lambda row: self._plan_row(row, caller, placeholders, mentions, calls), request, rows)
 
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
         """Return each table that `caller` sees with the schema that `SELECT *` gives."""
@@ -126,7 +151,12 @@ class DataFusionEngine:
         self._sessions.free.clear()
 
     def _plan_row(
-        self, request: StatementRequest, caller: AuthContext, placeholders: Placeholders, mentions: Mention
+        self,
+        request: StatementRequest,
+        caller: AuthContext,
+        placeholders: Placeholders,
+        mentions: Mention,
+        calls: Sequence[Call],
     ) -> "DataFusionQuery":
         """Plan a request without parameters, or with one row of them."""
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
@@ -140,6 +170,8 @@ class DataFusionEngine:
             mentions=mentions,
             values=values,
             tables=tables,
+            instances=[],
+            calls=calls,
             init_seconds=SYSTEM_CLOCK.monotonic() - started,
         )
         context = Context(
@@ -150,12 +182,16 @@ class DataFusionEngine:
         )
         try:
             with translated(context):
+                bound = None if request.parameters is None and placeholders.columns else values
+                statement.instances = instance_tables(calls, visible, values=bound, sql=placeholders.sql)
                 plan = self._plan(statement)
-                context.hides_values = any(table.conditions for table in plan.tables)
+                context.hides_values = any(table.hides_rows for table in plan.tables)
                 if context.hides_values:
                     plan = self._with_barrier(plan, statement)
                 return DataFusionQuery(self._with_workarounds(plan, statement), statement, context)
         except QueryError as error:
+            for call in calls:
+                error.what = error.what.replace(call.stand_in, f"{call.function}(…)")
             if placeholders.has_question_marks:
                 error.line = error.column = None  # DataFusion counts in a text with `$1` in their place
             raise
@@ -165,7 +201,7 @@ class DataFusionEngine:
         started = SYSTEM_CLOCK.monotonic()
         request, caller, mentions = statement.request, statement.caller, statement.mentions
         # A function with the caller's values must not stay in a session.
-        is_shared = mentions.text is None and mentions.names.isdisjoint(IDENTITY_NAMES | DENIAL_NAMES)
+        is_shared = mentions.text is None and mentions.names.isdisjoint(_FUNCTIONS)
         if not is_shared or not can_spill:
             lent = LentSession(self._sessions.open(can_spill=can_spill))
         else:
@@ -178,12 +214,11 @@ class DataFusionEngine:
                 session, self._denials, caller=caller, mentions=mentions, failures=statement.failures
             )
         register_identity_functions(session, caller, tables=statement.tables, mentions=mentions)
+        register_listing_functions(session, statement.tables, files=self._files, mentions=mentions)
+        register_messages(session, statement.calls, request.messages)
+        sources = [*statement.tables, *statement.instances]
         functions = QueryFunctions(
-            session,
-            statement.placeholders.sql,
-            mentions=mentions,
-            tables=statement.tables,
-            failures=statement.failures,
+            session, statement.placeholders.sql, mentions=mentions, tables=sources, failures=statement.failures
         )
         lent.clean_up = functions.remove
 
@@ -192,11 +227,11 @@ class DataFusionEngine:
 
         if statement.files is None:
             statement.files = self._builder.needed_files(
-                session, statement.tables, mentions=mentions, time_range=request.time_range, plan=plan
+                session, sources, mentions=mentions, time_range=request.time_range, plan=plan
             )
         tables = self._builder.register(
             session,
-            statement.tables,
+            sources,
             mentions=mentions,
             time_range=request.time_range,
             is_behind_barrier=is_behind_barrier,

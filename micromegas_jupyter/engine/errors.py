@@ -473,13 +473,12 @@ _ONLY_UPSTREAM: Final = "Only Micromegas's own server has it."
 #: What to do about names that only Micromegas's own server has. One that this server learns leaves this list.
 _UPSTREAM_FUNCTIONS: Final = {
     r"view_instance": "Query the table itself, for example FROM log_entries WHERE process_id = '…'.",
-    r"list_view_sets|(?:list|retire|materialize|regenerate)_partitions?\w*": "This server merges and drops the files "
-    "of its tables by itself; there are no partitions.",
-    r"process_spans|perfetto_trace_chunks|parse_block|get_payload|color_scale": _ONLY_UPSTREAM,
+    r"perfetto_trace_chunks|parse_block|get_payload|color_scale": _ONLY_UPSTREAM,
     r"deny_queries|list_query_denials|remove_query_denial": "It is for administrators, on a server with a lake.",
 }
 _UPSTREAM_TABLES: Final = {
-    r"log_stats|images|net_spans|async_events|thread_spans|__(?:blocks|log_stats)__partitions": (_ONLY_UPSTREAM)
+    r"images|net_spans|async_events|thread_spans": "Name a process or a stream: view_instance('…', 'its id').",
+    r"__(?:blocks|log_stats)__partitions": _ONLY_UPSTREAM,
 }
 _WINDOW_FUNCTIONS: Final = frozenset(
     {"row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead"}

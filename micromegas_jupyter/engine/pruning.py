@@ -33,6 +33,13 @@ _CUT: Final = 1000
 _DRIFT: Final = 60_000_000
 # Of one condition; to look at more takes longer than it saves.
 _MAX_TERMS: Final = 256
+# Of `date_trunc`, in microseconds.
+_UNITS: Final[Mapping[object, int]] = {
+    "second": 10**6,
+    "minute": 60 * 10**6,
+    "hour": 3600 * 10**6,
+    "day": 86400 * 10**6,
+}
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "=": operator.eq,
     "<": operator.lt,
@@ -159,8 +166,11 @@ def _mask(condition: Expr, snapshot: TableSnapshot, *, may_change: bool) -> _Mas
                 return _all(snapshot)
             masks = (_mask(one, snapshot, may_change=may_change) for one in terms)
             return functools.reduce(operator.and_ if name == "AND" else operator.or_, masks)
-        if name in _COMPARISONS and [one.variant_name() for one in operands] == ["Column", "Literal"]:
-            return _compare(operands[0], name, operands[1].python_value(), snapshot, may_change=may_change)
+        if name in _COMPARISONS and operands[1].variant_name() == "Literal":
+            column, slack = _truncated(operands[0])
+            if column.variant_name() == "Column":
+                value = operands[1].python_value()
+                return _compare(column, name, value, snapshot, may_change=may_change, slack=slack)
     elif kind == "InList" and not condition.to_variant().negated():
         column, *listed = condition.rex_call_operands()
         is_plain = column.variant_name() == "Column" and all(one.variant_name() == "Literal" for one in listed)
@@ -168,6 +178,17 @@ def _mask(condition: Expr, snapshot: TableSnapshot, *, may_change: bool) -> _Mas
             masks = (_compare(column, "=", one.python_value(), snapshot, may_change=may_change) for one in listed)
             return functools.reduce(operator.or_, masks)
     return _all(snapshot)
+
+
+def _truncated(compared: Expr) -> tuple[Expr, int]:
+    """Return a column that is cut to a unit of time, and how long that is in microseconds; else as it is."""
+    if compared.variant_name() == "ScalarFunction" and compared.rex_call_operator() == "date_trunc":
+        unit, column = compared.rex_call_operands()
+        text = unit.python_value() if unit.variant_name() == "Literal" else None
+        microseconds = _UNITS.get(text.as_py() if isinstance(text, pa.Scalar) else text)
+        if microseconds is not None:
+            return column, microseconds
+    return compared, 0
 
 
 def _terms(condition: Expr, name: str) -> list[Expr]:
@@ -182,21 +203,26 @@ def _terms(condition: Expr, name: str) -> list[Expr]:
     return found
 
 
-def _compare(column: Expr, sign: str, value: object, snapshot: TableSnapshot, *, may_change: bool) -> _Mask:
+def _compare(  # noqa: PLR0913 - a comparison, and of what
+    column: Expr, sign: str, value: object, snapshot: TableSnapshot, *, may_change: bool, slack: int = 0
+) -> _Mask:
+    """Return the files with rows whose column, which may be up to `slack` later than what is compared, may meet it."""
     name = column.to_variant().name()
     if not isinstance(value, pa.Scalar) or not value.is_valid or name not in snapshot.schema.names:
         return _all(snapshot)
-    if value.type != snapshot.schema.field(name).type:
+    kind = snapshot.schema.field(name).type
+    # Of a table with hidden rows, dictionaries are plain.
+    if value.type not in {kind, kind.value_type if pa.types.is_dictionary(kind) else kind}:
         return _all(snapshot)
     if name in snapshot.partition_columns:
-        return _all(snapshot) if may_change else _compare_partition(name, sign, value, snapshot)
+        return _all(snapshot) if may_change or slack else _compare_partition(name, sign, value, snapshot)
     bounds = snapshot.bounds
     if bounds is None or name not in bounded_columns(snapshot):
         return _all(snapshot)
     lower, upper = sign in {">", ">=", "="}, sign in {"<", "<=", "="}
     low = high = value.value if isinstance(value, pa.DictionaryScalar) else value
     if pa.types.is_timestamp(value.type):
-        low, high = (_ticks(value.value + shift) for shift in (-_CUT - _DRIFT * may_change, _CUT))
+        low, high = (_ticks(value.value + shift) for shift in (-_CUT - _DRIFT * may_change, _CUT + slack))
         upper = upper and not may_change
     elif may_change:
         return _all(snapshot)

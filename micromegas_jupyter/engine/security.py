@@ -38,6 +38,7 @@ from micromegas_jupyter.engine.functions.query_functions import register_conditi
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
 from micromegas_jupyter.engine.scanner import Kind, Scan, quoted
 from micromegas_jupyter.engine.schemas import flat_schema, visible_schema
+from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -224,7 +225,7 @@ def _difficult_values(kind: pa.DataType) -> list[Any]:  # noqa: PLR0911 - one pe
 def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[str]]) -> None:
     """Check the conditions in `filters`, by table name, of which a row must meet one."""
     try:
-        snapshots = tables.snapshot()
+        snapshots = with_views(tables.snapshot())
     except MicromegasError:
         raise
     except Exception as error:

@@ -21,7 +21,14 @@ from datafusion import CsvReadOptions, DataFrame, ScalarUDF, SessionConfig, Sess
 from datafusion.object_store import AmazonS3
 from datafusion.plan import LogicalPlan
 
-from micromegas_jupyter.core.protocols import AuthContext, DataFile, FileFormat, TableAccess, TableSnapshot
+from micromegas_jupyter.core.protocols import (
+    AuthContext,
+    DataFile,
+    FileFormat,
+    TableAccess,
+    TableSnapshot,
+    ViewSource,
+)
 from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
 from micromegas_jupyter.engine.errors import file_gone, is_engine_failure
@@ -42,6 +49,7 @@ from micromegas_jupyter.engine.schemas import (
     wire_schema,
 )
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier
+from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.joins import message_class
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.telemetry.conversion import convert_properties
@@ -84,12 +92,24 @@ class Visibility:
         access = caller.table_access
         if access is None and not caller.is_admin:
             access = self._default
+        snapshots = with_views(snapshots)
         if access is None:
-            return [VisibleTable(snapshot=snapshot, raw_name=snapshot.raw_name) for snapshot in snapshots]
-        return [_restrict(snapshot, access, caller) for snapshot in snapshots if access.may_read(snapshot.name)]
+            return [
+                VisibleTable(snapshot=snapshot, raw_name=snapshot.raw_name if snapshot.source is None else None)
+                for snapshot in snapshots
+            ]
+        return [_restrict(snapshot, access, caller) for snapshot in snapshots if _exists(snapshot, access)]
+
+
+def _exists(snapshot: TableSnapshot, access: TableAccess) -> bool:
+    """Whether a table exists for a caller; a view, only with what it is computed from."""
+    source = snapshot.source
+    return access.may_read(snapshot.name) and (source is None or access.may_read(source.table))
 
 
 def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> VisibleTable:
+    if snapshot.source is not None:
+        return _restrict_view(snapshot, snapshot.source, access, caller)
     conditions = tuple(access.conditions(snapshot.name))
     if conditions:
         # A condition is about the merged rows, whose columns may have other names.
@@ -100,6 +120,21 @@ def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext)
     if conditions or (raw_name is not None and access.filters.get(raw_name)):
         raw_name = None
     return VisibleTable(snapshot=snapshot, conditions=conditions, raw_name=raw_name)
+
+
+def _restrict_view(
+    snapshot: TableSnapshot, source: ViewSource, access: TableAccess, caller: AuthContext
+) -> VisibleTable:
+    """Return a view; a condition that is on all tables holds on its source."""
+    own, of_source = access.filters.get(snapshot.name, ()), snapshot.schema.names
+    of_rows = visible_schema(snapshot).names if own and snapshot.problem is None else ()
+    return VisibleTable(
+        snapshot=snapshot,
+        conditions=tuple(with_caller_in_condition(one, caller, columns=of_rows) for one in own),
+        source_conditions=tuple(
+            with_caller_in_condition(one, caller, columns=of_source) for one in access.conditions(source.table)
+        ),
+    )
 
 
 class TableBuilder:
@@ -137,7 +172,7 @@ class TableBuilder:
         for table in tables:
             snapshot = table.snapshot
             # The dictionary of a batch may hold values of hidden rows. Text is grouped in two thirds of the time.
-            if table.conditions:
+            if table.hides_rows:
                 schema = flat_schema(snapshot.schema)
             else:
                 schema = flat_schema(snapshot.schema, keeps_properties=True) if is_flat else snapshot.schema
@@ -148,11 +183,11 @@ class TableBuilder:
                 self._check_files(needed)
                 rows = self.read(context, snapshot, needed, schema)
                 rows = _build(context, table, rows, mentions=mentions, time_range=time_range)
-                if is_behind_barrier and table.conditions:
+                if is_behind_barrier and table.hides_rows:
                     rows = behind_barrier(rows)
                 registered.append(table)
             elif lists_names:
-                unfiltered = replace(table, conditions=(), raw_name=None)
+                unfiltered = replace(table, conditions=(), source_conditions=(), raw_name=None)
                 rows = _build(context, unfiltered, no_rows(context, schema), mentions=mentions, time_range=None)
             else:
                 continue
@@ -178,16 +213,13 @@ class TableBuilder:
             snapshot = table.snapshot
             if len(snapshot.files) < _MIN_PRUNED or not any(map(mentions.has, table.names)):
                 continue
-            columns = {*bounded_columns(snapshot), *snapshot.partition_columns} & set(snapshot.schema.names)
-            if not (table.conditions or any(map(mentions.has, columns))):
+            if not _has_conditions(table, mentions) or len(_files_in_range(table, time_range)) < _MIN_PRUNED:
                 continue
-            if len(_files_in_range(table, time_range)) < _MIN_PRUNED:
-                continue
-            schema = flat_schema(snapshot.schema) if table.conditions else snapshot.schema
+            schema = flat_schema(snapshot.schema) if table.hides_rows else snapshot.schema
             name = f"scan_of_table_{position:04d}"
             rows = _build(context, table, _named_scan(context, schema, name), mentions=mentions, time_range=time_range)
             context.register_table(quoted(snapshot.name), rows.into_view())
-            large[name] = Candidates(snapshot, None if _cuts_last(table) else time_range)
+            large[name] = Candidates(snapshot, _stored_range(table, time_range))
         if not large:
             return {}
         others = [table for table in tables if table.snapshot.name not in {one.snapshot.name for one in large.values()}]
@@ -297,11 +329,35 @@ def _cuts_last(table: VisibleTable) -> bool:
     A condition is about whole merged rows: cut before the merge, they would be made of the range's states only, and a
     row that is hidden could show itself as it was at another time.
     """
-    return table.snapshot.merge_sql is not None and table.snapshot.raw_name is not None and bool(table.conditions)
+    snapshot = table.snapshot
+    is_merged = snapshot.merge_sql is not None and snapshot.raw_name is not None and snapshot.source is None
+    return is_merged and bool(table.conditions)
+
+
+def _stored_range(table: VisibleTable, time_range: TimeRange | None) -> TimeRange | None:
+    """Return the range that stored rows are cut to, from which a merge or a view makes those of the table."""
+    if time_range is None or _cuts_last(table):
+        return None
+    source = table.snapshot.source
+    if source is None:
+        return time_range
+    try:
+        return replace(time_range, end=time_range.end + timedelta(seconds=source.slack_seconds))
+    except OverflowError:
+        return time_range
+
+
+def _has_conditions(table: VisibleTable, mentions: Mention) -> bool:
+    """Whether a statement may read only some of a table's files."""
+    snapshot = table.snapshot
+    columns = {*bounded_columns(snapshot), *snapshot.partition_columns} & set(snapshot.schema.names)
+    if snapshot.source is not None:
+        columns.add(snapshot.source.time_column)
+    return table.hides_rows or bool(table.equal) or any(map(mentions.has, columns))
 
 
 def _files_in_range(table: VisibleTable, time_range: TimeRange | None) -> Sequence[DataFile]:
-    return files_in_range(table.snapshot, None if _cuts_last(table) else time_range)
+    return files_in_range(table.snapshot, _stored_range(table, time_range))
 
 
 def _build(
@@ -309,9 +365,9 @@ def _build(
 ) -> DataFrame:
     """Return a table's rows as the caller sees them; raw rows that are mentioned stay registered."""
     snapshot = table.snapshot
-    cuts_last = _cuts_last(table)
-    if not cuts_last:
-        rows = _cut(rows, snapshot, time_range)
+    rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
+    if table.source_conditions:
+        rows = apply_conditions(rows, table.source_conditions, table=snapshot.name)
     if snapshot.merge_sql is not None and snapshot.raw_name is not None:
         context.register_table(quoted(snapshot.raw_name), rows.into_view())
         rows = context.sql(snapshot.merge_sql)
@@ -319,7 +375,12 @@ def _build(
             context.deregister_table(quoted(snapshot.raw_name))
     if table.conditions:
         rows = apply_conditions(rows, table.conditions, table=snapshot.name)
-    return _cut(rows, snapshot, time_range) if cuts_last else rows
+    for name, value in table.equal:
+        # A text of this kind becomes one of the column's dictionary; lit(value) would have the column cast.
+        rows = rows.filter(col(quoted(name)) == lit(pa.scalar(value, pa.utf8())))
+    if snapshot.source is not None:
+        return _cut(rows, snapshot, time_range, columns=(snapshot.source.time_column,) * 2)
+    return _cut(rows, snapshot, time_range, columns=snapshot.range_columns) if _cuts_last(table) else rows
 
 
 def _properties_of_maps(wanted: pa.DataType) -> ScalarUDF:
@@ -392,11 +453,13 @@ def _object_store(bucket: str, options: Mapping[str, str]) -> AmazonS3:
     )
 
 
-def _cut(rows: DataFrame, snapshot: TableSnapshot, time_range: TimeRange | None) -> DataFrame:
+def _cut(
+    rows: DataFrame, snapshot: TableSnapshot, time_range: TimeRange | None, *, columns: tuple[str, str] | None
+) -> DataFrame:
     """Return the rows in the range."""
-    if time_range is None or snapshot.range_columns is None:
+    if time_range is None or columns is None:
         return rows
-    first, last = snapshot.range_columns
+    first, last = columns
     schema = rows.schema()
     if first not in schema.names or last not in schema.names:
         _log.error("a merged table lacks the columns of its time range", extra={"table": snapshot.name})

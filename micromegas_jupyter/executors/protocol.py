@@ -152,6 +152,7 @@ class Statement:
     time_range: TimeRange | None = None
     row_limit: int | None = None
     preserve_dictionary: bool = False
+    messages: tuple[tuple[int, str], ...] = ()  # of the administrators' function that it calls, and that has run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

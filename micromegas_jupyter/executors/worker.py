@@ -59,6 +59,18 @@ class _LogRecords(logging.Handler):
         return records
 
 
+class _LakeFiles:
+    """Tells of the files of a lake's tables; deltalake is loaded when somebody asks."""
+
+    def __init__(self, lake: str) -> None:
+        self._lake = lake
+
+    def files(self, table: str) -> pa.Table:
+        from micromegas_jupyter.lake.file_listing import list_files
+
+        return list_files(Storage(self._lake), table)
+
+
 class Worker:
     """Answers the front's requests, one after another."""
 
@@ -76,6 +88,7 @@ class Worker:
                 default_conditions=dict(options.default_conditions),
             ),
             denials=self._denials,
+            files=None if options.lake is None else _LakeFiles(options.lake),
         )
         self._plan_id = 0
         self._planned: PlannedQuery | None = None
@@ -162,6 +175,7 @@ class Worker:
             row_limit=statement.row_limit,
             preserve_dictionary=statement.preserve_dictionary,
             partitions=partitions,
+            messages=statement.messages,
         )
         with _cpu_limit(self._options.planning_seconds):
             planned = self._engine.plan(request, statement.caller)

@@ -9,7 +9,7 @@ from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.lake.delta_log import CONTROL_FOLDER
 from micromegas_jupyter.lake.segment_import import is_segment_lake
 from micromegas_jupyter.lake.snapshot import DeltaSnapshots
-from micromegas_jupyter.telemetry.tables import TABLES, TableDefinition
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, LOG_STATS, TABLES, VIEW_INSTANCE, TableDefinition
 
 _MARKER: Final = f"{CONTROL_FOLDER}/lake.json"
 
@@ -24,9 +24,16 @@ class Lake:
 
     def snapshot(self, sql: str | None = None) -> tuple[TableSnapshot, ...]:
         """Return all tables, those that `sql` names as they stand now; None is for all of them."""
-        found = self._snapshots.list(sql)
+        found = self._snapshots.list(None if sql is None else self._with_sources(sql))
         missing = [self._snapshots.empty(one) for name, one in self._definitions.items() if name not in found]
         return (*missing, *found.values())
+
+    def _with_sources(self, sql: str) -> str:
+        """Return a text that also names the tables which the views in a statement are computed from."""
+        lowered = sql.lower()
+        if VIEW_INSTANCE in lowered:  # its arguments may be expressions
+            return " ".join([sql, *self._definitions])
+        return f"{sql} {LOG_ENTRIES.name}" if LOG_STATS.name in lowered else sql
 
 
 def is_lake(storage: Storage) -> bool:

@@ -11,9 +11,11 @@ from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import PermissionDenied, UsageError
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.flightsql.framing import DecodeLimits, StreamDecoder
-from micromegas_jupyter.lake.tables import Tables, no_table
+from micromegas_jupyter.lake.tables import DEFINITIONS, Tables, no_table
 
 _SCHEMA_LIMITS: Final = DecodeLimits(max_columns=512, max_batch_rows=0, max_dictionary_bytes=0)
+# What an operation does on a table of the data model that nothing was written to yet.
+_ON_NOTHING: Final = {"delete": {"deleted_rows": 0}, "optimize": {"removed_files": 0, "added_files": 0}}
 _PREFIX_BYTES: Final = 8  # of an encapsulated message: continuation marker and length
 
 
@@ -30,6 +32,8 @@ def run_operation(tables: Tables, operation: str, arguments: Mapping[str, Any]) 
     required_owner = arguments.get("required_owner")
     if required_owner is not None:
         _check_owner(tables, name, required_owner)
+    if name in DEFINITIONS and operation in _ON_NOTHING and tables.find(name) is None:
+        return dict(_ON_NOTHING[operation])
     return _OPERATIONS[operation](tables, name, arguments) or {}
 
 

@@ -45,6 +45,8 @@ _COLUMNS_SQL: Final = (
     "WHERE table_schema <> 'information_schema' ORDER BY table_name, ordinal_position"
 )
 _FUNCTIONS_SQL: Final = "SELECT DISTINCT routine_name FROM information_schema.routines ORDER BY routine_name"
+# What servers with Micromegas's tables have beside them.
+_TABLE_FUNCTIONS: Final = ("list_partitions", "list_view_sets", "process_spans", "view_instance")
 FRESH_SECONDS: Final = 300.0
 """How long an answer is used before it is fetched again in the background."""
 
@@ -407,7 +409,9 @@ class _Statement:
         yield from _offered(filter(str.isidentifier, self._schema.functions), "function")
 
     def _tables(self) -> Iterator[SimpleCompletion]:
-        return _names([*self._expressions, *self._schema.tables], "table")
+        yield from _names([*self._expressions, *self._schema.tables], "table")
+        if "processes" in self._schema.tables:
+            yield from _offered(_TABLE_FUNCTIONS, "function")
 
     def _columns_of(self, qualifier: str) -> Iterator[SimpleCompletion]:
         """Return the columns of a table; for a query in the statement the names that occur in it."""

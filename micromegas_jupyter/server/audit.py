@@ -26,6 +26,8 @@ from micromegas_jupyter.server.authentication import (
     resolve_attribution,
 )
 from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
+from micromegas_jupyter.server.recorder.log_records import TARGET_FIELD
+from micromegas_jupyter.telemetry.conversion import QUERY_AUDIT_TARGET
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit"
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
@@ -63,6 +65,8 @@ def find_origin(call: Call, trusted_proxies: frozenset[str]) -> CallOrigin:
 class _Audit:
     """Measures one call and writes its line."""
 
+    _target = AUDIT_LOGGER
+
     def __init__(self, origin: CallOrigin, clock: Clock) -> None:
         self._origin = origin
         self._clock = clock
@@ -78,7 +82,10 @@ class _Audit:
             if _AUDIT.isEnabledFor(logging.INFO):
                 # `info` would look for the line of code that calls it, which is always this one.
                 line = encode_line(self._record(status, error))
-                _AUDIT.handle(_AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, __file__, 0, "%s", (line,), None))
+                extra = {TARGET_FIELD: self._target}
+                _AUDIT.handle(
+                    _AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, __file__, 0, "%s", (line,), None, extra=extra)
+                )
         except Exception:  # noqa: BLE001 - a broken log must not decide what becomes of a call
             _LOG.exception("an audit line could not be written, query_id=%s", self._origin.query_id)
 
@@ -115,6 +122,8 @@ class _Audit:
 
 class QueryAudit(_Audit):
     """The audit of one query; `report` says what it took when the line is written."""
+
+    _target = QUERY_AUDIT_TARGET
 
     def __init__(self, origin: CallOrigin, statement: Statement, report: StatementReport, clock: Clock) -> None:
         super().__init__(origin, clock)

@@ -172,12 +172,20 @@ class ServerThread:
         metrics.watch_pool(pool)
         pool.on_end = metrics.count_end
         ingests = IngestRunner(self._ingest_process, settings=settings, clock=clock, metrics=metrics)
+        operations = TableOperations(ingests, settings=settings, clock=clock, metrics=metrics)
         methods = FlightMethods(
-            queries=QueryRunner(pool, settings=settings, clock=clock, metrics=metrics, deny_list=self._deny_list),
+            queries=QueryRunner(
+                pool,
+                settings=settings,
+                clock=clock,
+                metrics=metrics,
+                deny_list=self._deny_list,
+                change_partitions=operations.change_partitions,
+            ),
             prepared=prepared,
             tickets=Tickets(self._signer, life_seconds=settings.ticket_life_seconds, clock=clock),
             ingests=ingests,
-            operations=TableOperations(ingests, settings=settings, clock=clock, metrics=metrics),
+            operations=operations,
             facts=ServerFacts(
                 takes_rows=pool.options.lake is not None, prepared_idle_seconds=settings.prepared_idle_seconds
             ),

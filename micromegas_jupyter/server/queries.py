@@ -5,8 +5,9 @@ import enum
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.core.files import FileProblem
@@ -14,6 +15,7 @@ from micromegas_jupyter.core.protocols import AuthType
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
+from micromegas_jupyter.engine.partition_calls import PartitionCall, find_partition_call
 from micromegas_jupyter.engine.scanner import fingerprints
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError, QueryDenied, Unavailable
 from micromegas_jupyter.executors.launcher import run_in_thread
@@ -37,6 +39,10 @@ MAX_AGE_SECONDS: Final = 4.0
 _WAIT_SECONDS: Final = 5.0
 _CANCEL_SECONDS: Final = 2.0
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
+
+
+#: Runs a function that changes partitions, and returns when it said what.
+ChangePartitions = Callable[[Call, PartitionCall], Awaitable[tuple[tuple[int, str], ...]]]
 
 
 class CancelStatus(enum.IntEnum):
@@ -195,7 +201,7 @@ def _describe(error: Exception) -> str:
 class QueryRunner:
     """Plans and runs queries, and lets callers cancel theirs. Belongs to one event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a server
         self,
         pool: Pool,
         *,
@@ -203,6 +209,7 @@ class QueryRunner:
         clock: Clock,
         metrics: ServerMetrics,
         deny_list: DenyList | None = None,
+        change_partitions: ChangePartitions | None = None,
     ) -> None:
         self._running: dict[bytes, set[RunningStatement]] = {}  # by their keys
         self._pool = pool
@@ -210,6 +217,7 @@ class QueryRunner:
         self._clock = clock
         self._metrics = metrics
         self._deny_list = deny_list
+        self._change_partitions = change_partitions
 
     async def plan(self, call: Call, sql: str, parameters: tuple[bytes, ...]) -> tuple[bytes, bytes]:
         """Return the IPC schemas of a statement's result and of its parameters, as its caller would run it."""
@@ -246,6 +254,7 @@ class QueryRunner:
 
         with recorded(audit, call, count):
             await self._check_denials(origin, sql)
+            statement = await self._with_messages(call, statement)
             with self.listed(key, running), ExitStack() as phases:
                 phases.enter_context(phase("wait"))
 
@@ -293,6 +302,15 @@ class QueryRunner:
         statement = parse_statement(call.headers, sql, call.caller, parameters)
         origin = find_origin(call, self._settings.trusted_proxies)
         return statement, origin, RunningStatement(self._pool, call.source, query_id=call.query_id)
+
+    async def _with_messages(self, call: Call, statement: Statement) -> Statement:
+        """Run the function in an administrator's statement that changes partitions, once the statement is planned."""
+        changing = find_partition_call(statement.sql) if call.caller.is_admin else None
+        if changing is None or self._change_partitions is None:
+            return statement
+        async with RunningStatement(self._pool, call.source, query_id=call.query_id) as planning:
+            await planning.plan(statement)
+        return replace(statement, messages=await self._change_partitions(call, changing))
 
     async def _check_denials(self, origin: CallOrigin, sql: str) -> None:
         if self._deny_list is not None:

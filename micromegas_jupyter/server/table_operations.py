@@ -6,6 +6,8 @@ table that the caller neither reads nor writes to does not exist for them, whate
 
 import asyncio
 import json
+from collections.abc import Callable, Coroutine
+from datetime import UTC
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -21,9 +23,11 @@ from micromegas_jupyter.access.write_rights import (
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.engine.partition_calls import RETIRE, PartitionCall
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InternalError,
+    InvalidStatement,
     MicromegasError,
     PermissionDenied,
     ResourcesExhausted,
@@ -138,29 +142,55 @@ class TableOperations:
     async def run(self, call: Call, body: bytes) -> bytes:
         """Do what the body asks for and return the answer; writes the audit line however it ends."""
         audit = TableAudit(find_origin(call, self._settings.trusted_proxies), self._clock)
-
-        def count(outcome: str, _error: MicromegasError | None) -> None:
-            self._metrics.count_table_operation(str(audit.request.get("operation", "")), outcome)
-
-        with recorded(audit, call, count):
+        with recorded(audit, call, self._counter(audit)):
             request = parse_request(body)
             audit.request = {
                 name: value
                 for name, value in msgspec.to_builtins(request).items()
                 if name not in {"schema", "partition_by"}
             }
-            try:
-                async with asyncio.timeout(self._settings.ingest.max_seconds):
-                    result = await self._run(call, request)
-            except TimeoutError:
-                raise DeadlineExceeded(
-                    "The operation took too long; it may still end.", remedy="Look at the table before you repeat it."
-                ) from None
+            result = await self._in_time(self._run(call, request))
             audit.rows = result.get("deleted_rows")
             answer = json.dumps(result).encode()
             if len(answer) > _MAX_ANSWER_BYTES:
                 raise ResourcesExhausted("The answer is larger than 2 MiB.", remedy="Ask for less.")
         return answer
+
+    async def change_partitions(self, call: Call, changing: PartitionCall) -> tuple[tuple[int, str], ...]:
+        """Do what an administrator's statement asks for with a function of partitions; return when it was done and how.
+
+        It is an operation on a table like others: rows are deleted by when they came, files are merged.
+        """
+        _check_has_files(changing.view_set)
+        audit = TableAudit(find_origin(call, self._settings.trusted_proxies), self._clock)
+        table = changing.view_set
+        with recorded(audit, call, self._counter(audit)):
+            if changing.function == RETIRE:
+                where = _inserted_within(changing)
+                audit.request = {"operation": "delete", "table": table, "where": where}
+                result = await self._in_time(self._operate(call, "delete", {"table": table, "where": where}))
+                audit.rows = result["deleted_rows"]
+                text = f"{table}: {audit.rows:,} rows were deleted that came within the range."
+            else:
+                audit.request = {"operation": "optimize", "table": table}
+                result = await self._in_time(self._operate(call, "optimize", {"table": table}))
+                text = f"{table}: {result['removed_files']:,} files were replaced by {result['added_files']:,}."
+        return ((int(self._clock.now().timestamp() * 1e6) * 1000, text),)
+
+    def _counter(self, audit: TableAudit) -> Callable[[str, MicromegasError | None], None]:
+        def count(outcome: str, _error: MicromegasError | None) -> None:
+            self._metrics.count_table_operation(str(audit.request.get("operation", "")), outcome)
+
+        return count
+
+    async def _in_time(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(self._settings.ingest.max_seconds):
+                return await work
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "The operation took too long; it may still end.", remedy="Look at the table before you repeat it."
+            ) from None
 
     async def _run(self, call: Call, request: _AnyRequest) -> dict[str, Any]:
         caller = call.caller
@@ -211,6 +241,25 @@ class TableOperations:
         if not isinstance(result, dict):
             raise InternalError("The ingest process answered an operation with something else than its result.")
         return result
+
+
+def _check_has_files(view_set: str) -> None:
+    if view_set not in MODEL_TABLES:
+        raise InvalidStatement(
+            f"Nothing is stored for a view set {view_set[:_MAX_SHOWN_CHARACTERS]!r}.",
+            remedy=f"Name one of {', '.join(sorted(MODEL_TABLES))}.",
+        )
+
+
+def _inserted_within(changing: PartitionCall) -> str:
+    """Return the condition on rows that came within the range, of one process unless it is about all."""
+    times = (time.astimezone(UTC).isoformat(timespec="microseconds") for time in (changing.begin, changing.end))
+    begin, end = (time.replace("+00:00", "Z") for time in times)
+    condition = f"insert_time >= '{begin}' AND insert_time <= '{end}'"
+    if changing.instance == "global":
+        return condition
+    instance = changing.instance.replace("'", "''")
+    return f"{condition} AND process_id = '{instance}'"
 
 
 def _visible_tables(caller: AuthContext, listed: dict[str, Any]) -> list[dict[str, object]]:

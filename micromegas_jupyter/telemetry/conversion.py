@@ -24,6 +24,8 @@ from micromegas_jupyter.telemetry.tables import (
 )
 
 _PACKAGE: Final = "micromegas_jupyter"
+QUERY_AUDIT_TARGET: Final = "flightsql_query_audit"
+"""The target of the audit of queries, which is upstream's."""
 # What the sender may leave out, by the column that then stands for it.
 _STAND_INS: Final = {("processes", "last_update_time"): "insert_time", ("streams", "last_update_time"): "insert_time"}
 _LEFT_TO_THE_SERVER: Final = frozenset({("processes", "last_block_end_ticks"), ("processes", "last_block_end_time")})
@@ -35,14 +37,15 @@ _PAIR_BYTES: Final = 8  # two numbers of 32 bits
 
 def find_own_targets(targets: pa.Array) -> pa.Array:
     """Return which of these texts are targets of the server's own loggers."""
-    return pc.or_(pc.equal(targets, _PACKAGE), pc.starts_with(targets, f"{_PACKAGE}."))
+    names = pc.is_in(targets, pa.array([_PACKAGE, QUERY_AUDIT_TARGET], targets.type))
+    return pc.or_(names, pc.starts_with(targets, f"{_PACKAGE}."))
 
 
 def check_targets(rows: pa.RecordBatch) -> None:
     """Check that log entries, with the table's columns, do not come from the server's own loggers."""
     if pc.any(find_own_targets(rows.column("target").dictionary)).as_py():
         raise UsageError(
-            f"The target {_PACKAGE}, and all below it, is for what the server itself records.",
+            f"The targets {_PACKAGE}, all below it, and {QUERY_AUDIT_TARGET} are for what the server itself records.",
             remedy="Send other targets, or have an administrator send these rows.",
         )
 

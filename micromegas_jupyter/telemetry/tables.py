@@ -153,6 +153,11 @@ def _define_rows(
     )
 
 
+def _define_view(name: str, remark: str, *columns: _Column) -> TableDefinition:
+    time = columns[0][0]
+    return _define_rows(name, remark, *columns, range_columns=(time, time))
+
+
 def _define_events(name: str, remark: str, *own: _Column) -> TableDefinition:
     return _define_rows(
         name,
@@ -294,12 +299,114 @@ BLOCKS = _define_rows(
     range_columns=("begin_time", "insert_time"),
 )
 
+LOG_STATS = _define_view(
+    "log_stats",
+    "How many log entries there were in each minute, by process, level and target; counted when it is asked.",
+    ("time_bin", TIMESTAMP, "The minute, as the time at which it begins."),
+    ("process_id", DICTIONARY, _ORIGIN["process_id"]),
+    ("level", pa.int32(), LOG_ENTRIES.remarks["level"]),
+    ("target", DICTIONARY, LOG_ENTRIES.remarks["target"]),
+    ("count", pa.int64(), "How many entries."),
+)
+LOG_STATS_BIN: Final = "minute"
+"""The unit of `date_trunc` that makes `time_bin` of a time."""
+
+_SPAN_COLUMNS: Final = (
+    ("id", pa.int64(), "Identifies the call in its thread."),
+    ("parent", pa.int64(), "The call that it was made in."),
+    ("depth", pa.uint32(), "How many calls it was made in."),
+    ("hash", pa.uint32(), "Identifies the place in the code."),
+    ("begin", TIMESTAMP, "When it began."),
+    ("end", TIMESTAMP, "When it ended; a keyword, so write it in double quotes."),
+    ("duration", pa.int64(), "How long it took, in nanoseconds."),
+    ("name", DICTIONARY, "The function."),
+    ("target", DICTIONARY, "The module."),
+    ("filename", DICTIONARY, "The file of the code."),
+    ("line", pa.uint32(), "The line in it."),
+)
+THREAD_SPANS = _define_rows(
+    "thread_spans", "The calls of functions that a thread made.", *_SPAN_COLUMNS, range_columns=("begin", "end")
+)
+
+_SHORT_DICTIONARY: Final = pa.dictionary(pa.int16(), pa.utf8())
+PROCESS_SPANS = _define_rows(
+    "process_spans",
+    "The calls of all threads of a process, and its asynchronous operations.",
+    ("stream_id", _SHORT_DICTIONARY, "The thread; empty for asynchronous operations."),
+    ("thread_name", _SHORT_DICTIONARY, "Its name; async for asynchronous operations."),
+    *_SPAN_COLUMNS,
+    range_columns=("begin", "end"),
+)
+"""What the table function of this name gives."""
+
+ASYNC_EVENTS = _define_rows(
+    "async_events",
+    "The begin and the end of each asynchronous operation.",
+    ("stream_id", DICTIONARY, _ORIGIN["stream_id"]),
+    ("block_id", DICTIONARY, _ORIGIN["block_id"]),
+    ("time", TIMESTAMP, "When it happened."),
+    ("event_type", DICTIONARY, "Which of both: begin or end."),
+    ("span_id", pa.int64(), "Identifies the operation."),
+    ("parent_span_id", pa.int64(), "The operation that it is a part of."),
+    ("depth", pa.uint32(), "How many operations it is a part of."),
+    ("hash", pa.uint32(), "Identifies the place in the code."),
+    ("name", DICTIONARY, "The operation."),
+    ("filename", DICTIONARY, "The file of the code."),
+    ("target", DICTIONARY, "The module."),
+    ("line", pa.uint32(), "The line in the file."),
+    range_columns=("time", "time"),
+)
+
+NET_SPANS = _define_rows(
+    "net_spans",
+    "What was sent and received over a network, and in what.",
+    ("process_id", DICTIONARY, _ORIGIN["process_id"]),
+    ("stream_id", DICTIONARY, _ORIGIN["stream_id"]),
+    ("span_id", pa.int64(), "Identifies the part of the traffic."),
+    ("parent_span_id", pa.int64(), "The part that it is in; -1 at the root."),
+    ("depth", pa.uint32(), "How many parts it is in."),
+    ("kind", DICTIONARY, "connection, object, property or rpc."),
+    ("name", DICTIONARY, "What was sent."),
+    ("connection_name", DICTIONARY, "The connection."),
+    ("is_outgoing", pa.bool_(), "Whether it was sent, and not received."),
+    ("begin_bits", pa.int64(), "Where it begins in its packet, in bits."),
+    ("end_bits", pa.int64(), "Where it ends."),
+    ("bit_size", pa.int64(), "How many bits it has."),
+    ("begin_time", TIMESTAMP, "When it began."),
+    ("end_time", TIMESTAMP, "When it ended."),
+    range_columns=("begin_time", "end_time"),
+)
+
+IMAGES = _define_rows(
+    "images",
+    "Pictures that programs sent.",
+    ("process_id", DICTIONARY, _ORIGIN["process_id"]),
+    ("stream_id", DICTIONARY, _ORIGIN["stream_id"]),
+    ("block_id", DICTIONARY, _ORIGIN["block_id"]),
+    ("insert_time", TIMESTAMP, _ORIGIN["insert_time"]),
+    ("exe", DICTIONARY, _ORIGIN["exe"]),
+    ("username", DICTIONARY, _ORIGIN["username"]),
+    ("computer", DICTIONARY, _ORIGIN["computer"]),
+    ("time", TIMESTAMP, "When it was taken."),
+    ("name", pa.utf8(), "The picture."),
+    ("format", DICTIONARY, "How it is encoded."),
+    ("payload_size", pa.int64(), "How many bytes it has."),
+    ("data", pa.binary(), "The bytes."),
+    range_columns=("time", "time"),
+)
+
 TABLES = (PROCESSES, STREAMS, BLOCKS, LOG_ENTRIES, MEASURES, OTEL_SPANS)
+VIEW_INSTANCE: Final = "view_instance"
+"""The table function that names what one process or stream sent of a view set."""
+VIEWS = (LOG_STATS,)
+"""What is computed from tables."""
+EMPTY_SETS = (THREAD_SPANS, ASYNC_EVENTS, NET_SPANS, IMAGES)
+"""View sets whose rows only Micromegas's own libraries send; here they have none."""
 
 
 def with_remarks(table: str, schema: pa.Schema) -> pa.Schema:
     """Return the schema with what is known about a table and its columns in their metadata; else as it is."""
-    for definition in TABLES:
+    for definition in (*TABLES, *VIEWS):
         if table == definition.name:
             remark, remarks = definition.remark, definition.remarks
             break

@@ -28,6 +28,7 @@ from micromegas_jupyter.server.monitoring import ServerMetrics, open_tracing
 from micromegas_jupyter.server.queries import DenyList
 from micromegas_jupyter.server.recorder.recorder import Recorder
 from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
+from micromegas_jupyter.telemetry.conversion import QUERY_AUDIT_TARGET
 from micromegas_jupyter.telemetry.tables import MeasureRow, nanoseconds_since_epoch
 from micromegas_jupyter.wiring.take_over import (
     ReservedPort,
@@ -41,7 +42,7 @@ from micromegas_jupyter.wiring.take_over import (
 # These loggers record what other people asked, or name their tables; a server keeps its log in the lake it serves.
 _LOGGERS_OF_OTHERS: Final = ("access", "audit", "engine", "executors", "lake", "server", "supervisor")
 DEFAULT_ROW_FILTERS: Final = {
-    "log_entries": "target IS NULL OR NOT ("
+    "log_entries": f"target IS NULL OR NOT (target = '{QUERY_AUDIT_TARGET}' OR "
     + " OR ".join(
         f"target = 'micromegas_jupyter.{name}' OR target LIKE 'micromegas_jupyter.{name}.%'"
         for name in _LOGGERS_OF_OTHERS

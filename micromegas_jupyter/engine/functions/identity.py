@@ -154,4 +154,4 @@ def _rights(caller: AuthContext, tables: Sequence[VisibleTable]) -> Iterator[tup
     yield from (("role", role, None) for role in caller.roles)
     yield from (("group", group, None) for group in caller.groups)
     for table in tables:
-        yield "table", table.snapshot.name, "some rows" if table.conditions else "all rows"
+        yield "table", table.snapshot.name, "some rows" if table.hides_rows else "all rows"

@@ -138,7 +138,7 @@ class QueryFunctions:
             used = [table for table in tables if any(map(mentions.has, table.names))]
             kinds = [kind for table in used for kind in table.snapshot.schema.types]
             kinds += [kind for table in used for kind in flat_schema(table.snapshot.schema).types]
-            first = [DICTIONARY] if DICTIONARY in kinds and not any(table.conditions for table in used) else []
+            first = [DICTIONARY] if DICTIONARY in kinds and not any(table.hides_rows for table in used) else []
             self._kinds = [*dict.fromkeys([*first, BYTES, PAIRS, _MAP, *filter(holds_pairs, kinds)])]
             self._untried = {name: self._kinds_for(name) for name in overloaded}
             self._untried |= {name: [BYTES] for name in in_conditions}  # conditions may be read again
@@ -228,7 +228,7 @@ class QueryFunctions:
 
 def _functions_in_conditions(tables: Sequence[VisibleTable], mentions: Mention) -> frozenset[str]:
     """Return the functions in the conditions on rows of the tables that a statement mentions."""
-    conditions = [one for table in tables if any(map(mentions.has, table.names)) for one in table.conditions]
+    conditions = [one for table in tables if any(map(mentions.has, table.names)) for one in table.all_conditions]
     names = frozenset(token.name for one in conditions for token in scan(one).tokens)
     return names & CONDITION_FUNCTIONS
 

@@ -13,6 +13,8 @@ from micromegas_jupyter.telemetry.tables import LogRow, level_from_logging, nano
 from micromegas_jupyter.telemetry.text import MASK, bound_text, is_secret_property, redact_secrets
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit"
+TARGET_FIELD: Final = "log_entries_target"
+"""The field of a record whose row has another target than its logger's name."""
 MAX_RECORDS = 50_000
 MAX_QUEUED_CHARACTERS = 32 * 1024 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024
@@ -24,7 +26,7 @@ MAX_PROPERTY_BYTES = 1024
 _END_OF_TIME_NS = 2**63
 _UNPRINTABLE = "(a value that cannot be shown)"
 # What every record has, and what formatters of other handlers leave on it; the rest came as `extra`.
-_STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", TARGET_FIELD}
 _FORMATTER = logging.Formatter()
 _encode: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
@@ -137,7 +139,7 @@ def _capture(record: logging.LogRecord) -> _Captured:
     return _Captured(
         time_ns=time_ns,
         level=level_from_logging(record.levelno),
-        target=record.name[:MAX_TARGET_BYTES],
+        target=getattr(record, TARGET_FIELD, record.name)[:MAX_TARGET_BYTES],
         text=text[:MAX_MESSAGE_BYTES],
         extra=tuple(
             (name[:MAX_PROPERTY_NAME_BYTES], _text(value)) for name, value in _extra_fields(record.__dict__).items()

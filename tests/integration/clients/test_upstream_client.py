@@ -101,11 +101,20 @@ def test_a_profile_of_upstream_lets_in(upstream_profile):
     assert client.query("SELECT 1 AS n")["n"].tolist() == [1]
 
 
+def test_spans_and_blocks_of_a_stream_can_be_asked_for(client):
+    spans = client.query_spans(NOON, LATER, 10, STREAM_ID)
+
+    assert list(spans.columns)[:5] == ["id", "parent", "depth", "hash", "begin"]
+    assert spans.empty
+    assert client.query_blocks(NOON, LATER, 10, STREAM_ID)["processes.exe"].tolist() == []
+
+
+def test_no_partition_is_incompatible(administrator):
+    assert micromegas.admin.list_incompatible_partitions(administrator).empty
+
+
 # What this server does not have: a clear refusal, listed in docs/migration.md.
 NOT_OFFERED = {
-    "view_instance": lambda client: client.query_spans(NOON, LATER, 10, STREAM_ID),
-    "retire_partitions": lambda client: client.retire_partitions("log_entries", "global", NOON, LATER),
-    "list_partitions": micromegas.admin.list_incompatible_partitions,
     "perfetto_trace_chunks": lambda client: micromegas.perfetto.write_process_trace(
         client, PROCESS_ID, NOON, LATER, "trace"
     ),

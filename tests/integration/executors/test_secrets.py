@@ -129,9 +129,12 @@ def test_the_scan_finds_what_the_front_has_and_what_executors_may_have(scene):
 def test_no_secret_is_in_the_memory_of_an_executor(scene):
     processes = [scene.zygote, *scene.executors()]
 
-    found = {process.pid: _found(process.pid, scene.needles) for process in processes}
+    found = {}
+    for process in processes:
+        with suppress(FileNotFoundError):  # one that ran maintenance has ended meanwhile
+            found[process.pid] = _found(process.pid, scene.needles)
 
-    assert len(processes) > 2
+    assert len(found) > 2
     assert not any(found.values()), found
 
 

@@ -140,7 +140,7 @@ def test_only_administrators_and_keys_for_it_may(server):
     assert server.column(f"SELECT process_id FROM processes WHERE process_id IN {names}") == ["collected"]
 
 
-@pytest.mark.parametrize("target", ["micromegas_jupyter", "micromegas_jupyter.audit"])
+@pytest.mark.parametrize("target", ["micromegas_jupyter", "micromegas_jupyter.audit", "flightsql_query_audit"])
 def test_a_key_cannot_forge_what_the_server_records(server, target):
     rows = pa.Table.from_batches([log_batch([1], writer=target), log_batch([2], writer="micromegas_jupyter_app")])
 

@@ -95,7 +95,7 @@ def test_a_denial_is_in_audit_log_and_measures(client, denied):
     def find():
         warned = f"SELECT msg FROM log_entries WHERE level <= 3 AND msg LIKE 'query denied%{rule_id}%'"
         audited = (
-            "SELECT msg FROM log_entries WHERE target = 'micromegas_jupyter.audit' "
+            "SELECT msg FROM log_entries WHERE target = 'flightsql_query_audit' "
             f'AND msg LIKE \'%"error_class":"denied"%{sql_hash(sql)}%\''
         )
         measured = "SELECT properties FROM measures WHERE name = 'query_denied'"

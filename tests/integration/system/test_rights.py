@@ -18,7 +18,9 @@ from tests.integration.executors.server_process import ServerProcess, wait_until
 pytestmark = pytest.mark.integration
 
 PLAIN_KEY = "a-plain-key-for-this-test-only"
-AUDITED = "SELECT count(*) AS n FROM log_entries WHERE target LIKE 'micromegas_jupyter.audit%'"
+AUDITED = (
+    "SELECT count(*) AS n FROM log_entries WHERE target IN ('flightsql_query_audit', 'micromegas_jupyter.audit.access')"
+)
 
 
 class Server(ServerProcess):
@@ -45,7 +47,12 @@ class Server(ServerProcess):
             "oidc": {"issuers": issuers},
             "api_keys": [{"name": "old", "key": PLAIN_KEY, "roles": ["analyst"]}],
             "roles": {
-                "analyst": {"tables": {"log_entries": "target NOT LIKE 'micromegas_jupyter.%'", "processes": None}},
+                "analyst": {
+                    "tables": {
+                        "log_entries": "target NOT LIKE 'micromegas_jupyter.%' AND target <> 'flightsql_query_audit'",
+                        "processes": None,
+                    }
+                },
                 "everything": {"tables": ["*"]},
             },
             **changes,

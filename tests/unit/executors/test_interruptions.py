@@ -1,8 +1,11 @@
 """A call that is interrupted wherever it waits leaves nothing behind: no place, no executor, no file."""
 
 import asyncio
+import os
 import signal
+from contextlib import suppress
 from itertools import count
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +25,7 @@ from tests.fakes.servers import HUGE, NUMBERS, build_pool
 from tests.fakes.waiting import until
 
 ANN, BOB = ("none", "ann"), ("none", "bob")
+_MOST_SWEEPS = 5
 
 
 class Interrupted:
@@ -65,11 +69,25 @@ def _find_place(work):
     return tuple(names)
 
 
+def stop(process):
+    """Stop all threads of a process, and wait until they are."""
+    process.send_signal(signal.SIGSTOP)
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        while any(_is_active(task) for task in Path(f"/proc/{process.pid}/task").iterdir()):
+            os.sched_yield()
+
+
+def _is_active(task):
+    """Whether a thread is neither stopped nor dead (proc_pid_stat(5))."""
+    return (task / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] not in "TZX"
+
+
 class StoppedStatement(RunningStatement):
     """One whose executor is stopped while it is asked something, so that the call has to wait for the answer."""
 
     async def request(self, kind, body):
-        self.signal(signal.SIGSTOP)
+        if self.executor is not None:
+            stop(self.executor.process)
         await super().request(kind, body)
 
     def signal(self, number):
@@ -81,7 +99,8 @@ class StoppedUpload(IngestCall):
     """One whose process is stopped while it is asked something."""
 
     async def _request(self, kind, body):
-        self.signal(signal.SIGSTOP)
+        if self._process._executor is not None:
+            stop(self._process._executor.process)
         return await super()._request(kind, body)
 
     def signal(self, number):
@@ -262,9 +281,15 @@ CASES = [
 @pytest.mark.parametrize(("kind", "mode"), CASES, ids=lambda value: getattr(value, "__name__", value))
 def test_a_call_that_is_interrupted_anywhere_leaves_the_pool_as_it_was(bench, kind, mode):
     runner, pool = bench
-    places = runner.run(_interrupt_everywhere(pool, kind, MODES[mode]))
+    seen = set()
 
-    assert kind.waits_in <= {name for place in places for name in place}
+    for _ in range(_MOST_SWEEPS):
+        places = runner.run(_interrupt_everywhere(pool, kind, MODES[mode]))
+        seen |= {name for place in places for name in place}
+        if kind.waits_in <= seen:
+            break  # else a wait was passed over because one before it came once more or less than the last time
+
+    assert kind.waits_in <= seen
 
 
 async def _interrupt_everywhere(pool, kind, mode):

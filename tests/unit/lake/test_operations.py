@@ -5,7 +5,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.errors import PermissionDenied
+from micromegas_jupyter.errors import PermissionDenied, UsageError
 from micromegas_jupyter.lake.operations import check_may_replace, run_operation
 from micromegas_jupyter.lake.tables import Tables
 
@@ -27,3 +27,10 @@ def test_a_table_that_another_process_dropped_and_created_again_belongs_to_its_n
 
     check_may_replace(here, WriteRequest(table="orders", mode=WriteMode.REPLACE, maker="bob"))
     assert run_operation(here, "drop", {**DROP, "required_owner": "bob"}) == {}
+
+
+def test_on_a_table_of_the_data_model_without_rows_there_is_nothing_to_do(tables):
+    assert run_operation(tables, "delete", {"table": "measures", "where": "true"}) == {"deleted_rows": 0}
+    assert run_operation(tables, "optimize", {"table": "measures"}) == {"removed_files": 0, "added_files": 0}
+    with pytest.raises(UsageError):
+        run_operation(tables, "optimize", {"table": "other"})

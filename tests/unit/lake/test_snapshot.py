@@ -189,8 +189,14 @@ def test_a_table_of_the_data_model_that_cannot_be_read_is_not_an_empty_one(tmp_p
 
     with asking(Lake(Storage(tmp_path))) as ask:
         assert ask.rows("SELECT count(*) AS c FROM processes") == [{"c": 0}]
-        with pytest.raises(Unavailable, match="The table log_entries cannot be read"):
-            ask.rows("SELECT count(*) FROM processes, log_entries")
+        for source in ("log_entries", "log_stats", "view_instance('log_entries', 'global')"):
+            for asker in (
+                ask,
+                ask.seeing({"log_entries": ("level = 1",), "log_stats": ("count > 1",), "processes": ()}),
+            ):
+                with pytest.raises(Unavailable, match="The table log_entries cannot be read"):
+                    asker.rows(f"SELECT count(*) FROM processes, {source}")
+        assert ask.rows("SELECT * FROM list_partitions()") == []
 
 
 def test_blocks_and_spans_are_read_as_they_were_sent_by_sql_and_by_other_programs(storage, store):

@@ -92,6 +92,14 @@ def test_aliases_functions_keywords_and_expressions_are_offered():
     assert "SELECT" in texts("|")
 
 
+def test_table_functions_are_offered_beside_the_tables_of_the_data_model():
+    model = ServerSchema(tables={"processes": make_table("processes", "exe")})
+
+    assert [found.text for found in complete("SELECT * FROM view|", model)] == ["view_instance"]
+    assert [found.text for found in complete("SELECT exe FROM list_|", model)] == ["list_partitions", "list_view_sets"]
+    assert complete("SELECT * FROM view|", ServerSchema(tables={"t": make_table("t", "a")})) == []
+
+
 def test_a_name_that_could_steer_a_line_is_not_offered():
     schema = ServerSchema(tables={"t": make_table("t", "a\u202eb", "a\nb", "", "ab")})
 

@@ -115,6 +115,6 @@ def test_what_does_not_fit_is_refused_by_column(changes, words):
 def test_the_servers_own_targets_are_told_from_others():
     check_targets(convert_rows(log_batch([1], writer="micromegas_jupyter2"), LOG_ENTRIES))
 
-    for target in ("micromegas_jupyter", "micromegas_jupyter.audit.access"):
+    for target in ("micromegas_jupyter", "micromegas_jupyter.audit.access", "flightsql_query_audit"):
         with pytest.raises(UsageError):
             check_targets(convert_rows(log_batch([1], writer=target), LOG_ENTRIES))

@@ -186,6 +186,7 @@ _OF_OTHERS = [
     "micromegas_jupyter.server",
     "micromegas_jupyter.supervisor",
     "micromegas_jupyter.supervisor.worker",
+    "flightsql_query_audit",
 ]
 _OF_EVERYBODY = [None, "game", "micromegas_jupyter", "micromegas_jupyter.client", "micromegas_jupyter.supervisors"]
 

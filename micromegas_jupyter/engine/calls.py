@@ -1,0 +1,95 @@
+"""Calls of table functions that are not left to DataFusion, which would run them while it plans.
+
+A name takes the place of each call, and blanks that of its arguments, so that positions in messages stay right.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token, scan
+from micromegas_jupyter.errors import StatementRefused
+
+_MAX_CALLS: Final = 64
+_NO_BLANK: Final = re.compile(r"\S")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call with its offset in the statement, the name that stands in for it, and its arguments with theirs."""
+
+    function: str
+    stand_in: str
+    start: int
+    text: str
+    arguments: tuple[tuple[str, int], ...]
+
+
+def find_calls(scanned: Scan, functions: Collection[str]) -> list[Call]:
+    """Return the calls of functions with these names, as far as quoting is certain."""
+    lowered = scanned.sql.lower()
+    if not any(name in lowered for name in functions):
+        return []
+    tokens, found = scanned.tokens, list[Call]()
+    taken = {token.name for token in tokens}
+    place = 0
+    while place < len(tokens) - 1:
+        name = tokens[place]
+        is_call = name.kind is Kind.WORD and name.name in functions and tokens[place + 1].text == "("
+        closing = _find_closing(tokens, place + 1) if is_call else None
+        if closing is None or tokens[closing].start >= scanned.certain_until:
+            place += 1
+            continue
+        number = len(found) + 1
+        while (stand_in := f"{name.name}_{number}") in taken:
+            number += 1
+        taken.add(stand_in)
+        found.append(_build_call(scanned.sql, tokens[place : closing + 1], stand_in))
+        if len(found) > _MAX_CALLS:
+            raise StatementRefused(f"The statement has more than {_MAX_CALLS} calls of {name.name}.")
+        place = closing + 1
+    return found
+
+
+def with_stand_ins(sql: str, calls: Sequence[Call]) -> Scan:
+    """Return the statement with a name in the place of each call."""
+    pieces, end = [], 0
+    for call in calls:
+        replaced, rest = call.text[: len(call.stand_in)], call.text[len(call.stand_in) :]
+        breaks = "\n" * replaced.count("\n")
+        pieces += [sql[end : call.start], call.stand_in, breaks, _NO_BLANK.sub(" ", rest)]
+        end = call.start + len(call.text)
+    return scan("".join([*pieces, sql[end:]]))
+
+
+def _find_closing(tokens: Sequence[Token], opening: int) -> int | None:
+    depth = 0
+    for place in range(opening, len(tokens)):
+        depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(tokens[place].kind, 0)
+        if depth == 0:
+            return place
+    return None
+
+
+def _build_call(sql: str, tokens: Sequence[Token], stand_in: str) -> Call:
+    """Return the call that tokens from the function's name to the closing bracket make."""
+    depth, begin = 0, 2
+    arguments: list[tuple[str, int]] = []
+    for place, token in enumerate(tokens[2:], start=2):
+        depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(token.kind, 0)
+        is_end = depth < 0
+        if is_end or (depth == 0 and token.kind is Kind.COMMA):
+            if begin < place or arguments or not is_end:
+                first, last = tokens[min(begin, place)], tokens[place - 1]
+                text = sql[first.start : last.start + len(last.text)] if begin < place else ""
+                arguments.append((text, first.start))
+            begin = place + 1
+    start, closing = tokens[0].start, tokens[-1]
+    return Call(
+        function=tokens[0].name,
+        stand_in=stand_in,
+        start=start,
+        text=sql[start : closing.start + len(closing.text)],
+        arguments=tuple(arguments),
+    )

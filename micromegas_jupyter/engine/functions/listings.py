@@ -1,0 +1,121 @@
+"""`list_view_sets()` and `list_partitions()`, with upstream's columns: what can be asked for, and where it is stored.
+
+Of a table of which a caller may read only some rows, a file is listed without what tells of its rows.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+from datafusion import SessionContext, udtf
+
+from micromegas_jupyter.engine.contract import FileSource, VisibleTable
+from micromegas_jupyter.engine.scanner import Mention
+from micromegas_jupyter.engine.schemas import visible_schema
+from micromegas_jupyter.engine.views import GLOBAL, VIEW_SETS
+
+VIEW_SETS_FUNCTION: Final = "list_view_sets"
+PARTITIONS_FUNCTION: Final = "list_partitions"
+LISTING_NAMES: Final = frozenset({VIEW_SETS_FUNCTION, PARTITIONS_FUNCTION})
+_TIME: Final = pa.timestamp("ns", "+00:00")
+_FORMAT_VERSION: Final = 1
+_HASH_BYTES: Final = 8
+
+_VIEW_SETS: Final = pa.schema(
+    [
+        pa.field(name, kind, nullable=False)
+        for name, kind in (
+            ("view_set_name", pa.string()),
+            ("current_schema_hash", pa.binary()),
+            ("schema", pa.string()),
+            ("has_view_maker", pa.bool_()),
+            ("global_instance_available", pa.bool_()),
+        )
+    ]
+)
+_PARTITIONS: Final = pa.schema(
+    [
+        pa.field("view_set_name", pa.string(), nullable=False),
+        pa.field("view_instance_id", pa.string(), nullable=False),
+        pa.field("begin_insert_time", _TIME, nullable=False),
+        pa.field("end_insert_time", _TIME, nullable=False),
+        pa.field("min_event_time", _TIME),
+        pa.field("max_event_time", _TIME),
+        pa.field("updated", _TIME, nullable=False),
+        pa.field("file_path", pa.string()),
+        # Upstream always has these two; here they would count hidden rows.
+        pa.field("file_size", pa.int64()),
+        pa.field("file_schema_hash", pa.binary(), nullable=False),
+        pa.field("source_data_hash", pa.binary(), nullable=False),
+        pa.field("num_rows", pa.int64()),
+        pa.field("partition_format_version", pa.int32(), nullable=False),
+        pa.field("sort_order", pa.list_(pa.string())),
+        pa.field("max_sort_key_time", _TIME),
+    ]
+)
+
+
+def register_listing_functions(
+    session: SessionContext, tables: Sequence[VisibleTable], *, files: FileSource | None, mentions: Mention
+) -> None:
+    """Give a session those of the functions that the statement mentions, over what its caller sees."""
+    if mentions.has(VIEW_SETS_FUNCTION):
+        sets = session.read_batch(pa.RecordBatch.from_pylist([*_view_sets()], schema=_VIEW_SETS)).into_view()
+        session.register_udtf(udtf(lambda *_: sets, VIEW_SETS_FUNCTION))
+    if mentions.has(PARTITIONS_FUNCTION):
+        rows = [] if files is None else [row for table in tables for row in _partitions(table, files)]
+        parts = session.read_batch(pa.RecordBatch.from_pylist(rows, schema=_PARTITIONS)).into_view()
+        session.register_udtf(udtf(lambda *_: parts, PARTITIONS_FUNCTION))
+
+
+def _view_sets() -> Iterator[dict[str, Any]]:
+    for name, view_set in VIEW_SETS.items():
+        schema = view_set.definition.schema
+        yield {
+            "view_set_name": name,
+            "current_schema_hash": _schema_hash(schema),
+            "schema": "\n".join(
+                f"{field.name}: {field.type}{'' if field.nullable else ' not null'}" for field in schema
+            ),
+            "has_view_maker": view_set.of is not None,
+            "global_instance_available": view_set.has_global,
+        }
+
+
+def _schema_hash(schema: pa.Schema) -> bytes:
+    text = "\n".join(f"{field.name} {field.type} {field.nullable}" for field in schema)
+    return hashlib.sha256(text.encode()).digest()[:_HASH_BYTES]
+
+
+def _partitions(table: VisibleTable, source: FileSource) -> Iterator[dict[str, Any]]:
+    snapshot = table.snapshot
+    if snapshot.source is not None or snapshot.problem is not None:
+        return
+    name, hides_rows = snapshot.name, table.hides_rows
+    view_set = VIEW_SETS.get(name)
+    schema = visible_schema(snapshot) if view_set is None else view_set.definition.schema
+    for file in source.files(name).to_pylist():
+        written, path = file["written"], file["path"]
+        row: dict[str, Any] = {
+            "view_set_name": name,
+            "view_instance_id": GLOBAL,
+            "begin_insert_time": written,
+            "end_insert_time": written,
+            "updated": written,
+            "file_schema_hash": _schema_hash(schema),
+            "source_data_hash": b"",
+            "partition_format_version": _FORMAT_VERSION,
+        }
+        if not hides_rows:
+            row |= {
+                "begin_insert_time": file["first_insert"] or written,
+                "end_insert_time": file["last_insert"] or written,
+                "min_event_time": file["first_event"],
+                "max_event_time": file["last_event"],
+                "file_path": f"{name}/{path}",
+                "file_size": file["size"],
+                "source_data_hash": hashlib.sha256(path.encode()).digest()[:_HASH_BYTES],
+                "num_rows": file["rows"],
+            }
+        yield row

@@ -1,0 +1,215 @@
+"""Views that are computed from tables whenever a statement asks for them, and `view_instance`.
+
+`view_instance(set, id)` names what one process (or stream) sent of a view set. It is a table function in upstream's
+SQL; here a name takes its place in the statement, under which the engine registers the caller's own table, reduced to
+the id. So conditions on rows, the barrier and the time range hold as for the table, and files are pruned.
+"""
+
+import functools
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import pyarrow as pa
+from datafusion import SessionContext
+
+from micromegas_jupyter.core.protocols import TableSnapshot, ViewSource
+from micromegas_jupyter.engine.calls import Call
+from micromegas_jupyter.engine.contract import VisibleTable
+from micromegas_jupyter.engine.errors import is_engine_failure, missing_parameter
+from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS
+from micromegas_jupyter.engine.scanner import Kind, line_and_column, scan
+from micromegas_jupyter.engine.sessions import READ_ONLY
+from micromegas_jupyter.errors import InvalidStatement, MicromegasError, Unavailable
+from micromegas_jupyter.telemetry.tables import (
+    BLOCKS,
+    EMPTY_SETS,
+    LOG_ENTRIES,
+    LOG_STATS,
+    LOG_STATS_BIN,
+    MEASURES,
+    OTEL_SPANS,
+    PROCESS_SPANS,
+    PROCESSES,
+    STREAMS,
+    VIEW_INSTANCE,
+    TableDefinition,
+)
+
+GLOBAL: Final = "global"
+#: The functions whose calls `instance_tables` takes.
+VIEW_FUNCTIONS: Final = frozenset({VIEW_INSTANCE, PROCESS_SPANS.name})
+_SPAN_KINDS: Final = ("thread", "async", "both")
+_PROCESS: Final = "process_id"
+_ROWS_OF_LOG_STATS: Final = "__log_stats__rows"
+_KEYS: Final = ("process_id", "level", "target")
+_MINUTE: Final = 60
+_MAX_SHOWN: Final = 80
+
+
+def with_views(snapshots: Iterable[TableSnapshot]) -> list[TableSnapshot]:
+    """Return tables, and after them the views that are computed from some of them."""
+    tables = list(snapshots)
+    names = {table.name for table in tables}
+    views = [_log_stats(table) for table in tables if table.name == LOG_ENTRIES.name and _has_stats(table)]
+    return [*tables, *(view for view in views if view.name not in names)]
+
+
+def _has_stats(table: TableSnapshot) -> bool:
+    if table.problem is not None:
+        return True
+    (time, _), names = LOG_ENTRIES.range_columns, table.schema.names
+    return {time, *_KEYS} <= set(names) and pa.types.is_timestamp(table.schema.field(time).type)
+
+
+def _log_stats(table: TableSnapshot) -> TableSnapshot:
+    time_bin, *_, count = LOG_STATS.schema.names
+    keys = ", ".join(_KEYS)
+    return replace(
+        table,
+        name=LOG_STATS.name,
+        # In the unit of the time itself, which date_bin would change to one with a shorter range.
+        merge_sql=f"SELECT date_trunc('{LOG_STATS_BIN}', time) AS {time_bin}, {keys}, count(*) AS {count} "  # noqa: S608
+        f'FROM "{_ROWS_OF_LOG_STATS}" GROUP BY 1, {keys}',
+        raw_name=_ROWS_OF_LOG_STATS,
+        source=ViewSource(table=table.name, time_column=time_bin, slack_seconds=_MINUTE),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewSet:
+    """A view set, and what an id in it stands for: a process or a stream, all of it (`global`), or either."""
+
+    definition: TableDefinition
+    of: str | None  # "process", "stream"
+    has_global: bool = False
+    is_empty: bool = False
+
+
+VIEW_SETS: Final[Mapping[str, ViewSet]] = {
+    one.definition.name: one
+    for one in (
+        *(ViewSet(definition=table, of="process", has_global=True) for table in (LOG_ENTRIES, MEASURES)),
+        *(ViewSet(definition=table, of=None, has_global=True) for table in (PROCESSES, STREAMS, BLOCKS, LOG_STATS)),
+        ViewSet(definition=OTEL_SPANS, of="process"),
+        *(
+            ViewSet(definition=table, of="stream" if table.name == "thread_spans" else "process", is_empty=True)
+            for table in EMPTY_SETS
+        ),
+    )
+}
+
+
+def instance_tables(
+    calls: Sequence[Call], tables: Sequence[VisibleTable], *, values: Mapping[str, pa.Scalar] | None, sql: str
+) -> list[VisibleTable]:
+    """Return the tables that stand in for calls of `view_instance`, of those that the caller sees.
+
+    `values` are the statement's parameters; None when it is planned without them.
+    """
+    known = {table.snapshot.name: table for table in tables}
+    make = {VIEW_INSTANCE: _instance_table, PROCESS_SPANS.name: _process_spans}
+    return [
+        make[call.function](call, known, values=values, sql=sql) for call in calls if call.function in VIEW_FUNCTIONS
+    ]
+
+
+def _instance_table(
+    call: Call, known: Mapping[str, VisibleTable], *, values: Mapping[str, pa.Scalar] | None, sql: str
+) -> VisibleTable:
+    if len(call.arguments) != 2:  # noqa: PLR2004 - a view set and an id
+        raise _refused(
+            sql,
+            call.start,
+            f"{VIEW_INSTANCE} takes a view set and an id.",
+            f"Write {VIEW_INSTANCE}('log_entries', '…').",
+        )
+    (set_text, set_at), (id_text, id_at) = call.arguments
+    name = _fold(set_text, values, sql=sql, at=set_at)
+    if name is None:
+        raise missing_parameter([set_text])
+    view_set = VIEW_SETS.get(name)
+    if view_set is None:
+        listed = ", ".join(VIEW_SETS)
+        raise _refused(sql, set_at, f"There is no view set named {name[:_MAX_SHOWN]!r}.", f"Known here: {listed}.")
+    instance = _fold(id_text, values, sql=sql, at=id_at)
+    equal = _equal(view_set, instance, sql=sql, at=id_at)
+    if view_set.is_empty:
+        snapshot = TableSnapshot(name=call.stand_in, schema=view_set.definition.schema, files=())
+        return VisibleTable(snapshot=snapshot)
+    table = known.get(name)
+    if table is not None and (problem := table.snapshot.problem) is not None:
+        raise Unavailable(problem.what, remedy=problem.remedy)
+    if table is None:
+        raise _refused(sql, set_at, f"There is no table named {name}.", "SHOW TABLES lists those that you may read.")
+    return replace(table, snapshot=replace(table.snapshot, name=call.stand_in), raw_name=None, equal=equal)
+
+
+def _process_spans(
+    call: Call, _known: Mapping[str, VisibleTable], *, values: Mapping[str, pa.Scalar] | None, sql: str
+) -> VisibleTable:
+    """Return the table that stands in for a call of `process_spans`: nobody sends such spans here."""
+    kinds = ", ".join(map(repr, _SPAN_KINDS))
+    if len(call.arguments) != 2:  # noqa: PLR2004 - a process and a kind of spans
+        raise _refused(sql, call.start, f"{call.function} takes an id and one of {kinds}.", "Name a process by its id.")
+    (process, process_at), (kind, kind_at) = call.arguments
+    _equal(VIEW_SETS["async_events"], _fold(process, values, sql=sql, at=process_at), sql=sql, at=process_at)
+    if _fold(kind, values, sql=sql, at=kind_at) not in {None, *_SPAN_KINDS}:
+        raise _refused(sql, kind_at, f"{call.function} has no such kind of spans.", f"Write one of {kinds}.")
+    return VisibleTable(snapshot=TableSnapshot(name=call.stand_in, schema=PROCESS_SPANS.schema, files=()))
+
+
+def _equal(view_set: ViewSet, instance: str | None, *, sql: str, at: int) -> tuple[tuple[str, str | None], ...]:
+    """Return the columns, with values, that the rows of an instance have."""
+    name = view_set.definition.name
+    if instance is None:  # not bound yet
+        return ((_PROCESS, None),) if view_set.of == "process" else ()
+    if instance == GLOBAL and view_set.has_global:
+        return ()
+    if view_set.of is None:
+        raise _refused(sql, at, f"{name} has the instance {GLOBAL!r} only.", f"Query the table: FROM {name}.")
+    if instance == GLOBAL:
+        what = f"{name} has no instance {GLOBAL!r}."
+        remedy = f"Query the table: FROM {name}." if not view_set.is_empty else f"Name a {view_set.of} by its id."
+        raise _refused(sql, at, what, remedy)
+    try:
+        found = str(uuid.UUID(instance))
+    except ValueError:
+        raise _refused(
+            sql,
+            at,
+            f"{instance[:_MAX_SHOWN]!r} is not the id of a {view_set.of}: ids are UUIDs.",
+            f"Take it from the table {PROCESSES.name if view_set.of == 'process' else STREAMS.name}.",
+        ) from None
+    return ((_PROCESS, found),)
+
+
+def _refused(sql: str, at: int, what: str, remedy: str) -> InvalidStatement:
+    line, column = line_and_column(sql, at)
+    return InvalidStatement(what, remedy=remedy, line=line, column=column)
+
+
+_context: Final = functools.cache(SessionContext)
+
+
+def _fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: int) -> str | None:
+    """Return the text that a constant expression stands for; None when it is a parameter that is not bound yet."""
+    tokens = scan(text).tokens
+    if len(tokens) == 1 and tokens[0].kind is Kind.STRING and text[0] == "'":
+        return text[1:-1].replace("''", "'")
+    if values is None and any(token.kind is Kind.PLACEHOLDER for token in tokens):
+        return None
+    remedy = "Write a text, a parameter, or an expression of these."
+    if any(token.kind is Kind.WORD and token.name in SUBQUERY_KEYWORDS for token in tokens):
+        raise _refused(sql, at, "An argument of a view is no constant.", remedy)
+    try:
+        rows = _context().sql_with_options(f"SELECT ({text}\n) AS value", READ_ONLY, param_values=dict(values or {}))
+        found = rows.to_pylist()[0]["value"]
+    except BaseException as error:
+        if isinstance(error, MicromegasError) or not is_engine_failure(error):
+            raise
+        raise _refused(sql, at, "An argument of a view is no constant.", remedy) from error
+    if not isinstance(found, str):
+        raise _refused(sql, at, "An argument of a view is not a text.", remedy)
+    return found

@@ -1,0 +1,105 @@
+"""docs/data-model.md says what a running server offers: each column with its type and its meaning."""
+
+import re
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.telemetry.tables import EMPTY_SETS, REMARKS_KEY, TABLES, VIEWS
+from tests.architecture.guide_text import blocks, read_page, table_rows
+from tests.fakes.validator import FakeValidator
+from tests.integration.flight_harness import running_server
+
+pytestmark = pytest.mark.integration
+
+ID = "00000000-0000-4000-8000-000000000001"
+PAGE = read_page("data-model.md")
+SECTIONS = dict(re.findall(r"^##+ (.+)\n((?:(?!^##+ ).*\n?)*)", PAGE, re.MULTILINE))
+DEFINED = {definition.name: definition for definition in (*TABLES, *VIEWS, *EMPTY_SETS)}
+FUNCTIONS = {
+    "list_view_sets": "list_view_sets()",
+    "list_partitions": "list_partitions()",
+    "process_spans": f"process_spans('{ID}', 'both')",
+}
+CHANGING = "Functions that change partitions"
+TYPES = {
+    pa.utf8(): "text", pa.binary(): "bytes", pa.int64(): "bigint", pa.int32(): "int", pa.uint32(): "unsigned int",
+    pa.float64(): "double", pa.bool_(): "boolean", pa.dictionary(pa.int32(), pa.utf8()): "text",
+    pa.dictionary(pa.int16(), pa.utf8()): "text",
+    pa.dictionary(pa.int32(), pa.binary()): "JSONB", pa.timestamp("ns", "+00:00"): "timestamp (UTC)",
+    pa.binary(8): "bytes (8)", pa.binary(16): "bytes (16)", pa.list_(pa.utf8()): "list of text",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    lake = Storage(tmp_path_factory.mktemp("lake"))
+    with (
+        running_server(tables=Lake(lake), validator=FakeValidator(), worker={"lake": lake.uri}) as harness,
+        FlightSQLClient(harness.uri, auth_provider=_Alice(), preserve_dictionary=True) as opened,
+    ):
+        yield opened
+
+
+class _Alice:
+    def get_token(self):
+        return "alice"
+
+
+def _documented(section):
+    rows = [row for row in table_rows(SECTIONS[section]) if row[0].startswith("`") and len(row) == 3]
+    return [(name.strip("`"), kind, meaning) for name, kind, meaning in rows if "(" not in name]
+
+
+def _served(schema):
+    return [(field.name, TYPES[field.type] + (" or null" if field.nullable else "")) for field in schema]
+
+
+def test_the_page_has_every_table_view_and_function(client):
+    assert set(DEFINED) | set(FUNCTIONS) | {CHANGING} <= set(SECTIONS)
+    assert set(client.list_tables()) == {definition.name for definition in (*TABLES, *VIEWS)}
+
+
+@pytest.mark.parametrize("name", DEFINED)
+def test_columns_are_those_of_the_running_server(client, name):
+    source = f"view_instance('{name}', '{ID}')" if DEFINED[name] in EMPTY_SETS else name
+
+    found = client.query_arrow(f"SELECT * FROM {source}")
+
+    assert [row[:2] for row in _documented(name)] == _served(found.schema)
+    assert [row[2] for row in _documented(name)] == list(DEFINED[name].remarks.values())
+    assert DEFINED[name].remark in SECTIONS[name].replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", [definition.name for definition in (*TABLES, *VIEWS)])
+def test_clients_that_list_tables_get_the_meanings_too(client, name):
+    listed = client.list_tables()[name]
+
+    assert [(field.name, field.metadata[REMARKS_KEY].decode()) for field in listed] == [
+        (column, meaning) for column, _, meaning in _documented(name)
+    ]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_give_the_columns_of_the_page(client, name):
+    assert [row[:2] for row in _documented(name)] == _served(
+        client.query_arrow(f"SELECT * FROM {FUNCTIONS[name]}").schema
+    )
+
+
+def test_what_changes_partitions_gives_messages(client):
+    sql = next(block.text for block in blocks("data-model.md") if "retire_partitions" in block.text)
+
+    schema = client.prepare_statement(sql).dataset_schema
+
+    assert [row[:2] for row in _documented(CHANGING) if "_" not in row[0]] == _served(schema)
+    assert client.query_arrow(sql).schema == schema
+
+
+def test_each_statement_of_the_page_runs(client):
+    for block in blocks("data-model.md"):
+        if block.language == "sql":
+            client.query(block.text)

@@ -1,0 +1,232 @@
+"""The files of tables as SQL lists them, and the functions with which administrators change them."""
+
+import datetime as dt
+import json
+import logging
+import time
+
+import pyarrow as pa
+import pytest
+from micromegas.auth import StaticTokenAuthProvider
+from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
+
+from micromegas_jupyter.auth import StaticTokenAuthProvider as Token
+from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableAccess
+from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.errors import InvalidStatement, PermissionDenied, UnsupportedStatement
+from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.lake.writer import LakeWriter
+from tests.fakes.telemetry_rows import NOON_NS, block_rows, log_batch, process_state, span_rows
+from tests.fakes.validator import FakeValidator
+from tests.integration.flight_harness import running_server
+
+pytestmark = pytest.mark.integration
+
+NOON = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
+DAY = dt.timedelta(days=1)
+P1, P2 = ("00000000-0000-4000-8000-00000000000" + digit for digit in "12")
+USER_ROWS = pa.table({"time": pa.array([NOON_NS // 1000], pa.timestamp("us", "UTC")), "n": [1]})
+TIME = pa.timestamp("ns", "+00:00")
+
+
+def _context(name):
+    filters = {
+        "alice": None,
+        "bob": None,
+        "carol": {"log_entries": ("msg = 'w:1'",), "blocks": ()},
+    }[name]
+    access = None if filters is None else TableAccess(filters=filters)
+    return AuthContext(
+        subject=name,
+        issuer="https://id.example",
+        auth_type=AuthType.OIDC,
+        is_admin=name == "alice",
+        table_access=access,
+    )
+
+
+@pytest.fixture
+def lake(tmp_path):
+    storage = Storage(tmp_path / "lake")
+    writer = LakeWriter(storage, interval_seconds=0)
+    for number in range(3):
+        writer.append("log_entries", log_batch([number])).result()
+    for process_id, begin in ((P1, NOON_NS), (P2, NOON_NS + 86_400 * 10**9)):
+        writer.append("otel_spans", span_rows("a", "b", process_id=process_id, begin_ns=begin)).result()
+        writer.append("blocks", block_rows("x", process_id=process_id, begin_ns=begin)).result()
+    writer.append("processes", process_state(P1, updated=10**9)).result()
+    writer.close()
+    return storage
+
+
+@pytest.fixture
+def harness(lake):
+    validator = FakeValidator()
+    validator.known = {name: _context(name) for name in ("alice", "bob", "carol")}
+    with running_server(
+        tables=Lake(lake), validator=validator, worker={"lake": lake.uri}, pool={"max_executors": 2}
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def client(harness):
+    opened = {}
+
+    def connect(name="alice"):
+        if name not in opened:
+            opened[name] = FlightSQLClient(harness.uri, auth_provider=Token(name))
+        return opened[name]
+
+    yield connect
+    for one in opened.values():
+        one.close()
+
+
+PARTITIONS = pa.schema(
+    [
+        pa.field("view_set_name", pa.string(), nullable=False),
+        pa.field("view_instance_id", pa.string(), nullable=False),
+        pa.field("begin_insert_time", TIME, nullable=False),
+        pa.field("end_insert_time", TIME, nullable=False),
+        pa.field("min_event_time", TIME),
+        pa.field("max_event_time", TIME),
+        pa.field("updated", TIME, nullable=False),
+        pa.field("file_path", pa.string()),
+        pa.field("file_size", pa.int64()),
+        pa.field("file_schema_hash", pa.binary(), nullable=False),
+        pa.field("source_data_hash", pa.binary(), nullable=False),
+        pa.field("num_rows", pa.int64()),
+        pa.field("partition_format_version", pa.int32(), nullable=False),
+        pa.field("sort_order", pa.list_(pa.string())),
+        pa.field("max_sort_key_time", TIME),
+    ]
+)
+
+
+def test_partitions_are_the_files_of_the_tables(client, lake):
+    client().bulk_ingest("orders", USER_ROWS, mode="create")
+
+    found = client("bob").query_arrow("SELECT * FROM list_partitions() ORDER BY view_set_name, min_event_time")
+
+    assert found.schema == PARTITIONS
+    rows = found.to_pylist()
+    counts = [(row["view_set_name"], row["num_rows"]) for row in rows]
+    expected = [("log_entries", 1)] * 3 + [("orders", 1)] + [("otel_spans", 2)] * 2 + [("processes", 1)]
+    assert counts == [("blocks", 1)] * 2 + expected
+    spans = [row for row in rows if row["view_set_name"] == "otel_spans"]
+    assert spans[0]["min_event_time"] == NOON
+    assert spans[0]["max_event_time"] == NOON + dt.timedelta(seconds=1)
+    assert spans[1]["begin_insert_time"] == spans[1]["end_insert_time"] == NOON + DAY + dt.timedelta(seconds=1)
+    for row in rows:
+        content = lake.read(row["file_path"])[0]
+        assert row["file_size"] == len(content)
+    sets = client("bob").query_arrow("SELECT * FROM list_view_sets()")
+    assert sets.column("view_set_name").to_pylist()[0] == "log_entries"
+    assert [field.nullable for field in sets.schema] == [False] * 5
+    makers = "SELECT count(*) AS n FROM list_view_sets() WHERE has_view_maker AND NOT global_instance_available"
+    assert client("bob").query_arrow(makers).to_pylist() == [{"n": 5}]
+
+
+def test_of_hidden_rows_a_listing_tells_nothing(client):
+    rows = client("carol").query_arrow("SELECT * FROM list_partitions() ORDER BY view_set_name").to_pylist()
+
+    assert [row["view_set_name"] for row in rows] == ["blocks"] * 2 + ["log_entries"] * 3
+    for row in rows[2:]:
+        told = {name for name, value in row.items() if value is not None}
+        assert told == {
+            "view_set_name", "view_instance_id", "begin_insert_time", "end_insert_time", "updated", "file_schema_hash",
+            "source_data_hash", "partition_format_version",
+        }  # fmt: skip
+        assert row["begin_insert_time"] == row["end_insert_time"] == row["updated"]
+        assert row["source_data_hash"] == b""
+    assert all(row["num_rows"] == 1 for row in rows[:2])
+
+
+def _texts(client, sql):
+    return client.query_arrow(sql).column("msg").to_pylist()
+
+
+def test_administrators_retire_rows_by_when_they_came_and_merge_files(client, harness, caplog):
+    caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
+    upstream = UpstreamClient(harness.uri, auth_provider=StaticTokenAuthProvider("alice"))
+    count = "SELECT count(*) AS n FROM otel_spans"
+
+    upstream.materialize_partitions("log_entries", NOON, NOON + DAY, 3600)
+    upstream.retire_partitions("otel_spans", "x'' OR 1 = 1 --", NOON, NOON + 2 * DAY)
+    assert client().query_arrow(count).to_pylist() == [{"n": 4}]
+    upstream.retire_partitions("otel_spans", P1, NOON, NOON + DAY)
+    assert client().query_arrow(count).to_pylist() == [{"n": 2}]
+    upstream.retire_partitions("otel_spans", P1, NOON, NOON + 2 * DAY)
+    assert client().query_arrow(count).to_pylist() == [{"n": 2}]
+    said = _texts(
+        client(),
+        "  select msg from Retire_Partitions('otel_spans', 'global',\n TIMESTAMP '2026-11-25T12:00:01Z', "
+        "'2026-11-25 12:00:01+00:00') WHERE msg LIKE '%'\n;",
+    )
+
+    assert said == ["otel_spans: 2 rows were deleted that came within the range."]
+    assert client().query_arrow(count).to_pylist() == [{"n": 0}]
+    files = "SELECT count(*) AS n FROM list_partitions() WHERE view_set_name = '{}'"
+    assert client().query_arrow(files.format("log_entries")).to_pylist() == [{"n": 1}]
+    again = "SELECT * FROM regenerate_partitions('log_entries', '2026-11-24', '2026-11-25', 60)"
+    rows = client().query_arrow(again)
+    assert rows.schema == pa.schema(
+        [pa.field("time", TIME, nullable=False), pa.field("msg", pa.string(), nullable=False)]
+    )
+    assert rows.column("msg").to_pylist() == ["log_entries: 0 files were replaced by 0."]
+    assert abs(rows.column("time").to_pylist()[0].timestamp() - time.time()) < 600
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "micromegas_jupyter.audit"]
+    assert [line["rows"] for line in lines if line.get("operation") == "delete"] == [0, 2, 0, 2]
+
+
+NOTHING = {
+    "SELECT time, mgs FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30')": "mgs",
+    "SELECT time, msg FROM retire_partitions('log_entries', 'global', '2026-11-24', now())": "not a time",
+    "SELECT time, msg FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-13-30')": "not a time",
+    "SELECT time, msg FROM retire_partitions('log_entries', 'global', '2026-11-24')": "4 constants",
+    "SELECT time, msg FROM retire_partitions('images', 'global', '2026-11-24', '2026-11-30')": "Nothing is stored",
+    "SELECT 1 FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30'), "
+    "retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30')": "twice",
+}
+
+
+def test_what_is_wrong_is_said_before_a_row_is_gone(client):
+    for sql, what in NOTHING.items():
+        with pytest.raises(InvalidStatement, match=what):
+            client().query(sql)
+
+    assert client().query_arrow("SELECT count(*) AS n FROM log_entries").to_pylist() == [{"n": 3}]
+
+
+ALL_LOGS = "FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30')"
+
+
+def test_who_is_no_administrator_is_told_so_and_planning_or_describing_changes_nothing(client):
+    for sql in (
+        f"SELECT time, msg {ALL_LOGS}",
+        f"SELECT 1 WHERE EXISTS (SELECT 1 {ALL_LOGS})",
+        "SELECT retire_partition_by_file('x')",
+        "SELECT * FROM materialize_partitions('log_entries', '2026-11-24', '2026-11-30', 60)",
+    ):
+        with pytest.raises(PermissionDenied, match="Only administrators may call"):
+            client("bob").query(sql)
+        with pytest.raises(PermissionDenied, match="Only administrators may call"):
+            client("bob").prepare_statement(sql)
+    with pytest.raises(UnsupportedStatement, match="retire_partitions"):
+        client().query("SELECT retire_partition_by_file('x')")
+    assert client().prepare_statement(f"SELECT msg {ALL_LOGS}").dataset_schema.names == ["msg"]
+
+    assert client().query_arrow("SELECT count(*) AS n FROM log_entries").to_pylist() == [{"n": 3}]
+
+
+def test_views_see_what_was_just_stored(client):
+    counted = "SELECT sum(count) AS n FROM log_stats"
+    instance = "SELECT count(*) AS n FROM view_instance(concat('log_', 'entries'), 'global')"
+
+    for number in range(3, 6):
+        client().bulk_ingest("log_entries", pa.table(log_batch([number])))
+        assert client("bob").query_arrow(counted).to_pylist() == [{"n": number + 1}]
+        assert client("bob").query_arrow(instance).to_pylist() == [{"n": number + 1}]
+    assert "log_stats" in client("bob").list_tables()
