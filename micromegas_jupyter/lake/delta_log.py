@@ -140,11 +140,24 @@ def arrow_schema(delta: DeltaTable) -> pa.Schema:
     return pa.schema(delta.schema().to_arrow()).remove_metadata()
 
 
+def read_checkpoint_version(storage: Storage, table: str) -> int:
+    """Return the version of a table's last checkpoint, -1 when it has none."""
+    pointer = storage.read(log_path(table, "_last_checkpoint"))
+    return -1 if pointer is None else int(json.loads(pointer[0])["version"])
+
+
+def write_checkpoint(storage: Storage, table: str, delta: DeltaTable) -> None:
+    """Write a durable checkpoint of the version that is open."""
+    delta.create_checkpoint()
+    for name in (f"{delta.version():020}.checkpoint.parquet", "_last_checkpoint"):
+        storage.sync_file(log_path(table, name))
+    storage.sync_folder(f"{table}/{LOG_FOLDER}")
+
+
 def read_write_ids(storage: Storage, table: str, *, version: int) -> dict[str, int]:
     """Return the application transactions in the log up to a version, with their versions."""
     first, ids = 0, dict[str, int]()
-    pointer = storage.read(log_path(table, "_last_checkpoint"))
-    checkpoint = -1 if pointer is None else int(json.loads(pointer[0])["version"])
+    checkpoint = read_checkpoint_version(storage, table)
     if 0 <= checkpoint <= version:
         first, prefix = checkpoint + 1, f"{checkpoint:020}.checkpoint"
         for entry in list(storage.list(f"{table}/{LOG_FOLDER}", after=f"{checkpoint:020}.c")):

@@ -28,7 +28,6 @@ from micromegas_jupyter.errors import MicromegasError, Unavailable, UsageError
 from micromegas_jupyter.lake.data_files import write_runs
 from micromegas_jupyter.lake.delta_log import (
     CONTROL_FOLDER,
-    LOG_FOLDER,
     Action,
     TableGone,
     TableGuard,
@@ -39,7 +38,9 @@ from micromegas_jupyter.lake.delta_log import (
     is_entry,
     log_path,
     milliseconds,
+    read_checkpoint_version,
     read_entry,
+    write_checkpoint,
 )
 from micromegas_jupyter.lake.lease import Lease, Sighting, try_acquire
 from micromegas_jupyter.lake.tables import DEFINITIONS, DROPPED_FOLDER, Tables, retention_days
@@ -452,15 +453,10 @@ class _Round:
     def _checkpoint(self, table: _Table) -> None:
         """Write a checkpoint when there are many commits after the last one, and let old log entries go."""
         self._check_lease()
-        found = self._storage.read(log_path(table.name, "_last_checkpoint"))
-        last = int(msgspec.json.decode(found[0])["version"]) if found is not None else 0
-        version = table.delta.version()
-        if version - last < self._settings.checkpoint_commits:
+        last = max(0, read_checkpoint_version(self._storage, table.name))
+        if table.delta.version() - last < self._settings.checkpoint_commits:
             return
-        table.delta.create_checkpoint()
-        for one in (f"{version:020}.checkpoint.parquet", "_last_checkpoint"):
-            self._storage.sync_file(log_path(table.name, one))
-        self._storage.sync_folder(f"{table.name}/{LOG_FOLDER}")
+        write_checkpoint(self._storage, table.name, table.delta)
         table.delta.cleanup_metadata()
         self._done["checkpoints"] += 1
 

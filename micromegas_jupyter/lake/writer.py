@@ -10,6 +10,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Final
 import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
-from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake.data_files import check_partitions, write_files
@@ -39,8 +40,10 @@ from micromegas_jupyter.lake.delta_log import (
     milliseconds,
     open_delta,
     read_brief_ids,
+    read_checkpoint_version,
     read_entry,
     read_write_ids,
+    write_checkpoint,
 )
 from micromegas_jupyter.lake.tables import (
     DEFINITIONS,
@@ -80,6 +83,7 @@ _MAX_WRITE_IDS: Final = 1_000_000
 BRIEF_SECONDS: Final = 600.0
 """How long an id that `is_brief` is remembered: as long as exporters of telemetry repeat an export."""
 _MAX_BRIEF_IDS: Final = 500_000
+_MAX_ENTRIES: Final = 100  # since a checkpoint, when a table is opened
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -140,6 +144,11 @@ class _State:
             check_writable(delta)
             self.version = delta.version()
             self.write_ids = read_write_ids(storage, table, version=self.version)
+            if self.version - read_checkpoint_version(storage, table) > _MAX_ENTRIES:
+                # deltalake opens all entries at once: some hundred take a thread each, and together too much memory.
+                # Maintenance writes checkpoints, but not for servers that are killed again and again.
+                with suppress(MicromegasError), storage_errors("A checkpoint could not be written."):
+                    write_checkpoint(storage, table, delta)
             self.brief_ids = _BriefIds(clock)
             since = clock.now().timestamp() - BRIEF_SECONDS
             for found in read_brief_ids(storage, table, version=self.version, since=since):

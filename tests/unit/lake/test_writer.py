@@ -18,6 +18,7 @@ from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake import writer as writer_module
+from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 from tests.fakes.telemetry_rows import NOON_NS, log_batch
 from tests.fakes.waiting import wait_until
@@ -467,3 +468,23 @@ def test_writes_that_wait_hold_so_much_memory_together(storage, tables, read, mo
 
     assert (writer._waiting_bytes, read("t").num_rows) == (0, 9 * 1500)
     writer.close()
+
+
+def test_a_table_of_many_commits_is_opened_with_a_checkpoint_and_keeps_its_ids(storage, read):
+    def append(writer, write_id):
+        request = WriteRequest(table="t", mode=WriteMode.APPEND, write_id=write_id, may_read=True, is_brief=True)
+        write = writer.open_write(request, ROWS.schema)
+        write.write(ROWS.to_batches()[0])
+        return write.commit()
+
+    Tables(storage).create("t", ROWS.schema)
+    first, second = LakeWriter(storage, interval_seconds=0), LakeWriter(storage, interval_seconds=0)
+    for number in range(101):
+        append(first, f"id-{number}")
+    first.close()
+    assert append(second, "id-0") == 3
+    second.close()
+
+    assert read("t").num_rows == 303
+    assert json.loads(storage.read("t/_delta_log/_last_checkpoint")[0])["version"] == 101
+    assert DeltaTable(storage.child_uri("t")).transaction_version("id-0") is None
