@@ -49,7 +49,7 @@ def part(tables, name):
 
 def test_a_table_that_is_opened_shows_its_columns_and_what_it_holds(page, tables):
     logs = part(tables, "log_entries")
-    expect(tables.get_by_text("5 tables of 127.0.0.1")).to_be_visible()
+    expect(tables.get_by_text("8 tables of 127.0.0.1")).to_be_visible()
     expect(logs.locator("summary")).to_contain_text("What programs logged")
 
     # By keyboard alone.
@@ -76,13 +76,13 @@ def test_the_search_finds_tables_and_columns_and_jupyterlab_takes_no_key_of_it(p
     page.keyboard.press("Control+a")
     page.keyboard.type("realna")
 
-    expect(tables.get_by_text("1 of 5 tables match")).to_be_visible()
-    expect(tables.locator("details:visible summary code")).to_have_text(["processes"])
-    expect(tables.locator("tbody tr:visible")).to_have_count(1)
+    expect(tables.get_by_text("2 of 8 tables match")).to_be_visible()
+    expect(tables.locator("details:visible summary code")).to_have_text(["blocks", "processes"])
+    expect(tables.locator("tbody tr:visible")).to_have_count(2)
     # What a search opens is not counted: nobody asked for it.
     expect(tables.get_by_text("Counting…")).to_have_count(0)
     search.fill("")
-    expect(tables.locator("details:visible")).to_have_count(5)
+    expect(tables.locator("details:visible")).to_have_count(8)
     assert page.locator(".jp-Notebook .jp-Cell").count() == cells
 
 

@@ -10,7 +10,7 @@ from tests.integration.jupyter_apps.conftest import Notebook
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 WIDGETS = (".micromegas-card", ".micromegas-tables", ".micromegas-grid")
-SAVED = ("Signed in as Alice Martin", re.compile("^5 tables of 127.0.0.1"), "first 20 of 30 rows")
+SAVED = ("Signed in as Alice Martin", re.compile("^8 tables of 127.0.0.1"), "first 20 of 30 rows")
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])
