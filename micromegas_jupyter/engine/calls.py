@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from micromegas_jupyter.engine.scanner import Kind, Scan, Token, scan
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token, find_closing, scan
 from micromegas_jupyter.errors import StatementRefused
 
 _MAX_CALLS: Final = 64
@@ -37,7 +37,7 @@ def find_calls(scanned: Scan, functions: Collection[str]) -> list[Call]:
     while place < len(tokens) - 1:
         name = tokens[place]
         is_call = name.kind is Kind.WORD and name.name in functions and tokens[place + 1].text == "("
-        closing = _find_closing(tokens, place + 1) if is_call else None
+        closing = find_closing(tokens, place + 1) if is_call else None
         if closing is None or tokens[closing].start >= scanned.certain_until:
             place += 1
             continue
@@ -61,15 +61,6 @@ def with_stand_ins(sql: str, calls: Sequence[Call]) -> Scan:
         pieces += [sql[end : call.start], call.stand_in, breaks, _NO_BLANK.sub(" ", rest)]
         end = call.start + len(call.text)
     return scan("".join([*pieces, sql[end:]]))
-
-
-def _find_closing(tokens: Sequence[Token], opening: int) -> int | None:
-    depth = 0
-    for place in range(opening, len(tokens)):
-        depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(tokens[place].kind, 0)
-        if depth == 0:
-            return place
-    return None
 
 
 def _build_call(sql: str, tokens: Sequence[Token], stand_in: str) -> Call:

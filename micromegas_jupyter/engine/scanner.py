@@ -6,7 +6,7 @@ It does not understand SQL: DataFusion does.
 import enum
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -133,6 +133,16 @@ def line_and_column(sql: str, offset: int) -> tuple[int, int]:
     """Return line and column, both from 1, of an offset in `sql`."""
     line_start = sql.rfind("\n", 0, offset) + 1
     return sql.count("\n", 0, offset) + 1, offset - line_start + 1
+
+
+def find_closing(tokens: Sequence[Token], opening: int) -> int | None:
+    """Return which token closes the bracket that opens at a token, None when none does."""
+    depth = 0
+    for place in range(opening, len(tokens)):
+        depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(tokens[place].kind, 0)
+        if depth == 0:
+            return place
+    return None
 
 
 def quoted(name: str) -> str:

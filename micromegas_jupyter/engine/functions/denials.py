@@ -17,7 +17,7 @@ from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.functions.denial_store import MATCH_COLUMNS, DenialStore
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
-from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, scan
+from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, find_closing, scan
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError
 
 _MAX_EXPRESSION_BYTES: Final = 4096
@@ -115,12 +115,11 @@ def with_denial_as_rows(scanned: Scan) -> Scan:
         is_call = token.kind is Kind.WORD and token.name == DENY and tokens[index + 1].text == "("
         if not is_call or token.start >= scanned.certain_until or tokens[index - 1].name not in {"from", "join", ","}:
             continue
-        depth = 0
-        for end in tokens[index + 1 :]:
-            depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(end.kind, 0)
-            if depth == 0:
-                call = f"(SELECT now() AS time, {scanned.sql[token.start : end.start + 1]} AS msg)"
-                return scan(scanned.sql[: token.start] + call + scanned.sql[end.start + 1 :])
+        closing = find_closing(tokens, index + 1)
+        if closing is not None:
+            end = tokens[closing].start + 1
+            call = f"(SELECT now() AS time, {scanned.sql[token.start : end]} AS msg)"
+            return scan(scanned.sql[: token.start] + call + scanned.sql[end:])
     return scanned
 
 

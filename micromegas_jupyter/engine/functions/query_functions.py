@@ -27,7 +27,7 @@ from micromegas_jupyter.engine.functions.columns import (
     to_jsonb,
 )
 from micromegas_jupyter.engine.functions.histograms import BINS, HISTOGRAM, MakeHistogram, SumHistograms
-from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, Token, scan
+from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, Token, find_closing, scan
 from micromegas_jupyter.engine.schemas import flat_schema
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError
 
@@ -202,7 +202,7 @@ class QueryFunctions:
         numbers: dict[tuple[str, ...], str] = {}
         changes: list[tuple[Token, str]] = []
         for index, token in enumerate(tokens[:-1]):
-            end = _closing(tokens, index + 1) if token.name == name and tokens[index + 1].text == "(" else None
+            end = find_closing(tokens, index + 1) if token.name == name and tokens[index + 1].text == "(" else None
             if token.kind is Kind.WORD and end is not None:
                 call = tuple(one.text for one in tokens[index:end])
                 changes.append((token, numbers.setdefault(call, f"{name}{_NUMBERED}{len(numbers)}")))
@@ -270,13 +270,13 @@ def _with_last_as_rows(scanned: Scan) -> Scan:
     """Return a statement in which the last call of a table function, which has no other inside, is a sub-select."""
     tokens = scanned.tokens
     for index in _calls_in_from(tokens):
-        call, end = tokens[index], _closing(tokens, index + 1)
+        call, end = tokens[index], find_closing(tokens, index + 1)
         if end is None or tokens[end].start >= scanned.certain_until or end == index + 2:
             continue
         sql, opening, closing = scanned.sql, tokens[index + 1].start, tokens[end].start
         argument = sql[opening : closing + 1]
         if tokens[index + 2].name not in {"select", "with"}:
-            inner = tokens[index + 2].kind is Kind.OPEN and _closing(tokens, index + 2) == end - 1
+            inner = tokens[index + 2].kind is Kind.OPEN and find_closing(tokens, index + 2) == end - 1
             is_select = inner and tokens[index + 3].name in {"select", "with", "("}
             argument = argument[1:-1] if is_select else f"(SELECT {argument[1:-1]})"
         rows = _ROWS[call.name].format(argument)
@@ -300,13 +300,3 @@ def _calls_in_from(tokens: Sequence[Token]) -> list[int]:
             if before in {"from", "join"} or (before == "," and clauses[-1] == "from"):
                 found.append(index)
     return found[::-1]
-
-
-def _closing(tokens: Sequence[Token], opening: int) -> int | None:
-    """Return where the bracket that opens at a token is closed."""
-    depth = 0
-    for index in range(opening, len(tokens)):
-        depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(tokens[index].kind, 0)
-        if depth == 0:
-            return index
-    return None
