@@ -228,12 +228,17 @@ class UnattendedRun:
 
 
 def run_unattended(*sources):
-    """Run cells as nbclient, nbconvert and papermill do."""
+    """Run cells as nbclient, nbconvert and papermill do; what a cell prints is one output, however it was sent."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     place = {"metadata": {"path": str(REPOSITORY)}}
     with _own_sockets() as config:
         client = NotebookClient(
-            notebook, timeout=TIMEOUT_SECONDS, kernel_name="python3", resources=place, config=config
+            notebook,
+            timeout=TIMEOUT_SECONDS,
+            kernel_name="python3",
+            resources=place,
+            config=config,
+            coalesce_streams=True,
         )
         try:
             client.execute()
