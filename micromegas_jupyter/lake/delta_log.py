@@ -7,6 +7,7 @@ and the next version is taken by nobody twice. A table that is dropped meanwhile
 import contextlib
 import json
 import os
+import re
 import sys
 import threading
 import weakref
@@ -38,6 +39,7 @@ _MAX_WRITER_VERSION: Final = 2
 _FEATURES_VERSION: Final = 7
 _MAX_BRIEF_ENTRIES: Final = 20_000
 _OPEN_ATTEMPTS: Final = 5
+_ENTRY_NAME: Final = re.compile(r"[0-9]{20}\.json")
 _LOCK_ATTEMPTS: Final = 1000
 _LOCK_WAIT_SECONDS: Final = 0.01
 
@@ -105,16 +107,40 @@ def open_delta(storage: Storage, table: str) -> DeltaTable:
     with storage_errors("A table could not be opened."):
         if not storage.is_local and storage.read(log_path(table, DROPPED_MARKER)) is not None:
             raise TableGone
+        version = None
         for is_last in (*[False] * _OPEN_ATTEMPTS, True):
             try:
-                return DeltaTable(storage.child_uri(table), storage_options=storage.options)
+                return DeltaTable(storage.child_uri(table), version=version, storage_options=storage.options)
             except TableNotFoundError:
                 break
             except Exception as error:
-                # A listing may lack entries that are added meanwhile and have later ones; a drop may come in between.
-                if is_last or not (storage.is_local or "contiguous" in str(error)):
+                # A drop may come in between.
+                if is_last or not (storage.is_local or _is_gap(error)):
                     raise
+                if _is_gap(error):
+                    version = _find_newest_version(storage, table)
     raise TableGone
+
+
+def update_delta(delta: DeltaTable, storage: Storage, table: str) -> DeltaTable:
+    """Return a table that was opened before, with what was committed since."""
+    try:
+        delta.update_incremental()
+    except Exception as error:
+        if not _is_gap(error):
+            raise
+        return open_delta(storage, table)
+    return delta
+
+
+def _is_gap(error: Exception) -> bool:
+    """Whether a listing had entries, but not those before them, which were added while it was read."""
+    return "contiguous" in str(error)
+
+
+def _find_newest_version(storage: Storage, table: str) -> int | None:
+    names = (entry.path.rpartition("/")[2] for entry in storage.list(f"{table}/{LOG_FOLDER}"))
+    return max((int(name[:20]) for name in names if _ENTRY_NAME.fullmatch(name)), default=None)
 
 
 def check_writable(delta: DeltaTable) -> None:

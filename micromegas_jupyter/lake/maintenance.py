@@ -40,6 +40,7 @@ from micromegas_jupyter.lake.delta_log import (
     milliseconds,
     read_checkpoint_version,
     read_entry,
+    update_delta,
     write_checkpoint,
 )
 from micromegas_jupyter.lake.lease import Lease, Sighting, try_acquire
@@ -204,7 +205,7 @@ class _Table(TableGuard):
 
     def refresh(self) -> None:
         """Read what was committed since."""
-        self.delta.update_incremental()
+        self.delta = update_delta(self.delta, self._storage, self.name)
         metadata = self.delta.metadata()
         self.properties: Mapping[str, str] = metadata.configuration
         self.partition_columns = tuple(metadata.partition_columns)

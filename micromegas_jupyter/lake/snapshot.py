@@ -29,6 +29,7 @@ from micromegas_jupyter.lake.delta_log import (
     entry_marks,
     entry_name,
     open_delta,
+    update_delta,
 )
 from micromegas_jupyter.lake.types import map_columns, stored_definition
 from micromegas_jupyter.telemetry.tables import TableDefinition
@@ -164,11 +165,7 @@ class DeltaSnapshots:
     def _read(self, name: str, folder: str, known: _Known | None) -> _Known:
         if self._is_foreign and self._storage.is_local:
             _check_no_link(self._storage.uri, f"{folder}/{LOG_FOLDER}".lstrip("/"))
-        if known is None:
-            delta = _open(self._storage, folder)
-        else:
-            delta = known.delta
-            delta.update_incremental()
+        delta = _open(self._storage, folder) if known is None else update_delta(known.delta, self._storage, folder)
         mark = self._marks(folder, delta.version()).get(delta.version())
         _check_readable(delta)
         by = tuple(delta.metadata().partition_columns)

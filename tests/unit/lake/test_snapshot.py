@@ -54,6 +54,33 @@ def test_a_table_is_the_same_object_until_a_commit_and_a_commit_is_seen_at_once(
     assert len(tables.list(None)["u"].files) == 2
 
 
+class BusyStorage(Storage):
+    """Lists a log to which two entries come meanwhile: one that was missing, and one that shows another gap."""
+
+    def list(self, prefix, *, after=""):
+        found = list(super().list(prefix, after=after))
+        log = Path(self.uri, prefix)
+        for name in log.glob("*.late"):
+            name.rename(name.with_suffix(".json"))
+        shutil.copy(log / f"{5:020}.json", log / f"{7:020}.json")
+        return iter(found)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_log_that_grows_while_it_is_listed_can_be_read(tmp_path, is_known):
+    for number in range(3):
+        write_deltalake(str(tmp_path / "t"), events(number), mode="append")
+    tables = DeltaSnapshots(BusyStorage(tmp_path))
+    if is_known:
+        assert len(tables.list(None)["t"].files) == 3
+    for number in range(3, 6):
+        write_deltalake(str(tmp_path / "t"), events(number), mode="append")
+    entry = tmp_path / "t" / "_delta_log" / f"{4:020}.json"
+    entry.rename(entry.with_suffix(".late"))
+
+    assert len(tables.list(None)["t"].files) == 6
+
+
 def test_a_table_is_opened_once_whatever_is_committed_to_it(tmp_path, monkeypatch):
     write_deltalake(str(tmp_path / "t"), events(1))
     tables = follow(tmp_path)
