@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult
 
 from micromegas_jupyter.core.system import start_thread
+from micromegas_jupyter.core.text import printable
 from micromegas_jupyter.errors import MicromegasError, UnsupportedRequest
 from micromegas_jupyter.notebook.shell import (
     Position,
@@ -23,7 +24,6 @@ from micromegas_jupyter.notebook.shell import (
     option_values,
     optional_values,
     options_with_value,
-    printable,
 )
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.config.decoding import host_text as url_host
 from micromegas_jupyter.core import system
-from micromegas_jupyter.errors import InvalidStatement, MicromegasError, QueryCancelled, QueryError, UsageError
+from micromegas_jupyter.core.text import cut, printable, short_query_id, statement_excerpt
+from micromegas_jupyter.errors import InvalidStatement, MicromegasError, QueryCancelled, UsageError
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 _Magics = TypeVar("_Magics")
@@ -347,51 +348,13 @@ def find_position(  # noqa: PLR0913 - what is known of the magics
     return Position(typed.lstrip("\n"), after=text[cursor:end], options=options)
 
 
-_BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")
-_BYTE_STEP = 1000
-_SHORT_ID_CHARACTERS = 8
 _MAX_NAME_CHARACTERS = 120
-_UNSAFE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
-# Unicode Bidirectional Algorithm (UAX 9), explicit formatting characters and marks.
-_DIRECTION_CHARACTERS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_MINUTE_SECONDS = 60
 _MAX_SENTENCE_CHARACTERS = 2000
-_EXCERPT_BEFORE = 80
-_EXCERPT_AFTER = 40
-_INDENT = "    "
 
 
 def count_text(count: int) -> str:
     """Return a count with separators: `1,842,113`."""
     return f"{count:,}"
-
-
-def rows_text(count: int) -> str:
-    """Return `1 row` or `1,842,113 rows`."""
-    return "1 row" if count == 1 else f"{count:,} rows"
-
-
-def bytes_text(size_bytes: int) -> str:
-    """Return a size in decimal units: `131 MB`, `1.4 kB`, `12 B`."""
-    size = float(size_bytes)
-    unit = 0
-    # 999.5 would be written as 1000 of the unit below.
-    while size >= _BYTE_STEP - 0.5 and unit < len(_BYTE_UNITS) - 1:
-        size /= _BYTE_STEP
-        unit += 1
-    digits = 1 if unit and size < 9.95 else 0  # noqa: PLR2004 - 9.95 is written as 10
-    return f"{size:,.{digits}f} {_BYTE_UNITS[unit]}"
-
-
-def seconds_text(seconds: float) -> str:
-    """Return a duration: `0.02 s`, `4.1 s`, `2 min 05 s`."""
-    seconds = max(seconds, 0.0)
-    if seconds < 0.1:  # noqa: PLR2004 - below a tenth one digit would say nothing
-        return f"{seconds:.2f} s"
-    if seconds < _MINUTE_SECONDS - 0.05:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), _MINUTE_SECONDS)
-    return f"{minutes} min {rest:02d} s"
 
 
 def time_text(time: datetime, *, now: datetime) -> str:
@@ -419,37 +382,9 @@ def sign_in_text(settings: ClientSettings) -> str:
     return where_text(host_text(settings.issuer or ""), host_text(settings.uri))
 
 
-def short_query_id(query_id: str) -> str:
-    """Return the beginning of a query's id, for a line."""
-    return printable(query_id[:_SHORT_ID_CHARACTERS])
-
-
-def printable(text: str) -> str:
-    r"""Return text from elsewhere with what would move a cursor or reorder a line written out (`\x1b`)."""
-    return "".join(
-        character.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(character) in _UNSAFE_CATEGORIES or character in _DIRECTION_CHARACTERS
-        else character
-        for character in text
-    )
-
-
-def cut(text: str, max_characters: int) -> str:
-    """Return at most `max_characters` of the text, ending in an ellipsis when something is left out."""
-    return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
-
-
 def shown_name(text: str) -> str:
     """Return a name from elsewhere, fit to be shown."""
     return cut(printable(text), _MAX_NAME_CHARACTERS)
-
-
-def terminal_width(text: str) -> int:
-    """Return how many character cells the text takes: East Asian wide characters take two, accents none."""
-    return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )
 
 
 @contextmanager
@@ -481,28 +416,11 @@ def show_as_lines(error: BaseException, lines: Sequence[str]) -> None:
 def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
     """Return the error's lines; one line when there is neither a position in the SQL nor a query to name."""
     sentence = "✗ " + cut(printable(f"{error.what} {error.remedy}".strip()), _MAX_SENTENCE_CHARACTERS)
-    excerpt = _excerpt(error, sql)
+    excerpt = statement_excerpt(error, sql)
     if not excerpt and error.query_id is None:
         return [f"{sentence} · {error.code}"]
     query = "" if error.query_id is None else f"query {short_query_id(error.query_id)} · "
     return [sentence, *excerpt, f"  {query}{error.code} · more: %micromegas_explain {error.code}"]
-
-
-def _excerpt(error: MicromegasError, sql: str | None) -> list[str]:
-    if not isinstance(error, QueryError) or sql is None or error.line is None or error.column is None:
-        return []
-    source = sql.split("\n")
-    if not 1 <= error.line <= len(source):
-        return []
-    text = source[error.line - 1].replace("\t", " ").rstrip("\r")
-    before = min(max(error.column - 1, 0), len(text))
-    first = max(0, before - _EXCERPT_BEFORE)
-    start = "…" if first else ""
-    end = "…" if len(text) > before + _EXCERPT_AFTER else ""
-    left = start + printable(text[first:before])
-    right = printable(text[before : before + _EXCERPT_AFTER]) + end
-    caret = " " * terminal_width(left) + f"^ line {error.line}, column {error.column}"
-    return [_INDENT + left + right, _INDENT + caret]
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -13,9 +13,10 @@ import anywidget
 import traitlets
 
 from micromegas_jupyter.core.system import start_thread
+from micromegas_jupyter.core.text import cut, printable, rows_text
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook.completion import name_in_sql
-from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE, count_text, cut, printable, rows_text, shown_name
+from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE, count_text, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

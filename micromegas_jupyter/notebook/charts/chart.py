@@ -26,10 +26,10 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from micromegas_jupyter.client.json_columns import with_json
+from micromegas_jupyter.core.text import cut, printable, rows_text
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.results.formats import decoded, sql_type
-from micromegas_jupyter.notebook.shell import cut, printable, rows_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

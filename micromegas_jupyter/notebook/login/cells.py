@@ -9,10 +9,11 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from micromegas_jupyter.core.text import seconds_text
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, QueryCancelled, UsageError
 from micromegas_jupyter.notebook.login.connections import PersonalProvider
 from micromegas_jupyter.notebook.results.rows import DisplayLine, LiveLine, TerminalLine
-from micromegas_jupyter.notebook.shell import has_kernel, is_attended, seconds_text, show_as_lines, shown_name
+from micromegas_jupyter.notebook.shell import has_kernel, is_attended, show_as_lines, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,6 +14,7 @@ from micromegas_jupyter.auth.flows.jupyter import START_PATH
 from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import start_thread
+from micromegas_jupyter.core.text import cut, printable
 from micromegas_jupyter.errors import (
     LoginRequired,
     MicromegasError,
@@ -22,7 +23,7 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
 )
 from micromegas_jupyter.notebook.login.connections import Connection, Connections, PersonalProvider, SettingsChoice
-from micromegas_jupyter.notebook.shell import cut, host_text, printable, provider_text, shown_name
+from micromegas_jupyter.notebook.shell import host_text, provider_text, shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.config.client import ClientSettings
+from micromegas_jupyter.core.text import printable
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.completion import fetch_schema, name_in_sql
 from micromegas_jupyter.notebook.login.connections import SettingsChoice
@@ -21,7 +22,6 @@ from micromegas_jupyter.notebook.shell import (
     host_text,
     is_attended,
     line_magic,
-    printable,
     shown_name,
 )
 

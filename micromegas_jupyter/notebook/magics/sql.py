@@ -15,6 +15,7 @@ from IPython.core.magic import Magics, magics_class
 from micromegas_jupyter.config.client import parse_result_rows
 from micromegas_jupyter.config.decoding import parse_range
 from micromegas_jupyter.core.system import process_variables
+from micromegas_jupyter.core.text import seconds_text, short_query_id
 from micromegas_jupyter.errors import QueryError, UnsupportedRequest, UsageError
 from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.results.rows import (
@@ -46,8 +47,6 @@ from micromegas_jupyter.notebook.shell import (
     optional_values,
     options_with_value,
     parse_options,
-    seconds_text,
-    short_query_id,
     show_once,
     shown_name,
     split_sql_line,

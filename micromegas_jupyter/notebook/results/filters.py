@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from micromegas_jupyter.core.text import cut, printable
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.results.formats import DURATION_NANOSECONDS, NANOSECONDS, Kind, decoded, whole_steps
-from micromegas_jupyter.notebook.shell import cut, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

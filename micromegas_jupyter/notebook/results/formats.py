@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from micromegas_jupyter.client.json_columns import holds_jsonb, is_declared_jsonb, json_texts
-from micromegas_jupyter.notebook.shell import cut, printable
+from micromegas_jupyter.core.text import cut, printable
 
 MAX_CELL_CHARACTERS: Final = 200
 NANOSECONDS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}

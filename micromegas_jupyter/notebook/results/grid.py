@@ -21,19 +21,12 @@ from IPython.core.getipython import get_ipython
 from tabulate import tabulate
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.text import cut, rows_text
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.results.filters import HINTS
 from micromegas_jupyter.notebook.results.formats import Kind
 from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView, taken
-from micromegas_jupyter.notebook.shell import (
-    SAVED_MIME_TYPE,
-    Bundle,
-    count_text,
-    cut,
-    has_kernel,
-    is_attended,
-    rows_text,
-)
+from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE, Bundle, count_text, has_kernel, is_attended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

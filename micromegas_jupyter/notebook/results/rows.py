@@ -12,19 +12,9 @@ from importlib.util import find_spec
 from threading import Event
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from micromegas_jupyter.core.text import bytes_text, cut, printable, rows_text, seconds_text, short_query_id
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, UsageError
-from micromegas_jupyter.notebook.shell import (
-    bytes_text,
-    cut,
-    error_lines,
-    new_display_handle,
-    printable,
-    rows_text,
-    seconds_text,
-    short_query_id,
-    show_as_lines,
-    start_thread,
-)
+from micromegas_jupyter.notebook.shell import error_lines, new_display_handle, show_as_lines, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -17,6 +17,7 @@ from cachetools import LRUCache
 from pyarrow import types
 
 from micromegas_jupyter.client.json_columns import json_texts
+from micromegas_jupyter.core.text import bytes_text, cut, printable
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.results.filters import condition
 from micromegas_jupyter.notebook.results.formats import (
@@ -29,7 +30,6 @@ from micromegas_jupyter.notebook.results.formats import (
     sql_type,
     whole_steps,
 )
-from micromegas_jupyter.notebook.shell import bytes_text, cut, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,8 +2,9 @@
 
 import pytest
 
+from micromegas_jupyter.core.text import printable
 from micromegas_jupyter.errors import InvalidStatement, Unavailable
-from micromegas_jupyter.notebook.shell import error_lines, printable
+from micromegas_jupyter.notebook.shell import error_lines
 
 
 def test_control_and_direction_characters_are_written_out():
