@@ -132,7 +132,7 @@ def _list_keys(arguments: argparse.Namespace, file: "KeyFile") -> None:
         return
     from tabulate import tabulate
 
-    from micromegas_jupyter.cli.query_commands import cell_text
+    from micromegas_jupyter.cli.row_output import cell_text
 
     rows = []
     for entry in listed:

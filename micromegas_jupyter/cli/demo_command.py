@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.cli.query_commands import print_rows
+from micromegas_jupyter.cli.row_output import write_rows
 from micromegas_jupyter.cli.serve_command import StopSignal, add_setting_argument, print_ready
 from micromegas_jupyter.config.server import SETTINGS, parse_server_settings
 from micromegas_jupyter.core.http import is_loopback
@@ -103,7 +103,7 @@ def _check(stack: "DemoStack") -> int:
         for title, sql in _CHECK_QUERIES:
             _done(f"{title}: {sql}")
             with client.open_query(sql) as reader:
-                count = print_rows(reader.schema, reader, output=sys.stdout, output_format="table")
+                count = write_rows(reader.schema, reader, sys.stdout)
             print(flush=True)
             if count == 0:
                 raise ServerUnavailable(f"The query gave no rows: {title}.")

@@ -11,11 +11,13 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from micromegas_jupyter import __version__
+from micromegas_jupyter.core.text import statement_excerpt
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130
@@ -45,6 +47,9 @@ _ABOUT_ONE = re.compile(r"argument (?P<name>[^:]+): (?P<problem>.*)", re.DOTALL)
 _KNOWN_PROBLEM = re.compile(
     r"expected (one|at least one|at most one|[0-9]+) arguments?|not allowed with argument [^ ]+"
 )
+_TYPED = re.compile(r"invalid choice: '([^']*)'")
+_WORD = re.compile(r"[\w-]+")
+_LIKENESS = 0.7  # of a word that is repeated, which is then no credential
 _CHOICES = re.compile(r"\(choose from [^()]*\)\Z")
 #: The metavar of options whose value may begin with a dash, as generated secrets do.
 SECRET_METAVAR = "SECRET"  # noqa: S105 - a name
@@ -69,11 +74,12 @@ def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
     """Run one command and return its exit code."""
     # The other commands' arguments are not needed, and their modules would cost time.
     named = next((word for word in argv if not word.startswith("-")), None)
+    arguments = argparse.Namespace()
     try:
-        arguments = build_parser(program, only=named if named in _COMMANDS else None).parse_args(argv)
+        build_parser(program, only=named if named in _COMMANDS else None).parse_args(argv, arguments)
         return _run_command(arguments)
     except MicromegasError as error:
-        return report(error)
+        return report(error, sql=getattr(arguments, "statement", None))
 
 
 def _run_command(arguments: argparse.Namespace) -> int:
@@ -113,12 +119,19 @@ def show_note(message: Warning | str, *_where: object, **_more: object) -> None:
     print(f"note: {message}", file=sys.stderr)
 
 
-def report(error: MicromegasError) -> int:
-    """Print an error as its lines and return its exit code."""
+def report(error: MicromegasError, *, sql: str | None = None) -> int:
+    """Print an error as its lines, with the place in `sql` that it points at, and return its exit code."""
     parts = [str(error), *([f"query {error.query_id}"] if error.query_id else []), error.code]
     parts += [f"more: micromegas explain {error.code}"] if isinstance(error, QueryError) else []
-    print("✗ " + " · ".join(parts), file=sys.stderr)
+    lines = ["✗ " + " · ".join(parts), *statement_excerpt(error, sql)]
+    red, plain = ("\x1b[31m", "\x1b[0m") if has_color(sys.stderr) else ("", "")
+    print(f"{red}{lines[0]}{plain}", *lines[1:], sep="\n", file=sys.stderr)
     return error.exit_code
+
+
+def has_color(stream: TextIO) -> bool:
+    """Whether colour is for this stream: a terminal that has it, and a person who has not turned it off."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "") not in {"", "dumb"}
 
 
 def build_parser(program: str = "micromegas", *, only: str | None = None) -> argparse.ArgumentParser:
@@ -129,6 +142,7 @@ def build_parser(program: str = "micromegas", *, only: str | None = None) -> arg
     for name, (_, summary) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if only in {None, name}:
+            command.add_argument("--version", action="version", version=f"micromegas_jupyter {__version__}")
             _command_function("add_{}_arguments", name)(command)
     return parser
 
@@ -158,7 +172,7 @@ class DiscreetParser(argparse.ArgumentParser):
                 action.help = text
         found, left_over = super().parse_known_args(self._with_secrets_joined(words), namespace)
         if left_over:
-            self.error("unrecognized arguments")
+            self.error(self._describe_unknown(left_over[0]))
         self._refuse_empty_options(found)
         return found, left_over
 
@@ -167,7 +181,7 @@ class DiscreetParser(argparse.ArgumentParser):
         for action in self._actions:
             value = getattr(found, action.dest, None)
             if action.option_strings and (value == "" or (isinstance(value, list) and "" in value)):
-                super().error(f"argument {'/'.join(action.option_strings)}: is empty; give a value, or leave it out")
+                self._leave(f"argument {'/'.join(action.option_strings)}: is empty; give a value, or leave it out")
 
     def _with_secrets_joined(self, arguments: Sequence[str]) -> list[str]:
         # argparse takes a word that begins with a dash for an option, unless it is joined to its own.
@@ -181,14 +195,31 @@ class DiscreetParser(argparse.ArgumentParser):
             joined.append(word if value is None else f"{word}={value}")
         return joined
 
+    def _describe_unknown(self, word: str) -> str:
+        """Return what is wrong with a word that nothing takes; it is repeated only if it is nearly an option."""
+        names = [name for action in self._actions for name in action.option_strings]
+        nearest = _nearest(word.partition("=")[0], names) if word.startswith("-") else None
+        return (
+            "unknown argument"
+            if nearest is None
+            else f"unknown option {word.partition('=')[0]}; did you mean {nearest}?"
+        )
+
     def error(self, message: str) -> NoReturn:
-        """Print usage and what is wrong, and leave with exit code 2."""
-        super().error(describe_problem(message))
+        """Print what is wrong in one line, and leave with exit code 2."""
+        self._leave(describe_problem(message))
+
+    def _leave(self, problem: str) -> NoReturn:
+        self.exit(UsageError.exit_code, f"✗ {problem} · {self.prog} --help\n")
+
+
+def _nearest(typed: str, known: Sequence[str]) -> str | None:
+    return next(iter(get_close_matches(typed, known, n=1, cutoff=_LIKENESS)), None)
 
 
 def describe_problem(message: str) -> str:
     """Return argparse's sentence without anything that was typed."""
-    if message.startswith(("the following arguments are required: ", "one of the arguments ")):
+    if message.startswith(("the following arguments are required: ", "one of the arguments ", "unknown option ")):
         return message
     about_one = _ABOUT_ONE.fullmatch(message)
     if about_one is None:
@@ -196,7 +227,9 @@ def describe_problem(message: str) -> str:
     problem = about_one["problem"]
     choices = _CHOICES.search(problem)
     if choices is not None:
-        problem = f"not one of its choices {choices[0]}"
+        typed = _TYPED.match(problem)
+        nearest = None if typed is None else _nearest(typed[1], _WORD.findall(choices[0].partition("from ")[2]))
+        problem = f"not one of its choices {choices[0]}" if nearest is None else f"did you mean {nearest}?"
     elif not _KNOWN_PROBLEM.fullmatch(problem):
         problem = "its value cannot be used"
     return f"argument {about_one['name']}: {problem}"

@@ -1,47 +1,62 @@
-"""`micromegas query`, `processes`, `process-log` and `process-metrics`: run one statement and print its rows."""
+"""`micromegas query`, `processes`, `process-log` and `process-metrics`: run one statement and write its rows."""
 
 import argparse
-import base64
-import errno
 import json
-import math
-import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import date, datetime, time, timedelta
-from itertools import islice
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from micromegas_jupyter.cli.main import show_note
-from micromegas_jupyter.core import jsonb
+from micromegas_jupyter.cli.row_output import (
+    DEFAULT_MAX_COLUMN_WIDTH,
+    FORMATS,
+    RowOptions,
+    choose_format,
+    open_output,
+    write_rows,
+)
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
-from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.core.text import bytes_text, rows_text, seconds_text
+from micromegas_jupyter.errors import LoginRequired, UsageError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from micromegas_jupyter.client.flight_client import FlightSQLClient
+    from micromegas_jupyter.client.query_reader import QueryReader
+    from micromegas_jupyter.config.client import ClientSettings
+    from micromegas_jupyter.core.protocols import AuthProvider
 
-_MAX_STATEMENT_BYTES = 64 * 1024
-_FORMATS = ("table", "csv", "json")
-_DEFAULT_MAX_COLUMN_WIDTH = 50
-_MAX_EXE_CHARACTERS = 64
-_DEFAULT_ROWS = 1024
-_LEVELS = range(1, 7)
-_Rows = Iterator[tuple[Any, ...]]
-_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_MAX_STATEMENT_BYTES: Final = 64 * 1024
+_MAX_EXE_CHARACTERS: Final = 64
+_DEFAULT_ROWS: Final = 1024
+_LEVELS: Final = range(1, 7)
+_ENTRYPOINT: Final = "cli-query"
+_PARAMETER: Final = re.compile(r"(?P<name>[^\W\d]\w*)(?::(?P<type>[a-z]+))?=(?P<value>.*)", re.DOTALL)
+_OPTION_VARIABLES: Final = {
+    "issuer": "MICROMEGAS_OIDC_ISSUER",
+    "client_id": "MICROMEGAS_OIDC_CLIENT_ID",
+    "scope": "MICROMEGAS_OIDC_SCOPE",
+    "audience": "MICROMEGAS_OIDC_AUDIENCE",
+    "resource": "MICROMEGAS_OIDC_RESOURCE",
+}
 
 
 def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("sql", nargs="?", help="the statement")
+    parser.add_argument("sql", nargs="?", help="the statement, - to read it from standard input")
     parser.add_argument("--file", help="read the statement from a file, - for standard input")
+    parser.add_argument(
+        "-p", "--param", action="append", default=[], metavar="NAME=VALUE",
+        help="a value for :NAME in the statement: a number, true, false, null, else text; NAME:TYPE=VALUE says which",
+    )  # fmt: skip
     parser.add_argument("--begin", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
     parser.add_argument("--end", help="end of the time range, the same forms; now when only --begin is given")
     parser.add_argument("--all", action="store_true", help="no time range (the default without --begin)")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most this many rows")
     add_row_arguments(parser)
     parser.add_argument("--issuer", help="identity provider of a service account")
     parser.add_argument("--client-id", help="client id of a service account")
@@ -50,73 +65,185 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECRET",
         help="its secret; MICROMEGAS_OIDC_CLIENT_SECRET is better, a command line can be read by others",
     )
+    parser.add_argument("--scope", help="the scope to request, instead of the configured one")
+    parser.add_argument("--audience", help="the audience to request, instead of the configured one")
+    parser.add_argument("--resource", help="the resource to request (RFC 8707), instead of the configured one")
     parser.add_argument("--oidc", action="store_true", help="sign in again for this query, and store nothing")
 
 
 def add_row_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how rows are printed, and which server is queried."""
-    parser.add_argument("--format", choices=_FORMATS, default="table", help="how rows are printed")
+    """Add how rows are written and where, and which server is queried."""
     parser.add_argument(
-        "--max-colwidth", type=int, default=_DEFAULT_MAX_COLUMN_WIDTH, help="cut longer cells of a table; 0 never"
+        "--format", choices=FORMATS, help="how rows are written; what the name of --output says, else table"
+    )
+    parser.add_argument("--output", metavar="FILE", help="write rows to a file, which is there once all are in it")
+    parser.add_argument(
+        "--max-colwidth", type=int, default=DEFAULT_MAX_COLUMN_WIDTH, help="cut longer cells of a table; 0 never"
     )
     parser.add_argument(
-        "--jsonb", choices=("json", "bytes"), default="json", help="print binary JSON as JSON, or its bytes in base64"
+        "--jsonb",
+        choices=("json", "bytes"),
+        help="write binary JSON as JSON (the default but for parquet and arrow), or its bytes",
     )
+    parser.add_argument("--no-login", action="store_true", help="never start a sign-in; leave with exit code 3")
     parser.add_argument("--profile", help="a profile of config.json")
     parser.add_argument("--uri", help="the server, instead of the configured one")
 
 
 def run_query(arguments: argparse.Namespace) -> int:
-    """Run the statement; rows on standard output."""
+    """Run the statement and write its rows."""
     sql = _statement(arguments)
+    parameters = _parse_parameters(arguments.param)
+    if arguments.limit is not None and arguments.limit < 0:
+        raise UsageError("--limit is a number of rows, 0 or more.")
     if arguments.all and (arguments.begin or arguments.end):
         raise UsageError("--all means no time range: leave out --begin and --end.")
-    if not (arguments.begin or arguments.end):
-        return print_answer(arguments, sql)
-    from micromegas_jupyter.config.decoding import parse_range
+    begin, end = None, None
+    if arguments.begin or arguments.end:
+        from micromegas_jupyter.config.decoding import parse_range
 
-    return print_answer(arguments, sql, *parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now()))
+        begin, end = parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now())
+    return write_answer(arguments, sql, begin, end, parameters=parameters, limit=arguments.limit)
 
 
-def print_answer(
-    arguments: argparse.Namespace, sql: str, begin: datetime | None = None, end: datetime | None = None
+def write_answer(  # noqa: PLR0913 - as a query takes them
+    arguments: argparse.Namespace,
+    sql: str,
+    begin: datetime | None = None,
+    end: datetime | None = None,
+    *,
+    parameters: Mapping[str, object] | None = None,
+    limit: int | None = None,
 ) -> int:
-    """Run a statement, print its rows on standard output, and say on standard error that there are none."""
+    """Run a statement and write its rows; on standard error: how far it is, at a terminal, and that there are none."""
     if arguments.max_colwidth < 0:
         raise UsageError("--max-colwidth is a width, or 0 to cut nothing.")
-    with _open_client(arguments) as client:
+    options = RowOptions(
+        file_format=choose_format(arguments.format, arguments.output),
+        max_column_width=arguments.max_colwidth,
+        shows_json=None if arguments.jsonb is None else arguments.jsonb == "json",
+    )
+    arguments.statement = sql  # an error points into it
+    is_shown = arguments.output in {None, "-"} and sys.stdout.isatty()
+    with _open_client(arguments) as client, _Progress(is_quiet_with_rows=is_shown) as progress:
         client.on_notice(show_note)
-        with client.open_query(sql, begin, end) as reader, disk_errors_reported(sys.stdout):
-            count = print_rows(
-                reader.schema,
-                reader,
-                output=sys.stdout,
-                output_format=arguments.format,
-                max_column_width=arguments.max_colwidth,
-                shows_json=arguments.jsonb == "json",
-            )
-            sys.stdout.flush()
+        more = {} if limit is None else {"limit": limit}
+        with (
+            client.open_query(sql, begin, end, parameters, **more) as reader,
+            open_output(arguments.output, options) as output,
+        ):
+            count = write_rows(reader.schema, progress.watch(reader), output, options)
     if count == 0:
         print("no rows", file=sys.stderr)
     return 0
 
 
+class _Progress:
+    """Shows at a terminal how far a query is: rows, bytes and time, until rows are printed there."""
+
+    def __init__(self, *, is_quiet_with_rows: bool) -> None:
+        self._is_quiet_with_rows = is_quiet_with_rows
+        self._shown: Any = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+            from rich.spinner import Spinner
+
+            self._spinner = Spinner("dots", "running")
+            self._shown = Live(self._spinner, console=Console(stderr=True), transient=True, redirect_stdout=False)
+            self._shown.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop()
+
+    def watch(self, reader: "QueryReader") -> "Iterator[Any]":
+        """Yield the reader's batches."""
+        for batch in reader:
+            if self._is_quiet_with_rows:
+                self._stop()
+            elif self._shown is not None:
+                facts = (
+                    rows_text(reader.rows),
+                    bytes_text(reader.bytes_received),
+                    seconds_text(reader.elapsed_seconds),
+                )
+                self._spinner.update(text=" · ".join(facts))
+            yield batch
+
+    def _stop(self) -> None:
+        if self._shown is not None:
+            self._shown.stop()
+            self._shown = None
+
+
+def _parse_parameters(texts: Iterable[str]) -> dict[str, object] | None:
+    """Return the values of `-p`; None without any."""
+    found: dict[str, object] = {}
+    for text in texts:
+        parts = _PARAMETER.fullmatch(text)
+        if parts is None:
+            raise UsageError(
+                "-p takes NAME=VALUE.", remedy='For example: -p level=3 or -p "since:timestamp=2026-01-31T08:00Z".'
+            )
+        if parts["name"] in found:
+            raise UsageError(f"-p {parts['name']} is given twice.")
+        found[parts["name"]] = _parse_value(parts["name"], parts["type"], parts["value"])
+    return found or None
+
+
+def _parse_value(name: str, kind: str | None, text: str) -> object:
+    if kind is None:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return text
+        return text if isinstance(value, dict | list) else value
+    read = _PARAMETER_TYPES.get(kind)
+    if read is None:
+        raise UsageError(f"-p {name} has an unknown type.", remedy=f"Use one of {', '.join(_PARAMETER_TYPES)}.")
+    try:
+        return read(text)
+    except (ValueError, InvalidOperation, KeyError):
+        raise UsageError(f"The value of -p {name} is not a valid {kind}.") from None
+
+
+def _parse_timestamp(text: str) -> datetime:
+    from micromegas_jupyter.config.decoding import parse_time
+
+    return parse_time(text, now=SYSTEM_CLOCK.now())
+
+
+_PARAMETER_TYPES: Final[dict[str, Callable[[str], object]]] = {
+    "text": str,
+    "int": int,
+    "float": float,
+    "decimal": Decimal,
+    "bool": {"true": True, "false": False}.__getitem__,
+    "timestamp": _parse_timestamp,
+    "date": date.fromisoformat,
+}
+
+
 def _statement(arguments: argparse.Namespace) -> str:
     if (arguments.sql is None) == (arguments.file is None):
         raise UsageError("Give either a statement or --file.", remedy='For example: micromegas query "SELECT 1".')
-    if arguments.sql is not None:
+    file = "-" if arguments.sql == "-" else arguments.file
+    if file is None:
         return str(arguments.sql)
     try:
-        if arguments.file == "-":
+        if file == "-":
             data = sys.stdin.buffer.read(_MAX_STATEMENT_BYTES + 1)
         else:
-            with Path(arguments.file).open("rb") as file:
-                data = file.read(_MAX_STATEMENT_BYTES + 1)
+            with Path(file).open("rb") as opened:
+                data = opened.read(_MAX_STATEMENT_BYTES + 1)
         text = data.decode("utf-8")
     except OSError as error:
-        raise UsageError(f"{arguments.file} cannot be read: {error.strerror}.") from None
+        raise UsageError(f"{file} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{arguments.file} is not UTF-8 text.") from None
+        raise UsageError(f"{file} is not UTF-8 text.") from None
     if len(data) > _MAX_STATEMENT_BYTES:
         raise UsageError("The statement is larger than 64 kB.")
     return text
@@ -126,212 +253,57 @@ def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
     """Return the client of the stored sign-in, or of who the options say the caller is."""
     from micromegas_jupyter.wiring import client_side
 
-    issuer, client_id, oidc = (getattr(arguments, name, None) for name in ("issuer", "client_id", "oidc"))
+    options = {variable: getattr(arguments, name, None) for name, variable in _OPTION_VARIABLES.items()}
+    given: dict[str, str] = {variable: value for variable, value in options.items() if value}
     secret = Secret(arguments.client_secret) if getattr(arguments, "client_secret", None) else None
-    if not (issuer or client_id or secret or oidc):
-        return client_side.connect(arguments.uri, profile=arguments.profile)
-    options = {
-        "MICROMEGAS_OIDC_ISSUER": issuer,
-        "MICROMEGAS_OIDC_CLIENT_ID": client_id,
-        "MICROMEGAS_ANALYTICS_URI": arguments.uri,
-    }
+    oidc = getattr(arguments, "oidc", False)
+    has_options = bool(given or secret or oidc or arguments.uri or arguments.profile)
+    if client_side.is_wrapped() and not has_options:
+        return client_side.connect()
     environ = client_side.without_wrapper()
-    settings = client_side.load_client_settings(
-        profile=arguments.profile, options={name: value for name, value in options.items() if value}
-    )
+    if arguments.uri:
+        given["MICROMEGAS_ANALYTICS_URI"] = arguments.uri
+    settings = client_side.load_client_settings(profile=arguments.profile, environ=environ, options=given)
+    if settings.origin_of("uri") is None:
+        show_note(
+            f"no server is configured, so this asks {settings.uri}; name another with --uri or MICROMEGAS_ANALYTICS_URI"
+        )
     if oidc and secret:
         raise UsageError("--oidc signs a person in; a service account needs no --oidc.")
+    provider: AuthProvider | None
     if oidc:
         from micromegas_jupyter.cli.sign_in_commands import sign_in
 
-        return client_side.open_client(settings, sign_in(settings, store=False), environ=environ)
-    if secret:
+        provider = sign_in(settings, store=False)
+    elif secret:
         settings = replace(settings, client_secret=secret)
-        return client_side.open_client(settings, client_side.service_account_provider(settings), environ=environ)
-    return client_side.open_client(settings, client_side.stored_provider(settings, environ), environ=environ)
+        provider = client_side.service_account_provider(settings)
+    else:
+        provider = _stored_or_new_provider(settings, environ, may_sign_in=not arguments.no_login)
+    entrypoint = None if environ.get("MICROMEGAS_CLIENT_ENTRYPOINT") else _ENTRYPOINT
+    return client_side.open_client(settings, provider, environ=environ, entrypoint=entrypoint)
 
 
-def print_rows(  # noqa: PLR0913 - options by keyword
-    schema: "pa.Schema",
-    batches: Iterable["pa.RecordBatch"],
-    *,
-    output: TextIO,
-    output_format: str,
-    max_column_width: int = _DEFAULT_MAX_COLUMN_WIDTH,
-    shows_json: bool = True,
-) -> int:
-    """Write all rows as `table`, `csv` (RFC 4180) or `json` (a list of objects) and return how many there were."""
-    rows = _rows(batches, as_text=output_format != "json", shows_json=shows_json)
-    if output_format == "csv":
-        return _print_csv(schema, rows, output)
-    if output_format == "json":
-        return _print_json(schema, rows, output)
-    return _print_table(schema, rows, output, max_column_width)
+def _stored_or_new_provider(
+    settings: "ClientSettings", environ: Mapping[str, str], *, may_sign_in: bool
+) -> "AuthProvider | None":
+    """Return the configured provider; a person at a terminal with a browser who is not signed in is signed in now."""
+    from micromegas_jupyter.wiring import client_side
 
-
-def cell_text(value: object) -> str:
-    """Return one value of `_rows` as text without line breaks or control characters."""
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return "".join(c if c.isprintable() else _ESCAPES.get(c, f"\\x{ord(c):02x}") for c in text)
-
-
-def _plain_value(value: Any, *, as_text: bool) -> Any:
-    """Return a value of an Arrow column as JSON can hold it: times as RFC 3339, bytes as base64."""
-    plain: Any
-    match value:
-        case None | str() | bool() | int():
-            plain = value
-        case float():  # JSON has no word for some
-            plain = value if math.isfinite(value) else _number_text(value) if as_text else None
-        case bytes():
-            plain = base64.b64encode(value).decode("ascii")
-        case datetime() | date() | time():
-            plain = value.isoformat()
-        case timedelta():
-            plain = value.total_seconds()
-        case dict():
-            plain = {str(key): _plain_value(item, as_text=as_text) for key, item in value.items()}
-        case list() | tuple():
-            plain = [_plain_value(item, as_text=as_text) for item in value]
-        case _:
-            plain = str(value)
-    return plain
-
-
-def _number_text(value: float) -> str:
-    return "NaN" if math.isnan(value) else str(value)
-
-
-def _rows(batches: Iterable["pa.RecordBatch"], *, shows_json: bool, as_text: bool = True) -> Iterator[tuple[Any, ...]]:
-    """Return the values of each row as JSON holds them; a number that JSON has no word for is a text, else null.
-
-    With `shows_json`, a column whose first values are all binary JSON holds JSON; other bytes in it are base64.
-    """
-    are_json: dict[int, bool] = {}
-    for batch in batches:
-        columns = []
-        for index, (field, column) in enumerate(zip(batch.schema, batch.columns, strict=True)):
-            if shows_json and index not in are_json and column.null_count < len(column):
-                are_json[index] = _holds_jsonb(field, column)
-            is_json = are_json.get(index, False)
-            columns.append((_json_column if is_json else _plain_column)(column, as_text=as_text))
-        yield from zip(*columns, strict=True)
-
-
-def _holds_jsonb(field: "pa.Field", column: "pa.Array") -> bool:
-    import pyarrow as pa
-
-    from micromegas_jupyter.client.json_columns import holds_jsonb
-
-    return holds_jsonb(field, pa.chunked_array([column]))
-
-
-def _json_column(column: "pa.Array", *, as_text: bool) -> list[Any]:
-    """Return binary JSON as JSON text or as what `json.dumps` takes, each distinct value made once."""
-    known: dict[bytes | None, Any] = {None: None}
-    values = column.to_pylist()
-    for value in values:
-        if value not in known:
-            try:
-                found = jsonb.decode(value)
-                known[value] = jsonb.to_json(found) if as_text else jsonb.to_plain(found)
-            except jsonb.MalformedJsonb:
-                known[value] = _plain_value(value, as_text=as_text)
-    return [known[value] for value in values]
-
-
-def _plain_column(column: "pa.Array", *, as_text: bool) -> list[Any]:
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    kind = column.type
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        # Python's datetime has no nanoseconds: Arrow prints them in full.
-        zone = "" if kind.tz is None else "Z"
-        texts = column.cast(pa.timestamp("ns")).cast(pa.string()).to_pylist()
-        return [None if text is None else text.replace(" ", "T") + zone for text in texts]
-    if pa.types.is_duration(kind) and kind.unit == "ns":
-        return [None if count is None else count / 1e9 for count in column.cast(pa.int64()).to_pylist()]
-    values = column.to_pylist()
-    if pa.types.is_map(kind):
-        values = [None if item is None else {str(key): held for key, held in item} for item in values]
-    return [_plain_value(value, as_text=as_text) for value in values]
-
-
-def _print_table(schema: "pa.Schema", rows: _Rows, output: TextIO, max_width: int) -> int:
-    from tabulate import tabulate  # other commands print no table
-
-    def cut(text: str) -> str:
-        return text if max_width == 0 or len(text) <= max_width else text[: max(max_width - 3, 1)] + "..."
-
-    texts = [[cut(cell_text(value)) for value in row] for row in rows]
-    numeric = [_is_number(field.type) for field in schema]
-    table = tabulate(
-        texts,
-        headers=[cell_text(name) for name in schema.names],
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=["right" if is_number else "left" for is_number in numeric] if texts else None,
-    )
-    output.write(table + "\n")
-    return len(texts)
-
-
-def _is_number(kind: "pa.DataType") -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-def _print_csv(schema: "pa.Schema", rows: _Rows, output: TextIO) -> int:
-    import csv
-
-    writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(schema.names)
-    count = 0
-    for row in rows:
-        writer.writerow(
-            [json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value for value in row]
-        )
-        count += 1
-    return count
-
-
-def _print_json(schema: "pa.Schema", rows: _Rows, output: TextIO) -> int:
-    names = schema.names
-    repeated = next((name for number, name in enumerate(names) if name in names[:number]), None)
-    if repeated is not None:
-        raise UsageError(
-            f"Several columns of the result are called {cell_text(repeated)}, and a JSON object can hold one.",
-            remedy="Give each a name of its own with AS, or use --format csv.",
-        )
-    count = 0
-    output.write("[")
-    while chunk := list(islice(rows, 1000)):
-        for row in chunk:
-            output.write(",\n  " if count else "\n  ")
-            output.write(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False))
-            count += 1
-    output.write("\n]\n" if count else "]\n")
-    return count
-
-
-@contextmanager
-def disk_errors_reported(output: TextIO) -> Iterator[None]:
-    """Say that there is no room left for the output, which is neither the server's fault nor this program's."""
     try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return client_side.stored_provider(settings, environ)
+    except LoginRequired:
+        if not (may_sign_in and sys.stdin.isatty() and sys.stderr.isatty()):
             raise
-        # Or Python would try to write the rest when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
-        raise UsageError(
-            f"The output cannot be written: {error.strerror}.", remedy="Make room there, or write it elsewhere."
-        ) from error
+        from micromegas_jupyter.config.client import Flow
+        from micromegas_jupyter.wiring.sign_in import choose_flow
+
+        if choose_flow(settings, environ=environ).flow is not Flow.BROWSER:
+            raise
+        from micromegas_jupyter.cli.sign_in_commands import sign_in
+
+        print("You are not signed in: opening your browser. --no-login leaves that out.", file=sys.stderr)
+        return sign_in(settings, environ=environ)
 
 
 def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
@@ -360,7 +332,7 @@ def run_processes(arguments: argparse.Namespace) -> int:
         f"SELECT process_id, {exe}, start_time, username, computer, distro, cpu_brand FROM processes "  # noqa: S608 - quoted
         f"WHERE {condition} ORDER BY start_time LIMIT {arguments.limit}"
     )
-    return print_answer(arguments, sql, begin, now)
+    return write_answer(arguments, sql, begin, now)
 
 
 def add_process_log_arguments(parser: argparse.ArgumentParser) -> None:
@@ -395,7 +367,7 @@ def run_process_log(arguments: argparse.Namespace) -> int:
         f"AND level <= {arguments.maxlevel}{_contains('target', arguments.target)}{_contains('msg', arguments.msg)} "
         f"ORDER BY time {order} LIMIT {count}"
     )
-    return print_answer(arguments, f"SELECT * FROM ({chosen}) ORDER BY time")  # noqa: S608 - quoted above
+    return write_answer(arguments, f"SELECT * FROM ({chosen}) ORDER BY time")  # noqa: S608 - quoted above
 
 
 def add_process_metrics_arguments(parser: argparse.ArgumentParser) -> None:
@@ -419,12 +391,12 @@ def run_process_metrics(arguments: argparse.Namespace) -> int:
         f"ORDER BY time LIMIT {arguments.limit}"
     )
     if not arguments.stats:
-        return print_answer(arguments, chosen)
+        return write_answer(arguments, chosen)
     statistics = (
         "count(value) AS count, min(value) AS min, avg(value) AS mean, median(value) AS median, max(value) AS max, "
         "sum(value) AS sum"
     )
-    return print_answer(arguments, f"SELECT name, {statistics} FROM ({chosen}) GROUP BY name ORDER BY name")  # noqa: S608 - quoted above
+    return write_answer(arguments, f"SELECT name, {statistics} FROM ({chosen}) GROUP BY name ORDER BY name")  # noqa: S608 - quoted above
 
 
 def _add_process_argument(parser: argparse.ArgumentParser) -> None:

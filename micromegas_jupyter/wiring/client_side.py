@@ -138,11 +138,18 @@ def service_account_provider(settings: ClientSettings, environ: Mapping[str, str
 
 
 def open_client(
-    settings: ClientSettings, auth_provider: AuthProvider | None, *, environ: Mapping[str, str] | None = None
+    settings: ClientSettings,
+    auth_provider: AuthProvider | None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    entrypoint: str | None = None,
 ) -> FlightSQLClient:
-    """Return a client of the server that the settings name, or that of a wrapper module; connects at its first call."""
+    """Return a client of the server that the settings name, or that of a wrapper module; connects at its first call.
+
+    `entrypoint` says in the server's audit how the program was started.
+    """
     wrapped = _wrapped_client(environ)
-    return _build_client(settings, auth_provider) if wrapped is None else wrapped
+    return _build_client(settings, auth_provider, entrypoint=entrypoint) if wrapped is None else wrapped
 
 
 def connect(
@@ -183,7 +190,11 @@ def connect(
 
 
 def _build_client(
-    settings: ClientSettings, auth_provider: AuthProvider | None, *, preserve_dictionary: bool = False
+    settings: ClientSettings,
+    auth_provider: AuthProvider | None,
+    *,
+    preserve_dictionary: bool = False,
+    entrypoint: str | None = None,
 ) -> FlightSQLClient:
     from micromegas_jupyter.client.flight_client import FlightSQLClient
 
@@ -205,6 +216,7 @@ def _build_client(
         settings.uri,
         auth_provider=auth_provider,
         preserve_dictionary=preserve_dictionary,
+        client_entrypoint=entrypoint,
         extra_ca_bundle=ca_bundle,
         client_certificate_file=None if certificate_file is None else Path(certificate_file),
         client_key_file=None if key_file is None else Path(key_file),

@@ -37,7 +37,7 @@ def command_line_options():
         for parser in (command, *_commands(command).values())
         for action in parser._actions
         for option in action.option_strings
-        if option not in {"-h", "--help"}
+        if option not in {"-h", "--help", "--version"}
     ]
 
 

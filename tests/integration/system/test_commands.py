@@ -108,6 +108,31 @@ def test_a_statement_is_read_from_a_file_and_from_standard_input(micromegas, ser
     assert answers == ["from the file", "from the input"]
 
 
+def test_values_a_limit_and_a_file_are_options(micromegas, service, tmp_path):
+    sql = "SELECT value + :more AS n, :name AS name FROM generate_series(1, 5)"
+    target = tmp_path / "rows.jsonl"
+
+    result = micromegas(
+        "query", "-", "-p", "more=10", "-p", "name:text=7", "--limit", "2", "--output", str(target),
+        environ=service, text=sql,
+    )  # fmt: skip
+    refused = micromegas("query", "SELECT :d", "-p", "d:date=tomorrow", environ=service)
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert list(map(json.loads, target.read_text().splitlines())) == [{"n": n, "name": "7"} for n in (11, 12)]
+    assert refused.returncode == 2
+    assert "-p d is not a valid date" in refused.stderr
+
+
+def test_an_error_points_at_its_place_and_nothing_configured_is_said(micromegas, service):
+    wrong = micromegas("query", "SELECT 1,\n  tagret FROM log_entries", environ=service)
+    plain = {name: value for name, value in service.items() if not name.startswith("MICROMEGAS_")}
+    unset = micromegas("query", "SELECT 1", environ={**plain, "MICROMEGAS_CONFIG_DIR": "/nowhere"})
+
+    assert wrong.stderr.splitlines()[1:] == ["      tagret FROM log_entries", "      ^ line 2, column 3"]
+    assert "note: no server is configured, so this asks grpc://localhost:50051" in unset.stderr
+
+
 def test_a_time_range_cuts_what_is_read(micromegas, service):
     def count(*options):
         sql = "SELECT count(*) AS n FROM log_entries"

@@ -174,6 +174,19 @@ def test_a_query_can_sign_in_afresh_and_keeps_nothing(stack, at_screen, own_brow
     assert not list((tmp_path / "config").glob("tokens*.json"))
 
 
+def test_a_query_at_a_terminal_signs_in_by_itself(stack, at_screen, own_browser):
+    environ = {**at_screen, "BROWSER": str(own_browser)}
+    refused = at_terminal("query", "SELECT 7 AS n", "--no-login", environ=environ).output()
+    terminal = at_terminal("query", "SELECT 7 AS n", "--format", "csv", environ=environ)
+    signed_in = terminal.output()
+    again = at_terminal("query", "SELECT 8 AS n", "--no-login", environ=environ).output()
+
+    assert refused == ("", 3)
+    assert signed_in == ("n\n7\n", 0), terminal.text
+    assert again[1] == 0
+    assert "You are not signed in: opening your browser." in terminal.text
+
+
 def test_login_takes_provider_and_application_as_options(stack, person, micromegas):
     bare = {name: value for name, value in person.items() if "OIDC" not in name}
     issuer, client_id = person["MICROMEGAS_OIDC_ISSUER"], person["MICROMEGAS_OIDC_CLIENT_ID"]

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.cli.query_commands import disk_errors_reported, print_rows
+from micromegas_jupyter.cli.row_output import RowOptions, disk_errors_reported, open_output, write_rows
 from micromegas_jupyter.core.jsonb import encode
-from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.errors import QueryError, UsageError
 
 SCHEMA = pa.schema(
     [
@@ -34,7 +35,7 @@ BATCH = pa.record_batch(
 def _printed(output_format, *batches, schema=None, **options):
     output = io.StringIO(newline="")
     schema = batches[0].schema if schema is None else schema
-    print_rows(schema, batches, output=output, output_format=output_format, **options)
+    write_rows(schema, batches, output, RowOptions(file_format=output_format, **options))
     return output.getvalue()
 
 
@@ -47,7 +48,13 @@ def test_json_is_a_list_of_objects_with_all_digits_of_a_time():
     assert others == [first, second]
 
 
-@pytest.mark.parametrize(("output_format", "expected"), [("json", "[]\n"), ("csv", "time,name,n,properties,raw\n")])
+@pytest.mark.parametrize(
+    ("output_format", "expected"),
+    [
+        ("json", "[]\n"), ("jsonl", ""), ("csv", "time,name,n,properties,raw\n"),
+        ("markdown", "| time | name | n | properties | raw |\n| --- | --- | ---: | --- | --- |\n"),
+    ],
+)  # fmt: skip
 def test_no_rows_are_still_valid_output(output_format, expected):
     assert _printed(output_format, schema=SCHEMA) == expected
 
@@ -104,7 +111,7 @@ def test_json_loses_no_column_to_another_of_its_name():
     output = io.StringIO()
 
     with pytest.raises(UsageError, match="Several columns of the result are called a"):
-        print_rows(batch.schema, [batch], output=output, output_format="json")
+        write_rows(batch.schema, [batch], output, RowOptions(file_format="json"))
 
     assert output.getvalue() == ""
     assert _printed("csv", batch) == "a,a\n1,2\n"
@@ -122,3 +129,56 @@ def test_a_full_disk_is_said_to_be_one_and_nothing_is_written_later():
             _write_to(output)
 
         output.flush()  # what is left goes nowhere
+
+
+def test_rows_are_lines_of_json_and_of_markdown():
+    batch = pa.record_batch({"n": [1, None], "text": ["a|b\\", "x\ny"]})
+
+    assert _printed("jsonl", batch) == '{"n": 1, "text": "a|b\\\\"}\n{"n": null, "text": "x\\ny"}\n'
+    assert _printed("markdown", batch).splitlines() == [
+        "| n | text |", "| ---: | --- |", "| 1 | a\\|b\\\\ |", "|  | x\\\\ny |",
+    ]  # fmt: skip
+
+
+def test_a_table_shows_each_batch_as_it_comes_below_columns_as_wide_as_the_first():
+    output = io.StringIO()
+    batches = [pa.record_batch({"n": [12345], "t": ["日本"]}), pa.record_batch({"n": [7, 123456], "t": ["語", "x"]})]
+
+    def arriving():
+        for batch in batches:
+            yield batch
+            assert output.getvalue().count("\n") >= 2 + batch.num_rows
+
+    write_rows(batches[0].schema, arriving(), output, RowOptions())
+
+    assert output.getvalue().splitlines() == [
+        "    n  t", "-----  ----", "12345  日本", "    7  語  ", "123456  x   ",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shows_json", [None, True])
+def test_parquet_and_arrow_hold_the_types_and_bytes_or_json_on_request(tmp_path, shows_json):
+    rows = pa.table({"t": pa.array([1, None], pa.timestamp("ns", "UTC")), "p": [encode({"n": 7}), None]})
+    expected = rows.column("p") if shows_json is None else pa.chunked_array([['{"n":7}', None]])
+    for name in ("parquet", "arrow"):
+        with (tmp_path / name).open("wb") as file:
+            write_rows(rows.schema, rows.to_batches(), file, RowOptions(file_format=name, shows_json=shows_json))
+
+    for found in (pq.read_table(tmp_path / "parquet"), pa.ipc.open_file(tmp_path / "arrow").read_all()):
+        assert found.column("p").to_pylist() == expected.to_pylist()
+        assert found.schema.field("t").type == pa.timestamp("ns", "UTC")
+
+
+def test_a_file_is_there_only_once_all_rows_are_in_it(tmp_path):
+    target = tmp_path / "rows.csv"
+    target.write_text("before")
+
+    def batches():
+        yield pa.record_batch({"n": [1]})
+        raise QueryError("The server stopped.")
+
+    options = RowOptions(file_format="csv")
+    with pytest.raises(QueryError), open_output(str(target), options) as output:
+        write_rows(pa.schema({"n": pa.int64()}), batches(), output, options)
+
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
