@@ -28,6 +28,7 @@ _COMMANDS = {
     "logout": ("sign_in_commands", "sign out: revoke and remove the stored sign-in"),
     "whoami": ("sign_in_commands", "show who you are here, and to the server"),
     "doctor": ("sign_in_commands", "find out what is wrong with the sign-in here, and what to do"),
+    "completion": ("completion_command", "print what makes a shell complete this command"),
     "explain": ("sign_in_commands", "explain an error code: what happened, and what to do"),
     "query": ("query_commands", "run one SQL statement and print its rows"),
     "processes": ("query_commands", "list the programs that recently sent telemetry"),
@@ -66,8 +67,8 @@ def serve_main() -> NoReturn:
 
 
 def logout_main() -> NoReturn:
-    """Run `micromegas_logout`: the same as `micromegas logout`."""
-    sys.exit(run(["logout", *sys.argv[1:]], program="micromegas_logout"))
+    """Run `micromegas_logout`: `micromegas logout`, without options of every profile."""
+    sys.exit(run(["logout", *(sys.argv[1:] or ["--all"])], program="micromegas_logout"))
 
 
 def run(argv: Sequence[str], *, program: str = "micromegas") -> int:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -42,6 +43,7 @@ _LOG: Final = logging.getLogger(__name__)
 def add_serve_arguments(parser: DiscreetParser) -> None:
     """Add an option for each setting; `--help` shows those that people need, `--help-all` all of them."""
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings; its keys are the options' names")
+    parser.add_argument("--check-config", action="store_true", help="run every check of a start, and serve nothing")
     parser.add_argument("--help-all", action="help", help="show all options")
     added = [(setting, add_setting_argument(parser, setting)) for setting in SETTINGS]
     parser.rare_help = {action: action.help for setting, action in added if not setting.is_common}
@@ -98,6 +100,8 @@ def load_settings(arguments: argparse.Namespace) -> ServerSettings:
 def run_serve(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; SIGHUP reads the access configuration again."""
     settings = load_settings(arguments)
+    if arguments.check_config:
+        return _check_config(settings)
     log_as_server(settings)
     started = SYSTEM_CLOCK.monotonic()
     from micromegas_jupyter.executors.settings import hide_memory
@@ -119,6 +123,20 @@ def run_serve(arguments: argparse.Namespace) -> int:
             print_ready(uri=stack.uri, issuer=issuer, client_id=None, http=stack.http_url)
         stop.wait()
         notify(settings, "stopping: running queries may finish")
+    return 0
+
+
+def _check_config(settings: ServerSettings) -> int:
+    from micromegas_jupyter.wiring.server import ServerStack
+
+    # Another server may listen on the ports meanwhile.
+    stack = ServerStack(replace(settings, port=0, http_port=0, take_over=False), environ=process_variables())
+    try:
+        stack.check()
+        access = AccessSettings() if stack.validator is None else stack.validator.settings
+        print("The configuration is valid.", *_describe_access(stack, access), stack.describe_tables(), sep="\n")
+    finally:
+        stack.stop()
     return 0
 
 
@@ -190,17 +208,23 @@ def _reload_on_hangup(stack: "ServerStack") -> None:
 def _describe_start(stack: "ServerStack", access: AccessSettings, seconds: float) -> tuple[str, ...]:
     http = "" if stack.http_url is None else f" · health {stack.http_url}/health · metrics {stack.http_url}/metrics"
     executors = count_of(stack.executor_count, "executor")
-    groups = sum(len(issuer.admin_groups) for issuer in (access.oidc.issuers if access.oidc else ()))
-    admins = str(len(access.admins)) + (f" and {count_of(groups, 'group')}" if groups else "")
     memory = f"{stack.settings.memory_mib} MiB memory for queries"
     return (
         f"micromegas_jupyter {__version__} · Flight SQL on {stack.uri} · {executors} · {memory}",
+        *_describe_access(stack, access),
+        stack.describe_tables(),
+        f"ready in {seconds:.1f} s{http} · Ctrl-C to stop",
+    )
+
+
+def _describe_access(stack: "ServerStack", access: AccessSettings) -> tuple[str, ...]:
+    groups = sum(len(issuer.admin_groups) for issuer in (access.oidc.issuers if access.oidc else ()))
+    admins = str(len(access.admins)) + (f" and {count_of(groups, 'group')}" if groups else "")
+    return (
         "tokens: none needed: everyone is an administrator (--disable-auth)"
         if stack.validator is None
         else f"tokens: {_describe_accepted(access)}",
         f"admins: {admins} · roles: {len(access.roles or {})}",
-        stack.describe_tables(),
-        f"ready in {seconds:.1f} s{http} · Ctrl-C to stop",
     )
 
 

@@ -70,7 +70,9 @@ def run_login(arguments: argparse.Namespace) -> int:
 
 def add_logout_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("--profile", help="a profile of config.json")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--profile", help="a profile of config.json")
+    chosen.add_argument("--all", action="store_true", help="every profile; what micromegas_logout does by itself")
     parser.add_argument(
         "--end-session",
         action="store_true",
@@ -82,10 +84,13 @@ def run_logout(arguments: argparse.Namespace) -> int:
     """Remove what is stored, have it revoked, and say what was done; also when nobody was signed in."""
     from micromegas_jupyter.wiring import client_side
 
-    settings = client_side.load_client_settings(profile=arguments.profile)
-    print(client_side.logout(settings, end_session=arguments.end_session))
-    if client_side.uses_hub(settings):
-        print("Programs on this server stay signed in through JupyterHub until you log out of the Hub.")
+    profiles = client_side.list_profiles() if arguments.all else []
+    for profile in profiles or [arguments.profile]:
+        settings = client_side.load_client_settings(profile=profile)
+        report = client_side.logout(settings, end_session=arguments.end_session)
+        print(f"{profile}: {report}" if profiles else report)
+        if client_side.uses_hub(settings):
+            print("Programs on this server stay signed in through JupyterHub until you log out of the Hub.")
     return 0
 
 

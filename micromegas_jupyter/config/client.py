@@ -310,6 +310,9 @@ _CREDENTIALS: Final = (*_CLIENT_AUTHENTICATION, *_PROGRAM_IDENTITIES)
 _PROVIDER_OPTIONS: Final = {"MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID"}
 
 
+_SERVERS_VARIABLE: Final = "MICROMEGAS_OIDC_ISSUERS"  # easily taken for the setting
+
+
 def parse_client_settings(
     environ: Mapping[str, str],
     *,
@@ -322,6 +325,13 @@ def parse_client_settings(
     `options` are variables that a command's options stand in for. When they name another application or provider than
     the configured one, no credential of the configured one is used: it would go to a stranger.
     """
+    if environ.get(_SERVERS_VARIABLE):
+        raise ConfigurationError(
+            f"{_SERVERS_VARIABLE} is not a setting.",
+            key=_SERVERS_VARIABLE,
+            remedy="Set MICROMEGAS_OIDC_ISSUER to the provider where you sign in; a server's MICROMEGAS_OIDC_CONFIG "
+            "lists those that it accepts.",
+        )
     chosen = _choose_profile(environ, config_text=config_text, requested=profile)
     configured = _combine(environ, chosen)
     if options.keys() >= _PROVIDER_OPTIONS:
@@ -332,6 +342,13 @@ def parse_client_settings(
         return _without_credentials(settings)
     _check_credentials_of_file(settings, issuer_of_file=chosen.members.get("issuers[0].issuer"))
     return settings
+
+
+def profile_names(config_text: str | None) -> list[str]:
+    """Return the names of the profiles in the text of `config.json`; none of a flat one."""
+    config = {} if config_text is None else as_object(decode_setting(config_text, CONFIG_FILE), CONFIG_FILE)
+    profiles = as_object(config.get("profiles", {}), f"{CONFIG_FILE}: profiles")
+    return sorted(filter(is_profile_name, profiles))
 
 
 def is_profile_name(name: str) -> bool:

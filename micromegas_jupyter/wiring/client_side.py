@@ -21,6 +21,7 @@ from micromegas_jupyter.config.client import (
     Flow,
     TokenStorage,
     parse_client_settings,
+    profile_names,
 )
 from micromegas_jupyter.core.files import (
     FileProblem,
@@ -267,6 +268,11 @@ def load_client_settings(
     environ = process_variables(environ)
     config_text = _read_config(config_folder(environ) / CONFIG_FILE)
     return parse_client_settings(environ, config_text=config_text, profile=profile, options=options)
+
+
+def list_profiles(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return the names of the profiles in `config.json`."""
+    return profile_names(_read_config(config_folder(environ) / CONFIG_FILE))
 
 
 def sign_in_configured(settings: ClientSettings) -> bool:

@@ -286,6 +286,15 @@ class ServerStack:
         if self.validator is not None:
             self.validator.reload()
 
+    def check(self) -> None:
+        """Check what a start would besides: certificates, and that the tables can be read."""
+        files = _tls_files(self.settings)
+        if files is not None:
+            from micromegas_jupyter.server.tls import read_tls_files
+
+            read_tls_files(files)
+        self._tables.snapshot("")
+
     def start(self) -> None:
         """Start recording and serving; returns when the server answers."""
         if self.lake is not None:

@@ -167,3 +167,15 @@ def test_the_version_and_the_older_name_of_logout_are_there(person, micromegas):
 
     assert (version.returncode, version.stdout.startswith("micromegas")) == (0, True)
     assert (older.returncode, older.stdout.startswith("Nobody was signed in")) == (0, True)
+
+
+def test_bash_completes_commands_and_options(person, micromegas, tmp_path):
+    script = micromegas("completion", "bash", environ=person)
+    (tmp_path / "completion.sh").write_text(script.stdout)
+    ask = (
+        "source completion.sh; complete() { :; }; COMP_WORDS=(micromegas query --form); COMP_CWORD=2; "
+        "_shtab_micromegas micromegas --form query; echo ${COMPREPLY[@]}"
+    )
+    found = subprocess.run(["bash", "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+
+    assert found.stdout.split() == ["--format"], found.stderr

@@ -76,6 +76,22 @@ def test_serve_prints_its_ready_line_answers_and_stops_on_sigterm(micromegas, en
     assert process.returncode == 0, errors
 
 
+def test_a_configuration_is_checked_without_serving(micromegas, environ, tmp_path):
+    roles = {"reader": {"tables": {"log_entries": "nothing = 1"}}}
+    (tmp_path / "access.json").write_text(json.dumps({"roles": roles}))
+    lake = ("--lake", str(tmp_path / "lake"))
+
+    valid = micromegas("serve", "--check-config", *lake, environ=environ)
+    wrong = micromegas(
+        "serve", "--check-config", *lake, "--access-config", str(tmp_path / "access.json"), environ=environ
+    )
+
+    assert (valid.returncode, valid.stdout.splitlines()[0]) == (0, "The configuration is valid."), valid.stderr
+    assert not (tmp_path / "lake").exists()
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "nothing" in wrong.stderr
+
+
 def test_an_api_key_file_in_a_profile_is_used(stack, micromegas, environ, tmp_path):
     variables = {"MICROMEGAS_API_KEYS": environ["MICROMEGAS_API_KEYS"]}
     with ServerProcess(tmp_path / "server", lake=tmp_path / "lake", keys={}, variables=variables) as server:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.cli.main import run
+from micromegas_jupyter.cli.main import logout_main, run
 from micromegas_jupyter.cli.sign_in_commands import (
     MAX_LINE_BYTES,
     HiddenInput,
@@ -122,6 +122,23 @@ def test_logout_ends_the_named_profile_here_and_one_line_says_that_the_provider_
     assert out.count("\n") == 1
     assert "very-secret" not in out
     assert [path.name for path in tmp_path.glob("tokens-*.json")] == ["tokens-home.json"]
+
+
+def test_the_older_name_of_logout_signs_out_of_every_profile(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["micromegas_logout"])
+    (tmp_path / "config.json").write_text(json.dumps({"profiles": {"work": {}, "home": {}}}))
+    for name in ("tokens-work.json", "tokens-home.json"):
+        document = {"issuer": "http://127.0.0.1:1", "client_id": "notebook", "token": {"access_token": "a"}}
+        (tmp_path / name).write_text(json.dumps(document))
+
+    with pytest.raises(SystemExit) as left:
+        logout_main()
+
+    lines = capsys.readouterr().out.splitlines()
+    assert left.value.code == 0
+    assert [line.partition(": ")[0] for line in lines] == ["home", "work"]
+    assert list(tmp_path.glob("tokens-*.json")) == []
 
 
 def test_who_has_no_role_is_told_so(tmp_path, monkeypatch, capsys):
