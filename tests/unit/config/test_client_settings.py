@@ -122,6 +122,13 @@ def test_each_setting_says_where_it_came_from():
     }
 
 
+def test_a_variable_that_is_easily_taken_for_the_setting_is_refused_with_what_to_set():
+    error = refusal(MICROMEGAS_OIDC_ISSUERS="https://id.example.com")
+
+    assert error.key == "MICROMEGAS_OIDC_ISSUERS"
+    assert "Set MICROMEGAS_OIDC_ISSUER " in error.remedy
+
+
 SECRET = "MICROMEGAS_OIDC_CLIENT_SECRET"
 
 
