@@ -11,7 +11,6 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NoReturn, TextIO
@@ -77,7 +76,7 @@ def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
     named = next((word for word in argv if not word.startswith("-")), None)
     arguments = argparse.Namespace()
     try:
-        build_parser(program, only=named if named in _COMMANDS else None).parse_args(argv, arguments)
+        build_parser(program, only=named or "").parse_args(argv, arguments)
         return _run_command(arguments)
     except MicromegasError as error:
         return report(error, sql=getattr(arguments, "statement", None))
@@ -215,6 +214,8 @@ class DiscreetParser(argparse.ArgumentParser):
 
 
 def _nearest(typed: str, known: Sequence[str]) -> str | None:
+    from difflib import get_close_matches  # for mistakes only
+
     return next(iter(get_close_matches(typed, known, n=1, cutoff=_LIKENESS)), None)
 
 
