@@ -41,7 +41,7 @@ def list_files(storage: Storage, table: str) -> pa.Table:
         "path": pa.array(map(unquote, found.column("path").to_pylist()), pa.string()),
         "size": found.column("size_bytes"),
         "rows": _column(found, "num_records", pa.int64()),
-        "written": found.column("modification_time"),
+        "written": found.column("modification_time").cast(pa.timestamp("ms", "UTC")),
         "first_insert": _column(found, f"min.{_INSERT}", _TIME),
         "last_insert": _column(found, f"max.{_INSERT}", _TIME),
         "first_event": _column(found, f"min.{begin}", _TIME),

@@ -122,6 +122,7 @@ def test_partitions_are_the_files_of_the_tables(client, lake):
     for row in rows:
         content = lake.read(row["file_path"])[0]
         assert row["file_size"] == len(content)
+        assert row["updated"].year > 2020
     sets = client("bob").query_arrow("SELECT * FROM list_view_sets()")
     assert sets.column("view_set_name").to_pylist()[0] == "log_entries"
     assert [field.nullable for field in sets.schema] == [False] * 5
