@@ -143,7 +143,10 @@ class PermissionDenied(MicromegasError):
 
 
 class Unavailable(MicromegasError):
-    """Something that is needed does not answer, so nothing could be decided; the same call may work later."""
+    """Something that is needed does not answer, so nothing could be decided.
+
+    The same call may work later, unless `retryable` is false: then somebody has to do something first.
+    """
 
     code = "AVAIL001"
     default_remedy = "Try again in a moment."
@@ -151,6 +154,10 @@ class Unavailable(MicromegasError):
     grpc_code = "UNAVAILABLE"
     http_status = 503
     exit_code = 4
+
+    def __init__(self, what: str, *, retryable: bool = True, **options: Any) -> None:
+        super().__init__(what, **options)
+        self.retryable = retryable
 
 
 class ProviderUnavailable(Unavailable):

@@ -402,9 +402,7 @@ def _explain_unreachable(text: str, call: Call) -> ServerUnavailable:
 
 def _permanent(what: str, remedy: str) -> ServerUnavailable:
     """Return an error that another attempt would meet again."""
-    error = ServerUnavailable(what, remedy=remedy)
-    error.retryable = False
-    return error
+    return ServerUnavailable(what, remedy=remedy, retryable=False)
 
 
 def _explain_hang_up(call: Call) -> ServerUnavailable:

@@ -180,6 +180,7 @@ class TableProblem(NamedTuple):
 
     what: str
     remedy: str
+    retryable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -320,6 +320,7 @@ def refused_credentials(what: str, error: BaseException | str) -> Unavailable | 
         f"{what} The bucket refused the server's credentials.",
         remedy="Tell the server's administrator that they have expired or lack a right; it works again once they are "
         "renewed.",
+        retryable=False,
     )
 
 

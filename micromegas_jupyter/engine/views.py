@@ -140,7 +140,7 @@ def _instance_table(
         return VisibleTable(snapshot=snapshot)
     table = known.get(name)
     if table is not None and (problem := table.snapshot.problem) is not None:
-        raise Unavailable(problem.what, remedy=problem.remedy)
+        raise Unavailable(problem.what, remedy=problem.remedy, retryable=problem.retryable)
     if table is None:
         raise _refused(sql, set_at, f"There is no table named {name}.", "SHOW TABLES lists those that you may read.")
     return replace(table, snapshot=replace(table.snapshot, name=call.stand_in), raw_name=None, equal=equal)

@@ -24,6 +24,7 @@ from micromegas_jupyter.errors import (
     QueryError,
     ResourcesExhausted,
     StatementRefused,
+    Unavailable,
     UnsupportedRequest,
     UsageError,
     error_classes,
@@ -336,6 +337,8 @@ def encode_error(error: MicromegasError) -> bytes:
     delay = error.retry_after_seconds if isinstance(error, ResourcesExhausted) else None
     if delay is not None and 0 < delay <= _MAX_RETRY_SECONDS:
         details.retry_after_seconds = delay
+    if isinstance(error, Unavailable):
+        details.retryable = error.retryable
     max_cost = MAX_DETAILS_BYTES - len(msgspec.json.encode(details))
     what = printable_text(error.what)
     details.what = _fit(what, max_cost, cost=lambda text: len(msgspec.json.encode(text)) - 2)
@@ -395,6 +398,7 @@ class _Details(msgspec.Struct, omit_defaults=True):
     line: Annotated[int, msgspec.Meta(ge=1, le=_MAX_POSITION)] | None = None
     column: Annotated[int, msgspec.Meta(ge=1, le=_MAX_POSITION)] | None = None
     retry_after_seconds: Annotated[float, msgspec.Meta(gt=0, le=_MAX_RETRY_SECONDS)] | None = None
+    retryable: bool = True  # of what is unavailable
 
 
 def _rebuild(details: _Details) -> MicromegasError | None:
@@ -410,6 +414,8 @@ def _rebuild(details: _Details) -> MicromegasError | None:
     error.query_id = details.query_id
     if isinstance(error, ResourcesExhausted):
         error.retry_after_seconds = details.retry_after_seconds
+    if isinstance(error, Unavailable):
+        error.retryable = details.retryable
     return cast("MicromegasError", error)
 
 

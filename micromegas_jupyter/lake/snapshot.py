@@ -44,6 +44,7 @@ _READABLE_FEATURES: Final = frozenset({"timestampNtz", "v2Checkpoint", "vacuumPr
 _KNOWN_FEATURES: Final = _READABLE_FEATURES | {"deletionVectors", "columnMapping"}
 _MAX_READER_VERSION: Final = 3
 _MAX_REASON: Final = 200
+_REMEDY: Final = "Tell the server's administrator."
 _UNSUPPORTED: Final = re.compile("Unsupported|Invalid protocol|Schema error")
 
 
@@ -118,7 +119,7 @@ class DeltaSnapshots:
         except Unreadable:
             pass  # noted as refused
         except Unavailable as error:
-            problem = TableProblem(error.what, error.remedy)
+            problem = TableProblem(error.what, error.remedy, error.retryable)
             if known is None:
                 self.refused[name] = Unreadable("it could not be read when it was last looked at")
                 return self._unreadable(name, problem)
@@ -126,7 +127,7 @@ class DeltaSnapshots:
             return replace(known.snapshot, problem=problem)
         if (why := self.refused.get(name)) is None:
             return None
-        problem = TableProblem(f"The table {name} cannot be read: {why}.", Unavailable.default_remedy)
+        problem = TableProblem(f"The table {name} cannot be read: {why}.", _REMEDY, retryable=False)
         return self._unreadable(name, problem)
 
     def _unreadable(self, name: str, problem: TableProblem) -> TableSnapshot:
@@ -280,10 +281,17 @@ def _check_readable(delta: DeltaTable) -> None:
         raise Unreadable(f"it uses what this server cannot read: {', '.join(unknown)[:_MAX_REASON]}")
     if protocol.min_reader_version > _MAX_READER_VERSION:
         raise Unreadable(f"it needs a reader of version {protocol.min_reader_version}")
-    if "deletionVectors" in features and any(
-        batch.num_rows for batch in pa.RecordBatchReader.from_stream(delta.deletion_vectors())
-    ):
+    if "deletionVectors" in features and _has_deletion_vectors(delta):
         raise Unreadable("it has deletion vectors; purge them with the program that made them (REORG TABLE)")
+
+
+def _has_deletion_vectors(delta: DeltaTable) -> bool:
+    try:
+        return any(batch.num_rows for batch in pa.RecordBatchReader.from_stream(delta.deletion_vectors()))
+    except DeltaError as error:
+        if "Deletion Vector" in str(error):
+            return True  # one that deltalake cannot read itself
+        raise
 
 
 def _check_columns(wanted: pa.Schema, found: pa.Schema) -> None:

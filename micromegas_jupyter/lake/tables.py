@@ -208,6 +208,8 @@ class Tables:
             metadata = delta.metadata()
             files = pa.table(delta.get_add_actions(flatten=True))
         counts = files.column("num_records").to_pylist() if "num_records" in files.column_names else []
+        if "deletionVectors" in (delta.protocol().reader_features or ()):
+            counts = [None]  # what was written, and not what is left of it
         hidden = {PARTITION_DATE} if name in DEFINITIONS else set()
         return {
             "name": name,

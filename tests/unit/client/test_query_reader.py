@@ -160,8 +160,7 @@ def test_the_calls_own_deadline_ends_the_attempts(build, clock, pause):
 
 
 def test_a_failure_that_lasts_is_not_tried_again(build, pause):
-    error = ServerUnavailable("The certificate has ended.")
-    error.retryable = False
+    error = ServerUnavailable("The certificate has ended.", retryable=False)
 
     assert build().next_credential(error, Credential(), CallRecord()) is None
     assert pause.waited == []

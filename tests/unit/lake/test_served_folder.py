@@ -16,6 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import Unavailable, UsageError
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.served_folder import ServedFolder, wider_type
 from tests.unit.engine.conftest import asking
 
@@ -335,6 +336,28 @@ def _declare(folder, **changes):
 
 
 NEEDS = {"minReaderVersion": 3, "minWriterVersion": 7}
+MAPPED = json.dumps(
+    {
+        "type": "struct",
+        "fields": [
+            {
+                "name": "renamed",
+                "type": "long",
+                "nullable": True,
+                "metadata": {"delta.columnMapping.id": 1, "delta.columnMapping.physicalName": "n"},
+            }
+        ],
+    }
+)
+
+
+def vector(encoded, size):
+    """Rows 3, 4, 7, 11, 18 and 29 are deleted."""
+    feature = {"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}
+    inline = {"storageType": "i", "pathOrInlineDv": encoded, "sizeInBytes": size, "cardinality": 6}
+    return {"protocol": NEEDS | feature, "add": {"deletionVector": inline}}
+
+
 UNREADABLE = {
     "feature": ({"protocol": NEEDS | {"readerFeatures": ["fancy"], "writerFeatures": ["fancy"]}}, "fancy"),
     "widening": (
@@ -343,11 +366,14 @@ UNREADABLE = {
     ),
     "mapping": (
         {
-            "protocol": {"minReaderVersion": 2, "minWriterVersion": 5},
-            "metaData": {"configuration": {"delta.columnMapping.mode": "name"}},
+            "protocol": NEEDS | {"readerFeatures": ["columnMapping"], "writerFeatures": ["columnMapping"]},
+            "metaData": {"configuration": {"delta.columnMapping.mode": "name"}, "schemaString": MAPPED},
         },
-        "olumn",
+        "column mapping by name",
     ),
+    "vector": (vector("^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L", 44), "deletion vectors"),
+    # The example of Delta's protocol, of an encoding that deltalake does not read.
+    "old vector": (vector("wi5b=000010000siXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L", 40), "deletion vectors"),
     "outside": ({"add": {"path": "../secret.parquet"}}, "outside"),
     "elsewhere": ({"add": {"path": "file:///etc/passwd"}}, "outside"),
 }
@@ -356,7 +382,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_a_delta_table_that_would_be_read_wrongly_is_refused_with_the_reason(tmp_path, name):
     write_deltalake(str(tmp_path / "good"), NUMBERS)
-    write_deltalake(str(tmp_path / "bad"), NUMBERS)
+    write_deltalake(str(tmp_path / "bad"), pa.table({"n": range(40)}))
     changes, reason = UNREADABLE[name]
     _declare(tmp_path / "bad", **changes)
 
@@ -365,10 +391,15 @@ def test_a_delta_table_that_would_be_read_wrongly_is_refused_with_the_reason(tmp
     (problem,) = folder.problems
     assert problem.startswith("bad is left out: ")
     assert reason in problem
-    with asking(folder) as ask:
-        assert len(ask.rows("SELECT n AS bad FROM good")) == 2
-        with pytest.raises(Unavailable, match=reason):
-            ask.rows('SELECT * FROM "bad"')
+    for source in (folder, Lake(Storage(tmp_path))):
+        with asking(source) as ask:
+            assert len(ask.rows("SELECT n AS bad FROM good")) == 2
+            for sql in ('SELECT * FROM "bad"', "SELECT count(*) FROM good, bad", "DESCRIBE bad"):
+                with pytest.raises(Unavailable, match=reason) as failure:
+                    ask.rows(sql)
+                assert not failure.value.retryable
+            for sql in ("information_schema.columns WHERE table_name = 'bad'", "list_partitions()"):
+                assert ask.rows(f"SELECT * FROM {sql}") == []
 
 
 def test_a_link_in_a_delta_table_is_not_followed(tmp_path):
