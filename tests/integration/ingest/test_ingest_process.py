@@ -1,14 +1,9 @@
 """The process that stores rows is killed, or shares its lake with another server; a lake may lie in a bucket."""
 
-import json
 import os
 import signal
-import threading
 import uuid
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -22,6 +17,7 @@ from tests.fakes.waiting import wait_until
 from tests.integration.ingest.lake_server import append_command, lake_server
 from tests.integration.ingest.test_durability import _Stalled
 from tests.integration.lakehouse.faulty_s3 import BUCKET, FaultyS3, moto_server
+from tests.integration.lakehouse.role_credentials import role_credentials
 
 pytestmark = pytest.mark.integration
 
@@ -163,40 +159,8 @@ def test_credentials_that_a_bucket_refuses_are_named_and_work_again_once_it_take
         assert "other" not in {table.name for table in client.table_summaries()}
 
 
-@contextmanager
-def credentials_of_pods(monkeypatch, folder):
-    """Serve the credentials of a pod's role, as EKS does; yields what holds the `key` that is given out."""
-    given = SimpleNamespace(key="key")
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            ends_at = (datetime.now(UTC) + timedelta(seconds=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
-            facts = {"AccessKeyId": given.key, "SecretAccessKey": "secret", "Token": "token", "Expiration": ends_at}
-            content = json.dumps(facts).encode() if self.headers["authorization"] == "of the pod" else b""
-            self.send_response(200)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments):
-            pass
-
-    (folder / "token").write_text("of the pod")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{server.server_port}/")
-    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(folder / "token"))
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    yield given
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def test_credentials_of_a_role_are_renewed_while_the_server_runs(s3, monkeypatch, tmp_path):
-    with credentials_of_pods(monkeypatch, tmp_path) as given, server_on_bucket() as (server, client):
+    with role_credentials("pod", monkeypatch, tmp_path) as given, server_on_bucket() as (server, client):
         client.bulk_ingest("kept", ROWS, mode="create")
         assert client.query_arrow("SELECT count(*) AS n FROM kept")["n"].to_pylist() == [1]
 

@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from contextlib import closing
 
 import pyarrow as pa
 import pytest
@@ -11,9 +12,13 @@ from micromegas_jupyter.core import storage as storage_module
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import Unavailable, UsageError
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
+from tests.fakes.waiting import wait_until
 from tests.integration.lakehouse.faulty_s3 import BUCKET, FaultyS3, moto_server
+from tests.integration.lakehouse.role_credentials import role_credentials
+from tests.unit.engine.conftest import asking
 
 ROWS = pa.table({"id": [1, 2, 3]})
 ENTRY = re.compile(r"/_delta_log/[0-9]{20}\.json")
@@ -176,3 +181,26 @@ def test_a_bucket_that_is_not_there_is_reported(s3):
     storage = Storage("s3://absent/lake", environ=s3.environ)
     with pytest.raises(Unavailable):
         Tables(storage).create("t", ROWS.schema)
+
+
+@pytest.mark.slow
+def test_credentials_of_an_instance_are_renewed(s3, monkeypatch, tmp_path):
+    for name, value in s3.environ.items():
+        monkeypatch.setenv(name, value)
+    with role_credentials("instance", monkeypatch, tmp_path) as given:
+        storage = Storage(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+        tables = Tables(storage)
+        tables.create("t", ROWS.schema)
+        with closing(LakeWriter(storage, interval_seconds=0)) as writer, asking(Lake(storage)) as ask:
+
+            def works(write_id):
+                try:
+                    writer.append("t", ROWS, write_id=write_id).result()
+                    return ask.rows("SELECT sum(id) AS s FROM t") and tables.delete_rows("t", "id > 3") == 0
+                except Unavailable:  # the library asks for new ones at most ten times a second
+                    return False
+
+            for key in ("first", "second"):
+                given.key = s3.valid_key = key
+                wait_until(lambda: works(key), "the renewed credentials are used")  # noqa: B023 - in this round
+            assert ask.rows("SELECT count(*) AS c FROM t") == [{"c": 6}]

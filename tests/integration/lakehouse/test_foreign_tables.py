@@ -1,17 +1,27 @@
 """Tables that others write and read: in a bucket, and with other programs than this one."""
 
+import datetime as dt
+import subprocess
+import sys
+from contextlib import closing
 from dataclasses import replace
+from importlib.resources import files
 
 import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
+from adbc_driver_flightsql import dbapi
 from deltalake import DeltaTable, write_deltalake
 
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import InvalidStatement, Unavailable
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.served_folder import ServedFolder
+from micromegas_jupyter.lake.tables import Tables
+from micromegas_jupyter.lake.writer import LakeWriter
+from tests.fakes.telemetry_rows import log_batch
 from tests.fakes.validator import BOB, FakeValidator
 from tests.integration.flight_harness import running_server
 from tests.integration.lakehouse.faulty_s3 import BUCKET, FaultyS3, moto_server
@@ -64,21 +74,73 @@ def test_tables_in_a_bucket_give_deltas_own_rows_after_each_change(bucket):
         assert ask.rows(wanted.replace("theirs", "orders")) == found
 
 
-def test_duckdb_and_polars_read_a_table_as_we_do(tmp_path):
-    path = str(tmp_path / "orders")
-    write_deltalake(path, ORDERS, partition_by=["shop"])
-    DeltaTable(path).delete("n % 7 = 3")
-    write_deltalake(path, ORDERS.slice(0, 5), mode="append")
-    wanted = "SELECT shop, count(*) AS c, sum(n) AS s, count(word) AS w FROM {} GROUP BY shop ORDER BY shop"
+SAIL = """
+import sys
+from pysail.flight import FlightSqlServer
 
-    with asking(ServedFolder(Storage(tmp_path))) as ask:
-        ours = ask.rows(wanted.format("orders"))
+server = FlightSqlServer()
+server.start()
+print(server.listening_address[1], flush=True)
+sys.stdin.read()
+"""
 
-    frame = pl.SQLContext(orders=pl.scan_delta(path)).execute(wanted.format("orders"), eager=True)
-    assert [{**row, "s": int(row["s"])} for row in frame.to_dicts()] == ours
-    files = DeltaTable(path).file_uris()
-    theirs = duckdb.sql(wanted.format(f"read_parquet({files!r}, hive_partitioning=true)")).fetchall()
-    assert [(row["shop"], row["c"], int(row["s"]), row["w"]) for row in ours] == theirs
+
+def read_with_duckdb(path, sql):
+    (extension,) = (files("duckdb_extension_delta") / "extensions" / f"v{duckdb.__version__}").iterdir()
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.load_extension(str(extension))
+        return connection.execute(sql.format(f"delta_scan('{path}')")).to_arrow_table()
+
+
+def read_with_polars(path, sql):
+    return pl.SQLContext(t=pl.scan_delta(path)).execute(sql.format("t"), eager=True).to_arrow()
+
+
+def read_with_sail(path, sql):
+    with subprocess.Popen(
+        [sys.executable, "-c", SAIL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            address = f"grpc://127.0.0.1:{int(process.stdout.readline())}"
+            with dbapi.connect(address, autocommit=True) as connection, connection.cursor() as cursor:
+                cursor.execute(sql.format(f"delta.`{path}`"))
+                return cursor.fetch_arrow_table()
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("read", [read_with_duckdb, read_with_polars, read_with_sail])
+def test_other_programs_read_our_tables_as_we_do(tmp_path, read):
+    storage, tables = Storage(tmp_path), Tables(Storage(tmp_path))
+    days = [dt.date(2026, 11, 1 + number % 3) for number in range(60)]
+    times = pa.array(range(60), pa.timestamp("us", "UTC"))
+    orders = ORDERS.append_column("day", [days]).append_column("time", times)
+    tables.create("orders", orders.schema, partition_by=["day"])
+    with closing(LakeWriter(storage, interval_seconds=0)) as writer:
+        for rows in (orders, orders.slice(40)):
+            writer.append("orders", rows).result()
+        tables.delete_rows("orders", "n % 7 = 3")
+        tables.add_column("orders", pa.field("extra", pa.float64()))
+        writer.append("orders", orders.slice(0, 5).append_column("extra", [[0.5, None, 1.5, 2.5, -0.0]])).result()
+        assert tables.optimize("orders")["removed_files"] > 0
+        writer.append("orders", orders.slice(4, 3)).result()
+        writer.append("log_entries", log_batch(range(5))).result()
+        tables.delete_rows("log_entries", "msg = 'w:3'")
+
+    with asking(Lake(storage)) as ask:
+        for table, count, sql in (
+            (
+                "orders",
+                13,
+                "SELECT * FROM {} WHERE day = DATE '2026-11-02' AND word IS NULL ORDER BY n, extra NULLS LAST",
+            ),
+            ("log_entries", 2, "SELECT process_id, time, level, target, msg FROM {} WHERE msg > 'w:1' ORDER BY time"),
+        ):
+            ours = ask.table(sql.format(table))
+            assert ours.num_rows == count
+            assert read(storage.child_uri(table), sql).cast(ours.schema).equals(ours)
 
 
 def test_why_a_table_cannot_be_read_is_told_only_to_those_who_may_see_it(tmp_path):
