@@ -33,6 +33,7 @@ DROPPED_MARKER: Final = "_micromegas_dropped"
 """An object in the log of a bucket's table: it was dropped, and its objects are being removed."""
 BRIEF_IDS: Final = "writeIds"
 """A member of an entry's commit information: ids of writes that are soon forgotten. It does not reach checkpoints."""
+TIME: Final = pa.timestamp("us", "UTC")
 MAX_ENTRY_BYTES: Final = 256 * 1024 * 1024
 _WRITER_FEATURES: Final = frozenset({"appendOnly", "invariants", "timestampNtz"})
 _MAX_WRITER_VERSION: Final = 2
@@ -67,11 +68,14 @@ def read_entry(storage: Storage, table: str, version: int) -> list[Action] | Non
     if found is None:
         return None
     storage.sync_file(path)
-    with storage_errors("The log of a table could not be read."):
-        try:
-            return [json.loads(line) for line in found[0].splitlines() if line]
-        except ValueError as error:
-            raise Unavailable("The log of a table is damaged.", remedy="Restore the table from a copy.") from error
+    return _parse_actions(found[0].splitlines())
+
+
+def _parse_actions(lines: Iterable[bytes]) -> list[Action]:
+    try:
+        return [json.loads(line) for line in lines if line]
+    except ValueError as error:
+        raise Unavailable("The log of a table is damaged.", remedy="Restore the table from a copy.") from error
 
 
 def build_entry(operation: str, entry_id: str, actions: Iterable[Action], *, clock: Clock, **facts: object) -> bytes:
@@ -166,6 +170,18 @@ def arrow_schema(delta: DeltaTable) -> pa.Schema:
     return pa.schema(delta.schema().to_arrow()).remove_metadata()
 
 
+def live_files(delta: DeltaTable) -> pa.Table:
+    """Return what the log says of the files of the version that is open."""
+    return pa.table(delta.get_add_actions(flatten=True))
+
+
+def times_of_files(files: pa.Table, name: str) -> pa.ChunkedArray:
+    """Return a bound of times of live files in microseconds, null where the log has none or none of a time."""
+    if name not in files.column_names or not pa.types.is_timestamp(files.column(name).type):
+        return pa.chunked_array([pa.nulls(files.num_rows, TIME)])
+    return files.column(name).cast(TIME, safe=False)
+
+
 def read_checkpoint_version(storage: Storage, table: str) -> int:
     """Return the version of a table's last checkpoint, -1 when it has none."""
     pointer = storage.read(log_path(table, "_last_checkpoint"))
@@ -205,25 +221,19 @@ def brief_ids(actions: Iterable[Action]) -> tuple[float, Mapping[str, int]]:
     return info.get("timestamp", 0) / 1000, info.get(BRIEF_IDS, {})
 
 
-def read_brief_ids(storage: Storage, table: str, *, version: int, since: float) -> Iterator[tuple[str, int, float]]:
-    """Yield the short-lived ids of entries since then, with their rows and times, the earliest first."""
-    found: list[tuple[float, Mapping[str, int]]] = []
+def read_brief_ids(storage: Storage, table: str, *, version: int, since: float) -> dict[str, int]:
+    """Return the short-lived ids of entries since then, with their rows, the earliest first."""
+    found: list[Mapping[str, int]] = []
     while version >= 0 and len(found) < _MAX_BRIEF_ENTRIES:
         content = storage.read(log_path(table, entry_name(version)), max_bytes=MAX_ENTRY_BYTES)
         if content is None:
             break  # it was cleaned up, and so is old
-        with storage_errors("The log of a table could not be read."):
-            try:
-                made_at, ids = brief_ids(json.loads(line) for line in content[0].split(b"\n", 1)[:1])
-            except ValueError as error:
-                raise Unavailable("The log of a table is damaged.", remedy="Restore the table from a copy.") from error
+        made_at, ids = brief_ids(_parse_actions(content[0].split(b"\n", 1)[:1]))
         if made_at < since:
             break
-        found.append((made_at, ids))
+        found.append(ids)
         version -= 1
-    for made_at, ids in reversed(found):
-        for name, count in ids.items():
-            yield name, count, made_at
+    return {name: count for ids in reversed(found) for name, count in ids.items()}
 
 
 class TableGuard:

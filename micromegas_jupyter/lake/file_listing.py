@@ -6,25 +6,22 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from micromegas_jupyter.core.storage import Storage, storage_errors
-from micromegas_jupyter.lake.delta_log import TableGone, open_delta
+from micromegas_jupyter.lake.delta_log import TIME, TableGone, live_files, open_delta, times_of_files
 from micromegas_jupyter.lake.tables import DEFINITIONS
 
-_TIME: Final = pa.timestamp("us", "UTC")
 _INSERT: Final = "insert_time"
 _BEGINS: Final = ("time", "start_time", "begin_time")
 _ENDS: Final = ("time", "end_time")
-
-
 _SCHEMA: Final = pa.schema(
     [
         ("path", pa.string()),
         ("size", pa.int64()),
         ("rows", pa.int64()),
-        ("written", _TIME),
-        ("first_insert", _TIME),
-        ("last_insert", _TIME),
-        ("first_event", _TIME),
-        ("last_event", _TIME),
+        ("written", TIME),
+        ("first_insert", TIME),
+        ("last_insert", TIME),
+        ("first_event", TIME),
+        ("last_event", TIME),
     ]
 )
 
@@ -33,19 +30,19 @@ def list_files(storage: Storage, table: str) -> pa.Table:
     """Return a row for each file of a table as it stands, as `engine.contract.FileSource` describes it."""
     try:
         with storage_errors(f"The files of the table {table} could not be listed."):
-            found = pa.table(open_delta(storage, table).get_add_actions(flatten=True))
+            found = live_files(open_delta(storage, table))
     except TableGone:
         return _SCHEMA.empty_table()
     begin, end = _event_columns(table, found)
     columns = {
         "path": pa.array(map(unquote, found.column("path").to_pylist()), pa.string()),
         "size": found.column("size_bytes"),
-        "rows": _column(found, "num_records", pa.int64()),
+        "rows": found.column("num_records") if "num_records" in found.column_names else pa.nulls(found.num_rows),
         "written": found.column("modification_time").cast(pa.timestamp("ms", "UTC")),
-        "first_insert": _column(found, f"min.{_INSERT}", _TIME),
-        "last_insert": _column(found, f"max.{_INSERT}", _TIME),
-        "first_event": _column(found, f"min.{begin}", _TIME),
-        "last_event": _column(found, f"max.{end}", _TIME),
+        "first_insert": times_of_files(found, f"min.{_INSERT}"),
+        "last_insert": times_of_files(found, f"max.{_INSERT}"),
+        "first_event": times_of_files(found, f"min.{begin}"),
+        "last_event": times_of_files(found, f"max.{end}"),
     }
     return pa.table([columns[field.name] for field in _SCHEMA], names=_SCHEMA.names).cast(_SCHEMA)
 
@@ -56,10 +53,3 @@ def _event_columns(table: str, found: pa.Table) -> tuple[str, str]:
         return definition.range_columns
     begin = next((name for name in _BEGINS if f"min.{name}" in found.column_names), _BEGINS[0])
     return begin, next((name for name in _ENDS if f"max.{name}" in found.column_names), _ENDS[0])
-
-
-def _column(found: pa.Table, name: str, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
-    """Return a column of what the log says, null when it says nothing, or of another type."""
-    if name in found.column_names and type(found.column(name).type) is type(kind):
-        return found.column(name)
-    return pa.nulls(found.num_rows, kind)

@@ -36,10 +36,12 @@ from micromegas_jupyter.lake.delta_log import (
     check_writable,
     entry_name,
     is_entry,
+    live_files,
     log_path,
     milliseconds,
     read_checkpoint_version,
     read_entry,
+    times_of_files,
     update_delta,
     write_checkpoint,
 )
@@ -212,7 +214,7 @@ class _Table(TableGuard):
         columns = arrow_schema(self.delta)
         self.schema = pa.schema([one for one in columns if one.name not in self.partition_columns])
         self.has_dates = self.partition_columns == (PARTITION_DATE,)
-        self.files = _live_files(self.delta, columns, self.partition_columns)
+        self.files = _list_files(self.delta, self.partition_columns)
 
     def partitions(self) -> Iterable[list[_File]]:
         """Return the files of each partition."""
@@ -501,18 +503,16 @@ class _Round:
                 self._done["removed_files"] += 1
 
 
-def _live_files(delta: Any, schema: pa.Schema, partition_columns: Sequence[str]) -> list[_File]:
-    actions = pa.table(delta.get_add_actions(flatten=True))
-    has_begin = _TIME in schema.names and pa.types.is_timestamp(schema.field(_TIME).type)
-    has_begin = has_begin and f"min.{_TIME}" in actions.column_names
-    begins = actions[f"min.{_TIME}"].to_pylist() if has_begin else [None] * actions.num_rows
+def _list_files(delta: Any, partition_columns: Sequence[str]) -> list[_File]:
+    actions = live_files(delta)
+    columns = [actions[name].to_pylist() for name in ("path", "size_bytes", "modification_time")]
+    begins = times_of_files(actions, f"min.{_TIME}").to_pylist()
     values = [_texts(actions[f"partition.{name}"]) for name in partition_columns]
-    found = []
-    columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "modification_time"))
-    for row, (path, size, modified, begin) in enumerate(zip(*columns, begins, strict=True)):
-        partition = tuple((name, texts[row]) for name, texts in zip(partition_columns, values, strict=True))
-        begin_at = begin.replace(tzinfo=UTC) if begin is not None and begin.tzinfo is None else begin
-        found.append(_File(path, size, modified, partition, begin_at))
+    partitions = zip(*values, strict=True) if values else [()] * actions.num_rows
+    found = [
+        _File(path, size, modified, tuple(zip(partition_columns, texts, strict=True)), begin)
+        for path, size, modified, texts, begin in zip(*columns, partitions, begins, strict=True)
+    ]
     return sorted(found, key=lambda file: (file.modified_ms, file.path))
 
 

@@ -28,7 +28,9 @@ from micromegas_jupyter.lake.delta_log import (
     arrow_schema,
     entry_marks,
     entry_name,
+    live_files,
     open_delta,
+    times_of_files,
     update_delta,
 )
 from micromegas_jupyter.lake.types import map_columns, stored_definition
@@ -177,7 +179,7 @@ class DeltaSnapshots:
             maps = map_columns(definition, schema)
             _check_columns(stored_definition(definition, maps), schema)
             schema = _defined_schema(definition)
-        actions = pa.table(delta.get_add_actions(flatten=True))
+        actions = live_files(delta)
         files = self._files(name, folder, by, actions, {} if known is None else known.files)
         bounds = _bounds(actions, schema) if len(files) == actions.num_rows else None
         snapshot = self._snapshot(name, schema, by, files, bounds=bounds, maps=maps)
@@ -204,7 +206,13 @@ class DeltaSnapshots:
         """Return the files by their paths in the log; a file never changes."""
         definition = self._definitions.get(name)
         first, last = (_TIME, _TIME) if definition is None else definition.range_columns
-        begins, ends = _times(actions, f"min.{first}", -_CUT), _times(actions, f"max.{last}", _CUT)
+        begins, ends = (
+            [
+                None if time is None else time + margin
+                for time in times_of_files(actions, bound).cast(pa.int64()).to_pylist()
+            ]
+            for bound, margin in ((f"min.{first}", -_CUT), (f"max.{last}", _CUT))
+        )
         values = [actions.column(f"partition.{one}").cast(pa.string()).to_pylist() for one in by]
         partitions = zip(*values, strict=True) if values else [()] * actions.num_rows
         paths = actions.column("path").to_pylist()
@@ -330,14 +338,6 @@ def _bounds(actions: pa.Table, schema: pa.Schema) -> pa.Table:
                 f"nulls.{column.name}": actions.column(nulls),
             }
     return pa.table(found)
-
-
-def _times(actions: pa.Table, name: str, margin: int) -> list[int | None]:
-    """Return bounds of the times of files, in microseconds."""
-    if name not in actions.column_names or not pa.types.is_timestamp(actions.column(name).type):
-        return [None] * actions.num_rows
-    found = actions.column(name).cast(pa.int64()).to_pylist()
-    return [None if time is None else time + margin for time in found]
 
 
 def _check_no_link(path: str, location: str) -> None:

@@ -30,6 +30,7 @@ from micromegas_jupyter.lake.delta_log import (
     build_entry,
     check_writable,
     entry_name,
+    live_files,
     log_path,
     milliseconds,
     open_delta,
@@ -206,7 +207,7 @@ class Tables:
         delta = self._open(name)
         with storage_errors("The table could not be read."):
             metadata = delta.metadata()
-            files = pa.table(delta.get_add_actions(flatten=True))
+            files = live_files(delta)
         counts = files.column("num_records").to_pylist() if "num_records" in files.column_names else []
         if "deletionVectors" in (delta.protocol().reader_features or ()):
             counts = [None]  # what was written, and not what is left of it
@@ -375,7 +376,7 @@ def replacement_actions(storage: Storage, table: str, stored: pa.Schema, *, vers
     with storage_errors("The table could not be replaced."):
         delta.load_as_version(version)
         metadata, protocol = delta.metadata(), delta.protocol()
-        paths = pa.table(delta.get_add_actions(flatten=True)).column("path").to_pylist()
+        paths = live_files(delta).column("path").to_pylist()
     actions = _creation(stored, (), metadata.configuration)
     made = next(action["metaData"] for action in actions if "metaData" in action)
     needed = next(action["protocol"] for action in actions if "protocol" in action)

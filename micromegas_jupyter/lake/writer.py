@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+from cachetools import TTLCache
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage, storage_errors
@@ -110,29 +111,6 @@ class _Attempt:
     failures: int = 0
 
 
-class _BriefIds:
-    """The ids of a table's latest writes that are soon forgotten, with how many rows each has."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._known: dict[str, tuple[int, float]] = {}  # the earliest first
-
-    def add(self, write_id: str, row_count: int, made_at: float) -> None:
-        self._known[write_id] = row_count, made_at
-
-    def find(self, write_id: str) -> int | None:
-        found = self._known.get(write_id)
-        return None if found is None else found[0]
-
-    def forget_old(self) -> None:
-        oldest = self._clock.now().timestamp() - BRIEF_SECONDS
-        while self._known:
-            name = next(iter(self._known))
-            if self._known[name][1] >= oldest and len(self._known) <= _MAX_BRIEF_IDS:
-                break
-            del self._known[name]
-
-
 class _State:
     """A table at a version, and the ids of the writes that it holds."""
 
@@ -149,10 +127,9 @@ class _State:
                 # Maintenance writes checkpoints, but not for servers that are killed again and again.
                 with suppress(MicromegasError), storage_errors("A checkpoint could not be written."):
                     write_checkpoint(storage, table, delta)
-            self.brief_ids = _BriefIds(clock)
+            self.brief_ids: TTLCache[str, int] = TTLCache(_MAX_BRIEF_IDS, BRIEF_SECONDS, timer=clock.monotonic)
             since = clock.now().timestamp() - BRIEF_SECONDS
-            for found in read_brief_ids(storage, table, version=self.version, since=since):
-                self.brief_ids.add(*found)
+            self.brief_ids.update(read_brief_ids(storage, table, version=self.version, since=since))
         except BaseException:
             self.guard.close()
             raise
@@ -167,7 +144,7 @@ class _State:
         if write_id is None:
             return None
         known = self.write_ids.get(write_id)
-        return self.brief_ids.find(write_id) if known is None else known
+        return self.brief_ids.get(write_id) if known is None else known
 
 
 class _Outdated(Exception):
@@ -596,9 +573,7 @@ class _Committer:
         while (actions := read_entry(self._storage, self._table, version + 1)) is not None:
             version += 1
             is_stored |= is_entry(actions, attempt.entry_id)
-            made_at, brief = brief_ids(actions)
-            for name, count in brief.items():
-                state.brief_ids.add(name, count, made_at)
+            state.brief_ids.update(brief_ids(actions)[1])
             for action in actions:
                 if "txn" in action:
                     state.write_ids[action["txn"]["appId"]] = int(action["txn"]["version"])
@@ -614,13 +589,10 @@ class _Committer:
         """Go on to a version, unless the table is gone, and answer the writes that are stored by then."""
         self.state.guard.check(version)
         self.state.version = version
-        now = self._clock.now().timestamp()
-        self.state.brief_ids.forget_old()
         for one in stored.group:
-            if one.write_id is not None and one.is_brief:
-                self.state.brief_ids.add(one.write_id, one.row_count, now)
-            elif one.write_id is not None:
-                self.state.write_ids[one.write_id] = one.row_count
+            if one.write_id is not None:
+                ids = self.state.brief_ids if one.is_brief else self.state.write_ids
+                ids[one.write_id] = one.row_count
             if not one.done.done():
                 one.done.set_result(one.row_count)
         stored.failures = 0
