@@ -66,7 +66,7 @@ class _LakeFiles:
         self._lake = lake
 
     def files(self, table: str) -> pa.Table:
-        from micromegas_jupyter.lake.file_listing import list_files
+        from micromegas_jupyter.lake.tables import list_files
 
         return list_files(Storage(self._lake), table)
 

@@ -23,6 +23,7 @@ from micromegas_jupyter.lake.delta_log import (
     CONTROL_FOLDER,
     DROPPED_MARKER,
     LOG_FOLDER,
+    TIME,
     Action,
     TableGone,
     TableGuard,
@@ -35,6 +36,7 @@ from micromegas_jupyter.lake.delta_log import (
     milliseconds,
     open_delta,
     read_entry,
+    times_of_files,
 )
 from micromegas_jupyter.lake.types import PARTITION_DATE, shown, stored_definition, stored_field, stored_schema
 from micromegas_jupyter.telemetry.tables import TABLES
@@ -56,6 +58,8 @@ _RESERVED: Final = frozenset(
         "async_events", "images", "information_schema", "log_stats", "net_spans", "payloads", "thread_spans",
     }
 )  # fmt: skip
+_TIMES: Final = ("written", "first_insert", "last_insert", "first_event", "last_event")
+_FILES: Final = pa.schema({"path": pa.string(), "size": pa.int64(), "rows": pa.int64(), **dict.fromkeys(_TIMES, TIME)})
 _MAX_PREDICATE: Final = 10_000
 _OF_A_CONDITION: Final = re.compile("evaluating filter|Cast error|regex")
 _MAX_ATTEMPTS: Final = 10
@@ -332,6 +336,32 @@ class Tables:
                 yield guard.delta
         except TableGone:
             raise no_table(name) from None
+
+
+def list_files(storage: Storage, table: str) -> pa.Table:
+    """Return a row for each file of a table as it stands, as `engine.contract.FileSource` describes it."""
+    try:
+        with storage_errors(f"The files of the table {table} could not be listed."):
+            found = live_files(open_delta(storage, table))
+    except TableGone:
+        return _FILES.empty_table()
+    names, definition = found.column_names, DEFINITIONS.get(table)
+    if definition is not None and definition.merge_rule is not None:
+        first, last = definition.range_columns
+    else:
+        first = next((name for name in ("time", "start_time", "begin_time") if f"min.{name}" in names), "time")
+        last = next((name for name in ("time", "end_time") if f"max.{name}" in names), "time")
+    columns = {
+        "path": pa.array(map(unquote, found.column("path").to_pylist()), pa.string()),
+        "size": found.column("size_bytes"),
+        "rows": found.column("num_records") if "num_records" in names else pa.nulls(found.num_rows),
+        "written": found.column("modification_time").cast(pa.timestamp("ms", "UTC")),
+        "first_insert": times_of_files(found, "min.insert_time"),
+        "last_insert": times_of_files(found, "max.insert_time"),
+        "first_event": times_of_files(found, f"min.{first}"),
+        "last_event": times_of_files(found, f"max.{last}"),
+    }
+    return pa.table(columns).cast(_FILES)
 
 
 def check_name(name: str) -> None:
