@@ -58,6 +58,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
         _say("identity provider", f"{stack.provider.issuer}   alice (admin), bob; password: demo")
         _say("telemetry", "recording this machine's own logs and load")
         _say("server", f"{stack.server.uri}   accepts tokens of the provider above")
+        _say("OpenTelemetry", f"{stack.server.http_url}   JupyterLab's kernels have the variables that send to it")
         if arguments.check:
             return _check(stack)
         lab = None
@@ -75,7 +76,12 @@ def run_demo(arguments: argparse.Namespace) -> int:
                 _say("JupyterLab", lab.wait_until_ready())
             _print_environment(stack)
             if settings.ready_json:
-                print_ready(uri=stack.server.uri, issuer=stack.provider.issuer, client_id=stack.provider.client_id)
+                print_ready(
+                    uri=stack.server.uri,
+                    issuer=stack.provider.issuer,
+                    client_id=stack.provider.client_id,
+                    http=stack.server.http_url,
+                )
             stop.wait()
         finally:
             if lab is not None:

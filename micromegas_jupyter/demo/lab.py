@@ -227,7 +227,7 @@ def _run_demo(base_url: str) -> None:
             paths = _write_jupyter_files(stack.folder, stack.provider.issuer, stack.job_environment())
             for name, path in paths.items():
                 paths[name] = os.pathsep.join(filter(None, (path, os.environ.get(name))))
-            sys.stdout.write(json.dumps({**stack.client_environment(), **paths}) + "\n")
+            sys.stdout.write(json.dumps({**stack.client_environment(), **stack.exporter_environment(), **paths}) + "\n")
             sys.stdout.flush()
             while sys.stdin.buffer.read(4096):
                 pass

@@ -14,6 +14,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, Variables
 from micromegas_jupyter.demo.probe import TABLE, Probe
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.errors import InvalidStatement, ServerUnavailable
+from micromegas_jupyter.otlp.exchange import Signal
 from micromegas_jupyter.wiring.client_side import CONFIG_DIR
 from micromegas_jupyter.wiring.server import ServerStack
 
@@ -48,6 +49,7 @@ class DemoStack:
             started.callback(own.close)
             self.folder = own.path
             self._probe_key = Secret(secrets.token_hex(32))
+            self._exporter_key = Secret(secrets.token_hex(32))
             self.provider = DemoProvider(jupyter_base_url=jupyter_base_url)
             started.enter_context(self.provider)
             self.server = ServerStack(
@@ -55,8 +57,8 @@ class DemoStack:
                     lake=str(self.folder / "lake"),
                     host=host,
                     port=port,
-                    no_http=True,
                     drain_timeout_seconds=5.0,
+                    telemetry_interval_seconds=3.0,
                     memory_mib=memory_mib,
                 ),
                 environ=self.server_environment(),
@@ -75,10 +77,12 @@ class DemoStack:
             {"issuer": self.provider.issuer, "audience": audience}
             for audience in (self.provider.client_id, self.provider.lake_audience)
         ]
-        digest = hashlib.sha256(self._probe_key.reveal().encode()).hexdigest()
-        probe_key = {"name": "demo-probe", "sha256": digest, "scopes": ["read", "ingest"]}
+        keys = [
+            _api_key("demo-probe", self._probe_key, "read", "ingest"),
+            _api_key("demo-exporter", self._exporter_key, *(f"ingest:{signal.table}" for signal in Signal)),
+        ]
         return {
-            "MICROMEGAS_API_KEYS": json.dumps([probe_key]),
+            "MICROMEGAS_API_KEYS": json.dumps(keys),
             "MICROMEGAS_OIDC_CONFIG": json.dumps({"issuers": issuers}),
             "MICROMEGAS_ADMINS": json.dumps([ADMIN_EMAIL]),
         }
@@ -90,6 +94,13 @@ class DemoStack:
             "MICROMEGAS_OIDC_ISSUER": self.provider.issuer,
             "MICROMEGAS_OIDC_CLIENT_ID": self.provider.client_id,
             CONFIG_DIR: str(self.folder / "config"),
+        }
+
+    def exporter_environment(self) -> dict[str, str]:
+        """Return the variables with which an exporter of OpenTelemetry sends to the demo, and reads nothing."""
+        return {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.server.http_url or "",
+            "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{self._exporter_key.reveal()}",
         }
 
     def service_environment(self) -> Variables:
@@ -114,7 +125,7 @@ class DemoStack:
     def process_environment(self) -> Variables:
         """Return the process environment with the demo's variables in place of this project's others."""
         others = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
-        return Variables({**others, **self.client_environment()})
+        return Variables({**others, **self.client_environment(), **self.exporter_environment()})
 
     def stop(self) -> None:
         """Stop everything and remove the folder."""
@@ -125,6 +136,10 @@ class DemoStack:
 
     def __exit__(self, *_error: object) -> None:
         self.stop()
+
+
+def _api_key(name: str, key: Secret, *scopes: str) -> dict[str, object]:
+    return {"name": name, "sha256": hashlib.sha256(key.reveal().encode()).hexdigest(), "scopes": scopes}
 
 
 def wait_for_rows(client: "FlightSQLClient") -> None:

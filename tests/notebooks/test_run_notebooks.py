@@ -1,11 +1,13 @@
 """Each notebook runs from top to bottom against a demo; what must hold of its answers is said by its own cells."""
 
 import json
+import os
 import re
 from datetime import UTC, datetime, timedelta
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.wiring.client_side import load_client_settings
@@ -32,17 +34,18 @@ def _notebook(path, *sources):
     return path
 
 
-ENVIRONMENTS = {
-    "quickstart": _as_alice,
-    "investigating-an-incident": lambda stack: stack.service_environment(),
-    "service-account": lambda stack: stack.job_environment(),
+ENVIRONMENTS = {"quickstart": _as_alice, "service-account": lambda stack: stack.job_environment()}
+# Their first two cells sign in. Of the others, those that need an earlier one say so; the last one says what was found.
+IN_ANY_ORDER = {
+    "instrument-your-own-script": "read_rates is slow: 20 calls",
+    "investigating-an-incident": "100% were about nightly-report: invalid_client",
 }
 
 
 def test_every_notebook_is_run_here():
     on_a_hub = {"jupyterhub"}  # tests.integration.hub.test_notebook_page
 
-    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(ENVIRONMENTS) | on_a_hub
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(ENVIRONMENTS) | set(IN_ANY_ORDER) | on_a_hub
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,37 @@ def test_every_cell_of_a_notebook_works(name, stack, run_with_nbval):
 
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"{len(cells)} passed" in run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "found"), IN_ANY_ORDER.items())
+def test_a_notebook_stands_any_order_of_its_cells_and_runs_twice(name, found, stack, tmp_path):
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    cells = [(index, cell) for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    for _, cell in cells:
+        cell.metadata.tags = ["raises-exception"]
+    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
+    variables = {**os.environ, **stack.service_environment(), **stack.exporter_environment()}
+
+    def errors(order):
+        for index, cell in order:
+            client.execute_cell(cell, index)
+        return {cell.id: shown for _, cell in order if (shown := _error(cell))}
+
+    with client.setup_kernel(env=variables):
+        backwards = errors([*cells[:2], *reversed(cells[2:])])
+        once, twice = errors(cells), errors(cells)
+
+    assert "sentences" in backwards
+    assert all(" above" in shown for shown in backwards.values()), backwards
+    assert once == twice == {}
+    assert found in cells[-1][1].outputs[0].text
+
+
+def _error(cell):
+    """What a cell's output says about why it failed, without its traceback; empty when it did not."""
+    texts = ["".join(one.get("traceback", ())) or one.get("text", "") for one in cell.outputs]
+    return next((text for text in texts if "✗" in text or "Error" in text), "")
 
 
 @pytest.mark.slow
