@@ -101,6 +101,8 @@ _ROWS: Final = {
 CONDITION_FUNCTIONS: Final = frozenset(name for name, one in _SCALARS.items() if one.arguments[0] == DICTIONARY)
 #: All names that SQL may call.
 FUNCTION_NAMES: Final = frozenset({*_SCALARS, *_AGGREGATES, *_ROWS})
+#: In `information_schema`, where a statement finds the functions of its session.
+_ROUTINES: Final = "routines"
 _MAX_REWRITES: Final = 32
 _NUMBERED: Final = "__call_"
 _CLAUSES: Final = frozenset(
@@ -112,6 +114,8 @@ _NO_SIGNATURE: Final = re.compile(r"a call to '(\w+)' function: coercion from")
 
 class QueryFunctions:
     """The functions that a statement mentions, in its session until `remove`; `sql` is the statement that was planned.
+
+    One that lists the engine's functions gets all of them.
 
     If calls of a function have arguments of several types, each gets a number, and a function of its own.
     """
@@ -129,8 +133,9 @@ class QueryFunctions:
         self._session = session
         self._failures = failures
         in_conditions = _functions_in_conditions(tables, mentions)
-        self._scalars = [name for name in _SCALARS if mentions.has(name) or name in in_conditions]
-        self._aggregates = [name for name in _AGGREGATES if mentions.has(name)]
+        is_list = mentions.has(_ROUTINES)
+        self._scalars = [name for name in _SCALARS if is_list or mentions.has(name) or name in in_conditions]
+        self._aggregates = [name for name in _AGGREGATES if is_list or mentions.has(name)]
         self._untried: dict[str, list[pa.DataType]] = {}
         self._kinds: list[pa.DataType] = []
         overloaded = list(filter(_takes_jsonb, self._scalars))

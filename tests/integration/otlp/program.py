@@ -1,10 +1,12 @@
-"""A program that OpenTelemetry watches: `python -m tests.integration.otlp.program PROTOCOL FLIGHT_URI`.
+"""A program that OpenTelemetry watches: `python -m tests.integration.otlp.program PROTOCOL FLIGHT_URI EXE`.
 
-Where it sends to is in the environment alone. Then it reads its log back with upstream's client, in the same process.
+Where it sends to is in the environment alone. Then it reads its log back with upstream's client, in the same process,
+and says how long it took from when it began to log until SQL saw all three signals.
 """
 
 import logging
 import sys
+import time
 
 from micromegas.auth import StaticTokenAuthProvider
 from micromegas.flightsql.client import FlightSQLClient
@@ -16,6 +18,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+VISIBLE_SECONDS = 30
+SIGNALS = ("log_entries", "measures", "otel_spans")
 
 if sys.argv[1] == "grpc":
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
@@ -48,10 +53,15 @@ def main():
     trace.set_tracer_provider(spans)
     metrics.set_meter_provider(meters)
     logging.getLogger().addHandler(LoggingHandler(logger_provider=loggers))
+    started = time.monotonic()
     watched()
     for provider in (loggers, spans, meters):
         assert provider.force_flush()
     client = FlightSQLClient(sys.argv[2], auth_provider=StaticTokenAuthProvider("alice"))
+    counts = " AND ".join(f"(SELECT count(*) FROM {table} WHERE exe = '{sys.argv[3]}') > 0" for table in SIGNALS)
+    while not client.query(f"SELECT {counts} AS seen")["seen"][0]:
+        assert time.monotonic() - started < VISIBLE_SECONDS
+    print(f"{sys.argv[1]}: seen by SQL after {time.monotonic() - started:.2f} s")
     print(client.query("SELECT msg FROM log_entries WHERE target = 'shop.orders'")["msg"].to_list())
 
 

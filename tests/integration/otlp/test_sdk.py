@@ -21,16 +21,19 @@ _SERVICE = "service.name=shop-{0},service.namespace=demo,host.name=Box-1,process
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_what_a_program_sends_is_what_queries_find(server, protocol):
     uri = server.lake.uri
+    server.rows("SELECT 1")  # has an executor started, so that the program does not wait for that
     environment = {
         **os.environ,
         "OTEL_EXPORTER_OTLP_ENDPOINT": server.url if protocol == "http" else uri.replace("grpc:", "http:"),
         "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20collector",
         "OTEL_RESOURCE_ATTRIBUTES": _SERVICE.format(protocol),
     }
-    command = [sys.executable, "-m", "tests.integration.otlp.program", protocol, uri]
+    command = [sys.executable, "-m", "tests.integration.otlp.program", protocol, uri, f"demo/shop-{protocol}"]
     child = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=True, timeout=120)
 
+    print(child.stdout)
     assert "order 17 is late" in child.stdout
+    assert "seen by SQL after" in child.stdout
     (log,) = server.rows(f"SELECT * FROM log_entries WHERE exe = 'demo/shop-{protocol}'")
     (span,) = server.rows(f"SELECT * FROM otel_spans WHERE exe = 'demo/shop-{protocol}'")
     # The SDK sends the metrics a second time when the program ends.

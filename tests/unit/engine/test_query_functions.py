@@ -388,6 +388,13 @@ def test_every_function_is_documented_and_no_other():
     assert {name for row in rows for name in re.findall(r"`(\w+)\(", row)} == FUNCTION_NAMES
 
 
+def test_functions_that_are_called_in_expressions_are_listed(ask):
+    rows = ask.rows("SELECT DISTINCT routine_name AS name FROM information_schema.routines")
+
+    in_from = {"jsonb_each", "jsonb_array_elements", "expand_histogram"}
+    assert FUNCTION_NAMES - {row["name"] for row in rows} == in_from
+
+
 def test_no_function_hides_one_of_the_engine():
     session = SessionContext(SessionConfig().with_information_schema(True))
     rows = session.sql("SELECT DISTINCT routine_name AS name FROM information_schema.routines").to_pylist()
