@@ -1,4 +1,4 @@
-"""One JSON line for each query and each ingest, however it ended, on the logger `micromegas_jupyter.audit`.
+"""One JSON line for each query, ingest and export, however it ended, on the logger `micromegas_jupyter.audit`.
 
 Field names are upstream's, in upstream's order, with more before the last. Refused calls: see `access.audit`.
 """
@@ -18,6 +18,7 @@ from micromegas_jupyter.errors import InternalError, MicromegasError, QueryCance
 from micromegas_jupyter.executors.pool import ClientGone, StatementReport
 from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.flightsql.commands import IngestCommand
+from micromegas_jupyter.otlp.exchange import ExportReport, Signal
 from micromegas_jupyter.server.authentication import (
     Attribution,
     find_client_address,
@@ -191,6 +192,27 @@ class IngestAudit(_Audit):
         }
 
 
+class ExportAudit(_Audit):
+    """The audit of one export of OpenTelemetry; `report` says what became of its records."""
+
+    def __init__(self, origin: CallOrigin, signal: Signal, clock: Clock) -> None:
+        super().__init__(origin, clock)
+        self._signal = signal
+        self.report: ExportReport | None = None
+        self.received_bytes = 0
+
+    def _request(self) -> dict[str, object]:
+        report = self.report
+        return {
+            "action": "export",
+            "signal": self._signal.value,
+            "rows": 0 if report is None else report.stored,
+            "refused": 0 if report is None else report.refused,
+            "received_bytes": self.received_bytes,
+            "total_ms": _milliseconds(self.seconds()),
+        }
+
+
 class TableAudit(_Audit):
     """The audit of one operation on a table; `rows` is how many it deleted, when it deletes."""
 
@@ -215,9 +237,7 @@ def _shortened(value: object) -> object:
 
 
 @contextmanager
-def recorded(
-    audit: QueryAudit | IngestAudit | TableAudit, call: Call, count: Callable[[str, MicromegasError | None], None]
-) -> Iterator[None]:
+def recorded(audit: _Audit, call: Call, count: Callable[[str, MicromegasError | None], None]) -> Iterator[None]:
     """Write the line and count the call however the body ends: `ok`, `error`, or `incomplete` when the client left."""
     try:
         yield

@@ -1,6 +1,7 @@
 """Exports of OpenTelemetry (OTLP): who may send them, how many at once, and over gRPC the calls themselves.
 
-Bodies go to the ingest process as they came; this process never decodes them.
+Bodies go to the ingest process as they came; this process never decodes them. The audit line of an export is written
+once it has been answered.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Final
 
 from micromegas_jupyter.access.write_rights import check_may_ingest
 from micromegas_jupyter.core.protocols import AuthContext
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     MicromegasError,
@@ -24,6 +26,7 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.executors.ingest import Exports, IngestProcess
 from micromegas_jupyter.executors.scheduling import CallerKey
 from micromegas_jupyter.otlp.exchange import SIZE_LIMIT, ExportReport, ExportRequest, Signal
+from micromegas_jupyter.server.audit import CallOrigin, ExportAudit, find_origin, recorded
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.monitoring import ServerMetrics
 
@@ -43,9 +46,13 @@ class ExportRunner:
     `admit` may be called on any thread, `store` on any event loop; the rest belongs to that of the server.
     """
 
-    def __init__(self, process: IngestProcess | None, *, metrics: ServerMetrics) -> None:
+    def __init__(
+        self, process: IngestProcess | None, *, clock: Clock, metrics: ServerMetrics, trusted_proxies: frozenset[str]
+    ) -> None:
         self._exports = None if process is None else Exports(process)
+        self._clock = clock
         self._metrics = metrics
+        self._trusted_proxies = trusted_proxies
         self._waiting = _Waiting()
         self._running: set[asyncio.Task[ExportReport]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -60,6 +67,10 @@ class ExportRunner:
         check_may_ingest(caller, signal.table)
         if self._exports is None:
             raise UnsupportedRequest("This server only reads.", remedy="Send to a server that keeps a lake.")
+
+    def open_audit(self, origin: CallOrigin, signal: Signal) -> ExportAudit:
+        """Return the audit of an export that begins now."""
+        return ExportAudit(origin, signal, self._clock)
 
     def admit(self, source: CallerKey, size: int = 0) -> "Admission":
         """Count an export of so many bytes as one that waits to be stored, or refuse it for the moment."""
@@ -141,9 +152,18 @@ class ExportRunner:
         return {signal.method: partial(self._answer, signal) for signal in Signal}
 
     async def _answer(self, signal: Signal, call: Call) -> None:
-        size = 0
         try:
             self.check_right(call.caller, signal)
+        except MicromegasError:
+            self._metrics.count_export(signal.value, "error", size=0)
+            raise
+        audit = self.open_audit(find_origin(call, self._trusted_proxies), signal)
+
+        def count(outcome: str, _error: MicromegasError | None) -> None:
+            if outcome == "error":
+                self._metrics.count_export(signal.value, outcome, size=audit.received_bytes)
+
+        with recorded(audit, call, count):
             try:
                 async with asyncio.timeout(call.read_timeout_seconds):
                     body = await call.read()
@@ -151,13 +171,10 @@ class ExportRunner:
                 raise DeadlineExceeded("The export did not arrive in time.", limit="silent_client") from None
             if body is None:
                 raise UsageError("The call carries no export.", remedy="Use an OTLP exporter.")
-            size = len(body)
+            audit.received_bytes = len(body)
             request = ExportRequest(signal=signal, body=body, is_trusted=call.caller.is_admin)
-            report = await self.store(request, self.admit(call.source, size))
-        except MicromegasError:
-            self._metrics.count_export(signal.value, "error", size=size)
-            raise
-        await call.answer(report.answer)
+            audit.report = await self.store(request, self.admit(call.source, len(body)))
+            await call.answer(audit.report.answer)
 
 
 class _Waiting:

@@ -65,7 +65,9 @@ class ServerThread:
         self.metrics = metrics or ServerMetrics()
         self._pool = pool
         self._ingest_process = IngestProcess(pool) if pool.options.lake is not None else None
-        self.exports = ExportRunner(self._ingest_process, metrics=self.metrics)
+        self.exports = ExportRunner(
+            self._ingest_process, clock=clock, metrics=self.metrics, trusted_proxies=settings.trusted_proxies
+        )
         self._validator = validator
         self._settings = settings
         self._clock = clock

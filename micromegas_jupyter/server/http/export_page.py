@@ -5,6 +5,7 @@ The caller is known before the body is read. A body that is refused is read and 
 
 import logging
 import math
+import uuid
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from google.protobuf import json_format
 from tornado.http1connection import HTTP1Connection
 from tornado.web import stream_request_body
 
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InternalError,
@@ -25,7 +27,10 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.flightsql.commands import messages, status_text
 from micromegas_jupyter.otlp.exchange import MAX_WIRE_BYTES, Encoding, ExportRequest, Signal, too_large
+from micromegas_jupyter.server.audit import CallOrigin, ExportAudit
+from micromegas_jupyter.server.authentication import parse_authorization, parse_client_tags, resolve_attribution
 from micromegas_jupyter.server.exports import FINAL_LIMITS, Admission, ExportRunner
+from micromegas_jupyter.server.flight_service import QUERY_ID_HEADER
 from micromegas_jupyter.server.http.pages import REALM, Connections, Page
 
 PATHS: Final = {f"{prefix}/v1/{signal.value}": signal for prefix in ("", "/ingestion/otlp") for signal in Signal}
@@ -53,6 +58,8 @@ class ExportPage(Page):
         self._is_compressed = self._is_trusted = False
         self._has_known_type = True
         self._admission: Admission | None = None
+        self._audit: ExportAudit | None = None
+        self._outcome: tuple[str, MicromegasError | None] = ("incomplete", None)
         self._refusal: MicromegasError | None = None
         self._chunks: list[bytes] = []
         self._received_bytes = 0
@@ -113,12 +120,19 @@ class ExportPage(Page):
             _LOG.exception("an export failed unexpectedly")
             self._answer_error(InternalError("The server failed to answer."))
             return
+        if self._audit is not None:
+            self._audit.report = report
+        self._outcome = ("ok", None)
         self.set_header("Content-Type", self._encoding.value)
         self.finish(report.answer)
 
     def on_finish(self) -> None:
-        """Release the place of the export."""
+        """Write the audit line, and release the place of the export."""
         super().on_finish()
+        audit, self._audit = self._audit, None
+        if audit is not None:
+            audit.received_bytes = self._received_bytes
+            audit.write(*self._outcome)
         if self._admission is not None:
             self._admission.close()
 
@@ -140,6 +154,7 @@ class ExportPage(Page):
         caller = await self.authenticate()
         try:
             self._exports.check_right(caller, self._signal)
+            self._audit = self._exports.open_audit(self._find_origin(caller), self._signal)
         except PermissionDenied as error:
             self._connections.authenticator.record(
                 self.describe(), "forbidden", reason=error.reason, code=error.code, caller=caller
@@ -160,6 +175,20 @@ class ExportPage(Page):
             raise too_large(MAX_WIRE_BYTES)
         self._admission = self._exports.admit((caller.issuer, caller.subject), size or 0)
 
+    def _find_origin(self, caller: AuthContext) -> CallOrigin:
+        """Return the origin of a request, whose id the answer names; refuses one that names another user."""
+        headers = {name.lower(): tuple(self.request.headers.get_list(name)) for name in self.request.headers}
+        query_id = str(uuid.uuid4())
+        self.set_header(QUERY_ID_HEADER, query_id)
+        return CallOrigin(
+            query_id=query_id,
+            client_address=self.request.remote_ip or "",
+            tags=parse_client_tags(headers),
+            caller=caller,
+            attribution=resolve_attribution(caller, headers),
+            credential=None if caller.auth_type is AuthType.NONE else parse_authorization(headers)[1],
+        )
+
     def _keep_connection(self) -> None:
         """Let the connection of an exporter that may send stay open for its next export."""
         if self._stream is not None and isinstance(self.request.connection, HTTP1Connection):
@@ -173,6 +202,7 @@ class ExportPage(Page):
 
     def _answer_error(self, error: MicromegasError) -> None:
         """Answer with a `google.rpc.Status`, as OTLP has it for HTTP."""
+        self._outcome = ("error", error)
         self._exports.count_refusal(self._signal, error, size=self._received_bytes)
         self.set_status(_http_status(error) if self._has_known_type else HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value)
         if (seconds := _retry_after(error)) is not None:

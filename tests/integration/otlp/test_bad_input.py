@@ -1,6 +1,8 @@
 """What is wrong with an export gets an answer in OTLP's form, and stores nothing, or all but the records it names."""
 
 import gzip
+import json
+import logging
 import socket
 import zlib
 from dataclasses import replace
@@ -284,6 +286,32 @@ def test_counts_are_in_the_metrics(server):
 
     after = [server.count(name, signal="logs") for name in ("records", "refused", "bytes")]
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1, body.ByteSize()]
+
+
+def test_each_export_of_who_may_send_leaves_one_audit_line(server, caplog):
+    caplog.set_level(logging.INFO, "micromegas_jupyter.audit")
+    body = export("logs", LogRecord(time_unix_nano=NOON), LogRecord(time_unix_nano=2**64 - 1), service="audited")
+
+    def lines():
+        logged = [one.getMessage() for one in caplog.records if one.name == "micromegas_jupyter.audit"]
+        return [line for line in map(json.loads, logged) if line.get("action") == "export"]
+
+    answer = server.post("logs", body)
+    wait_until(lambda: len(lines()) == 1, "the line of the first export")
+    server.post("logs", b"\x0a\xff")
+    wait_until(lambda: len(lines()) == 2, "the line of the one that failed")
+    server.post("logs", body, token="bob")
+    call = server.lake.flight.call(_METHOD, body.SerializeToString(), metadata=_COLLECTOR)
+    wait_until(lambda: len(lines()) == 3, "the line of the one over gRPC")
+
+    fields = ("signal", "user", "email", "rows", "refused", "received_bytes", "status", "error_class")
+    assert [tuple(line.get(field) for field in fields) for line in lines()] == [
+        ("logs", "collector", "service-account", 1, 1, body.ByteSize(), "ok", None),
+        ("logs", "collector", "service-account", 0, 0, 2, "error", "user"),
+        ("logs", "collector", "service-account", 1, 1, body.ByteSize(), "ok", None),
+    ]
+    assert answer.headers["x-micromegas-query-id"] == lines()[0]["query_id"]
+    assert call.code is grpc.StatusCode.OK
 
 
 def test_too_much_at_once_is_to_be_sent_again(server, monkeypatch):
