@@ -473,7 +473,7 @@ _ONLY_UPSTREAM: Final = "Only Micromegas's own server has it."
 #: What to do about names that only Micromegas's own server has. One that this server learns leaves this list.
 _UPSTREAM_FUNCTIONS: Final = {
     r"view_instance": "Query the table itself, for example FROM log_entries WHERE process_id = '…'.",
-    r"perfetto_trace_chunks|parse_block|get_payload|color_scale": _ONLY_UPSTREAM,
+    r"parse_block|get_payload": "Only rows are kept here, not the bytes they came in: WHERE block_id = '…' finds them.",
     r"deny_queries|list_query_denials|remove_query_denial": "It is for administrators, on a server with a lake.",
 }
 _UPSTREAM_TABLES: Final = {

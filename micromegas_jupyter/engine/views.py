@@ -30,6 +30,7 @@ from micromegas_jupyter.telemetry.tables import (
     LOG_STATS_BIN,
     MEASURES,
     OTEL_SPANS,
+    PERFETTO_CHUNKS,
     PROCESS_SPANS,
     PROCESSES,
     STREAMS,
@@ -39,8 +40,13 @@ from micromegas_jupyter.telemetry.tables import (
 
 GLOBAL: Final = "global"
 #: The functions whose calls `instance_tables` takes.
-VIEW_FUNCTIONS: Final = frozenset({VIEW_INSTANCE, PROCESS_SPANS.name})
+VIEW_FUNCTIONS: Final = frozenset({VIEW_INSTANCE, PROCESS_SPANS.name, PERFETTO_CHUNKS.name})
 _SPAN_KINDS: Final = ("thread", "async", "both")
+#: Functions of a process and a kind of spans: what they give, and which arguments follow.
+_OF_SPANS: Final = {
+    PROCESS_SPANS.name: (PROCESS_SPANS, ()),
+    PERFETTO_CHUNKS.name: (PERFETTO_CHUNKS, ("begin", "end")),
+}
 _PROCESS: Final = "process_id"
 _ROWS_OF_LOG_STATS: Final = "__log_stats__rows"
 _KEYS: Final = ("process_id", "level", "target")
@@ -109,7 +115,7 @@ def instance_tables(
     `values` are the statement's parameters; None when it is planned without them.
     """
     known = {table.snapshot.name: table for table in tables}
-    make = {VIEW_INSTANCE: _instance_table, PROCESS_SPANS.name: _process_spans}
+    make = {VIEW_INSTANCE: _instance_table, **dict.fromkeys(_OF_SPANS, _spans_of_process)}
     return [
         make[call.function](call, known, values=values, sql=sql) for call in calls if call.function in VIEW_FUNCTIONS
     ]
@@ -146,18 +152,22 @@ def _instance_table(
     return replace(table, snapshot=replace(table.snapshot, name=call.stand_in), raw_name=None, equal=equal)
 
 
-def _process_spans(
+def _spans_of_process(
     call: Call, _known: Mapping[str, VisibleTable], *, values: Mapping[str, pa.Scalar] | None, sql: str
 ) -> VisibleTable:
-    """Return the table that stands in for a call of `process_spans`: nobody sends such spans here."""
+    """Return the table that stands in for a call about the spans of a process: nobody sends such spans here."""
+    definition, more = _OF_SPANS[call.function]
     kinds = ", ".join(map(repr, _SPAN_KINDS))
-    if len(call.arguments) != 2:  # noqa: PLR2004 - a process and a kind of spans
-        raise _refused(sql, call.start, f"{call.function} takes an id and one of {kinds}.", "Name a process by its id.")
-    (process, process_at), (kind, kind_at) = call.arguments
+    if len(call.arguments) != 2 + len(more):
+        what = "".join(f", {name}" for name in more)
+        raise _refused(
+            sql, call.start, f"{call.function} takes an id and one of {kinds}{what}.", "Name a process by its id."
+        )
+    (process, process_at), (kind, kind_at), *_ = call.arguments
     _equal(VIEW_SETS["async_events"], _fold(process, values, sql=sql, at=process_at), sql=sql, at=process_at)
     if _fold(kind, values, sql=sql, at=kind_at) not in {None, *_SPAN_KINDS}:
         raise _refused(sql, kind_at, f"{call.function} has no such kind of spans.", f"Write one of {kinds}.")
-    return VisibleTable(snapshot=TableSnapshot(name=call.stand_in, schema=PROCESS_SPANS.schema, files=()))
+    return VisibleTable(snapshot=TableSnapshot(name=call.stand_in, schema=definition.schema, files=()))
 
 
 def _equal(view_set: ViewSet, instance: str | None, *, sql: str, at: int) -> tuple[tuple[str, str | None], ...]:

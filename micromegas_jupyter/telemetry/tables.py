@@ -339,6 +339,15 @@ PROCESS_SPANS = _define_rows(
 )
 """What the table function of this name gives."""
 
+PERFETTO_CHUNKS = _define_rows(
+    "perfetto_trace_chunks",
+    "The spans of a process as a file for Perfetto, in parts.",
+    ("chunk_id", pa.int32(), "The number of the part, from 0 on."),
+    ("chunk_data", pa.binary(), "Its bytes."),
+    range_columns=("chunk_id", "chunk_id"),
+)
+"""What the table function of this name gives."""
+
 ASYNC_EVENTS = _define_rows(
     "async_events",
     "The begin and the end of each asynchronous operation.",

@@ -23,6 +23,7 @@ FUNCTIONS = {
     "list_view_sets": "list_view_sets()",
     "list_partitions": "list_partitions()",
     "process_spans": f"process_spans('{ID}', 'both')",
+    "perfetto_trace_chunks": f"perfetto_trace_chunks('{ID}', 'async', TIMESTAMP '2026-11-26T12:00:00', now())",
 }
 CHANGING = "Functions that change partitions"
 TYPES = {

@@ -125,6 +125,14 @@ def test_pairs_come_as_a_dictionary_and_as_a_list(ask):
         ("property_get(MAP {'a': 'b'}, 'A')", "b"),
         ("rgba(1, 0, 0, 1)", 0xFF0000FF), ("rgba(0.5, -1, 2, 1)", 0x8000FFFF), ("rgba(NULL, 0, 0, 0)", None),
         ("lerp_color(rgba(1, 0, 0, 0), rgba(0, 1, 0, 0), 0.5)", 0x80800000),
+        ("color_scale('viridis', 0, 1)", 0x440154FF), ("color_scale('Viridis', 1, 0.5)", 0xFDE72580),
+        ("color_scale('magma', -1, 1)", 0x000004FF), ("color_scale('magma', 2, 1)", 0xFCFDBFFF),
+        ("color_scale('plasma', 0, 1)", 0x0D0887FF), ("color_scale('plasma', 1, 1)", 0xF0F921FF),
+        ("color_scale('inferno', 0, 1)", 0x000004FF), ("color_scale('inferno', 1, 1)", 0xFCFFA4FF),
+        ("color_scale('cividis', 0, 1)", 0x002051FF), ("color_scale('cividis', 1, 1)", 0xFDE945FF),
+        ("color_scale('turbo', 0, 1)", 0x22171BFF), ("color_scale('turbo', 1, 1)", 0x900C00FF),
+        ("color_scale('viridis', 0.5, 1)", 0x20908CFF), ("color_scale(NULL, 0.5, 1)", None),
+        ("color_scale('viridis', NULL, 1)", None),
         ("lerp(0, 10, 2.5)", 25.0), ("unlerp(10, 20, 15)", 0.5), ("unlerp(1, 1, 2)", math.inf),
         ("bin_center(26, 50)", 50.0), ("bin_center(-25, 50)", 0.0), ("bin_center(NULL, 50)", None),
     ],
@@ -213,7 +221,7 @@ def test_rows_have_upstreams_types(ask):
         "SELECT make_histogram(0, 4, 1000000, v) FROM t", "SELECT make_histogram(5, 4, 2, v) FROM t",
         "SELECT make_histogram(0, 'NaN', 2, v) FROM t", "SELECT make_histogram(0, NULL, 2, v) FROM t",
         "SELECT sum_histograms(h) FROM (SELECT make_histogram(0, id, 2, v) h FROM t GROUP BY id)",
-        "SELECT color_scale('viridis', 0.5, 1)",
+        "SELECT color_scale('grey', 0.5, 1)",
     ],
 )  # fmt: skip
 def test_a_call_that_does_not_fit_is_refused_as_the_callers_mistake(ask, sql):

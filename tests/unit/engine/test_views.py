@@ -268,6 +268,7 @@ REFUSED = [
     (f"process_spans('{P1}', 'some')", "no such kind", 69),
     (f"process_spans('{P1}')", "an id and one of", 15),
     ("process_spans('x', 'both')", "not the id of a process", 29),
+    (f"perfetto_trace_chunks('{P1}', 'both')", "begin, end", 15),
     ("view_instance('log_entry', 'global')", "no view set named 'log_entry'", 29),
     ("view_instance('log_entries', 'p')", "'p' is not the id of a process", 44),
     ("view_instance('thread_spans', 'global')", "no instance 'global'", 45),
