@@ -63,7 +63,7 @@ def test_every_cell_of_a_notebook_works(name, stack, run_with_nbval):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "found"), IN_ANY_ORDER.items())
+@pytest.mark.parametrize(("name", "found"), IN_ANY_ORDER.items(), ids=IN_ANY_ORDER)
 def test_a_notebook_stands_any_order_of_its_cells_and_runs_twice(name, found, stack, tmp_path):
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     cells = [(index, cell) for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
