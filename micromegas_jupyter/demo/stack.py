@@ -58,7 +58,7 @@ class DemoStack:
                     host=host,
                     port=port,
                     drain_timeout_seconds=5.0,
-                    telemetry_interval_seconds=2.0,
+                    telemetry_interval_seconds=5.0,
                     memory_mib=memory_mib,
                 ),
                 environ=self.server_environment(),
