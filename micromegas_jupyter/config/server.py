@@ -94,6 +94,12 @@ class ServerSettings:
     )
     no_http: bool = _setting(default=False, meaning="do not serve exports (OTLP), health and metrics over HTTP")
     enable_legacy_api_keys: bool = _setting(default=False, meaning="accept API keys in plain text without a warning")
+    ticket_key_file: Path | None = _setting(
+        None,
+        "file of one or two keys, one a line, which replicas share to accept each other's tickets; by default each "
+        "server makes its own",
+        variable="MICROMEGAS_SERVER_TICKET_KEY_FILE",
+    )
     trusted_proxy: tuple[str, ...] = _setting(
         (), "IP address of a proxy whose `x-forwarded-for` names the client; may be given several times"
     )

@@ -45,7 +45,11 @@ def is_lake(storage: Storage) -> bool:
         )
     if storage.read(_MARKER) is not None:
         return True
-    return next(iter(storage.list_folders()), None) is None and next(storage.list(""), None) is None
+    # Another server may be making it one just now: what it writes first is in the folder of the marker.
+    has_folders = bool({*storage.list_folders()} - {CONTROL_FOLDER})
+    if not has_folders and all(entry.path.startswith(f"{CONTROL_FOLDER}/") for entry in storage.list("")):
+        return True
+    return storage.read(_MARKER) is not None
 
 
 def make_lake(storage: Storage) -> None:

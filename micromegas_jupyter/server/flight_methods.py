@@ -37,7 +37,7 @@ from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLim
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, metadata_schema
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.ingest import IngestRunner
-from micromegas_jupyter.server.queries import QueryRunner, query_key
+from micromegas_jupyter.server.queries import CancelStatus, QueryRunner, query_key
 from micromegas_jupyter.server.table_operations import TABLES_ACTION, TableOperations
 from micromegas_jupyter.server.tickets import PreparedStatements, Tickets, can_travel
 
@@ -49,6 +49,7 @@ _UNKNOWN_SIZE: Final = -1
 _MAX_GROUPS_BYTES: Final = 4 * 1024
 _MAX_ENDPOINTS: Final = 16
 _MAX_OPTIONS: Final = 64
+_NOT_READ_HERE: Final = "Nothing reads this flight at this server. If another one does, end its DoGet to cancel it."
 _MAX_NAME: Final = 256
 # Names that clients know from Flight SQL and ADBC. Tables have no catalog and no schema; times are in UTC.
 _OPTIONS: Final = {"catalog": "", "schema": "", "timezone": "UTC"}
@@ -276,7 +277,10 @@ class FlightMethods:
         if not 0 < len(info.endpoint) <= _MAX_ENDPOINTS:
             raise UsageError("The flight has no endpoint.", remedy="Send the FlightInfo that GetFlightInfo gave.")
         keys = {self._find_key(call, endpoint.ticket.ticket) for endpoint in info.endpoint}
-        return await self._queries.cancel(keys)
+        status = await self._queries.cancel(keys)
+        if status is CancelStatus.NOT_CANCELLABLE:
+            call.add_notice(_NOT_READ_HERE)
+        return status
 
     def _find_key(self, call: Call, ticket: bytes) -> bytes:
         command = parse_ticket(ticket)

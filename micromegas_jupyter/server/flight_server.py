@@ -5,8 +5,9 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from secrets import token_urlsafe
+from secrets import token_bytes
 from typing import Final
 
 import grpc
@@ -23,7 +24,7 @@ from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import FlightService
 from micromegas_jupyter.server.ingest import IngestRunner
-from micromegas_jupyter.server.monitoring import ServerMetrics, Tracing
+from micromegas_jupyter.server.monitoring import Readiness, ReadinessProbe, ServerMetrics, Tracing
 from micromegas_jupyter.server.queries import DenyList, QueryRunner
 from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.table_operations import TableOperations
@@ -46,8 +47,8 @@ class ServerThread:
     """A Flight SQL server on a thread of its own; `start` returns when it answers, `stop` when it no longer does.
 
     Both are for one thread at a time. The pool is opened and closed with the server; validator and tracing are closed
-    by others. Without a validator everyone is an administrator; without a `ticket_key` (32 bytes or more) tickets are
-    worth nothing after a restart.
+    by others. Without a validator everyone is an administrator; without `ticket_keys` tickets are worth nothing after a
+    restart, or at another server.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a server
@@ -59,7 +60,8 @@ class ServerThread:
         clock: Clock = SYSTEM_CLOCK,
         metrics: ServerMetrics | None = None,
         deny_list: DenyList | None = None,
-        ticket_key: bytes | None = None,
+        ticket_keys: Callable[[], Sequence[bytes]] | None = None,
+        readiness: Readiness = lambda: None,
         tracing: Tracing | None = None,
     ) -> None:
         self.metrics = metrics or ServerMetrics()
@@ -72,7 +74,9 @@ class ServerThread:
         self._settings = settings
         self._clock = clock
         self._deny_list = deny_list
-        self._signer = Signer(ticket_key or token_urlsafe(MIN_KEY_BYTES).encode())
+        own_key = token_bytes(MIN_KEY_BYTES)
+        self._signer = Signer(ticket_keys or (lambda: (own_key,)))
+        self._readiness = readiness
         self._tracing = tracing
         self._grace_seconds = _DEFAULT_GRACE_SECONDS
         self._reason = ""
@@ -200,6 +204,7 @@ class ServerThread:
             authenticator=authenticator,
             settings=settings,
             metrics=metrics,
+            readiness=ReadinessProbe(self._readiness, clock=clock),
             tracing=self._tracing,
         )
 

@@ -41,7 +41,7 @@ from micromegas_jupyter.flightsql.commands import (
 )
 from micromegas_jupyter.flightsql.framing import ParameterLimits
 from micromegas_jupyter.server.authentication import Authenticator, Headers, find_client_address, group_headers
-from micromegas_jupyter.server.monitoring import CallSpan, ServerMetrics, Tracing
+from micromegas_jupyter.server.monitoring import CallSpan, ReadinessProbe, ServerMetrics, Tracing
 from micromegas_jupyter.server.settings import FlightServerSettings
 
 _Context = grpc.aio.ServicerContext
@@ -69,6 +69,7 @@ _NOT_PRINTABLE: Final = re.compile(r"[^ -~]")
 _MAX_WATCHERS: Final = 64
 _MAX_PROBES: Final = 8
 _PROBE_SECONDS: Final = 1.0
+_WATCH_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +170,10 @@ class Call:
         except TimeoutError:
             raise DeadlineExceeded("The client did not read the result in time.", limit="stalled_client") from None
 
+    def add_notice(self, text: str) -> None:
+        """Let the answer carry a remark in printable ASCII, besides those that it carries already."""
+        self.context.set_trailing_metadata((*(self.context.trailing_metadata() or ()), (NOTICE_TRAILER, text)))
+
     async def announce_query_id(self) -> None:
         """Send the client the call's query id before anything else."""
         await self.context.send_initial_metadata(((QUERY_ID_HEADER, self.query_id),))
@@ -244,9 +249,10 @@ def _retry_info(error: MicromegasError, milliseconds: int) -> list[tuple[str, by
 
 
 class HealthService:
-    """Says whether the server accepts calls. Belongs to one event loop."""
+    """Says whether calls make sense now. Belongs to one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, readiness: ReadinessProbe) -> None:
+        self._readiness = readiness
         self._is_draining = asyncio.Event()
         self._watcher_count = 0
         self._probes: list[asyncio.Timeout] = []  # those whose message is awaited, the oldest first
@@ -260,10 +266,10 @@ class HealthService:
         """Answer once."""
         if not await self._is_known_service(context):
             await context.abort(grpc.StatusCode.NOT_FOUND, "This service is not served here.")
-        await _send_health(context, self._status())
+        await _send_health(context, await self._status())
 
     async def watch(self, context: "_Context[bytes, bytes]") -> None:
-        """Answer now and when the server begins to stop, which ends the call."""
+        """Answer now and when it changes; the call ends when the server begins to stop."""
         if self._watcher_count >= _MAX_WATCHERS:
             raise ResourcesExhausted(
                 f"{_MAX_WATCHERS} clients watch the health already.", remedy="Ask with Check instead of Watch."
@@ -271,18 +277,22 @@ class HealthService:
         self._watcher_count += 1
         try:
             is_known = await self._is_known_service(context)
-            sent = self._status()
-            await _send_health(context, sent if is_known else messages.HealthCheckResponse.SERVICE_UNKNOWN)
-            await self._is_draining.wait()
-            if is_known and sent != self._status():  # it may have begun to stop before
-                await _send_health(context, self._status())
+            sent = await self._status() if is_known else messages.HealthCheckResponse.SERVICE_UNKNOWN
+            await _send_health(context, sent)
+            while not self._is_draining.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._is_draining.wait(), _WATCH_SECONDS)
+                if is_known and (found := await self._status()) != sent:
+                    sent = found
+                    await _send_health(context, sent)
         finally:
             self._watcher_count -= 1
         raise _stopping()
 
-    def _status(self) -> int:
+    async def _status(self) -> int:
         response = messages.HealthCheckResponse
-        return int(response.NOT_SERVING if self._is_draining.is_set() else response.SERVING)
+        is_ready = not self._is_draining.is_set() and await self._readiness.check() is None
+        return int(response.SERVING if is_ready and not self._is_draining.is_set() else response.NOT_SERVING)
 
     async def _is_known_service(self, context: "_Context[bytes, bytes]") -> bool:
         if len(self._probes) >= _MAX_PROBES:
@@ -328,12 +338,13 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         authenticator: Authenticator,
         settings: FlightServerSettings,
         metrics: ServerMetrics,
+        readiness: ReadinessProbe,
         tracing: Tracing | None = None,
         other_methods: Mapping[str, Callable[[Call], Awaitable[None]]] = MappingProxyType({}),
     ) -> None:
         self._methods = {f"/{FLIGHT_SERVICE}/{name}": method for name, method in methods.items()} | {**other_methods}
         self._others = frozenset(other_methods)
-        self._health = HealthService()
+        self._health = HealthService(readiness)
         self._authenticator = authenticator
         self._settings = settings
         self._metrics = metrics

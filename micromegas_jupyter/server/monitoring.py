@@ -1,10 +1,12 @@
-"""What one server process counts (Prometheus) and traces (OpenTelemetry) of its calls and queries.
+"""What one server process counts (Prometheus) and traces (OpenTelemetry) of its calls, and if it is ready for them.
 
 Spans hold no SQL, no identity and no text of errors. Nothing of OpenTelemetry is loaded while traces are off.
 """
 
+import asyncio
+import enum
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Self
@@ -13,8 +15,9 @@ import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from micromegas_jupyter import __version__
-from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import DeadlineExceeded, MicromegasError, ResourcesExhausted
+from micromegas_jupyter.executors.launcher import run_in_thread
 from micromegas_jupyter.executors.pool import Pool, StatementReport
 from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.flightsql.commands import FLIGHT_SERVICE
@@ -44,6 +47,8 @@ _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_P
 _PROTOCOL: Final = "http/protobuf"
 _FLUSH_MILLISECONDS: Final = 3000
 _MAX_NAME_CHARACTERS: Final = 32
+_READY_TIMEOUT_SECONDS: Final = 2.0
+_READY_CACHE_SECONDS: Final = 1.0
 #: Source: OpenTelemetry's semantic conventions for gRPC, "span status" of servers.
 _SERVER_ERRORS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -294,3 +299,53 @@ def open_tracing(environ: Mapping[str, str]) -> Tracing:
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracing(provider)
+
+
+class NotReady(enum.StrEnum):
+    """Why calls make no sense now; the values are what `/ready` shows."""
+
+    STARTING = "starting"
+    DRAINING = "draining"
+    STORAGE = "storage"
+    EXECUTORS = "executors"
+    DISK = "disk"
+    TIMEOUT = "timeout"  # the check took too long
+
+
+Readiness = Callable[[], NotReady | None]
+
+
+class ReadinessProbe:
+    """Checks readiness, once at a time; concurrent requests share the answer. Belongs to one event loop.
+
+    That the server is ready is cached for a second, so that probes cost nothing; that it is not ready, never.
+    """
+
+    def __init__(self, check: Readiness, *, clock: Clock) -> None:
+        self._check = check
+        self._clock = clock
+        self._ready_until = float("-inf")
+        self._answer: asyncio.Task[NotReady | None] | None = None
+
+    async def check(self) -> NotReady | None:
+        """Return why the server is not ready, None when it is."""
+        if self._clock.monotonic() < self._ready_until:
+            return None
+        if self._answer is None or self._answer.done():
+            self._answer = asyncio.get_running_loop().create_task(self._find_answer())
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT_SECONDS):
+                reason = await asyncio.shield(self._answer)
+        except TimeoutError:
+            return NotReady.TIMEOUT
+        if reason is None:
+            self._ready_until = self._clock.monotonic() + _READY_CACHE_SECONDS
+        return reason
+
+    async def _find_answer(self) -> NotReady | None:
+        try:
+            # Storage that hangs must delay neither other pages nor the end of the process.
+            return await run_in_thread(self._check, name="readiness")
+        except Exception:  # noqa: BLE001 - not knowing is an answer, too
+            _LOG.exception("the readiness check failed")
+            return NotReady.STORAGE

@@ -8,20 +8,32 @@ import base64
 import binascii
 import hashlib
 import hmac
+import logging
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any, Final
 
 from cachetools import LRUCache, TTLCache
 
-from micromegas_jupyter.core.system import Clock
-from micromegas_jupyter.errors import ResourcesExhausted, UsageError
+from micromegas_jupyter.core.files import FileWatch
+from micromegas_jupyter.core.secret_files import read_secret_file
+from micromegas_jupyter.core.system import Clock, HiddenBytes, start_thread
+from micromegas_jupyter.errors import ConfigurationError, ResourcesExhausted, UsageError
 from micromegas_jupyter.executors.scheduling import CallerKey
 from micromegas_jupyter.flightsql.commands import issued_ticket, messages, parse_message
 from micromegas_jupyter.server.settings import FlightServerSettings
 
 MIN_KEY_BYTES: Final = 32
+_WATCH_SECONDS: Final = 1.0
+_MAX_KEYS: Final = 2
+_MAX_KEY_BYTES: Final = 1024
+_KEY_FILE_SETTING: Final = "--ticket-key-file"
+_KEY_FILE_REMEDY: Final = "Write one key a line, the newest first, each as `openssl rand -hex 32` makes it."
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _SIGNATURE_BYTES: Final = hashlib.sha256().digest_size
 _ID_BYTES: Final = 16
 _REQUEST_AGAIN: Final = "Ask for a new ticket with GetFlightInfo."
@@ -40,20 +52,84 @@ def join_parts(*parts: bytes) -> bytes:
 
 
 class Signer:
-    """Signs data for callers, and verifies: an HMAC-SHA256 (RFC 2104) over purpose, caller and data."""
+    """Signs data for callers, and verifies: an HMAC-SHA256 (RFC 2104) over purpose, caller and data.
 
-    def __init__(self, key: bytes) -> None:
-        if len(key) < MIN_KEY_BYTES:
-            raise ValueError(f"a ticket key has at least {MIN_KEY_BYTES} bytes")
-        self._key = key
+    `keys` returns those that are in force: the first signs, and each verifies.
+    """
+
+    def __init__(self, keys: Callable[[], Sequence[bytes]]) -> None:
+        self._keys = keys
 
     def sign(self, purpose: bytes, caller: CallerKey, data: bytes) -> bytes:
         """Return the signature of `data` for this purpose and caller (issuer, subject)."""
-        return hmac.digest(self._key, join_parts(purpose, *map(str.encode, caller), data), hashlib.sha256)
+        return _sign(self._keys()[0], purpose, caller, data)
 
     def is_valid(self, signature: bytes, purpose: bytes, caller: CallerKey, data: bytes) -> bool:
-        """Whether `signature` is the one of `data`; takes the same time for every wrong one."""
-        return hmac.compare_digest(signature, self.sign(purpose, caller, data))
+        """Whether `signature` is one of `data`; takes the same time for every wrong one."""
+        return any(hmac.compare_digest(signature, _sign(key, purpose, caller, data)) for key in self._keys())
+
+
+def _sign(key: bytes, purpose: bytes, caller: CallerKey, data: bytes) -> bytes:
+    return hmac.digest(key, join_parts(purpose, *map(str.encode, caller), data), hashlib.sha256)
+
+
+class TicketKeyFile:
+    """Reads the keys of a file, and again when it changes; an unusable one leaves the former in force."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.expanduser()
+        self._watch = FileWatch((self._path,), follows_links=True)
+        self._refused_marks: object = None
+        #: The newest first, which signs; both verify.
+        self.keys = read_ticket_keys(self._path)
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Look for changes from now on, on a thread of its own."""
+        start_thread(self._run, name="micromegas-ticket-keys")
+
+    def stop(self) -> None:
+        """Look no more; repeated calls do nothing."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_WATCH_SECONDS):
+            self.look_for_changes()
+
+    def look_for_changes(self) -> None:
+        """Read the file again when it has changed; for one thread."""
+        if not self._watch.has_changed():
+            return
+        try:
+            found = read_ticket_keys(self._path)
+        except ConfigurationError as error:
+            if self._watch.marks != self._refused_marks:  # logged once for each state of the file
+                self._refused_marks = self._watch.marks
+                _LOG.error("The changed ticket keys cannot be used; the former stay.", extra={"why": error.what})
+            return
+        self._refused_marks = None
+        if found != self.keys:
+            self.keys = found
+            _LOG.info("The ticket keys were read again.", extra={"keys": len(found)})
+
+
+def read_ticket_keys(path: Path) -> tuple[bytes, ...]:
+    """Read a file's one or two keys; ConfigurationError when it cannot be used, or others can read it."""
+    text = read_secret_file(path, setting=_KEY_FILE_SETTING)
+    keys = tuple(HiddenBytes(line.strip().encode()) for line in text.reveal().splitlines() if line.strip())
+    if not 1 <= len(keys) <= _MAX_KEYS:
+        raise ConfigurationError(
+            f"The file that {_KEY_FILE_SETTING} names holds {len(keys)} keys, not one or two.",
+            key=_KEY_FILE_SETTING,
+            remedy=_KEY_FILE_REMEDY,
+        )
+    if not all(MIN_KEY_BYTES <= len(key) <= _MAX_KEY_BYTES for key in keys):
+        raise ConfigurationError(
+            f"A key in the file that {_KEY_FILE_SETTING} names has not {MIN_KEY_BYTES} to {_MAX_KEY_BYTES} bytes.",
+            key=_KEY_FILE_SETTING,
+            remedy=_KEY_FILE_REMEDY,
+        )
+    return keys
 
 
 class Tickets:
@@ -78,7 +154,8 @@ class Tickets:
         signature, data = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
         if not self._signer.is_valid(signature, _TICKET, caller, data):
             raise UsageError(
-                "The ticket was not issued to you, or the server has been restarted since.", remedy=_REQUEST_AGAIN
+                "The ticket was not issued to you, or by a server with another key, as one has after a restart.",
+                remedy=_REQUEST_AGAIN,
             )
         found = parse_message(messages.IssuedStatement, data)
         if self._clock.now().timestamp() >= found.expires_at and not accepts_expired:
@@ -126,10 +203,13 @@ class PreparedStatements:
     def get(self, handle: bytes, caller: CallerKey) -> tuple[str, tuple[bytes, ...]]:
         """Return a caller's own statement and the values bound to it."""
         found = self._find(handle, caller)
-        parameters = tuple(found.parameters) or self._stored[found.id]
+        parameters = tuple(found.parameters) or self._stored.get(found.id, ())
         if not parameters and found.has_stored_parameters:
             raise UsageError(
-                "The statement's parameters were bound before the server was restarted.", remedy="Bind them again."
+                "The statement's parameters, more than 64 KiB, are not at this server: another one took them, or it "
+                "has been restarted since.",
+                remedy="Bind them again. Behind a balancer that spreads single calls, bind less, or send the rows to a "
+                "table and join it.",
             )
         return found.sql, parameters
 
@@ -141,7 +221,7 @@ class PreparedStatements:
             raise ResourcesExhausted(
                 "Your prepared statements hold too many parameters.", remedy="Close those that you no longer need."
             )
-        self._stored[found.id] = parameters
+        self._store(found.id, parameters, caller)
         found.has_stored_parameters = not can_travel(parameters)
         found.parameters[:] = parameters if can_travel(parameters) else ()
         return self._write_handle(found, caller)
@@ -161,13 +241,17 @@ class PreparedStatements:
         return found
 
     def _store(self, statement_id: bytes, values: tuple[bytes, ...], caller: CallerKey) -> None:
-        """Store a statement, or begin its time anew."""
+        """Store a statement, or begin its time anew; without room, one without values is in its handle only."""
         own = self._own_ids(caller)
         if statement_id in own:
             own.remove(statement_id)
         elif len(own) >= self._max_per_caller:
-            self._forget(own.pop(0))
+            replaced = own.pop(0)
+            if self._stored.pop(replaced):
+                self._closed[replaced] = True  # its handle may not say that it had values
         elif len(self._stored) >= self._stored.maxsize:
+            if not values:
+                return
             raise ResourcesExhausted(
                 "The server holds as many prepared statements as it may.", remedy="Try later.", limit="prepared"
             )

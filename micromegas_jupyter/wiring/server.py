@@ -1,6 +1,7 @@
 """Joins validator, executors, lake or served folder, recorder and Flight service into a server that runs."""
 
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,11 +24,12 @@ from micromegas_jupyter.lake.lake import Lake, is_lake, make_lake
 from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.server.flight_server import ServerThread
-from micromegas_jupyter.server.http.endpoint import HttpEndpoint, NotReady
-from micromegas_jupyter.server.monitoring import ServerMetrics, open_tracing
+from micromegas_jupyter.server.http.endpoint import HttpEndpoint
+from micromegas_jupyter.server.monitoring import NotReady, ServerMetrics, open_tracing
 from micromegas_jupyter.server.queries import DenyList
 from micromegas_jupyter.server.recorder.recorder import Recorder
 from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
+from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, TicketKeyFile
 from micromegas_jupyter.telemetry.conversion import QUERY_AUDIT_TARGET
 from micromegas_jupyter.telemetry.tables import MeasureRow, nanoseconds_since_epoch
 from micromegas_jupyter.wiring.take_over import (
@@ -53,13 +55,13 @@ DEFAULT_ROW_FILTERS: Final = {
 _GRPC: Final = "grpc"
 _HTTP: Final = "http"
 _TICKET_KEY: Final = "ticket_key"
-_TICKET_KEY_BYTES: Final = 32
 _MIB: Final = 1024 * 1024
 _MAX_POOL_MIB: Final = 512
 _DEFAULT_SPARE_EXECUTORS: Final = 4
 #: Each takes two seconds to start where there is no fork.
 _MAX_SPAWNED_IDLE: Final = 2
 _LAST_WRITE_SECONDS: Final = 5.0
+_MIN_FREE_BYTES: Final = 64 * _MIB
 _TLS_REMEDY: Final = "Give --tls-certificate and --tls-key, or add --insecure behind a TLS proxy."
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
@@ -97,9 +99,10 @@ class ServerStack:
         self.lake = self._tables if isinstance(self._tables, Lake) else None
         self._recorder: Recorder | None = None
         self._writer: LakeWriter | None = None
+        self._ticket_keys = None if settings.ticket_key_file is None else TicketKeyFile(settings.ticket_key_file)
         self._taken = self._take_over()
         sockets, state = ({}, {}) if self._taken is None else (self._taken.sockets, self._taken.state)
-        self._ticket_key = state.get(_TICKET_KEY) or SYSTEM_RANDOMNESS.token_urlsafe(_TICKET_KEY_BYTES)
+        self._ticket_key = state.get(_TICKET_KEY) or SYSTEM_RANDOMNESS.token_urlsafe(MIN_KEY_BYTES)
         self._port = None
         if is_take_over_supported():
             self._port = ReservedPort(settings.host, settings.port, taken=sockets.get(_GRPC))
@@ -160,7 +163,8 @@ class ServerStack:
             ),
             metrics=self.metrics,
             deny_list=self._deny_list,
-            ticket_key=self._ticket_key.encode(),
+            ticket_keys=self._find_ticket_keys,
+            readiness=self.readiness,
             tracing=self._tracing,
         )
         self._http = None
@@ -177,6 +181,9 @@ class ServerStack:
                 tls_files=_tls_files(settings),
                 rate_limits=rate_limits,
             )
+
+    def _find_ticket_keys(self) -> tuple[bytes, ...]:
+        return (self._ticket_key.encode(),) if self._ticket_keys is None else self._ticket_keys.keys
 
     def _take_over(self) -> Taken | None:
         """Return the sockets of the server that is to be replaced; None when there is none."""
@@ -279,6 +286,8 @@ class ServerStack:
             return NotReady.DRAINING if self._server.has_started else NotReady.STARTING
         if not self._pool.executor_count:
             return NotReady.EXECUTORS
+        if not has_free_space(self._spill_folder.path):
+            return NotReady.DISK  # statements that spill fail here, and may not at another server
         return None if can_read_tables(self._tables, self._storage) else NotReady.STORAGE
 
     def reload(self) -> None:
@@ -301,6 +310,8 @@ class ServerStack:
             make_lake(self._storage)
         if self._recorder is not None:
             self._recorder.start()
+        if self._ticket_keys is not None:
+            self._ticket_keys.start()
         try:
             if self._http is not None and self._taken is None:
                 self._http_port = self._http.start()
@@ -336,6 +347,8 @@ class ServerStack:
             _run_in_time(self._writer.close, name="lake-writer")
         self._tracing.close()
         self._release_ports()
+        if self._ticket_keys is not None:
+            self._ticket_keys.stop()
         if self.validator is not None:
             self.validator.close()
         self._spill_folder.close()
@@ -499,6 +512,14 @@ def open_tables(location: str) -> tuple[Storage, TableSource]:
             "which becomes a lake of the server's own telemetry.",
         )
     return storage, folder
+
+
+def has_free_space(folder: Path) -> bool:
+    """Whether something can be written there; may block as long as the storage does."""
+    try:
+        return shutil.disk_usage(folder).free >= _MIN_FREE_BYTES
+    except OSError:
+        return False
 
 
 def can_read_tables(source: TableSource, storage: Storage) -> bool:

@@ -18,7 +18,7 @@ from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.engine.security import condition_problem
 from micromegas_jupyter.executors.scheduling import CHARGED, Cause, build_error
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
-from micromegas_jupyter.server.http.endpoint import NotReady
+from micromegas_jupyter.server.monitoring import NotReady
 from micromegas_jupyter.telemetry.tables import TABLES
 from tests.architecture.guide_text import blocks, read_page, table_rows
 from tests.architecture.registered_magics import registered_magics

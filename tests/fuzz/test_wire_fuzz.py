@@ -78,7 +78,7 @@ def test_a_damaged_request_is_read_or_refused(fuzzing, samples, read):
 
 @sizes(short=8_000, long=500_000)
 def test_a_damaged_ticket_of_the_servers_is_no_ticket(fuzzing):
-    tickets = Tickets(Signer(bytes(32)), life_seconds=600, clock=FakeClock())
+    tickets = Tickets(Signer(lambda: [bytes(32)]), life_seconds=600, clock=FakeClock())
     whole = tickets.issue("SELECT 1", ALICE, (b"values",)).ticket.ticket
     command = parse_ticket(whole)
     assert isinstance(command, IssuedQuery)
@@ -94,7 +94,7 @@ def test_a_damaged_ticket_of_the_servers_is_no_ticket(fuzzing):
 
 @sizes(short=8_000, long=500_000)
 def test_a_damaged_handle_is_no_handle(fuzzing):
-    store = PreparedStatements(Signer(bytes(32)), settings=FlightServerSettings(), clock=FakeClock())
+    store = PreparedStatements(Signer(lambda: [bytes(32)]), settings=FlightServerSettings(), clock=FakeClock())
     handle = store.bind(store.add("SELECT ?\n-- prepared x", ALICE), FRAMES, ALICE)
 
     for _ in range(fuzzing.tries):

@@ -76,7 +76,9 @@ def test_a_running_flight_is_cancelled_by_its_caller_alone(flight):
     assert status == CANCELLED
     assert not flight.pool.running
     assert _end(reading) == (grpc.StatusCode.ABORTED, QueryCancelled)
-    assert _status(_cancel(flight, info)) == NOT_CANCELLABLE
+    again = _cancel(flight, info)
+    assert _status(again) == NOT_CANCELLABLE
+    assert "x-micromegas-notice" in again.trailing
 
 
 @pytest.mark.parametrize("kind", ["statement", "prepared"])

@@ -5,14 +5,13 @@ Tornado's reads have a total deadline and a size limit, and idle connections cos
 
 import asyncio
 import copy
-import enum
 import json
 import logging
 import math
 import re
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,19 +26,17 @@ from tornado.web import Application
 
 from micromegas_jupyter.config.access import READ_SCOPE, RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError, PermissionDenied, Rejected, ResourcesExhausted, Unavailable
-from micromegas_jupyter.executors.launcher import run_in_thread
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.http.export_page import PATHS, ExportPage
 from micromegas_jupyter.server.http.pages import REALM, Connections, Page
+from micromegas_jupyter.server.monitoring import Readiness, ReadinessProbe
 from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.server.tls import HttpTls
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
-_READY_TIMEOUT_SECONDS: Final = 2.0
-_READY_CACHE_SECONDS: Final = 1.0
 _COLLECT_SECONDS: Final = 10.0
 _COLLECT_THREADS: Final = 2
 _MAX_CONNECTIONS: Final = 16
@@ -55,55 +52,6 @@ _STOP_SECONDS: Final = 10.0
 _LAST_ANSWERS_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.02
 _RENEW_SECONDS: Final = 1.0
-
-
-class NotReady(enum.StrEnum):
-    """Why calls make no sense now; the values are what `/ready` shows."""
-
-    STARTING = "starting"
-    DRAINING = "draining"
-    STORAGE = "storage"
-    EXECUTORS = "executors"
-    TIMEOUT = "timeout"  # the check took too long
-
-
-Readiness = Callable[[], NotReady | None]
-
-
-class ReadinessProbe:
-    """Checks readiness, once at a time; concurrent requests share the answer. Belongs to one event loop.
-
-    That the server is ready is cached for a second, so that probes cost nothing; that it is not ready, never.
-    """
-
-    def __init__(self, check: Readiness, *, clock: Clock) -> None:
-        self._check = check
-        self._clock = clock
-        self._ready_until = float("-inf")
-        self._answer: asyncio.Task[NotReady | None] | None = None
-
-    async def check(self) -> NotReady | None:
-        """Return why the server is not ready, None when it is."""
-        if self._clock.monotonic() < self._ready_until:
-            return None
-        if self._answer is None or self._answer.done():
-            self._answer = asyncio.get_running_loop().create_task(self._find_answer())
-        try:
-            async with asyncio.timeout(_READY_TIMEOUT_SECONDS):
-                reason = await asyncio.shield(self._answer)
-        except TimeoutError:
-            return NotReady.TIMEOUT
-        if reason is None:
-            self._ready_until = self._clock.monotonic() + _READY_CACHE_SECONDS
-        return reason
-
-    async def _find_answer(self) -> NotReady | None:
-        try:
-            # Storage that hangs must delay neither other pages nor the end of the process.
-            return await run_in_thread(self._check, name="readiness")
-        except Exception:  # noqa: BLE001 - not knowing is an answer, too
-            _LOG.exception("the readiness check failed")
-            return NotReady.STORAGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

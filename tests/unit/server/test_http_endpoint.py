@@ -12,7 +12,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from micromegas_jupyter.config.access import RateLimits
-from micromegas_jupyter.server.http.endpoint import HttpEndpoint, NotReady, ReadinessProbe
+from micromegas_jupyter.server.http.endpoint import HttpEndpoint
+from micromegas_jupyter.server.monitoring import NotReady, ReadinessProbe
 from tests.fakes.clock import FakeClock
 from tests.fakes.validator import FakeValidator
 

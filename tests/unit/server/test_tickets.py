@@ -2,10 +2,10 @@
 
 import pytest
 
-from micromegas_jupyter.errors import ResourcesExhausted, UsageError
+from micromegas_jupyter.errors import ConfigurationError, ResourcesExhausted, UsageError
 from micromegas_jupyter.flightsql.commands import parse_ticket
 from micromegas_jupyter.server.settings import FlightServerSettings
-from micromegas_jupyter.server.tickets import PreparedStatements, Signer, Tickets
+from micromegas_jupyter.server.tickets import PreparedStatements, Signer, TicketKeyFile, Tickets
 
 ISSUER = "https://id.example"
 ALICE, BOB = (ISSUER, "alice"), (ISSUER, "bob")
@@ -14,8 +14,19 @@ KEY = bytes(range(32))
 ONE = (b"schema", b"one")
 
 
+@pytest.fixture
+def key_file(tmp_path):
+    path = tmp_path / "keys"
+    path.touch(mode=0o600)
+    return path
+
+
+def _signer(*keys):
+    return Signer(lambda: keys)
+
+
 def _tickets(clock, key=KEY):
-    return Tickets(Signer(key), life_seconds=600, clock=clock)
+    return Tickets(_signer(key), life_seconds=600, clock=clock)
 
 
 def _signed(endpoint):
@@ -24,7 +35,7 @@ def _signed(endpoint):
 
 def _statements(clock, *, key=KEY, **limits):
     settings = FlightServerSettings(**{"max_prepared": 10, "max_prepared_per_caller": 5, **limits})
-    return PreparedStatements(Signer(key), settings=settings, clock=clock)
+    return PreparedStatements(_signer(key), settings=settings, clock=clock)
 
 
 class TestSigner:
@@ -39,16 +50,57 @@ class TestSigner:
         ],
     )
     def test_a_signature_fits_nothing_else(self, purpose, caller, data):
-        signer = Signer(KEY)
+        signer = _signer(KEY)
         signature = signer.sign(b"ticket", ALICE, b"data")
 
         assert signer.is_valid(signature, b"ticket", ALICE, b"data")
         assert not signer.is_valid(signature, purpose, caller, data)
-        assert not Signer(bytes(32)).is_valid(signature, b"ticket", ALICE, b"data")
+        assert not _signer(bytes(32)).is_valid(signature, b"ticket", ALICE, b"data")
 
-    def test_a_short_key_is_refused(self):
-        with pytest.raises(ValueError, match="32 bytes"):
-            Signer(b"short")
+
+class TestTicketKeyFile:
+    """Keys are taken from a private file while the server runs."""
+
+    def test_keys_are_rotated_without_a_ticket_lost(self, key_file, clock):
+        old, new = "old" * 20, "new" * 20
+        key_file.write_text(old)
+        files = [TicketKeyFile(key_file) for _ in range(2)]
+        replicas = [Tickets(Signer(lambda file=file: file.keys), life_seconds=600, clock=clock) for file in files]
+        first = latest = _signed(replicas[0].issue("SELECT 1", ALICE))
+        for lines in (f"{old}\n{new}", f"{new}\n{old}\n", f"\n{new}"):
+            key_file.write_text(lines)
+            for file in files:  # one after the other
+                file.look_for_changes()
+                issued = [_signed(replica.issue("SELECT 1", ALICE)) for replica in replicas]
+                for replica in replicas:
+                    assert [replica.read(each, ALICE).sql for each in (latest, *issued)] == ["SELECT 1"] * 3
+                latest = issued[0]
+
+        with pytest.raises(UsageError, match="another key"):
+            replicas[0].read(first, ALICE)
+
+    @pytest.mark.parametrize(
+        ("text", "mode"),
+        [("", 0o600), ("k" * 31, 0o600), (f"{'k' * 40}\nshort", 0o600), ("k" * 1025, 0o600), ("k" * 40, 0o640),
+         ("\n".join(["k" * 40] * 3), 0o600)],
+    )  # fmt: skip
+    def test_what_is_no_private_file_of_one_or_two_keys_is_refused_and_changes_nothing(
+        self, key_file, text, mode, caplog
+    ):
+        key_file.write_text("k" * 50)
+        found = TicketKeyFile(key_file)
+        key_file.write_text(text)
+        key_file.chmod(mode)
+
+        with pytest.raises(ConfigurationError) as caught:
+            TicketKeyFile(key_file)
+        found.look_for_changes()
+        found.look_for_changes()
+
+        assert caught.value.key == "--ticket-key-file"
+        assert "kkk" not in str(caught.value)
+        assert found.keys == (b"k" * 50,)
+        assert len(caplog.records) == 1
 
 
 class TestTickets:
@@ -58,7 +110,7 @@ class TestTickets:
         content = _tickets(clock).read(signed, ALICE)
 
         assert content.sql == "SELECT 'é'"
-        with pytest.raises(UsageError, match="restarted"):
+        with pytest.raises(UsageError, match="restart"):
             _tickets(clock, bytes(32)).read(signed, ALICE)
 
     def test_a_ticket_expires_and_can_be_renewed_before(self, clock):
@@ -120,9 +172,10 @@ class TestPreparedStatements:
         with pytest.raises(UsageError):
             statements.get(unused, ALICE)
 
-    def test_a_callers_new_statement_replaces_its_longest_unused(self, clock):
+    def test_a_callers_new_statement_replaces_the_values_of_its_longest_unused(self, clock):
         here, statements = _statements(clock), _statements(clock, max_prepared_per_caller=2)
-        first, second = statements.add("SELECT 1", ALICE), statements.add("SELECT 2", ALICE)
+        first, second = statements.add("SELECT 1", ALICE), statements.add("SELECT ?", ALICE)
+        statements.bind(second, ONE, ALICE)
         statements.get(first, ALICE)
 
         statements.get(here.add("SELECT 3", ALICE), ALICE)  # of another server, counts as well
@@ -132,14 +185,29 @@ class TestPreparedStatements:
         with pytest.raises(UsageError):
             statements.get(second, ALICE)
 
-    def test_one_caller_never_replaces_anothers_statement(self, clock):
+    def test_one_caller_never_replaces_anothers_values(self, clock):
         statements = _statements(clock, max_prepared=1)
-        handle = statements.add("SELECT 1", ALICE)
+        handle = statements.add("SELECT ?", ALICE)
+        statements.bind(handle, ONE, ALICE)
 
+        without_values = statements.add("SELECT ?", BOB)
         with pytest.raises(ResourcesExhausted):
-            statements.add("SELECT 2", BOB)
+            statements.bind(without_values, ONE, BOB)
 
-        assert statements.get(handle, ALICE)[0] == "SELECT 1"
+        assert statements.get(without_values, BOB) == ("SELECT ?", ())
+        assert statements.get(handle, ALICE)[1] == ONE
+
+    def test_statements_that_are_closed_elsewhere_leave_no_room_wanting(self, clock):
+        here, there = _statements(clock, max_prepared=3), _statements(clock)
+        kept = here.add("SELECT 0", ALICE)
+        for number in range(10):
+            handle = here.add(f"SELECT {number}", BOB)
+            there.close(handle, BOB)
+            there.close(handle, BOB)
+
+        assert here.get(kept, ALICE)[0] == "SELECT 0"
+        with pytest.raises(UsageError):
+            there.get(handle, BOB)
 
     def test_bound_parameters_are_bounded_in_bytes(self, clock):
         statements = _statements(clock)

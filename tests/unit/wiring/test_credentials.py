@@ -18,10 +18,11 @@ from micromegas_jupyter.config.client import (
     WorkloadSetting,
 )
 from micromegas_jupyter.core.files import find_exposure
+from micromegas_jupyter.core.secret_files import read_secret_line
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.wiring.credentials import client_proof, read_secret_line, service_provider, service_scope
+from micromegas_jupyter.wiring.credentials import client_proof, service_provider, service_scope
 from tests.fakes.mint import ec_key
 from tests.fakes.platform_stand_ins import GoogleTokenEndpoint
 
