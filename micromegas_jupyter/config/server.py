@@ -18,6 +18,7 @@ from msgspec import Meta
 from micromegas_jupyter.config.decoding import as_type, describe_type, is_text, refused, shown
 
 _DAY_SECONDS: Final = 24 * 3600
+EMBEDDED: Final = "embedded"  # of engines, the one of this package
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Mebibytes = Annotated[int, Meta(ge=1, le=1 << 30)]
@@ -49,6 +50,13 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
+class EngineDialect(enum.StrEnum):
+    """The SQL that an engine behind the server takes."""
+
+    DATAFUSION = "datafusion"
+    SPARK = "spark"
+
+
 def _setting(
     default: Any, meaning: str, *, variable: str | None = None, is_common: bool = False, is_absolute: bool = False
 ) -> Any:
@@ -67,7 +75,35 @@ class ServerSettings:
     """How a server runs and what it allows."""
 
     lake: str = _setting(
-        "lake", "folder of the tables, or `s3://bucket/prefix`", variable="MICROMEGAS_LAKE", is_common=True
+        "lake",
+        "folder of the tables, or `s3://bucket/prefix`; with an `engine`, of what is sent here, and none unless named",
+        variable="MICROMEGAS_LAKE",
+        is_common=True,
+    )
+    engine: str = _setting(
+        EMBEDDED,
+        "what runs statements: `embedded`, or a Flight SQL server that has the tables, by `grpc://host:port` or "
+        "`grpc+tls://host:port`",
+        variable="MICROMEGAS_ENGINE",
+    )
+    engine_dialect: EngineDialect = _setting(
+        EngineDialect.SPARK, "SQL of that engine", variable="MICROMEGAS_ENGINE_DIALECT"
+    )
+    engine_token_file: Path | None = _setting(
+        None,
+        "file of the token that this server shows to the engine; of a password, with `engine-user`",
+        variable="MICROMEGAS_ENGINE_TOKEN_FILE",
+    )
+    engine_user: str = _setting(
+        "", "user for whom the engine gives a token (Handshake); empty for none", variable="MICROMEGAS_ENGINE_USER"
+    )
+    engine_ca: Path | None = _setting(
+        None,
+        "PEM file of the authorities that sign the engine's certificate; without it, those that gRPC brings along",
+        variable="MICROMEGAS_ENGINE_CA",
+    )
+    engine_timeout_seconds: DaySeconds = _limit(
+        600, "how long the engine may send nothing while its plan or its next rows are expected, in seconds"
     )
     host: str = _setting("127.0.0.1", "address to listen on", is_common=True)
     port: Port = _setting(50051, "port to listen on; 0 for any free one", is_common=True)
@@ -326,6 +362,8 @@ def parse_server_settings(
         key, value = next((source for source in sources if source[1] is not None), ("", None))
         if value is not None:
             values[setting.name] = setting.convert(value, key, is_typed=key == sources[-1][0])
+    if values.get("engine", EMBEDDED) != EMBEDDED:
+        values.setdefault("lake", "")
     return ServerSettings(**values)
 
 

@@ -176,11 +176,12 @@ class FileFormat(enum.Enum):
 
 
 class TableProblem(NamedTuple):
-    """Why a table cannot be read now, and what to do; only for those who may see the table."""
+    """Why a table cannot be read now, or by such a statement ever, and what to do; for those who may see the table."""
 
     what: str
     remedy: str
     retryable: bool = True
+    is_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -202,6 +202,12 @@ def _syntax_error(text: str, context: Context) -> MicromegasError:
     return error
 
 
+def _table_problem(problem: TableProblem) -> MicromegasError:
+    if problem.is_elsewhere:
+        return UnsupportedStatement(problem.what, remedy=problem.remedy)
+    return Unavailable(problem.what, remedy=problem.remedy, retryable=problem.retryable)
+
+
 def _planning_error(text: str, context: Context) -> MicromegasError:
     text = text.removeprefix("Internal error: ")
     if refused := re.match(r"(?:DDL|DML|Statement) not supported: (\w+)", text):
@@ -212,7 +218,7 @@ def _planning_error(text: str, context: Context) -> MicromegasError:
         return unknown_name("column", found[1], candidates, context.sql)
     if found := _NO_TABLE.search(text):
         if (problem := context.problems.get(_last_part(found[1]))) is not None:
-            return Unavailable(problem.what, remedy=problem.remedy, retryable=problem.retryable)
+            return _table_problem(problem)
         return unknown_name("table", found[1], context.tables, context.sql)
     if found := _NO_FUNCTION.search(text):
         return unknown_name("function", found[1], re.findall(r"Did you mean '([^']*)'", text), context.sql)

@@ -64,7 +64,7 @@ def with_views(snapshots: Iterable[TableSnapshot]) -> list[TableSnapshot]:
 
 def _has_stats(table: TableSnapshot) -> bool:
     if table.problem is not None:
-        return True
+        return not table.problem.is_elsewhere
     (time, _), names = LOG_ENTRIES.range_columns, table.schema.names
     return {time, *_KEYS} <= set(names) and pa.types.is_timestamp(table.schema.field(time).type)
 

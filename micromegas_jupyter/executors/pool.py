@@ -103,6 +103,10 @@ class Pool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
 
+    def statement(self, caller: CallerKey, *, query_id: str, sql: str | None = None) -> "RunningStatement":  # noqa: ARG002
+        """Return the life of one statement, or of a listing of tables."""
+        return RunningStatement(self, caller, query_id=query_id)
+
     @property
     def executor_count(self) -> int:
         """How many executors there are for statements."""
@@ -527,9 +531,8 @@ class RunningStatement:
         elif not isinstance(error, ExecutorEnded):
             return
         if self.executor is None:
-            # It has not run, so nothing was ended and nobody is charged.
             cause = self._cause or Cause.LOST
-            self.report.waiting_seconds = self._pool.clock.monotonic() - self._created_at
+            self._note_end_without_executor(cause)
         elif not self.executor.is_gone:
             cause = self._cause or Cause.LOST  # it was done, and another statement has its executor
         else:
@@ -539,6 +542,10 @@ class RunningStatement:
             self._note_end(cause, ended, self.executor)
         if timed_out or isinstance(error, ExecutorEnded):
             raise build_error(cause, settings=self._pool.settings, options=self._pool.options) from None
+
+    def _note_end_without_executor(self, _cause: Cause) -> None:
+        """Note the end of a statement that has not run, so that nothing was ended and nobody is charged."""
+        self.report.waiting_seconds = self._pool.clock.monotonic() - self._created_at
 
     def _note_end(self, cause: Cause, ended: Ended, executor: Executor) -> None:
         pool, report = self._pool, self.report
@@ -584,15 +591,22 @@ class RunningStatement:
 
     async def begin(self, *, plan: CachedPlan | None = None) -> Executor:
         """Wait for a slot and an executor; ResourcesExhausted when none is free in time, or the caller has to wait."""
-        pool = self._pool
-        pool.ended_limit.check(self.caller_key)
+        await self.take_slot()
+        executor = self.executor = await self._pool.take(plan)
+        self.note_start()
+        return executor
+
+    async def take_slot(self) -> None:
+        """Wait for a slot, which is kept until the end."""
+        self._pool.ended_limit.check(self.caller_key)
         await self._slots.acquire(self.caller_key)
         self._has_slot = True
-        executor = self.executor = await pool.take(plan)
-        self.started_at = self.slice_at = pool.clock.monotonic()
+
+    def note_start(self) -> None:
+        """Count the statement as running from now on."""
+        self.started_at = self.slice_at = self._pool.clock.monotonic()
         self.report.waiting_seconds = self.started_at - self._created_at
-        pool.running.add(self)
-        return executor
+        self._pool.running.add(self)
 
     async def request(self, kind: bytes, body: bytes) -> None:
         """Send a request to the executor."""
@@ -679,6 +693,14 @@ class RunningStatement:
             self.waits_for_client_since = pool.clock.monotonic()
             await write(body)
             self.waits_for_client_since = None
+
+    async def call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Have the executor call a function with the tables and the arguments, and return its answer."""
+        await self.request(protocol.CALL, _pickled(function, arguments, self._new_tables()))
+        kind, body = await self.read()
+        if kind != protocol.END:
+            raise InternalError("An executor gave an unexpected answer.")
+        return protocol.parse_json(body)["answer"]
 
     async def list_tables(self, caller: AuthContext) -> list[tuple[str, bytes]]:
         """Return the tables that a caller sees, each with the IPC schema of `SELECT *`."""

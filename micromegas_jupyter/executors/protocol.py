@@ -38,6 +38,9 @@ RUN: Final = b"r"  # run a statement, planned before or not; answered with FRAME
 TABLES: Final = b"t"  # list the tables that a caller sees, of (caller, tables); answered with LISTED
 # Check that the engine reads tables as it should, or on a channel that the process answers; answered with END.
 CHECK: Final = b"k"
+# Call a function of the front's that must not run there, of (function, arguments, tables), with the tables before the
+# arguments; answered with END, and the JSON object that the function returns as `answer`.
+CALL: Final = b"f"
 MAINTAIN: Final = b"m"  # do a round of maintenance; answered with END
 SERVE: Final = b"s"  # serve ingest; after ACCEPTED each CHANNEL byte on the socket comes with a channel
 

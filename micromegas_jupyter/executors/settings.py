@@ -40,6 +40,7 @@ class WorkerOptions:
     #: By table, a condition in SQL for callers who are not administrators and have no roles.
     default_conditions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
 
+    preloaded: str | None = None  # a module that every executor has imported when it starts
     uses_bucket: bool = False  # so that executors get the variables that name its endpoint and credentials
 
     @property

@@ -160,6 +160,13 @@ class Worker:
             case protocol.CHECK:
                 check_scans()
                 self._send(protocol.END, b"{}")
+            case protocol.CALL:
+                function, arguments, tables = pickle.loads(body)  # noqa: S301 - from the front
+                self._tables = self._tables if tables is None else tables
+                with _cpu_limit(self._options.planning_seconds):
+                    answer = function(self._tables, *arguments)
+                self._planned_at = time.perf_counter()
+                self._send(protocol.END, json.dumps({"answer": answer, **self._statistics()}).encode())
             case protocol.MAINTAIN:
                 (seen,) = pickle.loads(body)  # noqa: S301 - from the front
                 self._send(protocol.END, json.dumps({**self._maintain(seen), **self._statistics()}).encode())

@@ -7,6 +7,7 @@ threads at import unless `VARIABLES` say otherwise; before each fork the threads
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
 import selectors
@@ -45,6 +46,8 @@ class Zygote:
             pa.scalar(0)
         from micromegas_jupyter.executors import worker
 
+        if options.preloaded is not None:
+            importlib.import_module(options.preloaded)
         self._front = front
         self._options = options
         self._worker = worker

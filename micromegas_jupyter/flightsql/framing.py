@@ -92,6 +92,67 @@ def not_arrow_data() -> UsageError:
     return UsageError("What was sent is not valid Arrow data.", remedy="Use a Flight SQL client.")
 
 
+def read_frame(frame: bytes) -> tuple[bytes, IpcHeader | None, bytes]:
+    """Return a serialized `FlightData` with nothing but Arrow data in it, what its header says, and the header.
+
+    Its body is not looked at. The frame is the same object unless something is left out of it; without Arrow data there
+    is no header.
+    """
+    try:
+        return _read_frame(frame)
+    except (struct.error, ValueError, IndexError):
+        raise not_arrow_data() from None
+
+
+def _read_frame(frame: bytes) -> tuple[bytes, IpcHeader | None, bytes]:
+    header: bytes | None = None
+    body_at, body_length = 0, None
+    has_more = False
+    position = 0
+    while position < len(frame):
+        tag, position = _read_varint(frame, position)
+        if tag & 7 != _LENGTH_DELIMITED:
+            raise ValueError("a field that FlightData does not have")
+        length, position = _read_varint(frame, position)
+        if position + length > len(frame):
+            raise ValueError("a field that ends behind the message")
+        if tag == _DATA_HEADER and header is None and length <= _MAX_HEADER_BYTES:
+            header = frame[position : position + length]
+        elif tag == _DATA_BODY and body_length is None:
+            body_at, body_length = position, length
+        elif tag in {_DATA_HEADER, _DATA_BODY}:
+            raise ValueError("a field that comes twice, or is too large")
+        else:
+            has_more = True
+        position += length
+    if not header:
+        return frame, None, b""
+    found = read_header(header)
+    if found.body_length != (body_length or 0):
+        raise ValueError("a body of another length")
+    if has_more:
+        body = [frame[body_at : body_at + body_length]] if body_length else []
+        frame = b"".join(_frame(header, body_length or 0, body))
+    return frame, found, header
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """Return the number at a position, and the position behind it."""
+    number = 0
+    for shift in range(0, 64, 7):
+        byte = data[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:  # noqa: PLR2004 - the last one has no continuation bit
+            return number, position
+    raise ValueError("a number of more than 64 bits")
+
+
+def frame_of_header(header: bytes) -> bytes:
+    """Return the `FlightData` of a message that is all header, such as a schema's."""
+    return b"".join(_frame(header, 0, []))
+
+
 def _read_header(data: bytes) -> IpcHeader:
     message = _indirect(data, 0)
     kind = HeaderKind(_scalar(data, message, _MESSAGE_HEADER_TYPE, "<B"))
@@ -479,6 +540,10 @@ DEFAULT_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 # What cannot be cut (a row, a dictionary) may be larger, up to this.
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
+_LENGTH_DELIMITED: Final = 2
+_DATA_HEADER: Final = 2 << 3 | _LENGTH_DELIMITED
+_DATA_BODY: Final = 1000 << 3 | _LENGTH_DELIMITED
+_MAX_HEADER_BYTES: Final = 8 * _MEBIBYTE
 _DATA_HEADER_TAG: Final = b"\x12"  # field 2, length-delimited
 _DATA_BODY_TAG: Final = b"\xc2\x3e"  # field 1000, length-delimited
 # Up to here to copy the rows twice takes less time than to look for the ends of their messages.

@@ -18,6 +18,8 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, InternalError
 from micromegas_jupyter.executors.ingest import IngestProcess, maintain
 from micromegas_jupyter.executors.pool import Pool
+from micromegas_jupyter.gateway.forwarding import Gateway
+from micromegas_jupyter.gateway.tables import EngineTables
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.catalog import ServerFacts
 from micromegas_jupyter.server.exports import ExportRunner
@@ -48,7 +50,7 @@ class ServerThread:
 
     Both are for one thread at a time. The pool is opened and closed with the server; validator and tracing are closed
     by others. Without a validator everyone is an administrator; without `ticket_keys` tickets are worth nothing after a
-    restart, or at another server.
+    restart, or at another server. With the tables of an `engine`, statements run there.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a server
@@ -63,9 +65,11 @@ class ServerThread:
         ticket_keys: Callable[[], Sequence[bytes]] | None = None,
         readiness: Readiness = lambda: None,
         tracing: Tracing | None = None,
+        engine: EngineTables | None = None,
     ) -> None:
         self.metrics = metrics or ServerMetrics()
         self._pool = pool
+        self._gateway = None if engine is None else Gateway(pool, engine, max_rows=settings.max_rows)
         self._ingest_process = IngestProcess(pool) if pool.options.lake is not None else None
         self.exports = ExportRunner(
             self._ingest_process, clock=clock, metrics=self.metrics, trusted_proxies=settings.trusted_proxies
@@ -152,6 +156,8 @@ class ServerThread:
         server: grpc.aio.Server | None = None
         maintenance: asyncio.Task[None] | None = None
         try:
+            if self._gateway is not None:
+                await self._gateway.open()
             await self._pool.open()
             if self._pool.options.lake is not None:
                 maintenance = asyncio.create_task(maintain(self._pool, self.metrics.note_lake))
@@ -169,6 +175,8 @@ class ServerThread:
             if maintenance is not None:
                 maintenance.cancel()
             await self._pool.close()
+            if self._gateway is not None:
+                await self._gateway.close()
             authenticator.close()
 
     def _build_service(self, authenticator: Authenticator) -> FlightService:
@@ -181,7 +189,7 @@ class ServerThread:
         operations = TableOperations(ingests, settings=settings, clock=clock, metrics=metrics)
         methods = FlightMethods(
             queries=QueryRunner(
-                pool,
+                pool if self._gateway is None else self._gateway,
                 settings=settings,
                 clock=clock,
                 metrics=metrics,

@@ -30,7 +30,7 @@ _METHODS: Final = frozenset({
 })  # fmt: skip
 #: Alerts ask for the increase of these; a series that is not there yet has none, and its first event would be missed.
 _LIMITS: Final = (
-    "call_rate", "calls", "crash", "denied", "ended_statements", "exports", "ingest", "memory", "otlp_size",
+    "call_rate", "calls", "crash", "denied", "ended_statements", "engine", "exports", "ingest", "memory", "otlp_size",
     "planning", "prepared", "query_timeout", "queue", "result_bytes", "rows", "silent_client", "stack",
     "stalled_client", _OTHER,
 )  # fmt: skip
@@ -309,6 +309,7 @@ class NotReady(enum.StrEnum):
     STORAGE = "storage"
     EXECUTORS = "executors"
     DISK = "disk"
+    ENGINE = "engine"
     TIMEOUT = "timeout"  # the check took too long
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from micromegas_jupyter.core.files import FileProblem
 from micromegas_jupyter.core.protocols import AuthType
@@ -19,7 +19,7 @@ from micromegas_jupyter.engine.partition_calls import PartitionCall, find_partit
 from micromegas_jupyter.engine.scanner import fingerprints
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError, QueryDenied, Unavailable
 from micromegas_jupyter.executors.launcher import run_in_thread
-from micromegas_jupyter.executors.pool import Pool, RunningStatement
+from micromegas_jupyter.executors.pool import RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, recorded
@@ -43,6 +43,13 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
 #: Runs a function that changes partitions, and returns when it said what.
 ChangePartitions = Callable[[Call, PartitionCall], Awaitable[tuple[tuple[int, str], ...]]]
+
+
+class Statements(Protocol):
+    """What runs statements: a pool of executors, or an engine behind this server."""
+
+    def statement(self, caller: CallerKey, *, query_id: str, sql: str | None = None) -> RunningStatement:
+        """Return the life of one statement, or of a listing of tables."""
 
 
 class CancelStatus(enum.IntEnum):
@@ -203,7 +210,7 @@ class QueryRunner:
 
     def __init__(  # noqa: PLR0913 - the parts of a server
         self,
-        pool: Pool,
+        statements: Statements,
         *,
         settings: FlightServerSettings,
         clock: Clock,
@@ -212,7 +219,7 @@ class QueryRunner:
         change_partitions: ChangePartitions | None = None,
     ) -> None:
         self._running: dict[bytes, set[RunningStatement]] = {}  # by their keys
-        self._pool = pool
+        self._statements = statements
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
@@ -293,7 +300,7 @@ class QueryRunner:
 
     async def tables(self, call: Call) -> list[tuple[str, bytes]]:
         """Return the tables that the caller sees, each with its IPC schema."""
-        async with RunningStatement(self._pool, call.source, query_id=call.query_id) as running:
+        async with self._statements.statement(call.source, query_id=call.query_id) as running:
             return await running.list_tables(call.caller)
 
     def _prepare(
@@ -301,14 +308,14 @@ class QueryRunner:
     ) -> tuple[Statement, CallOrigin, RunningStatement]:
         statement = parse_statement(call.headers, sql, call.caller, parameters)
         origin = find_origin(call, self._settings.trusted_proxies)
-        return statement, origin, RunningStatement(self._pool, call.source, query_id=call.query_id)
+        return statement, origin, self._statements.statement(call.source, query_id=call.query_id, sql=sql)
 
     async def _with_messages(self, call: Call, statement: Statement) -> Statement:
         """Run the function in an administrator's statement that changes partitions, once the statement is planned."""
         changing = find_partition_call(statement.sql) if call.caller.is_admin else None
         if changing is None or self._change_partitions is None:
             return statement
-        async with RunningStatement(self._pool, call.source, query_id=call.query_id) as planning:
+        async with self._statements.statement(call.source, query_id=call.query_id, sql=statement.sql) as planning:
             await planning.plan(statement)
         return replace(statement, messages=await self._change_partitions(call, changing))
 

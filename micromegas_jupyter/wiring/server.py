@@ -32,6 +32,7 @@ from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, TicketKeyFile
 from micromegas_jupyter.telemetry.conversion import QUERY_AUDIT_TARGET
 from micromegas_jupyter.telemetry.tables import MeasureRow, nanoseconds_since_epoch
+from micromegas_jupyter.wiring.engines import build_engine, warn_of_open_engine
 from micromegas_jupyter.wiring.take_over import (
     ReservedPort,
     Taken,
@@ -52,6 +53,7 @@ DEFAULT_ROW_FILTERS: Final = {
     + ")"
 }
 
+_REWRITING: Final = "micromegas_jupyter.gateway.spark"
 _GRPC: Final = "grpc"
 _HTTP: Final = "http"
 _TICKET_KEY: Final = "ticket_key"
@@ -95,8 +97,15 @@ class ServerStack:
             _check_unused_access(self._environ)
         self._program = program
         self._is_replaceable = is_replaceable
-        self._storage, self._tables = open_tables(settings.lake)
-        self.lake = self._tables if isinstance(self._tables, Lake) else None
+        self._engine = build_engine(settings)
+        self._storage: Storage | None
+        self._tables: TableSource
+        if self._engine is None:
+            self._storage, self._tables = open_tables(settings.lake)
+            self.lake = self._tables if isinstance(self._tables, Lake) else None
+        else:
+            self._storage, self.lake = open_lake(settings.lake)
+            self._tables = self._engine
         self._recorder: Recorder | None = None
         self._writer: LakeWriter | None = None
         self._ticket_keys = None if settings.ticket_key_file is None else TicketKeyFile(settings.ticket_key_file)
@@ -117,7 +126,7 @@ class ServerStack:
 
     def _build(self, spare_executors: int) -> None:
         settings = self.settings
-        denials_file = find_denials_file(settings, self._storage, self._tables)
+        denials_file = find_denials_file(settings, None if self.lake is None else self._storage)
         self._deny_list = None if denials_file is None else DenyList(denials_file, on_denied=self._record_denial)
         self._spill_folder = make_spill_folder(settings.spill_directory)
         worker_options = build_worker_options(
@@ -125,6 +134,7 @@ class ServerStack:
             lake=None if self.lake is None else self._storage,
             denials_file=denials_file,
             spill_folder=self._spill_folder.path,
+            has_engine=self._engine is not None,
         )
         # The process that executors are forked from starts while this one reads the configuration.
         launcher = open_launcher(worker_options)
@@ -134,13 +144,14 @@ class ServerStack:
                 self.validator = validator_from_environment(
                     self._environ,
                     legacy_api_keys=LegacyApiKeys.ON if settings.enable_legacy_api_keys else None,
-                    check=self._check_role_conditions,
+                    # An engine's tables are not known yet; a condition is checked again when it is used.
+                    check=self._check_role_conditions if self._engine is None else None,
                 )
         except BaseException:
             launcher.abandon()
             self._spill_folder.close()
             raise
-        if self.lake is not None and not settings.no_telemetry:
+        if self.lake is not None and self._storage is not None and not settings.no_telemetry:
             self._writer = LakeWriter(self._storage)
             self._recorder = Recorder(
                 self._writer, exe=self._program, commit_interval_seconds=settings.telemetry_interval_seconds
@@ -166,6 +177,7 @@ class ServerStack:
             ticket_keys=self._find_ticket_keys,
             readiness=self.readiness,
             tracing=self._tracing,
+            engine=self._engine,
         )
         self._http = None
         self._http_port: int | None = None
@@ -257,7 +269,11 @@ class ServerStack:
 
     def describe_tables(self) -> str:
         """Return what is served, for people."""
-        root = self._storage.uri
+        root = "" if self._storage is None else self._storage.uri
+        if self._engine is not None:
+            settings = self._engine.engine.settings
+            rows = f"rows that are sent here: {root}" if root else "no lake: nothing can be sent here"
+            return f"engine: {settings.address.target} ({settings.dialect}) · {rows}"
         if self.lake is not None:
             return f"lake: {root}"
         names = [snapshot.name for snapshot in self._tables.snapshot() if snapshot.problem is None]
@@ -288,7 +304,10 @@ class ServerStack:
             return NotReady.EXECUTORS
         if not has_free_space(self._spill_folder.path):
             return NotReady.DISK  # statements that spill fail here, and may not at another server
-        return None if can_read_tables(self._tables, self._storage) else NotReady.STORAGE
+        source = self._tables if self._engine is None else self.lake
+        if self._storage is not None and source is not None and not can_read_tables(source, self._storage):
+            return NotReady.STORAGE
+        return None if self._engine is None or self._engine.can_be_reached() else NotReady.ENGINE
 
     def reload(self) -> None:
         """Read the access configuration again; one that cannot be used or read is refused, and the one before stays."""
@@ -306,8 +325,10 @@ class ServerStack:
 
     def start(self) -> None:
         """Start recording and serving; returns when the server answers."""
-        if self.lake is not None:
+        if self.lake is not None and self._storage is not None:
             make_lake(self._storage)
+        if self._engine is not None:
+            threading.Thread(target=warn_of_open_engine, args=(self._engine,), name="engine-port", daemon=True).start()
         if self._recorder is not None:
             self._recorder.start()
         if self._ticket_keys is not None:
@@ -419,12 +440,17 @@ def _check_unused_access(environ: Mapping[str, str]) -> None:
 
 
 def build_worker_options(
-    settings: ServerSettings, *, lake: Storage | None, denials_file: str | None, spill_folder: Path
+    settings: ServerSettings,
+    *,
+    lake: Storage | None,
+    denials_file: str | None,
+    spill_folder: Path,
+    has_engine: bool = False,
 ) -> WorkerOptions:
     """Return what all executors have in common."""
     return WorkerOptions(
         lake=None if lake is None else lake.uri,
-        uses_bucket=not Storage(settings.lake).is_local,
+        uses_bucket=bool(settings.lake) and not Storage(settings.lake).is_local,
         denials_file=denials_file,
         spill_directory=str(spill_folder),
         # Half of what all may take: a statement is to spill before the largest is ended for its memory.
@@ -432,7 +458,8 @@ def build_worker_options(
         data_limit_bytes=settings.statement_memory_mib * _MIB,
         spill_limit_bytes=settings.spill_mib * _MIB,
         max_statement_bytes=settings.max_statement_bytes,
-        default_conditions={} if lake is None else DEFAULT_ROW_FILTERS,
+        default_conditions={} if lake is None and not has_engine else DEFAULT_ROW_FILTERS,
+        preloaded=_REWRITING if has_engine else None,
     )
 
 
@@ -522,6 +549,20 @@ def has_free_space(folder: Path) -> bool:
         return False
 
 
+def open_lake(location: str) -> tuple[Storage | None, Lake | None]:
+    """Return the lake there, for rows that are sent beside an engine; neither for no location."""
+    if not location:
+        return None, None
+    storage, found = open_tables(location)
+    if not isinstance(found, Lake):
+        raise ConfigurationError(
+            "With an engine, --lake is where rows go that are sent to this server, so files of others cannot be named.",
+            key="--lake",
+            remedy="Leave --lake out: the engine has the tables.",
+        )
+    return storage, found
+
+
 def can_read_tables(source: TableSource, storage: Storage) -> bool:
     """Whether the tables can be read now; may block as long as the storage does."""
     try:
@@ -531,11 +572,11 @@ def can_read_tables(source: TableSource, storage: Storage) -> bool:
         return False
 
 
-def find_denials_file(settings: ServerSettings, storage: Storage, source: TableSource) -> str | None:
+def find_denials_file(settings: ServerSettings, lake: Storage | None) -> str | None:
     """Return the configured file of denied queries, else the one in the lake; None where there is neither."""
     if settings.query_denials_file is not None:
         return str(settings.query_denials_file)
-    return storage.child_uri(_DENIALS_FILE) if isinstance(source, Lake) else None
+    return None if lake is None else lake.child_uri(_DENIALS_FILE)
 
 
 def make_spill_folder(directory: Path | None) -> TemporaryFolder:

@@ -108,12 +108,13 @@ def build_pool(tables=None, *, worker=None, lasts=True, **settings):
 
 
 @contextmanager
-def open_server(pool=None, *, validator=None, is_open=False, **settings):
+def open_server(pool=None, *, validator=None, is_open=False, engine=None, **settings):
     """Run a server on a free port."""
     server = ServerThread(
         pool=pool or build_pool(),
         validator=None if is_open else validator or FakeValidator(),
         settings=FlightServerSettings(**{"port": 0, **settings}),
+        engine=engine,
     )
     server.start()
     try:

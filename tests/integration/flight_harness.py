@@ -10,6 +10,7 @@ import pyarrow as pa
 from google.protobuf import any_pb2
 
 from micromegas_jupyter.flightsql.commands import ERROR_DETAILS_KEY, decode_error, messages, pack_any, statement_ticket
+from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from tests.fakes.fixed_tables import FixedTables, write_log_entries, write_processes
 from tests.fakes.servers import ENDLESS, FAILS_LATE, HUGE, LARGE, NUMBERS, WAITING, WORDS, build_pool, open_server
 from tests.fakes.validator import FakeValidator
@@ -145,18 +146,29 @@ def example_tables(folder):
     return FixedTables([write_log_entries(folder, 2), write_processes(folder)])
 
 
+def bind(flight, handle, batch):
+    """Bind values to a prepared statement; return the handle that the server gives for them."""
+    encoder = FlightDataEncoder(batch.schema)
+    command = messages.CommandPreparedStatementQuery(prepared_statement_handle=handle)
+    put = flight.call("DoPut", opening_frame(command, encoder.encode_schema()), *encoder.encode_batch(batch))
+    assert put.code is grpc.StatusCode.OK, put.text
+    result = messages.PutResult.FromString(put.replies[0]).app_metadata
+    return messages.DoPutPreparedStatementResult.FromString(result).prepared_statement_handle
+
+
 @contextmanager
 def running_server(
-    *, tables=None, validator=None, is_open=False, worker=None, pool=None, channel_options=(), **settings
+    *, tables=None, validator=None, is_open=False, worker=None, pool=None, engine=None, channel_options=(), **settings
 ):
     """Run a server on a free port; `is_open` leaves authentication out.
 
-    `worker` and `pool` are fields of `WorkerOptions` and `PoolSettings`, what is left those of `FlightServerSettings`.
+    `engine` is `EngineTables`. `worker` and `pool` are fields of `WorkerOptions` and `PoolSettings`, what is left those
+    of `FlightServerSettings`.
     """
-    executors = build_pool(tables, worker=worker, **(pool or {}))
+    executors = build_pool(tables or engine, worker=worker, **(pool or {}))
     validator = None if is_open else validator or FakeValidator()
     with (
-        open_server(executors, validator=validator, is_open=is_open, **settings) as server,
+        open_server(executors, validator=validator, is_open=is_open, engine=engine, **settings) as server,
         grpc.insecure_channel(f"127.0.0.1:{server.port}", options=list(channel_options)) as channel,
     ):
         yield FlightHarness(server, executors, validator, channel)

@@ -15,7 +15,6 @@ from adbc_driver_flightsql import DatabaseOptions
 from micromegas_jupyter import errors
 from micromegas_jupyter.client.commands import parse_server_identity
 from micromegas_jupyter.flightsql.commands import messages, pack_any, prepared_ticket
-from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from tests.fakes.validator import FakeValidator
 from tests.integration import flight_harness as harness
 from tests.integration.flight_harness import ALICE, BOB, FLIGHT, NUMBERS, prepare, result_of, rows_of, running_server
@@ -243,20 +242,11 @@ def _prepared(handle):
     return messages.CommandPreparedStatementQuery(prepared_statement_handle=handle)
 
 
-def _bind(flight, handle, batch):
-    """Bind values; return the handle that the server gives for them."""
-    encoder = FlightDataEncoder(batch.schema)
-    opening = harness.opening_frame(_prepared(handle), encoder.encode_schema())
-    put = flight.call("DoPut", opening, *encoder.encode_batch(batch))
-    result = messages.PutResult.FromString(put.replies[0]).app_metadata
-    return messages.DoPutPreparedStatementResult.FromString(result).prepared_statement_handle
-
-
 @pytest.mark.parametrize("is_first", [True, False], ids=["first handle", "new handle"])
 def test_bound_parameters_are_the_statements_values(flight, is_first):
     handle = prepare(flight, ECHO)
 
-    bound = _bind(flight, handle, pa.record_batch({"0": pa.array([41, None], pa.int64())}))
+    bound = harness.bind(flight, handle, pa.record_batch({"0": pa.array([41, None], pa.int64())}))
     answer = flight.get(prepared_ticket(handle if is_first else bound))
 
     assert rows_of(answer)["n"].to_pylist() == [41, None]
@@ -264,7 +254,7 @@ def test_bound_parameters_are_the_statements_values(flight, is_first):
 
 @pytest.mark.parametrize("size", [1, 100_000], ids=["few values", "large values"])
 def test_a_flight_of_a_prepared_statement_has_its_values(flight, size):
-    bound = _bind(flight, prepare(flight, ECHO), pa.record_batch({"0": ["x" * size]}))
+    bound = harness.bind(flight, prepare(flight, ECHO), pa.record_batch({"0": ["x" * size]}))
 
     rows = rows_of(flight.get(flight.info(_prepared(bound)).endpoint[0].ticket.ticket))
 

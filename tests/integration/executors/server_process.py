@@ -53,8 +53,8 @@ class ServerProcess:
             environ["MICROMEGAS_API_KEYS"] = json.dumps(listed)
         environ |= variables or {}
         command = [
-            sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--lake", str(lake), "--port", "0", "--ready-json",
-            "--audit-log", str(self.audit_file), *access, *options,
+            sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--port", "0", "--ready-json",
+            "--audit-log", str(self.audit_file), *(() if lake is None else ("--lake", str(lake))), *access, *options,
         ]  # fmt: skip
         with self.log_file.open("wb") as log:
             self._popen = subprocess.Popen(

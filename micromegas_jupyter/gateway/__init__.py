@@ -1,0 +1,1 @@
+"""Another engine behind this server: what a caller may ask it, in its dialect."""

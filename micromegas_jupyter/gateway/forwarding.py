@@ -1,0 +1,256 @@
+"""Statements that another engine runs: everything about the call stays here, only plan and rows come from there.
+
+Text of callers is rewritten by an executor, which has limits and may be ended; frames pass through undecoded.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cachetools import LRUCache, TTLCache
+
+from micromegas_jupyter.core.protocols import AuthContext
+from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
+from micromegas_jupyter.engine.scanner import Kind, scan
+from micromegas_jupyter.errors import (
+    DeadlineExceeded,
+    InvalidStatement,
+    QueryError,
+    ResourcesExhausted,
+    UnsupportedStatement,
+)
+from micromegas_jupyter.executors.pool import Pool, RunningStatement
+from micromegas_jupyter.executors.protocol import Output, Statement
+from micromegas_jupyter.executors.scheduling import CHARGED, CallerKey, Cause
+from micromegas_jupyter.gateway.backend import Flight, TicketLost
+from micromegas_jupyter.gateway.statements import list_visible, rewrite_statement
+from micromegas_jupyter.gateway.tables import EngineTables
+
+_MIB: Final = 1024 * 1024
+_FLIGHT_SECONDS: Final = 2.0  # how long the plan of GetFlightInfo waits for its DoGet, as with executors
+_MAX_FLIGHTS: Final = 512
+_MAX_REWRITTEN_CHARACTERS: Final = 8 * _MIB
+_MAX_CACHED_CHARACTERS: Final = 16 * 1024
+# What this server answers itself: of the engine's tables it knows names and columns, and no rows.
+_OWN_NAMES: Final = frozenset(
+    {"information_schema", "my_rights", "deny_queries", "list_query_denials", "remove_query_denial"}
+)
+_OWN_LIMITS: Final = frozenset({"rows", "result_bytes"})
+_OWN_STATEMENTS: Final = frozenset({"show", "describe", "desc"})
+_MAY_BE_OWN: Final = re.compile("|".join(_OWN_NAMES | _OWN_STATEMENTS), re.IGNORECASE)
+
+
+def answers_itself(sql: str) -> bool:
+    """Whether a statement is about what this server knows itself, so that its own executors answer it."""
+    if len(sql) > MAX_STATEMENT_BYTES or _MAY_BE_OWN.search(sql) is None:
+        return False
+    names = [token.name for token in scan(sql).tokens if token.kind in {Kind.WORD, Kind.QUOTED}]
+    return bool(names) and (names[0] in _OWN_STATEMENTS or not _OWN_NAMES.isdisjoint(names))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Forwarded:
+    """A statement as the engine gets it."""
+
+    sql: str = field(repr=False)
+    hides_rows: bool
+    parameters: bytes  # the IPC schema of its parameters
+    is_bound: bool
+
+
+@contextmanager
+def _hiding_values(forwarded: _Forwarded) -> Iterator[None]:
+    """Leave out the engine's own words, which repeat values and plans, where rows are hidden from the caller."""
+    try:
+        yield
+    except QueryError as error:
+        if not forwarded.hides_rows or isinstance(error, DeadlineExceeded) or error.limit in _OWN_LIMITS:
+            raise
+        raise InvalidStatement(
+            "The engine could not run the statement; why is not shown because you may read only some rows of a table.",
+            remedy="Check its casts (TRY_CAST returns NULL), divisions and regular expressions.",
+        ) from None
+
+
+class Gateway:
+    """Lends statements that an engine runs, in the slots of a pool of executors. Belongs to one event loop."""
+
+    def __init__(self, pool: Pool, tables: EngineTables, *, max_rows: int | None) -> None:
+        self.pool = pool
+        self.engine = tables.engine
+        self.tables = tables
+        self._max_rows = max_rows
+        self._listed_version = 0
+        #: Plans that wait for the call that reads their rows: an engine may take a ticket only once.
+        self.flights: TTLCache[Any, Flight] = TTLCache(_MAX_FLIGHTS, _FLIGHT_SECONDS, pool.clock.monotonic)
+        self.rewritten: LRUCache[Any, _Forwarded] = LRUCache(
+            _MAX_REWRITTEN_CHARACTERS, getsizeof=lambda one: len(one.sql) + len(one.parameters)
+        )
+
+    async def open(self) -> None:
+        """Make the connection to the engine ready."""
+        await self.engine.open()
+        self.tables.attach()
+
+    async def close(self) -> None:
+        """End the connection, and what runs over it."""
+        await self.engine.close()
+
+    def statement(self, caller: CallerKey, *, query_id: str, sql: str | None = None) -> RunningStatement:
+        """Return the life of one statement, or of a listing of tables."""
+        if sql is not None and answers_itself(sql):
+            return self.pool.statement(caller, query_id=query_id)
+        return ForwardedStatement(self, caller, query_id=query_id)
+
+    async def list_for_executors(self) -> None:
+        """Have executors know the tables as they are known here."""
+        version = self.tables.version
+        if self._listed_version != version:
+            await self.pool.listing.refresh()
+            self._listed_version = version
+
+    def row_limit(self, statement: Statement) -> int | None:
+        """Return how many rows the engine is asked for: one more than are sent, so that none is cut silently."""
+        max_sent = None if self._max_rows is None else self._max_rows + 1
+        return min((one for one in (statement.row_limit, max_sent) if one is not None), default=None)
+
+
+class ForwardedStatement(RunningStatement):
+    """One statement that an engine runs; it has an executor only while it is rewritten."""
+
+    def __init__(self, gateway: Gateway, caller_key: CallerKey, *, query_id: str) -> None:
+        super().__init__(gateway.pool, caller_key, query_id=query_id)
+        self._gateway = gateway
+        self._is_forwarded = False
+
+    async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
+        """Return the IPC schemas of the result and the parameters; the engine's ticket waits to be read."""
+        forwarded = await self._rewrite(statement, with_nulls=True)
+        try:
+            with _hiding_values(forwarded):
+                flight = await self._gateway.engine.plan(forwarded.sql)
+        except InvalidStatement:
+            if forwarded.is_bound:
+                raise
+            return b"", forwarded.parameters  # some statements have no plan without their values
+        if forwarded.is_bound and len(forwarded.sql) <= _MAX_CACHED_CHARACTERS:
+            self._gateway.flights[forwarded.sql] = flight
+        return flight.schema, forwarded.parameters
+
+    async def run(
+        self,
+        statement: Statement,
+        *,
+        output: Output,
+        write: Callable[[bytes], Awaitable[None]],
+        on_running: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Run a statement; pass each frame of its result to `write` as the engine sent it."""
+        forwarded = await self._rewrite(statement, with_nulls=False)
+        on_running()
+        with _hiding_values(forwarded):
+            await self._run(forwarded, output, write)
+
+    async def _run(self, forwarded: _Forwarded, output: Output, write: Callable[[bytes], Awaitable[None]]) -> None:
+        flight = self._gateway.flights.pop(forwarded.sql, None)
+        if flight is not None:
+            with suppress(TicketLost):
+                await self._forward(flight, output, write)
+                return
+        flight = await self._gateway.engine.plan(forwarded.sql)
+        try:
+            await self._forward(flight, output, write)
+        except TicketLost as lost:
+            raise lost.__cause__ or lost from None
+
+    async def list_tables(self, caller: AuthContext) -> list[tuple[str, bytes]]:
+        """Return the tables that a caller sees, each with the IPC schema that the engine gives it."""
+        await self._gateway.tables.refresh()
+        await self._gateway.list_for_executors()
+        schemas = self._gateway.tables.schemas
+        await self.begin()
+        names = await self.call(list_visible, caller, dict(self._pool.options.default_conditions))
+        return [(name, schemas[name]) for name in names if name in schemas]
+
+    async def _rewrite(self, statement: Statement, *, with_nulls: bool) -> _Forwarded:
+        """Take a slot, and return the statement as the engine gets it, rewritten by an executor or before."""
+        if statement.time_range is not None:
+            raise UnsupportedStatement(
+                "The engine behind this server does not cut tables to a time range.",
+                remedy="Leave the range out, and write it as a condition on the tables' times.",
+            )
+        gateway, pool = self._gateway, self._pool
+        await gateway.tables.refresh()
+        row_limit = gateway.row_limit(statement)
+        key = (gateway.tables.version, statement.sql, statement.caller, statement.parameters, row_limit)
+        found = gateway.rewritten.get(key)
+        if found is not None:
+            await self.take_slot()
+            self.note_start()
+        else:
+            await gateway.list_for_executors()
+            await self.begin()
+            answer = await self.call(
+                rewrite_statement,
+                statement.sql,
+                statement.caller,
+                statement.parameters,
+                row_limit,
+                dict(pool.options.default_conditions),
+                gateway.engine.settings.dialect,
+                pool.options.max_statement_bytes,
+                with_nulls,
+            )
+            executor, self.executor = self.executor, None
+            if executor is not None:
+                pool.release(executor, private_bytes=self._private_bytes)
+            found = _Forwarded(
+                sql=str(answer["sql"]),
+                hides_rows=bool(answer["hides_rows"]),
+                parameters=bytes.fromhex(str(answer["parameters"])),
+                is_bound=bool(answer["is_bound"]),
+            )
+            with suppress(ValueError):  # larger than all that is kept
+                if found.is_bound:
+                    gateway.rewritten[key] = found
+        self._is_forwarded = True
+        return found
+
+    async def _forward(self, flight: Flight, output: Output, write: Callable[[bytes], Awaitable[None]]) -> None:
+        size = 0
+        self.report.planning_seconds = self._pool.clock.monotonic() - self.started_at
+        async with aclosing(self._gateway.engine.read(flight)) as frames:
+            async for frame, rows in frames:
+                size += len(frame)
+                self._check_size(size, rows, output)
+                self.waits_for_client_since = self._pool.clock.monotonic()
+                await write(frame)
+                self.waits_for_client_since = None
+                self.report.rows += rows
+
+    def _check_size(self, size: int, rows: int, output: Output) -> None:
+        """Refuse to send more than a result may have; what does not fit as a whole is not sent."""
+        sent = self.report.rows
+        if output.max_bytes is not None and size > output.max_bytes:
+            raise ResourcesExhausted(
+                f"The result is larger than the {output.max_bytes / _MIB:,g} MiB that this server sends for one query; "
+                f"{sent:,} rows were sent.",
+                limit="result_bytes",
+            )
+        if output.max_rows is not None and sent + rows > output.max_rows:
+            raise ResourcesExhausted(
+                f"The result has more rows than the {output.max_rows:,} that this server sends for one query; "
+                f"{sent:,} rows were sent.",
+                limit="rows",
+            )
+
+    def _note_end_without_executor(self, cause: Cause) -> None:
+        if not self._is_forwarded:
+            super()._note_end_without_executor(cause)
+            return
+        self.report.cause = cause
+        self._pool.on_end(cause)
+        if cause in CHARGED:
+            self._pool.ended_limit.note(self.caller_key)

@@ -1,0 +1,145 @@
+"""Writes a statement anew for another engine: over the rows that its caller may see, and with the caller's meaning.
+
+The engine gets a text that was made of the checked syntax tree, never the caller's. Each table is replaced, where it
+stands, by a query for its known columns and the rows that the caller may see, and named queries get new names: what
+could shadow a table is gone, whatever the engine's rules for names are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+
+from micromegas_jupyter.config.server import EngineDialect
+from micromegas_jupyter.core.protocols import AuthContext, TableAccess
+from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
+from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, StatementRefused
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+_NO_VALUES: Mapping[str, pa.Scalar] = MappingProxyType({})
+_EVERY_TABLE: Final = "*"
+_ALL_ROWS: Final = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewritten:
+    """A statement for the engine, in its dialect and never the caller's text, and the tables that it reads."""
+
+    sql: str
+    tables: frozenset[str]
+
+
+def access_of(
+    caller: AuthContext, *, default_conditions: Mapping[str, str], tables: Mapping[str, pa.Schema]
+) -> TableAccess | None:
+    """Return what `caller` may read, with the caller's values in the conditions; None for everything.
+
+    `default_conditions` limit callers without other limits, except administrators.
+    """
+    from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
+
+    access = caller.table_access
+    if access is None:
+        if caller.is_admin or not default_conditions:
+            return None
+        defaults = {table: (condition,) for table, condition in default_conditions.items()}
+        access = TableAccess(filters={_EVERY_TABLE: (), **defaults})
+    return TableAccess(
+        filters={
+            table: tuple(
+                with_caller_in_condition(one, caller, columns=tables[table].names) for one in access.conditions(table)
+            )
+            for table in tables
+            if access.may_read(table)
+        }
+    )
+
+
+def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
+    sql: str,
+    *,
+    access: TableAccess | None,
+    tables: Mapping[str, pa.Schema],
+    dialect: EngineDialect,
+    row_limit: int | None = None,
+    parameters: Mapping[str, pa.Scalar] = _NO_VALUES,
+    max_bytes: int = MAX_STATEMENT_BYTES,
+) -> Rewritten:
+    """Return the statement that asks the engine what `sql` asks the embedded engine, or raise why there is none.
+
+    Args:
+        sql: One query in the dialect of the embedded engine, with placeholders as `$1` or `$name`.
+        access: What the caller may read, from `access_of`.
+        tables: What the engine has, by name; columns that are not in a schema do not exist.
+        dialect: What the engine takes.
+        row_limit: At most this many rows are returned, on top of the statement's own LIMIT.
+        parameters: Values of the placeholders, by name without `$`; they are written into the statement.
+        max_bytes: The longest statement that is read.
+    """
+    try:
+        from micromegas_jupyter.gateway import syntax
+    except ImportError as error:
+        raise ConfigurationError(
+            "Statements for another engine are written with sqlglot, which is not installed.",
+            key="engine",
+            remedy="Install micromegas_jupyter[gateway].",
+        ) from error
+    visible = {name: schema for name, schema in tables.items() if access is None or access.may_read(name)}
+    try:
+        tree = syntax.parse(sql, max_bytes=max_bytes)
+        resolved = syntax.resolve(tree, sql=sql, tables=visible, parameters=parameters)
+        conditions = {name: () if access is None else access.conditions(name) for name in resolved.tables.values()}
+        is_behind_barrier = any(conditions.values()) and not syntax.is_leakproof(resolved.tree)
+        tree = _in_dialect(resolved.tree, dialect)
+        for table in syntax.tables_in(tree):
+            if (name := resolved.tables.get(table.name)) is not None:
+                _check_case(name, tables, dialect)
+                rows = _visible_rows(name, tables[name], conditions[name], dialect, is_behind_barrier=is_behind_barrier)
+                syntax.put(table, rows)
+            elif (call := resolved.series.get(table.name)) is not None:
+                syntax.put(table, syntax.series(call, is_spark=dialect is EngineDialect.SPARK))
+        if row_limit is not None:
+            tree = syntax.limited(tree, row_limit)
+        text = syntax.written(tree, is_spark=dialect is EngineDialect.SPARK)
+    except RecursionError as error:
+        raise StatementRefused("The statement is nested too deeply.") from error
+    return Rewritten(sql=text, tables=frozenset(resolved.tables.values()))
+
+
+def _in_dialect(tree: "exp.Query", dialect: EngineDialect) -> "exp.Query":
+    if dialect is EngineDialect.DATAFUSION:
+        return tree
+    from micromegas_jupyter.gateway.spark import to_spark
+
+    return to_spark(tree)
+
+
+def _check_case(name: str, tables: Mapping[str, pa.Schema], dialect: EngineDialect) -> None:
+    """Check that no other table or column could be meant where upper and lower case are the same."""
+    columns = tables[name].names
+    if dialect is EngineDialect.SPARK and (
+        sum(other.lower() == name.lower() for other in tables) > 1
+        or len({one.lower() for one in columns}) < len(columns)
+    ):
+        raise StatementRefused("The engine cannot tell names apart that differ only in upper and lower case.")
+
+
+def _visible_rows(
+    name: str, schema: pa.Schema, conditions: tuple[str, ...], dialect: EngineDialect, *, is_behind_barrier: bool
+) -> "exp.Query":
+    from micromegas_jupyter.gateway import syntax
+
+    try:
+        rows = _in_dialect(syntax.rows_of(name, schema, conditions), dialect)
+    except (MicromegasError, RecursionError) as error:
+        raise InternalError(
+            "The server cannot decide which rows of a table you may read, so the statement is not run.",
+            remedy="Tell the server's administrator: a condition on rows cannot be said in the engine's dialect.",
+        ) from error
+    if conditions and is_behind_barrier:
+        return syntax.behind_barrier(rows, schema, _ALL_ROWS, is_spark=dialect is EngineDialect.SPARK)
+    return rows

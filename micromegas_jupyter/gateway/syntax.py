@@ -1,0 +1,716 @@
+"""Reads a statement of the embedded engine into a syntax tree in which nothing is that is not known here.
+
+What is allowed is listed: kinds of nodes, the parts that each may have, and functions by name. Names are resolved here,
+too, so that the engine behind resolves nothing that could mean something else there.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+import pyarrow as pa
+from sqlglot import exp, parse_one
+from sqlglot.dialects.postgres import Postgres
+from sqlglot.errors import ErrorLevel, OptimizeError, ParseError, SqlglotError
+from sqlglot.generators.postgres import PostgresGenerator
+from sqlglot.optimizer.annotate_types import annotate_types
+from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
+from sqlglot.optimizer.qualify_columns import qualify_columns, validate_qualify_columns
+from sqlglot.parsers.postgres import PostgresParser
+from sqlglot.schema import MappingSchema
+
+from micromegas_jupyter.engine.errors import missing_parameter, unknown_name
+from micromegas_jupyter.engine.scanner import Kind, quoted, scan
+from micromegas_jupyter.errors import InternalError, InvalidStatement, StatementRefused, UnsupportedStatement
+
+_MAX_TOKENS: Final = 20_000
+_MAX_DEPTH: Final = 100
+_MAX_BRACKETS: Final = 47
+_MAX_TABLES: Final = 200
+# Of columns that stars and tables stand for, and of parts that aliases stand for.
+_MAX_WRITTEN_OUT: Final = 10_000
+_PLAIN_PARTS: Final = frozenset({"this", "expression", "expressions"})
+
+# Kinds of nodes, and what they may have besides the parts above.
+_KINDS: Final[Mapping[type[exp.Expr], str]] = {
+    exp.Select: "with_ from_ joins laterals where group having qualify windows distinct order limit offset",
+    exp.Union: "with_ distinct order limit offset",
+    exp.Except: "with_ distinct order limit offset",
+    exp.Intersect: "with_ distinct order limit offset",
+    exp.Subquery: "with_ alias joins laterals order limit offset",
+    exp.From: "",
+    exp.Join: "on using side kind method",
+    exp.Where: "",
+    exp.Group: "grouping_sets rollup cube",
+    exp.Rollup: "",
+    exp.Cube: "",
+    exp.GroupingSets: "",
+    exp.Having: "",
+    exp.Qualify: "",
+    exp.Order: "siblings",
+    exp.Ordered: "desc nulls_first",
+    exp.Limit: "",
+    exp.Offset: "",
+    exp.With: "recursive",
+    exp.CTE: "alias",
+    exp.Table: "alias db catalog joins laterals",
+    exp.TableAlias: "columns",
+    exp.Lateral: "alias",
+    exp.Unnest: "alias",
+    exp.Values: "alias",
+    exp.Tuple: "",
+    exp.Distinct: "on",
+    exp.Alias: "alias",
+    exp.Identifier: "quoted",
+    exp.Column: "table",
+    exp.Star: "except_",
+    exp.Literal: "is_string",
+    exp.Boolean: "",
+    exp.Null: "",
+    exp.Var: "",
+    exp.Parameter: "",
+    exp.Interval: "unit",
+    exp.Cast: "to safe",
+    exp.TryCast: "to safe requires_string",
+    exp.DataType: "nested",
+    exp.DataTypeParam: "",
+    exp.Case: "ifs default",
+    exp.If: "true false",
+    exp.In: "query",
+    exp.Between: "low high",
+    exp.Extract: "",
+    exp.Substring: "start length",
+    exp.StrPosition: "substr",
+    exp.Trim: "position",
+    exp.Anonymous: "",
+    exp.Window: "partition_by order spec over alias first",
+    exp.WindowSpec: "kind start start_side end end_side",
+    exp.Filter: "",
+    exp.Div: "typed safe",
+    exp.DPipe: "safe",
+    exp.Like: "negate",
+    exp.ILike: "negate",
+    exp.Is: "negate",
+    exp.CurrentDate: "",
+    exp.CurrentTimestamp: "",
+    **dict.fromkeys(
+        (
+            exp.Paren, exp.And, exp.Or, exp.Not, exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Add,
+            exp.Sub, exp.Mul, exp.Mod, exp.Neg, exp.Exists, exp.Escape, exp.NullSafeEQ, exp.NullSafeNEQ, exp.RegexpLike,
+            exp.Array, exp.Bracket,
+        ),
+        "",
+    ),
+}  # fmt: skip
+_BRACKET_PARTS: Final = frozenset({"offset", "safe", "returns_list_for_maps", "bracket_notation"})
+
+# Functions by the type of their results: "0" is that of the first argument, "" one that is not known.
+# fmt: off
+_BY_TYPE: Final = {
+    "BIGINT":
+        "count row_number rank dense_rank ntile length char_length character_length octet_length bit_length strpos "
+        "instr ascii approx_distinct array_length cardinality date_part datepart regexp_count levenshtein gcd lcm "
+        "factorial regr_count grouping array_position find_in_set to_unixtime",
+    "DOUBLE":
+        "avg stddev stddev_samp stddev_pop var var_samp var_pop corr covar_samp covar_pop covar sqrt cbrt exp ln log "
+        "log2 log10 power pow sin cos tan asin acos atan atan2 sinh cosh tanh radians degrees pi floor ceil round "
+        "trunc signum percent_rank cume_dist random regr_slope regr_intercept regr_r2 regr_avgx regr_avgy cot",
+    "VARCHAR":
+        "concat concat_ws lower upper replace reverse left right substr lpad rpad repeat split_part ltrim rtrim btrim "
+        "trim initcap chr md5 translate string_agg regexp_replace to_hex to_char array_to_string arrow_typeof "
+        "substr_index overlay",
+    "BOOLEAN":
+        "starts_with ends_with contains regexp_like bool_and bool_or isnan iszero array_has array_has_any "
+        "array_has_all empty",
+    "DATE":
+        "make_date to_date",
+    "TIMESTAMP":
+        "date_trunc datetrunc date_bin to_timestamp to_timestamp_seconds to_timestamp_millis to_timestamp_micros "
+        "to_timestamp_nanos from_unixtime",
+    "TIMESTAMPTZ":
+        "now",
+    "0":
+        "sum min max coalesce nullif nvl ifnull abs greatest least first_value last_value nth_value lag lead any_value "
+        "median approx_median approx_percentile_cont bit_and bit_or bit_xor nanvl",
+    "":
+        "make_array array_agg array_element array_append array_concat array_distinct array_remove array_slice "
+        "array_sort array_reverse array_min array_max flatten get_field nvl2 struct named_struct map map_keys "
+        "map_values map_extract sha224 sha256 sha384 sha512 digest encode decode regexp_match string_to_array "
+        "arrow_cast unnest element_at property_get properties_length properties_to_dict jsonb_parse jsonb_get "
+        "jsonb_as_string jsonb_as_i64 jsonb_as_f64 jsonb_format_json jsonb_path_query_first jsonb_object_keys "
+        "make_histogram sum_histograms variance_from_histogram quantile_from_histogram count_from_histogram "
+        "sum_from_histogram",
+}
+# fmt: on
+FUNCTIONS: Final = {name: kind for kind, names in _BY_TYPE.items() for name in names.split()}
+_SERIES: Final = frozenset({"generate_series", "range"})
+
+
+def _annotate_call(annotator: Any, call: exp.Anonymous) -> None:
+    kind = FUNCTIONS.get(call.name.lower(), "")
+    arguments = call.expressions
+    typed = [one.type for one in arguments if one.type and not one.is_type("NULL", "UNKNOWN")]
+    if arguments and call.name.lower() == "date_trunc" and typed and arguments[-1].is_type("TIMESTAMPTZ"):
+        kind = "TIMESTAMPTZ"
+    if kind == "0" and not arguments:
+        kind = ""
+    if kind == "0":
+        is_sum = call.name.lower() == "sum" and arguments[0].is_type(*exp.DataType.INTEGER_TYPES)
+        widest = next((one for one in typed if one.this in exp.DataType.REAL_TYPES), typed[0] if typed else None)
+        kind = "BIGINT" if is_sum else widest or "UNKNOWN"
+    annotator._set_type(call, exp.DataType.build(kind or "UNKNOWN"))  # noqa: SLF001
+
+
+def _annotate_division(annotator: Any, node: exp.Div) -> None:
+    sides = (node.this, node.expression)
+    is_integer = all(one.is_type(*exp.DataType.INTEGER_TYPES) for one in sides)
+    is_decimal = any(one.is_type("DECIMAL") for one in sides) and not any(
+        one.is_type("DOUBLE", "FLOAT") for one in sides
+    )
+    is_known = not any(one.is_type("UNKNOWN") for one in sides)
+    kind = "BIGINT" if is_integer else "DECIMAL" if is_decimal else "DOUBLE" if is_known else "UNKNOWN"
+    annotator._set_type(node, exp.DataType.build(kind))  # noqa: SLF001
+
+
+class Embedded(Postgres):
+    """The SQL of the embedded engine: that of PostgreSQL with DataFusion's functions, which keep their names."""
+
+    TABLES_REFERENCEABLE_AS_COLUMNS = False
+    EXPRESSION_METADATA = {  # noqa: RUF012 - as sqlglot declares it
+        **Postgres.EXPRESSION_METADATA,
+        exp.Anonymous: {"annotator": _annotate_call},
+        exp.CurrentTimestamp: {"returns": exp.DType.TIMESTAMPTZ},
+        exp.Div: {"annotator": _annotate_division},
+        exp.DPipe: {"returns": exp.DType.VARCHAR},
+        exp.Extract: {"returns": exp.DType.BIGINT},
+        exp.Neg: {"annotator": lambda annotator, node: annotator._set_type(node, node.this.type)},  # noqa: SLF001
+    }
+
+    class Parser(PostgresParser):
+        """Without functions that would be written in another way."""
+
+        FUNCTIONS: ClassVar[Any] = {}
+        FUNCTION_PARSERS: ClassVar[Any] = {
+            name: PostgresParser.FUNCTION_PARSERS[name]
+            for name in ("CAST", "TRY_CAST", "EXTRACT", "POSITION", "SUBSTRING", "TRIM")
+        }
+        NO_PAREN_FUNCTION_PARSERS: ClassVar[Any] = {"CASE": PostgresParser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
+
+    class Generator(PostgresGenerator):
+        """Without changes for what PostgreSQL lacks."""
+
+        TRY_SUPPORTED = True
+        TRANSFORMS: ClassVar[Any] = {
+            kind: how for kind, how in PostgresGenerator.TRANSFORMS.items() if kind not in (exp.Select, exp.TryCast)
+        }
+        TYPE_MAPPING: ClassVar[Any] = {
+            **PostgresGenerator.TYPE_MAPPING,
+            exp.DType.TINYINT: "TINYINT",
+            exp.DType.DOUBLE: "DOUBLE",
+            exp.DType.FLOAT: "REAL",
+        }
+
+
+_TYPE_NAMES: Final = "BOOLEAN TINYINT SMALLINT INT BIGINT FLOAT DOUBLE DECIMAL VARCHAR TEXT DATE TIMESTAMP TIMESTAMPTZ"
+_TYPES: Final = frozenset(_TYPE_NAMES.split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """A statement whose columns are qualified and typed; the `tables` in it have names of their own, by these names."""
+
+    tree: exp.Query
+    tables: Mapping[str, str]
+    series: Mapping[str, exp.Anonymous]
+
+
+def parse(sql: str, *, max_bytes: int) -> exp.Query:
+    """Return the tree of one query within the limits, of allowed parts only."""
+    scanned = scan(sql) if len(sql) <= max_bytes else None
+    if scanned is None or len(scanned.tokens) > _MAX_TOKENS:
+        raise StatementRefused(f"The statement is longer than {max_bytes} bytes or {_MAX_TOKENS} words and signs.")
+    depth = deepest = 0
+    for token in scanned.tokens:
+        depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(token.kind, 0)
+        deepest = max(deepest, depth)
+    if deepest > _MAX_BRACKETS:
+        raise StatementRefused(f"The statement nests brackets deeper than the {_MAX_BRACKETS} levels that are allowed.")
+    if not scanned.is_certain:
+        raise refused("quotes or comments of an unusual kind")
+    words = [token.name for token in scanned.tokens[:1]]
+    if words and words[0] not in {"select", "with", "values", "("}:
+        raise StatementRefused(f"A statement that begins with {words[0][:20].upper()} is not forwarded to the engine.")
+    tree = _parsed(sql)
+    if isinstance(tree, exp.Values):
+        tree = exp.select("*").from_(tree)
+    if not isinstance(tree, exp.Query):
+        raise StatementRefused("Only queries are forwarded to the engine.")
+    _check(tree)
+    return tree
+
+
+def parse_condition(text: str) -> exp.Expr:
+    """Return the tree of a condition on rows."""
+    tree = _parsed(text)
+    _check(tree)
+    if tree.find(exp.Query, exp.Window, exp.Parameter):
+        raise refused("a query in a condition")
+    return tree
+
+
+def _parsed(sql: str) -> exp.Expr:
+    try:
+        dialect = Embedded()
+        trees = [one for one in dialect.parse(sql) if one is not None]
+    except (SqlglotError, RecursionError, ValueError) as error:
+        raise InvalidStatement("The statement cannot be read.", remedy=_first_line(error)) from error
+    if len(trees) != 1:
+        raise StatementRefused("The text contains several statements or none.", remedy="Send one statement at a time.")
+    return trees[0]
+
+
+def _first_line(error: BaseException) -> str:
+    if not isinstance(error, ParseError) or not error.errors:
+        return "It is nested too deeply, or not SQL."
+    found = error.errors[0]
+    return f"{found.get('description', '')[:100]} (line {found.get('line')}, column {found.get('col')})."
+
+
+def refused(what: str, remedy: str | None = None) -> UnsupportedStatement:
+    """Return the error for what is not forwarded."""
+    return UnsupportedStatement(
+        f"The statement has {what}, which is not forwarded to the engine.",
+        remedy=remedy or "Write it in another way; docs/scaling.md lists what is forwarded.",
+    )
+
+
+def _depths(tree: exp.Expr) -> Iterator[tuple[exp.Expr, int]]:
+    waiting = [(tree, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        yield node, depth
+        is_chain = isinstance(node, (exp.And, exp.Or, exp.Union))
+        waiting += [(one, depth + (not (is_chain and type(one) is type(node)))) for one in node.iter_expressions()]
+
+
+def _check(tree: exp.Expr) -> None:
+    for node, depth in _depths(tree):
+        if depth > _MAX_DEPTH:
+            raise StatementRefused(f"The statement is nested deeper than the {_MAX_DEPTH} levels that are allowed.")
+        parts = _KINDS.get(type(node))
+        if parts is None:
+            raise refused(node.key.upper())
+        allowed = _PLAIN_PARTS | set(parts.split()) | (_BRACKET_PARTS if isinstance(node, exp.Bracket) else set())
+        for part, value in node.args.items():
+            if part not in allowed and value not in (None, False, []):
+                raise refused(f"{part.strip('_')} at {node.key.upper()}")
+            # Parts that are no nodes are written as they are, without quotes.
+            if isinstance(value, str) and type(node) not in _QUOTED and not _PLAIN_TEXT.fullmatch(value):
+                raise refused(f"{value[:40]} at {node.key.upper()}")
+        node.comments = None
+        _check_node(node)
+
+
+# A keyword or a unit.
+_PLAIN_TEXT: Final = re.compile(r"[A-Za-z_]+[0-9]*|CURRENT ROW", re.IGNORECASE)
+_NUMBER: Final = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+_QUOTED: Final = (exp.Identifier, exp.Literal)
+
+
+def _check_node(node: exp.Expr) -> None:  # noqa: C901, PLR0912 - one per kind
+    match node:
+        case exp.Anonymous():
+            name = node.name.lower()
+            is_series = name in _SERIES and isinstance(node.parent, exp.Table)
+            if not isinstance(node.this, str) or not (is_series or name in FUNCTIONS):
+                raise refused(f"the function {name[:40]}")
+            node.set("this", name)
+        case exp.Table() if isinstance(node.this, exp.Anonymous):
+            if node.this.name.lower() not in _SERIES or node.args.get("db"):
+                raise refused(f"the table function {node.this.name.lower()[:40]}")
+        case exp.Table():
+            outside = (node.text("catalog").lower(), "datafusion"), (node.text("db").lower(), "public")
+            if not isinstance(node.this, exp.Identifier) or any(one not in {"", known} for one, known in outside):
+                raise refused("a table of another schema")
+        case exp.Select() if not node.expressions:
+            raise InvalidStatement("SELECT names no columns.")
+        case exp.Lateral() if not isinstance(node.this, exp.Subquery):
+            raise refused("a lateral function")
+        case exp.Limit() | exp.Offset() if not (isinstance(node.expression, exp.Literal) and node.expression.is_int):
+            raise refused("a LIMIT or OFFSET that is not a number")
+        case exp.Literal() if not node.is_string and not _NUMBER.fullmatch(node.name):
+            raise refused(f"the number {node.name[:40]}")
+        case exp.DataTypeParam() if not isinstance(node.this, exp.Literal):
+            raise refused("a type with a name in brackets")
+        case exp.Extract() if not isinstance(node.this, exp.Var):
+            raise refused("EXTRACT of a text", "Write the part without quotes.")
+        case exp.DataType() if node.this.value not in _TYPES or node.args.get("nested"):
+            raise refused(f"the type {node.sql()[:40]}")
+        case exp.Distinct() if len(node.expressions) > 1 and isinstance(node.parent, exp.Anonymous):
+            raise refused("DISTINCT with several values", "Count the rows of a SELECT DISTINCT.")
+        case exp.In() if node.args.get("field") or node.args.get("unnest"):
+            raise refused("IN over a list", "Write array_has.")
+        case exp.Interval() if not _is_plain_interval(node):
+            raise refused("this interval", "Write one number and one unit: INTERVAL '3' HOUR.")
+
+
+_UNITS: Final = frozenset({"YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND"})
+
+
+def _is_plain_interval(node: exp.Interval) -> bool:
+    unit = node.text("unit").upper().removesuffix("S")
+    return isinstance(node.this, exp.Literal) and bool(re.fullmatch(r"-?\d{1,9}", node.this.name)) and unit in _UNITS
+
+
+@dataclass(slots=True)
+class _Names:
+    sql: str
+    known: Collection[str]
+    tables: dict[str, str] = field(default_factory=dict)
+    series: dict[str, exp.Anonymous] = field(default_factory=dict)
+    queries: int = 0
+    prefix: str = "_c"
+
+    def visit(self, node: exp.Expr, ctes: Mapping[str, str]) -> None:
+        """Give the tables and the named queries in `node` names that nothing else has."""
+        if isinstance(node, exp.Table):
+            self._rename(node, ctes)
+        is_source = isinstance(node, exp.Subquery) and isinstance(node.parent, (exp.From, exp.Join))
+        if is_source and not node.alias and isinstance(node.this, exp.Query):
+            node.set("alias", exp.TableAlias(this=exp.to_identifier(f"{self.prefix}{self.queries}", quoted=True)))
+            self.queries += 1
+        with_ = node.args.get("with_")
+        if with_ is not None:
+            ctes, here = dict(ctes), set()
+            for cte in with_.expressions:
+                name, own = cte.alias, f"{self.prefix}{self.queries}"
+                if name in here:
+                    raise InvalidStatement(f"WITH names {name[:60]} more than once.")
+                here.add(name)
+                self.queries += 1
+                self.visit(cte.this, {**ctes, name: own} if with_.recursive else ctes)
+                ctes[name] = own
+                cte.args["alias"].set("this", exp.to_identifier(own, quoted=True))
+        for child in node.iter_expressions():
+            if child is not with_:
+                self.visit(child, ctes)
+
+    def _rename(self, node: exp.Table, ctes: Mapping[str, str]) -> None:
+        name = node.this.name
+        alias = node.args.get("alias") or exp.TableAlias(this=exp.to_identifier(name, quoted=True))
+        if isinstance(node.this, exp.Anonymous):
+            own = f"_s{len(self.series)}"
+            self.series[own] = node.this
+        elif name in ctes and not node.args.get("db"):
+            own = ctes[name]
+        elif name in self.known:
+            own = self.tables.setdefault(name, f"_t{len(self.tables)}")
+        else:
+            raise unknown_name("table", name, map(quoted, self.known), self.sql)
+        if alias.args.get("columns"):
+            # The columns of a subquery are renamed by what comes next, those of a table are not.
+            inner = exp.select("*").from_(exp.Table(this=exp.to_identifier(own, quoted=True)))
+            rest = {part: value for part, value in node.args.items() if part in {"joins", "laterals"}}
+            node.replace(exp.Subquery(this=inner, alias=alias, **rest))
+        else:
+            node.set("this", exp.to_identifier(own, quoted=True))
+            node.set("alias", alias)
+            node.set("db", None)
+            node.set("catalog", None)
+
+
+def resolve(
+    tree: exp.Query, *, sql: str, tables: Mapping[str, pa.Schema], parameters: Mapping[str, pa.Scalar]
+) -> Resolved:
+    """Return the statement with its names resolved among `tables`, the only ones that exist."""
+    for node in list(tree.find_all(exp.Parameter)):
+        node.replace(_value(node.name, parameters))
+    tree = normalize_identifiers(tree, dialect=Embedded)
+    for values in tree.find_all(exp.Values):
+        _name_columns(values)
+    for select in tree.find_all(exp.Select):
+        _name_outputs(select)
+    prefix = "_c"
+    while any(name.lower().startswith(prefix) for name in tables):
+        prefix = f"_{prefix}"
+    names = _Names(sql=sql, known=tables, prefix=prefix)
+    names.visit(tree, {})
+    columns = {own: column_types(tables[name]) for name, own in names.tables.items()}
+    references = sum(1 for _ in tree.find_all(exp.Table))
+    stars = references + sum(1 for _ in tree.find_all(exp.Star))
+    if references > _MAX_TABLES or stars * sum(map(len, columns.values())) > _MAX_WRITTEN_OUT:
+        raise StatementRefused(f"The statement names more than {_MAX_TABLES} tables, or too many columns with stars.")
+    columns |= {own: {"value": exp.DataType.build("BIGINT")} for own in names.series}
+    return Resolved(
+        tree=typed(tree, columns, sql=sql),
+        tables={own: name for name, own in names.tables.items()},
+        series=names.series,
+    )
+
+
+def typed(tree: exp.Query, columns: Mapping[str, Mapping[str, exp.DataType]], *, sql: str) -> exp.Query:
+    """Return the tree with its columns qualified, stars written out, and types known as far as they are."""
+    schema = MappingSchema({name: dict(of) for name, of in columns.items()}, dialect=Embedded, normalize=False)
+    selects = list(tree.find_all(exp.Select))
+    clauses = [_gather_conditions(select) for select in selects]
+    try:
+        qualified = qualify_columns(tree, schema, expand_alias_refs=False, dialect=Embedded)
+        for select, kept in zip(selects, clauses, strict=True):
+            _expand_aliases(select)
+            _check_conditions(select)
+            _part_conditions(select, kept)
+        validate_qualify_columns(qualified)
+        if (dot := qualified.find(exp.Dot)) is not None:
+            raise refused(f"a part of the column {dot.this.name[:40]}")
+        annotated: exp.Query = annotate_types(qualified, schema=schema)
+    except (OptimizeError, RecursionError) as error:
+        raise _unknown_column(str(error), {one for of in columns.values() for one in of}, sql) from error
+    return annotated
+
+
+_LATER: Final = ("where", "having", "qualify")
+
+
+def _gather_conditions(select: exp.Select) -> list[exp.Expr | None]:
+    """Put what HAVING and QUALIFY say into WHERE, the only one of them in which sqlglot qualifies columns."""
+    clauses = [select.args.pop(part, None) for part in _LATER]
+    conditions = [exp.true() if clause is None else clause.this for clause in clauses]
+    select.set("where", exp.Where(this=exp.Tuple(expressions=conditions)))
+    return clauses
+
+
+def _check_conditions(select: exp.Select) -> None:
+    for column in select.args["where"].find_all(exp.Column):
+        if not column.table and column.find_ancestor(exp.Select) is select:
+            raise OptimizeError(f"Column '{column.name}' could not be resolved")
+
+
+def _part_conditions(select: exp.Select, clauses: Sequence[exp.Expr | None]) -> None:
+    conditions = select.args.pop("where").this.expressions
+    for part, clause, condition in zip(_LATER, clauses, conditions, strict=True):
+        if clause is not None:
+            clause.set("this", condition)
+            select.set(part, clause)
+
+
+def _expand_aliases(select: exp.Select) -> None:
+    """Put what an alias stands for in GROUP BY, HAVING and QUALIFY, where a column of the name comes first."""
+    outputs = {one.alias: one.this for one in select.expressions if isinstance(one, exp.Alias)}
+    written_out = 0
+    for clause in (select.args.get("group"), *select.args["where"].this.expressions[1:]):
+        for column in [] if clause is None else list(clause.find_all(exp.Column)):
+            if not column.table and column.name in outputs and column.find_ancestor(exp.Select) is select:
+                written_out += sum(1 for _ in outputs[column.name].walk())
+                if written_out > _MAX_WRITTEN_OUT:
+                    raise StatementRefused("The statement has too many aliases in GROUP BY.")
+                column.replace(exp.paren(outputs[column.name].copy()))
+
+
+def _unknown_column(text: str, known: Collection[str], sql: str) -> InvalidStatement:
+    found = re.search(r"(?:Column|Unknown column:?) '?([^' ]+)'?", text)
+    if found and "mbiguous" not in text:
+        return unknown_name("column", found[1], map(quoted, known), sql)
+    return InvalidStatement(re.sub(r"\s+", " ", re.sub(r"\x1b\[\d*m", "", text))[:120].rstrip(".") + ".")
+
+
+def _name_columns(values: exp.Values) -> None:
+    alias = values.args.get("alias") or exp.TableAlias(this=exp.to_identifier("_values", quoted=True))
+    if not alias.args.get("columns") and values.expressions:
+        count = len(values.expressions[0].expressions)
+        alias.set("columns", [exp.to_identifier(f"column{number + 1}", quoted=True) for number in range(count)])
+    values.set("alias", alias)
+
+
+def _name_outputs(select: exp.Select) -> None:
+    """Give expressions without an alias the name that the statement shows: the engine would name them in its way."""
+    taken: set[str] = set()
+    named = []
+    for one in select.expressions:
+        if not isinstance(one, (exp.Alias, exp.Column, exp.Star)):
+            name = one.sql(dialect=Embedded, normalize_functions="lower")[:120]
+            if name not in taken:
+                one = exp.alias_(one, exp.to_identifier(name, quoted=True), copy=False)  # noqa: PLW2901
+            taken.add(name)
+        named.append(one)
+    select.set("expressions", named)
+
+
+def column_types(schema: pa.Schema) -> dict[str, exp.DataType]:
+    """Return what sqlglot knows of the columns of a table."""
+    return {field.name: exp.DataType.build(_type_name(field.type)) for field in schema}
+
+
+def _type_name(kind: pa.DataType) -> str:  # noqa: PLR0911 - one per kind
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _type_name(kind.value_type)
+    if types.is_integer(kind):
+        return {8: "TINYINT", 16: "SMALLINT", 32: "INT", 64: "BIGINT"}[kind.bit_width]
+    if types.is_floating(kind):
+        return "DOUBLE" if kind.bit_width == 64 else "FLOAT"  # noqa: PLR2004
+    if types.is_decimal(kind):
+        return f"DECIMAL({kind.precision}, {kind.scale})"
+    if types.is_timestamp(kind):
+        return "TIMESTAMP" if kind.tz is None else "TIMESTAMPTZ"
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return "VARCHAR"
+    return "BOOLEAN" if types.is_boolean(kind) else "DATE" if types.is_date(kind) else "UNKNOWN"
+
+
+def _value(name: str, parameters: Mapping[str, pa.Scalar]) -> exp.Expr:
+    """Return the value of a placeholder as it is written in a statement."""
+    scalar = parameters.get(name)
+    if scalar is None:
+        raise missing_parameter([f"${name}"[:40]])
+    kind = _type_name(scalar.type)
+    if pa.types.is_null(scalar.type) or not scalar.is_valid:
+        return exp.Null() if kind == "UNKNOWN" else exp.cast(exp.Null(), kind)
+    if kind == "UNKNOWN":
+        raise refused(f"a parameter of type {scalar.type}")
+    value = scalar.as_py()
+    if kind == "BOOLEAN":
+        return exp.Boolean(this=value)
+    if kind in {"INT", "BIGINT"}:  # plain, for it may stand after LIMIT
+        return exp.Literal.number(value)
+    return exp.cast(exp.Literal.string(value.isoformat() if hasattr(value, "isoformat") else str(value)), kind)
+
+
+def rows_of(name: str, schema: pa.Schema, conditions: tuple[str, ...]) -> exp.Query:
+    """Return the query for the known columns of a table and the rows that meet one of `conditions`."""
+    named = exp.to_identifier(name, quoted=True)
+    table = exp.Table(this=named, alias=exp.TableAlias(this=named.copy()))
+    query = exp.select(*(exp.column(exp.to_identifier(one, quoted=True)) for one in schema.names)).from_(table)
+    if conditions:
+        trees = [normalize_identifiers(parse_condition(one), dialect=Embedded) for one in conditions]
+        either: exp.Expr = trees[0]
+        if len(trees) > 1:
+            either = exp.or_(*(exp.Is(this=exp.paren(one), expression=exp.true()) for one in trees))
+        query = query.where(exp.paren(either))
+    return typed(query, {name: column_types(schema)}, sql="")
+
+
+def behind_barrier(rows: exp.Query, schema: pa.Schema, all_rows: int, *, is_spark: bool) -> exp.Query:
+    """Return the rows so that DataFusion, also below Sail, evaluates nothing on top of them on others.
+
+    An expression that fails on a hidden row would tell of it. See `engine.security` for why it takes both nodes.
+    """
+    extra = "barrier"
+    while extra in schema.names:
+        extra += "_"
+    one = exp.Anonymous(this="array" if is_spark else "make_array", expressions=[exp.true()])
+    unnested = exp.Anonymous(this="explode" if is_spark else "unnest", expressions=[one])
+    rows = rows.select(exp.alias_(unnested, exp.to_identifier(extra, quoted=True)))
+    columns = (exp.column(exp.to_identifier(name, quoted=True)) for name in schema.names)
+    return exp.select(*columns).from_(rows.subquery("_rows")).limit(all_rows)
+
+
+_LEAKPROOF: Final = (
+    exp.Select, exp.Union, exp.Subquery, exp.From, exp.Join, exp.Where, exp.Group, exp.Having, exp.Order, exp.Ordered,
+    exp.Limit, exp.Offset, exp.With, exp.CTE, exp.Table, exp.TableAlias, exp.Distinct, exp.Alias, exp.Identifier,
+    exp.Column, exp.Star, exp.Literal, exp.Boolean, exp.Null, exp.Paren, exp.And, exp.Or, exp.Not, exp.Is,
+)  # fmt: skip
+_COMPARISONS: Final = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Between, exp.In, exp.Like)
+_CONSTANTS: Final = (exp.Literal, exp.Cast, exp.Neg, exp.Add, exp.Sub, exp.Interval, exp.CurrentTimestamp, exp.DataType)
+_LEAKPROOF_CALLS: Final = frozenset({"count", "min", "max"})
+
+
+def is_leakproof(tree: exp.Query) -> bool:
+    """Return whether no value of any row can make the statement fail, as `engine.security` decides it by the plan."""
+    for node in tree.walk(prune=lambda one: isinstance(one, _COMPARISONS) or _is_constant(one)):
+        if isinstance(node, _COMPARISONS):
+            if not _is_leakproof_comparison(node):
+                return False
+        elif isinstance(node, exp.Anonymous):
+            if node.name not in _LEAKPROOF_CALLS:
+                return False
+        elif not (isinstance(node, _LEAKPROOF) or _is_constant(node)):
+            return False
+    return True
+
+
+def _is_leakproof_comparison(node: exp.Expr) -> bool:
+    """Return whether plain columns and constants are compared, and no column is cast to a type that is narrower."""
+    operands = list(node.iter_expressions())
+    columns = [one for one in operands if isinstance(one, exp.Column) and not one.is_type("UNKNOWN")]
+    kinds = {_comparable_type(one) for one in operands}
+    if not columns or not all(one in columns or _is_constant(one) for one in operands):
+        return False
+    if isinstance(node, exp.Like):
+        return kinds == {"VARCHAR"} and node.expression not in columns
+    # A constant text is made a time; the time of a column is not made a text.
+    is_time = all(one.is_type("TIMESTAMP", "TIMESTAMPTZ") for one in columns)
+    return len(kinds) == 1 or (is_time and kinds <= {"TIMESTAMP", "TIMESTAMPTZ", "VARCHAR"})
+
+
+def _comparable_type(node: exp.Expr) -> str:
+    kind = node.type.this if node.type else exp.DType.UNKNOWN
+    return "BIGINT" if kind in exp.DataType.INTEGER_TYPES else str(kind.value).replace("TEXT", "VARCHAR")
+
+
+def _is_constant(node: exp.Expr) -> bool:
+    """Return whether an expression has one value, which the engine finds before it reads rows."""
+    return isinstance(node, _CONSTANTS) and all(
+        isinstance(one, _CONSTANTS)
+        or (isinstance(one, exp.Anonymous) and one.name == "now")
+        or isinstance(one, exp.Var)
+        for one in node.walk()
+    )
+
+
+def tables_in(tree: exp.Query) -> list[exp.Table]:
+    """Return the tables that a statement reads."""
+    return list(tree.find_all(exp.Table))
+
+
+def put(table: exp.Table, rows: exp.Query) -> None:
+    """Put a query in the place of a table, under its alias."""
+    rest = {part: value for part, value in table.args.items() if part in {"joins", "laterals"} and value}
+    alias = table.args.get("alias") or exp.TableAlias(this=table.this.copy())
+    table.replace(exp.Subquery(this=rows, alias=alias, **rest))
+
+
+def series(call: exp.Anonymous, *, is_spark: bool) -> exp.Query:
+    """Return the query for a series of numbers."""
+    bounds = [one for one in call.expressions if isinstance(one, exp.Literal) and one.is_int]
+    if len(bounds) != len(call.expressions) or not 1 <= len(bounds) <= 3:  # noqa: PLR2004
+        raise refused(f"{call.name} of other than plain numbers")
+    if not is_spark:
+        return exp.select(exp.column("value")).from_(exp.Table(this=call))
+    if len(bounds) != 2:  # noqa: PLR2004
+        raise refused(f"{call.name} without begin and end")
+    end = int(bounds[1].name) + (call.name == "generate_series")
+    numbers = exp.Anonymous(this="range", expressions=[bounds[0].copy(), exp.Literal.number(end)])
+    return exp.select(exp.alias_(exp.column("id"), "value")).from_(exp.Table(this=numbers))
+
+
+def limited(tree: exp.Query, row_limit: int) -> exp.Query:
+    """Return the query with at most `row_limit` rows; its order stays."""
+    limit = tree.args.get("limit")
+    if limit is not None and int(limit.expression.name) <= row_limit:
+        return tree
+    return tree.limit(row_limit, copy=False)
+
+
+def written(tree: exp.Query, *, is_spark: bool) -> str:
+    """Return the text for the engine, with every name in quotes, when it is read as what was written."""
+    dialect: Any = "spark" if is_spark else Embedded
+    options: dict[str, Any] = {"identify": True, "normalize_functions": "lower", "comments": False}
+    try:
+        text = tree.sql(dialect=dialect, unsupported_level=ErrorLevel.RAISE, **options)
+        found = parse_one(text, dialect=dialect)
+    except SqlglotError as error:
+        raise refused("something") from error
+    if _outline(found) != _outline(tree):
+        raise InternalError("The statement for the engine does not say what was checked, so it is not sent.")
+    return text
+
+
+def _outline(tree: exp.Expr) -> Counter[str]:
+    """Return how many times each table is read, and how many of some kinds of nodes there are."""
+    kinds = (exp.Table, exp.Select, exp.SetOperation, exp.Column, exp.Where)
+    return Counter(
+        f"{node.key} {node.text('catalog')} {node.text('db')} {node.name if isinstance(node, exp.Table) else ''}"
+        for node in tree.find_all(*kinds)
+    )

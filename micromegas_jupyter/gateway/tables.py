@@ -1,0 +1,158 @@
+"""The tables of an engine as the rest of the server knows tables: by name and schema, a moment old, with no files."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+import pyarrow as pa
+
+from micromegas_jupyter.core.protocols import TableProblem, TableSnapshot
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.errors import InvalidStatement, MicromegasError, Unavailable
+from micromegas_jupyter.gateway.backend import Engine
+
+_LOG: Final = logging.getLogger("micromegas_jupyter.gateway")
+_NAMES_SECONDS: Final = 5.0
+_SCHEMA_SECONDS: Final = 60.0
+_MAX_TABLES: Final = 5000
+_MAX_SCHEMAS_BYTES: Final = 64 * 1024 * 1024
+_AT_ONCE: Final = 8
+_WAIT_SECONDS: Final = 120.0
+#: Whoever lists tables sees their columns; no row of them can be read in this server's own processes by mistake.
+_ELSEWHERE: Final = TableProblem(
+    "The table is in the engine behind this server, which this statement does not reach.",
+    "Ask for its rows in a statement without information_schema, SHOW and the server's own functions.",
+    is_elsewhere=True,
+)
+
+
+class EngineTables:
+    """Knows an engine's tables; to the executors it is a `TableSource`. Belongs to one event loop, but for `snapshot`.
+
+    A new table is known after five seconds at most, a new column after a minute at most.
+    """
+
+    def __init__(self, engine: Engine, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.engine = engine
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._names_until = float("-inf")
+        self._found: dict[str, tuple[bytes, pa.Schema, float]] = {}  # with the time until which a schema holds
+        self._snapshots: tuple[TableSnapshot, ...] = ()
+        #: The IPC schema of each table, as the engine gave it.
+        self.schemas: Mapping[str, bytes] = MappingProxyType({})
+        self.version = 0
+
+    def attach(self) -> None:
+        """Belong to the running event loop from now on."""
+        self._loop = asyncio.get_running_loop()
+
+    def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:  # noqa: ARG002 - the engine plans statements
+        """Return all tables; for any thread but the event loop's. Without one, the engine is asked once."""
+        if self._loop is None:
+            return asyncio.run(self._request_once())
+        refreshing = asyncio.run_coroutine_threadsafe(self.refresh(), self._loop)
+        try:
+            refreshing.result(_WAIT_SECONDS)
+        except TimeoutError:
+            raise Unavailable("The engine does not list its tables in time.") from None
+        return self._snapshots
+
+    async def _request_once(self) -> Sequence[TableSnapshot]:
+        await self.engine.open()
+        try:
+            await self.refresh()
+        finally:
+            await self.engine.close()
+        return self._snapshots
+
+    async def refresh(self) -> None:
+        """Wait until the tables are young enough; Unavailable when the engine does not list them."""
+        if self._clock.monotonic() < self._names_until:
+            return
+        if self._refreshing is None:
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+            self._refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        # Shielded: others wait for the same list.
+        await asyncio.shield(self._refreshing)
+
+    async def _refresh(self) -> None:
+        try:
+            listed = await self.engine.list_tables()
+            now = self._clock.monotonic()
+            if len(listed) > _MAX_TABLES:
+                _LOG.error("the engine has more tables than are known here", extra={"tables": len(listed)})
+                listed = dict(sorted(listed.items())[:_MAX_TABLES])
+            turn = asyncio.Semaphore(_AT_ONCE)
+
+            async def find(name: str, schema: bytes | None) -> bytes | None:
+                known = self._found.get(name)
+                if schema is not None:
+                    return schema
+                if known is not None and known[2] > now:
+                    return known[0]
+                async with turn:
+                    return await self._find_schema(name)
+
+            names = sorted(listed)
+            schemas = await asyncio.gather(*(find(name, listed[name]) for name in names))
+            self._take_over({name: schema for name, schema in zip(names, schemas, strict=True) if schema}, now)
+            self._names_until = now + _NAMES_SECONDS
+        finally:
+            self._refreshing = None
+
+    async def _find_schema(self, name: str) -> bytes | None:
+        """Return the schema of a table; one that the engine cannot read has none, and so does not exist here."""
+        quote = "`" if self.engine.settings.dialect == "spark" else '"'
+        try:
+            # The name is the engine's own.
+            sql = f"SELECT * FROM {quote}{name.replace(quote, 2 * quote)}{quote} LIMIT 0"  # noqa: S608
+            return (await self.engine.plan(sql)).schema
+        except InvalidStatement as error:
+            _LOG.warning("the engine cannot read one of its tables", extra={"table": name, "error": error.what})
+            return None
+
+    def _take_over(self, schemas: Mapping[str, bytes], now: float) -> None:
+        found: dict[str, tuple[bytes, pa.Schema, float]] = {}
+        room = _MAX_SCHEMAS_BYTES
+        for name, schema in schemas.items():
+            room -= len(schema)
+            known = self._found.get(name)
+            if known is not None and known[0] == schema:
+                until = known[2] if known[2] > now else now + _SCHEMA_SECONDS
+                found[name] = (schema, known[1], until)
+            elif room > 0 and (decoded := _decode(name, schema)) is not None:
+                found[name] = (schema, decoded, now + _SCHEMA_SECONDS)
+        if {name: one[0] for name, one in found.items()} != self.schemas or not self.version:
+            self._snapshots = tuple(
+                TableSnapshot(name=name, schema=one[1], files=(), problem=_ELSEWHERE) for name, one in found.items()
+            )
+            self.schemas = MappingProxyType({name: one[0] for name, one in found.items()})
+            self.version += 1
+        self._found = found
+
+    def can_be_reached(self) -> bool:
+        """Whether the engine answers now; for any thread but the event loop's."""
+        if self._loop is None:
+            return False
+        asking = asyncio.run_coroutine_threadsafe(self.engine.ping(), self._loop)
+        try:
+            asking.result(_WAIT_SECONDS)
+        except (MicromegasError, TimeoutError):
+            return False
+        return True
+
+
+def _decode(name: str, schema: bytes) -> pa.Schema | None:
+    try:
+        found = pa.ipc.read_schema(pa.py_buffer(schema))
+        is_usable = all(field.isprintable() for field in found.names)
+    except (pa.ArrowException, OSError, ValueError):
+        is_usable = False
+    if not is_usable:
+        _LOG.warning("a table of the engine has a schema that cannot be used", extra={"table": name})
+        return None
+    return found
