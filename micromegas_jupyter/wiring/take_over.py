@@ -65,8 +65,19 @@ def find_take_over_address(host: str, port: int, environ: Mapping[str, str]) -> 
     """Return where the server that listens on a host and a port, which is not 0, is found."""
     listening = resolve_address(host, port)[-1]
     runtime = Path(environ.get("XDG_RUNTIME_DIR") or os.devnull)
-    folder = runtime / _FOLDER if _is_private(runtime) else Path(tempfile.gettempdir()) / f"{_FOLDER}-{os.geteuid()}"
+    folder = runtime / _FOLDER if _is_private(runtime) else _temporary_folder() / f"{_FOLDER}-{os.geteuid()}"
     return TakeOverAddress(listening=listening, path=folder / f"{listening[0]}-{port}.sock")
+
+
+def _temporary_folder() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # as in a container whose root file system is read-only
+        raise ConfigurationError(
+            "There is no folder for temporary files that this server may write to.",
+            key="XDG_RUNTIME_DIR",
+            remedy="Set it to a folder that only this user can enter, for both servers.",
+        ) from None
 
 
 class TakeOverListener:

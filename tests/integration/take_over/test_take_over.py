@@ -299,3 +299,13 @@ def test_without_a_private_runtime_folder_there_is_one_below_that_for_temporary_
     key = find_take_over_address(HOST, 50051, environ)
 
     assert key.path.parent == runtime.parent / f"micromegas-{os.geteuid()}"
+
+
+def test_without_any_folder_for_temporary_files_a_server_cannot_be_found(monkeypatch):
+    def fail():
+        raise FileNotFoundError
+
+    monkeypatch.setattr(module.tempfile, "gettempdir", fail)
+
+    with pytest.raises(ConfigurationError):
+        find_take_over_address(HOST, 50051, {})
