@@ -6,6 +6,7 @@ Spans hold no SQL, no identity and no text of errors. Nothing of OpenTelemetry i
 import asyncio
 import enum
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -99,6 +100,7 @@ class ServerMetrics:
         }
         self._lake_errors = self._gauge("lake_failed_tables", "Tables that the last round of maintenance failed at.")
         self._lake_free = self._gauge("lake_free_bytes", "Free space where the lake lies; of a folder only.")
+        self._lake_free.set(math.nan)  # 0 would be a full disk
         self._maintained = self._gauge("lake_maintained", "When this server's last round ended, in seconds since 1970.")
         for limit in _LIMITS:
             self._limits.labels(limit)
