@@ -1,7 +1,5 @@
 """What somebody copies out of the guides is what the programs read; their tables are the code's tables."""
 
-import configparser
-import json
 import re
 import shlex
 from itertools import pairwise
@@ -10,7 +8,6 @@ import pytest
 
 from micromegas_jupyter.auth.flows.select import FLOW_TABLE
 from micromegas_jupyter.cli.main import build_parser
-from micromegas_jupyter.cli.serve_command import load_settings
 from micromegas_jupyter.config.access import parse_access_settings
 from micromegas_jupyter.config.client import CLIENT_PRESETS, Bearer, Flow, WorkloadPlatform, parse_client_settings
 from micromegas_jupyter.config.issuers import PRESETS
@@ -198,31 +195,6 @@ def test_every_cause_for_which_a_statement_is_ended_is_explained_as_it_is():
         if cause is not Cause.DISCONNECTED:
             error = build_error(cause, settings=PoolSettings(), options=options)
             assert answer == f"`{error.grpc_code}`", cause
-
-
-def _operating_block(language):
-    (text,) = [block.text for block in blocks("operating.md") if block.language == language]
-    return text
-
-
-def test_the_start_of_the_service_is_understood():
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # names of settings keep their case
-    unit.read_string(_operating_block("ini").replace("\\\n", " "))
-    program, command, *options = unit["Service"]["ExecStart"].split()
-
-    arguments = build_parser().parse_args([command, *options])
-
-    assert program.endswith("/micromegas")
-    assert int(unit["Service"]["TimeoutStopSec"]) >= load_settings(arguments).drain_timeout_seconds + 10
-
-
-def test_the_container_starts_what_is_understood():
-    entry = re.search(r"^ENTRYPOINT (\[.*\])$", _operating_block("dockerfile"), re.MULTILINE)
-    program, *arguments = json.loads(entry[1])
-
-    assert program == "micromegas"
-    assert build_parser().parse_args(arguments).command == "serve"
 
 
 # A line of the list of options: one or more of them, then what they mean.

@@ -1,9 +1,10 @@
-"""The pages of metrics name all and only what is reported, and the dashboard asks only for what there is."""
+"""The pages of metrics name all and only what is reported; dashboard and alerts ask only for what there is."""
 
 import json
 import re
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry
 
 from micromegas_jupyter.access.audit import AccessMetrics
@@ -93,23 +94,42 @@ def reported(tmp_path_factory):
     }
 
 
-def _asked():
-    """Yield each metric that the dashboard asks for, the labels that it chooses by, and the expression."""
+def dashboard_expressions():
     board = json.loads((DOCS / "operating" / "dashboard.json").read_text(encoding="utf-8"))
     panels = [panel for panel in board["panels"] if panel["type"] != "row"]
-    for expression in (target["expr"] for panel in panels for target in panel["targets"]):
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+def alert_rules():
+    groups = yaml.safe_load((DOCS / "deploy" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+@pytest.mark.parametrize(
+    "expressions", [dashboard_expressions(), [rule["expr"] for rule in alert_rules()]], ids=["dashboard", "alerts"]
+)
+def test_every_metric_and_label_that_is_asked_for_is_reported(reported, expressions):
+    asked = set()
+    for expression in expressions:
+        groups = re.findall(r"(?:by|on) \(([^)]*)\)", expression)
+        grouped = {label.strip() for group in groups for label in group.split(",")}
         for found in METRIC.finditer(expression):
-            yield found[1], set(re.findall(r"(\w+)\s*=?[=~!]", found[2] or "")), expression
+            asked.add(found[1])
+            chosen = set(re.findall(r"(\w+)\s*=?[=~!]", found[2] or ""))
+            assert (chosen | grouped) - ADDED_LABELS <= reported.get(found[1], set()), expression
+
+    assert asked <= set(reported)
+    assert len(asked) > 15
 
 
-def test_every_metric_that_the_dashboard_asks_for_is_reported(reported):
-    asked = {name for name, _labels, _expression in _asked()}
+def test_every_alert_has_a_name_of_its_own_and_names_labels_that_its_expression_leaves(reported):
+    rules = alert_rules()
 
-    assert asked - set(reported) == set()
-    assert len(asked) > 20
-
-
-def test_every_label_that_the_dashboard_chooses_or_groups_by_is_reported(reported):
-    for name, chosen, expression in _asked():
-        grouped = {label.strip() for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.split(",")}
-        assert (chosen | grouped) - ADDED_LABELS <= reported[name], name
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    for rule in rules:
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+        named = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+        kept = re.search(r"sum by \(([^)]*)\)", rule["expr"])
+        metric = METRIC.search(rule["expr"])
+        reported_labels = reported[metric[1]] if metric else set()
+        assert named <= (set(re.findall(r"\w+", kept[1])) if kept else reported_labels | ADDED_LABELS), rule["alert"]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-GUIDE = Path(__file__).parents[3] / "docs" / "jupyterhub.md"
+DOCS = Path(__file__).parents[3] / "docs"
+GUIDE = DOCS / "jupyterhub.md"
 
 
 def guide_block(language):
@@ -16,7 +17,7 @@ def guide_block(language):
 
 def zero_to_jupyterhub():
     """Return the guide's values for the Helm chart."""
-    return yaml.safe_load(guide_block("yaml"))
+    return yaml.safe_load((DOCS / "deploy" / "kubernetes" / "jupyterhub.yaml").read_text(encoding="utf-8"))
 
 
 def filled_in(text, own):

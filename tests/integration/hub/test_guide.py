@@ -11,9 +11,11 @@ def test_service_port_and_all_network_policies_name_the_port_that_the_service_li
 
     assert f'service_url="http://hub:{PORT}"' in hub["extraConfig"]["90-micromegas"]
     assert [(port["port"], port["targetPort"]) for port in hub["service"]["extraPorts"]] == [(PORT, PORT)]
-    rooms = (hub["networkPolicy"]["ingress"], singleuser["networkPolicy"]["egress"])
-    for rules in (*rooms, values["proxy"]["chp"]["networkPolicy"]["egress"]):
+    to_service, to_flight_server = singleuser["networkPolicy"]["egress"]
+    for rules in (hub["networkPolicy"]["ingress"], [to_service], values["proxy"]["chp"]["networkPolicy"]["egress"]):
         assert [[port["port"] for port in rule["ports"]] for rule in rules] == [[PORT]]
+    uri = singleuser["extraEnv"]["MICROMEGAS_ANALYTICS_URI"]
+    assert uri.endswith(f":{to_flight_server['ports'][0]['port']}")
 
 
 def test_no_secret_stands_in_the_values():
