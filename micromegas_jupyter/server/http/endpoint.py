@@ -211,6 +211,7 @@ class HttpEndpoint:
             authenticator=authenticator,
             needs_certificate=self._tls_files is not None and self._tls_files.client_ca_file is not None,
             busy=set(),
+            receiving=set(),
             lasting=set(),
         )
         monitoring = Monitoring(
@@ -242,8 +243,9 @@ class HttpEndpoint:
 class _BoundedServer(HTTPServer):
     """Serves a bounded number of connections, which are closed after a while unless exporters send over them.
 
-    A new connection above the limit replaces the oldest whose request is not being answered, so that clients that
-    connect and say nothing do not keep others out. Belongs to one event loop.
+    A new connection above the limit replaces the oldest whose request is not being answered, or else the oldest whose
+    request is still arriving, so that clients that say nothing, or half of it, do not keep others out. Belongs to one
+    event loop.
     """
 
     def initialize(  # type: ignore[override]
@@ -258,7 +260,7 @@ class _BoundedServer(HTTPServer):
             max_buffer_size=_MAX_BUFFER_BYTES,
             ssl_options=None if tls is None else tls.context,
         )
-        self._busy, self._lasting = connections.busy, connections.lasting
+        self._busy, self._receiving, self._lasting = connections.busy, connections.receiving, connections.lasting
         self._max_connections = max_connections
         self._open: list[IOStream] = []
 
@@ -267,9 +269,11 @@ class _BoundedServer(HTTPServer):
         self._open = [other for other in self._open if not other.closed()]
         self._lasting.intersection_update(self._open)
         if len(self._open) >= self._max_connections:
-            idle = next((other for other in self._open if other not in self._busy), stream)
-            idle.close()
-            if idle is stream:
+            idle = (other for other in self._open if other not in self._busy)
+            arriving = (other for other in self._open if other in self._receiving)
+            replaced = next(idle, None) or next(arriving, stream)
+            replaced.close()
+            if replaced is stream:
                 return
         self._open.append(stream)
         asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, self._close_old, stream)

@@ -67,6 +67,8 @@ class ExportPage(Page):
     async def prepare(self) -> None:
         """Check the caller and the headers before the body comes."""
         await super().prepare()
+        if self._stream is not None:
+            self._connections.receiving.add(self._stream)
         try:
             await self._check()
         except MicromegasError as error:
@@ -97,6 +99,8 @@ class ExportPage(Page):
 
     async def post(self) -> None:
         """Store what was sent."""
+        if self._stream is not None:
+            self._connections.receiving.discard(self._stream)
         admission, self._admission = self._admission, None
         if self._refusal is not None or admission is None:
             if admission is not None:

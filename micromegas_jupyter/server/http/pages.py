@@ -18,11 +18,15 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connections:
-    """Whom a listener serves: `busy` connections have a request that is being answered, `lasting` ones send more."""
+    """Whom a listener serves: `busy` connections have a request that is being answered, `lasting` ones send more.
+
+    Of the busy ones, those in `receiving` have not sent all of it.
+    """
 
     authenticator: Authenticator
     needs_certificate: bool  # of those who call
     busy: set[IOStream]
+    receiving: set[IOStream]
     lasting: set[IOStream]
 
 
@@ -53,6 +57,7 @@ class Page(RequestHandler):
         """Note that it no longer is."""
         if self._stream is not None:
             self._connections.busy.discard(self._stream)
+            self._connections.receiving.discard(self._stream)
 
     def on_connection_close(self) -> None:
         """Release what belongs to a request whose client has left."""

@@ -6,14 +6,16 @@ import json
 import logging
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from micromegas_jupyter.config.access import RateLimits
+from micromegas_jupyter.server.exports import ExportRunner
+from micromegas_jupyter.server.http import endpoint
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
-from micromegas_jupyter.server.monitoring import NotReady, ReadinessProbe
+from micromegas_jupyter.server.monitoring import NotReady, ReadinessProbe, ServerMetrics
 from tests.fakes.clock import FakeClock
 from tests.fakes.validator import FakeValidator
 
@@ -181,6 +183,19 @@ def test_sixty_idle_connections_keep_nobody_out(port):
     finally:
         for connection in idle:
             connection.close()
+
+
+def test_exports_of_which_only_half_arrives_keep_nobody_out(monkeypatch):
+    monkeypatch.setattr(endpoint, "_MAX_EXPORTERS", 4)
+    head = b"POST /v1/logs HTTP/1.1\r\nHost: lake\r\nContent-Length: 1000\r\n\r\nhalf"
+
+    with running(exports=ExportRunner(None, metrics=ServerMetrics())) as port, ExitStack() as opened:
+        for _ in range(8):
+            raw = opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS))
+            raw.sendall(head)
+        statuses = [request(port, "/health")[0] for _ in range(8)]
+
+    assert statuses == [200] * 8
 
 
 def test_a_connection_that_sends_nothing_is_closed_after_five_seconds(port):
