@@ -51,6 +51,7 @@ from micromegas_jupyter.telemetry.tables import (
 MAX_ATTRIBUTES: Final = 1000
 MAX_ATTRIBUTE_BYTES: Final = 1024 * 1024
 """Of all attributes of one record, and of its text."""
+_MAX_SHARED_BYTES: Final = 4 * MAX_ATTRIBUTE_BYTES  # of a resource or scope, as sent
 _MAX_RESOURCES: Final = 1000
 _MAX_DAYS: Final = 400
 _MAX_CACHED_BYTES: Final = 16 * 1024 * 1024
@@ -81,6 +82,7 @@ _TRACE_BYTES: Final = 16
 _SPAN_BYTES: Final = 8
 _STRING_TAG: Final = 0x0A  # of an `AnyValue` that is text
 _SHORT: Final = 128  # a length below takes one byte
+_MAX_HEAD: Final = 16  # of a text in its message
 # By severity number, in ranges of four; 0 and what is beyond is no severity.
 _LEVELS: Final = np.array(
     [Level.INFO, *(level for level in reversed(Level) for _ in range(4)), Level.INFO], dtype=np.int32
@@ -174,6 +176,7 @@ class OriginCache:
         """Return the process and stream of a resource."""
         found = self._known.get((signal, resource))
         if found is None:
+            _check_shared(resource)
             found = build_origin(signal, decode_message(resource_pb2.Resource, resource).attributes)
             if _size(found) <= _MAX_CACHED_BYTES:
                 self._known[signal, resource] = found
@@ -182,6 +185,14 @@ class OriginCache:
 
 def _size(origin: Origin) -> int:
     return 4096 + 4 * len(origin.process_properties)
+
+
+def _check_shared(data: bytes) -> None:
+    if len(data) > _MAX_SHARED_BYTES:
+        raise UsageError(
+            f"A resource or scope of the export takes more than {_MAX_SHARED_BYTES:,} bytes.",
+            remedy="Send fewer and smaller attributes.",
+        )
 
 
 def build_origin(signal: Signal, attributes: Sequence[Any]) -> Origin:
@@ -258,6 +269,7 @@ class _Scopes:
         position = self._positions.get((scope, schema_url))
         if position is None:
             position = self._positions[scope, schema_url] = len(self.names)
+            _check_shared(scope)
             found = decode_message(common_pb2.InstrumentationScope, scope)
             properties: dict[str, object] = {
                 "otel.scope.name": found.name,
@@ -527,8 +539,10 @@ class _Logs(_Mapper):
                 np.int32,
             )
         self.check_sets(positions, checks)
-        messages = [_body_text(one) for one in bodies]
-        checks.refuse(np.array([len(one) > MAX_ATTRIBUTE_BYTES for one in messages]), _LONG_TEXT)
+        is_long = [len(one) > MAX_ATTRIBUTE_BYTES + _MAX_HEAD for one in bodies]
+        messages = [b"" if long else _body_text(one) for one, long in zip(bodies, is_long, strict=True)]
+        too_long = [long or len(one) > MAX_ATTRIBUTE_BYTES for one, long in zip(messages, is_long, strict=True)]
+        checks.refuse(np.array(too_long), _LONG_TEXT)
         return {
             "time": _time_column(times),
             "target": _spread(self.scopes.names, scope, pa.utf8()),
@@ -667,6 +681,9 @@ class _Spans(_Mapper):
         sizes = [sum(map(len, one)) + sum(map(len, other)) for one, other in zip(events, links, strict=True)]
         is_large = np.array(sizes) > MAX_ATTRIBUTE_BYTES
         checks.refuse(is_large, f"Its events and links take more than {MAX_ATTRIBUTE_BYTES:,} bytes.")
+        is_many = np.array([len(one) + len(other) > MAX_ATTRIBUTES for one, other in zip(events, links, strict=True)])
+        checks.refuse(is_many, f"It has more than {MAX_ATTRIBUTES:,} events and links.")
+        is_large |= is_many
         positions = self.find_sets(attributes, scopes, lambda scope: self.scopes.properties[scope])
         self.check_sets(positions, checks)
         starts, ends = (np.where(one <= _LAST_TIME, one, 0).astype(np.int64) for one in (self._starts, self._ends))

@@ -15,8 +15,10 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from micromegas_jupyter.core.protocols import WriteAccess
-from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.flightsql.commands import messages
+from micromegas_jupyter.otlp.decode import decode_request
+from micromegas_jupyter.otlp.exchange import ExportRequest, Signal
 from micromegas_jupyter.server import exports
 from tests.fakes.validator import BOB
 from tests.fakes.waiting import wait_until
@@ -103,6 +105,41 @@ BAD = {
     ),
     "too many resources": (b"".join([_log("bad").SerializeToString()] * 1001), {}, 400, _INVALID),
 }  # fmt: skip
+
+
+TINY = 2_100_000
+#: Signal, and the numbers of the fields from a request down to what comes in millions.
+MANY = {
+    "resources": ("logs", (1,)),
+    "scopes": ("traces", (1, 2)),
+    "records": ("logs", (1, 2, 2)),
+    "attributes": ("logs", (1, 2, 2, 6)),
+    "events": ("traces", (1, 2, 2, 11)),
+    "points of a sum": ("metrics", (1, 2, 2, 7, 1)),
+    "points of a histogram": ("metrics", (1, 2, 2, 9, 1)),
+    "quantiles of a summary": ("metrics", (1, 2, 2, 11, 1, 6)),
+}
+
+
+@pytest.mark.parametrize("case", MANY)
+def test_what_is_tiny_and_comes_in_millions_is_refused_before_it_is_read(case):
+    signal, (*path, last) = MANY[case]
+    body = bytes([last << 3 | 2, 0]) * TINY
+    for number in reversed(path):
+        body = _field(number, body)
+
+    with pytest.raises((ResourcesExhausted, UsageError)):
+        decode_request(ExportRequest(signal=Signal(signal), body=body))
+
+
+@pytest.mark.parametrize("shared", [1, 2], ids=["resource", "scope"])
+def test_a_resource_or_scope_of_many_attributes_is_refused_before_it_is_read(server, shared):
+    large = _field(1, b"\x1a\x00" * TINY)
+    body = _field(1, large if shared == 1 else _field(2, large))
+
+    answer = server.post("logs", body)
+
+    assert (answer.status_code, status_of(answer).code) == (400, _INVALID)
 
 
 @pytest.mark.parametrize("case", BAD)
