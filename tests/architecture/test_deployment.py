@@ -133,7 +133,8 @@ def test_the_settings_of_the_cluster_are_understood_and_fit_its_volumes_memory_a
 
     assert build_parser().parse_args(["serve", *container["args"]]).config == "/etc/micromegas/server.toml"
     assert all(re.search(rf"`{name}`", read_page("settings.md") + read_page("operating.md")) for name in variables)
-    for path in (settings.tls_certificate, settings.tls_key, settings.access_config, settings.spill_directory):
+    needed = (settings.tls_certificate, settings.tls_key, settings.ticket_key_file, settings.access_config)
+    for path in (*needed, settings.spill_directory):
         assert any(str(path).startswith(place) for place in places), path
     assert mebibytes(limits["memory"]) >= settings.memory_mib + IDLE_MIB + OTHERS_MIB
     assert requests["memory"] == limits["memory"]
