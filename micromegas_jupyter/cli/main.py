@@ -30,6 +30,8 @@ _COMMANDS = {
     "completion": ("completion_command", "print what makes a shell complete this command"),
     "explain": ("sign_in_commands", "explain an error code: what happened, and what to do"),
     "query": ("query_commands", "run one SQL statement and print its rows"),
+    "queries": ("running_commands", "list the queries that run on the server"),
+    "cancel": ("running_commands", "end a query that runs on the server"),
     "processes": ("query_commands", "list the programs that recently sent telemetry"),
     "process-log": ("query_commands", "print what one program logged"),
     "process-metrics": ("query_commands", "print what one program measured"),

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -30,6 +30,7 @@ CONTROL_TIMEOUT_SECONDS: Final = 30.0
 """How long a call without rows may last."""
 
 _CLOSE_TIMEOUT_SECONDS: Final = 5.0
+_Answer = TypeVar("_Answer", bound=msgspec.Struct)
 _WITHOUT_VALUES: Final = "Write the values into the statement, or use a server that prepares statements."
 
 
@@ -40,6 +41,54 @@ class PreparedStatement:
     query: str = field(repr=False)
     dataset_schema: pa.Schema
     parameter_schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningQuery:
+    """A query that runs on the server, or waits there (`is_running` is false); `seconds` since it came."""
+
+    query_id: str
+    user: str
+    email: str
+    client_ip: str
+    client: str | None
+    entrypoint: str | None
+    began_at: datetime
+    seconds: float
+    is_running: bool
+    peak_memory_bytes: int
+    sql: str
+
+
+class _Queries(msgspec.Struct, frozen=True):
+    queries: list[RunningQuery]
+
+
+class _Cancelled(msgspec.Struct, frozen=True):
+    status: str
+
+
+QUERIES_ACTION: Final = "MicromegasQueries"
+_MAX_QUERIES_BYTES: Final = 4 * 1024 * 1024
+
+
+def list_queries(transport: Transport, call: Call) -> list[RunningQuery]:
+    """Return what runs on the server and the caller may see."""
+    return _act_on_queries(transport, call, {"operation": "list"}, _Queries).queries
+
+
+def cancel_by_id(transport: Transport, query_id: str, call: Call) -> str:
+    """Have the server end a query; return `cancelled`, `cancelling` or `not_cancellable`."""
+    return _act_on_queries(transport, call, {"operation": "cancel", "query_id": query_id}, _Cancelled).status
+
+
+def _act_on_queries(transport: Transport, call: Call, request: dict[str, str], answer: type[_Answer]) -> _Answer:
+    with _unless_unsupported(call):
+        results = transport.do_action(QUERIES_ACTION, msgspec.json.encode(request), call)
+    try:
+        return msgspec.json.decode(results[0][:_MAX_QUERIES_BYTES], type=answer)
+    except (IndexError, msgspec.DecodeError) as error:
+        raise InternalError("The server's answer about its queries cannot be read.") from error
 
 
 def control_call(call: Call, timeout_seconds: float = CONTROL_TIMEOUT_SECONDS) -> Call:

@@ -20,10 +20,13 @@ from micromegas_jupyter.client.commands import (
     CONTROL_TIMEOUT_SECONDS,
     WHO_AM_I_ACTION,
     PreparedStatement,
+    RunningQuery,
     ServerIdentity,
     build_ingest_command,
     build_ingest_headers,
+    cancel_by_id,
     fetch_tables,
+    list_queries,
     open_bound,
     parse_server_identity,
     prepare,
@@ -427,6 +430,24 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
             raise InternalError("The server's answer about your identity cannot be read.")
         return parse_server_identity(results[0])
 
+    def running_queries(self) -> list[RunningQuery]:
+        """Return what runs or waits on the server now: the caller's queries, and to administrators everybody's.
+
+        Raises:
+            UnsupportedRequest: The server does not list queries.
+        """
+        return self._run(list_queries)
+
+    def cancel_query(self, query_id: str) -> str:
+        """Have the server end a query of the caller's, or as an administrator anybody's, by its id.
+
+        Returns:
+            `cancelled`; `cancelling` if it has not ended within two seconds; `not_cancellable` if no such query runs at
+            this server.
+        """
+        wanted = _check_statement(query_id)
+        return self._run(lambda transport, call: cancel_by_id(transport, wanted, call), may_repeat=False)
+
     def bulk_ingest(
         self, table_name: str, table: pa.Table, *, mode: str = "append", ingest_id: str | None = None
     ) -> Any:
@@ -620,6 +641,14 @@ class WrappedClient(QueryMethods):
         raise UnsupportedRequest(
             "The wrapper's client cannot list tables.", remedy="Query information_schema.tables instead."
         )
+
+    def running_queries(self) -> NoReturn:
+        """Raise `UnsupportedRequest`."""
+        raise UnsupportedRequest("The wrapper's client cannot list what runs on the server.")
+
+    def cancel_query(self, query_id: str) -> NoReturn:  # noqa: ARG002 - the client's signature
+        """Raise `UnsupportedRequest`."""
+        raise UnsupportedRequest("The wrapper's client cannot cancel a query by its id.")
 
     def on_notice(self, callback: Callable[[str], None]) -> None:
         """Do nothing: another client has no notices."""

@@ -13,6 +13,7 @@ from micromegas_jupyter.errors import (
     DeadlineExceeded,
     MicromegasError,
     QueryCancelled,
+    QueryDenied,
     ResourcesExhausted,
     ServerUnavailable,
 )
@@ -143,6 +144,7 @@ class Cause(enum.StrEnum):
     DEADLINE = "deadline"
     STALLED = "stalled_reader"
     CANCELLED = "cancelled"
+    DENIED = "denied"
     DISCONNECTED = "disconnected"
     KILLED = "killed"
     LOST = "lost"
@@ -208,6 +210,7 @@ def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions)
             limit="query_timeout",
         ),
         Cause.STALLED: DeadlineExceeded("The client did not read the result in time.", limit="stalled_client"),
+        Cause.DENIED: QueryDenied("The query was ended: a rule of the administrators denies it now.", limit="denied"),
         Cause.LOST: ServerUnavailable("The process that ran this statement has ended.", remedy="Run it again."),
     }
     return errors.get(cause) or QueryCancelled("The query was cancelled, as you asked.")

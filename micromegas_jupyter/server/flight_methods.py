@@ -37,7 +37,7 @@ from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLim
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, metadata_schema
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.ingest import IngestRunner
-from micromegas_jupyter.server.queries import CancelStatus, QueryRunner, query_key
+from micromegas_jupyter.server.queries import QUERIES_ACTION, CancelStatus, QueryRunner, query_key
 from micromegas_jupyter.server.table_operations import TABLES_ACTION, TableOperations
 from micromegas_jupyter.server.tickets import PreparedStatements, Tickets, can_travel
 
@@ -63,6 +63,7 @@ _DESCRIPTIONS: Final = {
     "SetSessionOptions": "Nothing can be set: SetSessionOptionsRequest to SetSessionOptionsResult with errors.",
     "CloseSession": "There are no sessions: CloseSessionRequest to CloseSessionResult.",
     "MicromegasWhoAmI": "Describe the caller: no body, one JSON object.",
+    QUERIES_ACTION: "List what runs, or cancel it: one JSON object with the operation, one JSON object.",
     TABLES_ACTION: "List, describe and change tables: one JSON object with the operation, one JSON object.",
 }
 _RELOAD_DESCRIPTION: Final = "Read the access configuration again: no body, one JSON object. For administrators."
@@ -227,6 +228,9 @@ class FlightMethods:
         action = parse_message(messages.Action, await call.read_only_message())
         if action.type == "MicromegasWhoAmI":
             await _reply(call, _describe_caller(call))
+        elif action.type == QUERIES_ACTION:
+            call.require_scope(READ_SCOPE)
+            await _reply(call, await self._queries.answer_action(call, action.body))
         elif action.type == TABLES_ACTION:
             await _reply(call, await self._operations.run(call, action.body))
         elif action.type == RELOAD_ACTION:

@@ -187,15 +187,17 @@ class ServerThread:
         pool.on_end = metrics.count_end
         ingests = IngestRunner(self._ingest_process, settings=settings, clock=clock, metrics=metrics)
         operations = TableOperations(ingests, settings=settings, clock=clock, metrics=metrics)
+        queries = QueryRunner(
+            pool if self._gateway is None else self._gateway,
+            settings=settings,
+            clock=clock,
+            metrics=metrics,
+            deny_list=self._deny_list,
+            change_partitions=operations.change_partitions,
+        )
+        pool.on_denials_changed = queries.note_denials
         methods = FlightMethods(
-            queries=QueryRunner(
-                pool if self._gateway is None else self._gateway,
-                settings=settings,
-                clock=clock,
-                metrics=metrics,
-                deny_list=self._deny_list,
-                change_partitions=operations.change_partitions,
-            ),
+            queries=queries,
             prepared=prepared,
             tickets=Tickets(self._signer, life_seconds=settings.ticket_life_seconds, clock=clock),
             ingests=ingests,

@@ -3,21 +3,31 @@
 import asyncio
 import enum
 import hashlib
+import json
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from micromegas_jupyter.core.files import FileProblem
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthType
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
 from micromegas_jupyter.engine.partition_calls import PartitionCall, find_partition_call
 from micromegas_jupyter.engine.scanner import fingerprints
-from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, MicromegasError, QueryDenied, Unavailable
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    InvalidStatement,
+    MicromegasError,
+    QueryDenied,
+    Unavailable,
+    UsageError,
+)
 from micromegas_jupyter.executors.launcher import run_in_thread
 from micromegas_jupyter.executors.pool import RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
@@ -30,14 +40,16 @@ from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import join_parts
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from micromegas_jupyter.engine.functions.denials import MatchRules
 
 CHECK_SECONDS: Final = 1.0
 MAX_AGE_SECONDS: Final = 4.0
 _WAIT_SECONDS: Final = 5.0
 _CANCEL_SECONDS: Final = 2.0
+QUERIES_ACTION: Final = "MicromegasQueries"
+_MAX_BODY_BYTES: Final = 1024
+_MAX_LISTED: Final = 500  # of what runs, the longest first
+_MAX_LISTED_CHARACTERS: Final = 1000
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
 
@@ -63,6 +75,35 @@ class CancelStatus(enum.IntEnum):
 def query_key(caller: CallerKey, name: bytes) -> bytes:
     """Return the key of a caller's query, which nobody else can name; `name` is its ticket, or the id of one."""
     return hashlib.sha256(join_parts(*map(str.encode, caller), name)).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunningQuery:
+    """A statement while its rows are read, or while it waits for a slot."""
+
+    key: bytes = field(repr=False)
+    caller: CallerKey
+    origin: CallOrigin
+    sql: str = field(repr=False)
+    statement: RunningStatement
+    began_at: datetime
+
+    def describe(self, now: datetime) -> dict[str, object]:
+        """Return what its caller and administrators see of it."""
+        report, attribution = self.statement.report, self.origin.attribution
+        return {
+            "query_id": self.origin.query_id,
+            "user": attribution.user,
+            "email": attribution.email,
+            "client_ip": self.origin.client_address,
+            "client": self.origin.tags.get("client"),
+            "entrypoint": self.origin.tags.get("entrypoint"),
+            "began_at": self.began_at.isoformat(),
+            "seconds": round((now - self.began_at).total_seconds(), 3),
+            "is_running": self.statement.executor is not None,
+            "peak_memory_bytes": max(self.statement.peak_bytes, report.peak_memory_bytes or 0),
+            "sql": self.sql[:_MAX_LISTED_CHARACTERS],
+        }
 
 
 class DenyList:
@@ -218,7 +259,8 @@ class QueryRunner:
         deny_list: DenyList | None = None,
         change_partitions: ChangePartitions | None = None,
     ) -> None:
-        self._running: dict[bytes, set[RunningStatement]] = {}  # by their keys
+        self._running: dict[str, RunningQuery] = {}  # by their ids
+        self._ending: asyncio.Task[None] | None = None
         self._statements = statements
         self._settings = settings
         self._clock = clock
@@ -262,7 +304,11 @@ class QueryRunner:
         with recorded(audit, call, count):
             await self._check_denials(origin, sql)
             statement = await self._with_messages(call, statement)
-            with self.listed(key, running), ExitStack() as phases:
+            now = self._clock.now()
+            query = RunningQuery(
+                key=key, caller=call.caller_key, origin=origin, sql=sql, statement=running, began_at=now
+            )
+            with self._listed(query), ExitStack() as phases:
                 phases.enter_context(phase("wait"))
 
                 def begin_run() -> None:
@@ -273,23 +319,51 @@ class QueryRunner:
                     await running.run(statement, output=output, write=write, on_running=begin_run)
 
     @contextmanager
-    def listed(self, key: bytes, statement: RunningStatement) -> Iterator[None]:
-        """Let the statement be cancelled by its key while the body runs."""
-        self._running.setdefault(key, set()).add(statement)
+    def _listed(self, query: RunningQuery) -> Iterator[None]:
+        """Let the query be found while the body runs."""
+        self._running[query.origin.query_id] = query
         try:
             yield
         finally:
-            self._running[key].discard(statement)
-            if not self._running[key]:
-                del self._running[key]
+            del self._running[query.origin.query_id]
 
     async def cancel(self, keys: Collection[bytes]) -> CancelStatus:
         """End the statements with these keys, and wait a moment for their end."""
-        statements = [statement for key in keys for statement in self._running.get(key, ())]
+        return await self._end([query for query in self._running.values() if query.key in keys], Cause.CANCELLED)
+
+    async def answer_action(self, call: Call, body: bytes) -> bytes:
+        """Answer `MicromegasQueries`: list or cancel a caller's own queries, or as an administrator anybody's."""
+        request = _parse_request(body)
+        visible = [one for one in self._running.values() if call.caller.is_admin or one.caller == call.caller_key]
+        if request["operation"] == "list":
+            now = self._clock.now()
+            longest = sorted(visible, key=lambda one: one.began_at)[:_MAX_LISTED]
+            return json.dumps({"queries": [one.describe(now) for one in longest]}).encode()
+        wanted = [one for one in visible if one.origin.query_id == request["query_id"]]
+        status = await self._end(wanted, Cause.CANCELLED)
+        if wanted:
+            _LOG.info("query cancelled by its id, query_id=%s", request["query_id"])
+        return json.dumps({"status": status.name.lower()}).encode()
+
+    def note_denials(self) -> None:
+        """Have new denials hold for the next query at once, and for what runs soon."""
+        if self._deny_list is not None:
+            self._deny_list.note_change()
+            self._ending = asyncio.get_running_loop().create_task(self._end_denied())
+
+    async def _end_denied(self) -> None:
+        for query in list(self._running.values()):
+            try:
+                await self._check_denials(query.origin, query.sql)
+            except QueryDenied:
+                query.statement.end(Cause.DENIED)
+
+    async def _end(self, queries: Sequence[RunningQuery], cause: Cause) -> CancelStatus:
+        statements = [query.statement for query in queries]
         if not statements:
             return CancelStatus.NOT_CANCELLABLE
         for statement in statements:
-            statement.end(Cause.CANCELLED)
+            statement.end(cause)
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
                 for statement in statements:
@@ -322,3 +396,19 @@ class QueryRunner:
     async def _check_denials(self, origin: CallOrigin, sql: str) -> None:
         if self._deny_list is not None:
             await self._deny_list.check(origin, sql)
+
+
+def _parse_request(body: bytes) -> dict[str, Any]:
+    """Return what is asked for: `{"operation": "list"}`, or `{"operation": "cancel", "query_id": "…"}`."""
+    try:
+        found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)
+    except (UnicodeDecodeError, JsonError):
+        found = None
+    members = {"list": {"operation"}, "cancel": {"operation", "query_id"}}
+    operation = found.get("operation") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(operation, str) or found.keys() != members.get(operation):
+        raise UsageError(
+            f"The body of {QUERIES_ACTION} cannot be used.",
+            remedy="Send one JSON object with the operation, list or cancel, and to cancel with the query_id.",
+        )
+    return found

@@ -164,7 +164,6 @@ class ServerStack:
             self._tables,
             settings=build_pool_settings(settings, spare_executors=spare_executors),
             options=worker_options,
-            on_denials_changed=(lambda: None) if self._deny_list is None else self._deny_list.note_change,
         )
         self._server = ServerThread(
             pool=self._pool,

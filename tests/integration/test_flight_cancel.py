@@ -1,5 +1,6 @@
 """Tickets of GetFlightInfo: who may use them, how their plans are reused, and how a running flight is cancelled."""
 
+import json
 from dataclasses import replace
 
 import grpc
@@ -160,3 +161,35 @@ def test_other_tables_are_planned_anew(tmp_path):
         answer = flight.get(info.endpoint[0].ticket.ticket)
 
     assert rows_of(answer).to_pydict() == {"n": [8]}
+
+
+def _ask_for(flight, metadata, **request):
+    answer = flight.act("MicromegasQueries", json.dumps(request).encode(), metadata=metadata)
+    assert answer.code is grpc.StatusCode.OK, answer.text
+    return json.loads(result_of(answer))
+
+
+def test_what_runs_is_listed_and_cancelled_by_its_id_by_its_caller_alone(flight):
+    reading = _begin(flight, _info(flight, WAITING).endpoint[0].ticket.ticket)
+    (query,) = _ask_for(flight, ALICE, operation="list")["queries"]
+    of_another = _ask_for(flight, BOB, operation="list")["queries"]
+    by_another = _ask_for(flight, BOB, operation="cancel", query_id=query["query_id"])
+    still_runs = len(flight.pool.running) == 1
+    by_caller = _ask_for(flight, ALICE, operation="cancel", query_id=query["query_id"])
+
+    assert (query["sql"], query["is_running"]) == (WAITING, True)
+    assert of_another == []
+    assert by_another == {"status": "not_cancellable"}
+    assert still_runs
+    assert by_caller == {"status": "cancelled"}
+    assert _end(reading) == (grpc.StatusCode.ABORTED, QueryCancelled)
+    assert _ask_for(flight, ALICE, operation="list") == {"queries": []}
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"\xff", b'{"operation": "stop"}', b'{"operation": "cancel"}', b"[" * 2000]
+)
+def test_what_is_no_request_about_queries_is_refused(flight, body):
+    answer = flight.act("MicromegasQueries", body)
+
+    assert (answer.code, type(answer.error)) == (grpc.StatusCode.INVALID_ARGUMENT, UsageError)

@@ -8,9 +8,10 @@ from adbc_driver_flightsql import dbapi
 from pyarrow import flight
 
 from micromegas_jupyter import FlightSQLClient
+from micromegas_jupyter.cli.main import run
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.engine.scanner import sql_hash
-from micromegas_jupyter.errors import QueryDenied
+from micromegas_jupyter.errors import QueryCancelled, QueryDenied
 from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.wiring.server import ServerStack
 from tests.fakes.waiting import wait_until
@@ -104,3 +105,27 @@ def test_a_denial_is_in_audit_log_and_measures(client, denied):
 
     wait_until(lambda: 0 not in find(), "audit, log and measures tell of it")
     assert find() == [1, 1, 1]
+
+
+def test_a_denial_ends_what_runs_and_an_administrator_ends_it_by_its_id(server, client, capsys):
+    marker = uuid.uuid4().hex
+    endless = f"SELECT value, '{marker}' AS marker FROM generate_series(1, 500000000000)"
+    with FlightSQLClient(server.uri) as other, other.open_query(endless) as reader:
+        next(reader)
+        (running,) = [one for one in client.running_queries() if one.query_id == reader.query_id]
+        made = client.query(f"SELECT msg FROM deny_queries('sql LIKE ''%{marker}%''', 'a test')")
+        with pytest.raises(QueryDenied):
+            list(reader)
+    client.query(f"SELECT remove_query_denial('{made['msg'][0]}')")
+    with FlightSQLClient(server.uri) as other, other.open_query(endless) as reader:
+        next(reader)
+        listed = run(["queries", "--uri", server.uri])
+        shown = capsys.readouterr().out
+        cancelled = run(["cancel", reader.query_id, "--uri", server.uri])
+        with pytest.raises(QueryCancelled):
+            list(reader)
+    gone = run(["cancel", reader.query_id, "--uri", server.uri])
+
+    assert running.sql == endless
+    assert (listed, cancelled, gone) == (0, 0, 1)
+    assert reader.query_id in shown
