@@ -1,4 +1,4 @@
-"""`micromegas keys` makes, lists and revokes API keys; `micromegas access explain` says what becomes of a token."""
+"""`micromegas keys`: API keys and their use; `micromegas access explain`: what becomes of a token."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from micromegas_jupyter.config.access import READ_SCOPE, SCOPE_REMEDY, ApiKeySetting, is_scope
 from micromegas_jupyter.config.decoding import parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
-from micromegas_jupyter.errors import Rejected, Unavailable, UsageError
+from micromegas_jupyter.errors import PermissionDenied, Rejected, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from micromegas_jupyter.access.api_keys import KeyFile
@@ -45,6 +45,11 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="print a list of objects")
     revoke = _add_action(actions, "revoke", "mark a key in the file as revoked")
     revoke.add_argument("key", metavar="NAME|ID", help="all keys of that name, or the one with that id")
+    usage = _add_action(actions, "usage", "show who still uses which key, as the server's audit has it")
+    usage.add_argument("--since", default="30d", help="how far back, as 15m, 1h, 7d or RFC 3339; default %(default)s")
+    usage.add_argument("--json", action="store_true", help="print a list of objects")
+    usage.add_argument("--profile", help="a profile of config.json, of an administrator of the server")
+    usage.add_argument("--uri", help="the server, instead of the configured one")
 
 
 def _add_action(
@@ -58,6 +63,8 @@ def _add_action(
 def run_keys(arguments: argparse.Namespace) -> int:
     """Run the action; a new key or the list on standard output."""
     path = arguments.file or os.environ.get(_KEY_FILE_VARIABLE)
+    if arguments.action == "usage":
+        return _show_usage(arguments, path)
     if not path:
         raise UsageError("No key file is named.", remedy=f"Give --file FILE, or set {_KEY_FILE_VARIABLE}.")
     from micromegas_jupyter.access.api_keys import KeyFile
@@ -158,6 +165,49 @@ def _revoke_keys(arguments: argparse.Namespace, file: "KeyFile") -> None:
         print(f"key {key_id(key)} of {key.name!r} {done}", file=sys.stderr)
     # What a server makes of the file, only the server knows.
     print("a running server reads the file within a few seconds and logs the change", file=sys.stderr)
+
+
+_USAGE_HEADERS: Final = ("name", "id", "calls", "last_used", "address", "client")
+_USAGE_SQL: Final = """
+WITH calls AS (
+    SELECT time, jsonb_parse(msg) AS line FROM log_entries
+    WHERE target IN ('flightsql_query_audit', 'micromegas_jupyter.audit') AND msg LIKE '%"issuer":"api_key"%'
+)
+SELECT jsonb_as_string(coalesce(jsonb_get(line, 'service_account_name'), jsonb_get(line, 'user'))) AS name,
+    jsonb_as_string(jsonb_get(line, 'credential')) AS id, count(*) AS calls, max(time) AS last_used,
+    last_value(jsonb_as_string(jsonb_get(line, 'client_ip')) ORDER BY time) AS address,
+    last_value(jsonb_as_string(jsonb_get(line, 'client')) ORDER BY time) AS client
+FROM calls GROUP BY 1, 2 ORDER BY last_used DESC, id
+"""
+
+
+def _show_usage(arguments: argparse.Namespace, path: str | None) -> int:
+    """Print the keys that were used, the last one at the top, then those of the file that were not."""
+    from micromegas_jupyter.access.api_keys import KeyFile, key_id
+    from micromegas_jupyter.cli.main import show_note
+    from micromegas_jupyter.wiring import client_side
+
+    now = SYSTEM_CLOCK.now()
+    since = parse_time(arguments.since, now=now)
+    with client_side.connect(arguments.uri, profile=arguments.profile) as client:
+        client.on_notice(show_note)
+        if not client.whoami().is_admin:
+            raise PermissionDenied("Only administrators see the audit.", reason="not_administrator")
+        used = client.query_arrow(_USAGE_SQL, since, now).to_pylist()
+    known = {row["id"] for row in used}
+    unused = [] if path is None else [key for key in KeyFile(path).load() if key_id(key) not in known]
+    rows = [{**row, "last_used": format_time(row["last_used"])} for row in used]
+    rows += [dict(zip(_USAGE_HEADERS, (key.name, key_id(key), 0, None, None, None), strict=True)) for key in unused]
+    if arguments.json:
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        return 0
+    from tabulate import tabulate
+
+    from micromegas_jupyter.cli.row_output import cell_text
+
+    cells = [[cell_text(row[name]) for name in _USAGE_HEADERS] for row in rows]
+    print(tabulate(cells, headers=_USAGE_HEADERS, tablefmt="simple", disable_numparse=True))
+    return 0
 
 
 def parse_expiry(text: str, *, now: datetime) -> datetime:

@@ -12,6 +12,7 @@ import pytest
 
 from micromegas_jupyter import connect
 from micromegas_jupyter.errors import LoginRequired
+from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -179,3 +180,23 @@ def test_bash_completes_commands_and_options(person, micromegas, tmp_path):
     found = subprocess.run(["bash", "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
 
     assert found.stdout.split() == ["--format"], found.stderr
+
+
+def test_who_still_uses_a_key_is_shown_to_administrators(person, service, sign_in, micromegas, tmp_path):
+    file = tmp_path / "keys.json"
+    micromegas("keys", "create", "forgotten", "--file", str(file), environ=person)
+    sign_in(person)
+
+    def usage():
+        shown = micromegas("keys", "usage", "--since", "1h", "--json", "--file", str(file), environ=person)
+        return {row["name"]: row for row in json.loads(shown.stdout)}
+
+    wait_until(lambda: "demo-probe" in usage(), "the server has stored its audit")
+    rows = usage()
+    refused = micromegas("keys", "usage", environ=service)
+
+    assert rows["demo-probe"]["calls"] > 0
+    assert rows["demo-probe"]["address"] == "127.0.0.1"
+    assert (rows["forgotten"]["calls"], rows["forgotten"]["last_used"]) == (0, None)
+    assert refused.returncode != 0
+    assert "Only administrators" in refused.stderr
