@@ -5,12 +5,12 @@ import json
 import os
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.config.access import READ_SCOPE, SCOPE_REMEDY, ApiKeySetting, is_scope
-from micromegas_jupyter.config.decoding import parse_time
+from micromegas_jupyter.config.decoding import parse_count, parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
 from micromegas_jupyter.errors import PermissionDenied, Rejected, Unavailable, UsageError
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _KEY_FILE_VARIABLE: Final = "MICROMEGAS_API_KEY_FILE"
 _CONFIG_VARIABLE: Final = "MICROMEGAS_ACCESS_CONFIG"
+_MAX_DAYS_VARIABLE: Final = "MICROMEGAS_API_KEY_MAX_DAYS"
+_MAX_DAYS: Final = 36_500
+_DEFAULT_DAYS: Final = 90
+_NEVER: Final = "never"
 _MAX_NAME_CHARACTERS: Final = 255
 _MAX_TOKEN_BYTES: Final = 64 * 1024
 _HEADERS: Final = ("name", "id", "scopes", "roles", "created", "expires", "revoked", "state")
@@ -40,7 +44,11 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--role", action="append", default=[], help="a role of its bearer that the server has; repeatable"
     )
-    create.add_argument("--expires", metavar="TIME", help="its end: 90d, 12h or 30m from now, or RFC 3339")
+    create.add_argument(
+        "--expires",
+        metavar="TIME",
+        help=f"its end: 90d, 12h or 30m from now, RFC 3339, or never; {_DEFAULT_DAYS}d by default",
+    )
     listing = _add_action(actions, "list", "list the keys in the file, never a key itself")
     listing.add_argument("--json", action="store_true", help="print a list of objects")
     revoke = _add_action(actions, "revoke", "mark a key in the file as revoked")
@@ -84,7 +92,7 @@ def _create_key(arguments: argparse.Namespace, file: "KeyFile") -> None:
         raise UsageError(f"NAME must be at most {_MAX_NAME_CHARACTERS} printable characters.")
     if not all(map(is_scope, arguments.scope)):
         raise UsageError("--scope is not a scope.", remedy=SCOPE_REMEDY)
-    expires_at = None if arguments.expires is None else parse_expiry(arguments.expires, now=now)
+    expires_at = _choose_expiry(arguments.expires, now=now)
     made = make_api_key(
         name,
         randomness=SYSTEM_RANDOMNESS,
@@ -165,6 +173,20 @@ def _revoke_keys(arguments: argparse.Namespace, file: "KeyFile") -> None:
         print(f"key {key_id(key)} of {key.name!r} {done}", file=sys.stderr)
     # What a server makes of the file, only the server knows.
     print("a running server reads the file within a few seconds and logs the change", file=sys.stderr)
+
+
+def _choose_expiry(text: str | None, *, now: datetime) -> datetime | None:
+    """Return the end of a new key within the maximum that is set, None for no end."""
+    setting = process_variables().get(_MAX_DAYS_VARIABLE)
+    max_days = None if not setting else parse_count(setting, _MAX_DAYS_VARIABLE, minimum=1, maximum=_MAX_DAYS)
+    if text is None:
+        text = f"{min(_DEFAULT_DAYS, max_days or _DEFAULT_DAYS)}d"
+    expires_at = None if text == _NEVER else parse_expiry(text, now=now)
+    if max_days is not None and (expires_at is None or expires_at > now + timedelta(days=max_days)):
+        raise UsageError(
+            f"--expires is later than {_MAX_DAYS_VARIABLE} allows.", remedy=f"Give at most {max_days}d from now."
+        )
+    return expires_at
 
 
 _USAGE_HEADERS: Final = ("name", "id", "calls", "last_used", "address", "client")

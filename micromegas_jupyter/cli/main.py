@@ -27,7 +27,7 @@ _COMMANDS = {
     "logout": ("sign_in_commands", "sign out: revoke and remove the stored sign-in"),
     "whoami": ("sign_in_commands", "show who you are here, and to the server"),
     "doctor": ("sign_in_commands", "find out what is wrong with the sign-in here, and what to do"),
-    "completion": ("completion_command", "print what makes a shell complete this command"),
+    "completion": ("main", "print what makes a shell complete this command"),
     "explain": ("sign_in_commands", "explain an error code: what happened, and what to do"),
     "query": ("query_commands", "run one SQL statement and print its rows"),
     "queries": ("running_commands", "list the queries that run on the server"),
@@ -147,6 +147,19 @@ def build_parser(program: str = "micromegas", *, only: str | None = None) -> arg
             command.add_argument("--version", action="version", version=f"micromegas_jupyter {__version__}")
             _command_function("add_{}_arguments", name)(command)
     return parser
+
+
+def add_completion_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `micromegas completion`."""
+    parser.add_argument("shell", choices=("bash", "zsh"), help="the shell that the script is for")
+
+
+def run_completion(arguments: argparse.Namespace) -> int:
+    """Print the script with which a shell completes commands and options."""
+    import shtab
+
+    print(shtab.complete(build_parser(), shell=arguments.shell))
+    return 0
 
 
 def _command_function(pattern: str, command: str) -> Any:

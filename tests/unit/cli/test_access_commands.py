@@ -2,11 +2,12 @@
 
 import argparse
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from micromegas_jupyter.cli.access_commands import add_keys_arguments, parse_expiry, run_keys
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import UsageError
 
 NOW = datetime(2026, 11, 24, 12, 0, 30, 5, tzinfo=UTC)
@@ -41,9 +42,28 @@ def test_a_key_gets_what_was_asked_for_and_one_of_the_same_name_is_pointed_out(c
 
     notes = capsys.readouterr().err
     assert (entry["scopes"], entry["roles"]) == (["ingest", "read"], ["a", "b"])
-    assert (entry["name"], entry["state"], entry["expires_at"]) == ("report", "valid", None)
+    assert (entry["name"], entry["state"]) == ("report", "valid")
     assert "1 other valid key of this name: revoke by id" in notes
     assert "1 role (ops): a role counts only where the server's configuration has it" in notes
+
+
+@pytest.mark.usefixtures("path")
+def test_a_new_key_ends_by_itself_within_the_maximum(capsys, monkeypatch):
+    def ends_after(days, end):
+        return abs(datetime.fromisoformat(end) - SYSTEM_CLOCK.now() - timedelta(days=days)) < timedelta(minutes=5)
+
+    run("create", "usual")
+    run("create", "endless", "--expires", "never")
+    monkeypatch.setenv("MICROMEGAS_API_KEY_MAX_DAYS", "30")
+    run("create", "limited")
+    for refused in ("31d", "never"):
+        with pytest.raises(UsageError, match="MICROMEGAS_API_KEY_MAX_DAYS"):
+            run("create", "refused", "--expires", refused)
+
+    ends = {entry["name"]: entry["expires_at"] for entry in listed(capsys)}
+    assert (ends.keys(), ends["endless"]) == ({"usual", "endless", "limited"}, None)
+    assert ends_after(90, ends["usual"])
+    assert ends_after(30, ends["limited"])
 
 
 @pytest.mark.usefixtures("path")
