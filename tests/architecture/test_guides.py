@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import pytest
 
+import micromegas_jupyter
+from micromegas_jupyter import access, auth
 from micromegas_jupyter.auth.flows.select import FLOW_TABLE
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.access import parse_access_settings
@@ -17,7 +19,7 @@ from micromegas_jupyter.executors.scheduling import CHARGED, Cause, build_error
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server.monitoring import NotReady
 from micromegas_jupyter.telemetry.tables import TABLES
-from tests.architecture.guide_text import blocks, read_page, table_rows
+from tests.architecture.guide_text import ROOT, blocks, read_page, table_rows
 from tests.architecture.registered_magics import registered_magics
 from tests.architecture.test_documentation import command_line_options
 
@@ -225,3 +227,17 @@ def test_the_one_section_of_a_magic_lists_its_options_as_help_writes_them_and_no
     }
 
     assert listed == {names: sorted(options) for names, options in registered_magics().items()}
+
+
+def test_the_site_has_each_public_name_and_each_page():
+    homes = [
+        getattr(package, name)
+        for package in (micromegas_jupyter, auth, access)
+        for name in package.__all__
+        if name != "__version__"
+    ]
+    named = re.findall(r"^::: (\S+)$", read_page("api.md"), flags=re.MULTILINE)
+    pages = set(re.findall(r": (\S+\.md)$", (ROOT / ".mkdocs.yml").read_text(encoding="utf-8"), flags=re.MULTILINE))
+
+    assert sorted(named) == sorted(f"{home.__module__}.{home.__qualname__}" for home in homes)
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} == {page for page in pages if "/" not in page}
