@@ -4,7 +4,7 @@ Text of callers is rewritten by an executor, which has limits and may be ended; 
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,7 +13,6 @@ from cachetools import LRUCache, TTLCache
 
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
-from micromegas_jupyter.engine.scanner import Kind, scan
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InvalidStatement,
@@ -32,6 +31,7 @@ _MIB: Final = 1024 * 1024
 _FLIGHT_SECONDS: Final = 2.0  # how long the plan of GetFlightInfo waits for its DoGet, as with executors
 _MAX_FLIGHTS: Final = 512
 _MAX_REWRITTEN_CHARACTERS: Final = 8 * _MIB
+_OTHER_CHARACTERS: Final = 2048  # what is counted for a caller's rights, and for each statement that is kept
 _MAX_CACHED_CHARACTERS: Final = 16 * 1024
 # What this server answers itself: of the engine's tables it knows names and columns, and no rows.
 _OWN_NAMES: Final = frozenset(
@@ -39,6 +39,17 @@ _OWN_NAMES: Final = frozenset(
 )
 _OWN_LIMITS: Final = frozenset({"rows", "result_bytes"})
 _OWN_STATEMENTS: Final = frozenset({"show", "describe", "desc"})
+_OWN_NAME: Final = "|".join(sorted(_OWN_NAMES))
+# What is skipped, but for an own name in quotes. Only text that is read at once: the event loop waits for it.
+_SKIPPED: Final = re.compile(
+    rf"""(?<![\w$])[eE]'(?:[^'\\]|\\.|'')*+(?:'|\Z)|'(?:[^']|'')*+(?:'|\Z)|"({_OWN_NAME})"(?!")"""
+    r"""|"(?:[^"]|"")*+(?:"|\Z)|--[^\r\n]*+|/\*(?:[^*]|\*(?!/))*+(?:\*/|\Z)""",
+    re.DOTALL,
+)
+_OWN: Final = re.compile(
+    rf"\s*+(?:{'|'.join(sorted(_OWN_STATEMENTS))})(?![\w@$\#])|.*?(?<![\w@$\#])(?:{_OWN_NAME})(?![\w@$\#])",
+    re.IGNORECASE | re.DOTALL,
+)
 _MAY_BE_OWN: Final = re.compile("|".join(_OWN_NAMES | _OWN_STATEMENTS), re.IGNORECASE)
 
 
@@ -46,8 +57,7 @@ def answers_itself(sql: str) -> bool:
     """Whether a statement is about what this server knows itself, so that its own executors answer it."""
     if len(sql) > MAX_STATEMENT_BYTES or _MAY_BE_OWN.search(sql) is None:
         return False
-    names = [token.name for token in scan(sql).tokens if token.kind in {Kind.WORD, Kind.QUOTED}]
-    return bool(names) and (names[0] in _OWN_STATEMENTS or not _OWN_NAMES.isdisjoint(names))
+    return _OWN.match(_SKIPPED.sub(r" \1 ", sql)) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +68,7 @@ class _Forwarded:
     hides_rows: bool
     parameters: bytes  # the IPC schema of its parameters
     is_bound: bool
+    size: int  # of all this, and of what it was made of
 
 
 @contextmanager
@@ -85,9 +96,7 @@ class Gateway:
         self._listed_version = 0
         #: Plans that wait for the call that reads their rows: an engine may take a ticket only once.
         self.flights: TTLCache[Any, Flight] = TTLCache(_MAX_FLIGHTS, _FLIGHT_SECONDS, pool.clock.monotonic)
-        self.rewritten: LRUCache[Any, _Forwarded] = LRUCache(
-            _MAX_REWRITTEN_CHARACTERS, getsizeof=lambda one: len(one.sql) + len(one.parameters)
-        )
+        self.rewritten: LRUCache[Any, _Forwarded] = LRUCache(_MAX_REWRITTEN_CHARACTERS, getsizeof=lambda one: one.size)
 
     async def open(self) -> None:
         """Make the connection to the engine ready."""
@@ -100,9 +109,30 @@ class Gateway:
 
     def statement(self, caller: CallerKey, *, query_id: str, sql: str | None = None) -> RunningStatement:
         """Return the life of one statement, or of a listing of tables."""
-        if sql is not None and answers_itself(sql):
+        is_read = sql is not None and len(sql) <= self.pool.options.max_statement_bytes  # another is refused
+        if is_read and answers_itself(sql or ""):
             return self.pool.statement(caller, query_id=query_id)
         return ForwardedStatement(self, caller, query_id=query_id)
+
+    def rewritten_key(self, statement: Statement) -> tuple[object, ...]:
+        """Return by what a statement is found again in `rewritten`."""
+        values = statement.parameters
+        return (self.tables.version, statement.sql, statement.caller, values, self.row_limit(statement))
+
+    def note_rewritten(self, statement: Statement, answer: Mapping[str, object]) -> _Forwarded:
+        """Return what an executor has made of a statement, and keep it when it will be the same again."""
+        sql, parameters = str(answer["sql"]), bytes.fromhex(str(answer["parameters"]))
+        found = _Forwarded(
+            sql=sql,
+            hides_rows=bool(answer["hides_rows"]),
+            parameters=parameters,
+            is_bound=bool(answer["is_bound"]),
+            size=sum(map(len, (sql, parameters, statement.sql, *statement.parameters))) + _OTHER_CHARACTERS,
+        )
+        with suppress(ValueError):  # larger than all that is kept
+            if found.is_bound:
+                self.rewritten[self.rewritten_key(statement)] = found
+        return found
 
     async def list_for_executors(self) -> None:
         """Have executors know the tables as they are known here."""
@@ -183,9 +213,7 @@ class ForwardedStatement(RunningStatement):
             )
         gateway, pool = self._gateway, self._pool
         await gateway.tables.refresh()
-        row_limit = gateway.row_limit(statement)
-        key = (gateway.tables.version, statement.sql, statement.caller, statement.parameters, row_limit)
-        found = gateway.rewritten.get(key)
+        found = gateway.rewritten.get(gateway.rewritten_key(statement))
         if found is not None:
             await self.take_slot()
             self.note_start()
@@ -197,7 +225,7 @@ class ForwardedStatement(RunningStatement):
                 statement.sql,
                 statement.caller,
                 statement.parameters,
-                row_limit,
+                gateway.row_limit(statement),
                 dict(pool.options.default_conditions),
                 gateway.engine.settings.dialect,
                 pool.options.max_statement_bytes,
@@ -206,15 +234,7 @@ class ForwardedStatement(RunningStatement):
             executor, self.executor = self.executor, None
             if executor is not None:
                 pool.release(executor, private_bytes=self._private_bytes)
-            found = _Forwarded(
-                sql=str(answer["sql"]),
-                hides_rows=bool(answer["hides_rows"]),
-                parameters=bytes.fromhex(str(answer["parameters"])),
-                is_bound=bool(answer["is_bound"]),
-            )
-            with suppress(ValueError):  # larger than all that is kept
-                if found.is_bound:
-                    gateway.rewritten[key] = found
+            found = gateway.note_rewritten(statement, answer)
         self._is_forwarded = True
         return found
 

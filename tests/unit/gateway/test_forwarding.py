@@ -1,0 +1,49 @@
+"""What the front itself does with a statement for another engine, while all others wait or in memory that all share."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.executors.protocol import Statement
+from micromegas_jupyter.gateway.forwarding import Gateway, answers_itself
+from tests.fakes.fixed_tables import CALLER
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SHOW TABLES", True),
+        ("-- why\n /* so */ describe t", True),
+        ("SELECT * FROM information_schema.tables", True),
+        ('SELECT * FROM "information_schema".tables', True),
+        ('SELECT "it\'s", my_rights()', True),
+        ("SELECT 'information_schema' AS a -- information_schema", False),
+        ("SELECT E'a\\' information_schema'", False),
+        ('SELECT 1 AS "my information_schema"', False),
+        ("SELECT shown, show, x_my_rights FROM t", False),
+        ("SELECT 'information_schema", False),
+    ],
+)
+def test_what_the_server_knows_it_answers_itself(sql, expected):
+    assert answers_itself(sql) is expected
+
+
+@pytest.mark.parametrize("unit", ["a,", "((", "'' ", "/* ", '"', "e'\\", "--\n"])
+def test_the_front_decides_at_once_who_answers(unit):
+    began = time.process_time()
+    answers_itself("SELECT show " + unit * (120_000 // len(unit)))
+
+    assert time.process_time() - began < 0.2
+
+
+def test_statements_that_are_kept_are_counted_with_what_they_were_made_of():
+    gateway = Gateway(SimpleNamespace(clock=SYSTEM_CLOCK), SimpleNamespace(engine=None, version=1), max_rows=None)
+    for number in range(200):
+        statement = Statement(sql=f"SELECT 1 -- {number}{'x' * 100_000}", caller=CALLER)
+        answer = {"sql": "SELECT 1", "parameters": "", "hides_rows": False, "is_bound": True}
+        assert gateway.note_rewritten(statement, answer).sql == "SELECT 1"
+
+    assert 10 < len(gateway.rewritten) < 100
+    assert gateway.rewritten_key(statement) in gateway.rewritten
