@@ -91,7 +91,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
     visible = {name: schema for name, schema in tables.items() if access is None or access.may_read(name)}
     try:
         tree = syntax.parse(sql, max_bytes=max_bytes)
-        resolved = syntax.resolve(tree, sql=sql, tables=visible, parameters=parameters)
+        resolved = syntax.resolve(tree, sql=sql, tables=visible, taken=tables, parameters=parameters)
         conditions = {name: () if access is None else access.conditions(name) for name in resolved.tables.values()}
         is_behind_barrier = any(conditions.values()) and not syntax.is_leakproof(resolved.tree)
         tree = _in_dialect(resolved.tree, dialect)

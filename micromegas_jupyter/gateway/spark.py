@@ -166,7 +166,7 @@ def _comparable(one: exp.Expr, other: exp.Expr) -> exp.Expr:
 def _is_converted(one: exp.Expr, wanted: str) -> bool:
     """Return whether a literal in text is made a value of the type, as a time or a whole number."""
     if isinstance(one, exp.Literal) and one.is_string:
-        return wanted in _TIMES or (wanted == "integer" and re.fullmatch(r"\d{1,18}", one.name) is not None)
+        return wanted in _TIMES or (wanted == "integer" and re.fullmatch(r"[0-9]{1,18}", one.name) is not None)
     is_time = isinstance(one, exp.Cast) and isinstance(one.this, exp.Literal) and one.this.is_string
     return is_time and family(one) == "timestamp" and wanted == "timestamptz"
 
@@ -276,7 +276,7 @@ _BUILT: Final[Mapping[str, Callable[[list[exp.Expr]], exp.Expr]]] = {
 def _digits(node: exp.Expr) -> str:
     """Return a whole number as it was written, without the cast that was put around it."""
     inner = node.this if isinstance(node, exp.Cast) else node
-    return inner.name if isinstance(inner, exp.Literal) and re.fullmatch(r"\d{1,9}", inner.name) else ""
+    return inner.name if isinstance(inner, exp.Literal) and re.fullmatch(r"[0-9]{1,9}", inner.name) else ""
 
 
 def _of_time(node: exp.Expr, name: str, kinds: list[str]) -> exp.Expr:

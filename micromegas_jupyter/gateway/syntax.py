@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, ClassVar, Final
 
 import pyarrow as pa
@@ -22,12 +23,13 @@ from sqlglot.parsers.postgres import PostgresParser
 from sqlglot.schema import MappingSchema
 
 from micromegas_jupyter.engine.errors import missing_parameter, unknown_name
-from micromegas_jupyter.engine.scanner import Kind, quoted, scan
+from micromegas_jupyter.engine.scanner import Kind, Token, quoted, scan
 from micromegas_jupyter.errors import InternalError, InvalidStatement, StatementRefused, UnsupportedStatement
 
 _MAX_TOKENS: Final = 20_000
 _MAX_DEPTH: Final = 100
 _MAX_BRACKETS: Final = 47
+_MAX_TYPE_BRACKETS: Final = 6
 _MAX_TABLES: Final = 200
 # Of columns that stars and tables stand for, and of parts that aliases stand for.
 _MAX_WRITTEN_OUT: Final = 10_000
@@ -213,6 +215,10 @@ class Embedded(Postgres):
         }
 
 
+# The parser reads what follows one of these twice, for it may be a type: so it takes twice as long for each level.
+_TYPE_WORDS: Final = frozenset(
+    word.lower() for word, kind in Embedded.Tokenizer.KEYWORDS.items() if kind in Embedded.Parser.TYPE_TOKENS
+)
 _TYPE_NAMES: Final = "BOOLEAN TINYINT SMALLINT INT BIGINT FLOAT DOUBLE DECIMAL VARCHAR TEXT DATE TIMESTAMP TIMESTAMPTZ"
 _TYPES: Final = frozenset(_TYPE_NAMES.split())
 
@@ -231,12 +237,7 @@ def parse(sql: str, *, max_bytes: int) -> exp.Query:
     scanned = scan(sql) if len(sql) <= max_bytes else None
     if scanned is None or len(scanned.tokens) > _MAX_TOKENS:
         raise StatementRefused(f"The statement is longer than {max_bytes} bytes or {_MAX_TOKENS} words and signs.")
-    depth = deepest = 0
-    for token in scanned.tokens:
-        depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(token.kind, 0)
-        deepest = max(deepest, depth)
-    if deepest > _MAX_BRACKETS:
-        raise StatementRefused(f"The statement nests brackets deeper than the {_MAX_BRACKETS} levels that are allowed.")
+    _check_brackets(scanned.tokens)
     if not scanned.is_certain:
         raise refused("quotes or comments of an unusual kind")
     words = [token.name for token in scanned.tokens[:1]]
@@ -249,6 +250,25 @@ def parse(sql: str, *, max_bytes: int) -> exp.Query:
         raise StatementRefused("Only queries are forwarded to the engine.")
     _check(tree)
     return tree
+
+
+def _check_brackets(tokens: Sequence[Token]) -> None:
+    opened: list[bool] = []  # whether a list or the brackets of a type
+    before = ""
+    for token in tokens:
+        if token.kind is Kind.OPEN:
+            opened.append(token.text == "[" or before in _TYPE_WORDS)
+            if len(opened) > _MAX_BRACKETS:
+                raise StatementRefused(
+                    f"The statement nests brackets deeper than the {_MAX_BRACKETS} levels that are allowed."
+                )
+            if sum(opened) > _MAX_TYPE_BRACKETS:
+                raise StatementRefused(
+                    f"The statement nests lists, or brackets of types, deeper than {_MAX_TYPE_BRACKETS} levels."
+                )
+        elif token.kind is Kind.CLOSE and opened:
+            opened.pop()
+        before = token.name if token.kind is Kind.WORD else ""
 
 
 def parse_condition(text: str) -> exp.Expr:
@@ -315,7 +335,7 @@ def _check(tree: exp.Expr) -> None:
 
 # A keyword or a unit.
 _PLAIN_TEXT: Final = re.compile(r"[A-Za-z_]+[0-9]*|CURRENT ROW", re.IGNORECASE)
-_NUMBER: Final = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+_NUMBER: Final = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _QUOTED: Final = (exp.Identifier, exp.Literal)
 
 
@@ -361,7 +381,7 @@ _UNITS: Final = frozenset({"YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SE
 
 def _is_plain_interval(node: exp.Interval) -> bool:
     unit = node.text("unit").upper().removesuffix("S")
-    return isinstance(node.this, exp.Literal) and bool(re.fullmatch(r"-?\d{1,9}", node.this.name)) and unit in _UNITS
+    return isinstance(node.this, exp.Literal) and bool(re.fullmatch(r"-?[0-9]{1,9}", node.this.name)) and unit in _UNITS
 
 
 @dataclass(slots=True)
@@ -422,9 +442,17 @@ class _Names:
 
 
 def resolve(
-    tree: exp.Query, *, sql: str, tables: Mapping[str, pa.Schema], parameters: Mapping[str, pa.Scalar]
+    tree: exp.Query,
+    *,
+    sql: str,
+    tables: Mapping[str, pa.Schema],
+    taken: Collection[str] = (),
+    parameters: Mapping[str, pa.Scalar],
 ) -> Resolved:
-    """Return the statement with its names resolved among `tables`, the only ones that exist."""
+    """Return the statement with its names resolved among `tables`, the only ones that exist.
+
+    No named query gets a name that begins as one of `taken`, which the engine knows.
+    """
     for node in list(tree.find_all(exp.Parameter)):
         node.replace(_value(node.name, parameters))
     tree = normalize_identifiers(tree, dialect=Embedded)
@@ -433,16 +461,18 @@ def resolve(
     for select in tree.find_all(exp.Select):
         _name_outputs(select)
     prefix = "_c"
-    while any(name.lower().startswith(prefix) for name in tables):
+    while any(name.lower().startswith(prefix) for name in (*tables, *taken)):
         prefix = f"_{prefix}"
     names = _Names(sql=sql, known=tables, prefix=prefix)
     names.visit(tree, {})
     columns = {own: column_types(tables[name]) for name, own in names.tables.items()}
     references = sum(1 for _ in tree.find_all(exp.Table))
-    stars = references + sum(1 for _ in tree.find_all(exp.Star))
-    if references > _MAX_TABLES or stars * sum(map(len, columns.values())) > _MAX_WRITTEN_OUT:
-        raise StatementRefused(f"The statement names more than {_MAX_TABLES} tables, or too many columns with stars.")
+    outputs = [one for select in tree.find_all(exp.Select) for one in select.expressions]
+    stars = sum(one.is_star for one in outputs)
+    written_out = (references + stars) * sum(map(len, columns.values())) + stars * len(outputs)
     columns |= {own: {"value": exp.DataType.build("BIGINT")} for own in names.series}
+    if references > _MAX_TABLES or written_out > _MAX_WRITTEN_OUT:
+        raise StatementRefused(f"The statement names more than {_MAX_TABLES} tables, or too many columns with stars.")
     return Resolved(
         tree=typed(tree, columns, sql=sql),
         tables={own: name for name, own in names.tables.items()},
@@ -454,11 +484,14 @@ def typed(tree: exp.Query, columns: Mapping[str, Mapping[str, exp.DataType]], *,
     """Return the tree with its columns qualified, stars written out, and types known as far as they are."""
     schema = MappingSchema({name: dict(of) for name, of in columns.items()}, dialect=Embedded, normalize=False)
     selects = list(tree.find_all(exp.Select))
+    _check_positions(selects)
     clauses = [_gather_conditions(select) for select in selects]
     try:
         qualified = qualify_columns(tree, schema, expand_alias_refs=False, dialect=Embedded)
-        for select, kept in zip(selects, clauses, strict=True):
-            _expand_aliases(select)
+        written_out = 0
+        # Inner queries first: what an alias stands for may hold them.
+        for select, kept in zip(reversed(selects), reversed(clauses), strict=True):
+            written_out = _expand_aliases(select, written_out)
             _check_conditions(select)
             _part_conditions(select, kept)
         validate_qualify_columns(qualified)
@@ -495,17 +528,37 @@ def _part_conditions(select: exp.Select, clauses: Sequence[exp.Expr | None]) -> 
             select.set(part, clause)
 
 
-def _expand_aliases(select: exp.Select) -> None:
+def _check_positions(selects: Sequence[exp.Select]) -> None:
+    """Check what stands in the place of positions in GROUP BY, when sqlglot qualifies columns."""
+    written_out = 0
+    for select in selects:
+        group = select.args.get("group")
+        places = [one for one in group.expressions if isinstance(one, exp.Literal)] if group is not None else []
+        if not places:
+            continue
+        outputs = select.expressions
+        sizes = [_MAX_WRITTEN_OUT + 1 if one.find(exp.Query) else sum(1 for _ in one.walk()) for one in outputs]
+        has_star = any(one.is_star for one in outputs)
+        for place in (int(one.name) - 1 for one in places if one.is_int):
+            written_out += max(sizes) if has_star else sizes[place] if 0 <= place < len(sizes) else 0
+            _check_written_out(written_out)
+
+
+def _check_written_out(count: int) -> None:
+    if count > _MAX_WRITTEN_OUT:
+        raise StatementRefused("GROUP BY names a query by its position, or too much by aliases and positions.")
+
+
+def _expand_aliases(select: exp.Select, written_out: int) -> int:
     """Put what an alias stands for in GROUP BY, HAVING and QUALIFY, where a column of the name comes first."""
     outputs = {one.alias: one.this for one in select.expressions if isinstance(one, exp.Alias)}
-    written_out = 0
     for clause in (select.args.get("group"), *select.args["where"].this.expressions[1:]):
         for column in [] if clause is None else list(clause.find_all(exp.Column)):
             if not column.table and column.name in outputs and column.find_ancestor(exp.Select) is select:
                 written_out += sum(1 for _ in outputs[column.name].walk())
-                if written_out > _MAX_WRITTEN_OUT:
-                    raise StatementRefused("The statement has too many aliases in GROUP BY.")
+                _check_written_out(written_out)
                 column.replace(exp.paren(outputs[column.name].copy()))
+    return written_out
 
 
 def _unknown_column(text: str, known: Collection[str], sql: str) -> InvalidStatement:
@@ -539,7 +592,13 @@ def _name_outputs(select: exp.Select) -> None:
 
 def column_types(schema: pa.Schema) -> dict[str, exp.DataType]:
     """Return what sqlglot knows of the columns of a table."""
-    return {field.name: exp.DataType.build(_type_name(field.type)) for field in schema}
+    return {field.name: exp.DataType.build(_type_name(field.type) + _unit(field.type)) for field in schema}
+
+
+def _unit(kind: pa.DataType) -> str:
+    """Return how fine the times of a column are, for those of others may not fit."""
+    is_time = pa.types.is_timestamp(kind)
+    return f"({ {'s': 0, 'ms': 3, 'us': 6, 'ns': 9}[kind.unit] })" if is_time else ""
 
 
 def _type_name(kind: pa.DataType) -> str:  # noqa: PLR0911 - one per kind
@@ -612,8 +671,8 @@ _LEAKPROOF: Final = (
     exp.Column, exp.Star, exp.Literal, exp.Boolean, exp.Null, exp.Paren, exp.And, exp.Or, exp.Not, exp.Is,
 )  # fmt: skip
 _COMPARISONS: Final = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Between, exp.In, exp.Like)
-_CONSTANTS: Final = (exp.Literal, exp.Cast, exp.Neg, exp.Add, exp.Sub, exp.Interval, exp.CurrentTimestamp, exp.DataType)
 _LEAKPROOF_CALLS: Final = frozenset({"count", "min", "max"})
+_MAX_PATTERN: Final = 1000  # of a longer one a regular expression can become too large when rows are read
 
 
 def is_leakproof(tree: exp.Query) -> bool:
@@ -625,9 +684,24 @@ def is_leakproof(tree: exp.Query) -> bool:
         elif isinstance(node, exp.Anonymous):
             if node.name not in _LEAKPROOF_CALLS:
                 return False
-        elif not (isinstance(node, _LEAKPROOF) or _is_constant(node)):
+        elif not (isinstance(node, _LEAKPROOF) or _is_constant(node)) or _is_converting(node):
             return False
     return True
+
+
+def _is_converting(node: exp.Expr) -> bool:
+    """Return whether values are made values of another type: truth values, or those of the query before."""
+    if isinstance(node, exp.Union):
+        pairs = zip(node.this.selects, node.expression.selects, strict=False)
+        return any(_comparable_type(one) not in {_comparable_type(other), "NULL"} - {"UNKNOWN"} for one, other in pairs)
+    if isinstance(node, exp.Select) and len({name.lower() for name in node.named_selects}) < len(node.expressions):
+        return True  # engines differ in which of two columns a name stands for
+    is_truth = isinstance(node, (exp.And, exp.Or, exp.Not, exp.Where, exp.Having)) or (
+        isinstance(node, exp.Is) and isinstance(node.expression, exp.Boolean)
+    )
+    operands = (node.args.get("this"), node.args.get("expression"), node.args.get("on"))
+    checked = operands if is_truth else operands[2:] if isinstance(node, exp.Join) else ()
+    return any(one is not None and not one.is_type("BOOLEAN", "NULL") for one in checked)
 
 
 def _is_leakproof_comparison(node: exp.Expr) -> bool:
@@ -638,25 +712,99 @@ def _is_leakproof_comparison(node: exp.Expr) -> bool:
     if not columns or not all(one in columns or _is_constant(one) for one in operands):
         return False
     if isinstance(node, exp.Like):
-        return kinds == {"VARCHAR"} and node.expression not in columns
+        pattern = node.expression.this if isinstance(node.expression, exp.Cast) else node.expression
+        return kinds == {"VARCHAR"} and isinstance(pattern, exp.Literal) and len(pattern.name) <= _MAX_PATTERN
+    if len(kinds) == 1:
+        return True
     # A constant text is made a time; the time of a column is not made a text.
-    is_time = all(one.is_type("TIMESTAMP", "TIMESTAMPTZ") for one in columns)
-    return len(kinds) == 1 or (is_time and kinds <= {"TIMESTAMP", "TIMESTAMPTZ", "VARCHAR"})
+    is_time = len({_comparable_type(one) for one in columns}) == 1 and columns[0].is_type("TIMESTAMP", "TIMESTAMPTZ")
+    constants = [one for one in operands if one not in columns]
+    return is_time and all(
+        _is_time(one.name) if isinstance(one, exp.Literal) else one.is_type("TIMESTAMP", "TIMESTAMPTZ")
+        for one in constants
+    )
 
 
 def _comparable_type(node: exp.Expr) -> str:
     kind = node.type.this if node.type else exp.DType.UNKNOWN
-    return "BIGINT" if kind in exp.DataType.INTEGER_TYPES else str(kind.value).replace("TEXT", "VARCHAR")
+    if kind in exp.DataType.INTEGER_TYPES:
+        return "BIGINT"
+    if kind in {exp.DType.VARCHAR, exp.DType.TEXT}:
+        return "VARCHAR"
+    return node.type.sql() if node.type else "UNKNOWN"  # with scale or unit
+
+
+# Of constants that every engine finds without fail: one that fails does so when, and as long as, rows are read.
+_SHORT_NUMBER: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{0,18})?(?:[eE][+-]?[0-9]{1,2})?|\.[0-9]{1,18}")
+_SUMMAND: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,15})?")
+_TIME: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-9]{2})?)?"
+)
+_YEARS: Final = range(1800, 2150)  # nanoseconds reach from 1677 to 2262
+_DAYS_OF: Final = {"YEAR": 366, "MONTH": 31, "WEEK": 7}
+_MAX_MOVED_DAYS: Final = 100 * 366
 
 
 def _is_constant(node: exp.Expr) -> bool:
-    """Return whether an expression has one value, which the engine finds before it reads rows."""
-    return isinstance(node, _CONSTANTS) and all(
-        isinstance(one, _CONSTANTS)
-        or (isinstance(one, exp.Anonymous) and one.name == "now")
-        or isinstance(one, exp.Var)
-        for one in node.walk()
-    )
+    """Return whether an expression has one value, which the engine finds without fail."""
+    if isinstance(node, exp.Literal):
+        return node.is_string or bool(_SHORT_NUMBER.fullmatch(node.name))
+    if isinstance(node, exp.Cast) and not isinstance(node, exp.TryCast):
+        return _is_cast_constant(node.this, node.to)
+    if not isinstance(node, (exp.Neg, exp.Add, exp.Sub, exp.CurrentTimestamp)) and not _is_now(node):
+        return False
+    moved = 0
+    for one in _terms(node):
+        if isinstance(one, exp.Interval):
+            moved += int(one.this.name.lstrip("-")) * _DAYS_OF.get(one.text("unit").upper().removesuffix("S"), 1)
+        elif isinstance(one, exp.Literal):
+            if one.is_string or not _SUMMAND.fullmatch(one.name):
+                return False
+        elif not (isinstance(one, exp.CurrentTimestamp) or _is_now(one) or _is_constant_time(one)):
+            return False
+    return moved <= _MAX_MOVED_DAYS
+
+
+def _terms(node: exp.Expr) -> Iterator[exp.Expr]:
+    if isinstance(node, (exp.Neg, exp.Add, exp.Sub, exp.Paren)):
+        for one in node.iter_expressions():
+            yield from _terms(one)
+    else:
+        yield node
+
+
+def _is_now(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Anonymous) and node.name == "now" and not node.expressions
+
+
+def _is_constant_time(node: exp.Expr) -> bool:
+    return type(node) is exp.Cast and node.is_type("DATE", "TIMESTAMP", "TIMESTAMPTZ") and _is_constant(node)
+
+
+def _is_cast_constant(value: exp.Expr, to: exp.DataType) -> bool:
+    if not isinstance(value, exp.Literal) or to.expressions:
+        return False
+    match to.this.value:
+        case "VARCHAR" | "TEXT":
+            return value.is_string
+        case "DATE" | "TIMESTAMP" | "TIMESTAMPTZ":
+            return value.is_string and _is_time(value.name)
+        case "DOUBLE":
+            return bool(_SHORT_NUMBER.fullmatch(value.name))
+        case "BIGINT":
+            return value.name.isascii() and value.name.isdigit() and bool(_SHORT_NUMBER.fullmatch(value.name))
+    return False
+
+
+def _is_time(text: str) -> bool:
+    """Return whether every engine reads a text as a time that fits into nanoseconds."""
+    if not _TIME.fullmatch(text) or int(text[:4]) not in _YEARS:
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def tables_in(tree: exp.Query) -> list[exp.Table]:

@@ -473,7 +473,22 @@ SELECT id FROM t WHERE ROW(id, g) = ROW(1, 2)
 SELECT t.id FROM t MATCH_RECOGNIZE (PATTERN (a) DEFINE a AS TRUE)
 """
 
-_TEXTS = (_PLAIN, _NULLS_AND_ORDER, _VALUES, _QUERIES, _HOSTILE)
+# Constants that no engine can find, or not each, beside a condition that only hidden rows meet.
+_CONSTANTS = r"""
+SELECT id FROM t WHERE secret = 'no number' AND id = CAST('x' AS BIGINT)
+SELECT id FROM t WHERE secret = 'no number' AND id > CAST(3000000000 AS INT)
+SELECT id FROM t WHERE secret = 'no number' AND at > 'never'
+SELECT id FROM t WHERE secret = 'no number' AND at > '9999-01-01'
+SELECT id FROM t WHERE secret = 'no number' AND at > now() - INTERVAL '999999' YEAR
+SELECT id FROM t WHERE secret = 'no number' AND id > 9223372036854775807 + 1
+SELECT id FROM t WHERE secret = 'no number' AND (SELECT id FROM u) = 1
+SELECT id FROM t WHERE secret IS TRUE
+SELECT id FROM t WHERE NOT secret
+SELECT shown, id, secret, name = 'a' AS c FROM t UNION ALL SELECT shown, id, at, shown AS c FROM t
+SELECT (SELECT max(id) FROM u WHERE u.id > 1) AS k, count(*) AS n FROM t GROUP BY k
+"""
+
+_TEXTS = (_PLAIN, _NULLS_AND_ORDER, _VALUES, _QUERIES, _HOSTILE, _CONSTANTS)
 CORPUS = [line for text in _TEXTS for line in text.strip().splitlines()] + _JOINS + FAILING
 assert len(set(CORPUS)) == len(CORPUS)
 
@@ -493,6 +508,8 @@ MORE_ON_SAIL = MORE | {
     "SELECT (VALUES (1))",
     "SELECT id FROM t WHERE name LIKE 'a!_b' ESCAPE '!'",
     "SELECT id FROM t WHERE (id, g) IN (SELECT t_id, id FROM u)",
+    # Sail's times reach further than nanoseconds do.
+    "SELECT id FROM t WHERE secret = 'no number' AND at > '9999-01-01'",
     # The root of a negative number is not a number.
     "SELECT sqrt(price) AS a, power(id, 2) AS b, exp(0) AS c, pi() > 3 AS d FROM t",
 }

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -69,6 +70,60 @@ def test_the_corpus_reveals_rows_without_filters_and_without_the_barrier(bare, m
     assert differ(CORPUS[::20], access=None) >= 10
     monkeypatch.setattr(syntax, "is_leakproof", lambda _: True)
     assert differ(FAILING[::3]) >= 5
+
+
+NEAR, FAR = datetime(2024, 1, 2), datetime(9000, 1, 1)  # noqa: DTZ001 - columns without a zone
+WIDE = pa.schema(
+    [
+        ("us", pa.timestamp("us")),
+        ("ns", pa.timestamp("ns")),
+        ("money", pa.decimal128(12, 2)),
+        ("exact", pa.decimal128(38, 37)),
+        ("shown", pa.bool_()),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) AS n FROM wide WHERE us < ns",
+        "SELECT count(*) AS n FROM wide WHERE us BETWEEN ns AND ns",
+        "SELECT count(*) AS n FROM wide WHERE us IN (ns)",
+        "SELECT count(*) AS n FROM wide WHERE money = exact",
+        "SELECT shown, money = money OR exact = exact AS c, us FROM wide UNION ALL SELECT TRUE, TRUE, ns FROM wide",
+        "SELECT shown, us = us OR ns = ns AS c, money FROM wide UNION ALL SELECT TRUE, TRUE, exact FROM wide",
+        "SELECT count(*) AS n FROM wide WHERE us < TIMESTAMP '2024-01-01 00:00:00.000000001'",
+        "SELECT count(*) AS n FROM wide WHERE us < now() - INTERVAL '1' DAY",
+    ],
+)
+def test_hidden_values_that_fit_no_finer_type_tell_nothing(sql):
+    rows = [(NEAR, NEAR, Decimal("1.5"), Decimal("1.5"), True), (FAR, NEAR, Decimal(99_999), Decimal("1.5"), False)]
+    text = text_of(sql, access=TableAccess(filters={"wide": ("shown",)}), tables={"wide": WIDE})
+    answers = []
+    for count in (1, 2):
+        context = SessionContext(SessionConfig().with_target_partitions(1))
+        batch = pa.RecordBatch.from_pylist([dict(zip(WIDE.names, row, strict=True)) for row in rows[:count]], WIDE)
+        context.register_record_batches("wide", [[batch]])
+        answers.append(context.sql(text).to_arrow_table().num_rows)
+
+    assert answers[0] == answers[1]
+
+
+def test_what_needs_no_barrier_is_read_without():
+    for condition in (
+        "at >= '2024-01-01' AND at < '2024-01-02 03:04:05.5Z'",
+        "at > now() - INTERVAL '7' DAY",
+        "name LIKE 'a%' AND g IN (1, 2) AND NOT shown",
+        "price > 1.5e3 AND id <> -5 AND day = DATE '2024-01-01'",
+    ):
+        assert "barrier" not in text_of(f"SELECT count(*) FROM t WHERE {condition}")
+
+
+def test_no_named_query_has_the_name_of_a_table_of_the_engine():
+    tables = {**SCHEMAS, "_c0": SCHEMAS["hidden"]}
+
+    assert '"_c0"' not in text_of("WITH a AS (SELECT id FROM t) SELECT id FROM a", tables=tables)
 
 
 @given(st.data())
@@ -151,6 +206,15 @@ def test_no_statement_takes_long_or_much():
         "SELECT " + "f(x -> " * 46 + "1" + ")" * 46,
         "WITH a AS (" * 40 + "SELECT 1" + ") SELECT * FROM a" * 40,
         "SELECT '" + "a" * 600_000 + "'",
+        "SELECT "
+        + ",".join(["*"] * 200)
+        + " FROM (SELECT "
+        + ",".join(f"1 AS a{one}" for one in range(200))
+        + ") AS q",
+        "SELECT coalesce(" + ",".join(["g"] * 150) + "), count(*) FROM t GROUP BY " + ",".join(["1"] * 150),
+        "SELECT (" * 8 + "SELECT max(id) FROM t" + ") AS k, count(*) FROM t GROUP BY 1, 1" * 8,
+        "SELECT " + "[" * 8 + "1" + "]" * 8,
+        "SELECT " + "date(" * 9 + "day" + ")" * 9 + " FROM t",
         "SELECT * FROM " + "(SELECT * FROM " * 46 + "t" + ") AS q" * 46,
     ):
         with pytest.raises(QueryError):
