@@ -154,7 +154,7 @@ class DenyList:
             "client_ip": origin.client_address,
             "sql": sql,
         }
-        position = await asyncio.to_thread(matching.first_match, facts, fingerprints(sql))
+        position = await asyncio.to_thread(lambda: matching.first_match(facts, fingerprints(sql)))
         if position is None:
             return
         from micromegas_jupyter.engine.functions.denials import names_denial_function
