@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest, UsageError
-from micromegas_jupyter.flightsql.commands import MAX_PARAMETERS, messages, parse_message
+from micromegas_jupyter.flightsql.commands import MAX_PARAMETERS
 
 _MESSAGE_HEADER_TYPE: Final = 1
 _MESSAGE_HEADER: Final = 2
@@ -37,6 +37,10 @@ _ALIGNMENT: Final = 8
 # Arrow makes an extension type's values by code that somebody registered, so such a field must not reach it.
 # Source: Arrow columnar format, "Extension Types".
 _EXTENSION_KEY: Final = b"ARROW:extension:name"
+# Arrow unpacks the bodies of messages that say so in their metadata, too, as version 0.17 wrote them.
+_FORMER_COMPRESSION_KEY: Final = b"ARROW:experimental_compression"
+# Inside lists and dictionaries of one batch: while rows are measured, each takes some numbers.
+_MAX_VALUES: Final = 8 * 1024 * 1024
 _MEBIBYTE: Final = 1024 * 1024
 Sizes = npt.NDArray[np.int64]
 
@@ -105,8 +109,21 @@ def read_frame(frame: bytes) -> tuple[bytes, IpcHeader | None, bytes]:
 
 
 def _read_frame(frame: bytes) -> tuple[bytes, IpcHeader | None, bytes]:
+    header, body, has_more = _split_frame(frame)
+    if not header:
+        return frame, None, b""
+    found = read_header(header)
+    if found.body_length != len(body):
+        raise ValueError("a body of another length")
+    if has_more:
+        frame = b"".join(_frame(header, len(body), [body] if body else []))
+    return frame, found, header
+
+
+def _split_frame(frame: bytes) -> tuple[bytes, memoryview, bool]:
+    """Return header and body of a serialized `FlightData`, and whether it has something else, which is not decoded."""
     header: bytes | None = None
-    body_at, body_length = 0, None
+    body: memoryview | None = None
     has_more = False
     position = 0
     while position < len(frame):
@@ -118,22 +135,14 @@ def _read_frame(frame: bytes) -> tuple[bytes, IpcHeader | None, bytes]:
             raise ValueError("a field that ends behind the message")
         if tag == _DATA_HEADER and header is None and length <= _MAX_HEADER_BYTES:
             header = frame[position : position + length]
-        elif tag == _DATA_BODY and body_length is None:
-            body_at, body_length = position, length
+        elif tag == _DATA_BODY and body is None:
+            body = memoryview(frame)[position : position + length]
         elif tag in {_DATA_HEADER, _DATA_BODY}:
             raise ValueError("a field that comes twice, or is too large")
         else:
             has_more = True
         position += length
-    if not header:
-        return frame, None, b""
-    found = read_header(header)
-    if found.body_length != (body_length or 0):
-        raise ValueError("a body of another length")
-    if has_more:
-        body = [frame[body_at : body_at + body_length]] if body_length else []
-        frame = b"".join(_frame(header, body_length or 0, body))
-    return frame, found, header
+    return header or b"", memoryview(b"") if body is None else body, has_more
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
@@ -160,6 +169,8 @@ def _read_header(data: bytes) -> IpcHeader:
     header = _table(data, message, _MESSAGE_HEADER)
     if kind is HeaderKind.SCHEMA:
         return IpcHeader(kind=kind, body_length=body_length, is_compressed=False)
+    if _FORMER_COMPRESSION_KEY in data:
+        raise ValueError("a body that is compressed, without saying so as it should")
     is_dictionary = kind is HeaderKind.DICTIONARY_BATCH
     batch = _table(data, header, _DICTIONARY_DATA) if is_dictionary else header
     is_compressed = _field(data, batch, _BATCH_COMPRESSION) is not None
@@ -270,6 +281,8 @@ def row_sizes(batch: pa.RecordBatch) -> Sizes:
 
 def _sizes(array: pa.Array) -> Sizes:  # noqa: PLR0911 - one line for each kind
     kind = array.type
+    if len(array) > _MAX_VALUES:
+        raise _too_large("The lists or a dictionary of a batch have more than", _MAX_VALUES, "values")
     width = _fixed_width(kind)
     if width is not None:
         return np.full(len(array), width, np.int64)
@@ -293,8 +306,12 @@ def _sizes(array: pa.Array) -> Sizes:  # noqa: PLR0911 - one line for each kind
         import pyarrow.compute as pc  # a client, which measures nothing, starts faster without it
 
         return _one_or_more(pc.binary_length(array).fill_null(0).to_numpy())
-    # Values that hold nothing could be there in any number.
-    raise UnsupportedRequest(
+    raise _not_accepted(kind)
+
+
+def _not_accepted(kind: pa.DataType) -> UnsupportedRequest:
+    """Return the error for a type, such as one whose values hold nothing and so could be there in any number."""
+    return UnsupportedRequest(
         f"Columns of type {str(kind)[:80]} are not accepted.", remedy="Send plain values, lists or structs."
     )
 
@@ -341,7 +358,8 @@ class DecodeLimits:
     """What is accepted of one stream; sizes in bytes.
 
     `max_fields` counts columns and all fields inside them, `max_depth` types in each other (a plain column is 1),
-    `max_batch_rows` a dictionary's entries too. `max_unpacked_bytes` is for a compressed message, 0 for none, which may
+    `max_batch_rows` a dictionary's entries too, `max_schema_bytes` is for what each message says of itself.
+    `max_unpacked_bytes` is for a compressed message, 0 for none, which may
     be `max_ratio` times as large as its body. `max_view_bytes` is for one column of views of one batch.
     """
 
@@ -422,17 +440,21 @@ class StreamDecoder:
 
     def decode(self, frame: bytes) -> pa.RecordBatch | None:
         """Return the batch of one serialised `FlightData`, None when it holds something else."""
-        data = parse_message(messages.FlightData, frame)
-        header, body = data.data_header, data.data_body
+        try:
+            header, view, _ = _split_frame(frame)
+        except (ValueError, IndexError):
+            raise not_arrow_data() from None
         if not header:
             return None  # descriptor or application metadata only
+        self._check_header_size(header)
+        body = bytes(view)
         found = read_header(header)
         if found.body_length != len(body) or (found.kind is HeaderKind.SCHEMA) != (self._schema is None):
             raise not_arrow_data()
         if found.kind is HeaderKind.SCHEMA:
             self._check_schema_header(header)
         else:
-            self._check_sizes(found, body)
+            self._check_sizes(found, header, body)
         padding = bytes(-len(header) % _ALIGNMENT)
         size = (len(header) + len(padding)).to_bytes(4, "little")
         for piece in filter(None, (_CONTINUATION, size, header + padding, body)):
@@ -469,9 +491,12 @@ class StreamDecoder:
             raise _too_large("A column of views takes more than", self._limits.max_view_bytes, "bytes")
         return cleaned
 
-    def _check_schema_header(self, header: bytes) -> None:
+    def _check_header_size(self, header: bytes) -> None:
         if len(header) > self._limits.max_schema_bytes:
-            raise _too_large("The schema is larger than", self._limits.max_schema_bytes, "bytes")
+            what = "The schema, or what a message says of itself, is larger than"
+            raise _too_large(what, self._limits.max_schema_bytes, "bytes")
+
+    def _check_schema_header(self, header: bytes) -> None:
         if _EXTENSION_KEY in header:
             raise UnsupportedRequest(
                 "Columns of extension types are not accepted.",
@@ -494,6 +519,8 @@ class StreamDecoder:
             raise UnsupportedRequest(
                 "View types are not accepted inside other types.", remedy="Send plain text or bytes there."
             )
+        if pa.types.is_fixed_size_binary(kind) and not kind.byte_width:
+            raise _not_accepted(kind)
         if pa.types.is_timestamp(kind) and kind.tz is not None:
             _check_text(kind.tz)
         for index in range(kind.num_fields):
@@ -503,7 +530,7 @@ class StreamDecoder:
             inner.append(kind.value_type)
         return 1 + sum(self._count_fields(found, depth=depth + 1) for found in inner)
 
-    def _check_sizes(self, header: IpcHeader, body: bytes) -> None:
+    def _check_sizes(self, header: IpcHeader, encoded: bytes, body: bytes) -> None:
         limits = self._limits
         if header.row_count > limits.max_batch_rows:
             raise _too_large("A batch has more than", limits.max_batch_rows, "rows")
@@ -517,7 +544,7 @@ class StreamDecoder:
                 raise _too_large("A compressed batch takes more than", allowed, "bytes")
         if header.kind is HeaderKind.DICTIONARY_BATCH:
             # Those that wait for rows are still as they came, even if the next ones take their place.
-            self._waiting_bytes += size
+            self._waiting_bytes += len(encoded) + size
             before = self._dictionary_bytes.get(header.dictionary_id, 0) if header.is_delta else 0
             self._dictionary_bytes[header.dictionary_id] = before + size
             in_use = sum(self._dictionary_bytes.values())

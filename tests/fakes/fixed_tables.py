@@ -134,9 +134,14 @@ def encode_stream(*rows, schema=None, compression=None, deltas=False):
     with pa.ipc.new_stream(sink, rows[0].schema if schema is None else schema, options=options) as writer:
         for part in rows:
             writer.write(part)
+    return as_frames(sink.getvalue())
+
+
+def as_frames(stream):
+    """The messages of an Arrow IPC stream as `FlightData`."""
     return [
         messages.FlightData(
             data_header=message.metadata.to_pybytes(), data_body=message.body.to_pybytes() if message.body else b""
         ).SerializeToString()
-        for message in pa.ipc.MessageReader.open_stream(sink.getvalue())
+        for message in pa.ipc.MessageReader.open_stream(stream)
     ]

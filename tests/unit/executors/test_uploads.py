@@ -1,6 +1,7 @@
 """Rows come out of messages as they were sent; what would take too much, or is not what it says, is refused first."""
 
 import functools
+import struct
 from unittest.mock import MagicMock
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from micromegas_jupyter.executors.ingest_worker import UploadStream
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.flightsql.commands import messages
-from tests.fakes.fixed_tables import encode_stream
+from tests.fakes.fixed_tables import as_frames, encode_stream
 
 MIB = 1024 * 1024
 SETTINGS = IngestSettings()
@@ -79,6 +80,78 @@ def _growing_dictionaries():
     return [schema, *[dictionary] * 64, rows]
 
 
+def _formerly_compressed():
+    """Rows whose message says only as Arrow 0.17 said it that they are compressed."""
+    content = bytes(128 * MIB)
+    packed = struct.pack("<q", len(content)) + pa.compress(content, "zstd", asbytes=True)
+    rows = pa.record_batch({"n": pa.Array.from_buffers(pa.int8(), len(packed), [None, pa.py_buffer(packed)])})
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4)
+    with pa.ipc.new_stream(sink, rows.schema, options=options) as writer:
+        writer.write_batch(rows, custom_metadata={"ARROW:experimental_compression": "zstd"})
+    return as_frames(sink.getvalue())
+
+
+def _padded(frame, size):
+    data = messages.FlightData.FromString(frame)
+    data.data_header += bytes(size)
+    return data.SerializeToString()
+
+
+def _dictionaries_of_metadata(size):
+    schema, dictionary, _ = _sent(pa.array(["x"]).dictionary_encode())
+    return [schema, *[_padded(dictionary, size)] * (128 * MIB // size)]
+
+
+def _nothings(length):
+    return pa.Array.from_buffers(pa.binary(0), length, [None, pa.py_buffer(b"")])
+
+
+def _bits(length):
+    return pa.Array.from_buffers(pa.bool_(), length, [None, pa.py_buffer(bytes(length // 8))])
+
+
+def _map_of(values):
+    fields = [pa.field("key", values.type, nullable=False), pa.field("value", values.type)]
+    entries = pa.StructArray.from_arrays([values, values], fields=fields)
+    offsets = pa.py_buffer(struct.pack("<ii", 0, len(values)))
+    return pa.Array.from_buffers(pa.map_(values.type, values.type), 1, [None, offsets], children=[entries])
+
+
+def _words(length):
+    indices = pa.Array.from_buffers(pa.int8(), length, [None, pa.py_buffer(bytes(length))])
+    return pa.DictionaryArray.from_arrays(indices, pa.array(["x"]))
+
+
+def _of_one_value(column):
+    """Messages of one list or map, of which it has one value; all others lie behind it."""
+    *frames, rows = _sent(column)
+    data = messages.FlightData.FromString(rows)
+    data.data_body = data.data_body.replace(struct.pack("<ii", 0, len(column.values)), struct.pack("<ii", 0, 1), 1)
+    return [*frames, data.SerializeToString()]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: _map_of(_nothings(9 * MIB)),
+        lambda: _long_list(_nothings(9 * MIB)),
+        lambda: _map_of(_bits(9 * MIB)),
+        lambda: _long_list(_words(9 * MIB)),
+    ],
+    ids=["maps of nothing", "lists of nothing", "maps of bits", "lists of words"],
+)
+def test_values_that_no_row_has_are_refused_when_there_are_too_many_to_measure(make):
+    with pytest.raises((ResourcesExhausted, UnsupportedRequest), match=r"values|not accepted"):
+        _take_all(_of_one_value(make()))
+
+
+def test_what_a_message_has_beside_its_rows_is_not_decoded():
+    schema, rows = _sent([1])
+
+    _take_all([schema, b"\x0a\x04\x1a\x02\xff\xff" + rows])
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -88,10 +161,25 @@ def _growing_dictionaries():
         lambda: _sent(_long_list(pa.nulls(2**31 - 1))),
         lambda: _sent(_long_list(pa.StructArray.from_buffers(pa.struct([]), 2**31 - 1, [None]))),
         lambda: _sent(pa.nulls(32 * MIB, pa.int8()).fill_null(0), compression="zstd"),
+        _formerly_compressed,
         _growing_dictionaries,
+        lambda: _dictionaries_of_metadata(MIB // 2),
+        lambda: _dictionaries_of_metadata(16 * MIB),
         lambda: _sent(pa.Array.from_buffers(pa.null(), 2**31 - 1, [None])),
     ],
-    ids=["dictionary", "views", "one row", "null lists", "empty structs", "compression", "dictionaries", "nulls"],
+    ids=[
+        "dictionary",
+        "views",
+        "one row",
+        "null lists",
+        "empty structs",
+        "compression",
+        "former compression",
+        "dictionaries",
+        "metadata of dictionaries",
+        "large metadata",
+        "nulls",
+    ],
 )
 def test_little_that_stands_for_much_is_refused_before_it_is_unpacked(make):
     frames = make()
