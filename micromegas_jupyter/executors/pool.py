@@ -61,6 +61,7 @@ _REPORTED: Final = (
     "planning_seconds", "context_init_seconds", "execution_seconds", "cpu_seconds", "peak_memory_bytes",
     "bytes_scanned", "spilled_bytes", "spill_count",
 )  # fmt: skip
+_MAX_NUMBER: Final = 2**63
 _MAX_LOGGED_STDERR: Final = 300
 _LOGGED: Final = frozenset({"micromegas_jupyter.engine", "micromegas_jupyter.lake", "micromegas_jupyter.server"})
 _MAX_CACHED_SQL_CHARACTERS: Final = 16 * 1024
@@ -461,6 +462,14 @@ class StatementReport:
     cause: Cause | None = None  # why it was ended
 
 
+def _number(facts: dict[str, Any], name: str) -> float | None:
+    """Return a number that an executor states, None for what is none: the audit and the metrics take no other."""
+    found = facts.get(name)
+    if not isinstance(found, int | float) or isinstance(found, bool):
+        return None
+    return found if 0 <= found < _MAX_NUMBER else None
+
+
 def log_records(facts: dict[str, Any]) -> None:
     """Log what an executor sends along with an answer."""
     for level, name, text in facts.get("log", ())[: protocol.MAX_LOG_RECORDS]:
@@ -632,13 +641,13 @@ class RunningStatement:
     def _take_statistics(self, facts: dict[str, Any]) -> None:
         executor = self.executor
         assert executor is not None  # noqa: S101 - it has answered
-        executor.cpu_seconds = float(facts.get("process_cpu_seconds", 0.0))
-        self._private_bytes = int(facts.get("private_bytes", 0))
+        executor.cpu_seconds = _number(facts, "process_cpu_seconds") or 0.0
+        self._private_bytes = int(_number(facts, "private_bytes") or 0)
         report = self.report
-        report.rows = int(facts.get("rows", 0))
+        report.rows = int(_number(facts, "rows") or 0)
         for name in _REPORTED:
-            if name in facts:
-                setattr(report, name, facts[name])
+            if (number := _number(facts, name)) is not None:
+                setattr(report, name, number)
         log_records(facts)
         if facts.get("has_changed_denials"):
             self._pool.on_denials_changed()

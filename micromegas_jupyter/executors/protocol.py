@@ -19,11 +19,11 @@ from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.flightsql.commands import decode_error, encode_error
-from micromegas_jupyter.flightsql.framing import Compression
+from micromegas_jupyter.flightsql.framing import MAX_MESSAGE_BYTES, Compression
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 HEAD: Final = struct.Struct("<cI")
-MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
+MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES + 1024 * 1024
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024  # of schemas, and of JSON that the front reads
 MAX_LOG_RECORDS: Final = 16  # of one answer
 MAX_LOG_CHARACTERS: Final = 8192  # of one record

@@ -124,7 +124,7 @@ class ServerMetrics:
     def count_error(self, error: MicromegasError) -> None:
         """Count an error that ended a call, if it is about a limit."""
         if isinstance(error, ResourcesExhausted | DeadlineExceeded):
-            self._limits.labels(error.limit or _OTHER).inc()
+            self._limits.labels(error.limit if error.limit in _LIMITS else _OTHER).inc()
 
     def count_query(
         self, report: StatementReport, seconds: float, status: str, error: MicromegasError | None = None

@@ -6,12 +6,13 @@ import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
+from unittest.mock import MagicMock
 
 import pytest
 
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
 from micromegas_jupyter.errors import MicromegasError, Unavailable
-from micromegas_jupyter.executors.pool import Listing, Pool, RunningStatement
+from micromegas_jupyter.executors.pool import _REPORTED, Listing, Pool, RunningStatement, StatementReport
 from micromegas_jupyter.executors.protocol import Output, Statement
 from tests.fakes.fixed_tables import CALLER, LOG_SCHEMA, FixedTables, write_ledger, write_log_entries
 from tests.fakes.servers import NUMBERS, build_pool
@@ -238,3 +239,21 @@ def test_a_failure_is_told_to_all_who_wait_for_it_and_the_next_listing_is_made_a
         return [type(one) for one in found], listing.version
 
     assert asyncio.run(scenario()) == ([Unavailable] * 3, 1)
+
+
+@pytest.mark.parametrize(
+    "claimed", ["1", [], {"n": 1}, None, True, -1, 10**400, float("nan"), float("inf")], ids=lambda one: repr(one)[:9]
+)
+def test_what_an_executor_says_that_it_took_is_a_number_or_nothing(claimed):
+    names = [*_REPORTED, "rows", "process_cpu_seconds", "private_bytes"]
+
+    async def scenario():
+        statement = RunningStatement(MagicMock(), (CALLER.issuer, CALLER.subject))
+        statement.executor = MagicMock()
+        statement._take_statistics(dict.fromkeys(names, claimed))
+        return statement
+
+    statement = asyncio.run(scenario())
+
+    assert statement.report == StatementReport()
+    assert (statement.executor.cpu_seconds, statement._private_bytes) == (0, 0)

@@ -15,6 +15,7 @@ from micromegas_jupyter.server.catalog import ServerFacts
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import abort_call, translate_error
 from micromegas_jupyter.server.ingest import build_request
+from micromegas_jupyter.server.monitoring import ServerMetrics
 from tests.fakes.validator import ALICE, INGESTER, ReloadableFake
 
 SOME = TableAccess(filters={"notes": ()})
@@ -135,3 +136,13 @@ def test_makers_differ_by_issuer_and_subject_and_administrators_are_not_bounded(
     assert len({request.maker for request in requests}) == 4
     assert [request.most_tables for request in requests] == [5, 5, 5, None]
     assert [request.is_trusted for request in requests] == [False, False, False, True]
+
+
+def test_a_limit_that_the_server_does_not_have_is_counted_with_others():
+    metrics = ServerMetrics()
+
+    metrics.count_error(errors.ResourcesExhausted("Too much.", limit="of an executor's own making"))
+
+    name = "micromegas_server_limits_reached_total"
+    assert metrics.registry.get_sample_value(name, {"limit": "other"}) == 1
+    assert metrics.registry.get_sample_value(name, {"limit": "of an executor's own making"}) is None
