@@ -62,6 +62,8 @@ _DRAIN_SECONDS: Final = 5.0
 _MAX_DRAINED_BYTES: Final = 16 * 1024 * 1024
 _MAX_READERS: Final = 64
 _MAX_READERS_PER_CALLER: Final = 16
+_SILENT_SECONDS: Final = 5.0  # while others wait
+_LOOK_SECONDS: Final = 0.5
 _MAX_NOTICE_CHARACTERS: Final = 512
 _NOT_PRINTABLE: Final = re.compile(r"[^ -~]")
 # Health calls are anonymous, so they must not use up what others may call, nor memory: a message takes some from when
@@ -72,12 +74,66 @@ _PROBE_SECONDS: Final = 1.0
 _WATCH_SECONDS: Final = 2.0
 
 
+class Readers:
+    """Places for messages that are awaited, each of which may take up to the largest size in memory.
+
+    While all are taken and somebody waits for one, those who have said nothing for some seconds are ended, first of
+    the caller who has the most. Belongs to one event loop.
+    """
+
+    def __init__(self, *, timeout_seconds: float) -> None:
+        self._limit = RunningLimit(
+            max_running=_MAX_READERS,
+            max_per_caller=_MAX_READERS_PER_CALLER,
+            queue_timeout_seconds=timeout_seconds,
+        )
+        self._awaited: dict[asyncio.Timeout, tuple[CallerKey, float]] = {}  # whose message, and since when
+        self._looking: asyncio.TimerHandle | None = None
+
+    async def read(self, source: CallerKey, context: "_Context[bytes, bytes]") -> object:
+        """Return the next message of a call."""
+        loop = asyncio.get_running_loop()
+        self._look_soon()
+        await self._limit.acquire(source)
+        waiting = asyncio.timeout(None)
+        self._awaited[waiting] = source, loop.time()
+        try:
+            async with waiting:
+                return await context.read()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "Nothing was sent for some seconds, and others waited to send.",
+                remedy="Send without a pause, or try later.",
+                limit="silent_client",
+            ) from None
+        finally:
+            del self._awaited[waiting]
+            self._limit.release(source)
+
+    def _look_soon(self) -> None:
+        if self._looking is None and self._limit.running_count >= _MAX_READERS:
+            self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._end_silent)
+
+    def _end_silent(self) -> None:
+        """End the read of one who has been silent; again while others wait."""
+        self._looking = None
+        if not self._limit.waiting_count:
+            return
+        latest = asyncio.get_running_loop().time() - _SILENT_SECONDS
+        counts = Counter(source for source, _ in self._awaited.values())
+        silent = (one for one, (_, since) in self._awaited.items() if since <= latest and not one.expired())
+        found = max(silent, key=lambda one: counts[self._awaited[one][0]], default=None)  # the first of these
+        if found is not None:
+            with suppress(RuntimeError):  # its message has just come
+                found.reschedule(0)
+        self._look_soon()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """An authenticated call; messages go in and out as bytes.
 
-    `describe` gathers its facts for audit events; `readers` bounds the messages that are awaited at once, each of which
-    may take up to the largest size in memory. Methods that write raise `ClientGone` when the client has left.
+    `describe` gathers its facts for audit events. Methods that write raise `ClientGone` when the client has left.
     """
 
     context: grpc.aio.ServicerContext[bytes, bytes] = field(repr=False)
@@ -85,7 +141,7 @@ class Call:
     caller: AuthContext
     query_id: str
     describe: Callable[[], CallFacts] = field(repr=False)
-    readers: RunningLimit = field(repr=False)
+    readers: Readers = field(repr=False)
     read_timeout_seconds: float = 60.0
     write_timeout_seconds: float = 300.0
 
@@ -112,12 +168,7 @@ class Call:
 
     async def read(self) -> bytes | None:
         """Return the client's next message, None after its last."""
-        source = self.source
-        await self.readers.acquire(source)
-        try:
-            message: object = await self.context.read()
-        finally:
-            self.readers.release(source)
+        message = await self.readers.read(self.source, self.context)
         return message if isinstance(message, bytes) else None  # otherwise grpc.aio.EOF
 
     async def read_only_message(self) -> bytes:
@@ -150,7 +201,7 @@ class Call:
     async def drain(self) -> None:
         """Discard what else the client sends, up to 16 MiB and 5 seconds."""
         size = 0
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, DeadlineExceeded):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while size <= _MAX_DRAINED_BYTES and (message := await self.read()) is not None:
                     size += len(message)
@@ -350,11 +401,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._metrics = metrics
         self._tracing = tracing or Tracing()
         self._open_calls: Counter[CallerKey] = Counter()
-        self._readers = RunningLimit(
-            max_running=_MAX_READERS,
-            max_per_caller=_MAX_READERS_PER_CALLER,
-            queue_timeout_seconds=settings.read_timeout_seconds,
-        )
+        self._readers = Readers(timeout_seconds=settings.read_timeout_seconds)
         self._running: set[asyncio.Task[object]] = set()
         self._is_serving = True
         self._reason = ""

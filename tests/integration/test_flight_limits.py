@@ -11,6 +11,7 @@ from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from micromegas_jupyter.server import flight_service
+from tests.fakes.waiting import wait_until
 from tests.integration import flight_harness as harness
 from tests.integration.flight_harness import ALICE, BOB, DEADLINE_SECONDS, NUMBERS, WAITING, running_server
 
@@ -232,6 +233,28 @@ def test_a_call_whose_message_does_not_come_ends():
         may_end.set()
 
     assert "did not arrive in time" in (call.details() or "")
+
+
+def test_who_says_nothing_keeps_nobody_from_being_heard(monkeypatch):
+    monkeypatch.setattr(flight_service, "_MAX_READERS", 2)
+    monkeypatch.setattr(flight_service, "_SILENT_SECONDS", 0.2)
+    may_end = threading.Event()
+
+    def send_nothing():
+        may_end.wait(DEADLINE_SECONDS)
+        yield from ()
+
+    with running_server(read_timeout_seconds=DEADLINE_SECONDS) as flight:
+        silent = [flight.begin("DoGet", send_nothing()) for _ in range(2)]
+        wait_until(lambda: flight.metric("calls_open") == len(silent), "the silent calls are open")
+        answers = [flight.query(NUMBERS, metadata=BOB) for _ in range(2)]
+        ended = flight.metric("limits_reached_total", limit="silent_client")
+        may_end.set()
+        for call in silent:
+            call.cancel()
+
+    assert [answer.code for answer in answers] == [grpc.StatusCode.OK] * 2
+    assert ended == 1
 
 
 def test_a_client_that_sends_its_values_bit_by_bit_for_ever_is_ended():
