@@ -6,7 +6,7 @@ found without decoding them, and each distinct one is decoded once.
 
 import base64
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any, Final
@@ -52,6 +52,7 @@ _POINTS: Final = (
 )  # fmt: skip
 _QUANTILES: Final = ("metrics.v1.SummaryDataPoint.ValueAtQuantile",)
 _MAX_PARTS: Final = 2_000_000  # attributes, events, links and the like of all records
+_MAX_VALUES: Final = 2_000_000  # inside arrays and maps, as far as they are decoded
 _SERVICES: Final[dict[Signal, tuple[ModuleType, str]]] = {
     Signal.LOGS: (logs_service_pb2, "ExportLogsService"),
     Signal.METRICS: (metrics_service_pb2, "ExportMetricsService"),
@@ -152,19 +153,36 @@ def decode_message(kind: Any, data: bytes) -> Any:
         raise malformed("A part of the body") from None
 
 
-def decode_value(data: bytes) -> object:
+class ValueCount:
+    """Counts what is inside the arrays and maps of one export: tiny ones in millions would keep others waiting."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_VALUES
+
+    def add(self, values: Sequence[Any]) -> Sequence[Any]:
+        """Return the values, which are counted before one of them is decoded."""
+        self._left -= len(values)
+        if self._left < 0:
+            raise UsageError(
+                f"The arrays and maps in the export have more than {_MAX_VALUES:,} values.",
+                remedy="Export fewer records at a time.",
+            )
+        return values
+
+
+def decode_value(data: bytes, count: ValueCount) -> object:
     """Return an `AnyValue` as a value of JSON; bytes are base64."""
-    return plain_value(decode_message(common_pb2.AnyValue, data))
+    return plain_value(decode_message(common_pb2.AnyValue, data), count)
 
 
-def plain_value(value: Any) -> object:
+def plain_value(value: Any, count: ValueCount) -> object:
     """Return an `AnyValue` as a value of JSON, the members of its objects in the order of their names."""
     kind = value.WhichOneof("value")
     match kind:
         case "array_value":
-            return [plain_value(one) for one in value.array_value.values]
+            return [plain_value(one, count) for one in count.add(value.array_value.values)]
         case "kvlist_value":
-            members = {one.key: plain_value(one.value) for one in value.kvlist_value.values}
+            members = {one.key: plain_value(one.value, count) for one in count.add(value.kvlist_value.values)}
             return dict(sorted(members.items()))
         case "bytes_value":
             return base64.b64encode(value.bytes_value).decode()
@@ -174,9 +192,9 @@ def plain_value(value: Any) -> object:
     return None
 
 
-def plain_attributes(attributes: Iterable[Any]) -> dict[str, object]:
+def plain_attributes(attributes: Iterable[Any], count: ValueCount) -> dict[str, object]:
     """Return `KeyValue` messages as members of a JSON object; of equal keys the last one counts."""
-    return {one.key: plain_value(one.value) for one in attributes}
+    return {one.key: plain_value(one.value, count) for one in attributes}
 
 
 def value_text(value: object) -> str:

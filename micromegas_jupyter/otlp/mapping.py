@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +25,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.otlp.decode import (
+    ValueCount,
     decode_message,
     decode_value,
     malformed,
@@ -172,12 +174,12 @@ class OriginCache:
     def __init__(self) -> None:
         self._known: LRUCache[tuple[Signal, bytes], Origin] = LRUCache(_MAX_CACHED_BYTES, getsizeof=_size)
 
-    def find(self, signal: Signal, resource: bytes) -> Origin:
+    def find(self, signal: Signal, resource: bytes, count: ValueCount) -> Origin:
         """Return the process and stream of a resource."""
         found = self._known.get((signal, resource))
         if found is None:
             _check_shared(resource)
-            found = build_origin(signal, decode_message(resource_pb2.Resource, resource).attributes)
+            found = build_origin(signal, decode_message(resource_pb2.Resource, resource).attributes, count)
             if _size(found) <= _MAX_CACHED_BYTES:
                 self._known[signal, resource] = found
         return found
@@ -195,13 +197,13 @@ def _check_shared(data: bytes) -> None:
         )
 
 
-def build_origin(signal: Signal, attributes: Sequence[Any]) -> Origin:
+def build_origin(signal: Signal, attributes: Sequence[Any], count: ValueCount) -> Origin:
     """Return the process and stream that a resource's `KeyValue` messages describe."""
     refusal = ""
     if len(attributes) > MAX_ATTRIBUTES:
         refusal = f"Its resource has {len(attributes):,} attributes; {MAX_ATTRIBUTES:,} are accepted."
         attributes = attributes[:MAX_ATTRIBUTES]
-    texts = {name: value_text(value) for name, value in plain_attributes(attributes).items()}
+    texts = {name: value_text(value) for name, value in plain_attributes(attributes, count).items()}
     process_id = _process_id(texts)
     stream_id = str(_name_id(_STREAM_NAMESPACE, f"{process_id}{_SEPARATOR}{signal.value}".encode()))
     namespace, name = (texts.get(f"service.{part}", "") for part in ("namespace", "name"))
@@ -250,7 +252,7 @@ def map_request(signal: Signal, request: Any, *, origins: OriginCache, now_ns: i
             remedy="Export fewer records at a time.",
         )
     for message in resources:
-        origin = origins.find(signal, message.resource)
+        origin = origins.find(signal, message.resource, mapper.count)
         content = message.SerializeToString()
         block = Block(origin=origin, block_id=str(_name_id(_BLOCK_NAMESPACE, content)), payload_size=len(content))
         mapper.add(block, message)
@@ -260,7 +262,8 @@ def map_request(signal: Signal, request: Any, *, origins: OriginCache, now_ns: i
 class _Scopes:
     """The scopes of a request, each distinct one once: names, and the properties that they give to records."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: ValueCount) -> None:
+        self._count = count
         self._positions: dict[tuple[bytes, str], int] = {}
         self.names: list[str] = []
         self.properties: list[Mapping[str, object]] = []
@@ -276,7 +279,7 @@ class _Scopes:
                 "otel.scope.version": found.version,
                 "otel.scope.schema_url": schema_url,
             }
-            attributes = plain_attributes(found.attributes[:MAX_ATTRIBUTES])
+            attributes = plain_attributes(found.attributes[:MAX_ATTRIBUTES], self._count)
             self.names.append(found.name)
             self.properties.append(
                 {name: value for name, value in properties.items() if value}
@@ -288,7 +291,8 @@ class _Scopes:
 class _PropertySets:
     """The properties of a request's records, each distinct set encoded once."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: ValueCount) -> None:
+        self._count = count
         self._values: dict[bytes, tuple[str, object]] = {}  # by the bytes of a `KeyValue`
         self._positions: dict[Any, int] = {}
         self._encoded: list[bytes] = []
@@ -337,7 +341,7 @@ class _PropertySets:
         found = self._values.get(data)
         if found is None:
             message = decode_message(common_pb2.KeyValue, data)
-            found = self._values[data] = message.key, plain_value(message.value)
+            found = self._values[data] = message.key, plain_value(message.value, self._count)
         return found
 
 
@@ -382,8 +386,9 @@ class _Mapper:
     def __init__(self, now_ns: int) -> None:
         self.now_ns = now_ns
         self.blocks: list[Block] = []
-        self.scopes = _Scopes()
-        self.sets = _PropertySets()
+        self.count = ValueCount()
+        self.scopes = _Scopes(self.count)
+        self.sets = _PropertySets(self.count)
         self.refusals = Refusals()
         self.rows: list[Any] = []  # each begins with the position of its scope
         self.sizes: list[int] = []  # of each block
@@ -540,7 +545,7 @@ class _Logs(_Mapper):
             )
         self.check_sets(positions, checks)
         is_long = [len(one) > MAX_ATTRIBUTE_BYTES + _MAX_HEAD for one in bodies]
-        messages = [b"" if long else _body_text(one) for one, long in zip(bodies, is_long, strict=True)]
+        messages = [b"" if long else _body_text(one, self.count) for one, long in zip(bodies, is_long, strict=True)]
         too_long = [long or len(one) > MAX_ATTRIBUTE_BYTES for one, long in zip(messages, is_long, strict=True)]
         checks.refuse(np.array(too_long), _LONG_TEXT)
         return {
@@ -699,21 +704,21 @@ class _Spans(_Mapper):
             "status": _enum_column(_STATUSES, codes),
             "status_message": pa.array([text or None for text in texts], pa.utf8()),
             "properties": self.sets.column(positions),
-            "events": _list_column(events, is_large, _plain_event),
-            "links": _list_column(links, is_large, _plain_link),
+            "events": _list_column(events, is_large, partial(_plain_event, count=self.count)),
+            "links": _list_column(links, is_large, partial(_plain_link, count=self.count)),
         }
 
 
-def _plain_event(data: bytes) -> Mapping[str, object]:
+def _plain_event(data: bytes, *, count: ValueCount) -> Mapping[str, object]:
     event = decode_message(trace_pb2.Span.Event, data)
-    return {"attributes": plain_attributes(event.attributes), "name": event.name, "time": event.time_unix_nano}
+    attributes = plain_attributes(event.attributes, count)
+    return {"attributes": attributes, "name": event.name, "time": event.time_unix_nano}
 
 
-def _plain_link(data: bytes) -> Mapping[str, object]:
+def _plain_link(data: bytes, *, count: ValueCount) -> Mapping[str, object]:
     link = decode_message(trace_pb2.Span.Link, data)
-    return {
-        "attributes": plain_attributes(link.attributes), "span_id": link.span_id.hex(), "trace_id": link.trace_id.hex()
-    }  # fmt: skip
+    attributes = plain_attributes(link.attributes, count)
+    return {"attributes": attributes, "span_id": link.span_id.hex(), "trace_id": link.trace_id.hex()}
 
 
 def _list_column(
@@ -770,12 +775,12 @@ def _check_days(times: pa.Array) -> None:
         )
 
 
-def _body_text(body: bytes) -> bytes:
+def _body_text(body: bytes, count: ValueCount) -> bytes:
     """Return a log record's body (`AnyValue`) as text in UTF-8."""
     size = len(body)
     if 1 < size < _SHORT + 2 and body[0] == _STRING_TAG and body[1] == size - 2:
         return body[2:]  # nearly all of them, and ten times as fast
-    return value_text(decode_value(body)).encode("utf-8", "replace") if body else b""
+    return value_text(decode_value(body, count)).encode("utf-8", "replace") if body else b""
 
 
 def _text_column(texts: Sequence[bytes]) -> pa.Array:

@@ -17,8 +17,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from micromegas_jupyter.core.protocols import WriteAccess
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.flightsql.commands import messages
+from micromegas_jupyter.otlp import decode
 from micromegas_jupyter.otlp.decode import decode_request
 from micromegas_jupyter.otlp.exchange import ExportRequest, Signal
+from micromegas_jupyter.otlp.mapping import OriginCache, map_request
 from micromegas_jupyter.server import exports
 from tests.fakes.validator import BOB
 from tests.fakes.waiting import wait_until
@@ -130,6 +132,51 @@ def test_what_is_tiny_and_comes_in_millions_is_refused_before_it_is_read(case):
 
     with pytest.raises((ResourcesExhausted, UsageError)):
         decode_request(ExportRequest(signal=Signal(signal), body=body))
+
+
+_LIST, _MAP = any_value([1, [2, 3]]), any_value({"a": 1, "b": {"c": 2}})
+
+
+def _log_with(*, body=None, attribute=None, scope=None, resource=None):
+    request = export("logs", *[LogRecord(time_unix_nano=NOON, body=body)] * 2)
+    message = request.resource_logs[0]
+    places = (message.resource, message.scope_logs[0].scope, message.scope_logs[0].log_records[0])
+    for place, value in zip(places, (resource, scope, attribute), strict=True):
+        if value is not None:
+            place.attributes.add(key="k", value=value)
+    return "logs", request
+
+
+def _span_with(*, event=None, link=None):
+    span = Span(trace_id=bytes(range(16)), span_id=bytes(range(8)), start_time_unix_nano=NOON, end_time_unix_nano=NOON)
+    for field, value in ((span.events, event), (span.links, link)):
+        if value is not None:
+            field.add().attributes.add(key="k", value=value)
+    return "traces", export("traces", span)
+
+
+@pytest.mark.parametrize(
+    ("request_of", "place"),
+    [
+        *((_log_with, place) for place in ("body", "attribute", "scope", "resource")),
+        *((_span_with, place) for place in ("event", "link")),
+    ],
+)
+@pytest.mark.parametrize("value", [_LIST, _MAP], ids=["list", "map"])
+def test_what_is_inside_of_lists_and_maps_is_counted_before_it_is_decoded(monkeypatch, request_of, place, value):
+    signal, found = request_of(**{place: value})
+    request = ExportRequest(signal=Signal(signal), body=found.SerializeToString())
+
+    def read():
+        origins = OriginCache()
+        return map_request(request.signal, decode_request(request), origins=origins, now_ns=NOON, is_trusted=False)
+
+    whole = read()
+    monkeypatch.setattr(decode, "_MAX_VALUES", 2)
+
+    assert whole.records.num_rows
+    with pytest.raises(UsageError, match="have more than 2 values"):
+        read()
 
 
 @pytest.mark.parametrize("shared", [1, 2], ids=["resource", "scope"])
