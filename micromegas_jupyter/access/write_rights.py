@@ -23,6 +23,12 @@ def may_read(caller: AuthContext, table: str) -> bool:
     return READ_SCOPE in caller.scopes and (access is None or access.may_read(table))
 
 
+def reads_all(caller: AuthContext, table: str) -> bool:
+    """Whether the caller may read all rows of the table."""
+    access = caller.table_access
+    return may_read(caller, table) and (access is None or not access.conditions(table))
+
+
 def may_ingest(caller: AuthContext, table: str) -> bool:
     """Whether the caller may send rows to the table."""
     return caller.is_admin or caller.write_access.may_ingest(table)

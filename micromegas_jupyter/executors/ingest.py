@@ -36,6 +36,7 @@ class IngestProcess:
         self._pool = pool
         self._executor: Executor | None = None
         self._starting: asyncio.Task[Executor] | None = None
+        self._has_ended = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open_channel(self) -> Channel:
@@ -48,6 +49,16 @@ class IngestProcess:
             # Shielded: a call that is given up must not leave a process behind that nobody knows.
             executor = await asyncio.shield(self._starting)
         return executor.open_channel()
+
+    def another(self) -> "IngestProcess":
+        """Return another process of the same pool, for something that may end it."""
+        return IngestProcess(self._pool)
+
+    def end(self) -> None:
+        """End the process, whatever it does, or as soon as it has started."""
+        self._has_ended = True
+        if self._executor is not None:
+            self._pool.discard(self._executor)
 
     def close_later(self, channel: Channel, on_closed: Callable[[], None]) -> None:
         """Close a channel on which a request is not answered yet, once the process is done with it."""
@@ -72,6 +83,8 @@ class IngestProcess:
         self._starting = None
         if not starting.cancelled() and starting.exception() is None:
             self._executor = starting.result()
+            if self._has_ended:
+                self.end()
 
     async def _watch(self, executor: Executor) -> None:
         """End a process that is stopped or has locked up: its calls would wait for hours."""
@@ -110,10 +123,16 @@ async def _close_when_done(channel: Channel, on_closed: Callable[[], None]) -> N
 
 
 class IngestCall:
-    """One upload, or operations on tables; an async context manager. Belongs to one event loop."""
+    """One upload, or operations on tables; an async context manager. Belongs to one event loop.
 
-    def __init__(self, process: IngestProcess, caller_key: CallerKey, *, slots: RunningLimit) -> None:
-        self._process = process
+    One that `is_alone` has a process of its own, which ends with it.
+    """
+
+    def __init__(
+        self, process: IngestProcess, caller_key: CallerKey, *, slots: RunningLimit, is_alone: bool = False
+    ) -> None:
+        self._process = process.another() if is_alone else process
+        self._is_alone = is_alone
         self._caller_key = caller_key
         self._slots = slots
         self._channel: Channel | None = None
@@ -126,6 +145,8 @@ class IngestCall:
         try:
             self._channel = await self._process.open_channel()
         except BaseException as error:
+            if self._is_alone:
+                self._process.end()
             self._slots.release(self._caller_key)
             if isinstance(error, ExecutorEnded):
                 raise _lost(is_committing=False) from None
@@ -136,7 +157,10 @@ class IngestCall:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # An upload that is not committed is dropped when its channel ends.
-        if self._channel is not None and self._is_waiting and not isinstance(error, ExecutorEnded):
+        is_at_work = self._channel is not None and self._is_waiting and not isinstance(error, ExecutorEnded)
+        if self._is_alone:
+            self._process.end()
+        if self._channel is not None and is_at_work and not self._is_alone:
             # The process works on, though nobody waits for it: meanwhile the place is taken.
             self._process.close_later(self._channel, lambda: self._slots.release(self._caller_key))
         else:

@@ -77,7 +77,9 @@ def _parse_column(encoded: str) -> pa.Field:
 _OPERATIONS: Final[Mapping[str, Callable[[Tables, str, Mapping[str, Any]], dict[str, Any] | None]]] = {
     "describe": lambda tables, name, _: tables.describe(name),
     "drop": lambda tables, name, _: tables.drop(name),
-    "delete": lambda tables, name, arguments: {"deleted_rows": tables.delete_rows(name, arguments["where"])},
+    "delete": lambda tables, name, arguments: {
+        "deleted_rows": tables.delete_rows(name, arguments["where"], hides_values=arguments.get("hides_values", False))
+    },
     "add_column": lambda tables, name, arguments: tables.add_column(name, _parse_column(arguments["schema"])),
     "optimize": lambda tables, name, _: tables.optimize(name),
     "history": lambda tables, name, arguments: {"versions": tables.history(name, arguments["limit"])},

@@ -172,8 +172,8 @@ class Tables:
                 self._storage.delete(entry.path)
         self._storage.delete(marker)
 
-    def delete_rows(self, name: str, predicate: str) -> int:
-        """Delete the rows for which a condition in SQL holds; return how many."""
+    def delete_rows(self, name: str, predicate: str, *, hides_values: bool = False) -> int:
+        """Delete the rows for which a condition in SQL holds; return how many. An error may repeat values of rows."""
         condition = _checked_predicate(predicate, arrow_schema(self._open(name)))
 
         def delete(table: DeltaTable) -> int:
@@ -181,7 +181,7 @@ class Tables:
                 return int(table.delete(condition)["num_deleted_rows"] or 0)
             except Exception as error:
                 if _OF_A_CONDITION.search(str(error)):
-                    raise _wrong_predicate(error) from error
+                    raise (_failing_predicate() if hides_values else _wrong_predicate(error)) from error
                 raise
 
         deleted: int = self._change(name, delete, "The rows could not be deleted.")
@@ -456,6 +456,13 @@ def _wrong_predicate(error: Exception) -> UsageError:
         reason = reason.replace(prefix, "").strip()
     return UsageError(
         f"The condition cannot be evaluated: {reason[:300]}", remedy="Write it as after WHERE, without sub-selects."
+    )
+
+
+def _failing_predicate() -> UsageError:
+    return UsageError(
+        "The condition cannot be evaluated for some row; why is not shown because you may not read all of them.",
+        remedy="Check its casts (TRY_CAST returns NULL), divisions and regular expressions.",
     )
 
 

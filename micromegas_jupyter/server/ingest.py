@@ -35,6 +35,7 @@ INGEST_ROWS_HEADER: Final = "x-micromegas-ingest-rows"
 _INGEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _ROWS: Final = re.compile(r"[0-9]{1,18}")
 _CANCELLATION_SECONDS: Final = 5.0
+_MAX_ALONE: Final = 2
 
 
 def parse_ingest_headers(headers: Headers) -> tuple[str | None, int | None]:
@@ -99,6 +100,10 @@ class IngestRunner:
             max_per_caller=self._settings.max_per_caller,
             queue_timeout_seconds=self._settings.admission_wait_seconds,
         )
+        # Each has a process of its own, which may take as much memory as that of all uploads.
+        self._alone_limit = RunningLimit(
+            max_running=_MAX_ALONE, max_per_caller=1, queue_timeout_seconds=self._settings.admission_wait_seconds
+        )
         metrics.ingests_running.set_function(lambda: self._limit.running_count)
 
     async def run(self, call: Call, command: IngestCommand, first: bytes) -> None:
@@ -149,11 +154,15 @@ class IngestRunner:
             audit.is_committing = True
             return await running.commit_upload()
 
-    def open_call(self, call: Call) -> IngestCall:
-        """Return a call of the ingest process, which waits for one of the places of all that write."""
+    def open_call(self, call: Call, *, is_alone: bool = False) -> IngestCall:
+        """Return a call of the ingest process, which waits for one of the places of all that write.
+
+        What may end its process, as a condition in SQL does, `is_alone`: it has another one.
+        """
         if self._process is None:
             raise UnsupportedRequest("This server only reads.", remedy="Ask a server that keeps a lake.")
-        return IngestCall(self._process, call.source, slots=self._limit)
+        slots = self._alone_limit if is_alone else self._limit
+        return IngestCall(self._process, call.source, slots=slots, is_alone=is_alone)
 
     async def _receive(self, call: Call, first: bytes, running: IngestCall, audit: IngestAudit) -> None:
         settings = self._settings

@@ -1,7 +1,8 @@
 """The Flight action `MicromegasTables`: what callers do with tables beside reading and sending rows.
 
-The body is one JSON object that names the `operation`, and so is the answer. Operations run in the ingest process. A
-table that the caller neither reads nor writes to does not exist for them, whatever they ask.
+The body is one JSON object that names the `operation`, and so is the answer. Operations run in the ingest process,
+those with a condition in one of their own. A table that the caller neither reads nor writes to does not exist for them,
+whatever they ask.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from micromegas_jupyter.access.write_rights import (
     may_ingest,
     may_read,
     not_owner,
+    reads_all,
 )
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthContext
@@ -230,13 +232,15 @@ class TableOperations:
                 raise no_table(table)
             # The process that knows who created the table compares; nobody has created one under an empty name.
             arguments["required_owner"] = owner_of(caller) if may_ingest(caller, table) else ""
+        if isinstance(request, _Delete):
+            arguments["hides_values"] = not reads_all(caller, table)
         try:
             return await self._operate(call, operation, arguments)
         except PermissionDenied:
             raise not_owner(caller, table) from None
 
     async def _operate(self, call: Call, operation: str, arguments: dict[str, object]) -> dict[str, Any]:
-        async with self._ingests.open_call(call) as running:
+        async with self._ingests.open_call(call, is_alone=operation == "delete") as running:
             result = await running.operate(operation, arguments)
         if not isinstance(result, dict):
             raise InternalError("The ingest process answered an operation with something else than its result.")

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import logging
+import threading
 from collections import Counter
 from contextlib import contextmanager
 
@@ -16,9 +17,11 @@ from micromegas_jupyter.access.config import ReloadingValidator
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import MicromegasError, PermissionDenied, ResourcesExhausted, UsageError
+from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import AUDIENCE, ISSUER, ec_key, mint
-from tests.integration.flight_harness import messages, result_of, running_server
+from tests.fakes.waiting import wait_until
+from tests.integration.flight_harness import messages, opening_frame, result_of, running_server
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore:Cannot disable autocommit:Warning")]
 
@@ -27,6 +30,7 @@ MODEL_TABLES = {"blocks", "log_entries", "measures", "otel_spans", "processes", 
 ROLES = {
     "reader": {"tables": {"orders": None, "*": "1 = 1"}},
     "loader": {"ingest": ["orders", "log_entries"]},
+    "partly": {"tables": {"partly_read": "id = 1"}, "owns": ["partly_read"]},
     "nothing": {"tables": ["no_such_table"]},
     "team": {"tables": ["team_a"], "owns": ["team_*"]},
     "everything": {"tables": ["*"], "owns": ["*"], "ingest": ["*"]},
@@ -149,6 +153,46 @@ def test_people_who_own_a_prefix_create_replace_change_and_drop_its_tables(admin
         ):
             with pytest.raises(PermissionDenied):
                 refused()
+
+
+_ALL_ROWS_HAVE = pa.table({"id": [1, 2], "secret": ["shown", "hidden"]})
+
+
+def test_a_condition_that_fails_shows_no_value_to_whoever_may_not_read_all_rows(admin, as_person):
+    admin.bulk_ingest("partly_read", _ALL_ROWS_HAVE, mode="create")
+    where = "id = 2 AND CAST(secret AS BIGINT) = 1"
+
+    with as_person("ian", "partly") as ian, pytest.raises(UsageError, match="not shown") as raised:
+        ian.delete_rows("partly_read", where)
+    with pytest.raises(UsageError, match="Cannot cast string"):
+        admin.delete_rows("partly_read", where)
+
+    assert "shown'" not in str(raised.value)
+    assert "hidden" not in str(raised.value)
+
+
+# More terms than fit on the stack of a thread, and more memory than a process may have.
+@pytest.mark.parametrize("where", ["id = 1" + "+1" * 4900, "secret = repeat('x', 2000000000)"], ids=["stack", "memory"])
+def test_a_condition_that_ends_its_process_ends_no_upload(flight, admin, as_person, where):
+    admin.bulk_ingest("team_fatal", _ALL_ROWS_HAVE, mode="create_append")
+    encoder = FlightDataEncoder(ORDERS.schema)
+    command = messages.CommandStatementIngest(table="beside")
+    command.table_definition_options.if_not_exist, command.table_definition_options.if_exists = 1, 2
+    has_ended = threading.Event()
+
+    def frames():
+        yield opening_frame(command, encoder.encode_schema())
+        yield from encoder.encode_batch(ORDERS.to_batches()[0])
+        has_ended.wait(60)
+
+    token = _person("root", "admins")
+    upload = flight.begin("DoPut", frames(), metadata=(("authorization", f"Bearer {token}"),))
+    wait_until(lambda: flight.metric("ingests_running"), "the upload is running")
+    with as_person("dan", "team") as dan, pytest.raises(MicromegasError):
+        dan.delete_rows("team_fatal", where)
+    has_ended.set()
+
+    assert len(list(upload)) == 1  # how many rows were stored
 
 
 def test_what_somebody_neither_reads_nor_writes_to_does_not_exist_for_them(admin, as_person):
