@@ -216,7 +216,7 @@ class Embedded(Postgres):
 
 
 # The parser reads what follows one of these twice, for it may be a type: so it takes twice as long for each level.
-_TYPE_WORDS: Final = frozenset(
+_TYPES_WITH_BRACKETS: Final = frozenset(
     word.lower() for word, kind in Embedded.Tokenizer.KEYWORDS.items() if kind in Embedded.Parser.TYPE_TOKENS
 )
 _TYPE_NAMES: Final = "BOOLEAN TINYINT SMALLINT INT BIGINT FLOAT DOUBLE DECIMAL VARCHAR TEXT DATE TIMESTAMP TIMESTAMPTZ"
@@ -257,7 +257,7 @@ def _check_brackets(tokens: Sequence[Token]) -> None:
     before = ""
     for token in tokens:
         if token.kind is Kind.OPEN:
-            opened.append(token.text == "[" or before in _TYPE_WORDS)
+            opened.append(token.text == "[" or before in _TYPES_WITH_BRACKETS)
             if len(opened) > _MAX_BRACKETS:
                 raise StatementRefused(
                     f"The statement nests brackets deeper than the {_MAX_BRACKETS} levels that are allowed."
