@@ -308,7 +308,7 @@ class QueryRunner:
             query = RunningQuery(
                 key=key, caller=call.caller_key, origin=origin, sql=sql, statement=running, began_at=now
             )
-            with self._listed(query), ExitStack() as phases:
+            with self.listed(query), ExitStack() as phases:
                 phases.enter_context(phase("wait"))
 
                 def begin_run() -> None:
@@ -319,7 +319,7 @@ class QueryRunner:
                     await running.run(statement, output=output, write=write, on_running=begin_run)
 
     @contextmanager
-    def _listed(self, query: RunningQuery) -> Iterator[None]:
+    def listed(self, query: RunningQuery) -> Iterator[None]:
         """Let the query be found while the body runs."""
         self._running[query.origin.query_id] = query
         try:

@@ -156,7 +156,8 @@ def test_actions_are_listed(flight):
 
     assert names == [
         "CreatePreparedStatement", "ClosePreparedStatement", "CancelFlightInfo", "CancelQuery", "RenewFlightEndpoint",
-        "GetSessionOptions", "SetSessionOptions", "CloseSession", "MicromegasWhoAmI", "MicromegasTables",
+        "GetSessionOptions", "SetSessionOptions", "CloseSession", "MicromegasWhoAmI", "MicromegasQueries",
+        "MicromegasTables",
     ]  # fmt: skip
 
 

@@ -10,13 +10,14 @@ from unittest.mock import Mock
 import pytest
 
 from micromegas_jupyter.core.protocols import AuthType
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.server import queries
 from micromegas_jupyter.server.audit import CallOrigin
 from micromegas_jupyter.server.authentication import Attribution
-from micromegas_jupyter.server.queries import CancelStatus, DenyList, QueryRunner, query_key
+from micromegas_jupyter.server.queries import CancelStatus, DenyList, QueryRunner, RunningQuery, query_key
 from tests.fakes.validator import ALICE
 
 ALICE_KEY = ("https://id.example", "alice")
@@ -211,9 +212,12 @@ def test_a_statement_that_does_not_end_in_time_is_reported_as_cancelling(monkeyp
     monkeypatch.setattr("micromegas_jupyter.server.queries._CANCEL_SECONDS", 0.01)
     parts = dict.fromkeys(("pool", "settings", "clock", "metrics"))
     runner, statement = QueryRunner(parts.pop("pool"), **parts), Mock(has_ended=asyncio.Event())
+    query = RunningQuery(
+        key=KEY, caller=("", ""), origin=Mock(query_id="a"), sql="", statement=statement, began_at=SYSTEM_CLOCK.now()
+    )
 
     async def scenario():
-        with runner.listed(KEY, statement):
+        with runner.listed(query):
             cancelling = await runner.cancel([KEY])
         return cancelling, await runner.cancel([KEY])
 
