@@ -27,7 +27,7 @@ _COMMANDS = {
     "logout": ("sign_in_commands", "sign out: revoke and remove the stored sign-in"),
     "whoami": ("sign_in_commands", "show who you are here, and to the server"),
     "doctor": ("sign_in_commands", "find out what is wrong with the sign-in here, and what to do"),
-    "completion": ("main", "print what makes a shell complete this command"),
+    "completion": ("main", "print a completion script for a shell"),
     "explain": ("sign_in_commands", "explain an error code: what happened, and what to do"),
     "query": ("query_commands", "run one SQL statement and print its rows"),
     "queries": ("running_commands", "list the queries that run on the server"),
@@ -43,6 +43,14 @@ _COMMANDS = {
     "demo": ("demo_command", "run a whole system on this machine: provider, server, telemetry, notebook"),
 }
 
+#: Options that say where and as what somebody signs in, and the variables that they stand in for.
+SIGN_IN_VARIABLES = {
+    "issuer": "MICROMEGAS_OIDC_ISSUER",
+    "client_id": "MICROMEGAS_OIDC_CLIENT_ID",
+    "scope": "MICROMEGAS_OIDC_SCOPE",
+    "audience": "MICROMEGAS_OIDC_AUDIENCE",
+    "resource": "MICROMEGAS_OIDC_RESOURCE",
+}
 _PRINTS_ROWS = {"query", "processes", "process-log", "process-metrics"}  # which hold what they are to the last letter
 # What argparse says of arguments in its own words, with names that the program gave them.
 _ABOUT_ONE = re.compile(r"argument (?P<name>[^:]+): (?P<problem>.*)", re.DOTALL)

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from micromegas_jupyter.cli.main import show_note
+from micromegas_jupyter.cli.main import SIGN_IN_VARIABLES, show_note
 from micromegas_jupyter.cli.row_output import (
     DEFAULT_MAX_COLUMN_WIDTH,
     FORMATS,
@@ -36,13 +36,6 @@ _DEFAULT_ROWS: Final = 1024
 _LEVELS: Final = range(1, 7)
 _ENTRYPOINT: Final = "cli-query"
 _PARAMETER: Final = re.compile(r"(?P<name>[^\W\d]\w*)(?::(?P<type>[a-z]+))?=(?P<value>.*)", re.DOTALL)
-_OPTION_VARIABLES: Final = {
-    "issuer": "MICROMEGAS_OIDC_ISSUER",
-    "client_id": "MICROMEGAS_OIDC_CLIENT_ID",
-    "scope": "MICROMEGAS_OIDC_SCOPE",
-    "audience": "MICROMEGAS_OIDC_AUDIENCE",
-    "resource": "MICROMEGAS_OIDC_RESOURCE",
-}
 
 
 def add_query_arguments(parser: argparse.ArgumentParser) -> None:
@@ -253,7 +246,7 @@ def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
     """Return the client of the stored sign-in, or of who the options say the caller is."""
     from micromegas_jupyter.wiring import client_side
 
-    options = {variable: getattr(arguments, name, None) for name, variable in _OPTION_VARIABLES.items()}
+    options = {variable: getattr(arguments, name, None) for name, variable in SIGN_IN_VARIABLES.items()}
     given: dict[str, str] = {variable: value for variable, value in options.items() if value}
     secret = Secret(arguments.client_secret) if getattr(arguments, "client_secret", None) else None
     oidc = getattr(arguments, "oidc", False)

@@ -203,17 +203,12 @@ def _is_file(output: IO[bytes]) -> bool:
 
 def _jsonb_columns(schema: "pa.Schema", batch: "pa.RecordBatch | None") -> list[int]:
     """Return the columns of binary JSON, as the first rows show it."""
-    import pyarrow as pa
-
-    from micromegas_jupyter.client.json_columns import holds_jsonb, is_declared_jsonb
-
     if batch is None:
+        from micromegas_jupyter.client.json_columns import is_declared_jsonb
+
         return [index for index, field in enumerate(schema) if is_declared_jsonb(field)]
-    return [
-        index
-        for index, (field, column) in enumerate(zip(schema, batch.columns, strict=True))
-        if holds_jsonb(field, pa.chunked_array([column]))
-    ]
+    columns = zip(schema, batch.columns, strict=True)
+    return [index for index, (field, column) in enumerate(columns) if _holds_jsonb(field, column)]
 
 
 def _with_json_text(batch: "pa.RecordBatch", named: Sequence[int], schema: "pa.Schema") -> "pa.RecordBatch":

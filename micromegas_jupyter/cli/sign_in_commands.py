@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, TextIO
 
-from micromegas_jupyter.cli.main import show_note
+from micromegas_jupyter.cli.main import SIGN_IN_VARIABLES, show_note
 from micromegas_jupyter.config.decoding import host_text
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, duration_text, process_variables, start_thread
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, LoginTimedOut, UnsupportedRequest
@@ -34,12 +34,6 @@ _NAME_CLAIMS: Final = ("email", "client_id", "azp", "appid", "sub")
 _MAX_CHARACTERS: Final = 200
 _FLOW_CHOICES: Final = ("auto", "browser", "device", "paste", "hub")
 _FLOW_HELP: Final = "how to sign in; auto lets the runtime environment decide and forgets an earlier choice"
-_OPTION_VARIABLES: Final = {
-    "issuer": "MICROMEGAS_OIDC_ISSUER",
-    "client_id": "MICROMEGAS_OIDC_CLIENT_ID",
-    "scope": "MICROMEGAS_OIDC_SCOPE",
-    "audience": "MICROMEGAS_OIDC_AUDIENCE",
-}
 NO_ROLE: Final = "You have no role on this server, so you can read no table. Ask its administrator for one."
 
 
@@ -57,8 +51,8 @@ def run_login(arguments: argparse.Namespace) -> int:
     """Sign in, wait for the person, print who it was as far as the tokens say it."""
     from micromegas_jupyter.wiring import client_side
 
-    given = {name: getattr(arguments, option) for option, name in _OPTION_VARIABLES.items()}
-    given = {name: value for name, value in given.items() if value}
+    options = {name: getattr(arguments, option, None) for option, name in SIGN_IN_VARIABLES.items()}
+    given: dict[str, str] = {name: value for name, value in options.items() if value}
     settings = client_side.load_client_settings(profile=arguments.profile, options=given)
     provider = sign_in(settings, flow=arguments.flow)
     print(signed_in_line(provider, now=_provider_now(provider)))
