@@ -9,7 +9,7 @@ from tests.integration.lakehouse.writing import kill_at_random
 KILLS, LONG_KILLS = 8, 200
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(5400)
 def test_no_row_is_lost_or_doubled_by_kills(tmp_path, pytestconfig, capsys):
     kills = LONG_KILLS if pytestconfig.getoption("--long") else KILLS
 
