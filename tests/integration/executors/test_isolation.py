@@ -63,7 +63,7 @@ def test_a_statement_that_ends_its_process_ends_alone(  # noqa: PLR0917
 
 def test_statements_that_grow_at_once_stay_below_the_servers_memory(server, others, memory, pytestconfig):
     callers = [Caller(server, KEYS[ATTACKER]) for _ in range(AT_ONCE)]
-    statements = list(GROWING.values())[:: 1 if pytestconfig.getoption("--long") else 2]
+    statements = list(GROWING.values())[:: 1 if pytestconfig.getoption("--long") else 4]
     share = -(-len(statements) // AT_ONCE)
 
     def run(number):

@@ -28,6 +28,7 @@ def find_node():
 def install_once(cache, *, source=HERE, files=_FILES):
     """Return a folder with copies of the files and the packages that they name; it is filled when it is not yet."""
     names_and_texts = [(name, (source / name).read_bytes()) for name in files]
+    cache.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(b"\0".join(text for _name, text in names_and_texts)).hexdigest()[:16]
     folder = cache / key
     complete = folder / "complete"
@@ -53,3 +54,9 @@ def _npm_ci(folder):
         raise OtherProviderMissing(
             f"npm could not install the packages. Check that the npm registry is reachable. {done.stderr[-800:]}"
         )
+
+
+if __name__ == "__main__":  # ahead of the tests, into the folders of pytest's cache where they look
+    kept = HERE.parents[2] / ".pytest_cache" / "d"
+    install_once(kept / "other_provider")
+    install_once(kept / "hub_proxy", source=HERE.parent / "hub" / "proxy", files=("package.json", "package-lock.json"))
