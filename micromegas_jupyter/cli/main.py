@@ -60,6 +60,7 @@ _KNOWN_PROBLEM = re.compile(
 _TYPED = re.compile(r"invalid choice: '([^']*)'")
 _WORD = re.compile(r"[\w-]+")
 _LIKENESS = 0.7  # of a word that is repeated, which is then no credential
+_LIKE_AN_OPTION = re.compile(r"--[a-z]+(-[a-z]+){0,4}")
 _CHOICES = re.compile(r"\(choose from [^()]*\)\Z")
 #: The metavar of options whose value may begin with a dash, as generated secrets do.
 SECRET_METAVAR = "SECRET"  # noqa: S105 - a name
@@ -219,14 +220,13 @@ class DiscreetParser(argparse.ArgumentParser):
         return joined
 
     def _describe_unknown(self, word: str) -> str:
-        """Return what is wrong with a word that nothing takes; it is repeated only if it is nearly an option."""
+        """Return what is wrong with a word that nothing takes; it is repeated only if it looks like an option."""
         names = [name for action in self._actions for name in action.option_strings]
-        nearest = _nearest(word.partition("=")[0], names) if word.startswith("-") else None
-        return (
-            "unknown argument"
-            if nearest is None
-            else f"unknown option {word.partition('=')[0]}; did you mean {nearest}?"
-        )
+        typed = word.partition("=")[0]
+        nearest = _nearest(typed, names) if word.startswith("-") else None
+        if nearest is not None:
+            return f"unknown option {typed}; did you mean {nearest}?"
+        return f"unknown option {typed}" if _LIKE_AN_OPTION.fullmatch(typed) else "unknown argument"
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong in one line, and leave with exit code 2."""

@@ -55,6 +55,7 @@ def test_a_warning_is_a_note_without_its_place(tmp_path):
         ([SECRET], "argument COMMAND: not one of its choices (choose from"),
         ([f"--{SECRET}"], "micromegas --help"),
         (["query", "--fromat", "x"], "unknown option --fromat; did you mean --format?"),
+        (["query", "--no-such-thing=hunter2", "x"], "unknown option --no-such-thing · micromegas query --help"),
         (["quer", "x"], "argument COMMAND: did you mean query?"),
         (["process-log", "1", "--first", SECRET], "argument --first: its value cannot be used"),
         (["query", "SELECT 1", "--format", f"(choose from {SECRET})"], "argument --format: not one of its choices"),
