@@ -21,6 +21,7 @@ from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import MicromegasError, Unavailable
 from micromegas_jupyter.lake.delta_log import open_delta
+from micromegas_jupyter.lake.maintenance import MaintenanceSettings, run_round
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 
@@ -83,6 +84,14 @@ def compact(root, name):
             say("conflict", f"{name}-{number}")
         else:
             say("ack", f"compacted-{name}-{number}")
+
+
+def maintain(root, name):
+    """Do what the server's own maintenance does, under its lease, one round after the other."""
+    storage, settings, seen = Storage(root), MaintenanceSettings(min_small_files=10), None
+    for number in itertools.count():
+        _, seen = run_round(storage, settings=settings, seen=seen)
+        say("ack", f"compacted-{name}-{number}")
 
 
 def fill(root, file_bytes):
@@ -193,4 +202,6 @@ def _check(root, expected):
 
 
 if __name__ == "__main__":
-    {"ingest": ingest, "plain": plain, "compact": compact, "fill": fill}[sys.argv[1]](*sys.argv[2:])
+    {"ingest": ingest, "plain": plain, "compact": compact, "maintain": maintain, "fill": fill}[sys.argv[1]](
+        *sys.argv[2:]
+    )
