@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 from pathlib import Path
 from typing import TypeAlias
@@ -46,6 +46,8 @@ LEGACY_NOTICE = (
     "The server keeps your API key in an older form, which will be refused one day. "
     "Ask the server's administrator for a new key."
 )
+NOTICE_PERIOD = timedelta(days=14)
+"""How long before its end a key's bearer is told of it."""
 
 _SETTING = "MICROMEGAS_API_KEYS"
 _KEY_BYTES = 32
@@ -151,15 +153,16 @@ class ApiKeyValidator(BaseValidator):
         if isinstance(decision, Refused):
             return decision
         context = decision.context
-        if context.expires_at is not None and self._clock.now() >= context.expires_at:
-            return _refusal("api_key_expired", context.subject)
-        if context.notice is not None and not self._warnings.take(digest):
-            record_event(
-                logging.WARNING,
-                "An API key is kept as plain text; replace it with one that `micromegas keys create` makes.",
-                subject=context.subject,
-                credential=digest_name(digest),
-            )
+        warning = "An API key is kept as plain text; replace it with one that `micromegas keys create` makes."
+        if context.expires_at is not None:
+            now = self._clock.now()
+            if now >= context.expires_at:
+                return _refusal("api_key_expired", context.subject)
+            if context.notice is None and context.expires_at - now <= NOTICE_PERIOD:
+                warning = "An API key that is in use ends soon."
+                decision = Accepted(context=replace(context, notice=_end_notice(context.expires_at)))
+        if decision.context.notice is not None and not self._warnings.take(digest):
+            record_event(logging.WARNING, warning, subject=context.subject, credential=digest_name(digest))
         return decision
 
     def _add(self, setting: ApiKeySetting) -> None:
@@ -222,6 +225,13 @@ class ApiKeyValidator(BaseValidator):
             "legacy_api_key_refused": setting.key is not None and self._legacy is LegacyApiKeys.REFUSE,
         }
         return next((_refusal(reason, setting.name) for reason, applies in reasons.items() if applies), None)
+
+
+def _end_notice(ends_at: datetime) -> str:
+    return (
+        f"Your API key ends on {ends_at.astimezone(UTC):%Y-%m-%d}. Ask the server's administrator for another one, "
+        "or sign in as a service account."
+    )
 
 
 def _refusal(reason: str, name: str) -> Refused:

@@ -53,6 +53,7 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="print a list of objects")
     revoke = _add_action(actions, "revoke", "mark a key in the file as revoked")
     revoke.add_argument("key", metavar="NAME|ID", help="all keys of that name, or the one with that id")
+    revoke.add_argument("--at", metavar="TIME", help="end then, not now: 14d, 12h or 30m from now, or RFC 3339")
     usage = _add_action(actions, "usage", "show who still uses which key, as the server's audit has it")
     usage.add_argument("--since", default="30d", help="how far back, as 15m, 1h, 7d or RFC 3339; default %(default)s")
     usage.add_argument("--json", action="store_true", help="print a list of objects")
@@ -161,15 +162,23 @@ def _revoke_keys(arguments: argparse.Namespace, file: "KeyFile") -> None:
     from micromegas_jupyter.access.api_keys import find_keys, key_id
 
     now = SYSTEM_CLOCK.now().replace(microsecond=0)
+    ends_at = None if arguments.at is None else parse_expiry(arguments.at, now=now, option="--at")
     found: list[ApiKeySetting] = []
 
-    def with_revocations(keys: tuple[ApiKeySetting, ...]) -> tuple[ApiKeySetting, ...]:
-        found[:] = find_keys(keys, arguments.key)
-        return tuple(replace(key, revoked_at=now) if key in found and key.revoked_at is None else key for key in keys)
+    def ended(key: ApiKeySetting) -> ApiKeySetting:
+        if ends_at is None:
+            return key if key.revoked_at is not None else replace(key, revoked_at=now)
+        return replace(key, expires_at=ends_at if key.expires_at is None else min(key.expires_at, ends_at))
 
-    file.change(with_revocations)
+    def with_ends(keys: tuple[ApiKeySetting, ...]) -> tuple[ApiKeySetting, ...]:
+        found[:] = find_keys(keys, arguments.key)
+        return tuple(ended(key) if key in found else key for key in keys)
+
+    file.change(with_ends)
     for key in found:
-        done = "is revoked in the file" if key.revoked_at is None else "was revoked in the file already"
+        done = "is revoked in the file" if ends_at is None else f"ends at {format_time(ended(key).expires_at)}"
+        if key.revoked_at is not None:
+            done = "was revoked in the file already"
         print(f"key {key_id(key)} of {key.name!r} {done}", file=sys.stderr)
     # What a server makes of the file, only the server knows.
     print("a running server reads the file within a few seconds and logs the change", file=sys.stderr)
@@ -232,11 +241,11 @@ def _show_usage(arguments: argparse.Namespace, path: str | None) -> int:
     return 0
 
 
-def parse_expiry(text: str, *, now: datetime) -> datetime:
+def parse_expiry(text: str, *, now: datetime, option: str = "--expires") -> datetime:
     """Return the time in the future that `text` names: RFC 3339 (UTC without an offset), or `90d`, `12h`, `30m`."""
     time = parse_time(text, now=now, is_future=True).astimezone(UTC)
     if time <= now:
-        raise UsageError("--expires is not in the future.", remedy="Give a later time, or leave --expires out.")
+        raise UsageError(f"{option} is not in the future.", remedy=f"Give a later time, or leave {option} out.")
     return time.replace(microsecond=0)
 
 

@@ -441,7 +441,8 @@ _POSITION: Final = re.compile(r"\bline:? (\d{1,9}),? column:? (\d{1,9})", re.IGN
 
 _DOTS_OF_A_JWT: Final = 2
 _KEY_REMEDY: Final = (
-    "If it is an API key, check the file that api_key_file names or ask the server's administrator; else sign in again."
+    "If it is an API key, check the file that api_key_file names, or ask the server's administrator for another key or "
+    "a service account; else sign in again."
 )
 _AUDIENCE_REMEDY: Final = (
     "If the server expects another audience, request a token with --audience NAME; its administrator knows the name. "

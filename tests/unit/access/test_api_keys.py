@@ -92,6 +92,19 @@ def test_a_key_that_expired_is_refused(clock):
     assert reason_of(validator) == "api_key_expired"
 
 
+def test_the_bearer_of_a_key_is_told_of_its_end_two_weeks_before_and_the_log_once_a_day(clock, caplog):
+    ends_at = NOW + timedelta(days=20)
+    validator = ApiKeyValidator([dataclasses.replace(HASHED, expires_at=ends_at)], clock=clock)
+
+    clock.advance(6 * ONE_DAY_SECONDS - 1)
+    assert validator.cached_context(KEY).notice is None
+    clock.advance(1)
+    notices = {validator.cached_context(KEY).notice, validator.validate_token(KEY).notice}
+
+    assert [f"{ends_at:%Y-%m-%d}" in notice for notice in notices] == [True]
+    assert [vars(record)["subject"] for record in caplog.records if "ends soon" in record.message] == ["grafana"]
+
+
 @pytest.mark.parametrize(
     ("setting", "options", "reason"),
     [

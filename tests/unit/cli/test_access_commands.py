@@ -26,6 +26,10 @@ def path(tmp_path, monkeypatch):
     return path
 
 
+def ends_after(days, end):
+    return abs(datetime.fromisoformat(end) - SYSTEM_CLOCK.now() - timedelta(days=days)) < timedelta(minutes=5)
+
+
 def listed(capsys):
     capsys.readouterr()
     run("list", "--json")
@@ -49,9 +53,6 @@ def test_a_key_gets_what_was_asked_for_and_one_of_the_same_name_is_pointed_out(c
 
 @pytest.mark.usefixtures("path")
 def test_a_new_key_ends_by_itself_within_the_maximum(capsys, monkeypatch):
-    def ends_after(days, end):
-        return abs(datetime.fromisoformat(end) - SYSTEM_CLOCK.now() - timedelta(days=days)) < timedelta(minutes=5)
-
     run("create", "usual")
     run("create", "endless", "--expires", "never")
     monkeypatch.setenv("MICROMEGAS_API_KEY_MAX_DAYS", "30")
@@ -112,6 +113,18 @@ def test_revoking_again_keeps_the_first_time(capsys):
     assert "was revoked in the file already" in capsys.readouterr().err
     assert listed(capsys) == before
     assert before[0]["revoked_at"] is not None
+
+
+@pytest.mark.usefixtures("path")
+def test_an_end_that_is_set_later_is_never_later_than_the_one_before(capsys):
+    run("create", "report", "--expires", "never")
+    for end in ("14d", "30d"):
+        run("revoke", "report", "--at", end)
+    with pytest.raises(UsageError, match="--at is not in the future"):
+        run("revoke", "report", "--at", "2020-01-01T00:00:00Z")
+
+    (entry,) = listed(capsys)
+    assert (entry["state"], entry["revoked_at"], ends_after(14, entry["expires_at"])) == ("valid", None, True)
 
 
 @pytest.mark.parametrize(
