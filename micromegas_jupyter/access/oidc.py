@@ -65,6 +65,7 @@ ADMINS_KEY = "MICROMEGAS_ADMINS"
 # Subjects may hold any of the characters that are left out here, as Auth0's `google-apps|alice@example.com` does.
 _ADDRESS = re.compile(r"[^\s@|:/]+@[^\s@|:/]+")
 _SUBJECT_PREFIX = "subject:"
+_MAX_SHOWN_ISSUERS = 3
 
 Value = TypeVar("Value")
 
@@ -115,7 +116,7 @@ def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting
             }
             emails |= trusted
             if not trusted:
-                _warn_of_address(entry, "no issuer is trusted for email; write it as issuer|address, or trust one")
+                _warn_of_address(entry, "no issuer is trusted for email", issuers)
             continue
         setting, name = bound or (_only_issuer(entry, issuers, key), entry)
         if bound is None or not _ADDRESS.fullmatch(name):
@@ -125,7 +126,7 @@ def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting
         elif setting.is_trusted_for_email is not False:
             emails.add((setting.issuer, name))
         else:
-            _warn_of_address(entry, "its issuer is set as not trusted for email; name the subject")
+            _warn_of_address(entry, "its issuer is set as not trusted for email", [setting])
     groups = frozenset((setting.issuer, group) for setting in issuers for group in setting.admin_groups)
     return AdminRules(subjects=frozenset(subjects), emails=frozenset(emails), groups=groups)
 
@@ -152,8 +153,14 @@ def _split_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> tup
     return None
 
 
-def _warn_of_address(entry: str, reason: str) -> None:
-    record_event(logging.WARNING, "An administrator's address matches nobody.", subject=entry, reason=reason)
+def _warn_of_address(entry: str, reason: str, issuers: Sequence[IssuerSetting]) -> None:
+    usable = [setting for setting in issuers if setting.is_trusted_for_email is not False]
+    remedy = "Name the subject, as issuer|subject, or a group in admin_groups."
+    if usable:
+        remedy = f"Write {_spelled_out(entry, usable)}, or set trusted_for_email of the issuer that runs your mail."
+    record_event(
+        logging.WARNING, "An administrator's address matches nobody.", subject=entry, reason=reason, remedy=remedy
+    )
 
 
 def _only_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> IssuerSetting:
@@ -162,8 +169,13 @@ def _only_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> Issu
     raise ConfigurationError(
         f"{key} names the subject {entry!r} without its issuer, and there is not exactly one issuer.",
         key=key,
-        remedy="Write the entry as issuer|subject.",
+        remedy=f"Write {_spelled_out(entry, issuers)}." if issuers else "Write the entry as issuer|subject.",
     )
+
+
+def _spelled_out(entry: str, issuers: Sequence[IssuerSetting]) -> str:
+    """Return what the entry could mean, for a message: each of the first issuers with it."""
+    return " or ".join(f"{setting.issuer}|{entry}" for setting in issuers[:_MAX_SHOWN_ISSUERS])
 
 
 class ExpiringCache(Generic[Value]):

@@ -127,6 +127,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
 
 
 def _check_config(settings: ServerSettings) -> int:
+    log_to_terminal(logging.WARNING, FactsFormatter())
     from micromegas_jupyter.wiring.server import ServerStack
 
     # Another server may listen on the ports meanwhile.

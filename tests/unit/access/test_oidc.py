@@ -430,14 +430,25 @@ class TestAdmins:
         assert caplog.records == []
 
     @pytest.mark.parametrize(
-        ("entry", "issuers"), [(MAIL, TWO), (MAIL, trusting(False, None)), (f"{FIRST}|{MAIL}", trusting(False))]
+        ("entry", "issuers", "proposed"),
+        [
+            (MAIL, TWO, [f"{FIRST}|{MAIL}", f"{SECOND}|{MAIL}"]),
+            (MAIL, trusting(False, None), [f"{SECOND}|{MAIL}"]),
+            (f"{FIRST}|{MAIL}", trusting(False), []),
+        ],
     )
-    def test_an_address_that_no_issuer_is_trusted_for_names_nobody_and_leaves_one_warning(self, entry, issuers, caplog):
+    def test_an_address_that_no_issuer_is_trusted_for_names_nobody_and_a_warning_proposes_what_does(
+        self, entry, issuers, proposed, caplog
+    ):
         with caplog.at_level(logging.WARNING, "micromegas_jupyter.access"):
             rules = parse_admin_rules([entry], issuers=issuers)
 
         assert rules == AdminRules()
-        assert [vars(record)["subject"] for record in caplog.records] == [entry]
+        (warning,) = [vars(record) for record in caplog.records]
+        assert warning["subject"] == entry
+        assert [word.strip(",") for word in warning["remedy"].split() if MAIL in word] == proposed
+        for each in proposed:
+            assert parse_admin_rules([each], issuers=issuers).emails
 
     @pytest.mark.parametrize(
         ("entry", "issuers"),
