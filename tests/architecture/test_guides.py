@@ -55,7 +55,7 @@ def variables(block):
 
 def commands():
     """Yield each command line, as a shell or the step of a workflow runs it."""
-    for block in (*ACCESS, *SIGN_IN):
+    for block in (*ACCESS, *SIGN_IN, *blocks("grafana.md", "migration.md")):
         if block.language in {"sh", "yaml"}:
             lines = [line.strip().removeprefix("- run: ") for line in block.text.split("\n")]
             yield from (line.partition(" > ")[0] for line in lines if line.startswith("micromegas "))

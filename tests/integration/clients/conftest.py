@@ -1,6 +1,7 @@
 """One server for each module of these tests."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,24 @@ def server(tmp_path_factory):
 
     with running_client_server(tmp_path_factory.mktemp("clients")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory):
+    """The same with TLS, for service accounts of a provider: `provider`, the server, and the text of its authority."""
+    from micromegas_jupyter.demo.provider import DemoProvider
+    from micromegas_jupyter.server.settings import TlsFiles
+    from tests.fakes.certificates import Authority
+    from tests.integration.clients.serving import running_client_server
+
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    pair = authority.issue("server")
+    files = TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file)
+    with (
+        DemoProvider() as provider,
+        running_client_server(tmp_path_factory.mktemp("clients"), provider=provider, tls_files=files) as running,
+    ):
+        yield SimpleNamespace(provider=provider, server=running, authority=authority.ca_file.read_text())
 
 
 @pytest.fixture(scope="module")

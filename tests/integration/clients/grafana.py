@@ -6,6 +6,7 @@ The commands are encoded with upstream's messages, so that this project's own de
 
 import grpc
 import pyarrow as pa
+import requests
 from micromegas.flightsql import FlightSql_pb2
 
 from tests.integration.flight_harness import FlightHarness, descriptor_bytes, messages, rows_of
@@ -21,11 +22,27 @@ def can_show(kind):
     return any(getattr(pa.types, f"is_{shown}")(kind) for shown in SHOWN) and kind != pa.float16()
 
 
+def fetch_token(settings, secret):
+    """Get a token as Micromegas's plugin does: discovery, then client credentials with an audience and no scope."""
+    discovery = requests.get(f"{settings['oauthIssuer'].rstrip('/')}/.well-known/openid-configuration", timeout=30)
+    answer = requests.post(
+        discovery.json()["token_endpoint"],
+        data={"grant_type": "client_credentials", "audience": settings["oauthAudience"]},
+        auth=(settings["oauthClientId"], secret),
+        timeout=30,
+    )
+    return answer.json()["access_token"]
+
+
 class GrafanaClient:
     """One data source: `metadata` goes with each call, as the plugins send it."""
 
-    def __init__(self, address, metadata):
-        self._channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", GO_MESSAGE_LIMIT)])
+    def __init__(self, address, metadata, *, root_certificates=None):
+        options = [("grpc.max_receive_message_length", GO_MESSAGE_LIMIT)]
+        if root_certificates is None:
+            self._channel = grpc.insecure_channel(address, options)
+        else:
+            self._channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(root_certificates), options)
         self._flight = FlightHarness(None, None, None, self._channel)
         self._metadata = metadata
 

@@ -48,27 +48,34 @@ class ClientServer:
 
     host = "127.0.0.1"
 
-    def __init__(self, port, tokens):
+    def __init__(self, port, tokens, *, is_encrypted=False):
         self.port, self.tokens = port, tokens
-        self.uri = f"grpc://{self.host}:{port}"
+        self.uri = f"grpc{'+tls' if is_encrypted else ''}://{self.host}:{port}"
 
     def bearer(self, who="bob"):
         return f"Bearer {self.tokens[who]}"
 
 
 @contextmanager
-def running_client_server(folder):
-    """Run a server whose lake has logs, measures, a process and a stream, beside plain Parquet tables."""
+def running_client_server(folder, *, provider=None, tls_files=None):
+    """Run a server whose lake has logs, measures, a process and a stream, beside plain Parquet tables.
+
+    It also accepts the access tokens of `provider`, the demo's.
+    """
     lake, plain = Storage(folder / "lake"), folder / "plain"
     write_telemetry(lake)
     _write_plain(plain)
     environ, tokens = make_access(folder)
+    if provider is not None:
+        oidc = json.loads(environ["MICROMEGAS_OIDC_CONFIG"])
+        oidc["issuers"].append({"issuer": provider.issuer, "audience": provider.lake_audience})
+        environ["MICROMEGAS_OIDC_CONFIG"] = json.dumps(oidc)
     validator = validator_from_environment(environ)
     sources = (Lake(lake), ServedFolder(Storage(plain)))
     tables = SimpleNamespace(snapshot=lambda sql=None: [table for source in sources for table in source.snapshot(sql)])
     pool = build_pool(tables, worker={"lake": str(folder / "lake")})
-    with closing(validator), open_server(pool, validator=validator) as server:
-        yield ClientServer(server.port, tokens)
+    with closing(validator), open_server(pool, validator=validator, tls_files=tls_files) as server:
+        yield ClientServer(server.port, tokens, is_encrypted=tls_files is not None)
 
 
 def make_access(folder):

@@ -1,4 +1,4 @@
-"""The calls of Grafana's two Flight SQL plugins: through the Go driver where it sends the same, else by hand."""
+"""The calls of Grafana's two Flight SQL plugins, also with the data sources of docs/grafana.md."""
 
 import datetime as dt
 import logging
@@ -7,9 +7,11 @@ from contextlib import closing
 import grpc
 import pyarrow as pa
 import pytest
+import yaml
 from micromegas.flightsql import FlightSql_pb2
 
-from tests.integration.clients.grafana import GO_MESSAGE_LIMIT, GrafanaClient, can_show
+from tests.architecture.guide_text import blocks
+from tests.integration.clients.grafana import GO_MESSAGE_LIMIT, GrafanaClient, can_show, fetch_token
 from tests.integration.clients.serving import MANY_COUNT, TABLE_NAMES, audit_lines
 
 pytestmark = pytest.mark.integration
@@ -113,3 +115,67 @@ def test_a_person_s_token_speaks_for_nobody_else(server):
         refused = client.ask(FlightSql_pb2.CommandStatementQuery(query="select 1"), *ATTRIBUTION)
 
     assert refused.code is grpc.StatusCode.PERMISSION_DENIED
+
+
+MICROMEGAS, INFLUXDATA = "micromegas-micromegas-datasource", "influxdata-flightsql-datasource"
+# What the plugins read of `jsonData`; the first one alone knows the rest.
+SETTINGS = {"host", "secure", "selectedAuthType", "metadata", "username"}
+OWN_SETTINGS = {"oauthIssuer", "oauthClientId", "oauthAudience", "enableUserAttribution"}
+SOURCES = [
+    (block.place, source)
+    for block in blocks("grafana.md")
+    if block.language == "yaml"
+    for source in yaml.safe_load(block.text)["datasources"]
+]
+
+
+@pytest.fixture(params=[source for _place, source in SOURCES], ids=[place for place, _source in SOURCES])
+def source(request):
+    return request.param
+
+
+def token_of(settings, encrypted):
+    """Return the header with the token that Micromegas's plugin gets with these settings."""
+    provider = encrypted.provider
+    own = {"oauthIssuer": provider.issuer, "oauthClientId": provider.service_client_id,
+           "oauthAudience": provider.lake_audience}  # fmt: skip
+    assert own.keys() <= settings.keys()
+    return "authorization", f"Bearer {fetch_token(own, provider.service_secret.reveal())}"
+
+
+def open_source(encrypted, *metadata):
+    roots = encrypted.authority.encode()
+    return closing(GrafanaClient(address(encrypted.server), metadata, root_certificates=roots))
+
+
+def test_a_data_source_of_the_guide_has_settings_that_its_plugin_reads_and_secrets_in_files(source):
+    secrets, known = source["secureJsonData"], SETTINGS | (OWN_SETTINGS if source["type"] == MICROMEGAS else set())
+
+    assert source["type"] in {MICROMEGAS, INFLUXDATA}
+    assert set(source["jsonData"]) <= known
+    assert set(secrets) == {"oauthClientSecret" if source["jsonData"]["selectedAuthType"] == "oauth2" else "token"}
+    assert all(value.startswith("$__file{/") for value in secrets.values())
+
+
+def test_a_panel_of_a_data_source_of_the_guide_shows_its_rows(source, encrypted):
+    settings = source["jsonData"]
+    names = ATTRIBUTION if settings.get("enableUserAttribution") else ()
+    key = ("authorization", encrypted.server.bearer("reader"))
+    credential = token_of(settings, encrypted) if settings["selectedAuthType"] == "oauth2" else key
+
+    with open_source(encrypted, credential) as client:
+        table = client.query("SELECT time, value FROM measures ORDER BY time", *RANGE, *names)
+
+    assert settings["secure"]
+    assert table.num_rows == 30
+
+
+def test_calls_without_the_token_with_a_key_beside_it_and_for_a_viewer_are_refused(encrypted):
+    (settings,) = [each["jsonData"] for _place, each in SOURCES if each["jsonData"]["selectedAuthType"] == "oauth2"]
+    token, key = token_of(settings, encrypted), ("authorization", encrypted.server.bearer("reader"))
+    test = FlightSql_pb2.CommandStatementQuery(query="select 1")
+
+    with open_source(encrypted) as client:
+        codes = [client.ask(test, *metadata).code for metadata in ((), (token, key), (token, *ATTRIBUTION), (token,))]
+
+    assert [code.name for code in codes] == ["UNAUTHENTICATED", "UNAUTHENTICATED", "PERMISSION_DENIED", "OK"]
