@@ -6,9 +6,11 @@ _ALL = [block for block in blocks("clients.md") if block.language == "python"]
 
 
 def _needs_dbapi(block):
-    return "import flightsql" in block.text or "+flightsql" in block.text
+    return "import flightsql" in block.text or "datafusion+flightsql" in block.text
 
 
 # These need `flightsql-dbapi`, which is not in the environment of the tests.
 DBAPI_EXAMPLES = [block for block in _ALL if _needs_dbapi(block)]
-EXAMPLES = [block for block in _ALL if not _needs_dbapi(block)]
+# These sign a service account in at a provider, and need TLS.
+OAUTH_EXAMPLES = [block for block in _ALL if "client_secret" in block.text]
+EXAMPLES = [block for block in _ALL if not _needs_dbapi(block) and block not in OAUTH_EXAMPLES]
