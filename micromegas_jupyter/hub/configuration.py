@@ -19,11 +19,12 @@ from traitlets.config import Config
 from micromegas_jupyter.auth.flows.jupyter import public_base
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.config.decoding import as_issuer
-from micromegas_jupyter.core.http import LOOPBACK_HOSTS
+from micromegas_jupyter.core.http import LOOPBACK_HOSTS, ProviderHttp
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.callers import SERVICE_SCOPES, find_dangerous_scope
 from micromegas_jupyter.hub.settings import check_resource, parse_service_url
 from micromegas_jupyter.hub.tokens import AuthStateRefresher
+from micromegas_jupyter.oidc.discovery import build_metadata_url, parse_metadata
 
 MIN_MARGIN_SECONDS: Final = 2
 MAX_MARGIN_SECONDS: Final = 3600
@@ -51,6 +52,12 @@ _TOKEN_SCOPES: Final = ("server_token_scopes", "oauth_client_allowed_scopes")
 _ALL_RIGHTS: Final = frozenset({"inherit", "all"})
 # With them whoever visits somebody's shared server hands over the use of their own, and with it a token.
 _VISITOR_RIGHTS: Final = frozenset({"self", "tokens", "access:servers"})
+# What the authenticator asks the provider at, and the variables that it also reads.
+_ENDPOINTS: Final = {
+    "authorize_url": "OAUTH2_AUTHORIZE_URL",
+    "token_url": "OAUTH2_TOKEN_URL",
+    "userdata_url": "OAUTH2_USERDATA_URL",
+}
 _ANY_HOST: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared only
 
 
@@ -66,10 +73,13 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     exchange_audience: str | None = None,
     exchange_resource: str | None = None,
     exchange_scope: str | None = None,
+    ca_bundle: str | None = None,
     margin_seconds: int = 60,
     allow_shared_system_user: bool = False,
 ) -> None:
     """Add the sign-in service to a Hub's configuration; call it last in `jupyterhub_config.py`.
+
+    Addresses of the provider that `GenericOAuthenticator` has not are read from the issuer's discovery document.
 
     Args:
         config: `c`, which holds the authenticator's settings already.
@@ -86,12 +96,16 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
         exchange_audience: Exchange each token (RFC 8693) for one with this audience.
         exchange_resource: The same as an address (`resource`).
         exchange_scope: The scope of the exchanged token.
+        ca_bundle: A PEM file of the authorities that the Hub and the service trust for the provider, in place of the
+            usual ones.
         margin_seconds: The minimum remaining lifetime of a token that a kernel gets.
         allow_shared_system_user: Accept a spawner whose servers all run as one system user, where each person can
             take every other's tokens.
 
     Raises:
         ConfigurationError: The configuration cannot or must not give tokens to kernels; reason and remedy are named.
+        ProviderUnavailable: The discovery document is needed and cannot be read.
+        ProviderMisbehaved: The discovery document is another issuer's, or does not say what is needed.
     """
     _check_authenticator(config)
     _check_crypt_key(config)
@@ -115,8 +129,10 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
             f"margin_seconds is not a whole number from {MIN_MARGIN_SECONDS} to {MAX_MARGIN_SECONDS}.",
             key="margin_seconds",
         )
+    ca_bundle = _parse_line(ca_bundle, key="ca_bundle")
     environment = {
         "MICROMEGAS_HUB_ISSUER": issuer,
+        "MICROMEGAS_HUB_CA_BUNDLE": ca_bundle,
         "MICROMEGAS_HUB_CLIENT_ID": _read_application(config, "client_id"),
         "MICROMEGAS_HUB_BEARER": kernel_bearer.value,
         "MICROMEGAS_HUB_PUBLIC_URL": _parse_address(public_url, key="public_url") if public_url else None,
@@ -134,6 +150,7 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     if exchange_audience or exchange_resource or exchange_scope:
         environment["MICROMEGAS_HUB_CLIENT_SECRET"] = _read_application(config, "client_secret")
     kernel_url = _parse_address(kernel_url, key="kernel_url")
+    _set_endpoints(config, issuer, ca_bundle)
     if _read(config, "JupyterHub", "shutdown_on_logout") is None:
         _LOG.warning(
             "Servers keep running after their person has signed out of the Hub, and their kernels still get tokens. "
@@ -143,6 +160,34 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     _add_roles(config)
     _set_kernel_variable(config, kernel_url)
     _set_refresh_hook(config, kernel_bearer, margin_seconds=margin_seconds)
+
+
+def _set_endpoints(config: Config, issuer: str, ca_bundle: str | None) -> None:
+    """Set the provider's addresses that `GenericOAuthenticator` lacks, and whom the authenticator trusts."""
+    http = ProviderHttp(ca_bundle=ca_bundle)
+    classes = _class_names(config, "authenticator_class")
+    if ca_bundle is not None:
+        name = "http_request_kwargs"
+        for section in {"OAuthenticator", *_sections_with(config, "OAuthenticator", name, classes=classes)}:
+            given = _read(config, section, name) or {}
+            config[section].http_request_kwargs = {"ca_certs": ca_bundle, **given}
+    missing = [
+        name
+        for name, variable in _ENDPOINTS.items()
+        if not (os.environ.get(variable) or any(_read(config, section, name) for section in classes))
+    ]
+    # A subclass may know its addresses by itself.
+    if classes[:1] != ["GenericOAuthenticator"] or not missing:
+        return
+    metadata = parse_metadata(http.fetch_json(build_metadata_url(issuer)).body, issuer=issuer)
+    found = {
+        "authorize_url": metadata.authorization_endpoint,
+        "token_url": metadata.token_endpoint,
+        "userdata_url": metadata.userinfo_endpoint,
+    }
+    for name in missing:
+        if found[name]:
+            config.GenericOAuthenticator[name] = found[name]
 
 
 def _add_service(config: Config, service_url: str, environment: dict[str, str]) -> None:

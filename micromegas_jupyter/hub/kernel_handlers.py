@@ -14,6 +14,7 @@ from cachetools import TTLCache
 from tornado import web
 
 from micromegas_jupyter.auth.flows.jupyter import MAX_AUTHORIZATION_CHARACTERS, RANDOM_BYTES, digest_of, is_web_address
+from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness, Secret
 from micromegas_jupyter.hub.callers import CallerLimits, HubApi, HubAudit, Refused, check_caller, client_address, refuse
 from micromegas_jupyter.hub.settings import ServiceSettings
@@ -121,7 +122,7 @@ def build_service(settings: ServiceSettings, *, clock: Clock = SYSTEM_CLOCK) -> 
         settings=settings,
         hub=HubApi(settings.api_url, settings.api_token, tls=settings.internal_tls),
         audit=audit,
-        provider=HubProvider(settings, clock=clock),
+        provider=HubProvider(settings, clock=clock, http=ProviderHttp(ca_bundle=settings.ca_bundle)),
         sign_ins=SignIns(clock=clock, randomness=SYSTEM_RANDOMNESS),
         limits=CallerLimits(audit=audit, clock=clock),
         clock=clock,

@@ -60,6 +60,7 @@ class ServiceSettings:
     redirect_client_id: str | None = None
     exchange: Mapping[str, str | None] | None = None  # audience, resource and scope (RFC 8693), one of them set
     internal_tls: ssl.SSLContext | None = None
+    ca_bundle: str | None = None  # whom to trust for the provider in place of the usual authorities
 
     @property
     def public_prefix(self) -> str:
@@ -103,6 +104,7 @@ def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
         redirect_client_id=environ.get("MICROMEGAS_HUB_REDIRECT_CLIENT_ID") or None,
         exchange=exchange if any(exchange.values()) else None,
         internal_tls=read_internal_tls(environ),
+        ca_bundle=environ.get("MICROMEGAS_HUB_CA_BUNDLE") or None,
     )
 
 

@@ -58,6 +58,7 @@ class ProviderMetadata:
     jwks_uri: str
     authorization_endpoint: str | None = None
     token_endpoint: str | None = None
+    userinfo_endpoint: str | None = None
     revocation_endpoint: str | None = None
     device_authorization_endpoint: str | None = None
     end_session_endpoint: str | None = None
@@ -85,6 +86,7 @@ def parse_metadata(document: object, *, issuer: str) -> ProviderMetadata:
         jwks_uri=_jwks_uri(members, issuer, read_from=issuer),
         authorization_endpoint=_endpoint(members, "authorization_endpoint", issuer),
         token_endpoint=_endpoint(members, "token_endpoint", issuer),
+        userinfo_endpoint=_endpoint(members, "userinfo_endpoint", issuer),
         revocation_endpoint=_endpoint(members, "revocation_endpoint", issuer),
         device_authorization_endpoint=_endpoint(members, "device_authorization_endpoint", issuer),
         end_session_endpoint=_endpoint(members, "end_session_endpoint", issuer),

@@ -89,6 +89,7 @@ const makeProvider = (keys) => new Provider(issuer, {
   claims: {
     openid: ["sub"],
     profile: ["name", "groups"],
+    groups: ["groups"],
     email: ["email", "email_verified"],
   },
   // The claims of the scopes in the ID token itself, as this project's servers read them.

@@ -1,16 +1,21 @@
 """`configure`: what it adds to a Hub's configuration, and what it refuses."""
 
+import asyncio
+
 import pytest
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 from oauthenticator.generic import GenericOAuthenticator
 from traitlets.config import Config
 
-from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.hub import configure
 from micromegas_jupyter.hub.configuration import kernel_address
+from tests.fakes.loopback_http import Reply
+from tests.fakes.tls_provider import TlsProvider
 
 ISSUER = "https://id.example.com"
 SECRET = "the secret of the application"
+ENDPOINTS = ("authorize_url", "token_url", "userdata_url")
 SERVICE_URL = "http://127.0.0.1:8190"
 
 
@@ -19,6 +24,8 @@ def hub_config(**sections):
     config.JupyterHub.authenticator_class = "generic-oauth"
     config.GenericOAuthenticator.client_id = "hub"
     config.GenericOAuthenticator.client_secret = SECRET
+    for name in ENDPOINTS:
+        config.GenericOAuthenticator[name] = f"{ISSUER}/{name}"
     for name, values in sections.items():
         config[name].update(values)
     return config
@@ -54,6 +61,43 @@ def test_the_service_is_added_beside_others_and_knows_provider_and_application()
         "MICROMEGAS_HUB_BEARER": "id_token",
         "MICROMEGAS_HUB_PUBLIC_URL": "https://hub.example.com/",
     }
+
+
+class TlsIssuer(TlsProvider):
+    """A provider's discovery document under a private authority; `names` is how it calls itself."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.issuer = self.names = self.url.removesuffix("/document")
+
+    def handle(self, _seen):
+        paths = {"jwks_uri": "keys", "authorization_endpoint": "in", "token_endpoint": "t", "userinfo_endpoint": "me"}
+        return Reply(body={"issuer": self.names, **{name: f"{self.issuer}/{path}" for name, path in paths.items()}})
+
+
+def test_addresses_that_are_not_set_come_from_discovery_through_a_private_authority_that_the_hub_trusts_too(tmp_path):
+    def without_addresses(*names):
+        config = hub_config()
+        for name in names:
+            del config.GenericOAuthenticator[name]
+        return config
+
+    with TlsIssuer(tmp_path) as provider:
+        given = {"issuer": provider.issuer, "ca_bundle": str(provider.ca_file)}
+        config = without_addresses("authorize_url", "userdata_url")
+        configure(config, **given)
+        hub = GenericOAuthenticator(config=config)
+        answer = asyncio.run(hub.httpfetch(hub.userdata_url))
+        with pytest.raises(ProviderUnavailable):
+            configure(without_addresses("token_url"), issuer=provider.issuer)
+        provider.names = "https://another.example"
+        with pytest.raises(ProviderMisbehaved):
+            configure(without_addresses("token_url"), **given)
+
+    addresses = [f"{provider.issuer}/in", f"{ISSUER}/token_url", f"{provider.issuer}/me"]
+    assert [getattr(hub, name) for name in ENDPOINTS] == addresses
+    assert answer["issuer"] == provider.issuer
+    assert config.JupyterHub.services[0]["environment"]["MICROMEGAS_HUB_CA_BUNDLE"] == given["ca_bundle"]
 
 
 def test_lists_and_variables_that_were_only_added_to_are_kept():
