@@ -211,7 +211,7 @@ def build_origin(signal: Signal, attributes: Sequence[Any], count: ValueCount) -
     shown = {
         "exe": f"{namespace}/{name}" if namespace else name,
         "username": user,
-        "realname": user,
+        "realname": texts.get("user.full_name") or user,
         "computer": texts.get("host.name", ""),
         "distro": texts.get("os.description", ""),
         "cpu_brand": texts.get("host.cpu.model.name", ""),

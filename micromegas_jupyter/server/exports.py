@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from functools import partial
 from typing import Final
 
@@ -43,7 +44,7 @@ FINAL_LIMITS: Final = frozenset({SIZE_LIMIT, "memory"})
 class ExportRunner:
     """Stores the exports of one server, which only reads without a process.
 
-    `admit` may be called on any thread, `store` on any event loop; the rest belongs to that of the server.
+    `admit` and `store_own` may be called on any thread, `store` on any event loop; the rest belongs to the server's.
     """
 
     def __init__(
@@ -104,6 +105,20 @@ class ExportRunner:
             raise _stopping() from None
         except TimeoutError:
             raise _stopping() from None
+
+    def store_own(self, request: ExportRequest) -> Future[ExportReport]:
+        """Store what the server records of itself: neither counted nor in the audit, and taken while it drains, too."""
+        refused: Future[ExportReport] = Future()
+        if self._exports is None or self._loop is None:
+            refused.set_exception(_stopping())
+            return refused
+        work = self._exports.store(request)
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # the server has stopped
+            work.close()
+            refused.set_exception(_stopping())
+            return refused
 
     async def drain(self, grace_seconds: float) -> None:
         """Refuse further exports, and let running ones end for so long."""

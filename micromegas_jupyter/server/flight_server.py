@@ -34,7 +34,7 @@ from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, PreparedStatements,
 from micromegas_jupyter.server.tls import flight_credentials
 
 _START_SECONDS: Final = 30.0
-_STOP_SLACK_SECONDS: Final = 10.0
+_STOP_SLACK_SECONDS: Final = 15.0
 _DEFAULT_GRACE_SECONDS: Final = 5.0
 _METADATA_SLACK_BYTES: Final = 16 * 1024
 _UNREAD_BYTES: Final = 512 * 1024
@@ -50,7 +50,8 @@ class ServerThread:
 
     Both are for one thread at a time. The pool is opened and closed with the server; validator and tracing are closed
     by others. Without a validator everyone is an administrator; without `ticket_keys` tickets are worth nothing after a
-    restart, or at another server. With the tables of an `engine`, statements run there.
+    restart, or at another server. With the tables of an `engine`, statements run there. `on_drained` is called after
+    the last call, on another thread, while the server's own records can still be stored.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a server
@@ -66,6 +67,7 @@ class ServerThread:
         readiness: Readiness = lambda: None,
         tracing: Tracing | None = None,
         engine: EngineTables | None = None,
+        on_drained: Callable[[], None] = lambda: None,
     ) -> None:
         self.metrics = metrics or ServerMetrics()
         self._pool = pool
@@ -82,6 +84,7 @@ class ServerThread:
         self._signer = Signer(ticket_keys or (lambda: (own_key,)))
         self._readiness = readiness
         self._tracing = tracing
+        self._on_drained = on_drained
         self._grace_seconds = _DEFAULT_GRACE_SECONDS
         self._reason = ""
         self._is_settled = threading.Event()
@@ -172,6 +175,7 @@ class ServerThread:
                 )
                 _shut_down_sockets(self.port, is_listening=False)
                 await server.stop(0)
+                await asyncio.to_thread(self._on_drained)
             if maintenance is not None:
                 maintenance.cancel()
             await self._pool.close()

@@ -1,11 +1,10 @@
 """The tables of the data model, with upstream's names and types: one query runs on either implementation."""
 
 import enum
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
 import pyarrow as pa
 
 from micromegas_jupyter.core import jsonb
@@ -19,43 +18,6 @@ STORED_MAP: Final = pa.map_(pa.utf8(), pa.utf8())
 REMARKS_KEY: Final = b"ARROW:FLIGHT:SQL:REMARKS"
 """The metadata key of a remark (Flight SQL, column metadata of `CommandGetTables`)."""
 _POSITION = "__position"
-
-
-def build_dictionary(values: Iterable[str]) -> pa.Array:
-    """Return dictionary-encoded text, one entry for each value."""
-    return pa.array(values, pa.utf8()).dictionary_encode()
-
-
-def build_constant_dictionary(value: str, length: int) -> pa.Array:
-    """Return dictionary-encoded text that is `value` in all `length` rows."""
-    return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), length), pa.array([value], pa.utf8()))
-
-
-def build_properties(rows: Iterable[Mapping[str, object]], *, is_signed: bool = False) -> pa.Array:
-    """Return one property set for each row, of values of the kinds that `json.loads` returns; equal ones are one entry.
-
-    Raises `MalformedJsonb` for others. With `is_signed`, integers are written as OTLP's are.
-    """
-    positions: dict[bytes, int] = {}
-    known: dict[bytes, int] = {}
-    indices = []
-    for properties in rows:
-        key = _fingerprint(properties)
-        position = None if key is None else known.get(key)
-        if position is None:
-            position = positions.setdefault(jsonb.encode(properties, is_signed=is_signed), len(positions))
-            if key is not None:
-                known[key] = position
-        indices.append(position)
-    return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array(list(positions), pa.binary()))
-
-
-def _fingerprint(properties: Mapping[str, object]) -> bytes | None:
-    """Return bytes that are equal for equal values of equal types only, at a tenth of what JSONB costs."""
-    try:
-        return msgspec.msgpack.encode(properties)
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 def build_constant_properties(properties: Mapping[str, object], length: int) -> pa.Array:
@@ -483,79 +445,9 @@ class StreamInfo:
     properties: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockOrigin:
-    """Where the rows of one batch come from: process, stream, block, and when they arrived."""
-
-    process: ProcessInfo
-    stream_id: str
-    block_id: str
-    insert_time_ns: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogRow:
-    """One log entry; `target` is the logger's name, `level` one of `Level`."""
-
-    time_ns: int
-    target: str
-    level: int
-    msg: str
-    properties: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasureRow:
-    """One measured value in the named unit."""
-
-    time_ns: int
-    target: str
-    name: str
-    unit: str
-    value: float
-    properties: Mapping[str, object] = field(default_factory=dict)
-
-
 def nanoseconds_since_epoch(seconds: float) -> int:
     """Return seconds since 1970 UTC as nanoseconds, rounded to microseconds: a float holds no more today."""
     return round(seconds * 1e6) * 1000
-
-
-def build_log_batch(rows: Sequence[LogRow], origin: BlockOrigin) -> pa.RecordBatch:
-    """Return `rows` as a batch of `log_entries`."""
-    columns = [pa.array([row.level for row in rows], pa.int32()), pa.array([row.msg for row in rows], pa.utf8())]
-    return _build_batch(rows, columns, origin, LOG_ENTRIES)
-
-
-def build_measure_batch(rows: Sequence[MeasureRow], origin: BlockOrigin) -> pa.RecordBatch:
-    """Return `rows` as a batch of `measures`."""
-    columns = [
-        build_dictionary([row.name for row in rows]),
-        build_dictionary([row.unit for row in rows]),
-        pa.array([row.value for row in rows], pa.float64()),
-    ]
-    return _build_batch(rows, columns, origin, MEASURES)
-
-
-def _build_batch(
-    rows: Sequence[LogRow] | Sequence[MeasureRow], columns: list[pa.Array], origin: BlockOrigin, table: TableDefinition
-) -> pa.RecordBatch:
-    length, process = len(rows), origin.process
-    arrays = [
-        build_constant_dictionary(process.process_id, length),
-        build_constant_dictionary(origin.stream_id, length),
-        build_constant_dictionary(origin.block_id, length),
-        pa.repeat(pa.scalar(origin.insert_time_ns, TIMESTAMP), length),
-        build_constant_dictionary(process.exe, length),
-        build_constant_dictionary(process.username, length),
-        build_constant_dictionary(process.computer, length),
-        pa.array([row.time_ns for row in rows], TIMESTAMP),
-        build_dictionary([row.target for row in rows]),
-        *columns,
-        build_properties(row.properties for row in rows),
-        build_constant_properties(process.properties, length),
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=table.schema)
 
 
 def build_process_batch(

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,16 +23,16 @@ from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.settings import IngestSettings, PoolSettings, WorkerOptions
 from micromegas_jupyter.lake.lake import Lake, is_lake, make_lake
 from micromegas_jupyter.lake.served_folder import ServedFolder
-from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
 from micromegas_jupyter.server.monitoring import NotReady, ServerMetrics, open_tracing
 from micromegas_jupyter.server.queries import DenyList
+from micromegas_jupyter.server.recorder.encoding import MeasureRow
 from micromegas_jupyter.server.recorder.recorder import Recorder
 from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, TicketKeyFile
 from micromegas_jupyter.telemetry.conversion import QUERY_AUDIT_TARGET
-from micromegas_jupyter.telemetry.tables import MeasureRow, nanoseconds_since_epoch
+from micromegas_jupyter.telemetry.tables import nanoseconds_since_epoch
 from micromegas_jupyter.wiring.engines import build_engine, warn_of_open_engine
 from micromegas_jupyter.wiring.take_over import (
     ReservedPort,
@@ -107,7 +108,6 @@ class ServerStack:
             self._storage, self.lake = open_lake(settings.lake)
             self._tables = self._engine
         self._recorder: Recorder | None = None
-        self._writer: LakeWriter | None = None
         self._ticket_keys = None if settings.ticket_key_file is None else TicketKeyFile(settings.ticket_key_file)
         self._taken = self._take_over()
         sockets, state = ({}, {}) if self._taken is None else (self._taken.sockets, self._taken.state)
@@ -151,11 +151,6 @@ class ServerStack:
             launcher.abandon()
             self._spill_folder.close()
             raise
-        if self.lake is not None and self._storage is not None and not settings.no_telemetry:
-            self._writer = LakeWriter(self._storage)
-            self._recorder = Recorder(
-                self._writer, exe=self._program, commit_interval_seconds=settings.telemetry_interval_seconds
-            )
         self.metrics = ServerMetrics()
         rate_limits = RateLimits() if self.validator is None else self.validator.settings.rate_limits
         self._tracing = open_tracing(self._environ)
@@ -177,8 +172,16 @@ class ServerStack:
             readiness=self.readiness,
             tracing=self._tracing,
             engine=self._engine,
+            on_drained=self._end_recording,
         )
-        self._http = None
+        # The process that stores rows needs what Windows does not have.
+        if self.lake is not None and not settings.no_telemetry and sys.platform != "win32":
+            self._recorder = Recorder(
+                self._server.exports.store_own,
+                exe=self._program,
+                commit_interval_seconds=settings.telemetry_interval_seconds,
+            )
+        self._http: HttpEndpoint | None = None
         self._http_port: int | None = None
         if not settings.no_http:
             access = () if self.validator is None else (self.validator.metrics.registry,)
@@ -329,13 +332,15 @@ class ServerStack:
         if self._engine is not None:
             threading.Thread(target=warn_of_open_engine, args=(self._engine,), name="engine-port", daemon=True).start()
         if self._recorder is not None:
-            self._recorder.start()
+            self._recorder.attach()
         if self._ticket_keys is not None:
             self._ticket_keys.start()
         try:
             if self._http is not None and self._taken is None:
                 self._http_port = self._http.start()
             self._server.start()
+            if self._recorder is not None:
+                self._recorder.start()
             if self._taken is not None:
                 if self._http is not None:  # only now: the running server answers meanwhile, and is ready
                     self._http_port = self._http.start(self._taken.sockets.get(_HTTP))
@@ -363,8 +368,6 @@ class ServerStack:
             _run_in_time(self._deny_list.write_hits, name="denials")
         if self._recorder is not None:
             self._recorder.stop()
-        if self._writer is not None:
-            _run_in_time(self._writer.close, name="lake-writer")
         self._tracing.close()
         self._release_ports()
         if self._ticket_keys is not None:
@@ -372,6 +375,13 @@ class ServerStack:
         if self.validator is not None:
             self.validator.close()
         self._spill_folder.close()
+
+    def _end_recording(self) -> None:
+        """Store what was recorded last, once the last exporter over HTTP has its answer."""
+        if self._http is not None:
+            self._http.stop()
+        if self._recorder is not None and not self._recorder.stop(timeout_seconds=_LAST_WRITE_SECONDS):
+            _LOG.warning("the server ends without the last rows of its own telemetry")
 
     def __enter__(self) -> Self:
         self.start()

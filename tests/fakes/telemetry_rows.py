@@ -5,14 +5,12 @@ import pyarrow as pa
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.telemetry.tables import (
     BLOCKS,
+    LOG_ENTRIES,
+    MEASURES,
     OTEL_SPANS,
     PROPERTIES,
-    BlockOrigin,
-    LogRow,
     ProcessInfo,
-    build_log_batch,
     build_process_batch,
-    build_properties,
 )
 
 NOON_NS = 1_795_521_600_000_000_000
@@ -25,10 +23,22 @@ def process_info(process_id="process"):
     )  # fmt: skip
 
 
+_ORIGIN = {
+    "process_id": "process", "stream_id": "stream", "block_id": "block", "insert_time": NOON_NS, "exe": "test",
+    "username": "alice", "computer": "lab", "process_properties": {"version": "1"},
+}  # fmt: skip
+
+
 def log_batch(numbers, *, writer="w"):
-    origin = BlockOrigin(process=process_info(), stream_id="stream", block_id="block", insert_time_ns=NOON_NS)
-    rows = [LogRow(time_ns=NOON_NS + number, target=writer, level=4, msg=f"{writer}:{number}") for number in numbers]
-    return build_log_batch(rows, origin)
+    return log_rows([{"time": NOON_NS + number, "target": writer, "msg": f"{writer}:{number}"} for number in numbers])
+
+
+def log_rows(rows):
+    return _rows(LOG_ENTRIES, [{**_ORIGIN, "level": 4, "target": "t", "properties": {}, **one} for one in rows])
+
+
+def measure_rows(rows):
+    return _rows(MEASURES, [{**_ORIGIN, "properties": {}, **one} for one in rows])
 
 
 def process_state(process_id, *, updated):
@@ -95,7 +105,7 @@ def span_rows(*names, process_id="process", begin_ns=NOON_NS, trace=1):
 
 def _rows(definition, rows):
     columns = [
-        build_properties([{"a": "b"}] * len(rows))
+        pa.array([jsonb.encode(row.get(field.name, {"a": "b"})) for row in rows], pa.binary()).dictionary_encode()
         if field.type == PROPERTIES
         else pa.array([row.get(field.name) for row in rows], field.type)
         for field in definition.schema

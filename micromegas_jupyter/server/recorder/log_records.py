@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from micromegas_jupyter.access.audit import utc_text
-from micromegas_jupyter.telemetry.tables import LogRow, level_from_logging, nanoseconds_since_epoch
+from micromegas_jupyter.server.recorder.encoding import LogRow
+from micromegas_jupyter.telemetry.tables import level_from_logging, nanoseconds_since_epoch
 from micromegas_jupyter.telemetry.text import MASK, bound_text, is_secret_property, redact_secrets
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit"
@@ -134,7 +135,7 @@ def _capture(record: logging.LogRecord) -> _Captured:
             text = f"{text}\n{record.stack_info}"
     time_ns = nanoseconds_since_epoch(record.created)
     if not 0 <= time_ns < _END_OF_TIME_NS:
-        # Arrow would refuse the whole batch.
+        # The record would be refused.
         raise ValueError("a record's time does not fit into 64 bits")
     return _Captured(
         time_ns=time_ns,

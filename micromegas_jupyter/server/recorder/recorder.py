@@ -1,4 +1,4 @@
-"""Records a process into the lake: its log, its measurements and that it is alive.
+"""Records a process into the lake: its log and its measurements, as exports that go the way of all others.
 
 It never stops the application: what cannot be stored waits, up to a bound, and what is lost is counted.
 """
@@ -10,66 +10,54 @@ import os
 import platform
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import psutil
-import pyarrow as pa
 
+from micromegas_jupyter import __version__
+from micromegas_jupyter.access.audit import utc_text
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.lake.writer import LakeWriter
+from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.otlp.exchange import ExportReport, ExportRequest, Signal
+from micromegas_jupyter.server.recorder.encoding import EncodedRows, ExportEncoder, LogRow, MeasureRow
 from micromegas_jupyter.server.recorder.log_records import RecordingHandler
-from micromegas_jupyter.telemetry.tables import (
-    LOG_ENTRIES,
-    MEASURES,
-    PROCESSES,
-    STREAMS,
-    BlockOrigin,
-    Level,
-    LogRow,
-    MeasureRow,
-    ProcessInfo,
-    StreamInfo,
-    build_log_batch,
-    build_measure_batch,
-    build_process_batch,
-    build_stream_batch,
-    nanoseconds_since_epoch,
-)
+from micromegas_jupyter.telemetry.tables import Level, nanoseconds_since_epoch
 from micromegas_jupyter.telemetry.text import bound_text
 
 TARGET = "micromegas_jupyter.recorder"
-HEARTBEAT_SECONDS = 60.0
 SAMPLE_SECONDS = 1.0
 WARNING_SECONDS = 60.0
 STORE_SECONDS = 60.0
 MAX_MEASURES = 50_000
-MAX_WAITING_ROWS = 200_000
-# There is no encoded payload behind these rows, only the rows.
-STREAM_FORMAT = "rows/v1"
+MAX_WAITING_BYTES = 32 * 1024 * 1024
+MAX_SENT_AT_ONCE = 16
 SAMPLER_TARGET = "micromegas_jupyter.process_sampler"
 PERCENT, BYTES, COUNT, BYTES_PER_SECOND, PER_SECOND = "percent", "bytes", "count", "bytes/s", "count/s"
 _RATES: Final = frozenset({BYTES_PER_SECOND, PER_SECOND})
 _MAX_ATTRIBUTE_BYTES: Final = 255
 _CPU_INFO: Final = Path("/proc/cpuinfo")
 _MAX_CPU_INFO_BYTES: Final = 64 * 1024
-LOG_TAG, METRICS_TAG = "log", "metrics"
 _PACKAGE_LOGGER = logging.getLogger("micromegas_jupyter")
 _LOG = logging.getLogger("micromegas_jupyter.server.recorder")
+Send = Callable[[ExportRequest], Future[ExportReport]]
 
 
 class Recorder:
-    """Records this process from `start` to `stop`; use it once.
+    """Records this process from `attach` to `stop`; use it once.
 
-    One daemon thread samples and stores. `_measures_lock` covers the measures that others hand in; all else belongs to
-    that thread. The process appears under the name `exe`; what `logger` gets (by default the root's) can be queried
-    after one interval and the time of one commit. The writer is closed by whoever made it.
+    One daemon thread samples, and has exports stored by `send`, which answers at once. `_measures_lock` covers the
+    measures that others hand in; all else belongs to that thread. The process appears under the name `exe`; what
+    `logger` gets (by default the root's) can be queried after one interval and the time of one commit.
     """
 
     def __init__(  # noqa: PLR0913 - options by keyword
         self,
-        writer: LakeWriter,
+        send: Send,
         *,
         exe: str,
         clock: Clock = SYSTEM_CLOCK,
@@ -77,8 +65,7 @@ class Recorder:
         sample_interval_seconds: float = SAMPLE_SECONDS,
         logger: logging.Logger | None = None,
     ) -> None:
-        self._process_uuid = uuid.uuid4()
-        self._writer = writer
+        self._send = send
         self._exe = exe
         self._clock = clock
         self._commit_interval_seconds = commit_interval_seconds
@@ -89,46 +76,18 @@ class Recorder:
         self._handler = RecordingHandler(wake=self._wake.set)
         self._undo = contextlib.ExitStack()
         self._sampler = ProcessSampler()
-        self._backlog = Backlog()
+        self._waiting = WaitingExports()
         self._measures_lock = threading.Lock()
         self._measures: list[MeasureRow] = []
         self._dropped_measures = 0
-        self._streams: RecordedStreams | None = None
+        self._encoder: ExportEncoder | None = None
         self._failed_flushes = 0
         self._warn_after = 0.0
         self._sample_at = self._commit_at = 0.0
         self._thread: threading.Thread | None = None
 
-    @property
-    def process_id(self) -> str:
-        """The id under which this process appears in every table."""
-        return str(self._process_uuid)
-
-    def start(self) -> None:
-        """Begin to record; returns at once, and a disk that fails is not an error here."""
-        self._attach_handler()
-        self._thread = threading.Thread(target=self._run, name="micromegas-recorder", daemon=True)
-        self._thread.start()
-
-    def stop(self, *, timeout_seconds: float = 5.0) -> bool:
-        """Flush everything and end, and return whether all is stored in time; safe to call twice."""
-        self._undo.close()
-        self._stopping.set()
-        self._wake.set()
-        if self._thread is None:
-            return True
-        self._thread.join(timeout_seconds)
-        return not self._thread.is_alive() and self._backlog.waiting_rows == 0
-
-    def add_measures(self, rows: Iterable[MeasureRow]) -> None:
-        """Record values that were measured elsewhere; never blocks for I/O, drops what is over the bound."""
-        added = list(rows)
-        with self._measures_lock:
-            free = MAX_MEASURES - len(self._measures)
-            self._measures += added[:free]
-            self._dropped_measures += max(0, len(added) - free)
-
-    def _attach_handler(self) -> None:
+    def attach(self) -> None:
+        """Begin to keep what is logged, which is stored after `start`."""
         logger = self._logger
         # With its first handler a logger stops printing warnings by itself; whoever watches stderr still wants them.
         if not logger.hasHandlers() and logging.lastResort is not None:
@@ -141,11 +100,36 @@ class Recorder:
             _PACKAGE_LOGGER.setLevel(logging.INFO)
             self._undo.callback(_PACKAGE_LOGGER.setLevel, logging.NOTSET)
 
+    def start(self) -> None:
+        """Begin to measure and to store; returns at once, and a lake that fails is not an error here."""
+        self._thread = threading.Thread(target=self._run, name="micromegas-recorder", daemon=True)
+        self._thread.start()
+
+    def stop(self, *, timeout_seconds: float = 5.0) -> bool:
+        """Flush everything and end, and return whether all is stored in time; safe to call twice."""
+        self._undo.close()
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is None:
+            return True
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive() and self._waiting.row_count == 0
+
+    def add_measures(self, rows: Iterable[MeasureRow]) -> None:
+        """Record values that were measured elsewhere; never blocks for I/O, drops what is over the bound."""
+        added = list(rows)
+        with self._measures_lock:
+            free = MAX_MEASURES - len(self._measures)
+            self._measures += added[:free]
+            self._dropped_measures += max(0, len(added) - free)
+            is_half_full = len(self._measures) > MAX_MEASURES // 2
+        if is_half_full:
+            self._wake.set()
+
     def _run(self) -> None:
         is_last = False
         while not is_last:
             is_last = self._stopping.is_set()
-            self._wake.clear()
             due = self._clock.monotonic() + self._sample_interval_seconds
             self._run_once(is_last=is_last)
             if not is_last and not self._stopping.is_set():
@@ -153,42 +137,48 @@ class Recorder:
 
     def _run_once(self, *, is_last: bool = False) -> None:
         try:
-            self._collect()
-            if is_last or self._clock.monotonic() >= self._commit_at:
-                self._commit_at = self._clock.monotonic() + self._commit_interval_seconds
-                self._backlog.store(self._writer)
+            monotonic_seconds = self._clock.monotonic()
+            is_due = is_last or monotonic_seconds >= self._commit_at
+            self._sample(monotonic_seconds, is_last=is_last)
+            if is_due or self._wake.is_set():
+                self._wake.clear()
+                self._encode()
+            if is_due:
+                self._commit_at = monotonic_seconds + self._commit_interval_seconds
+                self._waiting.store(self._send)
         except Exception as error:  # noqa: BLE001 - nothing here must end the recording
             self._note_failure(error)
 
-    def _collect(self) -> None:
-        """Move what was logged and measured into the backlog."""
-        now_ns = nanoseconds_since_epoch(self._clock.now().timestamp())
-        monotonic_seconds = self._clock.monotonic()
-        if self._streams is None:
-            self._streams = RecordedStreams(describe_process(self.process_id, exe=self._exe, insert_time_ns=now_ns))
-        log_rows, dropped_records = self._handler.drain()
+    def _sample(self, monotonic_seconds: float, *, is_last: bool) -> None:
+        if is_last or monotonic_seconds >= self._sample_at:
+            # A round that a full queue brought forward takes no sample.
+            self._sample_at = monotonic_seconds + 0.9 * self._sample_interval_seconds
+            self.add_measures(self._sampler.sample(time_ns=self._now_ns(), monotonic_seconds=monotonic_seconds))
+
+    def _encode(self) -> None:
+        """Move what was logged and measured to what waits to be stored."""
+        if self._encoder is None:
+            self._encoder = ExportEncoder(describe_process(self._exe))
+        logged, dropped_records = self._handler.drain()
         with self._measures_lock:
-            measures, self._measures = self._measures, []
+            measured, self._measures = self._measures, []
             dropped_measures, self._dropped_measures = self._dropped_measures, 0
         counts = {
             "log_records": dropped_records,
             "measures": dropped_measures,
-            "stored_rows": self._backlog.take_lost_count(),
+            "stored_rows": self._waiting.take_lost_count(),
         }
         if any(counts.values()):
             lost = {name: str(count) for name, count in counts.items() if count}
-            log_rows.append(
-                LogRow(time_ns=now_ns, target=TARGET, level=Level.WARN, msg="telemetry was dropped", properties=lost)
+            row = LogRow(
+                time_ns=self._now_ns(), target=TARGET, level=Level.WARN, msg="telemetry was dropped", properties=lost
             )
-        if monotonic_seconds >= self._sample_at or self._stopping.is_set():
-            # A round that a full queue brought forward takes no sample.
-            self._sample_at = monotonic_seconds + 0.9 * self._sample_interval_seconds
-            measures += self._sampler.sample(time_ns=now_ns, monotonic_seconds=monotonic_seconds)
-        batches = self._streams.build_batches(
-            log_rows, measures, now_ns=now_ns, monotonic_seconds=monotonic_seconds, is_last=self._stopping.is_set()
-        )
-        for table_name, batch in batches:
-            self._backlog.add(table_name, batch)
+            logged.append(row)
+        for export in self._encoder.encode_log(logged) + self._encoder.encode_measures(measured):
+            self._waiting.add(export)
+
+    def _now_ns(self) -> int:
+        return nanoseconds_since_epoch(self._clock.now().timestamp())
 
     def _note_failure(self, error: Exception) -> None:
         self._failed_flushes += 1
@@ -197,124 +187,74 @@ class Recorder:
             self._warn_after = now + WARNING_SECONDS
             _LOG.warning(
                 "telemetry could not be stored",
-                extra={"failed_flushes": self._failed_flushes, "waiting_rows": self._backlog.waiting_rows},
+                extra={"failed_flushes": self._failed_flushes, "waiting_rows": self._waiting.row_count},
                 exc_info=error,
             )
 
 
-class Backlog:
-    """Batches for each table in the order of their arrival; the oldest go when there are too many. For one thread.
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    export: EncodedRows
+    outcome: Future[ExportReport] | None = None  # while it is on its way
 
-    A write whose outcome is not known is repeated as it was, or goes as a whole: a part of it could be stored twice.
+
+class WaitingExports:
+    """Exports in the order in which they were made; the oldest go when they take too much. For one thread.
+
+    One whose outcome is not known is sent again as it was: its id is made of its content, so it is stored once.
     """
 
-    def __init__(self, *, max_rows: int = MAX_WAITING_ROWS) -> None:
-        self._max_rows = max_rows
-        self._waiting: dict[str, list[pa.RecordBatch]] = {}
-        # Of a write whose outcome is not known, its id and how many batches it has: it is repeated as it was.
-        self._unknown: dict[str, tuple[str, int]] = {}
+    def __init__(self, *, max_bytes: int = MAX_WAITING_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._waiting: list[_Waiting] = []
+        self._bytes = 0
         self._lost_rows = 0
 
     @property
-    def waiting_rows(self) -> int:
+    def row_count(self) -> int:
         """How many rows wait."""
-        return sum(batch.num_rows for batches in self._waiting.values() for batch in batches)
+        return sum(one.export.row_count for one in self._waiting)
 
-    def add(self, table_name: str, batch: pa.RecordBatch) -> None:
-        """Let a batch wait; drops whole batches of the fullest table when there are too many rows."""
-        self._waiting.setdefault(table_name, []).append(batch)
-        while self.waiting_rows > self._max_rows:
-            name, waiting = max(self._waiting.items(), key=lambda item: sum(batch.num_rows for batch in item[1]))
-            _, sent = self._unknown.get(name, ("", 0))
-            if sent == len(waiting):
-                del self._unknown[name]
-            dropped = slice(sent, sent + 1) if sent < len(waiting) else slice(None)
-            self._lost_rows += sum(batch.num_rows for batch in waiting[dropped])
-            del waiting[dropped]
+    def add(self, export: EncodedRows) -> None:
+        """Let an export wait."""
+        self._waiting.append(_Waiting(export))
+        self._bytes += len(export.request.body)
+        while self._bytes > self._max_bytes:
+            self._lost_rows += self._remove(self._waiting[0])
 
-    def store(self, writer: LakeWriter) -> None:
+    def store(self, send: Send, *, timeout_seconds: float = STORE_SECONDS) -> None:
         """Store all that waits; what fails keeps waiting, and the last error is raised."""
-        failure: Exception | None = None
-        writes = []
-        for table_name, batches in self._waiting.items():
-            if batches:
-                write_id, count = self._unknown.get(table_name, (uuid.uuid4().hex, len(batches)))
+        failures: dict[Signal, Exception] = {}
+        while chosen := [one for one in self._waiting if one.export.request.signal not in failures][:MAX_SENT_AT_ONCE]:
+            for one in chosen:
+                one.outcome = one.outcome or send(one.export.request)
+            wait([one.outcome for one in chosen if one.outcome is not None], timeout=timeout_seconds)
+            for one in chosen:
                 try:
-                    outcome = writer.append(table_name, pa.Table.from_batches(batches[:count]), write_id=write_id)
-                except Exception as error:  # noqa: BLE001 - the rows of other tables are stored
-                    failure = error
-                else:
-                    self._unknown[table_name] = write_id, count
-                    writes.append((table_name, count, outcome))
-        for table_name, count, outcome in writes:
-            try:
-                outcome.result(timeout=STORE_SECONDS)
-            except Exception as error:  # noqa: BLE001 - the same
-                failure = error
-            else:
-                del self._waiting[table_name][:count]
-                del self._unknown[table_name]
-        if failure is not None:
+                    self._settle(one)
+                except Exception as error:  # noqa: BLE001 - records of the other signal are stored
+                    failures[one.export.request.signal] = error
+        for failure in failures.values():
             raise failure
 
     def take_lost_count(self) -> int:
-        """Return how many rows were dropped since the last call."""
+        """Return how many rows were dropped or refused since the last call."""
         lost, self._lost_rows = self._lost_rows, 0
         return lost
 
+    def _settle(self, one: _Waiting) -> None:
+        """Remove an export that is stored; raises when it has to wait."""
+        outcome = one.outcome
+        if outcome is None or not outcome.done():
+            raise Unavailable("The lake does not answer.")
+        one.outcome = None
+        self._lost_rows += outcome.result().refused
+        self._remove(one)
 
-class RecordedStreams:
-    """What one process has recorded so far; for one thread."""
-
-    def __init__(self, process: ProcessInfo) -> None:
-        self._process = process
-        self._streams = {
-            tag: StreamInfo(
-                stream_id=str(uuid.uuid5(uuid.UUID(process.process_id), tag)),
-                process_id=process.process_id,
-                tags=(tag,),
-                format=STREAM_FORMAT,
-                insert_time_ns=process.insert_time_ns,
-            )
-            for tag in (LOG_TAG, METRICS_TAG)
-        }
-        self._next_block = 0
-        self._last_block_end_ns: int | None = None
-        self._heartbeat_at: float | None = None
-
-    def build_batches(
-        self,
-        log_rows: Sequence[LogRow],
-        measures: Sequence[MeasureRow],
-        *,
-        now_ns: int,
-        monotonic_seconds: float,
-        is_last: bool = False,
-    ) -> list[tuple[str, pa.RecordBatch]]:
-        """Return the batches of one flush; a sign of life first, when one is due."""
-        batches: list[tuple[str, pa.RecordBatch]] = []
-        if log_rows:
-            batches.append((LOG_ENTRIES.name, build_log_batch(log_rows, self._open_block(LOG_TAG, now_ns))))
-        if measures:
-            batches.append((MEASURES.name, build_measure_batch(measures, self._open_block(METRICS_TAG, now_ns))))
-        if is_last or self._heartbeat_at is None or monotonic_seconds >= self._heartbeat_at:
-            self._heartbeat_at = monotonic_seconds + HEARTBEAT_SECONDS
-            batches = [*self._build_states(now_ns), *batches]
-        return batches
-
-    def _open_block(self, tag: str, now_ns: int) -> BlockOrigin:
-        stream_id = self._streams[tag].stream_id
-        block_id = str(uuid.uuid5(uuid.UUID(stream_id), str(self._next_block)))
-        self._next_block += 1
-        self._last_block_end_ns = now_ns
-        return BlockOrigin(process=self._process, stream_id=stream_id, block_id=block_id, insert_time_ns=now_ns)
-
-    def _build_states(self, now_ns: int) -> list[tuple[str, pa.RecordBatch]]:
-        state = build_process_batch(
-            self._process, last_update_time_ns=now_ns, last_block_end_time_ns=self._last_block_end_ns
-        )
-        streams = [build_stream_batch(stream, last_update_time_ns=now_ns) for stream in self._streams.values()]
-        return [(PROCESSES.name, state), *((STREAMS.name, batch) for batch in streams)]
+    def _remove(self, one: _Waiting) -> int:
+        self._waiting.remove(one)
+        self._bytes -= len(one.export.request.body)
+        return one.export.row_count
 
 
 class Reading(NamedTuple):
@@ -446,26 +386,24 @@ class ProcessSampler:
         return rows
 
 
-def describe_process(process_id: str, *, exe: str, insert_time_ns: int) -> ProcessInfo:
-    """Return the attributes of this process in `processes`, each bounded; it began now if the system does not tell."""
-    username, start_time_ns = _username(), insert_time_ns
-    with contextlib.suppress(psutil.Error):
-        start_time_ns = nanoseconds_since_epoch(psutil.Process().create_time())
+def describe_process(exe: str) -> dict[str, str]:
+    """Return the attributes of this process as a resource, each bounded."""
     attributes = {
-        "exe": exe,
-        "username": username,
-        "realname": _realname() or username,
-        "computer": platform.node(),
-        "distro": _distro(),
-        "cpu_brand": _cpu_brand(),
+        "service.name": exe,
+        "service.instance.id": str(uuid.uuid4()),
+        "service.version": __version__,
+        "process.pid": str(os.getpid()),
+        "process.owner": _username(),
+        "user.full_name": _realname(),
+        "process.runtime.name": platform.python_implementation(),
+        "process.runtime.version": platform.python_version(),
+        "host.name": platform.node(),
+        "host.cpu.model.name": _cpu_brand(),
+        "os.description": _distro(),
     }
-    return ProcessInfo(
-        process_id=process_id,
-        start_time_ns=start_time_ns,
-        insert_time_ns=insert_time_ns,
-        properties={"process.pid": str(os.getpid()), "python.version": platform.python_version()},
-        **{name: bound_text(value, max_bytes=_MAX_ATTRIBUTE_BYTES) for name, value in attributes.items()},
-    )
+    with contextlib.suppress(psutil.Error):
+        attributes["process.creation.time"] = utc_text(datetime.fromtimestamp(psutil.Process().create_time(), UTC))
+    return {name: bound_text(value, max_bytes=_MAX_ATTRIBUTE_BYTES) for name, value in attributes.items()}
 
 
 def _username() -> str:

@@ -15,16 +15,10 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.lake.writer import LakeWriter
-from micromegas_jupyter.telemetry.tables import (
-    BlockOrigin,
-    MeasureRow,
-    StreamInfo,
-    build_measure_batch,
-    build_stream_batch,
-)
+from micromegas_jupyter.telemetry.tables import StreamInfo, build_stream_batch
 from tests.fakes.mint import ISSUER, ec_key, mint
 from tests.fakes.servers import build_pool, open_server
-from tests.fakes.telemetry_rows import NOON_NS, log_batch, process_info, process_state
+from tests.fakes.telemetry_rows import NOON_NS, log_batch, measure_rows, process_state
 from tests.integration.clients.wide_rows import wide_table
 
 PROCESS_ID = "11111111-1111-4111-8111-111111111111"
@@ -95,18 +89,14 @@ def make_access(folder):
 
 
 def write_telemetry(storage):
-    process = process_info(PROCESS_ID)
     stream = StreamInfo(
         stream_id=STREAM_ID, process_id=PROCESS_ID, tags=("log",), format="otlp/v1/logs", insert_time_ns=NOON_NS
     )
-    origin = BlockOrigin(process=process, stream_id=STREAM_ID, block_id="block", insert_time_ns=NOON_NS)
-    measures = [
-        MeasureRow(time_ns=NOON_NS + n * 10**9, target="app", name="load", unit="percent", value=float(n))
-        for n in range(60)
-    ]
+    of_process = {"process_id": PROCESS_ID, "stream_id": STREAM_ID, "target": "app", "name": "load", "unit": "percent"}
+    measures = measure_rows([{**of_process, "time": NOON_NS + n * 10**9, "value": float(n)} for n in range(60)])
     writer = LakeWriter(storage)
     writer.append("log_entries", log_batch(range(LOG_COUNT), writer="app"))
-    writer.append("measures", build_measure_batch(measures, origin))
+    writer.append("measures", measures)
     writer.append("processes", process_state(PROCESS_ID, updated=60 * 10**9))
     writer.append("streams", build_stream_batch(stream, last_update_time_ns=NOON_NS))
     writer.close()

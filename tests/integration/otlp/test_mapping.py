@@ -33,7 +33,7 @@ _RESOURCE = {
     "host.id": " ID1 ", "host.name": "Box", "process.pid": 42, "process.creation.time": "2026-11-26T08:00:00.5Z",
     "service.namespace": "Demo", "service.instance.id": "i-1", "os.type": "linux", "os.description": "Linux 6",
     "host.cpu.model.name": "Zen", "user.name": "bob", "process.owner": "", "process.user.name": "ada",
-    "telemetry.sdk.name": "opentelemetry", "tags": ["x", 1],
+    "user.full_name": "Ada King", "telemetry.sdk.name": "opentelemetry", "tags": ["x", 1],
 }  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def test_a_resource_becomes_a_process_a_stream_and_a_block(server):
         for name in ("process_id", "exe", "username", "realname", "computer", "distro", "cpu_brand", "tsc_frequency",
                      "parent_process_id")
     } == {
-        "process_id": process_id, "exe": "Demo/whole", "username": "ada", "realname": "ada", "computer": "Box",
+        "process_id": process_id, "exe": "Demo/whole", "username": "ada", "realname": "Ada King", "computer": "Box",
         "distro": "Linux 6", "cpu_brand": "Zen", "tsc_frequency": 10**9, "parent_process_id": "",
     }  # fmt: skip
     assert process["start_time"].to_pydatetime() == datetime(2026, 11, 26, 8, 0, 0, 500_000, tzinfo=UTC)

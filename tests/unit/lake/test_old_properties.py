@@ -9,15 +9,9 @@ from deltalake import DeltaTable, write_deltalake
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, run_round
-from micromegas_jupyter.telemetry.tables import (
-    LOG_ENTRIES,
-    PROCESSES,
-    BlockOrigin,
-    LogRow,
-    build_log_batch,
-)
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, PROCESSES
 from tests.fakes.clock import FakeClock
-from tests.fakes.telemetry_rows import NOON_NS, log_batch, process_info, process_state
+from tests.fakes.telemetry_rows import NOON_NS, log_batch, log_rows, process_state
 from tests.unit.engine.conftest import asking
 
 MAP = pa.map_(pa.utf8(), pa.utf8())
@@ -53,9 +47,8 @@ def old_lake(storage):
 
 
 def _typed_batch():
-    origin = BlockOrigin(process=process_info(), stream_id="s", block_id="b", insert_time_ns=NOON_NS)
     properties = {"n": 7, "list": [1, None], "text": "x", "none": None}
-    return build_log_batch([LogRow(time_ns=NOON_NS, target="t", level=4, msg="new", properties=properties)], origin)
+    return log_rows([{"time": NOON_NS, "msg": "new", "properties": properties}])
 
 
 @pytest.mark.parametrize("keeps", [False, True], ids=["flat", "dictionaries"])
@@ -109,10 +102,9 @@ def test_an_old_table_is_maintained_as_before(old_lake, writer):
 def test_a_condition_on_rows_may_look_into_properties(storage, writer, request, is_old):
     if is_old:
         request.getfixturevalue("old_lake")
-    origin = BlockOrigin(process=process_info(), stream_id="s", block_id="b", insert_time_ns=NOON_NS)
     owners = [{"owner": "ann", "n": 1}, {"owner": "bob", "n": 2}, {"OWNER": "Ann"}, {}, {"owner": "ann", "n": 3}]
-    logged = [LogRow(time_ns=NOON_NS, target="t", level=4, msg=str(n), properties=one) for n, one in enumerate(owners)]
-    writer.append("log_entries", build_log_batch(logged, origin)).result()
+    logged = log_rows([{"time": NOON_NS, "msg": str(n), "properties": one} for n, one in enumerate(owners)])
+    writer.append("log_entries", logged).result()
     conditions = {"log_entries": "property_get(properties, 'owner') = 'ann'"}
 
     with asking(Lake(storage), default_conditions=conditions) as ask:

@@ -7,18 +7,18 @@ import threading
 from concurrent.futures import Future
 
 import psutil
-import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from micromegas_jupyter.core.jsonb import encode
+from micromegas_jupyter.core.jsonb import decode, encode
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.executors.export_worker import ExportStore
 from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.server.recorder import recorder as recording
-from micromegas_jupyter.server.recorder.recorder import Recorder
-from micromegas_jupyter.telemetry.tables import MeasureRow
-from tests.fakes.telemetry_rows import NOON_NS, log_batch, process_info, process_state
+from micromegas_jupyter.server.recorder.encoding import ExportEncoder, LogRow, MeasureRow
+from micromegas_jupyter.server.recorder.recorder import Recorder, WaitingExports
+from tests.fakes.telemetry_rows import NOON_NS
 
 
 @pytest.fixture
@@ -29,17 +29,39 @@ def logger():
     logger.setLevel(logging.NOTSET)
 
 
+class Door:
+    """Stores exports as the ingest process does; once it `loses` answers, nobody hears of that."""
+
+    def __init__(self, writer):
+        self._store = ExportStore(writer)
+        self.loses = False
+
+    def send(self, request):
+        outcome = Future()
+
+        def answer(report):
+            if self.loses:
+                outcome.set_exception(Unavailable("It is not known whether the rows were stored."))
+            elif isinstance(report, BaseException):
+                outcome.set_exception(report)
+            else:
+                outcome.set_result(report)
+
+        self._store.store(request, answer)
+        return outcome
+
+
 @pytest.fixture
-def writer(tmp_path):
-    writer = LakeWriter(Storage(tmp_path / "lake"))
-    yield writer
+def door(tmp_path):
+    writer = LakeWriter(Storage(tmp_path / "lake"), interval_seconds=0)
+    yield Door(writer)
     writer.close()
 
 
 @pytest.fixture
-def recorder(writer, clock, logger):
-    recorder = Recorder(writer, exe="test", clock=clock, logger=logger, commit_interval_seconds=1.0)
-    recorder._attach_handler()
+def recorder(door, clock, logger):
+    recorder = Recorder(door.send, exe="test", clock=clock, logger=logger, commit_interval_seconds=1.0)
+    recorder.attach()
     yield recorder
     recorder.stop()
 
@@ -48,19 +70,25 @@ def _rows(folder, table):
     return DeltaTable(folder / "lake" / table).to_pyarrow_table().to_pylist()
 
 
+def _log(*messages):
+    rows = [LogRow(time_ns=NOON_NS, target="t", level=4, msg=message) for message in messages]
+    (export,) = ExportEncoder({"service.name": "test"}).encode_log(rows)
+    return export
+
+
 def test_rows_wait_while_the_disk_fails_which_is_reported_once_a_minute(recorder, clock, tmp_path, caplog):
     (tmp_path / "lake").write_text("not a folder")
-    for number in range(61):
+    for number in range(4):
         logging.getLogger("tests.recorder").info("line %d", number)
         recorder._run_once()
-        clock.advance(1.0)
+        clock.advance(20.0)
 
     (tmp_path / "lake").unlink()
     recorder._run_once()
 
     warnings = [record for record in caplog.records if record.getMessage() == "telemetry could not be stored"]
-    assert [record.failed_flushes for record in warnings] == [1, 61]
-    assert {f"line {number}" for number in range(61)} <= {row["msg"] for row in _rows(tmp_path, "log_entries")}
+    assert [record.failed_flushes for record in warnings] == [1, 4]
+    assert {f"line {number}" for number in range(4)} <= {row["msg"] for row in _rows(tmp_path, "log_entries")}
 
 
 def test_a_table_that_cannot_be_stored_keeps_no_other_one_waiting(recorder, tmp_path):
@@ -71,52 +99,49 @@ def test_a_table_that_cannot_be_stored_keeps_no_other_one_waiting(recorder, tmp_
     recorder._run_once()
 
     assert _rows(tmp_path, "measures")
-    assert recorder._backlog.waiting_rows == 1
+    assert recorder._waiting.row_count == 1
 
 
 def test_what_was_dropped_is_reported_in_the_log(recorder, tmp_path, monkeypatch):
     monkeypatch.setattr("micromegas_jupyter.server.recorder.recorder.MAX_MEASURES", 1)
     recorder._handler.handle(logging.makeLogRecord({"created": float("nan")}))
     recorder.add_measures([MeasureRow(time_ns=1, target="a", name="n", unit="count", value=1.0)] * 3)
+    monkeypatch.setattr(recorder._sampler, "sample", lambda **_: [])
 
     recorder._run_once()
 
     (row,) = _rows(tmp_path, "log_entries")
-    assert (row["msg"], row["properties"]) == ("telemetry was dropped", encode({"log_records": "1", "measures": "2"}))
+    lost = {"log_records": "1", "measures": "2", "otel.scope.name": "micromegas_jupyter.recorder"}
+    assert (row["msg"], row["level"], row["properties"]) == ("telemetry was dropped", 3, encode(lost))
 
 
-class HungWriter(LakeWriter):
-    """A writer on a disk that does not answer until it may."""
+def test_a_lake_that_hangs_stops_neither_the_application_nor_its_end(door, tmp_path, logger):
+    sent, outcomes = threading.Event(), []
 
-    def __init__(self, storage):
-        super().__init__(storage)
-        self.opening, self.answer = threading.Event(), threading.Event()
+    def hang(request):
+        outcomes.append((request, Future()))
+        sent.set()
+        return outcomes[-1][1]
 
-    def append(self, *arguments, **options):
-        self.opening.set()
-        assert self.answer.wait(30)
-        return super().append(*arguments, **options)
-
-
-def test_a_disk_that_hangs_stops_neither_the_application_nor_its_end(tmp_path, logger):
-    writer = HungWriter(Storage(tmp_path / "lake"))
-    recorder = Recorder(writer, exe="test", logger=logger, commit_interval_seconds=0.01)
-    recorder.start()
-    assert writer.opening.wait(30)
+    recorder = Recorder(hang, exe="test", logger=logger, commit_interval_seconds=0.01)
+    recorder.attach()
     logger.info("the application goes on")
+    recorder.start()
+    assert sent.wait(30)
 
     ended = recorder.stop(timeout_seconds=0.1)
 
     assert ended is False
-    writer.answer.set()
+    recorder._send = door.send
+    for request, outcome in outcomes:
+        outcome.set_result(door.send(request).result(30))
     assert recorder.stop(timeout_seconds=30) is True
-    writer.close()
     assert [row["msg"] for row in _rows(tmp_path, "log_entries")] == ["the application goes on"]
     assert logger.handlers == []
 
 
-def test_a_defect_does_not_end_the_recording(writer, tmp_path, logger, monkeypatch):
-    recorder = Recorder(writer, exe="test", logger=logger, commit_interval_seconds=0.01)
+def test_a_defect_does_not_end_the_recording(door, tmp_path, logger, monkeypatch):
+    recorder = Recorder(door.send, exe="test", logger=logger, commit_interval_seconds=0.01)
     failed, failing = threading.Event(), iter([True, True])
 
     def fail_twice(**_):
@@ -126,6 +151,7 @@ def test_a_defect_does_not_end_the_recording(writer, tmp_path, logger, monkeypat
         return []
 
     monkeypatch.setattr(recorder._sampler, "sample", fail_twice)
+    recorder.attach()
     recorder.start()
     assert failed.wait(30)
     logger.info("still here")
@@ -134,111 +160,92 @@ def test_a_defect_does_not_end_the_recording(writer, tmp_path, logger, monkeypat
     assert "still here" in [row["msg"] for row in _rows(tmp_path, "log_entries")]
 
 
-def test_a_write_whose_outcome_is_not_known_is_repeated_under_its_id(tmp_path, logger, writer, monkeypatch):
-    recorder = Recorder(writer, exe="test", logger=logger)
-    recorder._attach_handler()
-    logger.info("once")
-    outcomes = iter([Unavailable("The answer was lost.")])
-
-    def losing_answers(table, rows, *, write_id):
-        outcome = LakeWriter.append(writer, table, rows, write_id=write_id)
-        if table == "log_entries" and (error := next(outcomes, None)) is not None:
-            outcome.result(30)
-            outcome = Future()
-            outcome.set_exception(error)
-        return outcome
-
-    monkeypatch.setattr(writer, "append", losing_answers)
-    recorder._run_once(is_last=True)
-    recorder._run_once(is_last=True)
-    recorder.stop()
-
-    assert [row["msg"] for row in _rows(tmp_path, "log_entries")].count("once") == 1
-
-
-def test_warnings_still_reach_stderr(writer, capsys):
+def test_warnings_still_reach_stderr(door, capsys):
     alone = logging.getLogger("tests.recorder_alone")
     alone.propagate = False
 
-    recorder = Recorder(writer, exe="test", logger=alone)
-    recorder.start()
+    recorder = Recorder(door.send, exe="test", logger=alone)
+    recorder.attach()
     alone.warning("seen by people")
     recorder.stop()
 
     assert capsys.readouterr().err == "seen by people\n"
 
 
-def test_a_sign_of_life_is_given_every_few_seconds_and_at_the_end():
-    streams = recording.RecordedStreams(process_info("11111111-1111-4111-8111-111111111111"))
-
-    def tables(seconds, *, is_last=False):
-        batches = streams.build_batches([], [], now_ns=NOON_NS, monotonic_seconds=seconds, is_last=is_last)
-        return [table for table, _ in batches]
-
-    states = ["processes", "streams", "streams"]
-    assert [tables(0.0), tables(59.9), tables(60.0), tables(62.0, is_last=True)] == [states, [], states, states]
-
-
-def test_the_oldest_rows_of_the_fullest_table_go_when_there_are_too_many():
-    backlog = recording.Backlog(max_rows=10)
-    backlog.add("processes", process_state("p", updated=1))
-    for first in (0, 4, 8):
-        backlog.add("log_entries", log_batch(range(first, first + 4)))
-
-    assert backlog.waiting_rows == 9
-    assert [backlog.take_lost_count(), backlog.take_lost_count()] == [4, 0]
-
-
-class LosingAnswers:
-    """A writer that stores what it gets, and does not say so while `loses` is set."""
-
-    def __init__(self, writer):
-        self._writer = writer
-        self.loses = True
-
-    def append(self, table, rows, *, write_id):
-        stored = self._writer.append(table, rows, write_id=write_id)
-        if not self.loses:
-            return stored
-        stored.result()
-        lost = Future()
-        lost.set_exception(Unavailable("It is not known whether the rows were stored."))
-        return lost
-
-
-@pytest.mark.parametrize(("max_rows", "found", "lost"), [(10, [0, 1, 2, 3, 8, 9, 10, 11], 4), (4, [0, 1, 2, 3], 8)])
-def test_a_write_whose_outcome_is_not_known_is_never_stored_twice(writer, tmp_path, max_rows, found, lost):
-    backlog, losing = recording.Backlog(max_rows=max_rows), LosingAnswers(writer)
-    for first in (0, 2):
-        backlog.add("log_entries", log_batch(range(first, first + 2)))
+def test_an_export_whose_outcome_is_not_known_is_stored_once(door, tmp_path):
+    waiting, door.loses = WaitingExports(), True
+    waiting.add(_log("a", "b"))
     with pytest.raises(Unavailable):
-        backlog.store(losing)
-    for first in (4, 8):
-        backlog.add("log_entries", log_batch(range(first, first + 4)))
-    losing.loses = False
+        waiting.store(door.send)
+    waiting.add(_log("c"))
+    door.loses = False
 
-    backlog.store(losing)
-    backlog.store(losing)
+    waiting.store(door.send)
 
-    stored = [row["msg"] for row in _rows(tmp_path, "log_entries")]
-    assert len(stored) == len(set(stored))
-    assert sorted(stored) == sorted(pa.table(log_batch(found))["msg"].to_pylist())
-    assert (backlog.waiting_rows, backlog.take_lost_count()) == (0, lost)
+    assert sorted(row["msg"] for row in _rows(tmp_path, "log_entries")) == ["a", "b", "c"]
+    assert (waiting.row_count, waiting.take_lost_count()) == (0, 0)
 
 
-def test_a_write_of_unknown_outcome_goes_as_a_whole_when_nothing_else_can(writer, tmp_path):
-    backlog, losing = recording.Backlog(max_rows=4), LosingAnswers(writer)
-    for first in (0, 2):
-        backlog.add("log_entries", log_batch(range(first, first + 2)))
-    with pytest.raises(Unavailable):
-        backlog.store(losing)
-    backlog.add("processes", process_state("p", updated=1))
-    losing.loses = False
+def test_one_that_is_still_on_its_way_is_not_sent_again_and_no_more_follow_than_may_be_there_at_once():
+    waiting, sent = WaitingExports(), []
+    for number in range(recording.MAX_SENT_AT_ONCE + 1):
+        waiting.add(_log(str(number)))
 
-    backlog.store(losing)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            waiting.store(lambda request: sent.append(request) or Future(), timeout_seconds=0.0)
 
-    assert (len(_rows(tmp_path, "log_entries")), len(_rows(tmp_path, "processes"))) == (4, 1)
-    assert (backlog.waiting_rows, backlog.take_lost_count()) == (0, 4)
+    assert len(sent) == recording.MAX_SENT_AT_ONCE
+
+
+def test_the_oldest_exports_go_when_they_take_too_much_and_what_the_lake_refuses(door, tmp_path):
+    waiting = WaitingExports(max_bytes=3 * len(_log("a" * 100).request.body))
+    waiting.add(_log("x", "y"))
+    for text in "abc":
+        waiting.add(_log(text * 100))
+    (after_2262,) = ExportEncoder({}).encode_log([LogRow(time_ns=2**63, target="t", level=4, msg="")])
+    waiting.add(after_2262)
+
+    assert waiting.row_count == 3
+    waiting.store(door.send)
+
+    assert sorted(row["msg"][0] for row in _rows(tmp_path, "log_entries")) == ["b", "c"]
+    assert (waiting.take_lost_count(), waiting.take_lost_count(), waiting.row_count) == (4, 0, 0)
+
+
+def test_rows_are_stored_as_they_were_however_many_exports_they_take(door, tmp_path):
+    log = [
+        LogRow(
+            time_ns=NOON_NS + 1000 * level, target=f"t{level // 2}", level=level, msg="ü" * level,
+            properties={"n": f"{level}"},
+        )
+        for level in range(1, 7)
+    ]  # fmt: skip
+    measures = [
+        MeasureRow(
+            time_ns=NOON_NS + 1000 * number, target=f"t{number % 2}", name="n", unit="bytes", value=number / 2,
+            properties={"core": f"{number}"},
+        )
+        for number in range(6)
+    ]  # fmt: skip
+    encoder = ExportEncoder({"service.name": "test", "user.full_name": ""}, max_bytes=150)
+
+    exports = encoder.encode_log(log) + encoder.encode_measures(measures)
+    for export in exports:
+        door.send(export.request).result(30)
+
+    def found(table, *names):
+        rows = sorted(_rows(tmp_path, table), key=lambda row: row["time"])
+        return [(*(row[name] for name in names), decode(row["properties"])) for row in rows]
+
+    assert len(exports) > 4
+    assert sum(export.row_count for export in exports) == 12
+    assert found("log_entries", "target", "level", "msg") == [
+        (row.target, row.level, row.msg, {**row.properties, "otel.scope.name": row.target}) for row in log
+    ]
+    assert found("measures", "target", "name", "unit", "value") == [
+        (row.target, row.name, row.unit, row.value, {**row.properties, "otel.metric.kind": "gauge"}) for row in measures
+    ]
 
 
 def test_a_counter_is_reported_as_growth_per_second_where_that_means_anything():
@@ -259,8 +266,8 @@ def test_no_program_is_started_that_would_inherit_the_servers_environment(monkey
     monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **_options: started.append(arguments))
     monkeypatch.setattr(platform, "_uname_cache", None)
 
-    found = recording.describe_process("id", exe="x" * 1000, insert_time_ns=7)
+    found = recording.describe_process("x" * 1000)
 
     assert started == []
-    assert (found.username, found.computer) == (psutil.Process().username(), platform.node())
-    assert len(found.exe.encode()) == 255
+    assert (found["process.owner"], found["host.name"]) == (psutil.Process().username(), platform.node())
+    assert len(found["service.name"].encode()) == 255

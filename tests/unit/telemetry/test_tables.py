@@ -6,7 +6,7 @@ import datafusion
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.core.jsonb import MalformedJsonb, encode
+from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.telemetry import tables
 from micromegas_jupyter.telemetry.tables import BLOCKS, LOG_ENTRIES, MEASURES, OTEL_SPANS, PROCESSES, STREAMS
 from tests.fakes.telemetry_rows import process_info
@@ -112,20 +112,6 @@ def test_states_are_merged_alike_by_the_engine_and_in_storage_at_once_and_in_par
     assert [_facts(each) for each in merged] == [expected] * 4
     assert merged[0].schema.names == PROCESSES.schema.names
     assert merged[2].schema.equals(PROCESSES.schema)
-
-
-def test_equal_properties_are_stored_once_and_keep_their_types():
-    ones = [{"a": 1, "b": [True]}, {"a": True}, {"a": 1.0}, {"a": "1"}, {"a": -0.0}, {"a": 0.0}, {"a": 2**70}]
-
-    built = tables.build_properties([*ones, {"b": [True], "a": 1}, *ones])
-
-    assert built.type == tables.PROPERTIES
-    assert built.indices.to_pylist() == [*range(7), 0, *range(7)]
-    assert built.dictionary.to_pylist() == list(map(encode, ones))
-    assert tables.build_properties([{"a": 7}], is_signed=True).to_pylist() == [encode({"a": 7}, is_signed=True)]
-    assert tables.build_properties([]).type == tables.PROPERTIES
-    with pytest.raises(MalformedJsonb):
-        tables.build_properties([{"a": b"bytes"}])
 
 
 @pytest.mark.parametrize("table", tables.TABLES, ids=lambda table: table.name)

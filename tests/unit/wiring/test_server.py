@@ -16,7 +16,7 @@ from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.lake.lake import Lake
-from micromegas_jupyter.lake.writer import LakeWriter
+from micromegas_jupyter.server.queries import DenyList
 from micromegas_jupyter.wiring import server
 from micromegas_jupyter.wiring.server import (
     DEFAULT_ROW_FILTERS,
@@ -133,7 +133,7 @@ def test_a_folder_with_any_file_is_not_an_empty_lake(tmp_path):
 def test_a_server_ends_although_its_storage_hangs(tmp_path, monkeypatch, caplog):
     may_end = threading.Event()
     monkeypatch.setattr(server, "_LAST_WRITE_SECONDS", 0.05)
-    monkeypatch.setattr(LakeWriter, "close", lambda _: may_end.wait(30))
+    monkeypatch.setattr(DenyList, "write_hits", lambda _: may_end.wait(30))
 
     _build_without_auth(tmp_path)
     may_end.set()
