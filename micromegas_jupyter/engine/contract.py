@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: The longest statement that any setting allows.
 MAX_STATEMENT_BYTES: Final = 524288
+#: The table function over what runs on the server, which the server tells the engine when a statement names it.
+RUNNING_QUERIES: Final = "running_queries"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ class StatementRequest:
         row_limit: At most this many rows are returned, on top of the statement's own LIMIT; None for all.
         partitions: How many partitions it runs in; None for one per processor.
         messages: What the administrators' function in it has done: times (nanoseconds since 1970) and texts.
+        running: The rows of `running_queries()`: those that the caller may see, and no others.
     """
 
     sql: str = field(repr=False)
@@ -65,6 +68,7 @@ class StatementRequest:
     preserve_dictionary: bool = False
     partitions: int | None = None
     messages: tuple[tuple[int, str], ...] = ()
+    running: tuple[Mapping[str, object], ...] = field(default=(), hash=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

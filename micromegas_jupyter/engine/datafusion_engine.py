@@ -214,7 +214,9 @@ class DataFusionEngine:
                 session, self._denials, caller=caller, mentions=mentions, failures=statement.failures
             )
         register_identity_functions(session, caller, tables=statement.tables, mentions=mentions)
-        register_listing_functions(session, statement.tables, files=self._files, mentions=mentions)
+        register_listing_functions(
+            session, statement.tables, files=self._files, running=request.running, mentions=mentions
+        )
         register_messages(session, statement.calls, request.messages)
         sources = [*statement.tables, *statement.instances]
         functions = QueryFunctions(

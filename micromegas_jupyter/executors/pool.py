@@ -682,17 +682,20 @@ class RunningStatement:
         *,
         output: Output,
         write: Callable[[bytes], Awaitable[None]],
-        on_running: Callable[[], None] = lambda: None,  # called when an executor has the statement
+        on_running: Callable[[Statement], Statement] = lambda statement: statement,
     ) -> None:
-        """Run a statement; pass each frame of its result, a serialized `FlightData`, to `write`."""
+        """Run a statement; pass each frame of its result, a serialized `FlightData`, to `write`.
+
+        `on_running` is called when an executor has the statement, and returns it, perhaps with what holds only now.
+        """
         pool = self._pool
         await pool.listing.refresh(statement.sql)
         plan = pool.find_plan(statement)
         executor = await self.begin(plan=plan)
-        plan_id = plan.plan_id if plan is not None and executor.plan is plan else 0
+        current = on_running(statement)
+        plan_id = plan.plan_id if plan is not None and executor.plan is plan and current is statement else 0
         executor.plan = None
-        on_running()
-        await self.request(protocol.RUN, _pickled(statement, output, plan_id, pool.partitions, self._new_tables()))
+        await self.request(protocol.RUN, _pickled(current, output, plan_id, pool.partitions, self._new_tables()))
         while True:
             kind, body = await self.read()
             if kind == protocol.END:

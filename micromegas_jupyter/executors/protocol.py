@@ -8,7 +8,7 @@ import json
 import logging
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -156,6 +156,7 @@ class Statement:
     row_limit: int | None = None
     preserve_dictionary: bool = False
     messages: tuple[tuple[int, str], ...] = ()  # of the administrators' function that it calls, and that has run
+    running: tuple[Mapping[str, object], ...] = field(default=(), hash=False, repr=False)  # of `running_queries()`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -183,6 +183,7 @@ class Worker:
             preserve_dictionary=statement.preserve_dictionary,
             partitions=partitions,
             messages=statement.messages,
+            running=statement.running,
         )
         with _cpu_limit(self._options.planning_seconds):
             planned = self._engine.plan(request, statement.caller)

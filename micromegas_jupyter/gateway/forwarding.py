@@ -12,7 +12,7 @@ from typing import Any, Final
 from cachetools import LRUCache, TTLCache
 
 from micromegas_jupyter.core.protocols import AuthContext
-from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
+from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES, RUNNING_QUERIES
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InvalidStatement,
@@ -35,7 +35,7 @@ _OTHER_CHARACTERS: Final = 2048  # what is counted for a caller's rights, and fo
 _MAX_CACHED_CHARACTERS: Final = 16 * 1024
 # What this server answers itself: of the engine's tables it knows names and columns, and no rows.
 _OWN_NAMES: Final = frozenset(
-    {"information_schema", "my_rights", "deny_queries", "list_query_denials", "remove_query_denial"}
+    {"information_schema", "my_rights", "deny_queries", "list_query_denials", "remove_query_denial", RUNNING_QUERIES}
 )
 _OWN_LIMITS: Final = frozenset({"rows", "result_bytes"})
 _OWN_STATEMENTS: Final = frozenset({"show", "describe", "desc"})
@@ -175,11 +175,11 @@ class ForwardedStatement(RunningStatement):
         *,
         output: Output,
         write: Callable[[bytes], Awaitable[None]],
-        on_running: Callable[[], None] = lambda: None,
+        on_running: Callable[[Statement], Statement] = lambda statement: statement,
     ) -> None:
         """Run a statement; pass each frame of its result to `write` as the engine sent it."""
         forwarded = await self._rewrite(statement, with_nulls=False)
-        on_running()
+        on_running(statement)
         with _hiding_values(forwarded):
             await self._run(forwarded, output, write)
 

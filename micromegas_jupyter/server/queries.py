@@ -16,7 +16,7 @@ from micromegas_jupyter.core.files import FileProblem
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthType
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
+from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES, RUNNING_QUERIES
 from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
 from micromegas_jupyter.engine.partition_calls import PartitionCall, find_partition_call
 from micromegas_jupyter.engine.scanner import fingerprints
@@ -98,7 +98,7 @@ class RunningQuery:
             "client_ip": self.origin.client_address,
             "client": self.origin.tags.get("client"),
             "entrypoint": self.origin.tags.get("entrypoint"),
-            "began_at": self.began_at.isoformat(),
+            "began_at": self.began_at,
             "seconds": round((now - self.began_at).total_seconds(), 3),
             "is_running": self.statement.executor is not None,
             "peak_memory_bytes": max(self.statement.peak_bytes, report.peak_memory_bytes or 0),
@@ -311,9 +311,12 @@ class QueryRunner:
             with self.listed(query), ExitStack() as phases:
                 phases.enter_context(phase("wait"))
 
-                def begin_run() -> None:
+                def begin_run(statement: Statement) -> Statement:
                     phases.close()
                     phases.enter_context(phase("run"))
+                    if RUNNING_QUERIES not in sql.lower():
+                        return statement
+                    return replace(statement, running=tuple(self._describe_visible(call)))
 
                 async with running:
                     await running.run(statement, output=output, write=write, on_running=begin_run)
@@ -334,16 +337,23 @@ class QueryRunner:
     async def answer_action(self, call: Call, body: bytes) -> bytes:
         """Answer `MicromegasQueries`: list or cancel a caller's own queries, or as an administrator anybody's."""
         request = _parse_request(body)
-        visible = [one for one in self._running.values() if call.caller.is_admin or one.caller == call.caller_key]
         if request["operation"] == "list":
-            now = self._clock.now()
-            longest = sorted(visible, key=lambda one: one.began_at)[:_MAX_LISTED]
-            return json.dumps({"queries": [one.describe(now) for one in longest]}).encode()
-        wanted = [one for one in visible if one.origin.query_id == request["query_id"]]
+            return json.dumps({"queries": self._describe_visible(call)}, default=datetime.isoformat).encode()
+        wanted = [one for one in self._visible(call) if one.origin.query_id == request["query_id"]]
         status = await self._end(wanted, Cause.CANCELLED)
         if wanted:
             _LOG.info("query cancelled by its id, query_id=%s", request["query_id"])
         return json.dumps({"status": status.name.lower()}).encode()
+
+    def _visible(self, call: Call) -> list[RunningQuery]:
+        """Return the running queries that a caller may see and end."""
+        return [one for one in self._running.values() if call.caller.is_admin or one.caller == call.caller_key]
+
+    def _describe_visible(self, call: Call) -> list[dict[str, object]]:
+        """Return what a caller sees of the queries that run besides the call itself, the longest-running first."""
+        now = self._clock.now()
+        others = [one for one in self._visible(call) if one.origin.query_id != call.query_id]
+        return [one.describe(now) for one in sorted(others, key=lambda one: one.began_at)[:_MAX_LISTED]]
 
     def note_denials(self) -> None:
         """Have new denials hold for the next query at once, and for what runs soon."""

@@ -1,12 +1,17 @@
 """Tickets of GetFlightInfo: who may use them, how their plans are reused, and how a running flight is cancelled."""
 
 import json
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import fields, replace
 
 import grpc
 import pytest
 from google.protobuf import any_pb2
 
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.client.commands import RunningQuery
+from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import QueryCancelled, UsageError
 from micromegas_jupyter.flightsql.commands import issued_ticket, messages, pack_any, prepared_ticket, statement_ticket
 from tests.fakes.fixed_tables import FixedTables, write_log_entries
@@ -184,6 +189,42 @@ def test_what_runs_is_listed_and_cancelled_by_its_id_by_its_caller_alone(flight)
     assert by_caller == {"status": "cancelled"}
     assert _end(reading) == (grpc.StatusCode.ABORTED, QueryCancelled)
     assert _ask_for(flight, ALICE, operation="list") == {"queries": []}
+
+
+@contextmanager
+def _client(flight, name):
+    with FlightSQLClient(flight.uri, auth_provider=StaticTokenAuthProvider(Secret(name))) as client:
+        yield client
+
+
+def test_running_queries_are_rows_of_sql_and_those_of_others_only_for_administrators(flight):
+    own = 'SELECT query_id, "user", email, client_ip, client, entrypoint, is_running, sql FROM running_queries()'
+    ids = [
+        'SELECT query_id FROM running_queries () WHERE "user" <> current_user() OR is_running',
+        "SELECT q.query_id FROM (VALUES ('bob'), ('alice')) AS v(name) JOIN running_queries() q ON q.\"user\" = v.name",
+        "WITH q AS (SELECT * FROM running_queries(/* of all */)) SELECT query_id FROM q WHERE seconds >= 0 LIMIT 5",
+        "SELECT value AS query_id FROM (VALUES (1)) AS v(n), (SELECT query_id AS value FROM running_queries())",
+    ]
+    readings = [flight.read(WAITING, metadata=metadata) for metadata in (ALICE, BOB)]
+    for reading in readings:
+        assert len([next(reading), next(reading)]) == 2
+    with _client(flight, "alice") as alice, _client(flight, "bob") as bob:
+        found = [client.query_arrow(f"{own} ORDER BY began_at").to_pylist() for client in (alice, bob)]
+        called = [client.running_queries() for client in (alice, bob)]
+        seen_by_bob = [bob.query_arrow(sql)["query_id"].to_pylist() for sql in ids]
+        bound = bob.query_arrow(f"{ids[0]} AND sql = :sql", params={"sql": WAITING})["query_id"].to_pylist()
+        planned = rows_of(flight.get(_info(flight, ids[0]).endpoint[0].ticket.ticket))
+        columns = bob.query_arrow("SELECT * FROM running_queries() LIMIT 0").schema.names
+    for reading in readings:
+        reading.cancel()
+    flight.wait_until_quiet()
+
+    assert columns == [field.name for field in fields(RunningQuery)]
+    for rows, queries in zip(found, called, strict=True):
+        assert rows == [{name: getattr(query, name) for name in rows[0]} for query in queries]
+    assert [[row["user"] for row in rows] for rows in found] == [["alice", "bob"], ["bob"]]
+    assert [*seen_by_bob, bound] == [[called[1][0].query_id]] * 5
+    assert planned.num_rows == 2
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,24 @@
-"""`list_view_sets()` and `list_partitions()`, with upstream's columns: what can be asked for, and where it is stored.
+"""`list_view_sets()` and `list_partitions()`, with upstream's columns, and `running_queries()`.
 
+They tell what can be asked for, where it is stored, and what runs now.
 Of a table of which a caller may read only some rows, a file is listed without what tells of its rows.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
 from datafusion import SessionContext, udtf
 
-from micromegas_jupyter.engine.contract import FileSource, VisibleTable
+from micromegas_jupyter.engine.contract import RUNNING_QUERIES, FileSource, VisibleTable
 from micromegas_jupyter.engine.scanner import Mention
 from micromegas_jupyter.engine.schemas import visible_schema
 from micromegas_jupyter.engine.views import GLOBAL, VIEW_SETS
 
 VIEW_SETS_FUNCTION: Final = "list_view_sets"
 PARTITIONS_FUNCTION: Final = "list_partitions"
-LISTING_NAMES: Final = frozenset({VIEW_SETS_FUNCTION, PARTITIONS_FUNCTION})
+LISTING_NAMES: Final = frozenset({VIEW_SETS_FUNCTION, PARTITIONS_FUNCTION, RUNNING_QUERIES})
 _TIME: Final = pa.timestamp("ns", "+00:00")
 _FORMAT_VERSION: Final = 1
 _HASH_BYTES: Final = 8
@@ -54,10 +55,34 @@ _PARTITIONS: Final = pa.schema(
         pa.field("max_sort_key_time", _TIME),
     ]
 )
+_OPTIONAL: Final = frozenset({"client", "entrypoint"})
+_RUNNING: Final = pa.schema(
+    [
+        pa.field(name, kind, nullable=name in _OPTIONAL)
+        for name, kind in (
+            ("query_id", pa.string()),
+            ("user", pa.string()),
+            ("email", pa.string()),
+            ("client_ip", pa.string()),
+            ("client", pa.string()),
+            ("entrypoint", pa.string()),
+            ("began_at", _TIME),
+            ("seconds", pa.float64()),
+            ("is_running", pa.bool_()),
+            ("peak_memory_bytes", pa.int64()),
+            ("sql", pa.string()),
+        )
+    ]
+)
 
 
 def register_listing_functions(
-    session: SessionContext, tables: Sequence[VisibleTable], *, files: FileSource | None, mentions: Mention
+    session: SessionContext,
+    tables: Sequence[VisibleTable],
+    *,
+    files: FileSource | None,
+    running: Sequence[Mapping[str, object]],
+    mentions: Mention,
 ) -> None:
     """Give a session those of the functions that the statement mentions, over what its caller sees."""
     if mentions.has(VIEW_SETS_FUNCTION):
@@ -67,6 +92,9 @@ def register_listing_functions(
         rows = [] if files is None else [row for table in tables for row in _partitions(table, files)]
         parts = session.read_batch(pa.RecordBatch.from_pylist(rows, schema=_PARTITIONS)).into_view()
         session.register_udtf(udtf(lambda *_: parts, PARTITIONS_FUNCTION))
+    if mentions.has(RUNNING_QUERIES):
+        queries = session.read_batch(pa.RecordBatch.from_pylist([*map(dict, running)], schema=_RUNNING)).into_view()
+        session.register_udtf(udtf(lambda *_: queries, RUNNING_QUERIES))
 
 
 def _view_sets() -> Iterator[dict[str, Any]]:

@@ -1,11 +1,14 @@
-"""`%sql` and `%%sql`: one statement with its options, run over the cell's connection; and `%micromegas_queries`."""
+"""`%sql` and `%%sql`: one statement with its options, run over the cell's connection.
+
+And `%micromegas_queries` and `%micromegas_cancel`, which list and end queries.
+"""
 
 from __future__ import annotations
 
 import shlex
 from argparse import Namespace
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +18,7 @@ from IPython.core.magic import Magics, magics_class
 from micromegas_jupyter.config.client import parse_result_rows
 from micromegas_jupyter.config.decoding import parse_range
 from micromegas_jupyter.core.system import process_variables
-from micromegas_jupyter.core.text import seconds_text, short_query_id
+from micromegas_jupyter.core.text import bytes_text, seconds_text, short_query_id
 from micromegas_jupyter.errors import QueryError, UnsupportedRequest, UsageError
 from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.results.rows import (
@@ -55,17 +58,18 @@ from micromegas_jupyter.notebook.shell import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
 
     import pyarrow as pa
     from IPython.core.interactiveshell import InteractiveShell
 
+    from micromegas_jupyter.client.commands import RunningQuery
     from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.notebook.login.cells import CellConnections
-    from micromegas_jupyter.notebook.login.connections import Connection
+    from micromegas_jupyter.notebook.login.connections import Client, Connection
     from micromegas_jupyter.notebook.login.session import NotebookSession
 
     TimeRange = tuple[datetime | None, datetime | None]
@@ -76,6 +80,7 @@ FORMATS = {"pandas": "DataFrame", "arrow": "pyarrow.Table", "polars": "polars.Da
 MAX_QUERIES = 200
 SQL_MAGIC_NAME = "micromegas_sql"
 _MAX_LISTED = 20
+_LIST_THEM = "%micromegas_queries --server lists those that run."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,12 +201,23 @@ class SqlMagic(Magics):
     @argument("--rerun", metavar="N", type=int, help="run query N again, with its options and original values")
     @argument("--sql", metavar="N", type=int, help="show all of query N, as a cell that can be copied")
     @argument("--all", action="store_true", help=f"list all queries in the history, not only the newest {_MAX_LISTED}")
+    @argument("--server", action="store_true", help="list what runs on the server: yours, or all for administrators")
+    @argument("--profile", metavar="NAME", help="with --server: a profile of config.json")
+    @argument("--connection", metavar="NAME", help="with --server: a connection that %%micromegas_connect named")
     def micromegas_queries(self, arguments: Namespace) -> object | None:
         """List the queries of this notebook: when, how they ended, rows, time, id and SQL.
 
         They are kept in memory, until the kernel ends.
         """
+        for option in ("rerun", "sql", "all"):
+            check_exclusive(arguments, "server", option)
         check_exclusive(arguments, "rerun", "sql")
+        if arguments.server:
+            with self._client(arguments) as client:
+                return _running_table(client.running_queries(), now=self._session.dependencies.clock.now())
+        for option in ("profile", "connection"):
+            if getattr(arguments, option) is not None:
+                raise UsageError(f"--{option} is about the server's queries.", remedy="Add --server.")
         if arguments.sql is not None:
             return PlainText(self._past_request(arguments.sql).cell_text())
         if arguments.rerun is not None:
@@ -230,6 +246,38 @@ class SqlMagic(Magics):
             note=note if queries else "No query has run in this notebook yet.",
             right=frozenset({"number", "rows", "time"}),
         )
+
+    @line_magic
+    @argument("query_id", metavar="ID", help="the query's id, whole or as %%micromegas_queries and the cells show it")
+    @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
+    @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
+    def micromegas_cancel(self, arguments: Namespace) -> None:
+        """End a query that runs on the server: one of yours, or as an administrator anybody's."""
+        wanted = arguments.query_id
+        with self._client(arguments) as client:
+            found = [one.query_id for one in client.running_queries() if wanted == short_query_id(one.query_id)]
+            if len(found) > 1:
+                raise UsageError(
+                    f"The ids of {len(found)} queries begin with {shown_name(wanted)}.",
+                    remedy="Give the whole id: SELECT query_id, sql FROM running_queries().",
+                )
+            query_id = found[0] if found else wanted
+            status = client.cancel_query(query_id)
+        shown = short_query_id(query_id)
+        if status == "not_cancellable":
+            raise UsageError(f"No query of yours with the id {shown} runs at this server.", remedy=_LIST_THEM)
+        print(f"✓ query {shown} was cancelled" if status == "cancelled" else f"query {shown} is being cancelled")  # noqa: T201 - the magic's output
+
+    @contextmanager
+    def _client(self, arguments: Namespace) -> Iterator[Client]:
+        """Give the client of the connection that the options name."""
+        check_exclusive(arguments, "connection", "profile")
+        named = {"connection": arguments.connection, "profile": arguments.profile}
+        with self._connections.connected(**named) as (settings, connection, line):
+            line.clear()
+            yield connection.client
+        self._session.note_success(settings, connection.provider)
+        _print_notices(connection)
 
     def _past_request(self, number: int) -> SqlRequest:
         if not self._history:
@@ -351,9 +399,33 @@ class SqlMagic(Magics):
         """Return the cell's value, or assign it to the request's variable; and print the server's notices."""
         if request.name is not None:
             self._shell.user_ns[request.name] = value
-        for notice in connection.notices.take_new():
-            print(f"⚠ {notice}")  # noqa: T201 - the magic's output
+        _print_notices(connection)
         return value if request.name is None else None
+
+
+def _print_notices(connection: Connection) -> None:
+    for notice in connection.notices.take_new():
+        print(f"⚠ {notice}")  # noqa: T201 - the magic's output
+
+
+def _running_table(queries: Sequence[RunningQuery], *, now: datetime) -> TextTable:
+    """Return what runs on a server, the longest-running first."""
+    return TextTable(
+        head=("query", "user", "started", "time", "memory", "SQL"),
+        rows=[
+            (
+                short_query_id(one.query_id),
+                shown_name(one.email if one.email not in {"", "unknown"} else one.user),
+                time_text(one.began_at, now=now),
+                seconds_text(one.seconds) + ("" if one.is_running else ", waits"),
+                bytes_text(one.peak_memory_bytes),
+                shown_name(" ".join(one.sql.split())),
+            )
+            for one in queries
+        ],
+        note="%micromegas_cancel ID ends one." if queries else "No query runs on the server.",
+        right=frozenset({"time", "memory"}),
+    )
 
 
 def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""docs/data-model.md says what a running server offers: each column with its type and its meaning."""
+"""The pages of the data model and of SQL say what a running server offers: each column, its type and meaning."""
 
 import re
 
@@ -16,12 +16,13 @@ from tests.integration.flight_harness import running_server
 pytestmark = pytest.mark.integration
 
 ID = "00000000-0000-4000-8000-000000000001"
-PAGE = read_page("data-model.md")
+PAGE = read_page("data-model.md") + read_page("sql.md")
 SECTIONS = dict(re.findall(r"^##+ (.+)\n((?:(?!^##+ ).*\n?)*)", PAGE, re.MULTILINE))
 DEFINED = {definition.name: definition for definition in (*TABLES, *VIEWS, *EMPTY_SETS)}
 FUNCTIONS = {
     "list_view_sets": "list_view_sets()",
     "list_partitions": "list_partitions()",
+    "running_queries": "running_queries()",
     "process_spans": f"process_spans('{ID}', 'both')",
     "perfetto_trace_chunks": f"perfetto_trace_chunks('{ID}', 'async', TIMESTAMP '2026-11-26T12:00:00', now())",
 }

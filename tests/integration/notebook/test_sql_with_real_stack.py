@@ -112,6 +112,26 @@ def test_a_range_arrows_types_tables_and_a_service_account_by_options(stack):
     assert "generate_series(1, 100)" in shown_text(run, 8)
 
 
+def test_what_runs_on_the_server_is_listed_and_ended_from_another_cell(stack):
+    cancel = "get_ipython().run_line_magic('micromegas_cancel', reader.query_id[:8])"
+    run = run_unattended(
+        LOAD,
+        "%micromegas_login --service-account",
+        "%sql reader << --format reader SELECT value AS endless FROM generate_series(1, 1000000000000)",
+        "%micromegas_queries --server",
+        f"{cancel}\ntry:\n    reader.read_all()\nexcept Exception as error:\n    print(type(error).__name__)",
+        f"try:\n    {cancel}\nexcept Exception as error:\n    print(error)",
+    )
+
+    assert run.stopped_by is None
+    head, _, row, note = shown_text(run, 3).splitlines()
+    assert head.split() == ["query", "user", "started", "time", "memory", "SQL"]
+    assert row.endswith("SELECT value AS endless FROM generate_series(1, 1000000000000)")
+    assert note.startswith("%micromegas_cancel")
+    assert run.outputs(4)[-1].text.splitlines() == [f"✓ query {row[:8]} was cancelled", "QueryCancelled"]
+    assert "runs at this server" in run.outputs(5)[-1].text
+
+
 def test_charts_are_saved_with_a_picture_and_say_why_there_is_none(stack):
     run = run_unattended(
         LOAD,

@@ -19,6 +19,7 @@ from tests.fakes.fixed_tables import CALLER
         ("SELECT * FROM information_schema.tables", True),
         ('SELECT * FROM "information_schema".tables', True),
         ('SELECT "it\'s", my_rights()', True),
+        ("SELECT max(seconds) FROM running_queries()", True),
         ("SELECT 'information_schema' AS a -- information_schema", False),
         ("SELECT E'a\\' information_schema'", False),
         ('SELECT 1 AS "my information_schema"', False),
