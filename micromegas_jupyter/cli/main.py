@@ -134,7 +134,9 @@ def report(error: MicromegasError, *, sql: str | None = None) -> int:
     """Print an error as its lines, with the place in `sql` that it points at, and return its exit code."""
     parts = [str(error), *([f"query {error.query_id}"] if error.query_id else []), error.code]
     parts += [f"more: micromegas explain {error.code}"] if isinstance(error, QueryError) else []
-    lines = ["✗ " + " · ".join(parts), *statement_excerpt(error, sql)]
+    from micromegas_jupyter.doctor.error_page import where_to_read  # which takes time that --help has not
+
+    lines = ["✗ " + " · ".join(parts) + where_to_read(error.code), *statement_excerpt(error, sql)]
     red, plain = ("\x1b[31m", "\x1b[0m") if has_color(sys.stderr) else ("", "")
     print(f"{red}{lines[0]}{plain}", *lines[1:], sep="\n", file=sys.stderr)
     return error.exit_code

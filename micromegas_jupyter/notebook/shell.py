@@ -415,12 +415,15 @@ def show_as_lines(error: BaseException, lines: Sequence[str]) -> None:
 
 def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
     """Return the error's lines; one line when there is neither a position in the SQL nor a query to name."""
+    from micromegas_jupyter.doctor.error_page import where_to_read  # with importlib.metadata
+
     sentence = "✗ " + cut(printable(f"{error.what} {error.remedy}".strip()), _MAX_SENTENCE_CHARACTERS)
     excerpt = statement_excerpt(error, sql)
     if not excerpt and error.query_id is None:
-        return [f"{sentence} · {error.code}"]
+        return [f"{sentence} · {error.code}{where_to_read(error.code)}"]
     query = "" if error.query_id is None else f"query {short_query_id(error.query_id)} · "
-    return [sentence, *excerpt, f"  {query}{error.code} · more: %micromegas_explain {error.code}"]
+    more = f"more: %micromegas_explain {error.code}{where_to_read(error.code)}"
+    return [sentence, *excerpt, f"  {query}{error.code} · {more}"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)

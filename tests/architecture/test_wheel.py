@@ -1,7 +1,10 @@
 """What is in the wheel that people install: all that the program reads, and nothing that belongs to the tests."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -27,6 +30,15 @@ LAB_EXTENSION = (
 NOTEBOOK = ROOT / "micromegas_jupyter" / "notebook"
 WIDGETS = sorted(path.stem for path in NOTEBOOK.glob("frontend/src/*/*.ts") if path.stem == path.parent.name)
 MAX_BYTES = 3_000_000
+_EXPLAIN = """
+from micromegas_jupyter import errors
+from micromegas_jupyter.cli.main import run
+from micromegas_jupyter.notebook.shell import error_lines
+print(errors.__file__)
+run(["explain", "SQL001"])
+run(["explain", "?"])
+print(error_lines(errors.InvalidStatement("No.", query_id="7f"))[-1])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +74,23 @@ def test_the_wheel_is_small_and_holds_only_what_is_allowed(wheel, names):
 )  # fmt: skip
 def test_the_wheel_holds_what_the_program_reads(names, name):
     assert name in names
+
+
+def test_an_installed_wheel_explains_errors_and_says_where_its_documentation_is(wheel, tmp_path):
+    wheel.extractall(tmp_path)
+    (described,) = tmp_path.glob("*.dist-info/METADATA")
+    described.write_text(f"Project-URL: Documentation, https://docs.example.com/en/\n{described.read_text()}")
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONIOENCODING": "utf-8"}
+
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", _EXPLAIN], capture_output=True, text=True, check=True, env=environ
+    )
+
+    first, *explained, last = ran.stdout.splitlines()
+    assert first.startswith(str(tmp_path))
+    assert "The SQL is wrong: syntax, a name, a type, a value." in " ".join(explained)
+    assert ran.stderr.endswith(" · USE001 · https://docs.example.com/en/errors/#use001\n")
+    assert last == "  query 7f · SQL001 · more: %micromegas_explain SQL001 · https://docs.example.com/en/errors/#sql001"
 
 
 def test_the_lab_extension_has_the_package_s_version_and_its_entry_point(wheel, names):
