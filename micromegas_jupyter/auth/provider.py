@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
-from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow, LoginOutcome, LoginPrompt
 from micromegas_jupyter.auth.provider_connection import ProviderConnection, client_proof, hidden_secret
 from micromegas_jupyter.auth.tokens.manager import Identity, TokenManager, identity_of_session, session_of
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, TokenStore, parse_token
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
+    from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow, LoginOutcome
     from micromegas_jupyter.auth.flows.hub import HubService, HubTokenProvider
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
     from micromegas_jupyter.auth.logout import LogoutReport
@@ -239,6 +239,8 @@ class OidcAuthProvider:
         )
         if provider.store is not None:
             provider.store.check_usable()
+        from micromegas_jupyter.auth.flows.base import LoginContext  # whoever is signed in needs no flow
+
         context = LoginContext(
             connection=provider._connection,
             scope=scope,
@@ -583,6 +585,8 @@ class CompletedLogin(PendingLogin):
     """A sign-in by a Hub's token, which needed nobody; it has ended."""
 
     def __init__(self, provider: HubTokenProvider, *, at: datetime) -> None:
+        from micromegas_jupyter.auth.flows.base import LoginFlow, LoginPrompt
+
         self._running = LoginFlow(LoginPrompt(flow=Flow.HUB, timeout_seconds=0.0, expires_at=at))
         self._lock = threading.Lock()
         self._outcome = provider  # type: ignore[assignment]  # it gives tokens and says who signed in, as the other
@@ -651,6 +655,8 @@ def _call(callback: Callable[[], None]) -> None:
 
 
 def _shown_outcome(outcome: OidcAuthProvider | MicromegasError) -> LoginOutcome:
+    from micromegas_jupyter.auth.flows.base import LoginOutcome
+
     if isinstance(outcome, MicromegasError):
         return LoginOutcome(is_signed_in=False, what=outcome.what, remedy=outcome.remedy)
     try:

@@ -4,6 +4,7 @@ Errors about arguments repeat nothing that was typed: a credential may stand the
 """
 
 import argparse
+import gc
 import io
 import logging
 import os
@@ -20,6 +21,7 @@ from micromegas_jupyter.core.text import statement_excerpt
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130
+_GARBAGE_THRESHOLD = 100_000  # what modules make while they are loaded is no garbage, and looking for some takes time
 
 #: By name, the module that holds `add_NAME_arguments` and `run_NAME`, and what `--help` says.
 _COMMANDS = {
@@ -51,6 +53,7 @@ SIGN_IN_VARIABLES = {
     "audience": "MICROMEGAS_OIDC_AUDIENCE",
     "resource": "MICROMEGAS_OIDC_RESOURCE",
 }
+_LASTING = {"serve", "demo"}
 _PRINTS_ROWS = {"query", "processes", "process-log", "process-metrics"}  # which hold what they are to the last letter
 # What argparse says of arguments in its own words, with names that the program gave them.
 _ABOUT_ONE = re.compile(r"argument (?P<name>[^:]+): (?P<problem>.*)", re.DOTALL)
@@ -68,7 +71,13 @@ SECRET_METAVAR = "SECRET"  # noqa: S105 - a name
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the `micromegas` command and leave with its exit code."""
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in _LASTING:
+        sys.exit(run(words))
+    gc.set_threshold(_GARBAGE_THRESHOLD)
+    exit_code = run(words)
+    gc.freeze()  # nor is it looked at for a last time
+    sys.exit(exit_code)
 
 
 def serve_main() -> NoReturn:
@@ -128,6 +137,19 @@ def _run_command(arguments: argparse.Namespace) -> int:
 def show_note(message: Warning | str, *_where: object, **_more: object) -> None:
     """Print a warning, or what the server says about the credential, where it does not get among the results."""
     print(f"note: {message}", file=sys.stderr)
+
+
+def load_pyarrow() -> None:
+    """Load pyarrow without NumPy, if neither is here: it makes arrays and frames, and half of the time is its.
+
+    Source: Arrow's documentation, "Python Installation", which has NumPy as optional.
+    """
+    if sys.modules.keys().isdisjoint({"numpy", "pyarrow"}):
+        sys.modules["numpy"] = None  # type: ignore[assignment] # as `import` documents it
+        try:
+            import_module("pyarrow.lib")
+        finally:
+            del sys.modules["numpy"]
 
 
 def report(error: MicromegasError, *, sql: str | None = None) -> int:

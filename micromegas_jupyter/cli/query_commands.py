@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from micromegas_jupyter.cli.main import SIGN_IN_VARIABLES, show_note
+from micromegas_jupyter.cli.main import SIGN_IN_VARIABLES, load_pyarrow, show_note
 from micromegas_jupyter.cli.row_output import (
     DEFAULT_MAX_COLUMN_WIDTH,
     FORMATS,
@@ -274,6 +274,7 @@ def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
     else:
         provider = _stored_or_new_provider(settings, environ, may_sign_in=not arguments.no_login)
     entrypoint = None if environ.get("MICROMEGAS_CLIENT_ENTRYPOINT") else _ENTRYPOINT
+    load_pyarrow()
     return client_side.open_client(settings, provider, environ=environ, entrypoint=entrypoint)
 
 

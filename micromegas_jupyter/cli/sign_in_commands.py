@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, TextIO
 
-from micromegas_jupyter.cli.main import SIGN_IN_VARIABLES, show_note
+from micromegas_jupyter.cli.main import SIGN_IN_VARIABLES, load_pyarrow, show_note
 from micromegas_jupyter.config.decoding import host_text
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, duration_text, process_variables, start_thread
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, LoginTimedOut, UnsupportedRequest
@@ -106,6 +106,7 @@ def run_whoami(arguments: argparse.Namespace) -> int:
         provider = client_side.stored_provider(settings, environ)
         if provider is not None:
             print(local_line(settings, provider))
+        load_pyarrow()
         client = client_side.open_client(settings, provider, environ=environ)
         server = host_text(settings.uri)
     with client:

@@ -24,7 +24,6 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.flightsql.commands import messages, pack_any, parse_action_body, parse_message, printable_text
-from micromegas_jupyter.flightsql.framing import DEFAULT_MESSAGE_BYTES, split_batch
 
 CONTROL_TIMEOUT_SECONDS: Final = 30.0
 """How long a call without rows may last."""
@@ -259,6 +258,8 @@ def build_ingest_headers(table: pa.Table, ingest_id: str | None) -> tuple[Header
 
 def split_table(table: pa.Table) -> Iterator[pa.RecordBatch]:
     """Yield the rows in batches that every server accepts."""
+    from micromegas_jupyter.flightsql.framing import DEFAULT_MESSAGE_BYTES, split_batch  # with numpy
+
     for batch in table.to_batches():
         yield from split_batch(batch, max_bytes=DEFAULT_MESSAGE_BYTES)
 

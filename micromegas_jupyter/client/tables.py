@@ -3,9 +3,7 @@
 import base64
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -13,107 +11,22 @@ import pyarrow as pa
 from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.errors import InternalError, UsageError
 
+if TYPE_CHECKING:
+    from micromegas_jupyter.client.table_answers import OptimizeResult, TableDescription, TableSummary, TableVersion
+
 TABLES_ACTION: Final = "MicromegasTables"
 _MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableSummary:
-    """A table of the server: whether the caller owns it, and whether they may send rows to it."""
-
-    name: str
-    is_owner: bool
-    may_ingest: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableColumn:
-    """A column; `type` is Arrow's name of its type."""
-
-    name: str
-    type: str
-    nullable: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableDescription:
-    """A table of the server; only its owner learns how much is in it.
-
-    Attributes:
-        name: The table.
-        is_owner: Whether the caller may change and drop it.
-        columns: Its columns.
-        partition_by: The columns whose values lie in folders of their own.
-        retention_days: How long rows are kept; None for as long as the server's own setting says.
-        version: The number of its latest commit.
-        row_count: How many rows it has; None when that is not known.
-        files: In how many files they are.
-        size_bytes: The size of these files.
-        created_at: When the table was created.
-    """
-
-    name: str
-    is_owner: bool
-    columns: tuple[TableColumn, ...]
-    partition_by: tuple[str, ...] = ()
-    retention_days: int | None = None
-    version: int | None = None
-    row_count: int | None = None
-    files: int | None = None
-    size_bytes: int | None = None
-    created_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableVersion:
-    """One commit of a table: what it did, by which program, with the parameters and metrics that were recorded."""
-
-    version: int
-    operation: str
-    committed_at: datetime | None = None
-    engine: str | None = None
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    metrics: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptimizeResult:
-    """How many files became how many."""
-
-    removed_files: int
-    added_files: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableOperation:
+class TableOperation(msgspec.Struct, frozen=True, kw_only=True):
     """An operation by its name on the wire, with its members; one that only reads may be repeated."""
 
     name: str
-    members: Mapping[str, object] = field(default_factory=dict)
+    members: Mapping[str, object] = {}
     is_read: bool = False
     is_slow: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Nothing:
-    """The answer of an operation that returns nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Tables:
-    tables: tuple[TableSummary, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Deleted:
-    deleted_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Versions:
-    versions: tuple[TableVersion, ...]
 
 
 def build_body(operation: TableOperation) -> bytes:
@@ -131,6 +44,14 @@ def parse_answer(results: Sequence[bytes], kind: type[Answer]) -> Answer:
         raise InternalError("The server's answer about its tables cannot be read.") from error
 
 
+class _Nothing(msgspec.Struct, frozen=True):
+    """The answer of an operation that returns nothing."""
+
+
+class _Deleted(msgspec.Struct, frozen=True):
+    deleted_rows: int
+
+
 class TableMethods(ABC):
     """The methods of a client that change tables.
 
@@ -141,12 +62,16 @@ class TableMethods(ABC):
     @abstractmethod
     def _run_on_tables(self, operation: TableOperation, answer: type[Answer]) -> Answer: ...
 
-    def table_summaries(self) -> tuple[TableSummary, ...]:
+    def table_summaries(self) -> "tuple[TableSummary, ...]":
         """Return the tables that the caller may read or write to; `list_tables` returns the schemas to read by."""
-        return self._run_on_tables(TableOperation(name="list", is_read=True), _Tables).tables
+        from micromegas_jupyter.client.table_answers import Tables
 
-    def describe_table(self, table_name: str) -> TableDescription:
+        return self._run_on_tables(TableOperation(name="list", is_read=True), Tables).tables
+
+    def describe_table(self, table_name: str) -> "TableDescription":
         """Return what the server says about a table."""
+        from micromegas_jupyter.client.table_answers import TableDescription
+
         operation = TableOperation(name="describe", members={"table": _checked(table_name)}, is_read=True)
         return self._run_on_tables(operation, TableDescription)
 
@@ -177,15 +102,19 @@ class TableMethods(ABC):
         members = {"table": _checked(table_name), "schema": _encode(pa.schema([column]))}
         self._run_on_tables(TableOperation(name="add_column", members=members), _Nothing)
 
-    def optimize_table(self, table_name: str) -> OptimizeResult:
+    def optimize_table(self, table_name: str) -> "OptimizeResult":
         """Merge the small files of a table of the caller's now; the server also does so by itself."""
+        from micromegas_jupyter.client.table_answers import OptimizeResult
+
         operation = TableOperation(name="optimize", members={"table": _checked(table_name)}, is_slow=True)
         return self._run_on_tables(operation, OptimizeResult)
 
-    def table_history(self, table_name: str, *, limit: int = 20) -> tuple[TableVersion, ...]:
+    def table_history(self, table_name: str, *, limit: int = 20) -> "tuple[TableVersion, ...]":
         """Return the latest commits of a table of the caller's, the newest first."""
+        from micromegas_jupyter.client.table_answers import Versions
+
         members = {"table": _checked(table_name), "limit": limit}
-        return self._run_on_tables(TableOperation(name="history", members=members, is_read=True), _Versions).versions
+        return self._run_on_tables(TableOperation(name="history", members=members, is_read=True), Versions).versions
 
     def set_retention(self, table_name: str, days: int | None) -> None:
         """Say for how many days rows of a table of the caller's are kept; None means what the server's setting says."""

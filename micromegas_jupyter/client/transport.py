@@ -8,7 +8,6 @@ import base64
 import logging
 import os
 import re
-import ssl
 import sys
 import threading
 import uuid
@@ -627,6 +626,8 @@ _CONNECTION_NUMBER: Final = "micromegas.connection"
 
 def _read_client_certificate(certificate_file: str | Path, key_file: str | Path) -> tuple[bytes, bytes]:
     """Return a certificate with the chain to its authority, and its key, both in PEM."""
+    import ssl  # which takes time that most clients need not spend
+
     files = Path(certificate_file).expanduser(), Path(key_file).expanduser()
     try:
         # Without a password OpenSSL would ask for one on the terminal.

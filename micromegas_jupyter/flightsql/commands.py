@@ -8,13 +8,12 @@ import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import resources
-from typing import Annotated, Any, Final, TypeGuard, cast
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeGuard, cast
 from urllib.parse import quote
 
 import msgspec
-from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_pb2, message_factory, timestamp_pb2
-from google.protobuf.message import DecodeError
 
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import WriteMode
@@ -30,6 +29,10 @@ from micromegas_jupyter.errors import (
     error_classes,
 )
 
+if TYPE_CHECKING:
+    from google.protobuf.any_pb2 import Any as Envelope
+    from google.protobuf.descriptor_pool import DescriptorPool
+
 FLIGHT_SERVICE: Final = "arrow.flight.protocol.FlightService"
 _PACKAGES: Final = (
     "arrow.flight.protocol",
@@ -42,23 +45,30 @@ _PACKAGES: Final = (
 
 def descriptor_set_bytes() -> bytes:
     """Return the committed descriptor set, as protoc wrote it."""
-    return resources.files("micromegas_jupyter.flightsql").joinpath("proto", "wire.binpb").read_bytes()
+    return Path(__file__).with_name("proto").joinpath("wire.binpb").read_bytes()
 
 
 class _Messages:
     """The message classes of Flight, Flight SQL, gRPC health and status, and issued tickets, by name.
 
-    In a descriptor pool of their own: the default pool would refuse a second Flight SQL client in the process.
+    In a descriptor pool of their own: the default pool would refuse a second Flight SQL client in the process. Protobuf
+    is loaded for the first message: executors and some commands have none.
     """
 
-    def __init__(self) -> None:
-        self._pool = descriptor_pool.DescriptorPool()
+    @cached_property
+    def _pool(self) -> "DescriptorPool":
+        from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_pb2, timestamp_pb2
+
+        pool = descriptor_pool.DescriptorPool()
         for module in (any_pb2, duration_pb2, timestamp_pb2):
-            self._pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+            pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
         for file in descriptor_pb2.FileDescriptorSet.FromString(descriptor_set_bytes()).file:
-            self._pool.AddSerializedFile(file.SerializeToString())
+            pool.AddSerializedFile(file.SerializeToString())
+        return pool
 
     def __getattr__(self, name: str) -> Any:
+        from google.protobuf import message_factory
+
         for package in _PACKAGES:
             with suppress(KeyError):
                 descriptor = self._pool.FindMessageTypeByName(f"{package}.{name}")
@@ -150,7 +160,9 @@ Command = StatementQuery | PreparedQuery | MetadataQuery
 
 def pack_any(message: Any) -> bytes:
     """Return `message` inside a serialised `google.protobuf.Any`, as Flight SQL sends its messages."""
-    envelope = any_pb2.Any()
+    from google.protobuf.any_pb2 import Any as Envelope
+
+    envelope = Envelope()
     envelope.Pack(message)
     return envelope.SerializeToString()
 
@@ -230,6 +242,8 @@ def parse_ingest_descriptor(descriptor: Any) -> IngestCommand | None:
 
 def parse_message(message_class: Any, data: bytes) -> Any:
     """Decode `data` as the given message."""
+    from google.protobuf.message import DecodeError
+
     try:
         return message_class.FromString(data)
     except DecodeError:
@@ -247,10 +261,9 @@ def parse_action_body(message_class: Any, body: bytes) -> Any:
 
 def parse_plain_body(message_class: Any, body: bytes) -> Any:
     """Decode the body of one of Flight's own actions: the given message, or that message in `Any`."""
-    with suppress(DecodeError):
-        envelope = any_pb2.Any.FromString(body)
-        if envelope.TypeName() == message_class.DESCRIPTOR.full_name:
-            body = envelope.value
+    envelope = _parse_envelope(body)
+    if envelope is not None and envelope.TypeName() == message_class.DESCRIPTOR.full_name:
+        body = envelope.value
     return parse_message(message_class, body)
 
 
@@ -270,16 +283,23 @@ def printable_name(name: str) -> str:
     return "".join(c if " " < c < "\x7f" else "?" for c in name[:_MAX_NAME_LENGTH])
 
 
-def _flight_sql_envelope(data: bytes) -> any_pb2.Any | None:
-    """Return `data` as an `Any` around a Flight SQL message, else None; only the type name tells a bare ticket."""
+def _parse_envelope(data: bytes) -> "Envelope | None":
+    from google.protobuf.any_pb2 import Any as Envelope
+    from google.protobuf.message import DecodeError
+
     try:
-        envelope = any_pb2.Any.FromString(data)
+        return Envelope.FromString(data)
     except DecodeError:
         return None
-    return envelope if envelope.TypeName().startswith(_TYPE_PREFIX) else None
 
 
-def _parse_command(envelope: any_pb2.Any) -> Command:
+def _flight_sql_envelope(data: bytes) -> "Envelope | None":
+    """Return `data` as an `Any` around a Flight SQL message, else None; only the type name tells a bare ticket."""
+    envelope = _parse_envelope(data)
+    return envelope if envelope is not None and envelope.TypeName().startswith(_TYPE_PREFIX) else None
+
+
+def _parse_command(envelope: "Envelope") -> Command:
     name = envelope.TypeName().removeprefix(_TYPE_PREFIX)
     if name == "CommandStatementQuery":
         statement = parse_message(messages.CommandStatementQuery, envelope.value)

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from micromegas_jupyter.auth.flows.select import is_below_hub
 from micromegas_jupyter.config.client import (
     CONFIG_FILE,
     WRAPPER_VARIABLE,
@@ -107,7 +106,7 @@ def stored_provider(
             return None
         found = _stored_sign_in(settings, environ)
     if found is None:
-        from micromegas_jupyter.wiring.credentials import service_provider
+        from micromegas_jupyter.wiring.service_accounts import service_provider
 
         found = service_provider(settings, environ)
     if found is None:
@@ -126,7 +125,7 @@ def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts:
 
 def service_account_provider(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> AuthProvider:
     """Return the provider of a service account, whoever else may be signed in."""
-    from micromegas_jupyter.wiring.credentials import service_provider
+    from micromegas_jupyter.wiring.service_accounts import service_provider
 
     provider = None
     if sign_in_configured(settings):
@@ -485,6 +484,8 @@ def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None)
     environ = process_variables(environ)
     if not environ.get("KERNEL_MICROMEGAS_HUB"):
         return False  # nothing of it is loaded elsewhere
+    from micromegas_jupyter.auth.flows.select import is_below_hub
+
     has_secret = settings.client_secret is not None or settings.client_secret_file is not None
     names_service_account = settings.private_key is not None or (has_secret and not settings.secret_is_native)
     if not is_below_hub(environ) or names_service_account:

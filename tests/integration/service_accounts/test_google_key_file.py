@@ -7,7 +7,7 @@ from micromegas_jupyter.config.client import ClientSettings, WorkloadPlatform, W
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import LoginFailed, ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.wiring.credentials import service_provider
+from micromegas_jupyter.wiring.service_accounts import service_provider
 from tests.fakes.clock import FakeClock
 from tests.fakes.loopback_http import Reply
 from tests.fakes.mint import mint

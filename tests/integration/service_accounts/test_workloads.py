@@ -15,7 +15,7 @@ from micromegas_jupyter.errors import (
     ProviderMisbehaved,
     ProviderUnavailable,
 )
-from micromegas_jupyter.wiring.credentials import service_provider
+from micromegas_jupyter.wiring.service_accounts import service_provider
 from tests.fakes.loopback_http import Reply
 from tests.fakes.platform_stand_ins import (
     IDENTITY_CLIENT_ID,

@@ -34,7 +34,7 @@ from micromegas_jupyter.errors import (
     Unavailable,
 )
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.wiring.credentials import workload_provider
+from micromegas_jupyter.wiring.service_accounts import workload_provider
 from tests.fakes.mint import NOW, NOW_SECONDS, mint
 from tests.fakes.platform_stand_ins import GoogleTokenEndpoint
 from tests.fakes.scripted_provider import DirectCalls, Reply, ScriptedProvider

@@ -8,7 +8,13 @@ from types import SimpleNamespace
 import pytest
 
 from micromegas_jupyter.cli import main
-from micromegas_jupyter.client.tables import OptimizeResult, TableColumn, TableDescription, TableSummary, TableVersion
+from micromegas_jupyter.client.table_answers import (
+    OptimizeResult,
+    TableColumn,
+    TableDescription,
+    TableSummary,
+    TableVersion,
+)
 from micromegas_jupyter.wiring import client_side
 
 ORDERS = TableDescription(

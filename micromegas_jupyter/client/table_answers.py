@@ -1,0 +1,86 @@
+"""What a server answers about its tables; loaded by the methods that ask for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSummary:
+    """A table of the server: whether the caller owns it, and whether they may send rows to it."""
+
+    name: str
+    is_owner: bool
+    may_ingest: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableColumn:
+    """A column; `type` is Arrow's name of its type."""
+
+    name: str
+    type: str
+    nullable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableDescription:
+    """A table of the server; only its owner learns how much is in it.
+
+    Attributes:
+        name: The table.
+        is_owner: Whether the caller may change and drop it.
+        columns: Its columns.
+        partition_by: The columns whose values lie in folders of their own.
+        retention_days: How long rows are kept; None for as long as the server's own setting says.
+        version: The number of its latest commit.
+        row_count: How many rows it has; None when that is not known.
+        files: In how many files they are.
+        size_bytes: The size of these files.
+        created_at: When the table was created.
+    """
+
+    name: str
+    is_owner: bool
+    columns: tuple[TableColumn, ...]
+    partition_by: tuple[str, ...] = ()
+    retention_days: int | None = None
+    version: int | None = None
+    row_count: int | None = None
+    files: int | None = None
+    size_bytes: int | None = None
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableVersion:
+    """One commit of a table: what it did, by which program, with the parameters and metrics that were recorded."""
+
+    version: int
+    operation: str
+    committed_at: datetime | None = None
+    engine: str | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    metrics: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizeResult:
+    """How many files became how many."""
+
+    removed_files: int
+    added_files: int
+
+
+class Tables(msgspec.Struct, frozen=True):
+    """The tables of a server."""
+
+    tables: tuple[TableSummary, ...]
+
+
+class Versions(msgspec.Struct, frozen=True):
+    """Commits of a table."""
+
+    versions: tuple[TableVersion, ...]
