@@ -105,7 +105,11 @@ def stored_provider(
         if not sign_in_configured(settings):
             return None
         found = _stored_sign_in(settings, environ)
-    if found is None:
+    by_itself = (
+        settings.service_account_file, settings.workload, settings.client_secret, settings.client_secret_file,
+        settings.private_key,
+    )  # fmt: skip
+    if found is None and any(one is not None for one in by_itself):
         from micromegas_jupyter.wiring.service_accounts import service_provider
 
         found = service_provider(settings, environ)
