@@ -43,6 +43,7 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.flightsql.commands import printable_text
 from micromegas_jupyter.wiring import client_side, credentials
 from micromegas_jupyter.wiring import sign_in as signing_in
+from micromegas_jupyter.wiring.service_accounts import service_provider
 
 FAILED_EXIT_CODE = 1
 
@@ -253,7 +254,7 @@ def _check_credential(case: Case) -> None:
         except ConfigurationError as error:
             raise _naming(error, settings.origin_of("api_key_file") or "api_key_file") from None
     elif settings.service_account_file is not None:
-        credentials.service_provider(settings, case.environ)
+        service_provider(settings, case.environ)
     elif settings.workload is None or settings.workload.exchange is WorkloadExchange.TOKEN_EXCHANGE:
         credentials.client_proof(settings)
 
