@@ -17,7 +17,7 @@ from secrets import token_hex
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.core import jsonb
-from micromegas_jupyter.core.text import terminal_width
+from micromegas_jupyter.core.text import printable, terminal_width
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ _ENDINGS: Final = {
 }  # fmt: skip
 DEFAULT_MAX_COLUMN_WIDTH: Final = 50
 _CHUNK_ROWS: Final = 1000
-_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ELLIPSIS: Final = "..."
+# As in the tables of the other commands, which tabulate lays out.
+_MIN_PADDING: Final = 2
 _Rows = Sequence[tuple[Any, ...]]
 
 
@@ -225,16 +227,15 @@ def _with_json_text(batch: "pa.RecordBatch", named: Sequence[int], schema: "pa.S
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+_encode_json: Final = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def cell_text(value: object) -> str:
     """Return one value of a row as text without line breaks or control characters."""
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return (
-        text
-        if text.isprintable()
-        else "".join(c if c.isprintable() else _ESCAPES.get(c, f"\\x{ord(c):02x}") for c in text)
-    )
+    text = value if isinstance(value, str) else _encode_json(value)
+    return text if text.isprintable() else printable(text)
 
 
 def _plain_value(value: Any, *, as_text: bool) -> Any:
@@ -311,15 +312,18 @@ def _plain_column(column: "pa.Array", *, as_text: bool) -> list[Any]:
         column = column.dictionary_decode()
     kind = column.type
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        import pyarrow.compute as pc
+
         # Python's datetime has no nanoseconds: Arrow prints them in full.
-        zone = "" if kind.tz is None else "Z"
-        texts = column.cast(pa.timestamp("ns")).cast(pa.string()).to_pylist()
-        return [None if text is None else text.replace(" ", "T") + zone for text in texts]
+        texts = pc.replace_substring(column.cast(pa.timestamp("ns")).cast(pa.string()), " ", "T")
+        return list((texts if kind.tz is None else pc.binary_join_element_wise(texts, "Z", "")).to_pylist())
     if pa.types.is_duration(kind) and kind.unit == "ns":
         return [None if count is None else count / 1e9 for count in column.cast(pa.int64()).to_pylist()]
     values: list[Any] = column.to_pylist()
     if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_boolean(kind):
         return values
+    if pa.types.is_floating(kind) and column.null_count == 0 and math.isfinite(sum(values)):
+        return values  # each is finite, too
     if pa.types.is_map(kind):
         values = [None if item is None else {str(key): held for key, held in item} for item in values]
     return [_plain_value(value, as_text=as_text) for value in values]
@@ -327,38 +331,53 @@ def _plain_column(column: "pa.Array", *, as_text: bool) -> list[Any]:
 
 def _write_table(schema: "pa.Schema", chunks: Iterable[_Rows], output: IO[str], *, max_width: int) -> None:
     """Write a table laid out by its first rows; longer cells further down take the room that they need."""
-    from tabulate import tabulate  # other commands print no table
-
-    def texts(rows: _Rows) -> list[list[str]]:
-        return [[_cut(cell_text(value), max_width) for value in row] for row in rows]
-
+    names = [cell_text(name) for name in schema.names]
     numeric = [_is_number(field.type) for field in schema]
     iterator = iter(chunks)
-    first = texts(next(iterator, ()))
-    table = tabulate(
-        first,
-        headers=[cell_text(name) for name in schema.names],
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=["right" if is_number else "left" for is_number in numeric] if first else None,
-    )
-    output.write(table + "\n")
-    widths = [len(line) for line in table.split("\n")[1].split("  ")]
+    first = next(iterator, [])
+    columns = _cell_columns(first, len(names), max_width)
+    widths = [
+        max(terminal_width(name) + _MIN_PADDING, *map(terminal_width, column))
+        for name, column in zip(names, columns, strict=True)
+    ]
+
+    padded_widths = [*widths]
+    if not all(numeric[-1:]):
+        padded_widths[-1] = 0  # nothing stands to the right of the last column
+
+    def write_lines(columns: Sequence[Sequence[str]]) -> None:
+        padded = [
+            [_padded(cell, width, to_the_right=is_number) for cell in column]
+            for column, width, is_number in zip(columns, padded_widths, numeric, strict=True)
+        ]
+        output.writelines("  ".join(cells) + "\n" for cells in zip(*padded, strict=True))
+
+    write_lines([[name] for name in names])
+    output.write("  ".join("-" * width for width in widths) + "\n")
+    write_lines(columns)
     for rows in iterator:
-        for row in texts(rows):
-            cells = [
-                _padded(cell, width, to_the_right=is_number)
-                for cell, width, is_number in zip(row, widths, numeric, strict=True)
-            ]
-            output.write("  ".join(cells) + "\n")
+        write_lines(_cell_columns(rows, len(names), max_width))
+
+
+def _cell_columns(rows: _Rows, count: int, max_width: int) -> list[list[str]]:
+    columns = zip(*rows, strict=True) if rows else [()] * count
+    return [[_cut(cell_text(value), max_width) for value in column] for column in columns]
 
 
 def _cut(text: str, max_width: int) -> str:
-    return text if max_width == 0 or len(text) <= max_width else text[: max(max_width - 3, 1)] + "..."
+    """Return the text as `max_width` character cells can show it; 0 for all of it."""
+    if max_width == 0 or (len(text) if text.isascii() else terminal_width(text)) <= max_width:
+        return text
+    kept = max(max_width - len(_ELLIPSIS), 1)
+    if text.isascii():
+        return text[:kept] + _ELLIPSIS
+    from wcwidth import clip
+
+    return clip(text, 0, kept) + _ELLIPSIS
 
 
 def _padded(text: str, width: int, *, to_the_right: bool) -> str:
-    padding = " " * max(width - (len(text) if text.isascii() else terminal_width(text)), 0)
+    padding = " " * (width - (len(text) if text.isascii() else terminal_width(text)))
     return padding + text if to_the_right else text + padding
 
 
@@ -381,12 +400,17 @@ def _write_markdown(schema: "pa.Schema", chunks: Iterable[_Rows], output: IO[str
 def _write_csv(schema: "pa.Schema", chunks: Iterable[_Rows], output: IO[str]) -> None:
     import csv
 
+    import pyarrow as pa
+
     writer = csv.writer(output, lineterminator="\n")
     writer.writerow(schema.names)
+    kinds = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in schema]
+    has_nested = any(pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType) for kind in kinds)
     for rows in chunks:
         writer.writerows(
-            [json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value for value in row]
-            for row in rows
+            [[_encode_json(value) if isinstance(value, dict | list) else value for value in row] for row in rows]
+            if has_nested
+            else rows
         )
 
 
@@ -404,7 +428,7 @@ def _write_json(schema: "pa.Schema", chunks: Iterable[_Rows], output: IO[str]) -
     output.write("[")
     for rows in chunks:
         for row in rows:
-            output.write(separator + json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False))
+            output.write(separator + _encode_json(dict(zip(names, row, strict=True))))
             separator = ",\n  "
     output.write("]\n" if separator == "\n  " else "\n]\n")
 
@@ -412,4 +436,4 @@ def _write_json(schema: "pa.Schema", chunks: Iterable[_Rows], output: IO[str]) -
 def _write_json_lines(schema: "pa.Schema", chunks: Iterable[_Rows], output: IO[str]) -> None:
     names = schema.names
     for rows in chunks:
-        output.writelines(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
+        output.writelines(_encode_json(dict(zip(names, row, strict=True))) + "\n" for row in rows)

@@ -66,11 +66,12 @@ def cut(text: str, max_characters: int) -> str:
 
 
 def terminal_width(text: str) -> int:
-    """Return how many character cells the text takes: East Asian wide characters take two, accents none."""
-    return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )
+    """Return how many character cells the text takes: East Asian wide characters and emoji take two, accents none."""
+    if text.isascii():
+        return len(text)
+    from wcwidth import width  # its tables take time to load
+
+    return width(text)
 
 
 def statement_excerpt(error: MicromegasError, sql: str | None) -> list[str]:

@@ -159,6 +159,21 @@ def test_an_interrupt_cancels_the_query(service):
     assert "Traceback" not in errors
 
 
+def test_a_reader_that_leaves_ends_the_command_quietly(service):
+    sql = "SELECT value AS n FROM generate_series(1, 500000000000)"
+    processes = [
+        subprocess.Popen(
+            [*CLI, "query", sql, "--format", name], env=service, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for name in ("table", "csv", "arrow")
+    ]
+    for process in processes:
+        process.stdout.read(1)
+        process.stdout.close()
+
+    assert [(process.communicate(timeout=120)[1], process.returncode) for process in processes] == [(b"", 0)] * 3
+
+
 def test_the_version_and_the_older_name_of_logout_are_there(person, micromegas):
     version = micromegas("--version", environ=person)
     older = subprocess.run(

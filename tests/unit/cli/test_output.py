@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import wcwidth
 
 from micromegas_jupyter.cli.row_output import RowOptions, disk_errors_reported, open_output, write_rows
 from micromegas_jupyter.core.jsonb import encode
@@ -152,7 +153,7 @@ def test_a_table_shows_each_batch_as_it_comes_below_columns_as_wide_as_the_first
     write_rows(batches[0].schema, arriving(), output, RowOptions())
 
     assert output.getvalue().splitlines() == [
-        "    n  t", "-----  ----", "12345  日本", "    7  語  ", "123456  x   ",
+        "    n  t", "-----  ----", "12345  日本", "    7  語", "123456  x",
     ]  # fmt: skip
 
 
@@ -182,3 +183,14 @@ def test_a_file_is_there_only_once_all_rows_are_in_it(tmp_path):
         write_rows(pa.schema({"n": pa.int64()}), batches(), output, options)
 
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
+def test_columns_of_a_table_are_straight_below_wide_combined_and_joined_characters():
+    family, accent, joined = "👩\u200d👩\u200d👧", "e\u0301", "می\u200cخواهم"
+    names = ["日本語", family, accent, joined, "🇩🇪", "한국어" * 20, "x" * 80]
+
+    lines = _printed("table", pa.record_batch({"名前": names, "n": list(range(7))})).splitlines()
+
+    assert {wcwidth.width(line) for line in lines} == {50 + 2 + 3}
+    assert [line.split()[0] for line in lines[2:7]] == names[:5]
+    assert [line[:50].split("  ")[0].endswith("...") for line in lines[7:]] == [True, True]
