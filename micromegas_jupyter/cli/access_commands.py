@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from micromegas_jupyter.cli.main import add_server_arguments
 from micromegas_jupyter.config.access import READ_SCOPE, SCOPE_REMEDY, ApiKeySetting, is_scope
 from micromegas_jupyter.config.decoding import parse_count, parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
@@ -34,38 +35,44 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = _add_action(actions, "create", "make a key and print it, this one time")
-    create.add_argument("name", metavar="NAME", help="the name that the bearer goes by")
+    create.add_argument("name", metavar="NAME", help="name that the bearer goes by")
     create.add_argument(
         "--scope",
         action="append",
         default=[],
-        help="what it is for: read (the default), write, ingest or ingest:TABLE; repeatable",
+        help="what the key is for, repeatable: read, write, ingest or ingest:TABLE; default: read",
     )
     create.add_argument(
-        "--role", action="append", default=[], help="a role of its bearer that the server has; repeatable"
+        "--role", action="append", default=[], help="role of its bearer that the server has, repeatable; default: none"
     )
     create.add_argument(
         "--expires",
         metavar="TIME",
-        help=f"its end: 90d, 12h or 30m from now, RFC 3339, or never; {_DEFAULT_DAYS}d by default",
+        help=f"when it ends: 90d, 12h or 30m from now, RFC 3339, or never; default: {_DEFAULT_DAYS}d",
     )
     listing = _add_action(actions, "list", "list the keys in the file, never a key itself")
-    listing.add_argument("--json", action="store_true", help="print a list of objects")
+    listing.add_argument("--json", action="store_true", help="print a list of JSON objects; default: a table")
     revoke = _add_action(actions, "revoke", "mark a key in the file as revoked")
     revoke.add_argument("key", metavar="NAME|ID", help="all keys of that name, or the one with that id")
-    revoke.add_argument("--at", metavar="TIME", help="end then, not now: 14d, 12h or 30m from now, or RFC 3339")
-    usage = _add_action(actions, "usage", "show who still uses which key, as the server's audit has it")
-    usage.add_argument("--since", default="30d", help="how far back, as 15m, 1h, 7d or RFC 3339; default %(default)s")
-    usage.add_argument("--json", action="store_true", help="print a list of objects")
-    usage.add_argument("--profile", help="a profile of config.json, of an administrator of the server")
-    usage.add_argument("--uri", help="the server, instead of the configured one")
+    revoke.add_argument(
+        "--at", metavar="TIME", help="when they end: 14d, 12h or 30m from now, or RFC 3339; default: now"
+    )
+    usage = _add_action(actions, "usage", "show who still uses which key, from the server's audit; for administrators")
+    usage.add_argument(
+        "--since",
+        metavar="TIME",
+        default="30d",
+        help="how far back: RFC 3339, or 15m, 1h, 7d ago; default: %(default)s",
+    )
+    usage.add_argument("--json", action="store_true", help="print a list of JSON objects; default: a table")
+    add_server_arguments(usage)
 
 
 def _add_action(
     actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-    parser.add_argument("--file", help=f"the key file, instead of the one that {_KEY_FILE_VARIABLE} names")
+    parser.add_argument("--file", help=f"the key file; default: {_KEY_FILE_VARIABLE}")
     return parser
 
 
@@ -264,11 +271,13 @@ def add_access_arguments(parser: argparse.ArgumentParser) -> None:
         "is not printed.",
     )
     explain.add_argument(
-        "file", nargs="?", default="-", metavar="FILE", help="file that holds the token; - or nothing: standard input"
+        "file", nargs="?", default="-", metavar="FILE", help="file that holds the token; default: -, standard input"
     )
-    explain.add_argument("--json", action="store_true", help="print one JSON object")
-    explain.add_argument("--access-config", metavar="PATH", help=f"configuration file ({_CONFIG_VARIABLE})")
-    explain.add_argument("--api-key-file", metavar="PATH", help=f"file of API keys ({_KEY_FILE_VARIABLE})")
+    explain.add_argument("--json", action="store_true", help="print one JSON object; default: a line for each step")
+    explain.add_argument(
+        "--access-config", metavar="PATH", help=f"file of issuers, API keys and roles; default: {_CONFIG_VARIABLE}"
+    )
+    explain.add_argument("--api-key-file", metavar="PATH", help=f"file of API keys; default: {_KEY_FILE_VARIABLE}")
 
 
 def run_access(arguments: argparse.Namespace) -> int:

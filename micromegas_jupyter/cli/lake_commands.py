@@ -23,10 +23,10 @@ def add_lake_arguments(parser: argparse.ArgumentParser) -> None:
     text = "show what maintenance last did, and each table"
     status = actions.add_parser("status", help=text, description=f"{text[0].upper()}{text[1:]}.")
     status.add_argument("lake", metavar="LAKE", help="folder of the lake, or s3://bucket/prefix")
-    status.add_argument("--json", action="store_true", help="print one JSON object")
+    status.add_argument("--json", action="store_true", help="print one JSON object; default: a table")
     text = "copy a lake of an earlier version; no server may run on it"
     copy = actions.add_parser("import", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    copy.add_argument("old", metavar="OLD", help="folder of the lake of an earlier version; it is left as it is")
+    copy.add_argument("old", metavar="OLD", help="folder of the lake of an earlier version, which is left as it is")
     copy.add_argument("new", metavar="NEW", help="folder of the new lake, or s3://bucket/prefix")
 
 

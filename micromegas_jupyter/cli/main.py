@@ -64,6 +64,11 @@ _TYPED = re.compile(r"invalid choice: '([^']*)'")
 _WORD = re.compile(r"[\w-]+")
 _LIKENESS = 0.7  # of a word that is repeated, which is then no credential
 _LIKE_AN_OPTION = re.compile(r"--[a-z]+(-[a-z]+){0,4}")
+_EPILOG = """\
+micromegas COMMAND --help explains a command. Exit codes: 0 done, 1 the query
+failed, 2 usage or a setting, 3 sign-in needed, 4 something does not answer,
+130 interrupted.
+"""
 _CHOICES = re.compile(r"\(choose from [^()]*\)\Z")
 #: The metavar of options whose value may begin with a dash, as generated secrets do.
 SECRET_METAVAR = "SECRET"  # noqa: S105 - a name
@@ -171,20 +176,43 @@ def has_color(stream: TextIO) -> bool:
 
 def build_parser(program: str = "micromegas", *, only: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of the whole command, with the arguments of the `only` one that is needed."""
-    parser = DiscreetParser(prog=program, description="Sign in once, query your telemetry.")
-    parser.add_argument("--version", action="version", version=f"micromegas_jupyter {__version__}")
+    parser = DiscreetParser(prog=program, description="Sign in once, query your telemetry.", epilog=_EPILOG)
+    _add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, summary) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if only in {None, name}:
-            command.add_argument("--version", action="version", version=f"micromegas_jupyter {__version__}")
+            _add_version(command)
             _command_function("add_{}_arguments", name)(command)
     return parser
 
 
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--version", action="version", version=f"micromegas_jupyter {__version__}", help="show the version and exit"
+    )
+
+
+def add_profile_argument(parser: "argparse.ArgumentParser | argparse._MutuallyExclusiveGroup") -> None:
+    """Add `--profile`."""
+    parser.add_argument(
+        "--profile", metavar="NAME", help="profile of config.json; default: MICROMEGAS_PROFILE, else default_profile"
+    )
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--profile` and `--uri`, which say what server is asked."""
+    add_profile_argument(parser)
+    parser.add_argument(
+        "--uri",
+        help="server, as grpc://HOST:PORT or grpc+tls://HOST:PORT; default: MICROMEGAS_ANALYTICS_URI, else "
+        "the profile's",
+    )
+
+
 def add_completion_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `micromegas completion`."""
-    parser.add_argument("shell", choices=("bash", "zsh"), help="the shell that the script is for")
+    parser.add_argument("shell", choices=("bash", "zsh"), help="shell that the script is for")
 
 
 def run_completion(arguments: argparse.Namespace) -> int:
@@ -200,11 +228,31 @@ def _command_function(pattern: str, command: str) -> Any:
     return getattr(module, pattern.format(command.replace("-", "_")))
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """Lays options and commands out as Python 3.13 does, whatever the version: `-p, --param NAME=VALUE`."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        for command in self._iter_indented_subactions(action):
+            length = len(self._format_action_invocation(command)) + self._current_indent
+            self._action_max_length = max(self._action_max_length, length)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        names = ", ".join(action.option_strings)
+        return f"{names} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
+
+
 class DiscreetParser(argparse.ArgumentParser):
     """Says which argument is wrong and what it may be, with the usage of the command that it belongs to."""
 
     removed_options: Mapping[str, str] = MappingProxyType({})
     rare_help: Mapping[argparse.Action, str | None] = MappingProxyType({})  # shown by `--help-all` only
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(add_help=False, formatter_class=_HelpFormatter, **options)
+        self.add_argument("-h", "--help", action="help", help="show this help and exit")
 
     def parse_known_args(  # type: ignore[override] # the overloads of the library say the same
         self, args: Sequence[str] | None = None, namespace: Any = None

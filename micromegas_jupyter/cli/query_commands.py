@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from micromegas_jupyter.cli.main import SIGN_IN_VARIABLES, load_pyarrow, show_note
+from micromegas_jupyter.cli.main import SIGN_IN_VARIABLES, add_server_arguments, load_pyarrow, show_note
 from micromegas_jupyter.cli.row_output import (
     DEFAULT_MAX_COLUMN_WIDTH,
     FORMATS,
@@ -35,52 +35,71 @@ _MAX_EXE_CHARACTERS: Final = 64
 _DEFAULT_ROWS: Final = 1024
 _LEVELS: Final = range(1, 7)
 _ENTRYPOINT: Final = "cli-query"
+_TIME_FORMS: Final = "RFC 3339, or 15m, 1h, 7d ago"
 _PARAMETER: Final = re.compile(r"(?P<name>[^\W\d]\w*)(?::(?P<type>[a-z]+))?=(?P<value>.*)", re.DOTALL)
 
 
 def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("sql", nargs="?", help="the statement, - to read it from standard input")
-    parser.add_argument("--file", help="read the statement from a file, - for standard input")
+    parser.add_argument("sql", nargs="?", metavar="SQL", help="the statement; - reads it from standard input")
+    parser.add_argument("--file", help="file to read the statement from, at most 64 KiB; - for standard input")
     parser.add_argument(
         "-p", "--param", action="append", default=[], metavar="NAME=VALUE",
-        help="a value for :NAME in the statement: a number, true, false, null, else text; NAME:TYPE=VALUE says which",
+        help="value for :NAME in the statement, repeatable: a number, true, false or null, else text; NAME:TYPE=VALUE "
+        f"says what it is: {', '.join(_PARAMETER_TYPES)}",
     )  # fmt: skip
-    parser.add_argument("--begin", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
-    parser.add_argument("--end", help="end of the time range, the same forms; now when only --begin is given")
-    parser.add_argument("--all", action="store_true", help="no time range (the default without --begin)")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most this many rows")
+    parser.add_argument("--begin", metavar="TIME", help=f"start of the time range: {_TIME_FORMS}")
+    parser.add_argument(
+        "--end", metavar="TIME", help="end of the time range, in the same forms; needs --begin; default: now"
+    )
+    parser.add_argument("--all", action="store_true", help="query without a time range; the default without --begin")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most this many rows; default: all")
     add_row_arguments(parser)
-    parser.add_argument("--issuer", help="identity provider of a service account")
-    parser.add_argument("--client-id", help="client id of a service account")
+    parser.add_argument(
+        "--issuer", metavar="URL", help="identity provider of a service account; default: the configured one"
+    )
+    parser.add_argument("--client-id", metavar="ID", help="client id of a service account; default: the configured one")
     parser.add_argument(
         "--client-secret",
         metavar="SECRET",
-        help="its secret; MICROMEGAS_OIDC_CLIENT_SECRET is better, a command line can be read by others",
+        help="client secret of a service account; better set MICROMEGAS_OIDC_CLIENT_SECRET, since others on this "
+        "machine can read a command line",
     )
-    parser.add_argument("--scope", help="the scope to request, instead of the configured one")
-    parser.add_argument("--audience", help="the audience to request, instead of the configured one")
-    parser.add_argument("--resource", help="the resource to request (RFC 8707), instead of the configured one")
-    parser.add_argument("--oidc", action="store_true", help="sign in again for this query, and store nothing")
+    parser.add_argument("--scope", help="scope to request, words in quotes; default: the configured one")
+    parser.add_argument("--audience", help="audience to request; default: the configured one")
+    parser.add_argument("--resource", help="resource to request (RFC 8707); default: the configured one")
+    parser.add_argument("--oidc", action="store_true", help="sign in again for this query only, and store nothing")
 
 
 def add_row_arguments(parser: argparse.ArgumentParser) -> None:
     """Add how rows are written and where, and which server is queried."""
     parser.add_argument(
-        "--format", choices=FORMATS, help="how rows are written; what the name of --output says, else table"
+        "--format",
+        choices=FORMATS,
+        metavar="FORMAT",
+        help=f"how rows are written: {', '.join(FORMATS)}; default: as the ending of --output says, else table",
     )
-    parser.add_argument("--output", metavar="FILE", help="write rows to a file, which is there once all are in it")
     parser.add_argument(
-        "--max-colwidth", type=int, default=DEFAULT_MAX_COLUMN_WIDTH, help="cut longer cells of a table; 0 never"
+        "--output",
+        metavar="FILE",
+        help="write rows to FILE, which appears once all are in it; default: standard output",
+    )
+    parser.add_argument(
+        "--max-colwidth",
+        type=int,
+        default=DEFAULT_MAX_COLUMN_WIDTH,
+        metavar="N",
+        help="cut the texts of a table to a width of N characters; 0 never; default: %(default)s",
     )
     parser.add_argument(
         "--jsonb",
         choices=("json", "bytes"),
-        help="write binary JSON as JSON (the default but for parquet and arrow), or its bytes",
+        help="write binary JSON (JSONB) as JSON or as its bytes; default: json, for parquet and arrow bytes",
     )
-    parser.add_argument("--no-login", action="store_true", help="never start a sign-in; leave with exit code 3")
-    parser.add_argument("--profile", help="a profile of config.json")
-    parser.add_argument("--uri", help="the server, instead of the configured one")
+    parser.add_argument(
+        "--no-login", action="store_true", help="never start a sign-in; exit with code 3 where one is needed"
+    )
+    add_server_arguments(parser)
 
 
 def run_query(arguments: argparse.Namespace) -> int:
@@ -302,11 +321,15 @@ def _stored_or_new_provider(
 
 def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("--since", default="1h", help="how far back, as 15m, 1h, 7d or RFC 3339; default %(default)s")
-    parser.add_argument("--limit", type=int, metavar="N", default=1_000_000, help="at most this many")
-    parser.add_argument("--username", metavar="REGEX", help="account that matches this, in upper or lower case")
-    parser.add_argument("--exe", metavar="REGEX", help="program that matches this")
-    parser.add_argument("--computer", metavar="REGEX", help="machine that matches this")
+    parser.add_argument(
+        "--since", metavar="TIME", default="1h", help=f"how far back: {_TIME_FORMS}; default: %(default)s"
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", default=1_000_000, help="list at most N; default: %(default)s"
+    )
+    parser.add_argument("--username", metavar="REGEX", help="only accounts that match this, in upper or lower case")
+    parser.add_argument("--exe", metavar="REGEX", help="only programs that match this, likewise")
+    parser.add_argument("--computer", metavar="REGEX", help="only machines that match this, likewise")
     add_row_arguments(parser)
 
 
@@ -332,18 +355,19 @@ def run_processes(arguments: argparse.Namespace) -> int:
 def add_process_log_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     _add_process_argument(parser)
+    parser.add_argument("--first", type=int, metavar="N", help=f"print the first N entries; default: {_DEFAULT_ROWS}")
+    parser.add_argument("--last", type=int, metavar="N", help="print the last N entries, whatever --first says")
     parser.add_argument(
-        "--first", type=int, metavar="N", help=f"the first N entries; the first {_DEFAULT_ROWS} are the default"
+        "--target", metavar="TEXT", help="only modules or loggers that contain this, in upper or lower case"
     )
-    parser.add_argument("--last", type=int, metavar="N", help="the last N entries; it wins over --first")
-    parser.add_argument("--target", metavar="TEXT", help="module or logger that contains this, in upper or lower case")
-    parser.add_argument("--msg", metavar="TEXT", help="message that contains this")
+    parser.add_argument("--msg", metavar="TEXT", help="only messages that contain this, likewise")
     parser.add_argument(
         "--maxlevel",
         type=int,
         metavar="LEVEL",
         default=_LEVELS[-1],
-        help="1 fatal, 2 error, 3 warning, 4 info, 5 debug, 6 trace; default %(default)s: all",
+        help="only entries up to this level: 1 fatal, 2 error, 3 warning, 4 info, 5 debug, 6 trace; "
+        "default: %(default)s",
     )
     add_row_arguments(parser)
 
@@ -367,12 +391,16 @@ def run_process_log(arguments: argparse.Namespace) -> int:
 def add_process_metrics_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     _add_process_argument(parser)
-    parser.add_argument("--target", metavar="TEXT", help="module that contains this, in upper or lower case")
-    parser.add_argument("--name", metavar="TEXT", help="metric whose name contains this")
+    parser.add_argument("--target", metavar="TEXT", help="only modules that contain this, in upper or lower case")
+    parser.add_argument("--name", metavar="TEXT", help="only metrics whose name contains this, likewise")
     parser.add_argument(
-        "--stats", action="store_true", help="count, min, mean, median, max and sum of each metric, of the same rows"
+        "--stats",
+        action="store_true",
+        help="print count, min, mean, median, max and sum of each metric, of these values",
     )
-    parser.add_argument("--limit", type=int, metavar="N", default=1024, help="the first N values, default %(default)s")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", default=_DEFAULT_ROWS, help="take the first N values; default: %(default)s"
+    )
     add_row_arguments(parser)
 
 
@@ -394,7 +422,7 @@ def run_process_metrics(arguments: argparse.Namespace) -> int:
 
 
 def _add_process_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("process_id", metavar="PROCESS", help="the process_id that `micromegas processes` shows")
+    parser.add_argument("process_id", metavar="PROCESS", help="process_id, as micromegas processes shows it")
 
 
 def _quote(text: str) -> str:

@@ -5,22 +5,19 @@ import sys
 from dataclasses import asdict
 from typing import Final
 
-from micromegas_jupyter.cli.main import show_note
+from micromegas_jupyter.cli.main import add_server_arguments, show_note
 from micromegas_jupyter.core.text import bytes_text, seconds_text
 
 _MAX_SQL: Final = 60
 _NOT_RUNNING: Final = 1
 
 
-def _add_server(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", help="a profile of config.json")
-    parser.add_argument("--uri", help="the server, instead of the configured one")
-
-
 def add_queries_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="how the answer is printed")
-    _add_server(parser)
+    parser.add_argument(
+        "--format", choices=("table", "json"), default="table", help="how the answer is printed; default: %(default)s"
+    )
+    add_server_arguments(parser)
 
 
 def run_queries(arguments: argparse.Namespace) -> int:
@@ -57,8 +54,10 @@ def run_queries(arguments: argparse.Namespace) -> int:
 
 def add_cancel_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("query_id", metavar="ID", help="the query's id, as micromegas queries and errors show it")
-    _add_server(parser)
+    parser.add_argument(
+        "query_id", metavar="ID", help="id of the query, as micromegas queries, errors and the audit show it"
+    )
+    add_server_arguments(parser)
 
 
 def run_cancel(arguments: argparse.Namespace) -> int:

@@ -43,8 +43,10 @@ _LOG: Final = logging.getLogger(__name__)
 def add_serve_arguments(parser: DiscreetParser) -> None:
     """Add an option for each setting; `--help` shows those that people need, `--help-all` all of them."""
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings; its keys are the options' names")
-    parser.add_argument("--check-config", action="store_true", help="run every check of a start, and serve nothing")
-    parser.add_argument("--help-all", action="help", help="show all options")
+    parser.add_argument(
+        "--check-config", action="store_true", help="run every check of a start, then exit without serving"
+    )
+    parser.add_argument("--help-all", action="help", help="show all options and exit")
     added = [(setting, add_setting_argument(parser, setting)) for setting in SETTINGS]
     parser.rare_help = {action: action.help for setting, action in added if not setting.is_common}
     for action in parser.rare_help:
@@ -77,8 +79,8 @@ def describe_setting(setting: Setting, *, default: str | None = None) -> str:
     elif setting.values_text.startswith("one of"):
         text += f"; {setting.values_text}"
     value = setting.default if default is None else default
-    if setting.kind is not bool and value not in {None, ()}:
-        text += f", default {value:g}" if isinstance(value, float) else f", default {value}"
+    if setting.kind is not bool and value not in {None, (), ""}:
+        text += f"; default: {value:g}" if isinstance(value, float) else f"; default: {value}"
     return text + (f" ({setting.variable})" if setting.variable else "")
 
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, TextIO
 
-from micromegas_jupyter.cli.main import SIGN_IN_VARIABLES, load_pyarrow, show_note
+from micromegas_jupyter.cli.main import SIGN_IN_VARIABLES, add_profile_argument, load_pyarrow, show_note
 from micromegas_jupyter.config.decoding import host_text
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, duration_text, process_variables, start_thread
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, LoginTimedOut, UnsupportedRequest
@@ -33,18 +33,21 @@ if TYPE_CHECKING:
 _NAME_CLAIMS: Final = ("email", "client_id", "azp", "appid", "sub")
 _MAX_CHARACTERS: Final = 200
 _FLOW_CHOICES: Final = ("auto", "browser", "device", "paste", "hub")
-_FLOW_HELP: Final = "how to sign in; auto lets the runtime environment decide and forgets an earlier choice"
+_FLOW_HELP: Final = (
+    "how to sign in, remembered once it succeeded; auto forgets that and lets the environment decide; default: "
+    "MICROMEGAS_OIDC_FLOW, else what the profile says, else what was remembered, else auto"
+)
 NO_ROLE: Final = "You have no role on this server, so you can read no table. Ask its administrator for one."
 
 
 def add_login_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("--profile", help="a profile of config.json")
+    add_profile_argument(parser)
     parser.add_argument("--flow", choices=_FLOW_CHOICES, help=_FLOW_HELP)
-    parser.add_argument("--issuer", help="the identity provider, instead of the configured one")
-    parser.add_argument("--client-id", help="the application, instead of the configured one")
-    parser.add_argument("--scope", help="the scope to request, instead of the configured one")
-    parser.add_argument("--audience", help="the audience to request, instead of the configured one")
+    parser.add_argument("--issuer", metavar="URL", help="identity provider; default: the configured one")
+    parser.add_argument("--client-id", metavar="ID", help="client id of the application; default: the configured one")
+    parser.add_argument("--scope", help="scope to request, words in quotes; default: the configured one")
+    parser.add_argument("--audience", help="audience to request; default: the configured one")
 
 
 def run_login(arguments: argparse.Namespace) -> int:
@@ -65,12 +68,14 @@ def run_login(arguments: argparse.Namespace) -> int:
 def add_logout_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--profile", help="a profile of config.json")
-    chosen.add_argument("--all", action="store_true", help="every profile; what micromegas_logout does by itself")
+    add_profile_argument(chosen)
+    chosen.add_argument(
+        "--all", action="store_true", help="sign out of every profile, as micromegas_logout does without options"
+    )
     parser.add_argument(
         "--end-session",
         action="store_true",
-        help="also end your session at the identity provider: opens its page in your browser",
+        help="also end your session at the identity provider; opens its page in your browser",
     )
 
 
@@ -90,7 +95,7 @@ def run_logout(arguments: argparse.Namespace) -> int:
 
 def add_whoami_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("--profile", help="a profile of config.json")
+    add_profile_argument(parser)
 
 
 def run_whoami(arguments: argparse.Namespace) -> int:
@@ -128,7 +133,10 @@ def run_whoami(arguments: argparse.Namespace) -> int:
 def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     parser.add_argument(
-        "code", metavar="CODE", nargs="?", help="the code at the end of an error; without it all of them"
+        "code",
+        metavar="CODE",
+        nargs="?",
+        help="code at the end of an error, such as SQL001; without it, all codes are listed",
     )
 
 
@@ -144,8 +152,10 @@ def run_explain(arguments: argparse.Namespace) -> int:
 
 def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("--profile", help="a profile of config.json")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+    add_profile_argument(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object, for programs; default: a line for each check"
+    )
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:

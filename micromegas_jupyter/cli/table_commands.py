@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from micromegas_jupyter.cli.main import show_note
+from micromegas_jupyter.cli.main import add_server_arguments, show_note
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,13 +26,19 @@ def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
     _add_table_action(actions, "describe", "show the columns of a table, and to its owner how much is in it")
     drop = _add_table_action(actions, "drop", "remove a table of yours and all of its rows")
     delete = _add_table_action(actions, "delete", "delete rows of a table of yours")
-    delete.add_argument("--where", required=True, metavar="SQL", help="the condition that these rows meet")
+    delete.add_argument(
+        "--where", required=True, metavar="SQL", help="condition that these rows meet, as after WHERE; true for all"
+    )
     for changing in (drop, delete):
-        changing.add_argument("--yes", action="store_true", help="do not ask")
+        changing.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
     _add_table_action(actions, "optimize", "merge the small files of a table of yours now")
     history = _add_table_action(actions, "history", "list the latest commits of a table of yours")
     history.add_argument(
-        "--limit", type=int, metavar="N", default=_DEFAULT_VERSIONS, help="at most this many, default %(default)s"
+        "--limit",
+        type=int,
+        metavar="N",
+        default=_DEFAULT_VERSIONS,
+        help=f"list at most N, 1 to {_MAX_VERSIONS}; default: %(default)s",
     )
 
 
@@ -40,9 +46,10 @@ def _add_action(
     actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-    parser.add_argument("--format", choices=_FORMATS, default="table", help="how the answer is printed")
-    parser.add_argument("--profile", help="a profile of config.json")
-    parser.add_argument("--uri", help="the server, instead of the configured one")
+    parser.add_argument(
+        "--format", choices=_FORMATS, default="table", help="how the answer is printed; default: %(default)s"
+    )
+    add_server_arguments(parser)
     return parser
 
 
@@ -50,7 +57,7 @@ def _add_table_action(
     actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
 ) -> argparse.ArgumentParser:
     parser = _add_action(actions, name, summary)
-    parser.add_argument("table", metavar="TABLE", help="the table")
+    parser.add_argument("table", metavar="TABLE", help="name of the table")
     return parser
 
 

@@ -87,7 +87,7 @@ def test_the_help_shows_fifteen_options_and_help_all_shows_all(capsys, monkeypat
     assert not set(REMOVED) & set(full.split())
     for setting in NUMBERS:
         least, most = setting.limits
-        ends = f"{least} to {most}, default {setting.default:g}" if setting.default < 1e5 else f"{least} to {most}"
+        ends = f"{least} to {most}; default: {setting.default:g}" if setting.default < 1e5 else f"{least} to {most}"
         assert f"{setting.meaning}; {ends}" in full
 
 
