@@ -12,8 +12,10 @@ from typing import Final
 import pyarrow as pa
 
 import micromegas_jupyter
+from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.commands import MetadataQuery
 
+_MAX_PATTERN_CHARACTERS: Final = 512  # a name with an escape at each character
 _PATTERN_PART: Final = re.compile(r"\\[%_\\]|[%_*?\[]")
 _CATALOG: Final = ""
 _DB_SCHEMA: Final = ""
@@ -117,13 +119,19 @@ def matches_pattern(text: str, pattern: str | None) -> bool:
     """Whether `text` matches a pattern (`%` any text, `_` a character, a backslash escapes these); None matches all."""
     if pattern is None:
         return True
+    if len(pattern) > _MAX_PATTERN_CHARACTERS:
+        raise UsageError(
+            f"A pattern of names has more than {_MAX_PATTERN_CHARACTERS} characters.",
+            remedy="Send a shorter one, or none for all names.",
+        )
 
     def as_shell_pattern(found: re.Match[str]) -> str:
         part = found.group()
         return {"%": "*", "_": "?"}.get(part) or f"[{part[-1]}]"
 
-    # fnmatch translates to an expression that cannot backtrack endlessly, whatever the pattern.
-    return fnmatch.fnmatchcase(text, _PATTERN_PART.sub(as_shell_pattern, pattern))
+    # fnmatch translates to an expression that cannot backtrack endlessly, whatever the pattern. Its own matching would
+    # keep tens of thousands of patterns.
+    return re.match(fnmatch.translate(_PATTERN_PART.sub(as_shell_pattern, pattern)), text) is not None
 
 
 def _table_rows(command: MetadataQuery, tables: Sequence[tuple[str, bytes]]) -> list[dict[str, object]]:

@@ -1,9 +1,12 @@
 """The database describes itself in the schemas that Flight SQL asks for, as the engine has it."""
 
+import fnmatch
+
 import pyarrow as pa
 import pytest
 from datafusion import SessionContext
 
+from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.commands import MetadataQuery, messages
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, build_sql_info, matches_pattern
 
@@ -36,8 +39,13 @@ def test_patterns_know_percent_underscore_and_backslash_only(text, pattern, expe
 
 
 @pytest.mark.timeout(60)
-def test_a_hostile_pattern_does_not_backtrack_endlessly():
+def test_a_hostile_pattern_neither_backtracks_endlessly_nor_costs_time_nor_stays():
+    kept = fnmatch._compile_pattern.cache_info().currsize
     assert not matches_pattern("a" * 200, "%a" * 100 + "b")
+    assert matches_pattern("%" * 256, "\\%" * 256)
+    with pytest.raises(UsageError):
+        matches_pattern("a", "%a" * 257)
+    assert fnmatch._compile_pattern.cache_info().currsize == kept  # it would keep 32,768 of them
 
 
 @pytest.fixture(scope="module")
