@@ -152,6 +152,8 @@ def quoted(name: str) -> str:
 
 _HEX_DIGITS: Final = 16
 _VALUE: Final = "?"
+# The front makes the fingerprint of every statement, while other calls wait.
+_MAX_STEPS: Final = 20_000
 
 _TOKEN = re.compile(
     r"""
@@ -177,8 +179,8 @@ def sql_hash(sql: str) -> str:
 
     Numbers and string literals of every kind become `?`, blanks and comments are left out, unquoted words are in lower
     case, quoted names stay, and one space stands between two tokens. A text that is not made of tokens (an open quote)
-    is taken as it is, with each run of blanks as one space. Of a text that is longer than any statement may be, only
-    the beginning counts.
+    is taken as it is, with each run of blanks as one space. Of a text that is longer than any statement may be, or
+    has more than 20,000 tokens, blanks and comments, only the beginning counts.
     """
     return fingerprints(sql)[0]
 
@@ -204,7 +206,10 @@ def _tokens(sql: str) -> list[str] | None:
     """Return the normalised tokens of a text; None when a quote or a comment in it is not closed."""
     found: list[str] = []
     at = 0
-    while match := _TOKEN.match(sql, at):
+    for _ in range(_MAX_STEPS):
+        match = _TOKEN.match(sql, at)
+        if match is None:
+            break
         kind, text, at = match.lastgroup, match[0], match.end()
         if kind == "word":
             found.append(text.lower())
