@@ -30,7 +30,11 @@ _MIB: Final = 1024 * 1024
 
 
 class RunningLimit:
-    """Lets a number of statements run at once, of which a smaller number is one caller's. Belongs to one event loop."""
+    """Lets a number of statements run at once, of which a smaller number is one caller's. Belongs to one event loop.
+
+    The last eighth of the places, also of those to wait in, is for callers who have none yet, and of those who wait the
+    one with the fewest is next: several callers who take what they can do not keep others out.
+    """
 
     def __init__(self, *, max_running: int, max_per_caller: int, queue_timeout_seconds: float) -> None:
         self._max_running = max_running
@@ -50,8 +54,9 @@ class RunningLimit:
         if self._has_capacity(caller):
             self._take(caller)
             return
-        if len(self._queue) >= _MAX_WAITING_PER_SLOT * self._max_running or (
-            sum(waiting == caller for waiting, _ in self._queue) >= _MAX_WAITING_PER_SLOT * self._max_per_caller
+        own = sum(waiting == caller for waiting, _ in self._queue)
+        if own >= _MAX_WAITING_PER_SLOT * self._max_per_caller or not _is_left(
+            _MAX_WAITING_PER_SLOT * self._max_running, taken=len(self._queue), own=own
         ):
             raise _full()
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -75,22 +80,24 @@ class RunningLimit:
         self._running[caller] -= 1
         if not self._running[caller]:
             del self._running[caller]
-        for entry in self._queue:
-            waiting, granted = entry
-            if self.running_count >= self._max_running:
-                return
-            if not granted.done() and self._has_capacity(waiting):
-                self._queue.remove(entry)
-                self._take(waiting)
-                granted.set_result(None)
-                return
+        ready = (entry for entry in self._queue if not entry[1].done() and self._has_capacity(entry[0]))
+        if entry := min(ready, key=lambda one: self._running[one[0]], default=None):
+            self._queue.remove(entry)
+            self._take(entry[0])
+            entry[1].set_result(None)
 
     def _has_capacity(self, caller: CallerKey) -> bool:
-        return self.running_count < self._max_running and self._running[caller] < self._max_per_caller
+        own = self._running[caller]
+        return own < self._max_per_caller and _is_left(self._max_running, taken=self.running_count, own=own)
 
     def _take(self, caller: CallerKey) -> None:
         self._running[caller] += 1
         self.running_count += 1
+
+
+def _is_left(places: int, *, taken: int, own: int) -> bool:
+    """Whether a caller with `own` of the places that are taken may take another."""
+    return taken < places - (places // 8 if own else 0)
 
 
 def _full() -> ResourcesExhausted:

@@ -65,7 +65,7 @@ async def _tick():
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize(("callers", "waiting"), [([ANN] * 100, 8), ([BOB, CY] * 100, 8 + 8)])
+@pytest.mark.parametrize(("callers", "waiting"), [([ANN] * 100, 8), ([BOB, CY] * 100, 8 + 6)])
 def test_so_many_wait_and_the_next_is_refused_at_once(callers, waiting):
     async def scenario():
         limit = _limit(max_running=2, max_per_caller=1)
@@ -82,6 +82,28 @@ def test_so_many_wait_and_the_next_is_refused_at_once(callers, waiting):
         return len(tasks) - len(refused), len(refused)
 
     assert asyncio.run(scenario()) == (waiting, len(callers) - waiting)
+
+
+def test_callers_who_take_what_they_can_leave_places_to_others_who_are_next():
+    async def scenario():
+        limit = _limit(max_running=8, max_per_caller=4)
+        takers = [asyncio.create_task(limit.acquire(caller)) for caller in [ANN, BOB] * 60]
+        await _tick()
+        held = [task for task in takers if task.done() and task.exception() is None]
+        assert len(held) == 7
+        await limit.acquire(CY)
+        last = asyncio.create_task(limit.acquire(("id", "dan")))
+        await _tick()
+        assert not last.done()
+        limit.release(ANN)
+        await _tick()
+        assert last.done()  # though the others have waited longer
+        for task in takers:
+            task.cancel()
+        await asyncio.gather(*takers, return_exceptions=True)
+        return limit.waiting_count
+
+    assert asyncio.run(scenario()) == 0
 
 
 def test_whoever_gives_up_at_the_moment_of_their_turn_gives_it_to_the_next():
