@@ -34,6 +34,10 @@ from micromegas_jupyter.server.monitoring import ServerMetrics
 _MIB: Final = 1024 * 1024
 MAX_WAITING_BYTES: Final = 64 * _MIB
 MAX_WAITING_BYTES_PER_CALLER: Final = 32 * _MIB
+# For callers who have no more than this waiting. A caller's exports are counted as soon as they are announced, and
+# several callers must not keep all others out by sending theirs slowly.
+SMALL_BYTES: Final = 4 * _MIB
+_KEPT_SHARE: Final = 4
 MAX_WAITING: Final = 1024
 _STORE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 1.0
@@ -215,9 +219,11 @@ class Admission:
         """Count so many bytes more, or refuse them."""
         waiting = self._waiting
         with waiting.lock:
+            own = waiting.bytes_of[self._source] + size
+            kept = 0 if own <= SMALL_BYTES else MAX_WAITING_BYTES // _KEPT_SHARE
             is_full = waiting.count >= MAX_WAITING and not self._is_open
-            is_full |= waiting.bytes + size > MAX_WAITING_BYTES
-            if is_full or waiting.bytes_of[self._source] + size > MAX_WAITING_BYTES_PER_CALLER:
+            is_full |= waiting.bytes + size > MAX_WAITING_BYTES - kept
+            if is_full or own > MAX_WAITING_BYTES_PER_CALLER:
                 raise ResourcesExhausted(
                     "Exports arrive faster than they can be stored.",
                     remedy="Send this one again.",

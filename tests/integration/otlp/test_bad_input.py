@@ -398,6 +398,20 @@ def test_each_export_of_who_may_send_leaves_one_audit_line(server, caplog):
     assert call.code is grpc.StatusCode.OK
 
 
+def test_callers_who_only_announce_large_exports_leave_room_for_others_small_ones(server):
+    runner = server.lake.flight.server.exports
+    announced = [runner.admit(("id", name), 16 * _MIB) for name in ("ann", "ann", "ben")]
+    with pytest.raises(ResourcesExhausted):
+        runner.admit(("id", "ben"), 16 * _MIB)
+
+    answer = server.post("logs", _log("small"))
+
+    assert answer.status_code == 200
+    for admission in announced:
+        admission.close()
+    assert runner._waiting.bytes == 0
+
+
 def test_too_much_at_once_is_to_be_sent_again(server, monkeypatch):
     monkeypatch.setattr(exports, "MAX_WAITING_BYTES_PER_CALLER", 10)
 
