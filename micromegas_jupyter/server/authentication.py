@@ -137,7 +137,11 @@ def find_client_address(peer: str, headers: Headers, trusted_proxies: frozenset[
     believed: many proxies pass on an `x-real-ip` that the client made up. `peer` is gRPC's name, such as
     `ipv4:127.0.0.1:4711` or `ipv6:[::1]:4711`, perhaps percent-encoded.
     """
-    address = _peer_address(peer)
+    return find_forwarded_address(_peer_address(peer), headers, trusted_proxies)
+
+
+def find_forwarded_address(address: str, headers: Headers, trusted_proxies: frozenset[str]) -> str:
+    """Return the client's IP address for that of the peer, in the same way."""
     if address not in trusted_proxies:
         return address
     forwarded = headers.get("x-forwarded-for")

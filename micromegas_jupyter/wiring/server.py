@@ -194,6 +194,7 @@ class ServerStack:
                 exports=None if self.lake is None else self._server.exports,
                 tls_files=_tls_files(settings),
                 rate_limits=rate_limits,
+                trusted_proxies=frozenset(settings.trusted_proxy),
             )
 
     def _find_ticket_keys(self) -> tuple[bytes, ...]:

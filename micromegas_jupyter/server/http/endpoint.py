@@ -157,6 +157,7 @@ class HttpEndpoint:
         exports: ExportRunner | None = None,
         tls_files: TlsFiles | None = None,
         rate_limits: RateLimits | None = None,
+        trusted_proxies: frozenset[str] = frozenset(),
     ) -> None:
         self._address = (host, port)
         self._validator = validator
@@ -164,6 +165,7 @@ class HttpEndpoint:
         self._readiness = readiness
         self._exports = exports
         self._tls_files = tls_files
+        self._trusted_proxies = trusted_proxies
         self._limits = build_limits(validator, rate_limits or RateLimits(), clock=SYSTEM_CLOCK)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -210,6 +212,7 @@ class HttpEndpoint:
         connections = Connections(
             authenticator=authenticator,
             needs_certificate=self._tls_files is not None and self._tls_files.client_ca_file is not None,
+            trusted_proxies=self._trusted_proxies,
             busy=set(),
             receiving=set(),
             lasting=set(),

@@ -181,12 +181,12 @@ class ExportPage(Page):
 
     def _find_origin(self, caller: AuthContext) -> CallOrigin:
         """Return the origin of a request, whose id the answer names; refuses one that names another user."""
-        headers = {name.lower(): tuple(self.request.headers.get_list(name)) for name in self.request.headers}
+        headers = self.headers
         query_id = str(uuid.uuid4())
         self.set_header(QUERY_ID_HEADER, query_id)
         return CallOrigin(
             query_id=query_id,
-            client_address=self.request.remote_ip or "",
+            client_address=self.client_address,
             tags=parse_client_tags(headers),
             caller=caller,
             attribution=resolve_attribution(caller, headers),

@@ -10,7 +10,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.core.protocols import AuthContext
-from micromegas_jupyter.server.authentication import Authenticator
+from micromegas_jupyter.server.authentication import Authenticator, Headers, find_forwarded_address
 
 REALM: Final = 'Bearer realm="micromegas"'
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
@@ -25,6 +25,7 @@ class Connections:
 
     authenticator: Authenticator
     needs_certificate: bool  # of those who call
+    trusted_proxies: frozenset[str]
     busy: set[IOStream]
     receiving: set[IOStream]
     lasting: set[IOStream]
@@ -99,4 +100,14 @@ class Page(RequestHandler):
 
     def describe(self) -> CallFacts:
         """Return the request's facts for audit events."""
-        return CallFacts(method=f"{self.request.method} {self.request.path}", client_address=self.request.remote_ip)
+        return CallFacts(method=f"{self.request.method} {self.request.path}", client_address=self.client_address)
+
+    @property
+    def headers(self) -> Headers:
+        """The request's headers, as those of calls."""
+        return {name.lower(): tuple(self.request.headers.get_list(name)) for name in self.request.headers}
+
+    @property
+    def client_address(self) -> str:
+        """The client's IP address, behind a trusted proxy as that says."""
+        return find_forwarded_address(self.request.remote_ip or "", self.headers, self._connections.trusted_proxies)

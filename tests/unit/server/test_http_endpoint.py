@@ -106,6 +106,17 @@ def test_an_outage_and_too_many_requests_are_no_refusals():
     assert 1 <= int(second[1]["retry-after"]) <= 10
 
 
+def test_behind_a_trusted_proxy_refusals_count_for_the_client_that_it_names():
+    limits = RateLimits(refusals_per_second=0.1, burst_refusals=1)
+    with running(rate_limits=limits, trusted_proxies=frozenset({"127.0.0.1"})) as port:
+        statuses = [
+            request(port, "/metrics", headers={"Authorization": f"Bearer {token}", "X-Forwarded-For": address})[0]
+            for token, address in (("mallory", "192.0.2.1, 192.0.2.66"),) * 2 + (("alice", "192.0.2.1"),)
+        ]
+
+    assert statuses == [401, 429, 200]
+
+
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/../etc/passwd", "/%00"])
 def test_other_paths_are_not_found(port, path):
     assert request(port, path)[0] == 404
