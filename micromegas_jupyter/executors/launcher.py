@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -387,14 +387,19 @@ class Channel:
         """Whether the executor has sent more than was read."""
         return bool(self._received)
 
-    async def read(self) -> tuple[bytes, bytes]:
-        """Return the kind and body of the next answer; ExecutorEnded when there is none."""
+    async def read(self, make_room: Callable[[int], Awaitable[None]] | None = None) -> tuple[bytes, bytes]:
+        """Return the kind and body of the next answer, which `make_room` waits for; ExecutorEnded when there is none.
+
+        It is called with the length of the body before that is received.
+        """
         head = protocol.HEAD
         while len(self._received) < head.size:
             self._received += await self._receive(_RECEIVE_BYTES)
         kind, length = head.unpack_from(self._received)
         if length > (protocol.MAX_FRAME_BYTES if kind == protocol.FRAME else protocol.MAX_ANSWER_BYTES):
             raise ExecutorEnded
+        if make_room is not None:
+            await make_room(length)
         end = head.size + length
         pieces, missing = [self._received[head.size : end]], end - len(self._received)
         self._received = self._received[end:]

@@ -56,6 +56,11 @@ _RETIRE_BYTES: Final = 64 * 1024 * 1024
 _END_SECONDS: Final = 10.0
 _START_SECONDS: Final = 60.0
 _STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
+# The front has a frame of a result twice until its client takes it. Those of large rows or dictionaries, up to 64 MiB,
+# are therefore few at a time.
+_LARGE_FRAME_BYTES: Final = 4 * 1024 * 1024
+_MAX_LARGE_FRAMES: Final = 8
+_MAX_LARGE_FRAMES_PER_CALLER: Final = 2
 _PLAN_SECONDS: Final = 2.0
 _REPORTED: Final = (
     "planning_seconds", "context_init_seconds", "execution_seconds", "cpu_seconds", "peak_memory_bytes",
@@ -91,6 +96,11 @@ class Pool:
             max_running=settings.max_executors,
             max_per_caller=settings.max_per_caller,
             queue_timeout_seconds=settings.queue_timeout_seconds,
+        )
+        self.large_frames = RunningLimit(
+            max_running=_MAX_LARGE_FRAMES,
+            max_per_caller=_MAX_LARGE_FRAMES_PER_CALLER,
+            queue_timeout_seconds=settings.write_timeout_seconds,
         )
         self.ended_limit = EndedLimit(settings.max_ended_per_caller, clock=clock)
         self.running: set[RunningStatement] = set()
@@ -351,7 +361,7 @@ class Pool:
 
     def _end_stalled(self, now: float) -> None:
         limit = self.settings.write_timeout_seconds
-        if self.slots.waiting_count:
+        if self.slots.waiting_count or self.large_frames.waiting_count:
             limit = min(limit, _STALLED_UNDER_PRESSURE_SECONDS)
         for one in self.running:
             if one.waits_for_client_since is not None and now - one.waits_for_client_since > limit:
@@ -497,7 +507,7 @@ class RunningStatement:
         self._pool = pool
         self._query_id = query_id
         self._created_at = self.started_at
-        self._has_slot = False
+        self._has_slot = self._has_large_frame = False
         self._is_idle = False
         self._private_bytes = 0
         self._cause: Cause | None = None
@@ -520,6 +530,7 @@ class RunningStatement:
                 pool.discard(executor)
             await self._finish(kind, error, traceback)
         finally:
+            self._drop_frame()
             if self._has_slot:
                 self._slots.release(self.caller_key)
             self.has_ended.set()
@@ -626,7 +637,7 @@ class RunningStatement:
     async def read(self) -> tuple[bytes, bytes]:
         """Return the kind and body of the executor's next answer; an error that it answers is raised."""
         assert self.executor is not None  # noqa: S101 - `begin` came before
-        kind, body = await self.executor.read()
+        kind, body = await self.executor.read(self._make_room)
         if kind in protocol.LAST:
             self._is_idle = True
             if kind == protocol.ERROR:
@@ -705,6 +716,18 @@ class RunningStatement:
             self.waits_for_client_since = pool.clock.monotonic()
             await write(body)
             self.waits_for_client_since = None
+            del body
+            self._drop_frame()
+
+    async def _make_room(self, size: int) -> None:
+        if size > _LARGE_FRAME_BYTES:
+            await self._pool.large_frames.acquire(self.caller_key)
+            self._has_large_frame = True
+
+    def _drop_frame(self) -> None:
+        if self._has_large_frame:
+            self._has_large_frame = False
+            self._pool.large_frames.release(self.caller_key)
 
     async def call(self, function: Callable[..., Any], *arguments: object) -> Any:
         """Have the executor call a function with the tables and the arguments, and return its answer."""

@@ -208,6 +208,25 @@ def test_calls_of_one_caller_over_the_limit_are_refused_and_those_of_others_are_
     assert counted == 1
 
 
+def test_large_rows_that_their_clients_do_not_take_are_few_and_others_get_theirs():
+    sql = f"SELECT repeat('x', {5 << 20}) AS x FROM generate_series(1, 4)"
+    with running_server() as flight:
+        frames = flight.pool.large_frames
+        stalled = [flight.read(sql) for _ in range(3)]
+        wait_until(lambda: (frames.running_count, frames.waiting_count) == (2, 1), "two are held, and one waits")
+        address, limit = f"127.0.0.1:{flight.server.port}", [("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(address, options=limit) as channel:
+            others = harness.FlightHarness(flight.server, flight.pool, flight.validator, channel).query(
+                sql, metadata=BOB
+            )
+        for call in stalled:
+            call.cancel()
+        flight.wait_until_quiet()
+
+        assert (others.code, len(others.replies)) == (grpc.StatusCode.OK, 5)
+        assert (frames.running_count, frames.waiting_count) == (0, 0)
+
+
 def test_where_nobody_says_who_calls_each_connection_counts_by_itself():
     with running_server(is_open=True, max_calls_per_caller=3) as flight, _stalled_calls(flight, 3, ()):
         refused = flight.query(NUMBERS, metadata=())
