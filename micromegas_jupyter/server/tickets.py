@@ -42,6 +42,7 @@ _PREPARED: Final = b"prepared"
 # The line break ends a comment that the SQL may end with.
 _COMMENT: Final = b"\n-- prepared "
 _MAX_BYTES_PER_CALLER: Final = 64 * 1024 * 1024
+_MAX_BYTES: Final = 256 * 1024 * 1024
 _MAX_TRAVELLING_BYTES: Final = 64 * 1024
 _MAX_ENDED: Final = 16 * 1024
 
@@ -216,10 +217,15 @@ class PreparedStatements:
     def bind(self, handle: bytes, parameters: tuple[bytes, ...], caller: CallerKey) -> bytes:
         """Bind parameters to a caller's own statement, in place of those bound before, and return its new handle."""
         found = self._find(handle, caller)
-        others = (self._stored[own] for own in self._own_ids(caller) if own != found.id)
-        if _size(parameters) + sum(map(_size, others)) > _MAX_BYTES_PER_CALLER:
+        own = sum(_size(self._stored.get(one, ())) for one in self._own_ids(caller) if one != found.id)
+        of_all = sum(_size(self._stored.get(one, ())) for one in self._stored)
+        # Half of what others leave: several callers together keep nobody out.
+        left = (_MAX_BYTES - of_all + own + _size(self._stored.get(found.id, ()))) // 2
+        if own + _size(parameters) > min(_MAX_BYTES_PER_CALLER, left):
             raise ResourcesExhausted(
-                "Your prepared statements hold too many parameters.", remedy="Close those that you no longer need."
+                "Your prepared statements, or those of all callers, hold too many parameters.",
+                remedy="Close those that you no longer need.",
+                limit="prepared",
             )
         self._store(found.id, parameters, caller)
         found.has_stored_parameters = not can_travel(parameters)

@@ -217,3 +217,16 @@ class TestPreparedStatements:
 
         with pytest.raises(ResourcesExhausted):
             statements.bind(second, large, ALICE)
+
+    def test_callers_together_leave_room_for_the_values_of_others(self, clock):
+        statements = _statements(clock)
+        large = (bytes(60 * 1024 * 1024),)
+        for name in ("a", "b", "c"):
+            statements.bind(statements.add("SELECT ?", (ISSUER, name)), large, (ISSUER, name))
+        refused, other = (statements.add("SELECT ?", caller) for caller in (ALICE, BOB))
+
+        with pytest.raises(ResourcesExhausted):
+            statements.bind(refused, large, ALICE)
+
+        values = (bytes(8 * 1024 * 1024),)
+        assert statements.get(statements.bind(other, values, BOB), BOB)[1] == values
