@@ -470,6 +470,7 @@ class StatementReport:
     spilled_bytes: int | None = None
     spill_count: int | None = None
     cause: Cause | None = None  # why it was ended
+    ended_by: str | None = None  # who cancelled it by its id
 
 
 def _number(facts: dict[str, Any], name: str) -> float | None:

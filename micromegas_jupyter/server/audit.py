@@ -166,6 +166,8 @@ class QueryAudit(_Audit):
         }
         if report.cause is not None:
             result["ended_for"] = report.cause.value
+        if report.ended_by is not None:
+            result["ended_by"] = report.ended_by
         return result
 
 

@@ -123,6 +123,7 @@ class DenyList:
         self._on_denied = on_denied
         self._hits_lock = threading.Lock()
         self._hits: dict[str, datetime] = {}
+        self._changes = 0  # that were noted
         self._file_lock = threading.Lock()
         self._checked_at = clock.monotonic()  # when the reading began that was done last
         self._refreshing: asyncio.Task[None] | None = None
@@ -140,6 +141,12 @@ class DenyList:
 
     async def check(self, origin: CallOrigin, sql: str) -> None:
         """Refuse a query that a rule denies, unless an administrator's query names a function of denials."""
+        seen = -1
+        while seen != self._changes:  # rules that were made meanwhile count: who is not listed yet is not ended for them
+            seen = self._changes
+            await self._check_once(origin, sql)
+
+    async def _check_once(self, origin: CallOrigin, sql: str) -> None:
         await self._refresh_when_due()
         rules, matching = self._denials
         if matching is None or len(sql) > MAX_STATEMENT_BYTES:
@@ -182,6 +189,7 @@ class DenyList:
     def note_change(self) -> None:
         """Have the next query wait until the file is read again; belongs to the event loop of the queries."""
         self._checked_at, self._refreshing = float("-inf"), None  # one under way may have read it before
+        self._changes += 1
 
     async def _refresh_when_due(self) -> None:
         """Wait until the rules are young enough, or the storage does not answer for some seconds."""
@@ -340,6 +348,8 @@ class QueryRunner:
         if request["operation"] == "list":
             return json.dumps({"queries": self._describe_visible(call)}, default=datetime.isoformat).encode()
         wanted = [one for one in self._visible(call) if one.origin.query_id == request["query_id"]]
+        for query in wanted:
+            query.statement.report.ended_by = find_origin(call, self._settings.trusted_proxies).attribution.user
         status = await self._end(wanted, Cause.CANCELLED)
         if wanted:
             _LOG.info("query cancelled by its id, query_id=%s", request["query_id"])

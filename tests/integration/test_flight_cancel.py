@@ -1,6 +1,7 @@
 """Tickets of GetFlightInfo: who may use them, how their plans are reused, and how a running flight is cancelled."""
 
 import json
+import logging
 from contextlib import contextmanager
 from dataclasses import fields, replace
 
@@ -225,6 +226,19 @@ def test_running_queries_are_rows_of_sql_and_those_of_others_only_for_administra
     assert [[row["user"] for row in rows] for rows in found] == [["alice", "bob"], ["bob"]]
     assert [*seen_by_bob, bound] == [[called[1][0].query_id]] * 5
     assert planned.num_rows == 2
+
+
+def test_an_administrator_who_cancels_a_query_is_named_in_its_audit_line(flight, caplog):
+    with caplog.at_level(logging.INFO, logger="micromegas_jupyter.audit"):
+        reading = flight.read(WAITING, metadata=BOB)
+        next(reading)
+        (query,) = _ask_for(flight, ALICE, operation="list")["queries"]
+        _ask_for(flight, ALICE, operation="cancel", query_id=query["query_id"])
+        flight.wait_until_quiet()
+    lines = [json.loads(one.getMessage()) for one in caplog.records if one.name == "micromegas_jupyter.audit"]
+
+    (line,) = [one for one in lines if one["query_id"] == query["query_id"]]
+    assert (line["user"], line["ended_for"], line["ended_by"]) == ("bob", "cancelled", "alice")
 
 
 @pytest.mark.parametrize(

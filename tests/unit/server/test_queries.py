@@ -12,6 +12,7 @@ import pytest
 from micromegas_jupyter.core.protocols import AuthType
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
+from micromegas_jupyter.engine.scanner import fingerprints
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.server import queries
@@ -114,6 +115,27 @@ def test_no_query_passes_by_old_rules_while_another_reads_the_file(open_list, cl
         return await asyncio.gather(*(other.check(ORIGIN, SQL) for _ in range(3)), return_exceptions=True)
 
     assert [type(one) for one in asyncio.run(scenario())] == [QueryDenied] * 3
+
+
+def test_a_denial_that_is_made_while_a_query_is_checked_holds_for_it(open_list, monkeypatch, store):
+    store.add("client = 'other'", "a reason", created_by="root")
+    deny_list = open_list()
+    makings = iter(["client = 'grafana'"])
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+
+        def deny_now(sql):
+            for expression in makings:
+                store.add(expression, "a reason", created_by="root")
+                loop.call_soon_threadsafe(deny_list.note_change)
+            return fingerprints(sql)
+
+        monkeypatch.setattr(queries, "fingerprints", deny_now)
+        await deny_list.check(ORIGIN, SQL)
+
+    with pytest.raises(QueryDenied):
+        asyncio.run(scenario())
 
 
 def test_storage_that_hangs_holds_up_neither_the_event_loop_nor_queries_for_long(open_list, clock, monkeypatch):
