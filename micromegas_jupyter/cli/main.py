@@ -337,7 +337,7 @@ _MAX_FACT_CHARACTERS = 256
 
 
 class FactsFormatter(logging.Formatter):
-    """Appends a record's extra fields as `name=value`; what comes from outside cannot break the line."""
+    """Appends a record's extra fields as `name=value`; what comes from outside cannot pass for a line of its own."""
 
     def __init__(self) -> None:
         super().__init__("%(levelname)s %(name)s %(message)s")
@@ -345,7 +345,13 @@ class FactsFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
         facts = [f" {name}={_fact(value)}" for name, value in record.__dict__.items() if name not in _STANDARD_FIELDS]
-        return super().format(record) + "".join(facts)
+        lines = super().format(record).split("\n")
+        # Errors hold parts of statements. Further lines are indented, and what terminals obey is escaped.
+        return "\n    ".join(line if line.isprintable() else _escaped(line) for line in lines) + "".join(facts)
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _fact(value: object) -> str:

@@ -131,3 +131,15 @@ def test_a_fact_from_outside_cannot_break_or_fill_the_line():
     assert line.startswith("INFO n Refused. reason=expired subject='a\\nINFO")
     assert len(line) < 400
     assert "\x1b" not in line
+
+
+def test_a_message_and_an_error_from_outside_cannot_pass_for_another_line():
+    forged = "a\n2026-01-01T00:00:00.000Z INFO micromegas_jupyter.audit {}\r\x1b[2K"
+    record = logging.makeLogRecord({"name": "n", "levelname": "ERROR", "msg": "failed: %s", "args": (forged,)})
+    record.exc_info = (ValueError, ValueError(forged), None)
+
+    first, *others = FactsFormatter().format(record).split("\n")
+
+    assert first == "ERROR n failed: a"
+    assert len(others) == 3
+    assert all(line.startswith("    ") and line.isprintable() for line in others)
