@@ -10,12 +10,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from micromegas_jupyter.core.system import Variables
 from micromegas_jupyter.errors import InternalError
@@ -23,6 +23,9 @@ from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.executors.settings import WorkerOptions
 from micromegas_jupyter.executors.zygote import FORK, VARIABLES
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.core.protocols import TableSnapshot
 
 _T = TypeVar("_T")
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
@@ -470,7 +473,7 @@ class Executor(Channel):
         self.is_ready = False
         self.is_gone = False  # or about to end
         self.is_reniced = False
-        self.tables_version = 0  # which tables it knows; 0 for none
+        self.tables: Sequence[TableSnapshot] = ()  # those that it knows
         self.cpu_seconds = 0.0  # of its whole life up to the end of its last statement
         # When it was ready; most of its anonymous memory it shares with the zygote.
         self.baseline_bytes = self.baseline_private_bytes = 0

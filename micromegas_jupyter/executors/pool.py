@@ -4,6 +4,7 @@ However a call ends, its executor is released when it waits for the next request
 """
 
 import asyncio
+import copyreg
 import logging
 import os
 import pickle
@@ -14,9 +15,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import count
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
+
+import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
@@ -743,17 +747,33 @@ class RunningStatement:
         await self._pool.listing.refresh()
         await self.begin()
         await self.request(protocol.TABLES, _pickled(caller, self._new_tables()))
-        _, body = await self.read()
-        return [(str(name), bytes.fromhex(schema)) for name, schema in protocol.parse_json(body)["tables"]]
+        found: list[tuple[str, bytes]] = []
+        while True:
+            kind, body = await self.read()
+            if kind == protocol.END:
+                return found
+            found += [(str(name), bytes.fromhex(schema)) for name, schema in protocol.parse_json(body)["tables"]]
 
-    def _new_tables(self) -> Sequence[TableSnapshot] | None:
-        """Return the tables unless the executor knows this version of them."""
-        executor, listing = self.executor, self._pool.listing
-        if executor is None or executor.tables_version == listing.version:
+    def _new_tables(self) -> Sequence[TableSnapshot | int] | None:
+        """Return the tables, a place for each that the executor knows already; None when it knows them all."""
+        executor, tables = self.executor, self._pool.listing.tables
+        if executor is None or executor.tables is tables:
             return None
-        executor.tables_version = listing.version
-        return listing.tables
+        known = {id(one): place for place, one in enumerate(executor.tables)}
+        executor.tables = tables
+        return tuple(known.get(id(one), one) for one in tables)
+
+
+class _Pickler(pickle.Pickler):
+    """Packs schemas as Arrow does, in a tenth of the time: other calls wait meanwhile."""
+
+    dispatch_table: ClassVar = {
+        **copyreg.dispatch_table,
+        pa.Schema: lambda schema: (protocol.unpack_schema, (schema.serialize().to_pybytes(),)),
+    }
 
 
 def _pickled(*request: object) -> bytes:
-    return pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
+    packed = BytesIO()
+    _Pickler(packed, pickle.HIGHEST_PROTOCOL).dump(request)
+    return packed.getvalue()

@@ -32,10 +32,11 @@ _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
 
 # Front to executor: pickled.
 # Of PLAN and RUN: the statement, the output, the name of the plan that is to be cached or was (0 for none), in how many
-# partitions it is planned now (None for one per processor), and the tables (None when the executor knows them).
+# partitions it is planned now (None for one per processor), and the tables (a number for the one at this place of those
+# that the executor knows, None when it knows all).
 PLAN: Final = b"p"  # plan a statement and cache the plan until the next message; answered with PLANNED
 RUN: Final = b"r"  # run a statement, planned before or not; answered with FRAMEs and END
-TABLES: Final = b"t"  # list the tables that a caller sees, of (caller, tables); answered with LISTED
+TABLES: Final = b"t"  # list the tables that a caller sees, of (caller, tables); answered with LISTED and END
 # Check that the engine reads tables as it should, or on a channel that the process answers; answered with END.
 CHECK: Final = b"k"
 # Call a function of the front's that must not run there, of (function, arguments, tables), with the tables before the
@@ -58,13 +59,13 @@ OPERATE: Final = b"o"  # create, change or describe a table, of (operation, argu
 READY: Final = b"R"  # started
 PLANNED: Final = b"P"  # JSON: the IPC schemas of the result and of the parameters, in hexadecimal digits
 FRAME: Final = b"F"  # one serialized FlightData, which goes to the client as it is
-LISTED: Final = b"L"  # JSON: names and IPC schemas
+LISTED: Final = b"L"  # JSON: names and IPC schemas of some of the tables
 ACCEPTED: Final = b"A"  # JSON: rows so far
 END: Final = b"E"  # JSON: statistics; the executor is idle again
 ERROR: Final = b"X"  # JSON: the error and statistics; the executor is idle again
 
 #: After one of these the executor waits for the next request.
-LAST: Final = frozenset({PLANNED, LISTED, END, ERROR})
+LAST: Final = frozenset({PLANNED, END, ERROR})
 
 
 class Requests:
@@ -132,6 +133,11 @@ def parse_error(facts: dict[str, Any]) -> MicromegasError:
     if isinstance(error, ResourcesExhausted) and isinstance(limit, str):
         error.limit = limit
     return error
+
+
+def unpack_schema(packed: bytes) -> pa.Schema:
+    """Return the schema of an IPC message."""
+    return pa.ipc.read_schema(pa.py_buffer(packed))
 
 
 def parse_json(body: bytes) -> dict[str, Any]:

@@ -38,6 +38,7 @@ _SCHEMA_WAIT_SECONDS: Final = 0.08
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _SEND_BUFFER_BYTES: Final = 1024 * 1024  # some batches ahead of the client: fewer switches between processes
 _MIB: Final = 1024 * 1024
+_MAX_LISTED_CHARACTERS: Final = 64 * _MIB  # of schemas, in hexadecimal digits
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 
@@ -141,7 +142,7 @@ class Worker:
         match kind:
             case protocol.PLAN | protocol.RUN:
                 statement, output, plan_id, partitions, tables = pickle.loads(body)  # noqa: S301 - from the front
-                self._tables = self._tables if tables is None else tables
+                self._take_tables(tables)
                 if planned is None or plan_id != self._plan_id or kind == protocol.PLAN:
                     planned = self._plan(statement, partitions)
                 if kind == protocol.RUN:
@@ -155,14 +156,14 @@ class Worker:
                 self._send(protocol.PLANNED, json.dumps(schemas).encode())
             case protocol.TABLES:
                 caller, tables = pickle.loads(body)  # noqa: S301 - from the front
-                self._tables = self._tables if tables is None else tables
-                self._send(protocol.LISTED, self._list(caller))
+                self._take_tables(tables)
+                self._list(caller)
             case protocol.CHECK:
                 check_scans()
                 self._send(protocol.END, b"{}")
             case protocol.CALL:
                 function, arguments, tables = pickle.loads(body)  # noqa: S301 - from the front
-                self._tables = self._tables if tables is None else tables
+                self._take_tables(tables)
                 with _cpu_limit(self._options.planning_seconds):
                     answer = function(self._tables, *arguments)
                 self._planned_at = time.perf_counter()
@@ -226,12 +227,29 @@ class Worker:
         end = json.dumps({**self._statistics(planned), "rows": size.rows, "bytes": size.bytes}).encode()
         send(protocol.HEAD.pack(protocol.END, len(end)), end)
 
-    def _list(self, caller: AuthContext) -> bytes:
-        tables = [
-            [name, with_remarks(name, schema).serialize().to_pybytes().hex()]
-            for name, schema in self._engine.tables(caller)
-        ]
-        return json.dumps({"tables": tables}).encode()
+    def _take_tables(self, tables: Sequence[TableSnapshot | int] | None) -> None:
+        if tables is not None:
+            self._tables = tuple(self._tables[one] if isinstance(one, int) else one for one in tables)
+
+    def _list(self, caller: AuthContext) -> None:
+        """Send the tables that a caller sees, each part as large as one table at least."""
+        tables: list[list[str]] = []
+        size = total = 0
+        for name, schema in self._engine.tables(caller):
+            tables.append([name, with_remarks(name, schema).serialize().to_pybytes().hex()])
+            size += len(tables[-1][1])
+            total += len(tables[-1][1])
+            if total > _MAX_LISTED_CHARACTERS:
+                raise ResourcesExhausted(
+                    "Your tables have more columns than can be listed at once.",
+                    remedy="Read information_schema.tables, and the columns of one table at a time.",
+                    limit="memory",
+                )
+            if size > _MIB:
+                self._send(protocol.LISTED, json.dumps({"tables": tables}).encode())
+                tables, size = [], 0
+        self._send(protocol.LISTED, json.dumps({"tables": tables}).encode())
+        self._send(protocol.END, json.dumps(self._statistics()).encode())
 
     def _maintain(self, seen: tuple[str, float] | None) -> dict[str, object]:
         from micromegas_jupyter.lake.lease import Sighting

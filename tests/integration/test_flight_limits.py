@@ -7,13 +7,15 @@ import grpc
 import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.errors import DeadlineExceeded, ResourcesExhausted
-from micromegas_jupyter.flightsql.commands import messages
+from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder
 from micromegas_jupyter.server import flight_service
+from tests.fakes.fixed_tables import FixedTables
 from tests.fakes.waiting import wait_until
 from tests.integration import flight_harness as harness
-from tests.integration.flight_harness import ALICE, BOB, DEADLINE_SECONDS, NUMBERS, WAITING, running_server
+from tests.integration.flight_harness import ALICE, BOB, DEADLINE_SECONDS, NUMBERS, WAITING, rows_of, running_server
 
 pytestmark = pytest.mark.integration
 
@@ -61,6 +63,16 @@ def test_storage_that_hangs_ends_statements_that_read_it_in_time_and_no_others()
     assert reading.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert {answer.code for answer in (before, others, afterwards)} == {grpc.StatusCode.OK}
     assert ended == 0
+
+
+def test_many_wide_tables_are_listed():
+    wide = pa.schema([pa.field(f"{number:0120}", pa.int64()) for number in range(500)])
+    tables = FixedTables([TableSnapshot(name=f"t{number}", schema=wide, files=()) for number in range(100)])
+    with running_server(tables=tables) as flight:
+        listed = rows_of(flight.get(pack_any(messages.CommandGetTables(include_schema=True))))
+
+    assert len(listed) == 100
+    assert pa.ipc.read_schema(listed["table_schema"][0].as_buffer()).names == wide.names
 
 
 def test_rows_come_up_to_the_limit():

@@ -2,15 +2,18 @@
 
 import asyncio
 import itertools
+import pickle
 import signal
 from collections import Counter
 from unittest.mock import Mock
 
+import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import Ended
-from micromegas_jupyter.executors.pool import choose_running
+from micromegas_jupyter.executors.pool import RunningStatement, _pickled, choose_running
 from micromegas_jupyter.executors.scheduling import Cause, EndedLimit, RunningLimit, find_cause
 
 
@@ -104,6 +107,20 @@ def test_callers_who_take_what_they_can_leave_places_to_others_who_are_next():
         return limit.waiting_count
 
     assert asyncio.run(scenario()) == 0
+
+
+def test_an_executor_gets_only_the_tables_that_it_does_not_know():
+    one, two, three = (TableSnapshot(name=name, schema=pa.schema([(name, "int8")]), files=()) for name in "abc")
+    pool = Mock(listing=Mock(tables=(one, two)))
+    running = RunningStatement(pool, ANN)
+    running.executor = Mock(tables=())
+
+    first, again = running._new_tables(), running._new_tables()
+    pool.listing.tables = (two, three, one)
+    changed = running._new_tables()
+
+    assert (first, again, changed) == ((one, two), None, (1, three, 0))
+    assert pickle.loads(_pickled(changed)) == (changed,)
 
 
 def test_whoever_gives_up_at_the_moment_of_their_turn_gives_it_to_the_next():
