@@ -111,8 +111,12 @@ def test_callers_who_take_what_they_can_leave_places_to_others_who_are_next():
 
 def test_an_executor_gets_only_the_tables_that_it_does_not_know():
     one, two, three = (TableSnapshot(name=name, schema=pa.schema([(name, "int8")]), files=()) for name in "abc")
-    pool = Mock(listing=Mock(tables=(one, two)))
-    running = RunningStatement(pool, ANN)
+    pool = Mock(listing=Mock(tables=(one, two)), settings=Mock(statement_timeout_seconds=None))
+
+    async def begin():
+        return RunningStatement(pool, ANN)
+
+    running = asyncio.run(begin())
     running.executor = Mock(tables=())
 
     first, again = running._new_tables(), running._new_tables()
