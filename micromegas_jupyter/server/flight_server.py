@@ -38,6 +38,7 @@ _STOP_SLACK_SECONDS: Final = 15.0
 _DEFAULT_GRACE_SECONDS: Final = 5.0
 _METADATA_SLACK_BYTES: Final = 16 * 1024
 _UNREAD_BYTES: Final = 512 * 1024
+_MAX_CONNECTIONS: Final = 100_000
 _MAX_STREAMS_PER_CONNECTION: Final = 128
 _HANDSHAKE_MILLISECONDS: Final = 10_000
 _KEEPALIVE_MILLISECONDS: Final = 60_000
@@ -265,6 +266,7 @@ def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], .
         # Left to itself gRPC takes 4 MiB and more of each message that nobody has asked for yet.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
+        ("grpc.max_allowed_incoming_connections", max_connections()),
         ("grpc.max_concurrent_streams", _MAX_STREAMS_PER_CONNECTION),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
@@ -273,6 +275,16 @@ def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], .
         ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MILLISECONDS),
         ("grpc.http2.max_ping_strikes", 2),
     )
+
+
+def max_connections() -> int:
+    """Return how many connections may take up open files, of which executors and uploads need some, too."""
+    if sys.platform == "win32":
+        return _MAX_CONNECTIONS
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else min(_MAX_CONNECTIONS, max(16, limit // 3))
 
 
 def _shut_down_sockets(port: int, *, is_listening: bool) -> None:

@@ -142,7 +142,8 @@ class DenyList:
     async def check(self, origin: CallOrigin, sql: str) -> None:
         """Refuse a query that a rule denies, unless an administrator's query names a function of denials."""
         seen = -1
-        while seen != self._changes:  # rules that were made meanwhile count: who is not listed yet is not ended for them
+        # Rules that are made meanwhile count: what is not listed yet is not ended for them.
+        while seen != self._changes:
             seen = self._changes
             await self._check_once(origin, sql)
 

@@ -11,6 +11,7 @@ import io
 import itertools
 import resource
 import select
+import socket
 import struct
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import grpc
 import pytest
 
 from micromegas_jupyter.flightsql.commands import statement_ticket
+from micromegas_jupyter.server import flight_server
 from tests.fakes import raw_http2 as h2
 from tests.integration.flight_harness import BOB, ENDLESS, FLIGHT, HEALTH, NUMBERS, running_server, ticket_bytes
 
@@ -112,6 +114,18 @@ def test_a_flood_on_one_connection_leaves_the_others_alone(flight, frames):
 
     assert (during.code, afterwards.code) == (grpc.StatusCode.OK, grpc.StatusCode.OK)
     assert flight.server.is_serving
+
+
+def test_connections_leave_open_files_to_executors(monkeypatch):
+    monkeypatch.setattr(flight_server, "max_connections", lambda: 3)
+    with running_server() as flight, contextlib.ExitStack() as closing:
+        flight.query(NUMBERS)
+        for _ in range(2):
+            closing.enter_context(contextlib.closing(h2.connect(flight.server.port)))
+        more = closing.enter_context(socket.create_connection(("127.0.0.1", flight.server.port), timeout=60))
+
+        assert more.recv(1) == b""
+        assert flight.query(NUMBERS).code is grpc.StatusCode.OK
 
 
 @pytest.fixture(scope="module")
