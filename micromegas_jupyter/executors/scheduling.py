@@ -55,7 +55,7 @@ class RunningLimit:
             self._take(caller)
             return
         own = sum(waiting == caller for waiting, _ in self._queue)
-        if own >= _MAX_WAITING_PER_SLOT * self._max_per_caller or not _is_left(
+        if own >= _MAX_WAITING_PER_SLOT * self._max_per_caller or not is_left(
             _MAX_WAITING_PER_SLOT * self._max_running, taken=len(self._queue), own=own
         ):
             raise _full()
@@ -88,14 +88,14 @@ class RunningLimit:
 
     def _has_capacity(self, caller: CallerKey) -> bool:
         own = self._running[caller]
-        return own < self._max_per_caller and _is_left(self._max_running, taken=self.running_count, own=own)
+        return own < self._max_per_caller and is_left(self._max_running, taken=self.running_count, own=own)
 
     def _take(self, caller: CallerKey) -> None:
         self._running[caller] += 1
         self.running_count += 1
 
 
-def _is_left(places: int, *, taken: int, own: int) -> bool:
+def is_left(places: int, *, taken: int, own: int) -> bool:
     """Whether a caller with `own` of the places that are taken may take another."""
     return taken < places - (places // 8 if own else 0)
 

@@ -29,7 +29,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.executors.pool import ClientGone
-from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
+from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit, is_left
 from micromegas_jupyter.flightsql.commands import (
     ERROR_DETAILS_KEY,
     FLIGHT_SERVICE,
@@ -507,9 +507,13 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
     def _counted(self, caller: CallerKey) -> Iterator[None]:
         """Count the body as an open call of this caller, or refuse it."""
         limit = self._settings.max_calls_per_caller
-        if self._open_calls[caller] >= limit:
+        own = self._open_calls[caller]
+        is_last = not is_left(self._settings.max_concurrent_calls, taken=self._open_calls.total(), own=own)
+        if own >= limit or is_last:
             raise ResourcesExhausted(
-                f"You have {limit} calls open, the maximum for one caller.",
+                f"You have {own} calls open, and the server cannot have more for you now."
+                if is_last
+                else f"You have {limit} calls open, the maximum for one caller.",
                 remedy="Wait for some to end, read results to their end, or cancel them.",
                 limit="calls",
             )

@@ -239,6 +239,25 @@ def test_large_rows_that_their_clients_do_not_take_are_few_and_others_get_theirs
         assert (frames.running_count, frames.waiting_count) == (0, 0)
 
 
+def test_callers_with_open_calls_leave_some_to_others():
+    may_end = threading.Event()
+
+    def send_nothing():
+        may_end.wait(DEADLINE_SECONDS)
+        yield from ()
+
+    with running_server(max_concurrent_calls=8, max_calls_per_caller=8) as flight:
+        held = [flight.begin("DoPut", send_nothing()) for _ in range(7)]
+        wait_until(lambda: flight.metric("calls_open") == 7, "the calls are open")
+        refused = flight.call("ListActions", b"")
+        others = flight.call("ListActions", b"", metadata=BOB)
+        may_end.set()
+        for call in held:
+            call.cancel()
+
+    assert (refused.code, others.code) == (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OK)
+
+
 def test_where_nobody_says_who_calls_each_connection_counts_by_itself():
     with running_server(is_open=True, max_calls_per_caller=3) as flight, _stalled_calls(flight, 3, ()):
         refused = flight.query(NUMBERS, metadata=())
