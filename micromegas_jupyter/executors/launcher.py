@@ -390,8 +390,8 @@ class Channel:
         """Whether the executor has sent more than was read."""
         return bool(self._received)
 
-    async def read(self, make_room: Callable[[int], Awaitable[None]] | None = None) -> tuple[bytes, bytes]:
-        """Return the kind and body of the next answer, which `make_room` waits for; ExecutorEnded when there is none.
+    async def read(self, admit: Callable[[int], Awaitable[None]] | None = None) -> tuple[bytes, bytes]:
+        """Return the kind and body of the next answer, which `admit` waits for; ExecutorEnded when there is none.
 
         It is called with the length of the body before that is received.
         """
@@ -401,8 +401,8 @@ class Channel:
         kind, length = head.unpack_from(self._received)
         if length > (protocol.MAX_FRAME_BYTES if kind == protocol.FRAME else protocol.MAX_ANSWER_BYTES):
             raise ExecutorEnded
-        if make_room is not None:
-            await make_room(length)
+        if admit is not None:
+            await admit(length)
         end = head.size + length
         pieces, missing = [self._received[head.size : end]], end - len(self._received)
         self._received = self._received[end:]

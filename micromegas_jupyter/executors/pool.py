@@ -642,7 +642,7 @@ class RunningStatement:
     async def read(self) -> tuple[bytes, bytes]:
         """Return the kind and body of the executor's next answer; an error that it answers is raised."""
         assert self.executor is not None  # noqa: S101 - `begin` came before
-        kind, body = await self.executor.read(self._make_room)
+        kind, body = await self.executor.read(self._admit_frame)
         if kind in protocol.LAST:
             self._is_idle = True
             if kind == protocol.ERROR:
@@ -724,7 +724,7 @@ class RunningStatement:
             del body
             self._drop_frame()
 
-    async def _make_room(self, size: int) -> None:
+    async def _admit_frame(self, size: int) -> None:
         if size > _LARGE_FRAME_BYTES:
             await self._pool.large_frames.acquire(self.caller_key)
             self._has_large_frame = True

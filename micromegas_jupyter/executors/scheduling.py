@@ -95,9 +95,9 @@ class RunningLimit:
         self.running_count += 1
 
 
-def is_left(places: int, *, taken: int, own: int) -> bool:
-    """Whether a caller with `own` of the places that are taken may take another."""
-    return taken < places - (places // 8 if own else 0)
+def is_left(total: int, *, taken: int, own: int) -> bool:
+    """Whether a caller with `own` of the places that are taken, of a `total`, may take another."""
+    return taken < total - (total // 8 if own else 0)
 
 
 def _full() -> ResourcesExhausted:

@@ -37,7 +37,7 @@ MAX_WAITING_BYTES_PER_CALLER: Final = 32 * _MIB
 # For callers who have no more than this waiting. A caller's exports are counted as soon as they are announced, and
 # several callers must not keep all others out by sending theirs slowly.
 SMALL_BYTES: Final = 4 * _MIB
-_KEPT_SHARE: Final = 4
+_RESERVED_SHARE: Final = 4
 MAX_WAITING: Final = 1024
 _STORE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 1.0
@@ -220,9 +220,9 @@ class Admission:
         waiting = self._waiting
         with waiting.lock:
             own = waiting.bytes_of[self._source] + size
-            kept = 0 if own <= SMALL_BYTES else MAX_WAITING_BYTES // _KEPT_SHARE
+            reserved = 0 if own <= SMALL_BYTES else MAX_WAITING_BYTES // _RESERVED_SHARE
             is_full = waiting.count >= MAX_WAITING and not self._is_open
-            is_full |= waiting.bytes + size > MAX_WAITING_BYTES - kept
+            is_full |= waiting.bytes + size > MAX_WAITING_BYTES - reserved
             if is_full or own > MAX_WAITING_BYTES_PER_CALLER:
                 raise ResourcesExhausted(
                     "Exports arrive faster than they can be stored.",
