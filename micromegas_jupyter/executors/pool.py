@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import InternalError, ResourcesExhausted
+from micromegas_jupyter.errors import InternalError, ResourcesExhausted, StatementRefused
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import (
     CachedPlan,
@@ -411,6 +411,8 @@ def _private_bytes(executor: Executor) -> int:
     return max(0, anonymous - executor.baseline_private_bytes)
 
 
+# Each name of a table is searched for in the texts of what waits; above this it costs less to look at all tables.
+_MAX_WANTED_CHARACTERS: Final = 32 * 1024
 # Every statement that reads or lists tables has one of these words.
 _READS_TABLES: Final = re.compile(r"\b(?:from|table|show|describe|desc|explain)\b", re.IGNORECASE)
 
@@ -427,8 +429,15 @@ class Listing:
         self._turn = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None
         self._wanted: str | None = None  # texts of the statements that wait for the next listing; at first all tables
+        self._packed: dict[int, tuple[TableSnapshot, bytes]] = {}
         self.version = 0
         self.tables: Sequence[TableSnapshot] = ()
+
+    def packed(self, table: TableSnapshot) -> bytes:
+        """Return one of the tables as executors get it, packed once for all of them."""
+        if id(table) not in self._packed:
+            self._packed[id(table)] = table, _pickled(table)
+        return self._packed[id(table)][1]
 
     async def refresh(self, sql: str | None = None) -> None:
         """Wait for a listing that begins after this call, of the tables that `sql` names; None for all of them.
@@ -437,7 +446,10 @@ class Listing:
         """
         if sql is not None and self.version and _READS_TABLES.search(sql) is None:
             return
-        self._wanted = None if sql is None or self._wanted is None else f"{self._wanted} {sql}"
+        if sql is None or self._wanted is None or len(self._wanted) + len(sql) > _MAX_WANTED_CHARACTERS:
+            self._wanted = None
+        else:
+            self._wanted = f"{self._wanted} {sql}"
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._list())
             # Looks at a failure that nobody may wait for any more, so that asyncio does not log it.
@@ -452,6 +464,7 @@ class Listing:
             tables = tuple(await run_in_thread(lambda: self._source.snapshot(wanted), name="table-listing"))
             if tables != self.tables or not self.version:
                 self.tables = tables
+                self._packed = {id(one): self._packed[id(one)] for one in tables if id(one) in self._packed}
                 self.version += 1
 
 
@@ -671,6 +684,7 @@ class RunningStatement:
     async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
         """Return the IPC schemas of the result and the parameters; the plan is cached for the call that runs it."""
         pool = self._pool
+        self._check_size(statement.sql)
         await pool.listing.refresh(statement.sql)
         if (plan := pool.find_plan(statement)) is not None:
             return plan.schemas
@@ -705,6 +719,7 @@ class RunningStatement:
         `on_running` is called when an executor has the statement, and returns it, perhaps with what holds only now.
         """
         pool = self._pool
+        self._check_size(statement.sql)
         await pool.listing.refresh(statement.sql)
         plan = pool.find_plan(statement)
         executor = await self.begin(plan=plan)
@@ -723,6 +738,12 @@ class RunningStatement:
             self.waits_for_client_since = None
             del body
             self._drop_frame()
+
+    def _check_size(self, sql: str) -> None:
+        """Refuse a text that the executor would refuse unread, before it costs others time."""
+        limit = self._pool.options.max_statement_bytes
+        if len(sql) > limit:
+            raise StatementRefused(f"The statement is longer than the {limit} bytes that this server allows.")
 
     async def _admit_frame(self, size: int) -> None:
         if size > _LARGE_FRAME_BYTES:
@@ -754,14 +775,15 @@ class RunningStatement:
                 return found
             found += [(str(name), bytes.fromhex(schema)) for name, schema in protocol.parse_json(body)["tables"]]
 
-    def _new_tables(self) -> Sequence[TableSnapshot | int] | None:
-        """Return the tables, a place for each that the executor knows already; None when it knows them all."""
-        executor, tables = self.executor, self._pool.listing.tables
+    def _new_tables(self) -> Sequence[bytes | int] | None:
+        """Return the tables, packed, or a place for each that the executor knows; None when it knows them all."""
+        executor, listing = self.executor, self._pool.listing
+        tables = listing.tables
         if executor is None or executor.tables is tables:
             return None
         known = {id(one): place for place, one in enumerate(executor.tables)}
         executor.tables = tables
-        return tuple(known.get(id(one), one) for one in tables)
+        return tuple(known[id(one)] if id(one) in known else listing.packed(one) for one in tables)
 
 
 # Schemas are packed as Arrow does, in a tenth of the time: other calls wait meanwhile.

@@ -32,8 +32,8 @@ _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
 
 # Front to executor: pickled.
 # Of PLAN and RUN: the statement, the output, the name of the plan that is to be cached or was (0 for none), in how many
-# partitions it is planned now (None for one per processor), and the tables (a number for the one at this place of those
-# that the executor knows, None when it knows all).
+# partitions it is planned now (None for one per processor), and the tables (each packed, or the place of one that the
+# executor knows; None when it knows all).
 PLAN: Final = b"p"  # plan a statement and cache the plan until the next message; answered with PLANNED
 RUN: Final = b"r"  # run a statement, planned before or not; answered with FRAMEs and END
 TABLES: Final = b"t"  # list the tables that a caller sees, of (caller, tables); answered with LISTED and END

@@ -227,9 +227,12 @@ class Worker:
         end = json.dumps({**self._statistics(planned), "rows": size.rows, "bytes": size.bytes}).encode()
         send(protocol.HEAD.pack(protocol.END, len(end)), end)
 
-    def _take_tables(self, tables: Sequence[TableSnapshot | int] | None) -> None:
+    def _take_tables(self, tables: Sequence[bytes | int] | None) -> None:
         if tables is not None:
-            self._tables = tuple(self._tables[one] if isinstance(one, int) else one for one in tables)
+            self._tables = tuple(
+                self._tables[one] if isinstance(one, int) else pickle.loads(one)[0]  # noqa: S301 - from the front
+                for one in tables
+            )
 
     def _list(self, caller: AuthContext) -> None:
         """Send the tables that a caller sees, each part as large as one table at least."""

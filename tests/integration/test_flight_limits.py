@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from unittest.mock import Mock
 
 import grpc
 import pyarrow as pa
@@ -73,6 +74,19 @@ def test_many_wide_tables_are_listed():
 
     assert len(listed) == 100
     assert pa.ipc.read_schema(listed["table_schema"][0].as_buffer()).names == wide.names
+
+
+def test_a_statement_that_is_too_long_is_refused_before_it_costs_others_time(monkeypatch):
+    tables = FixedTables()
+    monkeypatch.setattr(tables, "snapshot", Mock(return_value=[]))
+    with running_server(tables=tables) as flight:
+        flight.query(NUMBERS)
+        listings = tables.snapshot.call_count
+        answer = flight.query(f"SELECT * FROM anything -- {'x' * 131_072}")
+
+        assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "longer than the 131072 bytes" in answer.text
+        assert tables.snapshot.call_count == listings
 
 
 def test_rows_come_up_to_the_limit():

@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
@@ -226,6 +226,22 @@ def test_tables_are_listed_for_statements_that_may_read_some(sql, is_listed):
         return source.begun == 2
 
     assert asyncio.run(scenario()) is is_listed
+
+
+def test_names_of_tables_are_looked_for_in_short_texts_only():
+    async def scenario():
+        source = Mock(snapshot=Mock(return_value=()))
+        listing = Listing(source)
+        await listing.refresh()
+        for padding in (10, 10_000):
+            text = f"SELECT * FROM t -- {'x' * padding}"
+            await asyncio.gather(*(listing.refresh(text) for _ in range(10)))
+        return [call.args[0] for call in source.snapshot.call_args_list]
+
+    first, short, *long = asyncio.run(scenario())
+
+    assert short.count("FROM t") == 10
+    assert [first, *long] == [None, None]  # all tables
 
 
 def test_a_failure_is_told_to_all_who_wait_for_it_and_the_next_listing_is_made_anew():

@@ -13,7 +13,7 @@ import pytest
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import Ended
-from micromegas_jupyter.executors.pool import RunningStatement, _pickled, choose_running
+from micromegas_jupyter.executors.pool import Listing, RunningStatement, choose_running
 from micromegas_jupyter.executors.scheduling import Cause, EndedLimit, RunningLimit, find_cause
 
 
@@ -111,7 +111,9 @@ def test_callers_who_take_what_they_can_leave_places_to_others_who_are_next():
 
 def test_an_executor_gets_only_the_tables_that_it_does_not_know():
     one, two, three = (TableSnapshot(name=name, schema=pa.schema([(name, "int8")]), files=()) for name in "abc")
-    pool = Mock(listing=Mock(tables=(one, two)), settings=Mock(statement_timeout_seconds=None))
+    listing = Listing(Mock())
+    listing.tables = (one, two)
+    pool = Mock(listing=listing, settings=Mock(statement_timeout_seconds=None))
 
     async def begin():
         return RunningStatement(pool, ANN)
@@ -120,11 +122,11 @@ def test_an_executor_gets_only_the_tables_that_it_does_not_know():
     running.executor = Mock(tables=())
 
     first, again = running._new_tables(), running._new_tables()
-    pool.listing.tables = (two, three, one)
+    listing.tables = (two, three, one)
     changed = running._new_tables()
 
-    assert (first, again, changed) == ((one, two), None, (1, three, 0))
-    assert pickle.loads(_pickled(changed)) == (changed,)
+    assert [pickle.loads(packed)[0] for packed in first] == [one, two]
+    assert (again, changed) == (None, (1, listing.packed(three), 0))
 
 
 def test_whoever_gives_up_at_the_moment_of_their_turn_gives_it_to_the_next():
