@@ -684,7 +684,7 @@ class RunningStatement:
     async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
         """Return the IPC schemas of the result and the parameters; the plan is cached for the call that runs it."""
         pool = self._pool
-        self._check_size(statement.sql)
+        self._check_length(statement.sql)
         await pool.listing.refresh(statement.sql)
         if (plan := pool.find_plan(statement)) is not None:
             return plan.schemas
@@ -719,7 +719,7 @@ class RunningStatement:
         `on_running` is called when an executor has the statement, and returns it, perhaps with what holds only now.
         """
         pool = self._pool
-        self._check_size(statement.sql)
+        self._check_length(statement.sql)
         await pool.listing.refresh(statement.sql)
         plan = pool.find_plan(statement)
         executor = await self.begin(plan=plan)
@@ -739,7 +739,7 @@ class RunningStatement:
             del body
             self._drop_frame()
 
-    def _check_size(self, sql: str) -> None:
+    def _check_length(self, sql: str) -> None:
         """Refuse a text that the executor would refuse unread, before it costs others time."""
         limit = self._pool.options.max_statement_bytes
         if len(sql) > limit:
