@@ -158,6 +158,8 @@ class ForwardedStatement(RunningStatement):
     async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
         """Return the IPC schemas of the result and the parameters; the engine's ticket waits to be read."""
         forwarded = await self._rewrite(statement, with_nulls=True)
+        if not forwarded.sql:
+            return b"", forwarded.parameters
         try:
             with _hiding_values(forwarded):
                 flight = await self._gateway.engine.plan(forwarded.sql)

@@ -27,9 +27,13 @@ _ALL_ROWS: Final = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewritten:
-    """A statement for the engine, in its dialect and never the caller's text, and the tables that it reads."""
+    """A statement for the engine, in its dialect and never the caller's text, and the tables that it reads.
+
+    `in_datafusion` says the same, with the same rows, in the embedded engine's dialect.
+    """
 
     sql: str
+    in_datafusion: str
     tables: frozenset[str]
 
 
@@ -94,20 +98,27 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
         resolved = syntax.resolve(tree, sql=sql, tables=visible, taken=tables, parameters=parameters)
         conditions = {name: () if access is None else access.conditions(name) for name in resolved.tables.values()}
         is_behind_barrier = any(conditions.values()) and not syntax.is_leakproof(resolved.tree)
-        tree = _in_dialect(resolved.tree, dialect)
-        for table in syntax.tables_in(tree):
-            if (name := resolved.tables.get(table.name)) is not None:
-                _check_case(name, tables, dialect)
-                rows = _visible_rows(name, tables[name], conditions[name], dialect, is_behind_barrier=is_behind_barrier)
-                syntax.put(table, rows)
-            elif (call := resolved.series.get(table.name)) is not None:
-                syntax.put(table, syntax.series(call, is_spark=dialect is EngineDialect.SPARK))
-        if row_limit is not None:
-            tree = syntax.limited(tree, row_limit)
-        text = syntax.written(tree, is_spark=dialect is EngineDialect.SPARK)
+
+        def text_in(dialect: EngineDialect) -> str:
+            tree = _in_dialect(resolved.tree.copy(), dialect)
+            for table in syntax.tables_in(tree):
+                if (name := resolved.tables.get(table.name)) is not None:
+                    _check_case(name, tables, dialect)
+                    rows = _visible_rows(
+                        name, tables[name], conditions[name], dialect, is_behind_barrier=is_behind_barrier
+                    )
+                    syntax.put(table, rows)
+                elif (call := resolved.series.get(table.name)) is not None:
+                    syntax.put(table, syntax.series(call.copy(), is_spark=dialect is EngineDialect.SPARK))
+            if row_limit is not None:
+                tree = syntax.limited(tree, row_limit)
+            return syntax.written(tree, is_spark=dialect is EngineDialect.SPARK)
+
+        text = text_in(dialect)
+        in_datafusion = text if dialect is EngineDialect.DATAFUSION else text_in(EngineDialect.DATAFUSION)
     except RecursionError as error:
         raise StatementRefused("The statement is nested too deeply.") from error
-    return Rewritten(sql=text, tables=frozenset(resolved.tables.values()))
+    return Rewritten(sql=text, in_datafusion=in_datafusion, tables=frozenset(resolved.tables.values()))
 
 
 def _in_dialect(tree: "exp.Query", dialect: EngineDialect) -> "exp.Query":

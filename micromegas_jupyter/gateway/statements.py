@@ -1,8 +1,17 @@
 """What an executor does for a statement that goes to another engine: it reads, checks and rewrites text of callers."""
 
+import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from micromegas_jupyter.gateway.rewrite import Rewritten
+
+_PLANNING_SECONDS: Final = 3.0
 
 
 def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process to another
@@ -16,7 +25,7 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
     max_bytes: int,
     with_nulls: bool,  # noqa: FBT001 - as above
 ) -> dict[str, object]:
-    """Return the statement for the engine, whether rows are hidden from it, and the schema of its parameters.
+    """Return the statement for the engine, empty if it has no plan yet, and the schema of its parameters.
 
     With `with_nulls` all placeholders that have no value are null: for a statement that is planned and not run.
     """
@@ -27,7 +36,7 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
     from micromegas_jupyter.engine.contract import StatementRequest
     from micromegas_jupyter.engine.errors import missing_parameter
     from micromegas_jupyter.engine.planning import check_statement, find_placeholders, with_plain_parameters
-    from micromegas_jupyter.errors import UnsupportedStatement
+    from micromegas_jupyter.errors import InternalError, InvalidStatement, UnsupportedStatement
     from micromegas_jupyter.flightsql.framing import ParameterLimits, decode_parameters
     from micromegas_jupyter.gateway.rewrite import access_of, rewrite
 
@@ -59,12 +68,56 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
         parameters=values,
         max_bytes=max_bytes,
     )
+    hides_rows = access is not None and any(access.conditions(table) for table in found.tables)
+    is_bound = request.parameters is not None or not placeholders.columns
+    try:
+        try_plan(found, sql=placeholders.sql, tables=tables, dialect=dialect, hides_values=hides_rows)
+        text = found.sql
+    except (InvalidStatement, UnsupportedStatement, InternalError):
+        if is_bound:
+            raise
+        text = ""  # some statements have no plan without their values
     return {
-        "sql": found.sql,
-        "hides_rows": access is not None and any(access.conditions(table) for table in found.tables),
+        "sql": text,
+        "hides_rows": hides_rows,
         "parameters": kinds.serialize().to_pybytes().hex(),
-        "is_bound": request.parameters is not None or not placeholders.columns,
+        "is_bound": is_bound,
     }
+
+
+def try_plan(
+    found: "Rewritten", *, sql: str, tables: Mapping[str, "pa.Schema"], dialect: str, hides_values: bool
+) -> None:
+    """Plan a statement over tables without rows: what no planner comes to an end with ends here, not in the engine.
+
+    A planner writes `coalesce(x, y)` with two x, and a named query where it is named: 40 of either, each within the
+    next, would keep the engine busy for days. An engine that plans as this process does, or knows more functions, is
+    left to fail by itself.
+    """
+    import pyarrow as pa
+    from datafusion import SessionContext
+
+    from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
+    from micromegas_jupyter.engine.scanner import quoted
+    from micromegas_jupyter.errors import ResourcesExhausted
+
+    context = SessionContext()
+    for name in found.tables:
+        context.register_record_batches(quoted(name), [[pa.RecordBatch.from_pylist([], tables[name])]])
+    begin = time.process_time()
+    try:
+        context.sql(found.in_datafusion).execution_plan()
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        if dialect == "spark":
+            raise translate(error, Context(sql=sql, tables=tuple(found.tables), hides_values=hides_values)) from None
+    if time.process_time() - begin > _PLANNING_SECONDS:
+        raise ResourcesExhausted(
+            f"The statement takes more than {_PLANNING_SECONDS:g} s of CPU time to be planned.",
+            remedy="Nest fewer queries and functions, and join fewer tables.",
+            limit="planning",
+        )
 
 
 def list_visible(

@@ -311,14 +311,16 @@ def _depths(tree: exp.Expr) -> Iterator[tuple[exp.Expr, int]]:
     while waiting:
         node, depth = waiting.pop()
         yield node, depth
-        is_chain = isinstance(node, (exp.And, exp.Or, exp.Union))
-        waiting += [(one, depth + (not (is_chain and type(one) is type(node)))) for one in node.iter_expressions()]
+        waiting += [(one, depth + 1) for one in node.iter_expressions()]
 
 
 def _check(tree: exp.Expr) -> None:
     for node, depth in _depths(tree):
         if depth > _MAX_DEPTH:
-            raise StatementRefused(f"The statement is nested deeper than the {_MAX_DEPTH} levels that are allowed.")
+            raise StatementRefused(
+                f"The statement is nested deeper than the {_MAX_DEPTH} levels that are allowed; each operator is one.",
+                remedy="Write IN for many values, and VALUES for many rows.",
+            )
         parts = _KINDS.get(type(node))
         if parts is None:
             raise refused(node.key.upper())
@@ -372,8 +374,33 @@ def _check_node(node: exp.Expr) -> None:  # noqa: C901, PLR0912 - one per kind
             raise refused("DISTINCT with several values", "Count the rows of a SELECT DISTINCT.")
         case exp.In() if node.args.get("field") or node.args.get("unnest"):
             raise refused("IN over a list", "Write array_has.")
+        case exp.NullSafeEQ() | exp.NullSafeNEQ() if _goes_on(node):
+            raise refused("an operator behind IS DISTINCT FROM", "Write brackets around a IS DISTINCT FROM b.")
+        case exp.Expr() if isinstance(node, _COMPARING) and _compares_comparisons(node):
+            raise refused("a comparison of comparisons", "Write brackets around the inner one.")
         case exp.Interval() if not _is_plain_interval(node):
             raise refused("this interval", "Write one number and one unit: INTERVAL '3' HOUR.")
+
+
+_COMPARING: Final = (
+    exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ, exp.In, exp.Between, exp.Like,
+    exp.ILike, exp.RegexpLike,
+)  # fmt: skip
+
+
+def _compares_comparisons(node: exp.Expr) -> bool:
+    """Return whether it takes an order of operators to know what is compared, in which engines and sqlglot differ."""
+    operands = map(node.args.get, ("this", "expression", "low", "high"))
+    return any(isinstance(one, (*_COMPARING, exp.Not)) for one in operands)
+
+
+def _goes_on(node: exp.Expr) -> bool:
+    """Return whether an operator follows: DataFusion takes all of `b AND c` as the right side of IS DISTINCT FROM."""
+    while isinstance(node.parent, (exp.Binary, exp.Not)):
+        if isinstance(node.parent, exp.Binary) and node.parent.this is node:
+            return True
+        node = node.parent
+    return False
 
 
 _UNITS: Final = frozenset({"YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND"})

@@ -22,13 +22,15 @@ def with_role(filters):
 
 
 @contextmanager
-def gateway(uri, *, dialect="datafusion", filters=None, silence_seconds=600.0, **settings):
+def gateway(uri, *, dialect="datafusion", filters=None, silence_seconds=600.0, worker=None, **settings):
     """Run a server before the engine at an address; `filters` are the conditions of bob's role by table."""
     tables = EngineTables(
         Engine(EngineSettings(address=EngineAddress.parse(uri), dialect=dialect, silence_seconds=silence_seconds))
     )
     validator = FakeValidator() if filters is None else with_role(filters)
-    with running_server(engine=tables, validator=validator, worker={"preloaded": REWRITING}, **settings) as front:
+    with running_server(
+        engine=tables, validator=validator, worker={"preloaded": REWRITING, **(worker or {})}, **settings
+    ) as front:
         yield front
 
 

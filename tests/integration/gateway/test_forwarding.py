@@ -115,6 +115,19 @@ def test_the_servers_limits_hold(engine):
     assert within.num_rows == 2
 
 
+def test_what_no_planner_comes_to_an_end_with_does_not_reach_the_engine(engine):
+    named = ", ".join(f"c{one + 1} AS (SELECT a.n FROM c{one} AS a, c{one} AS b)" for one in range(40))
+    with gateway(engine.uri, worker={"planning_seconds": 1.0}) as front:
+        answers = [
+            front.query(f"SELECT {'coalesce(' * 24}level{', level)' * 24} AS n FROM log_entries"),
+            front.query(f"WITH c0 AS (SELECT 1 AS n), {named} SELECT n FROM c40"),
+        ]
+        count = rows_of(front.query(COUNT))["n"].to_pylist()
+
+    assert ["more than 1 s" in one.error.what for one in answers] == [True, True]  # of 10 s there
+    assert count == [8]
+
+
 @pytest.mark.parametrize("how", ["cancelled", "left"])
 def test_an_ended_statement_ends_at_the_engine(front, engine, how):
     info = front.info(messages.CommandStatementQuery(query=WAITING))

@@ -216,6 +216,9 @@ def test_no_statement_takes_long_or_much():
         "SELECT " + "[" * 8 + "1" + "]" * 8,
         "SELECT " + "date(" * 9 + "day" + ")" * 9 + " FROM t",
         "SELECT * FROM " + "(SELECT * FROM " * 46 + "t" + ") AS q" * 46,
+        # Engines descend into each operator, and end with their stack.
+        "SELECT id FROM t WHERE " + " OR ".join(["id = 1"] * 101),
+        "SELECT 1" + " UNION ALL SELECT 1" * 101,
     ):
         with pytest.raises(QueryError):
             text_of(sql)
