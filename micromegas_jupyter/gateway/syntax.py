@@ -244,6 +244,9 @@ def parse(sql: str, *, max_bytes: int) -> exp.Query:
     if words and words[0] not in {"select", "with", "values", "("}:
         raise StatementRefused(f"A statement that begins with {words[0][:20].upper()} is not forwarded to the engine.")
     tree = _parsed(sql)
+    written = sum(token.kind is Kind.WORD and token.name == "select" for token in scanned.tokens)
+    if written != sum(1 for _ in tree.find_all(exp.Select)):
+        raise refused("FROM without SELECT")
     if isinstance(tree, exp.Values):
         tree = exp.select("*").from_(tree)
     if not isinstance(tree, exp.Query):
@@ -374,6 +377,8 @@ def _check_node(node: exp.Expr) -> None:  # noqa: C901, PLR0912 - one per kind
             raise refused("DISTINCT with several values", "Count the rows of a SELECT DISTINCT.")
         case exp.In() if node.args.get("field") or node.args.get("unnest"):
             raise refused("IN over a list", "Write array_has.")
+        case exp.Is() if isinstance(node.this.unnest(), (exp.NullSafeEQ, exp.NullSafeNEQ)):  # sqlglot puts brackets
+            raise refused("IS behind IS DISTINCT FROM", "Leave it out: it is true or false already.")
         case exp.NullSafeEQ() | exp.NullSafeNEQ() if _goes_on(node):
             raise refused("an operator behind IS DISTINCT FROM", "Write brackets around a IS DISTINCT FROM b.")
         case exp.Expr() if isinstance(node, _COMPARING) and _compares_comparisons(node):

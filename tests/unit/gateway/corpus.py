@@ -43,6 +43,9 @@ SELECT id FROM t WHERE secret LIKE 'no%'
 SELECT id, secret FROM t ORDER BY secret
 SELECT id FROM t WHERE g IS DISTINCT FROM 1
 SELECT id FROM t WHERE g IS NOT DISTINCT FROM NULL
+SELECT id FROM t WHERE shown IS DISTINCT FROM TRUE AND g = 1
+SELECT id FROM t WHERE shown IS DISTINCT FROM (g = 1) IS TRUE
+SELECT id FROM t WHERE shown < (id > 1) NOT IN (TRUE)
 SELECT max(id) FROM t
 SELECT min(price), avg(price) FROM t
 SELECT id FROM t WHERE at > '2024-01-01'
@@ -216,6 +219,7 @@ WITH t AS (SELECT id FROM public.t WHERE id > 2) SELECT * FROM t
 WITH t AS (SELECT 1 AS id) SELECT count(*) FROM public.t
 WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 4) SELECT n FROM r
 WITH RECURSIVE t AS (SELECT 1 AS id UNION ALL SELECT id + 1 FROM t WHERE id < 3) SELECT id FROM t
+WITH a AS (SELECT id FROM t) FROM a
 WITH a AS MATERIALIZED (SELECT id FROM t) SELECT * FROM a
 SELECT id FROM t UNION SELECT t_id FROM u
 SELECT id FROM t UNION ALL SELECT t_id FROM u ORDER BY id
@@ -505,7 +509,6 @@ MORE_ON_SAIL = MORE | {
     "SELECT id, id FROM t",
     "SELECT * FROM (SELECT id, g AS id FROM t) AS q",
     "SELECT count(*) FROM (SELECT id, g AS id FROM t) AS q",
-    "SELECT (VALUES (1))",
     "SELECT id FROM t WHERE name LIKE 'a!_b' ESCAPE '!'",
     "SELECT id FROM t WHERE (id, g) IN (SELECT t_id, id FROM u)",
     # Sail's times reach further than nanoseconds do.
