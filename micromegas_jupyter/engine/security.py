@@ -36,7 +36,7 @@ from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.functions.identity import NO_TEXTS, with_caller_in_condition
 from micromegas_jupyter.engine.functions.query_functions import register_condition_functions
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
-from micromegas_jupyter.engine.scanner import Kind, Scan, quoted
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token, quoted
 from micromegas_jupyter.engine.schemas import flat_schema, visible_schema
 from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, Unavailable
@@ -114,7 +114,27 @@ def _problem_of_tokens(scanned: Scan) -> str | None:
         is_call = following is not None and following.kind is Kind.OPEN and token.kind in {Kind.WORD, Kind.QUOTED}
         if is_call and token.name.lower() in _changing_functions():
             return f"it calls {token.name.lower()}, whose result changes"
+    if any(_goes_on_after_distinct_from(scanned.tokens, place) for place in range(len(scanned.tokens))):
+        return "IS DISTINCT FROM takes all that follows it for its right side; put it in brackets"
     return None
+
+
+def _goes_on_after_distinct_from(tokens: Sequence[Token], place: int) -> bool:
+    """Whether more than one operand follows a `DISTINCT FROM` at this place.
+
+    DataFusion 54 and 55 read `a IS DISTINCT FROM b AND c` as `a IS DISTINCT FROM (b AND c)`.
+    """
+    words = [token.name if token.kind is Kind.WORD else "" for token in tokens[place : place + 2]]
+    if words != ["distinct", "from"]:
+        return False
+    depth = 0
+    for at, token in enumerate(tokens[place + 2 :]):
+        depth += (token.kind is Kind.OPEN) - (token.kind is Kind.CLOSE)
+        if depth < 0 or (not depth and token.kind is Kind.COMMA):
+            return False
+        if at and not depth and token.kind not in {Kind.OPEN, Kind.CLOSE}:
+            return True
+    return False
 
 
 def _problem_of_plan(condition: str, schema: pa.Schema) -> str | None:

@@ -38,6 +38,8 @@ SCHEMA = pa.schema(
         "regexp_like(text, '^a')",
         "array_has(tags, 1)",
         "id % 2 = 0",
+        "(seen IS DISTINCT FROM true) AND id = 1",
+        "id = 1 AND text IS NOT DISTINCT FROM concat('a', text)",
         "CASE WHEN id = 1 THEN seen END",
         "true",
         "null",
@@ -87,6 +89,8 @@ def test_a_condition_that_fails_on_no_value_fits(condition):
         ("1 / id = 1", "division"),
         ("regexp_like('a', text)", "by itself"),
         ("NOT (text IN ('a') AND text IN ('b'))", "simplifies it"),
+        ("seen IS DISTINCT FROM true AND id = 1", "brackets"),
+        ("id = 2 OR (seen IS NOT DISTINCT FROM (id = 1) OR id = 3)", "brackets"),
     ],
 )
 def test_another_condition_does_not_and_the_reason_is_said(condition, words):
