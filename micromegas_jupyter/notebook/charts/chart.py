@@ -87,14 +87,15 @@ _NEXT_TO_POINTER = {"type": "point", "on": "pointerover", "nearest": True, "clea
 class Chart:
     """A chart of the rows, drawn as `kind` or as the columns' types suggest.
 
-    `x`, `y` (one or several) and `color` name columns; `spec` is the Vega-Lite specification (version 5), with the data
-    in it. Raises `UsageError` when there is nothing to draw.
+    `table` is an Arrow table, a DataFrame of pandas or polars, or a result. `x`, `y` (one or several) and `color` name
+    columns; `spec` is the Vega-Lite specification (version 5), with the data in it. Raises `UsageError` when there is
+    nothing to draw.
     """
 
     def __init__(
-        self, table: pa.Table, *, kind: _Name = None, x: _Name = None, y: _Names = None, color: _Name = None
+        self, table: object, *, kind: _Name = None, x: _Name = None, y: _Names = None, color: _Name = None
     ) -> None:
-        self.spec, self._text = draw(choose(table, kind=kind, x=x, y=y, color=color))
+        self.spec, self._text = draw(choose(_arrow_table(table), kind=kind, x=x, y=y, color=color))
 
     def to_altair(self) -> Any:
         """Return the chart as one of Altair's, to change it."""
@@ -133,6 +134,14 @@ class Chart:
         if file_type == "svg":
             return str(vl_convert.vegalite_to_svg(still, vl_version=_VEGA_LITE)).encode()
         return bytes(vl_convert.vegalite_to_png(still, vl_version=_VEGA_LITE, scale=scale))
+
+
+def _arrow_table(rows: object) -> pa.Table:
+    try:
+        return rows if isinstance(rows, pa.Table) else pa.table(rows)
+    except (TypeError, ValueError, NotImplementedError):
+        remedy = "Give a DataFrame whose columns hold values of one type each, an Arrow table, or a result of %%sql."
+        raise UsageError("These rows cannot be read as a table.", remedy=remedy) from None
 
 
 def _library(module: str) -> Any:

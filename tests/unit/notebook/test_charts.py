@@ -8,6 +8,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import vl_convert
@@ -15,6 +16,7 @@ import vl_convert
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.charts.chart import Chart
+from micromegas_jupyter.notebook.query_result import QueryResult
 
 T0 = 1_700_000_000  # 2023-11-14 22:13:20 UTC
 MAX_BYTES = 300_000
@@ -56,6 +58,15 @@ def labels(chart):
 
 HOSTS = {"host": ["b10", "b9"] * 3}
 NUMBERS = {"a": [1.5, 2, 3, 4, 5, 6], "b": [60, 50, 40, 30, 20, 10]}
+
+
+def test_a_chart_of_a_frame_or_a_result_is_that_of_its_table():
+    table = table_of(**NUMBERS)
+
+    for other in (table.to_pandas(), QueryResult(table)):
+        assert rows(Chart(other)) == rows(Chart(table))
+    with pytest.raises(UsageError, match="cannot be read as a table"):
+        Chart(pd.DataFrame({"mixed": [1, "two"]}))
 
 
 @pytest.mark.parametrize(
