@@ -51,6 +51,8 @@ SAVED_MIME_TYPE: Final = "application/vnd.micromegas.result+json"
 """Marks an output whose saved HTML is shown until its widget stands in the page."""
 
 HELP_OPTION = "--help"
+_BEGINS_QUERY = re.compile(r"\s*(?:SELECT|WITH)\b", re.IGNORECASE)
+_SHORT_WORD = re.compile(r"(?!(?:EXPLAIN|ANALYZE|VERBOSE)\b)\w{1,20}\s*", re.IGNORECASE)
 _CELL_OF_ONE_LINE = re.compile(r"%%((?:micromegas_)?sql .*)\s*")
 
 
@@ -280,6 +282,14 @@ def split_sql_line(
     """Parse the magic's line and the body of a cell magic (None for a line magic)."""
     parsed = _parse_options(line, options_with_value, optional_values)
     name, rest = parsed.name, parsed.rest.lstrip()
+    if (
+        cell is not None
+        and parsed.options
+        and parsed.options[-1][0] in optional_values
+        and _SHORT_WORD.fullmatch(rest)
+        and _BEGINS_QUERY.match(cell)
+    ):  # a word that begins no statement, as a whole one stands below, was meant as the value
+        parsed.options[-1], rest = (parsed.options[-1][0], rest.strip()), ""
     _check_known((option for option, _ in parsed.options), (*options_with_value, *flags))
     if parsed.unfinished is not None:
         raise UsageError(f"{parsed.unfinished} needs a value.", remedy="Write it after the option.")
