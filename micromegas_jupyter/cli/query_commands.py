@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _MAX_STATEMENT_BYTES: Final = 64 * 1024
 _MAX_EXE_CHARACTERS: Final = 64
 _DEFAULT_ROWS: Final = 1024
-_LEVELS: Final = range(1, 7)
+_LEVELS: Final = ("fatal", "error", "warning", "info", "debug", "trace")
 _ENTRYPOINT: Final = "cli-query"
 _TIME_FORMS: Final = "RFC 3339, or 15m, 1h, 7d ago"
 _PARAMETER: Final = re.compile(r"(?P<name>[^\W\d]\w*)(?::(?P<type>[a-z]+))?=(?P<value>.*)", re.DOTALL)
@@ -363,11 +363,10 @@ def add_process_log_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--msg", metavar="TEXT", help="only messages that contain this, likewise")
     parser.add_argument(
         "--maxlevel",
-        type=int,
         metavar="LEVEL",
-        default=_LEVELS[-1],
-        help="only entries up to this level: 1 fatal, 2 error, 3 warning, 4 info, 5 debug, 6 trace; "
-        "default: %(default)s",
+        default="6",
+        help="only entries up to this level: 1 fatal, 2 error, 3 warning, 4 info, 5 debug, 6 trace, "
+        "as number or word; default: %(default)s",
     )
     add_row_arguments(parser)
 
@@ -376,16 +375,23 @@ def run_process_log(arguments: argparse.Namespace) -> int:
     """Print the entries in the order of their time."""
     _check_count(arguments.first, "--first")
     _check_count(arguments.last, "--last")
-    if arguments.maxlevel not in _LEVELS:
-        raise UsageError("--maxlevel is a level from 1 (fatal) to 6 (trace).")
+    level = _level(arguments.maxlevel)
     count = arguments.last or arguments.first or _DEFAULT_ROWS
     order = "DESC" if arguments.last else "ASC"
     chosen = (
         f"SELECT * FROM log_entries WHERE process_id = {_quote(arguments.process_id)} "  # noqa: S608 - quoted
-        f"AND level <= {arguments.maxlevel}{_contains('target', arguments.target)}{_contains('msg', arguments.msg)} "
+        f"AND level <= {level}{_contains('target', arguments.target)}{_contains('msg', arguments.msg)} "
         f"ORDER BY time {order} LIMIT {count}"
     )
     return write_answer(arguments, f"SELECT * FROM ({chosen}) ORDER BY time")  # noqa: S608 - quoted above
+
+
+def _level(text: str) -> int:
+    by_text = {key: level for level, word in enumerate(_LEVELS, 1) for key in (str(level), word)}
+    if (level := by_text.get(text.lower())) is None:
+        levels = ", ".join(f"{level} {word}" for level, word in enumerate(_LEVELS, 1))
+        raise UsageError("--maxlevel is none of the levels.", remedy=f"Give the number or the word: {levels}.")
+    return level
 
 
 def add_process_metrics_arguments(parser: argparse.ArgumentParser) -> None:

@@ -87,6 +87,7 @@ def test_programs_are_found_by_what_they_contain(rows, words, expected):
         (["--last", "2"], ["50% full", "bye"]),
         (["--first", "1", "--last", "2"], ["50% full", "bye"]),
         (["--maxlevel", "4"], ["hello", "50% full"]),
+        (["--maxlevel", "info"], ["hello", "50% full"]),
         (["--target", "NET"], ["hello", "bye"]),
         (["--target", "net", "--msg", "B_E"], ["bye"]),
         (["--msg", "'; DROP"], []),
@@ -112,6 +113,7 @@ def test_measures_are_shown_as_they_are_or_summed_up(rows):
         ["processes", "--since", "2999-01-01T00:00:00Z"],
         ["processes", "--limit", "0"],
         ["process-log", "p1", "--maxlevel", "7"],
+        ["process-log", "p1", "--maxlevel", "loud"],
         ["process-log", "p1", "--last", "-1"],
     ],
 )
