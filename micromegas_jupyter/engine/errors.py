@@ -453,6 +453,11 @@ _RULES: Final = (
     ),
     Rule("^Divide by zero", "The statement divides by zero.", "Divide by NULLIF(divisor, 0) to get NULL instead."),
     Rule(
+        r"^(?:\w+ error: )?(Cannot cast string .* to value of (?:U?Int|Float|Decimal)\S* type)\.?$",
+        "The statement failed on a value: {1}.",
+        "Compare numbers with numbers. TRY_CAST returns NULL for texts that are none.",
+    ),
+    Rule(
         r"^(?:\w+ error: )?((?:Can(?:no|')t cast (?:string|value|to)|Failed to parse string|Error parsing timestamp"
         r" from ).*?)\.?$",
         "The statement failed on a value: {1}.",

@@ -56,6 +56,13 @@ def test_a_text_becomes_an_error_of_its_class(text, kind, what):
     assert "/srv" not in str(found)
 
 
+@pytest.mark.parametrize(("kind", "is_of_time"), [("Int32", False), ("Float64", False), ("Timestamp(ns)", True)])
+def test_only_where_a_time_is_due_its_form_is_told(kind, is_of_time):
+    found = told(f"DataFusion error: Arrow error: Cast error: Cannot cast string 'error' to value of {kind} type")
+
+    assert ("2026-11-25T12:00:00Z" in found.remedy) is is_of_time
+
+
 @pytest.mark.parametrize("repeated", [".x", "x.y/", "/a/b", " ", "\n", "a://", "No field named ", "a.parquet", "\"'"])
 def test_a_huge_text_is_read_in_no_time(repeated):
     found = told("Error during planning: Unsupported compound identifier 't" + repeated * 30000 + "'")
