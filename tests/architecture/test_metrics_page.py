@@ -15,6 +15,7 @@ from micromegas_jupyter.executors.pool import Pool, StatementReport
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.server.monitoring import ServerMetrics
+from micromegas_jupyter.server.recorder.recorder import ProcessSampler
 from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.server.tls import HttpTls
 from tests.architecture.guide_text import DOCS, ROOT, read_page, table_rows
@@ -133,3 +134,13 @@ def test_every_alert_has_a_name_of_its_own_and_names_labels_that_its_expression_
         metric = METRIC.search(rule["expr"])
         reported_labels = reported[metric[1]] if metric else set()
         assert named <= (set(re.findall(r"\w+", kept[1])) if kept else reported_labels | ADDED_LABELS), rule["alert"]
+
+
+def test_whatever_the_server_measures_of_itself_is_named():
+    sampler = ProcessSampler()
+    sampler.sample(time_ns=0, monotonic_seconds=0)
+    measured = {row.name for row in sampler.sample(time_ns=1, monotonic_seconds=1)}
+    section = read_page("ingest.md").partition("### What the server sends itself\n")[2].partition("\n###")[0]
+    named = {name for _, cell in table_rows(section)[2:] for name in re.findall("`([a-z_]+)`", cell)}
+
+    assert {"cpu_usage", "process_resident_bytes"} <= measured <= named
