@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 import micromegas_jupyter
-from micromegas_jupyter import access, auth
+from micromegas_jupyter import access, auth, testing
 from micromegas_jupyter.auth.flows.select import FLOW_TABLE
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.access import parse_access_settings
@@ -232,7 +232,7 @@ def test_the_one_section_of_a_magic_lists_its_options_as_help_writes_them_and_no
 def test_the_site_has_each_public_name_and_each_page():
     homes = [
         getattr(package, name)
-        for package in (micromegas_jupyter, auth, access)
+        for package in (micromegas_jupyter, testing, auth, access)
         for name in package.__all__
         if name != "__version__"
     ]
