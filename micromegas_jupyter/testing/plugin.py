@@ -1,4 +1,4 @@
-"""Fixtures for pytest, which loads this module by itself; what they need is loaded by their first test."""
+"""Fixtures for pytest, which a `conftest.py` names; what they need is loaded by their first test."""
 
 import os
 from collections.abc import Iterator

@@ -17,10 +17,7 @@ from tests.architecture.guide_text import ROOT
 
 pytestmark = pytest.mark.integration
 
-FIXTURES = """
-from importlib.metadata import entry_points
-print(entry_points(group="pytest11")["micromegas_jupyter"].load().__file__)
-"""
+FIXTURES = "import micromegas_jupyter.testing.plugin as fixtures; print(fixtures.__file__)"
 
 
 def _build(builder, root, folder):

@@ -15,10 +15,9 @@ def test_the_examples_pass_in_a_project_of_somebody_else(tmp_path):
     examples = [block.text for block in blocks("testing.md") if block.language == "python"]
     for text in examples:
         (tmp_path / text.partition("\n")[0].removeprefix("# ")).write_text(text)
-    plugin = ["-p", "micromegas_jupyter.testing.plugin", "-p", "no:micromegas_jupyter", "-p", "no:cacheprovider"]
 
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--color=no", *plugin],
+        [sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
         timeout=250,
     )  # fmt: skip
