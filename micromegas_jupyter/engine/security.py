@@ -114,21 +114,21 @@ def _problem_of_tokens(scanned: Scan) -> str | None:
         is_call = following is not None and following.kind is Kind.OPEN and token.kind in {Kind.WORD, Kind.QUOTED}
         if is_call and token.name.lower() in _changing_functions():
             return f"it calls {token.name.lower()}, whose result changes"
-    if any(_goes_on_after_distinct_from(scanned.tokens, place) for place in range(len(scanned.tokens))):
+    if any(_goes_on_after_distinct_from(scanned.tokens, start) for start in range(len(scanned.tokens))):
         return "IS DISTINCT FROM takes all that follows it for its right side; put it in brackets"
     return None
 
 
-def _goes_on_after_distinct_from(tokens: Sequence[Token], place: int) -> bool:
-    """Whether more than one operand follows a `DISTINCT FROM` at this place.
+def _goes_on_after_distinct_from(tokens: Sequence[Token], start: int) -> bool:
+    """Whether more than one operand follows a `DISTINCT FROM` at this start.
 
     DataFusion 54 and 55 read `a IS DISTINCT FROM b AND c` as `a IS DISTINCT FROM (b AND c)`.
     """
-    words = [token.name if token.kind is Kind.WORD else "" for token in tokens[place : place + 2]]
+    words = [token.name if token.kind is Kind.WORD else "" for token in tokens[start : start + 2]]
     if words != ["distinct", "from"]:
         return False
     depth = 0
-    for at, token in enumerate(tokens[place + 2 :]):
+    for at, token in enumerate(tokens[start + 2 :]):
         depth += (token.kind is Kind.OPEN) - (token.kind is Kind.CLOSE)
         if depth < 0 or (not depth and token.kind is Kind.COMMA):
             return False
