@@ -443,8 +443,14 @@ def _bind(host: str, port: int, *, reuses_address: bool = False) -> socket.socke
 
 def _unusable(host: str, port: int) -> ConfigurationError:
     shown = f"[{host}]" if ":" in host else host
+    if not port:
+        return ConfigurationError(
+            f"Cannot bind to {shown}: the address is not this machine's.",
+            key="host",
+            remedy="Name an address of this machine.",
+        )
     return ConfigurationError(
         f"Cannot bind to {shown}:{port}: the port is taken, or the address is not this machine's.",
         key="port",
-        remedy="Choose another port, or 0 for any free one.",
+        remedy="Choose another port, or 0 for any free one, or replace the server that runs there with --take-over.",
     )

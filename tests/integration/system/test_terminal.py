@@ -85,11 +85,15 @@ def test_a_configuration_is_checked_without_serving(micromegas, environ, tmp_pat
     wrong = micromegas(
         "serve", "--check-config", *lake, "--access-config", str(tmp_path / "access.json"), environ=environ
     )
+    elsewhere = micromegas("serve", "--check-config", *lake, "--host", "192.0.2.1", "--insecure", environ=environ)
 
     assert (valid.returncode, valid.stdout.splitlines()[0]) == (0, "The configuration is valid."), valid.stderr
     assert not (tmp_path / "lake").exists()
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "nothing" in wrong.stderr
+    assert elsewhere.returncode == 2
+    assert "Cannot bind to 192.0.2.1:" in elsewhere.stderr
+    assert "port" not in elsewhere.stderr
 
 
 def test_an_api_key_file_in_a_profile_is_used(stack, micromegas, environ, tmp_path):

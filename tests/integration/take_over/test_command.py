@@ -64,6 +64,7 @@ def test_without_the_option_the_port_is_taken(start):
 
     assert refused.wait() == 2
     assert "the port is taken" in refused.log()
+    assert "--take-over" in refused.log()
     assert _answers(running)
 
 
