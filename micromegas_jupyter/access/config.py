@@ -429,8 +429,8 @@ class ReloadingValidator(BaseValidator):
             raise ConfigurationError(
                 "Neither API keys nor an OpenID provider are configured, so nobody could sign in.",
                 key="MICROMEGAS_OIDC_CONFIG",
-                remedy="Set MICROMEGAS_OIDC_CONFIG or MICROMEGAS_API_KEYS, or name a file that has issuers or keys, "
-                "or start the server with --disable-auth.",
+                remedy="Set MICROMEGAS_OIDC_CONFIG or MICROMEGAS_API_KEYS, or name a file that has issuers or keys "
+                "(--access-config), or start the server with --disable-auth.",
             )
         return settings
 

@@ -62,7 +62,7 @@ _CERTIFICATE = re.compile(
 )
 # By `ExchangeFailed.kind`.
 _PROVIDER_REMEDIES = {
-    "name": "Check the spelling of the issuer (MICROMEGAS_OIDC_ISSUER), and the network.",
+    "name": "Check the spelling of the issuer (MICROMEGAS_OIDC_ISSUER, or issuer of a Hub), and the network.",
     "refused": "Check the address of the issuer (MICROMEGAS_OIDC_ISSUER), and that the provider runs.",
     "tls": (
         "Check that the issuer speaks TLS and that this machine's clock is right; behind a company's proxy, "
@@ -172,7 +172,7 @@ class HttpClient:
             raise ConfigurationError(
                 "The file of certificates to trust does not exist.",
                 key="ca_bundle",
-                remedy="Correct the path (ca_file, where an issuer's setting names it).",
+                remedy="Correct the path (MICROMEGAS_CA_BUNDLE, ca_bundle, or ca_file of an issuer).",
             )
         self._max_bytes = max_bytes
         self._timeout_seconds = self.TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
