@@ -241,3 +241,10 @@ def test_the_site_has_each_public_name_and_each_page():
 
     assert sorted(named) == sorted(f"{home.__module__}.{home.__qualname__}" for home in homes)
     assert {path.name for path in (ROOT / "docs").glob("*.md")} == {page for page in pages if "/" not in page}
+
+
+def test_no_cell_of_a_table_is_a_paragraph():
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    words = {(page, cell): len(cell.split()) for page in pages for row in table_rows(read_page(page)) for cell in row}
+
+    assert {place: count for place, count in words.items() if count > 60} == {}
