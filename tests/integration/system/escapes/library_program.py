@@ -17,7 +17,8 @@ import micromegas_jupyter
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.wiring import client_side, credentials
+from micromegas_jupyter.wiring import client_side
+from micromegas_jupyter.wiring.service_accounts import service_provider
 
 MANNERS = ("description", "error", "page", "redirect")
 
@@ -48,7 +49,7 @@ def service_accounts(show, accounts):
     for name, environ in accounts.items():
         settings = client_side.load_client_settings(environ=environ)
         show.thing(f"{name} settings", settings)
-        provider = credentials.service_provider(settings, environ)
+        provider = service_provider(settings, environ)
         if name.startswith("wrong"):
             show.error(name, provider.get_token)
             continue
