@@ -1,5 +1,7 @@
 """The examples of docs/clients.md run."""
 
+import gc
+
 import adbc_driver_flightsql.dbapi
 import pytest
 from adbc_driver_flightsql import DatabaseOptions, OAuthFlowType
@@ -16,6 +18,7 @@ def test_an_example_runs(server, example):
     code = compile(example.text, example.place, "exec")
 
     exec(code, {"uri": server.uri, "token": server.tokens["reader"]})
+    gc.collect()  # what an example leaves open is told of now
 
 
 def run_with_account(example, encrypted, provider):

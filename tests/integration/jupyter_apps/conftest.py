@@ -26,6 +26,13 @@ LONGEST_WAIT_MILLISECONDS = 90_000
 KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
 
+def pytest_generate_tests(metafunc):
+    """Run each scene in JupyterLab, and in Notebook 7 one of them, or in the long run all."""
+    if "app" in metafunc.fixturenames:
+        is_in_both = metafunc.config.getoption("--long") or metafunc.function.__name__.startswith("test_run_all")
+        metafunc.parametrize("app", ["lab", "notebook"] if is_in_both else ["lab"])
+
+
 @dataclass(frozen=True)
 class Jupyter:
     """A running Jupyter server: where it is, and the folder of its notebooks."""

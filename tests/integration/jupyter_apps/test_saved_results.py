@@ -13,7 +13,6 @@ WIDGETS = (".micromegas-card", ".micromegas-tables", ".micromegas-grid")
 SAVED = ("Signed in as Alice Martin", re.compile("^8 tables of 127.0.0.1"), "first 20 of 30 rows")
 
 
-@pytest.mark.parametrize("app", ["lab", "notebook"])
 def test_what_is_shown_is_live_with_its_kernel_and_readable_without(open_notebook, browser_context, jupyter, app):
     """A copy of the file is opened, whose kernel knows nothing of the widgets."""
     rows = "%%sql\nSELECT value AS n FROM generate_series(1, 30)"

@@ -8,7 +8,6 @@ import pytest
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
-APPS = ["lab", "notebook"]
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.")
 LONG_CELL = """
 import pathlib, time
@@ -19,7 +18,6 @@ print("the long cell", "is over")
 """
 
 
-@pytest.mark.parametrize("app", APPS)
 def test_run_all_signs_in_in_the_middle_and_ends_with_rows(open_notebook, app, tmp_path):
     notebook = open_notebook(app, "run-all", "%micromegas_login", "%sql SELECT 1 AS one", "print('after', 'rows')")
     notebook.run_all()
@@ -38,7 +36,6 @@ def test_run_all_signs_in_in_the_middle_and_ends_with_rows(open_notebook, app, t
     assert not TOKEN.search(saved)
 
 
-@pytest.mark.parametrize("app", APPS)
 def test_a_sign_in_completes_while_a_long_cell_runs(open_notebook, app, tmp_path):
     gate = tmp_path / "gate"
     notebook = open_notebook(app, "long-cell", "%micromegas_login", LONG_CELL.format(gate=str(gate)))
@@ -53,7 +50,6 @@ def test_a_sign_in_completes_while_a_long_cell_runs(open_notebook, app, tmp_path
     notebook.page.get_by_text("the long cell is over", exact=True).wait_for()
 
 
-@pytest.mark.parametrize("app", APPS)
 def test_restart_and_reload_need_no_new_sign_in(open_notebook, app):
     notebook = open_notebook(app, "restart", "%micromegas_login", "%sql SELECT 1 AS one")
     notebook.run_all()

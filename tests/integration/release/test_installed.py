@@ -34,7 +34,6 @@ def test_a_wheel_from_the_source_distribution_is_the_same_and_works_alone(tmp_pa
     venv.create(tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
     own = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "venv")}))
-    (own / "others.pth").write_text(sysconfig.get_path("purelib"))  # what the project needs
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     environ = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
@@ -45,6 +44,7 @@ def test_a_wheel_from_the_source_distribution_is_the_same_and_works_alone(tmp_pa
         ).stdout
 
     run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel)
+    (own / "others.pth").write_text(sysconfig.get_path("purelib"))  # what the project needs
 
     assert run(python, "-c", FIXTURES).startswith(str(own))
     assert run(python.with_name("micromegas"), "--version").split()[-1] == micromegas_jupyter.__version__
