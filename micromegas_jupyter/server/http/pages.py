@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -102,12 +103,12 @@ class Page(RequestHandler):
         """Return the request's facts for audit events."""
         return CallFacts(method=f"{self.request.method} {self.request.path}", client_address=self.client_address)
 
-    @property
+    @cached_property
     def headers(self) -> Headers:
         """The request's headers, as those of calls."""
         return {name.lower(): tuple(self.request.headers.get_list(name)) for name in self.request.headers}
 
-    @property
+    @cached_property
     def client_address(self) -> str:
         """The client's IP address, behind a trusted proxy as that says."""
         return find_forwarded_address(self.request.remote_ip or "", self.headers, self._connections.trusted_proxies)
