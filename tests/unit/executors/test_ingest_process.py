@@ -56,7 +56,8 @@ def test_calls_that_are_given_up_at_the_start_leave_one_process(bench):
         process = IngestProcess(pool)
         for _ in range(3):
             task = asyncio.create_task(_list(process))
-            await until(lambda: process._starting is not None, "it is starting")
+            # What the call before began may have started meanwhile, and answers this one.
+            await until(lambda: process._starting is not None or task.done(), "it is starting")  # noqa: B023
             task.cancel()
             await asyncio.wait({task})
         return await _list(process), len(pool._detached)
