@@ -7,6 +7,7 @@ import asyncio
 import base64
 import logging
 import re
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -66,7 +67,6 @@ _MAX_SHOWN: Final = 500
 _MAX_LOGGED: Final = 2000
 _PING_SECONDS: Final = 1.5
 _HANDSHAKE_SECONDS: Final = 10.0
-_HANDSHAKES: Final = 5  # gRPC loses the headers of an answer whose status comes along with them, now and then
 _LISTING_LIMITS: Final = DecodeLimits(
     max_columns=16, max_batch_rows=_MAX_ROWS_OF_LISTING, max_dictionary_bytes=_MIB, max_schema_bytes=_MAX_SCHEMA_BYTES
 )
@@ -175,9 +175,8 @@ class Engine:
             ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_ANSWER_MILLISECONDS),
         )
-        target = settings.address.target
-        if settings.address.is_tls:
-            credentials = grpc.ssl_channel_credentials(root_certificates=settings.ca)
+        target, credentials = settings.address.target, self._credentials()
+        if credentials is not None:
             self._channel = grpc.aio.secure_channel(target, credentials, options=options)
         else:
             self._channel = grpc.aio.insecure_channel(target, options=options)
@@ -333,29 +332,40 @@ class Engine:
         if self.settings.user is None:
             return (("authorization", f"Bearer {token.reveal()}"),)
         if self._bearer is None:
-            self._bearer = await self._shake_hands(self.settings.user, token)
+            self._bearer = await asyncio.to_thread(self._shake_hands, self.settings.user, token)
         return (("authorization", self._bearer),)
 
-    async def _shake_hands(self, user: str, password: Secret) -> str:
-        """Return the authorization header that an engine gives for a user and a password."""
+    def _credentials(self) -> grpc.ChannelCredentials | None:
+        if not self.settings.address.is_tls:
+            return None
+        return grpc.ssl_channel_credentials(root_certificates=self.settings.ca)
+
+    def _shake_hands(self, user: str, password: Secret) -> str:
+        """Return the authorization header that an engine gives for a user and a password.
+
+        Blocks: `grpc.aio` loses the headers of an answer, now and then, whose status comes along with them.
+        """
         basic = base64.b64encode(f"{user}:{password.reveal()}".encode()).decode()
-        shake = self._channel.stream_stream(f"/{FLIGHT_SERVICE}/Handshake")
-        for _ in range(_HANDSHAKES):
-            call = shake(metadata=(("authorization", f"Basic {basic}"),), timeout=_HANDSHAKE_SECONDS)
+        target, credentials = self.settings.address.target, self._credentials()
+        options = (("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0))
+        opened: Any = (
+            grpc.insecure_channel(target, options)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options)
+        )
+        with opened as channel:
+            call = channel.stream_stream(f"/{FLIGHT_SERVICE}/Handshake")(
+                iter(()), timeout=_HANDSHAKE_SECONDS, metadata=(("authorization", f"Basic {basic}"),)
+            )
             try:
-                await call.done_writing()
-                answer = [*(await call.initial_metadata())]
-                while await call.read() is not _EOF:
-                    pass
-                answer += await call.trailing_metadata()
-            except grpc.aio.AioRpcError as error:
-                raise translate(error) from None
-            finally:
-                call.cancel()
-            found = next((str(value) for key, value in answer if key == "authorization"), None)
-            if found is not None:
-                return found
-        raise _broken("The engine gave no token for this server's user.")
+                deque(call, maxlen=0)
+            except grpc.RpcError:
+                raise translate(call) from None
+            answer = [*call.initial_metadata(), *call.trailing_metadata()]
+        found = next((str(value) for key, value in answer if key == "authorization"), None)
+        if found is None:
+            raise _broken("The engine gave no token for this server's user.")
+        return found
 
     def _forgets_bearer(self, error: grpc.aio.AioRpcError) -> bool:
         """Whether a token of the engine's has run out, and the call is to be repeated with a new one."""
