@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -94,6 +94,7 @@ class _Pending:
     rows: pa.Table
     files: Sequence[Action]
     row_count: int
+    size: int  # of the rows in bytes, which Arrow takes long to find
     write_id: str | None
     is_replacing: bool
     table_id: object = None  # of the table that the files were written for
@@ -134,10 +135,17 @@ class _State:
             self.guard.close()
             raise
         metadata = delta.metadata()
+        self.table = table
         self.table_id = metadata.id
-        self.schema = arrow_schema(delta)
+        self.schema = self.fitting = arrow_schema(delta)  # `fitting` is that of the last rows that were looked at
         self.partition_by = tuple(metadata.partition_columns)
         self.max_write_ids = max(_MAX_WRITE_IDS, 2 * len(self.write_ids))
+
+    @cached_property
+    def own_columns(self) -> pa.Schema:
+        """The columns of a data model's table, without the partition column."""
+        definition = DEFINITIONS[self.table]
+        return stored_definition(definition, map_columns(definition, self.schema))
 
     def find_id(self, write_id: str | None) -> int | None:
         """Return how many rows were stored under an id, None when none were."""
@@ -267,7 +275,7 @@ class LakeWriter:
         if self._find(request.table) is None:
             self.tables.create_defined(request.table)
         committer = self._require(request.table)
-        stored = _stored_columns(request.table, map_columns(definition, committer.state.schema))
+        stored = committer.state.own_columns
 
         def convert(rows: pa.RecordBatch) -> pa.RecordBatch:
             converted = rows if request.is_own else convert_model_rows(rows, definition)
@@ -342,10 +350,11 @@ class LakeWrite:
         converted = self._convert(batch)
         if converted.num_rows == 0:
             return
+        size = converted.nbytes
         self._waiting.append(converted)
         self._row_count += converted.num_rows
-        self._waiting_bytes += converted.nbytes
-        are_too_many = self._writer.note_waiting(converted.nbytes)
+        self._waiting_bytes += size
+        are_too_many = self._writer.note_waiting(size)
         if self._waiting_bytes >= STAGE_BYTES or (are_too_many and self._waiting_bytes > _MAX_GROUPED_BYTES):
             self._write_files()
 
@@ -353,11 +362,13 @@ class LakeWrite:
         """Make all rows durable and visible at once; the future's result is how many were written."""
         if self._waiting and (self._files or self._waiting_bytes > _MAX_GROUPED_BYTES):
             self._write_files()
-        self._writer.note_waiting(-self._waiting_bytes)
+        size = self._waiting_bytes
+        self._writer.note_waiting(-size)
         pending = _Pending(
             rows=self._take(),
             files=tuple(self._files),
             row_count=self._row_count,
+            size=size,
             write_id=self._request.write_id,
             is_replacing=self._request.mode is WriteMode.REPLACE,
             table_id=self._table_id,
@@ -451,10 +462,9 @@ class _Committer:
         if pending.row_count == 0 and not pending.is_replacing:
             pending.done.set_result(0)
             return True
-        size = pending.rows.nbytes
 
         def has_space() -> bool:
-            is_full = self._queued_bytes + size > _MAX_QUEUED_BYTES or len(self._queue) >= _MAX_QUEUED_WRITES
+            is_full = self._queued_bytes + pending.size > _MAX_QUEUED_BYTES or len(self._queue) >= _MAX_QUEUED_WRITES
             return not (self._queue and is_full)
 
         with self._changed:
@@ -465,11 +475,12 @@ class _Committer:
             if self._is_closing:
                 return False
             self._queue.append(pending)
-            self._queued_bytes += size
+            self._queued_bytes += pending.size
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"commit-{self._table}", daemon=True)
                 self._thread.start()
-            self._changed.notify_all()
+            if len(self._queue) >= _GROUP_WRITES:
+                self._changed.notify_all()
         return True
 
     def close(self) -> None:
@@ -501,11 +512,11 @@ class _Committer:
             group: list[_Pending] = []
             size = 0
             while self._queue and not (group and (self._queue[0].is_replacing or group[0].is_replacing)):
-                size += self._queue[0].rows.nbytes
+                size += self._queue[0].size
                 if group and size > _MAX_GROUP_BYTES:
                     break
                 group.append(self._queue.popleft())
-                self._queued_bytes -= group[-1].rows.nbytes
+                self._queued_bytes -= group[-1].size
             if not group:
                 self._thread = None
             self._changed.notify_all()
@@ -648,7 +659,12 @@ class _Committer:
         # The values of partition columns are not in the files, so those of another partitioning would lack some.
         partitions = (file["add"]["partitionValues"].keys() for file in pending.files)
         is_partitioned_so = all(names == set(self.state.partition_by) for names in partitions)
-        return is_partitioned_so and is_compatible(pending.rows.schema, self.state.schema)
+        schema = pending.rows.schema
+        if is_partitioned_so and not schema.equals(self.state.fitting):
+            if not is_compatible(schema, self.state.schema):
+                return False
+            self.state.fitting = schema
+        return is_partitioned_so
 
     def _write_group(self, group: list[_Pending]) -> list[Action]:
         rows = pa.concat_tables([one.rows for one in group], promote_options="default")
@@ -675,11 +691,6 @@ class _Committer:
             isBlindAppend=not is_replacing,
             **({BRIEF_IDS: brief} if brief else {}),
         )
-
-
-@cache
-def _stored_columns(table: str, maps: tuple[str, ...]) -> pa.Schema:
-    return stored_definition(DEFINITIONS[table], maps)
 
 
 def _transactions(group: Sequence[_Pending], clock: Clock) -> list[Action]:
