@@ -1,14 +1,15 @@
 """Every error of the package: one tree, each class with one code, a remedy, and how it leaves the process.
 
 What happened and what to do next travel together, so that the same class reaches a notebook cell, a terminal and a
-remote client. docs/errors.md lists them by code; `micromegas explain CODE` shows its entries.
+remote client. A docstring says what an error means and what to do, with links to pages of docs/; docs/errors.md and
+`micromegas explain CODE` show it.
 """
 
 from typing import Any, ClassVar
 
 
 class MicromegasError(Exception):
-    """Base of every error that this package raises on purpose.
+    """Base of every error that this package raises on purpose; never raised as such.
 
     Args:
         what: One sentence: what happened. Never holds a secret, a path of the server or a traceback.
@@ -35,7 +36,10 @@ class MicromegasError(Exception):
 
 
 class ConfigurationError(MicromegasError, ValueError):
-    """A setting is missing or malformed; `key` is its name."""
+    """A setting is missing or malformed; the message names it, and so does `key`.
+
+    Nothing starts with an invalid setting. Correct the named variable, option or line of `config.json`.
+    """
 
     code = "CONF001"
     default_remedy = "Correct the setting and start again."
@@ -48,7 +52,7 @@ class ConfigurationError(MicromegasError, ValueError):
 
 
 class UsageError(MicromegasError):
-    """A call, a magic or a command line cannot be understood."""
+    """A call, magic or command line cannot be understood."""
 
     code = "USE001"
     grpc_code = "INVALID_ARGUMENT"
@@ -57,7 +61,7 @@ class UsageError(MicromegasError):
 
 
 class AuthenticationError(MicromegasError):
-    """The caller has no usable credential."""
+    """Base of the errors that mean that there is no usable credential; never raised as such."""
 
     code = "AUTH000"
     default_remedy = "Run %micromegas_login in a notebook or `micromegas login` in a terminal."
@@ -67,15 +71,24 @@ class AuthenticationError(MicromegasError):
 
 
 class LoginRequired(AuthenticationError):
-    """Nobody is signed in, or the stored sign-in has ended."""
+    """Nobody is signed in, or the stored sign-in has ended.
+
+    Run `%micromegas_login` or `micromegas login`. An unattended program (nbconvert, papermill, a job) cannot do that:
+    give it a workload identity, a private key or a client secret ([Service accounts](service-accounts.md)), or sign in
+    beforehand on the same machine. If JupyterHub should have signed you in, the message says why it did not and what to
+    do at the Hub; in Python the error's `giver` is then `JupyterHub`.
+    """
 
     code = "AUTH001"
 
 
 class LoginFailed(AuthenticationError):
-    """A sign-in was started and ended without a token; `provider_code` is the provider's error code, when it gave one.
+    """A sign-in ended without a token.
 
-    Source: RFC 6749 section 5.2.
+    It was canceled, the fixed port is taken, no pasted address matched, or the provider does not accept the
+    application; `provider_code` is the provider's error code, when it gave one (RFC 6749 section 5.2). Start it again.
+    For a program: the provider does not accept its secret or key, or its platform does not issue a token ([when a
+    service account does not work](service-accounts.md#when-it-does-not-work)).
     """
 
     code = "AUTH002"
@@ -84,33 +97,62 @@ class LoginFailed(AuthenticationError):
 
 
 class LoginTimedOut(LoginFailed):
-    """Nobody came back from the provider's page in time."""
+    """Nobody completed the sign-in in time.
+
+    That is five minutes for the provider's page, ten for pasting its address, and as long as the provider says for a
+    code, at most half an hour. Start again; the page or code of the earlier attempt no longer works.
+    """
 
     code = "AUTH003"
 
 
 class LoginRefused(LoginFailed):
-    """The provider or the person refused the sign-in."""
+    """The provider or the person refused, in the browser, on the device page, or in the address that was pasted.
+
+    If the provider gave a reason, it is shown.
+    """
 
     code = "AUTH004"
 
 
 class ProviderMisbehaved(AuthenticationError):
-    """The identity provider's answer breaks the protocol or does not fit this sign-in; nothing was kept."""
+    """The provider's response violates the protocol or does not belong to this sign-in; nothing was stored.
+
+    It has another issuer, a wrong `state` or `nonce`, a token with a wrong signature, is a redirect, or something other
+    than JSON; or the provider does not support device codes. A pasted address from another provider also causes it; you
+    can paste again. Check `MICROMEGAS_OIDC_ISSUER`, and whether a proxy responds instead of the provider. For a
+    program, the response may not have come from its platform, or the token is for a different audience.
+    """
 
     code = "AUTH005"
     default_remedy = "Check the issuer setting; if it is right, tell whoever runs the identity provider."
 
 
 class TokenStoreError(AuthenticationError):
-    """The token file or its folder cannot be used safely."""
+    """The token file or the keyring cannot be used safely.
+
+    The file is a symbolic link, belongs to another user, or is not a file: check it, fix or remove it, and sign in
+    again. Or the sign-in is in the system's keyring, which cannot be used: unlock it, or set `token_storage` to `file`
+    and sign in again ([the keyring](storing-secrets.md#the-keyring)).
+    """
 
     code = "AUTH006"
     default_remedy = "Check the named file, fix or remove it, and sign in again."
 
 
 class Rejected(AuthenticationError):
-    """The credential was checked and is not accepted; `reason` is a fixed code for the audit log only."""
+    """The server does not accept the credential.
+
+    Its response is always the same; the reason is in its audit log. Sign in again, or ask the administrator which
+    issuer and audience the server accepts. For administrators: `micromegas access explain` says why a token is refused
+    ([reasons](access-reasons.md)).
+
+    Args:
+        what: One sentence: what happened.
+        reason: A fixed code, for the audit log only.
+        remedy: What to do next.
+        query_id: The query that the error belongs to, when there is one.
+    """
 
     code = "AUTH010"
     default_remedy = "Sign in again, or ask the server's administrator which tokens it accepts."
@@ -128,7 +170,11 @@ class Rejected(AuthenticationError):
 
 
 class PermissionDenied(MicromegasError):
-    """The caller is known and may not do this; `reason` is a fixed code for the audit log."""
+    """You are signed in but may not do this.
+
+    You act on behalf of another user, read with a key that is for ingestion only, write to a table that is not yours,
+    or reload the server's configuration without being an administrator. `reason` is a fixed code for the audit log.
+    """
 
     code = "AUTH020"
     default_remedy = "Ask the server's administrator for the right."
@@ -143,9 +189,10 @@ class PermissionDenied(MicromegasError):
 
 
 class Unavailable(MicromegasError):
-    """Something that is needed does not answer, so nothing could be decided.
+    """A required component does not respond, so nothing could be decided.
 
-    The same call may work later, unless `retryable` is false: then somebody has to do something first.
+    A server usually cannot reach the identity provider for its keys. Where only somebody else can help (a bucket
+    refuses the server's credentials, a table cannot be read), `retryable` is false, and the client does not try again.
     """
 
     code = "AVAIL001"
@@ -161,14 +208,26 @@ class Unavailable(MicromegasError):
 
 
 class ProviderUnavailable(Unavailable):
-    """The identity provider does not answer properly in time."""
+    """The identity provider did not respond properly in time, or a program's platform did not.
+
+    A request to the provider may take ten seconds (`MICROMEGAS_OIDC_TIMEOUT_SECONDS`), one to a platform five. Check
+    the network, the proxy and the machine's clock: [behind a proxy](troubleshooting.md#behind-a-corporate-proxy). An
+    existing sign-in is kept, and its token works until it expires.
+    """
 
     code = "AVAIL002"
     default_remedy = "Your sign-in is not at fault. Try again in a moment; check network, proxy and clock."
 
 
 class ServerUnavailable(Unavailable):
-    """The Flight SQL server does not answer."""
+    """The Flight SQL server does not respond.
+
+    Check that it is running and that the address is right: `MICROMEGAS_ANALYTICS_URI`, or the one that you named with
+    `--uri` or `%micromegas_connect`. If something does respond there, the message says what it probably requires: TLS
+    or no TLS (`grpc+tls://` or `grpc://`), a [client certificate](operating.md#clients-with-certificates), another name
+    or another authority for its own certificate. From `micromegas serve --take-over`, it means that the running server
+    cannot [hand over its ports](operating.md#taking-over) now.
+    """
 
     code = "AVAIL003"
     default_remedy = (
@@ -177,10 +236,15 @@ class ServerUnavailable(Unavailable):
 
 
 class QueryError(MicromegasError):
-    """A query did not return its rows.
+    """Base of the errors of a query that did not return its rows; never raised as such.
 
-    `line` and `column` are a position in the SQL, from 1, when known. `limit` is a fixed name of the limit that was
-    reached, for the server's metrics; it is not sent.
+    Args:
+        what: One sentence: what happened.
+        line: The line of the SQL, from 1, when known.
+        column: The column of the SQL, from 1, when known.
+        remedy: What to do next; the class's general remedy when left out.
+        query_id: The query that the error belongs to.
+        limit: A fixed name of the limit that was reached, for the server's metrics; it is not sent.
     """
 
     code = "SQL000"
@@ -204,21 +268,28 @@ class QueryError(MicromegasError):
 
 
 class InvalidStatement(QueryError):
-    """The SQL is wrong: syntax, a name or a type."""
+    """The SQL is wrong: syntax, a name, a type, a value.
+
+    The error has the `line` and `column`, if known.
+    """
 
     code = "SQL001"
     default_remedy = "Correct the statement."
 
 
 class StatementRefused(QueryError):
-    """The SQL would write, set or copy, or is larger or deeper than this server accepts."""
+    """The server only reads: statements that write, copy, set or create are refused.
+
+    So are, before they are planned, several statements at once, a statement over 128 KiB
+    ([`MICROMEGAS_SERVER_MAX_STATEMENT_BYTES`](settings.md#limits)), and one that nests brackets deeper than 47 levels.
+    """
 
     code = "SQL002"
     default_remedy = "Only reading statements within the documented limits are accepted."
 
 
 class UnsupportedStatement(QueryError):
-    """The SQL is valid, but the engine does not implement it."""
+    """Valid SQL that the engine does not implement, unknown types included: write it in another way."""
 
     code = "SQL003"
     default_remedy = "Write it in another way; see the SQL reference of the engine, DataFusion."
@@ -227,7 +298,23 @@ class UnsupportedStatement(QueryError):
 
 
 class ResourcesExhausted(QueryError):
-    """Over a limit of memory, size or rate; if waiting helps, `retry_after_seconds` says how long."""
+    """A limit was exceeded: memory, spilled data, rows or bytes of a result, concurrent queries, or calls.
+
+    The message says which one ([all limits](settings.md#limits)). Rows received before the error are correct, but
+    incomplete. Request less data at a time.
+
+    A statement that needs too much memory, crashes the engine, nests too deeply for it, or takes more than 10 s of CPU
+    time to plan is ended together with the process that runs it; nobody else's statements are affected. The message
+    says what to change. A caller with many such statements within a minute is refused for a minute.
+
+    A statement that joins without an equality (`ON a.time BETWEEN b.begin AND b.end`, `EXISTS` with such a condition)
+    must fit into memory, because the engine would lose rows if it spilled such joins to disk: filter and aggregate
+    before you join.
+
+    If waiting helps (you call too often, too many of your statements had to be ended, or too many credentials from your
+    address were refused), the message says how long: the number is in `retry_after_seconds` and in the trailer
+    `grpc-retry-pushback-ms`, which gRPC clients with a retry policy honor by themselves.
+    """
 
     code = "SQL004"
     default_remedy = "Ask for less at a time: a shorter time range, fewer columns, a LIMIT."
@@ -240,7 +327,11 @@ class ResourcesExhausted(QueryError):
 
 
 class QueryDenied(ResourcesExhausted):
-    """An administrator has denied this query; the sentence names the rule and the reason."""
+    """An administrator has denied this query, usually because running it often harms the server.
+
+    The message has the rule's id and the reason. Running it again does not help. Change the query, or ask the
+    administrator to [remove the denial](audit.md#denying-queries). It is a `ResourcesExhausted`.
+    """
 
     code = "SQL008"
     default_remedy = "Change the query, or ask the server's administrator to lift the denial."
@@ -248,7 +339,11 @@ class QueryDenied(ResourcesExhausted):
 
 
 class DeadlineExceeded(QueryError):
-    """The query took longer than the caller or the server allows."""
+    """The query took longer than the server allows, or than the caller's own deadline.
+
+    The server's limit is [`--query-timeout`](settings.md#limits). The error also comes if the client read no data for
+    too long (`--write-timeout`).
+    """
 
     code = "SQL005"
     default_remedy = "Ask for less at a time, or allow more time."
@@ -257,9 +352,9 @@ class DeadlineExceeded(QueryError):
 
 
 class QueryCancelled(QueryError):
-    """The caller stopped the query. Never sent by a server as its own decision.
+    """You canceled the query, in this program or with another call (`CancelFlightInfo`).
 
-    A server that was asked by another call says so with ABORTED: on CANCELLED some clients end their process.
+    A server never sends it on its own initiative, and never as `CANCELLED`, on which some clients exit.
     """
 
     code = "SQL006"
@@ -276,7 +371,7 @@ class UnsupportedRequest(QueryError):
 
 
 class InternalError(MicromegasError):
-    """A defect. The client gets an id, the server's log has the rest."""
+    """A bug. The server's log has the details under the query id."""
 
     code = "INT001"
     default_remedy = "Give the query id to the server's administrator; the server's log has more."

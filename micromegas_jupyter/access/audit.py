@@ -71,28 +71,30 @@ class AccessMetrics(Collector):
 
         self._decisions = counter(
             "micromegas_access_decisions",
-            "Credentials that were looked at, by outcome and reason.",
+            "Credentials that were looked at: `accepted`, `refused`, `undecided`, with the reason.",
             "outcome",
             "reason",
         )
         self._latency = Histogram(
             "micromegas_access_decision_seconds",
-            "How long looking at a credential took, known ones left out.",
+            "How long looking at a credential took, without cached ones.",
             buckets=_LATENCY_BUCKETS_SECONDS,
             registry=registry,
         )
         self._key_fetches = counter(
-            "micromegas_access_key_fetches", "Fetches of an issuer's keys, by issuer and outcome.", "issuer", "outcome"
+            "micromegas_access_key_fetches", "Fetches of an issuer's keys: `succeeded`, `failed`.", "issuer", "outcome"
         )
         self.rate_limited = counter(
-            "micromegas_access_rate_limited", "Calls that came too often, by what was counted.", "by"
+            "micromegas_access_rate_limited", "Calls refused by a rate limit: by `identity`, by `address`.", "by"
         )
         self.reloads = counter(
-            "micromegas_access_reloads", "Reloads of the access configuration, by outcome.", "outcome"
+            "micromegas_access_reloads",
+            "New versions of the configuration: `in_force`, `refused`, `failed`.",
+            "outcome",
         )
         self.in_force = Gauge(
             "micromegas_access_configuration_in_force_timestamp_seconds",
-            "Since when the access configuration is in force, in seconds of Unix time.",
+            "When the present configuration came into force, in seconds of Unix time.",
             registry=registry,
         )
         registry.register(self)
@@ -114,12 +116,12 @@ class AccessMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the numbers that are not counters of the registry's own."""
         for name, text, value in (
-            ("hits", "Credentials that were known already.", self.cache_hits),
-            ("misses", "Credentials that had to be looked at.", self.cache_misses),
+            ("hits", "Credentials that were cached.", self.cache_hits),
+            ("misses", "Credentials that were not cached.", self.cache_misses),
         ):
             yield CounterMetricFamily(f"micromegas_access_cache_{name}", text, value=value)
         ages = GaugeMetricFamily(
-            "micromegas_access_key_set_age_seconds", "How old an issuer's keys are.", labels=["issuer"]
+            "micromegas_access_key_set_age_seconds", "How old the keys in use are.", labels=["issuer"]
         )
         for issuer, age_seconds in self.key_ages.items():
             age = age_seconds()

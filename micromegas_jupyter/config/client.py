@@ -180,6 +180,16 @@ def as_flow(value: object, key: str) -> Flow | None:
     return None if name == "auto" else Flow(name)
 
 
+def as_preset_name(value: object, key: str) -> str:
+    """Return a preset's name, or `none`."""
+    name = as_text(value, key)
+    if name not in {*CLIENT_PRESETS, NO_PRESET}:
+        raise refused(
+            key, f"names the unknown preset {shown(name)}", f"Known: {', '.join(sorted((*CLIENT_PRESETS, NO_PRESET)))}."
+        )
+    return name
+
+
 # RFC 6749 section 3.3.
 _NAMES = r"^[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*\Z"
 as_scope = of_type(Annotated[str, Meta(pattern=_NAMES, description="a list of names separated by single spaces")])
@@ -187,29 +197,50 @@ as_timeout_seconds = of_type(Annotated[float, Meta(ge=1, le=60)])
 as_algorithm = of_type(Literal[tuple(sorted(SIGNATURE_ALGORITHMS))])
 
 
-def _setting(reader: Callable[[Any, str], Any], *sources: str, default: Any = None) -> Any:
-    """Declare a setting: what checks its value, and the variable and the member of `config.json` that set it."""
+def _setting(
+    reader: Callable[[Any, str], Any], *sources: str, meaning: str, default: Any = None, unset: str | None = None
+) -> Any:
+    """Declare a setting: what checks its value, and the variable and the member of `config.json` that set it.
+
+    docs/settings.md shows, as Markdown, `meaning` and the default, or `unset`, what holds where there is none.
+    """
     variable = next((name for name in sources if name.startswith("MICROMEGAS_")), None)
     member = next((name for name in sources if name != variable), None)
-    metadata = {"reader": reader, "variable": variable, "member": member}
+    if unset is None:
+        unset = f"`{default:g}`" if isinstance(default, float) else f"`{default}`" if default else "none"
+    metadata = {
+        "source": {"reader": reader, "variable": variable, "member": member},
+        "meaning": meaning,
+        "unset": unset,
+    }
     return field(default=default, repr=reader not in {as_secret, as_proxy}, metadata=metadata)
 
 
+# fmt: off
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSetting:
     """How a program signs in with the identity that its platform gives it; `token_file` is Kubernetes's."""
 
-    platform: WorkloadPlatform = _setting(of_type(WorkloadPlatform), "MICROMEGAS_OIDC_WORKLOAD", "workload.platform")
-    exchange: WorkloadExchange = _setting(
-        of_type(WorkloadExchange),
-        "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE",
-        "workload.exchange",
-        default=WorkloadExchange.NONE,
+    platform: WorkloadPlatform = _setting(
+        of_type(WorkloadPlatform), "MICROMEGAS_OIDC_WORKLOAD", "workload.platform",
+        meaning="the platform that vouches for the program: `github-actions`, `kubernetes`, `google`, `azure`",
     )
-    audience: str | None = _setting(as_text, "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE", "workload.audience")
-    token_file: PurePath | None = _setting(as_path, "MICROMEGAS_OIDC_WORKLOAD_TOKEN_FILE", "workload.token_file")
+    exchange: WorkloadExchange = _setting(
+        of_type(WorkloadExchange), "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE", "workload.exchange",
+        default=WorkloadExchange.NONE,
+        meaning="what becomes of the platform's token: `none` sends it to the server, `token-exchange` exchanges it "
+        "at the provider (RFC 8693), `client-assertion` proves the application with it (RFC 7523)",
+    )
+    audience: str | None = _setting(
+        as_text, "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE", "workload.audience",
+        meaning="what the platform's token is asked for",
+    )
+    token_file: PurePath | None = _setting(
+        as_path, "MICROMEGAS_OIDC_WORKLOAD_TOKEN_FILE", "workload.token_file", meaning="where Kubernetes puts the token"
+    )
     managed_identity_client_id: str | None = _setting(
-        as_text, "MICROMEGAS_OIDC_WORKLOAD_CLIENT_ID", "workload.client_id"
+        as_text, "MICROMEGAS_OIDC_WORKLOAD_CLIENT_ID", "workload.client_id", unset="the only one",
+        meaning="which of several managed identities, at Azure",
     )
 
 
@@ -217,14 +248,24 @@ class WorkloadSetting:
 class PrivateKeySetting:
     """The application's key, in a PEM or JWK file (`private_key_jwt`, RFC 7523 section 2.2)."""
 
-    file: PurePath = _setting(as_path, "MICROMEGAS_OIDC_PRIVATE_KEY_FILE", "private_key_file")
-    key_id: str | None = _setting(as_text, "MICROMEGAS_OIDC_PRIVATE_KEY_ID", "private_key_id")
-    algorithm: str | None = _setting(as_algorithm, "MICROMEGAS_OIDC_PRIVATE_KEY_ALGORITHM", "private_key_algorithm")
+    file: PurePath = _setting(
+        as_path, "MICROMEGAS_OIDC_PRIVATE_KEY_FILE", "private_key_file",
+        meaning="a PEM or JWK file with the application's key (`private_key_jwt`), instead of a secret",
+    )
+    key_id: str | None = _setting(
+        as_text, "MICROMEGAS_OIDC_PRIVATE_KEY_ID", "private_key_id", unset="that of the JWK",
+        meaning="the key's id at the provider",
+    )
+    algorithm: str | None = _setting(
+        as_algorithm, "MICROMEGAS_OIDC_PRIVATE_KEY_ALGORITHM", "private_key_algorithm",
+        meaning=", ".join(sorted(SIGNATURE_ALGORITHMS)), unset="the usual one of the key's type",
+    )
     audience: AssertionAudience = _setting(
-        of_type(AssertionAudience),
-        "MICROMEGAS_OIDC_PRIVATE_KEY_AUDIENCE",
-        "private_key_audience",
+        of_type(AssertionAudience), "MICROMEGAS_OIDC_PRIVATE_KEY_AUDIENCE", "private_key_audience",
         default=AssertionAudience.TOKEN_ENDPOINT,
+        meaning="whom the key's statements are made out to: `token-endpoint`, `called-endpoint` (which differs for "
+        "revocation and device sign-in), or `issuer`, at providers that ask for that",
+        unset="`token-endpoint`; see [Provider presets](#provider-presets)",
     )
 
 
@@ -236,40 +277,98 @@ class ClientSettings:
     `origins` are pairs of a field and the variable, member of `config.json` or preset that set it.
     """
 
-    uri: str = _setting(as_text, "MICROMEGAS_ANALYTICS_URI", "uri", default=DEFAULT_URI)
-    issuer: str | None = _setting(as_issuer, "MICROMEGAS_OIDC_ISSUER", "issuers[0].issuer")
-    client_id: str | None = _setting(as_text, "MICROMEGAS_OIDC_CLIENT_ID", "client_id")
-    client_secret: Secret | None = _setting(as_secret, "MICROMEGAS_OIDC_CLIENT_SECRET")
-    client_secret_file: PurePath | None = _setting(as_path, "MICROMEGAS_OIDC_CLIENT_SECRET_FILE", "client_secret_file")
+    uri: str = _setting(
+        as_text, "MICROMEGAS_ANALYTICS_URI", "uri", default=DEFAULT_URI,
+        meaning="the Flight SQL server: `grpc+tls://host:port`, or `grpc://` on loopback",
+    )
+    issuer: str | None = _setting(
+        as_issuer, "MICROMEGAS_OIDC_ISSUER", "issuers[0].issuer", unset="none: no sign-in",
+        meaning="the identity provider, an https URL (http on loopback only); `MICROMEGAS_OIDC_ISSUERS` is refused",
+    )
+    client_id: str | None = _setting(
+        as_text, "MICROMEGAS_OIDC_CLIENT_ID", "client_id",
+        meaning="the application's id at that provider; goes with the issuer",
+    )
+    client_secret: Secret | None = _setting(
+        as_secret, "MICROMEGAS_OIDC_CLIENT_SECRET",
+        meaning="makes it a service account, or serves providers that want a secret from native applications",
+    )
+    client_secret_file: PurePath | None = _setting(
+        as_path, "MICROMEGAS_OIDC_CLIENT_SECRET_FILE", "client_secret_file", meaning="a file that holds the secret"
+    )
     private_key: PrivateKeySetting | None = None
-    api_key_file: PurePath | None = _setting(as_path, "api_key_file")
+    api_key_file: PurePath | None = _setting(
+        as_path, "api_key_file", meaning="a file that holds an API key, instead of signing in; yours alone (mode 0600)"
+    )
     service_account_file: PurePath | None = _setting(
-        as_path, "MICROMEGAS_OIDC_SERVICE_ACCOUNT_FILE", "service_account_file"
+        as_path, "MICROMEGAS_OIDC_SERVICE_ACCOUNT_FILE", "service_account_file",
+        meaning="the key file of a Google service account",
     )
     workload: WorkloadSetting | None = None
-    audience: str | None = _setting(as_text, "MICROMEGAS_OIDC_AUDIENCE", "issuers[0].audience")
-    resource: str | None = _setting(as_resource, "MICROMEGAS_OIDC_RESOURCE", "issuers[0].resource")
-    scope: str = _setting(as_scope, "MICROMEGAS_OIDC_SCOPE", "issuers[0].scope", default=DEFAULT_SCOPE)
-    bearer: Bearer = _setting(of_type(Bearer), "MICROMEGAS_OIDC_BEARER", "issuers[0].bearer", default=Bearer.ID_TOKEN)
-    redirect_uri: str | None = _setting(as_redirect_uri, "MICROMEGAS_OIDC_REDIRECT_URI", "issuers[0].redirect_uri")
+    preset: str | None = _setting(
+        as_preset_name, "MICROMEGAS_OIDC_PRESET", "issuers[0].preset", unset="recognized by the issuer",
+        meaning="what is known of the provider: see [Provider presets](#provider-presets); `none` for nothing",
+    )
+    audience: str | None = _setting(
+        as_text, "MICROMEGAS_OIDC_AUDIENCE", "issuers[0].audience",
+        meaning="audience to ask for, where the provider needs it",
+    )
+    resource: str | None = _setting(
+        as_resource, "MICROMEGAS_OIDC_RESOURCE", "issuers[0].resource",
+        meaning="resource to ask for (RFC 8707), an absolute URI, at providers that take it in place of an audience",
+    )
+    scope: str = _setting(
+        as_scope, "MICROMEGAS_OIDC_SCOPE", "issuers[0].scope", default=DEFAULT_SCOPE,
+        meaning="what to ask for when signing in",
+    )
+    bearer: Bearer = _setting(
+        of_type(Bearer), "MICROMEGAS_OIDC_BEARER", "issuers[0].bearer", default=Bearer.ID_TOKEN,
+        meaning="which token is sent to the server: `id_token` or `access_token`",
+        unset="`id_token`; see [Provider presets](#provider-presets)",
+    )
+    redirect_uri: str | None = _setting(
+        as_redirect_uri, "MICROMEGAS_OIDC_REDIRECT_URI", "issuers[0].redirect_uri", unset="any free port",
+        meaning="the loopback address that is registered at providers that compare its port, such as "
+        "`http://127.0.0.1:48080/callback`",
+    )
     authorize_params: tuple[tuple[str, str], ...] = _setting(
-        as_authorize_params, "issuers[0].authorize_params", default=()
+        as_authorize_params, "issuers[0].authorize_params", default=(), unset="those of the preset",
+        meaning="further parameters of the authorization request, name → text; those that each sign-in makes itself "
+        "cannot be set",
     )
-    flow: Flow | None = _setting(as_flow, "MICROMEGAS_OIDC_FLOW", "flow")
+    flow: Flow | None = _setting(
+        as_flow, "MICROMEGAS_OIDC_FLOW", "flow", unset="`auto`",
+        meaning="how a person signs in: `browser`, `device`, `paste`, `hub`, or `auto`",
+    )
     storage: TokenStorage = _setting(
-        of_type(TokenStorage), "MICROMEGAS_TOKEN_STORAGE", "token_storage", default=TokenStorage.FILE
+        of_type(TokenStorage), "MICROMEGAS_TOKEN_STORAGE", "token_storage", default=TokenStorage.FILE,
+        meaning="where the sign-in is stored: `file`, or `keyring`, the operating system's (an error where none can "
+        "be used)",
     )
-    ca_bundle: PurePath | None = _setting(as_path, "MICROMEGAS_CA_BUNDLE", "ca_bundle")
+    ca_bundle: PurePath | None = _setting(
+        as_path, "MICROMEGAS_CA_BUNDLE", "ca_bundle",
+        meaning="a PEM file of authorities to trust besides the usual ones, for the identity provider, its proxy and "
+        "the server",
+    )
     client_certificate_file: PurePath | None = _setting(
-        as_path, "MICROMEGAS_CLIENT_CERTIFICATE_FILE", "client_certificate_file"
+        as_path, "MICROMEGAS_CLIENT_CERTIFICATE_FILE", "client_certificate_file",
+        meaning="a PEM file of the certificate to show to a server that "
+        "[asks for one](operating.md#clients-with-certificates), over TLS",
     )
-    client_key_file: PurePath | None = _setting(as_path, "MICROMEGAS_CLIENT_KEY_FILE", "client_key_file")
-    proxy: Secret | None = _setting(as_proxy, "MICROMEGAS_OIDC_PROXY", "proxy")
+    client_key_file: PurePath | None = _setting(
+        as_path, "MICROMEGAS_CLIENT_KEY_FILE", "client_key_file",
+        meaning="a PEM file of its key, closed to others; goes with the certificate",
+    )
+    proxy: Secret | None = _setting(
+        as_proxy, "MICROMEGAS_OIDC_PROXY", "proxy", unset="the environment's (`https_proxy` and its like)",
+        meaning="the proxy to the identity provider, `http://` or `https://`, with `user:password@` where it asks for "
+        "them; `NO_PROXY` counts, and this machine is never reached through it",
+    )
     provider_timeout_seconds: float = _setting(
-        as_timeout_seconds, "MICROMEGAS_OIDC_TIMEOUT_SECONDS", "timeout_seconds", default=10.0
+        as_timeout_seconds, "MICROMEGAS_OIDC_TIMEOUT_SECONDS", "timeout_seconds", default=10.0,
+        meaning="how long each call to the identity provider may take, 1 to 60",
     )
     profile: str | None = None
-    preset: str | None = None
     secret_is_native: bool = False
     as_service_account: bool = False
     origins: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
@@ -284,6 +383,7 @@ class ClientSettings:
         return dict(self.origins).get(name)
 
 
+# fmt: on
 RESULT_ROWS_VARIABLE: Final = "MICROMEGAS_RESULT_ROWS"
 DEFAULT_RESULT_ROWS: Final = 1_000_000
 MAX_RESULT_ROWS: Final = 10_000_000
@@ -440,7 +540,7 @@ class _Reader:
         for index, entry in enumerate(fields(kind)):
             if entry.metadata:
                 name = f"{group}.{entry.name}" if group and index else group or entry.name
-                value = self.read(name, **entry.metadata)
+                value = self.read(name, **entry.metadata["source"])
                 if value is not None:
                     values[entry.name] = value
         return values
@@ -458,7 +558,6 @@ class _Reader:
 
 def _combine(environ: Mapping[str, str], profile: _Profile) -> ClientSettings:
     reader = _Reader(environ, profile)
-    preset = reader.read("preset", as_preset_name, variable="MICROMEGAS_OIDC_PRESET", member="issuers[0].preset")
     settings = ClientSettings(
         profile=profile.name,
         private_key=reader.read_details(
@@ -470,7 +569,7 @@ def _combine(environ: Mapping[str, str], profile: _Profile) -> ClientSettings:
         **reader.read_group(ClientSettings),
         origins=tuple(sorted(reader.origins.items())),
     )
-    settings = apply_preset(settings, named=preset)
+    settings = apply_preset(settings, named=settings.preset)
     _check_contradictions(settings)
     return settings
 
@@ -632,7 +731,7 @@ def apply_preset(settings: ClientSettings, *, named: str | None) -> ClientSettin
     sends it, must keep working. One that is named chooses it as the server's preset of that name does.
     """
     if named == NO_PRESET:
-        return settings
+        return replace(settings, preset=None)
     origins = dict(settings.origins)
     name = named or (None if settings.issuer is None else recognize_preset(settings.issuer))
     if name is None:
@@ -661,13 +760,3 @@ def apply_preset(settings: ClientSettings, *, named: str | None) -> ClientSettin
         filled = replace(filled, bearer=Bearer.ACCESS_TOKEN)
         origins["bearer"] = origin
     return replace(filled, origins=tuple(sorted(origins.items())))
-
-
-def as_preset_name(value: object, key: str) -> str:
-    """Return a preset's name, or `none`."""
-    name = as_text(value, key)
-    if name not in {*CLIENT_PRESETS, NO_PRESET}:
-        raise refused(
-            key, f"names the unknown preset {shown(name)}", f"Known: {', '.join(sorted((*CLIENT_PRESETS, NO_PRESET)))}."
-        )
-    return name

@@ -1,33 +1,37 @@
-"""Explains error codes with the text of docs/errors.md, which the wheel holds beside this module.
+"""Explains error codes with the docstrings of their classes, of which docs/errors.md is made, too.
 
-And says where the same page is on the web, if the installed distribution names a documentation there.
+And says where that page is on the web, if the installed distribution names a documentation there.
 """
 
 import re
 from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
-from pathlib import Path
+from inspect import cleandoc
 
-from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.errors import MicromegasError, UsageError, error_classes
 
-_HERE = Path(__file__)
-_ENTRY = re.compile(r"^### ([A-Z]+\d{3})\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 _DOCUMENTATION = re.compile(r"documentation\s*,\s*(https?://[!-~]{1,200})\s*", re.IGNORECASE)
+_PARAGRAPH = "\n\n"
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 
 
-@cache
-def _entries() -> dict[str, str]:
-    packaged = _HERE.with_name("errors.md")
-    page = packaged if packaged.is_file() else _HERE.parents[2] / "docs" / "errors.md"  # a source tree
-    return {code: _as_text(entry) for code, entry in _ENTRY.findall(page.read_text(encoding="utf-8"))}
+def error_entry(error: type[MicromegasError]) -> str:
+    """Return what the page of errors says of a class, in Markdown."""
+    facts = f"exit code {error.exit_code}, gRPC `{error.grpc_code}`, HTTP {error.http_status}"
+    return (
+        f"`{error.__name__}` ({facts}{', retryable' * error.retryable}). {_meaning(error).replace(_PARAGRAPH, ' ', 1)}"
+    )
+
+
+def _meaning(error: type[MicromegasError]) -> str:
+    return cleandoc(error.__doc__ or "").partition(f"{_PARAGRAPH}Args:")[0]
 
 
 def _as_text(entry: str) -> str:
     """Return Markdown as text: a line for each paragraph, and a link's text without where it leads."""
-    paragraphs = (" ".join(paragraph.split()) for paragraph in _LINK.sub(r"\1", entry).split("\n\n"))
-    return "\n".join(paragraph.replace("`", "") for paragraph in paragraphs if paragraph)
+    paragraphs = (" ".join(paragraph.split()) for paragraph in _LINK.sub(r"\1", entry).split(_PARAGRAPH))
+    return "\n".join(paragraph.replace("`", "") for paragraph in paragraphs)
 
 
 @cache
@@ -48,12 +52,12 @@ def where_to_read(code: str) -> str:
 
 def explain_error(code: str | None, *, how_to_list: str) -> str:
     """Return what an error code means and what to do; None lists all codes, which `how_to_list` does for the person."""
-    entries = _entries()
+    classes = dict(sorted(error_classes().items()))
     if code is None:
-        return "\n".join(f"{name}  {text.partition('. ')[0]}" for name, text in entries.items())
-    text = entries.get(code.upper())
-    if text is None:
-        nearest = get_close_matches(code.upper(), entries, n=1)
+        return "\n".join(f"{name}  {_as_text(_meaning(error).split(_PARAGRAPH)[0])}" for name, error in classes.items())
+    error = classes.get(code.upper())
+    if error is None:
+        nearest = get_close_matches(code.upper(), classes, n=1)
         remedy = f"Did you mean {nearest[0]}?" if nearest else f"{how_to_list} lists the codes."
         raise UsageError("There is no error with this code.", remedy=remedy)
-    return f"{code.upper()}  {text}"
+    return f"{error.code}  {_as_text(error_entry(error))}"

@@ -7,7 +7,7 @@ import asyncio
 import enum
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Self
@@ -57,51 +57,90 @@ _SERVER_ERRORS: Final = frozenset(
 _tracer_of_call: ContextVar[Any] = ContextVar("micromegas_tracer_of_call", default=None)
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 class ServerMetrics:
     """The numbers of one server, in `registry`; safe to share between threads."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._calls = self._counter("calls", "Calls that ended, by method and gRPC status.", "method", "status")
-        self.calls_open = self._gauge("calls_open", "Calls that are being answered now.")
-        self._queries = self._counter("queries", "Queries that ended, by outcome and error code.", "status", "error")
-        self._seconds = self._histogram("query_seconds", "How long queries took, from call to last row.")
+        # fmt: off
+        self._calls = self._counter(
+            "calls", "Calls that ended, by Flight or health method (unknown ones are `other`) and gRPC status: "
+            "`CANCELLED` when the client left or its deadline passed.", "method", "status",
+        )
+        self.calls_open = self._gauge("calls_open", "Calls that are being answered now, open streams included.")
+        self.prepared = self._gauge("prepared_statements", "Prepared statements that the server holds now.")
+        self._queries = self._counter(
+            "queries", "Queries that ended: `ok`, `error` with its code, or `incomplete` when the client left.",
+            "status", "error",
+        )
+        self._seconds = self._histogram("query_seconds", "How long queries took, from the call to the last row.")
         self._waiting_seconds = self._histogram("query_waiting_seconds", "How long queries waited for an executor.")
-        self._planning_seconds = self._histogram("query_planning_seconds", "How long queries were planned.")
-        self._cpu_seconds = self._counter("query_cpu_seconds", "CPU time that queries took.")
+        self._planning_seconds = self._histogram("query_planning_seconds", "How long planning queries took.")
+        self._cpu_seconds = self._counter(
+            "query_cpu_seconds", "CPU time that queries took in their executors, those that were ended included."
+        )
+        self._running = self._gauge("queries_running", "Queries that have an executor now, for planning or running.")
+        self._waiting = self._gauge("queries_waiting", "Queries that wait for an executor now.")
         self._rows = self._counter("rows_sent", "Rows of results that were sent.")
         self.bytes_sent = self._counter("bytes_sent", "Bytes of results that were sent.")
-        self._limits = self._counter("limits_reached", "Calls that ended at a limit, by limit.", "limit")
-        self._running = self._gauge("queries_running", "Queries that have an executor now.")
-        self._waiting = self._gauge("queries_waiting", "Queries that wait for an executor now.")
-        self._executors = self._gauge("executors", "Executor processes, by state.", "state")
-        self._ended = self._counter("statements_ended", "Statements whose executor was ended, by cause.", "cause")
-        self.prepared = self._gauge("prepared_statements", "Prepared statements that are kept now.")
-        self._ingests = self._counter("ingest_calls", "Calls that brought rows, by outcome.", "outcome")
-        self.ingests_running = self._gauge("ingests_running", "Calls that bring rows now.")
-        self._ingest_rows = self._counter("ingest_rows", "Rows that were taken in durably.")
-        self._ingest_bytes = self._counter("ingest_bytes", "Bytes of messages that brought these rows.")
-        self._exports = self._counter(
-            "otlp_exports", "Exports of OpenTelemetry that ended, by signal and outcome.", "signal", "outcome"
+        self._limits = self._counter("limits_reached", "Calls that ended at a limit.", "limit")
+        self._executors = self._gauge(
+            "executors", "Executor processes: `idle`, or `busy` (with a statement or an upload, or starting).", "state",
         )
-        self._export_records = self._counter("otlp_records", "Records of exports that were stored durably.", "signal")
-        self._export_refused = self._counter("otlp_refused", "Records of answered exports that were refused.", "signal")
-        self._export_bytes = self._counter("otlp_bytes", "Bytes of exports as they arrived.", "signal")
+        self._ended = self._counter(
+            "statements_ended", f"Statements and uploads whose executor was ended, by cause: {_listed(Cause)}.",
+            "cause",
+        )
+        self._ingests = self._counter(
+            "ingest_calls", "Calls that sent rows: `ok`, `error`, or `incomplete` when the client left before "
+            "the end.", "outcome",
+        )
+        self.ingests_running = self._gauge("ingests_running", "Calls that send rows now.")
+        self._ingest_rows = self._counter("ingest_rows", "Rows that were stored durably.")
+        self._ingest_bytes = self._counter("ingest_bytes", "Bytes of the messages that contained these rows.")
         self._table_operations = self._counter(
-            "table_operations", "Operations on tables that ended, by outcome.", "operation", "outcome"
+            "table_operations", f"Operations on tables that ended: {_listed(_TABLE_OPERATIONS)} (a request that was "
+            "not understood); `ok`, `error`, or `incomplete` when the client left.", "operation", "outcome",
         )
         self._lake = {
-            "bytes": self._gauge("lake_bytes", "Bytes of the tables' files, at the last round of maintenance."),
+            "bytes": self._gauge(
+                "lake_bytes", "Bytes of the tables' files at this server's last round of maintenance."
+            ),
             "files": self._gauge("lake_files", "Files of the tables."),
             "small_files": self._gauge("lake_small_files", "Of these, those that a compaction would take."),
             "commits": self._gauge("lake_commits", "Versions of all tables together."),
-            "lag_seconds": self._gauge("lake_lag_seconds", "Age of the newest file that should have been compacted."),
+            "lag_seconds": self._gauge(
+                "lake_lag_seconds", "Age of the newest file that should have been compacted and was not."
+            ),
         }
         self._lake_errors = self._gauge("lake_failed_tables", "Tables that the last round of maintenance failed at.")
-        self._lake_free = self._gauge("lake_free_bytes", "Free space where the lake lies; of a folder only.")
+        self._lake_free = self._gauge(
+            "lake_free_bytes", "Free space where the lake lies; `NaN` if that is a bucket, and before the first round "
+            "of maintenance.",
+        )
+        self._maintained = self._gauge(
+            "lake_maintained", "When the last round of this server ended, in seconds since 1970; another server may "
+            "have done later ones.",
+        )
+        self._exports = self._counter(
+            "otlp_exports", "Exports of OpenTelemetry that ended, over HTTP and gRPC: `ok`, or `error` when nothing "
+            "was stored.", "signal", "outcome",
+        )
+        self._export_records = self._counter(
+            "otlp_records", "Records that were acknowledged as durable; those of a repeated export count again.",
+            "signal",
+        )
+        self._export_refused = self._counter(
+            "otlp_refused", "Records that were refused in exports that were accepted.", "signal"
+        )
+        self._export_bytes = self._counter("otlp_bytes", "Bytes of exports as they arrived.", "signal")
+        # fmt: on
         self._lake_free.set(math.nan)  # 0 would be a full disk
-        self._maintained = self._gauge("lake_maintained", "When this server's last round ended, in seconds since 1970.")
         for limit in _LIMITS:
             self._limits.labels(limit)
         for cause in Cause:

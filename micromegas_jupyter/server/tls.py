@@ -164,11 +164,11 @@ class HttpTls(Collector):
         """Yield when the certificate expires, and how often it was renewed."""
         yield GaugeMetricFamily(
             "micromegas_tls_certificate_expires_timestamp_seconds",
-            "When the server's certificate expires, in seconds of Unix time.",
+            "When the certificate expires, in seconds of Unix time.",
             value=self._source.current.expires_at.timestamp(),
         )
         yield CounterMetricFamily(
-            "micromegas_tls_renewals", "How often the certificate was read again from its files.", value=self._renewals
+            "micromegas_tls_renewals", "How often it was read again from changed files.", value=self._renewals
         )
 
     def _build(self, material: TlsMaterial) -> ssl.SSLContext:

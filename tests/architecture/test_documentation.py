@@ -1,6 +1,5 @@
 """Each public name, setting, error code, option, argument, answer and event is documented, and each link leads on."""
 
-import argparse
 import inspect
 import re
 from urllib.parse import parse_qs, urlsplit
@@ -16,7 +15,7 @@ from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.errors import MicromegasError, error_classes
 from micromegas_jupyter.hub.callers import REFUSALS as SERVICE_REFUSALS
 from tests.architecture.guide_text import DOCS, ROOT, dangling_links, read_page, table_rows
-from tests.architecture.registered_magics import registered_magics
+from tests.architecture.test_references import commands, magic_options
 
 SOURCES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "micromegas_jupyter").rglob("*.py")}
 HUB_SOURCE, OTHER_SOURCE = (
@@ -33,17 +32,12 @@ UNREACHABLE = {"not_before_missing"}
 def command_line_options():
     return [
         (name, option)
-        for name, command in _commands(build_parser()).items()
-        for parser in (command, *_commands(command).values())
+        for name, command in commands(build_parser()).items()
+        for parser in (command, *commands(command).values())
         for action in parser._actions
         for option in action.option_strings
         if option not in {"-h", "--help", "--version"}
     ]
-
-
-def _commands(parser):
-    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    return dict(found[0].choices) if found else {}
 
 
 @pytest.mark.parametrize("page", ["../README.md", *sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))])
@@ -51,20 +45,12 @@ def test_every_link_leads_somewhere(page):
     assert dangling_links(page) == []
 
 
-@pytest.mark.parametrize(("command", "option"), command_line_options())
-def test_every_command_line_option_is_documented_under_its_command(command, option):
-    parts = re.split(r"^## ", read_page("cli.md"), flags=re.MULTILINE)
-
-    assert f"`{option}" in next(part for part in parts if part.startswith(f"`micromegas {command}`"))
-
-
 @pytest.mark.parametrize(
     "page",
     ["operating.md", "metrics.md", "audit.md", "ingest.md", "statuses.md", "errors.md", "SECURITY.md", "magics.md"],
 )
 def test_every_option_that_a_page_names_exists(page):
-    known = {option.split()[0] for options in registered_magics().values() for option in options}
-    known |= FOREIGN_OPTIONS | {option for _command, option in command_line_options()}
+    known = magic_options() | FOREIGN_OPTIONS | {option for _command, option in command_line_options()}
 
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", read_page(page))) <= known
 
@@ -82,7 +68,6 @@ NAMES = {
         "python.md",
         "`{}",
     ),
-    "error codes": (error_classes(), "errors.md", "\n### {}"),
     "codes of sign-ins": (
         (code for code in error_classes() if code.startswith(("AUTH", "AVAIL", "CONF", "USE"))),
         "troubleshooting.md",

@@ -2,6 +2,9 @@
 
 import json
 import re
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -22,8 +25,6 @@ from tests.architecture.guide_text import DOCS, ROOT, read_page, table_rows
 from tests.fakes.certificates import Authority
 
 PAGE = read_page("metrics.md")
-ACCESS_GUIDE = "".join(read_page(name) for name in ("access.md", "access-providers.md", "access-reasons.md"))
-SUFFIXES = ("_bucket", "_count", "_sum", "_created")
 METRIC = re.compile(r"\b((?:micromegas|process)_[a-z_]+)\b(?:\{([^}]*)\})?")
 #: What Prometheus adds itself.
 ADDED_LABELS = {"instance", "job"}
@@ -49,32 +50,26 @@ def access_metrics():
     return metrics.registry
 
 
-def families(registry):
-    return {f"{found.name}_total" if found.type == "counter" else found.name: found for found in registry.collect()}
+def tls_metrics():
+    registry = CollectorRegistry()
+    with TemporaryDirectory() as folder:
+        pair = Authority(Path(folder)).issue("server")
+        registry.register(HttpTls(TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file)))
+    return registry
 
 
-def test_all_and_only_the_reported_metrics_are_named():
-    named = set(re.findall(r"`((?:micromegas_server|process)_[a-z_]+)", PAGE))
-
-    assert {name for name in named if not name.endswith(SUFFIXES)} == set(families(server_metrics()))
-    assert set(re.findall(r"micromegas_access_[a-z_]+", ACCESS_GUIDE)) == set(families(access_metrics()))
-
-
-def test_every_metric_is_named_with_its_labels():
-    rows = [row[0].strip("`") for row in table_rows(PAGE) if row[0].startswith("`micromegas_server_")]
-    stated = {row.partition("{")[0]: frozenset(re.findall(r"\w+", row.partition("{")[2])) for row in rows}
-    reported = {
-        name: {frozenset(sample.labels) - {"le"} for sample in family.samples if not sample.name.endswith("_created")}
-        for name, family in families(server_metrics()).items()
-    }
-
-    assert {name: labels for name, labels in reported.items() if name in stated and labels != {stated[name]}} == {}
+@cache
+def families():
+    """Return by its name each metric that a server reports, with a sample of it."""
+    registries = (server_metrics(), access_metrics(), tls_metrics())
+    found = [family for registry in registries for family in registry.collect()]
+    return {f"{family.name}_total" if family.type == "counter" else family.name: family for family in found}
 
 
 def test_every_limit_that_an_error_names_has_a_row():
     source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "micromegas_jupyter").rglob("*.py"))
     raised = set(re.findall(r'\blimit="([a-z_]+)"', source)) | {"other"}
-    samples = families(server_metrics())["micromegas_server_limits_reached_total"].samples
+    samples = families()["micromegas_server_limits_reached_total"].samples
     section = PAGE.split("| `limit` |")[1].split("\n## ")[0]
 
     assert sorted(row[0].strip("`") for row in table_rows(section) if row[0].startswith("`")) == sorted(raised)
@@ -82,17 +77,9 @@ def test_every_limit_that_an_error_names_has_a_row():
 
 
 @pytest.fixture(scope="module")
-def reported(tmp_path_factory):
+def reported():
     """The labels of each sample that a server reports."""
-    pair = Authority(tmp_path_factory.mktemp("tls")).issue("server")
-    tls = CollectorRegistry()
-    tls.register(HttpTls(TlsFiles(certificate_file=pair.certificate_file, key_file=pair.key_file)))
-    return {
-        sample.name: set(sample.labels)
-        for registry in (server_metrics(), access_metrics(), tls)
-        for family in registry.collect()
-        for sample in family.samples
-    }
+    return {sample.name: set(sample.labels) for family in families().values() for sample in family.samples}
 
 
 def dashboard_expressions():

@@ -12,8 +12,8 @@ from micromegas_jupyter import access, auth
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.errors import error_classes
 from tests.architecture.guide_text import ROOT, read_page, table_rows
-from tests.architecture.registered_magics import registered_magics
 from tests.architecture.test_documentation import command_line_options
+from tests.architecture.test_references import magic_options, registered_magics
 
 PAGE = read_page("promises.md")
 SHOWN, _, NOT_SHOWN = PAGE.partition("\n## Not shown yet\n")
@@ -58,9 +58,7 @@ NAMES = {
         f"{package.__name__}.{name}" for package in (micromegas_jupyter, auth, access) for name in package.__all__
     },
     "magics": lambda: {f"%{name}" for names in registered_magics() for name in names},
-    "options of magics": lambda: {
-        option.split()[0] for options in registered_magics().values() for option in options if option.startswith("--")
-    },
+    "options of magics": magic_options,
     "options of commands": lambda: {option for _, option in command_line_options()},
     "variables": lambda: set(re.findall(r"`((?:MICROMEGAS|KERNEL)_[A-Z_]+)`", read_page("settings.md"))),
     "error codes": lambda: set(error_classes()),

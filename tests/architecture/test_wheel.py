@@ -17,7 +17,7 @@ from tests.architecture.guide_text import ROOT
 
 ALLOWED = re.compile(
     r"micromegas_jupyter/(?:[\w/]+\.py|py\.typed|flightsql/proto/\w+\.(?:proto|binpb)|engine/functions/color_scales\.rgb"
-    r"|notebook/(?:frontend/)?static/\w+\.(?:js|css)|doctor/errors\.md"
+    r"|notebook/(?:frontend/)?static/\w+\.(?:js|css)"
     r"|demo/provider/(?:static/[\w.]+\.(?:css|svg)|templates/[\w.]+\.html)|demo/notebooks/[\w-]+\.ipynb"
     r"|server_extension/server_extension\.json)"
     r"|micromegas_jupyter-[\d.]+\.data/data/etc/jupyter/jupyter_server_config\.d/micromegas_jupyter\.json"
@@ -63,7 +63,7 @@ def test_the_wheel_is_small_and_holds_only_what_is_allowed(wheel, names):
     "name",
     [
         "micromegas_jupyter/py.typed", "micromegas_jupyter/flightsql/proto/wire.binpb",
-        "micromegas_jupyter/doctor/errors.md", "micromegas_jupyter/demo/notebooks/quickstart.ipynb",
+        "micromegas_jupyter/demo/notebooks/quickstart.ipynb",
         "micromegas_jupyter/demo/notebooks/investigating-an-incident.ipynb",
         "micromegas_jupyter/demo/notebooks/jupyterhub.ipynb",
         "micromegas_jupyter/demo/notebooks/service-account.ipynb",

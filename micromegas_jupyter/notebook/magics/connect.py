@@ -67,7 +67,12 @@ class ServerMagics(Magics):
     @argument(
         "--profile", metavar="NAME", help="a profile of config.json: its server, unless there is a URI, and sign-in"
     )
-    @argument("--as", dest="name", metavar="NAME", help="name it for --connection; later cells keep their server")
+    @argument(
+        "--as",
+        dest="name",
+        metavar="NAME",
+        help="name it for --connection, with letters, digits, _ and -; later cells keep their server",
+    )
     def micromegas_connect(self, arguments: argparse.Namespace) -> TextTable | None:
         """Choose the server that later cells use, or name one for %%sql --connection.
 
@@ -172,7 +177,11 @@ class ServerMagics(Magics):
     @argument(
         "pattern", metavar="PATTERN", nargs="?", default="", help="part of a table's or column's name; * is any text"
     )
-    @argument("--count", action="store_true", help="count the rows of the tables shown, and show the times they cover")
+    @argument(
+        "--count",
+        action="store_true",
+        help="count the rows of the tables shown, 20 at most, and show the times they cover",
+    )
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
     def micromegas_tables(self, arguments: argparse.Namespace) -> None:
@@ -199,7 +208,7 @@ class ServerMagics(Magics):
             print(table_explorer.listing_text(shown))  # noqa: T201 - the magic's output
 
     @line_magic
-    @argument("folder", metavar="FOLDER", nargs="?", help="a folder of Parquet files; without it the current one")
+    @argument("folder", metavar="FOLDER", nargs="?", help="a folder of files; without it the current one")
     @argument("--lake", metavar="FOLDER", help="a folder that micromegas serve has written to, not one of files")
     @argument("--stop", action="store_true", help="stop the server; later cells use what they used before")
     def micromegas_serve(self, arguments: argparse.Namespace) -> None:

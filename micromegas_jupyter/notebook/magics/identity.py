@@ -74,12 +74,22 @@ class IdentityMagics(Magics):
 
     @line_magic
     @argument("--profile", metavar="NAME", help="a profile of config.json; later cells use it too")
-    @argument("--flow", choices=_FLOWS, help="how to sign in; remembered for the profile, auto forgets it")
-    @argument("--issuer", metavar="URL", help="the identity provider, in place of the configured one")
+    @argument(
+        "--flow", choices=_FLOWS, help="how to sign in; remembered for the profile once it succeeded, auto forgets it"
+    )
+    @argument(
+        "--issuer",
+        metavar="URL",
+        help="the identity provider, in place of the configured one, whose secrets it never gets",
+    )
     @argument("--client-id", metavar="ID", help="the application's id there")
-    @argument("--scope", metavar="SCOPES", help="the scopes to request, separated by spaces, in quotes")
+    @argument("--scope", metavar="SCOPES", help='the scopes to request, separated by spaces: "openid email"')
     @argument("--audience", metavar="NAME", help="the token's audience, at providers that need it")
-    @argument("--service-account", action="store_true", help="sign in as the configured service account")
+    @argument(
+        "--service-account",
+        action="store_true",
+        help="sign in as the configured service account, even if a person is signed in",
+    )
     def micromegas_login(self, arguments: argparse.Namespace) -> None:
         """Sign in with your organisation's identity provider.
 
@@ -126,7 +136,11 @@ class IdentityMagics(Magics):
 
     @line_magic
     @argument("--profile", metavar="NAME", help="a profile of config.json; without it the one in use")
-    @argument("--end-session", action="store_true", help="end your session at the identity provider, too")
+    @argument(
+        "--end-session",
+        action="store_true",
+        help="also show the address of the provider's page that ends your session there",
+    )
     def micromegas_logout(self, arguments: argparse.Namespace) -> None:
         """End the sign-in here and at the identity provider, for all notebooks and terminals of this machine."""
         settings = self._session.settings(arguments.profile)

@@ -202,7 +202,9 @@ class SqlMagic(Magics):
     @argument("--sql", metavar="N", type=int, help="show all of query N, as a cell that can be copied")
     @argument("--all", action="store_true", help=f"list all queries in the history, not only the newest {_MAX_LISTED}")
     @argument("--server", action="store_true", help="list what runs on the server: yours, or all for administrators")
-    @argument("--profile", metavar="NAME", help="with --server: a profile of config.json")
+    @argument(
+        "--profile", metavar="NAME", help="with --server: a profile of config.json, in place of the server in use"
+    )
     @argument("--connection", metavar="NAME", help="with --server: a connection that %%micromegas_connect named")
     def micromegas_queries(self, arguments: Namespace) -> object | None:
         """List the queries of this notebook: when, how they ended, rows, time, id and SQL.
@@ -248,7 +250,9 @@ class SqlMagic(Magics):
         )
 
     @line_magic
-    @argument("query_id", metavar="ID", help="the query's id, whole or as %%micromegas_queries and the cells show it")
+    @argument(
+        "query_id", metavar="ID", help="the query's id, whole or its first eight characters, as cells and lists show it"
+    )
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
     def micromegas_cancel(self, arguments: Namespace) -> None:

@@ -7,7 +7,6 @@ import pytest
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.server import REMOVED, SETTINGS, ServerSettings, parse_server_settings
 from micromegas_jupyter.errors import ConfigurationError
-from tests.architecture.guide_text import read_page, table_rows
 
 NUMBERS = [setting for setting in SETTINGS if setting.limits is not None]
 by_name = pytest.mark.parametrize("setting", NUMBERS, ids=lambda setting: setting.name)
@@ -89,21 +88,3 @@ def test_the_help_shows_fifteen_options_and_help_all_shows_all(capsys, monkeypat
         least, most = setting.limits
         ends = f"{least} to {most}; default: {setting.default:g}" if setting.default < 1e5 else f"{least} to {most}"
         assert f"{setting.meaning}; {ends}" in full
-
-
-def test_the_page_has_the_table_that_the_declarations_make():
-    stated = [row for row in table_rows(read_page("settings.md")) if row[0].startswith("`--")]
-
-    assert stated[: len(SETTINGS)] == [page_row(setting) for setting in SETTINGS]
-
-
-def page_row(setting):
-    """Return a setting's row of docs/settings.md."""
-    variable = "" if setting.variable is None else f"`{setting.variable}`"
-    values = setting.values_text
-    if setting.limits is not None:
-        values = f"{setting.limits[0]} to {setting.limits[1]}"
-    elif setting.values_text.startswith("one of"):
-        values = ", ".join(f"`{choice}`" for choice in setting.kind)
-    default = "" if setting.default in {None, (), False} else f"{setting.default}"
-    return (f"`{setting.option}`", variable, setting.meaning, values, default)
