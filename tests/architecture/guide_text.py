@@ -9,14 +9,38 @@ DOCS = ROOT / "docs"
 
 
 class Block(NamedTuple):
-    """One fenced block."""
+    """One fenced block; `title` is the file that it belongs into, `shown` what the next block says that it prints."""
 
     place: str
     language: str
     text: str
+    title: str | None
+    shown: str | None
+    is_marked: bool
 
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: Stands in the paragraph before each block that no test runs.
+MARK = "not run by the tests"
+#: The languages whose blocks are executed in order, by tests/integration/test_guides.py.
+EXECUTED = {"python", "sh"}
+#: What other tests read or run, by language and page.
+RUN_ELSEWHERE = {
+    "tests/architecture/test_guides.py": {
+        "json": "access.md access-providers.md sign-in.md sign-in-providers.md service-accounts.md",
+        "yaml": "sign-in-providers.md service-accounts.md storing-secrets.md",
+    },
+    "tests/integration/clients/test_clients_guide.py": {"python": "clients.md"},
+    "tests/integration/clients/test_grafana.py": {"sql": "grafana.md", "yaml": "grafana.md"},
+    "tests/integration/lakehouse/test_data_model_page.py": {"sql": "audit.md data-model.md ingest.md sql.md"},
+    "tests/integration/system/test_migration.py": {"json": "migration.md", "sh": "migration.md"},
+    "tests/integration/testing_kit/test_examples.py": {"python": "testing.md"},
+    "tests/integration/hub/guide.py": {"python": "jupyterhub.md"},
+    "tests/unit/config/test_documentation.py": {"json": "settings.md", "toml": "settings.md"},
+}
+PAGES = ["../README.md", *sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))]
+
+_SHOWN = re.compile(r"\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
 def read_page(name):
@@ -26,10 +50,37 @@ def read_page(name):
 def blocks(*names):
     pages = {name: read_page(name) for name in names}
     return [
-        Block(f"{name}:{text[: fence.start()].count(chr(10)) + 1}", fence[1], fence[2])
+        Block(
+            place=f"{name}:{text[: fence.start()].count(chr(10)) + 1}",
+            language=fence[1],
+            text=fence[3],
+            title=fence[2],
+            shown=shown[1] if (shown := _SHOWN.match(text, fence.end())) else None,
+            is_marked=_is_marked(text[: fence.start()]),
+        )
         for name, text in pages.items()
         for fence in _FENCE.finditer(text)
     ]
+
+
+def _is_marked(before):
+    paragraph = before.rstrip("\n").rpartition("\n\n")[2]
+    return MARK in " ".join(paragraph.split())
+
+
+def is_run_elsewhere(page, language):
+    return any(page in pages.get(language, "").split() for pages in RUN_ELSEWHERE.values())
+
+
+def executed_blocks(page):
+    """Return the blocks that are executed in order, with the files between them."""
+    return [
+        block for block in blocks(page) if not block.is_marked and (block.title or is_executed(page, block.language))
+    ]
+
+
+def is_executed(page, language):
+    return language in EXECUTED and not is_run_elsewhere(page, language)
 
 
 def table_rows(text):

@@ -17,7 +17,16 @@ from micromegas_jupyter.executors.scheduling import CHARGED, Cause, build_error
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server.monitoring import NotReady
 from micromegas_jupyter.telemetry.tables import TABLES
-from tests.architecture.guide_text import ROOT, blocks, read_page, table_rows
+from tests.architecture.guide_text import (
+    PAGES,
+    ROOT,
+    RUN_ELSEWHERE,
+    blocks,
+    is_executed,
+    is_run_elsewhere,
+    read_page,
+    table_rows,
+)
 from tests.architecture.test_documentation import command_line_options
 
 ACCESS = blocks("access.md", "access-providers.md", "access-reasons.md")
@@ -56,6 +65,27 @@ def commands():
         if block.language in {"sh", "yaml"}:
             lines = [line.strip().removeprefix("- run: ") for line in block.text.split("\n")]
             yield from (line.partition(" > ")[0] for line in lines if line.startswith("micromegas "))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_run_by_a_test_or_says_that_it_is_not(page):
+    assert [
+        block.place
+        for block in blocks(page)
+        if not (block.is_marked or block.title or is_executed(page, block.language))
+        and not is_run_elsewhere(page, block.language)
+        and (block.language != "text" or re.search(r"^\$ ", block.text, flags=re.MULTILINE))
+    ] == []
+
+
+@pytest.mark.parametrize("path", RUN_ELSEWHERE)
+def test_what_another_test_runs_is_in_a_page_that_it_reads(path):
+    source = (ROOT / path).read_text(encoding="utf-8")
+
+    for language, pages in RUN_ELSEWHERE[path].items():
+        for page in pages.split():
+            assert page in source
+            assert any(block.language == language and not block.is_marked for block in blocks(page)), page
 
 
 @pytest.mark.parametrize("line", dict.fromkeys(commands()))

@@ -12,7 +12,6 @@ from nbclient import NotebookClient
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.wiring.client_side import load_client_settings
 from micromegas_jupyter.wiring.sign_in import login
-from tests.architecture.guide_text import blocks
 from tests.notebooks.conftest import NOTEBOOKS
 
 pytestmark = [pytest.mark.integration, pytest.mark.notebook, pytest.mark.timeout(600)]
@@ -26,12 +25,6 @@ def _as_alice(stack):
     with ScriptedPerson(person="alice") as browser:
         login(load_client_settings(environ=environ), browser=browser, environ=environ)
     return stack.client_environment()
-
-
-def _notebook(path, *sources):
-    path.parent.mkdir()
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources]), path)
-    return path
 
 
 ENVIRONMENTS = {"quickstart": _as_alice, "service-account": lambda stack: stack.job_environment()}
@@ -91,18 +84,6 @@ def _error(cell):
     """What a cell's output says about why it failed, without its traceback; empty when it did not."""
     texts = ["".join(one.get("traceback", ())) or one.get("text", "") for one in cell.outputs]
     return next((text for text in texts if "✗" in text or "Error" in text), "")
-
-
-@pytest.mark.slow
-def test_every_cell_that_the_guide_shows_works(stack, tmp_path, run_with_nbval):
-    cells = [block.text for block in blocks("notebook-guide.md") if block.language in {"", "python"}]
-    sources = [text for text in cells if not text.startswith("✗")]
-    path = _notebook(tmp_path / "made" / "guide.ipynb", *sources)
-
-    run = run_with_nbval(path, stack.service_environment())
-
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert f"{len(sources)} passed" in run.stdout
 
 
 @pytest.mark.slow
