@@ -27,6 +27,7 @@ FIRST = (
     "tests/integration/jupyter_apps",
     "tests/integration/hub",
     "tests/integration/system",
+    "tests/integration/test_guides.py",
     "tests/integration/relay",
     "tests/integration/notebook",
     "tests/integration",

@@ -9,6 +9,7 @@ import pytest
 from micromegas_jupyter.config.access import CONFIG_MEMBERS, RATE_LIMIT_MEMBERS, ApiKeySetting, parse_access_settings
 from micromegas_jupyter.config.client import CLIENT_PRESETS, Bearer, parse_client_settings
 from micromegas_jupyter.config.issuers import ISSUER_MEMBERS, OIDC_MEMBERS, PRESETS
+from micromegas_jupyter.config.server import parse_server_settings
 
 TEXT = (Path(__file__).parents[3] / "docs" / "settings.md").read_text(encoding="utf-8")
 
@@ -40,6 +41,14 @@ def test_the_example_of_a_configuration_file_can_be_used():
 
     assert settings.oidc.issuers[0].audiences == ("lake", "lake-notebooks")
     assert set(settings.roles or ()) == {"viewer", "operator"}
+
+
+def test_the_example_of_a_file_for_serve_can_be_used():
+    example = re.search(r"```toml\n(.*?)```", TEXT, flags=re.DOTALL)
+
+    settings = parse_server_settings({}, config_text=example[1])
+
+    assert (settings.lake, settings.query_timeout_seconds) == ("/srv/lake", 600)
 
 
 @pytest.mark.parametrize(
