@@ -47,6 +47,11 @@ def pattern_of(text, *, exact=True):
     return re.compile(expression if exact else re.sub(r"\d+", r"\\d+", expression))
 
 
+def replaced(text, names):
+    """Replace each name once: what stands for one may contain another."""
+    return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], text)
+
+
 class Follower:
     """Somebody at a shell in an empty folder; `own` are their names in place of the page's."""
 
@@ -60,14 +65,10 @@ class Follower:
         self._shell.stdin.write("failed=0; trap 'failed=$?' ERR\n")
 
     def ours(self, text):
-        for theirs, ours in self._own.items():
-            text = text.replace(theirs, ours)
-        return text
+        return replaced(text, self._own)
 
     def theirs(self, text):
-        for ours, theirs in {ours: theirs for theirs, ours in self._own.items()}.items():
-            text = text.replace(ours, theirs)
-        return text
+        return replaced(text, {ours: theirs for theirs, ours in self._own.items()})
 
     def write(self, name, text):
         path = self._folder / name
@@ -146,7 +147,8 @@ def follow(page, follower, notebook=None, *, exact=True):
         if block.title:
             follower.write(block.title, block.text)
         elif block.language == "sh" and SERVES.match(f"{last} "):
-            follower.run("\n".join(earlier))
+            printed, status = follower.run("\n".join(earlier))
+            assert not status, (block.place, printed)
             follower.serve(last, expected or re.compile("ready in"))
             compared += expected is not None
         else:
@@ -255,5 +257,6 @@ def test_a_guide_can_be_followed_to_its_end(page, stack, tmp_path, monkeypatch):
             follower.write(name, provider.get_token())
         follow(page, follower, notebook, exact=False)
     finally:
+        sys.modules.pop("client", None)  # what the page on Flight SQL imports from its folder
         notebook.leave()
         follower.leave()
