@@ -125,6 +125,7 @@ class ServerThread:
     def stop(self, grace_seconds: float = _DEFAULT_GRACE_SECONDS, *, reason: str = "") -> None:
         """Stop the server, also twice; calls may end within `grace_seconds`, then their clients read `reason`."""
         if self._thread is None:
+            self._on_drained()
             self._pool.abandon()
             return
         if not self._thread.is_alive():
@@ -176,7 +177,7 @@ class ServerThread:
                 )
                 _shut_down_sockets(self.port, is_listening=False)
                 await server.stop(0)
-                await asyncio.to_thread(self._on_drained)
+            await asyncio.to_thread(self._on_drained)
             if maintenance is not None:
                 maintenance.cancel()
             await self._pool.close()

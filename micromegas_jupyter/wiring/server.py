@@ -363,12 +363,8 @@ class ServerStack:
             if self._listener.is_taken and self._http is not None:
                 self._http.stop()  # or it would answer some requests to the other server, as one that drains
         self._server.stop(self.settings.drain_timeout_seconds if grace_seconds is None else grace_seconds, reason=why)
-        if self._http is not None:
-            self._http.stop()
         if self._deny_list is not None:
             _run_in_time(self._deny_list.write_hits, name="denials")
-        if self._recorder is not None:
-            self._recorder.stop()
         self._tracing.close()
         self._release_ports()
         if self._ticket_keys is not None:
