@@ -192,7 +192,7 @@ class StopSignal:
 
 def _reload_on_hangup(stack: "ServerStack") -> None:
     """Let SIGHUP read the access configuration again, where there is such a signal."""
-    if stack.validator is None or not hasattr(signal, "SIGHUP"):
+    if not hasattr(signal, "SIGHUP"):
         return
 
     def reload() -> None:

@@ -64,6 +64,8 @@ def _running(log, command, *options, **variables):
             assert line, log.read_text()
             yield json.loads(line)
         finally:
+            if command == "serve":
+                server.send_signal(signal.SIGHUP)  # reads the access configuration again, where there is one
             server.send_signal(signal.SIGTERM)
             assert server.wait(DEADLINE_SECONDS) == 0, log.read_text()
 
