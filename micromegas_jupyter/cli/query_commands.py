@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 _MAX_STATEMENT_BYTES: Final = 64 * 1024
 _MAX_EXE_CHARACTERS: Final = 64
 _DEFAULT_ROWS: Final = 1024
-_LEVELS: Final = ("fatal", "error", "warning", "info", "debug", "trace")
 _ENTRYPOINT: Final = "cli-query"
 _TIME_FORMS: Final = "RFC 3339, or 15m, 1h, 7d ago"
 _PARAMETER: Final = re.compile(r"(?P<name>[^\W\d]\w*)(?::(?P<type>[a-z]+))?=(?P<value>.*)", re.DOTALL)
@@ -365,8 +364,7 @@ def add_process_log_arguments(parser: argparse.ArgumentParser) -> None:
         "--maxlevel",
         metavar="LEVEL",
         default="6",
-        help="only entries up to this level: 1 fatal, 2 error, 3 warning, 4 info, 5 debug, 6 trace, "
-        "as number or word; default: %(default)s",
+        help=f"only entries up to this level: {', '.join(_levels())}, as number or word; default: %(default)s",
     )
     add_row_arguments(parser)
 
@@ -386,12 +384,19 @@ def run_process_log(arguments: argparse.Namespace) -> int:
     return write_answer(arguments, f"SELECT * FROM ({chosen}) ORDER BY time")  # noqa: S608 - quoted above
 
 
-def _level(text: str) -> int:
-    by_text = {key: level for level, word in enumerate(_LEVELS, 1) for key in (str(level), word)}
-    if (level := by_text.get(text.lower())) is None:
-        levels = ", ".join(f"{level} {word}" for level, word in enumerate(_LEVELS, 1))
-        raise UsageError("--maxlevel is none of the levels.", remedy=f"Give the number or the word: {levels}.")
-    return level
+def _levels() -> list[str]:
+    from micromegas_jupyter.telemetry.levels import Level  # which `micromegas query` does not need
+
+    return [f"{level} {level.name.lower()}" for level in Level]
+
+
+def _level(text: str) -> str:
+    for level in _levels():
+        if text.lower() in level.split():
+            return level.split()[0]
+    raise UsageError(
+        "--maxlevel is none of the levels.", remedy=f"Give the number or the word: {', '.join(_levels())}."
+    )
 
 
 def add_process_metrics_arguments(parser: argparse.ArgumentParser) -> None:

@@ -35,6 +35,7 @@ from micromegas_jupyter.otlp.decode import (
 )
 from micromegas_jupyter.otlp.exchange import MAX_RECORDS, Signal, too_many
 from micromegas_jupyter.telemetry.conversion import find_own_targets
+from micromegas_jupyter.telemetry.levels import Level
 from micromegas_jupyter.telemetry.tables import (
     BLOCKS,
     EMPTY_METADATA,
@@ -43,7 +44,6 @@ from micromegas_jupyter.telemetry.tables import (
     NANOSECONDS_PER_SECOND,
     OTEL_SPANS,
     TIMESTAMP,
-    Level,
     ProcessInfo,
     StreamInfo,
     TableDefinition,

@@ -1,6 +1,5 @@
 """The tables of the data model, with upstream's names and types: one query runs on either implementation."""
 
-import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -398,22 +397,6 @@ def with_remarks(table: str, schema: pa.Schema) -> pa.Schema:
 NANOSECONDS_PER_SECOND = 1_000_000_000
 # CBOR (RFC 8949 section 3.1) of an empty list: a stream that describes no types.
 EMPTY_METADATA = b"\x80"
-
-
-class Level(enum.IntEnum):
-    """Severity of a log entry as the column `level` of `log_entries` holds it; a lower number is worse."""
-
-    FATAL = 1
-    ERROR = 2
-    WARN = 3
-    INFO = 4
-    DEBUG = 5
-    TRACE = 6
-
-
-def level_from_logging(levelno: int) -> Level:
-    """Return the level of a `logging` number; one that is between two names counts as the lower name."""
-    return Level(6 - min(max(levelno // 10, 0), 5))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

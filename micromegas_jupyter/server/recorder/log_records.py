@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 
 from micromegas_jupyter.access.audit import utc_text
 from micromegas_jupyter.server.recorder.encoding import LogRow
-from micromegas_jupyter.telemetry.tables import level_from_logging, nanoseconds_since_epoch
+from micromegas_jupyter.telemetry.levels import level_from_logging
+from micromegas_jupyter.telemetry.tables import nanoseconds_since_epoch
 from micromegas_jupyter.telemetry.text import MASK, bound_text, is_secret_property, redact_secrets
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit"

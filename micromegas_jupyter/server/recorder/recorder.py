@@ -26,7 +26,8 @@ from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.otlp.exchange import ExportReport, ExportRequest, Signal
 from micromegas_jupyter.server.recorder.encoding import EncodedRows, ExportEncoder, LogRow, MeasureRow
 from micromegas_jupyter.server.recorder.log_records import RecordingHandler
-from micromegas_jupyter.telemetry.tables import Level, nanoseconds_since_epoch
+from micromegas_jupyter.telemetry.levels import Level
+from micromegas_jupyter.telemetry.tables import nanoseconds_since_epoch
 from micromegas_jupyter.telemetry.text import bound_text
 
 TARGET = "micromegas_jupyter.recorder"
@@ -171,7 +172,7 @@ class Recorder:
         if any(counts.values()):
             lost = {name: str(count) for name, count in counts.items() if count}
             row = LogRow(
-                time_ns=self._now_ns(), target=TARGET, level=Level.WARN, msg="telemetry was dropped", properties=lost
+                time_ns=self._now_ns(), target=TARGET, level=Level.WARNING, msg="telemetry was dropped", properties=lost
             )
             logged.append(row)
         for export in self._encoder.encode_log(logged) + self._encoder.encode_measures(measured):

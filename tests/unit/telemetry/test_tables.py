@@ -8,6 +8,7 @@ import pytest
 
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.telemetry import tables
+from micromegas_jupyter.telemetry.levels import level_from_logging
 from micromegas_jupyter.telemetry.tables import BLOCKS, LOG_ENTRIES, MEASURES, OTEL_SPANS, PROCESSES, STREAMS
 from tests.fakes.telemetry_rows import process_info
 
@@ -127,4 +128,4 @@ def test_every_column_is_described_and_no_other(table):
     ("levelno", "level"), [(1000, 1), (50, 1), (40, 2), (35, 3), (30, 3), (25, 4), (20, 4), (10, 5), (5, 6), (0, 6)]
 )
 def test_levels_have_upstreams_numbers_and_one_between_two_counts_as_the_lower(levelno, level):
-    assert tables.level_from_logging(levelno) == level
+    assert level_from_logging(levelno) == level

@@ -1,0 +1,19 @@
+"""Severities of log entries; loads nothing heavy, because the command's help names them."""
+
+import enum
+
+
+class Level(enum.IntEnum):
+    """Severity of a log entry as the column `level` of `log_entries` holds it; a lower number is worse."""
+
+    FATAL = 1
+    ERROR = 2
+    WARNING = 3
+    INFO = 4
+    DEBUG = 5
+    TRACE = 6
+
+
+def level_from_logging(levelno: int) -> Level:
+    """Return the level of a `logging` number; one that is between two names counts as the lower name."""
+    return Level(6 - min(max(levelno // 10, 0), 5))
