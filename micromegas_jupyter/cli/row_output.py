@@ -11,12 +11,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import partial
+from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
-from secrets import token_hex
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.core import jsonb
+from micromegas_jupyter.core.files import file_beside
 from micromegas_jupyter.core.text import printable, terminal_width
 from micromegas_jupyter.errors import UsageError
 
@@ -71,36 +72,33 @@ def choose_format(file_format: str | None, output: str | None) -> str:
 @contextmanager
 def open_output(path: str | None, options: RowOptions) -> Iterator[IO[Any]]:
     """Yield where rows go: standard output, or a file that takes its name only once all rows are in it."""
+    output: IO[Any]
     if path is None or path == "-":
         if options.is_binary and sys.stdout.isatty():
             raise UsageError(
                 f"{options.file_format} is not for a terminal.", remedy="Name a file with --output, or use a pipe."
             )
-        output: IO[Any] = sys.stdout.buffer if options.is_binary else sys.stdout
+        output = sys.stdout.buffer if options.is_binary else sys.stdout
         with disk_errors_reported(output):
             yield output
             output.flush()
         return
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{token_hex(4)}.part")
-    with ExitStack() as stack:
-        try:
-            file: IO[Any] = part.open("xb") if options.is_binary else part.open("x", encoding="utf-8", newline="")
-            stack.callback(file.close)
-        except OSError as error:
-            raise UsageError(
-                f"The output file cannot be written: {error.strerror}.",
-                remedy="Check its folder and your rights there.",
-            ) from error
-        stack.callback(part.unlink, missing_ok=True)
-        try:
-            yield file
-            file.close()
-            part.replace(target)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise _full_disk(error) from error
-            raise
+    try:
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(file_beside(Path(path)))
+            except OSError as error:
+                raise UsageError(
+                    f"The output file cannot be written: {error.strerror}.",
+                    remedy="Check its folder and your rights there.",
+                ) from error
+            output = file if options.is_binary else TextIOWrapper(file, encoding="utf-8", newline="")
+            yield output
+            output.flush()
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _full_disk(error) from error
+        raise
 
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -7,11 +7,12 @@ import secrets
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 
@@ -81,28 +82,52 @@ def read_shared_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[by
 def write_private_file(path: Path, content: bytes, *, keeps_rights: bool = False) -> FileMark:
     """Replace the file atomically, with mode 0600; `keeps_rights` keeps owner, group and mode of the one replaced."""
     replaced = check_replaceable(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
-    with _translated("cannot be written"):
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(temporary, flags, PRIVATE_FILE_MODE)
-            try:
-                os.fchmod(descriptor, PRIVATE_FILE_MODE)  # a umask may have taken the owner's own rights
-                if keeps_rights and replaced is not None:
-                    _copy_rights(replaced, descriptor)
-                rest = memoryview(content)
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
-                os.fsync(descriptor)
-                temporary.replace(path)
-                mark = _mark(os.fstat(descriptor))  # after the rename, which changes the change time
-            finally:
-                os.close(descriptor)
-        except (OSError, FileProblem):
-            temporary.unlink(missing_ok=True)
-            raise
-    _sync_folder(path.parent)
+    with _translated("cannot be written"), ExitStack() as stack:
+        with file_beside(path, mode=PRIVATE_FILE_MODE, is_synced=True) as file:
+            descriptor = os.dup(file.fileno())
+            stack.callback(os.close, descriptor)
+            os.fchmod(descriptor, PRIVATE_FILE_MODE)  # a umask may have taken the owner's own rights
+            if keeps_rights and replaced is not None:
+                _copy_rights(replaced, descriptor)
+            file.write(content)
+        mark = _mark(os.fstat(descriptor))  # after the rename, which changes the change time
+    with suppress(OSError):  # some file systems cannot do it
+        sync_folder(path.parent)
     return mark
+
+
+@contextmanager
+def file_beside(
+    path: Path, *, mode: int = 0o666, is_synced: bool = False, is_exclusive: bool = False
+) -> Iterator[IO[bytes]]:
+    """Yield a new file beside `path` that takes its name at the end; nothing is left of one that is not finished.
+
+    One that `is_exclusive` never takes the place of another: FileExistsError. `sync_folder` puts the name on disk.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
+    try:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            yield file
+            if is_synced:
+                file.flush()
+                os.fsync(file.fileno())
+        if is_exclusive:
+            path.hardlink_to(temporary)  # unlike a rename
+        else:
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the folder's names on disk; does nothing where the system has no such call."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def close_to_others(path: Path) -> None:
@@ -138,7 +163,8 @@ def remove_file(path: Path) -> bool:
             path.unlink()
         except FileNotFoundError:
             return False
-    _sync_folder(path.parent)
+    with suppress(OSError):
+        sync_folder(path.parent)
     return True
 
 
@@ -382,16 +408,6 @@ def _read_all(descriptor: int, max_bytes: int) -> bytes:
             return bytes(content)
         content += chunk
     raise FileTooLarge("is too large")
-
-
-def _sync_folder(folder: Path) -> None:
-    # Without this the rename itself may not survive a power cut; some file systems cannot do it.
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 # Files change in steps of the kernel's tick, so that a second change may leave the same mark as the first.

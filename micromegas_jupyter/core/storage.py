@@ -9,7 +9,6 @@ import errno
 import hashlib
 import os
 import re
-import uuid
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -19,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from micromegas_jupyter.core.files import PRIVATE_FILE_MODE, file_beside, sync_folder
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UsageError
 
 S3_SCHEME: Final = "s3://"
@@ -26,7 +26,6 @@ MAX_OBJECT_BYTES: Final = 16 * 1024 * 1024
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//|[^/\\])")
 _BUCKET: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?", re.ASCII)
 _DISK_FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 # As obstore, deltalake and DataFusion word it. To a HEAD, S3 answers without the code that says why.
 _REFUSED: Final = re.compile(
     r"401 Unauthorized|403 Forbidden|<Code>(?:ExpiredToken|InvalidToken|TokenRefreshRequired)<"
@@ -208,14 +207,10 @@ class Storage:
             return self.replace(path, content, mark=None)
         target = Path(self.uri) / path
         with storage_errors("A file of the lake could not be written."):
-            temporary = _write_temporary(target, content)
             try:
-                target.hardlink_to(temporary)  # unlike a rename it never takes the place of another
+                _write_durably(target, content, is_exclusive=True)
             except FileExistsError:
                 return False
-            finally:
-                temporary.unlink()
-            sync_folder(target.parent)
         return True
 
     def delete(self, path: str) -> None:
@@ -342,41 +337,11 @@ def make_private_folder(folder: Path) -> None:
         sync_folder(missing.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Put the folder's names on disk; does nothing where the system has no such call."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_durably(target: Path, content: Any) -> None:
-    temporary = _write_temporary(target, content)
-    try:
-        temporary.replace(target)
-        sync_folder(target.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _write_temporary(target: Path, content: Any) -> Path:
-    """Return a file beside `target` whose content is on disk."""
+def _write_durably(target: Path, content: Any, *, is_exclusive: bool = False) -> None:
     make_private_folder(target.parent)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
+    with file_beside(target, mode=PRIVATE_FILE_MODE, is_synced=True, is_exclusive=is_exclusive) as stream:
+        stream.write(content)
+    sync_folder(target.parent)
 
 
 def _walk(root: Path, folder: Path) -> Iterator[Entry]:

@@ -16,7 +16,8 @@ import pyarrow as pa
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError
 
-from micromegas_jupyter.core.storage import Storage, make_private_folder, storage_errors, sync_folder
+from micromegas_jupyter.core.files import sync_folder
+from micromegas_jupyter.core.storage import Storage, make_private_folder, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake.delta_log import (

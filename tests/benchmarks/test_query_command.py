@@ -50,7 +50,7 @@ def _measure(uri, rows, file_format, target):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         if target is not None:
-            wait_until(lambda: target.exists() or any(p.stat().st_size for p in target.parent.glob(".*.part")), "a row")
+            wait_until(lambda: target.exists() or any(p.stat().st_size for p in target.parent.glob(".*.tmp")), "a row")
             first = SYSTEM_CLOCK.monotonic() - start
         while data := os.read(process.stdout.fileno(), 1 << 20):
             first = first or SYSTEM_CLOCK.monotonic() - start

@@ -6,7 +6,6 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial, reduce
-from secrets import token_hex
 from threading import RLock
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -17,6 +16,7 @@ from cachetools import LRUCache
 from pyarrow import types
 
 from micromegas_jupyter.client.json_columns import json_texts
+from micromegas_jupyter.core.files import file_beside
 from micromegas_jupyter.core.text import bytes_text, cut, printable
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.results.filters import condition
@@ -158,16 +158,12 @@ class RowsView:
         """
         if path.exists():
             raise UsageError("There is such a file already.", remedy="Choose another name, or remove it first.")
-        part = path.with_name(f".{path.name}.{token_hex(4)}.part")
         try:
-            with part.open("xb") as file:
+            with file_beside(path) as file:
                 self.write(order, file, file_format=file_format, columns=columns)
-            part.rename(path)
         except OSError as error:
             what = f"The file could not be written ({bytes_text(self.size_of(order))} of rows)."
             raise UsageError(what, remedy="Check the folder and the free space.") from error
-        finally:
-            part.unlink(missing_ok=True)
 
     def write(self, order: Order, target: IO[bytes], *, file_format: str, columns: Sequence[int]) -> None:
         """Write the rows to a file, some at a time."""
