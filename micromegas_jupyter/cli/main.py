@@ -14,10 +14,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from micromegas_jupyter import __version__
-from micromegas_jupyter.core.text import statement_excerpt
+from micromegas_jupyter.core.text import has_color, statement_excerpt
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130
@@ -164,14 +164,9 @@ def report(error: MicromegasError, *, sql: str | None = None) -> int:
     from micromegas_jupyter.doctor.error_page import where_to_read  # which takes time that --help has not
 
     lines = ["✗ " + " · ".join(parts) + where_to_read(error.code), *statement_excerpt(error, sql)]
-    red, plain = ("\x1b[31m", "\x1b[0m") if has_color(sys.stderr) else ("", "")
+    red, plain = ("\x1b[31m", "\x1b[0m") if has_color(sys.stderr, os.environ) else ("", "")
     print(f"{red}{lines[0]}{plain}", *lines[1:], sep="\n", file=sys.stderr)
     return error.exit_code
-
-
-def has_color(stream: TextIO) -> bool:
-    """Whether colour is for this stream: a terminal that has it, and a person who has not turned it off."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "") not in {"", "dumb"}
 
 
 def build_parser(program: str = "micromegas", *, only: str | None = None) -> argparse.ArgumentParser:

@@ -1,7 +1,8 @@
 """Text for people: sizes, durations, what an error points at, and text from elsewhere made safe to show."""
 
 import unicodedata
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, TextIO
 
 from micromegas_jupyter.errors import MicromegasError, QueryError
 
@@ -72,6 +73,11 @@ def terminal_width(text: str) -> int:
     from wcwidth import width  # its tables take time to load
 
     return width(text)
+
+
+def has_color(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether colour is for this stream: a terminal that has it, and a person who has not turned it off."""
+    return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM", "") not in {"", "dumb"}
 
 
 def statement_excerpt(error: MicromegasError, sql: str | None) -> list[str]:

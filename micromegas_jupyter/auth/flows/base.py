@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, Flow
+from micromegas_jupyter.core.text import has_color
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
@@ -299,18 +300,10 @@ def terminal_qr(address: str, *, columns: int) -> list[str]:
     return [f"{_QR_COLOURS}{line}{_USUAL_COLOURS}" for line in drawn.getvalue().splitlines()]
 
 
-def shows_qr(environ: Mapping[str, str], *, encoding: str | None) -> bool:
-    """Whether a terminal shows block characters in colours, as far as its variables and its encoding say."""
-    return (
-        environ.get("TERM", "") not in {"", "dumb"}
-        and not environ.get("NO_COLOR")
-        and (encoding or "").lower().replace("-", "") == "utf8"
-    )
-
-
 def qr_lines(address: str, *, stream: TextIO, environ: Mapping[str, str]) -> list[str]:
     """Return a QR code of the address with its caption; empty where the stream is no terminal that can show it."""
-    if not stream.isatty() or not shows_qr(environ, encoding=stream.encoding):
+    shows_blocks = (stream.encoding or "").lower().replace("-", "") == "utf8"
+    if not shows_blocks or not has_color(stream, environ):
         return []
     lines = terminal_qr(address, columns=shutil.get_terminal_size().columns)
     return [_QR_CAPTION, *lines] if lines else []

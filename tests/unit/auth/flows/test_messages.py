@@ -4,11 +4,12 @@ import base64
 import hashlib
 import re
 from html import escape
+from types import SimpleNamespace
 
 import pytest
 import segno
 
-from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, LoginOutcome, notice_page, shows_qr, terminal_qr
+from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, LoginOutcome, notice_page, qr_lines, terminal_qr
 from micromegas_jupyter.auth.flows.jupyter import (
     MAX_QUERY_CHARACTERS,
     CookieScope,
@@ -256,12 +257,10 @@ def test_a_qr_code_that_is_missing_too_long_or_too_wide_is_left_out():
 
 
 def test_a_terminal_without_colours_or_block_characters_shows_no_qr_code():
-    assert shows_qr({"TERM": "xterm"}, encoding="UTF8")
-    for environ, encoding in (
-        ({"TERM": "xterm", "NO_COLOR": "1"}, "utf-8"),
-        ({"TERM": "dumb"}, "utf-8"),
-        ({}, "utf-8"),
-    ):
-        assert not shows_qr(environ, encoding=encoding)
-    assert not shows_qr({"TERM": "xterm"}, encoding="latin-1")
-    assert not shows_qr({"TERM": "xterm"}, encoding=None)
+    stream = SimpleNamespace(isatty=lambda: True, encoding="UTF8")
+
+    assert qr_lines(ADDRESS, stream=stream, environ={"TERM": "xterm"})
+    for environ in ({"TERM": "xterm", "NO_COLOR": "1"}, {"TERM": "dumb"}, {}):
+        assert not qr_lines(ADDRESS, stream=stream, environ=environ)
+    for stream.encoding in ("latin-1", None):
+        assert not qr_lines(ADDRESS, stream=stream, environ={"TERM": "xterm"})
