@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from micromegas_jupyter.engine.scanner import Kind, Scan, Token, find_closing, scan
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token, find_calls, scan
 from micromegas_jupyter.errors import StatementRefused
 
 _MAX_CALLS: Final = 64
@@ -26,29 +26,24 @@ class Call:
     arguments: tuple[tuple[str, int], ...]
 
 
-def find_calls(scanned: Scan, functions: Collection[str]) -> list[Call]:
-    """Return the calls of functions with these names, as far as quoting is certain."""
+def lift_calls(scanned: Scan, functions: Collection[str]) -> list[Call]:
+    """Return the calls of functions with these names that are not within another of them."""
     lowered = scanned.sql.lower()
     if not any(name in lowered for name in functions):
         return []
     tokens, found = scanned.tokens, list[Call]()
     taken = {token.name for token in tokens}
-    place = 0
-    while place < len(tokens) - 1:
-        name = tokens[place]
-        is_call = name.kind is Kind.WORD and name.name in functions and tokens[place + 1].text == "("
-        closing = find_closing(tokens, place + 1) if is_call else None
-        if closing is None or tokens[closing].start >= scanned.certain_until:
-            place += 1
+    end = -1
+    for first, last in find_calls(scanned, functions):
+        if first < end:
             continue
-        number = len(found) + 1
-        while (stand_in := f"{name.name}_{number}") in taken:
+        name, end, number = tokens[first].name, last, len(found) + 1
+        while (stand_in := f"{name}_{number}") in taken:
             number += 1
         taken.add(stand_in)
-        found.append(_build_call(scanned.sql, tokens[place : closing + 1], stand_in))
+        found.append(_build_call(scanned.sql, tokens[first : last + 1], stand_in))
         if len(found) > _MAX_CALLS:
-            raise StatementRefused(f"The statement has more than {_MAX_CALLS} calls of {name.name}.")
-        place = closing + 1
+            raise StatementRefused(f"The statement has more than {_MAX_CALLS} calls of {name}.")
     return found
 
 

@@ -16,7 +16,7 @@ from datafusion.plan import ExecutionPlan, LogicalPlan
 
 from micromegas_jupyter.core.protocols import AuthContext, TableProblem, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.engine.calls import Call, find_calls, with_stand_ins
+from micromegas_jupyter.engine.calls import Call, lift_calls, with_stand_ins
 from micromegas_jupyter.engine.contract import (
     EngineSettings,
     FileSource,
@@ -131,7 +131,7 @@ class DataFusionEngine:
             scanned = with_denial_as_rows(scanned)
         scanned = with_functions_as_rows(scanned)
         placeholders, mentions = find_placeholders(scanned), find_mentions(scanned)
-        calls = find_calls(scan(placeholders.sql), _CALLED) if any(map(mentions.has, _CALLED)) else []
+        calls = lift_calls(scan(placeholders.sql), _CALLED) if any(map(mentions.has, _CALLED)) else []
         if calls:
             scanned = with_stand_ins(placeholders.sql, calls)
             placeholders, mentions = replace(placeholders, sql=scanned.sql), find_mentions(scanned)

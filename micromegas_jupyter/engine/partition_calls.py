@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from micromegas_jupyter.engine.calls import Call, find_calls
+from micromegas_jupyter.engine.calls import Call, lift_calls
 from micromegas_jupyter.engine.scanner import line_and_column, scan
 from micromegas_jupyter.errors import InvalidStatement, UnsupportedStatement
 
@@ -44,7 +44,7 @@ def find_partition_call(sql: str) -> PartitionCall | None:
     if "partition" not in sql.lower():
         return None
     scanned = scan(sql)
-    calls = find_calls(scanned, PARTITION_NAMES)
+    calls = lift_calls(scanned, PARTITION_NAMES)
     if not calls:
         return None
     call = calls[0]

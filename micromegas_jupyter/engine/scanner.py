@@ -6,7 +6,7 @@ It does not understand SQL: DataFusion does.
 import enum
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -94,6 +94,10 @@ _CERTAIN = re.compile(
 )
 _NOTHING_SKIPPED = re.compile(r"\s*+ (?: (?P<blank> \Z )" + _COMMON, re.VERBOSE | re.DOTALL)
 _KINDS = {kind.value: kind for kind in Kind}
+_CLAUSES: Final = frozenset(
+    {"select", "from", "where", "group", "having", "order", "limit", "window", "qualify", "union", "except",
+     "intersect", "values", "with"}
+)  # fmt: skip
 
 
 def scan(sql: str) -> Scan:
@@ -135,14 +139,45 @@ def line_and_column(sql: str, offset: int) -> tuple[int, int]:
     return sql.count("\n", 0, offset) + 1, offset - line_start + 1
 
 
-def find_closing(tokens: Sequence[Token], opening: int) -> int | None:
-    """Return which token closes the bracket that opens at a token, None when none does."""
-    depth = 0
-    for place in range(opening, len(tokens)):
-        depth += {Kind.OPEN: 1, Kind.CLOSE: -1}.get(tokens[place].kind, 0)
-        if depth == 0:
-            return place
-    return None
+def find_brackets(scanned: Scan) -> dict[int, int]:
+    """Return which token closes the bracket that opens at a token, as far as quoting is certain."""
+    opened: list[int] = []
+    closed: dict[int, int] = {}
+    for place, token in enumerate(scanned.tokens):
+        if token.start >= scanned.certain_until:
+            break
+        if token.kind is Kind.OPEN:
+            opened.append(place)
+        elif token.kind is Kind.CLOSE and opened:
+            closed[opened.pop()] = place
+    return closed
+
+
+def find_calls(scanned: Scan, functions: Container[str]) -> list[tuple[int, int]]:
+    """Return the first and last token of each call of functions with these names, also within others."""
+    tokens, closed = scanned.tokens, find_brackets(scanned)
+    return [
+        (place, closed[place + 1])
+        for place, token in enumerate(tokens)
+        if token.kind is Kind.WORD and token.name in functions and place + 1 in closed and tokens[place + 1].text == "("
+    ]
+
+
+def find_calls_in_from(scanned: Scan, functions: Container[str]) -> list[tuple[int, int]]:
+    """Return those of the calls that are items of a FROM clause."""
+    calls, found = dict(find_calls(scanned, functions)), []
+    clauses, before = [""], ""
+    for place, token in enumerate(scanned.tokens):
+        if token.kind is Kind.OPEN:
+            clauses.append("")
+        elif token.kind is Kind.CLOSE and len(clauses) > 1:
+            clauses.pop()
+        elif token.kind is Kind.WORD and token.name in _CLAUSES:
+            clauses[-1] = token.name
+        elif place in calls and (before in {"from", "join"} or (before == "," and clauses[-1] == "from")):
+            found.append((place, calls[place]))
+        before = token.name
+    return found
 
 
 def quoted(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 from datafusion import SessionContext
 
-from micromegas_jupyter.engine.calls import Call, find_calls
+from micromegas_jupyter.engine.calls import Call, lift_calls
 from micromegas_jupyter.engine.functions.denials import DENIAL_NAMES
 from micromegas_jupyter.engine.partition_calls import MESSAGE_FUNCTIONS, PARTITION_NAMES
 from micromegas_jupyter.engine.scanner import Scan, quoted
@@ -23,7 +23,7 @@ _MESSAGES: Final = pa.schema(
 
 def check_administrator(scanned: Scan) -> None:
     """Check that a statement calls no function for administrators."""
-    calls = find_calls(scanned, DENIAL_NAMES | PARTITION_NAMES)
+    calls = lift_calls(scanned, DENIAL_NAMES | PARTITION_NAMES)
     if calls:
         raise PermissionDenied(
             f"Only administrators may call {calls[0].function}.",

@@ -17,7 +17,7 @@ from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.functions.denial_store import MATCH_COLUMNS, DenialStore
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
-from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, find_closing, scan
+from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, find_calls_in_from, scan
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError
 
 _MAX_EXPRESSION_BYTES: Final = 4096
@@ -111,15 +111,10 @@ def with_denial_as_rows(scanned: Scan) -> Scan:
     DataFusion-Python runs a table function when it plans, and a scalar function when it runs.
     """
     tokens = scanned.tokens
-    for index, token in enumerate(tokens[1:-1], start=1):
-        is_call = token.kind is Kind.WORD and token.name == DENY and tokens[index + 1].text == "("
-        if not is_call or token.start >= scanned.certain_until or tokens[index - 1].name not in {"from", "join", ","}:
-            continue
-        closing = find_closing(tokens, index + 1)
-        if closing is not None:
-            end = tokens[closing].start + 1
-            call = f"(SELECT now() AS time, {scanned.sql[token.start : end]} AS msg)"
-            return scan(scanned.sql[: token.start] + call + scanned.sql[end:])
+    for first, last in find_calls_in_from(scanned, {DENY}):
+        start, end = tokens[first].start, tokens[last].start + 1
+        call = f"(SELECT now() AS time, {scanned.sql[start:end]} AS msg)"
+        return scan(scanned.sql[:start] + call + scanned.sql[end:])
     return scanned
 
 

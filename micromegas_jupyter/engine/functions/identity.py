@@ -4,7 +4,7 @@ In conditions on rows, literals take their place. For a delegating service, they
 acts for is recorded in the audit only.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from datafusion import SessionContext, udf, udtf
 
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.engine.contract import VisibleTable
-from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, Token, scan
+from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, Token, find_calls, scan
 
 _Value = str | bool | tuple[str, ...] | None
 
@@ -69,15 +69,16 @@ def with_caller_in_condition(condition: str, caller: AuthContext, *, columns: Co
         return condition
     values = _values(caller)
     folded = {column.lower() for column in columns}
-    pieces: list[str] = []
-    end = 0
-    for name, opening, closing in _triples(scanned):
-        is_call = _is_empty_call(name, opening, closing)
-        is_bare = name.name in _BARE_NAMES and opening.text not in {"(", "."} and name.name not in folded
-        if name.kind is Kind.WORD and name.name in values and (is_call or is_bare):
-            pieces += [condition[end : name.start], _literal(values[name.name])]
-            end = closing.start + 1 if is_call else name.start + len(name.text)
-    return "".join([*pieces, condition[end:]])
+    tokens, calls = scanned.tokens, _empty_calls(scanned, values)
+    changes: list[tuple[Token, str]] = []
+    for place, name in enumerate(tokens):
+        before, after = (tokens[at].text if 0 <= at < len(tokens) else "" for at in (place - 1, place + 1))
+        is_bare = name.kind is Kind.WORD and name.name in _BARE_NAMES - folded
+        if place in calls or (is_bare and before != "." and after not in {"(", "."}):
+            changes.append((name, _literal(values[name.name])))
+        if place in calls:
+            changes += [(tokens[place + 1], ""), (tokens[place + 2], "")]
+    return scanned.with_replaced(changes)
 
 
 def _literal(value: _Value) -> str:
@@ -92,20 +93,10 @@ def _literal(value: _Value) -> str:
             return f"make_array({', '.join(map(_literal, value))})" if value else NO_TEXTS
 
 
-_NOTHING: Final = Token(Kind.OTHER, "", 0)
-
-
-def _triples(scanned: Scan) -> Iterator[tuple[Token, Token, Token]]:
-    """Yield each token that is no part of a dotted name with the two after it, as far as quoting is certain."""
-    tokens = [token for token in scanned.tokens if token.start < scanned.certain_until]
-    padded = [_NOTHING, *tokens, _NOTHING, _NOTHING]
-    for before, token, second, third in zip(padded, tokens, padded[2:], padded[3:], strict=False):
-        if before.text != ".":
-            yield token, second, third
-
-
-def _is_empty_call(name: Token, opening: Token, closing: Token) -> bool:
-    return name.kind is Kind.WORD and opening.text == "(" and closing.text == ")"
+def _empty_calls(scanned: Scan, functions: Container[str]) -> list[int]:
+    """Return the first tokens of calls without arguments, which are no part of a dotted name."""
+    tokens, calls = scanned.tokens, find_calls(scanned, functions)
+    return [first for first, last in calls if last == first + 2 and not (first and tokens[first - 1].text == ".")]
 
 
 def with_identity_syntax(scanned: Scan) -> Scan:
@@ -117,11 +108,9 @@ def with_identity_syntax(scanned: Scan) -> Scan:
     words = tuple(token.name for token in scanned.tokens if token.kind is not Kind.SEMICOLON)
     if words in _QUERIES:
         return scan(_QUERIES[words])
-    sql = scanned.sql
-    for name, opening, closing in _triples(scanned):
-        if name.name in _BARE_NAMES and _is_empty_call(name, opening, closing):
-            sql = f"{sql[: opening.start]} {sql[opening.start + 1 : closing.start]} {sql[closing.start + 1 :]}"
-    return scanned if sql is scanned.sql else scan(sql)
+    calls = _empty_calls(scanned, _BARE_NAMES)
+    brackets = [token for first in calls for token in scanned.tokens[first + 1 : first + 3]]
+    return scan(scanned.with_replaced((one, " ") for one in brackets)) if brackets else scanned
 
 
 def register_identity_functions(

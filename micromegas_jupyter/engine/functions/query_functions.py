@@ -27,7 +27,7 @@ from micromegas_jupyter.engine.functions.columns import (
     to_jsonb,
 )
 from micromegas_jupyter.engine.functions.histograms import BINS, HISTOGRAM, MakeHistogram, SumHistograms
-from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, Token, find_closing, scan
+from micromegas_jupyter.engine.scanner import Mention, Scan, Token, find_brackets, find_calls, find_calls_in_from, scan
 from micromegas_jupyter.engine.schemas import flat_schema
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError
 
@@ -106,10 +106,6 @@ FUNCTION_NAMES: Final = frozenset({*_SCALARS, *_AGGREGATES, *_ROWS})
 _ROUTINES: Final = "routines"
 _MAX_REWRITES: Final = 32
 _NUMBERED: Final = "__call_"
-_CLAUSES: Final = frozenset(
-    {"select", "from", "where", "group", "having", "order", "limit", "window", "qualify", "union", "except",
-     "intersect", "values", "with"}
-)  # fmt: skip
 _NO_SIGNATURE: Final = re.compile(r"a call to '(\w+)' function: coercion from")
 
 
@@ -207,11 +203,9 @@ class QueryFunctions:
         tokens = scanned.tokens
         numbers: dict[tuple[str, ...], str] = {}
         changes: list[tuple[Token, str]] = []
-        for index, token in enumerate(tokens[:-1]):
-            end = find_closing(tokens, index + 1) if token.name == name and tokens[index + 1].text == "(" else None
-            if token.kind is Kind.WORD and end is not None:
-                call = tuple(one.text for one in tokens[index:end])
-                changes.append((token, numbers.setdefault(call, f"{name}{_NUMBERED}{len(numbers)}")))
+        for first, last in find_calls(scanned, {name}):
+            call = tuple(one.text for one in tokens[first:last])
+            changes.append((tokens[first], numbers.setdefault(call, f"{name}{_NUMBERED}{len(numbers)}")))
         if _NUMBERED in name or len(numbers) < 2:  # noqa: PLR2004
             return False
         self.sql = scanned.with_replaced(changes)
@@ -275,34 +269,16 @@ def with_functions_as_rows(scanned: Scan) -> Scan:
 def _with_last_as_rows(scanned: Scan) -> Scan:
     """Return a statement in which the last call of a table function, which has no other inside, is a sub-select."""
     tokens = scanned.tokens
-    for index in _calls_in_from(tokens):
-        call, end = tokens[index], find_closing(tokens, index + 1)
-        if end is None or tokens[end].start >= scanned.certain_until or end == index + 2:
+    for index, end in reversed(find_calls_in_from(scanned, _ROWS)):
+        if end == index + 2:
             continue
+        call = tokens[index]
         sql, opening, closing = scanned.sql, tokens[index + 1].start, tokens[end].start
         argument = sql[opening : closing + 1]
         if tokens[index + 2].name not in {"select", "with"}:
-            inner = tokens[index + 2].kind is Kind.OPEN and find_closing(tokens, index + 2) == end - 1
-            is_select = inner and tokens[index + 3].name in {"select", "with", "("}
+            inner = find_brackets(scanned).get(index + 2)
+            is_select = inner == end - 1 and tokens[index + 3].name in {"select", "with", "("}
             argument = argument[1:-1] if is_select else f"(SELECT {argument[1:-1]})"
         rows = _ROWS[call.name].format(argument)
         return scan(f"{sql[: call.start]}({rows}){sql[closing + 1 :]}")
     return scanned
-
-
-def _calls_in_from(tokens: Sequence[Token]) -> list[int]:
-    """Return where table functions are called in a FROM clause, the last first."""
-    found: list[int] = []
-    clauses = [""]
-    for index, token in enumerate(tokens[:-1]):
-        if token.kind is Kind.OPEN:
-            clauses.append("")
-        elif token.kind is Kind.CLOSE and len(clauses) > 1:
-            clauses.pop()
-        elif token.kind is Kind.WORD and token.name in _CLAUSES:
-            clauses[-1] = token.name
-        elif token.kind is Kind.WORD and token.name in _ROWS and tokens[index + 1].text == "(":
-            before = tokens[index - 1].name if index else ""
-            if before in {"from", "join"} or (before == "," and clauses[-1] == "from"):
-                found.append(index)
-    return found[::-1]

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
-from micromegas_jupyter.engine.calls import find_calls, with_stand_ins
+from micromegas_jupyter.engine.calls import lift_calls, with_stand_ins
 from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.engine.scanner import scan
 from micromegas_jupyter.engine.security import check_role_conditions
@@ -313,7 +313,7 @@ def test_more_calls_than_a_person_writes_are_refused(everything):
 
 def test_stand_ins_take_no_name_that_is_taken():
     sql = "SELECT * FROM view_instance_1, view_instance('a', 'b')"
-    (call,) = find_calls(scan(sql), {"view_instance"})
+    (call,) = lift_calls(scan(sql), {"view_instance"})
 
     assert call.stand_in == "view_instance_2"
     assert len(with_stand_ins(sql, [call]).sql) == len(sql)
