@@ -93,10 +93,6 @@ def _summary(status: "LakeStatus") -> str:
     age = duration_text(SYSTEM_CLOCK.now() - status.finished_at)
     did = ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in sorted(status.done.items())) or "no work"
     lines = [f"last round {age} ago, {status.duration_seconds:.1f} s; {did}"]
-    if not status.compacts:
-        lines.append(
-            f"compaction is off: deltalake {status.deltalake_version} stores rows twice when two compactions overlap"
-        )
     if status.free_bytes is not None:
         lines.append(f"free disk {_size_text(status.free_bytes)}")
     if status.last_error is not None:

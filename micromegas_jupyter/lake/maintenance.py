@@ -1,13 +1,13 @@
 """Keeps a lake's Delta tables small and quick: retention, compaction, checkpoints, vacuum, and a status for people.
 
 Compaction adds its own log entry, since deltalake 1.6.3 has no call that replaces chosen files, and syncs nothing: a
-power cut after its `optimize` may lose rows that were durable before.
+power cut after its `optimize` may lose rows that were durable before. Its versions 1.6.4 to 1.6.6 store all rows twice
+when two of its compactions overlap.
 """
 
 import logging
 import re
 import shutil
-import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ from micromegas_jupyter.lake.delta_log import (
     write_checkpoint,
 )
 from micromegas_jupyter.lake.lease import Lease, Sighting, try_acquire
-from micromegas_jupyter.lake.tables import DEFINITIONS, DROPPED_FOLDER, Tables, retention_days
+from micromegas_jupyter.lake.tables import DEFINITIONS, DROPPED_FOLDER, Tables, no_table, retention_days
 from micromegas_jupyter.lake.types import PARTITION_DATE
 from micromegas_jupyter.telemetry.tables import merge_rows
 
@@ -60,7 +60,7 @@ _MAX_ATTEMPTS: Final = 1000
 _STAGED_FILE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}/([^/]+=[^/]*/)*part-[0-9a-f]{32}\.parquet", re.ASCII)
 _TIME: Final = "time"
 _PROCESS: Final = "process_id"
-_TEST_COMMITS: Final = 4
+_OPTIMIZE_ROUNDS: Final = 3
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -116,8 +116,6 @@ class LakeStatus(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime
     duration_seconds: float
     vacuumed_at: datetime | None
-    deltalake_version: str
-    compacts: bool
     tables: dict[str, TableStatus]
     done: dict[str, int]
     free_bytes: int | None = None
@@ -164,18 +162,20 @@ def read_status(storage: Storage) -> LakeStatus | None:
         return None  # of another version of this program
 
 
-def detect_safe_compaction() -> bool:
-    """Whether deltalake refuses the second of two compactions that overlap; 1.6.4 to 1.6.6 store all rows twice."""
-    from deltalake import DeltaTable, write_deltalake
-    from deltalake.exceptions import DeltaError
-
-    with tempfile.TemporaryDirectory(prefix="micromegas-self-test-") as folder:
-        for number in range(_TEST_COMMITS):
-            write_deltalake(folder, pa.table({"number": [number]}), mode="append")
-        for table in (DeltaTable(folder), DeltaTable(folder, version=_TEST_COMMITS - 1)):
-            with suppress(DeltaError):
-                table.optimize.compact()
-        return bool(DeltaTable(folder).count() == _TEST_COMMITS)
+def optimize(storage: Storage, name: str, *, clock: Clock = SYSTEM_CLOCK) -> dict[str, int]:
+    """Make few large files of a table's small ones now; return how many files became how many."""
+    if Tables(storage).find(name) is None:
+        raise no_table(name)
+    work = _Round(storage, MaintenanceSettings(min_small_files=2), clock, None)
+    added = 0
+    try:
+        with storage_errors("The table could not be optimized."), closing(_Table(storage, name)) as table:
+            check_writable(table.delta)
+            for _ in range(_OPTIMIZE_ROUNDS):  # again when others commit meanwhile
+                added += sum([work.compact(table, group) for group in work.plan(table)])
+    except TableGone:
+        raise no_table(name) from None
+    return {"removed_files": work.done["compacted_files"], "added_files": added}
 
 
 _Partition = tuple[tuple[str, str | None], ...]
@@ -225,7 +225,7 @@ class _Table(TableGuard):
 
 
 class _Round:
-    def __init__(self, storage: Storage, settings: MaintenanceSettings, clock: Clock, lease: Lease) -> None:
+    def __init__(self, storage: Storage, settings: MaintenanceSettings, clock: Clock, lease: Lease | None) -> None:
         self._storage = storage
         self._settings = settings
         self._clock = clock
@@ -233,43 +233,34 @@ class _Round:
         self._now = clock.now()
         self._old = self._now.timestamp() - settings.vacuum_hours * 3600
         self._tables = Tables(storage, clock=clock)
-        self._done: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
         self._status: dict[str, TableStatus] = {}
         self._last_error: str | None = None
 
     def run(self) -> LakeStatus:
-        import deltalake
-
         began_at = self._clock.monotonic()
         before = read_status(self._storage)
-        if before is not None and before.deltalake_version == deltalake.__version__:
-            compacts = before.compacts
-        else:
-            compacts = detect_safe_compaction()
-        if not compacts:
-            _LOG.error("compaction is off: this version of deltalake stores rows twice when two compactions overlap")
         vacuumed_at = None if before is None else before.vacuumed_at
         interval = timedelta(seconds=self._settings.vacuum_interval_seconds)
         vacuums = vacuumed_at is None or self._now - vacuumed_at >= interval
         with suppress(_LeaseLost):
-            self._work({} if before is None else before.tables, compacts=compacts, vacuums=vacuums)
+            self._work({} if before is None else before.tables, vacuums=vacuums)
             vacuumed_at = self._now if vacuums else vacuumed_at
         status = LakeStatus(
             finished_at=self._clock.now(),
             duration_seconds=round(self._clock.monotonic() - began_at, 3),
             vacuumed_at=vacuumed_at,
-            deltalake_version=deltalake.__version__,
-            compacts=compacts,
             tables=self._status,
-            done=dict(self._done),
+            done=dict(self.done),
             free_bytes=shutil.disk_usage(self._storage.uri).free if self._storage.is_local else None,
             last_error=self._last_error,
         )
-        if self._lease.is_held():
+        with suppress(_LeaseLost):
+            self._check_lease()
             self._storage.write(STATUS_OBJECT, msgspec.json.format(msgspec.json.encode(status), indent=2))
         return status
 
-    def _work(self, known: Mapping[str, TableStatus], *, compacts: bool, vacuums: bool) -> None:
+    def _work(self, known: Mapping[str, TableStatus], *, vacuums: bool) -> None:
         names = self._tables.list()
         self._status = {name: known.get(name, TableStatus()) for name in names}
         first_days = self._first_days(names)
@@ -280,7 +271,7 @@ class _Round:
                     storage_errors(f"The table {name} could not be maintained."),
                     closing(_Table(self._storage, name)) as table,
                 ):
-                    self._maintain(table, first_days.get(name, date.min), compacts=compacts, vacuums=vacuums)
+                    self._maintain(table, first_days.get(name, date.min), vacuums=vacuums)
             except TableGone:
                 self._status.pop(name)
             except MicromegasError as error:
@@ -291,23 +282,22 @@ class _Round:
             self._remove_remains()
 
     def _check_lease(self) -> None:
-        if not self._lease.is_held():
+        if self._lease is not None and not self._lease.is_held():
             raise _LeaseLost
 
-    def _maintain(self, table: _Table, first_day: date, *, compacts: bool, vacuums: bool) -> None:
+    def _maintain(self, table: _Table, first_day: date, *, vacuums: bool) -> None:
         error = None
         try:
             check_writable(table.delta)
             self._delete_old_rows(table, first_day)
-            if compacts:
-                for group in list(self._plan(table)):
-                    self._compact(table, group)
+            for group in self.plan(table):
+                self.compact(table, group)
         except UsageError as refusal:
             error = refusal.what
         self._checkpoint(table)
         if vacuums:
             self._vacuum(table)
-        newest_ms = max((file.modified_ms for group in self._plan(table) for file in group), default=None)
+        newest_ms = max((file.modified_ms for group in self.plan(table) for file in group), default=None)
         self._status[table.name] = TableStatus(
             bytes=sum(file.size_bytes for file in table.files),
             files=len(table.files),
@@ -351,7 +341,7 @@ class _Round:
             column, is_due = _TIME, any(file.begin is not None and file.begin < first for file in table.files)
         if is_due and table.properties.get("delta.appendOnly") != "true":
             limit = first_day.isoformat() if table.has_dates else first.isoformat()
-            self._done["deleted_rows"] += self._tables.delete_rows(table.name, f"{column} < '{limit}'")
+            self.done["deleted_rows"] += self._tables.delete_rows(table.name, f"{column} < '{limit}'")
             table.refresh()
 
     def _is_small(self, file: _File) -> bool:
@@ -360,19 +350,22 @@ class _Round:
     def _is_over(self, table: _Table, files: Sequence[_File]) -> bool:
         return table.has_dates and files[0].day < self._now.date()
 
-    def _plan(self, table: _Table) -> Iterator[list[_File]]:
-        """Yield the files that are to become fewer, in groups that are of one partition and not too large."""
+    def plan(self, table: _Table) -> list[list[_File]]:
+        """Return the files that are to become fewer, in groups that are of one partition and not too large."""
+        found: list[list[_File]] = []
         quiet_from = self._now.timestamp() - self._settings.quiet_seconds
         for files in table.partitions():
             small = [file for file in files if self._is_small(file)]
             is_quiet = all(file.modified_ms / 1000 <= quiet_from for file in small)
             if len(small) >= self._settings.min_small_files or (self._is_over(table, files) and is_quiet):
-                yield from (group for group in _groups(small) if len(group) > 1)
+                found += [group for group in _groups(small) if len(group) > 1]
+        return found
 
-    def _compact(self, table: _Table, files: Sequence[_File]) -> None:
+    def compact(self, table: _Table, files: Sequence[_File]) -> int:
         """Replace files by others with the same rows in one commit, if no other commit makes that void.
 
-        Rows of the data model are sorted by process and time, and partial states merged once their day is over.
+        Return how many others there are. Rows of the data model are sorted by process and time, and partial states
+        merged once their day is over.
         """
         definition, added = table.definition, list[Action]()
         rule = definition.merge_rule if definition is not None and self._is_over(table, files) else None
@@ -398,8 +391,9 @@ class _Round:
             if not keeps_files:
                 for one in added:
                     self._storage.delete(f"{table.name}/{unquote(one['add']['path'])}")
-        self._done["compacted_files" if keeps_files else "conflicts"] += len(files) if keeps_files else 1
+        self.done["compacted_files" if keeps_files else "conflicts"] += len(files) if keeps_files else 1
         table.refresh()
+        return len(added) if keeps_files else 0
 
     def _read_runs(self, table: _Table, files: Iterable[_File]) -> Iterator[pa.Table]:
         """Yield the rows of files, in their order, in parts that memory has room for."""
@@ -461,7 +455,7 @@ class _Round:
             return
         write_checkpoint(self._storage, table.name, table.delta)
         table.delta.cleanup_metadata()
-        self._done["checkpoints"] += 1
+        self.done["checkpoints"] += 1
 
     def _vacuum(self, table: _Table) -> None:
         """Remove files that no version of the last hours has, those of writes that never committed among them."""
@@ -489,18 +483,18 @@ class _Round:
             with suppress(FileNotFoundError):
                 if file.stat().st_mtime < self._old:
                     file.unlink()
-                    self._done["removed_files"] += 1
+                    self.done["removed_files"] += 1
         for folder in Path(self._storage.child_uri(DROPPED_FOLDER)).glob("*"):
             if folder.stat().st_mtime < self._old:
                 shutil.rmtree(folder, ignore_errors=True)
-                self._done["removed_tables"] += 1
+                self.done["removed_tables"] += 1
 
     def _remove_old(self, folder: str, is_unused: Callable[[Entry], bool]) -> None:
         for entry in list(self._storage.list(folder)):
             self._check_lease()
             if entry.modified_at < self._old and is_unused(entry):
                 self._storage.delete(entry.path)
-                self._done["removed_files"] += 1
+                self.done["removed_files"] += 1
 
 
 def _list_files(delta: Any, partition_columns: Sequence[str]) -> list[_File]:

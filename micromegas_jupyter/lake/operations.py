@@ -11,6 +11,7 @@ from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import PermissionDenied, UsageError
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.flightsql.framing import DecodeLimits, StreamDecoder
+from micromegas_jupyter.lake.maintenance import optimize
 from micromegas_jupyter.lake.tables import DEFINITIONS, Tables, no_table
 
 _SCHEMA_LIMITS: Final = DecodeLimits(max_columns=512, max_batch_rows=0, max_dictionary_bytes=0)
@@ -81,7 +82,7 @@ _OPERATIONS: Final[Mapping[str, Callable[[Tables, str, Mapping[str, Any]], dict[
         "deleted_rows": tables.delete_rows(name, arguments["where"], hides_values=arguments.get("hides_values", False))
     },
     "add_column": lambda tables, name, arguments: tables.add_column(name, _parse_column(arguments["schema"])),
-    "optimize": lambda tables, name, _: tables.optimize(name),
+    "optimize": lambda tables, name, _: optimize(tables.storage, name),
     "history": lambda tables, name, arguments: {"versions": tables.history(name, arguments["limit"])},
     "set_retention": lambda tables, name, arguments: tables.set_retention(name, arguments["days"]),
 }

@@ -64,26 +64,25 @@ _FILES: Final = pa.schema({"path": pa.string(), "size": pa.int64(), "rows": pa.i
 _MAX_PREDICATE: Final = 10_000
 _OF_A_CONDITION: Final = re.compile("evaluating filter|Cast error|regex")
 _MAX_ATTEMPTS: Final = 10
-_TARGET_BYTES: Final = 128 * 1024 * 1024
 
 
 class Tables:
     """Makes, finds, changes and drops tables; safe to use from several threads and processes."""
 
     def __init__(self, storage: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._storage = storage
+        self.storage = storage
         self._clock = clock
 
     def list(self) -> tuple[str, ...]:
         """Return the names of all tables."""
-        return tuple(name for name in self._storage.list_folders() if self._is_there(name))
+        return tuple(name for name in self.storage.list_folders() if self._is_there(name))
 
     def find(self, name: str) -> DeltaTable | None:
         """Return the table at its latest version, None when there is none."""
         if _NAME.fullmatch(name) is None:
             return None
         try:
-            return open_delta(self._storage, name)
+            return open_delta(self.storage, name)
         except TableGone:
             return None
 
@@ -121,15 +120,15 @@ class Tables:
         made = [one for one in _creation(stored, partition_by, properties) if "commitInfo" not in one]
         entry = build_entry("CREATE TABLE", uuid.uuid4().hex, [*made, *actions], clock=self._clock)
         staging = staging or self.new_staging(name)
-        if not self._storage.is_local:
+        if not self.storage.is_local:
             self.finish_drop(name)
             path = log_path(name, entry_name(0))
-            if self._storage.create(path, entry):
+            if self.storage.create(path, entry):
                 return True
-            found = self._storage.read(path)
+            found = self.storage.read(path)
             return found is not None and found[0] == entry  # only the answer got lost
-        self._storage.write(log_path(staging, entry_name(0)), entry)
-        root = Path(self._storage.uri)
+        self.storage.write(log_path(staging, entry_name(0)), entry)
+        root = Path(self.storage.uri)
         with storage_errors("The table could not be created."):
             try:
                 (root / staging).rename(root / name)  # fails when there is a folder that is not empty
@@ -142,18 +141,18 @@ class Tables:
 
     def new_staging(self, name: str) -> str:
         """Return the path where files of a table that is not there yet are put."""
-        return f"{DROPPED_FOLDER}/{uuid.uuid4().hex}" if self._storage.is_local else name
+        return f"{DROPPED_FOLDER}/{uuid.uuid4().hex}" if self.storage.is_local else name
 
     def drop(self, name: str) -> None:
         """Remove a table; its name is free when this returns."""
         if name in DEFINITIONS:
             raise UsageError(f"The table {name} belongs to the data model.", remedy="Delete rows of it instead.")
-        if not self._storage.is_local:
+        if not self.storage.is_local:
             self._open(name)
-            self._storage.write(log_path(name, DROPPED_MARKER), b"{}")
+            self.storage.write(log_path(name, DROPPED_MARKER), b"{}")
             self.finish_drop(name)
             return
-        root, gone = Path(self._storage.uri), Path(self._storage.uri) / self.new_staging(name)
+        root, gone = Path(self.storage.uri), Path(self.storage.uri) / self.new_staging(name)
         with storage_errors("The table could not be dropped."):
             make_private_folder(gone.parent)
             with self._holding(name, is_exclusive=True):
@@ -166,12 +165,12 @@ class Tables:
     def finish_drop(self, name: str) -> None:
         """Remove the objects of a bucket's table that was dropped, its marker last; does nothing for others."""
         marker = log_path(name, DROPPED_MARKER)
-        if self._storage.read(marker) is None:
+        if self.storage.read(marker) is None:
             return
-        for entry in self._storage.list(name):
+        for entry in self.storage.list(name):
             if entry.path != marker:
-                self._storage.delete(entry.path)
-        self._storage.delete(marker)
+                self.storage.delete(entry.path)
+        self.storage.delete(marker)
 
     def delete_rows(self, name: str, predicate: str, *, hides_values: bool = False) -> int:
         """Delete the rows for which a condition in SQL holds; return how many. An error may repeat values of rows."""
@@ -250,13 +249,6 @@ class Tables:
                 for one in delta.history(limit)
             )
 
-    def optimize(self, name: str) -> dict[str, int]:
-        """Make few large files of many small ones; return how many files became how many."""
-        metrics = self._change(
-            name, lambda table: table.optimize.compact(target_size=_TARGET_BYTES), "The table could not be optimized."
-        )
-        return {"removed_files": metrics["numFilesRemoved"], "added_files": metrics["numFilesAdded"]}
-
     def owner(self, name: str) -> str | None:
         """Return who made a table; None when that is not known, or there is no such table."""
         delta = self.find(name)
@@ -298,9 +290,9 @@ class Tables:
     def _is_there(self, name: str) -> bool:
         if _NAME.fullmatch(name) is None:
             return False
-        if self._storage.is_local:
-            return (Path(self._storage.uri) / name / LOG_FOLDER).is_dir()
-        names = {entry.path.rsplit("/", 1)[-1] for entry in self._storage.list(f"{name}/{LOG_FOLDER}")}
+        if self.storage.is_local:
+            return (Path(self.storage.uri) / name / LOG_FOLDER).is_dir()
+        names = {entry.path.rsplit("/", 1)[-1] for entry in self.storage.list(f"{name}/{LOG_FOLDER}")}
         return bool(names) and DROPPED_MARKER not in names
 
     def _change(self, name: str, change: Callable[[DeltaTable], Any], what: str) -> Any:
@@ -319,21 +311,21 @@ class Tables:
 
     def _make_durable(self, name: str, version: int) -> None:
         """Put on disk what was committed after a version: deltalake syncs nothing."""
-        while (actions := read_entry(self._storage, name, version + 1)) is not None:
+        while (actions := read_entry(self.storage, name, version + 1)) is not None:
             version += 1
             for action in actions:
                 if "add" in action:
                     path = unquote(action["add"]["path"])
-                    self._storage.sync_file(f"{name}/{path}")
-                    self._storage.sync_folder(f"{name}/{path}".rpartition("/")[0])
-        self._storage.sync_folder(f"{name}/{LOG_FOLDER}")
+                    self.storage.sync_file(f"{name}/{path}")
+                    self.storage.sync_folder(f"{name}/{path}".rpartition("/")[0])
+        self.storage.sync_folder(f"{name}/{LOG_FOLDER}")
 
     @contextmanager
     def _holding(self, name: str, *, is_exclusive: bool = False) -> Iterator[DeltaTable]:
         if _NAME.fullmatch(name) is None:
             raise no_table(name)
         try:
-            with closing(TableGuard(self._storage, name)) as guard, guard.hold(is_exclusive=is_exclusive):
+            with closing(TableGuard(self.storage, name)) as guard, guard.hold(is_exclusive=is_exclusive):
                 yield guard.delta
         except TableGone:
             raise no_table(name) from None

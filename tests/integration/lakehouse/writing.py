@@ -21,7 +21,7 @@ from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import MicromegasError, Unavailable
 from micromegas_jupyter.lake.delta_log import open_delta
-from micromegas_jupyter.lake.maintenance import MaintenanceSettings, run_round
+from micromegas_jupyter.lake.maintenance import MaintenanceSettings, optimize, run_round
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 
@@ -76,10 +76,10 @@ def plain(root, name):
 
 
 def compact(root, name):
-    tables = Tables(Storage(root))
+    storage = Storage(root)
     for number in itertools.count():
         try:
-            tables.optimize(TABLE)
+            optimize(storage, TABLE)
         except Unavailable:
             say("conflict", f"{name}-{number}")
         else:

@@ -20,7 +20,7 @@ from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake import maintenance
 from micromegas_jupyter.lake.lease import TAKE_OVER_SECONDS
-from micromegas_jupyter.lake.maintenance import MaintenanceSettings, detect_safe_compaction, read_status
+from micromegas_jupyter.lake.maintenance import MaintenanceSettings, read_status
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, PROCESSES
 from tests.fakes.clock import FakeClock
@@ -441,21 +441,6 @@ def test_a_table_that_cannot_be_maintained_does_not_stop_the_others(storage, app
     assert "cannot write" in status.tables["odd"].error
     assert status.tables["broken"].lag_seconds > 0 or status.tables["broken"].error
     assert str(storage.uri) not in status.last_error
-
-
-def test_this_deltalake_refuses_the_second_of_two_compactions():
-    assert detect_safe_compaction()
-
-
-def test_compaction_is_off_with_a_deltalake_that_doubles_rows(monkeypatch, storage, append, run_round, caplog):
-    monkeypatch.setattr(maintenance, "detect_safe_compaction", lambda: False)
-    for number in range(3):
-        append([number])
-
-    status = run_round().status
-
-    assert (_file_count(storage), status.compacts) == (3, False)
-    assert "compaction is off" in caplog.text
 
 
 def test_one_process_at_a_time_maintains_a_lake_and_a_killed_one_is_followed(storage, append, run_round, now):

@@ -1,6 +1,7 @@
 """Tables of a lake are made, changed and dropped, by several processes at once."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
+from micromegas_jupyter.lake.maintenance import optimize
 from micromegas_jupyter.lake.tables import Tables
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.utf8())])
@@ -54,13 +56,13 @@ def test_a_bad_name_is_refused(tables, name):
             tables.drop(name)
 
 
-def test_a_dropped_table_is_gone_and_its_name_free(tables, store, read):
+def test_a_dropped_table_is_gone_and_its_name_free(tables, store, read, storage):
     store("t", ROWS, "create")
 
     tables.drop("t")
 
     assert (tables.list(), tables.find("t")) == ((), None)
-    for call in (tables.drop, tables.describe, tables.optimize):
+    for call in (tables.drop, tables.describe, partial(optimize, storage)):
         with pytest.raises(UsageError):
             call("t")
     store("t", ROWS.select(["id"]), "create")
@@ -133,11 +135,11 @@ def test_a_column_is_added(tables, store, read):
         tables.add_column("log_entries", pa.field("x", pa.int8()))
 
 
-def test_a_table_is_described_with_its_history(tables, store):
+def test_a_table_is_described_with_its_history(tables, store, storage):
     store("t", ROWS, "create", maker="me")
     store("t", ROWS)
     tables.set_retention("t", 30)
-    tables.optimize("t")
+    assert optimize(storage, "t") == {"removed_files": 2, "added_files": 1}
 
     found = tables.describe("t")
 
