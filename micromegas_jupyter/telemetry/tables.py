@@ -89,16 +89,19 @@ class TableDefinition:
 
 
 # Where a row comes from, in all tables of such rows.
-_ORIGIN: Final[Mapping[str, str]] = {
-    "process_id": "The run of a program that sent it; see processes.",
-    "stream_id": "The channel that it came through; see streams.",
-    "block_id": "The batch that it came in; see blocks.",
-    "insert_time": "When it reached the lake.",
-    "exe": "The program.",
-    "username": "The account that the program ran under.",
-    "computer": "The machine that the program ran on.",
-    "process_properties": "JSON object (JSONB) of the attributes of the program's run.",
-}
+_PROCESS_ID: Final = ("process_id", DICTIONARY, "The run of a program that sent it; see processes.")
+_STREAM_ID: Final = ("stream_id", DICTIONARY, "The channel that it came through; see streams.")
+_BLOCK_ID: Final = ("block_id", DICTIONARY, "The batch that it came in; see blocks.")
+_INSERT_TIME: Final = ("insert_time", TIMESTAMP, "When it reached the lake.")
+_PROGRAM: Final = (
+    ("exe", DICTIONARY, "The program."),
+    ("username", DICTIONARY, "The account that the program ran under."),
+    ("computer", DICTIONARY, "The machine that the program ran on."),
+)
+_PROCESS_PROPERTIES: Final = (
+    "process_properties", PROPERTIES, "JSON object (JSONB) of the attributes of the program's run.",
+)  # fmt: skip
+_ORIGIN: Final = (_PROCESS_ID, _STREAM_ID, _BLOCK_ID, _INSERT_TIME)
 
 
 def _define_rows(
@@ -114,27 +117,17 @@ def _define_rows(
     )
 
 
-def _define_view(name: str, remark: str, *columns: _Column) -> TableDefinition:
-    time = columns[0][0]
-    return _define_rows(name, remark, *columns, range_columns=(time, time))
-
-
 def _define_events(name: str, remark: str, *own: _Column) -> TableDefinition:
     return _define_rows(
         name,
         remark,
-        ("process_id", DICTIONARY, _ORIGIN["process_id"]),
-        ("stream_id", DICTIONARY, _ORIGIN["stream_id"]),
-        ("block_id", DICTIONARY, _ORIGIN["block_id"]),
-        ("insert_time", TIMESTAMP, _ORIGIN["insert_time"]),
-        ("exe", DICTIONARY, _ORIGIN["exe"]),
-        ("username", DICTIONARY, _ORIGIN["username"]),
-        ("computer", DICTIONARY, _ORIGIN["computer"]),
+        *_ORIGIN,
+        *_PROGRAM,
         ("time", TIMESTAMP, "When it happened, by the program's clock."),
         ("target", DICTIONARY, "The module or logger that it comes from."),
         *own,
         ("properties", PROPERTIES, "JSON object (JSONB) of this row's attributes."),
-        ("process_properties", PROPERTIES, _ORIGIN["process_properties"]),
+        _PROCESS_PROPERTIES,
         range_columns=("time", "time"),
     )
 
@@ -208,14 +201,9 @@ STREAMS = _define_states(
 OTEL_SPANS = _define_rows(
     "otel_spans",
     "The spans of traces that programs sent, one row each.",
-    ("process_id", DICTIONARY, _ORIGIN["process_id"]),
-    ("stream_id", DICTIONARY, _ORIGIN["stream_id"]),
-    ("block_id", DICTIONARY, _ORIGIN["block_id"]),
-    ("insert_time", TIMESTAMP, _ORIGIN["insert_time"]),
-    ("exe", pa.utf8(), _ORIGIN["exe"]),
-    ("username", pa.utf8(), _ORIGIN["username"]),
-    ("computer", pa.utf8(), _ORIGIN["computer"]),
-    ("process_properties", PROPERTIES, _ORIGIN["process_properties"]),
+    *_ORIGIN,
+    *((name, pa.utf8(), remark) for name, _, remark in _PROGRAM),
+    _PROCESS_PROPERTIES,
     ("trace_id", pa.binary(16), "The trace that it belongs to: 16 bytes; encode(trace_id, 'hex') is their text."),
     ("span_id", pa.binary(8), "Identifies the span in its trace: 8 bytes."),
     ("parent_span_id", pa.binary(8), "The span that this one is a part of; null at the root."),
@@ -242,8 +230,8 @@ BLOCKS = _define_rows(
     "blocks",
     "The batches in which telemetry arrived, one row each, with their stream and process.",
     ("block_id", pa.utf8(), "Identifies the batch."),
-    ("stream_id", pa.utf8(), _ORIGIN["stream_id"]),
-    ("process_id", pa.utf8(), _ORIGIN["process_id"]),
+    ("stream_id", pa.utf8(), _STREAM_ID[2]),
+    ("process_id", pa.utf8(), _PROCESS_ID[2]),
     ("begin_time", TIMESTAMP, "The earliest time in it."),
     ("begin_ticks", pa.int64(), "The program's clock then."),
     ("end_time", TIMESTAMP, "The latest time in it."),
@@ -251,7 +239,7 @@ BLOCKS = _define_rows(
     ("nb_objects", pa.int32(), "How many events it has."),
     ("object_offset", pa.int64(), "How many events the stream had before it."),
     ("payload_size", pa.int64(), "How many bytes it had on its way."),
-    ("insert_time", TIMESTAMP, _ORIGIN["insert_time"]),
+    _INSERT_TIME,
     *(
         (f"{table.name}.{name}", table.schema.field(name).type, table.remarks[name])
         for table, names in ((STREAMS, _STREAM_OF_BLOCK), (PROCESSES, _PROCESS_OF_BLOCK))
@@ -260,14 +248,15 @@ BLOCKS = _define_rows(
     range_columns=("begin_time", "insert_time"),
 )
 
-LOG_STATS = _define_view(
+LOG_STATS = _define_rows(
     "log_stats",
     "How many log entries there were in each minute, by process, level and target; counted when it is asked.",
     ("time_bin", TIMESTAMP, "The minute, as the time at which it begins."),
-    ("process_id", DICTIONARY, _ORIGIN["process_id"]),
+    _PROCESS_ID,
     ("level", pa.int32(), LOG_ENTRIES.remarks["level"]),
     ("target", DICTIONARY, LOG_ENTRIES.remarks["target"]),
     ("count", pa.int64(), "How many entries."),
+    range_columns=("time_bin", "time_bin"),
 )
 LOG_STATS_BIN: Final = "minute"
 """The unit of `date_trunc` that makes `time_bin` of a time."""
@@ -312,8 +301,8 @@ PERFETTO_CHUNKS = _define_rows(
 ASYNC_EVENTS = _define_rows(
     "async_events",
     "The begin and the end of each asynchronous operation.",
-    ("stream_id", DICTIONARY, _ORIGIN["stream_id"]),
-    ("block_id", DICTIONARY, _ORIGIN["block_id"]),
+    _STREAM_ID,
+    _BLOCK_ID,
     ("time", TIMESTAMP, "When it happened."),
     ("event_type", DICTIONARY, "Which of both: begin or end."),
     ("span_id", pa.int64(), "Identifies the operation."),
@@ -330,8 +319,8 @@ ASYNC_EVENTS = _define_rows(
 NET_SPANS = _define_rows(
     "net_spans",
     "What was sent and received over a network, and in what.",
-    ("process_id", DICTIONARY, _ORIGIN["process_id"]),
-    ("stream_id", DICTIONARY, _ORIGIN["stream_id"]),
+    _PROCESS_ID,
+    _STREAM_ID,
     ("span_id", pa.int64(), "Identifies the part of the traffic."),
     ("parent_span_id", pa.int64(), "The part that it is in; -1 at the root."),
     ("depth", pa.uint32(), "How many parts it is in."),
@@ -350,13 +339,8 @@ NET_SPANS = _define_rows(
 IMAGES = _define_rows(
     "images",
     "Pictures that programs sent.",
-    ("process_id", DICTIONARY, _ORIGIN["process_id"]),
-    ("stream_id", DICTIONARY, _ORIGIN["stream_id"]),
-    ("block_id", DICTIONARY, _ORIGIN["block_id"]),
-    ("insert_time", TIMESTAMP, _ORIGIN["insert_time"]),
-    ("exe", DICTIONARY, _ORIGIN["exe"]),
-    ("username", DICTIONARY, _ORIGIN["username"]),
-    ("computer", DICTIONARY, _ORIGIN["computer"]),
+    *_ORIGIN,
+    *_PROGRAM,
     ("time", TIMESTAMP, "When it was taken."),
     ("name", pa.utf8(), "The picture."),
     ("format", DICTIONARY, "How it is encoded."),
