@@ -11,7 +11,7 @@ import pyarrow as pa
 from cachetools import LRUCache
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.lake.writer import LakeWrite, LakeWriter
 from micromegas_jupyter.otlp.decode import decode_request, encode_answer
 from micromegas_jupyter.otlp.exchange import ExportReport, ExportRequest
@@ -38,17 +38,16 @@ class ExportStore:
     an interrupted one lacks: rows are stored once under ids made of what was sent.
     """
 
-    def __init__(self, writer: LakeWriter, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, writer: LakeWriter) -> None:
         self._writer = writer
-        self._clock = clock
         self._origins = OriginCache()
-        self._states = _States(clock)
+        self._states = _States()
 
     def store(self, request: ExportRequest, on_done: OnDone) -> None:
         """Store an export; `on_done` gets its report once all of it is durable, or its error."""
         writes: list[LakeWrite] = []
         try:
-            now_ns = round(self._clock.now().timestamp() * NANOSECONDS_PER_SECOND)
+            now_ns = round(SYSTEM_CLOCK.now().timestamp() * NANOSECONDS_PER_SECOND)
             mapped = map_request(
                 request.signal,
                 decode_request(request),
@@ -177,8 +176,7 @@ class _DueStates:
 class _States:
     """Which processes and streams were stored lately. Safe to use from several threads."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stored: LRUCache[str, tuple[int, float]] = LRUCache(_MAX_STATES)
 
@@ -208,7 +206,7 @@ class _States:
 
     def note_stored(self, states: _DueStates) -> None:
         """Note that states are durable."""
-        now = self._clock.monotonic()
+        now = SYSTEM_CLOCK.monotonic()
         with self._lock:
             for key, first_seen in states.keys.items():
                 self._stored[key] = first_seen, now
@@ -217,4 +215,4 @@ class _States:
         """Return when something that is due was first seen; None when it is not due."""
         with self._lock:
             first_seen, stored_at = self._stored.get(key, (now_ns, float("-inf")))
-        return first_seen if self._clock.monotonic() - stored_at >= STATE_SECONDS else None
+        return first_seen if SYSTEM_CLOCK.monotonic() - stored_at >= STATE_SECONDS else None

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, TableSource
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted, StatementRefused
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import (
@@ -79,22 +79,19 @@ _MAX_CACHED_SQL_CHARACTERS: Final = 16 * 1024
 class Pool:
     """Keeps executors ready and lends them. Belongs to one event loop; the counts may be read from any thread."""
 
-    def __init__(  # noqa: PLR0913 - what it is made of
+    def __init__(
         self,
         launcher: ZygoteLauncher | SpawnLauncher,
         tables: TableSource,
         *,
         settings: PoolSettings,
         options: WorkerOptions,
-        clock: Clock = SYSTEM_CLOCK,
-        on_denials_changed: Callable[[], None] = lambda: None,
-        on_end: Callable[[Cause], None] = lambda _cause: None,  # of a statement that was ended
     ) -> None:
         self.settings = settings
         self.options = options
-        self.clock = clock
-        self.on_denials_changed = on_denials_changed
-        self.on_end = on_end
+        self.clock = SYSTEM_CLOCK
+        self.on_denials_changed: Callable[[], None] = lambda: None
+        self.on_end: Callable[[Cause], None] = lambda _cause: None  # of a statement that was ended
         self.listing = Listing(tables)
         self.slots = RunningLimit(
             max_running=settings.max_executors,
@@ -106,7 +103,7 @@ class Pool:
             max_per_caller=_MAX_LARGE_FRAMES_PER_CALLER,
             queue_timeout_seconds=settings.write_timeout_seconds,
         )
-        self.ended_limit = EndedLimit(settings.max_ended_per_caller, clock=clock)
+        self.ended_limit = EndedLimit(settings.max_ended_per_caller, clock=self.clock)
         self.running: set[RunningStatement] = set()
         self.plan_ids = count(1)
         self._launcher = launcher

@@ -173,6 +173,21 @@ class Output:
     max_rows: int | None = None
     max_bytes: int | None = None
 
+    def too_large(self, sent: str) -> ResourcesExhausted:
+        """Return the error for a result that is larger, of which so much was sent."""
+        size = f"{(self.max_bytes or 0) / 1024**2:,g} MiB"
+        return ResourcesExhausted(
+            f"The result is larger than the {size} that this server sends for one query; {sent}.", limit="result_bytes"
+        )
+
+    def too_many_rows(self, sent: int) -> ResourcesExhausted:
+        """Return the error for a result with more rows, of which so many were sent."""
+        return ResourcesExhausted(
+            f"The result has more rows than the {self.max_rows:,} that this server sends for one query; "
+            f"{sent:,} rows were sent.",
+            limit="rows",
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:

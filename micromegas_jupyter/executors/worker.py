@@ -292,35 +292,25 @@ class _ResultSize:
     """Counts rows and bytes of one result, and ends it at the limits."""
 
     def __init__(self, output: Output) -> None:
-        self._max_rows = output.max_rows
-        self._max_bytes = output.max_bytes
+        self._output = output
         self.rows = 0
         self.bytes = 0
 
     def fit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return those of the next rows that the result still has room for."""
-        if self._max_rows is None or batch.num_rows <= self._max_rows - self.rows:
-            return batch
-        return batch.slice(0, self._max_rows - self.rows)
+        max_rows = self._output.max_rows
+        return batch if max_rows is None else batch.slice(0, max_rows - self.rows)
 
     def check_message(self, size: int) -> None:
-        if self._max_bytes is not None and self.bytes + size > self._max_bytes:
+        if self._output.max_bytes is not None and self.bytes + size > self._output.max_bytes:
             sent = f"at least {self.rows:,} rows were sent" if self.rows else "it ended within its first rows"
-            raise ResourcesExhausted(
-                f"The result is larger than the {self._max_bytes / _MIB:,g} MiB that this server sends for one query; "
-                f"{sent}.",
-                limit="result_bytes",
-            )
+            raise self._output.too_large(sent)
         self.bytes += size
 
     def count_rows(self, sent: int, *, of: int) -> None:
         self.rows += sent
         if sent < of:
-            raise ResourcesExhausted(
-                f"The result has more rows than the {self._max_rows:,} that this server sends for one query; "
-                f"{self.rows:,} rows were sent.",
-                limit="rows",
-            )
+            raise self._output.too_many_rows(self.rows)
 
 
 @contextlib.contextmanager

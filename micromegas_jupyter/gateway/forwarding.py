@@ -17,7 +17,6 @@ from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InvalidStatement,
     QueryError,
-    ResourcesExhausted,
     UnsupportedStatement,
 )
 from micromegas_jupyter.executors.pool import Pool, RunningStatement
@@ -256,17 +255,9 @@ class ForwardedStatement(RunningStatement):
         """Refuse to send more than a result may have; what does not fit as a whole is not sent."""
         sent = self.report.rows
         if output.max_bytes is not None and size > output.max_bytes:
-            raise ResourcesExhausted(
-                f"The result is larger than the {output.max_bytes / _MIB:,g} MiB that this server sends for one query; "
-                f"{sent:,} rows were sent.",
-                limit="result_bytes",
-            )
+            raise output.too_large(f"{sent:,} rows were sent")
         if output.max_rows is not None and sent + rows > output.max_rows:
-            raise ResourcesExhausted(
-                f"The result has more rows than the {output.max_rows:,} that this server sends for one query; "
-                f"{sent:,} rows were sent.",
-                limit="rows",
-            )
+            raise output.too_many_rows(sent)
 
     def _note_end_without_executor(self, cause: Cause) -> None:
         if not self._is_forwarded:

@@ -9,7 +9,7 @@ from typing import Final
 import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import TableProblem, TableSnapshot
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, Unavailable
 from micromegas_jupyter.gateway.backend import Engine
 
@@ -34,9 +34,8 @@ class EngineTables:
     A new table is known after five seconds at most, a new column after a minute at most.
     """
 
-    def __init__(self, engine: Engine, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._names_until = float("-inf")
@@ -71,7 +70,7 @@ class EngineTables:
 
     async def refresh(self) -> None:
         """Wait until the tables are young enough; Unavailable when the engine does not list them."""
-        if self._clock.monotonic() < self._names_until:
+        if SYSTEM_CLOCK.monotonic() < self._names_until:
             return
         if self._refreshing is None:
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
@@ -82,7 +81,7 @@ class EngineTables:
     async def _refresh(self) -> None:
         try:
             listed = await self.engine.list_tables()
-            now = self._clock.monotonic()
+            now = SYSTEM_CLOCK.monotonic()
             if len(listed) > _MAX_TABLES:
                 _LOG.error("the engine has more tables than are known here", extra={"tables": len(listed)})
                 listed = dict(sorted(listed.items())[:_MAX_TABLES])

@@ -9,7 +9,8 @@ from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.lake.delta_log import CONTROL_FOLDER
 from micromegas_jupyter.lake.segment_import import is_segment_lake
 from micromegas_jupyter.lake.snapshot import DeltaSnapshots
-from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, LOG_STATS, TABLES, VIEW_INSTANCE, TableDefinition
+from micromegas_jupyter.lake.tables import DEFINITIONS
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, LOG_STATS, VIEW_INSTANCE
 
 _MARKER: Final = f"{CONTROL_FOLDER}/lake.json"
 
@@ -17,23 +18,23 @@ _MARKER: Final = f"{CONTROL_FOLDER}/lake.json"
 class Lake:
     """The tables in one storage. Safe to use from several threads."""
 
-    def __init__(self, storage: Storage, *, tables: tuple[TableDefinition, ...] = TABLES) -> None:
+    def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self._definitions = {definition.name: definition for definition in tables}
-        self._snapshots = DeltaSnapshots(storage, definitions=self._definitions)
+        self._snapshots = DeltaSnapshots(storage, definitions=DEFINITIONS)
 
     def snapshot(self, sql: str | None = None) -> tuple[TableSnapshot, ...]:
         """Return all tables, those that `sql` names as they stand now; None is for all of them."""
-        found = self._snapshots.list(None if sql is None else self._with_sources(sql))
-        missing = [self._snapshots.empty(one) for name, one in self._definitions.items() if name not in found]
+        found = self._snapshots.list(None if sql is None else _with_sources(sql))
+        missing = [self._snapshots.empty(one) for name, one in DEFINITIONS.items() if name not in found]
         return (*missing, *found.values())
 
-    def _with_sources(self, sql: str) -> str:
-        """Return a text that also names the tables which the views in a statement are computed from."""
-        lowered = sql.lower()
-        if VIEW_INSTANCE in lowered:  # its arguments may be expressions
-            return " ".join([sql, *self._definitions])
-        return f"{sql} {LOG_ENTRIES.name}" if LOG_STATS.name in lowered else sql
+
+def _with_sources(sql: str) -> str:
+    """Return a text that also names the tables which the views in a statement are computed from."""
+    lowered = sql.lower()
+    if VIEW_INSTANCE in lowered:  # its arguments may be expressions
+        return " ".join([sql, *DEFINITIONS])
+    return f"{sql} {LOG_ENTRIES.name}" if LOG_STATS.name in lowered else sql
 
 
 def is_lake(storage: Storage) -> bool:

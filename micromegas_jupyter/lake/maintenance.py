@@ -162,11 +162,11 @@ def read_status(storage: Storage) -> LakeStatus | None:
         return None  # of another version of this program
 
 
-def optimize(storage: Storage, name: str, *, clock: Clock = SYSTEM_CLOCK) -> dict[str, int]:
+def optimize(storage: Storage, name: str) -> dict[str, int]:
     """Make few large files of a table's small ones now; return how many files became how many."""
     if Tables(storage).find(name) is None:
         raise no_table(name)
-    work = _Round(storage, MaintenanceSettings(min_small_files=2), clock, None)
+    work = _Round(storage, MaintenanceSettings(min_small_files=2), SYSTEM_CLOCK, None)
     added = 0
     try:
         with storage_errors("The table could not be optimized."), closing(_Table(storage, name)) as table:

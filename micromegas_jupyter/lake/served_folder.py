@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from micromegas_jupyter.core.protocols import DataFile, FileFormat, TableSnapshot
 from micromegas_jupyter.core.storage import Storage, storage_errors
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.lake.delta_log import LOG_FOLDER
 from micromegas_jupyter.lake.snapshot import DeltaSnapshots, Unreadable, range_columns
@@ -53,10 +53,9 @@ class ServedFolder:
     Delta tables are looked at for each statement, plain files once a second.
     """
 
-    def __init__(self, storage: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, storage: Storage) -> None:
         check_servable(storage)
         self._storage = storage
-        self._clock = clock
         self._deltas = DeltaSnapshots(storage, is_foreign=True)
         self._lock = threading.Lock()
         self._found: _Listing | None = None
@@ -74,7 +73,7 @@ class ServedFolder:
         tables = self._deltas.list(sql)
         if self._storage.is_local:
             with self._lock, storage_errors("The folder could not be listed."):
-                now = self._clock.monotonic()
+                now = SYSTEM_CLOCK.monotonic()
                 if self._found is None or sql is None or now >= self._looked_at + _LISTING_SECONDS:
                     self._found = _Listing(self._storage.uri)
                     self._looked_at = now

@@ -27,10 +27,9 @@ from micromegas_jupyter.server.authentication import (
     resolve_attribution,
 )
 from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
-from micromegas_jupyter.server.recorder.log_records import TARGET_FIELD
+from micromegas_jupyter.server.recorder.log_records import AUDIT_LOGGER, TARGET_FIELD
 from micromegas_jupyter.telemetry.conversion import QUERY_AUDIT_TARGET
 
-AUDIT_LOGGER: Final = "micromegas_jupyter.audit"
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 # The root logger's default would hide the lines from handlers that are there.

@@ -20,7 +20,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from micromegas_jupyter.core.files import FileWatch
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.server.settings import TlsFiles
 
@@ -43,12 +42,12 @@ class TlsMaterial:
 class TlsSource:
     """Reads the files once, and again when they change; unusable ones leave the former in force. For any thread."""
 
-    def __init__(self, files: TlsFiles, *, listener: str, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, files: TlsFiles, *, listener: str) -> None:
         self._files = files
         self._listener = listener  # whose they are, for the log
         self._lock = threading.Lock()  # covers what was read last
         paths = (files.certificate_file, files.key_file, files.client_ca_file)
-        self._watch = FileWatch((path for path in paths if path is not None), clock=clock, follows_links=True)
+        self._watch = FileWatch((path for path in paths if path is not None), follows_links=True)
         self._refused_marks: object = None
         self.current = read_tls_files(files)
 

@@ -18,11 +18,6 @@ def count(data: bytes) -> int:
     return len(found) if isinstance(found, dict) else 0
 
 
-def unchanged(data: bytes) -> bytes:
-    """Return binary JSON as it is."""
-    return data
-
-
 def _pairs(data: bytes) -> tuple[tuple[str, str], ...] | None:
     found = jsonb.items(data)
     return tuple((key, _text(value)) for key, value in found.items()) if isinstance(found, dict) else None

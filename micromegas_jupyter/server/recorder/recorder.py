@@ -56,21 +56,20 @@ class Recorder:
     `logger` gets (by default the root's) can be queried after one interval and the time of one commit.
     """
 
-    def __init__(  # noqa: PLR0913 - options by keyword
+    def __init__(
         self,
         send: Send,
         *,
         exe: str,
         clock: Clock = SYSTEM_CLOCK,
         commit_interval_seconds: float = 10.0,
-        sample_interval_seconds: float = SAMPLE_SECONDS,
         logger: logging.Logger | None = None,
     ) -> None:
         self._send = send
         self._exe = exe
         self._clock = clock
         self._commit_interval_seconds = commit_interval_seconds
-        self._sample_interval_seconds = min(sample_interval_seconds, commit_interval_seconds)
+        self._sample_interval_seconds = min(SAMPLE_SECONDS, commit_interval_seconds)
         self._logger = logger or logging.getLogger()
         self._wake = threading.Event()
         self._stopping = threading.Event()
