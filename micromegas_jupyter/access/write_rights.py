@@ -8,11 +8,11 @@ from typing import Final
 
 from micromegas_jupyter.config.access import INGEST_SCOPE, READ_SCOPE, WRITE_SCOPE
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, WriteMode
+from micromegas_jupyter.core.text import shown
 from micromegas_jupyter.errors import PermissionDenied
 from micromegas_jupyter.telemetry.tables import TABLES
 
 MODEL_TABLES: Final = frozenset(table.name for table in TABLES)
-_MAX_NAME_CHARACTERS: Final = 80
 _OWNING_ROLE: Final = "a role whose `owns` names it"
 _OWNING_KEY: Final = f"a key with the scope {WRITE_SCOPE} and a role whose `owns` names it"
 
@@ -49,7 +49,7 @@ def check_may_ingest(caller: AuthContext, table: str, mode: WriteMode = WriteMod
     if not may_ingest(caller, table):
         raise _denied(
             caller,
-            f"You may not send rows to the table {_shown(table)}.",
+            f"You may not send rows to the table {shown(table)}.",
             reason="ingest_not_allowed",
             role=f"a role whose `ingest` names it, or for an API key with the scope {INGEST_SCOPE}",
             key=f"a key with the scope {INGEST_SCOPE}, or {INGEST_SCOPE}: and the table's name",
@@ -61,16 +61,12 @@ def check_may_ingest(caller: AuthContext, table: str, mode: WriteMode = WriteMod
 def check_may_create(caller: AuthContext, table: str) -> None:
     """Check that the caller may create a table of this name."""
     if not may_create(caller, table):
-        raise _denied(caller, f"You may not create the table {_shown(table)}.", reason="create_not_allowed")
+        raise _denied(caller, f"You may not create the table {shown(table)}.", reason="create_not_allowed")
 
 
 def not_owner(caller: AuthContext, table: str) -> PermissionDenied:
     """Return the error for a caller who may know that the table exists, and does not own it."""
-    return _denied(caller, f"You do not own the table {_shown(table)}.", reason="not_table_owner")
-
-
-def _shown(table: str) -> str:
-    return repr(table[:_MAX_NAME_CHARACTERS])
+    return _denied(caller, f"You do not own the table {shown(table)}.", reason="not_table_owner")
 
 
 def _denied(

@@ -25,10 +25,10 @@ from micromegas_jupyter.config.decoding import (
     decode_setting,
     is_too_long,
     refused,
-    shown,
 )
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, parse_oidc_config, read_role_names
 from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.core.text import shown
 from micromegas_jupyter.errors import ConfigurationError
 
 EVERY_TABLE = "*"

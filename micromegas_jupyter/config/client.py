@@ -25,10 +25,10 @@ from micromegas_jupyter.config.decoding import (
     of_type,
     parse_count,
     refused,
-    shown,
 )
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.core.system import Secret, Variables
+from micromegas_jupyter.core.text import shown
 from micromegas_jupyter.errors import ConfigurationError
 
 

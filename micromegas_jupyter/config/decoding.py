@@ -12,6 +12,7 @@ import msgspec
 
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS, scheme_and_host
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.text import shown
 from micromegas_jupyter.errors import ConfigurationError, UsageError
 
 MAX_SETTING_BYTES = 16 * 2**20
@@ -21,7 +22,6 @@ SIGNATURE_ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
 )
 
-_MAX_SHOWN_CHARACTERS = 60
 _HTTPS_REMEDY = "Use https; http is accepted on 127.0.0.1, ::1 and localhost only."
 _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -46,11 +46,6 @@ def decode_setting(text: str, key: str) -> object:
 def is_too_long(text: str) -> bool:
     """Whether a setting's text would not be read."""
     return len(text) > MAX_SETTING_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_SETTING_BYTES
-
-
-def shown(text: str) -> str:
-    """Return how a sentence quotes a text that is not secret: escaped and cut."""
-    return repr(text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…")
 
 
 def host_text(url: str) -> str:
@@ -252,7 +247,7 @@ def parse_time(text: str, *, now: datetime, is_future: bool = False) -> datetime
     except (ValueError, OverflowError):
         pass  # a month 13, or more days than there are years
     raise UsageError(
-        f"{text[:_MAX_SHOWN_CHARACTERS]!r} is not a time.",
+        f"{shown(text)} is not a time.",
         remedy=f"Use 15m, 1h or 7d for that long {'from now' if is_future else 'ago'}, or RFC 3339 such as "
         "2026-01-31T12:00:00Z.",
     )

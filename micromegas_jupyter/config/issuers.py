@@ -24,9 +24,9 @@ from micromegas_jupyter.config.decoding import (
     as_texts,
     of_type,
     refused,
-    shown,
 )
 from micromegas_jupyter.core.protocols import ClaimValue, TokenKind
+from micromegas_jupyter.core.text import shown
 from micromegas_jupyter.errors import ConfigurationError
 
 TENANT_PLACEHOLDER = "{tenantid}"

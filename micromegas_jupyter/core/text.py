@@ -16,6 +16,7 @@ _MINUTE_SECONDS: Final = 60
 _EXCERPT_BEFORE: Final = 80
 _EXCERPT_AFTER: Final = 40
 _INDENT: Final = "    "
+_MAX_SHOWN_CHARACTERS: Final = 80
 
 
 def rows_text(count: int) -> str:
@@ -64,6 +65,11 @@ def printable(text: str) -> str:
 def cut(text: str, max_characters: int) -> str:
     """Return at most `max_characters` of the text, ending in an ellipsis when something is left out."""
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
+
+
+def shown(text: str) -> str:
+    """Return how a sentence quotes a text of somebody else that is not secret: escaped and cut."""
+    return repr(text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…")
 
 
 def terminal_width(text: str) -> int:

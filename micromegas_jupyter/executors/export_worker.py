@@ -72,7 +72,7 @@ class ExportStore:
             _give_up(writes, error, on_done)
             return
         self._store_states(
-            states, _Submission(writes, report, on_done).submit, partial(_give_up, writes, on_done=on_done)
+            states, partial(_submit, writes, report, on_done), partial(_give_up, writes, on_done=on_done)
         )
 
     def _open(self, table: str, schema: pa.Schema, write_id: str | None) -> LakeWrite:
@@ -121,22 +121,14 @@ def _give_up(writes: Sequence[LakeWrite], error: BaseException, on_done: OnDone)
     on_done(error)
 
 
-class _Submission:
-    """The records and blocks of one export, ready to be committed."""
-
-    def __init__(self, writes: Sequence[LakeWrite], report: ExportReport, on_done: OnDone) -> None:
-        self._writes = writes
-        self._report = report
-        self._on_done = on_done
-
-    def submit(self) -> None:
-        """Have them committed."""
-        try:
-            futures = [write.submit() for write in self._writes]
-        except BaseException as error:  # noqa: BLE001 - the exporter gets it
-            _give_up(self._writes, error, self._on_done)
-            return
-        _when_all_done(futures, lambda error: self._on_done(self._report if error is None else error))
+def _submit(writes: Sequence[LakeWrite], report: ExportReport, on_done: OnDone) -> None:
+    """Have the records and blocks of one export committed."""
+    try:
+        futures = [write.submit() for write in writes]
+    except BaseException as error:  # noqa: BLE001 - the exporter gets it
+        _give_up(writes, error, on_done)
+        return
+    _when_all_done(futures, lambda error: on_done(report if error is None else error))
 
 
 def _when_all_done(futures: Sequence[Future[int]], then: Callable[[BaseException | None], None]) -> None:

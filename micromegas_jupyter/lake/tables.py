@@ -19,6 +19,7 @@ from deltalake.exceptions import CommitFailedError
 from micromegas_jupyter.core.files import sync_folder
 from micromegas_jupyter.core.storage import Storage, make_private_folder, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.text import shown
 from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake.delta_log import (
     CONTROL_FOLDER,
@@ -39,7 +40,7 @@ from micromegas_jupyter.lake.delta_log import (
     read_entry,
     times_of_files,
 )
-from micromegas_jupyter.lake.types import PARTITION_DATE, shown, stored_definition, stored_field, stored_schema
+from micromegas_jupyter.lake.types import PARTITION_DATE, stored_definition, stored_field, stored_schema
 from micromegas_jupyter.telemetry.tables import TABLES
 
 MAX_TABLES: Final = 1000

@@ -6,6 +6,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from micromegas_jupyter.core.text import shown
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.telemetry.conversion import convert_to_maps
 from micromegas_jupyter.telemetry.tables import PROPERTIES, STORED_MAP, TableDefinition
@@ -158,11 +159,6 @@ def is_compatible(written: pa.Schema, stored: pa.Schema) -> bool:
     return all(
         field.name in stored.names and stored.field(field.name).type.equals(field.type) for field in written
     ) and all(field.nullable or field.name in written.names for field in stored)
-
-
-def shown(name: str) -> str:
-    """Return a name that a caller sent so that it can stand in a sentence."""
-    return repr(name[:_MAX_SHOWN])
 
 
 class _Refused(Exception):

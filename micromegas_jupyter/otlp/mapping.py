@@ -23,6 +23,7 @@ from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from micromegas_jupyter.core import jsonb
+from micromegas_jupyter.core.text import shown
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.otlp.decode import (
     ValueCount,
@@ -58,7 +59,6 @@ _MAX_RESOURCES: Final = 1000
 _MAX_DAYS: Final = 400
 _MAX_CACHED_BYTES: Final = 16 * 1024 * 1024
 _MAX_TEXT: Final = 255
-_MAX_SHOWN: Final = 80
 _LAST_TIME: Final = 2**63 - 1  # nanoseconds: in the year 2262
 _NANOSECONDS_PER_DAY: Final = 86_400 * NANOSECONDS_PER_SECOND
 _SEPARATOR: Final = "\x1f"
@@ -432,7 +432,7 @@ class _Mapper:
         batch = pa.RecordBatch.from_arrays([_as(columns[field.name], field.type) for field in schema], schema=schema)
         kept = checks.stored_rows(
             self.refusals,
-            lambda row: f"Number {row + 1:,}, of the scope {_shown(self.scopes.names[by_column[0][row]])}",
+            lambda row: f"Number {row + 1:,}, of the scope {shown(self.scopes.names[by_column[0][row]])}",
         )
         if kept is not None:
             batch = batch.filter(pa.array(kept))
@@ -589,9 +589,9 @@ class _Metrics(_Mapper):
         for refusal, reason in _POINT_REFUSALS.items():
             checks.refuse_each(
                 np.array([value is refusal for value in values]),
-                lambda row, reason=reason: f"{_shown(names[row])}: {reason}",  # type: ignore[misc]
+                lambda row, reason=reason: f"{shown(names[row])}: {reason}",  # type: ignore[misc]
             )
-        checks.refuse_each(self._times == 0, lambda row: f"{_shown(names[row])}: It has no time.")
+        checks.refuse_each(self._times == 0, lambda row: f"{shown(names[row])}: It has no time.")
         _check_times(self._times, checks)
         positions = self.find_sets(attributes, facts, lambda fact: dict(zip(_METRIC_FACTS, fact, strict=False)))
         self.check_sets(positions, checks)
@@ -795,10 +795,6 @@ def _encode(value: object) -> bytes:
         return jsonb.encode(value, is_signed=True)
     except jsonb.MalformedJsonb:
         raise malformed("A part of the body") from None
-
-
-def _shown(name: str) -> str:
-    return repr(name[:_MAX_SHOWN])
 
 
 def _first(texts: Mapping[str, str], names: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.core import jsonb
+from micromegas_jupyter.core.text import shown
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.telemetry.tables import (
     DICTIONARY,
@@ -57,7 +58,7 @@ def check_columns(schema: pa.Schema, definition: TableDefinition) -> None:
     for name in schema.names:
         if name not in known and (table, name) not in _IGNORED:
             raise UsageError(
-                f"The table {table} has no column {_shown(name)}.",
+                f"The table {table} has no column {shown(name)}.",
                 remedy=f"Send the columns {', '.join(definition.schema.names)}.",
             )
     for field in definition.schema:
@@ -235,10 +236,6 @@ def _wanted(field: pa.Field) -> str:
     if field.type == DICTIONARY:
         return "text, plain or as a dictionary"
     return {pa.utf8(): "text, plain or as a dictionary", TIMESTAMP: "a timestamp"}.get(field.type, str(field.type))
-
-
-def _shown(name: str) -> str:
-    return repr(name[:_MAX_NAME_LENGTH])
 
 
 def check_properties(data: bytes) -> None:
