@@ -132,6 +132,16 @@ class AuthContext:
     notice: str | None = None
 
 
+def find_table_access(caller: AuthContext, default_conditions: Mapping[str, str]) -> TableAccess | None:
+    """Return which tables and rows a caller may read, None for all.
+
+    `default_conditions` limit callers without other limits, except administrators.
+    """
+    if caller.table_access is not None or caller.is_admin or not default_conditions:
+        return caller.table_access
+    return TableAccess(filters={"*": (), **{table: (one,) for table, one in default_conditions.items()}})
+
+
 @runtime_checkable
 class TokenValidator(Protocol):
     """Answers who bears a token."""

@@ -54,7 +54,7 @@ from micromegas_jupyter.engine.scanner import Mention, find_mentions, scan
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.security import barrier_holds, is_leakproof
 from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, Sessions
-from micromegas_jupyter.engine.tables import TableBuilder, Visibility, listed_schema
+from micromegas_jupyter.engine.tables import TableBuilder, find_visible_tables, listed_schema
 from micromegas_jupyter.engine.views import VIEW_FUNCTIONS, instance_tables
 from micromegas_jupyter.engine.workarounds.joins import may_join, may_mix_types, plan_joins, with_result_types
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, StatementRefused
@@ -109,7 +109,6 @@ class DataFusionEngine:
         self._files = files
         self._tables = tables
         self._settings = settings
-        self._visibility = Visibility(settings.default_conditions)
         self._sessions = Sessions(settings)
         self._builder = TableBuilder()
         self._barrier_holds = False
@@ -143,12 +142,15 @@ class DataFusionEngine:
 
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
         """Return each table that `caller` sees with the schema that `SELECT *` gives."""
-        visible = self._visibility.tables(self._tables.snapshot(), caller)
+        visible = self._visible_tables(caller)
         return [(table.snapshot.name, listed_schema(table.snapshot)) for table in visible if table.snapshot.schema]
 
     def close(self) -> None:
         """Drop the sessions that no query uses."""
         self._sessions.free.clear()
+
+    def _visible_tables(self, caller: AuthContext) -> list[VisibleTable]:
+        return find_visible_tables(self._tables.snapshot(), caller, self._settings.default_conditions)
 
     def _plan_row(
         self,
@@ -161,7 +163,7 @@ class DataFusionEngine:
         """Plan a request without parameters, or with one row of them."""
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
-        visible = self._visibility.tables(self._tables.snapshot(), caller)
+        visible = self._visible_tables(caller)
         tables, problems = _without_problems(visible, mentions)
         statement = _Statement(
             request=request,

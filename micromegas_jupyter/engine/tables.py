@@ -28,6 +28,7 @@ from micromegas_jupyter.core.protocols import (
     TableAccess,
     TableSnapshot,
     ViewSource,
+    find_table_access,
 )
 from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
@@ -57,7 +58,6 @@ from micromegas_jupyter.telemetry.tables import STORED_MAP
 
 _log = logging.getLogger(__name__)
 
-_EVERY_TABLE: Final = "*"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TICKS_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 # DataFusion 55 answers `max(x)` from the files' footers, and takes one whose type is not the table's for one of nulls.
@@ -80,25 +80,18 @@ _NO_FILE: Final = "file:///none"
 _ScanKey = tuple[pa.Schema, FileFormat, tuple[str, ...]]
 
 
-class Visibility:
-    """Decides what a caller sees; the default conditions limit callers without other limits, except administrators."""
-
-    def __init__(self, default_conditions: Mapping[str, str]) -> None:
-        limited = {table: (condition,) for table, condition in default_conditions.items()}
-        self._default = TableAccess(filters={_EVERY_TABLE: (), **limited}) if limited else None
-
-    def tables(self, snapshots: Iterable[TableSnapshot], caller: AuthContext) -> list[VisibleTable]:
-        """Return the tables that exist for `caller`, in order."""
-        access = caller.table_access
-        if access is None and not caller.is_admin:
-            access = self._default
-        snapshots = with_views(snapshots)
-        if access is None:
-            return [
-                VisibleTable(snapshot=snapshot, raw_name=snapshot.raw_name if snapshot.source is None else None)
-                for snapshot in snapshots
-            ]
-        return [_restrict(snapshot, access, caller) for snapshot in snapshots if _exists(snapshot, access)]
+def find_visible_tables(
+    snapshots: Iterable[TableSnapshot], caller: AuthContext, default_conditions: Mapping[str, str]
+) -> list[VisibleTable]:
+    """Return the tables that exist for `caller`, in order, as `find_table_access` says."""
+    access = find_table_access(caller, default_conditions)
+    snapshots = with_views(snapshots)
+    if access is None:
+        return [
+            VisibleTable(snapshot=snapshot, raw_name=snapshot.raw_name if snapshot.source is None else None)
+            for snapshot in snapshots
+        ]
+    return [_restrict(snapshot, access, caller) for snapshot in snapshots if _exists(snapshot, access)]
 
 
 def _exists(snapshot: TableSnapshot, access: TableAccess) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from micromegas_jupyter.config.server import EngineDialect
-from micromegas_jupyter.core.protocols import AuthContext, TableAccess
+from micromegas_jupyter.core.protocols import AuthContext, TableAccess, find_table_access
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, StatementRefused
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sqlglot import exp
 
 _NO_VALUES: Mapping[str, pa.Scalar] = MappingProxyType({})
-_EVERY_TABLE: Final = "*"
 _ALL_ROWS: Final = (1 << 63) - 1
 
 
@@ -40,18 +39,12 @@ class Rewritten:
 def access_of(
     caller: AuthContext, *, default_conditions: Mapping[str, str], tables: Mapping[str, pa.Schema]
 ) -> TableAccess | None:
-    """Return what `caller` may read, with the caller's values in the conditions; None for everything.
-
-    `default_conditions` limit callers without other limits, except administrators.
-    """
+    """Return what `find_table_access` returns, with the caller's values in the conditions."""
     from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 
-    access = caller.table_access
+    access = find_table_access(caller, default_conditions)
     if access is None:
-        if caller.is_admin or not default_conditions:
-            return None
-        defaults = {table: (condition,) for table, condition in default_conditions.items()}
-        access = TableAccess(filters={_EVERY_TABLE: (), **defaults})
+        return None
     return TableAccess(
         filters={
             table: tuple(

@@ -21,6 +21,7 @@ from micromegas_jupyter.flightsql.commands import IngestCommand
 from micromegas_jupyter.otlp.exchange import ExportReport, Signal
 from micromegas_jupyter.server.authentication import (
     Attribution,
+    Headers,
     find_client_address,
     parse_authorization,
     parse_client_tags,
@@ -52,13 +53,19 @@ class CallOrigin:
 
 def find_origin(call: Call, trusted_proxies: frozenset[str]) -> CallOrigin:
     """Return the origin of a call; refuses one whose headers cannot be read, or name another user."""
+    address = find_client_address(call.context.peer(), call.headers, trusted_proxies)
+    return build_origin(call.query_id, address, call.caller, call.headers)
+
+
+def build_origin(query_id: str, client_address: str, caller: AuthContext, headers: Headers) -> CallOrigin:
+    """Return the origin of a call, or of a request over HTTP, in the same way."""
     return CallOrigin(
-        query_id=call.query_id,
-        client_address=find_client_address(call.context.peer(), call.headers, trusted_proxies),
-        tags=parse_client_tags(call.headers),
-        caller=call.caller,
-        attribution=resolve_attribution(call.caller, call.headers),
-        credential=None if call.caller.auth_type is AuthType.NONE else parse_authorization(call.headers)[1],
+        query_id=query_id,
+        client_address=client_address,
+        tags=parse_client_tags(headers),
+        caller=caller,
+        attribution=resolve_attribution(caller, headers),
+        credential=None if caller.auth_type is AuthType.NONE else parse_authorization(headers)[1],
     )
 
 

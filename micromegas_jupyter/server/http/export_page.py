@@ -14,7 +14,7 @@ from google.protobuf import json_format
 from tornado.http1connection import HTTP1Connection
 from tornado.web import stream_request_body
 
-from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InternalError,
@@ -27,8 +27,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.flightsql.commands import messages, status_text
 from micromegas_jupyter.otlp.exchange import MAX_WIRE_BYTES, Encoding, ExportRequest, Signal, too_large
-from micromegas_jupyter.server.audit import CallOrigin, ExportAudit
-from micromegas_jupyter.server.authentication import parse_authorization, parse_client_tags, resolve_attribution
+from micromegas_jupyter.server.audit import CallOrigin, ExportAudit, build_origin
 from micromegas_jupyter.server.exports import FINAL_LIMITS, Admission, ExportRunner
 from micromegas_jupyter.server.flight_service import QUERY_ID_HEADER
 from micromegas_jupyter.server.http.pages import REALM, Connections, Page
@@ -181,17 +180,9 @@ class ExportPage(Page):
 
     def _find_origin(self, caller: AuthContext) -> CallOrigin:
         """Return the origin of a request, whose id the answer names; refuses one that names another user."""
-        headers = self.headers
         query_id = str(uuid.uuid4())
         self.set_header(QUERY_ID_HEADER, query_id)
-        return CallOrigin(
-            query_id=query_id,
-            client_address=self.client_address,
-            tags=parse_client_tags(headers),
-            caller=caller,
-            attribution=resolve_attribution(caller, headers),
-            credential=None if caller.auth_type is AuthType.NONE else parse_authorization(headers)[1],
-        )
+        return build_origin(query_id, self.client_address, caller, self.headers)
 
     def _keep_connection(self) -> None:
         """Let the connection of an exporter that may send stay open for its next export."""
