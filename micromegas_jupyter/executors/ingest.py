@@ -195,11 +195,7 @@ class IngestCall:
         self._is_committing = kind == protocol.COMMIT  # one that was not sent whole does not take place
         kind, body = await self._channel.read()
         self._is_waiting = False
-        facts = protocol.parse_json(body)
-        log_records(facts)
-        if kind == protocol.ERROR:
-            raise protocol.parse_error(facts)
-        return facts
+        return _facts_of(kind, body)
 
 
 class Exports:
@@ -315,14 +311,18 @@ async def _maintain_once(pool: Pool, seen: object) -> dict[str, Any]:
         executor.renice()
         async with asyncio.timeout(_MAX_ROUND_SECONDS):
             await executor.send(protocol.MAINTAIN, pickle.dumps((seen,)))
-            kind, body = await executor.read()
-        facts = protocol.parse_json(body)
-        log_records(facts)
-        if kind == protocol.ERROR:
-            raise protocol.parse_error(facts)
-        return facts
+            return _facts_of(*await executor.read())
     finally:
         pool.discard(executor)
+
+
+def _facts_of(kind: bytes, body: bytes) -> dict[str, Any]:
+    """Return what an executor has answered, its log records apart; an error that it answers is raised."""
+    facts = protocol.parse_json(body)
+    log_records(facts)
+    if kind == protocol.ERROR:
+        raise protocol.parse_error(facts)
+    return facts
 
 
 def _lost(*, is_committing: bool, is_operating: bool = False) -> ServerUnavailable:
