@@ -166,15 +166,7 @@ class ZygoteLauncher:
     def _spawn_zygote(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
-                [sys.executable, "-P", "-m", "micromegas_jupyter.executors.zygote", _encode_options(self._options)],
-                env=executor_variables(self._options),
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                # Its own group: an interrupt at the terminal is for the front alone.
-                process_group=0,
-            )
-        return process, ours
+            return _start("zygote", self._options, stdin=theirs.fileno()), ours
 
     async def _await_zygote(self) -> None:
         loop = asyncio.get_running_loop()
@@ -329,24 +321,26 @@ class SpawnLauncher:
 
     def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-m", "micromegas_jupyter.executors.worker", _encode_options(self._options)]
         with theirs:
             if sys.platform == "win32":
-                process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
-                    command, env=executor_variables(self._options), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-                )
+                process = _start("worker", self._options, stdin=subprocess.PIPE)
                 if process.stdin is not None:
                     with process.stdin as pipe:
                         pipe.write(theirs.share(process.pid))
             else:
-                process = subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
-                    command,
-                    env=executor_variables(self._options),
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    process_group=0,
-                )
+                process = _start("worker", self._options, stdin=theirs.fileno())
         return process, ours
+
+
+def _start(module: str, options: WorkerOptions, *, stdin: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
+        [sys.executable, "-P", "-m", f"micromegas_jupyter.executors.{module}", _encode_options(options)],
+        env=executor_variables(options),
+        stdin=stdin,
+        stdout=subprocess.DEVNULL,
+        # Its own group: an interrupt at the terminal is for the front alone.
+        process_group=None if sys.platform == "win32" else 0,
+    )
 
 
 def _encode_options(options: WorkerOptions) -> str:
