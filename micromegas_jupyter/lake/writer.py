@@ -21,7 +21,7 @@ from cachetools import TTLCache
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage, storage_errors
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake.data_files import check_partitions, write_files
 from micromegas_jupyter.lake.delta_log import (
@@ -115,7 +115,7 @@ class _Attempt:
 class _State:
     """A table at a version, and the ids of the writes that it holds."""
 
-    def __init__(self, storage: Storage, table: str, clock: Clock) -> None:
+    def __init__(self, storage: Storage, table: str) -> None:
         self.guard = TableGuard(storage, table)
         delta = self.guard.delta
         del self.guard.delta  # it would keep the names of all files
@@ -128,8 +128,8 @@ class _State:
                 # Maintenance writes checkpoints, but not for servers that are killed again and again.
                 with suppress(MicromegasError), storage_errors("A checkpoint could not be written."):
                     write_checkpoint(storage, table, delta)
-            self.brief_ids: TTLCache[str, int] = TTLCache(_MAX_BRIEF_IDS, BRIEF_SECONDS, timer=clock.monotonic)
-            since = clock.now().timestamp() - BRIEF_SECONDS
+            self.brief_ids: TTLCache[str, int] = TTLCache(_MAX_BRIEF_IDS, BRIEF_SECONDS, timer=SYSTEM_CLOCK.monotonic)
+            since = SYSTEM_CLOCK.now().timestamp() - BRIEF_SECONDS
             self.brief_ids.update(read_brief_ids(storage, table, version=self.version, since=since))
         except BaseException:
             self.guard.close()
@@ -162,17 +162,10 @@ class _Outdated(Exception):
 class LakeWriter:
     """Writes into all tables of a lake; a `TableSink`. Safe to use from several threads."""
 
-    def __init__(
-        self,
-        storage: Storage,
-        *,
-        clock: Clock = SYSTEM_CLOCK,
-        interval_seconds: float = COMMIT_INTERVAL_SECONDS,
-    ) -> None:
+    def __init__(self, storage: Storage, *, interval_seconds: float = COMMIT_INTERVAL_SECONDS) -> None:
         self._storage = storage
-        self._clock = clock
         self._interval_seconds = interval_seconds
-        self.tables = Tables(storage, clock=clock)
+        self.tables = Tables(storage)
         self._lock = threading.Lock()
         self._waiting_bytes = 0
         self._encoders = threading.Semaphore(_ENCODERS)
@@ -232,7 +225,7 @@ class LakeWriter:
         """Write files that no commit names yet; what is abandoned is left to vacuum."""
         with self._encoders:
             if staging is not None:
-                return write_files(self._storage, staging, rows, clock=self._clock)
+                return write_files(self._storage, staging, rows, clock=SYSTEM_CLOCK)
             return self._require(table).stage(rows, partition_by)
 
     def store(self, request: WriteRequest, pending: _Pending, *, staging: str | None) -> None:
@@ -246,8 +239,8 @@ class LakeWriter:
     def _create(self, request: WriteRequest, staging: str, pending: _Pending) -> None:
         """Make a table whose first version has the rows; if somebody made it meanwhile, add them if that was asked."""
         name, stored = request.table, pending.rows.schema
-        files = [*pending.files, *write_files(self._storage, staging, pending.rows, clock=self._clock)]
-        actions = [*_transactions([pending], self._clock), *files]
+        files = [*pending.files, *write_files(self._storage, staging, pending.rows, clock=SYSTEM_CLOCK)]
+        actions = [*_transactions([pending]), *files]
         is_made = self.tables.add(name, stored, owner=request.maker, actions=actions, staging=staging)
         committer = self._require(name, is_certain=True)
         if is_made:
@@ -302,7 +295,7 @@ class LakeWriter:
         if committer is not None and not committer.is_gone and (not is_certain or committer.refresh()):
             return committer
         try:
-            made = _Committer(self._storage, table, clock=self._clock, interval_seconds=self._interval_seconds)
+            made = _Committer(self._storage, table, interval_seconds=self._interval_seconds)
         except TableGone:
             return None
         with self._lock:
@@ -406,10 +399,9 @@ class LakeWrite:
 class _Committer:
     """Commits one table's writes in groups, on a thread that ends when none waits."""
 
-    def __init__(self, storage: Storage, table: str, *, clock: Clock, interval_seconds: float) -> None:
+    def __init__(self, storage: Storage, table: str, *, interval_seconds: float) -> None:
         self._storage = storage
         self._table = table
-        self._clock = clock
         self._interval_seconds = interval_seconds
         self._changed = threading.Condition()
         self._queue: deque[_Pending] = deque()
@@ -419,7 +411,7 @@ class _Committer:
         self._is_closing = False
         self.is_gone = False
         self._turn = threading.Lock()  # the state, and the turn to commit
-        self.state = _State(storage, table, clock)
+        self.state = _State(storage, table)
 
     def refresh(self) -> bool:
         """Take notice of what others committed; False when the table is gone."""
@@ -448,7 +440,7 @@ class _Committer:
         """Write files that no commit names yet."""
         try:
             with self.state.guard.hold():
-                return write_files(self._storage, self._table, rows, clock=self._clock, partition_by=partition_by)
+                return write_files(self._storage, self._table, rows, clock=SYSTEM_CLOCK, partition_by=partition_by)
         except TableGone:
             raise _gone(self._table) from None
 
@@ -494,7 +486,7 @@ class _Committer:
 
     def _run(self) -> None:
         while group := self._next_group():
-            self._last_commit = self._clock.monotonic()
+            self._last_commit = SYSTEM_CLOCK.monotonic()
             try:
                 with self._turn:
                     self._commit(group)
@@ -506,7 +498,7 @@ class _Committer:
     def _next_group(self) -> list[_Pending]:
         """Return the writes of the next commit when it is due; none when the thread is to end."""
         with self._changed:
-            due = self._last_commit + self._interval_seconds - self._clock.monotonic()
+            due = self._last_commit + self._interval_seconds - SYSTEM_CLOCK.monotonic()
             if self._queue and due > 0:
                 self._changed.wait_for(lambda: len(self._queue) >= _GROUP_WRITES or self._is_closing, due)
             group: list[_Pending] = []
@@ -610,7 +602,7 @@ class _Committer:
 
     def _reopen(self, group: list[_Pending]) -> None:
         """Read the table anew; when another has its name by now, it does not get files that went with the first."""
-        state = _State(self._storage, self._table, self._clock)
+        state = _State(self._storage, self._table)
         is_same, self.state = state.table_id == self.state.table_id, state
         for one in group:
             if not (is_same or one.done.done()) and (one.files or one.is_replacing):
@@ -669,22 +661,22 @@ class _Committer:
     def _write_group(self, group: list[_Pending]) -> list[Action]:
         rows = pa.concat_tables([one.rows for one in group], promote_options="default")
         partition_by = () if group[0].is_replacing else self.state.partition_by
-        files = write_files(self._storage, self._table, rows, clock=self._clock, partition_by=partition_by)
+        files = write_files(self._storage, self._table, rows, clock=SYSTEM_CLOCK, partition_by=partition_by)
         return [*files, *(file for one in group for file in one.files)]
 
     def _build_entry(self, attempt: _Attempt) -> bytes:
         group, version = attempt.group, self.state.version
         is_replacing = group[0].is_replacing
-        actions = _transactions(group, self._clock)
+        actions = _transactions(group)
         brief = {one.write_id: one.row_count for one in group if one.is_brief and one.write_id is not None}
         if is_replacing:
             schema = group[0].rows.schema
-            actions += replacement_actions(self._storage, self._table, schema, version=version, clock=self._clock)
+            actions += replacement_actions(self._storage, self._table, schema, version=version, clock=SYSTEM_CLOCK)
         return build_entry(
             "WRITE",
             attempt.entry_id,
             [*actions, *attempt.files],
-            clock=self._clock,
+            clock=SYSTEM_CLOCK,
             operationParameters={"mode": "Overwrite" if is_replacing else "Append"},
             operationMetrics={"writes": len(group), "rows": sum(one.row_count for one in group)},
             readVersion=version,
@@ -693,10 +685,10 @@ class _Committer:
         )
 
 
-def _transactions(group: Sequence[_Pending], clock: Clock) -> list[Action]:
+def _transactions(group: Sequence[_Pending]) -> list[Action]:
     """Return the application transactions of writes: their ids, with how many rows each has."""
     now, ids = (
-        milliseconds(clock),
+        milliseconds(SYSTEM_CLOCK),
         [(one.write_id, one.row_count) for one in group if one.write_id and not one.is_brief],
     )
     return [{"txn": {"appId": name, "version": count, "lastUpdated": now}} for name, count in ids]
