@@ -444,8 +444,8 @@ _KEY_REMEDY: Final = (
     "a service account; else sign in again."
 )
 _AUDIENCE_REMEDY: Final = (
-    "If the server expects another audience, request a token with --audience NAME; its administrator knows the name. "
-    "Else sign in again."
+    "Ask the server's administrator whether it accepts this provider and this audience; another audience is requested "
+    "with --audience NAME. Else sign in again."
 )
 
 

@@ -4,27 +4,32 @@ The configuration is traitlets', as `jupyterhub_config.py` and Zero to JupyterHu
 kernel could read somebody's stored sign-in is refused; what it cannot show the service checks at run time.
 """
 
+import functools
 import importlib
+import inspect
 import logging
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from difflib import get_close_matches
 from importlib.metadata import entry_points
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, ParamSpec
 from urllib.parse import urlsplit
 
+from traitlets import TraitError
 from traitlets.config import Config
 
 from micromegas_jupyter.auth.flows.jupyter import public_base
-from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.config.client import CLIENT_PRESETS, Bearer, recognize_preset
 from micromegas_jupyter.config.decoding import as_issuer
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS, ProviderHttp
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.callers import SERVICE_SCOPES, find_dangerous_scope
 from micromegas_jupyter.hub.settings import check_resource, parse_service_url
 from micromegas_jupyter.hub.tokens import AuthStateRefresher
-from micromegas_jupyter.oidc.discovery import build_metadata_url, parse_metadata
 
 MIN_MARGIN_SECONDS: Final = 2
 MAX_MARGIN_SECONDS: Final = 3600
@@ -58,9 +63,34 @@ _ENDPOINTS: Final = {
     "token_url": "OAUTH2_TOKEN_URL",
     "userdata_url": "OAUTH2_USERDATA_URL",
 }
+_OPENID: Final = "openid"
+_OFFLINE: Final = "offline_access"
+_GETS_ID_TOKENS: Final = frozenset({"AzureAdOAuthenticator"})  # without the scope, from Entra ID's older endpoints
 _ANY_HOST: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared only
 
+Arguments = ParamSpec("Arguments")
 
+
+def _refusing_unknown_arguments(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Refuse an argument that the function has not, as an administrator's mistake and not a bug."""
+    known = [name for name, one in inspect.signature(function).parameters.items() if one.kind is one.KEYWORD_ONLY]
+
+    @functools.wraps(function)
+    def checked(*config: Arguments.args, **arguments: Arguments.kwargs) -> None:
+        unknown = next((name for name in arguments if name not in known), None)
+        if unknown is not None:
+            nearest = get_close_matches(unknown, known, n=1)
+            raise ConfigurationError(
+                f"configure has no argument {unknown}.",
+                key=unknown,
+                remedy=f"Did you mean {nearest[0]}?" if nearest else f"It has {', '.join(known)}.",
+            )
+        function(*config, **arguments)
+
+    return checked
+
+
+@_refusing_unknown_arguments
 def configure(  # noqa: PLR0913 - what a Hub can choose
     config: Config,
     *,
@@ -124,6 +154,7 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     kernel_bearer = next((known for known in Bearer if known.value == bearer), None)
     if kernel_bearer is None:
         raise ConfigurationError("bearer is neither id_token nor access_token.", key="bearer")
+    _check_scope(config, issuer, kernel_bearer)
     if type(margin_seconds) is not int or not MIN_MARGIN_SECONDS <= margin_seconds <= MAX_MARGIN_SECONDS:
         raise ConfigurationError(
             f"margin_seconds is not a whole number from {MIN_MARGIN_SECONDS} to {MAX_MARGIN_SECONDS}.",
@@ -171,15 +202,18 @@ def _set_endpoints(config: Config, issuer: str, ca_bundle: str | None) -> None:
         for section in {"OAuthenticator", *_sections_with(config, "OAuthenticator", name, classes=classes)}:
             given = _read(config, section, name) or {}
             config[section].http_request_kwargs = {"ca_certs": ca_bundle, **given}
+    is_in_id_token = any(_read(config, section, "userdata_from_id_token") for section in classes)
     missing = [
         name
         for name, variable in _ENDPOINTS.items()
         if not (os.environ.get(variable) or any(_read(config, section, name) for section in classes))
+        and not (name == "userdata_url" and is_in_id_token)
     ]
     # A subclass may know its addresses by itself.
     if classes[:1] != ["GenericOAuthenticator"] or not missing:
         return
-    metadata = parse_metadata(http.fetch_json(build_metadata_url(issuer)).body, issuer=issuer)
+    client_id = _read_application(config, "client_id")
+    metadata = ProviderConnection(issuer, client_id, None, http=http, clock=SYSTEM_CLOCK).metadata()
     found = {
         "authorize_url": metadata.authorization_endpoint,
         "token_url": metadata.token_endpoint,
@@ -188,6 +222,8 @@ def _set_endpoints(config: Config, issuer: str, ca_bundle: str | None) -> None:
     for name in missing:
         if found[name]:
             config.GenericOAuthenticator[name] = found[name]
+        elif name == "userdata_url":  # OpenID Connect Discovery 1.0 does not require one
+            config.GenericOAuthenticator.userdata_from_id_token = True
 
 
 def _add_service(config: Config, service_url: str, environment: dict[str, str]) -> None:
@@ -285,7 +321,6 @@ def kernel_address(config: Config, *, service_url: str, path: str) -> str:
 def _proxy_address(config: Config) -> tuple[str, int | None, str]:
     """Return host, port and base URL as the Hub makes them of its settings."""
     from jupyterhub.app import JupyterHub
-    from traitlets import TraitError
     from traitlets.config import Config as HubConfig
 
     given = {name: _read(config, "JupyterHub", name) for name in ("ip", "port", "base_url", "bind_url")}
@@ -342,6 +377,33 @@ def _check_authenticator(config: Config) -> None:
             f"{section}.refresh_user_hook is set already, and two hooks would use up each other's refresh tokens.",
             key=f"{section}.refresh_user_hook",
             remedy="Remove it; configure sets the hook that refreshes people's sign-ins.",
+        )
+
+
+def _check_scope(config: Config, issuer: str, bearer: Bearer) -> None:
+    """Check that the Hub asks for ID tokens, and warn where it asks for no refresh tokens."""
+    classes = _class_names(config, "authenticator_class")
+    scope, parameters = (_read_authenticator(config, name) for name in ("scope", "extra_authorize_params"))
+    scope = " ".join(scope or [str(parameters.get("scope", ""))]).split()  # as it is sent
+    if bearer is Bearer.ID_TOKEN and _OPENID not in scope and _GETS_ID_TOKENS.isdisjoint(classes):
+        complete = dict.fromkeys((_OPENID, *scope, _OFFLINE))
+        raise ConfigurationError(
+            f"The Hub does not ask for the scope {_OPENID}, without which the provider issues no ID token.",
+            key=f"{classes[0]}.scope",
+            remedy=f"Set c.{classes[0]}.scope = {list(complete)}.",
+        )
+    preset = CLIENT_PRESETS.get(recognize_preset(issuer) or "")
+    if preset is None or preset.scope is None:
+        missing = None if _OFFLINE in scope else f"scope = {[*scope, _OFFLINE]}"
+    else:  # the provider knows no such scope
+        wanted = {**dict(preset.authorize_params), **parameters}
+        missing = None if wanted == parameters else f"extra_authorize_params = {wanted}"
+    if missing is not None:
+        _LOG.warning(
+            "The Hub does not ask for refresh tokens. Unless the provider issues them without being asked, people have "
+            "to sign in at the Hub again whenever a token expires. To ask for them: c.%s.%s",
+            classes[0],
+            missing,
         )
 
 
@@ -451,6 +513,20 @@ def _read_application(config: Config, name: str) -> str:
             remedy=f"Set it before calling configure, such as c.GenericOAuthenticator.{name}.",
         )
     return value
+
+
+def _read_authenticator(config: Config, name: str) -> Any:
+    """Return a setting of the authenticator as its class completes it; the class's own where none is set."""
+    found: Any = _load_class(_read(config, "JupyterHub", "authenticator_class"), _AUTHENTICATORS)
+    classes = _class_names(config, "authenticator_class")
+    authenticator = found.__new__(found)  # a constructor may do anything
+    given = [(section, value) for section in classes if (value := _read(config, section, name)) is not None]
+    for section, value in given[:1]:
+        try:
+            setattr(authenticator, name, value)
+        except TraitError as error:
+            raise ConfigurationError(f"c.{section}.{name} cannot be used: {error}", key=f"{section}.{name}") from None
+    return getattr(authenticator, name)
 
 
 def _sections_with(config: Config, suffix: str, name: str, *, classes: Collection[str]) -> Iterator[str]:

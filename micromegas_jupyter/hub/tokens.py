@@ -220,6 +220,7 @@ class AuthStateRefresher:
         self._clock = clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._pauses: LRUCache[str, float] = LRUCache(MAX_PAUSES)
+        self._has_warned = False
 
     async def __call__(self, authenticator: Any, user: Any, _auth_state: object) -> bool | dict[str, Any] | None:
         """Refresh the auth state when it is due.
@@ -234,6 +235,7 @@ class AuthStateRefresher:
                 return False
             stored = read_bearer(state, self._bearer) if state else None
             if not state or stored is None or usable_token(state.get("refresh_token")) is None:
+                self._warn_once(user.name, has_token=stored is not None)
                 # OAuthenticator asks for a new sign-in at the end, but not again and again.
                 if (stored is not None and not self._is_due(stored)) or self._is_paused(user.name):
                     return True
@@ -242,6 +244,16 @@ class AuthStateRefresher:
             if not self._is_due(stored) or self._is_paused(user.name):
                 return True
             return await self._refresh(authenticator, user, state, stored)
+
+    def _warn_once(self, name: str, *, has_token: bool) -> None:
+        if has_token and not self._has_warned:
+            self._has_warned = True
+            _LOG.warning(
+                "The identity provider gave the Hub no refresh token for %s, who has to sign in again whenever a token "
+                "expires. Providers give one for the scope offline_access, some of them only with "
+                'c.OAuthenticator.extra_authorize_params = {"prompt": "consent"}.',
+                name,
+            )
 
     def _pause(self, name: str, seconds: float) -> None:
         self._pauses[name] = self._clock.monotonic() + seconds

@@ -7,6 +7,8 @@ import grpc
 import pytest
 
 from micromegas_jupyter.access import OidcValidator
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.errors import PermissionDenied, Rejected, ResourcesExhausted
@@ -76,6 +78,17 @@ class TestEvents:
         assert (event["issuer"], event["subject"], event["kid"]) == (ISSUER, "mallory", "rsa")
         assert (event["client_ip"], event["method"]) == ("127.0.0.1", FLIGHT + "DoGet")
         assert event["query_id"] == answer.error.query_id
+
+    def test_a_client_whose_provider_the_server_does_not_know_is_told_which_one_that_is(self, caplog):
+        with running_server(validator=_oidc_validator()) as flight:
+            token = StaticTokenAuthProvider(mint(issuer="https://hub.example"))
+            client = FlightSQLClient(flight.uri, auth_provider=token, clock=FakeClock())
+            with client, pytest.raises(Rejected) as refused:
+                client.query("SELECT 1")
+
+        assert "from https://hub.example" in refused.value.what
+        assert "provider" in refused.value.remedy
+        assert {event["reason"] for event in _events(caplog)} == {"issuer_unknown"}
 
     def test_seventy_two_hostile_callers_leave_seventy_two_lines(self, caplog):
         texts = ["a\nb", "\r", "\x1b[31m", "\u2028", "\u202e", "\0", '"}', "x" * 3000, "\U0001f600" * 200] * 8

@@ -24,6 +24,7 @@ def hub_config(**sections):
     config.JupyterHub.authenticator_class = "generic-oauth"
     config.GenericOAuthenticator.client_id = "hub"
     config.GenericOAuthenticator.client_secret = SECRET
+    config.GenericOAuthenticator.scope = ["openid", "offline_access"]
     for name in ENDPOINTS:
         config.GenericOAuthenticator[name] = f"{ISSUER}/{name}"
     for name, values in sections.items():
@@ -69,9 +70,12 @@ class TlsIssuer(TlsProvider):
     def __init__(self, folder):
         super().__init__(folder)
         self.issuer = self.names = self.url.removesuffix("/document")
+        self.paths = {"jwks_uri": "keys", "authorization_endpoint": "in", "token_endpoint": "t"}
 
-    def handle(self, _seen):
-        paths = {"jwks_uri": "keys", "authorization_endpoint": "in", "token_endpoint": "t", "userinfo_endpoint": "me"}
+    def handle(self, seen):
+        if "/realms/" in seen.path:
+            return Reply(status=404, body="no such page")
+        paths = self.paths
         return Reply(body={"issuer": self.names, **{name: f"{self.issuer}/{path}" for name, path in paths.items()}})
 
 
@@ -83,6 +87,9 @@ def test_addresses_that_are_not_set_come_from_discovery_through_a_private_author
         return config
 
     with TlsIssuer(tmp_path) as provider:
+        bare = without_addresses("userdata_url")
+        configure(bare, issuer=provider.issuer, ca_bundle=str(provider.ca_file))
+        provider.paths["userinfo_endpoint"] = "me"
         given = {"issuer": provider.issuer, "ca_bundle": str(provider.ca_file)}
         config = without_addresses("authorize_url", "userdata_url")
         configure(config, **given)
@@ -90,10 +97,15 @@ def test_addresses_that_are_not_set_come_from_discovery_through_a_private_author
         answer = asyncio.run(hub.httpfetch(hub.userdata_url))
         with pytest.raises(ProviderUnavailable):
             configure(without_addresses("token_url"), issuer=provider.issuer)
+        with pytest.raises(ProviderUnavailable) as unknown:
+            configure(without_addresses("token_url"), **{**given, "issuer": f"{provider.issuer}/realms/none"})
         provider.names = "https://another.example"
         with pytest.raises(ProviderMisbehaved):
             configure(without_addresses("token_url"), **given)
 
+    assert "status 404" in unknown.value.what
+    # What such a provider says of people is in the ID token.
+    assert GenericOAuthenticator(config=bare).userdata_from_id_token
     addresses = [f"{provider.issuer}/in", f"{ISSUER}/token_url", f"{provider.issuer}/me"]
     assert [getattr(hub, name) for name in ENDPOINTS] == addresses
     assert answer["issuer"] == provider.issuer
@@ -161,6 +173,73 @@ def test_the_secret_goes_to_the_service_only_for_an_exchange():
 def test_an_invalid_argument_is_refused_by_its_name(key, values):
     for value in values:
         assert refusal(hub_config(), **{key: value}).key == key
+
+
+def test_a_misspelt_argument_is_named_with_the_nearest_one():
+    misspelt = refusal(hub_config(), redirect_clientid="notebooks")
+    unlike = refusal(hub_config(), colour="blue")
+
+    assert (misspelt.key, misspelt.remedy) == ("redirect_clientid", "Did you mean redirect_client_id?")
+    assert "ca_bundle" in unlike.remedy
+
+
+def test_a_file_of_authorities_that_is_not_there_is_refused_without_its_path(tmp_path):
+    refused = refusal(hub_config(), ca_bundle=str(tmp_path / "ca.pem"))
+
+    assert refused.key == "ca_bundle"
+    assert str(tmp_path) not in str(refused)
+
+
+def hub_of(authenticator, **values):
+    config = hub_config()
+    del config["GenericOAuthenticator"]
+    config.JupyterHub.authenticator_class = authenticator
+    config.OAuthenticator.update({"client_id": "hub", **values})
+    return config
+
+
+@pytest.mark.parametrize(
+    ("authenticator", "scope", "complete"),
+    [
+        ("generic-oauth", None, "['openid', 'offline_access']"),
+        ("generic-oauth", ["email"], "['openid', 'email', 'offline_access']"),
+        ("auth0", ["offline_access"], "['openid', 'offline_access']"),
+    ],
+)
+def test_a_scope_that_brings_no_id_token_is_refused_with_what_to_ask_for(authenticator, scope, complete):
+    given = {} if scope is None else {"scope": scope}
+    refused = refusal(hub_of(authenticator, **given))
+
+    assert refused.key.endswith("OAuthenticator.scope")
+    assert f"{refused.key} = {complete}" in refused.remedy
+    assert configured(hub_of("auth0", scope=["email"]), bearer="access_token")
+
+
+CONSENT = {"access_type": "offline", "prompt": "consent"}
+
+
+@pytest.mark.parametrize(
+    ("authenticator", "issuer", "values", "wanted"),
+    [
+        ("auth0", ISSUER, {"scope": ["openid"]}, "scope = ['openid', 'offline_access']"),
+        ("auth0", ISSUER, {"scope": ["openid", "offline_access"]}, None),
+        ("auth0", ISSUER, {"scope": ["openid offline_access"]}, None),
+        ("azuread", ISSUER, {}, "scope = ['offline_access']"),  # its older endpoints issue ID tokens to all
+        ("cilogon", ISSUER, {"scope": ["offline_access"]}, None),  # the class adds the other one
+        ("google", "https://accounts.google.com", {}, f"extra_authorize_params = {CONSENT}"),
+        ("google", "https://accounts.google.com", {"extra_authorize_params": CONSENT}, None),
+        ("auth0", "https://cognito-idp.eu-1.amazonaws.com/x", {"scope": ["openid"]}, None),
+    ],
+)
+def test_a_hub_that_asks_for_no_refresh_token_is_told_how_its_provider_is_asked(
+    authenticator, issuer, values, wanted, caplog
+):
+    config = hub_of(authenticator, **values)
+    config.JupyterHub.shutdown_on_logout = False
+
+    configure(config, issuer=issuer)
+
+    assert [record.args[1] for record in caplog.records] == ([] if wanted is None else [wanted])
 
 
 def test_an_application_and_a_key_to_encrypt_with_are_needed(monkeypatch):

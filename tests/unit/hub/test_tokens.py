@@ -198,6 +198,13 @@ def test_what_cannot_be_renewed_is_left_to_oauthenticator_now_and_then(state):
     assert refresh(Authenticator(), User(state), times=3) == [None, True, True]
 
 
+def test_a_provider_that_gives_no_refresh_token_is_named_in_the_log_once(caplog):
+    refresh(Authenticator(), User(kept(900, refresh_token=None)), times=3)
+
+    (warning,) = caplog.messages
+    assert "no refresh token for alice" in warning
+
+
 def test_groups_follow_the_provider_where_the_hub_manages_them():
     authenticator, user = Authenticator(renewed(groups=["b", "a"])), User(kept(1))
     authenticator.manage_groups = True
