@@ -1,25 +1,40 @@
 """Pictures for the docs, taken by the tests that have just checked what they show."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-SaveScreenshot = Callable[["Page", str], None]
+#: Each picture of docs/images, and the test that takes it.
+MAKERS = {
+    name: f"tests/integration/{test}"
+    for test, names in {
+        "binder/test_sign_in.py::test_the_quickstart_signs_in_and_queries": ("binder-light", "binder-dark"),
+        "browser/test_result_grid.py::test_what_a_filter_leaves_is_sorted": ("grid-light",),
+        "hub/test_lab.py::test_nothing_has_to_be_clicked_and_the_card_says_who_signed_in": (
+            "jupyterhub-light",
+            "jupyterhub-dark",
+        ),
+    }.items()
+    for name in names
+}
 
 
 @pytest.fixture
 def save_screenshot(request, tmp_path):
-    """Save a page under a name: below docs/images with `--save-screenshots`, else where it is thrown away."""
-    folder = IMAGES if request.config.getoption("--save-screenshots") else tmp_path
-    folder.mkdir(exist_ok=True)
+    """Save a page, or a part of one, as a picture of the test in `MAKERS`; the test has to save each of its own.
 
-    def save(page, name):
-        page.screenshot(path=str(folder / f"{name}.png"), animations="disabled")
+    They are put below docs/images with `--save-screenshots`, else where they are thrown away.
+    """
+    own = {name for name, test in MAKERS.items() if request.node.nodeid.split("[")[0] == test}
+    saves = request.config.getoption("--save-screenshots")
+    saved = set()
 
-    return save
+    def save(shown, name):
+        assert name in own
+        folder = IMAGES if saves else tmp_path
+        shown.screenshot(path=str(folder / f"{name}.png"), animations="disabled")
+        saved.add(name)
+
+    yield save
+    assert own <= saved or request.session.testsfailed, f"not taken: {sorted(own - saved)}"

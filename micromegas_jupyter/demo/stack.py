@@ -75,7 +75,7 @@ class DemoStack:
         """Return the server half's settings: tokens of the demo's provider, Alice the administrator."""
         issuers = [
             {"issuer": self.provider.issuer, "audience": audience}
-            for audience in (self.provider.client_id, self.provider.lake_audience)
+            for audience in (self.provider.client_id, self.provider.hub_client_id, self.provider.lake_audience)
         ]
         keys = [
             _api_key("demo-probe", self._probe_key, "read", "ingest"),

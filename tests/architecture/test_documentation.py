@@ -16,6 +16,7 @@ from micromegas_jupyter.errors import MicromegasError, error_classes
 from micromegas_jupyter.hub.callers import REFUSALS as SERVICE_REFUSALS
 from tests.architecture.guide_text import DOCS, ROOT, dangling_links, read_page, table_rows
 from tests.architecture.test_references import commands, magic_options
+from tests.screenshots import IMAGES, MAKERS
 
 SOURCES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "micromegas_jupyter").rglob("*.py")}
 HUB_SOURCE, OTHER_SOURCE = (
@@ -53,6 +54,17 @@ def test_every_option_that_a_page_names_exists(page):
     known = magic_options() | FOREIGN_OPTIONS | {option for _command, option in command_line_options()}
 
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", read_page(page))) <= known
+
+
+def test_every_picture_is_taken_by_a_test_and_shown_on_a_page():
+    pages = [path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md")]
+    shown = {name for text in pages for name in re.findall(r"!\[[^\]]+\]\((?:\.\./)*images/([^)]+)\)", text)}
+    tests = {maker: maker.split("::") for maker in MAKERS.values()}
+
+    assert {path.name for path in IMAGES.iterdir()} == {f"{name}.png" for name in MAKERS} == shown
+    for file, test in tests.values():
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8")
+        assert file in read_page("contributing.md")
 
 
 def reasons():

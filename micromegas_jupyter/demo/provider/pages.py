@@ -33,8 +33,6 @@ log = logging.getLogger("micromegas_jupyter.demo.provider")
 _KNOWN_PROMPTS = frozenset({"none", "login", "consent", "select_account"})
 # RFC 7636 section 4.2: base64url of a SHA-256.
 _CODE_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
-# People meet one application only.
-_APPLICATION = "Micromegas notebooks"
 _LOOPBACK_PAGE = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[1-9]\d{0,4})?(/[\x21-\x7e]*)?", re.ASCII)
 
 
@@ -183,18 +181,18 @@ class Pages:
             return self._foreign_form_page()
         if is_post and form.get("step") == "sign-in":
             is_signed_in = self._sign_in(form.get("person", ""), form.get("password", ""))
-            return again if is_signed_in else self._sign_in_page(wrong=True)
+            return again if is_signed_in else self._sign_in_page(client, wrong=True)
         if is_post and form.get("decision") == "switch":
             self._replace_session(None)
             return again
         if session.signed_in is None or self._needs_sign_in():
-            return again if is_post else self._sign_in_page()
+            return again if is_post else self._sign_in_page(client)
         if is_post:
             is_allowed = form.get("decision") == "allow"
             return Grant(client=client, signed_in=session.signed_in, scope=scope) if is_allowed else None
         return self._page(
             "consent.html",
-            application=_APPLICATION,
+            application=client.name,
             destination=destination,
             permissions=[SCOPE_MEANINGS[name] for name in scope.split()],
             user_code=user_code,
@@ -261,9 +259,9 @@ class Pages:
         text = flask.render_template(template, form_token=session.form_token, signed_in=person, **values)
         return flask.Response(text, status=status, mimetype="text/html")
 
-    def _sign_in_page(self, *, wrong: bool = False) -> Response:
+    def _sign_in_page(self, client: Client, *, wrong: bool = False) -> Response:
         status = 403 if wrong else 200
-        return self._page("sign_in.html", status=status, people=PEOPLE.values(), application=_APPLICATION, wrong=wrong)
+        return self._page("sign_in.html", status=status, people=PEOPLE.values(), application=client.name, wrong=wrong)
 
     def _code_page(self, user_code: str, *, wrong: bool = False) -> Response:
         status = 400 if wrong else 200

@@ -43,6 +43,8 @@ SCOPE_MEANINGS = {
 # RFC 8252 section 7.3: any port, decided by the application at the time of the request; nothing else may vary, but for
 # the base URL of a Jupyter server, which is what the demo's reader chose.
 _LOOPBACK_CALLBACK = r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[1-9]\d{0,4})?(?:(?:/[\w~-]+)*/micromegas)?/callback"
+# Where OAuthenticator has people come back to, for a Hub on this machine.
+_HUB_CALLBACK = r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[1-9]\d{0,4})?(?:/[\w~-]+)*/hub/oauth_callback"
 # RFC 3986 section 3.2: a name, an IPv4 or a bracketed IPv6 address, and a port; no user.
 _ORIGIN = r"https?://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
 
@@ -90,12 +92,16 @@ PEOPLE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """A registered application; `redirect_uris` is a regular expression for the whole of a redirect URI."""
+    """A registered application; `redirect_uris` is a regular expression for the whole of a redirect URI.
+
+    Its `name` is for people.
+    """
 
     client_id: str
     grant_types: tuple[str, ...]
     secret: Secret | None = None
     redirect_uris: str | None = None
+    name: str = "Micromegas notebooks"
 
     def is_redirect_uri(self, redirect_uri: str) -> bool:
         """Whether an answer may be sent there."""
@@ -214,6 +220,7 @@ class TokenIssuer:
 
     client_id = "micromegas-demo"
     service_client_id = "micromegas-demo-service"
+    hub_client_id = "micromegas-demo-hub"
     lake_audience = "micromegas-demo-lake"
 
     def __init__(self, *, token_lifetime_seconds: int, jupyter_base_url: str | None, clock: Clock) -> None:
@@ -239,7 +246,7 @@ class TokenIssuer:
 
     @cached_property
     def clients(self) -> dict[str, Client]:
-        """The registered applications: people's, and the service account's. A Jupyter server may have any host."""
+        """The registered applications: people's, the service account's and a Hub's. A Jupyter server has any host."""
         redirect_uris = _LOOPBACK_CALLBACK
         if self.jupyter_base_url is not None:
             redirect_uris += f"|{_ORIGIN}{re.escape(self.jupyter_base_url)}micromegas/callback"
@@ -248,7 +255,15 @@ class TokenIssuer:
         service = Client(
             client_id=self.service_client_id, grant_types=(CLIENT_CREDENTIALS,), secret=self.service_secret
         )
-        return {client.client_id: client for client in (person, service)}
+        # A JupyterHub that somebody sets up beside the demo; its secret is known to all, as people's passwords are.
+        hub = Client(
+            client_id=self.hub_client_id,
+            grant_types=(AUTHORIZATION_CODE, REFRESH_TOKEN),
+            secret=Secret(PASSWORD),
+            redirect_uris=_HUB_CALLBACK,
+            name="JupyterHub",
+        )
+        return {client.client_id: client for client in (person, service, hub)}
 
     @cached_property
     def signing_key(self) -> RSAKey:
@@ -269,7 +284,7 @@ class TokenIssuer:
 
     def select_scope(self, client: Client, scope: str | None) -> str:
         """Return those of the requested scopes that a client may have; the rest is left out."""
-        known = SCOPE_MEANINGS if client.secret is None else ()
+        known = SCOPE_MEANINGS if client.redirect_uris is not None else ()
         return " ".join(name for name in dict.fromkeys((scope or "").split()) if name in known)
 
     def read_own_token(self, token: str) -> Mapping[str, object]:
