@@ -15,6 +15,7 @@ def _build(jupyter_base_url=None):
 
 
 PERSON, SERVICE = _build()
+A_HUB = DemoProvider().clients[DemoProvider.hub_client_id]
 BEHIND, _ = _build("/user/a.b/")
 HOST, BELOW = "https://hub.example.org", "/user/a.b/micromegas/callback"
 
@@ -47,6 +48,14 @@ def test_the_callback_on_this_machine_is_accepted_for_a_person(uri):
 def test_everything_else_is_not(uri):
     assert not PERSON.is_redirect_uri(uri)
     assert not BEHIND.is_redirect_uri(uri)
+
+
+def test_a_hub_of_this_machine_has_its_own_callback_below_any_base_url():
+    for base in ("http://127.0.0.1:8000", "http://localhost/jupyter/x"):
+        assert A_HUB.is_redirect_uri(f"{base}/hub/oauth_callback")
+        assert not PERSON.is_redirect_uri(f"{base}/hub/oauth_callback")
+    for other in ("https://hub.example.org/hub/oauth_callback", "http://127.0.0.1:1/callback", "http://127.0.0.1/hub"):
+        assert not A_HUB.is_redirect_uri(other)
 
 
 @pytest.mark.parametrize("host", [HOST, "http://127.0.0.1:8888", "http://[::1]:8888"])
