@@ -547,12 +547,16 @@ def _class_names(config: Config, setting: str) -> list[str]:
     return [base.__name__ for base in found.__mro__ if base is not object]
 
 
+@functools.cache
+def _registered(group: str) -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=group)}
+
+
 def _load_class(spec: object, group: str) -> type | None:
     """Return a class, given itself, by its dotted name or by that of its entry point; None if it is not installed."""
     if isinstance(spec, type):
         return spec
-    registered = next((point for point in entry_points(group=group) if point.name == str(spec).lower()), None)
-    module, _, name = (registered.value.replace(":", ".") if registered else str(spec)).rpartition(".")
+    module, _, name = _registered(group).get(str(spec).lower(), str(spec)).replace(":", ".").rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name, None) if module else None
     except ImportError:

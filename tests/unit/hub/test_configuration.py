@@ -91,6 +91,9 @@ def test_addresses_that_are_not_set_come_from_discovery_through_a_private_author
         configure(bare, issuer=provider.issuer, ca_bundle=str(provider.ca_file))
         provider.paths["userinfo_endpoint"] = "me"
         given = {"issuer": provider.issuer, "ca_bundle": str(provider.ca_file)}
+        chosen = without_addresses("userdata_url")
+        chosen.GenericOAuthenticator.userdata_from_id_token = True
+        configure(chosen, **given)
         config = without_addresses("authorize_url", "userdata_url")
         configure(config, **given)
         hub = GenericOAuthenticator(config=config)
@@ -105,7 +108,8 @@ def test_addresses_that_are_not_set_come_from_discovery_through_a_private_author
 
     assert "status 404" in unknown.value.what
     # What such a provider says of people is in the ID token.
-    assert GenericOAuthenticator(config=bare).userdata_from_id_token
+    for without in (bare, chosen):
+        assert GenericOAuthenticator(config=without).userdata_from_id_token
     addresses = [f"{provider.issuer}/in", f"{ISSUER}/token_url", f"{provider.issuer}/me"]
     assert [getattr(hub, name) for name in ENDPOINTS] == addresses
     assert answer["issuer"] == provider.issuer
