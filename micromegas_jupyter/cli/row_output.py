@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,11 +32,12 @@ _ENDINGS: Final = {
     ".md": "markdown", ".ndjson": "jsonl", ".txt": "table",
 }  # fmt: skip
 DEFAULT_MAX_COLUMN_WIDTH: Final = 50
-_CHUNK_ROWS: Final = 1000
+_CHUNK_ROWS: Final = 4000  # fewer take longer, more hold more memory
+_LAYOUT_ROWS: Final = 1000
 _ELLIPSIS: Final = "..."
 # As in the tables of the other commands, which tabulate lays out.
 _MIN_PADDING: Final = 2
-_Rows = Sequence[tuple[Any, ...]]
+_Columns = Sequence["pa.StringArray"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,32 +138,32 @@ def write_rows(
     """
     if options.is_binary:
         return _write_binary(schema, batches, output, options)
-    if options.file_format in {"json", "jsonl"}:
+    encoding = _ENCODINGS[options.file_format]
+    if encoding is _JSON:
         _check_names(schema.names)
-    is_text = options.file_format not in {"json", "jsonl"}
-    chunks = _chunks(batches, as_text=is_text, shows_json=options.as_json)
     writers: dict[str, Callable[..., None]] = {
         "csv": _write_csv, "json": _write_json, "jsonl": _write_json_lines, "markdown": _write_markdown,
         "table": partial(_write_table, max_width=options.max_column_width),
     }  # fmt: skip
-    counted = _Counted(chunks, output)
+    counted = _Counted(_chunks(batches, encoding, shows_json=options.as_json), output)
     writers[options.file_format](schema, counted, output)
     return counted.rows
 
 
 class _Counted:
-    """Chunks of rows, counted; what was written of one is flushed before the next is awaited."""
+    """Columns of rows, counted; what was written of some is flushed before the next are awaited."""
 
-    def __init__(self, chunks: Iterator[_Rows], output: IO[str]) -> None:
+    def __init__(self, chunks: Iterator[_Columns], output: IO[str]) -> None:
         self.rows = 0
         self._chunks = chunks
         self._output = output
 
-    def __iter__(self) -> Iterator[_Rows]:
-        for chunk in self._chunks:
-            self.rows += len(chunk)
-            yield chunk
-            self._output.flush()
+    def __iter__(self) -> Iterator[_Columns]:
+        for columns in self._chunks:
+            if columns:
+                self.rows += len(columns[0])
+                yield columns
+                self._output.flush()
 
 
 def _write_binary(
@@ -263,8 +265,40 @@ def _number_text(value: float) -> str:
     return "NaN" if math.isnan(value) else str(value)
 
 
-def _chunks(batches: Iterable["pa.RecordBatch"], *, shows_json: bool, as_text: bool) -> Iterator[_Rows]:
-    """Yield the rows' values as JSON holds them, some rows at a time; a number that JSON lacks is text, else null.
+def _csv_field(value: object) -> str:
+    text = _encode_json(value) if isinstance(value, dict | list) else str(value)
+    return '"' + text.replace('"', '""') + '"' if re.search(_CSV_SPECIAL, text) else text
+
+
+def _markdown_cell(value: object) -> str:
+    return cell_text(value).replace("\\", "\\\\").replace("|", "\\|")
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """How a format writes a value: `encode` takes what JSON holds; texts without `special` characters need no more."""
+
+    encode: Callable[[Any], str]
+    special: str  # a regular expression of RE2
+    quote: str = ""
+    null: str = ""
+
+
+_UNLIKE_PYTHON: Final = r"^[^.]*$|e|^-?0\.000"  # numbers that Arrow writes in another way, and no numbers
+_CSV_SPECIAL: Final = '[",\r\n]'
+_NOTHING: Final = '""'  # in a line of its own, or readers would leave the line out
+_JSON: Final = _Encoding(_encode_json, r'["\\\x00-\x1f]', quote='"', null="null")
+_ENCODINGS: Final = {
+    "csv": _Encoding(_csv_field, _CSV_SPECIAL),
+    "json": _JSON,
+    "jsonl": _JSON,
+    "markdown": _Encoding(_markdown_cell, r"[^ -~]|[|\\]"),
+    "table": _Encoding(cell_text, "[^ -~]"),
+}
+
+
+def _chunks(batches: Iterable["pa.RecordBatch"], encoding: _Encoding, *, shows_json: bool) -> Iterator[_Columns]:
+    """Yield the columns' values as texts, some rows at a time.
 
     With `shows_json`, a column whose first values are all binary JSON holds JSON; other bytes in it are base64.
     """
@@ -274,11 +308,67 @@ def _chunks(batches: Iterable["pa.RecordBatch"], *, shows_json: bool, as_text: b
             if shows_json and index not in are_json and column.null_count < len(column):
                 are_json[index] = _holds_jsonb(field, column)
         for first in range(0, batch.num_rows, _CHUNK_ROWS):
-            columns = [
-                (_json_column if are_json.get(index, False) else _plain_column)(column, as_text=as_text)
+            yield [
+                _texts(column, encoding, is_json=are_json.get(index, False)).fill_null(encoding.null)
                 for index, column in enumerate(batch.slice(first, _CHUNK_ROWS).columns)
             ]
-            yield list(zip(*columns, strict=True))
+
+
+def _texts(column: "pa.Array", encoding: _Encoding, *, is_json: bool) -> "pa.StringArray":
+    """Return the texts of the values; whole columns of the common types at once, since values take much longer."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    types = pa.types
+    encode, as_text = encoding.encode, encoding is not _JSON
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    if not is_json:
+        if types.is_integer(kind):
+            return column.cast(pa.string())
+        if types.is_boolean(kind):
+            return pa.array([encode(False), encode(True)]).take(column.cast(pa.int8()))
+        if types.is_timestamp(kind):
+            # With all digits, which Python's datetime has not.
+            texts = pc.replace_substring(column.cast(pa.timestamp(kind.unit)).cast(pa.string()), " ", "T")
+            end = encoding.quote if kind.tz is None else f"Z{encoding.quote}"
+            return pc.binary_join_element_wise(encoding.quote, texts, end, "")
+        if types.is_float32(kind) or types.is_float64(kind):
+            texts = column.cast(pa.float64()).cast(pa.string())
+            special = pc.match_substring_regex(texts, _UNLIKE_PYTHON)
+            return _replaced(
+                texts, special, lambda: map(encode, _plain_column(column.filter(special), as_text=as_text))
+            )
+        if types.is_string(kind):
+            special = pc.match_substring_regex(column, encoding.special)
+            quote = encoding.quote
+            texts = pc.binary_join_element_wise(quote, column, quote, "") if quote else column
+            return _replaced(texts, special, lambda: map(encode, column.filter(special).to_pylist()))
+    values = (_json_column if is_json else _plain_column)(column, as_text=as_text)
+    return pa.array([None if value is None else encode(value) for value in values], pa.string())
+
+
+def _replaced(
+    texts: "pa.StringArray", where: "pa.BooleanArray", make_others: Callable[[], Iterable[str]]
+) -> "pa.StringArray":
+    """Return the texts, with others in their order `where` that is true."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pc.any(where).as_py():
+        return texts
+    return pc.replace_with_mask(texts, where, pa.array(make_others(), pa.string()))
+
+
+def _lines(pieces: Sequence["pa.StringArray | str"], separator: str, *, between: str = "\n") -> str:
+    """Return rows as text: what stands in each, between two of it, and between two rows."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lines = pc.binary_join_element_wise(*pieces, separator)
+    text: str = pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), between)[0].as_py()
+    return text
 
 
 def _holds_jsonb(field: "pa.Field", column: "pa.Array") -> bool:
@@ -306,77 +396,77 @@ def _json_column(column: "pa.Array", *, as_text: bool) -> list[Any]:
 def _plain_column(column: "pa.Array", *, as_text: bool) -> list[Any]:
     import pyarrow as pa
 
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
     kind = column.type
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        import pyarrow.compute as pc
-
-        # Python's datetime has no nanoseconds: Arrow prints them in full.
-        texts = pc.replace_substring(column.cast(pa.timestamp("ns")).cast(pa.string()), " ", "T")
-        return list((texts if kind.tz is None else pc.binary_join_element_wise(texts, "Z", "")).to_pylist())
     if pa.types.is_duration(kind) and kind.unit == "ns":
         return [None if count is None else count / 1e9 for count in column.cast(pa.int64()).to_pylist()]
     values: list[Any] = column.to_pylist()
-    if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_boolean(kind):
-        return values
-    if pa.types.is_floating(kind) and column.null_count == 0 and math.isfinite(sum(values)):
-        return values  # each is finite, too
     if pa.types.is_map(kind):
         values = [None if item is None else {str(key): held for key, held in item} for item in values]
     return [_plain_value(value, as_text=as_text) for value in values]
 
 
-def _write_table(schema: "pa.Schema", chunks: Iterable[_Rows], output: IO[str], *, max_width: int) -> None:
+def _write_table(schema: "pa.Schema", chunks: Iterable[_Columns], output: IO[str], *, max_width: int) -> None:
     """Write a table laid out by its first rows; longer cells further down take the room that they need."""
     names = [cell_text(name) for name in schema.names]
     numeric = [_is_number(field.type) for field in schema]
-    iterator = iter(chunks)
-    first = next(iterator, [])
-    columns = _cell_columns(first, len(names), max_width)
+    iterator = ([_cut(texts, max_width) for texts in columns] for columns in chunks)
+    first: Sequence[Any] = next(iterator, [()] * len(names))
     widths = [
-        max(terminal_width(name) + _MIN_PADDING, *map(terminal_width, column))
-        for name, column in zip(names, columns, strict=True)
+        max([terminal_width(name) + _MIN_PADDING, *(terminal_width(str(text)) for text in column[:_LAYOUT_ROWS])])
+        for name, column in zip(names, first, strict=True)
     ]
 
     padded_widths = [*widths]
     if not all(numeric[-1:]):
         padded_widths[-1] = 0  # nothing stands to the right of the last column
-
-    def write_lines(columns: Sequence[Sequence[str]]) -> None:
-        padded = [
-            [_padded(cell, width, to_the_right=is_number) for cell in column]
-            for column, width, is_number in zip(columns, padded_widths, numeric, strict=True)
-        ]
-        output.writelines("  ".join(cells) + "\n" for cells in zip(*padded, strict=True))
-
-    write_lines([[name] for name in names])
+    layout = list(zip(padded_widths, numeric, strict=True))
+    output.write("  ".join(_padded_text(name, *one) for name, one in zip(names, layout, strict=True)) + "\n")
     output.write("  ".join("-" * width for width in widths) + "\n")
-    write_lines(columns)
-    for rows in iterator:
-        write_lines(_cell_columns(rows, len(names), max_width))
+    for columns in chain([first] if names and len(first[0]) else [], iterator):
+        padded = [_padded(texts, *one) for texts, one in zip(columns, layout, strict=True)]
+        output.write(_lines(padded, "  ") + "\n")
 
 
-def _cell_columns(rows: _Rows, count: int, max_width: int) -> list[list[str]]:
-    columns = zip(*rows, strict=True) if rows else [()] * count
-    return [[_cut(cell_text(value), max_width) for value in column] for column in columns]
+def _cut(texts: "pa.StringArray", max_width: int) -> "pa.StringArray":
+    """Return the texts as `max_width` character cells can show them; 0 for all of them."""
+    import pyarrow.compute as pc
 
-
-def _cut(text: str, max_width: int) -> str:
-    """Return the text as `max_width` character cells can show it; 0 for all of it."""
-    if max_width == 0 or (len(text) if text.isascii() else terminal_width(text)) <= max_width:
-        return text
+    if max_width == 0:
+        return texts
+    is_long = pc.greater(pc.binary_length(texts), max_width)  # in bytes, of which wide characters have more
+    if not pc.any(is_long).as_py():
+        return texts
     kept = max(max_width - len(_ELLIPSIS), 1)
-    if text.isascii():
-        return text[:kept] + _ELLIPSIS
+    cut = pc.binary_join_element_wise(pc.utf8_slice_codeunits(texts, 0, kept), _ELLIPSIS, "")
+    return _wide_apart(texts, pc.if_else(is_long, cut, texts), partial(_cut_text, max_width=max_width, kept=kept))
+
+
+def _cut_text(text: str, max_width: int, kept: int) -> str:
+    if terminal_width(text) <= max_width:
+        return text
     from wcwidth import clip
 
     return clip(text, 0, kept) + _ELLIPSIS
 
 
-def _padded(text: str, width: int, *, to_the_right: bool) -> str:
-    padding = " " * (width - (len(text) if text.isascii() else terminal_width(text)))
+def _padded(texts: "pa.StringArray", width: int, to_the_right: bool) -> "pa.StringArray":  # noqa: FBT001 - a column's layout
+    import pyarrow.compute as pc
+
+    padded = (pc.ascii_lpad if to_the_right else pc.ascii_rpad)(texts, width)
+    return _wide_apart(texts, padded, partial(_padded_text, width=width, to_the_right=to_the_right))
+
+
+def _padded_text(text: str, width: int, to_the_right: bool) -> str:  # noqa: FBT001 - a column's layout
+    padding = " " * (width - terminal_width(text))
     return padding + text if to_the_right else text + padding
+
+
+def _wide_apart(texts: "pa.StringArray", done: "pa.StringArray", function: Callable[[str], str]) -> "pa.StringArray":
+    """Return what was done to texts of ASCII, and the function's values for the others."""
+    import pyarrow.compute as pc
+
+    are_wide = pc.invert(pc.string_is_ascii(texts))
+    return _replaced(done, are_wide, lambda: map(function, texts.filter(are_wide).to_pylist()))
 
 
 def _is_number(kind: "pa.DataType") -> bool:
@@ -385,31 +475,22 @@ def _is_number(kind: "pa.DataType") -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def _write_markdown(schema: "pa.Schema", chunks: Iterable[_Rows], output: IO[str]) -> None:
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |\n"
-
-    output.write(line(map(cell_text, schema.names)))
-    output.write(line("---:" if _is_number(field.type) else "---" for field in schema))
-    for rows in chunks:
-        output.writelines(line(map(cell_text, row)) for row in rows)
+def _write_markdown(schema: "pa.Schema", chunks: Iterable[_Columns], output: IO[str]) -> None:
+    lines = [map(_markdown_cell, schema.names), ("---:" if _is_number(field.type) else "---" for field in schema)]
+    output.writelines(f"| {' | '.join(cells)} |\n" for cells in lines)
+    for columns in chunks:
+        rows = _lines(columns, " | ", between=" |\n| ")
+        output.write(f"| {rows} |\n")
 
 
-def _write_csv(schema: "pa.Schema", chunks: Iterable[_Rows], output: IO[str]) -> None:
-    import csv
+def _write_csv(schema: "pa.Schema", chunks: Iterable[_Columns], output: IO[str]) -> None:
+    import pyarrow.compute as pc
 
-    import pyarrow as pa
-
-    writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(schema.names)
-    kinds = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in schema]
-    has_nested = any(pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType) for kind in kinds)
-    for rows in chunks:
-        writer.writerows(
-            [[_encode_json(value) if isinstance(value, dict | list) else value for value in row] for row in rows]
-            if has_nested
-            else rows
-        )
+    output.write((",".join(map(_csv_field, schema.names)) or _NOTHING) + "\n")
+    for columns in chunks:
+        if len(columns) == 1:
+            columns = [pc.if_else(pc.equal(columns[0], ""), _NOTHING, columns[0])]  # noqa: PLW2901
+        output.write(_lines(columns, ",") + "\n")
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -421,17 +502,22 @@ def _check_names(names: Sequence[str]) -> None:
         )
 
 
-def _write_json(schema: "pa.Schema", chunks: Iterable[_Rows], output: IO[str]) -> None:
-    names, separator = schema.names, "\n  "
+def _objects(names: Sequence[str], columns: _Columns, between: str) -> str:
+    pieces: list[pa.StringArray | str] = []
+    for name, texts in zip(names, columns, strict=True):
+        pieces += [f"{', ' if pieces else '{'}{_encode_json(name)}: ", texts]
+    return _lines([*pieces, "}"], "", between=between)
+
+
+def _write_json(schema: "pa.Schema", chunks: Iterable[_Columns], output: IO[str]) -> None:
+    separator = "\n  "
     output.write("[")
-    for rows in chunks:
-        for row in rows:
-            output.write(separator + _encode_json(dict(zip(names, row, strict=True))))
-            separator = ",\n  "
+    for columns in chunks:
+        output.write(separator + _objects(schema.names, columns, ",\n  "))
+        separator = ",\n  "
     output.write("]\n" if separator == "\n  " else "\n]\n")
 
 
-def _write_json_lines(schema: "pa.Schema", chunks: Iterable[_Rows], output: IO[str]) -> None:
-    names = schema.names
-    for rows in chunks:
-        output.writelines(_encode_json(dict(zip(names, row, strict=True))) + "\n" for row in rows)
+def _write_json_lines(schema: "pa.Schema", chunks: Iterable[_Columns], output: IO[str]) -> None:
+    for columns in chunks:
+        output.write(_objects(schema.names, columns, "\n") + "\n")
