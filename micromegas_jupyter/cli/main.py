@@ -144,17 +144,24 @@ def show_note(message: Warning | str, *_where: object, **_more: object) -> None:
     print(f"note: {message}", file=sys.stderr)
 
 
-def load_pyarrow() -> None:
-    """Load pyarrow without NumPy, if neither is here: it makes arrays and frames, and half of the time is its.
+_OPTIONAL = ("numpy", "pandas")
 
-    Source: Arrow's documentation, "Python Installation", which has NumPy as optional.
+
+def load_pyarrow(*modules: str) -> None:
+    """Load pyarrow, and modules of it, without NumPy and pandas, which take most of the time, if none is here yet.
+
+    Source: Arrow's documentation, "Python Installation", which has both as optional.
     """
-    if sys.modules.keys().isdisjoint({"numpy", "pyarrow"}):
-        sys.modules["numpy"] = None  # type: ignore[assignment] # as `import` documents it
+    if sys.modules.keys().isdisjoint({*_OPTIONAL, "pyarrow"}):
+        sys.modules.update(dict.fromkeys(_OPTIONAL))  # type: ignore[arg-type] # None, as `import` documents it
         try:
-            import_module("pyarrow.lib")
+            # It looks for pandas when the first array is made.
+            import_module("pyarrow.lib").array([])
+            for module in modules:
+                import_module(f"pyarrow.{module}")
         finally:
-            del sys.modules["numpy"]
+            for name in _OPTIONAL:
+                del sys.modules[name]
 
 
 def report(error: MicromegasError, *, sql: str | None = None) -> int:

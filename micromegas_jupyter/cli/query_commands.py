@@ -292,7 +292,7 @@ def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
     else:
         provider = _stored_or_new_provider(settings, environ, may_sign_in=not arguments.no_login)
     entrypoint = None if environ.get("MICROMEGAS_CLIENT_ENTRYPOINT") else _ENTRYPOINT
-    load_pyarrow()
+    load_pyarrow("compute")  # which writes rows
     return client_side.open_client(settings, provider, environ=environ, entrypoint=entrypoint)
 
 

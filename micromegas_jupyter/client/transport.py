@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-import certifi
 import pyarrow as pa
 from pyarrow import flight
 
@@ -713,6 +712,8 @@ class Transport:
         may_use_proxy = address.is_encrypted and not address.is_loopback
         tls: dict[str, bytes | None] = {}
         if address.is_encrypted:
+            import certifi  # without encryption a command starts faster
+
             roots = _read_roots(certifi.where() if ca_bundle is None else ca_bundle, name="ca_bundle")
             if extra_ca_bundle is not None:
                 roots += b"\n" + _read_roots(extra_ca_bundle, name="extra_ca_bundle")
