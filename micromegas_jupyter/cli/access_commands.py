@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from micromegas_jupyter.cli.main import add_server_arguments
+from micromegas_jupyter.cli.main import add_server_arguments, options_named
 from micromegas_jupyter.config.access import READ_SCOPE, SCOPE_REMEDY, ApiKeySetting, is_scope
 from micromegas_jupyter.config.decoding import parse_count, parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
@@ -289,7 +289,9 @@ def run_access(arguments: argparse.Namespace) -> int:
 
     given = {_CONFIG_VARIABLE: arguments.access_config, _KEY_FILE_VARIABLE: arguments.api_key_file}
     environ = process_variables({**os.environ, **{name: value for name, value in given.items() if value}})
-    validator = validator_from_environment(environ)
+    options = {_CONFIG_VARIABLE: "--access-config", _KEY_FILE_VARIABLE: "--api-key-file"}
+    with options_named({variable: option for variable, option in options.items() if given[variable]}):
+        validator = validator_from_environment(environ)
     try:
         decision = decide_safely(validator, token)
         steps = explain_decision(token, decision, settings=validator.settings, now=SYSTEM_CLOCK.now())

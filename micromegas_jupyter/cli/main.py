@@ -4,6 +4,7 @@ Errors about arguments repeat nothing that was typed: a credential may stand the
 """
 
 import argparse
+import errno
 import gc
 import io
 import logging
@@ -11,14 +12,15 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NoReturn
 
 from micromegas_jupyter import __version__
 from micromegas_jupyter.core.text import has_color, statement_excerpt
-from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, UsageError
+from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130
 _GARBAGE_THRESHOLD = 100_000  # what modules make while they are loaded is no garbage, and looking for some takes time
@@ -101,10 +103,41 @@ def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
     named = next((word for word in argv if not word.startswith("-")), None)
     arguments = argparse.Namespace()
     try:
-        build_parser(program, only=named or "").parse_args(argv, arguments)
-        return _run_command(arguments)
+        try:
+            build_parser(program, only=named or "").parse_args(argv, arguments)
+            return _run_command(arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # Python would do so last, when it can only complain
     except MicromegasError as error:
         return report(error, sql=getattr(arguments, "statement", None))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does: nobody is there to be told.
+        _drop_output()
+        return 0
+    except OSError as error:
+        _drop_output()
+        return report(output_error(error))
+
+
+def _drop_output() -> None:
+    """Write nothing more, or Python would try to when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether there is no room left for what was to be written: neither the server's fault nor this program's."""
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def output_error(error: OSError) -> UsageError:
+    """Return the error of an output that cannot be written."""
+    return UsageError(
+        f"The output cannot be written: {error.strerror}.", remedy="Make room there, or write it elsewhere."
+    )
 
 
 def _run_command(arguments: argparse.Namespace) -> int:
@@ -117,15 +150,8 @@ def _run_command(arguments: argparse.Namespace) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = show_note
             return int(_command_function("run_{}", arguments.command)(arguments))
-    except MicromegasError:
+    except (MicromegasError, BrokenPipeError):
         raise
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED_EXIT_CODE
-    except BrokenPipeError:
-        # The reader of our output left, as `head` does: nobody is there to be told.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except UnicodeEncodeError as error:
         return report(
             UsageError(
@@ -134,6 +160,8 @@ def _run_command(arguments: argparse.Namespace) -> int:
             )
         )
     except Exception as error:
+        if is_disk_full(error):
+            raise
         # The edge: a defect becomes a sentence, its details go to the log.
         logging.getLogger(__name__).debug("Unexpected failure.", exc_info=error)
         return report(InternalError(f"An unexpected failure ({type(error).__name__}) stopped the command."))
@@ -162,6 +190,19 @@ def load_pyarrow(*modules: str) -> None:
         finally:
             for name in _OPTIONAL:
                 del sys.modules[name]
+
+
+@contextmanager
+def options_named(options: Mapping[str, str]) -> Iterator[None]:
+    """Name the options that were given, by their variables, in errors of the configuration."""
+    try:
+        yield
+    except ConfigurationError as error:
+        for variable, option in options.items():
+            error.key, error.what, error.remedy = (
+                text.replace(variable, option) for text in (error.key, error.what, error.remedy)
+            )
+        raise
 
 
 def report(error: MicromegasError, *, sql: str | None = None) -> int:

@@ -1,10 +1,8 @@
 """How `micromegas query` writes rows: batch by batch in constant memory, at a terminal, to a pipe or to a file."""
 
 import base64
-import errno
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from micromegas_jupyter.cli.main import is_disk_full, output_error
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.core.files import file_beside
 from micromegas_jupyter.core.text import printable, terminal_width
@@ -81,9 +80,8 @@ def open_output(path: str | None, options: RowOptions) -> Iterator[IO[Any]]:
                 f"{options.file_format} is not for a terminal.", remedy="Name a file with --output, or use a pipe."
             )
         output = sys.stdout.buffer if options.is_binary else sys.stdout
-        with disk_errors_reported(output):
-            yield output
-            output.flush()
+        yield output
+        output.flush()
         return
     try:
         with ExitStack() as stack:
@@ -98,31 +96,9 @@ def open_output(path: str | None, options: RowOptions) -> Iterator[IO[Any]]:
             yield output
             output.flush()
     except OSError as error:
-        if error.errno in _FULL:
-            raise _full_disk(error) from error
+        if is_disk_full(error):
+            raise output_error(error) from error
         raise
-
-
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-def _full_disk(error: OSError) -> UsageError:
-    return UsageError(
-        f"The output cannot be written: {error.strerror}.", remedy="Make room there, or write it elsewhere."
-    )
-
-
-@contextmanager
-def disk_errors_reported(output: IO[Any]) -> Iterator[None]:
-    """Say that there is no room left for the output, which is neither the server's fault nor this program's."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        # Or Python would try to write the rest when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
-        raise _full_disk(error) from error
 
 
 def write_rows(

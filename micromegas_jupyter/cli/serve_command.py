@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter import __version__
-from micromegas_jupyter.cli.main import DiscreetParser, FactsFormatter, log_to_terminal
+from micromegas_jupyter.cli.main import DiscreetParser, FactsFormatter, log_to_terminal, options_named
 from micromegas_jupyter.config.access import AccessSettings
 from micromegas_jupyter.config.server import (
     REMOVED,
@@ -102,8 +102,12 @@ def load_settings(arguments: argparse.Namespace) -> ServerSettings:
 def run_serve(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; SIGHUP reads the access configuration again."""
     settings = load_settings(arguments)
-    if arguments.check_config:
-        return _check_config(settings)
+    given = {one.variable: one.option for one in SETTINGS if one.variable and getattr(arguments, one.name) is not None}
+    with options_named(given):
+        return _check_config(settings) if arguments.check_config else _serve(settings)
+
+
+def _serve(settings: ServerSettings) -> int:
     log_as_server(settings)
     started = SYSTEM_CLOCK.monotonic()
     from micromegas_jupyter.executors.settings import hide_memory

@@ -58,11 +58,9 @@ class EngineDialect(enum.StrEnum):
     SPARK = "spark"
 
 
-def _setting(
-    default: Any, meaning: str, *, variable: str | None = None, is_common: bool = False, is_absolute: bool = False
-) -> Any:
-    """Declare a setting; `is_common` shows it in `--help`, a path that `is_absolute` must be so."""
-    metadata = {"meaning": meaning, "variable": variable, "is_common": is_common, "is_absolute": is_absolute}
+def _setting(default: Any, meaning: str, *, variable: str | None = None, is_common: bool = False) -> Any:
+    """Declare a setting; `is_common` shows it in `--help`."""
+    metadata = {"meaning": meaning, "variable": variable, "is_common": is_common}
     return field(default=default, metadata=metadata)
 
 
@@ -152,9 +150,8 @@ class ServerSettings:
     )
     query_denials_file: Path | None = _setting(
         None,
-        "file of denied queries, by its absolute path; `query_denials.json` in the lake by default",
+        "file of denied queries; `query_denials.json` in the lake by default",
         variable="MICROMEGAS_QUERY_DENIALS_FILE",
-        is_absolute=True,
     )
     telemetry_interval_seconds: IntervalSeconds = _setting(
         10.0, "how often the server's own logs and load are stored, in seconds"
@@ -202,10 +199,8 @@ class ServerSettings:
     spill_mib: Mebibytes = _limit(8192, "what one query may write to the spill directory, in MiB")
     spill_directory: Path | None = _setting(
         None,
-        "existing folder, by its absolute path, for what does not fit into memory; by default the system's folder for "
-        "temporary files",
+        "existing folder for what does not fit into memory; by default the system's folder for temporary files",
         variable="MICROMEGAS_SERVER_SPILL_DIRECTORY",
-        is_absolute=True,
     )
     max_statement_bytes: Annotated[int, Meta(ge=1, le=524288)] = _limit(131072, "the longest statement, in UTF-8 bytes")
     max_message_mib: Annotated[int, Meta(ge=1, le=1024)] = _limit(32, "the largest message from a client, in MiB")
@@ -264,7 +259,6 @@ class Setting:
     meaning: str
     variable: str | None
     is_common: bool
-    is_absolute: bool
 
     @property
     def option(self) -> str:
@@ -281,7 +275,7 @@ class Setting:
     def values_text(self) -> str:
         """What it may be, in words."""
         if self.kind is Path:
-            return "an absolute path" if self.is_absolute else "a path"
+            return "a path"
         if self.kind is str:
             return "a text"
         return "a list of IP addresses" if self.kind == tuple[str, ...] else describe_type(self.kind)
@@ -294,7 +288,7 @@ class Setting:
         try:
             if self.kind == tuple[str, ...]:
                 return tuple(str(ipaddress.ip_address(text)) for text in msgspec.convert(value, list[str]))
-            if is_text(value) and (not self.is_absolute or Path(value).is_absolute()):
+            if is_text(value):
                 return self.kind(value)
         except ValueError:
             pass

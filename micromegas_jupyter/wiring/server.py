@@ -581,13 +581,13 @@ def can_read_tables(source: TableSource, storage: Storage) -> bool:
 def find_denials_file(settings: ServerSettings, lake: Storage | None) -> str | None:
     """Return the configured file of denied queries, else the one in the lake; None where there is neither."""
     if settings.query_denials_file is not None:
-        return str(settings.query_denials_file)
+        return str(settings.query_denials_file.expanduser().absolute())
     return None if lake is None else lake.child_uri(_DENIALS_FILE)
 
 
 def make_spill_folder(directory: Path | None) -> TemporaryFolder:
     """Return a new folder for one server's spilled data, and remove those of servers that were killed."""
-    parent = None if directory is None else str(directory)
+    parent = None if directory is None else str(directory.expanduser().absolute())
     remove_abandoned(_SPILL_PREFIX, parent=parent)
     try:
         return TemporaryFolder(_SPILL_PREFIX, parent=parent)

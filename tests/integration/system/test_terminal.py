@@ -91,6 +91,7 @@ def test_a_configuration_is_checked_without_serving(micromegas, environ, tmp_pat
     assert not (tmp_path / "lake").exists()
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "nothing" in wrong.stderr
+    assert "--access-config.roles" in wrong.stderr
     assert elsewhere.returncode == 2
     assert "Cannot bind to 192.0.2.1:" in elsewhere.stderr
     assert "port" not in elsewhere.stderr

@@ -3,14 +3,13 @@
 import csv
 import io
 import json
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import wcwidth
 
-from micromegas_jupyter.cli.row_output import RowOptions, disk_errors_reported, open_output, write_rows
+from micromegas_jupyter.cli.row_output import RowOptions, open_output, write_rows
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.errors import QueryError, UsageError
 
@@ -116,20 +115,6 @@ def test_json_loses_no_column_to_another_of_its_name():
 
     assert output.getvalue() == ""
     assert _printed("csv", batch) == "a,a\n1,2\n"
-
-
-def _write_to(output):
-    with disk_errors_reported(output):
-        print("rows", file=output)
-        output.flush()
-
-
-def test_a_full_disk_is_said_to_be_one_and_nothing_is_written_later():
-    with Path("/dev/full").open("w", encoding="utf-8") as output:
-        with pytest.raises(UsageError, match="cannot be written: No space left on device"):
-            _write_to(output)
-
-        output.flush()  # what is left goes nowhere
 
 
 def test_rows_are_lines_of_json_and_of_markdown():

@@ -1,6 +1,7 @@
 """A server is built from its settings: it is safe to reach, and each part gets its limits in its own units."""
 
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from micromegas_jupyter.wiring.server import (
     build_worker_options,
     can_read_tables,
     check_exposure,
+    find_denials_file,
     make_spill_folder,
     open_tables,
 )
@@ -160,6 +162,16 @@ def test_a_spill_directory_that_is_no_folder_stops_the_server(tmp_path):
 
     assert caught.value.key == "--spill-directory"
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_files_of_a_server_may_be_named_from_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spill").mkdir()
+    settings = ServerSettings(query_denials_file=Path("denials.json"), lake="lake")
+
+    with closing(make_spill_folder(Path("spill"))) as folder:
+        assert folder.path.parent == tmp_path / "spill"
+    assert find_denials_file(settings, None) == str(tmp_path / "denials.json")
 
 
 @pytest.mark.parametrize("variable", ["MICROMEGAS_ACCESS_CONFIG", "MICROMEGAS_API_KEY_FILE"])

@@ -1,0 +1,177 @@
+"""The exit code of each command and sub-command, as whole processes: docs/cli.md says what each number means."""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.cli.main import build_parser
+from micromegas_jupyter.config.client import Flow
+from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
+from micromegas_jupyter.wiring import client_side
+from micromegas_jupyter.wiring import sign_in as signing_in
+from tests.integration.system.conftest import COMMAND_TIMEOUT_SECONDS
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+DONE, FAILED, USAGE, NO_SIGN_IN, AWAY, INTERRUPTED = 0, 1, 2, 3, 4, 130
+ID = "00000000-0000-0000-0000-000000000000"
+# What each command that asks the server is called with; its code for an administrator, and for somebody who may read
+# but is neither that nor an owner. For who is not signed in and for a server that is away they have one code each.
+AT_SERVER = {
+    "whoami": ((), DONE, DONE),
+    "doctor": ((), DONE, DONE),
+    "query": (("SELECT 1",), DONE, DONE),
+    "queries": ((), DONE, DONE),
+    "cancel": ((ID,), FAILED, FAILED),  # nothing runs
+    "processes": ((), DONE, DONE),
+    "process-log": ((ID,), DONE, DONE),
+    "process-metrics": ((ID,), DONE, DONE),
+    "keys usage": ((), DONE, FAILED),
+    "tables list": ((), DONE, DONE),
+    "tables describe": (("t1",), DONE, DONE),
+    "tables history": (("t2",), DONE, FAILED),
+    "tables optimize": (("t3",), DONE, FAILED),
+    "tables delete": (("t4", "--where", "n = 0", "--yes"), DONE, FAILED),
+    "tables drop": (("t5", "--yes"), DONE, FAILED),
+}
+# The others, which run in one folder, the first one before the rest.
+HERE = [
+    ("keys create", ("ci", "--file", "keys.json"), DONE),
+    ("login", (), NO_SIGN_IN),  # nobody is there who could
+    ("login", ("--flow", "device", "--issuer", "http://127.0.0.1:1"), AWAY),
+    ("logout", (), DONE),
+    ("completion", ("bash",), DONE),
+    ("explain", ("SQL001",), DONE),
+    ("explain", ("SQL999",), USAGE),
+    ("keys list", ("--file", "keys.json"), DONE),
+    ("keys revoke", ("ci", "--file", "keys.json"), DONE),
+    ("keys revoke", ("other", "--file", "keys.json"), USAGE),
+    ("serve", ("--check-config", "--lake", "lake", "--disable-auth"), DONE),
+    ("lake status", ("lake",), USAGE),  # there is none
+    ("lake import", ("old", "new"), USAGE),
+    ("access explain", ("token", "--api-key-file", "keys.json"), NO_SIGN_IN),  # as a server would answer
+    ("demo", ("--host", "192.0.2.1"), USAGE),
+]
+WRONG = [("query", "SELECT nothing FROM t1"), ("processes", "--username", "(")]
+
+
+@pytest.fixture(scope="module")
+def environs(stack, tmp_path_factory):
+    """The variables of an administrator, of somebody else, of nobody, and for a server that is away."""
+    folder = tmp_path_factory.mktemp("people")
+    people = {
+        name: {**stack.process_environment(), "MICROMEGAS_CONFIG_DIR": str(folder / name)}
+        for name in ("alice", "bob", "nobody")
+    }
+    for name in ("alice", "bob"):
+        with ScriptedPerson(person=name) as browser:
+            settings = client_side.load_client_settings(environ=people[name])
+            signing_in.login(settings, flow=Flow.BROWSER, browser=browser, environ=people[name])
+    with client_side.connect(environ=people["alice"]) as client:
+        for number in range(1, 6):
+            client.bulk_ingest(f"t{number}", pa.table({"n": [1]}), mode="create")
+    return {**people, "away": {**people["alice"], "MICROMEGAS_ANALYTICS_URI": "grpc://127.0.0.1:1"}}
+
+
+def _start(words, environ, **options):
+    command = [sys.executable, "-m", "micromegas_jupyter.cli", *words]
+    more = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environ = {name: value for name, value in environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.Popen(command, env={**environ, "PYTHONPATH": str(Path.cwd())}, **(more | options))
+
+
+def _end(process):
+    """Return the code, and what else there is to see if it is not the right one."""
+    output, errors = process.communicate(timeout=COMMAND_TIMEOUT_SECONDS)
+    assert "Traceback" not in errors
+    assert "Exception ignored" not in errors
+    return process.returncode, (output or "")[-500:] + errors[-500:]
+
+
+def _check(expected, run):
+    """Run what is expected, by what it is run with, and compare the codes."""
+    with ThreadPoolExecutor(4) as several:
+        found = dict(zip(expected, several.map(run, expected), strict=True))
+    assert {key: code for key, (code, _) in found.items()} == expected, found
+
+
+@pytest.mark.parametrize("who", ["bob", "nobody", "away", "alice"])  # who drops a table comes last
+def test_a_command_at_the_server_leaves_with_its_code(environs, who):
+    codes = {"nobody": NO_SIGN_IN, "away": AWAY}
+    expected = {
+        (*name.split(), *words): codes.get(who, another if who == "bob" else administrator)
+        for name, (words, administrator, another) in AT_SERVER.items()
+    }
+
+    _check(expected, lambda words: _end(_start(words, environs[who])))
+
+
+def test_a_wrong_statement_leaves_with_1(environs):
+    _check(dict.fromkeys(WRONG, FAILED), lambda words: _end(_start(words, environs["alice"])))
+
+
+def test_other_commands_leave_with_their_codes(environs, tmp_path):
+    (tmp_path / "token").write_text("no-token")
+    (first, *_), *_ = expected = [((*name.split(), *words), code) for name, words, code in HERE]
+
+    def run(words):
+        return _end(_start(words, environs["nobody"], cwd=tmp_path))
+
+    assert run(first)[0] == DONE
+    _check(dict(expected[1:]), run)
+
+
+def test_a_reader_that_has_left_is_0_and_a_full_disk_is_2(environs):
+    gone, output = os.pipe()
+    os.close(gone)
+
+    unread = {
+        words: _end(_start(words, environs["alice"], stdout=output))
+        for words in (("--help",), ("explain",), ("query", "--version"), ("whoami",), ("tables", "list"))
+    }
+    os.close(output)
+    with Path("/dev/full").open("w") as full:
+        code, said = _end(_start(("explain",), environs["nobody"], stdout=full))
+
+    assert set(unread.values()) == {(DONE, "")}, unread
+    assert (code, "No space left on device" in said) == (USAGE, True)
+
+
+def _leaves(parser, words=()):
+    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for action in inner:
+        for name, command in action.choices.items():
+            yield from _leaves(command, (*words, name))
+    if not inner:
+        yield words
+
+
+def test_each_command_refuses_what_it_does_not_know_with_2(environs):
+    commands = list(_leaves(build_parser()))
+
+    assert {" ".join(words) for words in commands} == {*AT_SERVER, *(name for name, *_ in HERE)}
+    unknown = dict.fromkeys([(*words, "--no-such-option") for words in commands], USAGE)
+    _check(unknown, lambda words: _end(_start(words, environs["nobody"])))
+
+
+def test_an_interrupt_ends_a_command_that_waits_for_the_server_with_130(environs):
+    def interrupted(words):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            silent.settimeout(COMMAND_TIMEOUT_SECONDS)
+            uri = f"grpc://127.0.0.1:{silent.getsockname()[1]}"
+            process = _start(words, {**environs["alice"], "MICROMEGAS_ANALYTICS_URI": uri})
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGINT)
+                return _end(process)
+
+    waiting = [(*name.split(), *words) for name, (words, *_) in AT_SERVER.items()]
+    _check(dict.fromkeys(waiting, INTERRUPTED), interrupted)
