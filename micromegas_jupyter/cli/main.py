@@ -68,8 +68,8 @@ _LIKENESS = 0.7  # of a word that is repeated, which is then no credential
 _LIKE_AN_OPTION = re.compile(r"--[a-z]+(-[a-z]+){0,4}")
 _EPILOG = """\
 micromegas COMMAND --help explains a command. Exit codes: 0 done, 1 the query
-failed, 2 usage or a setting, 3 sign-in needed, 4 something does not answer,
-130 interrupted.
+failed or a right is missing, 2 usage or a setting, 3 sign-in needed,
+4 something does not answer, 130 interrupted.
 """
 _CHOICES = re.compile(r"\(choose from [^()]*\)\Z")
 #: The metavar of options whose value may begin with a dash, as generated secrets do.

@@ -47,10 +47,7 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
         help="value for :NAME in the statement, repeatable: a number, true, false or null, else text; NAME:TYPE=VALUE "
         f"says what it is: {', '.join(_PARAMETER_TYPES)}",
     )  # fmt: skip
-    parser.add_argument("--begin", metavar="TIME", help=f"start of the time range: {_TIME_FORMS}")
-    parser.add_argument(
-        "--end", metavar="TIME", help="end of the time range, in the same forms; needs --begin; default: now"
-    )
+    _add_range_arguments(parser)
     parser.add_argument("--all", action="store_true", help="query without a time range; the default without --begin")
     parser.add_argument("--limit", type=int, metavar="N", help="at most this many rows; default: all")
     add_row_arguments(parser)
@@ -68,6 +65,28 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audience", help="audience to request; default: the configured one")
     parser.add_argument("--resource", help="resource to request (RFC 8707); default: the configured one")
     parser.add_argument("--oidc", action="store_true", help="sign in again for this query only, and store nothing")
+
+
+def _add_range_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    default_text = "" if default is None else f"; default: {default}"
+    parser.add_argument(
+        "--begin",
+        "--since",
+        metavar="TIME",
+        default=default,
+        help=f"start of the time range: {_TIME_FORMS}{default_text}",
+    )
+    parser.add_argument(
+        "--end",
+        metavar="TIME",
+        help=f"end of the time range, in the same forms; {'needs --begin; ' if default is None else ''}default: now",
+    )
+
+
+def _parse_range(arguments: argparse.Namespace) -> tuple[datetime | None, datetime | None]:
+    from micromegas_jupyter.config.decoding import parse_range
+
+    return parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now())
 
 
 def add_row_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,12 +128,7 @@ def run_query(arguments: argparse.Namespace) -> int:
         raise UsageError("--limit is a number of rows, 0 or more.")
     if arguments.all and (arguments.begin or arguments.end):
         raise UsageError("--all means no time range: leave out --begin and --end.")
-    begin, end = None, None
-    if arguments.begin or arguments.end:
-        from micromegas_jupyter.config.decoding import parse_range
-
-        begin, end = parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now())
-    return write_answer(arguments, sql, begin, end, parameters=parameters, limit=arguments.limit)
+    return write_answer(arguments, sql, *_parse_range(arguments), parameters=parameters, limit=arguments.limit)
 
 
 def write_answer(  # noqa: PLR0913 - as a query takes them
@@ -320,9 +334,7 @@ def _stored_or_new_provider(
 
 def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument(
-        "--since", metavar="TIME", default="1h", help=f"how far back: {_TIME_FORMS}; default: %(default)s"
-    )
+    _add_range_arguments(parser, default="1h")
     parser.add_argument(
         "--limit", type=int, metavar="N", default=1_000_000, help="list at most N; default: %(default)s"
     )
@@ -335,12 +347,7 @@ def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
 def run_processes(arguments: argparse.Namespace) -> int:
     """Print the programs, the one that started first at the top."""
     _check_count(arguments.limit, "--limit")
-    from micromegas_jupyter.config.decoding import parse_time
-
-    now = SYSTEM_CLOCK.now()
-    begin = parse_time(arguments.since, now=now)
-    if begin > now:
-        raise UsageError("--since is in the future.", remedy="Name a time in the past, such as 1h for an hour ago.")
+    begin, end = _parse_range(arguments)
     condition = _matches((name, getattr(arguments, name)) for name in ("username", "exe", "computer"))
     # In a table the end of a long path tells more than its beginning.
     exe = f"right(exe, {_MAX_EXE_CHARACTERS}) AS exe" if arguments.format == "table" else "exe"
@@ -348,7 +355,7 @@ def run_processes(arguments: argparse.Namespace) -> int:
         f"SELECT process_id, {exe}, start_time, username, computer, distro, cpu_brand FROM processes "  # noqa: S608 - quoted
         f"WHERE {condition} ORDER BY start_time LIMIT {arguments.limit}"
     )
-    return write_answer(arguments, sql, begin, now)
+    return write_answer(arguments, sql, begin, end)
 
 
 def add_process_log_arguments(parser: argparse.ArgumentParser) -> None:
@@ -381,7 +388,8 @@ def run_process_log(arguments: argparse.Namespace) -> int:
         f"AND level <= {level}{_contains('target', arguments.target)}{_contains('msg', arguments.msg)} "
         f"ORDER BY time {order} LIMIT {count}"
     )
-    return write_answer(arguments, f"SELECT * FROM ({chosen}) ORDER BY time")  # noqa: S608 - quoted above
+    sql = f"SELECT * FROM ({chosen}) ORDER BY time"  # noqa: S608 - quoted above
+    return write_answer(arguments, sql, *_parse_range(arguments))
 
 
 def _levels() -> list[str]:
@@ -424,16 +432,18 @@ def run_process_metrics(arguments: argparse.Namespace) -> int:
         f"ORDER BY time LIMIT {arguments.limit}"
     )
     if not arguments.stats:
-        return write_answer(arguments, chosen)
+        return write_answer(arguments, chosen, *_parse_range(arguments))
     statistics = (
         "count(value) AS count, min(value) AS min, avg(value) AS mean, median(value) AS median, max(value) AS max, "
         "sum(value) AS sum"
     )
-    return write_answer(arguments, f"SELECT name, {statistics} FROM ({chosen}) GROUP BY name ORDER BY name")  # noqa: S608 - quoted above
+    sql = f"SELECT name, {statistics} FROM ({chosen}) GROUP BY name ORDER BY name"  # noqa: S608 - quoted above
+    return write_answer(arguments, sql, *_parse_range(arguments))
 
 
 def _add_process_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("process_id", metavar="PROCESS", help="process_id, as micromegas processes shows it")
+    _add_range_arguments(parser)
 
 
 def _quote(text: str) -> str:

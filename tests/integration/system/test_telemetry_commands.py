@@ -91,6 +91,8 @@ def test_programs_are_found_by_what_they_contain(rows, words, expected):
         (["--target", "NET"], ["hello", "bye"]),
         (["--target", "net", "--msg", "B_E"], ["bye"]),
         (["--msg", "'; DROP"], []),
+        (["--begin", "10m", "--end", "5m"], []),
+        (["--since", "10m"], ["hello", "50% full", "bye"]),
     ],
 )
 def test_a_log_is_shown_in_the_order_of_time(rows, words, expected):
@@ -101,7 +103,8 @@ def test_a_log_is_shown_in_the_order_of_time(rows, words, expected):
 def test_measures_are_shown_as_they_are_or_summed_up(rows):
     assert [row["value"] for row in rows("process-metrics", "p1", "--limit", "2")] == [1.0, 3.0]
     assert [row["value"] for row in rows("process-metrics", "p1", "--target", "CPU", "--name", "load")] == [1.0, 3.0]
-    assert rows("process-metrics", "p1", "--stats") == [
+    assert rows("process-metrics", "p1", "--begin", "10m", "--end", "5m") == []
+    assert rows("process-metrics", "p1", "--stats", "--begin", "10m") == [
         {"name": "heat", "count": 1, "min": 7.0, "mean": 7.0, "median": 7.0, "max": 7.0, "sum": 7.0},
         {"name": "load", "count": 2, "min": 1.0, "mean": 2.0, "median": 2.0, "max": 3.0, "sum": 4.0},
     ]
@@ -111,6 +114,8 @@ def test_measures_are_shown_as_they_are_or_summed_up(rows):
     "words",
     [
         ["processes", "--since", "2999-01-01T00:00:00Z"],
+        ["processes", "--begin", "1h", "--end", "2h"],
+        ["process-metrics", "p1", "--end", "1h"],
         ["processes", "--limit", "0"],
         ["process-log", "p1", "--maxlevel", "7"],
         ["process-log", "p1", "--maxlevel", "loud"],
