@@ -9,6 +9,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.access.api_keys import MAX_KEY_FILE_BYTES, ApiKeyValidator, daily_warnings, key_state
 from micromegas_jupyter.access.audit import AccessMetrics, record_event
-from micromegas_jupyter.access.jwks import MAX_KEY_SET_BYTES, KeyCaches, find_permission_problem
+from micromegas_jupyter.access.jwks import MAX_KEY_SET_BYTES, KeyCaches, KeyFetcher, find_permission_problem
 from micromegas_jupyter.access.oidc import OidcValidator, key_policy
 from micromegas_jupyter.access.validator import BaseValidator, Decision, MultiValidator, Roles
 from micromegas_jupyter.config.access import (
@@ -63,6 +64,8 @@ _STOP_SECONDS = 10.0
 _MAX_LOOKS = 3
 _MAX_WARNINGS = 100
 _PROVIDER_TIMEOUT_SECONDS = 10.0
+_MAX_ASKED_AT_ONCE = 16
+_ASKING_SECONDS = 2 * _PROVIDER_TIMEOUT_SECONDS  # an issuer has two documents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,6 +335,26 @@ class ReloadingValidator(BaseValidator):
                 self._read_again(is_requested=False)
         finally:
             self._lock.release()
+
+    def issuer_problems(self) -> list[str]:
+        """Ask each issuer for its keys, as nothing else does before a token comes; return what went wrong."""
+        issuers = () if self.settings.oidc is None else self.settings.oidc.issuers
+
+        def problem(setting: IssuerSetting) -> str | None:
+            try:
+                KeyFetcher(setting, http=self._http).fetch(rediscover=True)
+            except MicromegasError as error:
+                return error.what
+            return None
+
+        pool = ThreadPoolExecutor(_MAX_ASKED_AT_ONCE)
+        asked = {pool.submit(problem, setting): setting.issuer for setting in issuers}
+        done, _ = wait(asked, timeout=_ASKING_SECONDS)
+        pool.shutdown(wait=False, cancel_futures=True)
+        return [
+            found for one, name in asked.items()
+            if (found := one.result() if one in done else f"{name} did not answer within {_ASKING_SECONDS:.0f} s.")
+        ]  # fmt: skip
 
     def close(self) -> None:
         """Stop watching, and release keys and connections; safe to call twice, and from the watch itself."""

@@ -141,6 +141,8 @@ def _check_config(settings: ServerSettings) -> int:
     try:
         stack.check()
         access = AccessSettings() if stack.validator is None else stack.validator.settings
+        for problem in [] if stack.validator is None else stack.validator.issuer_problems():
+            print(f"warning: {problem} Tokens of this issuer are refused until that is mended.", file=sys.stderr)
         print("The configuration is valid.", *_describe_access(stack, access), stack.describe_tables(), sep="\n")
     finally:
         stack.stop()

@@ -85,13 +85,19 @@ def test_a_configuration_is_checked_without_serving(micromegas, environ, tmp_pat
     wrong = micromegas(
         "serve", "--check-config", *lake, "--access-config", str(tmp_path / "access.json"), environ=environ
     )
+    away = {"issuers": [{"issuer": "http://127.0.0.1:1", "audience": "lake"}]}
+    silent = micromegas(
+        "serve", "--check-config", *lake, environ={**environ, "MICROMEGAS_OIDC_CONFIG": json.dumps(away)}
+    )
     elsewhere = micromegas("serve", "--check-config", *lake, "--host", "192.0.2.1", "--insecure", environ=environ)
 
     assert (valid.returncode, valid.stdout.splitlines()[0]) == (0, "The configuration is valid."), valid.stderr
     assert not (tmp_path / "lake").exists()
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "nothing" in wrong.stderr
-    assert "--access-config.roles" in wrong.stderr
+    assert (silent.returncode, "127.0.0.1:1" in silent.stdout) == (0, True)
+    assert "warning: The identity provider 127.0.0.1:1 " in silent.stderr
+    assert "warning" not in valid.stderr
     assert elsewhere.returncode == 2
     assert "Cannot bind to 192.0.2.1:" in elsewhere.stderr
     assert "port" not in elsewhere.stderr

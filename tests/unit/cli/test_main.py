@@ -83,6 +83,21 @@ def test_a_value_of_serve_is_not_repeated(capsys):
     assert SECRET not in printed
 
 
+def test_an_error_names_the_option_that_was_given_in_place_of_a_variable(tmp_path, monkeypatch, capsys):
+    (tmp_path / "access.json").write_text('{"roles": 5}')
+    path = str(tmp_path / "access.json")
+
+    def said(*words):
+        assert run(words) == 2
+        return capsys.readouterr().err
+
+    for words in (["serve", "--check-config", "--lake", str(tmp_path / "lake")], ["access", "explain", path]):
+        monkeypatch.delenv("MICROMEGAS_ACCESS_CONFIG", raising=False)
+        assert "✗ --access-config.roles " in said(*words, "--access-config", path)
+        monkeypatch.setenv("MICROMEGAS_ACCESS_CONFIG", path)
+        assert "✗ MICROMEGAS_ACCESS_CONFIG.roles " in said(*words)
+
+
 @pytest.mark.parametrize("secret", ["-5Kq", "--client-secret", "-h", "plain"])
 def test_a_client_secret_may_begin_with_a_dash(secret):
     parsed = build_parser().parse_args(
