@@ -17,6 +17,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
+import IPython
 import IPython.display
 from IPython.core import completer, magic_arguments
 from IPython.core import magic as ipython_magic
@@ -205,7 +206,11 @@ def _actions(magic: Callable[..., Any]) -> Sequence[argparse.Action]:
 
 
 def _usage_remedy(magic: Callable[..., Any]) -> str:
-    return f"%{magic.__name__}? lists the options."
+    shell = IPython.get_ipython()
+    cells = {} if shell is None else shell.magics_manager.magics["cell"]
+    # `%%sql` has two names, unless another extension has the short one.
+    names = [name for name, found in cells.items() if getattr(found, "__name__", "") == magic.__name__]
+    return f"{f'%%{min(names, key=len)}' if names else f'%{magic.__name__}'}? lists the options."
 
 
 _TEMPLATE: Final = "{{"

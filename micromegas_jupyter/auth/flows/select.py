@@ -28,9 +28,8 @@ REMEMBERED = "remembered"
 TABLE = "environment"
 
 UNATTENDED_REMEDY = (
-    "Give the program a sign-in of its own: MICROMEGAS_OIDC_WORKLOAD, "
-    "MICROMEGAS_OIDC_PRIVATE_KEY_FILE or MICROMEGAS_OIDC_CLIENT_SECRET; or run `micromegas login` on this machine "
-    "beforehand."
+    "Run `micromegas login` in a terminal on this machine first; or give the program a sign-in of its own: "
+    "MICROMEGAS_OIDC_CLIENT_SECRET, MICROMEGAS_OIDC_PRIVATE_KEY_FILE or MICROMEGAS_OIDC_WORKLOAD."
 )
 _NOT_SET = frozenset({"", "0", "false"})
 
