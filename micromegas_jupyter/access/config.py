@@ -64,8 +64,8 @@ _STOP_SECONDS = 10.0
 _MAX_LOOKS = 3
 _MAX_WARNINGS = 100
 _PROVIDER_TIMEOUT_SECONDS = 10.0
-_MAX_ASKED_AT_ONCE = 16
-_ASKING_SECONDS = 2 * _PROVIDER_TIMEOUT_SECONDS  # an issuer has two documents
+_MAX_FETCHES = 16
+_FETCH_DEADLINE_SECONDS = 2 * _PROVIDER_TIMEOUT_SECONDS  # an issuer has two documents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,13 +347,13 @@ class ReloadingValidator(BaseValidator):
                 return error.what
             return None
 
-        pool = ThreadPoolExecutor(_MAX_ASKED_AT_ONCE)
-        asked = {pool.submit(problem, setting): setting.issuer for setting in issuers}
-        done, _ = wait(asked, timeout=_ASKING_SECONDS)
+        pool = ThreadPoolExecutor(_MAX_FETCHES)
+        fetches = {pool.submit(problem, setting): setting.issuer for setting in issuers}
+        done, _ = wait(fetches, timeout=_FETCH_DEADLINE_SECONDS)
         pool.shutdown(wait=False, cancel_futures=True)
         return [
-            found for one, name in asked.items()
-            if (found := one.result() if one in done else f"{name} did not answer within {_ASKING_SECONDS:.0f} s.")
+            found for one, name in fetches.items()
+            if (found := one.result() if one in done else f"{name} did not answer within {_FETCH_DEADLINE_SECONDS:.0f} s.")
         ]  # fmt: skip
 
     def close(self) -> None:

@@ -412,24 +412,24 @@ def _cut(texts: "pa.StringArray", max_width: int) -> "pa.StringArray":
     is_long = pc.greater(pc.binary_length(texts), max_width)  # in bytes, of which wide characters have more
     if not pc.any(is_long).as_py():
         return texts
-    kept = max(max_width - len(_ELLIPSIS), 1)
-    cut = pc.binary_join_element_wise(pc.utf8_slice_codeunits(texts, 0, kept), _ELLIPSIS, "")
-    return _wide_apart(texts, pc.if_else(is_long, cut, texts), partial(_cut_text, max_width=max_width, kept=kept))
+    shown = max(max_width - len(_ELLIPSIS), 1)
+    cut = pc.binary_join_element_wise(pc.utf8_slice_codeunits(texts, 0, shown), _ELLIPSIS, "")
+    return _replace_wide(texts, pc.if_else(is_long, cut, texts), partial(_cut_text, max_width=max_width, shown=shown))
 
 
-def _cut_text(text: str, max_width: int, kept: int) -> str:
+def _cut_text(text: str, max_width: int, shown: int) -> str:
     if terminal_width(text) <= max_width:
         return text
     from wcwidth import clip
 
-    return clip(text, 0, kept) + _ELLIPSIS
+    return clip(text, 0, shown) + _ELLIPSIS
 
 
 def _padded(texts: "pa.StringArray", width: int, to_the_right: bool) -> "pa.StringArray":  # noqa: FBT001 - a column's layout
     import pyarrow.compute as pc
 
     padded = (pc.ascii_lpad if to_the_right else pc.ascii_rpad)(texts, width)
-    return _wide_apart(texts, padded, partial(_padded_text, width=width, to_the_right=to_the_right))
+    return _replace_wide(texts, padded, partial(_padded_text, width=width, to_the_right=to_the_right))
 
 
 def _padded_text(text: str, width: int, to_the_right: bool) -> str:  # noqa: FBT001 - a column's layout
@@ -437,7 +437,7 @@ def _padded_text(text: str, width: int, to_the_right: bool) -> str:  # noqa: FBT
     return padding + text if to_the_right else text + padding
 
 
-def _wide_apart(texts: "pa.StringArray", done: "pa.StringArray", function: Callable[[str], str]) -> "pa.StringArray":
+def _replace_wide(texts: "pa.StringArray", done: "pa.StringArray", function: Callable[[str], str]) -> "pa.StringArray":
     """Return what was done to texts of ASCII, and the function's values for the others."""
     import pyarrow.compute as pc
 
