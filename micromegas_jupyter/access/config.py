@@ -351,10 +351,9 @@ class ReloadingValidator(BaseValidator):
         fetches = {pool.submit(problem, setting): setting.issuer for setting in issuers}
         done, _ = wait(fetches, timeout=_FETCH_DEADLINE_SECONDS)
         pool.shutdown(wait=False, cancel_futures=True)
-        return [
-            found for one, name in fetches.items()
-            if (found := one.result() if one in done else f"{name} did not answer within {_FETCH_DEADLINE_SECONDS:.0f} s.")
-        ]  # fmt: skip
+        silence = f"did not answer within {_FETCH_DEADLINE_SECONDS:.0f} s."
+        problems = [one.result() if one in done else f"{name} {silence}" for one, name in fetches.items()]
+        return [found for found in problems if found is not None]
 
     def close(self) -> None:
         """Stop watching, and release keys and connections; safe to call twice, and from the watch itself."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from micromegas_jupyter.cli.main import add_server_arguments, options_named
+from micromegas_jupyter.cli.main import add_server_arguments, connect, options_named
 from micromegas_jupyter.config.access import READ_SCOPE, SCOPE_REMEDY, ApiKeySetting, is_scope
 from micromegas_jupyter.config.decoding import parse_count, parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
@@ -222,13 +222,10 @@ FROM calls GROUP BY 1, 2 ORDER BY last_used DESC, id
 def _show_usage(arguments: argparse.Namespace, path: str | None) -> int:
     """Print the keys that were used, the last one at the top, then those of the file that were not."""
     from micromegas_jupyter.access.api_keys import KeyFile, key_id
-    from micromegas_jupyter.cli.main import show_note
-    from micromegas_jupyter.wiring import client_side
 
     now = SYSTEM_CLOCK.now()
     since = parse_time(arguments.since, now=now)
-    with client_side.connect(arguments.uri, profile=arguments.profile) as client:
-        client.on_notice(show_note)
+    with connect(arguments) as client:
         if not client.whoami().is_admin:
             raise PermissionDenied("Only administrators see the audit.", reason="not_administrator")
         used = client.query_arrow(_USAGE_SQL, since, now).to_pylist()

@@ -16,11 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from micromegas_jupyter import __version__
 from micromegas_jupyter.core.text import has_color, statement_excerpt
 from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, UsageError
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
 
 INTERRUPTED_EXIT_CODE = 130
 _GARBAGE_THRESHOLD = 100_000  # what modules make while they are loaded is no garbage, and looking for some takes time
@@ -190,6 +193,17 @@ def load_pyarrow(*modules: str) -> None:
         finally:
             for name in _OPTIONAL:
                 del sys.modules[name]
+
+
+@contextmanager
+def connect(arguments: argparse.Namespace) -> "Iterator[FlightSQLClient]":
+    """Yield a client of the server that the arguments name; notes go to standard error."""
+    load_pyarrow()
+    from micromegas_jupyter.wiring import client_side
+
+    with client_side.connect(arguments.uri, profile=arguments.profile) as client:
+        client.on_notice(show_note)
+        yield client
 
 
 @contextmanager

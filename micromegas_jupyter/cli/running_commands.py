@@ -5,7 +5,7 @@ import sys
 from dataclasses import asdict
 from typing import Final
 
-from micromegas_jupyter.cli.main import add_server_arguments, show_note
+from micromegas_jupyter.cli.main import add_server_arguments, connect
 from micromegas_jupyter.core.text import bytes_text, seconds_text
 
 _MAX_SQL: Final = 60
@@ -22,10 +22,7 @@ def add_queries_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_queries(arguments: argparse.Namespace) -> int:
     """Print what runs, what began first at the top."""
-    from micromegas_jupyter.wiring import client_side
-
-    with client_side.connect(arguments.uri, profile=arguments.profile) as client:
-        client.on_notice(show_note)
+    with connect(arguments) as client:
         queries = client.running_queries()
     if arguments.format == "json":
         import json
@@ -62,10 +59,7 @@ def add_cancel_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_cancel(arguments: argparse.Namespace) -> int:
     """End the query; exit code 1 if there is none."""
-    from micromegas_jupyter.wiring import client_side
-
-    with client_side.connect(arguments.uri, profile=arguments.profile) as client:
-        client.on_notice(show_note)
+    with connect(arguments) as client:
         status = client.cancel_query(arguments.query_id)
     if status == "not_cancellable":
         print("No such query of yours runs at this server.", file=sys.stderr)

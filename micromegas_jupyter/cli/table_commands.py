@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from micromegas_jupyter.cli.main import add_server_arguments, show_note
+from micromegas_jupyter.cli.main import add_server_arguments, connect
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,8 +68,6 @@ def run_tables(arguments: argparse.Namespace) -> int:
     if not _is_confirmed(arguments):
         print("nothing was changed", file=sys.stderr)
         return 1
-    from micromegas_jupyter.wiring import client_side
-
     actions = {
         "list": _list,
         "describe": _describe,
@@ -78,8 +76,7 @@ def run_tables(arguments: argparse.Namespace) -> int:
         "optimize": _optimize,
         "history": _history,
     }
-    with client_side.connect(arguments.uri, profile=arguments.profile) as client:
-        client.on_notice(show_note)
+    with connect(arguments) as client:
         actions[arguments.action](client, arguments)
     return 0
 

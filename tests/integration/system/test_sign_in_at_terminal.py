@@ -135,7 +135,7 @@ def test_without_a_terminal_login_fails_at_once_with_the_remedy(stack, person, m
 
     assert (result.returncode, result.stdout) == (3, "")
     assert "nobody is here to sign in" in result.stderr
-    assert "MICROMEGAS_OIDC_CLIENT_SECRET; or run `micromegas login`" in result.stderr
+    assert "Run `micromegas login` in a terminal" in result.stderr
     assert "AUTH001" in result.stderr
 
 
