@@ -160,7 +160,7 @@ def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_doctor(arguments: argparse.Namespace) -> int:
     """Print what was found; the exit code is that of the first check that failed."""
-    from micromegas_jupyter import doctor
+    from micromegas_jupyter.doctor import examination as doctor
 
     findings = doctor.examine(profile=arguments.profile)
     if arguments.json:

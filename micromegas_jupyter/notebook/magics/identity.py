@@ -151,7 +151,7 @@ class IdentityMagics(Magics):
     @argument("--json", action="store_true", help="print one JSON object, for programs")
     def micromegas_doctor(self, arguments: argparse.Namespace) -> None:
         """Check everything that a sign-in needs, one check per line, and say what to do where one fails."""
-        from micromegas_jupyter import doctor
+        from micromegas_jupyter.doctor import examination as doctor
 
         findings = doctor.examine(
             load_settings=lambda: self._session.settings(arguments.profile), facts=gather_facts(shell=self._shell)

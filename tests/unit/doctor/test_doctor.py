@@ -12,13 +12,16 @@ from micromegas_jupyter.auth.flows.select import Facts
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.http import HubHttp
-from micromegas_jupyter.doctor import examine, exit_code_of, findings_as_json, findings_as_lines
 from micromegas_jupyter.doctor.examination import (
     check_clock,
     check_issuer,
     check_token,
     complaint,
+    examine,
+    exit_code_of,
     failed,
+    findings_as_json,
+    findings_as_lines,
     guarded,
     ok,
     skipped,
