@@ -186,10 +186,10 @@ def load_pyarrow(*modules: str) -> None:
     if sys.modules.keys().isdisjoint({*_OPTIONAL, "pyarrow"}):
         sys.modules.update(dict.fromkeys(_OPTIONAL))  # type: ignore[arg-type] # None, as `import` documents it
         try:
-            # It looks for pandas when the first array is made.
-            import_module("pyarrow.lib").array([])
-            for module in modules:
+            for module in ("lib", *modules):
                 import_module(f"pyarrow.{module}")
+            if modules:
+                import_module("pyarrow").array([])  # it looks for pandas when the first array is made
         finally:
             for name in _OPTIONAL:
                 del sys.modules[name]
