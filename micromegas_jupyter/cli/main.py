@@ -325,7 +325,7 @@ class DiscreetParser(argparse.ArgumentParser):
                 action.help = text
         found, left_over = super().parse_known_args(self._with_secrets_joined(words), namespace)
         if left_over:
-            self.error(self._describe_unknown(left_over[0]))
+            self._leave(self._describe_unknown(left_over[0]))
         self._refuse_empty_options(found)
         return found, left_over
 
@@ -355,7 +355,10 @@ class DiscreetParser(argparse.ArgumentParser):
         nearest = _nearest(typed, names) if word.startswith("-") else None
         if nearest is not None:
             return f"unknown option {typed}; did you mean {nearest}?"
-        return f"unknown option {typed}" if _LIKE_AN_OPTION.fullmatch(typed) else "unknown argument"
+        if _LIKE_AN_OPTION.fullmatch(typed):
+            return f"unknown option {typed}"
+        takes_a_statement = any(action.dest == "sql" for action in self._actions)
+        return "unknown argument; put the whole statement in quotes" if takes_a_statement else "unknown argument"
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong in one line, and leave with exit code 2."""
@@ -373,7 +376,7 @@ def _nearest(typed: str, known: Sequence[str]) -> str | None:
 
 def describe_problem(message: str) -> str:
     """Return argparse's sentence without anything that was typed."""
-    if message.startswith(("the following arguments are required: ", "one of the arguments ", "unknown option ")):
+    if message.startswith(("the following arguments are required: ", "one of the arguments ")):
         return message
     about_one = _ABOUT_ONE.fullmatch(message)
     if about_one is None:

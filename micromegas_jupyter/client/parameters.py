@@ -283,7 +283,7 @@ def _check_names(names: Collection[str], values: Mapping[str, object]) -> None:
     missing = [name for name in names if name not in values]
     if missing:
         listed = ", ".join(f":{name}" for name in missing)
-        raise UsageError(f"There is no value for {listed}.", remedy="Add a value for each placeholder to params.")
+        raise UsageError(f"There is no value for {listed}.", remedy="Give it in params, or with -p at a terminal.")
     for name in names:
         if not name.isascii():
             raise UsageError(f"The placeholder :{name} has a name outside ASCII.", remedy="Use letters, digits and _.")

@@ -313,7 +313,7 @@ def missing_parameter(written: list[str]) -> InvalidStatement:
     """Return the error for placeholders without a value, as they are written in the statement."""
     return InvalidStatement(
         f"The parameter {', '.join(written[:5])} has no value.",
-        remedy="Send one value for each placeholder of the statement.",
+        remedy="Send one value for each placeholder of the statement; `micromegas query` takes them with -p.",
     )
 
 

@@ -54,6 +54,7 @@ def test_a_warning_is_a_note_without_its_place(tmp_path):
         (["serve", "--trusted-proxy", "::1", "--trusted-proxy", ""], "argument --trusted-proxy: is empty"),
         ([SECRET], "argument COMMAND: not one of its choices (choose from"),
         ([f"--{SECRET}"], "micromegas --help"),
+        (["query", "SELECT", SECRET], "unknown argument; put the whole statement in quotes · micromegas query --help"),
         (["query", "--fromat", "x"], "unknown option --fromat; did you mean --format?"),
         (["query", "--no-such-thing=hunter2", "x"], "unknown option --no-such-thing · micromegas query --help"),
         (["quer", "x"], "argument COMMAND: did you mean query?"),

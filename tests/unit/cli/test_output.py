@@ -53,6 +53,7 @@ def test_json_is_a_list_of_objects_with_all_digits_of_a_time():
     [
         ("json", "[]\n"), ("jsonl", ""), ("csv", "time,name,n,properties,raw\n"),
         ("markdown", "| time | name | n | properties | raw |\n| --- | --- | ---: | --- | --- |\n"),
+        ("table", "time    name      n  properties    raw\n------  ------  ---  ------------  -----\n"),
     ],
 )  # fmt: skip
 def test_no_rows_are_still_valid_output(output_format, expected):
