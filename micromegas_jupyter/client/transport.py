@@ -230,7 +230,7 @@ class CredentialSource:
         if has_secret and not (address.is_encrypted or address.is_loopback):
             raise UsageError(
                 f"The connection to {address.name} is not encrypted: anyone on the network could read the token.",
-                remedy="Use grpc+tls://, or pass allow_plaintext=True on a network that you trust.",
+                remedy="Use grpc+tls://. In Python, allow_plaintext=True permits it, on a network that you trust.",
             )
 
 
@@ -351,6 +351,11 @@ _TLS_TROUBLE: Final = re.compile(r"handshake|certificate|ssl|SETTINGS frame", re
 # What gRPC says when a connection cannot be made, what happened, and the remedy. The library has two builds, over
 # OpenSSL and over BoringSSL.
 _CAUSES: Final = (
+    (
+        r"HTTP proxy returned response code 4",
+        "A proxy refused the connection to {server}.",
+        "Ask for direct access to that port, and name its host in no_proxy. The proxy is grpc_proxy, else https_proxy.",
+    ),
     (
         r"wrong.version.number|http.request",
         "{server} does not speak TLS, but the URI asks for it.",
@@ -703,8 +708,8 @@ class Transport:
             raise UsageError(
                 "client_certificate_file and client_key_file belong together.", remedy="Give both, or neither."
             )
-        # Without it, gRPC writes its own log of lost connections to standard error.
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        # Without it, gRPC writes its own log of lost connections and of proxies to standard error.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         self.recorder = CallRecorder()
         self.has_certificate = address.is_encrypted and certificate_file is not None
         self.has_answered = False

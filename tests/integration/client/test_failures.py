@@ -1,5 +1,6 @@
 """What fails, and what a person learns of it."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -173,3 +174,34 @@ def test_a_server_on_this_machine_is_reached_without_the_proxy(fake_server, monk
 
         with pytest.raises(BlockingIOError):  # nobody came
             proxy.accept()
+
+
+_REFUSED_BY_A_PROXY = """
+from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.errors import ServerUnavailable
+try:
+    FlightSQLClient("grpc+tls://lake.example.com:50051").query("SELECT 1")
+except ServerUnavailable as error:
+    print(error.what, error.retryable)
+"""
+
+
+def test_a_proxy_that_refuses_is_named_and_grpc_writes_nothing_of_its_own():
+    def refuse(proxy):
+        with suppress(OSError):
+            while True:
+                connection, _ = proxy.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as proxy, ThreadPoolExecutor(1) as pool:
+        pool.submit(refuse, proxy)
+        environ = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        environ["grpc_proxy"] = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        command = [sys.executable, "-c", _REFUSED_BY_A_PROXY]
+        child = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=60)
+        proxy.shutdown(socket.SHUT_RDWR)
+
+    assert child.stdout == "A proxy refused the connection to lake.example.com:50051. False\n"
+    assert child.stderr == ""
