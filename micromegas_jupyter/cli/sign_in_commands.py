@@ -83,11 +83,13 @@ def run_logout(arguments: argparse.Namespace) -> int:
     """Remove what is stored, have it revoked, and say what was done; also when nobody was signed in."""
     from micromegas_jupyter.wiring import client_side
 
-    profiles = client_side.list_profiles() if arguments.all else []
-    for profile in profiles or [arguments.profile]:
-        settings = client_side.load_client_settings(profile=profile)
+    if arguments.all:
+        chosen = client_side.load_settings_of_all_profiles()
+    else:
+        chosen = [client_side.load_client_settings(profile=arguments.profile)]
+    for settings in chosen:
         report = client_side.logout(settings, end_session=arguments.end_session)
-        print(f"{profile}: {report}" if profiles else report)
+        print(f"{settings.profile or 'no profile'}: {report}" if len(chosen) > 1 else report)
         if client_side.uses_hub(settings):
             print("Programs on this server stay signed in through JupyterHub until you log out of the Hub.")
     return 0

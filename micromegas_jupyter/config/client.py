@@ -408,6 +408,7 @@ _CLIENT_AUTHENTICATION: Final = ("client_secret", "client_secret_file", "private
 _PROGRAM_IDENTITIES: Final = ("service_account_file", "workload")
 _CREDENTIALS: Final = (*_CLIENT_AUTHENTICATION, *_PROGRAM_IDENTITIES)
 _PROVIDER_OPTIONS: Final = {"MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID"}
+_COMPLETE_VARIABLES: Final = ("MICROMEGAS_ANALYTICS_URI", "MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID")
 
 
 _SERVERS_VARIABLE: Final = "MICROMEGAS_OIDC_ISSUERS"  # easily taken for the setting
@@ -432,7 +433,7 @@ def parse_client_settings(
             remedy="Set MICROMEGAS_OIDC_ISSUER to the provider where you sign in; a server's MICROMEGAS_OIDC_CONFIG "
             "lists those that it accepts.",
         )
-    chosen = _choose_profile(environ, config_text=config_text, requested=profile)
+    chosen = _choose_profile({**environ, **options}, config_text=config_text, requested=profile)
     configured = _combine(environ, chosen)
     if options.keys() >= _PROVIDER_OPTIONS:
         # A call that names its own provider signs in there, and the profile's API key stays at home.
@@ -467,7 +468,10 @@ class _Profile:
 
 
 def _choose_profile(environ: Mapping[str, str], *, config_text: str | None, requested: str | None) -> _Profile:
-    """Read the file's text and choose a profile: by argument, by variable, by `default_profile`."""
+    """Read the file's text and choose a profile: by argument, by variable, by `default_profile`.
+
+    Where no profile is chosen and the variables name server and provider by themselves, there is none.
+    """
     config = {} if config_text is None else as_object(decode_setting(config_text, CONFIG_FILE), CONFIG_FILE)
     name, origin = (requested, PROFILE_ARGUMENT) if requested else (environ.get(PROFILE_VARIABLE), PROFILE_VARIABLE)
     if name and not is_profile_name(name):
@@ -486,6 +490,8 @@ def _choose_profile(environ: Mapping[str, str], *, config_text: str | None, requ
         origin = f"{CONFIG_FILE}: default_profile"
         name = as_text(config["default_profile"], origin)
     known = ", ".join(sorted(filter(_PROFILE_NAME.fullmatch, profiles))) or "none"
+    if not name and all(environ.get(variable) for variable in _COMPLETE_VARIABLES):
+        return _Profile(location=f"{CONFIG_FILE}: ", members={})
     if not name:
         raise ConfigurationError(
             f"{CONFIG_FILE} has profiles ({known}) and none was chosen.",

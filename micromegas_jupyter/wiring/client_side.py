@@ -273,9 +273,17 @@ def load_client_settings(
     return parse_client_settings(environ, config_text=config_text, profile=profile, options=options)
 
 
-def list_profiles(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Return the names of the profiles in `config.json`."""
-    return profile_names(_read_config(config_folder(environ) / CONFIG_FILE))
+def load_settings_of_all_profiles() -> list[ClientSettings]:
+    """Read the settings of every profile in `config.json`, and those without a profile where they can be used."""
+    names = profile_names(_read_config(config_folder() / CONFIG_FILE))
+    try:
+        chosen = load_client_settings()
+    except ConfigurationError:
+        if not names:
+            raise
+        chosen = None
+    profiles = [load_client_settings(profile=name) for name in names]
+    return [*profiles, chosen] if chosen is not None and chosen.profile is None else profiles
 
 
 def sign_in_configured(settings: ClientSettings) -> bool:

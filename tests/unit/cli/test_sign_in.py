@@ -128,17 +128,20 @@ def test_the_older_name_of_logout_signs_out_of_every_profile(tmp_path, monkeypat
     monkeypatch.setenv("MICROMEGAS_CONFIG_DIR", str(tmp_path))
     monkeypatch.setattr("sys.argv", ["micromegas_logout"])
     (tmp_path / "config.json").write_text(json.dumps({"profiles": {"work": {}, "home": {}}}))
-    for name in ("tokens-work.json", "tokens-home.json"):
-        document = {"issuer": "http://127.0.0.1:1", "client_id": "notebook", "token": {"access_token": "a"}}
+    document = {"issuer": "http://127.0.0.1:1", "client_id": "notebook", "token": {"access_token": "a"}}
+    for name in ("tokens-work.json", "tokens-home.json", "tokens.json"):
         (tmp_path / name).write_text(json.dumps(document))
+    for name, value in (("ANALYTICS_URI", "grpc://127.0.0.1:1"), ("OIDC_ISSUER", document["issuer"])):
+        monkeypatch.setenv(f"MICROMEGAS_{name}", value)
+    monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_ID", document["client_id"])
 
     with pytest.raises(SystemExit) as left:
         logout_main()
 
     lines = capsys.readouterr().out.splitlines()
     assert left.value.code == 0
-    assert [line.partition(": ")[0] for line in lines] == ["home", "work"]
-    assert list(tmp_path.glob("tokens-*.json")) == []
+    assert [line.partition(": ")[0] for line in lines] == ["home", "work", "no profile"]
+    assert list(tmp_path.glob("tokens*.json")) == []
 
 
 def test_who_has_no_role_is_told_so(tmp_path, monkeypatch, capsys):

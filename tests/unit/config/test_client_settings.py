@@ -218,6 +218,20 @@ def test_the_argument_wins_over_the_variable_and_that_over_the_default_profile(a
     assert (settings.profile, settings.origin_of("profile")) == (name, origin)
 
 
+def test_variables_that_name_server_and_provider_need_no_profile():
+    profiles = {"profiles": {"work": FLAT, "robot": {"api_key_file": "~/key"}}}
+    complete = {
+        "MICROMEGAS_ANALYTICS_URI": "grpc://127.0.0.1:5",
+        "MICROMEGAS_OIDC_ISSUER": LAKE,
+        "MICROMEGAS_OIDC_CLIENT_ID": "demo",
+    }
+
+    assert parse(profiles, **complete) == parse(**complete)
+    assert parse(profiles, MICROMEGAS_PROFILE="work", **complete).audience == "lake"
+    for missing in complete:
+        assert refusal(profiles, **{**complete, missing: ""}).key == "default_profile"
+
+
 @pytest.mark.parametrize(
     ("name", "texts"),
     [
