@@ -159,7 +159,9 @@ def write_answer(  # noqa: PLR0913 - as a query takes them
         ):
             count = write_rows(reader.schema, progress.watch(reader), output, options)
     if count == 0:
-        print("no rows", file=sys.stderr)
+        # Whoever sees the range sees a wrong clock, too.
+        told = "" if begin is None or end is None else f" from {begin:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ}"
+        print(f"no rows{told}", file=sys.stderr)
     return 0
 
 

@@ -151,6 +151,9 @@ def test_a_time_range_cuts_what_is_read(micromegas, service):
 
     past = ("--begin", "2020-01-01T00:00:00Z", "--end", "2020-01-02T00:00:00Z")
 
+    empty = micromegas("query", "SELECT msg FROM log_entries", *past, environ=service)
+
+    assert empty.stderr == "no rows from 2020-01-01T00:00:00Z to 2020-01-02T00:00:00Z\n"
     assert count(*past) == 0
     assert count("--begin", "1h") > 0
     assert count("--all") > 0
