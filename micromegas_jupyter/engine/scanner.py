@@ -140,12 +140,10 @@ def line_and_column(sql: str, offset: int) -> tuple[int, int]:
 
 
 def find_brackets(scanned: Scan) -> dict[int, int]:
-    """Return which token closes the bracket that opens at a token, as far as quoting is certain."""
+    """Return which token closes the bracket that opens at a token."""
     opened: list[int] = []
     closed: dict[int, int] = {}
     for place, token in enumerate(scanned.tokens):
-        if token.start >= scanned.certain_until:
-            break
         if token.kind is Kind.OPEN:
             opened.append(place)
         elif token.kind is Kind.CLOSE and opened:
@@ -153,19 +151,23 @@ def find_brackets(scanned: Scan) -> dict[int, int]:
     return closed
 
 
-def find_calls(scanned: Scan, functions: Container[str]) -> list[tuple[int, int]]:
-    """Return the first and last token of each call of functions with these names, also within others."""
+def find_calls(scanned: Scan, functions: Container[str], *, is_certain: bool = True) -> list[tuple[int, int]]:
+    """Return the first and last token of each call of functions with these names, also within others.
+
+    Those that are `is_certain` end before quoting is doubtful.
+    """
     tokens, closed = scanned.tokens, find_brackets(scanned)
-    return [
+    calls = [
         (place, closed[place + 1])
         for place, token in enumerate(tokens)
         if token.kind is Kind.WORD and token.name in functions and place + 1 in closed and tokens[place + 1].text == "("
     ]
+    return [call for call in calls if not is_certain or tokens[call[1]].start < scanned.certain_until]
 
 
-def find_calls_in_from(scanned: Scan, functions: Container[str]) -> list[tuple[int, int]]:
+def find_calls_in_from(scanned: Scan, functions: Container[str], *, is_certain: bool = True) -> list[tuple[int, int]]:
     """Return those of the calls that are items of a FROM clause."""
-    calls, found = dict(find_calls(scanned, functions)), []
+    calls, found = dict(find_calls(scanned, functions, is_certain=is_certain)), []
     clauses, before = [""], ""
     for place, token in enumerate(scanned.tokens):
         if token.kind is Kind.OPEN:

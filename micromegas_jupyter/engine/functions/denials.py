@@ -111,8 +111,10 @@ def with_denial_as_rows(scanned: Scan) -> Scan:
     DataFusion-Python runs a table function when it plans, and a scalar function when it runs.
     """
     tokens = scanned.tokens
-    for first, last in find_calls_in_from(scanned, {DENY}):
+    for first, last in find_calls_in_from(scanned, {DENY}, is_certain=False):  # its arguments may be in dollar quotes
         start, end = tokens[first].start, tokens[last].start + 1
+        if start >= scanned.certain_until:
+            break
         call = f"(SELECT now() AS time, {scanned.sql[start:end]} AS msg)"
         return scan(scanned.sql[:start] + call + scanned.sql[end:])
     return scanned

@@ -96,7 +96,11 @@ def _literal(value: _Value) -> str:
 def _empty_calls(scanned: Scan, functions: Container[str]) -> list[int]:
     """Return the first tokens of calls without arguments, which are no part of a dotted name."""
     tokens, calls = scanned.tokens, find_calls(scanned, functions)
-    return [first for first, last in calls if last == first + 2 and not (first and tokens[first - 1].text == ".")]
+    return [
+        first
+        for first, last in calls
+        if last == first + 2 and tokens[last].text == ")" and not (first and tokens[first - 1].text == ".")
+    ]
 
 
 def with_identity_syntax(scanned: Scan) -> Scan:

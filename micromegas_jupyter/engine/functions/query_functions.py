@@ -203,7 +203,7 @@ class QueryFunctions:
         tokens = scanned.tokens
         numbers: dict[tuple[str, ...], str] = {}
         changes: list[tuple[Token, str]] = []
-        for first, last in find_calls(scanned, {name}):
+        for first, last in find_calls(scanned, {name}, is_certain=False):
             call = tuple(one.text for one in tokens[first:last])
             changes.append((tokens[first], numbers.setdefault(call, f"{name}{_NUMBERED}{len(numbers)}")))
         if _NUMBERED in name or len(numbers) < 2:  # noqa: PLR2004

@@ -248,7 +248,7 @@ def test_an_expression_that_cannot_be_a_rule_is_refused(expression, told):
 
 
 def test_a_rule_is_made_when_the_statement_runs_and_not_before(admin, store):
-    sql = "SELECT msg AS rule_id FROM deny_queries('client = ''a, (b''', 'too many') AS d WHERE time <= now();"
+    sql = "SELECT msg AS rule_id FROM deny_queries('client = ''a, (b''', $$too many$$) AS d WHERE time <= now();"
 
     admin.plan(sql)
     planned = store.rules()
