@@ -385,18 +385,19 @@ def _check_scope(config: Config, issuer: str, bearer: Bearer) -> None:
     classes = _class_names(config, "authenticator_class")
     scope, parameters = (_read_authenticator(config, name) for name in ("scope", "extra_authorize_params"))
     scope = " ".join(scope or [str(parameters.get("scope", ""))]).split()  # as it is sent
+    preset = CLIENT_PRESETS.get(recognize_preset(issuer) or "")
+    asks_otherwise = preset if preset is not None and preset.scope is not None else None  # and knows no such scope
     if bearer is Bearer.ID_TOKEN and _OPENID not in scope and _GETS_ID_TOKENS.isdisjoint(classes):
-        complete = dict.fromkeys((_OPENID, *scope, _OFFLINE))
+        complete = dict.fromkeys((_OPENID, *scope, *([] if asks_otherwise else [_OFFLINE])))
         raise ConfigurationError(
             f"The Hub does not ask for the scope {_OPENID}, without which the provider issues no ID token.",
             key=f"{classes[0]}.scope",
             remedy=f"Set c.{classes[0]}.scope = {list(complete)}.",
         )
-    preset = CLIENT_PRESETS.get(recognize_preset(issuer) or "")
-    if preset is None or preset.scope is None:
+    if asks_otherwise is None:
         missing = None if _OFFLINE in scope else f"scope = {[*scope, _OFFLINE]}"
-    else:  # the provider knows no such scope
-        wanted = {**dict(preset.authorize_params), **parameters}
+    else:
+        wanted = {**dict(asks_otherwise.authorize_params), **parameters}
         missing = None if wanted == parameters else f"extra_authorize_params = {wanted}"
     if missing is not None:
         _LOG.warning(
@@ -518,14 +519,13 @@ def _read_application(config: Config, name: str) -> str:
 def _read_authenticator(config: Config, name: str) -> Any:
     """Return a setting of the authenticator as its class completes it; the class's own where none is set."""
     found: Any = _load_class(_read(config, "JupyterHub", "authenticator_class"), _AUTHENTICATORS)
-    classes = _class_names(config, "authenticator_class")
+    sections = [one for one in _class_names(config, "authenticator_class") if name in config.get(one, ())]
     authenticator = found.__new__(found)  # a constructor may do anything
-    given = [(section, value) for section in classes if (value := _read(config, section, name)) is not None]
-    for section, value in given[:1]:
-        try:
-            setattr(authenticator, name, value)
-        except TraitError as error:
-            raise ConfigurationError(f"c.{section}.{name} cannot be used: {error}", key=f"{section}.{name}") from None
+    try:
+        authenticator.update_config(Config({section: {name: config[section][name]} for section in sections}))
+    except TraitError as error:
+        key = f"{sections[0]}.{name}"
+        raise ConfigurationError(f"c.{key} cannot be used: {error}", key=key) from None
     return getattr(authenticator, name)
 
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 from oauthenticator.generic import GenericOAuthenticator
+from oauthenticator.google import GoogleOAuthenticator
 from traitlets.config import Config
 
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
@@ -14,6 +15,7 @@ from tests.fakes.loopback_http import Reply
 from tests.fakes.tls_provider import TlsProvider
 
 ISSUER = "https://id.example.com"
+GOOGLE = "https://accounts.google.com"
 SECRET = "the secret of the application"
 ENDPOINTS = ("authorize_url", "token_url", "userdata_url")
 SERVICE_URL = "http://127.0.0.1:8190"
@@ -217,6 +219,17 @@ def test_a_scope_that_brings_no_id_token_is_refused_with_what_to_ask_for(authent
     assert refused.key.endswith("OAuthenticator.scope")
     assert f"{refused.key} = {complete}" in refused.remedy
     assert configured(hub_of("auth0", scope=["email"]), bearer="access_token")
+    # Google refuses a scope that it does not know.
+    assert "['openid', 'email']" in refusal(hub_of("generic-oauth", scope=["email"]), issuer=GOOGLE).remedy
+
+
+def test_a_scope_that_was_only_added_to_completes_the_classs_own():
+    config = hub_of("google")
+    config.GoogleOAuthenticator.scope.append("profile")
+
+    configure(config, issuer=GOOGLE)
+
+    assert GoogleOAuthenticator(config=config).scope == ["openid", "email", "profile"]
 
 
 CONSENT = {"access_type": "offline", "prompt": "consent"}
@@ -230,8 +243,8 @@ CONSENT = {"access_type": "offline", "prompt": "consent"}
         ("auth0", ISSUER, {"scope": ["openid offline_access"]}, None),
         ("azuread", ISSUER, {}, "scope = ['offline_access']"),  # its older endpoints issue ID tokens to all
         ("cilogon", ISSUER, {"scope": ["offline_access"]}, None),  # the class adds the other one
-        ("google", "https://accounts.google.com", {}, f"extra_authorize_params = {CONSENT}"),
-        ("google", "https://accounts.google.com", {"extra_authorize_params": CONSENT}, None),
+        ("google", GOOGLE, {}, f"extra_authorize_params = {CONSENT}"),
+        ("google", GOOGLE, {"extra_authorize_params": CONSENT}, None),
         ("auth0", "https://cognito-idp.eu-1.amazonaws.com/x", {"scope": ["openid"]}, None),
     ],
 )
