@@ -157,6 +157,7 @@ class Engine:
         self.settings = settings
         self._channel: Any = None  # whose types do not know of calls in bytes
         self._bearer: str | None = None
+        self._handshake: asyncio.Task[str] | None = None
         self._lists_tables = True
 
     async def open(self) -> None:
@@ -332,7 +333,12 @@ class Engine:
         if self.settings.user is None:
             return (("authorization", f"Bearer {token.reveal()}"),)
         if self._bearer is None:
-            self._bearer = await asyncio.to_thread(self._shake_hands, self.settings.user, token)
+            if self._handshake is None or self._handshake.done():
+                shake = asyncio.to_thread(self._shake_hands, self.settings.user, token)
+                self._handshake = asyncio.get_running_loop().create_task(shake)
+                self._handshake.add_done_callback(lambda task: task.cancelled() or task.exception())
+            # One for all who wait, who would else take all threads of the loop; shielded, as one of them may leave.
+            self._bearer = await asyncio.shield(self._handshake)
         return (("authorization", self._bearer),)
 
     def _credentials(self) -> grpc.ChannelCredentials | None:

@@ -203,6 +203,21 @@ def test_the_servers_credentials_are_shown_to_the_engine(engine):
     assert list(dict.fromkeys(engine.authorizations)) == ["Bearer t1", "Basic c3ZjOnBhc3M=", "Bearer given"]
 
 
+def test_calls_at_once_share_a_handshake(engine):
+    async def ask():
+        asked = Engine(_settings(engine.uri, token=Secret("pass"), user="svc"))
+        await asked.open()
+        try:
+            await asyncio.gather(*(asked.plan("SELECT 1") for _ in range(8)))
+        finally:
+            await asked.close()
+
+    asyncio.run(asyncio.wait_for(ask(), 60))
+
+    assert engine.authorizations.count("Basic c3ZjOnBhc3M=") == 1
+    assert engine.authorizations.count("Bearer given") == 8
+
+
 @pytest.mark.parametrize(
     "text", ["", "embed", "grpc://host", "grpc://host:x", "http://host:1", "grpc://u:p@host:1", "grpc://host:1/path?x"]
 )
