@@ -233,6 +233,7 @@ class Issuer:
         self._subject_prefixes = tuple(name[:-1] for name in setting.subjects if name.endswith(_ANY_NAME))
         self._group_paths = GROUP_CLAIM_PATHS if setting.group_claims is None else setting.group_claims
         self._group_claims = frozenset(path[0] for path in self._group_paths)
+        self._misread_claims = {path[0] for path in self._group_paths if len(path) > 1}
 
     def check_unverified(self, parsed: ParsedToken, now_seconds: float) -> str:
         """Check algorithm, audience, times, kind, required claims and application; return the claimed subject."""
@@ -316,6 +317,15 @@ class Issuer:
                 subject=subject,
             )
             return ()
+        for name in [name for name in self._misread_claims if isinstance(claims.get(name), str | list)]:
+            self._misread_claims.discard(name)  # one event for each configuration
+            record_event(
+                logging.WARNING,
+                "A path of groups_claim goes on below a claim that has nothing below it, so no rights follow from it.",
+                issuer=self.name,
+                claim=name,
+                remedy='["a", "b"] is b within a; [["a"], ["b"]] is a and b.',
+            )
         return read_groups(claims, self._group_paths)
 
 

@@ -25,6 +25,7 @@ from micromegas_jupyter.config.server import (
     LogFormat,
     ServerSettings,
     Setting,
+    find_misspelt_variables,
     parse_server_settings,
 )
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
@@ -109,6 +110,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
 
 def _serve(settings: ServerSettings) -> int:
     log_as_server(settings)
+    _warn_of_variables()
     started = SYSTEM_CLOCK.monotonic()
     from micromegas_jupyter.executors.settings import hide_memory
     from micromegas_jupyter.wiring.server import ServerStack
@@ -132,8 +134,14 @@ def _serve(settings: ServerSettings) -> int:
     return 0
 
 
+def _warn_of_variables() -> None:
+    for variable, meant in find_misspelt_variables(process_variables()).items():
+        _LOG.warning("A variable is no setting and has no effect.", extra={"variable": variable, "nearest": meant})
+
+
 def _check_config(settings: ServerSettings) -> int:
     log_to_terminal(logging.WARNING, FactsFormatter())
+    _warn_of_variables()
     from micromegas_jupyter.wiring.server import ServerStack
 
     # Another server may listen on the ports meanwhile.

@@ -63,7 +63,11 @@ def as_object(value: object, key: str, *, known: frozenset[str] | None = None) -
         raise refused(key, "is not a JSON object")
     unknown = sorted(set(value) - known) if known is not None else []
     if unknown and known is not None:
-        raise refused(key, f"has the unknown name {shown(unknown[0])}", f"Known names: {', '.join(sorted(known))}.")
+        from difflib import get_close_matches  # for mistakes only
+
+        nearest = "".join(f"Did you mean {name}? " for name in get_close_matches(unknown[0][:100], known, n=1))
+        remedy = f"{nearest}Known names: {', '.join(sorted(known))}."
+        raise refused(key, f"has the unknown name {shown(unknown[0])}", remedy)
     return value
 
 

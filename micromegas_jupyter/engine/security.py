@@ -44,6 +44,8 @@ from micromegas_jupyter.errors import ConfigurationError, InternalError, Microme
 _log = logging.getLogger(__name__)
 
 _MAX_CONDITION_BYTES: Final = 16384
+_MAX_NAMED: Final = 20
+_NO_EXPRESSION: Final = "it is not one SQL expression"
 # These return one value for a whole statement.
 _STABLE_FUNCTIONS: Final = frozenset({"now", "today", "current_date", "current_time", "current_timestamp"})
 _NO_FIELD = re.compile(r"No field named (\S+?)\.(?:\s|$)")
@@ -97,12 +99,16 @@ def _either(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
 @functools.lru_cache(maxsize=1024)
 def condition_problem(condition: str, schema: pa.Schema) -> str | None:
     """Return why `condition` cannot be used on rows of `schema` (a clause about it), or None when it can."""
+    return _problem_of_text(condition) or _problem_of_plan(condition, schema)
+
+
+def _problem_of_text(condition: str) -> str | None:
     try:
         # The text for an empty list calls a function whose result changes, to no effect.
         scanned = check_expression(condition.replace(NO_TEXTS, "make_array()"), max_bytes=_MAX_CONDITION_BYTES)
     except QueryError:
         return "it is empty, too long, too deeply nested or more than one expression"
-    return _problem_of_tokens(scanned) or _problem_of_plan(condition, schema)
+    return _problem_of_tokens(scanned)
 
 
 def _problem_of_tokens(scanned: Scan) -> str | None:
@@ -201,7 +207,7 @@ def _reason(text: str) -> str:
     if "non-boolean" in text:
         return "it is not true or false"
     if "SQL error" in text:
-        return "it is not one SQL expression"
+        return _NO_EXPRESSION
     return "its operators, functions and types do not fit together"
 
 
@@ -243,7 +249,7 @@ def _difficult_values(kind: pa.DataType) -> list[Any]:  # noqa: PLR0911 - one pe
 
 
 def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[str]]) -> None:
-    """Check the conditions in `filters`, by table name, of which a row must meet one."""
+    """Check the conditions in `filters`, by table name, of which a row must meet one; warn of missing tables."""
     try:
         snapshots = with_views(tables.snapshot())
     except MicromegasError:
@@ -251,6 +257,12 @@ def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[st
     except Exception as error:
         _log.warning("the tables could not be listed to check conditions", extra={"kind": type(error).__name__})
         raise Unavailable("The tables cannot be listed now.") from error
+    known = {name for snapshot in snapshots for name in (snapshot.name, snapshot.raw_name)}
+    missing = sorted(filters.keys() - known - {"*"})
+    for table in (*missing, "*"):
+        problems = map(_problem_without_table, filters.get(table, ()))
+        if (problem := next((found for found in problems if found is not None), None)) is not None:
+            raise _configuration_error(table, problem)
     for snapshot in snapshots:
         if snapshot.problem is not None:
             continue  # each condition is checked again when it is used
@@ -260,6 +272,18 @@ def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[st
         problem = _problem_of_role(snapshot, own) if own else None
         if problem is not None:
             raise _configuration_error(snapshot.name, problem)
+    if missing:
+        _log.warning(
+            "Roles name tables that are not there.", extra={"tables": missing[:_MAX_NAMED], "count": len(missing)}
+        )
+
+
+def _problem_without_table(condition: str) -> str | None:
+    """Return why `condition` cannot be used on any table, as far as that can be told without its columns."""
+    condition = with_caller_in_condition(condition, _SOMEBODY, columns=())
+    if (problem := _problem_of_text(condition)) is not None:
+        return problem
+    return _NO_EXPRESSION if _problem_of_plan(condition, pa.schema([])) == _NO_EXPRESSION else None
 
 
 def _problem_of_role(snapshot: TableSnapshot, own: Sequence[str]) -> str | None:

@@ -5,6 +5,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final, Self
 
@@ -253,13 +254,12 @@ class ServerStack:
         self._recorder.add_measures([row])
 
     def _check_role_conditions(self, access: AccessSettings) -> None:
-        """Refuse roles whose conditions the tables do not have."""
+        """Refuse roles whose conditions the tables do not have, and warn of tables that are not there."""
         conditions: dict[str, list[str]] = {}
         for role in (access.roles or {}).values():
             for table, condition in role.tables.items():
-                if condition is not None:
-                    conditions.setdefault(table, []).append(condition)
-        if not conditions:
+                conditions.setdefault(table, []).extend(() if condition is None else (condition,))
+        if not any(conditions.values()) and self._are_there(conditions.keys() - {"*"}):
             return
         # Loads the engine, which this process needs for nothing else.
         from micromegas_jupyter.engine.security import check_role_conditions
@@ -269,6 +269,12 @@ class ServerStack:
         except Unavailable as error:
             # Each condition is checked again when it is used, and then fails closed.
             _LOG.warning("the roles' conditions could not be checked against the tables: %s", error.what)
+
+    def _are_there(self, tables: AbstractSet[str]) -> bool:
+        try:
+            return tables <= {snapshot.name for snapshot in self._tables.snapshot()}
+        except Exception:  # noqa: BLE001 - reported where the conditions are checked
+            return False
 
     def describe_tables(self) -> str:
         """Return what is served, for people."""

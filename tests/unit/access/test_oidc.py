@@ -206,6 +206,12 @@ class TestGroups:
         ]
         assert context_of("alice", setting=GROUPED, **claims).is_admin is True
 
+    def test_a_path_below_a_claim_that_holds_names_is_reported(self, caplog):
+        both = dataclasses.replace(GROUPED, group_claims=(("groups", "sub"), ("roles", "lake")))
+
+        assert context_of(setting=both, groups=["ops"], roles={"lake": ["ops"]}).is_admin is True
+        assert [vars(record)["claim"] for record in caplog.records] == ["groups"]
+
     @pytest.mark.parametrize(
         ("setting", "claims"),
         [

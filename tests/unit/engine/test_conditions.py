@@ -123,7 +123,7 @@ def test_conditions_that_the_engine_makes_true_together_are_not_used(monkeypatch
     assert "together" in str(caplog.records[0].__dict__)
 
 
-def test_conditions_are_checked_against_the_tables(ask):
+def test_conditions_are_checked_against_the_tables_and_missing_tables_are_named(ask, caplog):
     check_role_conditions(
         ask.tables,
         {
@@ -131,10 +131,13 @@ def test_conditions_are_checked_against_the_tables(ask):
             "processes": ("last_update_time > start_time",),
             "measures": (),
             "__processes__partitions": (),
-            "not_there_yet": ("whatever = 1",),
+            "not_there_yet": ("whatever = current_user() AND array_has(current_groups(), team)",),
+            "nor_this": (),
             "*": ("tenant = 'acme'",),
         },
     )
+
+    assert [vars(record)["tables"] for record in caplog.records] == [["nor_this", "not_there_yet"]]
 
 
 @pytest.mark.parametrize(
@@ -145,6 +148,8 @@ def test_conditions_are_checked_against_the_tables(ask):
         ("measures", "CAST(msg AS INT) = 1", "TRY_CAST"),
         ("processes", "insert_time > now()", "of processes cannot be used: it names insert_time"),
         ("__processes__partitions", "process_id = 'p1'", "belongs on processes"),
+        ("not_there_yet", "whatever = 3 AND", "of not_there_yet cannot be used: it is not one SQL expression"),
+        ("*", "whatever IN (SELECT 1)", "of * cannot be used: it contains a subquery"),
     ],
 )
 def test_a_condition_that_cannot_be_used_is_a_wrong_setting(ask, table, condition, words):
