@@ -366,7 +366,7 @@ def parse_server_settings(
 def find_misspelt_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return variables that are nearly one of the server's but none, each with the one that is meant.
 
-    What is like none is not ours: Kubernetes sets MICROMEGAS_SERVER_SERVICE_HOST for a service of that name.
+    What is like none may be somebody else's: Kubernetes sets such variables for a service `micromegas-server`.
     """
     from difflib import get_close_matches  # for a few names only
 
