@@ -61,6 +61,7 @@ _STAGED_FILE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}/([^/]+=[^/]*/)*part-[0-9
 _TIME: Final = "time"
 _PROCESS: Final = "process_id"
 _OPTIMIZE_ROUNDS: Final = 3
+_MAX_LOGGED: Final = 500
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -275,7 +276,10 @@ class _Round:
             except TableGone:
                 self._status.pop(name)
             except MicromegasError as error:
-                _LOG.warning("a table could not be maintained", extra={"table": name}, exc_info=error)
+                cause = str(error.__cause__ or "")[:_MAX_LOGGED]
+                _LOG.warning(
+                    "a table could not be maintained", extra={"table": name, "reason": error.what, "cause": cause}
+                )
                 self._last_error = error.what
                 self._status[name] = msgspec.structs.replace(self._status[name], error=error.what)
         with storage_errors("What is left of dropped tables could not be removed."):

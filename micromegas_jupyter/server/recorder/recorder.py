@@ -22,7 +22,7 @@ import psutil
 from micromegas_jupyter import __version__
 from micromegas_jupyter.access.audit import utc_text
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.errors import MicromegasError, Unavailable
 from micromegas_jupyter.otlp.exchange import ExportReport, ExportRequest, Signal
 from micromegas_jupyter.server.recorder.encoding import EncodedRows, ExportEncoder, LogRow, MeasureRow
 from micromegas_jupyter.server.recorder.log_records import RecordingHandler
@@ -185,10 +185,15 @@ class Recorder:
         now = self._clock.monotonic()
         if now >= self._warn_after:
             self._warn_after = now + WARNING_SECONDS
+            is_known = isinstance(error, MicromegasError)
             _LOG.warning(
                 "telemetry could not be stored",
-                extra={"failed_flushes": self._failed_flushes, "waiting_rows": self._waiting.row_count},
-                exc_info=error,
+                extra={
+                    "failed_flushes": self._failed_flushes,
+                    "waiting_rows": self._waiting.row_count,
+                    **({"reason": str(error)} if is_known else {}),
+                },
+                exc_info=None if is_known else error,
             )
 
 

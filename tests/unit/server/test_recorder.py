@@ -88,6 +88,7 @@ def test_rows_wait_while_the_disk_fails_which_is_reported_once_a_minute(recorder
 
     warnings = [record for record in caplog.records if record.getMessage() == "telemetry could not be stored"]
     assert [record.failed_flushes for record in warnings] == [1, 4]
+    assert all("Check the free space" in record.reason and record.exc_info is None for record in warnings)
     assert {f"line {number}" for number in range(4)} <= {row["msg"] for row in _rows(tmp_path, "log_entries")}
 
 
