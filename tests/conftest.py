@@ -138,9 +138,10 @@ def pytest_ignore_collect(collection_path, config):
 
 def pytest_collection_modifyitems(config, items):
     if _is_whole_run(config):
-        is_slow = bool(config.getoption("--slow"))
-        config.hook.pytest_deselected(items=[item for item in items if is_slow != _is_slow(item)])
-        items[:] = [item for item in items if is_slow == _is_slow(item)]
+        is_slow, is_long = bool(config.getoption("--slow")), config.getoption("--long")
+        is_kept = [is_slow == _is_slow(item) and (is_long or not item.get_closest_marker("long")) for item in items]
+        config.hook.pytest_deselected(items=[item for item, kept in zip(items, is_kept, strict=True) if not kept])
+        items[:] = [item for item, kept in zip(items, is_kept, strict=True) if kept]
     changing = [item.nodeid for item in items if CHANGING_NAME.search(item.nodeid)]
     if changing:
         raise pytest.UsageError(f"give these tests ids that are the same in each run: {changing}")

@@ -224,6 +224,7 @@ def test_a_card_whose_kernel_has_crashed_or_restarted_says_so_until_its_cell_run
 SAVE_TRIES = 40
 
 
+@pytest.mark.long
 def test_a_notebook_whose_kernel_was_shut_down_shows_the_text_when_it_is_opened_again(open_notebook):
     page, path = open_notebook("shut-down", "%micromegas_login --flow device")
     card, _ = sign_in_by_code(page)

@@ -63,7 +63,7 @@ def test_a_statement_that_ends_its_process_ends_alone(  # noqa: PLR0917
 
 def test_statements_that_grow_at_once_stay_below_the_servers_memory(server, others, memory, pytestconfig):
     callers = [Caller(server, KEYS[ATTACKER]) for _ in range(AT_ONCE)]
-    statements = list(GROWING.values())[:: 1 if pytestconfig.getoption("--long") else 4]
+    statements = list(GROWING.values())[:: 1 if pytestconfig.getoption("--long") else 5]
     share = -(-len(statements) // AT_ONCE)
 
     def run(number):
@@ -106,6 +106,7 @@ def test_a_heavy_statement_gets_its_share_beside_hour_long_ones(server, others):
 FILES = 4000
 
 
+@pytest.mark.long
 def test_reading_thousands_of_files_ends_no_executor(tmp_path):
     folder = tmp_path / "lake" / "small"
     folder.mkdir(parents=True)

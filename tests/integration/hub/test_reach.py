@@ -112,7 +112,7 @@ def memory_of(user):
                         yield memory.read(min(end - start, MAX_PIECE_BYTES))
 
 
-@pytest.mark.parametrize("login", ["alice", "bob"])
+@pytest.mark.parametrize("login", ["alice", pytest.param("bob", marks=pytest.mark.long)])
 def test_no_program_of_a_person_has_a_refresh_token_in_its_memory(signed_in, old_kernel, login):
     person = signed_in.people[login]
     state = signed_in.auth_state(login)

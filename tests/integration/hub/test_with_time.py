@@ -128,6 +128,7 @@ def test_kernels_go_on_until_their_token_ends_then_say_what_to_do_and_work_again
         print(f"\nan outage of {lasted:.0f} s: the provider was asked {hang_ups} times")
 
 
+@pytest.mark.long
 def test_kernels_go_on_while_the_hub_starts_again_with_the_values_for_the_chart(signed_in, old_kernel):
     token = signed_in.server_token("alice")
 

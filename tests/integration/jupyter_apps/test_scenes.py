@@ -73,6 +73,7 @@ def test_restart_and_reload_need_no_new_sign_in(open_notebook, app):
     assert notebook.page.get_by_role("link", name=re.compile("^Sign in")).count() == 0
 
 
+@pytest.mark.long
 def test_two_notebooks_that_wait_at_once_share_one_sign_in(open_notebook):
     in_lab = open_notebook("lab", "first-of-two", "%micromegas_login", "%sql SELECT 1 AS one")
     in_notebook = open_notebook("notebook", "second-of-two", "%micromegas_login", "%sql SELECT 2 AS two")
