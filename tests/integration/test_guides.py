@@ -14,14 +14,16 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
-from micromegas_jupyter.demo.stack import DemoStack, wait_for_rows
 from micromegas_jupyter.notebook.extension import unregister
-from micromegas_jupyter.wiring.client_side import load_client_settings, open_client, service_account_provider
+from micromegas_jupyter.wiring.client_side import load_client_settings
 from micromegas_jupyter.wiring.sign_in import login
 from tests.architecture.guide_text import PAGES, blocks, executed_blocks
 from tests.fakes.ports import free_port
 from tests.fakes.terminal import make_browser
 from tests.fakes.waiting import wait_until
+from tests.notebooks.conftest import stack
+
+__all__ = ["stack"]
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -192,15 +194,6 @@ def test_a_tutorial_can_be_followed_to_its_end(page, tmp_path):
         follower.leave()
 
     assert compared == len([block for block in blocks(page) if block.language == "text"]) > 3
-
-
-@pytest.fixture(scope="module")
-def stack():
-    with DemoStack(spare_executors=1) as running:
-        settings = load_client_settings(environ=running.service_environment())
-        with open_client(settings, service_account_provider(settings)) as client:
-            wait_for_rows(client)
-        yield running
 
 
 (CLIENT,) = [block.text for block in blocks("tutorials/client.md") if block.title == "client.py"]
