@@ -71,7 +71,7 @@ class AccessMetrics(Collector):
 
         self._decisions = counter(
             "micromegas_access_decisions",
-            "Credentials that were looked at: `accepted`, `refused`, `undecided`, with the reason.",
+            "Credentials that were looked at: accepted, refused, undecided, with the reason.",
             "outcome",
             "reason",
         )
@@ -82,14 +82,14 @@ class AccessMetrics(Collector):
             registry=registry,
         )
         self._key_fetches = counter(
-            "micromegas_access_key_fetches", "Fetches of an issuer's keys: `succeeded`, `failed`.", "issuer", "outcome"
+            "micromegas_access_key_fetches", "Fetches of an issuer's keys: succeeded, failed.", "issuer", "outcome"
         )
         self.rate_limited = counter(
-            "micromegas_access_rate_limited", "Calls refused by a rate limit: by `identity`, by `address`.", "by"
+            "micromegas_access_rate_limited", "Calls refused by a rate limit: by identity, by address.", "by"
         )
         self.reloads = counter(
             "micromegas_access_reloads",
-            "New versions of the configuration: `in_force`, `refused`, `failed`.",
+            "New versions of the configuration: in_force, refused, failed.",
             "outcome",
         )
         self.in_force = Gauge(

@@ -126,7 +126,7 @@ def _problem_of_tokens(scanned: Scan) -> str | None:
 
 
 def _goes_on_after_distinct_from(tokens: Sequence[Token], start: int) -> bool:
-    """Whether more than one operand follows a `DISTINCT FROM` at this start.
+    """Whether more than one operand follows a `DISTINCT FROM` that begins with this token.
 
     DataFusion 54 and 55 read `a IS DISTINCT FROM b AND c` as `a IS DISTINCT FROM (b AND c)`.
     """

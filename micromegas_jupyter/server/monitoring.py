@@ -7,7 +7,7 @@ import asyncio
 import enum
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Self
@@ -57,10 +57,6 @@ _SERVER_ERRORS: Final = frozenset(
 _tracer_of_call: ContextVar[Any] = ContextVar("micromegas_tracer_of_call", default=None)
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
-
-
 class ServerMetrics:
     """The numbers of one server, in `registry`; safe to share between threads."""
 
@@ -69,13 +65,13 @@ class ServerMetrics:
         ProcessCollector(registry=self.registry)
         # fmt: off
         self._calls = self._counter(
-            "calls", "Calls that ended, by Flight or health method (unknown ones are `other`) and gRPC status: "
-            "`CANCELLED` when the client left or its deadline passed.", "method", "status",
+            "calls", "Calls that ended, by Flight or health method (unknown ones are other) and gRPC status: "
+            "CANCELLED when the client left or its deadline passed.", "method", "status",
         )
         self.calls_open = self._gauge("calls_open", "Calls that are being answered now, open streams included.")
         self.prepared = self._gauge("prepared_statements", "Prepared statements that the server holds now.")
         self._queries = self._counter(
-            "queries", "Queries that ended: `ok`, `error` with its code, or `incomplete` when the client left.",
+            "queries", "Queries that ended: ok, error with its code, or incomplete when the client left.",
             "status", "error",
         )
         self._seconds = self._histogram("query_seconds", "How long queries took, from the call to the last row.")
@@ -90,22 +86,22 @@ class ServerMetrics:
         self.bytes_sent = self._counter("bytes_sent", "Bytes of results that were sent.")
         self._limits = self._counter("limits_reached", "Calls that ended at a limit.", "limit")
         self._executors = self._gauge(
-            "executors", "Executor processes: `idle`, or `busy` (with a statement or an upload, or starting).", "state",
+            "executors", "Executor processes: idle, or busy (with a statement or an upload, or starting).", "state",
         )
         self._ended = self._counter(
-            "statements_ended", f"Statements and uploads whose executor was ended, by cause: {_listed(Cause)}.",
+            "statements_ended", f"Statements and uploads whose executor was ended, by cause: {', '.join(Cause)}.",
             "cause",
         )
         self._ingests = self._counter(
-            "ingest_calls", "Calls that sent rows: `ok`, `error`, or `incomplete` when the client left before "
+            "ingest_calls", "Calls that sent rows: ok, error, or incomplete when the client left before "
             "the end.", "outcome",
         )
         self.ingests_running = self._gauge("ingests_running", "Calls that send rows now.")
         self._ingest_rows = self._counter("ingest_rows", "Rows that were stored durably.")
         self._ingest_bytes = self._counter("ingest_bytes", "Bytes of the messages that contained these rows.")
         self._table_operations = self._counter(
-            "table_operations", f"Operations on tables that ended: {_listed(_TABLE_OPERATIONS)} (a request that was "
-            "not understood); `ok`, `error`, or `incomplete` when the client left.", "operation", "outcome",
+            "table_operations", f"Operations on tables that ended: {', '.join(_TABLE_OPERATIONS)} (a request that was "
+            "not understood); ok, error, or incomplete when the client left.", "operation", "outcome",
         )
         self._lake = {
             "bytes": self._gauge(
@@ -120,7 +116,7 @@ class ServerMetrics:
         }
         self._lake_errors = self._gauge("lake_failed_tables", "Tables that the last round of maintenance failed at.")
         self._lake_free = self._gauge(
-            "lake_free_bytes", "Free space where the lake lies; `NaN` if that is a bucket, and before the first round "
+            "lake_free_bytes", "Free space where the lake lies; NaN if that is a bucket, and before the first round "
             "of maintenance.",
         )
         self._maintained = self._gauge(
@@ -128,7 +124,7 @@ class ServerMetrics:
             "have done later ones.",
         )
         self._exports = self._counter(
-            "otlp_exports", "Exports of OpenTelemetry that ended, over HTTP and gRPC: `ok`, or `error` when nothing "
+            "otlp_exports", "Exports of OpenTelemetry that ended, over HTTP and gRPC: ok, or error when nothing "
             "was stored.", "signal", "outcome",
         )
         self._export_records = self._counter(
