@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.lake.delta_log import Action, milliseconds
 
@@ -65,13 +65,11 @@ def write_runs(  # noqa: PLR0913 - options by keyword
         yield finish(writer)
 
 
-def write_files(
-    storage: Storage, table: str, rows: pa.Table, *, clock: Clock, partition_by: Sequence[str] = ()
-) -> list[Action]:
+def write_files(storage: Storage, table: str, rows: pa.Table, *, partition_by: Sequence[str] = ()) -> list[Action]:
     """Write rows in order of time into one file for each partition; none for no rows."""
     added: list[Action] = []
     for values, part in _partitions(rows, partition_by):
-        added += write_runs(storage, table, [_in_order(part)], clock=clock, partition=values)
+        added += write_runs(storage, table, [_in_order(part)], clock=SYSTEM_CLOCK, partition=values)
     return added
 
 

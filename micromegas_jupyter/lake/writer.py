@@ -225,7 +225,7 @@ class LakeWriter:
         """Write files that no commit names yet; what is abandoned is left to vacuum."""
         with self._encoders:
             if staging is not None:
-                return write_files(self._storage, staging, rows, clock=SYSTEM_CLOCK)
+                return write_files(self._storage, staging, rows)
             return self._require(table).stage(rows, partition_by)
 
     def store(self, request: WriteRequest, pending: _Pending, *, staging: str | None) -> None:
@@ -239,7 +239,7 @@ class LakeWriter:
     def _create(self, request: WriteRequest, staging: str, pending: _Pending) -> None:
         """Make a table whose first version has the rows; if somebody made it meanwhile, add them if that was asked."""
         name, stored = request.table, pending.rows.schema
-        files = [*pending.files, *write_files(self._storage, staging, pending.rows, clock=SYSTEM_CLOCK)]
+        files = [*pending.files, *write_files(self._storage, staging, pending.rows)]
         actions = [*_transactions([pending]), *files]
         is_made = self.tables.add(name, stored, owner=request.maker, actions=actions, staging=staging)
         committer = self._require(name, is_certain=True)
@@ -440,7 +440,7 @@ class _Committer:
         """Write files that no commit names yet."""
         try:
             with self.state.guard.hold():
-                return write_files(self._storage, self._table, rows, clock=SYSTEM_CLOCK, partition_by=partition_by)
+                return write_files(self._storage, self._table, rows, partition_by=partition_by)
         except TableGone:
             raise _gone(self._table) from None
 
@@ -661,7 +661,7 @@ class _Committer:
     def _write_group(self, group: list[_Pending]) -> list[Action]:
         rows = pa.concat_tables([one.rows for one in group], promote_options="default")
         partition_by = () if group[0].is_replacing else self.state.partition_by
-        files = write_files(self._storage, self._table, rows, clock=SYSTEM_CLOCK, partition_by=partition_by)
+        files = write_files(self._storage, self._table, rows, partition_by=partition_by)
         return [*files, *(file for one in group for file in one.files)]
 
     def _build_entry(self, attempt: _Attempt) -> bytes:
