@@ -40,7 +40,7 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
         "--scope",
         action="append",
         default=[],
-        help="what the key is for, repeatable: read, write, ingest or ingest:TABLE; default: read",
+        help="what the key is for, repeatable: read, write, metrics, ingest or ingest:TABLE; default: read",
     )
     create.add_argument(
         "--role", action="append", default=[], help="role of its bearer that the server has, repeatable; default: none"

@@ -25,9 +25,10 @@ from micromegas_jupyter.config.server import (
     LogFormat,
     ServerSettings,
     Setting,
-    find_misspelt_variables,
     parse_server_settings,
 )
+from micromegas_jupyter.config.variables import find_unknown_variables
+from micromegas_jupyter.core.cgroup import memory_limit_bytes
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 _MAX_CONFIG_BYTES: Final = 256 * 1024
 _MAX_SHOWN_ISSUERS: Final = 5
 _POLL_SECONDS: Final = 1.0
+_MIB: Final = 1024 * 1024
+_ROOT: Final = 0
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -110,7 +113,10 @@ def run_serve(arguments: argparse.Namespace) -> int:
 
 def _serve(settings: ServerSettings) -> int:
     log_as_server(settings)
-    _warn_of_variables()
+    _warn_of_likely_mistakes(settings)
+    # A kernel's own server has the kernel's account.
+    if hasattr(os, "geteuid") and os.geteuid() == _ROOT and not settings.exit_with_parent:
+        _LOG.warning("The server runs as root, which it doesn't need. Run it as an account without privileges.")
     started = SYSTEM_CLOCK.monotonic()
     from micromegas_jupyter.executors.settings import hide_memory
     from micromegas_jupyter.wiring.server import ServerStack
@@ -134,14 +140,21 @@ def _serve(settings: ServerSettings) -> int:
     return 0
 
 
-def _warn_of_variables() -> None:
-    for variable, meant in find_misspelt_variables(process_variables()).items():
-        _LOG.warning("A variable is no setting and has no effect.", extra={"variable": variable, "nearest": meant})
+def _warn_of_likely_mistakes(settings: ServerSettings) -> None:
+    for variable, remedy in find_unknown_variables(process_variables()).items():
+        _LOG.warning("A variable has no effect on the server.", extra={"variable": variable, "remedy": remedy})
+    limit = memory_limit_bytes()
+    if limit is not None and limit < settings.memory_mib * _MIB:
+        _LOG.warning(
+            "The memory limit of the container or service is below --memory-mib, so the kernel may kill the server. "
+            "Raise the limit or lower --memory-mib.",
+            extra={"limit_mib": limit // _MIB, "memory_mib": settings.memory_mib},
+        )
 
 
 def _check_config(settings: ServerSettings) -> int:
     log_to_terminal(logging.WARNING, FactsFormatter())
-    _warn_of_variables()
+    _warn_of_likely_mistakes(settings)
     from micromegas_jupyter.wiring.server import ServerStack
 
     # Another server may listen on the ports meanwhile.

@@ -95,10 +95,12 @@ API_KEY_ISSUER = "api_key"
 
 READ_SCOPE = "read"
 WRITE_SCOPE = "write"
+METRICS_SCOPE = "metrics"
+"""To read the server's `/metrics`, and nothing else; `read` includes it."""
 INGEST_SCOPE = "ingest"
 """To send rows to every table; with a colon and a name, or a prefix such as `team_*`, to these tables only."""
 
-_PLAIN_SCOPES = frozenset({READ_SCOPE, WRITE_SCOPE, INGEST_SCOPE})
+_PLAIN_SCOPES = frozenset({READ_SCOPE, WRITE_SCOPE, METRICS_SCOPE, INGEST_SCOPE})
 MAX_API_KEYS = 100_000
 
 _MEMBERS = frozenset({"name", "key", "sha256", "expires_at", "scopes", "roles", "created_at", "revoked_at"})
@@ -206,7 +208,8 @@ def _as_scopes(value: object, key: str) -> frozenset[str]:
 
 
 SCOPE_REMEDY = (
-    "Write read, write, ingest (rows for every table), or ingest: and a table's name or prefix, such as ingest:orders."
+    "Write read, write, metrics, ingest (rows for every table), or ingest: and a table's name or prefix, such as "
+    "ingest:orders."
 )
 
 
@@ -302,6 +305,11 @@ _AUDIENCE_GRANT_VARIABLES = (
     "MICROMEGAS_UNSTAMPED_AUDIENCE",
     "MICROMEGAS_PUBLIC_VIEW_SETS",
 )
+
+VARIABLES = frozenset({
+    API_KEYS, API_KEY_FILE, OIDC_CONFIG, ADMINS, LEGACY_API_KEYS, ACCESS_CONFIG, *_AUDIENCE_GRANT_VARIABLES,
+})  # fmt: skip
+"""Every variable that configures who has access."""
 
 CONFIG_MEMBERS = frozenset(
     ["oidc", "api_keys", "api_key_file", "admins", "denied", "roles", "default_roles", "legacy_api_keys", "rate_limits"]

@@ -411,7 +411,7 @@ _PROVIDER_OPTIONS: Final = {"MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID
 _COMPLETE_VARIABLES: Final = ("MICROMEGAS_ANALYTICS_URI", "MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID")
 
 
-_SERVERS_VARIABLE: Final = "MICROMEGAS_OIDC_ISSUERS"  # easily taken for the setting
+SERVERS_VARIABLE: Final = "MICROMEGAS_OIDC_ISSUERS"  # easily taken for the setting
 
 
 def parse_client_settings(
@@ -426,10 +426,10 @@ def parse_client_settings(
     `options` are variables that a command's options stand in for. When they name another application or provider than
     the configured one, no credential of the configured one is used: it would go to a stranger.
     """
-    if environ.get(_SERVERS_VARIABLE):
+    if environ.get(SERVERS_VARIABLE):
         raise ConfigurationError(
-            f"{_SERVERS_VARIABLE} is not a setting.",
-            key=_SERVERS_VARIABLE,
+            f"{SERVERS_VARIABLE} is not a setting.",
+            key=SERVERS_VARIABLE,
             remedy="Set MICROMEGAS_OIDC_ISSUER to the provider where you sign in; a server's MICROMEGAS_OIDC_CONFIG "
             "lists those that it accepts.",
         )

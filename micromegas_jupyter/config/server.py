@@ -309,7 +309,6 @@ def _declared() -> tuple[Setting, ...]:
 
 
 SETTINGS: Final = _declared()
-_MAX_MISSPELT: Final = 100
 
 #: Options and variables of earlier versions, with what to do instead.
 REMOVED: Final[Mapping[str, str]] = MappingProxyType(
@@ -361,20 +360,6 @@ def parse_server_settings(
     if values.get("engine", EMBEDDED) != EMBEDDED:
         values.setdefault("lake", "")
     return ServerSettings(**values)
-
-
-def find_misspelt_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return variables that are nearly one of the server's but none, each with the one that is meant.
-
-    What is like none may be somebody else's: Kubernetes sets such variables for a service `micromegas-server`.
-    """
-    from difflib import get_close_matches  # for a few names only
-
-    known = [setting.variable for setting in SETTINGS if setting.variable]
-    prefix = "MICROMEGAS_SERVER_"
-    unknown = sorted(name for name in environ.keys() - set(known) if name.startswith(prefix))
-    found = {name: get_close_matches(name[:_MAX_MISSPELT], known, n=1, cutoff=0.9) for name in unknown[:_MAX_MISSPELT]}
-    return {name: nearest[0] for name, nearest in found.items() if nearest}
 
 
 def _parse_file(text: str, name: str) -> dict[str, Any]:

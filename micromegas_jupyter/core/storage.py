@@ -298,6 +298,7 @@ def storage_errors(what: str) -> Iterator[None]:
                 raise ResourcesExhausted(
                     f"{what} The server's storage is full.",
                     remedy="Tell the server's administrator, and try again later.",
+                    limit="storage",
                 ) from error
             cause = cause.__cause__
         if _is_of_storage(error):

@@ -10,7 +10,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from micromegas_jupyter.errors import InternalError, ServerUnavailable
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.errors import InternalError, ResourcesExhausted, ServerUnavailable
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import Channel, Executor, ExecutorEnded
 from micromegas_jupyter.executors.pool import Pool, log_records
@@ -24,6 +25,39 @@ _CHECK_INTERVAL_SECONDS: Final = 10.0
 _CHECK_SECONDS: Final = 30.0
 _MAINTENANCE_SECONDS: Final = 15.0
 _MAX_ROUND_SECONDS: Final = 3600.0
+_FULL_SECONDS: Final = 60.0
+
+
+class StorageSpace:
+    """Whether the lake's storage was full at the last write, which no free-space figure shows for a quota.
+
+    It counts as full for a minute, so that a server without further writes becomes ready again.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self._full_until = float("-inf")
+        self._is_reported = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a write failed within the last minute because the storage was full, and none succeeded since."""
+        return self._clock.monotonic() < self._full_until
+
+    def note_error(self, error: BaseException) -> None:
+        """Report storage that has become full; other errors of a write don't count."""
+        if not isinstance(error, ResourcesExhausted) or error.limit != "storage":
+            return
+        self._full_until = self._clock.monotonic() + _FULL_SECONDS
+        if not self._is_reported:
+            self._is_reported = True
+            _LOG.error("The lake's storage is full: all rows sent to this server are rejected until there is space.")
+
+    def note_write(self) -> None:
+        """Report that storage has space again after it was full."""
+        if self._is_reported:
+            self._is_reported, self._full_until = False, float("-inf")
+            _LOG.warning("The lake's storage has space again: rows are stored.")
 
 
 class IngestProcess:
@@ -32,8 +66,9 @@ class IngestProcess:
     It is ended when it answers nothing. Belongs to one event loop, and ends with the pool that it comes from.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, space: StorageSpace | None = None) -> None:
         self._pool = pool
+        self.space = space or StorageSpace()
         self._executor: Executor | None = None
         self._starting: asyncio.Task[Executor] | None = None
         self._has_ended = False
@@ -52,7 +87,7 @@ class IngestProcess:
 
     def another(self) -> "IngestProcess":
         """Return another process of the same pool, for something that may end it."""
-        return IngestProcess(self._pool)
+        return IngestProcess(self._pool, space=self.space)
 
     def end(self) -> None:
         """End the process, whatever it does, or as soon as it has started."""
@@ -195,7 +230,14 @@ class IngestCall:
         self._is_committing = kind == protocol.COMMIT  # one that was not sent whole does not take place
         kind, body = await self._channel.read()
         self._is_waiting = False
-        return _facts_of(kind, body)
+        try:
+            facts = _facts_of(kind, body)
+        except ResourcesExhausted as error:
+            self._process.space.note_error(error)
+            raise
+        if self._is_committing:
+            self._process.space.note_write()
+        return facts
 
 
 class Exports:
@@ -214,12 +256,17 @@ class Exports:
                 if self._link is None or self._link.has_ended:
                     self._link = _ExportLink(await self._process.open_channel())
                     self._process.run_in_background(self._link.read())
-            return await self._link.store(next(self._numbers), request)
+            report = await self._link.store(next(self._numbers), request)
+        except ResourcesExhausted as error:
+            self._process.space.note_error(error)
+            raise
         except ExecutorEnded:
             raise ServerUnavailable(
                 "The process that stores exports has ended, and whether this one was stored is not known.",
                 remedy="Send it again within some minutes: what is stored already is not stored twice.",
             ) from None
+        self._process.space.note_write()
+        return report
 
 
 class _ExportLink:

@@ -102,6 +102,11 @@ class ServerThread:
         return f"{scheme}://{self._host}:{self.port}"
 
     @property
+    def is_storage_full(self) -> bool:
+        """Whether the last write to the lake failed because its storage was full."""
+        return self._ingest_process is not None and self._ingest_process.space.is_full
+
+    @property
     def has_started(self) -> bool:
         """Whether the server answered calls at some time, or could not be started."""
         return self._is_settled.is_set()

@@ -33,7 +33,7 @@ _METHODS: Final = frozenset({
 _LIMITS: Final = (
     "call_rate", "calls", "crash", "denied", "ended_statements", "engine", "exports", "ingest", "memory", "otlp_size",
     "planning", "prepared", "query_timeout", "queue", "result_bytes", "rows", "silent_client", "stack",
-    "stalled_client", _OTHER,
+    "stalled_client", "storage", _OTHER,
 )  # fmt: skip
 _SECONDS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
@@ -346,6 +346,7 @@ class NotReady(enum.StrEnum):
     STORAGE = "storage"
     EXECUTORS = "executors"
     DISK = "disk"
+    LAKE_DISK = "lake_disk"  # writes fail, reads don't
     ENGINE = "engine"
     TIMEOUT = "timeout"  # the check took too long
 

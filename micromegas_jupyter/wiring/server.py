@@ -316,7 +316,15 @@ class ServerStack:
         source = self._tables if self._engine is None else self.lake
         if self._storage is not None and source is not None and not can_read_tables(source, self._storage):
             return NotReady.STORAGE
-        return None if self._engine is None or self._engine.can_be_reached() else NotReady.ENGINE
+        if self._engine is not None and not self._engine.can_be_reached():
+            return NotReady.ENGINE
+        # Last: `/ready?for=reads` passes nevertheless.
+        return NotReady.LAKE_DISK if self._is_lake_full() else None
+
+    def _is_lake_full(self) -> bool:
+        if self.lake is None or self._storage is None:
+            return False
+        return self._server.is_storage_full or (self._storage.is_local and not has_free_space(Path(self._storage.uri)))
 
     def reload(self) -> None:
         """Read the access configuration again; one that cannot be used or read is refused, and the one before stays."""

@@ -14,6 +14,7 @@ INGESTER = AuthContext(
     subject="collector", issuer="api_key", auth_type=AuthType.API_KEY, scopes=frozenset({"ingest"}),
     write_access=WriteAccess(ingest=EVERYTHING, creates=EVERYTHING),
 )  # fmt: skip
+SCRAPER = AuthContext(subject="prometheus", issuer="api_key", auth_type=AuthType.API_KEY, scopes=frozenset({"metrics"}))
 LATE = AuthContext(
     subject="cron", issuer="api_key", auth_type=AuthType.API_KEY, notice="This key ends soon.\nGet a new one, Zoë."
 )
@@ -22,11 +23,19 @@ LATE = AuthContext(
 class FakeValidator:
     """Implements `core.protocols.TokenValidator`; `outage` cannot be decided.
 
-    Tokens: `alice`, `bob`, `service`; `collector` may not read, `late` carries a notice.
+    Tokens: `alice`, `bob`, `service`; `collector` may only send rows, `scraper` only read metrics,
+    `late` carries a notice.
     """
 
     def __init__(self):
-        self.known = {"alice": ALICE, "bob": BOB, "service": SERVICE, "collector": INGESTER, "late": LATE}
+        self.known = {
+            "alice": ALICE,
+            "bob": BOB,
+            "service": SERVICE,
+            "collector": INGESTER,
+            "scraper": SCRAPER,
+            "late": LATE,
+        }
         self.validated = []
         self.cached = {}
         self.is_closed = False

@@ -24,7 +24,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.web import Application
 
-from micromegas_jupyter.config.access import READ_SCOPE, RateLimits
+from micromegas_jupyter.config.access import METRICS_SCOPE, READ_SCOPE, RateLimits
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError, PermissionDenied, Rejected, ResourcesExhausted, Unavailable
@@ -32,7 +32,7 @@ from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.http.export_page import PATHS, ExportPage
 from micromegas_jupyter.server.http.pages import REALM, Connections, Page
-from micromegas_jupyter.server.monitoring import Readiness, ReadinessProbe
+from micromegas_jupyter.server.monitoring import NotReady, Readiness, ReadinessProbe
 from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.server.tls import HttpTls
 
@@ -91,6 +91,8 @@ class _MonitoringPage(Page):
 
     async def _show_readiness(self) -> None:
         reason = await self._monitoring.readiness.check()
+        if reason is NotReady.LAKE_DISK and self.get_query_argument("for", "") == "reads":
+            reason = None
         self.set_header("Content-Type", "application/json")
         if reason is None:
             self.finish(json.dumps({"status": "ready"}) + "\n")
@@ -107,11 +109,11 @@ class _MonitoringPage(Page):
         caller = await self._authenticate()
         if caller is None:
             return
-        if READ_SCOPE not in caller.scopes:
+        if caller.scopes.isdisjoint({METRICS_SCOPE, READ_SCOPE}):
             self._connections.authenticator.record(
                 self.describe(), "forbidden", reason="scope_missing", code=PermissionDenied.code, caller=caller
             )
-            challenge = f'{REALM}, error="insufficient_scope", scope="{READ_SCOPE}"'
+            challenge = f'{REALM}, error="insufficient_scope", scope="{METRICS_SCOPE}"'
             self.finish_with(HTTPStatus.FORBIDDEN, WWW_Authenticate=challenge)
             return
 

@@ -6,6 +6,7 @@ import signal
 import urllib.error
 import urllib.request
 
+import pyarrow as pa
 import pytest
 
 from micromegas_jupyter import FlightSQLClient
@@ -188,6 +189,21 @@ def test_a_key_for_ingestion_may_not_read(server, micromegas):
 
     # Each of the two processes reads the new key within a second or so.
     wait_until(lambda: all(_outcome(server, key) == PermissionDenied.__name__ for _ in range(8)), "the change counts")
+
+
+def test_a_key_for_metrics_reads_the_metrics_and_runs_no_query(server, micromegas):
+    key = micromegas("keys", "create", "prometheus", "--scope", "metrics", environ=server.environ).stdout.strip()
+    wait_until(lambda: _outcome(server, key) == PermissionDenied.__name__, "the change counts")
+
+    scrape = urllib.request.Request(f"{server.ready['http']}/metrics", headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(scrape, timeout=60) as response:
+        metrics = response.read()
+    with _with_key(server, key) as client, pytest.raises(PermissionDenied):
+        client.query_arrow("SELECT 1")
+    with _with_key(server, key) as client, pytest.raises(PermissionDenied):
+        client.bulk_ingest("scraped", pa.table({"n": [1]}), mode="create")
+
+    assert b"micromegas_server_calls_total" in metrics
 
 
 def test_a_denied_person_is_shut_out_at_once_and_a_malformed_version_changes_nothing(stack, server, client_of):

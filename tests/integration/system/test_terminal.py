@@ -96,7 +96,7 @@ def test_a_configuration_is_checked_without_serving(micromegas, environ, tmp_pat
     assert "nothing" in wrong.stderr
     assert (silent.returncode, "127.0.0.1:1" in silent.stdout) == (0, True)
     assert "warning: The identity provider 127.0.0.1:1 " in silent.stderr
-    assert "nearest=MICROMEGAS_SERVER_MAX_QUERIES" in silent.stderr
+    assert "Did you mean MICROMEGAS_SERVER_MAX_QUERIES?" in silent.stderr
     assert "warning" not in valid.stderr.lower()
     assert elsewhere.returncode == 2
     assert "Cannot bind to 192.0.2.1:" in elsewhere.stderr

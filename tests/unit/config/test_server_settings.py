@@ -9,7 +9,6 @@ from micromegas_jupyter.config.server import (
     REMOVED,
     SETTINGS,
     ServerSettings,
-    find_misspelt_variables,
     parse_server_settings,
 )
 from micromegas_jupyter.errors import ConfigurationError
@@ -53,22 +52,6 @@ def test_a_file_that_cannot_be_used_is_refused_by_its_key(text, key, said):
 
     assert refused.key in {key, "serve.toml: port"}
     assert said in str(refused)
-
-
-def test_misspelt_variables_are_found_and_those_of_kubernetes_are_not():
-    known = [setting.variable for setting in SETTINGS if setting.variable]
-    kubernetes = (
-        "SERVICE_HOST",
-        "SERVICE_PORT",
-        "PORT",
-        "PORT_50051_TCP",
-        "PORT_50051_TCP_ADDR",
-        "SERVICE_PORT_FLIGHT",
-    )
-    others = [*known, *(f"MICROMEGAS_SERVER_{end}" for end in kubernetes), "MICROMEGAS_SERVER_" + "X" * 10_000]
-    environ = dict.fromkeys([*others, "MICROMEGAS_SERVER_MAX_QUERYS"], "1")
-
-    assert find_misspelt_variables(environ) == {"MICROMEGAS_SERVER_MAX_QUERYS": "MICROMEGAS_SERVER_MAX_QUERIES"}
 
 
 @by_name

@@ -67,8 +67,22 @@ def test_metrics_are_not_shown_to_a_key_that_may_only_send_rows(port, caplog):
 
     (event,) = [json.loads(record.getMessage()) for record in caplog.records if record.name.endswith("audit.access")]
     assert (status, body) == (403, b"Forbidden\n")
-    assert headers["www-authenticate"] == 'Bearer realm="micromegas", error="insufficient_scope", scope="read"'
+    assert headers["www-authenticate"] == 'Bearer realm="micromegas", error="insufficient_scope", scope="metrics"'
     assert (event["outcome"], event["reason"], event["subject"]) == ("forbidden", "scope_missing", "collector")
+
+
+def test_a_key_for_metrics_only_reads_the_metrics(port):
+    status, headers, body = request(port, "/metrics", headers={"Authorization": "Bearer scraper"})
+
+    assert (status, headers["content-type"].partition(";")[0]) == (200, "text/plain")
+    assert body
+
+
+def test_storage_that_is_full_fails_readiness_for_writes_only():
+    with running(readiness=lambda: NotReady.LAKE_DISK) as port:
+        found = [request(port, f"/ready{query}")[0] for query in ("", "?for=reads", "?for=writes", "?for=READS")]
+
+    assert found == [503, 200, 503, 503]
 
 
 def test_readiness_and_health_are_shown_to_anyone(port):
