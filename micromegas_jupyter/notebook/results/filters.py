@@ -1,16 +1,16 @@
-"""What a person types into a column's filter field, as an exact condition on its values.
+"""Filters of the grid's columns: parse what is typed and return which values match, exactly.
 
-`> 90000`, `1..9`, `= x`, `!= x`, `in a, b`, `null`, `not null`, `/pattern/`; anything else is looked for in texts and
-equal to other values. A time stands for all that it leaves open: `= 2026-11-27` is that whole day.
+Words are values: texts contain them, while numbers, times, and booleans equal them. Everything else has a sign: `=`,
+`!=`, `>`, `>=`, `<`, `<=`, `a..b`, `a..<b`, `/regex/`, and `!` to negate what follows. `=` alone matches nulls, `!=`
+alone all other values. A time without seconds, minutes, or hours is that whole minute, hour, or day.
 """
 
 from __future__ import annotations
 
-import csv
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, Decimal, localcontext
-from functools import partial, reduce
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -26,19 +26,14 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.notebook.results.formats import ColumnFormat
 
-HINTS: Final = {
-    Kind.NUMBER: "> 90000, 1..9, != 0, in 1, 2, null",
-    Kind.TIME: "> 2026-11-27 12:00, 2026-11-01..2026-11-07, null",
-    Kind.TEXT: "contains, = x, in a, b, /pattern/, null",
-    Kind.BOOLEAN: "true, false, null",
-    **dict.fromkeys((Kind.NESTED, Kind.BINARY, Kind.OTHER), "null, not null"),
-}
-"""What fits each kind of column; the filter field shows it while it is empty."""
-
 MAX_TYPED_CHARACTERS: Final = 1000
+_HINTS: Final = {Kind.TEXT: "contains, = exact, !not, /regex/", Kind.BOOLEAN: "true, false"}
+_SAMPLE_ROWS = 1000
 _MAX_SHOWN = 40
-_COMPARISON = re.compile(r"(<=|>=|<>|!=|<|>|=|before\b|after\b)\s*(.+)", re.IGNORECASE | re.DOTALL)
-_RANGE = re.compile(r"(?:between\s+(.+?)\s+and\s+(.+))|(?:(.+?)\s*\.\.\s*(.+))", re.IGNORECASE)
+_COMPARISON = re.compile(r"(<=|>=|<>|!=|==|<|>|=)\s*(.*)", re.DOTALL)
+_RANGE = re.compile(r"(.+?)\s*\.\.(<?)\s*(.+)")
+# Messages contain dots, so bounds of a text range contain neither spaces nor dots next to the sign, unless quoted.
+_TEXT_RANGE = re.compile(r"""("[^"]+"|'[^']+'|[^\s"']*[^\s"'.])\.\.(<?)("[^"]+"|'[^']+'|[^\s"'.][^\s"']*)""")
 _TIME = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[ T](\d{1,2})(?::(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?)?)?"
     r"\s*(Z|UTC|[+-]\d\d:?\d\d)?",
@@ -53,66 +48,75 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BOOLEANS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
 _FUNCTIONS = {
     "<": "less",
-    "before": "less",
     "<=": "less_equal",
     ">": "greater",
-    "after": "greater",
     ">=": "greater_equal",
     "=": "equal",
+    "==": "equal",
     "!=": "not_equal",
     "<>": "not_equal",
 }
 
 
 def condition(column: pa.ChunkedArray, form: ColumnFormat, typed: str) -> pa.ChunkedArray:
-    """Return which values of a column a filter lets through, null where a value is null.
+    """Return which values of a column match a filter; null where a value is null, except for the null tests.
 
     Raises:
-        UsageError: What was typed cannot be compared with these values; the remedy says what can.
+        UsageError: The filter is incomplete or does not fit the column's type; the remedy has filters that do.
     """
     text = typed.strip()
     if len(text) > MAX_TYPED_CHARACTERS:
         raise UsageError("This filter is too long.", remedy=f"Use at most {MAX_TYPED_CHARACTERS} characters.")
-    words = " ".join(text.lower().split())
-    if words in ("null", "is null"):
+    if text in ("=", "=="):
         return column.is_null()
-    if words in ("not null", "is not null"):
+    if text in ("!=", "<>"):
         return column.is_valid()
-    what = f'"{cut(printable(text), _MAX_SHOWN)}" does not fit this column.'
-    refusal = UsageError(what, remedy=f"Try: {HINTS[form.kind]}.")
     try:
-        match form.kind:
-            case Kind.TEXT if types.is_dictionary(column.type):
-                # The few values instead of the many rows.
-                parts = [(pa.chunked_array([chunk.dictionary]), chunk.indices) for chunk in column.chunks]
-                found = [condition(values, form, text).combine_chunks().take(places) for values, places in parts]
-                return pa.chunked_array(found, pa.bool_())
-            case Kind.TEXT:
-                return _text_condition(decoded(column), text)
-            case Kind.BOOLEAN:
-                return pc.equal(decoded(column), _BOOLEANS[words.removeprefix("=").strip()])
-            case Kind.NUMBER | Kind.TIME:
-                return _ordered_condition(partial(_compared, decoded(column), form), text)
+        if form.kind is Kind.TEXT and types.is_dictionary(column.type):
+            # The few values instead of the many rows.
+            parts = [(pa.chunked_array([chunk.dictionary]), chunk.indices) for chunk in column.chunks]
+            found = [condition(values, form, text).combine_chunks().take(places) for values, places in parts]
+            return pa.chunked_array(found, pa.bool_())
+        if text.startswith("!") and not _COMPARISON.fullmatch(text):
+            return pc.invert(_matching(decoded(column), form, text[1:].strip()))
+        return _matching(decoded(column), form, text)
     except (ValueError, LookupError, ArithmeticError) as error:
-        raise refusal from error
-    raise refusal
+        shown = cut(printable(text), _MAX_SHOWN)
+        what = f'"{shown}" does not fit this column.' if text.strip("=<>!") else f"A value is missing after {shown}."
+        raise UsageError(what, remedy=f"Try: {hint(column, form)}.") from error
 
 
-def _text_condition(column: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
+def hint(column: pa.ChunkedArray, form: ColumnFormat) -> str:
+    """Return filters that fit a column; those of numbers and times have values from it."""
+    values = decoded(column.slice(0, _SAMPLE_ROWS)).drop_null()
+    if form.kind not in (Kind.NUMBER, Kind.TIME) or not len(values):
+        return _HINTS.get(form.kind, "= for null, != for others")
+    order = pc.sort_indices(values)
+    low, high = form.texts(values.take(order.take([len(order) // 4, 3 * len(order) // 4])))
+    return f"> {low}, {low}..{high}"
+
+
+def _matching(column: pa.ChunkedArray, form: ColumnFormat, text: str) -> pa.ChunkedArray:
+    """Return which values match. ValueError or LookupError for what cannot be a filter of the column."""
+    is_text = form.kind is Kind.TEXT
+    compare = partial(_COMPARE[form.kind], column, form)
     if found := _COMPARISON.fullmatch(text):
-        name = _FUNCTIONS[found[1].lower()]
-        return pc.call_function(name, [column, pa.scalar(_unquoted(found[2]), column.type)])
-    if text.lower().startswith("in "):
-        found_in = pc.is_in(column, pa.array(_listed(text[3:]), column.type))
-        return pc.if_else(column.is_valid(), found_in, None)
+        return compare(_FUNCTIONS[found[1]], found[2])
+    if found := (_TEXT_RANGE if is_text else _RANGE).fullmatch(text):
+        end = compare("less" if found[2] else "less_equal", found[3])
+        return pc.and_kleene(compare("greater_equal", found[1]), end)
+    return _containing(column, text) if is_text else compare("equal", text)
+
+
+def _containing(column: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
     if len(text) > 2 and text[0] == text[-1] == "/":  # noqa: PLR2004 - two slashes and something between them
         try:
             return pc.match_substring_regex(column, text[1:-1], ignore_case=True)
         except pa.ArrowInvalid as error:
             what = "This is not a valid regular expression."
-            raise UsageError(what, remedy="Use RE2 syntax: /time.*out/.") from error
-    if text.lower().startswith("not "):
-        return pc.invert(pc.match_substring(column, _unquoted(text[4:]), ignore_case=True))
+            raise UsageError(what, remedy="Use RE2 syntax: /time.*out/. Or quote the text to find it.") from error
+    if not text:
+        raise ValueError
     return pc.match_substring(column, _unquoted(text), ignore_case=True)
 
 
@@ -121,31 +125,24 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
-def _listed(text: str) -> list[str]:
-    """Return the values of a list: `a, "b, c"`, with or without brackets."""
-    text = text.strip()
-    inner = text[1:-1] if text[:1] == "(" and text[-1:] == ")" else text
-    quote = "'" if "'" in inner and '"' not in inner else '"'
-    return [value.strip() for value in next(csv.reader([inner], quotechar=quote, skipinitialspace=True), [])]
+def _compare_texts(column: pa.ChunkedArray, _form: ColumnFormat, function: str, text: str) -> pa.ChunkedArray:
+    if not text:
+        raise ValueError
+    return pc.call_function(function, [column, pa.scalar(_unquoted(text), column.type)])
 
 
-def _ordered_condition(compared: Callable[[str, str], pa.ChunkedArray], text: str) -> pa.ChunkedArray:
-    if found := _COMPARISON.fullmatch(text):
-        return compared(_FUNCTIONS[found[1].lower()], found[2])
-    if text.lower().startswith("in "):
-        return reduce(pc.or_kleene, [compared("equal", each) for each in _listed(text[3:])])
-    if found := _RANGE.fullmatch(text):
-        low, high = found[1] or found[3], found[2] or found[4]
-        return pc.and_kleene(compared("greater_equal", low), compared("less_equal", high))
-    return compared("equal", text)
+def _compare_booleans(column: pa.ChunkedArray, _form: ColumnFormat, function: str, text: str) -> pa.ChunkedArray:
+    if function not in ("equal", "not_equal"):
+        raise ValueError
+    return pc.call_function(function, [column, _BOOLEANS[text.lower()]])
 
 
-def _compared(column: pa.ChunkedArray, form: ColumnFormat, function: str, text: str) -> pa.ChunkedArray:
+def _compare_ordered(column: pa.ChunkedArray, form: ColumnFormat, function: str, text: str) -> pa.ChunkedArray:
     """Compare numbers or times with what was typed, without rounding: as floats, or as whole steps of their type."""
     first, end, is_wall_clock = _parse(column.type, form, _unquoted(text))
     if types.is_floating(column.type):
         if first.is_nan():
-            return pc.is_nan(column) if function == "equal" else pc.invert(pc.is_nan(column))
+            return pc.invert(pc.is_nan(column)) if function == "not_equal" else pc.is_nan(column)
         return pc.call_function(function, [column, pa.scalar(float(first)).cast(column.type)])
     if is_wall_clock and column.type.tz is not None:
         # As the grid shows them: an hour that a clock shows twice is found twice.
@@ -226,3 +223,12 @@ def _parse_time(text: str) -> tuple[Decimal, Decimal, bool]:
         length = 10 ** (9 - len(fraction))
         first += int(fraction) * length
     return Decimal(first), Decimal(first + length), offset is not None
+
+
+_COMPARE: Final[dict[Kind, Callable[..., pa.ChunkedArray]]] = {
+    Kind.TEXT: _compare_texts,
+    Kind.BOOLEAN: _compare_booleans,
+    Kind.NUMBER: _compare_ordered,
+    Kind.TIME: _compare_ordered,
+}
+"""How the values of each kind are compared; values of other kinds are not."""

@@ -23,7 +23,6 @@ from tabulate import tabulate
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.core.text import cut, rows_text
 from micromegas_jupyter.errors import MicromegasError, UsageError
-from micromegas_jupyter.notebook.results.filters import HINTS
 from micromegas_jupyter.notebook.results.formats import Kind
 from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView, taken
 from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE, Bundle, count_text, has_kernel, is_attended
@@ -64,7 +63,6 @@ class ResultGrid(anywidget.AnyWidget):
 
     columns = traitlets.List(traitlets.Dict()).tag(sync=True)
     total = traitlets.Int().tag(sync=True)
-    hints = traitlets.Dict(dict(HINTS)).tag(sync=True)
     first = traitlets.List(traitlets.List()).tag(sync=True)
     note = traitlets.Unicode("").tag(sync=True)
 

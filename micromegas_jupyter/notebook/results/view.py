@@ -19,7 +19,7 @@ from micromegas_jupyter.client.json_columns import json_texts
 from micromegas_jupyter.core.files import file_beside
 from micromegas_jupyter.core.text import bytes_text, cut, printable
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.filters import condition
+from micromegas_jupyter.notebook.results.filters import condition, hint
 from micromegas_jupyter.notebook.results.formats import (
     ColumnFormat,
     Kind,
@@ -73,6 +73,8 @@ class Statistics:
     """The bars' ends, one more than bars; the outermost bars also count what lies beyond."""
 
     top: list[tuple[str, int]] = field(default_factory=list)
+    hint: str = ""
+    """Filters that fit the column."""
 
 
 class RowsView:
@@ -143,8 +145,13 @@ class RowsView:
         """Return what is known of a column's values."""
         column, form = self.table.column(index), self.format_of(index)
         if form.kind in (Kind.NESTED, Kind.OTHER):
-            return Statistics()
-        return _spread(decoded(column), form) if form.kind in (Kind.NUMBER, Kind.TIME) else _top_values(column, form)
+            found = Statistics()
+        elif form.kind in (Kind.NUMBER, Kind.TIME):
+            found = _spread(decoded(column), form)
+        else:
+            found = _top_values(column, form)
+        found.hint = hint(column, form)
+        return found
 
     def size_of(self, order: Order) -> int:
         """Return about how many bytes the rows take."""

@@ -17,6 +17,7 @@ from playwright.sync_api import expect, sync_playwright
 CHROMIUM_OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--host-resolver-rules=MAP jupyter.example 127.0.0.1",  # an http address that is not a secure context
 )  # fmt: skip
 # Ten times what a page takes that has the machine to itself.
 STATE_TIMEOUT_MILLISECONDS = 90_000
@@ -42,6 +43,10 @@ def demo(chromium, tmp_path_factory):
     completer = home / "settings" / "@jupyterlab" / "completer-extension" / "manager.jupyterlab-settings"
     completer.parent.mkdir(parents=True)
     completer.write_text(json.dumps({"providerTimeout": STATE_TIMEOUT_MILLISECONDS}), encoding="utf-8")
+    server = home / "jupyter-config" / "jupyter_server_config.json"
+    server.parent.mkdir()
+    server.write_text(json.dumps({"ServerApp": {"allow_remote_access": True}}), encoding="utf-8")
+    environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join([str(server.parent), environ["JUPYTER_CONFIG_PATH"]])
     with (
         (home / "stderr").open("w") as errors,
         subprocess.Popen(

@@ -59,7 +59,7 @@ def page(monkeypatch):
 
 
 def test_a_page_gets_the_texts_of_some_rows_in_the_order_that_it_asks_for(page):
-    order = {"filters": {"1": "= a", "0": "not null"}, "sort": [[1, False], [0, True]]}
+    order = {"filters": {"1": "= a", "0": "!="}, "sort": [[1, False], [0, True]]}
 
     answer = page.ask("rows", order=order, first=1, count=2)["answer"]
 
@@ -74,11 +74,21 @@ def test_columns_say_what_they_hold(page):
         "name": "word", "type": "text", "arrow_type": "dictionary<values=string, indices=int32, ordered=0>",
         "kind": "text", "unit": "", "nulls": 1000, "sortable": True,
     }  # fmt: skip
-    assert page.grid.hints["text"].startswith("contains, = x, in a, b")
     assert [column["unit"] for column in page.grid.columns] == ["", "", "", "bytes"]
     assert [column["sortable"] for column in page.grid.columns] == [True, True, False, True]
     assert page.ask("statistics", column=1)["answer"]["top"] == [(each, 1000) for each in "abde"]
     assert page.ask("statistics", column=0)["answer"]["max"] == "4,998"
+
+
+def test_the_filters_that_a_column_suggests_have_values_from_it(page):
+    numbers, words, lists = (page.ask("statistics", column=column)["answer"]["hint"] for column in range(3))
+
+    assert (numbers, words, lists) == (
+        "> 249, 249..750", "contains, = exact, !not, /regex/", "= for null, != for others",
+    )  # fmt: skip
+    for typed, expected in (("> 249", 1583), ("249..750", 168)):
+        order = {"filters": {"0": typed}, "sort": []}
+        assert page.ask("rows", order=order, first=0, count=1)["answer"]["total"] == expected
 
 
 JSONB = pa.table(
@@ -205,7 +215,8 @@ def test_what_is_no_question_is_not_answered(page, content):
 @pytest.mark.parametrize(
     ("typed", "column"),
     [
-        ("abc", 0), ("1..x", 0), ("in 1, x", 0), ("> nan nan", 0), ("inf", 0), ("> 5", 2), ("/(/", 1),
+        ("abc", 0), ("1..x", 0), ("in 1, 2", 0), ("null", 0), ("not null", 2), ("between 1 and 9", 0), ("> nan nan", 0),
+        ("inf", 0), ("> 5", 2), ("/(/", 1), (">", 1), ("!", 1), ("!/(/", 1), ("1..", 0), ("..", 0), ("!" * 999, 0),
         ("x" * 1001, 1), ("\ud800", 1), ("1e999999999999", 0), ("x\x1b[2J", 0),
     ],
 )  # fmt: skip

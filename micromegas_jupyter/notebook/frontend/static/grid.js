@@ -12,6 +12,29 @@ function makeButton(text, onClick, attributes = {}) {
   button.addEventListener("click", onClick);
   return button;
 }
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    if (!copySelected(text))
+      throw new Error("The browser does not let this page copy. Open it over https, or download a file.");
+  }
+}
+function copySelected(text) {
+  const focused = document.activeElement;
+  const field = make("textarea", { readonly: true, "aria-hidden": "true", tabindex: -1 });
+  field.value = text;
+  field.style.cssText = "position: fixed; top: 0; left: 0; opacity: 0";
+  for (const event of ["keydown", "copy", "focusin"]) field.addEventListener(event, (each) => each.stopPropagation());
+  document.body.append(field);
+  try {
+    field.select();
+    return document.execCommand("copy");
+  } finally {
+    field.remove();
+    if (focused instanceof HTMLElement) focused.focus({ preventScroll: true });
+  }
+}
 
 // src/grid/blocks.ts
 var BLOCK_ROWS = 200;
@@ -105,8 +128,15 @@ var MAX_TOP = 3;
 var SVG = "http://www.w3.org/2000/svg";
 var BAR_HEIGHT = 24;
 var BAR_WIDTH = 4;
+var FILTER_HELP = `Texts contain what you type; other values equal it.
+= x, != x, > x, >= x, < x, <= x
+a..b (with b), a..<b (without b)
+/regex/ in texts
+! negates: !x, !1..9, !/regex/
+= null, != not null
+"> x" in quotes: a text that begins with a sign`;
 var Header = class {
-  constructor(column, hint, index, rows, actions) {
+  constructor(column, index, rows, actions) {
     this.column = column;
     this.index = index;
     this.rows = rows;
@@ -133,7 +163,7 @@ var Header = class {
       tabindex: -1,
       spellcheck: "false",
       autocomplete: "off",
-      placeholder: hint,
+      title: FILTER_HELP,
       "aria-label": `Filter ${name}`
     });
     this.filter.addEventListener("input", this.typed);
@@ -167,7 +197,8 @@ var Header = class {
   width = 0;
   timer;
   /** Show what the values are like. */
-  showStatistics({ distinct, min, max, bars, bins, top }) {
+  showStatistics({ distinct, min, max, bars, bins, top, hint }) {
+    this.filter.placeholder = hint;
     this.facts.replaceChildren();
     if (bars.length) {
       const labels = bars.map(
@@ -199,10 +230,10 @@ var Header = class {
     if (!this.column.sortable) return;
     this.cell.setAttribute("aria-sort", place < 0 ? "none" : descending ? "descending" : "ascending");
   }
-  /** Mark the filter as one that the kernel refused; an empty sentence takes the mark away. */
+  /** Mark the filter as invalid, with the kernel's reason; an empty sentence removes the mark. */
   showFilterError(sentence) {
     this.filter.setAttribute("aria-invalid", String(sentence !== ""));
-    this.filter.title = sentence;
+    this.filter.title = sentence || FILTER_HELP;
   }
   /** Note the width that the grid gave the column. */
   setWidth(width) {
@@ -353,7 +384,6 @@ var Grid = class {
     this.columns = model.get("columns");
     this.rowCount = model.get("total");
     const first = model.get("first");
-    const hints = model.get("hints");
     this.blocks = new Blocks(
       this.kernel,
       this.rowCount,
@@ -365,7 +395,7 @@ var Grid = class {
     this.widths = [...this.fittingWidths];
     this.numberWidth = NUMBER_WIDTH + Math.max(String(this.rowCount).length, "row".length) * CHARACTER_WIDTH;
     this.headers = this.columns.map(
-      (column, index) => new Header(column, hints[column.kind] ?? "", index, this.rowCount, {
+      (column, index) => new Header(column, index, this.rowCount, {
         sort: this.sort,
         filter: this.filter,
         resize: this.resize,
@@ -753,7 +783,7 @@ var Grid = class {
     await this.tell(async () => {
       const { order } = this.blocks;
       const asked = isOne ? this.kernel.ask("value", { order, row: rows[0], column: columns[0] }) : this.kernel.ask("copy", { order, rows, columns, header: columns.length > 1 });
-      await navigator.clipboard.writeText((await asked).answer.text);
+      await copyText((await asked).answer.text);
       return `${count} copied.`;
     });
   }
@@ -773,7 +803,7 @@ var Grid = class {
           makeButton(
             "Copy value",
             () => void this.tell(async () => {
-              await navigator.clipboard.writeText(answer.text);
+              await copyText(answer.text);
               return "Value copied.";
             })
           ),

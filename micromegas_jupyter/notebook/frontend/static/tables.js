@@ -12,6 +12,29 @@ function makeButton(text, onClick, attributes = {}) {
   button.addEventListener("click", onClick);
   return button;
 }
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    if (!copySelected(text))
+      throw new Error("The browser does not let this page copy. Open it over https, or download a file.");
+  }
+}
+function copySelected(text) {
+  const focused = document.activeElement;
+  const field = make("textarea", { readonly: true, "aria-hidden": "true", tabindex: -1 });
+  field.value = text;
+  field.style.cssText = "position: fixed; top: 0; left: 0; opacity: 0";
+  for (const event of ["keydown", "copy", "focusin"]) field.addEventListener(event, (each) => each.stopPropagation());
+  document.body.append(field);
+  try {
+    field.select();
+    return document.execCommand("copy");
+  } finally {
+    field.remove();
+    if (focused instanceof HTMLElement) focused.focus({ preventScroll: true });
+  }
+}
 
 // src/tables/tables.ts
 var tables_default = {
@@ -150,7 +173,7 @@ function nameInSql(name) {
 function makeCopyButton(title, text, announce, attributes = {}) {
   const copy = async () => {
     try {
-      await navigator.clipboard.writeText(text);
+      await copyText(text);
       announce(text.length > 60 ? "Copied." : `Copied ${text}`);
     } catch {
       announce("The browser does not let this page copy. Select the name and copy it.");

@@ -148,7 +148,7 @@ function headerOf(column: Partial<Column> = {}): { header: Header; calls: unknow
     (...values: unknown[]): void =>
       void calls.push([name, ...values]);
   const actions = { sort: note("sort"), filter: note("filter"), resize: note("resize"), hide: note("hide") };
-  return { header: new Header({ ...COLUMN, ...column }, "> 5", 3, 4, actions), calls };
+  return { header: new Header({ ...COLUMN, ...column }, 3, 4, actions), calls };
 }
 
 describe("header", () => {
@@ -161,8 +161,10 @@ describe("header", () => {
       bars: [0, 5],
       bins: ["1", "2", "3"],
       top: [["<u>", 5]],
+      hint: "> 5",
     });
 
+    expect(header.filter.placeholder).toBe("> 5");
     expect(header.cell.querySelector("b, i, u")).toBeNull();
     expect(header.cell.textContent).toContain("<b>size</b>");
     expect(header.cell.textContent).toContain("bigint · bytes · 25% null");
@@ -203,5 +205,7 @@ describe("header", () => {
     expect(calls).toEqual([["filter", 3, "> 5"]]);
     header.showFilterError("No.");
     expect([header.filter.getAttribute("aria-invalid"), header.filter.title]).toEqual(["true", "No."]);
+    header.showFilterError("");
+    expect(header.filter.title).toContain("= null");
   });
 });

@@ -2,7 +2,7 @@
 // results/grid.py, which sorts, filters, counts and writes; this one shows texts. Keys are those of the WAI-ARIA
 // Authoring Practices' grid.
 
-import { make, makeButton } from "../dom";
+import { copyText, make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
 import { Blocks } from "./blocks";
 import { Header, MAX_WIDTH, MIN_WIDTH } from "./header";
@@ -68,7 +68,6 @@ class Grid {
     this.columns = model.get("columns") as Column[];
     this.rowCount = model.get("total") as number;
     const first = model.get("first") as Texts;
-    const hints = model.get("hints") as Record<string, string>;
     this.blocks = new Blocks(
       this.kernel,
       this.rowCount,
@@ -81,7 +80,7 @@ class Grid {
     this.numberWidth = NUMBER_WIDTH + Math.max(String(this.rowCount).length, "row".length) * CHARACTER_WIDTH;
     this.headers = this.columns.map(
       (column, index) =>
-        new Header(column, hints[column.kind] ?? "", index, this.rowCount, {
+        new Header(column, index, this.rowCount, {
           sort: this.sort,
           filter: this.filter,
           resize: this.resize,
@@ -517,7 +516,7 @@ class Grid {
       const asked = isOne
         ? this.kernel.ask("value", { order, row: rows[0], column: columns[0] })
         : this.kernel.ask("copy", { order, rows, columns, header: columns.length > 1 });
-      await navigator.clipboard.writeText((await asked).answer.text);
+      await copyText((await asked).answer.text);
       return `${count} copied.`;
     });
   }
@@ -539,7 +538,7 @@ class Grid {
             "Copy value",
             () =>
               void this.tell(async () => {
-                await navigator.clipboard.writeText(answer.text);
+                await copyText(answer.text);
                 return "Value copied.";
               }),
           ),

@@ -11,6 +11,13 @@ const MAX_TOP = 3;
 const SVG = "http://www.w3.org/2000/svg";
 const BAR_HEIGHT = 24;
 const BAR_WIDTH = 4;
+const FILTER_HELP = `Texts contain what you type; other values equal it.
+= x, != x, > x, >= x, < x, <= x
+a..b (with b), a..<b (without b)
+/regex/ in texts
+! negates: !x, !1..9, !/regex/
+= null, != not null
+"> x" in quotes: a text that begins with a sign`;
 
 export interface HeaderActions {
   sort: (column: number, adds: boolean) => void;
@@ -31,7 +38,6 @@ export class Header {
 
   constructor(
     private readonly column: Column,
-    hint: string,
     private readonly index: number,
     private readonly rows: number,
     private readonly actions: HeaderActions,
@@ -58,7 +64,7 @@ export class Header {
       tabindex: -1,
       spellcheck: "false",
       autocomplete: "off",
-      placeholder: hint,
+      title: FILTER_HELP,
       "aria-label": `Filter ${name}`,
     });
     this.filter.addEventListener("input", this.typed);
@@ -81,7 +87,8 @@ export class Header {
   }
 
   /** Show what the values are like. */
-  showStatistics({ distinct, min, max, bars, bins, top }: Statistics): void {
+  showStatistics({ distinct, min, max, bars, bins, top, hint }: Statistics): void {
+    this.filter.placeholder = hint;
     this.facts.replaceChildren();
     if (bars.length) {
       const labels = bars.map(
@@ -115,10 +122,10 @@ export class Header {
     this.cell.setAttribute("aria-sort", place < 0 ? "none" : descending ? "descending" : "ascending");
   }
 
-  /** Mark the filter as one that the kernel refused; an empty sentence takes the mark away. */
+  /** Mark the filter as invalid, with the kernel's reason; an empty sentence removes the mark. */
   showFilterError(sentence: string): void {
     this.filter.setAttribute("aria-invalid", String(sentence !== ""));
-    this.filter.title = sentence;
+    this.filter.title = sentence || FILTER_HELP;
   }
 
   /** Note the width that the grid gave the column. */

@@ -19,6 +19,8 @@ export interface Statistics {
   bars: number[];
   bins: string[];
   top: [string, number][];
+  /** Filters that fit the column. */
+  hint: string;
 }
 
 /** Filters as typed, by column, and the columns to sort by, with `true` for descending. */

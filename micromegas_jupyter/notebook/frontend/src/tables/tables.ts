@@ -1,7 +1,7 @@
 // Shows the tables of a server and searches them in the browser. It asks the kernel for one thing only: what a table
 // holds, when a person opens it. The kernel's half is table_explorer.py.
 
-import { make, makeButton } from "../dom";
+import { copyText, make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
 
 type Column = readonly [name: string, type: string, remarks: string];
@@ -170,10 +170,9 @@ function makeCopyButton(
 ): HTMLButtonElement {
   const copy = async (): Promise<void> => {
     try {
-      await navigator.clipboard.writeText(text);
+      await copyText(text);
       announce(text.length > 60 ? "Copied." : `Copied ${text}`);
     } catch {
-      // A page without https has no clipboard.
       announce("The browser does not let this page copy. Select the name and copy it.");
     }
   };
