@@ -155,7 +155,7 @@ def _list_keys(arguments: argparse.Namespace, file: "KeyFile") -> None:
         return
     from tabulate import tabulate
 
-    from micromegas_jupyter.cli.row_output import cell_text
+    from micromegas_jupyter.core.text import cell_text
 
     rows = []
     for entry in listed:
@@ -238,7 +238,7 @@ def _show_usage(arguments: argparse.Namespace, path: str | None) -> int:
         return 0
     from tabulate import tabulate
 
-    from micromegas_jupyter.cli.row_output import cell_text
+    from micromegas_jupyter.core.text import cell_text
 
     cells = [[cell_text(row[name]) for name in _USAGE_HEADERS] for row in rows]
     print(tabulate(cells, headers=_USAGE_HEADERS, tablefmt="simple", disable_numparse=True))

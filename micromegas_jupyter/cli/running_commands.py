@@ -31,7 +31,7 @@ def run_queries(arguments: argparse.Namespace) -> int:
         return 0
     from tabulate import tabulate
 
-    from micromegas_jupyter.cli.row_output import cell_text
+    from micromegas_jupyter.core.text import cell_text
 
     rows = [
         [

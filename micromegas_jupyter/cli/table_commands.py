@@ -94,7 +94,7 @@ def _is_confirmed(arguments: argparse.Namespace) -> bool:
         raise UsageError(
             f"`micromegas tables {arguments.action}` asks at a terminal, and this is none.", remedy="Add --yes."
         )
-    from micromegas_jupyter.cli.row_output import cell_text
+    from micromegas_jupyter.core.text import cell_text
 
     print(f"{question.format(cell_text(arguments.table))} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
@@ -173,7 +173,7 @@ def _print_json(value: object) -> None:
 def _print_table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> None:
     from tabulate import tabulate
 
-    from micromegas_jupyter.cli.row_output import cell_text
+    from micromegas_jupyter.core.text import cell_text
 
     texts = [[cell_text(cell) for cell in row] for row in rows]
     print(tabulate(texts, headers=headers, tablefmt="simple" if headers else "plain", disable_numparse=True))

@@ -1,5 +1,6 @@
 """Text for people: sizes, durations, what an error points at, and text from elsewhere made safe to show."""
 
+import json
 import unicodedata
 from collections.abc import Mapping
 from typing import Final, TextIO
@@ -17,6 +18,18 @@ _EXCERPT_BEFORE: Final = 80
 _EXCERPT_AFTER: Final = 40
 _INDENT: Final = "    "
 _MAX_SHOWN_CHARACTERS: Final = 80
+
+
+encode_json: Final = json.JSONEncoder(ensure_ascii=False).encode
+"""Return a value as JSON on one line."""
+
+
+def cell_text(value: object) -> str:
+    """Return one value of a row as text without line breaks or control characters; nothing for None."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else encode_json(value)
+    return text if text.isprintable() else printable(text)
 
 
 def rows_text(count: int) -> str:

@@ -6,11 +6,15 @@ import json
 import math
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from micromegas_jupyter.cli.row_output import RowOptions, cell_text, write_rows
-from tests.property.arrow_tables import texts
+from micromegas_jupyter.cli.row_output import RowOptions, write_rows
+from micromegas_jupyter.core.text import cell_text
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.results.view import Order, RowsView
+from tests.property.arrow_tables import tables, texts
 
 ROWS = st.lists(
     st.tuples(
@@ -38,11 +42,15 @@ def _word(value):
     return value if not _is_word(value) else "NaN" if math.isnan(value) else str(value)
 
 
+def _cell(value):
+    return str(value).lower() if isinstance(value, bool) else str(_word(value))
+
+
 @settings(max_examples=50)
 @given(ROWS)
 def test_whole_columns_are_written_as_their_values_are(rows):
     objects = [dict(zip(SCHEMA.names, (None if _is_word(v) else v for v in row), strict=True)) for row in rows]
-    cells = [["" if value is None else str(_word(value)) for value in row] for row in rows]
+    cells = [["" if value is None else _cell(value) for value in row] for row in rows]
 
     assert _written(rows, "jsonl") == "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in objects)
     assert list(csv.reader(io.StringIO(_written(rows, "csv"), newline="")))[1:] == cells
@@ -51,6 +59,22 @@ def test_whole_columns_are_written_as_their_values_are(rows):
         *others, text = (cell_text(_word(value)) for value in row)
         assert line.endswith(f"  {text}")
         assert line.removesuffix(text).split() == [cell for cell in others if cell]
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables())
+def test_the_grid_downloads_the_csv_that_the_command_prints(table):
+    printed, downloaded = io.StringIO(newline=""), io.BytesIO()
+    view = RowsView(table)
+    columns = range(table.num_columns)
+    try:
+        write_rows(table.schema, table.to_batches(), printed, RowOptions(file_format="csv"))
+    except UsageError:
+        with pytest.raises(UsageError):
+            view.write(Order(), downloaded, file_format="csv", columns=columns)
+    else:
+        view.write(Order(), downloaded, file_format="csv", columns=columns)
+        assert downloaded.getvalue().decode() == printed.getvalue()
 
 
 def test_a_table_without_rows_has_its_head():

@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial, reduce
+from io import TextIOWrapper
 from threading import RLock
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -16,6 +17,7 @@ from cachetools import LRUCache
 from pyarrow import types
 
 from micromegas_jupyter.client.json_columns import json_texts
+from micromegas_jupyter.client.row_text import write_text
 from micromegas_jupyter.core.files import file_beside
 from micromegas_jupyter.core.text import bytes_text, cut, printable
 from micromegas_jupyter.errors import UsageError
@@ -174,25 +176,30 @@ class RowsView:
 
     def write(self, order: Order, target: IO[bytes], *, file_format: str, columns: Sequence[int]) -> None:
         """Write the rows to a file, some at a time."""
-        import pyarrow.csv as pa_csv
         import pyarrow.parquet as pq
 
         writers = {
-            "csv": pa_csv.CSVWriter,
             "parquet": partial(pq.ParquetWriter, compression="zstd"),
             "arrow": pa.ipc.new_file,
         }
         # A file holds one dictionary for a column.
         table, positions = self.table.select(columns).unify_dictionaries(), self._positions(order)
-
-        def part(first: int, count: int) -> pa.Table:
-            rows = _part(table, positions, first, count)
-            return _flat(self._with_json(rows, columns)) if file_format == "csv" else rows
-
+        parts = (
+            _part(table, positions, first, _EXPORT_ROWS) for first in range(0, max(self.count(order), 1), _EXPORT_ROWS)
+        )
+        if file_format == "csv":
+            batches = (batch for part in parts for batch in part.to_batches())
+            are_json = {place: self.format_of(index).is_jsonb for place, index in enumerate(columns)}
+            output = TextIOWrapper(target, encoding="utf-8", newline="")
+            try:
+                write_text(table.schema, batches, output, file_format=file_format, are_json=are_json)
+            finally:
+                output.detach()  # leaves the file open
+            return
         try:
-            with writers[file_format](target, part(0, 0).schema) as writer:
-                for first in range(0, max(self.count(order), 1), _EXPORT_ROWS):
-                    writer.write_table(part(first, _EXPORT_ROWS))
+            with writers[file_format](target, table.schema) as writer:
+                for part in parts:
+                    writer.write_table(part)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             what = f"A {file_format} file cannot hold a column of these."
             raise UsageError(what, remedy="Hide it, or choose another format.") from error
@@ -200,13 +207,6 @@ class RowsView:
     def _exact_texts(self, part: pa.ChunkedArray, index: int) -> list[str | None]:
         """Return some values of a column in full."""
         return exact_texts(decoded(json_texts(part) if self.format_of(index).is_jsonb else part))
-
-    def _with_json(self, rows: pa.Table, columns: Sequence[int]) -> pa.Table:
-        """Return rows of some columns with JSON text for binary JSON."""
-        for place, index in enumerate(columns):
-            if self.format_of(index).is_jsonb:
-                rows = rows.set_column(place, rows.column_names[place], json_texts(rows.column(place)))
-        return rows
 
     def _comparable(self, index: int) -> pa.ChunkedArray:
         """Return a column as filters and orders see it: binary JSON as JSON text."""
@@ -356,14 +356,3 @@ def _top_values(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
 def _cell(text: str | None) -> str:
     """Return a value as a spreadsheet takes it: nothing for null, no line breaks."""
     return " ".join((text or "").splitlines()).replace("\t", " ")
-
-
-def _flat(table: pa.Table) -> pa.Table:
-    """Return rows as CSV can hold them: what it has no notation for as text."""
-    columns = []
-    for column in map(decoded, table.columns):
-        kind = column.type
-        is_text = column_kind(kind) in (Kind.NESTED, Kind.BINARY, Kind.OTHER) and not types.is_null(kind)
-        is_text = is_text or types.is_duration(kind) or types.is_decimal256(kind)
-        columns.append(pa.chunked_array([exact_texts(column)], pa.large_string()) if is_text else column)
-    return pa.Table.from_arrays(columns, names=table.column_names)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -105,6 +106,64 @@ def test_csv_and_tables_have_words_for_numbers_that_json_lacks(held, kind, cell)
 
     assert list(csv.reader(io.StringIO(_printed("csv", batch)))) == [["x"], [cell]]
     assert _printed("table", batch).splitlines()[2] == cell
+
+
+def test_csv_tells_null_from_an_empty_text_and_quotes_what_rfc_4180_quotes():
+    texts = pa.array([None, "", 'say "hi"', "a,b", "a\nb", "a\rb", "plain", " x "])
+    one, two = pa.record_batch({"t": texts}), pa.record_batch([texts.dictionary_encode(), texts], names=["", 'q"'])
+
+    assert _printed("csv", one) == 't\n\n""\n"say ""hi"""\n"a,b"\n"a\nb"\n"a\rb"\nplain\n x \n'
+    assert _printed("csv", two).startswith('"","q"""\n,\n"",""\n"say ""hi""","say ""hi"""\n')
+    for kind in (pa.string_view(), pa.large_string()):
+        assert _printed("csv", pa.record_batch({"t": texts.cast(kind)})) == _printed("csv", one)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([1, 2**60], pa.timestamp("ns"), ["1970-01-01T00:00:00.000000001", "2006-07-14T23:58:24.606846976"]),
+        ([1], pa.timestamp("s", "Europe/Berlin"), ["1970-01-01T00:00:01Z"]), ([1], pa.date32(), ["1970-01-02"]),
+        ([86_400_000], pa.date64(), ["1970-01-02"]), ([1], pa.time64("ns"), ["00:00:00.000000001"]),
+        ([3], pa.time32("s"), ["00:00:03"]),
+        ([2**60 + 1, -1], pa.duration("ns"), ["1152921504.606846977", "-0.000000001"]),
+        ([1500], pa.duration("ms"), ["1.500"]), ([2**62], pa.duration("s"), ["4611686018427387904"]),
+    ],
+)  # fmt: skip
+def test_times_have_all_digits_in_text(values, kind, expected):
+    integers = pa.array(values, pa.int32() if kind.bit_width == 32 else pa.int64())
+    batch = pa.record_batch({"t": integers.cast(kind), "n": [0] * len(values)})
+
+    assert _printed("csv", batch).splitlines()[1:] == [f"{text},0" for text in expected]
+    printed = [json.loads(line)["t"] for line in _printed("jsonl", batch).splitlines()]
+    assert [str(value) if isinstance(value, str) else float(value) for value in printed] == [
+        float(text) if pa.types.is_duration(kind) else text for text in expected
+    ]
+
+
+def test_numbers_are_written_as_short_as_they_are_exact():
+    batch = pa.record_batch(
+        {
+            "float": pa.array([0.1, 1e20, None], pa.float32()),
+            "decimal": pa.array([Decimal("1E-10"), Decimal(-2), None], pa.decimal128(38, 10)),
+            "map": pa.array([[("a", 1), ("a", 2)], [("a", 1)], None], pa.map_(pa.string(), pa.int32())),
+            "interval": pa.array([pa.MonthDayNano([1, -2, 3_000_000_001]), None, None]),
+        }
+    )
+
+    assert _printed("csv", batch).splitlines()[1:] == [
+        '0.1,0.0000000001,"[[""a"", 1], [""a"", 2]]",P1M-2DT3.000000001S',
+        '1e+20,-2.0000000000,"{""a"": 1}",',
+        ",,,",
+    ]
+
+
+@pytest.mark.parametrize("file_format", ["csv", "jsonl", "table", "markdown"])
+def test_a_value_that_cannot_be_text_is_rejected_with_a_reason(file_format):
+    far = pa.array([[10**8]], pa.list_(pa.int32())).cast(pa.list_(pa.date32()))
+    damaged = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
+    for column in (far, damaged):
+        with pytest.raises(UsageError, match="The column x holds a value that cannot be written"):
+            _printed(file_format, pa.record_batch({"x": column}))
 
 
 def test_json_loses_no_column_to_another_of_its_name():
