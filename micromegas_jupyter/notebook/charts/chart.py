@@ -44,8 +44,18 @@ _VEGA_LITE = "5.20"
 MAX_SERIES, MAX_PANELS = 12, 8
 _SAMPLE_ROWS, _MAX_CHARACTERS, _MAX_LISTED = 100_000, 50, 300
 _IDENTIFIER = re.compile(r"(?:^|[\W_])(?i:ids?|[ptug]id|ppid|port|hash|key)$|[a-z](?:Id|Pid|Tid|Port|Hash)$")
-# XML has no place for two of these, and Vega-Lite puts titles into expressions without escaping a backslash.
+_CODE = re.compile(r"(?:^|[\W_])(?i:levels?|status|codes?)$|[a-z](?:Level|Status|Code)$")
+# XML has no place for two of these, and Vega-Lite puts titles into expressions without escaping a backslash, and before
+# 5.8 a quotation mark.
 _REPLACED = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd", ord("\\"): "\u29f5"}
+_REPLACED_IN_TITLES = {ord('"'): "\u201d"}
+# Vega looks texts of expressions up in JavaScript objects, and draws nothing for those that every object has.
+_OBJECT_PROPERTIES = frozenset(
+    {
+        "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__", "__proto__", "constructor",
+        "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf",
+    }
+)  # fmt: skip
 _WIDTH, _MAX_POINTS, _MAX_BARS, _MAX_DOTS, _MAX_CSV_BYTES = 620, 2_500, 30, 150, 70_000
 _LARGEST, _LATEST_MS = 1e290, 8.64e15  # the sums of larger numbers are infinite; JavaScript has no later times
 _SECONDS = (1e-3, 5e-3, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 10_800, 21_600, 43_200, 86_400)
@@ -151,8 +161,8 @@ def _library(module: str) -> Any:
     return import_module(module)
 
 
-# Identifiers are numbers whose sums and means say nothing.
-Role = StrEnum("Role", ["TIME", "NUMBER", "IDENTIFIER", "CATEGORY", "NONE"])
+# Numbers of identifiers and codes are never added up; codes repeat, so they are categories unless named as an axis.
+Role = StrEnum("Role", ["TIME", "NUMBER", "IDENTIFIER", "CATEGORY", "CODE", "NONE"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,7 +203,8 @@ class _Groups(NamedTuple):
 
 def shown(text: str) -> str:
     """Return a name or value from elsewhere, short and without what would steer a terminal or a page."""
-    return cut(printable(cut(text, _MAX_CHARACTERS)), _MAX_CHARACTERS).translate(_REPLACED) or "(empty)"
+    found = cut(printable(cut(text, _MAX_CHARACTERS)), _MAX_CHARACTERS).translate(_REPLACED) or "(empty)"
+    return found + "\u00a0" * (found in _OBJECT_PROPERTIES)
 
 
 def choose(table: pa.Table, *, kind: _Name, x: _Name, y: _Names, color: _Name) -> Choice:
@@ -204,14 +215,17 @@ def choose(table: pa.Table, *, kind: _Name, x: _Name, y: _Names, color: _Name) -
         raise UsageError("There is nothing to draw: the result has no rows.", remedy="Widen the time range or WHERE.")
     table = with_json(table, {x, color})
     rows, arrays = min(table.num_rows, _SAMPLE_ROWS), zip(table.column_names, map(decoded, table.columns), strict=True)
-    columns = [Column(name, shown(name), each, _role(each.type, name)) for name, each in arrays]
+    columns = [
+        Column(name, shown(name).translate(_REPLACED_IN_TITLES), each, _role(each, name)) for name, each in arrays
+    ]
     if isinstance(y, str):
         y = [y] if y in table.column_names else [name.strip() for name in y.split(",")]
     along, color_by, named_y = (
         [_named(columns, name) for name in each or ()] for each in (x and [x], color and [color], y)
     )
     free = [column for column in columns if column not in [*along, *color_by, *named_y]]
-    times, numbers, identifiers, categories = ([c for c in free if c.role is role] for role in list(Role)[:4])
+    times, numbers, identifiers, categories, codes = ([c for c in free if c.role is role] for role in list(Role)[:5])
+    categories += codes
     unit = [column for column in categories if column.name.lower() == "unit"]
     samples = {c: c.values.slice(0, rows).cast(pa.large_string()) for c in categories if c not in unit}
     counts = {column: pc.count_distinct(sample, mode="all").as_py() for column, sample in samples.items()}
@@ -222,25 +236,31 @@ def choose(table: pa.Table, *, kind: _Name, x: _Name, y: _Names, color: _Name) -
     candidates = {
         None: [*times, *first, *numbers, *texts],
         "bar": [*first, *times, *texts, *identifiers, *numbers],
-        "hist": [*named_y, *numbers, *times],
-    }.get(kind, [*times, *numbers, *identifiers])
+        "hist": [*named_y, *numbers, *times, *codes],
+    }.get(kind, [*times, *numbers, *identifiers, *codes])
     chosen_x = next(iter([*along, *candidates, *named_y]), None)
     if chosen_x is None:
         raise _undrawable("There is nothing to draw", columns)
-    measures = named_y or [column for column in numbers if column is not chosen_x]
+    fitting = numbers or codes if kind in {"line", "area", "point"} else numbers
+    measures = named_y or [column for column in fitting if column is not chosen_x]
     if kind is None:
-        kind = {Role.CATEGORY: "bar", Role.TIME: "line"}.get(chosen_x.role, "point")
+        kind = {Role.CATEGORY: "bar", Role.CODE: "bar", Role.TIME: "line"}.get(chosen_x.role, "point")
         kind = kind if kind == "bar" or measures not in ([], [chosen_x]) else "hist"
+    counted = [column for column in measures if kind == "bar" and column.role in {Role.IDENTIFIER, Role.CODE}]
+    measures = [column for column in measures if column not in counted]
+    color_by = color_by or counted[:1]
+    notes = [f"Not added up: {cut(', '.join(column.title for column in counted), _MAX_LISTED)}."] * bool(counted)
     if kind == "hist":
         measures = [] if chosen_x.role is Role.TIME else named_y or along or numbers or [chosen_x]
     _check(kind, chosen_x, measures, color_by)
     limits = {"bar": MAX_SERIES, "hist": min(MAX_SERIES, rows // 2), "point": min(MAX_SERIES, rows // 2)}
     limit = limits.get(kind, max(MAX_SERIES, rows // 2))
-    series = [column for column, count in counts.items() if column is not chosen_x and 1 < count <= limit]
+    used = [chosen_x, *measures]
+    series = [column for column, count in counts.items() if column not in used and 1 < count <= limit]
     if kind not in {"line", "area"}:  # bars of a column that tells the rows apart need no colors
         series = [] if kind == "bar" and counts.get(chosen_x) == rows else series[:1]
     panels = f"{MAX_PANELS} of {len(measures)} columns of numbers are drawn; y chooses others."
-    notes = [panels] * (len(measures) > MAX_PANELS)
+    notes += [panels] * (len(measures) > MAX_PANELS)
     if unused := [column.title for column in identifiers if column is not chosen_x and measures and not named_y]:
         notes.append(f"Not drawn: {cut(', '.join(unused), _MAX_LISTED)} (identifiers; y draws them).")
     if unused := [column.title for column, count in counts.items() if count > limit and kind in {"line", "area"}]:
@@ -249,12 +269,21 @@ def choose(table: pa.Table, *, kind: _Name, x: _Name, y: _Names, color: _Name) -
     return Choice(kind, chosen_x, measures[:MAX_PANELS], color_by or series, unit if has_units else [], notes)
 
 
-def _role(kind: pa.DataType, name: str) -> Role:
+def _role(values: pa.ChunkedArray, name: str) -> Role:
+    kind = values.type
     if types.is_timestamp(kind) or types.is_date(kind):
         return Role.TIME
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_duration(kind):
-        return Role.IDENTIFIER if types.is_integer(kind) and _IDENTIFIER.search(name) else Role.NUMBER
+        role = Role.IDENTIFIER if _IDENTIFIER.search(name) else Role.CODE if _CODE.search(name) else Role.NUMBER
+        return role if role is not Role.NUMBER and _are_whole(values) else Role.NUMBER
     return Role.CATEGORY if str(kind) in {"string", "large_string", "string_view", "bool"} else Role.NONE
+
+
+def _are_whole(values: pa.ChunkedArray) -> bool:
+    """Whether all numbers are whole; pandas makes floats of integers with nulls."""
+    if types.is_floating(values.type):
+        return pc.all(pc.equal(pc.floor(values), values)).as_py() is not False
+    return bool(types.is_integer(values.type))
 
 
 def _named(columns: Sequence[Column], name: str) -> Column:
@@ -294,11 +323,14 @@ def draw(choice: Choice) -> tuple[Spec, str]:
         values, (codes, labels, _) = measures[0].values, _group(choice.unit, counted, notes, MAX_PANELS)
         titles = [f"{choice.y[0].title} ({label})" for label in labels]
         measures = [_number_axis(title, np.where(codes == at, values, np.nan)) for at, title in enumerate(titles)]
-    weights, is_time = counted if kind == "hist" else measures[0], choice.x.role is Role.TIME
+    adds_up = all(column.role is Role.NUMBER for column in choice.y)
+    weights, is_time = measures[0] if kind != "hist" and adds_up else counted, choice.x.role is Role.TIME
+    is_number = choice.x.role is Role.NUMBER
+    is_binned = is_time or (is_number and pc.count_distinct(choice.x.values).as_py() > _MAX_BARS)
     series = _group(choice.color, weights, notes, adds_up=kind in {"bar", "hist"})
     if kind == "hist":
         panels = [_bars(*_bins(_axis(column)), counted, series) for column in choice.y or [choice.x]]
-    elif kind == "bar" and is_time:
+    elif kind == "bar" and is_binned:
         panels = [_bars(*_bins(_axis(choice.x)), y, series) for y in measures]
     elif kind == "bar":
         bars = _group([choice.x], measures[0], notes, _MAX_BARS)
@@ -320,7 +352,7 @@ def draw(choice: Choice) -> tuple[Spec, str]:
         "description": f"{kind} chart: {title}",
         "title": {"text": cut(title, 90), **subtitle},
         "config": _CONFIG,
-        **_arrange(panels, kind, is_horizontal=kind == "bar" and not is_time, legend=[series.title, *series.labels]),
+        **_arrange(panels, kind, is_horizontal=kind == "bar" and not is_binned, legend=[series.title, *series.labels]),
     }
     drawn = [(y.encoding["title"], y.values[~np.isnan(y.values)]) for y in measures if choice.y]
     ranges = [f"  {name}: {values.min():,.6g} to {values.max():,.6g}" for name, values in drawn if len(values)]
@@ -421,7 +453,8 @@ def _lines(x: _Axis, y: _Axis, series: _Groups, max_bytes: int, choice: Choice) 
     data = {"x": at[rows], "y": values[rows], "series": np.array(series.labels)[codes[rows]]}
     encoding = _encoding(x.encoding, y.encoding, series)
     if choice.kind == "area":
-        is_stacked = bool(series.title) and len(series.labels) * len(np.unique(at)) == len(at) == len(rows)
+        adds_up = all(column.role is Role.NUMBER for column in choice.y)
+        is_stacked = adds_up and bool(series.title) and len(series.labels) * len(np.unique(at)) == len(at) == len(rows)
         encoding["y"] |= {"scale": {"zero": True}, "stack": "zero" if is_stacked else None}
         return _panel(data, {"type": "area", "fillOpacity": 0.8 if is_stacked else 0.5}, encoding)
     # Not the mark's own `point`: with it JupyterLab's Vega-Lite draws nothing.
@@ -471,7 +504,8 @@ def _bars(slots: Data, codes: np.ndarray, x: Spec, y: _Axis, series: _Groups) ->
     data = {name: values[drawn // count] for name, values in slots.items()}
     data |= {"y": sums[drawn], "series": np.array(series.labels)[drawn % count]}
     title = "sum of " * bool(y.encoding["title"] != "rows" and (rows > 1).any()) + y.encoding["title"]
-    encoding = _encoding(x, y.encoding | {"title": title, "scale": {"zero": True}}, series)
+    # Vega-Lite before 5.8 draws bars with an `x2` over each other unless told to stack them.
+    encoding = _encoding(x, y.encoding | {"title": title, "scale": {"zero": True}, "stack": "zero"}, series)
     if "x2" not in slots:
         return _panel(data, {"type": "bar"}, encoding | {"x": encoding["y"], "y": encoding["x"]})
     if x["type"] == "quantitative":

@@ -2,8 +2,11 @@
 
 import re
 
+import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.notebook.charts.chart import Chart
+from tests.fakes.bar_charts import BAR_CHARTS, bar_chart, bar_totals, expected_totals
 from tests.integration.browser.conftest import notebook_opener
 from tests.integration.browser.looks import choose_theme, save, sign_in_by_code
 
@@ -39,6 +42,38 @@ PIXELS = """canvas => {
     }
     return [(4 * dark) / data.length, colored];
 }"""
+
+
+# JupyterLab's own Vega and Vega-Lite, which it shares with its extensions, and the scene graphs of what they draw.
+RENDER = """async specs => {
+    let require;
+    self.rspackChunk_jupyterlab_application_top.push([["test"], {}, found => (require = found)]);
+    const load = async name => {
+        const [[version, { get }]] = Object.entries(require.S.default[name]);
+        return [version, (await get())()];
+    };
+    const [[version, lite], [, vega]] = [await load("vega-lite"), await load("vega")];
+    const scenes = [];
+    for (const spec of specs) {
+        const view = new vega.View(vega.parse(lite.compile(spec).spec), { renderer: "none" });
+        await view.runAsync();
+        scenes.push(JSON.parse(view.scenegraph().toJSON()));
+    }
+    return [version, scenes];
+}"""
+
+
+def test_bars_drawn_by_jupyterlab_add_up_to_what_sql_counts_and_sums(page):
+    odd = Chart(pa.table({'a["b"]': [1.5, 2, 4], "constructor": ["toString", "__proto__", "c"]}), kind="bar")
+    specs = [*(bar_chart(name).spec for name in BAR_CHARTS), odd.spec]
+
+    version, (*scenes, odd_scene) = page.evaluate(RENDER, specs)
+
+    assert version == "5.6.1"
+    for name, scene in zip(BAR_CHARTS, scenes, strict=True):
+        expected = [(pytest.approx(total), pytest.approx(total)) for total in expected_totals(name)]
+        assert (name, bar_totals(scene)) == (name, expected)
+    assert bar_totals(odd_scene) == [(pytest.approx(7.5), pytest.approx(7.5))]
 
 
 def test_a_chart_shows_values_zooms_and_isolates_in_both_themes(page, tmp_path):

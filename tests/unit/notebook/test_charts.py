@@ -17,6 +17,7 @@ from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.charts.chart import Chart
 from micromegas_jupyter.notebook.query_result import QueryResult
+from tests.fakes.bar_charts import BAR_CHARTS, bar_chart, bar_totals, expected_totals
 
 T0 = 1_700_000_000  # 2023-11-14 22:13:20 UTC
 MAX_BYTES = 300_000
@@ -133,6 +134,83 @@ def test_identifiers_are_no_measures_and_what_is_left_out_is_said():
     assert chart.spec["title"]["subtitle"] == ["Not drawn: process_id, port, tickId (identifiers; y draws them)."]
     assert encoding(Chart(table_of(**columns), y="port"))["y"]["title"] == "port"
     assert "8 of 10 columns of numbers are drawn" in many.spec["title"]["subtitle"][0]
+
+
+@pytest.mark.parametrize("case", BAR_CHARTS)
+def test_drawn_bars_add_up_to_what_sql_counts_and_sums(case):
+    scene = vl_convert.vegalite_to_scenegraph(bar_chart(case).spec, vl_version="5.20")["scenegraph"]
+
+    assert bar_totals(scene) == [
+        (pytest.approx(expected), pytest.approx(expected)) for expected in expected_totals(case)
+    ]
+
+
+def test_every_bar_chart_is_told_to_stack_which_jupyterlabs_vega_lite_does_not_do_by_default():
+    for case in BAR_CHARTS:
+        ends = [panel["encoding"][axis] for panel in panels(bar_chart(case)) for axis in "xy"]
+        assert [end.get("stack") for end in ends if end["title"] in {"rows", "sum of ms"}] == ["zero"]
+
+
+@pytest.mark.parametrize("name", ["level", "status", "code", "http_status", "exitCode", "process_id", "port"])
+@pytest.mark.parametrize("kind", [pa.int32(), pa.float64()])
+def test_codes_and_identifiers_are_never_added_up(name, kind):
+    numbers = pa.array([200, 404, None, 200, 500, 200], pa.int32()).cast(kind)
+    table = pa.table({"time": times(6), "host": ["a", "b"] * 3, name: numbers})
+
+    for options in ({"x": "host"}, {"x": "time"}, {}):
+        for chart in (Chart(table, kind="bar", **options), Chart(table, kind="bar", y=name, **options)):
+            assert "sum of" not in json.dumps(chart.spec)
+            assert sum(float(row["y"]) for row in rows(chart)) == 6
+    areas = Chart(
+        pa.table({"time": pa.array(times(6)).take([0, 0, 1, 1, 2, 2]), "h": ["a", "b"] * 3, name: numbers}),
+        kind="area",
+        y=name,
+    )
+    assert encoding(areas)["y"]["stack"] is None
+
+
+def test_a_code_is_a_category_until_it_is_named_as_an_axis():
+    table = pa.table({"time": times(6), "level": [3, 4, 3, 3, 10, 4], "took": NUMBERS["a"]})
+
+    assert title(Chart(table)) == "took over time by level"
+    assert title(Chart(table.select(["level", "took"]))) == "took by level"
+    assert encoding(Chart(table.select(["level"])))["y"]["sort"] == ["3", "4", "10"]
+    assert title(Chart(table, kind="line", y="level")) == "level over time"
+    assert title(Chart(table, kind="point", x="level", y="took")) == "took against level"
+    assert title(Chart(table.select(["time", "level"]), kind="line")) == "level over time"
+    assert [row["y"] for row in rows(Chart(table, kind="hist", x="level"))] == ["3", "2", "1"]
+    assert title(Chart(pa.table({"time": times(4), "level": [0.5, 0.25, 0.75, 1]}))) == "level over time"
+    assert Chart(table, kind="bar", x="time", y="level").spec["title"]["subtitle"] == ["Not added up: level."]
+
+
+ODD_NAMES = [
+    "constructor", "__proto__", "toString", "a.b", "a[0]", "a['b']", 'a["b"]', "a\\b", "datum.x", "series", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_column_or_value_of_any_name_is_drawn(name):
+    hosts = [name, "constructor" if name != "constructor" else "toString", "c"] * 2
+    charts = [
+        Chart(pa.table([times(6), NUMBERS["a"]], names=["time", name]), kind="bar"),
+        Chart(pa.table([times(6), [2.5] * 6, hosts], names=["time", "n", name]), kind="bar", x="time", color=name),
+        Chart(pa.table([hosts, [2.5] * 6], names=[name, "n"]), kind="bar"),
+    ]
+
+    for chart, total in zip(charts, (21.5, 15, 15), strict=True):
+        scene = vl_convert.vegalite_to_scenegraph(chart.spec, vl_version="5.20")["scenegraph"]
+        assert bar_totals(scene) == [(pytest.approx(total), pytest.approx(total))]
+        assert not any('"' in each for each in texts_of(chart.spec, "title"))
+
+
+def texts_of(spec, name):
+    """Return the texts of a property everywhere in a specification."""
+    if isinstance(spec, list):
+        return [text for each in spec for text in texts_of(each, name)]
+    if not isinstance(spec, dict):
+        return []
+    own = [spec[name]] if isinstance(spec.get(name), str) else []
+    return own + [text for each in spec.values() for text in texts_of(each, name)]
 
 
 def test_the_largest_of_many_series_are_drawn_and_the_chart_says_so():
