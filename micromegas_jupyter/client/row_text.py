@@ -61,7 +61,7 @@ def write_text(  # noqa: PLR0913 - how rows are written
     """
     encoding = _ENCODINGS[file_format]
     if encoding is _JSON:
-        _check_names(schema.names)
+        check_distinct(schema.names, holder="a JSON object", remedy="Rename one with AS, or use --format csv.")
     writers: dict[str, Callable[..., None]] = {
         "csv": _write_csv, "json": _write_json, "jsonl": _write_json_lines, "markdown": _write_markdown,
         "table": partial(_write_table, max_width=max_column_width),
@@ -350,13 +350,16 @@ def _write_csv(schema: pa.Schema, chunks: Iterable[_Columns], output: IO[str]) -
         output.write(_lines(columns, ",") + "\n")
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_distinct(names: Sequence[str], *, holder: str, remedy: str) -> None:
+    """Check that no two columns have the same name, since `holder` would lose all but one of them.
+
+    Raises:
+        UsageError: Two columns have the same name.
+    """
     repeated = next((name for number, name in enumerate(names) if name in names[:number]), None)
     if repeated is not None:
-        raise UsageError(
-            f"Several columns of the result are called {cell_text(repeated)}, and a JSON object can hold one.",
-            remedy="Give each a name of its own with AS, or use --format csv.",
-        )
+        what = f"Several columns of the result are called {cell_text(repeated)}, and {holder} can hold one."
+        raise UsageError(what, remedy=remedy)
 
 
 def _objects(names: Sequence[str], columns: _Columns, between: str) -> str:

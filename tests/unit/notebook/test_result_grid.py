@@ -7,6 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import nbformat
+import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +17,7 @@ from cachetools import LRUCache
 from nbconvert import HTMLExporter
 
 from micromegas_jupyter.core.jsonb import encode
+from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results import grid as grid_module
 from micromegas_jupyter.notebook.results.grid import ResultGrid, shown_table
@@ -354,11 +358,66 @@ def test_a_result_is_used_as_people_first_try(tmp_path):
     assert (tmp_path / "rows.csv").read_text().splitlines() == ["n,city", "1,a", "2,b", "3,c"]
 
 
+MASK = [True, None, False, True]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        [True, False, False, True], MASK, np.array([True, False, False, True]), pd.Series(MASK),
+        pd.array(MASK, dtype="boolean"), pa.array(MASK), pa.chunked_array([MASK[:1], MASK[1:]]), pl.Series(MASK),
+        np.array([0, 3]), [0, -1], pa.array([0, 3], pa.uint8()), pd.Index([0, 3]), pd.Series([0, 3]),
+    ],
+    ids=lambda mask: type(mask).__name__,
+)  # fmt: skip
+def test_rows_are_chosen_by_masks_and_positions_of_any_library(mask):
+    result = QueryResult(pa.table({"n": [1, 2, 3, 4], "properties": [encode({"n": n}) for n in range(4)]}))
+
+    chosen = result[mask]
+
+    assert isinstance(chosen, QueryResult)
+    assert list(chosen) == [{"n": 1, "properties": '{"n":0}'}, {"n": 4, "properties": '{"n":3}'}]
+
+
+def test_integers_and_slices_of_numpy_work_as_those_of_python():
+    result = QueryResult(TABLE)
+
+    for position in (4, np.int64(4), np.uint8(4), -4996, np.int32(-4996), pa.scalar(4)):
+        assert result[position] == {"n": None, "word": "e", "list": [4], "n_bytes": 4}
+    assert result[np.int64(2) : np.int64(4)].to_arrow().equals(TABLE[2:4])
+    assert len(result[np.array([], np.int64)]) == 0
+    assert result[(name for name in ["n", "word"])].shape == (5000, 2)
+
+
+def test_a_mask_of_pandas_matches_rows_by_its_index():
+    result = QueryResult(pa.table({"n": [3, 1, 2]}))
+    by_size = result.to_pandas().sort_values("n")
+
+    assert result[by_size["n"] >= 2]["n"].to_list() == [3, 2]
+    assert result[result["n"] >= 2]["n"].to_list() == [3, 2]
+
+
+def test_rows_are_no_dictionaries_if_two_columns_have_the_same_name():
+    result = QueryResult(pa.table([[1], [2]], names=["n", "n"]))
+
+    for use in (iter, list, lambda rows: rows[0]):
+        with pytest.raises(
+            UsageError, match="Several columns of the result are called n, and a dictionary can hold one"
+        ):
+            use(result)
+
+
 @pytest.mark.parametrize(
     ("use", "what"),
     [
         (lambda result, _: result["nothing"], "There is no column 'nothing'"),
-        (lambda result, _: result[0], "no single rows"),
+        (lambda result, _: result[5000], "There is no row 5000: the result has 5,000 rows"),
+        (lambda result, _: result[np.array([0, -5001])], "There is no row -5001"),
+        (lambda result, _: result[[True]], "The mask has 1 values, and the result 5,000 rows"),
+        (lambda result, _: result[result["n"][::2] > 1], "The mask has 2,500 values"),
+        (lambda result, _: result[pd.Series([True] * 5000, range(1, 5001))], "index does not number the rows"),
+        (lambda result, _: result[None], "no such rows or columns"),
+        (lambda result, _: result[True], "no such rows or columns"),
         (lambda result, _: result.groupby("n"), "to_pandas"),
         (lambda result, folder: result.save(folder / "x.txt"), "format"),
         (lambda result, folder: [result.save(folder / "x.csv") for _ in range(2)], "already"),
