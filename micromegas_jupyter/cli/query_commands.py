@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import AuthProvider
 
 _MAX_STATEMENT_BYTES: Final = 64 * 1024
-_MAX_EXE_CHARACTERS: Final = 64
 _DEFAULT_ROWS: Final = 1024
 _ENTRYPOINT: Final = "cli-query"
 _TIME_FORMS: Final = "RFC 3339, or 15m, 1h, 7d ago"
@@ -344,6 +343,7 @@ def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exe", metavar="REGEX", help="only programs that match this, likewise")
     parser.add_argument("--computer", metavar="REGEX", help="only machines that match this, likewise")
     add_row_arguments(parser)
+    parser.set_defaults(max_colwidth=0)  # paths differ at their end
 
 
 def run_processes(arguments: argparse.Namespace) -> int:
@@ -351,10 +351,8 @@ def run_processes(arguments: argparse.Namespace) -> int:
     _check_count(arguments.limit, "--limit")
     begin, end = _parse_range(arguments)
     condition = _matches((name, getattr(arguments, name)) for name in ("username", "exe", "computer"))
-    # In a table the end of a long path tells more than its beginning.
-    exe = f"right(exe, {_MAX_EXE_CHARACTERS}) AS exe" if arguments.format == "table" else "exe"
     sql = (
-        f"SELECT process_id, {exe}, start_time, username, computer, distro, cpu_brand FROM processes "  # noqa: S608 - quoted
+        "SELECT process_id, exe, start_time, username, computer, distro, cpu_brand FROM processes "  # noqa: S608 - quoted
         f"WHERE {condition} ORDER BY start_time LIMIT {arguments.limit}"
     )
     return write_answer(arguments, sql, begin, end)
@@ -460,8 +458,9 @@ def _check_count(value: int | None, option: str) -> None:
 
 
 def _contains(column: str, text: str | None) -> str:
-    """Return the condition that a column contains `text`, whatever its case; empty without a text."""
-    return "" if text is None else f" AND {column} ILIKE {_quote(f'%{text}%')}"
+    """Return the condition that a column contains `text`, ignoring case; empty without a text."""
+    # Not ILIKE, where some characters of the text would be wildcards.
+    return "" if text is None else f" AND strpos(lower({column}), lower({_quote(text)})) > 0"
 
 
 def _matches(columns: Iterable[tuple[str, str | None]]) -> str:

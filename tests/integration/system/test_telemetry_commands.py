@@ -79,6 +79,12 @@ def test_programs_are_found_by_what_they_contain(rows, words, expected):
     assert [row["process_id"] for row in rows("processes", *words)] == expected
 
 
+def test_a_table_shows_programs_in_full_unless_asked_otherwise(uri, capsys):
+    for words, shown in (([], LONG_EXE), (["--max-colwidth", "20"], "/opt/xxxxxxxxxxxx...")):
+        assert run(["processes", *words, "--uri", uri]) == 0
+        assert f"  {shown} " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -89,7 +95,12 @@ def test_programs_are_found_by_what_they_contain(rows, words, expected):
         (["--maxlevel", "4"], ["hello", "50% full"]),
         (["--maxlevel", "info"], ["hello", "50% full"]),
         (["--target", "NET"], ["hello", "bye"]),
-        (["--target", "net", "--msg", "B_E"], ["bye"]),
+        (["--target", "net", "--msg", "BYE"], ["bye"]),
+        (["--msg", "50%"], ["50% full"]),
+        (["--msg", "50_ f"], []),
+        (["--msg", "h%o"], []),
+        (["--msg", "\\"], []),
+        (["--target", "n_t"], []),
         (["--msg", "'; DROP"], []),
         (["--begin", "10m", "--end", "5m"], []),
         (["--since", "10m"], ["hello", "50% full", "bye"]),
