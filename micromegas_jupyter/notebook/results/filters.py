@@ -93,6 +93,8 @@ def hint(column: pa.ChunkedArray, form: ColumnFormat) -> str:
         return _HINTS.get(form.kind, "= for null, != for others")
     order = pc.sort_indices(values)
     low, high = form.texts(values.take(order.take([len(order) // 4, 3 * len(order) // 4])))
+    if form.kind is Kind.TIME:  # seconds are short enough to be read
+        low, high = (str(text).split(".")[0] for text in (low, high))
     return f"> {low}, {low}..{high}"
 
 

@@ -145,7 +145,7 @@ def test_filters_work_together_and_a_refused_one_says_what_would_fit(page, grid,
     expect(status(grid)).to_have_text(f"rows 1–4 of 4 that match, {ALL} in all · 12 columns")
 
     filter_of(grid, "value").fill("< five")
-    expect(grid.get_by_role("alert")).to_contain_text('"< five" does not fit this column. Try: > 62.25, 62.25..187.25.')
+    expect(grid.get_by_role("alert")).to_contain_text('"< five" does not fit this column. Try: > 62.50, 62.50..187.50.')
     expect(filter_of(grid, "value")).to_have_attribute("aria-invalid", "true")
     page.screenshot(path=str(tmp_path / "refused.png"))
     expect(status(grid)).to_contain_text("of 4 that match")
