@@ -249,7 +249,8 @@ def choose(table: pa.Table, *, kind: _Name, x: _Name, y: _Names, color: _Name) -
     counted = [column for column in measures if kind == "bar" and column.role in {Role.IDENTIFIER, Role.CODE}]
     measures = [column for column in measures if column not in counted]
     color_by = color_by or counted[:1]
-    notes = [f"Not added up: {cut(', '.join(column.title for column in counted), _MAX_LISTED)}."] * bool(counted)
+    names = cut(", ".join(column.title for column in counted), _MAX_LISTED)
+    notes = [f"Not summed: {names} (codes and identifiers are counted)."] * bool(counted)
     if kind == "hist":
         measures = [] if chosen_x.role is Role.TIME else named_y or along or numbers or [chosen_x]
     _check(kind, chosen_x, measures, color_by)

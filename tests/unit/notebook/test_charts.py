@@ -180,7 +180,9 @@ def test_a_code_is_a_category_until_it_is_named_as_an_axis():
     assert title(Chart(table.select(["time", "level"]), kind="line")) == "level over time"
     assert [row["y"] for row in rows(Chart(table, kind="hist", x="level"))] == ["3", "2", "1"]
     assert title(Chart(pa.table({"time": times(4), "level": [0.5, 0.25, 0.75, 1]}))) == "level over time"
-    assert Chart(table, kind="bar", x="time", y="level").spec["title"]["subtitle"] == ["Not added up: level."]
+    assert Chart(table, kind="bar", x="time", y="level").spec["title"]["subtitle"] == [
+        "Not summed: level (codes and identifiers are counted)."
+    ]
 
 
 ODD_NAMES = [
