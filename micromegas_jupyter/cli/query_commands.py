@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _MAX_STATEMENT_BYTES: Final = 64 * 1024
 _DEFAULT_ROWS: Final = 1024
+_EXE_CHARACTERS: Final = 64  # the last ones, as in upstream's command
 _ENTRYPOINT: Final = "cli-query"
 _TIME_FORMS: Final = "RFC 3339, or 15m, 1h, 7d ago"
 _PARAMETER: Final = re.compile(r"(?P<name>[^\W\d]\w*)(?::(?P<type>[a-z]+))?=(?P<value>.*)", re.DOTALL)
@@ -343,7 +344,7 @@ def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exe", metavar="REGEX", help="only programs that match this, likewise")
     parser.add_argument("--computer", metavar="REGEX", help="only machines that match this, likewise")
     add_row_arguments(parser)
-    parser.set_defaults(max_colwidth=0)  # paths differ at their end
+    parser.set_defaults(max_colwidth=_EXE_CHARACTERS)
 
 
 def run_processes(arguments: argparse.Namespace) -> int:
@@ -351,8 +352,11 @@ def run_processes(arguments: argparse.Namespace) -> int:
     _check_count(arguments.limit, "--limit")
     begin, end = _parse_range(arguments)
     condition = _matches((name, getattr(arguments, name)) for name in ("username", "exe", "computer"))
+    width = arguments.max_colwidth
+    is_cut = width > 0 and choose_format(arguments.format, arguments.output) == "table"
+    exe = f"right(exe, {width}) AS exe" if is_cut else "exe"  # paths differ at their end
     sql = (
-        "SELECT process_id, exe, start_time, username, computer, distro, cpu_brand FROM processes "  # noqa: S608 - quoted
+        f"SELECT process_id, {exe}, start_time, username, computer, distro, cpu_brand FROM processes "  # noqa: S608 - quoted
         f"WHERE {condition} ORDER BY start_time LIMIT {arguments.limit}"
     )
     return write_answer(arguments, sql, begin, end)

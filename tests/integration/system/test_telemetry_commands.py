@@ -79,10 +79,22 @@ def test_programs_are_found_by_what_they_contain(rows, words, expected):
     assert [row["process_id"] for row in rows("processes", *words)] == expected
 
 
-def test_a_table_shows_programs_in_full_unless_asked_otherwise(uri, capsys):
-    for words, shown in (([], LONG_EXE), (["--max-colwidth", "20"], "/opt/xxxxxxxxxxxx...")):
-        assert run(["processes", *words, "--uri", uri]) == 0
-        assert f"  {shown} " in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ([], LONG_EXE[-64:]),
+        (["--format", "table"], LONG_EXE[-64:]),
+        (["--max-colwidth", "20"], LONG_EXE[-20:]),
+        (["--max-colwidth", "0"], LONG_EXE),
+    ],
+)
+def test_a_table_shows_the_end_of_a_long_path(uri, capsys, words, shown):
+    assert run(["processes", *words, "--uri", uri]) == 0
+    assert f"  {shown} " in capsys.readouterr().out
+
+
+def test_other_formats_show_the_whole_path(rows):
+    assert [row["exe"] for row in rows("processes", "--username", "alice")] == [LONG_EXE]
 
 
 @pytest.mark.parametrize(
