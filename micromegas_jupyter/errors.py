@@ -5,7 +5,7 @@ remote client. A docstring says what an error means and what to do, with links t
 `micromegas explain CODE` show it.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class MicromegasError(Exception):
@@ -33,6 +33,13 @@ class MicromegasError(Exception):
 
     def __str__(self) -> str:
         return f"{self.what} {self.remedy}".strip()
+
+    def copy(self) -> Self:
+        """Return an equal error without a traceback, for another caller who waited for the same result."""
+        copied = type(self).__new__(type(self), *self.args)
+        copied.__dict__.update(self.__dict__)
+        copied.__cause__ = self.__cause__
+        return copied
 
 
 class ConfigurationError(MicromegasError, ValueError):

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted, ServerUnavailable
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.launcher import Channel, Executor, ExecutorEnded
+from micromegas_jupyter.executors.launcher import Channel, Executor, ExecutorEnded, await_shared
 from micromegas_jupyter.executors.pool import Pool, log_records
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
@@ -82,7 +82,7 @@ class IngestProcess:
                 self._starting = asyncio.get_running_loop().create_task(self._start())
                 self._starting.add_done_callback(self._note_start)
             # Shielded: a call that is given up must not leave a process behind that nobody knows.
-            executor = await asyncio.shield(self._starting)
+            executor = await await_shared(self._starting)
         return executor.open_channel()
 
     def another(self) -> "IngestProcess":
@@ -100,7 +100,7 @@ class IngestProcess:
         self.run_in_background(_close_when_done(channel, on_closed))
 
     async def _start(self) -> Executor:
-        executor = await self._pool.detach()
+        executor = await self._detach()
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await executor.send(protocol.SERVE, b"")
@@ -113,6 +113,13 @@ class IngestProcess:
             raise
         self.run_in_background(self._watch(executor))
         return executor
+
+    async def _detach(self) -> Executor:
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                return await self._pool.detach()
+        except TimeoutError:
+            raise ExecutorEnded from None
 
     def _note_start(self, starting: asyncio.Task[Executor]) -> None:
         self._starting = None

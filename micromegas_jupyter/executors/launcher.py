@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from micromegas_jupyter.core.system import Variables
-from micromegas_jupyter.errors import InternalError
+from micromegas_jupyter.errors import InternalError, MicromegasError
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.executors.settings import WorkerOptions
@@ -102,6 +102,18 @@ async def run_in_thread(function: Callable[[], _T], *, name: str) -> _T:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return await asyncio.wrap_future(future)
+
+
+async def await_shared(task: asyncio.Task[_T]) -> _T:
+    """Return the result of a task that several callers wait for, and that one of them cannot cancel.
+
+    Each caller gets its own copy of the task's error: callers add their own facts to it.
+    """
+    try:
+        return await asyncio.shield(task)
+    except MicromegasError as error:
+        own = error.copy()
+    raise own
 
 
 def can_fork() -> bool:

@@ -12,8 +12,8 @@ import re
 import signal
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import count
@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.errors import InternalError, ResourcesExhausted, StatementRefused
+from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, StatementRefused, Unavailable
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import (
     CachedPlan,
@@ -34,6 +34,7 @@ from micromegas_jupyter.executors.launcher import (
     Process,
     SpawnLauncher,
     ZygoteLauncher,
+    await_shared,
     run_in_thread,
 )
 from micromegas_jupyter.executors.protocol import Output, Statement
@@ -45,6 +46,7 @@ from micromegas_jupyter.executors.scheduling import (
     RunningLimit,
     build_error,
     find_cause,
+    queue_full,
 )
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 
@@ -59,6 +61,7 @@ _SLICE_SECONDS: Final = 1.0
 _RETIRE_BYTES: Final = 64 * 1024 * 1024
 _END_SECONDS: Final = 10.0
 _START_SECONDS: Final = 60.0
+_START_AGAIN_SECONDS: Final = 1.0  # after one that failed, while statements wait for it
 _STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
 # The front has a frame of a result twice until its client takes it. Those of large rows or dictionaries, up to 64 MiB,
 # are therefore few at a time.
@@ -112,6 +115,7 @@ class Pool:
         self._detached: set[Executor] = set()
         self._waiting: deque[asyncio.Future[Executor]] = deque()
         self._starting = 0
+        self._next_start: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
 
@@ -153,6 +157,8 @@ class Pool:
     async def close(self) -> None:
         """End all executors."""
         self._is_open = False
+        if self._next_start is not None:
+            self._next_start.cancel()
         for task in self._tasks:
             task.cancel()
         for waiting in self._waiting:
@@ -303,10 +309,17 @@ class Pool:
 
     def _note_failed_start(self) -> None:
         self._starting -= 1
-        while not self._executors and (waiting := self._next_waiting()) is not None:
-            waiting.set_exception(
-                ResourcesExhausted("The server cannot start a process for this statement.", remedy="Try later.")
-            )
+        if self._starting or any(not one.is_gone for one in self._executors.values() if one not in self._detached):
+            if self._waiting and self._next_start is None:
+                # The executors at work may be busy for longer than the callers wait.
+                self._next_start = asyncio.get_running_loop().call_later(_START_AGAIN_SECONDS, self._start_again)
+            return
+        while (waiting := self._next_waiting()) is not None:
+            waiting.set_exception(_no_process())
+
+    def _start_again(self) -> None:
+        self._next_start = None
+        self._refill()
 
     def _run_in_background(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -451,8 +464,7 @@ class Listing:
             self._next = asyncio.get_running_loop().create_task(self._list())
             # Looks at a failure that nobody may wait for any more, so that asyncio does not log it.
             self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
-        # Shielded: others wait for the same listing.
-        await asyncio.shield(self._next)
+        await await_shared(self._next)
 
     async def _list(self) -> None:
         async with self._turn:
@@ -463,6 +475,19 @@ class Listing:
                 self.tables = tables
                 self._packed = {id(one): self._packed[id(one)] for one in tables if id(one) in self._packed}
                 self.version += 1
+
+
+def _no_process() -> ResourcesExhausted:
+    return ResourcesExhausted(
+        "The server cannot start a process for this statement.", remedy="Try again later.", limit="queue"
+    )
+
+
+def _not_listed() -> Unavailable:
+    return Unavailable(
+        "The tables could not be listed in time.",
+        remedy="Try again in a moment. If this persists, contact the server's administrator.",
+    )
 
 
 class ClientGone(Exception):
@@ -527,6 +552,7 @@ class RunningStatement:
         self._private_bytes = 0
         self._cause: Cause | None = None
         self._slots = pool.slots
+        self._queue_seconds = pool.settings.queue_timeout_seconds
         self._timeout = asyncio.timeout(pool.settings.statement_timeout_seconds)
 
     async def __aenter__(self) -> Self:
@@ -624,18 +650,35 @@ class RunningStatement:
         self.slice_at = now
         self.executor.process.send_signal(signal.SIGSTOP if is_stopped else signal.SIGCONT)
 
+    @asynccontextmanager
+    async def in_queue(self, build_late_error: Callable[[], MicromegasError]) -> AsyncGenerator[None]:
+        """Limit what is waited for before planning; all such waits of a statement share one queue timeout."""
+        left_seconds = self._created_at + self._queue_seconds - self._pool.clock.monotonic()
+        try:
+            async with asyncio.timeout(left_seconds):
+                yield
+        except TimeoutError:
+            raise build_late_error() from None
+
+    async def refresh_tables(self, sql: str | None = None) -> None:
+        """Wait until the tables are listed, as `Listing.refresh`; Unavailable if that takes too long."""
+        async with self.in_queue(_not_listed):
+            await self._pool.listing.refresh(sql)
+
     async def begin(self, *, plan: CachedPlan | None = None) -> Executor:
         """Wait for a slot and an executor; ResourcesExhausted when none is free in time, or the caller has to wait."""
         await self.take_slot()
-        executor = self.executor = await self._pool.take(plan)
+        async with self.in_queue(_no_process):
+            executor = self.executor = await self._pool.take(plan)
         self.note_start()
         return executor
 
     async def take_slot(self) -> None:
         """Wait for a slot, which is kept until the end."""
         self._pool.ended_limit.check(self.caller_key)
-        await self._slots.acquire(self.caller_key)
-        self._has_slot = True
+        async with self.in_queue(queue_full):
+            await self._slots.acquire(self.caller_key)
+            self._has_slot = True
 
     def note_start(self) -> None:
         """Count the statement as running from now on."""
@@ -682,7 +725,7 @@ class RunningStatement:
         """Return the IPC schemas of the result and the parameters; the plan is cached for the call that runs it."""
         pool = self._pool
         self._check_length(statement.sql)
-        await pool.listing.refresh(statement.sql)
+        await self.refresh_tables(statement.sql)
         if (plan := pool.find_plan(statement)) is not None:
             return plan.schemas
         executor = await self.begin()
@@ -717,7 +760,7 @@ class RunningStatement:
         """
         pool = self._pool
         self._check_length(statement.sql)
-        await pool.listing.refresh(statement.sql)
+        await self.refresh_tables(statement.sql)
         plan = pool.find_plan(statement)
         executor = await self.begin(plan=plan)
         current = on_running(statement)
@@ -762,7 +805,7 @@ class RunningStatement:
 
     async def list_tables(self, caller: AuthContext) -> list[tuple[str, bytes]]:
         """Return the tables that a caller sees, each with the IPC schema of `SELECT *`."""
-        await self._pool.listing.refresh()
+        await self.refresh_tables()
         await self.begin()
         await self.request(protocol.TABLES, _pickled(caller, self._new_tables()))
         found: list[tuple[str, bytes]] = []

@@ -58,7 +58,7 @@ class RunningLimit:
         if own >= _MAX_WAITING_PER_SLOT * self._max_per_caller or not is_left(
             _MAX_WAITING_PER_SLOT * self._max_running, taken=len(self._queue), own=own
         ):
-            raise _full()
+            raise queue_full()
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (caller, granted)
         self._queue.append(entry)
@@ -71,7 +71,7 @@ class RunningLimit:
             else:
                 self._queue.remove(entry)
             if isinstance(error, TimeoutError):
-                raise _full() from None
+                raise queue_full() from None
             raise
 
     def release(self, caller: CallerKey) -> None:
@@ -100,7 +100,8 @@ def is_left(total: int, *, taken: int, own: int) -> bool:
     return taken < total - (total // 8 if own else 0)
 
 
-def _full() -> ResourcesExhausted:
+def queue_full() -> ResourcesExhausted:
+    """Return the error of a statement that did not get a slot in time."""
     return ResourcesExhausted(
         "The server runs as many statements as it allows, for you or in total.",
         remedy="Wait for some to end, then try again.",

@@ -1,7 +1,9 @@
 """Executors are lent, reused and replaced; nothing depends on who was served before; listings are shared."""
 
 import asyncio
+import os
 import random
+import signal
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +13,9 @@ from unittest.mock import MagicMock, Mock
 import pytest
 
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
-from micromegas_jupyter.errors import MicromegasError, Unavailable
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable
+from micromegas_jupyter.executors.launcher import can_fork
 from micromegas_jupyter.executors.pool import _REPORTED, Listing, Pool, RunningStatement, StatementReport
 from micromegas_jupyter.executors.protocol import Output, Statement
 from tests.fakes.fixed_tables import CALLER, LOG_SCHEMA, FixedTables, write_ledger, write_log_entries
@@ -252,9 +256,129 @@ def test_a_failure_is_told_to_all_who_wait_for_it_and_the_next_listing_is_made_a
         found = await asyncio.gather(*(listing.refresh() for _ in range(3)), return_exceptions=True)
         source.failure = None
         await listing.refresh()
-        return [type(one) for one in found], listing.version
+        return found, listing.version
 
-    assert asyncio.run(scenario()) == ([Unavailable] * 3, 1)
+    found, version = asyncio.run(scenario())
+
+    assert [type(one) for one in found] == [Unavailable] * 3
+    assert len({id(one) for one in found}) == 3  # callers add facts to their errors
+    assert version == 1
+
+
+class UnableLauncher:
+    """Fails to start processes as often as `failures` has items."""
+
+    def __init__(self, pool, failures):
+        self._pool, self._launcher, self._failures = pool, pool._launcher, iter(failures)
+        self.close = self._launcher.close
+
+    def start_one(self):
+        if next(self._failures, None) is None:
+            self._launcher.start_one()
+        else:
+            asyncio.get_running_loop().call_soon(self._pool._note_failed_start)
+
+
+class TestQueueTimeout:
+    """Each wait before planning ends within the queue timeout, however the other side behaves."""
+
+    @staticmethod
+    def fail_starts(pool, *, times=None):
+        """Have starting a process fail, as a fork does when the system has no process left."""
+        pool._launcher = UnableLauncher(pool, range(10**9 if times is None else times))
+
+    @staticmethod
+    async def take_all(bench):
+        while bench.pool.idle_count:
+            await bench.pool.take()
+
+    @staticmethod
+    async def kill_idle(bench):
+        await bench.settle()
+        for executor in list(bench.pool._executors.values()):
+            if executor not in bench.pool._detached:
+                executor.kill()
+        await until(lambda: not bench.pool.executor_count, "all have ended")
+
+    @staticmethod
+    async def timed(work):
+        """Return the error of `work` and how long it took."""
+        began_at = SYSTEM_CLOCK.monotonic()
+        with pytest.raises(MicromegasError) as caught:
+            await asyncio.wait_for(work, 20)
+        return caught.value, SYSTEM_CLOCK.monotonic() - began_at
+
+    def test_a_statement_fails_if_no_process_starts_while_an_ingest_process_lives(self):
+        async def scenario(bench):
+            await bench.pool.detach()
+            self.fail_starts(bench.pool)
+            await self.kill_idle(bench)
+            return await self.timed(bench.run(NUMBERS))
+
+        with opened_bench() as bench:
+            error, _ = bench.do(scenario(bench))
+
+        assert isinstance(error, ResourcesExhausted)
+
+    def test_a_statement_waits_no_longer_than_the_queue_timeout_for_processes_that_are_busy(self):
+        async def scenario(bench):
+            await bench.settle()
+            self.fail_starts(bench.pool)
+            await self.take_all(bench)
+            return await self.timed(bench.run(NUMBERS))
+
+        with opened_bench(queue_timeout_seconds=0.3) as bench:
+            error, seconds = bench.do(scenario(bench))
+
+        assert isinstance(error, ResourcesExhausted)
+        assert 0.3 <= seconds < 10
+
+    def test_a_process_is_started_again_while_a_statement_waits(self):
+        async def scenario(bench):
+            await bench.settle()
+            self.fail_starts(bench.pool, times=3)
+            await self.take_all(bench)
+            return await asyncio.wait_for(bench.run("SELECT 1 AS n"), 20)
+
+        with opened_bench() as bench:
+            rows, _ = bench.do(scenario(bench))
+
+        assert rows == [{"n": 1}]
+
+    @pytest.mark.skipif(not can_fork(), reason="needs a zygote")
+    def test_a_suspended_zygote_delays_a_statement_up_to_the_queue_timeout(self):
+        async def scenario(bench):
+            await bench.settle()
+            os.kill(bench.pool._launcher._zygote.pid, signal.SIGSTOP)
+            try:
+                await self.take_all(bench)
+                failed = await self.timed(bench.run(NUMBERS))
+            finally:
+                os.kill(bench.pool._launcher._zygote.pid, signal.SIGCONT)
+            return *failed, await asyncio.wait_for(bench.run("SELECT 1 AS n"), 20)
+
+        with opened_bench(queue_timeout_seconds=0.3) as bench:
+            error, seconds, (rows, _) = bench.do(scenario(bench))
+
+        assert isinstance(error, ResourcesExhausted)
+        assert seconds < 10
+        assert rows == [{"n": 1}]
+
+    def test_a_statement_waits_no_longer_than_the_queue_timeout_for_a_listing_that_hangs(self):
+        tables = SlowTables("one")
+
+        async def scenario(bench):
+            tables.may_end.clear()
+            try:
+                return await self.timed(bench.run("SELECT * FROM one"))
+            finally:
+                tables.may_end.set()
+
+        with opened_bench(tables, queue_timeout_seconds=0.3) as bench:
+            error, seconds = bench.do(scenario(bench))
+
+        assert isinstance(error, Unavailable)
+        assert seconds < 10
 
 
 @pytest.mark.parametrize(
