@@ -29,6 +29,7 @@ from micromegas_jupyter.errors import (
     UnsupportedStatement,
     UsageError,
 )
+from micromegas_jupyter.executors.launcher import await_shared
 from micromegas_jupyter.flightsql.commands import (
     ERROR_DETAILS_KEY,
     FLIGHT_SERVICE,
@@ -157,7 +158,7 @@ class Engine:
         self.settings = settings
         self._channel: Any = None  # whose types do not know of calls in bytes
         self._bearer: str | None = None
-        self._handshake: asyncio.Task[str] | None = None
+        self._renewal: asyncio.Task[str] | None = None
         self._lists_tables = True
 
     async def open(self) -> None:
@@ -290,39 +291,43 @@ class Engine:
     async def _call(self, method: str, request: bytes) -> bytes:
         call = self._channel.unary_unary(f"/{FLIGHT_SERVICE}/{method}")
         for is_last in (False, True):
+            metadata = await self._metadata()
             try:
-                answer = call(request, metadata=await self._metadata(), timeout=self.settings.silence_seconds)
-                return bytes(await answer)
+                return bytes(await call(request, metadata=metadata, timeout=self.settings.silence_seconds))
             except grpc.aio.AioRpcError as error:
-                if is_last or not self._forgets_bearer(error):
+                if is_last or not self._forgets_bearer(error, metadata):
                     raise translate(error) from None
         raise AssertionError
 
     async def _stream(self, method: str, request: bytes, *, is_flight: bool = False) -> AsyncGenerator[bytes, None]:
         """Yield the messages of an answer; the call is cancelled when the iterator ends before it."""
-        metadata, silence = await self._metadata(), self.settings.silence_seconds
-        call = self._channel.unary_stream(f"/{FLIGHT_SERVICE}/{method}")(request, metadata=metadata)
+        silence = self.settings.silence_seconds
         has_begun = False
-        try:
-            while True:
-                async with asyncio.timeout(silence):
-                    message = await call.read()
-                if message is _EOF:
-                    return
-                has_begun = True
-                yield message
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"The engine has sent nothing for {silence:g} s.",
-                remedy="Ask for less at a time, or tell the server's administrator.",
-                limit="engine",
-            ) from None
-        except grpc.aio.AioRpcError as error:
-            if is_flight and not has_begun and error.code() in _TICKET_CODES:
-                raise TicketLost from translate(error)
-            raise translate(error) from None
-        finally:
-            call.cancel()
+        for is_last in (False, True):
+            metadata = await self._metadata()
+            call = self._channel.unary_stream(f"/{FLIGHT_SERVICE}/{method}")(request, metadata=metadata)
+            try:
+                while True:
+                    async with asyncio.timeout(silence):
+                        message = await call.read()
+                    if message is _EOF:
+                        return
+                    has_begun = True
+                    yield message
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"The engine has sent nothing for {silence:g} s.",
+                    remedy="Ask for less at a time, or tell the server's administrator.",
+                    limit="engine",
+                ) from None
+            except grpc.aio.AioRpcError as error:
+                if not is_last and not has_begun and self._forgets_bearer(error, metadata):
+                    continue
+                if is_flight and not has_begun and error.code() in _TICKET_CODES:
+                    raise TicketLost from translate(error)
+                raise translate(error) from None
+            finally:
+                call.cancel()
 
     # Credentials.
 
@@ -332,14 +337,18 @@ class Engine:
             return ()
         if self.settings.user is None:
             return (("authorization", f"Bearer {token.reveal()}"),)
-        if self._bearer is None:
-            if self._handshake is None or self._handshake.done():
-                shake = asyncio.to_thread(self._shake_hands, self.settings.user, token)
-                self._handshake = asyncio.get_running_loop().create_task(shake)
-                self._handshake.add_done_callback(lambda task: task.cancelled() or task.exception())
-            # One for all who wait, who would else take all threads of the loop; shielded, as one of them may leave.
-            self._bearer = await asyncio.shield(self._handshake)
-        return (("authorization", self._bearer),)
+        bearer = self._bearer
+        if bearer is None:
+            if self._renewal is None or self._renewal.done():
+                self._renewal = asyncio.get_running_loop().create_task(self._renew_bearer(self.settings.user, token))
+                self._renewal.add_done_callback(lambda task: task.cancelled() or task.exception())
+            # One renewal for all callers, who would otherwise take all threads of the loop.
+            bearer = await await_shared(self._renewal)
+        return (("authorization", bearer),)
+
+    async def _renew_bearer(self, user: str, password: Secret) -> str:
+        bearer = self._bearer = await asyncio.to_thread(self._shake_hands, user, password)
+        return bearer
 
     def _credentials(self) -> grpc.ChannelCredentials | None:
         if not self.settings.address.is_tls:
@@ -373,11 +382,12 @@ class Engine:
             raise _broken("The engine gave no token for this server's user.")
         return found
 
-    def _forgets_bearer(self, error: grpc.aio.AioRpcError) -> bool:
-        """Whether a token of the engine's has run out, and the call is to be repeated with a new one."""
-        if error.code() is not grpc.StatusCode.UNAUTHENTICATED or self._bearer is None:
+    def _forgets_bearer(self, error: grpc.aio.AioRpcError, metadata: tuple[tuple[str, str], ...]) -> bool:
+        """Whether the engine rejected its own token as expired, so that the call is repeated with a new one."""
+        if error.code() is not grpc.StatusCode.UNAUTHENTICATED or self.settings.user is None:
             return False
-        self._bearer = None
+        if metadata == (("authorization", self._bearer),):  # otherwise another call has renewed it already
+            self._bearer = None
         return True
 
 

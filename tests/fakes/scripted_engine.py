@@ -38,12 +38,18 @@ class ScriptedEngine(grpc.GenericRpcHandler):
         self.rows = frames_of(ROWS)
         self.has_ended = threading.Event()  # the last answer with rows
         self.authorizations = []
+        self.tokens_expired = 0  # those of Handshake
+
+    @property
+    def authorization(self):
+        """What a handshake gives; once a token has expired, the only one that is accepted."""
+        return f"Bearer given {self.tokens_expired}" if self.tokens_expired else "Bearer given"
 
     def service(self, details):
         methods = {
             "GetFlightInfo": grpc.unary_unary_rpc_method_handler(self._get_info),
             "DoGet": grpc.unary_stream_rpc_method_handler(self._get_rows),
-            "ListActions": grpc.unary_stream_rpc_method_handler(lambda _request, _context: iter(())),
+            "ListActions": grpc.unary_stream_rpc_method_handler(self._list_actions),
             "Handshake": grpc.stream_stream_rpc_method_handler(self._shake_hands),
         }
         return methods.get(details.method.removeprefix(f"/{FLIGHT_SERVICE}/"))
@@ -51,20 +57,30 @@ class ScriptedEngine(grpc.GenericRpcHandler):
     def _note_authorization(self, context):
         self.authorizations += [value for key, value in context.invocation_metadata() if key == "authorization"]
 
-    def _get_info(self, request, context):
+    def _authenticate(self, context):
         self._note_authorization(context)
+        if self.tokens_expired and dict(context.invocation_metadata()).get("authorization") != self.authorization:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token has expired")
+
+    def _list_actions(self, _request, context):
+        self._authenticate(context)
+        return iter(())
+
+    def _get_info(self, request, context):
+        self._authenticate(context)
         if _LISTING.encode() in request:
             return info_of(_TABLES)
         return self.info(context) if callable(self.info) else self.info
 
     def _get_rows(self, _request, context):
+        self._authenticate(context)
         self.has_ended.clear()
         context.add_callback(self.has_ended.set)
         yield from self.rows(context) if callable(self.rows) else self.rows
 
     def _shake_hands(self, _requests, context):
         self._note_authorization(context)
-        context.send_initial_metadata((("authorization", "Bearer given"),))
+        context.send_initial_metadata((("authorization", self.authorization),))
         return iter(())
 
 

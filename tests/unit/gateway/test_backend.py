@@ -218,6 +218,87 @@ def test_calls_at_once_share_a_handshake(engine):
     assert engine.authorizations.count("Bearer given") == 8
 
 
+class TestExpiredToken:
+    """A token that the engine gave at a handshake is renewed once it has expired, whatever call comes first."""
+
+    @staticmethod
+    def run(engine, work):
+        async def run():
+            asked = Engine(_settings(engine.uri, token=Secret("pass"), user="svc"))
+            await asked.open()
+            try:
+                return await work(asked)
+            finally:
+                await asked.close()
+
+        return asyncio.run(asyncio.wait_for(run(), 60))
+
+    @staticmethod
+    async def read(asked, flight):
+        async with aclosing(asked.read(flight)) as answer:
+            return [rows async for _, rows in answer]
+
+    def test_ping_renews_it(self, engine):
+        async def scenario(asked):
+            await asked.ping()
+            engine.tokens_expired += 1
+            await asked.ping()
+
+        self.run(engine, scenario)
+
+    def test_reading_rows_renews_it(self, engine):
+        async def scenario(asked):
+            flight = await asked.plan("SELECT 1")
+            engine.tokens_expired += 1
+            return await self.read(asked, flight)
+
+        assert self.run(engine, scenario) == [0, 3]
+
+    def test_calls_that_find_it_expired_together_share_one_renewal(self, engine):
+        async def scenario(asked):
+            flights = [await asked.plan("SELECT 1") for _ in range(5)]
+            engine.tokens_expired += 1
+            engine.authorizations.clear()
+            await asyncio.gather(*(self.read(asked, one) for one in flights), *(asked.ping() for _ in range(5)))
+
+        self.run(engine, scenario)
+
+        assert [one for one in engine.authorizations if one.startswith("Basic")] == ["Basic c3ZjOnBhc3M="]
+
+    def test_a_stream_that_has_begun_is_not_repeated(self, engine):
+        def rows(context):
+            yield from frames_of(ROWS)
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token has expired")
+
+        engine.rows = rows
+
+        async def scenario(asked):
+            with pytest.raises(Unavailable):
+                await self.read(asked, await asked.plan("SELECT 1"))
+
+        self.run(engine, scenario)
+
+        assert engine.authorizations.count("Bearer given") == 2  # for the plan and for its rows
+
+    def test_a_new_token_that_is_rejected_as_well_is_an_error_after_one_more_try(self, engine):
+        engine.tokens_expired = 1
+
+        async def scenario(asked):
+            await asked.ping()
+            asked._renew_bearer = lambda _user, _password: _given("Bearer stale")
+            engine.tokens_expired = 2
+            engine.authorizations.clear()
+            with pytest.raises(Unavailable, match="credentials"):
+                await asked.ping()
+
+        async def _given(bearer):
+            return bearer
+
+        self.run(engine, scenario)
+
+        assert engine.authorizations == ["Bearer given 1", "Bearer stale"]
+
+
 @pytest.mark.parametrize(
     "text", ["", "embed", "grpc://host", "grpc://host:x", "http://host:1", "grpc://u:p@host:1", "grpc://host:1/path?x"]
 )
