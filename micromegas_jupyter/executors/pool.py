@@ -483,7 +483,8 @@ def _no_process() -> ResourcesExhausted:
     )
 
 
-def _not_listed() -> Unavailable:
+def tables_not_listed() -> Unavailable:
+    """Return the error of a statement that waited too long for a listing."""
     return Unavailable(
         "The tables could not be listed in time.",
         remedy="Try again in a moment. If this persists, contact the server's administrator.",
@@ -662,7 +663,7 @@ class RunningStatement:
 
     async def refresh_tables(self, sql: str | None = None) -> None:
         """Wait until the tables are listed, as `Listing.refresh`; Unavailable if that takes too long."""
-        async with self.in_queue(_not_listed):
+        async with self.in_queue(tables_not_listed):
             await self._pool.listing.refresh(sql)
 
     async def begin(self, *, plan: CachedPlan | None = None) -> Executor:

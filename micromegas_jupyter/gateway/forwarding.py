@@ -19,7 +19,7 @@ from micromegas_jupyter.errors import (
     QueryError,
     UnsupportedStatement,
 )
-from micromegas_jupyter.executors.pool import Pool, RunningStatement
+from micromegas_jupyter.executors.pool import Pool, RunningStatement, tables_not_listed
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CHARGED, CallerKey, Cause
 from micromegas_jupyter.gateway.backend import Flight, TicketLost
@@ -104,7 +104,7 @@ class Gateway:
 
     async def close(self) -> None:
         """End the connection, and what runs over it."""
-        await self.engine.close()
+        await self.tables.close()
 
     def statement(self, caller: CallerKey, *, query_id: str, sql: str | None = None) -> RunningStatement:
         """Return the life of one statement, or of a listing of tables."""
@@ -198,12 +198,16 @@ class ForwardedStatement(RunningStatement):
 
     async def list_tables(self, caller: AuthContext) -> list[tuple[str, bytes]]:
         """Return the tables that a caller sees, each with the IPC schema that the engine gives it."""
-        await self._gateway.tables.refresh()
-        await self._gateway.list_for_executors()
+        await self._refresh_tables()
         schemas = self._gateway.tables.schemas
         await self.begin()
         names = await self.call(list_visible, caller, dict(self._pool.options.default_conditions))
         return [(name, schemas[name]) for name in names if name in schemas]
+
+    async def _refresh_tables(self) -> None:
+        async with self.in_queue(tables_not_listed):
+            await self._gateway.tables.refresh()
+            await self._gateway.list_for_executors()
 
     async def _rewrite(self, statement: Statement, *, with_nulls: bool) -> _Forwarded:
         """Take a slot, and return the statement as the engine gets it, rewritten by an executor or before."""
@@ -213,13 +217,12 @@ class ForwardedStatement(RunningStatement):
                 remedy="Leave the range out, and write it as a condition on the tables' times.",
             )
         gateway, pool = self._gateway, self._pool
-        await gateway.tables.refresh()
+        await self._refresh_tables()
         found = gateway.rewritten.get(gateway.rewritten_key(statement))
         if found is not None:
             await self.take_slot()
             self.note_start()
         else:
-            await gateway.list_for_executors()
             await self.begin()
             answer = await self.call(
                 rewrite_statement,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Final
 
@@ -11,10 +12,16 @@ import pyarrow as pa
 from micromegas_jupyter.core.protocols import TableProblem, TableSnapshot
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, Unavailable
+from micromegas_jupyter.executors.launcher import await_shared
 from micromegas_jupyter.gateway.backend import Engine
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.gateway")
 _NAMES_SECONDS: Final = 5.0
+#: While the tables are listed again, or cannot be, the previous listing serves up to this age.
+_MAX_AGE_SECONDS: Final = 30.0
+#: After the last statement; later, the next one waits for a listing.
+_KEPT_SECONDS: Final = 30.0
+_LISTING_SECONDS: Final = 60.0
 _SCHEMA_SECONDS: Final = 60.0
 _MAX_TABLES: Final = 5000
 _MAX_SCHEMAS_BYTES: Final = 64 * 1024 * 1024
@@ -31,14 +38,16 @@ _ELSEWHERE: Final = TableProblem(
 class EngineTables:
     """Knows an engine's tables; to the executors it is a `TableSource`. Belongs to one event loop, but for `snapshot`.
 
-    A new table is known after five seconds at most, a new column after a minute at most.
+    While statements come in, the tables are listed every five seconds in the background, so that no statement waits.
+    A new table is known after five seconds and the time that a listing takes, a new column after a minute at most.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refreshing: asyncio.Task[None] | None = None
-        self._names_until = float("-inf")
+        self._keeping: asyncio.Task[None] | None = None
+        self._listed_at = self._used_at = float("-inf")
         self._found: dict[str, tuple[bytes, pa.Schema, float]] = {}  # with the time until which a schema holds
         self._snapshots: tuple[TableSnapshot, ...] = ()
         #: The IPC schema of each table, as the engine gave it.
@@ -57,7 +66,7 @@ class EngineTables:
         try:
             refreshing.result(_WAIT_SECONDS)
         except TimeoutError:
-            raise Unavailable("The engine does not list its tables in time.") from None
+            raise _not_listed() from None
         return self._snapshots
 
     async def _request_once(self) -> Sequence[TableSnapshot]:
@@ -65,43 +74,71 @@ class EngineTables:
         try:
             await self.refresh()
         finally:
-            await self.engine.close()
+            await self.close()
         return self._snapshots
 
+    async def close(self) -> None:
+        """End the connection to the engine, and list no more."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+        await self.engine.close()
+
     async def refresh(self) -> None:
-        """Wait until the tables are young enough; Unavailable when the engine does not list them."""
-        if SYSTEM_CLOCK.monotonic() < self._names_until:
-            return
+        """Wait until the tables are known as of a moment ago; Unavailable if the engine does not list them."""
+        self._used_at = now = SYSTEM_CLOCK.monotonic()
+        age = now - self._listed_at
+        is_kept = self._keeping is not None and not self._keeping.done()
+        if age >= (_MAX_AGE_SECONDS if is_kept else _NAMES_SECONDS):
+            await self._list()
+        if self._keeping is None or self._keeping.done():
+            self._keeping = asyncio.get_running_loop().create_task(self._keep_listed())
+
+    async def _keep_listed(self) -> None:
+        """List the tables whenever they are due, until no statement has come in for some time."""
+        while True:
+            await asyncio.sleep(_NAMES_SECONDS)
+            if SYSTEM_CLOCK.monotonic() - self._used_at >= _KEPT_SECONDS:
+                return
+            with suppress(MicromegasError):  # logged where it was raised
+                await self._list()
+
+    async def _list(self) -> None:
         if self._refreshing is None:
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
             self._refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        # Shielded: others wait for the same list.
-        await asyncio.shield(self._refreshing)
+        await await_shared(self._refreshing)
 
     async def _refresh(self) -> None:
         try:
-            listed = await self.engine.list_tables()
-            now = SYSTEM_CLOCK.monotonic()
-            if len(listed) > _MAX_TABLES:
-                _LOG.error("the engine has more tables than are known here", extra={"tables": len(listed)})
-                listed = dict(sorted(listed.items())[:_MAX_TABLES])
-            turn = asyncio.Semaphore(_AT_ONCE)
-
-            async def find(name: str, schema: bytes | None) -> bytes | None:
-                known = self._found.get(name)
-                if schema is not None:
-                    return schema
-                if known is not None and known[2] > now:
-                    return known[0]
-                async with turn:
-                    return await self._find_schema(name)
-
-            names = sorted(listed)
-            schemas = await asyncio.gather(*(find(name, listed[name]) for name in names))
-            self._take_over({name: schema for name, schema in zip(names, schemas, strict=True) if schema}, now)
-            self._names_until = now + _NAMES_SECONDS
+            async with asyncio.timeout(_LISTING_SECONDS):
+                await self._refresh_in_time()
+        except TimeoutError:
+            raise _not_listed() from None
         finally:
             self._refreshing = None
+
+    async def _refresh_in_time(self) -> None:
+        began_at = SYSTEM_CLOCK.monotonic()
+        listed = await self.engine.list_tables()
+        now = SYSTEM_CLOCK.monotonic()
+        if len(listed) > _MAX_TABLES:
+            _LOG.error("the engine has more tables than are known here", extra={"tables": len(listed)})
+            listed = dict(sorted(listed.items())[:_MAX_TABLES])
+        turn = asyncio.Semaphore(_AT_ONCE)
+
+        async def find(name: str, schema: bytes | None) -> bytes | None:
+            known = self._found.get(name)
+            if schema is not None:
+                return schema
+            if known is not None and known[2] > now:
+                return known[0]
+            async with turn:
+                return await self._find_schema(name)
+
+        names = sorted(listed)
+        schemas = await asyncio.gather(*(find(name, listed[name]) for name in names))
+        self._take_over({name: schema for name, schema in zip(names, schemas, strict=True) if schema}, now)
+        self._listed_at = began_at
 
     async def _find_schema(self, name: str) -> bytes | None:
         """Return the schema of a table; one that the engine cannot read has none, and so does not exist here."""
@@ -143,6 +180,10 @@ class EngineTables:
         except (MicromegasError, TimeoutError):
             return False
         return True
+
+
+def _not_listed() -> Unavailable:
+    return Unavailable("The engine does not list its tables in time.")
 
 
 def _decode(name: str, schema: bytes) -> pa.Schema | None:
