@@ -10,6 +10,7 @@ import collections
 import json
 import logging
 import os
+import socket
 import stat
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -50,6 +51,7 @@ _ALERTED_DECISIONS = (
     ("refused", "signature_wrong"),
     ("refused", "algorithm_not_allowed"),
     ("undecided", "keys_unavailable"),
+    ("undecided", "key_refetch_due"),
 )
 _LATENCY_BUCKETS_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1, 1.0, 10.0)
 
@@ -200,6 +202,12 @@ def record_event(level: int, sentence: str, **facts: str | float | None) -> None
         LOGGER.log(level, sentence, extra=fields)
 
 
+# The owner of one IPv6 address has at least the 2**64 of its network (RFC 6177).
+_IPV6_NETWORK_BYTES = 8
+# RFC 4291 section 2.5.5.2.
+_IPV4_MAPPED = bytes(10) + b"\xff\xff"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFacts:
     """What is known of the call that carries a credential: its method, address, and id in other logs."""
@@ -207,6 +215,19 @@ class CallFacts:
     method: str | None = None
     client_address: str | None = None
     call_id: str | None = None
+
+
+def network_of(client_address: str) -> str | bytes:
+    """Return what shares a limit: an IPv4 address, an IPv6 network, or all addresses that are not known."""
+    if ":" not in client_address:
+        return client_address
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, client_address)
+    except OSError:
+        return client_address
+    if packed.startswith(_IPV4_MAPPED):
+        return socket.inet_ntop(socket.AF_INET, packed[len(_IPV4_MAPPED) :])
+    return packed[:_IPV6_NETWORK_BYTES]
 
 
 _current_call: ContextVar[CallFacts] = ContextVar("micromegas_call_facts", default=CallFacts())  # noqa: B039 - frozen
@@ -220,6 +241,12 @@ def checking_for(facts: CallFacts) -> Iterator[None]:
         yield
     finally:
         _current_call.reset(token)
+
+
+def current_network() -> str | bytes | None:
+    """Return the network of the call whose credential is being checked, or None outside of a call."""
+    address = _current_call.get().client_address
+    return None if address is None else network_of(address)
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):

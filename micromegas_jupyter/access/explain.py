@@ -32,7 +32,8 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "expired": "Sign in again; if fresh tokens are refused too, compare the clocks of server and provider.",
     "not_yet_valid": "The clock here is behind the provider's.",
     "issued_in_the_future": "The clock here is behind the provider's.",
-    "unknown_key": "Is it a token of another environment? After a rotation this ends within the cool-down.",
+    "unknown_key": "Is it a token of another environment? Compare its `kid` with the provider's keys.",
+    "key_refetch_due": "Try again after the cool-down. If it persists, is it a token of another environment?",
     "keys_unavailable": "Is the provider up, and can this machine reach it?",
     "unavailable": "Is the provider up, and can this machine reach it?",
     "signature_wrong": "The token was changed or forged: find out where it comes from.",
@@ -228,7 +229,7 @@ _STEPS: Final[tuple[tuple[str, Collection[str], Callable[[_Case], str]], ...]] =
      _conditions),
     ("subject", {"subject_missing", "subject_malformed"},
      lambda case: case.claim(case.issuer.subject_claim if case.issuer else "sub")),
-    ("key", {"unknown_key", "key_does_not_fit", "keys_unavailable", "unavailable"}, _key),
+    ("key", {"unknown_key", "key_refetch_due", "key_does_not_fit", "keys_unavailable", "unavailable"}, _key),
     ("signature", {"signature_wrong"}, lambda _: "wanted: made by that key over exactly these bytes"),
     ("admission", {"subject_not_allowed", "denied"}, _admission),
 )  # fmt: skip

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from micromegas_jupyter.access.audit import AccessMetrics, record_event
+from micromegas_jupyter.access.audit import AccessMetrics, TokenBuckets, current_network, record_event
 from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.files import FileProblem, FileWatch, read_shared_file
 from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderHttp
@@ -41,6 +41,11 @@ _FIRST_PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0)
 _FILE_CHECK_SECONDS = 1.0
 _SLOW_FETCH_SECONDS = 1.0
 _LONG_AGO = float("-inf")
+# A network whose tokens name unknown keys causes a few fetches, and then only some of those that cool-downs allow, so
+# that the others are left for valid tokens after a rotation.
+_MAX_FETCHES_OF_NETWORK = 3
+_COOL_DOWNS_PER_FETCH = 4
+_MAX_NETWORKS = 10_000
 
 
 def find_permission_problem(status: os.stat_result, *, any_owner: bool) -> str | None:
@@ -128,8 +133,8 @@ class KeyPolicy:
     """How long an issuer's keys are believed, and how often its provider is asked.
 
     A set younger than the refresh interval is used without waiting for a newer one, an older one up to the stale limit
-    only while the provider does not answer. An unknown key id causes one fetch in a cool-down; after a failed fetch the
-    provider is left alone for as long.
+    only while the provider does not answer. An unknown key id causes one fetch in a cool-down, and those of one network
+    cause even fewer; after a failed fetch the provider is left alone for as long.
     """
 
     refresh_interval_seconds: float = 3600.0
@@ -152,6 +157,10 @@ class KeysPending(Exception):
     def __init__(self, fetch: Fetch) -> None:
         super().__init__("the keys are being fetched")
         self.fetch = fetch
+
+
+class RefetchDue(Exception):
+    """The key is unknown, and keys may have changed since the last fetch, which is too recent for another one."""
 
 
 class _Freshness(enum.IntEnum):
@@ -198,6 +207,14 @@ class KeyCache:
         self._failures = 0
         # Until then no unknown key id causes a fetch; after a failure, nothing does.
         self._retry_at = _LONG_AGO
+        # The signature of the token that caused the last fetch: that fetch decides about it.
+        self._sought: bytes | None = None
+        self._fetches_of_networks: TokenBuckets[str | bytes] = TokenBuckets(
+            per_second=1 / (_COOL_DOWNS_PER_FETCH * policy.cool_down_seconds),
+            burst=_MAX_FETCHES_OF_NETWORK,
+            max_tracked=_MAX_NETWORKS,
+            clock=clock,
+        )
         self._reported = _Freshness.FRESH
 
     def age_seconds(self) -> float | None:
@@ -233,8 +250,13 @@ class KeyCache:
             raise self._unavailable()
         return usable
 
-    def get_newer(self, seen: KeySet) -> KeySet:
-        """Return a set fetched after `seen`, or `seen` itself when it is too early to ask again."""
+    def get_newer(self, seen: KeySet, *, signature: bytes) -> KeySet:
+        """Return a set fetched after `seen`, or `seen` itself if it was fetched for the token with this signature.
+
+        Raises:
+            RefetchDue: `seen` is from before the token, and it is too early to fetch keys again.
+        """
+        network = current_network()
         with self._lock:
             if self._keys is not None and self._keys is not seen:
                 return self._keys
@@ -244,10 +266,15 @@ class KeyCache:
             # While the provider is known not to answer, nobody waits for the one who tries again.
             if self._failures and (is_too_early or not is_new):
                 raise self._unavailable()
-            if is_too_early:
+            if is_too_early and signature == self._sought:
                 return seen
+            if is_too_early:
+                raise RefetchDue
             if is_new:
+                if network is not None and self._fetches_of_networks.take(network):
+                    raise RefetchDue
                 self._retry_at = now + self._policy.cool_down_seconds
+                self._sought = signature
             pending = self._fetch or self._board(now)
             rediscover = now >= self._discovered_at + self._policy.refresh_interval_seconds
         if is_new:

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from cachetools import LRUCache
 
 from micromegas_jupyter.access.audit import AccessMetrics, Claimed, record_event
-from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyPolicy, KeysPending
+from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyPolicy, KeysPending, RefetchDue
 from micromegas_jupyter.access.validator import (
     Accepted,
     BaseValidator,
@@ -267,7 +267,7 @@ class Issuer:
         try:
             verify_signature(parsed, keys, algorithms=self._setting.algorithms)
         except UnknownKey:
-            newer = self._keys.get_newer(keys)
+            newer = self._keys.get_newer(keys, signature=parsed.signature)
             if newer is keys:
                 raise
             verify_signature(parsed, newer, algorithms=self._setting.algorithms)
@@ -452,8 +452,9 @@ class OidcValidator(BaseValidator):
             return Accepted(context=self._verified_context(parsed, issuer), claimed=claimed)
         except TokenProblem as problem:
             return Refused(reason=problem.reason, claimed=claimed)
-        except Unavailable:
-            return Undecided(reason="keys_unavailable", claimed=claimed)
+        except (Unavailable, RefetchDue) as error:
+            reason = "key_refetch_due" if isinstance(error, RefetchDue) else "keys_unavailable"
+            return Undecided(reason=reason, claimed=claimed)
         except KeysPending as keys:
             return Undecided(reason="keys_unavailable", claimed=claimed, pending=keys.fetch)
         except Exception as error:  # noqa: BLE001 - fail closed, and say whose token it was

@@ -6,7 +6,6 @@ Beside it, what every validator needs: which tables and rows roles show, and how
 import abc
 import logging
 import math
-import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from micromegas_jupyter.access.audit import (
     AccessMetrics,
     Claimed,
     TokenBuckets,
+    network_of,
     record_event,
 )
 from micromegas_jupyter.access.jwks import Fetch, KeysPending
@@ -37,10 +37,6 @@ _MAX_KEY_WAITS = 3
 # A fetch is two calls, each with a total deadline of ten seconds.
 _KEY_WAIT_SECONDS = 30.0
 _DOTS_OF_A_TOKEN = 2
-# Whoever has one IPv6 address has at least the 2**64 of its network (RFC 6177).
-_IPV6_NETWORK_BYTES = 8
-# RFC 4291 section 2.5.5.2.
-_IPV4_MAPPED = bytes(10) + b"\xff\xff"
 # Of a credential that could not be checked, a quarter counts: whoever tries again in an outage still gets an answer,
 # and a flood of forged tokens that name a provider which does not answer comes to an end.
 _UNDECIDED_SHARE = 0.75
@@ -335,14 +331,14 @@ class CallLimits:
     def count_refusal(self, client_address: str) -> None:
         """Count a credential of an address as refused in advance: of many that arrive together none is refused yet."""
         self._follow_changes()
-        wait_seconds = self._refusals.take(_network_of(client_address))
+        wait_seconds = self._refusals.take(network_of(client_address))
         if wait_seconds:
             raise self._too_often("Too many credentials from your address were refused.", wait_seconds, by="address")
 
     def forgive_refusal(self, client_address: str, *, is_accepted: bool = True) -> None:
         """Take the count back: the credential was accepted. If it was not decided, take most of it back."""
         share = 1.0 if is_accepted else _UNDECIDED_SHARE
-        self._refusals.release(_network_of(client_address), share=share)
+        self._refusals.release(network_of(client_address), share=share)
 
     def _too_often(self, what: str, wait_seconds: float, *, by: str) -> ResourcesExhausted:
         if self._metrics is not None:
@@ -355,16 +351,3 @@ class CallLimits:
             retry_after_seconds=retry_after_seconds,
             limit="call_rate",
         )
-
-
-def _network_of(client_address: str) -> str | bytes:
-    """Return what shares a bucket: an IPv4 address, an IPv6 network, or all that is not known."""
-    if ":" not in client_address:
-        return client_address
-    try:
-        packed = socket.inet_pton(socket.AF_INET6, client_address)
-    except OSError:
-        return client_address
-    if packed.startswith(_IPV4_MAPPED):
-        return socket.inet_ntop(socket.AF_INET, packed[len(_IPV4_MAPPED) :])
-    return packed[:_IPV6_NETWORK_BYTES]

@@ -194,7 +194,7 @@ class ServerSettings:
         "caller has to wait a minute; 0 for no limit. Canceled ones never count",
     )
     queue_timeout_seconds: HourSeconds = _limit(
-        60, "how long a query waits for an executor before it is refused, in seconds"
+        60, "how long a query may wait before planning starts, in seconds"
     )
     spill_mib: Mebibytes = _limit(8192, "what one query may write to the spill directory, in MiB")
     spill_directory: Path | None = _setting(

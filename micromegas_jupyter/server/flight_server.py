@@ -77,6 +77,8 @@ class ServerThread:
         self.exports = ExportRunner(
             self._ingest_process, clock=clock, metrics=self.metrics, trusted_proxies=settings.trusted_proxies
         )
+        #: Shared with the HTTP endpoint, so that an address has one budget of rejections.
+        self.limits = build_limits(validator, settings.rate_limits, clock=clock)
         self._validator = validator
         self._settings = settings
         self._clock = clock
@@ -160,7 +162,7 @@ class ServerThread:
         authenticator = Authenticator(
             self._validator,
             check_seconds=self._settings.token_check_seconds,
-            limits=build_limits(self._validator, self._settings.rate_limits, clock=self._clock),
+            limits=self.limits,
         )
         service = self._build_service(authenticator)
         server: grpc.aio.Server | None = None

@@ -194,7 +194,7 @@ class ServerStack:
                 readiness=self.readiness,
                 exports=None if self.lake is None else self._server.exports,
                 tls_files=_tls_files(settings),
-                rate_limits=rate_limits,
+                limits=self._server.limits,
                 trusted_proxies=frozenset(settings.trusted_proxy),
             )
 

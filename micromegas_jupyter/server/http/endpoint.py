@@ -24,11 +24,12 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.web import Application
 
-from micromegas_jupyter.config.access import METRICS_SCOPE, READ_SCOPE, RateLimits
+from micromegas_jupyter.access.validator import CallLimits
+from micromegas_jupyter.config.access import METRICS_SCOPE, READ_SCOPE
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError, PermissionDenied, Rejected, ResourcesExhausted, Unavailable
-from micromegas_jupyter.server.authentication import Authenticator, build_limits
+from micromegas_jupyter.server.authentication import Authenticator
 from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.http.export_page import PATHS, ExportPage
 from micromegas_jupyter.server.http.pages import REALM, Connections, Page
@@ -158,7 +159,7 @@ class HttpEndpoint:
         readiness: Readiness,
         exports: ExportRunner | None = None,
         tls_files: TlsFiles | None = None,
-        rate_limits: RateLimits | None = None,
+        limits: CallLimits | None = None,
         trusted_proxies: frozenset[str] = frozenset(),
     ) -> None:
         self._address = (host, port)
@@ -168,7 +169,7 @@ class HttpEndpoint:
         self._exports = exports
         self._tls_files = tls_files
         self._trusted_proxies = trusted_proxies
-        self._limits = build_limits(validator, rate_limits or RateLimits(), clock=SYSTEM_CLOCK)
+        self._limits = limits
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self.listening: socket.socket | None = None

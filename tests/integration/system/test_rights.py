@@ -258,6 +258,26 @@ def test_changed_rate_limits_count_without_a_restart(server):
     wait_until(lambda: all(_outcome(server, PLAIN_KEY) == "answered" for _ in range(8)), "the change counts")
 
 
+def test_rejections_over_http_and_grpc_use_up_one_limit_of_the_address(server):
+    request = urllib.request.Request(f"{server.ready['http']}/metrics", headers={"Authorization": "Bearer unknown"})
+
+    def http_status():
+        with pytest.raises(urllib.error.HTTPError) as rejected:
+            urllib.request.urlopen(request, timeout=60)
+        rejected.value.close()
+        return rejected.value.code
+
+    server.reload(rate_limits={"refusals_per_second": 0.001, "burst_refusals": 3})
+    try:
+        wait_until(lambda: http_status() == 429, "the limit is used up over HTTP")
+        over_grpc = _outcome(server, "unknown")
+    finally:
+        server.reload()
+
+    assert over_grpc == "ResourcesExhausted"
+    wait_until(lambda: http_status() == 401, "the former limit is in force")
+
+
 def test_metrics_need_a_credential_and_health_does_not(server):
     http = server.ready["http"]
 

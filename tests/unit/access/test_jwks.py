@@ -4,19 +4,21 @@ import dataclasses
 import json
 import logging
 import os
+from contextlib import suppress
 from datetime import timedelta
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 
-from micromegas_jupyter.access.audit import AccessMetrics
+from micromegas_jupyter.access.audit import AccessMetrics, CallFacts, checking_for
 from micromegas_jupyter.access.jwks import (
     KeyCache,
     KeyCaches,
     KeyFetcher,
     KeyPolicy,
     KeysPending,
+    RefetchDue,
     find_permission_problem,
 )
 from micromegas_jupyter.config.issuers import IssuerSetting
@@ -57,8 +59,8 @@ class WaitingKeys:
     def get(self):
         return self._wait_for(self.cache.get)
 
-    def get_newer(self, seen):
-        return self._wait_for(lambda: self.cache.get_newer(seen))
+    def get_newer(self, seen, signature=b"one"):
+        return self._wait_for(lambda: self.cache.get_newer(seen, signature=signature))
 
     def _wait_for(self, ask):
         for _ in range(3):
@@ -245,9 +247,29 @@ class TestFetching:
         clock.advance(cool_down - 1)
 
         assert source.get_newer(second) is second
+        with pytest.raises(RefetchDue):
+            source.get_newer(second, b"another")
         clock.advance(1)
         assert source.get_newer(second) is not second
         assert len(provider.requested) == 4
+
+    def test_a_network_without_the_right_keys_leaves_most_fetches_to_others(self, provider, clock, background):
+        source = WaitingKeys(SETTING, background, http=provider, clock=clock, policy=POLICY)
+        caused = []
+        source.get()
+        for second in range(0, 900, 30):
+            before = len(provider.requested)
+            for number in range(100):
+                with checking_for(CallFacts(client_address=f"2001:db8::{number:x}")), suppress(RefetchDue):
+                    source.get_newer(source.get(), b"%d %d" % (second, number))
+            caused += [second] * (len(provider.requested) - before)
+            clock.advance(30)
+        provider.publish(rsa_key("new"))
+        with checking_for(CallFacts(client_address="192.0.2.1")):
+            newer = source.get_newer(source.get(), b"valid")
+
+        assert caused == [0, 30, 60, 120, 240, 360, 480, 600, 720, 840]
+        assert [key.key_id for key in newer.keys] == ["new"]
 
     def test_a_provider_that_never_answered_is_asked_less_and_less_often(self, source, provider, clock):
         provider.go_down()
@@ -315,7 +337,7 @@ class TestOutage:
 
         assert [source.get() for _ in range(2)] == [first] * 2
         with pytest.raises(Unavailable):
-            source.cache.get_newer(first)
+            source.cache.get_newer(first, signature=b"one")
         assert (len(provider.requested), len(background.waiting)) == (3, 1)
 
     def test_an_hour_of_outage_under_a_flood_costs_one_fetch_in_a_cool_down(self, source, provider, background, clock):

@@ -16,7 +16,7 @@ from micromegas_jupyter.access.validator import Roles
 from micromegas_jupyter.config.access import RoleSetting
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.core.protocols import TableAccess, TokenKind
-from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.errors import ConfigurationError, Unavailable
 from micromegas_jupyter.oidc.jwt import MAX_GROUPS, ParsedToken, TokenProblem, parse_token
 from tests.fakes.mint import AUDIENCE, ISSUER, NOW_SECONDS, ec_key, mint, rsa_key
 from tests.fakes.provider import FakeProvider
@@ -261,6 +261,28 @@ class TestTokens:
         assert second.issuer == SECOND
         assert reason_of(validator, mint(issuer=SECOND, audience="second-lake")) == "unknown_key"
         assert reason_of(validator, mint(key=ec_key(), issuer=SECOND)) == "audience_mismatch"
+
+    def test_after_a_rotation_a_valid_token_is_never_rejected_because_others_have_unknown_keys(self, provider, clock):
+        validator = OidcValidator(settings_of(), http=provider, clock=clock)
+        validator.validate_token(mint())
+        assert reason_of(validator, mint(key=rsa_key("forged"))) == "unknown_key"
+        provider.publish(rsa_key("new"))
+        valid = mint(key=rsa_key("new"))
+
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                validator.validate_token(valid)
+            clock.advance(9)
+        clock.advance(3)
+
+        assert validator.validate_token(valid).subject == "alice"
+
+    def test_one_token_with_an_unknown_key_gets_one_result_for_a_cool_down(self, provider, clock):
+        validator = OidcValidator(settings_of(), http=provider, clock=clock)
+        token = mint(key=rsa_key("forged"))
+
+        assert [reason_of(validator, token) for _ in range(3)] == ["unknown_key"] * 3
+        assert len(provider.requested) == 3
 
     def test_a_token_of_an_alias_is_the_configured_issuers(self, provider, clock):
         validator = OidcValidator(settings_of(admin_groups=("ops",)), [f"{ISSUER}|alice"], http=provider, clock=clock)

@@ -11,7 +11,9 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from micromegas_jupyter.access.validator import CallLimits
 from micromegas_jupyter.config.access import RateLimits
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.http import endpoint
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
@@ -111,7 +113,7 @@ def test_a_refusal_carries_the_challenge_of_rfc_6750(port, headers, challenge):
 
 
 def test_an_outage_and_too_many_requests_are_no_refusals():
-    with running(rate_limits=RateLimits(calls_per_second=0.1, burst_calls=1)) as port:
+    with running(limits=CallLimits(RateLimits(calls_per_second=0.1, burst_calls=1), clock=SYSTEM_CLOCK)) as port:
         outage = request(port, "/metrics", headers={"Authorization": "Bearer outage"})
         first, second = (request(port, "/metrics", headers=ALICE) for _ in range(2))
 
@@ -121,8 +123,8 @@ def test_an_outage_and_too_many_requests_are_no_refusals():
 
 
 def test_behind_a_trusted_proxy_refusals_count_for_the_client_that_it_names():
-    limits = RateLimits(refusals_per_second=0.1, burst_refusals=1)
-    with running(rate_limits=limits, trusted_proxies=frozenset({"127.0.0.1"})) as port:
+    limits = CallLimits(RateLimits(refusals_per_second=0.1, burst_refusals=1), clock=SYSTEM_CLOCK)
+    with running(limits=limits, trusted_proxies=frozenset({"127.0.0.1"})) as port:
         statuses = [
             request(port, "/metrics", headers={"Authorization": f"Bearer {token}", "X-Forwarded-For": address})[0]
             for token, address in (("mallory", "192.0.2.1, 192.0.2.66"),) * 2 + (("alice", "192.0.2.1"),)
