@@ -495,7 +495,7 @@ class PendingLogin:
         if outcome is None:
             raise LoginTimedOut("The sign-in has not finished yet.", remedy="Finish it, or start another one.")
         if isinstance(outcome, MicromegasError):
-            raise outcome
+            raise outcome.copy()  # several cells may wait for one sign-in
         return outcome
 
     def on_done(self, callback: Callable[[Self], None]) -> None:

@@ -8,7 +8,7 @@ import threading
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -50,9 +50,11 @@ from micromegas_jupyter.client.transport import (
     Credential,
     CredentialSource,
     Header,
+    StaticHeaders,
     Transport,
     build_option_headers,
     build_tag_headers,
+    hide_headers,
     parse_address,
     parse_static_headers,
     translate_failure,
@@ -293,8 +295,6 @@ _INGEST_TIMEOUT_SECONDS: Final = 600.0
 
 T = TypeVar("T")
 
-StaticHeaders = Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, str | bytes]]
-
 
 class FlightSQLClient(TelemetryQueries, TableMethods):
     """A client of one Flight SQL server, with upstream's methods and arguments and more.
@@ -339,6 +339,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         environ: Mapping[str, str] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        headers = None if headers is None else hide_headers(headers)  # or a verbose traceback would show them
         if headers is not None and auth_provider is not None:
             raise UsageError("headers and auth_provider cannot be combined.", remedy="Pass auth_provider alone.")
         if headers is not None:

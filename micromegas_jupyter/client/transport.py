@@ -25,7 +25,7 @@ from pyarrow import flight
 from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.system import Clock, HiddenBytes, Secret, jitter
+from micromegas_jupyter.core.system import Clock, HiddenBytes, HiddenText, Secret, jitter
 from micromegas_jupyter.errors import (
     AuthenticationError,
     DeadlineExceeded,
@@ -98,6 +98,7 @@ def _is_plain(host: str) -> bool:
 
 Header = tuple[bytes, bytes]
 """A key in lower case and a value of printable ASCII, as the Flight library takes them."""
+StaticHeaders = Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, str | bytes]]
 
 MAX_HEADER_VALUE_BYTES: Final = 16 * 1024
 # gRPC over HTTP/2, "Header-Name"; names that begin with grpc- are gRPC's own.
@@ -108,8 +109,9 @@ _TAG: Final = re.compile(r"[\x20-\x7e]{1,64}")
 
 
 def build_header(key: str | bytes, value: str | bytes) -> Header:
-    """Return a checked header; the key becomes lower case. An error never contains the value."""
-    key_text, value_text = _as_text(key).lower(), _as_text(value)
+    """Return a checked header; the key becomes lower case. Neither an error nor its frames contain the value."""
+    value = hide_value(value)
+    key_text, value_text = _as_text(key).lower(), HiddenText(_as_text(value))
     if _KEY.fullmatch(key_text) is None:
         raise UsageError("The name of a header cannot be sent.", remedy="Use letters, digits, '-', '_' and '.'.")
     if _VALUE.fullmatch(value_text) is None or len(value_text) > MAX_HEADER_VALUE_BYTES:
@@ -120,6 +122,21 @@ def build_header(key: str | bytes, value: str | bytes) -> Header:
     return key_text.encode("ascii"), value_text.encode("ascii")
 
 
+def hide_value(value: object) -> Any:
+    """Return an equal value that a verbose traceback does not show, if it is text or bytes."""
+    if isinstance(value, str):
+        return HiddenText(value)
+    return HiddenBytes(value) if isinstance(value, bytes) else value
+
+
+def hide_headers(headers: "StaticHeaders") -> "StaticHeaders":
+    """Return `headers` with values that a verbose traceback does not show."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    with suppress(TypeError, ValueError):
+        return [(key, hide_value(value)) for key, value in pairs]
+    return [()]  # type: ignore[list-item] # not a pair, so that the check rejects it
+
+
 def _as_text(value: str | bytes) -> str:
     text = value.decode("latin-1") if isinstance(value, bytes) else value  # so that the checks see every byte
     if isinstance(text, str):
@@ -127,9 +144,7 @@ def _as_text(value: str | bytes) -> str:
     raise UsageError("A header is neither text nor bytes.")
 
 
-def parse_static_headers(
-    headers: Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, str | bytes]],
-) -> tuple[Header, ...]:
+def parse_static_headers(headers: StaticHeaders) -> tuple[Header, ...]:
     """Read upstream's `headers` argument: a mapping, or pairs."""
     try:
         pairs = [(key, value) for key, value in (headers.items() if isinstance(headers, Mapping) else headers)]
@@ -211,8 +226,13 @@ class CredentialSource:
         """Return the credential of the call that is about to be made."""
         if self._provider is None:
             return self._static
-        token = _check_token(_call_provider(self._provider.get_token))
-        return Credential(headers=(build_header(_AUTHORIZATION, _SCHEME + token),), token=Secret(token))
+        token = _fetch_token(self._provider)
+        if token is None:
+            raise UsageError(
+                "The auth provider returned something that is not a bearer token.",
+                remedy="A token is printable ASCII without spaces, of at most 16 kB.",
+            )
+        return Credential(headers=(build_header(_AUTHORIZATION, _SCHEME + token.reveal()),), token=token)
 
     def renew(self, refused: Credential) -> Credential | None:
         """Return a fresh credential in place of one that a server refused, or None when there is no other."""
@@ -245,13 +265,12 @@ def _call_provider(work: Callable[[], _T]) -> _T:
         raise LoginRequired(f"The auth provider gave no token ({type(error).__name__}).") from error
 
 
-def _check_token(token: object) -> str:
+def _fetch_token(provider: AuthProvider) -> Secret | None:
+    """Return the provider's token, or None if it cannot be sent; no frame that raises has it as plain text."""
+    token: object = _call_provider(provider.get_token)
     if isinstance(token, str) and len(token) <= MAX_HEADER_VALUE_BYTES - len(_SCHEME) and _TOKEN.fullmatch(token):
-        return token
-    raise UsageError(
-        "The auth provider returned something that is not a bearer token.",
-        remedy="A token is printable ASCII without spaces, of at most 16 kB.",
-    )
+        return Secret(token)
+    return None
 
 
 _MAX_FIELD_CHARACTERS: Final = 200

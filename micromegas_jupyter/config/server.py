@@ -193,9 +193,7 @@ class ServerSettings:
         "statements of one caller that may be ended for memory, a crash, planning or time within a minute, before the "
         "caller has to wait a minute; 0 for no limit. Canceled ones never count",
     )
-    queue_timeout_seconds: HourSeconds = _limit(
-        60, "how long a query may wait before planning starts, in seconds"
-    )
+    queue_timeout_seconds: HourSeconds = _limit(60, "how long a query may wait before planning starts, in seconds")
     spill_mib: Mebibytes = _limit(8192, "what one query may write to the spill directory, in MiB")
     spill_directory: Path | None = _setting(
         None,

@@ -493,7 +493,7 @@ class _Committer:
             except BaseException as error:  # noqa: BLE001 - the callers raise it
                 for one in group:
                     if not one.done.done():
-                        one.done.set_exception(error)
+                        one.done.set_exception(error.copy() if isinstance(error, MicromegasError) else error)
 
     def _next_group(self) -> list[_Pending]:
         """Return the writes of the next commit when it is due; none when the thread is to end."""

@@ -28,7 +28,7 @@ from micromegas_jupyter.errors import (
     Unavailable,
     UsageError,
 )
-from micromegas_jupyter.executors.launcher import run_in_thread
+from micromegas_jupyter.executors.launcher import await_shared, run_in_thread
 from micromegas_jupyter.executors.pool import RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
@@ -205,7 +205,7 @@ class DenyList:
             done, _ = await asyncio.wait({refreshing}, timeout=_WAIT_SECONDS)
             if not done:
                 return
-            refreshing.result()
+            await await_shared(refreshing)
 
     async def _refresh_once(self) -> None:
         began_at = self._clock.monotonic()

@@ -80,7 +80,10 @@ def due_at(begins_at: datetime | None, ends_at: datetime) -> datetime:
 
 
 class RefreshLock(Generic[T]):
-    """Runs renewals one after another: late callers share the failure that they waited for, and failures are spaced."""
+    """Runs renewals one after another: late callers get the failure that they waited for, and failures are spaced.
+
+    Each caller gets its own error: callers add their own facts to it.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -104,19 +107,21 @@ class RefreshLock(Generic[T]):
             raise Unavailable("The token is being renewed, and that does not finish.")
         try:
             if self._failure is not None and self._failure_count != failures_seen:
-                raise self._failure
+                raise self._failure.copy()
             threading.Event().wait(self._pause_left(NEEDED_PAUSE_SECONDS))
-            result = renew()
-        except MicromegasError as error:
-            if error is not self._failure:
-                self._failure, self._failed_at = error, self._clock.monotonic()
-                self._failure_count += 1
-            raise
-        else:
-            self._failure = None
-            return result
+            return self._renew(renew)
         finally:
             self._lock.release()
+
+    def _renew(self, renew: Callable[[], T]) -> T:
+        try:
+            result = renew()
+        except MicromegasError as error:
+            self._failure, self._failed_at = error.copy(), self._clock.monotonic()
+            self._failure_count += 1
+            raise
+        self._failure = None
+        return result
 
     def _pause_left(self, pause_seconds: float) -> float:
         if self._failure is None:

@@ -411,7 +411,36 @@ def test_whoever_waits_for_a_renewal_that_fails_shares_its_failure(clock):
     with pytest.raises(ProviderUnavailable) as caught:
         lock.run(lambda: 7, is_optional=False)
 
-    assert caught.value is failure
+    assert (type(caught.value), caught.value.what) == (ProviderUnavailable, "down")
+    assert caught.value is not failure
+
+
+def test_forty_waiters_of_a_renewal_that_fails_get_one_error_each(clock):
+    lock = RefreshLock[int](clock)
+    starting = threading.Barrier(41)
+    errors = []
+
+    def down():
+        raise ProviderUnavailable("down")
+
+    def wait():
+        starting.wait(DEADLINE_SECONDS)
+        try:
+            lock.run(down, is_optional=False)
+        except ProviderUnavailable as error:
+            error.remedy += "!"  # as callers do that know more
+            errors.append(error)
+
+    with lock._lock:
+        threads = [threading.Thread(target=wait) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        starting.wait(DEADLINE_SECONDS)
+    for thread in threads:
+        thread.join(DEADLINE_SECONDS)
+
+    assert len({id(error) for error in errors}) == 40
+    assert {str(error).count("!") for error in errors} == {1}
 
 
 def test_a_renewal_is_due_by_this_machines_clock_when_the_providers_is_ahead(clock, tmp_path):

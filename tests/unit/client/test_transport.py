@@ -14,6 +14,7 @@ from pyarrow import flight
 from micromegas_jupyter import errors
 from micromegas_jupyter.client import transport
 from micromegas_jupyter.client.commands import parse_server_identity
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.client.transport import (
     CallRecord,
     CallRecorder,
@@ -23,6 +24,7 @@ from micromegas_jupyter.client.transport import (
 )
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.flightsql.commands import encode_error
+from tests.fakes.tracebacks import verbose_traceback
 
 
 @pytest.mark.parametrize(
@@ -123,6 +125,22 @@ def test_what_is_no_token_is_refused_and_not_repeated(token):
         CredentialSource(SimpleNamespace(get_token=lambda: token)).fetch()
 
     assert "xxx" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda token: CredentialSource(SimpleNamespace(get_token=lambda: token)).fetch(),
+        lambda token: FlightSQLClient("grpc://localhost:1", headers={"authorization": f"Bearer {token}"}),
+        lambda token: FlightSQLClient("grpc://localhost:1", headers=[("authorization", token.encode())]),
+        lambda token: FlightSQLClient("grpc://localhost:1", headers=[token]),
+        lambda token: FlightSQLClient("grpc://localhost:1", headers={"a": token}, auth_provider=SimpleNamespace()),
+    ],
+    ids=["a provider's token", "a static header", "a static header in bytes", "not a pair", "two credentials"],
+)
+@pytest.mark.filterwarnings("ignore:headers is deprecated")
+def test_no_verbose_traceback_shows_a_token_that_cannot_be_sent(call):
+    assert "sesame" not in verbose_traceback(lambda: call("sesame" + "\n"))
 
 
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
