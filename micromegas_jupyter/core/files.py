@@ -6,7 +6,7 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -79,11 +79,16 @@ def read_shared_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[by
         return _read_all(descriptor, max_bytes), found
 
 
-def write_private_file(path: Path, content: bytes, *, keeps_rights: bool = False) -> FileMark:
-    """Replace the file atomically, with mode 0600; `keeps_rights` keeps owner, group and mode of the one replaced."""
+def write_private_file(
+    path: Path, content: bytes, *, keeps_rights: bool = False, check: Callable[[], None] = lambda: None
+) -> FileMark:
+    """Replace the file atomically, with mode 0600; `keeps_rights` keeps owner, group and mode of the one replaced.
+
+    Nothing is replaced if `check` raises, which is called right before.
+    """
     replaced = check_replaceable(path)
     with _translated("cannot be written"), ExitStack() as stack:
-        with file_beside(path, mode=PRIVATE_FILE_MODE, is_synced=True) as file:
+        with file_beside(path, mode=PRIVATE_FILE_MODE, is_synced=True, check=check) as file:
             descriptor = os.dup(file.fileno())
             stack.callback(os.close, descriptor)
             os.fchmod(descriptor, PRIVATE_FILE_MODE)  # a umask may have taken the owner's own rights
@@ -98,7 +103,12 @@ def write_private_file(path: Path, content: bytes, *, keeps_rights: bool = False
 
 @contextmanager
 def file_beside(
-    path: Path, *, mode: int = 0o666, is_synced: bool = False, is_exclusive: bool = False
+    path: Path,
+    *,
+    mode: int = 0o666,
+    is_synced: bool = False,
+    is_exclusive: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[IO[bytes]]:
     """Yield a new file beside `path` that takes its name at the end; nothing is left of one that is not finished.
 
@@ -111,6 +121,7 @@ def file_beside(
             if is_synced:
                 file.flush()
                 os.fsync(file.fileno())
+        check()
         if is_exclusive:
             path.hardlink_to(temporary)  # unlike a rename
         else:

@@ -199,6 +199,7 @@ class KeyringTokenStore(TokenStore):
         parts = self._parts(login)
         if len(parts) > MAX_PARTS:
             raise TokenStoreError("The sign-in is too large for the system's keyring.")
+        self.check_lock()
         for number, part in enumerate(parts):
             keyring.write(self._part_name(number), part)
         mark = write_store_file(self.path, json.dumps({**build_key(login.key), "stored_in": "keyring"}).encode())

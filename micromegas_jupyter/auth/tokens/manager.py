@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, LoginKey, StoredLogin, TokenStore
 from micromegas_jupyter.config.client import Bearer
+from micromegas_jupyter.core.file_lease import LeaseLost
 from micromegas_jupyter.core.files import FileMark
 from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.errors import (
@@ -43,6 +44,8 @@ MARGIN_SHARE = 4
 # A server that refuses every token must not make a program renew again and again.
 FORCED_PAUSE_SECONDS = 10.0
 REFRESH_LOCK_WAIT_SECONDS = 60.0
+# A process that is suspended and continued again and again gives up at some time.
+_MAX_LEASES = 3
 # In an outage: twice a second while a token is needed, twice a minute while the old one is still valid.
 NEEDED_PAUSE_SECONDS = 0.5
 OPTIONAL_PAUSE_SECONDS = 30.0
@@ -292,11 +295,16 @@ class TokenManager:
         """Store the session in place of any other sign-in, unless `check` raises under the store's lock."""
         if self.store is None:
             raise TokenStoreError("There is no file to store the sign-in in.", remedy="Give a token file.")
-        session = self.current()
-        with self.store.locked():
-            check()
-            mark = self.store.save(self._login_of(session))
-        self._state = _State(session=session, mark=mark)
+        session, store = self.current(), self.store
+
+        def store_session() -> FileMark:
+            with store.locked(interrupts=True):
+                check()
+                mark = store.save(self._login_of(session))
+                store.note_stored(rotates=None)
+                return mark
+
+        self._state = _State(session=session, mark=_with_leases(store_session))
         self._follows_store = True
 
     def end(self) -> tuple[Session | None, int]:
@@ -307,7 +315,7 @@ class TokenManager:
         session = self._state.session
         removed_count = 0
         if self.store is not None:
-            with self.store.locked():
+            with self.store.locked(interrupts=True):
                 try:
                     login, _ = self.store.load()
                     is_own = login.key.satisfies(self._key)
@@ -361,6 +369,9 @@ class TokenManager:
         return session if refreshed is None else refreshed
 
     def _refresh_alone(self, bearer: Bearer, *, is_optional: bool) -> Session:
+        return _with_leases(lambda: self._refresh_with_lease(bearer, is_optional=is_optional))
+
+    def _refresh_with_lease(self, bearer: Bearer, *, is_optional: bool) -> Session:
         with ExitStack() as held:
             if self.store is not None:
                 try:
@@ -387,6 +398,8 @@ class TokenManager:
     def _refresh(self, session: Session, refresh_token: Secret) -> Session:
         # Keys first: once the refresh token is spent, its successor must not be lost for want of a key.
         self.connection.keys()
+        if self.store is not None:
+            self.store.note_spending()
         try:
             answer = self.connection.refresh(
                 refresh_token, granted_scope=session.tokens.scope, resource=self._key.resource
@@ -420,24 +433,49 @@ class TokenManager:
             self._replace(session, _with_refresh_token(session, successor))
             raise
         merged = merge_refreshed(session.tokens, answer)
-        return self._replace(session, Session(tokens=merged, claims=claims or session.claims))
+        replaced = self._replace(session, Session(tokens=merged, claims=claims or session.claims))
+        if self.store is not None:
+            self.store.note_stored(rotates=merged.refresh_token != session.tokens.refresh_token)
+        return replaced
 
     def _replace(self, session: Session, successor: Session) -> Session:
         """Store `successor` in place of `session`, and return the session that counts now; only under the store's lock.
 
+        If the lock was taken over because this process was suspended, it is acquired again, so that what was stored
+        meanwhile is compared with what was refreshed.
+        """
+        store = self.store
+        if store is None:
+            self._state = _State(session=successor)
+            return successor
+        with suppress(LeaseLost):
+            store.check_lock()
+            return self._replace_stored(store, session, successor)
+
+        def replace_again() -> Session:
+            with store.locked():
+                return self._replace_stored(store, session, successor)
+
+        try:
+            return _with_leases(replace_again)
+        except (Unavailable, TokenStoreError) as error:
+            _log.warning("Refreshed tokens could not be stored.", extra={"code": error.code})
+        self._state = _State(session=successor, mark=self._state.mark)
+        return successor
+
+    def _replace_stored(self, store: TokenStore, session: Session, successor: Session) -> Session:
+        """Do the same, or raise `LeaseLost`.
+
         Upstream's programs take no lock. So the store is read once more, and its tokens are compared with what was
         refreshed: its mark would also change when somebody changes the file's mode.
         """
-        if self.store is None:
-            self._state = _State(session=successor)
-            return successor
         mark = self._state.mark
         try:
             if self._follows_store:
-                stored, mark = self._load(self.store)
-                if stored.tokens.refresh_token != session.tokens.refresh_token:
-                    return stored  # somebody signed in or refreshed without taking the lock
-            mark = self.store.save(self._login_of(successor))
+                stored, mark = self._load(store)
+                if stored.tokens.refresh_token != session.tokens.refresh_token and not _is_spent(stored, session):
+                    return stored  # another program signed in or refreshed, without the lock or after taking it over
+            mark = store.save(self._login_of(successor))
             self._follows_store = True
         except TokenStoreError as error:
             # What was stored before is still there, so the new tokens serve from memory until they can be stored.
@@ -452,6 +490,19 @@ class TokenManager:
 
     def _login_of(self, session: Session) -> StoredLogin:
         return StoredLogin(key=replace(self._key, scope=self.scope), tokens=session.tokens)
+
+
+def _with_leases(work: Callable[[], T]) -> T:
+    """Do `work`, which acquires a store's lock, again if another program took the lock over meanwhile."""
+    for _ in range(_MAX_LEASES):
+        with suppress(LeaseLost):
+            return work()
+    raise Unavailable("Other programs took over the stored sign-in, because this one was suspended several times.")
+
+
+def _is_spent(stored: Session, session: Session) -> bool:
+    """Whether another program found that the refresh token of `session` was spent already, and stored nothing newer."""
+    return stored.tokens.refresh_token is None and stored.tokens.access_token == session.tokens.access_token
 
 
 def _with_refresh_token(session: Session, refresh_token: Secret | None) -> Session:

@@ -1,22 +1,25 @@
 """Where a sign-in is stored: the token file, its lock, and the small file beside it.
 
-One program of a person writes at a time. The lock is held across reading, refreshing and saving.
+One program of a user writes at a time: a lease is held across reading, refreshing and saving. A program that is
+suspended loses it to the next one that needs it.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import threading
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from micromegas_jupyter.core.file_lease import Lease, LeaseBusy, LeaseFile
 from micromegas_jupyter.core.files import (
     PRIVATE_FILE_MODE,
     FileMark,
@@ -227,6 +230,8 @@ LOCK_WAIT_SECONDS = 45.0  # longer than a refresh can take: three calls of ten s
 EXTRAS_SUFFIX = ".extras.json"
 
 _LOCK_POLL_SECONDS = 0.02
+_NO_FLOCK = frozenset({errno.ENOSYS, errno.EOPNOTSUPP})
+_ROTATES = "rotates"
 _READ_COUNT = 4
 _READ_PAUSE_SECONDS = 0.05
 _FOLDER_REMEDY = (
@@ -253,6 +258,8 @@ class TokenStore(ABC):
         self.path = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow a link
         self._lock_path = self.path.with_name(self.path.name + ".lock")
         self._key = key
+        self._lease_file = LeaseFile(self._lock_path)
+        self._held = threading.local()  # the lease of each thread, as `lease`
 
     @property
     @abstractmethod
@@ -278,35 +285,86 @@ class TokenStore(ABC):
 
     @abstractmethod
     def save(self, login: StoredLogin) -> FileMark:
-        """Store a sign-in in place of any other with the same key; only for the holder of the lock."""
+        """Store a sign-in in place of any other with the same key; only for the holder of the lock.
+
+        Raises `LeaseLost`, and stores nothing, if another program has taken the lock over.
+        """
 
     @abstractmethod
     def remove(self) -> int:
         """Remove what is stored, unless it has another key; returns how many files or entries there were."""
 
     @contextmanager
-    def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
-        """Hold the lock that all writers share; the operating system releases it when the process ends.
+    def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS, interrupts: bool = False) -> Iterator[None]:
+        """Hold the lock that all writers share; the operating system releases it when the process exits.
 
-        A lock file of another user is refused, for its owner could block everybody.
+        After ten seconds, the lock of a suspended process is taken over, and that process stores nothing any more. If
+        it may have spent a refresh token (`note_spending`), that happens only if the caller `interrupts`, because the
+        caller stores another sign-in; otherwise `Unavailable` is raised. A lock file of another user is rejected: its
+        owner could block everyone.
         """
-        from filelock import FileLock, Timeout  # slow to load, and not needed to read
-
         _ensure_own_folder(self.path.parent)
         with store_errors(self._lock_path):
-            close_to_others(self._lock_path)  # whoever may open the file could hold the lock
+            close_to_others(self._lock_path)  # a user who can open the file could hold the lock
+        with ExitStack() as held:
+            held.callback(setattr, self._held, "lease", self._lease)
+            try:
+                self._held.lease = self._acquire(held, wait_seconds=wait_seconds, interrupts=interrupts)
+            except LeaseBusy as busy:
+                raise _busy(busy.suspended_process) from None
+            except OSError as error:
+                raise TokenStoreError(f"The lock file {self._lock_path.name} cannot be used.") from error
+            remove_temporaries(self.path)
+            yield
+
+    def _acquire(self, held: ExitStack, *, wait_seconds: float, interrupts: bool) -> Lease | None:
+        """Acquire the lock until `held` ends, and return its lease; None where only a plain lock is possible."""
+        try:
+            lease = self._lease_file.acquire(wait_seconds=wait_seconds, interrupts_critical=interrupts)
+        except OSError as error:
+            if error.errno not in _NO_FLOCK:
+                raise
+        else:
+            held.callback(lease.release)
+            return lease
+        from filelock import FileLock, Timeout  # knows how to lock on other systems
+
         lock = FileLock(self._lock_path, timeout=wait_seconds, mode=PRIVATE_FILE_MODE, poll_interval=_LOCK_POLL_SECONDS)
         try:
             lock.acquire()
         except Timeout:
-            raise Unavailable("Another program is using the stored sign-in and does not finish.") from None
-        except OSError as error:
-            raise TokenStoreError(f"The lock file {self._lock_path.name} cannot be used.") from error
-        try:
-            remove_temporaries(self.path)
-            yield
-        finally:
-            lock.release()
+            raise LeaseBusy from None
+        held.callback(lock.release)
+        return None
+
+    @property
+    def _lease(self) -> Lease | None:
+        """The lease that the current thread holds or has lost."""
+        found: Lease | None = getattr(self._held, "lease", None)
+        return found
+
+    def check_lock(self) -> None:
+        """Raise `LeaseLost` if another program has taken over this thread's lock."""
+        if (lease := self._lease) is not None:
+            lease.check()
+
+    def note_spending(self) -> None:
+        """Note that a refresh token is about to be sent; raises as `check_lock`.
+
+        If the provider is known to replace refresh tokens, no other program sends that one until the lock is released,
+        even while this process is suspended: a token that comes twice may end the sign-in (RFC 9700 section 4.14.2).
+        """
+        if (lease := self._lease) is None:
+            return
+        if lease.notes.get(_ROTATES) is True:
+            lease.enter_critical()
+        else:
+            lease.check()
+
+    def note_stored(self, *, rotates: bool | None) -> None:
+        """Note that new tokens are stored, and whether the provider replaces refresh tokens; None if not known."""
+        if (lease := self._lease) is not None:
+            lease.leave_critical(**{_ROTATES: rotates})
 
     def _check_paths(self, *paths: Path) -> None:
         _ensure_own_folder(self.path.parent)
@@ -372,7 +430,7 @@ class FileTokenStore(TokenStore):
         # The small file first: whoever notices that the token file has changed finds the small one up to date.
         if add_extras(login.key, self._extras()) != login.key:
             write_store_file(self._extras_path, json.dumps(build_key(login.key), indent=2).encode())
-        return write_store_file(self.path, HiddenBytes(build_token_file(login).encode()))
+        return write_store_file(self.path, HiddenBytes(build_token_file(login).encode()), check=self.check_lock)
 
     def remove(self) -> int:
         """See `TokenStore.remove`."""
@@ -418,16 +476,25 @@ def read_store_file(path: Path) -> tuple[bytes, FileMark]:
         return read_private_file(path)
 
 
-def write_store_file(path: Path, content: bytes) -> FileMark:
-    """Replace a file of a store; raises as `store_errors`."""
+def write_store_file(path: Path, content: bytes, *, check: Callable[[], None] = lambda: None) -> FileMark:
+    """Replace a file of a store, unless `check` raises; raises as `store_errors`."""
     with store_errors(path):
-        return write_private_file(path, content)
+        return write_private_file(path, content, check=check)
 
 
 def remove_store_file(path: Path) -> bool:
     """Remove a file of a store; raises as `store_errors`."""
     with store_errors(path):
         return remove_file(path)
+
+
+def _busy(suspended_process: int | None) -> Unavailable:
+    if suspended_process is None:
+        return Unavailable("Another program is using the stored sign-in and does not finish.")
+    return Unavailable(
+        f"The process {suspended_process} is suspended while it renews the stored sign-in.",
+        remedy="Continue that process (fg, or kill -CONT), or sign in again.",
+    )
 
 
 def _ensure_own_folder(folder: Path) -> None:

@@ -120,6 +120,64 @@ def test_a_refresh_loses_no_token_also_when_the_files_mode_or_time_changes_meanw
     assert len(idp.refreshes()) == 1
 
 
+def lose_lock(sign_in):
+    """Do what another program does to the lock of a suspended one, as far as that notices."""
+    sign_in.path.with_name("tokens.json.lock").unlink()
+
+
+def test_tokens_of_a_successor_are_not_overwritten_after_the_lock_was_lost(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    before_answer(idp, lambda: (lose_lock(sign_in), sign_in.write()))
+
+    token = provider.get_token()
+
+    assert token == sign_in.token()["id_token"]
+    assert sign_in.token()["refresh_token"] != idp.refreshes()[0].form["refresh_token"]
+
+
+def test_a_logout_after_the_lock_was_lost_wins(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    before_answer(idp, lambda: (lose_lock(sign_in), sign_in.path.unlink()))
+
+    with pytest.raises(LoginRequired):
+        provider.get_token()
+
+    assert not sign_in.path.exists()
+
+
+def test_new_tokens_are_kept_if_the_successor_only_found_out_that_the_old_ones_were_spent(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    found = sign_in.token()
+
+    def take_over():
+        lose_lock(sign_in)
+        sign_in.write(ends_in_seconds=-10, **{**found, "refresh_token": None})
+
+    before_answer(idp, take_over)
+
+    token = provider.get_token()
+
+    assert token == sign_in.token()["id_token"] != found["id_token"]
+    assert sign_in.token()["refresh_token"] not in {None, found["refresh_token"]}
+
+
+def test_a_lock_that_is_lost_before_the_refresh_token_is_sent_costs_no_refresh(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    handle, has_lost = idp.handle, []
+
+    def handled(seen):
+        if not has_lost:
+            has_lost.append(True)
+            lose_lock(sign_in)
+            sign_in.write()
+        return handle(seen)
+
+    idp.handle = handled
+
+    assert provider.get_token() == sign_in.token()["id_token"]
+    assert idp.refreshes() == []
+
+
 def test_a_logout_during_a_renewal_wins(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     before_answer(idp, sign_in.path.unlink)
