@@ -39,6 +39,8 @@ class ScriptedEngine(grpc.GenericRpcHandler):
         self.has_ended = threading.Event()  # the last answer with rows
         self.authorizations = []
         self.tokens_expired = 0  # those of Handshake
+        self.is_listing, self.may_list = threading.Event(), threading.Event()
+        self.may_list.set()
 
     @property
     def authorization(self):
@@ -69,6 +71,8 @@ class ScriptedEngine(grpc.GenericRpcHandler):
     def _get_info(self, request, context):
         self._authenticate(context)
         if _LISTING.encode() in request:
+            self.is_listing.set()
+            self.may_list.wait(60)
             return info_of(_TABLES)
         return self.info(context) if callable(self.info) else self.info
 

@@ -16,6 +16,7 @@ from micromegas_jupyter.errors import (
     UnsupportedStatement,
 )
 from micromegas_jupyter.flightsql.commands import messages
+from micromegas_jupyter.gateway import tables as gateway_tables
 from tests.fakes import scripted_engine
 from tests.fakes.ports import free_port
 from tests.fakes.scripted_engine import ROWS, frames_of
@@ -179,6 +180,29 @@ def test_a_client_that_reads_nothing_holds_the_engine_back_and_then_ends(caplog)
     audit = [json.loads(one.getMessage()) for one in caplog.records if one.name == "micromegas_jupyter.audit"]
     assert audit[-1]["status"] == "error"
     assert audit[-1]["output_rows"] % 200_000 == 0
+
+
+def test_statements_run_while_a_slow_engine_lists_its_tables(monkeypatch):
+    monkeypatch.setattr(gateway_tables, "_NAMES_SECONDS", 0.05)
+    with scripted_engine.running() as engine, gateway(engine.uri) as front:
+        first = front.query("SELECT 1 AS n").code
+        engine.may_list.clear()
+        engine.is_listing.clear()
+        assert engine.is_listing.wait(60)
+        during = front.query("SELECT 2 AS n").code
+        engine.may_list.set()
+
+    assert (first, during) == (grpc.StatusCode.OK, grpc.StatusCode.OK)
+
+
+def test_a_statement_waits_for_the_first_listing_up_to_the_queue_timeout():
+    with scripted_engine.running() as engine:
+        engine.may_list.clear()
+        with gateway(engine.uri, pool={"queue_timeout_seconds": 0.3}) as front:
+            found = front.query("SELECT 1 AS n")
+        engine.may_list.set()
+
+    assert (found.code, type(found.error)) == (grpc.StatusCode.UNAVAILABLE, Unavailable)
 
 
 def test_without_its_engine_a_server_says_so_and_goes_on_when_it_is_back():
