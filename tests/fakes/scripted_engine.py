@@ -39,8 +39,9 @@ class ScriptedEngine(grpc.GenericRpcHandler):
         self.has_ended = threading.Event()  # the last answer with rows
         self.authorizations = []
         self.tokens_expired = 0  # those of Handshake
-        self.is_listing, self.may_list = threading.Event(), threading.Event()
+        self.is_listing, self.may_list, self.may_shake_hands = threading.Event(), threading.Event(), threading.Event()
         self.may_list.set()
+        self.may_shake_hands.set()
 
     @property
     def authorization(self):
@@ -84,6 +85,7 @@ class ScriptedEngine(grpc.GenericRpcHandler):
 
     def _shake_hands(self, _requests, context):
         self._note_authorization(context)
+        self.may_shake_hands.wait(60)
         context.send_initial_metadata((("authorization", self.authorization),))
         return iter(())
 

@@ -17,6 +17,7 @@ from micromegas_jupyter.errors import (
     UnsupportedStatement,
 )
 from micromegas_jupyter.flightsql.commands import messages
+from micromegas_jupyter.gateway import backend
 from micromegas_jupyter.gateway.backend import Engine, EngineAddress, EngineSettings
 from tests.fakes import scripted_engine
 from tests.fakes.ports import free_port
@@ -264,6 +265,22 @@ class TestExpiredToken:
         self.run(engine, scenario)
 
         assert [one for one in engine.authorizations if one.startswith("Basic")] == ["Basic c3ZjOnBhc3M="]
+
+    def test_all_who_wait_for_a_renewal_that_hangs_get_an_error_each_in_time(self, engine, monkeypatch):
+        monkeypatch.setattr(backend, "_HANDSHAKE_SECONDS", 0.5)
+        engine.may_shake_hands.clear()
+
+        async def scenario(asked):
+            found = await asyncio.gather(*(asked.plan("SELECT 1") for _ in range(40)), return_exceptions=True)
+            engine.may_shake_hands.set()
+            await asked.ping()
+            return found
+
+        errors = self.run(engine, scenario)
+
+        assert {type(error) for error in errors} <= {DeadlineExceeded, Unavailable}
+        assert len({id(error) for error in errors}) == 40
+        assert len([one for one in engine.authorizations if one.startswith("Basic")]) == 2
 
     def test_a_stream_that_has_begun_is_not_repeated(self, engine):
         def rows(context):
