@@ -8,7 +8,7 @@ import threading
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -50,18 +50,16 @@ from micromegas_jupyter.client.transport import (
     Credential,
     CredentialSource,
     Header,
-    StaticHeaders,
     Transport,
     build_option_headers,
     build_tag_headers,
-    hide_headers,
     parse_address,
     parse_static_headers,
     translate_failure,
 )
 from micromegas_jupyter.config.client import WRAPPER_VARIABLE
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, run_interruptibly
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, hide_texts, run_interruptibly
 from micromegas_jupyter.errors import (
     ConfigurationError,
     InternalError,
@@ -295,6 +293,8 @@ _INGEST_TIMEOUT_SECONDS: Final = 600.0
 
 T = TypeVar("T")
 
+StaticHeaders = Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, str | bytes]]
+
 
 class FlightSQLClient(TelemetryQueries, TableMethods):
     """A client of one Flight SQL server, with upstream's methods and arguments and more.
@@ -339,7 +339,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         environ: Mapping[str, str] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        headers = None if headers is None else hide_headers(headers)  # or a verbose traceback would show them
+        headers = None if headers is None else hide_texts(headers)  # or a verbose traceback would show them
         if headers is not None and auth_provider is not None:
             raise UsageError("headers and auth_provider cannot be combined.", remedy="Pass auth_provider alone.")
         if headers is not None:

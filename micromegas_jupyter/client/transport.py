@@ -98,7 +98,6 @@ def _is_plain(host: str) -> bool:
 
 Header = tuple[bytes, bytes]
 """A key in lower case and a value of printable ASCII, as the Flight library takes them."""
-StaticHeaders = Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, str | bytes]]
 
 MAX_HEADER_VALUE_BYTES: Final = 16 * 1024
 # gRPC over HTTP/2, "Header-Name"; names that begin with grpc- are gRPC's own.
@@ -109,9 +108,8 @@ _TAG: Final = re.compile(r"[\x20-\x7e]{1,64}")
 
 
 def build_header(key: str | bytes, value: str | bytes) -> Header:
-    """Return a checked header; the key becomes lower case. Neither an error nor its frames contain the value."""
-    value = hide_value(value)
-    key_text, value_text = _as_text(key).lower(), HiddenText(_as_text(value))
+    """Return a checked header; the key becomes lower case. An error never contains the value."""
+    key_text, value_text = _as_text(key).lower(), _as_text(value)
     if _KEY.fullmatch(key_text) is None:
         raise UsageError("The name of a header cannot be sent.", remedy="Use letters, digits, '-', '_' and '.'.")
     if _VALUE.fullmatch(value_text) is None or len(value_text) > MAX_HEADER_VALUE_BYTES:
@@ -122,32 +120,17 @@ def build_header(key: str | bytes, value: str | bytes) -> Header:
     return key_text.encode("ascii"), value_text.encode("ascii")
 
 
-def hide_value(value: object) -> Any:
-    """Return an equal value that a verbose traceback does not show, if it is text or bytes."""
-    if isinstance(value, str):
-        return HiddenText(value)
-    return HiddenBytes(value) if isinstance(value, bytes) else value
-
-
-def hide_headers(headers: "StaticHeaders") -> "StaticHeaders":
-    """Return `headers` with values that a verbose traceback does not show."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    with suppress(TypeError, ValueError):
-        return [(key, hide_value(value)) for key, value in pairs]
-    return [()]  # type: ignore[list-item] # not a pair, so that the check rejects it
-
-
 def _as_text(value: str | bytes) -> str:
-    text = value.decode("latin-1") if isinstance(value, bytes) else value  # so that the checks see every byte
+    text = HiddenText(value.decode("latin-1")) if isinstance(value, bytes) else value  # so that checks see every byte
     if isinstance(text, str):
         return text
     raise UsageError("A header is neither text nor bytes.")
 
 
-def parse_static_headers(headers: StaticHeaders) -> tuple[Header, ...]:
-    """Read upstream's `headers` argument: a mapping, or pairs."""
+def parse_static_headers(headers: Iterable[Any]) -> tuple[Header, ...]:
+    """Read the pairs that `hide_texts` makes of upstream's `headers` argument."""
     try:
-        pairs = [(key, value) for key, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+        pairs = [(key, value) for key, value in headers]
     except (TypeError, ValueError):
         raise UsageError("headers is neither a mapping nor a list of pairs.") from None
     return tuple(build_header(key, value) for key, value in pairs)

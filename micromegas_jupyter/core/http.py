@@ -458,6 +458,10 @@ def _host_and_port(url: str, *, host: str) -> str:
 
 
 _CHUNK_BYTES = 16 * 1024
+# A process that wakes up so late was suspended. What it was sent meanwhile may be a refresh token that replaces a spent
+# one, so it is read within a moment.
+_SUSPENDED_SECONDS = 1.0
+_LATE_READ_SECONDS = 2.0
 _PROXY_NAMES = "https_proxy, HTTPS_PROXY, all_proxy or ALL_PROXY, or unset it"
 # An IPv4 address stands in the last four bytes of these: RFC 6052 section 2.1.
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
@@ -515,8 +519,11 @@ class Exchange:
         except RuntimeError:
             self._on_end()
             raise ExchangeFailed("this machine has no thread left for the call") from None
+        started_at = SYSTEM_CLOCK.monotonic()
         try:
             in_time = self._ended.wait(timeout_seconds)
+            if not in_time and SYSTEM_CLOCK.monotonic() - started_at > timeout_seconds + _SUSPENDED_SECONDS:
+                in_time = self._ended.wait(_LATE_READ_SECONDS)
         finally:
             self.abort()
         if not in_time:

@@ -7,9 +7,10 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 _HOURS_OF_TWO_DAYS: Final = 48
 
@@ -181,6 +182,19 @@ class HiddenBytes(bytes):
         return "HiddenBytes(***)"
 
     __str__ = __repr__
+
+
+def hide_texts(pairs: Mapping[Any, Any] | Iterable[Any]) -> list[Any]:
+    """Return pairs with values that no verbose traceback shows; what are no pairs becomes a list of none."""
+    with suppress(TypeError, ValueError):
+        return [(key, _hide(value)) for key, value in (pairs.items() if isinstance(pairs, Mapping) else pairs)]
+    return [()]
+
+
+def _hide(value: object) -> object:
+    if isinstance(value, str):
+        return HiddenText(value)
+    return HiddenBytes(value) if isinstance(value, bytes) else value
 
 
 class SecretObject(dict[str, object]):

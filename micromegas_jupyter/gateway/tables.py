@@ -20,7 +20,7 @@ _NAMES_SECONDS: Final = 5.0
 #: While the tables are listed again, or cannot be, the previous listing serves up to this age.
 _MAX_AGE_SECONDS: Final = 30.0
 #: After the last statement; later, the next one waits for a listing.
-_KEPT_SECONDS: Final = 30.0
+_IDLE_SECONDS: Final = 30.0
 _LISTING_SECONDS: Final = 60.0
 _SCHEMA_SECONDS: Final = 60.0
 _MAX_TABLES: Final = 5000
@@ -87,8 +87,8 @@ class EngineTables:
         """Wait until the tables are known as of a moment ago; Unavailable if the engine does not list them."""
         self._used_at = now = SYSTEM_CLOCK.monotonic()
         age = now - self._listed_at
-        is_kept = self._keeping is not None and not self._keeping.done()
-        if age >= (_MAX_AGE_SECONDS if is_kept else _NAMES_SECONDS):
+        is_listing = self._keeping is not None and not self._keeping.done()
+        if age >= (_MAX_AGE_SECONDS if is_listing else _NAMES_SECONDS):
             await self._list()
         if self._keeping is None or self._keeping.done():
             self._keeping = asyncio.get_running_loop().create_task(self._keep_listed())
@@ -97,7 +97,7 @@ class EngineTables:
         """List the tables whenever they are due, until no statement has come in for some time."""
         while True:
             await asyncio.sleep(_NAMES_SECONDS)
-            if SYSTEM_CLOCK.monotonic() - self._used_at >= _KEPT_SECONDS:
+            if SYSTEM_CLOCK.monotonic() - self._used_at >= _IDLE_SECONDS:
                 return
             with suppress(MicromegasError):  # logged where it was raised
                 await self._list()

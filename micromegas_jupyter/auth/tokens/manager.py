@@ -13,8 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.store import LOCK_WAIT_SECONDS, LoginKey, StoredLogin, TokenStore
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.core.file_lease import LeaseLost
-from micromegas_jupyter.core.files import FileMark
+from micromegas_jupyter.core.files import FileMark, LeaseLost
 from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.errors import (
     InternalError,
@@ -388,6 +387,10 @@ class TokenManager:
                 raise _ended(session)
             try:
                 refreshed = self._refresh(session, session.tokens.refresh_token)
+            except Unavailable:
+                if self.store is not None:
+                    self.store.check_lock()  # if this process was suspended, its successor may have new tokens
+                raise
             finally:
                 if was_refused:  # not earlier: whoever was refused, too, waits for this
                     self._forced_at = self._clock.monotonic()

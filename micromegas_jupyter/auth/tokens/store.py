@@ -19,12 +19,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from micromegas_jupyter.core.file_lease import Lease, LeaseBusy, LeaseFile
 from micromegas_jupyter.core.files import (
     PRIVATE_FILE_MODE,
     FileMark,
     FileProblem,
     FileTooLarge,
+    Lease,
+    LeaseBusy,
+    LeaseFile,
     NoSuchFile,
     check_replaceable,
     close_to_others,

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.tokens.store import FileTokenStore
-from micromegas_jupyter.core import file_lease
+from micromegas_jupyter.core import files
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError, Unavailable
 from tests.fakes.rotating_provider import RotatingProvider
@@ -88,8 +88,8 @@ def path(tmp_path):
 @pytest.fixture
 def brief(monkeypatch):
     """Shorter times for waiters in this process."""
-    monkeypatch.setattr(file_lease, "BROKEN_AFTER_SECONDS", 0.3)
-    monkeypatch.setattr(file_lease, "UNRECORDED_BROKEN_AFTER_SECONDS", 0.3)
+    monkeypatch.setattr(files, "BROKEN_AFTER_SECONDS", 0.3)
+    monkeypatch.setattr(files, "UNRECORDED_BROKEN_AFTER_SECONDS", 0.3)
 
 
 def expired(idp, path):
@@ -117,7 +117,7 @@ def finish(process):
 
 @pytest.mark.parametrize("after_seconds", [0.3, pytest.param(10.0, marks=pytest.mark.long)])
 def test_the_lock_of_a_suspended_process_is_taken_over_in_time(path, monkeypatch, after_seconds):
-    monkeypatch.setattr(file_lease, "BROKEN_AFTER_SECONDS", after_seconds)
+    monkeypatch.setattr(files, "BROKEN_AFTER_SECONDS", after_seconds)
     with PausingProvider("/keys") as idp, program("refresh", path) as other:
         expired(idp, path)
         begin(other)
@@ -153,8 +153,10 @@ def test_a_late_holder_stores_nothing_over_the_tokens_of_its_successor(path):
     assert len(idp.refreshes_given) == 2
 
 
-@pytest.mark.usefixtures("brief")
-def test_a_refresh_token_that_a_suspended_process_may_have_spent_is_not_sent_again(path):
+# In the long version, the suspended process is continued after its own deadline for the provider's response.
+@pytest.mark.parametrize("after_seconds", [0.3, pytest.param(11.0, marks=pytest.mark.long)])
+def test_a_refresh_token_that_a_suspended_process_may_have_spent_is_not_sent_again(path, monkeypatch, after_seconds):
+    monkeypatch.setattr(files, "BROKEN_AFTER_SECONDS", after_seconds)
     with PausingProvider("/token") as idp:
         idp.asked.set()
         stored = expired(idp, path)
@@ -272,8 +274,8 @@ def test_the_lock_of_a_killed_process_is_free(path):
 
 
 def test_a_slow_holder_keeps_its_lock(path, monkeypatch):
-    monkeypatch.setattr(file_lease, "BROKEN_AFTER_SECONDS", 0.3)
-    monkeypatch.setattr(file_lease, "_RECORD_SECONDS", 0.02)
+    monkeypatch.setattr(files, "BROKEN_AFTER_SECONDS", 0.3)
+    monkeypatch.setattr(files, "_RECORD_SECONDS", 0.02)
     with PausingProvider("/token") as idp:
         expired(idp, path)
         found = []

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from micromegas_jupyter.core import file_lease
-from micromegas_jupyter.core.file_lease import LeaseBusy, LeaseFile, LeaseLost
+from micromegas_jupyter.core import files
+from micromegas_jupyter.core.files import LeaseBusy, LeaseFile, LeaseLost
 from tests.fakes.clock import FakeClock
 
 
@@ -22,7 +22,7 @@ def clock():
 @pytest.fixture(autouse=True)
 def _no_records(monkeypatch):
     """Holders look suspended: they write no further record."""
-    monkeypatch.setattr(file_lease, "start_thread", lambda *_, **__: None)
+    monkeypatch.setattr(files, "start_thread", lambda *_, **__: None)
 
 
 def look(file, clock, *, seconds, **options):
@@ -37,7 +37,7 @@ def look(file, clock, *, seconds, **options):
 
 
 def test_times_are_those_that_are_documented():
-    assert (file_lease.BROKEN_AFTER_SECONDS, file_lease.UNRECORDED_BROKEN_AFTER_SECONDS) == (10, 40)
+    assert (files.BROKEN_AFTER_SECONDS, files.UNRECORDED_BROKEN_AFTER_SECONDS) == (10, 40)
 
 
 def test_a_lease_without_new_records_is_taken_over_after_ten_seconds_and_its_holder_finds_out(path, clock):
