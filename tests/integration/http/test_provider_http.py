@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from micromegas_jupyter.core import http as module
 from micromegas_jupyter.core.http import MAX_RUNNING_CALLS, ProviderHttp
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.ports import free_port
@@ -91,6 +92,31 @@ def test_the_deadline_holds_against_every_way_to_stall(talk):
         assert taken_seconds < 9
         if talk is not hang:
             assert server.hung_up.wait(30), "the connection was left open after the deadline"
+
+
+class ClockOfSuspendedProcess:
+    """Jumps an hour ahead when `seconds` have passed since it was first used."""
+
+    def __init__(self, seconds):
+        self._seconds = seconds
+        self._used_at = None
+
+    def monotonic(self):
+        now = time.monotonic()
+        self._used_at = self._used_at or now
+        return now + (3600 if now - self._used_at >= self._seconds else 0)
+
+
+def test_what_came_while_the_process_was_suspended_is_read_after_the_deadline(monkeypatch):
+    def answer_late(connection, _server):
+        time.sleep(0.8)  # until after the deadline
+        connection.sendall(HEAD + b"Content-Length: 2\r\n\r\n{}")
+
+    monkeypatch.setattr(module, "SYSTEM_CLOCK", ClockOfSuspendedProcess(0.5))
+    with RawServer(answer_late) as server:
+        found = ProviderHttp(timeout_seconds=0.5).fetch_json(server.url)
+
+    assert found.body == {}
 
 
 def test_calls_beyond_the_bound_wait_no_longer_than_their_deadline():
