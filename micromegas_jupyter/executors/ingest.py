@@ -100,7 +100,7 @@ class IngestProcess:
         self.run_in_background(_close_when_done(channel, on_closed))
 
     async def _start(self) -> Executor:
-        executor = await self._detach()
+        executor = await self._pool.detach()
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await executor.send(protocol.SERVE, b"")
@@ -113,13 +113,6 @@ class IngestProcess:
             raise
         self.run_in_background(self._watch(executor))
         return executor
-
-    async def _detach(self) -> Executor:
-        try:
-            async with asyncio.timeout(_START_SECONDS):
-                return await self._pool.detach()
-        except TimeoutError:
-            raise ExecutorEnded from None
 
     def _note_start(self, starting: asyncio.Task[Executor]) -> None:
         self._starting = None

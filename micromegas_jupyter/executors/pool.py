@@ -203,8 +203,15 @@ class Pool:
             raise
 
     async def detach(self) -> Executor:
-        """Return an executor for something other than statements; it does not count as one, and ends with the pool."""
-        executor = await self.take()
+        """Return an executor for something other than statements; it does not count as one, and ends with the pool.
+
+        ResourcesExhausted if there is none in time.
+        """
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                executor = await self.take()
+        except TimeoutError:
+            raise _no_process() from None
         executor.plan = None
         self._detached.add(executor)
         self._refill()
@@ -479,7 +486,7 @@ class Listing:
 
 def _no_process() -> ResourcesExhausted:
     return ResourcesExhausted(
-        "The server cannot start a process for this statement.", remedy="Try again later.", limit="queue"
+        "The server cannot start a process for this call.", remedy="Try again later.", limit="queue"
     )
 
 

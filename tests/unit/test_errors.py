@@ -9,6 +9,7 @@ from micromegas_jupyter import errors
 from micromegas_jupyter.errors import (
     ConfigurationError,
     InvalidStatement,
+    MicromegasError,
     QueryCancelled,
     Rejected,
     Unavailable,
@@ -49,6 +50,23 @@ def test_a_query_error_knows_its_place():
     error = InvalidStatement("No such column.", line=2, column=5)
 
     assert (error.line, error.column) == (2, 5)
+
+
+@pytest.mark.parametrize("kind", OWN_CLASSES, ids=lambda kind: kind.code)
+def test_a_copy_says_the_same_and_is_another_error(kind):
+    cause = ValueError("cause")
+    try:
+        raise kind("What.", **({"key": "KEY"} if kind is ConfigurationError else {})) from cause
+    except MicromegasError as caught:
+        error = caught
+    error.remedy = "Do."
+
+    copied = error.copy()
+    copied.remedy = "Do something else."
+
+    assert type(copied) is kind
+    assert (vars(copied) | {"remedy": "Do."}, copied.args, copied.__cause__) == (vars(error), error.args, cause)
+    assert (str(error).endswith("Do."), copied.__traceback__) == (True, None)
 
 
 def test_rejected_and_unavailable_never_catch_each_other():

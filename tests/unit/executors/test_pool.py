@@ -15,6 +15,8 @@ import pytest
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable
+from micromegas_jupyter.executors import pool as module
+from micromegas_jupyter.executors.ingest import IngestProcess
 from micromegas_jupyter.executors.launcher import can_fork
 from micromegas_jupyter.executors.pool import _REPORTED, Listing, Pool, RunningStatement, StatementReport
 from micromegas_jupyter.executors.protocol import Output, Statement
@@ -332,6 +334,20 @@ class TestQueueTimeout:
 
         assert isinstance(error, ResourcesExhausted)
         assert 0.3 <= seconds < 10
+
+    def test_an_upload_waits_a_bounded_time_for_its_process(self, monkeypatch):
+        async def scenario(bench):
+            await bench.settle()
+            monkeypatch.setattr(module, "_START_SECONDS", 0.3)
+            self.fail_starts(bench.pool)
+            await self.take_all(bench)
+            return await self.timed(IngestProcess(bench.pool).open_channel())
+
+        with opened_bench() as bench:
+            error, seconds = bench.do(scenario(bench))
+
+        assert isinstance(error, ResourcesExhausted)
+        assert seconds < 10
 
     def test_a_process_is_started_again_while_a_statement_waits(self):
         async def scenario(bench):
