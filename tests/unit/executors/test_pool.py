@@ -290,6 +290,11 @@ class TestQueueTimeout:
         pool._launcher = UnableLauncher(pool, range(10**9 if times is None else times))
 
     @staticmethod
+    def suspend(process_id):
+        os.kill(process_id, signal.SIGSTOP)
+        os.waitid(os.P_PID, process_id, os.WSTOPPED | os.WNOWAIT)
+
+    @staticmethod
     async def take_all(bench):
         while bench.pool.idle_count:
             await bench.pool.take()
@@ -365,12 +370,14 @@ class TestQueueTimeout:
     def test_a_suspended_zygote_delays_a_statement_up_to_the_queue_timeout(self):
         async def scenario(bench):
             await bench.settle()
-            os.kill(bench.pool._launcher._zygote.pid, signal.SIGSTOP)
+            zygote = bench.pool._launcher._zygote.pid
+            self.suspend(zygote)
             try:
                 await self.take_all(bench)
                 failed = await self.timed(bench.run(NUMBERS))
             finally:
-                os.kill(bench.pool._launcher._zygote.pid, signal.SIGCONT)
+                os.kill(zygote, signal.SIGCONT)
+            await until(lambda: bench.pool.idle_count, "a process has started")
             return *failed, await asyncio.wait_for(bench.run("SELECT 1 AS n"), 20)
 
         with opened_bench(queue_timeout_seconds=0.3) as bench:
