@@ -259,7 +259,10 @@ class TelemetryQueries(QueryMethods):
         return self.query(f"SELECT * FROM {view} LIMIT {_count(limit)}", begin, end)  # noqa: S608 - quoted
 
     def retire_partitions(self, view_set_name: str, view_instance_id: str, begin: datetime, end: datetime) -> None:
-        """Remove partitions of a view and print the server's messages as they arrive; for administrators."""
+        """Remove partitions of a view and print the server's messages as they arrive; for administrators.
+
+        Our server raises `UnsupportedStatement` for its tables, whose partitions are the only copy of the rows.
+        """
         texts = (view_set_name, view_instance_id, format_time(begin), format_time(end))
         self._print_messages(f"retire_partitions({', '.join(map(quote_literal, texts))})")
 

@@ -1,12 +1,12 @@
 """Upstream's functions that change partitions, as administrators call them in SQL, for the front to find.
 
-Partitions are the files of Delta tables here: to retire is to delete rows by when they came, to materialize or to
-regenerate is to make few large files of many small ones.
+Partitions are the files of Delta tables here. To materialize or regenerate them merges small files. Retiring them is
+rejected, because these files are the only copy of the rows, whereas upstream can rebuild its partitions.
 """
 
 import re
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from micromegas_jupyter.engine.calls import Call, lift_calls
@@ -30,13 +30,10 @@ _MAX_SHOWN: Final = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionCall:
-    """One call with its arguments; the times are aware."""
+    """One call, with the arguments that matter: files are merged regardless of range and instance."""
 
     function: str
     view_set: str
-    begin: datetime
-    end: datetime
-    instance: str = field(default="global")
 
 
 def find_partition_call(sql: str) -> PartitionCall | None:
@@ -54,7 +51,7 @@ def find_partition_call(sql: str) -> PartitionCall | None:
             call.start,
             UnsupportedStatement,
             f"{call.function} is not offered: the files of a table change at any time.",
-            f"Delete rows by when they came: {RETIRE}(…).",
+            "To delete rows, run `micromegas tables delete`.",
         )
     if len(calls) > 1:
         raise _refused(
@@ -77,7 +74,7 @@ def _parse(sql: str, call: Call) -> PartitionCall:
             f"{call.function} takes {len(names)} constants.",
             f"Write {call.function}({', '.join(names)}).",
         )
-    values: dict[str, str] = {}
+    view_set = ""
     for name, (text, at) in zip(names, call.arguments, strict=True):
         pattern = {"begin": _TIME, "end": _TIME, "seconds": _NUMBER}.get(name, _TEXT)
         found = pattern.fullmatch(text)
@@ -90,19 +87,16 @@ def _parse(sql: str, call: Call) -> PartitionCall:
                 f"The {name} of {call.function} is not {kind} as a constant.",
                 "Write times as '2026-11-24T12:00:00Z'.",
             )
-        values[name] = found[found.lastindex or 0]
-    times = {
-        name: _parse_time(sql, call, values[name], call.arguments[names.index(name)][1]) for name in ("begin", "end")
-    }
-    view_set = values.get("view set", values.get("view", "")).replace("''", "'")
-    return PartitionCall(
-        function=call.function, view_set=view_set, instance=values.get("instance", "global").replace("''", "'"), **times
-    )
+        if pattern is _TIME:
+            _check_time(sql, call, found[1], at)
+        elif name in {"view", "view set"}:
+            view_set = found[1].replace("''", "'")
+    return PartitionCall(function=call.function, view_set=view_set)
 
 
-def _parse_time(sql: str, call: Call, text: str, at: int) -> datetime:
+def _check_time(sql: str, call: Call, text: str, at: int) -> None:
     try:
-        found = datetime.fromisoformat(text)
+        datetime.fromisoformat(text)
     except ValueError:
         raise _refused(
             sql,
@@ -111,7 +105,6 @@ def _parse_time(sql: str, call: Call, text: str, at: int) -> datetime:
             f"{text[:_MAX_SHOWN]!r}, an argument of {call.function}, is not a time.",
             "Write times as '2026-11-24T12:00:00Z'.",
         ) from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
 
 
 def _refused(

@@ -8,7 +8,6 @@ whatever they ask.
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
-from datetime import UTC
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -33,6 +32,7 @@ from micromegas_jupyter.errors import (
     MicromegasError,
     PermissionDenied,
     ResourcesExhausted,
+    UnsupportedStatement,
     UsageError,
 )
 from micromegas_jupyter.flightsql.commands import printable_text
@@ -42,6 +42,7 @@ from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.ingest import IngestRunner, owner_of
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, LOG_STATS
 
 TABLES_ACTION: Final = "MicromegasTables"
 _MAX_BODY_BYTES: Final = 256 * 1024
@@ -159,24 +160,22 @@ class TableOperations:
         return answer
 
     async def change_partitions(self, call: Call, changing: PartitionCall) -> tuple[tuple[int, str], ...]:
-        """Do what an administrator's statement asks for with a function of partitions; return when it was done and how.
+        """Run the partition function that an administrator's statement calls; return its time and message.
 
-        It is an operation on a table like others: rows are deleted by when they came, files are merged.
+        Merging files is an operation on a table like any other. Nothing else is stored for a base table or for a view
+        that each query computes, so there is nothing to retire.
         """
-        _check_has_files(changing.view_set)
-        audit = TableAudit(find_origin(call, self._settings.trusted_proxies), self._clock)
         table = changing.view_set
+        if table == LOG_STATS.name:
+            return self._message(f"{table} is always current: each query computes it from {LOG_ENTRIES.name}.")
+        _check_is_merged(changing)
+        audit = TableAudit(find_origin(call, self._settings.trusted_proxies), self._clock)
         with recorded(audit, call, self._counter(audit)):
-            if changing.function == RETIRE:
-                where = _inserted_within(changing)
-                audit.request = {"operation": "delete", "table": table, "where": where}
-                result = await self._in_time(self._operate(call, "delete", {"table": table, "where": where}))
-                audit.rows = result["deleted_rows"]
-                text = f"{table}: {audit.rows:,} rows were deleted that came within the range."
-            else:
-                audit.request = {"operation": "optimize", "table": table}
-                result = await self._in_time(self._operate(call, "optimize", {"table": table}))
-                text = f"{table}: {result['removed_files']:,} files were replaced by {result['added_files']:,}."
+            audit.request = {"operation": "optimize", "table": table}
+            result = await self._in_time(self._operate(call, "optimize", {"table": table}))
+        return self._message(f"{table}: {result['removed_files']:,} files were replaced by {result['added_files']:,}.")
+
+    def _message(self, text: str) -> tuple[tuple[int, str], ...]:
         return ((int(self._clock.now().timestamp() * 1e6) * 1000, text),)
 
     def _counter(self, audit: TableAudit) -> Callable[[str, MicromegasError | None], None]:
@@ -247,23 +246,21 @@ class TableOperations:
         return result
 
 
-def _check_has_files(view_set: str) -> None:
-    if view_set not in MODEL_TABLES:
+def _check_is_merged(changing: PartitionCall) -> None:
+    """Check that the call merges the files of a base table."""
+    table = changing.view_set
+    if table not in MODEL_TABLES:
         raise InvalidStatement(
-            f"Nothing is stored for a view set {view_set[:_MAX_SHOWN_CHARACTERS]!r}.",
-            remedy=f"Name one of {', '.join(sorted(MODEL_TABLES))}.",
+            f"Nothing is stored for a view set {table[:_MAX_SHOWN_CHARACTERS]!r}.",
+            remedy=f"Use one of {', '.join(sorted(MODEL_TABLES))}.",
         )
-
-
-def _inserted_within(changing: PartitionCall) -> str:
-    """Return the condition on rows that came within the range, of one process unless it is about all."""
-    times = (time.astimezone(UTC).isoformat(timespec="microseconds") for time in (changing.begin, changing.end))
-    begin, end = (time.replace("+00:00", "Z") for time in times)
-    condition = f"insert_time >= '{begin}' AND insert_time <= '{end}'"
-    if changing.instance == "global":
-        return condition
-    instance = changing.instance.replace("'", "''")
-    return f"{condition} AND process_id = '{instance}'"
+    if changing.function == RETIRE:
+        raise UnsupportedStatement(
+            f"{RETIRE} cannot be used on {table}: it is a base table, so retiring its partitions would delete the only "
+            "copy of its rows.",
+            remedy=f"To delete rows, run `micromegas tables delete {table} --where CONDITION`; insert_time is when a "
+            "row was stored.",
+        )
 
 
 def _visible_tables(caller: AuthContext, listed: dict[str, Any]) -> list[dict[str, object]]:

@@ -93,7 +93,7 @@ def test_functions_give_the_columns_of_the_page(client, name):
 
 
 def test_what_changes_partitions_gives_messages(client):
-    sql = next(block.text for block in blocks("data-model.md") if "retire_partitions" in block.text)
+    sql = next(block.text for block in blocks("data-model.md") if "materialize_partitions" in block.text)
 
     schema = client.prepare_statement(sql).dataset_schema
 

@@ -1,8 +1,6 @@
 """The files of tables as SQL lists them, and the functions with which administrators change them."""
 
 import datetime as dt
-import json
-import logging
 import time
 
 import pyarrow as pa
@@ -149,28 +147,31 @@ def _texts(client, sql):
     return client.query_arrow(sql).column("msg").to_pylist()
 
 
-def test_administrators_retire_rows_by_when_they_came_and_merge_files(client, harness, caplog):
-    caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
+BASE_TABLES = ("blocks", "log_entries", "measures", "otel_spans", "processes", "streams")
+
+
+@pytest.mark.parametrize("table", BASE_TABLES)
+def test_retiring_the_partitions_of_a_base_table_deletes_nothing_and_points_to_the_command(client, harness, table):
     upstream = UpstreamClient(harness.uri, auth_provider=StaticTokenAuthProvider("alice"))
-    count = "SELECT count(*) AS n FROM otel_spans"
+    counts = "SELECT view_set_name, sum(num_rows) AS n FROM list_partitions() GROUP BY 1 ORDER BY 1"
+    before = client().query_arrow(counts)
+
+    with pytest.raises(pa.ArrowNotImplementedError, match=f"micromegas tables delete {table}"):
+        upstream.retire_partitions(table, "global", NOON - DAY, NOON + 9 * DAY)
+    for instance in ("global", P1):
+        with pytest.raises(UnsupportedStatement, match=f"micromegas tables delete {table}"):
+            client().retire_partitions(table, instance, NOON - DAY, NOON + 9 * DAY)
+
+    assert client().query_arrow(counts) == before
+
+
+def test_administrators_merge_files(client, harness):
+    upstream = UpstreamClient(harness.uri, auth_provider=StaticTokenAuthProvider("alice"))
 
     upstream.materialize_partitions("log_entries", NOON, NOON + DAY, 3600)
-    upstream.retire_partitions("otel_spans", "x'' OR 1 = 1 --", NOON, NOON + 2 * DAY)
-    assert client().query_arrow(count).to_pylist() == [{"n": 4}]
-    upstream.retire_partitions("otel_spans", P1, NOON, NOON + DAY)
-    assert client().query_arrow(count).to_pylist() == [{"n": 2}]
-    upstream.retire_partitions("otel_spans", P1, NOON, NOON + 2 * DAY)
-    assert client().query_arrow(count).to_pylist() == [{"n": 2}]
-    said = _texts(
-        client(),
-        "  select msg from Retire_Partitions('otel_spans', 'global',\n TIMESTAMP '2026-11-25T12:00:01Z', "
-        "'2026-11-25 12:00:01+00:00') WHERE msg LIKE '%'\n;",
-    )
 
-    assert said == ["otel_spans: 2 rows were deleted that came within the range."]
-    assert client().query_arrow(count).to_pylist() == [{"n": 0}]
-    files = "SELECT count(*) AS n FROM list_partitions() WHERE view_set_name = '{}'"
-    assert client().query_arrow(files.format("log_entries")).to_pylist() == [{"n": 1}]
+    files = "SELECT count(*) AS n FROM list_partitions() WHERE view_set_name = 'log_entries'"
+    assert client().query_arrow(files).to_pylist() == [{"n": 1}]
     again = "SELECT * FROM regenerate_partitions('log_entries', '2026-11-24', '2026-11-25', 60)"
     rows = client().query_arrow(again)
     assert rows.schema == pa.schema(
@@ -178,8 +179,21 @@ def test_administrators_retire_rows_by_when_they_came_and_merge_files(client, ha
     )
     assert rows.column("msg").to_pylist() == ["log_entries: 0 files were replaced by 0."]
     assert abs(rows.column("time").to_pylist()[0].timestamp() - time.time()) < 600
-    lines = [json.loads(record.message) for record in caplog.records if record.name == "micromegas_jupyter.audit"]
-    assert [line["rows"] for line in lines if line.get("operation") == "delete"] == [0, 2, 0, 2]
+    range_only = "  select msg from Materialize_Partitions('log_entries',\n TIMESTAMP '2026-11-25T12:00:01Z', "
+    assert _texts(client(), f"{range_only}'2026-11-25 12:00:01+00:00', 60) WHERE msg LIKE '%'\n;") == [
+        "log_entries: 0 files were replaced by 0."
+    ]
+
+
+def test_log_stats_are_always_current(client, harness, capsys):
+    upstream = UpstreamClient(harness.uri, auth_provider=StaticTokenAuthProvider("alice"))
+
+    for one in (upstream, client()):
+        one.materialize_partitions("log_stats", NOON, NOON + DAY, 3600)
+        one.regenerate_partitions("log_stats", NOON, NOON + DAY, 3600)
+        one.retire_partitions("log_stats", "global", NOON, NOON + DAY)
+
+    assert capsys.readouterr().out.count("log_stats is always current") == 6
 
 
 NOTHING = {
@@ -188,6 +202,7 @@ NOTHING = {
     "SELECT time, msg FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-13-30')": "not a time",
     "SELECT time, msg FROM retire_partitions('log_entries', 'global', '2026-11-24')": "4 constants",
     "SELECT time, msg FROM retire_partitions('images', 'global', '2026-11-24', '2026-11-30')": "Nothing is stored",
+    "SELECT time, msg FROM materialize_partitions('orders', '2026-11-24', '2026-11-30', 60)": "Nothing is stored",
     "SELECT 1 FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30'), "
     "retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30')": "twice",
 }
@@ -215,7 +230,7 @@ def test_who_is_no_administrator_is_told_so_and_planning_or_describing_changes_n
             client("bob").query(sql)
         with pytest.raises(PermissionDenied, match="Only administrators may call"):
             client("bob").prepare_statement(sql)
-    with pytest.raises(UnsupportedStatement, match="retire_partitions"):
+    with pytest.raises(UnsupportedStatement, match="micromegas tables delete"):
         client().query("SELECT retire_partition_by_file('x')")
     assert client().prepare_statement(f"SELECT msg {ALL_LOGS}").dataset_schema.names == ["msg"]
 
