@@ -94,14 +94,15 @@ class Storage:
         """Return the absolute path or address of something in this storage."""
         return f"{self.uri}/{path}"
 
-    def list_folders(self) -> list[str]:
-        """Return the names of the folders right below; none when there is nothing at all."""
+    def list_folders(self, below: str = "") -> list[str]:
+        """Return the names of the folders in the storage or in one of its folders, or none if there is nothing."""
         with storage_errors("The tables could not be listed."):
             if not self.is_local:
-                found = self._obstore.list_with_delimiter(self._store)["common_prefixes"]
+                prefix = f"{below}/" if below else None
+                found = self._obstore.list_with_delimiter(self._store, prefix=prefix)["common_prefixes"]
                 return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
             try:
-                with os.scandir(self.uri) as entries:
+                with os.scandir(Path(self.uri) / below) as entries:
                     return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
             except FileNotFoundError:
                 return []
@@ -212,6 +213,11 @@ class Storage:
             except FileExistsError:
                 return False
         return True
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object of a bucket within it; does nothing if there is no such object."""
+        with storage_errors("A file of the lake could not be copied."), contextlib.suppress(FileNotFoundError):
+            self._obstore.copy(self._store, source, target)
 
     def delete(self, path: str) -> None:
         """Remove an object; does nothing when there is none."""

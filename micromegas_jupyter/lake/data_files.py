@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -13,11 +14,12 @@ import pyarrow.parquet as pq
 
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.errors import ResourcesExhausted, Unavailable
 from micromegas_jupyter.lake.delta_log import Action, milliseconds
 
 _ROWS_PER_GROUP: Final = 128 * 1024
 _MAX_PARTITIONS: Final = 400
+_MAX_SOURCE_BYTES: Final = 1024 * 1024 * 1024
 _MAX_BOUND: Final = 64  # characters of a text
 _NULL_FOLDER: Final = "__HIVE_DEFAULT_PARTITION__"
 _PROPERTIES: Final = frozenset({"properties", "process_properties"})
@@ -71,6 +73,16 @@ def write_files(storage: Storage, table: str, rows: pa.Table, *, partition_by: S
     for values, part in _partitions(rows, partition_by):
         added += write_runs(storage, table, [_in_order(part)], clock=SYSTEM_CLOCK, partition=values)
     return added
+
+
+def open_file(storage: Storage, path: str) -> pq.ParquetFile:
+    """Open a file of a table; that of a bucket is read whole."""
+    if storage.is_local:
+        return pq.ParquetFile(Path(storage.child_uri(path)))
+    found = storage.read(path, max_bytes=_MAX_SOURCE_BYTES)
+    if found is None:
+        raise Unavailable("A file of the table is gone.")
+    return pq.ParquetFile(pa.BufferReader(found[0]))
 
 
 def check_partitions(rows: pa.Table, partition_by: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 Entries are made here and not by deltalake, which syncs nothing to disk: an entry is on disk before anybody can see it,
 and the next version is taken by nobody twice. A table that is dropped meanwhile is noticed before and after a commit.
+A past state is rebuilt here, too (Action Reconciliation): deltalake does not return whole `add` actions.
 """
 
 import contextlib
@@ -11,7 +12,10 @@ import re
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +26,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.core.system import Clock
-from micromegas_jupyter.errors import Unavailable, UsageError
+from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
 
 if sys.platform != "win32":
     import fcntl
@@ -33,6 +37,11 @@ DROPPED_MARKER: Final = "_micromegas_dropped"
 """An object in the log of a bucket's table: it was dropped, and its objects are being removed."""
 BRIEF_IDS: Final = "writeIds"
 """A member of an entry's commit information: ids of writes that are soon forgotten. It does not reach checkpoints."""
+EXPIRED_BEFORE: Final = "micromegasExpiredBefore"
+"""A member of the commit information of a commit by which retention deleted rows: the first day that it kept."""
+RESTORE: Final = "RESTORE"
+"""The operation of a commit that restores an earlier version, which its parameters have as `version`."""
+ENGINE: Final = "micromegas_jupyter"
 TIME: Final = pa.timestamp("us", "UTC")
 MAX_ENTRY_BYTES: Final = 256 * 1024 * 1024
 _WRITER_FEATURES: Final = frozenset({"appendOnly", "invariants", "timestampNtz"})
@@ -41,6 +50,12 @@ _FEATURES_VERSION: Final = 7
 _MAX_BRIEF_ENTRIES: Final = 20_000
 _OPEN_ATTEMPTS: Final = 5
 _ENTRY_NAME: Final = re.compile(r"[0-9]{20}\.json")
+_LOG_OBJECT: Final = re.compile(r"([0-9]{20})\.(?:(json)|checkpoint(?:\.[0-9]{10}\.([0-9]{10}))?\.parquet)")
+_MAX_REPLAYED: Final = 100_000
+_READERS: Final = 32
+_MAX_LOOK_BACK: Final = 8
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _LOCK_ATTEMPTS: Final = 1000
 _LOCK_WAIT_SECONDS: Final = 0.01
 
@@ -83,11 +98,16 @@ def build_entry(operation: str, entry_id: str, actions: Iterable[Action], *, clo
     info = {
         "timestamp": milliseconds(clock),
         "operation": operation,
-        "engineInfo": "micromegas_jupyter",
+        "engineInfo": ENGINE,
         "txnId": entry_id,
         **facts,
     }
     return b"".join(json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in ({"commitInfo": info}, *actions))
+
+
+def commit_info(actions: Iterable[Action]) -> Action:
+    """Return what an entry says of its commit, which may be nothing."""
+    return next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
 
 
 def is_entry(actions: Iterable[Action], entry_id: str) -> bool:
@@ -106,10 +126,10 @@ def entry_marks(storage: Storage, log: str, version: int) -> dict[str, str]:
     return {} if DROPPED_MARKER in found else found
 
 
-def open_delta(storage: Storage, table: str) -> DeltaTable:
-    """Return the table at its latest version; raises `TableGone`."""
+def open_delta(storage: Storage, table: str, *, is_hidden: bool = False) -> DeltaTable:
+    """Return the table at its latest version; raises `TableGone`, also for a dropped one unless it may be hidden."""
     with storage_errors("A table could not be opened."):
-        if not storage.is_local and storage.read(log_path(table, DROPPED_MARKER)) is not None:
+        if not storage.is_local and not is_hidden and storage.read(log_path(table, DROPPED_MARKER)) is not None:
             raise TableGone
         version = None
         for is_last in (*[False] * _OPEN_ATTEMPTS, True):
@@ -212,13 +232,7 @@ def read_write_ids(storage: Storage, table: str, *, version: int) -> dict[str, i
         for action in read_entry(storage, table, one) or ():
             if "txn" in action:
                 ids[action["txn"]["appId"]] = int(action["txn"]["version"])
-    return ids
-
-
-def brief_ids(actions: Iterable[Action]) -> tuple[float, Mapping[str, int]]:
-    """Return when an entry was made, in seconds since 1970, and the ids in it that are not kept for long."""
-    info: Action = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
-    return info.get("timestamp", 0) / 1000, info.get(BRIEF_IDS, {})
+    return {name: count for name, count in ids.items() if count >= 0}  # else a restore took the rows away
 
 
 def read_brief_ids(storage: Storage, table: str, *, version: int, since: float) -> dict[str, int]:
@@ -228,12 +242,20 @@ def read_brief_ids(storage: Storage, table: str, *, version: int, since: float) 
         content = storage.read(log_path(table, entry_name(version)), max_bytes=MAX_ENTRY_BYTES)
         if content is None:
             break  # it was cleaned up, and so is old
-        made_at, ids = brief_ids(_parse_actions(content[0].split(b"\n", 1)[:1]))
-        if made_at < since:
+        info = commit_info(_parse_actions(content[0].split(b"\n", 1)[:1]))
+        if info.get("timestamp", 0) / 1000 < since:
             break
-        found.append(ids)
-        version -= 1
+        found.append(info.get(BRIEF_IDS, {}))
+        version = _version_before(info, version)
     return {name: count for ids in reversed(found) for name, count in ids.items()}
+
+
+def _version_before(info: Action, version: int) -> int:
+    """Return the version that a commit changed: that before it, or the one that it restored."""
+    if info.get("operation") != RESTORE:
+        return version - 1
+    restored = str((info.get("operationParameters") or {}).get("version", ""))
+    return int(restored) if restored.isdecimal() and int(restored) < version else -1
 
 
 class TableGuard:
@@ -317,3 +339,229 @@ def _lock(descriptor: int, *, is_exclusive: bool) -> None:
         else:
             return
     raise Unavailable("The table is being written to or dropped by another process.")
+
+
+class NotInLog(Exception):
+    """The log cannot rebuild the table at that time; `earliest` is the first time that it can."""
+
+    def __init__(self, earliest: datetime) -> None:
+        super().__init__(f"the log begins at {earliest}")
+        self.earliest = earliest
+
+
+@dataclass(slots=True)
+class TableState:
+    """A table at a version: its protocol, metadata, and live files by their paths in the log."""
+
+    version: int = -1
+    committed_at: datetime = _LONG_AGO
+    protocol: Action = field(default_factory=dict)
+    metadata: Action = field(default_factory=dict)
+    files: dict[str, Action] = field(default_factory=dict)
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """The table's properties."""
+        return self.metadata.get("configuration") or {}
+
+    @property
+    def columns(self) -> tuple[object, ...]:
+        """The columns and the partition columns, as the log has them."""
+        return self.metadata.get("schemaString"), *(self.metadata.get("partitionColumns") or ())
+
+    def apply(self, actions: Iterable[Action], version: int, committed_at: datetime) -> None:
+        """Advance to the next version."""
+        self.version, self.committed_at = version, committed_at
+        actions = list(actions)
+        for action in actions:  # a commit may remove a file and add it again
+            if "remove" in action:
+                self.files.pop(action["remove"]["path"], None)
+        for action in actions:
+            if "add" in action:
+                self.files[action["add"]["path"]] = action["add"]
+            self.metadata = action.get("metaData", self.metadata)
+            self.protocol = action.get("protocol", self.protocol)
+
+
+@dataclass(slots=True)
+class Replay:
+    """A table at a past time and now, and the commits in between.
+
+    Attributes:
+        then: The state at the time.
+        now: The state at the latest version.
+        expired_before: The first day that retention kept in any commit since; None if it deleted nothing.
+        write_ids: The ids of writes since, as this project's writers record them.
+        removed_at: When each file that is not live any more was removed.
+    """
+
+    then: TableState
+    now: TableState
+    expired_before: date | None = None
+    write_ids: set[str] = field(default_factory=set)
+    removed_at: dict[str, datetime] = field(default_factory=dict)
+
+    def advance(self, actions: Sequence[Action], version: int, committed_at: datetime) -> None:
+        """Take in a commit since the time."""
+        info = commit_info(actions)
+        self.now.apply(actions, version, committed_at)
+        for action in actions:
+            if "remove" in action:
+                self.removed_at[action["remove"]["path"]] = committed_at
+            elif "txn" in action and info.get("engineInfo") == ENGINE:
+                self.write_ids.add(action["txn"]["appId"])
+        if expired := info.get(EXPIRED_BEFORE):
+            day = date.fromisoformat(expired)
+            self.expired_before = day if self.expired_before is None else max(day, self.expired_before)
+
+
+def replay(storage: Storage, table: str, time: datetime) -> Replay:
+    """Rebuild a table at a time and now; raises `NotInLog`."""
+    log = _Log(storage, table)
+    then = log.read_base(time)
+    first, last, found = then.version + 1, then.committed_at, None
+    if log.newest - first > _MAX_REPLAYED:
+        raise ResourcesExhausted(
+            f"There are more than {_MAX_REPLAYED:,} commits since that time.",
+            remedy="Use a later time.",
+            limit="ingest",
+        )
+    for version, actions in log.read_entries(first):
+        made_at = _time_of(commit_info(actions), log.entries[version])
+        last = made_at if last == _LONG_AGO else max(made_at, last + _MILLISECOND)
+        if found is None and last <= time:
+            then.apply(actions, version, last)
+            continue
+        if then.version < 0:
+            raise NotInLog(last)
+        found = found or Replay(then, replace(then, files=dict(then.files)))
+        found.advance(actions, version, last)
+    return found or Replay(then, replace(then, files=dict(then.files)))
+
+
+def committed_at(storage: Storage, table: str, version: int) -> datetime | None:
+    """Return when a version was committed; None if its log entry is gone.
+
+    Times of commits increase with their versions, so the times of some earlier ones matter if clocks differ.
+    """
+    times: list[datetime] = []
+    for back in range(min(_MAX_LOOK_BACK, version) + 1):
+        actions = read_entry(storage, table, version - back)
+        if actions is None:
+            break
+        times.append(_time_of(commit_info(actions), 0.0) + back * _MILLISECOND)
+    return max(times, default=None)
+
+
+def cleanup_log(storage: Storage, table: str, *, before: float) -> int:
+    """Remove what the log does not need to rebuild the table at any time since `before`; return how many objects.
+
+    deltalake removes every old entry before the newest checkpoint, and with it the version that was in force at the
+    beginning of the window.
+    """
+    checkpoints = _Log(storage, table).checkpoints
+    kept = max((version for version, (_, changed_at) in checkpoints.items() if changed_at <= before), default=0)
+    removed = 0
+    for entry in sorted(storage.list(f"{table}/{LOG_FOLDER}")):
+        match = _LOG_OBJECT.fullmatch(entry.path.rpartition("/")[2])
+        if match is not None and int(match[1]) < kept:
+            storage.delete(entry.path)
+            removed += 1
+    return removed
+
+
+class _Log:
+    """The log of a table: when its entries were changed, and its complete checkpoints with their paths and times."""
+
+    def __init__(self, storage: Storage, table: str) -> None:
+        self._storage = storage
+        self._table = table
+        self.entries: dict[int, float] = {}
+        parts: dict[tuple[int, str | None], tuple[list[str], float]] = {}
+        for entry in storage.list(f"{table}/{LOG_FOLDER}"):
+            match = _LOG_OBJECT.fullmatch(entry.path.rpartition("/")[2])
+            if match is None:
+                continue
+            if match[2]:
+                self.entries[int(match[1])] = entry.modified_at
+            else:
+                paths, changed_at = parts.get((int(match[1]), match[3]), ([], 0.0))
+                parts[int(match[1]), match[3]] = ([*paths, entry.path], max(changed_at, entry.modified_at))
+        self.checkpoints = {key[0]: found for key, found in parts.items() if len(found[0]) == int(key[1] or 1)}
+        self.newest = max([*self.entries, *self.checkpoints], default=-1)
+
+    def read_base(self, time: datetime) -> TableState:
+        """Return the state to begin with: the newest checkpoint of a version in force at a time or before, or nothing.
+
+        All entries after it are there.
+        """
+        missing = self.newest
+        while missing in self.entries:
+            missing -= 1
+        earliest = datetime.fromtimestamp(max(self.entries.values(), default=0.0), UTC)
+        for version in sorted(self.checkpoints, reverse=True):
+            if version < missing:
+                break
+            made_at = self._time_of(version)
+            if made_at <= time:
+                return self._read_checkpoint(version, made_at)
+            earliest = made_at
+        if missing >= 0:
+            raise NotInLog(earliest)
+        return TableState()
+
+    def read_entries(self, first: int) -> Iterator[tuple[int, list[Action]]]:
+        """Yield the actions of all versions from one on."""
+        end = self.newest + 1
+        with ThreadPoolExecutor(1 if self._storage.is_local else _READERS) as pool:
+            for begin in range(first, end, _READERS):
+                versions = range(begin, min(begin + _READERS, end))
+                yield from zip(versions, pool.map(self._read_entry, versions), strict=True)
+
+    def _read_entry(self, version: int) -> list[Action]:
+        actions = read_entry(self._storage, self._table, version)
+        if actions is None:
+            raise _cleaned_up()
+        return actions
+
+    def _time_of(self, version: int) -> datetime:
+        if version in self.entries:
+            return _time_of(commit_info(self._read_entry(version)), self.entries[version])
+        return datetime.fromtimestamp(self.checkpoints[version][1], UTC)  # the version was made before
+
+    def _read_checkpoint(self, version: int, made_at: datetime) -> TableState:
+        state = TableState(version, made_at)
+        for path in self.checkpoints[version][0]:
+            found = self._storage.read(path, max_bytes=MAX_ENTRY_BYTES)
+            if found is None:
+                raise _cleaned_up()
+            with storage_errors("The log of a table could not be read."):
+                file = pq.ParquetFile(pa.BufferReader(found[0]))
+                wanted = [name for name in ("add", "metaData", "protocol") if name in file.schema_arrow.names]
+                for batch in file.iter_batches(columns=wanted):
+                    for row in batch.to_pylist():
+                        actions = [{name: _plain(value)} for name, value in row.items() if value is not None]
+                        state.apply(actions, version, made_at)
+        return state
+
+
+def _cleaned_up() -> Unavailable:
+    return Unavailable("The log of the table was cleaned up meanwhile.", remedy="Try again.")
+
+
+def _time_of(info: Action, changed_at: float) -> datetime:
+    made_ms = info.get("inCommitTimestamp") or info.get("timestamp")
+    return datetime.fromtimestamp(changed_at if made_ms is None else made_ms / 1000, UTC)
+
+
+def _plain(value: Any) -> Any:
+    """Return a checkpoint's value as an entry has it: without nulls and typed copies, and with maps as objects."""
+    if isinstance(value, list) and value and isinstance(value[0], tuple):
+        return dict(value)
+    if not isinstance(value, dict):
+        return value
+    plain = {key: _plain(one) for key, one in value.items() if one is not None and not key.endswith("_parsed")}
+    for key in ("partitionValues", "configuration", "options", "tags"):
+        if plain.get(key) == []:
+            plain[key] = {}
+    return plain

@@ -1,4 +1,4 @@
-"""Lets one process at a time maintain a lake: an object that its holder changes, by conditional writes only.
+"""Lets one process at a time do something with a lake: an object that its holder changes, by conditional writes only.
 
 A single call that takes longer than the lease lets a second one begin. That costs work, and no rows: each commit still
 checks those since its snapshot.
@@ -17,7 +17,7 @@ from micromegas_jupyter.lake.delta_log import CONTROL_FOLDER
 
 TAKE_OVER_SECONDS: Final = 45.0
 _RENEW_SECONDS: Final = 10.0
-_LEASE_OBJECT: Final = f"{CONTROL_FOLDER}/maintenance-lease.json"
+MAINTENANCE_LEASE: Final = f"{CONTROL_FOLDER}/maintenance-lease.json"
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -28,12 +28,14 @@ class Sighting(NamedTuple):
     since: float
 
 
-def try_acquire(storage: Storage, *, clock: Clock, seen: Sighting | None = None) -> "Lease | Sighting | None":
-    """Return the lease, or what was seen of the other holder's, to be handed in at the next attempt.
+def try_acquire(
+    storage: Storage, *, clock: Clock, seen: Sighting | None = None, path: str = MAINTENANCE_LEASE
+) -> "Lease | Sighting | None":
+    """Return the lease at a path, or what was seen of the other holder's, to be handed in at the next attempt.
 
     A lease that has looked the same for 45 seconds of `clock` is taken over. The clocks of machines are never compared.
     """
-    found = storage.read(_LEASE_OBJECT)
+    found = storage.read(path)
     mark = None if found is None else found[1]
     if found is not None and mark is not None and b'"holder": ""' not in found[0]:
         now = clock.monotonic()
@@ -41,16 +43,17 @@ def try_acquire(storage: Storage, *, clock: Clock, seen: Sighting | None = None)
             return Sighting(mark, now)
         if now - seen.since < TAKE_OVER_SECONDS:
             return seen
-        _LOG.warning("the maintenance of the lake is taken over from a process that no longer renews its lease")
-    lease = Lease(storage, clock=clock, mark=mark)
+        _LOG.warning("a lease is taken over from a process that no longer renews it", extra={"lease": path})
+    lease = Lease(storage, clock=clock, mark=mark, path=path)
     return lease if lease.is_held() else None
 
 
 class Lease:
-    """The right to maintain a lake; `mark` is the state that it is taken from."""
+    """The right to do what a lease is for; `mark` is the state that it is taken from."""
 
-    def __init__(self, storage: Storage, *, clock: Clock, mark: str | None) -> None:
+    def __init__(self, storage: Storage, *, clock: Clock, mark: str | None, path: str) -> None:
         self._storage = storage
+        self._path = path
         self._clock = clock
         self._mark = mark
         self._id = uuid.uuid4().hex
@@ -78,9 +81,9 @@ class Lease:
     def _write(self, holder: str) -> bool:
         self._count += 1
         content = json.dumps({"holder": holder, "count": self._count, "by": self._id}).encode()
-        self._storage.replace(_LEASE_OBJECT, content, mark=self._mark)
+        self._storage.replace(self._path, content, mark=self._mark)
         # The answer to a write may get lost, and the library then repeats it: what counts is what is there.
-        found = self._storage.read(_LEASE_OBJECT)
+        found = self._storage.read(self._path)
         if found is None or found[0] != content:
             return False
         self._mark = found[1]

@@ -20,12 +20,11 @@ from urllib.parse import unquote
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from micromegas_jupyter.core.storage import Entry, Storage, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import MicromegasError, Unavailable, UsageError
-from micromegas_jupyter.lake.data_files import write_runs
+from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.lake.data_files import open_file, write_runs
 from micromegas_jupyter.lake.delta_log import (
     CONTROL_FOLDER,
     Action,
@@ -34,6 +33,7 @@ from micromegas_jupyter.lake.delta_log import (
     arrow_schema,
     build_entry,
     check_writable,
+    cleanup_log,
     entry_name,
     is_entry,
     live_files,
@@ -45,8 +45,16 @@ from micromegas_jupyter.lake.delta_log import (
     update_delta,
     write_checkpoint,
 )
+from micromegas_jupyter.lake.dropped import DROPPED_FOLDER, UNDO_HOURS, read_marker, remove_dropped
 from micromegas_jupyter.lake.lease import Lease, Sighting, try_acquire
-from micromegas_jupyter.lake.tables import DEFINITIONS, DROPPED_FOLDER, Tables, no_table, retention_days
+from micromegas_jupyter.lake.tables import (
+    DEFINITIONS,
+    MODEL_RETENTION_DAYS,
+    Tables,
+    first_retained_day,
+    no_table,
+    retention_days,
+)
 from micromegas_jupyter.lake.types import PARTITION_DATE
 from micromegas_jupyter.telemetry.tables import merge_rows
 
@@ -55,7 +63,6 @@ _MEBIBYTE: Final = 1024 * 1024
 _MAX_GROUP_BYTES: Final = 128 * _MEBIBYTE
 _MAX_GROUP_FILES: Final = 1000  # of one commit, so that a round that is stopped has done something
 _RUN_BYTES: Final = 64 * _MEBIBYTE
-_MAX_SOURCE_BYTES: Final = 1024 * _MEBIBYTE
 _MAX_ATTEMPTS: Final = 1000
 _STAGED_FILE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}/([^/]+=[^/]*/)*part-[0-9a-f]{32}\.parquet", re.ASCII)
 _TIME: Final = "time"
@@ -73,7 +80,8 @@ class MaintenanceSettings:
         min_small_files: A partition with so many files smaller than half of `max_file_bytes` is compacted.
         max_file_bytes: About how large files become.
         quiet_seconds: A day that is over is compacted into as few files as possible once nothing came for so long.
-        vacuum_hours: How long a file stays that no table has any more: longer than the longest query or upload.
+        vacuum_hours: How long an unused file is kept: longer than the longest query or upload, and an hour longer than
+            changes can be undone, so that the files of a restore that began in time are there when it ends.
         vacuum_interval_seconds: How often unused files are looked for.
         checkpoint_commits: After so many commits a table gets a checkpoint.
         retention_days: Rows of the data model's tables older than this are deleted, by whole days. A table's own
@@ -84,10 +92,10 @@ class MaintenanceSettings:
     min_small_files: int = 50
     max_file_bytes: int = 64 * _MEBIBYTE
     quiet_seconds: float = 600.0
-    vacuum_hours: int = 24
+    vacuum_hours: int = UNDO_HOURS + 1
     vacuum_interval_seconds: float = 3600.0
     checkpoint_commits: int = 50
-    retention_days: int = 7
+    retention_days: int = MODEL_RETENTION_DAYS
     max_total_bytes: int = 2048 * _MEBIBYTE
 
 
@@ -333,11 +341,8 @@ class _Round:
         return first
 
     def _delete_old_rows(self, table: _Table, first_day: date) -> None:
-        days = retention_days(table.properties)
-        if days is None and table.definition is not None:
-            days = self._settings.retention_days
-        if days is not None:
-            first_day = max(first_day, (self._now - timedelta(days=days)).date())
+        kept = first_retained_day(table.properties, table.name, now=self._now, model_days=self._settings.retention_days)
+        first_day = first_day if kept is None else max(first_day, kept)
         first = datetime(first_day.year, first_day.month, first_day.day, tzinfo=UTC)
         if table.has_dates:
             column, is_due = PARTITION_DATE, any(file.day < first_day for file in table.files)
@@ -345,7 +350,8 @@ class _Round:
             column, is_due = _TIME, any(file.begin is not None and file.begin < first for file in table.files)
         if is_due and table.properties.get("delta.appendOnly") != "true":
             limit = first_day.isoformat() if table.has_dates else first.isoformat()
-            self.done["deleted_rows"] += self._tables.delete_rows(table.name, f"{column} < '{limit}'")
+            deleted = self._tables.delete(table.name, f"{column} < '{limit}'", expired_before=first_day)
+            self.done["deleted_rows"] += deleted.rows
             table.refresh()
 
     def _is_small(self, file: _File) -> bool:
@@ -405,7 +411,7 @@ class _Round:
         pending_bytes = 0
         for source in files:
             path = f"{table.name}/{unquote(source.path)}"
-            with _open(self._storage, path) as file:
+            with open_file(self._storage, path) as file:
                 for index in range(file.num_row_groups):
                     self._check_lease()
                     pending.append(_fit(file.read_row_group(index, use_threads=False), table.schema))
@@ -458,7 +464,7 @@ class _Round:
         if table.delta.version() - last < self._settings.checkpoint_commits:
             return
         write_checkpoint(self._storage, table.name, table.delta)
-        table.delta.cleanup_metadata()
+        cleanup_log(self._storage, table.name, before=self._old)
         self.done["checkpoints"] += 1
 
     def _vacuum(self, table: _Table) -> None:
@@ -478,10 +484,16 @@ class _Round:
 
         In a folder also temporary files of processes that were killed.
         """
+        before = datetime.fromtimestamp(self._old, UTC)
+        hidden: list[str] = []
         if not self._storage.is_local:
-            for name in sorted({*self._storage.list_folders()} - {*self._tables.list(), CONTROL_FOLDER}):
-                self._tables.finish_drop(name)
+            hidden = sorted({*self._storage.list_folders()} - {*self._tables.list(), CONTROL_FOLDER})
+        if removed := remove_dropped(self._storage, hidden, before=before):
+            self.done["removed_tables"] += removed
+        for name in hidden:
+            if read_marker(self._storage, name) is None:
                 self._remove_old(name, lambda entry: _STAGED_FILE.fullmatch(entry.path) is not None)
+        if not self._storage.is_local:
             return
         for file in Path(self._storage.child_uri(CONTROL_FOLDER)).glob(".*.tmp"):
             with suppress(FileNotFoundError):
@@ -489,7 +501,7 @@ class _Round:
                     file.unlink()
                     self.done["removed_files"] += 1
         for folder in Path(self._storage.child_uri(DROPPED_FOLDER)).glob("*"):
-            if folder.stat().st_mtime < self._old:
+            if "." not in folder.name and folder.stat().st_mtime < self._old:  # else a dropped table that is kept
                 shutil.rmtree(folder, ignore_errors=True)
                 self.done["removed_tables"] += 1
 
@@ -534,15 +546,6 @@ def _groups(files: Iterable[_File]) -> Iterator[list[_File]]:
         group.append(file)
     if group:
         yield group
-
-
-def _open(storage: Storage, path: str) -> pq.ParquetFile:
-    if storage.is_local:
-        return pq.ParquetFile(Path(storage.child_uri(path)))
-    found = storage.read(path, max_bytes=_MAX_SOURCE_BYTES)
-    if found is None:
-        raise Unavailable("A file of the table is gone.")
-    return pq.ParquetFile(pa.BufferReader(found[0]))
 
 
 def _fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:

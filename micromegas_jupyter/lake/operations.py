@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -11,7 +12,10 @@ from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.errors import PermissionDenied, UsageError
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.flightsql.framing import DecodeLimits, StreamDecoder
+from micromegas_jupyter.lake.delta_log import committed_at
+from micromegas_jupyter.lake.dropped import UNDO_WINDOW
 from micromegas_jupyter.lake.maintenance import optimize
+from micromegas_jupyter.lake.restore import RestoreRequest, restore_table
 from micromegas_jupyter.lake.tables import DEFINITIONS, Tables, no_table
 
 _SCHEMA_LIMITS: Final = DecodeLimits(max_columns=512, max_batch_rows=0, max_dictionary_bytes=0)
@@ -31,6 +35,8 @@ def run_operation(tables: Tables, operation: str, arguments: Mapping[str, Any]) 
         tables.create(name, schema, owner=arguments["owner"], partition_by=arguments["partition_by"])
         return {}
     required_owner = arguments.get("required_owner")
+    if operation == "restore":
+        return _restore(tables, RestoreRequest(name, dt.datetime.fromisoformat(arguments["to"]), required_owner))
     if required_owner is not None:
         _check_owner(tables, name, required_owner)
     if name in DEFINITIONS and operation in _ON_NOTHING and tables.find(name) is None:
@@ -55,6 +61,26 @@ def _check_owner(tables: Tables, name: str, owner: str) -> None:
         )
 
 
+def _delete(tables: Tables, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    done = tables.delete(name, arguments["where"], hides_values=arguments.get("hides_values", False))
+    return {"deleted_rows": done.rows, **({} if done.committed_at is None else _undo(done.committed_at))}
+
+
+def _restore(tables: Tables, request: RestoreRequest) -> dict[str, Any]:
+    done = restore_table(tables, request)
+    result: dict[str, Any] = done._asdict()
+    if done.version != done.restored_version and not done.was_dropped:
+        at = committed_at(tables.storage, request.name, done.version)
+        result |= {} if at is None else _undo(at)
+    return result
+
+
+def _undo(changed_at: dt.datetime) -> dict[str, Any]:
+    """Return how a change is undone: the time to restore to, and until when that is possible."""
+    times = {"undo_to": changed_at - dt.timedelta(milliseconds=1), "undo_until": changed_at + UNDO_WINDOW}
+    return {name: time.isoformat(timespec="milliseconds") for name, time in times.items()}
+
+
 def _parse_schema(encoded: str) -> pa.Schema:
     """Read an Arrow IPC schema message in base64, within the limits of an upload's schema."""
     try:
@@ -77,10 +103,8 @@ def _parse_column(encoded: str) -> pa.Field:
 
 _OPERATIONS: Final[Mapping[str, Callable[[Tables, str, Mapping[str, Any]], dict[str, Any] | None]]] = {
     "describe": lambda tables, name, _: tables.describe(name),
-    "drop": lambda tables, name, _: tables.drop(name),
-    "delete": lambda tables, name, arguments: {
-        "deleted_rows": tables.delete_rows(name, arguments["where"], hides_values=arguments.get("hides_values", False))
-    },
+    "drop": lambda tables, name, _: _undo(tables.drop(name)),
+    "delete": _delete,
     "add_column": lambda tables, name, arguments: tables.add_column(name, _parse_column(arguments["schema"])),
     "optimize": lambda tables, name, _: optimize(tables.storage, name),
     "history": lambda tables, name, arguments: {"versions": tables.history(name, arguments["limit"])},

@@ -80,6 +80,7 @@ class DeltaSnapshots:
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._known: dict[str, _Known] = {}
+        self._gone: set[str] = set()  # folders without a table, such as those of a bucket's dropped ones
         self.refused: dict[str, Unreadable] = {}
 
     def list(self, sql: str | None) -> dict[str, TableSnapshot]:
@@ -101,6 +102,7 @@ class DeltaSnapshots:
                 self._locks.pop(name, None)
                 self._known.pop(name, None)
                 self.refused.pop(name, None)
+            self._gone &= names.keys()
         return tables
 
     def empty(self, definition: TableDefinition) -> TableSnapshot:
@@ -111,12 +113,13 @@ class DeltaSnapshots:
         """Return a table, when it `is_named` or new as it stands now; None where there is none."""
         known = self._known.get(name)
         try:
-            if is_named or (known is None and name not in self.refused):
+            if is_named or (known is None and name not in self.refused and name not in self._gone):
                 return self._refresh(name, folder)
             if known is not None:
                 return known.snapshot
         except TableGone:
             self.refused.pop(name, None)
+            self._gone.add(name)
             self._note_empty_log(name, folder)
         except Unreadable:
             pass  # noted as refused
@@ -163,6 +166,7 @@ class DeltaSnapshots:
                         self.refused[name] = error
                     raise
                 self.refused.pop(name, None)
+            self._gone.discard(name)
             return known.snapshot
 
     def _read(self, name: str, folder: str, known: _Known | None) -> _Known:

@@ -2,18 +2,17 @@
 
 import datetime as dt
 import json
-import os
 import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import DeltaTable, Schema
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
 from deltalake.exceptions import CommitFailedError
 
 from micromegas_jupyter.core.files import sync_folder
@@ -22,8 +21,8 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.core.text import shown
 from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake.delta_log import (
-    CONTROL_FOLDER,
     DROPPED_MARKER,
+    EXPIRED_BEFORE,
     LOG_FOLDER,
     TIME,
     Action,
@@ -32,6 +31,7 @@ from micromegas_jupyter.lake.delta_log import (
     arrow_schema,
     build_entry,
     check_writable,
+    committed_at,
     entry_name,
     live_files,
     log_path,
@@ -40,14 +40,25 @@ from micromegas_jupyter.lake.delta_log import (
     read_entry,
     times_of_files,
 )
+from micromegas_jupyter.lake.dropped import (
+    DROPPED_FOLDER,
+    UNDO_WINDOW,
+    check_held,
+    free_name,
+    hold_names,
+    list_dropped,
+    mark_dropped,
+    new_dropped_folder,
+    read_marker,
+)
 from micromegas_jupyter.lake.types import PARTITION_DATE, stored_definition, stored_field, stored_schema
 from micromegas_jupyter.telemetry.tables import TABLES
 
 MAX_TABLES: Final = 1000
 OWNER_PROPERTY: Final = "micromegas.owner"
 RETENTION_PROPERTY: Final = "micromegas.retentionDays"
-DROPPED_FOLDER: Final = f"{CONTROL_FOLDER}/dropped"
-"""Local tables that were dropped, and those that were not made to the end; their time of change says since when."""
+MODEL_RETENTION_DAYS: Final = 7
+"""How long rows of the data model's tables are kept by default."""
 DEFINITIONS: Final = {definition.name: definition for definition in TABLES}
 _PROPERTIES: Final = {
     "delta.logRetentionDuration": "interval 1 day",
@@ -65,6 +76,15 @@ _FILES: Final = pa.schema({"path": pa.string(), "size": pa.int64(), "rows": pa.i
 _MAX_PREDICATE: Final = 10_000
 _OF_A_CONDITION: Final = re.compile("evaluating filter|Cast error|regex")
 _MAX_ATTEMPTS: Final = 10
+# deltalake's own cleanup removes log entries that a restore needs.
+_NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+
+class Deletion(NamedTuple):
+    """How many rows were deleted, and when; None if no commit was needed."""
+
+    rows: int
+    committed_at: dt.datetime | None
 
 
 class Tables:
@@ -80,7 +100,7 @@ class Tables:
 
     def find(self, name: str) -> DeltaTable | None:
         """Return the table at its latest version, None when there is none."""
-        if _NAME.fullmatch(name) is None:
+        if not is_name(name):
             return None
         try:
             return open_delta(self.storage, name)
@@ -120,14 +140,12 @@ class Tables:
         properties = {**_PROPERTIES, **({} if owner is None else {OWNER_PROPERTY: owner})}
         made = [one for one in _creation(stored, partition_by, properties) if "commitInfo" not in one]
         entry = build_entry("CREATE TABLE", uuid.uuid4().hex, [*made, *actions], clock=self._clock)
-        staging = staging or self.new_staging(name)
         if not self.storage.is_local:
-            self.finish_drop(name)
-            path = log_path(name, entry_name(0))
-            if self.storage.create(path, entry):
-                return True
-            found = self.storage.read(path)
-            return found is not None and found[0] == entry  # only the answer got lost
+            if not list_dropped(self.storage, name):
+                return self._add_object(name, entry)
+            with self._freeing(name):
+                return self._add_object(name, entry)
+        staging = staging or self.new_staging(name)
         self.storage.write(log_path(staging, entry_name(0)), entry)
         root = Path(self.storage.uri)
         with storage_errors("The table could not be created."):
@@ -142,51 +160,81 @@ class Tables:
 
     def new_staging(self, name: str) -> str:
         """Return the path where files of a table that is not there yet are put."""
-        return f"{DROPPED_FOLDER}/{uuid.uuid4().hex}" if self.storage.is_local else name
+        if self.storage.is_local:
+            return f"{DROPPED_FOLDER}/{uuid.uuid4().hex}"
+        if read_marker(self.storage, name) is not None:
+            with self._freeing(name):
+                pass
+        return name
 
-    def drop(self, name: str) -> None:
-        """Remove a table; its name is free when this returns."""
+    def _add_object(self, name: str, entry: bytes) -> bool:
+        path = log_path(name, entry_name(0))
+        if self.storage.create(path, entry):
+            return True
+        found = self.storage.read(path)
+        return found is not None and found[0] == entry  # only the answer got lost
+
+    @contextmanager
+    def _freeing(self, name: str) -> Iterator[None]:
+        """Move a bucket's dropped table away, and keep others from restoring it meanwhile."""
+        with hold_names(self.storage) as lease:
+            free_name(self.storage, name, lease=lease, before=self._clock.now() - UNDO_WINDOW)
+            check_held(lease)
+            yield
+
+    def drop(self, name: str) -> dt.datetime:
+        """Hide a table, whose name is free when this returns; return when it was dropped."""
         if name in DEFINITIONS:
             raise UsageError(f"The table {name} belongs to the data model.", remedy="Delete rows of it instead.")
         if not self.storage.is_local:
-            self._open(name)
-            self.storage.write(log_path(name, DROPPED_MARKER), b"{}")
-            self.finish_drop(name)
-            return
-        root, gone = Path(self.storage.uri), Path(self.storage.uri) / self.new_staging(name)
+            dropped_at = self._time_after(name, self._open(name))
+            try:
+                mark_dropped(self.storage, name, dropped_at)
+            except TableGone:
+                raise no_table(name) from None
+            return dropped_at
+        root = Path(self.storage.uri)
         with storage_errors("The table could not be dropped."):
-            make_private_folder(gone.parent)
-            with self._holding(name, is_exclusive=True):
-                (root / name).rename(gone)
-            now = self._clock.now().timestamp()
-            os.utime(gone, (now, now))
-            sync_folder(gone.parent)
+            make_private_folder(root / DROPPED_FOLDER)
+            with self._holding(name, is_exclusive=True) as delta:
+                dropped_at = self._time_after(name, delta)
+                (root / name).rename(root / new_dropped_folder(name, dropped_at))
+            sync_folder(root / DROPPED_FOLDER)
             sync_folder(root)
+        return dropped_at
 
-    def finish_drop(self, name: str) -> None:
-        """Remove the objects of a bucket's table that was dropped, its marker last; does nothing for others."""
-        marker = log_path(name, DROPPED_MARKER)
-        if self.storage.read(marker) is None:
-            return
-        for entry in self.storage.list(name):
-            if entry.path != marker:
-                self.storage.delete(entry.path)
-        self.storage.delete(marker)
+    def _time_after(self, name: str, delta: DeltaTable) -> dt.datetime:
+        """Return the time, later than the latest commit even if the clock that made it is ahead."""
+        last = committed_at(self.storage, name, delta.version())
+        now = _whole_milliseconds(self._clock.now())
+        return now if last is None else max(now, last + dt.timedelta(milliseconds=2))
 
     def delete_rows(self, name: str, predicate: str, *, hides_values: bool = False) -> int:
         """Delete the rows for which a condition in SQL holds; return how many. An error may repeat values of rows."""
-        condition = _checked_predicate(predicate, arrow_schema(self._open(name)))
+        return self.delete(name, predicate, hides_values=hides_values).rows
 
-        def delete(table: DeltaTable) -> int:
+    def delete(
+        self, name: str, predicate: str, *, hides_values: bool = False, expired_before: dt.date | None = None
+    ) -> "Deletion":
+        """Delete rows as `delete_rows` does; if they are `expired_before` a day, a restore never brings them back."""
+        condition = _checked_predicate(predicate, arrow_schema(self._open(name)))
+        properties = None
+        if expired_before is not None:
+            properties = CommitProperties(custom_metadata={EXPIRED_BEFORE: expired_before.isoformat()})
+
+        def delete(table: DeltaTable) -> tuple[int, int | None]:
+            before = table.version()
             try:
-                return int(table.delete(condition)["num_deleted_rows"] or 0)
+                metrics = table.delete(condition, commit_properties=properties, post_commithook_properties=_NO_HOOKS)
             except Exception as error:
                 if _OF_A_CONDITION.search(str(error)):
                     raise (_failing_predicate() if hides_values else _wrong_predicate(error)) from error
                 raise
+            version = table.version()
+            return int(metrics["num_deleted_rows"] or 0), version if version > before else None
 
-        deleted: int = self._change(name, delete, "The rows could not be deleted.")
-        return deleted
+        rows, version = self._change(name, delete, "The rows could not be deleted.")
+        return Deletion(rows, None if version is None else committed_at(self.storage, name, version))
 
     def add_column(self, name: str, column: pa.Field) -> None:
         """Add a column, which is null in the rows that are there."""
@@ -203,7 +251,9 @@ class Tables:
             names = {known.name.lower() for known in table.schema().fields}
             if stored.name.lower() in names:
                 raise UsageError(f"There is a column {shown(column.name)} already.", remedy="Choose another name.")
-            table.alter.add_columns(Schema.from_arrow(pa.schema([stored])).fields[0])
+            table.alter.add_columns(
+                Schema.from_arrow(pa.schema([stored])).fields[0], post_commithook_properties=_NO_HOOKS
+            )
 
         self._change(name, alter, "The column could not be added.")
 
@@ -260,7 +310,9 @@ class Tables:
         value = "" if days is None else str(days)
         self._change(
             name,
-            lambda table: table.alter.set_table_properties({RETENTION_PROPERTY: value}, raise_if_not_exists=False),
+            lambda table: table.alter.set_table_properties(
+                {RETENTION_PROPERTY: value}, raise_if_not_exists=False, post_commithook_properties=_NO_HOOKS
+            ),
             "The retention could not be set.",
         )
 
@@ -289,7 +341,7 @@ class Tables:
         return delta
 
     def _is_there(self, name: str) -> bool:
-        if _NAME.fullmatch(name) is None:
+        if not is_name(name):
             return False
         if self.storage.is_local:
             return (Path(self.storage.uri) / name / LOG_FOLDER).is_dir()
@@ -323,7 +375,7 @@ class Tables:
 
     @contextmanager
     def _holding(self, name: str, *, is_exclusive: bool = False) -> Iterator[DeltaTable]:
-        if _NAME.fullmatch(name) is None:
+        if not is_name(name):
             raise no_table(name)
         try:
             with closing(TableGuard(self.storage, name)) as guard, guard.hold(is_exclusive=is_exclusive):
@@ -358,9 +410,14 @@ def list_files(storage: Storage, table: str) -> pa.Table:
     return pa.table(columns).cast(_FILES)
 
 
+def is_name(text: str) -> bool:
+    """Whether tables have such names."""
+    return _NAME.fullmatch(text) is not None
+
+
 def check_name(name: str) -> None:
     """Check that a table may have this name."""
-    if _NAME.fullmatch(name) is None:
+    if not is_name(name):
         raise UsageError(
             f"{shown(name)} is not a valid table name.",
             remedy="Use a lower-case letter, then at most 62 lower-case letters, digits and underscores.",
@@ -464,6 +521,20 @@ def retention_days(properties: Mapping[str, str]) -> int | None:
     """Return the retention that was set for a table alone."""
     text = properties.get(RETENTION_PROPERTY, "")
     return int(text) if text.isascii() and text.isdecimal() and int(text) > 0 else None
+
+
+def first_retained_day(
+    properties: Mapping[str, str], name: str, *, now: dt.datetime, model_days: int = MODEL_RETENTION_DAYS
+) -> dt.date | None:
+    """Return the first day whose rows retention keeps in a table; None if it keeps all."""
+    days = retention_days(properties)
+    if days is None and name in DEFINITIONS:
+        days = model_days
+    return None if days is None else (now - dt.timedelta(days=days)).date()
+
+
+def _whole_milliseconds(time: dt.datetime) -> dt.datetime:
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
 def _time(since_1970_ms: object) -> str | None:

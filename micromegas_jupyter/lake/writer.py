@@ -26,15 +26,17 @@ from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unava
 from micromegas_jupyter.lake.data_files import check_partitions, write_files
 from micromegas_jupyter.lake.delta_log import (
     BRIEF_IDS,
+    DROPPED_MARKER,
     LOG_FOLDER,
     MAX_ENTRY_BYTES,
+    RESTORE,
     Action,
     TableGone,
     TableGuard,
     arrow_schema,
-    brief_ids,
     build_entry,
     check_writable,
+    commit_info,
     entry_name,
     is_entry,
     log_path,
@@ -576,7 +578,9 @@ class _Committer:
         while (actions := read_entry(self._storage, self._table, version + 1)) is not None:
             version += 1
             is_stored |= is_entry(actions, attempt.entry_id)
-            state.brief_ids.update(brief_ids(actions)[1])
+            info = commit_info(actions)
+            state.brief_ids.update(info.get(BRIEF_IDS, {}))
+            is_changed |= info.get("operation") == RESTORE  # it takes ids back
             for action in actions:
                 if "txn" in action:
                     state.write_ids[action["txn"]["appId"]] = int(action["txn"]["version"])
@@ -609,11 +613,20 @@ class _Committer:
                 one.done.set_exception(_gone(self._table))
 
     def _remove_orphan(self, entry_id: str) -> None:
-        """Remove an entry that came into the log of a bucket's table while that was being removed."""
-        if not self._storage.is_local:
-            version = self.state.version + 1
-            if is_entry(read_entry(self._storage, self._table, version) or (), entry_id):
-                self._storage.delete(log_path(self._table, entry_name(version)))
+        """Take back an entry that came into the log of a bucket's table after that was dropped.
+
+        While the table may be restored, the entry is replaced by an empty one, since later ones may follow it.
+        """
+        if self._storage.is_local:
+            return
+        path = log_path(self._table, entry_name(self.state.version + 1))
+        found = self._storage.read(path, max_bytes=MAX_ENTRY_BYTES)
+        if found is None or entry_id.encode() not in found[0]:
+            return
+        if self._storage.read(log_path(self._table, DROPPED_MARKER)) is None:
+            self._storage.delete(path)
+        else:
+            self._storage.replace(path, build_entry("WRITE", uuid.uuid4().hex, (), clock=SYSTEM_CLOCK), mark=found[1])
 
     def _select(self, group: list[_Pending]) -> list[_Pending]:
         """Return the writes that are still to be stored, and answer the others."""

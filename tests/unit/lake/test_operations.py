@@ -1,5 +1,7 @@
 """Operations on tables judge who owns one by the table as it stands."""
 
+import datetime as dt
+
 import pyarrow as pa
 import pytest
 
@@ -26,7 +28,9 @@ def test_a_table_that_another_process_dropped_and_created_again_belongs_to_its_n
         check_may_replace(here, WriteRequest(table="orders", mode=WriteMode.REPLACE, maker="alice"))
 
     check_may_replace(here, WriteRequest(table="orders", mode=WriteMode.REPLACE, maker="bob"))
-    assert run_operation(here, "drop", {**DROP, "required_owner": "bob"}) == {}
+    undo = run_operation(here, "drop", {**DROP, "required_owner": "bob"})
+    begin, end = (dt.datetime.fromisoformat(undo[name]) for name in ("undo_to", "undo_until"))
+    assert end - begin == dt.timedelta(days=1, milliseconds=1)
 
 
 def test_on_a_table_of_the_data_model_without_rows_there_is_nothing_to_do(tables):

@@ -1,0 +1,217 @@
+"""Dropped tables: hidden at once, kept for as long as a drop can be undone, then removed by maintenance.
+
+A folder is renamed to one among the dropped tables, which hides it in one step. Objects of a bucket cannot be renamed:
+a marker in the table's log hides them where they are. They move only when a new table takes the name.
+"""
+
+import json
+import re
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from micromegas_jupyter.core.storage import Entry, Storage, storage_errors
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.lake.delta_log import (
+    CONTROL_FOLDER,
+    DROPPED_MARKER,
+    LOG_FOLDER,
+    MAX_ENTRY_BYTES,
+    TableGone,
+    log_path,
+)
+from micromegas_jupyter.lake.lease import TAKE_OVER_SECONDS, Lease, try_acquire
+
+UNDO_HOURS: Final = 24
+"""For how long a drop or another change of a table can be undone."""
+UNDO_WINDOW: Final = timedelta(hours=UNDO_HOURS)
+DROPPED_FOLDER: Final = f"{CONTROL_FOLDER}/dropped"
+"""Dropped tables, and local ones that were never finished; those are as old as their folder."""
+_LEASE: Final = f"{CONTROL_FOLDER}/dropped-lease.json"
+_FOLDER: Final = re.compile(r"([a-z][a-z0-9_]{0,62})\.([0-9]{1,15})\.([0-9a-f]{32})", re.ASCII)
+_LEASE_SECONDS: Final = TAKE_OVER_SECONDS + 15.0
+_POLL_SECONDS: Final = 0.2
+_MOVED_AT_ONCE: Final = 32
+_MAX_LISTINGS: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DroppedTable:
+    """A table that was dropped; `path` is where its log is now."""
+
+    name: str
+    dropped_at: datetime
+    id: str
+    path: str
+
+    @property
+    def folder(self) -> str:
+        """Where it moves when another table takes its name."""
+        return _folder(self.name, self.dropped_at, self.id)
+
+
+def new_dropped_folder(name: str, dropped_at: datetime) -> str:
+    """Return the path that hides a local table."""
+    return _folder(name, dropped_at, uuid.uuid4().hex)
+
+
+def list_dropped(storage: Storage, name: str) -> list[DroppedTable]:
+    """Return the dropped tables that had a name and are not removed yet, the one dropped first first."""
+    found = {one.id: one for one in _list_moved(storage) if one.name == name}
+    marked = None if storage.is_local else read_marker(storage, name)
+    if marked is not None and marked.id not in found:  # else it is being moved
+        found[marked.id] = marked
+    return sorted(found.values(), key=lambda one: one.dropped_at)
+
+
+def read_marker(storage: Storage, name: str) -> DroppedTable | None:
+    """Return the table that a bucket's marker hides, or None. One without a time was dropped by an earlier version."""
+    found = storage.read(log_path(name, DROPPED_MARKER))
+    if found is None:
+        return None
+    try:
+        members = json.loads(found[0])
+        dropped_at, dropped_id = datetime.fromtimestamp(members["dropped_at"] / 1000, UTC), members["id"]
+    except (ValueError, KeyError, TypeError):
+        dropped_at, dropped_id = datetime.fromtimestamp(0, UTC), uuid.uuid4().hex
+    return DroppedTable(name=name, dropped_at=dropped_at, id=dropped_id, path=name)
+
+
+def mark_dropped(storage: Storage, name: str, dropped_at: datetime) -> None:
+    """Hide a bucket's table; raises `TableGone` if it is hidden already."""
+    record = DroppedTable(name=name, dropped_at=dropped_at, id=uuid.uuid4().hex, path=name)
+    if not storage.create(log_path(name, DROPPED_MARKER), _marker(record)):
+        raise TableGone
+
+
+def free_name(storage: Storage, name: str, *, lease: Lease, before: datetime) -> None:
+    """Move a bucket's dropped table out of the way of a new one, or remove it if it was dropped before a time."""
+    marked = read_marker(storage, name)
+    if marked is None:
+        return
+    marker = log_path(name, DROPPED_MARKER)
+    _move(storage, name, None if marked.dropped_at < before else marked.folder, lease, spared=marker)
+    storage.delete(marker)
+
+
+def finish_move(storage: Storage, name: str, *, before: datetime) -> None:
+    """Finish moving a bucket's dropped table away, if a process was stopped while it did."""
+    marked = None if storage.is_local else read_marker(storage, name)
+    if marked is not None and any(one.id == marked.id for one in _list_moved(storage)):
+        with hold_names(storage) as lease:
+            free_name(storage, name, lease=lease, before=before)
+
+
+def move_back(storage: Storage, dropped: DroppedTable, *, lease: Lease) -> None:
+    """Move a bucket's dropped table back to its name, which is free, behind a marker."""
+    storage.create(log_path(dropped.name, DROPPED_MARKER), _marker(dropped))
+    _move(storage, dropped.path, dropped.name, lease, spared="")
+
+
+def remove_dropped(storage: Storage, names: Sequence[str], *, before: datetime) -> int:
+    """Remove the tables that were dropped before a time; return how many. `names` are a bucket's hidden folders."""
+    expired = [one for one in _list_moved(storage) if one.dropped_at < before]
+    if storage.is_local:
+        for one in expired:
+            shutil.rmtree(storage.child_uri(one.path), ignore_errors=True)
+        return len(expired)
+    marked = [found for name in names if (found := read_marker(storage, name)) is not None]
+    expired += [one for one in marked if one.dropped_at < before]
+    if expired:
+        with hold_names(storage) as lease:
+            for one in expired:
+                if one.path == one.name:
+                    free_name(storage, one.name, lease=lease, before=before)
+                else:
+                    _move(storage, one.path, None, lease, spared="")
+    return len(expired)
+
+
+@contextmanager
+def hold_names(storage: Storage) -> Iterator[Lease]:
+    """Be the only process that moves dropped tables of a bucket; raises `Unavailable` after a minute."""
+    waiting, seen, since = threading.Event(), None, SYSTEM_CLOCK.monotonic()
+    while True:
+        lease = try_acquire(storage, clock=SYSTEM_CLOCK, seen=seen, path=_LEASE)
+        if isinstance(lease, Lease):
+            break
+        seen = lease
+        if SYSTEM_CLOCK.monotonic() - since > _LEASE_SECONDS:
+            raise Unavailable("Another process is moving a dropped table.", remedy="Try again in a minute.")
+        waiting.wait(_POLL_SECONDS)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def check_held(lease: Lease) -> None:
+    """Check that no other process took the lease over."""
+    if not lease.is_held():
+        raise Unavailable("Another process has taken over the work on dropped tables.", remedy="Try again.")
+
+
+def _list_moved(storage: Storage) -> list[DroppedTable]:
+    found = []
+    for folder in storage.list_folders(DROPPED_FOLDER):
+        if match := _FOLDER.fullmatch(folder):
+            dropped_at = datetime.fromtimestamp(int(match[2]) / 1000, UTC)
+            path = f"{DROPPED_FOLDER}/{folder}"
+            found.append(DroppedTable(name=match[1], dropped_at=dropped_at, id=match[3], path=path))
+    return found
+
+
+def _folder(name: str, dropped_at: datetime, dropped_id: str) -> str:
+    return f"{DROPPED_FOLDER}/{name}.{_ms(dropped_at)}.{dropped_id}"
+
+
+def _marker(dropped: DroppedTable) -> bytes:
+    return json.dumps({"dropped_at": _ms(dropped.dropped_at), "id": dropped.id}).encode()
+
+
+def _ms(time: datetime) -> int:
+    return round(time.timestamp() * 1000)
+
+
+def _move(storage: Storage, source: str, target: str | None, lease: Lease, *, spared: str) -> None:
+    """Move all objects of a folder to another one, or remove them, those of the log last.
+
+    Each object is copied before it is removed, so that whoever repeats this after a crash finds all of them.
+    """
+    log = f"{source}/{LOG_FOLDER}/"
+
+    def move(entry: Entry) -> None:
+        copy = None if target is None else f"{target}{entry.path.removeprefix(source)}"
+        if entry.path.startswith(log):
+            _copy_log_object(storage, entry, copy)
+        elif copy is not None:
+            storage.copy(entry.path, copy)
+        storage.delete(entry.path)
+
+    with storage_errors("A dropped table could not be moved."), ThreadPoolExecutor(_MOVED_AT_ONCE) as pool:
+        for _ in range(_MAX_LISTINGS):  # a write that was under way may have added some
+            found = [entry for entry in storage.list(source) if entry.path != spared]
+            if not found:
+                return
+            for is_log in (False, True):
+                part = [entry for entry in found if entry.path.startswith(log) is is_log]
+                for begin in range(0, len(part), _MOVED_AT_ONCE):
+                    check_held(lease)
+                    list(pool.map(move, part[begin : begin + _MOVED_AT_ONCE]))
+    raise Unavailable("The files of a dropped table change all the time.", remedy="Try again.")
+
+
+def _copy_log_object(storage: Storage, entry: Entry, copy: str | None) -> None:
+    """Copy an object of a log, whose name the log of a new table may have by now; that one has another mark."""
+    found = storage.read(entry.path, max_bytes=MAX_ENTRY_BYTES)
+    if found is not None and found[1] != entry.mark:
+        raise Unavailable("The files of a dropped table were changed while they were moved.", remedy="Try again.")
+    if found is not None and copy is not None:
+        storage.write(copy, found[0])

@@ -1,0 +1,502 @@
+"""Restores a table to its state at a time, and a dropped table to its name, for as long as its files are kept.
+
+The state becomes current by one log entry (decision 0036). Rows that retention deleted stay deleted: those that it
+deleted since that time, and those that are past it now.
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from micromegas_jupyter.core.files import sync_folder
+from micromegas_jupyter.core.storage import Storage, storage_errors
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.errors import PermissionDenied, ResourcesExhausted, Unavailable, UsageError
+from micromegas_jupyter.lake.data_files import open_file, write_runs
+from micromegas_jupyter.lake.delta_log import (
+    DROPPED_MARKER,
+    EXPIRED_BEFORE,
+    LOG_FOLDER,
+    MAX_ENTRY_BYTES,
+    RESTORE,
+    Action,
+    NotInLog,
+    Replay,
+    TableGone,
+    TableGuard,
+    TableState,
+    build_entry,
+    check_writable,
+    commit_info,
+    committed_at,
+    entry_name,
+    is_entry,
+    log_path,
+    milliseconds,
+    open_delta,
+    read_entry,
+    replay,
+)
+from micromegas_jupyter.lake.dropped import (
+    DROPPED_FOLDER,
+    UNDO_WINDOW,
+    DroppedTable,
+    check_held,
+    finish_move,
+    free_name,
+    hold_names,
+    list_dropped,
+    move_back,
+)
+from micromegas_jupyter.lake.tables import DEFINITIONS, OWNER_PROPERTY, Tables, first_retained_day, is_name, no_table
+from micromegas_jupyter.lake.types import PARTITION_DATE
+
+_MAX_ATTEMPTS: Final = 10
+_MAX_APPENDS: Final = 100  # of others, in one attempt
+_MAX_SECONDS: Final = 1800.0  # less than the hour for which maintenance keeps files beyond the window
+_MAX_SKEW: Final = timedelta(minutes=5)
+_CUT: Final = timedelta(milliseconds=1)  # some writers cut the bounds of times to milliseconds
+_TIME: Final = "time"
+_ROWS: Final = pa.timestamp("us", "UTC")
+
+
+class Restored(NamedTuple):
+    """What a restore did: the version that it restored, the one that it made, and how many files came back and left."""
+
+    restored_version: int
+    version: int
+    added_files: int
+    removed_files: int
+    was_dropped: bool
+
+
+class RestoreRequest(NamedTuple):
+    """Which table to restore to which time; with `required_owner` only one of that caller's."""
+
+    name: str
+    time: datetime
+    required_owner: str | None = None
+
+
+def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYSTEM_CLOCK) -> Restored:
+    """Restore the table that had a name at a time; raises `UsageError` if that is not possible, and for what instead.
+
+    A table in use gets one commit, after those of others. One that was dropped gets its name back if no other has it.
+    """
+    storage, name, time, required_owner = tables.storage, *request
+    now = clock.now()
+    if not is_name(name):
+        raise no_table(name)
+    if time > now + _MAX_SKEW:
+        raise UsageError("The time to restore to is in the future.", remedy="Use a time in the past.")
+    live = tables.find(name)
+    if live is not None and _existed(live.metadata().created_time, time):
+        _check_owner(name, live.metadata().configuration.get(OWNER_PROPERTY), required_owner)
+        _check_window(now, time)
+        try:
+            with closing(TableGuard(storage, name)) as guard, guard.hold():
+                return _Work(storage, name, name, clock).run(time)
+        except TableGone:
+            raise no_table(name) from None
+    finish_move(storage, name, before=now - UNDO_WINDOW)
+    dropped = _find_dropped(storage, name, time)
+    if dropped is None:
+        raise _nothing_to_restore(tables, request, now)
+    table, owner = dropped
+    _check_owner(name, owner, required_owner)
+    _check_window(now, time)
+    if now - table.dropped_at > UNDO_WINDOW:
+        raise no_table(name)
+    if live is not None:
+        raise _name_is_taken(name)
+    tables.check_capacity()
+    bring_back = _restore_folder if storage.is_local else _restore_objects
+    try:
+        return bring_back(tables, table, time, clock)
+    except TableGone:
+        raise no_table(name) from None  # another call restored it
+
+
+def _existed(created_ms: int | None, time: datetime) -> bool:
+    return created_ms is None or created_ms <= time.timestamp() * 1000
+
+
+def _find_dropped(storage: Storage, name: str, time: datetime) -> tuple[DroppedTable, str | None] | None:
+    """Return the dropped table that had a name at a time, and its owner."""
+    for one in list_dropped(storage, name):
+        if time < one.dropped_at:
+            with suppress(TableGone):
+                metadata = open_delta(storage, one.path, is_hidden=True).metadata()
+                if _existed(metadata.created_time, time):
+                    return one, metadata.configuration.get(OWNER_PROPERTY)
+    return None
+
+
+def _nothing_to_restore(tables: Tables, request: RestoreRequest, now: datetime) -> UsageError:
+    """Return the error for a time at which no table had the name, with the times that are possible."""
+    name, time, required_owner = request
+    live = tables.find(name)
+    if live is not None:
+        metadata = live.metadata()
+        _check_owner(name, metadata.configuration.get(OWNER_PROPERTY), required_owner)
+        created_at = datetime.fromtimestamp((metadata.created_time or 0) / 1000, UTC)
+        return UsageError(
+            f"The table {name} did not exist at {_iso(time)}.",
+            remedy=f"It was created at {_iso(created_at)}: use that time or a later one.",
+        )
+    kept = [one for one in list_dropped(tables.storage, name) if now - one.dropped_at <= UNDO_WINDOW]
+    for one in reversed(kept):
+        with suppress(TableGone):
+            metadata = open_delta(tables.storage, one.path, is_hidden=True).metadata()
+            _check_owner(name, metadata.configuration.get(OWNER_PROPERTY), required_owner)
+            return UsageError(
+                f"There was no table {name} at {_iso(time)}.",
+                remedy=f"It was dropped at {_iso(one.dropped_at)}: use an earlier time, such as "
+                f"{_iso(one.dropped_at - _CUT)}.",
+            )
+    return no_table(name)
+
+
+def _check_owner(name: str, owner: str | None, required_owner: str | None) -> None:
+    if required_owner is not None and owner != required_owner:
+        raise PermissionDenied(
+            f"You do not own the table {name}.",
+            reason="not_table_owner",
+            remedy="Ask its owner or one of the server's administrators.",
+        )
+
+
+def _check_window(now: datetime, time: datetime) -> None:
+    if time < now - UNDO_WINDOW:
+        raise _too_early(now - UNDO_WINDOW)
+
+
+def _too_early(earliest: datetime) -> UsageError:
+    return UsageError(
+        "The table cannot be restored to that time: its files or log entries of then are no longer kept.",
+        remedy=f"The earliest possible time is {_iso(earliest)}.",
+    )
+
+
+def _name_is_taken(name: str) -> UsageError:
+    return UsageError(
+        f"There is another table {name}, created after the one that you want to restore was dropped.",
+        remedy="Drop the new one, or have its owner drop it, and restore again. The new one can be restored, too.",
+    )
+
+
+def _restore_folder(tables: Tables, dropped: DroppedTable, time: datetime, clock: Clock) -> Restored:
+    """Restore a local table where it is hidden, and rename its folder back: a crash in between leaves it hidden."""
+    storage = tables.storage
+    root = Path(storage.uri)
+    with (
+        closing(TableGuard(storage, dropped.path)) as guard,
+        guard.hold(is_exclusive=True),
+        storage_errors("The table could not be restored."),
+    ):
+        restored = _Work(storage, dropped.path, dropped.name, clock).run(time)
+        try:
+            (root / dropped.path).rename(root / dropped.name)  # fails if there is a folder that is not empty
+        except OSError:
+            if tables.find(dropped.name) is None:
+                raise
+            raise _name_is_taken(dropped.name) from None
+        sync_folder(root)
+        sync_folder(root / DROPPED_FOLDER)
+    return restored._replace(was_dropped=True)
+
+
+def _restore_objects(tables: Tables, dropped: DroppedTable, time: datetime, clock: Clock) -> Restored:
+    """Restore a bucket's table behind its marker, and remove that: a crash before leaves it hidden."""
+    storage, name = tables.storage, dropped.name
+    with hold_names(storage) as lease:
+        current = next((one for one in list_dropped(storage, name) if one.id == dropped.id), None)
+        if current is None:
+            raise TableGone
+        if current.path != name:
+            if (marked := _marked(storage, name)) is not None and marked.id != current.id:
+                free_name(storage, name, lease=lease, before=clock.now() - UNDO_WINDOW)
+            if tables.find(name) is not None:
+                raise _name_is_taken(name)
+            move_back(storage, current, lease=lease)
+        restored = _Work(storage, name, name, clock, check=lambda: check_held(lease)).run(time)
+        check_held(lease)
+        storage.delete(log_path(name, DROPPED_MARKER))
+    return restored._replace(was_dropped=True)
+
+
+def _marked(storage: Storage, name: str) -> DroppedTable | None:
+    return next((one for one in list_dropped(storage, name) if one.path == name), None)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """The files that a table is to have: those of the time, without rows that retention deleted."""
+
+    files: dict[str, Action]
+    written: list[Action]
+    expired_before: date | None
+
+
+class _Work:
+    """One restore of the table at `path`, which is called `name`."""
+
+    def __init__(
+        self, storage: Storage, path: str, name: str, clock: Clock, *, check: Callable[[], object] = nullcontext
+    ) -> None:
+        self._storage = storage
+        self._path = path
+        self._name = name
+        self._clock = clock
+        self._check = check  # that nobody else has taken over
+        self._deadline = SYSTEM_CLOCK.monotonic() + _MAX_SECONDS
+
+    def run(self, time: datetime) -> Restored:
+        """Restore the state of a time."""
+        if (version := self._version_to_keep(time)) is not None:
+            return Restored(version, version, 0, 0, was_dropped=False)
+        for _ in range(_MAX_ATTEMPTS):
+            try:
+                found = replay(self._storage, self._path, time)
+            except NotInLog as error:
+                raise _too_early(error.earliest) from None
+            with storage_errors("The table could not be restored."):
+                restored = self._attempt(found)
+            if restored is not None:
+                return restored
+        raise Unavailable("The table is being changed by others all the time. It was not restored.")
+
+    def _version_to_keep(self, time: datetime) -> int | None:
+        """Return the latest version if that was in force at the time and retention leaves it as it is."""
+        delta = open_delta(self._storage, self._path, is_hidden=True)
+        last = committed_at(self._storage, self._path, delta.version())
+        kept = first_retained_day(delta.metadata().configuration, self._name, now=self._clock.now())
+        return delta.version() if last is not None and last <= time and kept is None else None
+
+    def _attempt(self, found: Replay) -> Restored | None:
+        """Commit the state of the time; None if a commit of others makes the plan void."""
+        plan = self._plan(found)
+        if not self._differs(found, plan):
+            return Restored(found.then.version, found.now.version, 0, 0, was_dropped=False)
+        keeps_files = False
+        try:
+            self._check_may_change(found, plan)
+            self._find_files(found, plan)
+            keeps_files = True  # until it is known that no log entry names them
+            version = self._commit(found, plan)
+            keeps_files = version is not None
+        finally:
+            if not keeps_files:
+                self._delete_files(plan.written)
+        if version is None:
+            return None
+        added, removed = plan.files.keys() - found.now.files.keys(), found.now.files.keys() - plan.files.keys()
+        return Restored(found.then.version, version, len(added), len(removed), was_dropped=False)
+
+    def _differs(self, found: Replay, plan: _Plan) -> bool:
+        return plan.files.keys() != found.now.files.keys() or found.then.columns != found.now.columns
+
+    def _check_may_change(self, found: Replay, plan: _Plan) -> None:
+        check_writable(open_delta(self._storage, self._path, is_hidden=True))
+        then, now = found.then, found.now
+        if now.properties.get("delta.appendOnly") == "true" and now.files.keys() - plan.files.keys():
+            raise UsageError(
+                f"The table {self._name} only takes new rows (delta.appendOnly), so it cannot be restored.",
+                remedy="Remove that property first.",
+            )
+        features = set(then.protocol.get("writerFeatures") or ()) - set(now.protocol.get("writerFeatures") or ())
+        if features and now.protocol.get("minWriterVersion", 0) < then.protocol.get("minWriterVersion", 0):
+            raise UsageError(f"The table {self._name} used other features of Delta at that time.")
+        if self._name in DEFINITIONS and then.columns != now.columns:
+            raise UsageError(f"The columns of the data model's table {self._name} were others at that time.")
+        for path in plan.files:
+            if "://" in path or ".." in unquote(path).split("/") or unquote(path).startswith("/"):
+                raise UsageError(f"Some files of the table {self._name} lie outside of its folder.")
+
+    def _plan(self, found: Replay) -> _Plan:
+        """Choose the files of the time, and write those that lack only some of their rows by now."""
+        kept = first_retained_day(found.now.properties, self._name, now=self._clock.now())
+        first = max((day for day in (kept, found.expired_before) if day is not None), default=None)
+        plan = _Plan(dict(found.then.files), [], first)
+        if first is None or found.now.properties.get("delta.appendOnly") == "true":
+            return plan
+        is_dated = (found.then.metadata.get("partitionColumns") or []) == [PARTITION_DATE]
+        has_time = not is_dated and _has_times(found.then)
+        try:
+            for path, add in found.then.files.items():
+                if is_dated:
+                    day = add.get("partitionValues", {}).get(PARTITION_DATE)
+                    is_gone = day is not None and date.fromisoformat(day) < first
+                else:
+                    is_gone = has_time and self._lacks_rows(path, add, first, plan)
+                if is_gone:
+                    del plan.files[path]
+            plan.files |= {one["path"]: one for one in plan.written}
+        except BaseException:
+            self._delete_files(plan.written)
+            raise
+        return plan
+
+    def _delete_files(self, adds: list[Action]) -> None:
+        for add in adds:
+            self._storage.delete(f"{self._path}/{unquote(add['path'])}")
+
+    def _lacks_rows(self, path: str, add: Action, first_day: date, plan: _Plan) -> bool:
+        """Whether a file has rows before a day; those that it has from then on are written to a new one."""
+        first = datetime(first_day.year, first_day.month, first_day.day, tzinfo=UTC)
+        low, high = _bounds(add)
+        if low is not None and low - _CUT >= first:
+            return False
+        if high is not None and high + _CUT < first and not _has_nulls(add):
+            return True
+        location = f"{self._path}/{unquote(path)}"
+        if self._storage.is_local and not Path(self._storage.child_uri(location)).exists():
+            return False  # reported with what is missing
+        expired = 0
+
+        def unexpired_rows() -> Iterator[pa.Table]:
+            nonlocal expired
+            with open_file(self._storage, location) as file:
+                for group in range(file.num_row_groups):
+                    rows = file.read_row_group(group, use_threads=False)
+                    if _TIME not in rows.column_names or not pa.types.is_timestamp(rows.schema.field(_TIME).type):
+                        yield rows
+                        continue
+                    is_old = pc.less(rows.column(_TIME).cast(_ROWS, safe=False), pa.scalar(first, _ROWS))
+                    expired += pc.sum(is_old).as_py() or 0
+                    is_kept = pc.invert(pc.fill_null(is_old, False))
+                    if pc.any(is_kept).as_py():
+                        yield rows.filter(is_kept)
+
+        partition = add.get("partitionValues") or {}
+        written = [
+            one["add"]
+            for one in write_runs(self._storage, self._path, unexpired_rows(), clock=self._clock, partition=partition)
+        ]
+        if not expired:
+            self._delete_files(written)
+            return False
+        plan.written += written
+        return True
+
+    def _find_files(self, found: Replay, plan: _Plan) -> None:
+        """Check that the files that come back are there, and put them on disk."""
+        added = plan.files.keys() - found.now.files.keys()
+        if not added:
+            return
+        there = {entry.path.removeprefix(f"{self._path}/") for entry in self._storage.list(self._path)}
+        if any(unquote(path) not in there for path in added):
+            gone = [time for path, time in found.removed_at.items() if unquote(path) not in there]
+            raise _too_early(max(gone, default=found.now.committed_at))
+        for path in added:
+            self._storage.sync_file(f"{self._path}/{unquote(path)}")
+
+    def _commit(self, found: Replay, plan: _Plan) -> int | None:
+        """Add the entry after those of others; None if one of them is more than an append."""
+        entry_id = uuid.uuid4().hex
+        for _ in range(_MAX_APPENDS):
+            while (other := read_entry(self._storage, self._path, found.now.version + 1)) is not None:
+                if is_entry(other, entry_id):
+                    return found.now.version + 1  # only the answer to our own write got lost
+                if any(action.keys() & {"metaData", "protocol", "remove"} for action in other):
+                    return None
+                found.advance(other, found.now.version + 1, _committed_at(other))
+            if SYSTEM_CLOCK.monotonic() > self._deadline:
+                raise Unavailable("The table could not be restored in time.", remedy="Try again.")
+            self._check()
+            self._storage.sync_folder(f"{self._path}/{LOG_FOLDER}")
+            version = found.now.version + 1
+            if self._storage.create(
+                log_path(self._path, entry_name(version)), self._build_entry(found, plan, entry_id)
+            ):
+                return version
+        return None
+
+    def _build_entry(self, found: Replay, plan: _Plan, entry_id: str) -> bytes:
+        then, now, made_ms = found.then, found.now, milliseconds(self._clock)
+        actions: list[Action] = []
+        if then.columns != now.columns:
+            names = ("schemaString", "partitionColumns")
+            actions.append({"metaData": {**now.metadata, **{name: then.metadata[name] for name in names}}})
+        # An id whose rows are gone is forgotten, so that the same upload stores them again.
+        actions += [{"txn": {"appId": one, "version": -1, "lastUpdated": made_ms}} for one in sorted(found.write_ids)]
+        removed = [add for path, add in now.files.items() if path not in plan.files]
+        actions += [
+            {
+                "remove": {
+                    "path": add["path"],
+                    "deletionTimestamp": made_ms,
+                    "dataChange": True,
+                    "extendedFileMetadata": True,
+                    "partitionValues": add.get("partitionValues") or {},
+                    "size": add["size"],
+                }
+            }
+            for add in removed
+        ]
+        added = [add for path, add in plan.files.items() if path not in now.files]
+        actions += [{"add": {**add, "dataChange": True}} for add in added]
+        content = build_entry(
+            RESTORE,
+            entry_id,
+            actions,
+            clock=self._clock,
+            operationParameters={"version": str(then.version)},
+            operationMetrics={"numRestoredFiles": len(added), "numRemovedFiles": len(removed)},
+            readVersion=now.version,
+            isBlindAppend=False,
+            **({EXPIRED_BEFORE: plan.expired_before.isoformat()} if plan.expired_before else {}),
+        )
+        if len(content) > MAX_ENTRY_BYTES:
+            raise ResourcesExhausted(
+                "Too many files and writes changed since that time.", remedy="Use a later time.", limit="ingest"
+            )
+        return content
+
+
+def _committed_at(actions: list[Action]) -> datetime:
+    return datetime.fromtimestamp(commit_info(actions).get("timestamp", 0) / 1000, UTC)
+
+
+def _has_times(state: TableState) -> bool:
+    """Whether there is a column of times that retention goes by."""
+    fields = json.loads(state.metadata.get("schemaString") or "{}").get("fields", [])
+    kinds = {one.get("name"): one.get("type") for one in fields}
+    return kinds.get(_TIME) in {"timestamp", "timestamp_ntz"}
+
+
+def _bounds(add: Action) -> tuple[datetime | None, datetime | None]:
+    """Return the bounds of the times in a file, None where the log has none."""
+    try:
+        statistics = json.loads(add.get("stats") or "{}")
+    except ValueError:
+        return None, None
+    return _parse(statistics.get("minValues", {}).get(_TIME)), _parse(statistics.get("maxValues", {}).get(_TIME))
+
+
+def _has_nulls(add: Action) -> bool:
+    statistics = json.loads(add.get("stats") or "{}")
+    return bool(statistics.get("nullCount", {}).get(_TIME, 1))
+
+
+def _parse(text: object) -> datetime | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _iso(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
