@@ -5,14 +5,17 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.cli.main import add_server_arguments, connect
+from micromegas_jupyter.config.decoding import parse_time
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
     from micromegas_jupyter.client.flight_client import FlightSQLClient
+    from micromegas_jupyter.client.table_answers import Undo
 
 _FORMATS: Final = ("table", "json")
 _DEFAULT_VERSIONS: Final = 20
@@ -24,12 +27,22 @@ def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_action(actions, "list", "list the tables that you may read or write to")
     _add_table_action(actions, "describe", "show the columns of a table, and to its owner how much is in it")
-    drop = _add_table_action(actions, "drop", "remove a table of yours and all of its rows")
-    delete = _add_table_action(actions, "delete", "delete rows of a table of yours")
+    drop = _add_table_action(actions, "drop", "remove a table of yours and all of its rows; can be undone for 24 hours")
+    delete = _add_table_action(actions, "delete", "delete rows of a table of yours; can be undone for 24 hours")
     delete.add_argument(
         "--where", required=True, metavar="SQL", help="condition that these rows meet, as after WHERE; true for all"
     )
-    for changing in (drop, delete):
+    restore = _add_table_action(
+        actions, "restore", "restore a table of yours to its state at a time within 24 hours, also after a drop"
+    )
+    restore.add_argument(
+        "--to",
+        required=True,
+        metavar="TIME",
+        help="RFC 3339 such as 2026-01-31T12:00:00Z (without an offset: UTC), or 15m, 2h for that long ago; "
+        "rows stored later are removed",
+    )
+    for changing in (drop, delete, restore):
         changing.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
     _add_table_action(actions, "optimize", "merge the small files of a table of yours now")
     history = _add_table_action(actions, "history", "list the latest commits of a table of yours")
@@ -65,6 +78,8 @@ def run_tables(arguments: argparse.Namespace) -> int:
     """Run the action; what was asked for on standard output."""
     if arguments.action == "history" and not 1 <= arguments.limit <= _MAX_VERSIONS:
         raise UsageError(f"--limit is a number from 1 to {_MAX_VERSIONS}.")
+    if arguments.action == "restore":
+        arguments.to = parse_time(arguments.to, now=SYSTEM_CLOCK.now())
     if not _is_confirmed(arguments):
         print("nothing was changed", file=sys.stderr)
         return 1
@@ -73,6 +88,7 @@ def run_tables(arguments: argparse.Namespace) -> int:
         "describe": _describe,
         "drop": _drop,
         "delete": _delete,
+        "restore": _restore,
         "optimize": _optimize,
         "history": _history,
     }
@@ -82,10 +98,11 @@ def run_tables(arguments: argparse.Namespace) -> int:
 
 
 def _is_confirmed(arguments: argparse.Namespace) -> bool:
-    """Ask about a change that cannot be undone; without a terminal it needs `--yes`."""
+    """Ask about a change that takes rows away; without a terminal it needs `--yes`."""
     questions = {
         "drop": "Drop the table {} and all of its rows?",
         "delete": "Delete the rows of the table {} that meet the condition?",
+        "restore": "Restore the table {}, and remove the rows that were stored after that time?",
     }
     question = questions.get(arguments.action)
     if question is None or arguments.yes:
@@ -132,13 +149,32 @@ def _describe(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
 
 
 def _drop(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
-    client.drop_table(arguments.table)
-    _print_outcome(arguments, {"table": arguments.table, "dropped": True}, f"dropped {arguments.table}")
+    undo = client.drop_table(arguments.table)
+    _print_outcome(arguments, {"table": arguments.table, "dropped": True}, f"dropped {arguments.table}", undo)
 
 
 def _delete(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
     count = client.delete_rows(arguments.table, arguments.where)
-    _print_outcome(arguments, {"table": arguments.table, "deleted_rows": count}, f"deleted {count:,} rows")
+    facts: dict[str, object] = {"table": arguments.table, "deleted_rows": count}
+    _print_outcome(arguments, facts, f"deleted {count:,} rows", count.undo)
+
+
+def _restore(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
+    done = client.restore_table(arguments.table, to=arguments.to)
+    facts: dict[str, object] = {
+        "table": arguments.table,
+        "was_dropped": done.was_dropped,
+        "restored_version": done.restored_version,
+        "version": done.version,
+        "added_files": done.added_files,
+        "removed_files": done.removed_files,
+    }
+    sentence = f"restored {arguments.table} to version {done.restored_version}"
+    if done.version != done.restored_version:
+        sentence += f": {done.added_files:,} files came back, {done.removed_files:,} were removed"
+    elif not done.was_dropped:
+        sentence = f"{arguments.table} is already in its state of that time"
+    _print_outcome(arguments, facts, sentence, done)
 
 
 def _optimize(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
@@ -159,11 +195,26 @@ def _history(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
     _print_table(rows, ("version", "time", "operation", "by", "metrics"))
 
 
-def _print_outcome(arguments: argparse.Namespace, facts: dict[str, object], sentence: str) -> None:
+def _print_outcome(
+    arguments: argparse.Namespace, facts: dict[str, object], sentence: str, undo: "Undo | None" = None
+) -> None:
     if arguments.format == "json":
-        _print_json(facts)
-    else:
-        print(sentence)
+        times = {} if undo is None else {"undo_to": _time(undo.undo_to), "undo_until": _time(undo.undo_until)}
+        _print_json({**facts, **times})
+        return
+    print(sentence)
+    if undo is not None and undo.undo_to is not None and undo.undo_until is not None:
+        from micromegas_jupyter.core.text import cell_text
+
+        local = undo.undo_until.astimezone()
+        print(
+            f"can be undone until {local:%Y-%m-%d %H:%M:%S %Z} ({_utc(undo.undo_until)}):\n"
+            f"  micromegas tables restore {cell_text(arguments.table)} --to {_utc(undo.undo_to)}"
+        )
+
+
+def _utc(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _print_json(value: object) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Self
 
 import msgspec
 
@@ -72,6 +73,63 @@ class OptimizeResult:
 
     removed_files: int
     added_files: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undo:
+    """How a change of a table is undone.
+
+    Attributes:
+        undo_to: The time to restore to, just before the change; None if nothing was changed.
+        undo_until: The deadline for it.
+    """
+
+    undo_to: datetime | None = None
+    undo_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreResult(Undo):
+    """What a restore did.
+
+    Attributes:
+        restored_version: The version that was restored.
+        version: The version that this made; the same if the table was as it should be.
+        added_files: How many files came back.
+        removed_files: How many files the table no longer has.
+        was_dropped: Whether the table had been dropped.
+    """
+
+    restored_version: int
+    version: int
+    added_files: int
+    removed_files: int
+    was_dropped: bool
+
+
+class DeletedRows(int):
+    """How many rows were deleted; `undo` has how they come back."""
+
+    undo: Undo
+
+    def __new__(cls, count: int, undo: Undo) -> Self:
+        """Return a number that has `undo`."""
+        made = super().__new__(cls, count)
+        made.undo = undo
+        return made
+
+
+class Deletion(msgspec.Struct, frozen=True):
+    """The response to a deletion."""
+
+    deleted_rows: int
+    undo_to: datetime | None = None
+    undo_until: datetime | None = None
+
+    @property
+    def undo(self) -> Undo:
+        """How it is undone."""
+        return Undo(undo_to=self.undo_to, undo_until=self.undo_until)
 
 
 class Tables(msgspec.Struct, frozen=True):

@@ -3,16 +3,27 @@
 import base64
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import pyarrow as pa
 
+from micromegas_jupyter.config.decoding import parse_time
 from micromegas_jupyter.core.json import decode_strict_json
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import InternalError, UsageError
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.client.table_answers import OptimizeResult, TableDescription, TableSummary, TableVersion
+    from micromegas_jupyter.client.table_answers import (
+        DeletedRows,
+        OptimizeResult,
+        RestoreResult,
+        TableDescription,
+        TableSummary,
+        TableVersion,
+        Undo,
+    )
 
 TABLES_ACTION: Final = "MicromegasTables"
 _MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
@@ -46,10 +57,6 @@ def parse_answer(results: Sequence[bytes], kind: type[Answer]) -> Answer:
 
 class _Nothing(msgspec.Struct, frozen=True):
     """The answer of an operation that returns nothing."""
-
-
-class _Deleted(msgspec.Struct, frozen=True):
-    deleted_rows: int
 
 
 class TableMethods(ABC):
@@ -86,14 +93,44 @@ class TableMethods(ABC):
         members = {"table": _checked(table_name), "schema": _encode(schema), "partition_by": list(partition_by)}
         self._run_on_tables(TableOperation(name="create", members=members), _Nothing)
 
-    def drop_table(self, table_name: str) -> None:
-        """Remove a table of the caller's and all of its rows."""
-        self._run_on_tables(TableOperation(name="drop", members={"table": _checked(table_name)}), _Nothing)
+    def drop_table(self, table_name: str) -> "Undo":
+        """Remove a table that the caller owns, and return how `restore_table` brings it back.
 
-    def delete_rows(self, table_name: str, where: str) -> int:
-        """Delete the rows of a table of the caller's that meet a condition in SQL, and return how many they were."""
+        Its name is free immediately. Its files are removed once the drop can no longer be undone.
+        """
+        from micromegas_jupyter.client.table_answers import Undo
+
+        return self._run_on_tables(TableOperation(name="drop", members={"table": _checked(table_name)}), Undo)
+
+    def delete_rows(self, table_name: str, where: str) -> "DeletedRows":
+        """Delete the rows that meet a condition in SQL from a table that the caller owns, and return how many.
+
+        The number's `undo` has how `restore_table` brings them back.
+        """
+        from micromegas_jupyter.client.table_answers import DeletedRows, Deletion
+
         members = {"table": _checked(table_name), "where": _checked(where, "condition")}
-        return self._run_on_tables(TableOperation(name="delete", members=members, is_slow=True), _Deleted).deleted_rows
+        done = self._run_on_tables(TableOperation(name="delete", members=members, is_slow=True), Deletion)
+        return DeletedRows(done.deleted_rows, done.undo)
+
+    def restore_table(self, table_name: str, *, to: "datetime | str") -> "RestoreResult":
+        """Restore a table that the caller owns to its state at a time; a table dropped since then gets its name back.
+
+        Rows that were stored after that time are removed, and its columns are those of then. Rows that retention
+        deleted do not come back. The restore is one commit, and can be undone like any other change.
+
+        Args:
+            table_name: The name that the table had.
+            to: A time within the last 24 hours: aware, in RFC 3339 (without an offset: UTC), or `2h` for two hours ago.
+
+        Raises:
+            UsageError: No table had that name at that time, its files are no longer kept (the message has the earliest
+                possible time), or another table has the name by now.
+        """
+        from micromegas_jupyter.client.table_answers import RestoreResult
+
+        members = {"table": _checked(table_name), "to": _format_time(to)}
+        return self._run_on_tables(TableOperation(name="restore", members=members, is_slow=True), RestoreResult)
 
     def add_column(self, table_name: str, column: pa.Field) -> None:
         """Add a column to a table of the caller's; it is null in the rows that are there."""
@@ -130,6 +167,15 @@ def _checked(text: Any, what: str = "table's name") -> str:
     except UnicodeEncodeError:
         raise UsageError(f"The {what} contains half a character.", remedy="Use text that UTF-8 can encode.") from None
     return text
+
+
+def _format_time(time: Any) -> str:
+    found = parse_time(time, now=SYSTEM_CLOCK.now()) if isinstance(time, str) else time
+    if not isinstance(found, datetime) or found.tzinfo is None:
+        raise UsageError(
+            "The time to restore to is not an aware datetime or text.", remedy='Use "2h" or "2026-01-31T12:00:00Z".'
+        )
+    return found.isoformat()
 
 
 def _encode(schema: pa.Schema) -> str:

@@ -40,7 +40,8 @@ _SECONDS: Final = (
 )  # fmt: skip
 _OUTCOMES: Final = ("ok", "error", "incomplete")
 _TABLE_OPERATIONS: Final = (
-    "list", "describe", "create", "drop", "delete", "add_column", "optimize", "history", "set_retention", _OTHER,
+    "list", "describe", "create", "drop", "delete", "restore", "add_column", "optimize", "history", "set_retention",
+    _OTHER,
 )  # fmt: skip
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")

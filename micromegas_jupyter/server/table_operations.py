@@ -8,6 +8,7 @@ whatever they ask.
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -52,6 +53,9 @@ _MAX_SHOWN_CHARACTERS: Final = 200
 # What whoever reads a table learns of it; the rest says how many rows there are, which a role may hide.
 _SHOWN_TO_READERS: Final = ("name", "columns", "partition_by", "retention_days")
 
+# What may take much memory has a process for itself.
+_ALONE: Final = frozenset({"delete", "restore"})
+
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 _Schema: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_BODY_BYTES)]
 
@@ -90,6 +94,12 @@ class _Delete(_Owned, frozen=True, kw_only=True, tag="delete"):
     where: Annotated[str, msgspec.Meta(min_length=1, max_length=16 * 1024)]
 
 
+class _Restore(_Owned, frozen=True, kw_only=True, tag="restore"):
+    """`to` is the time, in RFC 3339, whose state comes back; a table that was dropped since comes back, too."""
+
+    to: datetime
+
+
 class _AddColumn(_Owned, frozen=True, kw_only=True, tag="add_column"):
     """`schema` is an Arrow IPC schema message of one column in base64."""
 
@@ -111,7 +121,7 @@ class _SetRetention(_Owned, frozen=True, kw_only=True, tag="set_retention"):
 
 
 _AnyRequest: TypeAlias = (
-    _List | _Describe | _Create | _Drop | _Delete | _AddColumn | _Optimize | _History | _SetRetention
+    _List | _Describe | _Create | _Drop | _Delete | _Restore | _AddColumn | _Optimize | _History | _SetRetention
 )
 
 
@@ -231,6 +241,8 @@ class TableOperations:
                 raise no_table(table)
             # The process that knows who created the table compares; nobody has created one under an empty name.
             arguments["required_owner"] = owner_of(caller) if may_ingest(caller, table) else ""
+        if isinstance(request, _Restore) and request.to.tzinfo is None:
+            raise UsageError("The time to restore to has no offset.", remedy="Write it as 2026-01-31T12:00:00Z.")
         if isinstance(request, _Delete):
             arguments["hides_values"] = not reads_all(caller, table)
         try:
@@ -239,7 +251,7 @@ class TableOperations:
             raise not_owner(caller, table) from None
 
     async def _operate(self, call: Call, operation: str, arguments: dict[str, object]) -> dict[str, Any]:
-        async with self._ingests.open_call(call, is_alone=operation == "delete") as running:
+        async with self._ingests.open_call(call, is_alone=operation in _ALONE) as running:
             result = await running.operate(operation, arguments)
         if not isinstance(result, dict):
             raise InternalError("The ingest process answered an operation with something else than its result.")

@@ -1,6 +1,7 @@
 """`micromegas tables`: what is asked before rows go, and how answers are printed."""
 
 import json
+import time
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -9,17 +10,24 @@ import pytest
 
 from micromegas_jupyter.cli import main
 from micromegas_jupyter.client.table_answers import (
+    DeletedRows,
     OptimizeResult,
+    RestoreResult,
     TableColumn,
     TableDescription,
     TableSummary,
     TableVersion,
+    Undo,
 )
 from micromegas_jupyter.wiring import client_side
 
 ORDERS = TableDescription(
     name="orders", is_owner=True, columns=(TableColumn(name="id", type="int64", nullable=True),), row_count=1200
 )
+UNDO = Undo(
+    undo_to=datetime(2026, 11, 24, 11, 59, 59, 999000, tzinfo=UTC), undo_until=datetime(2026, 11, 25, 12, tzinfo=UTC)
+)
+UNDO_TIMES = {"undo_to": "2026-11-24T11:59:59.999000+00:00", "undo_until": "2026-11-25T12:00:00+00:00"}
 HISTORY = (TableVersion(version=3, operation="DELETE", committed_at=datetime(2026, 11, 24, 12, tzinfo=UTC)),)
 
 
@@ -36,10 +44,15 @@ class Client:
 
     def drop_table(self, table):
         self.changes.append(("drop", table))
+        return UNDO
 
     def delete_rows(self, table, where):
         self.changes.append(("delete", table, where))
-        return 1200
+        return DeletedRows(1200, UNDO)
+
+    def restore_table(self, table, *, to):
+        self.changes.append(("restore", table, to))
+        return RestoreResult(restored_version=4, version=9, added_files=3, removed_files=1, was_dropped=False)
 
 
 @pytest.fixture
@@ -63,9 +76,10 @@ def answer(monkeypatch):
 
 DROP = ("tables", "drop", "orders")
 DELETE = ("tables", "delete", "orders", "--where", "id > 5")
+RESTORE = ("tables", "restore", "orders", "--to", "2026-11-24T12:00:00Z")
 
 
-@pytest.mark.parametrize("words", [DROP, DELETE])
+@pytest.mark.parametrize("words", [DROP, DELETE, RESTORE])
 @pytest.mark.parametrize(("typed", "code"), [("y", 0), ("YES", 0), ("n", 1), ("", 1), ("yes please", 1)])
 def test_rows_go_only_once_somebody_has_said_yes(client, answer, words, typed, code):
     answer(typed)
@@ -75,7 +89,7 @@ def test_rows_go_only_once_somebody_has_said_yes(client, answer, words, typed, c
     assert bool(client.changes) is (code == 0)
 
 
-@pytest.mark.parametrize("words", [DROP, DELETE])
+@pytest.mark.parametrize("words", [DROP, DELETE, RESTORE])
 def test_without_a_terminal_rows_go_only_with_the_option(client, answer, words, capsys):
     answer(None)
 
@@ -92,8 +106,24 @@ def test_without_a_terminal_rows_go_only_with_the_option(client, answer, words, 
     ("words", "expected"),
     [
         (["list"], [{"name": "orders", "is_owner": True, "may_ingest": False}]),
-        (["drop", "orders", "--yes"], {"table": "orders", "dropped": True}),
-        (["delete", "orders", "--where", "true", "--yes"], {"table": "orders", "deleted_rows": 1200}),
+        (["drop", "orders", "--yes"], {"table": "orders", "dropped": True, **UNDO_TIMES}),
+        (
+            ["delete", "orders", "--where", "true", "--yes"],
+            {"table": "orders", "deleted_rows": 1200, **UNDO_TIMES},
+        ),
+        (
+            ["restore", "orders", "--to", "2h", "--yes"],
+            {
+                "table": "orders",
+                "was_dropped": False,
+                "restored_version": 4,
+                "version": 9,
+                "added_files": 3,
+                "removed_files": 1,
+                "undo_to": None,
+                "undo_until": None,
+            },
+        ),
         (["optimize", "orders"], {"table": "orders", "removed_files": 50, "added_files": 1}),
     ],
 )
@@ -111,6 +141,10 @@ def test_json_holds_the_whole_answer(words, expected, capsys):
         (["describe", "orders"], "rows   1,200"),
         (["history", "orders"], "2026-11-24T12:00:00+00:00  DELETE"),
         (["delete", "orders", "--where", "true", "--yes"], "deleted 1,200 rows"),
+        (
+            ["restore", "orders", "--to", "2h", "--yes"],
+            "version 4: 3 files came back, 1 were removed",
+        ),
         (["optimize", "orders"], "merged 50 files into 1"),
     ],
 )
@@ -128,3 +162,28 @@ def test_json_of_a_table_and_its_history_has_times_as_text(capsys):
     main.run(["tables", "history", "orders", "--format", "json", "--limit", "1"])
     assert json.loads(capsys.readouterr().out)[0]["committed_at"] == "2026-11-24T12:00:00+00:00"
     assert main.run(["tables", "history", "orders", "--limit", "0"]) == 2
+
+
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize("words", [DROP, DELETE])
+def test_a_change_is_printed_with_the_deadline_and_the_command_that_undoes_it(words, capsys, monkeypatch):
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    main.run([*words, "--yes"])
+    monkeypatch.undo()
+    time.tzset()
+
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "can be undone until 2026-11-25 07:00:00 EST (2026-11-25T12:00:00.000Z):",
+        "  micromegas tables restore orders --to 2026-11-24T11:59:59.999Z",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("2026-11-24T12:00:00.5Z", datetime(2026, 11, 24, 12, 0, 0, 500000, tzinfo=UTC)), ("yesterday", None), ("", None)],
+)
+def test_the_time_to_restore_to_is_read_before_anything_is_asked(client, text, expected):
+    code = main.run(["tables", "restore", "orders", "--to", text, "--yes"])
+
+    assert (code, client.changes) == ((0, [("restore", "orders", expected)]) if expected else (2, []))
