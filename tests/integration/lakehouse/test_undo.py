@@ -173,7 +173,7 @@ def _create(storage, rows, **options):
 
 def test_tables_that_had_a_name_one_after_the_other_come_back_one_at_a_time(storage):
     drops = []
-    for number in range(1, 4):
+    for number in (1, 2):
         _create(storage, pa.table({"id": list(range(number))}), owner=str(number))
         drops.append(Tables(storage).drop("t"))
     _create(storage, ROWS)
@@ -181,7 +181,7 @@ def test_tables_that_had_a_name_one_after_the_other_come_back_one_at_a_time(stor
     with pytest.raises(UsageError, match="Drop the new one"):
         _restore(storage, drops[0] - MILLISECOND)
     Tables(storage).drop("t")
-    for index in (1, 0, 2, 1):
+    for index in (1, 0):
         assert _restore(storage, drops[index] - MILLISECOND).was_dropped
         assert (_count(storage), Tables(storage).owner("t")) == (index + 1, str(index + 1))
         drops[index] = Tables(storage).drop("t")

@@ -181,7 +181,7 @@ def test_a_change_is_printed_with_the_deadline_and_the_command_that_undoes_it(wo
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("2026-11-24T12:00:00.5Z", datetime(2026, 11, 24, 12, 0, 0, 500000, tzinfo=UTC)), ("yesterday", None), ("", None)],
+    [("2026-11-24T12:00:00.5Z", datetime(2026, 11, 24, 12, 0, 0, 500000, tzinfo=UTC)), ("yesterday", None)],
 )
 def test_the_time_to_restore_to_is_read_before_anything_is_asked(client, text, expected):
     code = main.run(["tables", "restore", "orders", "--to", text, "--yes"])
