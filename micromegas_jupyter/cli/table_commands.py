@@ -33,7 +33,7 @@ def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
         "--where", required=True, metavar="SQL", help="condition that these rows meet, as after WHERE; true for all"
     )
     restore = _add_table_action(
-        actions, "restore", "restore a table of yours to its state at a time within 24 hours, also after a drop"
+        actions, "restore", "restore a table of yours to an earlier state, up to 24 hours ago, even if it was dropped"
     )
     restore.add_argument(
         "--to",

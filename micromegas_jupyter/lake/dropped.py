@@ -1,4 +1,4 @@
-"""Dropped tables: hidden at once, kept for as long as a drop can be undone, then removed by maintenance.
+"""Dropped tables: hidden immediately, kept while the drop can be undone, then removed by maintenance.
 
 A folder is renamed to one among the dropped tables, which hides it in one step. Objects of a bucket cannot be renamed:
 a marker in the table's log hides them where they are. They move only when a new table takes the name.
@@ -63,7 +63,7 @@ def new_dropped_folder(name: str, dropped_at: datetime) -> str:
 
 
 def list_dropped(storage: Storage, name: str) -> list[DroppedTable]:
-    """Return the dropped tables that had a name and are not removed yet, the one dropped first first."""
+    """Return the dropped tables that had a name and are not removed yet, in the order of their drops."""
     found = {one.id: one for one in _list_moved(storage) if one.name == name}
     marked = None if storage.is_local else read_marker(storage, name)
     if marked is not None and marked.id not in found:  # else it is being moved
@@ -183,7 +183,7 @@ def _ms(time: datetime) -> int:
 def _move(storage: Storage, source: str, target: str | None, lease: Lease, *, spared: str) -> None:
     """Move all objects of a folder to another one, or remove them, those of the log last.
 
-    Each object is copied before it is removed, so that whoever repeats this after a crash finds all of them.
+    Each object is copied before it is removed, so that nothing is missing when this is repeated after a crash.
     """
     log = f"{source}/{LOG_FOLDER}/"
 

@@ -88,7 +88,7 @@ class RestoreRequest(NamedTuple):
 
 
 def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYSTEM_CLOCK) -> Restored:
-    """Restore the table that had a name at a time; raises `UsageError` if that is not possible, and for what instead.
+    """Restore the table that had a name at a time; raises `UsageError` with what is possible instead.
 
     A table in use gets one commit, after those of others. One that was dropped gets its name back if no other has it.
     """
@@ -182,7 +182,7 @@ def _check_window(now: datetime, time: datetime) -> None:
 
 def _too_early(earliest: datetime) -> UsageError:
     return UsageError(
-        "The table cannot be restored to that time: its files or log entries of then are no longer kept.",
+        "The table cannot be restored to that time: some files or log entries from then are no longer kept.",
         remedy=f"The earliest possible time is {_iso(earliest)}.",
     )
 
@@ -313,14 +313,13 @@ class _Work:
                 f"The table {self._name} only takes new rows (delta.appendOnly), so it cannot be restored.",
                 remedy="Remove that property first.",
             )
-        features = set(then.protocol.get("writerFeatures") or ()) - set(now.protocol.get("writerFeatures") or ())
-        if features and now.protocol.get("minWriterVersion", 0) < then.protocol.get("minWriterVersion", 0):
-            raise UsageError(f"The table {self._name} used other features of Delta at that time.")
+        if set(then.protocol.get("writerFeatures") or ()) - set(now.protocol.get("writerFeatures") or ()):
+            raise UsageError(f"The table {self._name} used Delta features at that time that it no longer has.")
         if self._name in DEFINITIONS and then.columns != now.columns:
-            raise UsageError(f"The columns of the data model's table {self._name} were others at that time.")
+            raise UsageError(f"The columns of {self._name}, a table of the data model, have changed since that time.")
         for path in plan.files:
             if "://" in path or ".." in unquote(path).split("/") or unquote(path).startswith("/"):
-                raise UsageError(f"Some files of the table {self._name} lie outside of its folder.")
+                raise UsageError(f"Some files of the table {self._name} are outside its folder.")
 
     def _plan(self, found: Replay) -> _Plan:
         """Choose the files of the time, and write those that lack only some of their rows by now."""

@@ -475,6 +475,21 @@ def test_vacuum_keeps_for_a_day_what_a_restore_needs(store, storage, tables, res
     assert ids() == [1, 2, 3]
 
 
+def test_vacuum_keeps_old_files_that_were_removed_today(store, storage, tables, restore, ids):
+    store("t", ROWS, "create")
+    [file] = Path(storage.child_uri("t")).glob("*.parquet")
+    old = (_now() - 72 * HOUR).timestamp()
+    os.utime(file, (old, old))
+    deleted = tables.delete("t", "id = 1")
+    optimize(storage, "t")
+
+    report = maintenance.run_round(storage)
+
+    assert (report.status.vacuumed_at is not None, report.status.done.get("removed_files", 0)) == (True, 0)
+    restore("t", _undo(deleted.committed_at))
+    assert ids() == [1, 2, 3]
+
+
 def test_a_dropped_table_is_removed_when_its_drop_cannot_be_undone_any_more(store, storage, tables, restore):
     store("t", ROWS, "create")
     dropped_at = tables.drop("t")
