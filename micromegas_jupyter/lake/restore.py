@@ -7,7 +7,7 @@ deleted since that time, and those that are past it now.
 import json
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -104,7 +104,7 @@ def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYS
         _check_window(now, time)
         try:
             with closing(TableGuard(storage, name)) as guard, guard.hold():
-                return _Work(storage, name, name, clock).run(time)
+                return _Work(storage, name, name, clock, check=guard.check).run(time)
         except TableGone:
             raise no_table(name) from None
     finish_move(storage, name, before=now - UNDO_WINDOW)
@@ -203,7 +203,7 @@ def _restore_folder(tables: Tables, dropped: DroppedTable, time: datetime, clock
         guard.hold(is_exclusive=True),
         storage_errors("The table could not be restored."),
     ):
-        restored = _Work(storage, dropped.path, dropped.name, clock).run(time)
+        restored = _Work(storage, dropped.path, dropped.name, clock, check=guard.check).run(time)
         try:
             (root / dropped.path).rename(root / dropped.name)  # fails if there is a folder that is not empty
         except OSError:
@@ -228,7 +228,7 @@ def _restore_objects(tables: Tables, dropped: DroppedTable, time: datetime, cloc
             if tables.find(name) is not None:
                 raise _name_is_taken(name)
             move_back(storage, current, lease=lease)
-        restored = _Work(storage, name, name, clock, check=lambda: check_held(lease)).run(time)
+        restored = _Work(storage, name, name, clock, check=lambda _: check_held(lease)).run(time)
         check_held(lease)
         storage.delete(log_path(name, DROPPED_MARKER))
     return restored._replace(was_dropped=True)
@@ -248,16 +248,17 @@ class _Plan:
 
 
 class _Work:
-    """One restore of the table at `path`, which is called `name`."""
+    """One restore of the table at `path`, which is called `name`.
 
-    def __init__(
-        self, storage: Storage, path: str, name: str, clock: Clock, *, check: Callable[[], object] = nullcontext
-    ) -> None:
+    `check` raises if that is not the table any more, before and after a commit of a version.
+    """
+
+    def __init__(self, storage: Storage, path: str, name: str, clock: Clock, *, check: Callable[[int], None]) -> None:
         self._storage = storage
         self._path = path
         self._name = name
         self._clock = clock
-        self._check = check  # that nobody else has taken over
+        self._check = check
         self._deadline = SYSTEM_CLOCK.monotonic() + _MAX_SECONDS
 
     def run(self, time: datetime) -> Restored:
@@ -411,14 +412,24 @@ class _Work:
                 found.advance(other, found.now.version + 1, _committed_at(other))
             if SYSTEM_CLOCK.monotonic() > self._deadline:
                 raise Unavailable("The table could not be restored in time.", remedy="Try again.")
-            self._check()
+            self._check(found.now.version)
             self._storage.sync_folder(f"{self._path}/{LOG_FOLDER}")
-            version = found.now.version + 1
-            if self._storage.create(
-                log_path(self._path, entry_name(version)), self._build_entry(found, plan, entry_id)
-            ):
+            version, content = found.now.version + 1, self._build_entry(found, plan, entry_id)
+            if self._storage.create(log_path(self._path, entry_name(version)), content):
+                self._check_after(version, entry_id)
                 return version
         return None
+
+    def _check_after(self, version: int, entry_id: str) -> None:
+        """Take an entry back that came into the log of a new table, after a bucket's table was dropped meanwhile."""
+        try:
+            self._check(version)
+        except TableGone:
+            path = log_path(self._path, entry_name(version))
+            is_hidden = self._storage.read(log_path(self._path, DROPPED_MARKER)) is not None
+            if not is_hidden and is_entry(read_entry(self._storage, self._path, version) or (), entry_id):
+                self._storage.delete(path)
+            raise
 
     def _build_entry(self, found: Replay, plan: _Plan, entry_id: str) -> bytes:
         then, now, made_ms = found.then, found.now, milliseconds(self._clock)

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import Counter
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
@@ -211,6 +212,7 @@ def _refusals(client, table):
         lambda: client.drop_table(table),
         lambda: client.delete_rows(table, "true"),
         lambda: client.add_column(table, pa.field("x", pa.int64())),
+        lambda: client.restore_table(table, to="1m"),
         lambda: client.optimize_table(table),
         lambda: client.table_history(table),
         lambda: client.set_retention(table, 3),
@@ -233,6 +235,7 @@ def test_whoever_only_reads_a_table_sees_its_columns_and_changes_nothing(admin, 
             for change in (
                 lambda client=reader: client.drop_table("orders"),
                 lambda client=reader: client.delete_rows("orders", "true"),
+                lambda client=reader: client.restore_table("orders", to=datetime.now(UTC)),
                 lambda client=reader: client.table_history("orders"),
                 lambda client=reader: client.bulk_ingest("orders", ORDERS),
                 lambda client=reader: client.bulk_ingest("team_a", ORDERS, mode="create"),

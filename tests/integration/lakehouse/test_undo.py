@@ -50,8 +50,6 @@ def s3(moto, monkeypatch):
     server = FaultyS3(moto)
     for name, value in server.environ.items():
         monkeypatch.setenv(name, value)
-    for name in ("_REQUEST_SECONDS", "_RETRY_SECONDS", "_MAX_RETRIES"):
-        monkeypatch.setattr(storage_module, name, 1)
     yield server
     server.close()
 
@@ -221,6 +219,7 @@ def test_a_bucket_keeps_a_dropped_table_for_a_day_and_not_longer(bucket):
     assert Tables(bucket).list() == ("t",)
 
 
+@pytest.mark.usefixtures("fail_soon")
 @pytest.mark.parametrize("number", [2, 5, 8])  # of 8 changes
 def test_a_move_that_is_cut_short_is_finished_by_the_next_call(bucket, s3, monkeypatch, number):
     """A new table takes the name of a dropped one, whose objects move away: one request fails, then all do."""
@@ -247,6 +246,7 @@ def test_a_move_that_is_cut_short_is_finished_by_the_next_call(bucket, s3, monke
     assert _count(bucket) == 3
 
 
+@pytest.mark.usefixtures("fail_soon")
 @pytest.mark.parametrize("number", [2, 6, 9])
 def test_a_restore_that_is_cut_short_leaves_the_table_dropped_and_is_repeated(bucket, s3, monkeypatch, number):
     _create(bucket, ROWS)
@@ -275,6 +275,12 @@ def test_a_restore_that_is_cut_short_leaves_the_table_dropped_and_is_repeated(bu
     assert _count(bucket) == 3
 
 
+@pytest.fixture
+def fail_soon(monkeypatch):
+    for name in ("_REQUEST_SECONDS", "_RETRY_SECONDS", "_MAX_RETRIES"):
+        monkeypatch.setattr(storage_module, name, 1)
+
+
 def test_two_replicas_on_a_bucket_see_a_drop_and_a_restore_at_once(bucket):
     first, second = Lake(bucket), Lake(bucket)
     _create(bucket, ROWS)
@@ -287,6 +293,25 @@ def test_two_replicas_on_a_bucket_see_a_drop_and_a_restore_at_once(bucket):
     assert [listed(lake, sql) for lake in (first, second) for sql in (IDS, None, "SELECT 1")] == [False] * 6
     _restore(bucket, dropped_at - MILLISECOND)
     assert [listed(lake, sql) for lake in (first, second) for sql in (IDS, None, "SELECT 1")] == [True] * 6
+
+
+def test_a_restore_during_which_another_table_takes_the_name_leaves_that_alone(bucket, s3):
+    _create(bucket, ROWS)
+    deleted = Tables(bucket).delete("t", "id = 1")
+    acts = []
+
+    def fault(method, path):
+        if method == "PUT" and path.endswith(f"t/_delta_log/{3:020}.json") and not acts:
+            acts.append(Tables(bucket).drop("t"))
+            Tables(bucket).create("t", MORE.schema)
+
+    s3.fault = fault
+    with pytest.raises(UsageError, match="There is no table"):
+        _restore(bucket, deleted.committed_at - MILLISECOND)
+
+    assert acts
+    assert [entry.path for entry in bucket.list("t")] == [f"t/_delta_log/{0:020}.json"]
+    assert _count(bucket) == 0
 
 
 def test_a_write_that_was_under_way_while_a_table_was_dropped_is_not_in_it(bucket, s3):
