@@ -170,7 +170,7 @@ def _restore(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
         "removed_files": done.removed_files,
     }
     sentence = f"restored {arguments.table} to version {done.restored_version}"
-    if done.version != done.restored_version:
+    if done.added_files or done.removed_files:
         sentence += f": {done.added_files:,} files came back, {done.removed_files:,} were removed"
     elif not done.was_dropped:
         sentence = f"{arguments.table} is already in its state of that time"

@@ -41,6 +41,8 @@ EXPIRED_BEFORE: Final = "micromegasExpiredBefore"
 """A member of the commit information of a commit by which retention deleted rows: the first day that it kept."""
 RESTORE: Final = "RESTORE"
 """The operation of a commit that restores an earlier version, which its parameters have as `version`."""
+DROPPED_AT: Final = "micromegasDroppedAt"
+"""A member of the commit information of a commit that brought a table back: when it was dropped (ms since 1970)."""
 ENGINE: Final = "micromegas_jupyter"
 TIME: Final = pa.timestamp("us", "UTC")
 MAX_ENTRY_BYTES: Final = 256 * 1024 * 1024
@@ -451,6 +453,20 @@ def committed_at(storage: Storage, table: str, version: int) -> datetime | None:
             break
         times.append(_time_of(commit_info(actions), 0.0) + back * _MILLISECOND)
     return max(times, default=None)
+
+
+def was_dropped(storage: Storage, table: str, time: datetime) -> bool:
+    """Whether a table was dropped at a time, and brought back later."""
+    version = _Log(storage, table).newest
+    while (actions := read_entry(storage, table, version)) is not None:
+        info = commit_info(actions)
+        made_at = _time_of(info, time.timestamp())
+        if made_at <= time:
+            return False
+        if DROPPED_AT in info and info[DROPPED_AT] <= time.timestamp() * 1000:
+            return True
+        version -= 1
+    return False
 
 
 def cleanup_log(storage: Storage, table: str, *, before: float) -> int:

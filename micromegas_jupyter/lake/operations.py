@@ -69,7 +69,7 @@ def _delete(tables: Tables, name: str, arguments: Mapping[str, Any]) -> dict[str
 def _restore(tables: Tables, request: RestoreRequest) -> dict[str, Any]:
     done = restore_table(tables, request)
     result: dict[str, Any] = done._asdict()
-    if done.version != done.restored_version:
+    if done.added_files or done.removed_files:
         at = committed_at(tables.storage, request.name, done.version)
         result |= {} if at is None else _undo(at)
     return result

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake import DeltaTable
 
 from micromegas_jupyter.core.files import sync_folder
 from micromegas_jupyter.core.storage import Storage, storage_errors
@@ -23,6 +24,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import PermissionDenied, ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake.data_files import open_file, write_runs
 from micromegas_jupyter.lake.delta_log import (
+    DROPPED_AT,
     DROPPED_MARKER,
     EXPIRED_BEFORE,
     LOG_FOLDER,
@@ -45,6 +47,7 @@ from micromegas_jupyter.lake.delta_log import (
     open_delta,
     read_entry,
     replay,
+    was_dropped,
 )
 from micromegas_jupyter.lake.dropped import (
     DROPPED_FOLDER,
@@ -99,46 +102,55 @@ def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYS
     if time > now + _MAX_SKEW:
         raise UsageError("The time to restore to is in the future.", remedy="Use a time in the past.")
     live = tables.find(name)
-    if live is not None and _existed(live.metadata().created_time, time):
-        _check_owner(name, live.metadata().configuration.get(OWNER_PROPERTY), required_owner)
-        _check_window(now, time)
-        try:
+    finish_move(storage, name, before=now - UNDO_WINDOW)
+    found = _find(storage, name, live, time)
+    if found is None:
+        raise _nothing_to_restore(tables, request, now)
+    _check_owner(name, found.owner, required_owner)
+    _check_window(now, time)
+    try:
+        if found.dropped is None:
             with closing(TableGuard(storage, name)) as guard, guard.hold():
                 return _Work(storage, name, name, clock, check=guard.check).run(time)
-        except TableGone:
-            raise no_table(name) from None
-    finish_move(storage, name, before=now - UNDO_WINDOW)
-    dropped = _find_dropped(storage, name, time)
-    if dropped is None:
-        raise _nothing_to_restore(tables, request, now)
-    table, owner = dropped
-    _check_owner(name, owner, required_owner)
-    _check_window(now, time)
-    if now - table.dropped_at > UNDO_WINDOW:
-        raise no_table(name)
-    if live is not None:
-        raise _name_is_taken(name)
-    tables.check_capacity()
-    bring_back = _restore_folder if storage.is_local else _restore_objects
-    try:
-        return bring_back(tables, table, time, clock)
+        if now - found.dropped.dropped_at > UNDO_WINDOW:
+            raise no_table(name)
+        if live is not None:
+            raise _name_is_taken(name)
+        tables.check_capacity()
+        bring_back = _restore_folder if storage.is_local else _restore_objects
+        return bring_back(tables, found.dropped, time, clock)
     except TableGone:
-        raise no_table(name) from None  # another call restored it
+        raise no_table(name) from None  # it was dropped, or another call restored it
 
 
-def _existed(created_ms: int | None, time: datetime) -> bool:
-    return created_ms is None or created_ms <= time.timestamp() * 1000
+class _Found(NamedTuple):
+    """A table, in use or dropped, that may have had the name at the time."""
+
+    created_ms: int
+    path: str
+    owner: str | None
+    dropped: DroppedTable | None
 
 
-def _find_dropped(storage: Storage, name: str, time: datetime) -> tuple[DroppedTable, str | None] | None:
-    """Return the dropped table that had a name at a time, and its owner."""
+def _find(storage: Storage, name: str, live: DeltaTable | None, time: datetime) -> _Found | None:
+    """Return the table that had a name at a time."""
+    found: list[_Found] = []
+
+    def add(delta: DeltaTable, path: str, dropped: DroppedTable | None) -> None:
+        metadata = delta.metadata()
+        created_ms = metadata.created_time or 0
+        if created_ms <= time.timestamp() * 1000:
+            found.append(_Found(created_ms, path, metadata.configuration.get(OWNER_PROPERTY), dropped))
+
+    if live is not None:
+        add(live, name, None)
     for one in list_dropped(storage, name):
         if time < one.dropped_at:
             with suppress(TableGone):
-                metadata = open_delta(storage, one.path, is_hidden=True).metadata()
-                if _existed(metadata.created_time, time):
-                    return one, metadata.configuration.get(OWNER_PROPERTY)
-    return None
+                add(open_delta(storage, one.path, is_hidden=True), one.path, one)
+    if len(found) > 1:  # one of them may have been dropped at that time, and another had the name
+        found = [one for one in found if not was_dropped(storage, one.path, time)]
+    return max(found, key=lambda one: one.created_ms, default=None)
 
 
 def _nothing_to_restore(tables: Tables, request: RestoreRequest, now: datetime) -> UsageError:
@@ -203,7 +215,8 @@ def _restore_folder(tables: Tables, dropped: DroppedTable, time: datetime, clock
         guard.hold(is_exclusive=True),
         storage_errors("The table could not be restored."),
     ):
-        restored = _Work(storage, dropped.path, dropped.name, clock, check=guard.check).run(time)
+        work = _Work(storage, dropped.path, dropped.name, clock, check=guard.check, dropped_at=dropped.dropped_at)
+        restored = work.run(time)
         try:
             (root / dropped.path).rename(root / dropped.name)  # fails if there is a folder that is not empty
         except OSError:
@@ -228,7 +241,8 @@ def _restore_objects(tables: Tables, dropped: DroppedTable, time: datetime, cloc
             if tables.find(name) is not None:
                 raise _name_is_taken(name)
             move_back(storage, current, lease=lease)
-        restored = _Work(storage, name, name, clock, check=lambda _: check_held(lease)).run(time)
+        work = _Work(storage, name, name, clock, check=lambda _: check_held(lease), dropped_at=current.dropped_at)
+        restored = work.run(time)
         check_held(lease)
         storage.delete(log_path(name, DROPPED_MARKER))
     return restored._replace(was_dropped=True)
@@ -250,20 +264,32 @@ class _Plan:
 class _Work:
     """One restore of the table at `path`, which is called `name`.
 
-    `check` raises if that is not the table any more, before and after a commit of a version.
+    `check` raises if that is not the table any more, before and after a commit of a version. The restore of a table
+    that was dropped is a commit in any case, so that the log has for how long it was.
     """
 
-    def __init__(self, storage: Storage, path: str, name: str, clock: Clock, *, check: Callable[[int], None]) -> None:
+    def __init__(  # noqa: PLR0913 - options by keyword
+        self,
+        storage: Storage,
+        path: str,
+        name: str,
+        clock: Clock,
+        *,
+        check: Callable[[int], None],
+        dropped_at: datetime | None = None,
+    ) -> None:
         self._storage = storage
         self._path = path
         self._name = name
         self._clock = clock
         self._check = check
+        self._dropped_at = dropped_at
         self._deadline = SYSTEM_CLOCK.monotonic() + _MAX_SECONDS
 
     def run(self, time: datetime) -> Restored:
         """Restore the state of a time."""
-        if (version := self._version_to_keep(time)) is not None:
+        version = self._version_to_keep(time)
+        if version is not None and (self._dropped_at is None or not self._is_writable()):
             return Restored(version, version, 0, 0, was_dropped=False)
         for _ in range(_MAX_ATTEMPTS):
             try:
@@ -283,10 +309,17 @@ class _Work:
         kept = first_retained_day(delta.metadata().configuration, self._name, now=self._clock.now())
         return delta.version() if last is not None and last <= time and kept is None else None
 
+    def _is_writable(self) -> bool:
+        try:
+            check_writable(open_delta(self._storage, self._path, is_hidden=True))
+        except UsageError:
+            return False
+        return True
+
     def _attempt(self, found: Replay) -> Restored | None:
         """Commit the state of the time; None if a commit of others makes the plan void."""
         plan = self._plan(found)
-        if not self._differs(found, plan):
+        if self._dropped_at is None and not self._differs(found, plan):
             return Restored(found.then.version, found.now.version, 0, 0, was_dropped=False)
         keeps_files = False
         try:
@@ -465,6 +498,7 @@ class _Work:
             readVersion=now.version,
             isBlindAppend=False,
             **({EXPIRED_BEFORE: plan.expired_before.isoformat()} if plan.expired_before else {}),
+            **({} if self._dropped_at is None else {DROPPED_AT: round(self._dropped_at.timestamp() * 1000)}),
         )
         if len(content) > MAX_ENTRY_BYTES:
             raise ResourcesExhausted(

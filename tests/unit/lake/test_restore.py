@@ -3,11 +3,14 @@
 import datetime as dt
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -91,7 +94,8 @@ def test_a_dropped_table_comes_back_with_its_rows_history_owner_and_retention(ta
 
     assert restore("t", _undo(dropped_at)).was_dropped
 
-    assert (tables.describe("t"), ids()) == (before, [1, 2, 3])
+    assert (tables.describe("t"), ids()) == ({**before, "version": 2}, [1, 2, 3])
+    assert [one["operation"] for one in tables.history("t", 9)] == ["RESTORE", "SET TBLPROPERTIES", "CREATE TABLE"]
     assert store("t", MORE) == 2
 
 
@@ -604,10 +608,10 @@ def test_a_kill_leaves_the_table_dropped_or_not_and_restored_or_not(tables, stor
         if limit == 1:
             assert ids() == deleted
     assert tables.list() == ()
-    for limit in (1, 2, 1):  # before and after the commit, and then before the table is renamed
+    for limit in (1, 2, 3):  # before and after the commit, and before the table is renamed
         assert _run_killed(storage, before.isoformat(), limit).returncode == -signal.SIGKILL
         assert tables.list() == ()
-    assert _run_killed(storage, before.isoformat(), 2).returncode == -signal.SIGKILL
+    assert _run_killed(storage, before.isoformat(), 4).returncode == -signal.SIGKILL
 
     assert ids() == [1, 2, 3]
 
@@ -621,3 +625,65 @@ def test_a_dropped_table_is_neither_listed_nor_found(tables, store, storage):
     assert "t" not in {one.name for one in lake.snapshot("SELECT * FROM t")}
     with pytest.raises(UsageError):
         tables.describe("t")
+
+
+STEPS, LONG_STEPS = 40, 1500
+
+
+@pytest.mark.slow
+def test_any_state_of_any_table_that_had_the_name_comes_back(storage, pytestconfig):
+    """Changes are random; each state so far is a possible target of a restore."""
+    chance = random.Random(25)
+    steps = LONG_STEPS if pytestconfig.getoption("--long") else STEPS
+    tables, writers = Tables(storage), [LakeWriter(storage, interval_seconds=0) for _ in range(2)]
+    states = []  # when, and which ids there were; None while there was no table
+    there, number = None, 0
+
+    def after(ids):
+        time.sleep(0.003)  # times of commits are whole milliseconds
+        states.append((_now(), ids))
+        return ids
+
+    there = after(None)
+    for _ in range(steps):
+        change = chance.choice(
+            ["append"] * 4 + ["delete", "delete", "drop", "replace", "optimize", "checkpoint", "restore", "restore"]
+        )
+        if change == "restore":
+            when, wanted = chance.choice(states)
+            alive = there is not None
+            try:
+                restore_table(tables, RestoreRequest("t", when))
+            except UsageError:
+                assert wanted is None or alive, when
+                continue
+            assert wanted is not None
+            there = after(wanted)
+        elif there is None:
+            with suppress(UsageError):
+                tables.create("t", ROWS.schema)
+            there = after(frozenset())
+        elif change == "append":
+            number += 1
+            chance.choice(writers).append("t", pa.table({"id": [number]})).result()
+            there = after(there | {number})
+        elif change == "delete":
+            rest = chance.randrange(3)
+            tables.delete_rows("t", f"id % 3 = {rest}")
+            there = after(frozenset(one for one in there if one % 3 != rest))
+        elif change == "drop":
+            tables.drop("t")
+            there = after(None)
+        elif change == "replace":
+            write = writers[0].open_write(WriteRequest(table="t", mode=WriteMode.REPLACE), ROWS.schema)
+            write.write(ROWS.to_batches()[0])
+            write.commit()
+            there = after(frozenset([1, 2, 3]))
+        elif change == "optimize":
+            optimize(storage, "t")
+        else:
+            _checkpoint(storage)
+        found = None if there is None else set(DeltaTable(storage.child_uri("t")).to_pyarrow_table()["id"].to_pylist())
+        assert found == there
+    for one in writers:
+        one.close()
