@@ -395,6 +395,7 @@ class Replay:
         expired_before: The first day that retention kept in any commit since; None if it deleted nothing.
         write_ids: The ids of writes since, as this project's writers record them.
         removed_at: When each file that is not live any more was removed.
+        drops: When the table was dropped, if it was brought back since the time.
     """
 
     then: TableState
@@ -402,6 +403,7 @@ class Replay:
     expired_before: date | None = None
     write_ids: set[str] = field(default_factory=set)
     removed_at: dict[str, datetime] = field(default_factory=dict)
+    drops: list[datetime] = field(default_factory=list)
 
     def advance(self, actions: Sequence[Action], version: int, committed_at: datetime) -> None:
         """Take in a commit since the time."""
@@ -412,6 +414,8 @@ class Replay:
                 self.removed_at[action["remove"]["path"]] = committed_at
             elif "txn" in action and info.get("engineInfo") == ENGINE:
                 self.write_ids.add(action["txn"]["appId"])
+        if DROPPED_AT in info:
+            self.drops.append(datetime.fromtimestamp(info[DROPPED_AT] / 1000, UTC))
         if expired := info.get(EXPIRED_BEFORE):
             day = date.fromisoformat(expired)
             self.expired_before = day if self.expired_before is None else max(day, self.expired_before)

@@ -161,6 +161,8 @@ def _nothing_to_restore(tables: Tables, request: RestoreRequest, now: datetime) 
         metadata = live.metadata()
         _check_owner(name, metadata.configuration.get(OWNER_PROPERTY), required_owner)
         created_at = datetime.fromtimestamp((metadata.created_time or 0) / 1000, UTC)
+        if created_at <= time:
+            return _dropped_then(name, time)
         return UsageError(
             f"The table {name} did not exist at {_iso(time)}.",
             remedy=f"It was created at {_iso(created_at)}: use that time or a later one.",
@@ -176,6 +178,13 @@ def _nothing_to_restore(tables: Tables, request: RestoreRequest, now: datetime) 
                 f"{_iso(one.dropped_at - _CUT)}.",
             )
     return no_table(name)
+
+
+def _dropped_then(name: str, time: datetime) -> UsageError:
+    return UsageError(
+        f"There was no table {name} at {_iso(time)}.",
+        remedy="It was dropped by then, and restored later: use a time before or after that.",
+    )
 
 
 def _check_owner(name: str, owner: str | None, required_owner: str | None) -> None:
@@ -296,6 +305,8 @@ class _Work:
                 found = replay(self._storage, self._path, time)
             except NotInLog as error:
                 raise _too_early(error.earliest) from None
+            if any(dropped_at <= time for dropped_at in found.drops):
+                raise _dropped_then(self._name, time)
             with storage_errors("The table could not be restored."):
                 restored = self._attempt(found)
             if restored is not None:
