@@ -196,9 +196,13 @@ class TableProblem(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSource:
-    """What a view is computed from: a table's rows, of up to `slack_seconds` after the view's own `time_column`."""
+    """The rows that a view is computed from, of up to `slack_seconds` after its own `time_column`.
+
+    The view reads these `columns` of the table, whichever of its own columns are asked for.
+    """
 
     table: str
+    columns: tuple[str, ...]
     time_column: str
     slack_seconds: int
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from datetime import datetime
 
     import pyarrow as pa
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 MAX_STATEMENT_BYTES: Final = 524288
 #: The table function over what runs on the server, which the server tells the engine when a statement names it.
 RUNNING_QUERIES: Final = "running_queries"
+#: In `Reads`, any column of a table; as a table's name, any table.
+ANY: Final = "*"
+#: The columns that a statement reads, by table; none for a table of which only rows are counted.
+Reads = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +82,7 @@ class VisibleTable:
 
     `raw_name` is None when the table has no raw rows or when they do not exist for the caller. Of a view,
     `source_conditions` are those on the rows that it is computed from. Only rows with the values of `equal` are in it.
+    `instance_of` is the table or view that it stands in for, if any.
     """
 
     snapshot: TableSnapshot
@@ -84,6 +90,12 @@ class VisibleTable:
     raw_name: str | None = None
     source_conditions: tuple[str, ...] = ()
     equal: tuple[tuple[str, str | None], ...] = ()
+    instance_of: str | None = None
+
+    @property
+    def read_as(self) -> str:
+        """The name under which the audit lists it."""
+        return self.snapshot.name if self.instance_of is None else self.instance_of
 
     @property
     def all_conditions(self) -> tuple[str, ...]:
@@ -130,11 +142,12 @@ class PlannedQuery(Protocol):
     """A statement that was understood and can be run once.
 
     `schema` is that of every batch on the wire. `parameter_schema` has one field per placeholder, in order: `?` as "0",
-    "1", …; `$1` as "0"; `$name` as "name"; null if unknown.
+    "1", …; `$1` as "0"; `$name` as "name"; null if unknown. `reads` covers the rows of parameters planned so far.
     """
 
     schema: pa.Schema
     parameter_schema: pa.Schema
+    reads: Reads
 
     @property
     def statistics(self) -> QueryStatistics: ...  # noqa: D102 - see above

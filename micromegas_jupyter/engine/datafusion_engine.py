@@ -22,13 +22,19 @@ from micromegas_jupyter.engine.contract import (
     FileSource,
     PlannedQuery,
     QueryStatistics,
+    Reads,
     StatementRequest,
     VisibleTable,
 )
-from micromegas_jupyter.engine.errors import Context, missing_parameter, translated
+from micromegas_jupyter.engine.errors import Context, is_engine_failure, missing_parameter, translated
 from micromegas_jupyter.engine.functions.administration import check_administrator, register_messages
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
-from micromegas_jupyter.engine.functions.denials import DENIAL_NAMES, register_denial_functions, with_denial_as_rows
+from micromegas_jupyter.engine.functions.denials import (
+    DENIAL_NAMES,
+    LIST,
+    register_denial_functions,
+    with_denial_as_rows,
+)
 from micromegas_jupyter.engine.functions.identity import (
     IDENTITY_NAMES,
     register_identity_functions,
@@ -50,6 +56,7 @@ from micromegas_jupyter.engine.planning import (
     without_paths,
 )
 from micromegas_jupyter.engine.pruning import FilesByTable
+from micromegas_jupyter.engine.reads import find_reads, unknown_reads
 from micromegas_jupyter.engine.scanner import Mention, find_mentions, scan
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.security import barrier_holds, is_leakproof
@@ -62,6 +69,8 @@ from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError
 _log = logging.getLogger(__name__)
 _CALLED: Final = VIEW_FUNCTIONS | MESSAGE_FUNCTIONS
 _FUNCTIONS: Final = IDENTITY_NAMES | DENIAL_NAMES | LISTING_NAMES
+_TABLE_FUNCTIONS: Final = sorted(LISTING_NAMES | {LIST})
+_SCAN: Final = "TableScan"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -190,7 +199,8 @@ class DataFusionEngine:
                 context.hides_values = any(table.hides_rows for table in plan.tables)
                 if context.hides_values:
                     plan = self._with_barrier(plan, statement)
-                return DataFusionQuery(self._with_workarounds(plan, statement), statement, context)
+                plan = self._with_workarounds(plan, statement)
+                return DataFusionQuery(plan, statement, context, reads=_find_reads(plan, statement))
         except QueryError as error:
             for call in calls:
                 error.what = error.what.replace(call.stand_in, f"{call.function}(…)")
@@ -299,7 +309,8 @@ class DataFusionQuery:
     join of each row with each other row, for example, does not: only ending the process stops that.
     """
 
-    def __init__(self, plan: _Plan, statement: _Statement, context: Context) -> None:
+    def __init__(self, plan: _Plan, statement: _Statement, context: Context, *, reads: Reads) -> None:
+        self.reads = reads
         request, placeholders = statement.request, statement.placeholders
         schema = wire_schema(plan.frame.schema(), preserve_dictionary=request.preserve_dictionary)
         self.schema = pa.schema([field.with_name(without_numbers(field.name)) for field in schema])
@@ -379,6 +390,25 @@ def _without_problems(
         elif table.snapshot.schema:
             readable.append(table)
     return readable, problems
+
+
+def _find_reads(plan: _Plan, statement: _Statement) -> Reads:
+    """Return what a planned statement reads; uses up the tables in its session."""
+    if _SCAN not in plan.text:
+        return {}
+    session, mentions = plan.lent.session, statement.mentions
+    try:
+        return find_reads(
+            session,
+            plan.tables,
+            functions=[name for name in _TABLE_FUNCTIONS if mentions.has(name)],
+            plan=lambda: session.sql_with_options(plan.sql, READ_ONLY, param_values=statement.values),
+        )
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        _log.warning("the columns that a statement reads cannot be determined", exc_info=True)
+        return unknown_reads(plan.tables)
 
 
 def _with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatistics:

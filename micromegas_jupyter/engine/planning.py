@@ -14,6 +14,7 @@ from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.engine.contract import PlannedQuery, QueryStatistics, StatementRequest
 from micromegas_jupyter.engine.errors import missing_parameter
+from micromegas_jupyter.engine.reads import merged
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, line_and_column, scan
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
 
@@ -295,6 +296,7 @@ class RowByRow:
         self._current = plan(replace(request, parameters=parameters.slice(0, 1)))
         self.schema = _nullable(self._current.schema)
         self.parameter_schema = self._current.parameter_schema
+        self.reads = self._current.reads
         self._ended = QueryStatistics()  # of the rows before the current one
 
     @property
@@ -325,6 +327,8 @@ class RowByRow:
             # Only the statistics are kept: with very many rows the plans would add up.
             self._ended = _sum(self._ended, self._current.statistics)
             self._current = planned
+            if planned.reads != self.reads:
+                self.reads = merged(self.reads, planned.reads)
             current = planned.batches()
 
 

@@ -79,7 +79,7 @@ def _log_stats(table: TableSnapshot) -> TableSnapshot:
         merge_sql=f"SELECT date_trunc('{LOG_STATS_BIN}', time) AS {time_bin}, {keys}, count(*) AS {count} "  # noqa: S608
         f'FROM "{_ROWS_OF_LOG_STATS}" GROUP BY 1, {keys}',
         raw_name=_ROWS_OF_LOG_STATS,
-        source=ViewSource(table=table.name, time_column=time_bin, slack_seconds=_MINUTE),
+        source=ViewSource(table=table.name, columns=("time", *_KEYS), time_column=time_bin, slack_seconds=_MINUTE),
     )
 
 
@@ -143,13 +143,14 @@ def _instance_table(
     equal = _equal(view_set, instance, sql=sql, at=id_at)
     if view_set.is_empty:
         snapshot = TableSnapshot(name=call.stand_in, schema=view_set.definition.schema, files=())
-        return VisibleTable(snapshot=snapshot)
+        return VisibleTable(snapshot=snapshot, instance_of=name)
     table = known.get(name)
     if table is not None and (problem := table.snapshot.problem) is not None:
         raise Unavailable(problem.what, remedy=problem.remedy, retryable=problem.retryable)
     if table is None:
         raise _refused(sql, set_at, f"There is no table named {name}.", "SHOW TABLES lists those that you may read.")
-    return replace(table, snapshot=replace(table.snapshot, name=call.stand_in), raw_name=None, equal=equal)
+    snapshot = replace(table.snapshot, name=call.stand_in)
+    return replace(table, snapshot=snapshot, raw_name=None, equal=equal, instance_of=name)
 
 
 def _spans_of_process(
@@ -167,7 +168,8 @@ def _spans_of_process(
     _equal(VIEW_SETS["async_events"], _fold(process, values, sql=sql, at=process_at), sql=sql, at=process_at)
     if _fold(kind, values, sql=sql, at=kind_at) not in {None, *_SPAN_KINDS}:
         raise _refused(sql, kind_at, f"{call.function} has no such kind of spans.", f"Write one of {kinds}.")
-    return VisibleTable(snapshot=TableSnapshot(name=call.stand_in, schema=definition.schema, files=()))
+    snapshot = TableSnapshot(name=call.stand_in, schema=definition.schema, files=())
+    return VisibleTable(snapshot=snapshot, instance_of=f"{call.function}()")
 
 
 def _equal(view_set: ViewSet, instance: str | None, *, sql: str, at: int) -> tuple[tuple[str, str | None], ...]:

@@ -54,13 +54,15 @@ class ExportStore:
                 origins=self._origins,
                 now_ns=now_ns,
                 is_trusted=request.is_trusted,
+                is_own=request.is_own,
             )
             report = _build_report(request, mapped)
             if not mapped.blocks:
                 on_done(report)
                 return
             # Rows that only a trusted caller may send make another write of the same export.
-            write_id = f"{mapped.write_id}{'-trusted' if request.is_trusted else ''}"
+            kind = "-own" if request.is_own else "-trusted" if request.is_trusted else ""
+            write_id = f"{mapped.write_id}{kind}"
             for table, rows in (
                 (request.signal.table, mapped.records),
                 (BLOCKS.name, block_rows(mapped.blocks, now_ns=now_ns)),

@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.engine.contract import ANY, Reads
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, StatementRefused, Unavailable
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import (
@@ -74,6 +75,7 @@ _REPORTED: Final = (
     "bytes_scanned", "spilled_bytes", "spill_count",
 )  # fmt: skip
 _MAX_NUMBER: Final = 2**63
+_MAX_READS_CHARACTERS: Final = 64 * 1024
 _MAX_LOGGED_STDERR: Final = 300
 _LOGGED: Final = frozenset({"micromegas_jupyter.engine", "micromegas_jupyter.lake", "micromegas_jupyter.server"})
 _MAX_CACHED_SQL_CHARACTERS: Final = 16 * 1024
@@ -518,6 +520,7 @@ class StatementReport:
     spill_count: int | None = None
     cause: Cause | None = None  # why it was ended
     ended_by: str | None = None  # who cancelled it by its id
+    reads: Reads | None = None  # the columns that it reads, by table; once it is planned
 
 
 def _number(facts: dict[str, Any], name: str) -> float | None:
@@ -526,6 +529,13 @@ def _number(facts: dict[str, Any], name: str) -> float | None:
     if not isinstance(found, int | float) or isinstance(found, bool):
         return None
     return found if 0 <= found < _MAX_NUMBER else None
+
+
+def parse_reads(found: object) -> Reads:
+    """Return the columns by table that an executor states; any column of any table for anything else."""
+    if isinstance(found, dict) and len(str(found)) <= _MAX_READS_CHARACTERS:
+        return {str(table): [*map(str, columns)] for table, columns in found.items() if isinstance(columns, list)}
+    return {ANY: (ANY,)}
 
 
 def log_records(facts: dict[str, Any]) -> None:
@@ -725,6 +735,8 @@ class RunningStatement:
         for name in _REPORTED:
             if (number := _number(facts, name)) is not None:
                 setattr(report, name, number)
+        if "reads" in facts:
+            report.reads = parse_reads(facts["reads"])
         log_records(facts)
         if facts.get("has_changed_denials"):
             self._pool.on_denials_changed()
@@ -779,6 +791,9 @@ class RunningStatement:
             kind, body = await self.read()
             if kind == protocol.END:
                 return
+            if kind == protocol.READS and len(body) <= _MAX_READS_CHARACTERS:
+                self.report.reads = parse_reads(protocol.parse_json(body))
+                continue
             if kind != protocol.FRAME:
                 raise InternalError("An executor gave an unexpected answer.")
             self.waits_for_client_since = pool.clock.monotonic()

@@ -35,7 +35,7 @@ _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
 # partitions it is planned now (None for one per processor), and the tables (each packed, or the place of one that the
 # executor knows; None when it knows all).
 PLAN: Final = b"p"  # plan a statement and cache the plan until the next message; answered with PLANNED
-RUN: Final = b"r"  # run a statement, planned before or not; answered with FRAMEs and END
+RUN: Final = b"r"  # run a statement, planned before or not; answered with READS, FRAMEs and END
 TABLES: Final = b"t"  # list the tables that a caller sees, of (caller, tables); answered with LISTED and END
 # Check that the engine reads tables as it should, or on a channel that the process answers; answered with END.
 CHECK: Final = b"k"
@@ -58,6 +58,7 @@ OPERATE: Final = b"o"  # create, change or describe a table, of (operation, argu
 # Executor to front.
 READY: Final = b"R"  # started
 PLANNED: Final = b"P"  # JSON: the IPC schemas of the result and of the parameters, in hexadecimal digits
+READS: Final = b"T"  # JSON: the columns that the statement reads, by table; before the first FRAME
 FRAME: Final = b"F"  # one serialized FlightData, which goes to the client as it is
 LISTED: Final = b"L"  # JSON: names and IPC schemas of some of the tables
 ACCEPTED: Final = b"A"  # JSON: rows so far

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, StatementRequest
+from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, Reads, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.engine.tables import check_scans
@@ -98,6 +98,7 @@ class Worker:
         self._memory = _MemoryMeter()
         self._started = self._cpu_seconds = 0.0
         self._planned_at: float | None = None
+        self._reads: Reads | None = None
         self._requests = protocol.Requests(front)
         self._size = _ResultSize(Output())
 
@@ -126,6 +127,7 @@ class Worker:
             if os.fstat(2).st_size > _MAX_ERROR_BYTES:
                 os.ftruncate(2, 0)
             self._started, self._cpu_seconds, self._planned_at = time.perf_counter(), time.process_time(), None
+            self._reads = None
             self._begin(kind, body)
         except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
             self._planned = None
@@ -196,7 +198,11 @@ class Worker:
         encoder = FlightDataEncoder(planned.schema, compression=output.compression)
         schema = encoder.encode_schema()
         size = self._size = _ResultSize(output)
-        waiting: list[Any] = [protocol.HEAD.pack(protocol.FRAME, len(schema)), schema]  # goes with the first rows
+        self._reads = planned.reads
+        reads = json.dumps(self._reads).encode()
+        # They go with the first rows: whoever reads a row has left a trace, however the statement ends.
+        waiting: list[Any] = [protocol.HEAD.pack(protocol.READS, len(reads)), reads]
+        waiting += [protocol.HEAD.pack(protocol.FRAME, len(schema)), schema]
         sending = threading.Lock()
 
         def send(*pieces: Any) -> None:
@@ -212,6 +218,10 @@ class Worker:
             with _cpu_limit(self._options.planning_seconds):  # a plan is optimized when it starts
                 batches = planned.batches()
             for batch in batches:
+                if planned.reads is not self._reads:  # another row of parameters was planned
+                    self._reads = planned.reads
+                    reads = json.dumps(self._reads).encode()
+                    send(protocol.HEAD.pack(protocol.READS, len(reads)), reads)
                 fitting = size.fit(batch)
                 for frame in encoder.encode_pieces(fitting):
                     length = sum(map(len, frame))
@@ -277,6 +287,8 @@ class Worker:
             facts["planning_seconds"] = self._planned_at - self._started
         if planned is not None:
             facts |= asdict(planned.statistics) | {"peak_memory_bytes": peak_bytes}
+        if self._reads is not None:
+            facts["reads"] = self._reads
         if self._denials is not None and self._denials.has_changed:
             self._denials.has_changed = False
             facts["has_changed_denials"] = True

@@ -12,14 +12,14 @@ from typing import Any, Final
 from cachetools import LRUCache, TTLCache
 
 from micromegas_jupyter.core.protocols import AuthContext
-from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES, RUNNING_QUERIES
+from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES, RUNNING_QUERIES, Reads
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InvalidStatement,
     QueryError,
     UnsupportedStatement,
 )
-from micromegas_jupyter.executors.pool import Pool, RunningStatement, tables_not_listed
+from micromegas_jupyter.executors.pool import Pool, RunningStatement, parse_reads, tables_not_listed
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CHARGED, CallerKey, Cause
 from micromegas_jupyter.gateway.backend import Flight, TicketLost
@@ -67,6 +67,7 @@ class _Forwarded:
     hides_rows: bool
     parameters: bytes  # the IPC schema of its parameters
     is_bound: bool
+    reads: Reads
     size: int  # of all this, and of what it was made of
 
 
@@ -120,13 +121,14 @@ class Gateway:
 
     def note_rewritten(self, statement: Statement, answer: Mapping[str, object]) -> _Forwarded:
         """Return what an executor has made of a statement, and keep it when it will be the same again."""
-        sql, parameters = str(answer["sql"]), bytes.fromhex(str(answer["parameters"]))
+        sql, parameters, reads = str(answer["sql"]), bytes.fromhex(str(answer["parameters"])), answer["reads"]
         found = _Forwarded(
             sql=sql,
             hides_rows=bool(answer["hides_rows"]),
             parameters=parameters,
             is_bound=bool(answer["is_bound"]),
-            size=sum(map(len, (sql, parameters, statement.sql, *statement.parameters))) + _OTHER_CHARACTERS,
+            reads=parse_reads(reads),
+            size=sum(map(len, (sql, parameters, str(reads), statement.sql, *statement.parameters))) + _OTHER_CHARACTERS,
         )
         with suppress(ValueError):  # larger than all that is kept
             if found.is_bound:
@@ -240,6 +242,7 @@ class ForwardedStatement(RunningStatement):
                 pool.release(executor, private_bytes=self._private_bytes)
             found = gateway.note_rewritten(statement, answer)
         self._is_forwarded = True
+        self.report.reads = found.reads
         return found
 
     async def _forward(self, flight: Flight, output: Output, write: Callable[[bytes], Awaitable[None]]) -> None:

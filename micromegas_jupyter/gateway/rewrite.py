@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.config.server import EngineDialect
 from micromegas_jupyter.core.protocols import AuthContext, TableAccess, find_table_access
-from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
+from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES, Reads
 from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, StatementRefused
 
 if TYPE_CHECKING:
@@ -26,14 +26,19 @@ _ALL_ROWS: Final = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewritten:
-    """A statement for the engine, in its dialect and never the caller's text, and the tables that it reads.
+    """A statement for the engine, in its dialect and never the caller's text, and the tables and columns that it reads.
 
     `in_datafusion` says the same, with the same rows, in the embedded engine's dialect.
     """
 
     sql: str
     in_datafusion: str
-    tables: frozenset[str]
+    reads: Reads
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """The tables that it reads."""
+        return frozenset(self.reads)
 
 
 def access_of(
@@ -89,6 +94,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
     try:
         tree = syntax.parse(sql, max_bytes=max_bytes)
         resolved = syntax.resolve(tree, sql=sql, tables=visible, taken=tables, parameters=parameters)
+        reads = {name: sorted(columns) for name, columns in syntax.columns_read(resolved.tree, resolved.tables).items()}
         conditions = {name: () if access is None else access.conditions(name) for name in resolved.tables.values()}
         is_behind_barrier = any(conditions.values()) and not syntax.is_leakproof(resolved.tree)
 
@@ -111,7 +117,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
         in_datafusion = text if dialect is EngineDialect.DATAFUSION else text_in(EngineDialect.DATAFUSION)
     except RecursionError as error:
         raise StatementRefused("The statement is nested too deeply.") from error
-    return Rewritten(sql=text, in_datafusion=in_datafusion, tables=frozenset(resolved.tables.values()))
+    return Rewritten(sql=text, in_datafusion=in_datafusion, reads=reads)
 
 
 def _in_dialect(tree: "exp.Query", dialect: EngineDialect) -> "exp.Query":

@@ -65,7 +65,7 @@ from micromegas_jupyter.lake.types import (
     stored_definition,
     stored_schema,
 )
-from micromegas_jupyter.telemetry.conversion import check_columns, check_targets
+from micromegas_jupyter.telemetry.conversion import check_columns, check_origin, check_targets
 from micromegas_jupyter.telemetry.conversion import convert_rows as convert_model_rows
 from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, TableDefinition
 
@@ -276,6 +276,8 @@ class LakeWriter:
             converted = rows if request.is_own else convert_model_rows(rows, definition)
             if definition is LOG_ENTRIES and not request.is_trusted:
                 check_targets(converted)
+            if not request.is_own:
+                check_origin(converted, definition)
             return convert_definition_rows(converted, definition, stored)
 
         return LakeWrite(self, request, committer.state.schema, convert, committer)

@@ -54,13 +54,14 @@ class Encoding(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRequest:
-    """One export as it arrived; `is_trusted` records may claim to be the server's own."""
+    """One export as it arrived; `is_trusted` records may have targets of the server's own, which `is_own` ones are."""
 
     signal: Signal
     body: bytes = field(repr=False)
     encoding: Encoding = Encoding.PROTOBUF
     is_compressed: bool = False  # with gzip
     is_trusted: bool = False
+    is_own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

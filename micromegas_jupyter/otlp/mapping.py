@@ -35,7 +35,7 @@ from micromegas_jupyter.otlp.decode import (
     value_text,
 )
 from micromegas_jupyter.otlp.exchange import MAX_RECORDS, Signal, too_many
-from micromegas_jupyter.telemetry.conversion import find_own_targets
+from micromegas_jupyter.telemetry.conversion import ORIGIN_PROPERTY, SERVER_ORIGIN, find_own_targets
 from micromegas_jupyter.telemetry.levels import Level
 from micromegas_jupyter.telemetry.tables import (
     BLOCKS,
@@ -172,16 +172,18 @@ class OriginCache:
     """Resources that were seen lately, by their bytes. For one thread."""
 
     def __init__(self) -> None:
-        self._known: LRUCache[tuple[Signal, bytes], Origin] = LRUCache(_MAX_CACHED_BYTES, getsizeof=_size)
+        self._known: LRUCache[tuple[Signal, bytes, bool], Origin] = LRUCache(_MAX_CACHED_BYTES, getsizeof=_size)
 
-    def find(self, signal: Signal, resource: bytes, count: ValueCount) -> Origin:
+    def find(self, signal: Signal, resource: bytes, count: ValueCount, *, is_own: bool = False) -> Origin:
         """Return the process and stream of a resource."""
-        found = self._known.get((signal, resource))
+        key = signal, resource, is_own
+        found = self._known.get(key)
         if found is None:
             _check_shared(resource)
-            found = build_origin(signal, decode_message(resource_pb2.Resource, resource).attributes, count)
+            attributes = decode_message(resource_pb2.Resource, resource).attributes
+            found = build_origin(signal, attributes, count, is_own=is_own)
             if _size(found) <= _MAX_CACHED_BYTES:
-                self._known[signal, resource] = found
+                self._known[key] = found
         return found
 
 
@@ -197,8 +199,8 @@ def _check_shared(data: bytes) -> None:
         )
 
 
-def build_origin(signal: Signal, attributes: Sequence[Any], count: ValueCount) -> Origin:
-    """Return the process and stream that a resource's `KeyValue` messages describe."""
+def build_origin(signal: Signal, attributes: Sequence[Any], count: ValueCount, *, is_own: bool = False) -> Origin:
+    """Return the process and stream that a resource's `KeyValue` messages describe; those of the server are marked."""
     refusal = ""
     if len(attributes) > MAX_ATTRIBUTES:
         refusal = f"Its resource has {len(attributes):,} attributes; {MAX_ATTRIBUTES:,} are accepted."
@@ -217,6 +219,8 @@ def build_origin(signal: Signal, attributes: Sequence[Any], count: ValueCount) -
         "cpu_brand": texts.get("host.cpu.model.name", ""),
     }
     properties = {f"otel.resource.{name}": text for name, text in texts.items()}
+    if is_own:
+        properties[ORIGIN_PROPERTY] = SERVER_ORIGIN
     encoded = _encode(properties)
     if len(encoded) > MAX_ATTRIBUTE_BYTES:
         refusal = refusal or f"The attributes of its resource take more than {MAX_ATTRIBUTE_BYTES:,} bytes."
@@ -242,7 +246,9 @@ def build_origin(signal: Signal, attributes: Sequence[Any], count: ValueCount) -
     )
 
 
-def map_request(signal: Signal, request: Any, *, origins: OriginCache, now_ns: int, is_trusted: bool) -> MappedExport:
+def map_request(  # noqa: PLR0913 - a request, and whose it is
+    signal: Signal, request: Any, *, origins: OriginCache, now_ns: int, is_trusted: bool, is_own: bool = False
+) -> MappedExport:
     """Return the rows of a request's message."""
     mapper: _Mapper = {Signal.LOGS: _Logs, Signal.METRICS: _Metrics, Signal.TRACES: _Spans}[signal](now_ns)
     resources = getattr(request, f"resource_{'spans' if signal is Signal.TRACES else signal.value}")
@@ -252,7 +258,7 @@ def map_request(signal: Signal, request: Any, *, origins: OriginCache, now_ns: i
             remedy="Export fewer records at a time.",
         )
     for message in resources:
-        origin = origins.find(signal, message.resource, mapper.count)
+        origin = origins.find(signal, message.resource, mapper.count, is_own=is_own)
         content = message.SerializeToString()
         block = Block(origin=origin, block_id=str(_name_id(_BLOCK_NAMESPACE, content)), payload_size=len(content))
         mapper.add(block, message)

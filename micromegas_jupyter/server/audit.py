@@ -1,18 +1,22 @@
 """One JSON line for each query, ingest and export, however it ended, on the logger `micromegas_jupyter.audit`.
 
-Field names are upstream's, in upstream's order, with more before the last. Refused calls: see `access.audit`.
+Field names are upstream's, in upstream's order, with more among them and after them. Refused calls: see
+`access.audit`.
 """
 
+import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final
 
-from micromegas_jupyter.access.audit import encode_line, utc_text
+from micromegas_jupyter.access.audit import MAX_FIELD_CHARACTERS, encode_line, utc_text
 from micromegas_jupyter.access.validator import token_name
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import Clock, Secret
+from micromegas_jupyter.engine.contract import ANY
 from micromegas_jupyter.engine.scanner import sql_hash
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryCancelled, QueryDenied, ResourcesExhausted
 from micromegas_jupyter.executors.pool import ClientGone, StatementReport
@@ -28,14 +32,17 @@ from micromegas_jupyter.server.authentication import (
     resolve_attribution,
 )
 from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
-from micromegas_jupyter.server.recorder.log_records import AUDIT_LOGGER, TARGET_FIELD
+from micromegas_jupyter.server.recorder.log_records import AUDIT_LOGGER, MAX_AUDIT_LINE_BYTES, TARGET_FIELD
 from micromegas_jupyter.telemetry.conversion import QUERY_AUDIT_TARGET
 
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 # The root logger's default would hide the lines from handlers that are there.
 _AUDIT.setLevel(logging.INFO)
-_MAX_SQL_BYTES: Final = 2048
+_MAX_SQL_BYTES: Final = 16 * 1024
+_MAX_TEXT_BYTES: Final = 2048
+_MAX_ROLES: Final = 32
+_MAX_ESCAPE_BYTES: Final = 12
 _MAX_TABLE_CHARACTERS: Final = 256
 
 
@@ -88,7 +95,7 @@ class _Audit:
         try:
             if _AUDIT.isEnabledFor(logging.INFO):
                 # `info` would look for the line of code that calls it, which is always this one.
-                line = encode_line(self._record(status, error))
+                line = encode_bounded(self._record(status, error) | self._rights(), cut=self._cut_fields())
                 extra = {TARGET_FIELD: self._target}
                 _AUDIT.handle(
                     _AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, __file__, 0, "%s", (line,), None, extra=extra)
@@ -120,6 +127,18 @@ class _Audit:
         record["time"] = utc_text(self._clock.now())
         return record
 
+    def _rights(self) -> dict[str, object]:
+        """Return the roles in force."""
+        caller = self._origin.caller
+        return {
+            "roles": [role[:MAX_FIELD_CHARACTERS] for role in caller.roles[:_MAX_ROLES]],
+            "is_admin": caller.is_admin,
+        }
+
+    def _cut_fields(self) -> list[str]:
+        """Return the fields that were shortened before the line is made."""
+        return ["roles"] if len(self._origin.caller.roles) > _MAX_ROLES else []
+
     def _request(self) -> dict[str, object]:
         raise NotImplementedError
 
@@ -138,13 +157,23 @@ class QueryAudit(_Audit):
         self._report = report
 
     def _record(self, status: str, error: MicromegasError | None) -> dict[str, object]:
-        return {**super()._record(status, error), "sql_hash": sql_hash(self._statement.sql)}
+        statement, values = self._statement, self._statement.parameters
+        return {
+            **super()._record(status, error),
+            "sql_hash": sql_hash(statement.sql),
+            "statement_sha256": _sha256(statement.sql.encode("utf-8", "surrogatepass")),
+            **({"values_sha256": _sha256(*values)} if values else {}),
+            "reads": self._report.reads,
+        }
+
+    def _cut_fields(self) -> list[str]:
+        reads = self._report.reads or {}
+        is_cut = any(ANY in columns for columns in reads.values())
+        return [*super()._cut_fields(), *(["reads"] if is_cut else [])]
 
     def _request(self) -> dict[str, object]:
         statement, report = self._statement, self._report
-        request: dict[str, object] = {
-            "sql": statement.sql.encode("utf-8", "replace")[:_MAX_SQL_BYTES].decode("utf-8", "ignore")
-        }
+        request: dict[str, object] = {"sql": statement.sql}
         if statement.time_range is not None:
             request["range_begin"] = statement.time_range.begin.isoformat()
             request["range_end"] = statement.time_range.end.isoformat()
@@ -241,7 +270,51 @@ class TableAudit(_Audit):
 def _shortened(value: object) -> object:
     if not isinstance(value, str):
         return value
-    return value.encode("utf-8", "replace")[:_MAX_SQL_BYTES].decode("utf-8", "ignore")
+    return _cut(value, _MAX_TEXT_BYTES)
+
+
+def _cut(text: str, max_bytes: int) -> str:
+    return text.encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
+
+
+def _sha256(*parts: bytes) -> str:
+    digest = sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def encode_bounded(record: Mapping[str, object], *, cut: Sequence[str] = ()) -> str:
+    """Return a record as a line of at most `MAX_AUDIT_LINE_BYTES`; its field `truncated` lists those that were `cut`.
+
+    The statement gets what the other fields leave: an ASCII escape is up to six times as long as its character.
+    """
+    sql = record.get("sql")
+    cut = [*cut, *(name for name, text in record.items() if name != "sql" and _is_long(text))]
+    fields = {name: value for name, value in record.items() if name != "sql"}
+    if not isinstance(sql, str):
+        return encode_line({**fields, **({"truncated": cut} if cut else {})})
+    kept = _cut(sql, _MAX_SQL_BYTES)
+    others = encode_line({**fields, "sql": "", "truncated": [*cut, "sql"]})
+    kept = _fit(kept, MAX_AUDIT_LINE_BYTES - len(others))
+    if kept != sql:
+        cut.append("sql")
+    return encode_line({**record, "sql": kept, **({"truncated": cut} if cut else {})})
+
+
+def _is_long(value: object) -> bool:
+    return isinstance(value, str) and len(value) > MAX_FIELD_CHARACTERS
+
+
+def _fit(text: str, max_bytes: int) -> str:
+    """Return as much of a text as takes so many bytes in a line."""
+    encoded = encode_line({"sql": text})[len('{"sql":"') : -len('"}')]
+    if len(encoded) <= max_bytes:
+        return text
+    for end in range(max_bytes, max(0, max_bytes - _MAX_ESCAPE_BYTES), -1):
+        with suppress(ValueError):  # it was cut within an escape
+            return str(json.loads(f'"{encoded[:end]}"')).encode("utf-8", "ignore").decode()
+    return ""
 
 
 @contextmanager

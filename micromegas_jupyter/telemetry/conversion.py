@@ -6,7 +6,7 @@ Text, times and properties are accepted in every form in which nothing is lost, 
 import itertools
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ from micromegas_jupyter.telemetry.tables import (
 _PACKAGE: Final = "micromegas_jupyter"
 QUERY_AUDIT_TARGET: Final = "flightsql_query_audit"
 """The target of the audit of queries, which is upstream's."""
+ORIGIN_PROPERTY: Final = "micromegas.origin"
+"""The property of a process that only rows of the server's own recorder have; its value is `SERVER_ORIGIN`."""
+SERVER_ORIGIN: Final = "server"
 # What the sender may leave out, by the column that then stands for it.
 _STAND_INS: Final = {("processes", "last_update_time"): "insert_time", ("streams", "last_update_time"): "insert_time"}
 _LEFT_TO_THE_SERVER: Final = frozenset({("processes", "last_block_end_ticks"), ("processes", "last_block_end_time")})
@@ -49,6 +52,24 @@ def check_targets(rows: pa.RecordBatch) -> None:
             f"The targets {_PACKAGE}, all below it, and {QUERY_AUDIT_TARGET} are for what the server itself records.",
             remedy="Send other targets, or have an administrator send these rows.",
         )
+
+
+def check_origin(rows: pa.RecordBatch, definition: TableDefinition) -> None:
+    """Check that rows, with the table's columns, do not claim to be recorded by the server."""
+    name = "properties" if definition.name == "processes" else "process_properties"
+    if name not in rows.schema.names:
+        return
+    for one in rows.column(name).dictionary.to_pylist():
+        # The bytes of a key are its text, so that most sets need no decoding.
+        if (
+            one is not None
+            and ORIGIN_PROPERTY.encode() in one
+            and ORIGIN_PROPERTY in cast("dict[str, object]", jsonb.decode(one))
+        ):
+            raise UsageError(
+                f"The property {ORIGIN_PROPERTY} of a process is for what the server itself records.",
+                remedy=f"Leave it out of {name}.",
+            )
 
 
 def check_columns(schema: pa.Schema, definition: TableDefinition) -> None:

@@ -77,7 +77,8 @@ class ExportEncoder:
                 half = len(part) // 2
                 parts[:0] = [part[:half], part[half:]]
             else:
-                exports.append(EncodedRows(ExportRequest(signal=signal, body=body, is_trusted=True), len(part)))
+                request = ExportRequest(signal=signal, body=body, is_trusted=True, is_own=True)
+                exports.append(EncodedRows(request, len(part)))
         return exports
 
     def _build_log(self, rows: Sequence[LogRow]) -> ExportLogsServiceRequest:

@@ -20,6 +20,7 @@ TARGET_FIELD: Final = "log_entries_target"
 MAX_RECORDS = 50_000
 MAX_QUEUED_CHARACTERS = 32 * 1024 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024
+MAX_AUDIT_LINE_BYTES: Final = 64 * 1024
 MAX_TARGET_BYTES = 256
 MAX_PROPERTIES = 32
 MAX_PROPERTY_NAME_BYTES = 128
@@ -50,6 +51,7 @@ class _Captured(NamedTuple):
     level: int
     target: str
     text: str
+    is_audit: bool
     extra: tuple[tuple[str, str], ...]
 
     @property
@@ -125,8 +127,10 @@ class RecordingHandler(logging.Handler):
 
 
 def _capture(record: logging.LogRecord) -> _Captured:
-    text = _message(record)[:MAX_MESSAGE_BYTES]
-    if len(text) < MAX_MESSAGE_BYTES:
+    is_of_audit = is_audit(record)
+    max_bytes = MAX_AUDIT_LINE_BYTES if is_of_audit else MAX_MESSAGE_BYTES
+    text = _message(record)[:max_bytes]
+    if len(text) < max_bytes:
         # A traceback keeps frames and all that they hold alive, so it becomes text at once.
         if record.exc_info and record.exc_info[0] is not None:
             text = f"{text}\n{_FORMATTER.formatException(record.exc_info)}"
@@ -142,7 +146,8 @@ def _capture(record: logging.LogRecord) -> _Captured:
         time_ns=time_ns,
         level=level_from_logging(record.levelno),
         target=getattr(record, TARGET_FIELD, record.name)[:MAX_TARGET_BYTES],
-        text=text[:MAX_MESSAGE_BYTES],
+        text=text[:max_bytes],
+        is_audit=is_of_audit,
         extra=tuple(
             (name[:MAX_PROPERTY_NAME_BYTES], _text(value)) for name, value in _extra_fields(record.__dict__).items()
         ),
@@ -173,12 +178,24 @@ def _build_row(captured: _Captured) -> LogRow:
         time_ns=captured.time_ns,
         target=bound_text(captured.target, max_bytes=MAX_TARGET_BYTES),
         level=captured.level,
-        msg=_clean(captured.text, MAX_MESSAGE_BYTES),
+        msg=_clean_audit(captured.text) if captured.is_audit else _clean(captured.text, MAX_MESSAGE_BYTES),
         properties={
             bound_text(name, max_bytes=MAX_PROPERTY_NAME_BYTES): _property_text(name, value)
             for name, value in captured.extra
         },
     )
+
+
+def _clean_audit(line: str) -> str:
+    """Return a line of an audit without secrets, and still JSON: a mask in the line itself could end a text early."""
+    try:
+        record: object = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        return _clean(line, MAX_MESSAGE_BYTES)
+    cleaned = {name: redact_secrets(value) if isinstance(value, str) else value for name, value in record.items()}
+    return _encode(cleaned).replace("\x7f", "\\u007f")
 
 
 def _property_text(name: str, value: str) -> str:

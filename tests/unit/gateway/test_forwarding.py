@@ -43,7 +43,7 @@ def test_statements_that_are_kept_are_counted_with_what_they_were_made_of():
     gateway = Gateway(SimpleNamespace(clock=SYSTEM_CLOCK), SimpleNamespace(engine=None, version=1), max_rows=None)
     for number in range(200):
         statement = Statement(sql=f"SELECT 1 -- {number}{'x' * 100_000}", caller=CALLER)
-        answer = {"sql": "SELECT 1", "parameters": "", "hides_rows": False, "is_bound": True}
+        answer = {"sql": "SELECT 1", "parameters": "", "hides_rows": False, "is_bound": True, "reads": {}}
         assert gateway.note_rewritten(statement, answer).sql == "SELECT 1"
 
     assert 10 < len(gateway.rewritten) < 100

@@ -16,7 +16,9 @@ from micromegas_jupyter.engine.scanner import Kind, scan
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, QueryError, StatementRefused
 from micromegas_jupyter.gateway import syntax
 from micromegas_jupyter.gateway.rewrite import access_of, rewrite
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, PROCESSES
 from tests.fakes.fixed_tables import CALLER
+from tests.fakes.read_statements import READS
 from tests.unit.gateway.corpus import CORPUS, FAILING, MORE
 from tests.unit.gateway.worlds import ACCESS, SCHEMAS, embedded, outcome, rows_of_world
 
@@ -266,3 +268,18 @@ def test_names_that_differ_only_in_case_are_refused_where_case_is_ignored():
     assert text_of("SELECT id FROM t", tables=tables)
     with pytest.raises(StatementRefused):
         text_of("SELECT id FROM t", EngineDialect.SPARK, tables=tables)
+
+
+@pytest.mark.parametrize("sql", [sql for sql in READS if not sql.startswith(("SHOW", "DESCRIBE", "EXPLAIN", "VALUES"))])
+def test_a_rewritten_statement_names_the_columns_that_it_reads(sql):
+    tables = {one.name: one.schema for one in (LOG_ENTRIES, PROCESSES)}
+    try:
+        reads = rewrite(sql, access=None, tables=tables, dialect=EngineDialect.DATAFUSION).reads
+    except QueryError:
+        pytest.skip("this statement is not one for another engine")
+
+    assert reads.keys() == READS[sql].keys()
+    for table, columns in READS[sql].items():
+        assert {*columns} <= {*reads[table]}
+        # What a subquery selects counts, whether or not it is used.
+        assert columns == reads[table] or any(one in sql for one in ("FROM (SELECT", "WITH ", "SELECT *", " AS t("))

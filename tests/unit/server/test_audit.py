@@ -1,9 +1,12 @@
 """Each query leaves one line that parses, whatever it holds."""
 
+import hashlib
 import json
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
+
+import pytest
 
 from micromegas_jupyter.access.validator import token_name
 from micromegas_jupyter.core.system import Secret
@@ -57,6 +60,7 @@ def test_a_finished_query_is_recorded_in_upstreams_order(clock, caplog):
         bytes_scanned=4096,
         spilled_bytes=2048,
         spill_count=2,
+        reads={},
     )
     audit = _audit(clock, replace(STATEMENT, time_range=day, row_limit=10), report)
     clock.advance(1.75)
@@ -67,13 +71,14 @@ def test_a_finished_query_is_recorded_in_upstreams_order(clock, caplog):
         "query_id", "client_ip", "client", "agent", "entrypoint", "session", "user", "email", "service_account", "sql",
         "range_begin", "range_end", "limit", "context_init_ms", "planning_ms", "execution_ms", "setup_ms", "total_ms",
         "status", "output_rows", "bytes_scanned", "peak_memory_bytes", "spilled_bytes", "spill_count", "cpu_ms",
-        "issuer", "time", "sql_hash",
+        "issuer", "time", "sql_hash", "statement_sha256", "reads", "roles", "is_admin",
     ]  # fmt: skip
     assert list(record.values()) == [
         "q-1", "192.0.2.7", "python", "none", "jupyter", "s-1", "alice", "alice@example.com", False, "SELECT 1",
         "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00", 10, 50.0, 200.0, 125.0, 875.0, 1750.0,
         "ok", 7, 4096, 1048576, 2048, 2, 375.0,
         "https://id.example", "2026-11-24T12:00:01.750Z", "e1c71d1661ae46e0",
+        "e004ebd5b5532a4b85984a62f8ad48a81aa3460c1ca07701f386135d72cdecf5", {}, [], True,
     ]  # fmt: skip
 
 
@@ -90,12 +95,13 @@ def test_a_failed_query_names_its_error(clock, caplog):
 
 
 def test_sql_and_fields_are_cut(clock, caplog):
-    statement = Statement(sql="é" * 5000, caller=ALICE)
+    statement = Statement(sql="é" * 9000, caller=ALICE)
 
     record = _write(_audit(clock, statement, attribution=Attribution(user="u" * 999, email="e")), caplog, "ok")
 
-    assert record["sql"] == "é" * 1024
+    assert record["sql"] == "é" * 8192
     assert record["user"] == "u" * 256
+    assert record["truncated"] == ["user", "sql"]
 
 
 def test_a_log_that_fails_does_not_fail_the_query(clock, monkeypatch):
@@ -128,3 +134,52 @@ def test_a_delegated_query_that_was_ended_names_everybody_its_cause_and_credenti
     assert record["service_account_name"] == "grafana"
     assert record["credential"] == token_name("mmk_8c1f0a6de2b94b7f")
     assert "mmk_" not in caplog.text
+
+
+def test_a_planned_query_names_what_it_read_and_with_which_rights(clock, caplog):
+    caller = replace(ALICE, roles=("analyst",))
+    statement = Statement(sql="SELECT msg FROM log_entries WHERE level = $1", caller=caller, parameters=(b"a", b"b"))
+    report = StatementReport(reads={"log_entries": ["level", "msg"]})
+
+    record = _write(_audit(clock, statement, report, caller=caller), caplog, "ok")
+
+    assert record["reads"] == {"log_entries": ["level", "msg"]}
+    assert (record["roles"], record["is_admin"]) == (["analyst"], True)
+    assert record["statement_sha256"] == hashlib.sha256(statement.sql.encode()).hexdigest()
+    assert record["values_sha256"] == hashlib.sha256(b"ab").hexdigest()
+    assert "truncated" not in record
+
+
+def test_a_query_that_was_not_planned_has_read_nothing_that_is_known(clock, caplog):
+    assert _write(_audit(clock), caplog, "error", InvalidStatement("No such column."))["reads"] is None
+
+
+@pytest.mark.parametrize("character", ["x", "\x01", "é", "\U0001f600", "\\", '"', "\x7f", "\ud800"])
+def test_a_line_takes_at_most_64_kib_and_says_that_its_statement_was_cut(clock, caplog, character):
+    tags = dict.fromkeys(("client", "agent", "entrypoint", "session", "notebook", "cell"), "\\" * 300)
+    report = StatementReport(reads={"t" * 200: ["c" * 60] * 260})
+    audit = _audit(clock, Statement(sql=character * 20_000, caller=ALICE), report, tags=tags)
+
+    caplog.set_level(logging.INFO, logger="micromegas_jupyter.audit")
+    audit.write("ok")
+
+    (line,) = caplog.messages
+    record = json.loads(line)
+    assert len(line) <= 65_536
+    assert line.isascii()
+    assert (
+        record["sql"]
+        == (character * 20_000).encode("utf-8", "replace")[:16_384].decode("utf-8", "ignore")[: len(record["sql"])]
+    )
+    assert len(record["sql"]) > 3000
+    assert record["truncated"] == [*tags, "sql"]
+    assert record["reads"] == report.reads
+
+
+def test_a_statement_of_16_kib_with_a_long_comment_is_whole(clock, caplog):
+    sql = "/*" + "x" * 16_000 + "*/\nSELECT 1"
+
+    record = _write(_audit(clock, Statement(sql=sql, caller=ALICE)), caplog, "ok")
+
+    assert record["sql"] == sql
+    assert "truncated" not in record

@@ -1,0 +1,123 @@
+"""Which tables and columns a statement reads, for the audit.
+
+The statement is planned a second time over empty tables that have the columns its caller sees: DataFusion moves the
+columns that the statement needs down to the scans. Columns that only row filters, merges and time ranges need are not
+among them, since the caller did not ask for those.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from micromegas_jupyter.engine.contract import ANY, Reads, VisibleTable
+from micromegas_jupyter.engine.scanner import quoted
+
+if TYPE_CHECKING:
+    from datafusion import DataFrame, SessionContext
+    from datafusion.plan import LogicalPlan
+
+MAX_READS_BYTES: Final = 16 * 1024
+_MAX_VISITED: Final = 20_000
+_INFORMATION_SCHEMA: Final = "information_schema"
+_SCAN: Final = "TableScan: "
+# Rows that a table function returned when the statement was planned.
+_RETURNED_ROWS: Final = "?table?"
+
+
+def find_reads(
+    session: "SessionContext",
+    tables: Sequence[VisibleTable],
+    *,
+    functions: Iterable[str],
+    plan: "Callable[[], DataFrame]",
+) -> Reads:
+    """Return the tables that a statement reads, each with its columns; the session's `tables` are replaced.
+
+    If the columns of a table cannot be determined, `ANY` stands for them. Views also count as reads of their source.
+    `functions` are the table functions that the statement may call.
+    """
+    schemas: dict[str, tuple[VisibleTable, pa.Schema]] = {}
+    for table in tables:
+        for name in table.names:
+            if session.table_exist(quoted(name)):
+                schemas[name] = table, session.table(quoted(name)).schema()
+    for name, (_, schema) in schemas.items():
+        session.deregister_table(quoted(name))
+        session.register_record_batches(quoted(name), [[pa.RecordBatch.from_pylist([], schema=schema)]])
+    optimized = plan().optimized_logical_plan()
+    columns = {name: list(schema.names) for name, (_, schema) in schemas.items()}
+    reads: dict[str, set[str]] = {}
+    for name, found in _scanned(optimized, columns):
+        if name not in schemas:
+            reads.setdefault(name, set()).update(found)
+            continue
+        table = schemas[name][0]
+        reads.setdefault(table.read_as, set()).update(found, (column for column, _ in table.equal))
+        if (source := table.snapshot.source) is not None:
+            reads.setdefault(source.table, set()).update(source.columns)
+    if _RETURNED_ROWS in optimized.display_indent():
+        reads |= {f"{name}()": set() for name in functions}
+    return bounded({name: sorted(found) for name, found in reads.items()})
+
+
+def merged(first: Reads, second: Reads) -> Reads:
+    """Return what two statements read together."""
+    names = {**first, **second}
+    return bounded({name: sorted({*first.get(name, ()), *second.get(name, ())}) for name in names})
+
+
+def unknown_reads(tables: Iterable[VisibleTable]) -> Reads:
+    """Return that any column of these tables may be read."""
+    return bounded({table.read_as: (ANY,) for table in tables})
+
+
+def bounded(reads: Mapping[str, Sequence[str]]) -> Reads:
+    """Return `reads` within `MAX_READS_BYTES` as JSON: `ANY` replaces the longest lists, then the last tables."""
+    found = {name: tuple(columns) for name, columns in reads.items()}
+    sizes = {name: _size({name: columns}) for name, columns in found.items()}
+    total = sum(sizes.values())
+    for name in sorted(found, key=lambda name: sizes[name], reverse=True):
+        if total <= MAX_READS_BYTES:
+            return found
+        found[name] = (ANY,)
+        total -= sizes[name] - _size({name: (ANY,)})
+    while total > MAX_READS_BYTES:
+        name, columns = found.popitem()
+        total -= _size({name: columns})
+        found = {ANY: (ANY,), **found}
+    return found
+
+
+def _size(reads: Reads) -> int:
+    return len(json.dumps(reads))
+
+
+def _scanned(plan: "LogicalPlan", columns: Mapping[str, Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
+    """Return the scans of a plan, each with the columns that it returns."""
+    found: list[tuple[str, Sequence[str]]] = []
+    waiting: list[Any] = [plan]
+    for _ in range(_MAX_VISITED):
+        if not waiting:
+            break
+        step = waiting.pop()
+        waiting += step.inputs()
+        if not step.display().startswith(_SCAN):
+            continue
+        scan = step.to_variant()
+        _, schema, name = scan.fqn()
+        projection = scan.projection()
+        listed = (ANY,) if projection is None else [column for _, column in projection]
+        if schema == _INFORMATION_SCHEMA:
+            found.append((f"{schema}.{name}", listed))
+        elif name in columns:  # not the rows of a recursive query or a function
+            found.append((name, listed))
+    # A scan within an expression, such as a scalar subquery, is not among the inputs of a plan.
+    text = plan.display_indent()
+    for name, known in columns.items():
+        scans = re.findall(rf"^ *{re.escape(_SCAN + name)}(?:,.*| projection=\[(.*?)\](?:,.*)?)?$", text, re.MULTILINE)
+        if waiting or len(scans) > sum(one == name for one, _ in found):
+            found += [(name, one.split(", ") if one and {*one.split(", ")} <= {*known} else (ANY,)) for one in scans]
+    return found

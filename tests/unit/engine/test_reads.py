@@ -1,0 +1,54 @@
+"""Which tables and columns a statement reads, as the audit lists them."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.engine.reads import MAX_READS_BYTES, bounded
+from micromegas_jupyter.lake.lake import Lake
+from tests.fakes.read_statements import READS
+from tests.unit.engine.conftest import asking
+
+
+@pytest.fixture(scope="module")
+def ask_lake(tmp_path_factory):
+    with asking([*Lake(Storage(str(tmp_path_factory.mktemp("lake")))).snapshot()]) as asker:
+        yield asker
+
+
+@pytest.mark.parametrize("sql", READS)
+def test_a_plan_names_the_columns_that_its_statement_reads(ask_lake, sql):
+    assert {table: list(columns) for table, columns in ask_lake.plan(sql).reads.items()} == READS[sql]
+
+
+def test_columns_that_only_a_row_filter_needs_are_not_among_those_read(ask_lake):
+    seeing = ask_lake.seeing({"log_entries": ("exe = 'x' AND msg <> 'y'",), "processes": ()})
+
+    assert seeing.plan("SELECT target FROM log_entries WHERE level = 1").reads == {"log_entries": ("level", "target")}
+
+
+def test_reads_cover_all_rows_of_parameters(ask_lake):
+    values = pa.RecordBatch.from_pydict({"0": [False, True]})
+    planned = ask_lake.plan(
+        "SELECT count(*) FROM (SELECT 1 UNION ALL SELECT level FROM log_entries WHERE $1)", parameters=values
+    )
+
+    assert planned.reads == {}
+    list(planned.batches())
+    assert planned.reads == {"log_entries": ()}
+
+
+def test_long_lists_of_columns_are_replaced_by_a_mark_that_stands_for_any_column():
+    reads = {"wide": [f"column_{number:05d}" for number in range(2000)], "small": ["a"]}
+
+    assert bounded(reads) == {"wide": ("*",), "small": ("a",)}
+
+
+def test_too_many_tables_are_replaced_by_a_mark_that_stands_for_any_table():
+    found = bounded({f"{number:04d}_{'x' * 200}": ("a",) for number in range(500)})
+
+    assert found["*"] == ("*",)
+    assert len(json.dumps(found)) <= MAX_READS_BYTES + 16
+    assert len(found) > 30
