@@ -191,6 +191,7 @@ class ApiKeyValidator(BaseValidator):
             scopes=setting.scopes,
             table_access=table_access,
             write_access=self._write_access(setting, roles),
+            owner=setting.owner,
             notice=LEGACY_NOTICE if text is not None and self._legacy is LegacyApiKeys.WARN else None,
         )
         refused = self._lasting_refusal(setting, has_roles=table_access is not None)

@@ -50,6 +50,11 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help=f"when it ends: 90d, 12h or 30m from now, RFC 3339, or never; default: {_DEFAULT_DAYS}d",
     )
+    create.add_argument(
+        "--owner",
+        metavar="USER",
+        help="user who is responsible for it, as issuer|subject: it loses access with them; default: none",
+    )
     listing = _add_action(actions, "list", "list the keys in the file, never a key itself")
     listing.add_argument("--json", action="store_true", help="print a list of JSON objects; default: a table")
     revoke = _add_action(actions, "revoke", "mark a key in the file as revoked")
@@ -100,6 +105,8 @@ def _create_key(arguments: argparse.Namespace, file: "KeyFile") -> None:
         raise UsageError(f"NAME must be at most {_MAX_NAME_CHARACTERS} printable characters.")
     if not all(map(is_scope, arguments.scope)):
         raise UsageError("--scope is not a scope.", remedy=SCOPE_REMEDY)
+    if arguments.owner is not None and not all(arguments.owner.partition("|")):
+        raise UsageError("--owner is not issuer|subject.")
     expires_at = _choose_expiry(arguments.expires, now=now)
     made = make_api_key(
         name,
@@ -109,12 +116,13 @@ def _create_key(arguments: argparse.Namespace, file: "KeyFile") -> None:
         roles=arguments.role,
         expires_at=expires_at,
     )
+    setting = replace(made.setting, owner=arguments.owner)
     same_name = 0
 
     def with_new_key(keys: tuple[ApiKeySetting, ...]) -> tuple[ApiKeySetting, ...]:
         nonlocal same_name
         same_name = sum(key.name == name and key_state(key, now=now) == "valid" for key in keys)
-        return (*keys, made.setting)
+        return (*keys, setting)
 
     file.change(with_new_key, creates=True)
     # Only once it is in the file: a key that was printed works.

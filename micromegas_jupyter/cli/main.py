@@ -47,6 +47,7 @@ _COMMANDS = {
     "serve": ("serve_command", "run a Flight SQL server over a folder of telemetry"),
     "lake": ("lake_commands", "show how a lake is doing, or copy one of an earlier version"),
     "access": ("access_commands", "explain why a server with this environment accepts or refuses a token"),
+    "admin": ("admin_commands", "show who read a table, and end a user's access"),
     "demo": ("demo_command", "run a whole system on this machine: provider, server, telemetry, notebook"),
 }
 

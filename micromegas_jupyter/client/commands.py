@@ -1,6 +1,6 @@
 """Flight SQL commands: prepared statements, the list of tables, rows to ingest, and who the server says you are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -59,6 +59,33 @@ class RunningQuery:
     sql: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutOffUser:
+    """A user whose access an administrator has ended, `until` a time or until it is restored."""
+
+    issuer: str
+    subject: str
+    created_at: datetime
+    created_by: str
+    email: str | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReport:
+    """How many calls of a user a server has ended, and the first of their query IDs."""
+
+    server: str
+    ended: int
+    query_ids: tuple[str, ...]
+
+
+class _CutOff(msgspec.Struct, frozen=True):
+    servers: tuple[ServerReport, ...] = ()
+    removed: bool = False
+    cut_off: tuple[CutOffUser, ...] = ()
+
+
 class _Queries(msgspec.Struct, frozen=True):
     queries: list[RunningQuery]
 
@@ -68,26 +95,40 @@ class _Cancelled(msgspec.Struct, frozen=True):
 
 
 QUERIES_ACTION: Final = "MicromegasQueries"
+CUT_OFF_ACTION: Final = "MicromegasCutOff"
 _MAX_QUERIES_BYTES: Final = 4 * 1024 * 1024
 
 
 def list_queries(transport: Transport, call: Call) -> list[RunningQuery]:
     """Return what runs on the server and the caller may see."""
-    return _act_on_queries(transport, call, {"operation": "list"}, _Queries).queries
+    return _act(transport, call, QUERIES_ACTION, {"operation": "list"}, _Queries).queries
 
 
 def cancel_by_id(transport: Transport, query_id: str, call: Call) -> str:
     """Have the server end a query; return `cancelled`, `cancelling` or `not_cancellable`."""
-    return _act_on_queries(transport, call, {"operation": "cancel", "query_id": query_id}, _Cancelled).status
+    request = {"operation": "cancel", "query_id": query_id}
+    return _act(transport, call, QUERIES_ACTION, request, _Cancelled).status
 
 
-def _act_on_queries(transport: Transport, call: Call, request: dict[str, str], answer: type[_Answer]) -> _Answer:
+def change_access(transport: Transport, request: Mapping[str, object], call: Call) -> tuple[ServerReport, ...]:
+    """Have the servers end or restore a user's access, and return what they have ended."""
+    return _act(transport, call, CUT_OFF_ACTION, request, _CutOff).servers
+
+
+def list_cut_off(transport: Transport, call: Call) -> tuple[CutOffUser, ...]:
+    """Return the users whose access was ended."""
+    return _act(transport, call, CUT_OFF_ACTION, {"operation": "list"}, _CutOff).cut_off
+
+
+def _act(
+    transport: Transport, call: Call, action: str, request: Mapping[str, object], answer: type[_Answer]
+) -> _Answer:
     with _unless_unsupported(call):
-        results = transport.do_action(QUERIES_ACTION, msgspec.json.encode(request), call)
+        results = transport.do_action(action, msgspec.json.encode(request), call)
     try:
         return msgspec.json.decode(results[0][:_MAX_QUERIES_BYTES], type=answer)
     except (IndexError, msgspec.DecodeError) as error:
-        raise InternalError("The server's answer about its queries cannot be read.") from error
+        raise InternalError("The server's response cannot be read.") from error
 
 
 def control_call(call: Call, timeout_seconds: float = CONTROL_TIMEOUT_SECONDS) -> Call:

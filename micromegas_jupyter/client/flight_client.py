@@ -19,13 +19,17 @@ import pyarrow as pa
 from micromegas_jupyter.client.commands import (
     CONTROL_TIMEOUT_SECONDS,
     WHO_AM_I_ACTION,
+    CutOffUser,
     PreparedStatement,
     RunningQuery,
     ServerIdentity,
+    ServerReport,
     build_ingest_command,
     build_ingest_headers,
     cancel_by_id,
+    change_access,
     fetch_tables,
+    list_cut_off,
     list_queries,
     open_bound,
     parse_server_identity,
@@ -452,6 +456,40 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         wanted = _check_statement(query_id)
         return self._run(lambda transport, call: cancel_by_id(transport, wanted, call), may_repeat=False)
 
+    def cut_off(
+        self, issuer: str, subject: str, *, email: str | None = None, until: datetime | None = None
+    ) -> tuple[ServerReport, ...]:
+        """End a user's access on all servers with the same file of denials; for administrators.
+
+        Calls of the user, and those with API keys that the user owns, are rejected from then on, and ended if they are
+        open. It takes about five seconds, in which the servers report what they have ended.
+
+        Args:
+            issuer: The user's issuer as the server's configuration has it, or `api_key` for an API key.
+            subject: The issuer's name of the user (`sub`), or the name of the key.
+            email: The user's address, for services that name users by it.
+            until: End of the cut-off (aware); None until `restore_access`.
+
+        Returns:
+            What each server that has reported has ended.
+
+        Raises:
+            PermissionDenied: The caller is not an administrator.
+            UsageError: It is the caller's own access, or `until` is not in the future.
+            UnsupportedRequest: The server has no file of denials.
+        """
+        request = {"operation": "add", "issuer": issuer, "subject": subject, "email": email, "until": until}
+        return self._run(lambda transport, call: change_access(transport, request, call), may_repeat=False)
+
+    def restore_access(self, issuer: str, subject: str) -> None:
+        """Undo `cut_off`; raises the same errors."""
+        request = {"operation": "remove", "issuer": issuer, "subject": subject}
+        self._run(lambda transport, call: change_access(transport, request, call), may_repeat=False)
+
+    def cut_off_users(self) -> tuple[CutOffUser, ...]:
+        """Return the users whose access was ended by `cut_off`; for administrators."""
+        return self._run(list_cut_off)
+
     def bulk_ingest(
         self, table_name: str, table: pa.Table, *, mode: str = "append", ingest_id: str | None = None
     ) -> Any:
@@ -653,6 +691,18 @@ class WrappedClient(QueryMethods):
     def cancel_query(self, query_id: str) -> NoReturn:  # noqa: ARG002 - the client's signature
         """Raise `UnsupportedRequest`."""
         raise UnsupportedRequest("The wrapper's client cannot cancel a query by its id.")
+
+    def cut_off(self, issuer: str, subject: str, **_options: object) -> NoReturn:  # noqa: ARG002 - as above
+        """Raise `UnsupportedRequest`."""
+        raise UnsupportedRequest("The wrapper's client cannot end a user's access.")
+
+    def restore_access(self, issuer: str, subject: str) -> NoReturn:  # noqa: ARG002 - as above
+        """Raise `UnsupportedRequest`."""
+        raise UnsupportedRequest("The wrapper's client cannot restore a user's access.")
+
+    def cut_off_users(self) -> NoReturn:
+        """Raise `UnsupportedRequest`."""
+        raise UnsupportedRequest("The wrapper's client cannot list users who are cut off.")
 
     def on_notice(self, callback: Callable[[str], None]) -> None:
         """Do nothing: another client has no notices."""

@@ -103,7 +103,7 @@ INGEST_SCOPE = "ingest"
 _PLAIN_SCOPES = frozenset({READ_SCOPE, WRITE_SCOPE, METRICS_SCOPE, INGEST_SCOPE})
 MAX_API_KEYS = 100_000
 
-_MEMBERS = frozenset({"name", "key", "sha256", "expires_at", "scopes", "roles", "created_at", "revoked_at"})
+_MEMBERS = frozenset({"name", "key", "sha256", "expires_at", "scopes", "roles", "created_at", "revoked_at", "owner"})
 _DEFAULT_SCOPES = frozenset({READ_SCOPE})
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 _DIGEST_OF_NOTHING = hashlib.sha256(b"").digest()
@@ -121,6 +121,7 @@ class ApiKeySetting:
     roles: tuple[str, ...] = ()
     created_at: datetime | None = None
     revoked_at: datetime | None = None
+    owner: str | None = None
 
 
 def parse_api_keys(text: str, path: str) -> tuple[ApiKeySetting, ...]:
@@ -187,6 +188,7 @@ def _read_key(entry: object, path: str) -> ApiKeySetting:
         roles=members.read("roles", partial(read_role_names, known_roles=None), ()),
         created_at=members.read("created_at", as_time, None),
         revoked_at=members.read("revoked_at", as_time, None),
+        owner=members.read("owner", as_text, None),
     )
 
 
@@ -233,6 +235,7 @@ def _rendered(key: ApiKeySetting) -> dict[str, object]:
         "key": None if key.sha256 is not None or key.key is None else key.key.reveal(),
         "scopes": None if key.scopes == _DEFAULT_SCOPES else sorted(key.scopes),
         "roles": list(key.roles) or None,
+        "owner": key.owner,
     }
     for member in ("created_at", "expires_at", "revoked_at"):
         time: datetime | None = getattr(key, member)

@@ -12,6 +12,7 @@ from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     MicromegasError,
+    PermissionDenied,
     QueryCancelled,
     QueryDenied,
     ResourcesExhausted,
@@ -153,6 +154,7 @@ class Cause(enum.StrEnum):
     STALLED = "stalled_reader"
     CANCELLED = "cancelled"
     DENIED = "denied"
+    CUT_OFF = "cut_off"
     DISCONNECTED = "disconnected"
     KILLED = "killed"
     LOST = "lost"
@@ -180,6 +182,13 @@ def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -
     if any(word in error for word in _NO_MEMORY):
         return Cause.MEMORY
     return Cause.KILLED if ended.code == -getattr(signal, "SIGKILL", 0) else Cause.CRASH
+
+
+def cut_off_error() -> PermissionDenied:
+    """Return the error of a call that was open when its user was cut off."""
+    return PermissionDenied(
+        "Your access to this server has ended.", reason="cut_off", remedy="Ask one of the server's administrators."
+    )
 
 
 def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions) -> MicromegasError:
@@ -219,6 +228,7 @@ def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions)
         ),
         Cause.STALLED: DeadlineExceeded("The client did not read the result in time.", limit="stalled_client"),
         Cause.DENIED: QueryDenied("The query was ended: a rule of the administrators denies it now.", limit="denied"),
+        Cause.CUT_OFF: cut_off_error(),
         Cause.LOST: ServerUnavailable("The process that ran this statement has ended.", remedy="Run it again."),
     }
     return errors.get(cause) or QueryCancelled("The query was cancelled, as you asked.")

@@ -267,6 +267,23 @@ class TableAudit(_Audit):
         }
 
 
+class CutOffAudit(_Audit):
+    """The audit of ending or restoring a user's access; `ended` is what the servers have reported."""
+
+    def __init__(self, origin: CallOrigin, clock: Clock, *, request: Mapping[str, object]) -> None:
+        super().__init__(origin, clock)
+        self._asked = request
+        self.ended: Sequence[Mapping[str, object]] = ()
+
+    def _request(self) -> dict[str, object]:
+        return {
+            "action": "cut_off",
+            **{name if name == "operation" else f"target_{name}": value for name, value in self._asked.items()},
+            "servers": self.ended,
+            "total_ms": _milliseconds(self.seconds()),
+        }
+
+
 def _shortened(value: object) -> object:
     if not isinstance(value, str):
         return value

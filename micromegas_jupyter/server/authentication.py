@@ -241,6 +241,13 @@ def resolve_attribution(caller: AuthContext, headers: Headers) -> Attribution:
     return Attribution(user=caller.subject, email=caller.email or fallback, name=claimed_name)
 
 
+def claimed_names(headers: Headers) -> frozenset[str]:
+    """Return the user and the address that a call names in `x-user-*` headers."""
+    with suppress(UsageError):
+        return frozenset(filter(None, (_decode_name(headers, name) for name in ("x-user-id", "x-user-email"))))
+    return frozenset()
+
+
 def _decode_name(headers: Headers, name: str) -> str | None:
     """Return a percent-encoded header's text; what does not decode stays as it was sent."""
     value = single_value(headers, name)
@@ -265,13 +272,19 @@ class Authenticator:
 
     Checks run on threads of their own. A check that needs keys which are being fetched waits on the event loop, so
     that an issuer that does not answer takes no thread from the others. All else belongs to the event loop. Without
-    a validator everyone is let in as administrator.
+    a validator everyone is let in as administrator. `check_caller` may reject a caller whose credential is good.
     """
 
     def __init__(
-        self, validator: TokenValidator | None, *, check_seconds: float, limits: CallLimits | None = None
+        self,
+        validator: TokenValidator | None,
+        *,
+        check_seconds: float,
+        limits: CallLimits | None = None,
+        check_caller: Callable[[AuthContext, Headers], None] = lambda _caller, _headers: None,
     ) -> None:
         self._validator = validator
+        self._check_caller = check_caller
         self._check_seconds = check_seconds
         self._limits = limits
         self._threads = ThreadPoolExecutor(_VALIDATION_THREADS, thread_name_prefix="token-check")
@@ -308,7 +321,16 @@ class Authenticator:
             except ResourcesExhausted as error:
                 self.record(describe(), "limited", reason="calls_of_identity", code=error.code, caller=caller)
                 raise
+        self.check_again(caller, headers, describe)
         return caller, token
+
+    def check_again(self, caller: AuthContext, headers: Headers, describe: Callable[[], CallFacts]) -> None:
+        """Reject a caller who has lost access, also since the call began."""
+        try:
+            self._check_caller(caller, headers)
+        except Rejected as error:
+            self.record(describe(), "refused", reason=error.reason, code=error.code, caller=caller)
+            raise
 
     def record(
         self,

@@ -35,6 +35,7 @@ from micromegas_jupyter.flightsql.commands import (
 )
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, metadata_schema
+from micromegas_jupyter.server.cut_off import CUT_OFF_ACTION, CutOffService
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.ingest import IngestRunner
 from micromegas_jupyter.server.queries import QUERIES_ACTION, CancelStatus, QueryRunner, query_key
@@ -66,6 +67,10 @@ _DESCRIPTIONS: Final = {
     QUERIES_ACTION: "List what runs, or cancel it: one JSON object with the operation, one JSON object.",
     TABLES_ACTION: "List, describe and change tables: one JSON object with the operation, one JSON object.",
 }
+_CUT_OFF_DESCRIPTION: Final = (
+    "End a user's access, restore it, or list it: one JSON object with the operation, one JSON object. "
+    "For administrators."
+)
 _RELOAD_DESCRIPTION: Final = "Read the access configuration again: no body, one JSON object. For administrators."
 
 
@@ -80,6 +85,7 @@ class FlightMethods:
         tickets: Tickets,
         ingests: IngestRunner,
         operations: TableOperations,
+        cut_offs: CutOffService,
         facts: ServerFacts,
         reload: Callable[[], None] | None,
         record: Callable[..., None],
@@ -89,6 +95,7 @@ class FlightMethods:
         self._tickets = tickets
         self._ingests = ingests
         self._operations = operations
+        self._cut_offs = cut_offs
         self._facts = facts
         self._reload = reload
         self._record = record
@@ -233,6 +240,8 @@ class FlightMethods:
             await _reply(call, await self._queries.answer_action(call, action.body))
         elif action.type == TABLES_ACTION:
             await _reply(call, await self._operations.run(call, action.body))
+        elif action.type == CUT_OFF_ACTION:
+            await _reply(call, await self._cut_offs.answer(call, action.body))
         elif action.type == RELOAD_ACTION:
             await self._reload_access(call)
         elif (answer := self._actions.get(action.type)) is not None:
@@ -244,8 +253,10 @@ class FlightMethods:
     async def _list_actions(self, call: Call) -> None:
         await call.read_only_message()
         offered = dict(_DESCRIPTIONS)
-        if call.caller.is_admin and self._reload is not None:
-            offered[RELOAD_ACTION] = _RELOAD_DESCRIPTION
+        if call.caller.is_admin:
+            offered[CUT_OFF_ACTION] = _CUT_OFF_DESCRIPTION
+            if self._reload is not None:
+                offered[RELOAD_ACTION] = _RELOAD_DESCRIPTION
         for name, description in offered.items():
             await call.answer(messages.ActionType(type=name, description=description).SerializeToString())
 

@@ -22,6 +22,7 @@ from micromegas_jupyter.gateway.forwarding import Gateway
 from micromegas_jupyter.gateway.tables import EngineTables
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.catalog import ServerFacts
+from micromegas_jupyter.server.cut_off import CutOffs, CutOffService
 from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import FlightService
@@ -83,6 +84,8 @@ class ServerThread:
         self._settings = settings
         self._clock = clock
         self._deny_list = deny_list
+        #: Whose calls are rejected, also over HTTP.
+        self.cut_offs = CutOffs(deny_list, clock=clock)
         own_key = token_bytes(MIN_KEY_BYTES)
         self._signer = Signer(ticket_keys or (lambda: (own_key,)))
         self._readiness = readiness
@@ -163,8 +166,10 @@ class ServerThread:
             self._validator,
             check_seconds=self._settings.token_check_seconds,
             limits=self.limits,
+            check_caller=self.cut_offs.check,
         )
-        service = self._build_service(authenticator)
+        service, cut_offs = self._build_service(authenticator)
+        watch = asyncio.create_task(cut_offs.watch())
         server: grpc.aio.Server | None = None
         maintenance: asyncio.Task[None] | None = None
         try:
@@ -185,6 +190,7 @@ class ServerThread:
                 _shut_down_sockets(self.port, is_listening=False)
                 await server.stop(0)
             await asyncio.to_thread(self._on_drained)
+            watch.cancel()
             if maintenance is not None:
                 maintenance.cancel()
             await self._pool.close()
@@ -192,7 +198,7 @@ class ServerThread:
                 await self._gateway.close()
             authenticator.close()
 
-    def _build_service(self, authenticator: Authenticator) -> FlightService:
+    def _build_service(self, authenticator: Authenticator) -> tuple[FlightService, CutOffService]:
         settings, metrics, clock, pool = self._settings, self.metrics, self._clock, self._pool
         prepared = PreparedStatements(self._signer, settings=settings, clock=clock)
         metrics.prepared.set_function(lambda: len(prepared))
@@ -209,19 +215,27 @@ class ServerThread:
             change_partitions=operations.change_partitions,
         )
         pool.on_denials_changed = queries.note_denials
+        cut_offs = CutOffService(
+            self.cut_offs,
+            queries,
+            port=lambda: self.port,
+            trusted_proxies=settings.trusted_proxies,
+            clock=clock,
+        )
         methods = FlightMethods(
             queries=queries,
             prepared=prepared,
             tickets=Tickets(self._signer, life_seconds=settings.ticket_life_seconds, clock=clock),
             ingests=ingests,
             operations=operations,
+            cut_offs=cut_offs,
             facts=ServerFacts(
                 takes_rows=pool.options.lake is not None, prepared_idle_seconds=settings.prepared_idle_seconds
             ),
             reload=getattr(self._validator, "reload", None),
             record=authenticator.record,
         )
-        return FlightService(
+        cut_offs.service = service = FlightService(
             methods=methods.by_name(),
             other_methods=self.exports.methods(),
             authenticator=authenticator,
@@ -230,6 +244,7 @@ class ServerThread:
             readiness=ReadinessProbe(self._readiness, clock=clock),
             tracing=self._tracing,
         )
+        return service, cut_offs
 
     async def _listen(self, service: FlightService) -> tuple[grpc.aio.Server, grpc.ServerCredentials | None]:
         """Return the server and its credentials, which have to live as long."""

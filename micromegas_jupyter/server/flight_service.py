@@ -129,7 +129,7 @@ class Readers:
         self._look_soon()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Call:
     """An authenticated call; messages go in and out as bytes.
 
@@ -403,6 +403,8 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._open_calls: Counter[CallerKey] = Counter()
         self._readers = Readers(timeout_seconds=settings.read_timeout_seconds)
         self._running: set[asyncio.Task[object]] = set()
+        self._calls: dict[Call, asyncio.Task[object]] = {}  # of known callers
+        self._ended: dict[asyncio.Task[object], MicromegasError] = {}  # why
         self._is_serving = True
         self._reason = ""
 
@@ -417,6 +419,17 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             task.cancel()
         if ended:
             await asyncio.wait(ended, timeout=_GOODBYE_SECONDS)
+
+    def open_calls(self) -> list[Call]:
+        """Return the calls that are open."""
+        return list(self._calls)
+
+    def end_call(self, call: Call, error: MicromegasError) -> None:
+        """End an open call with an error, wherever it is."""
+        task = self._calls.get(call)
+        if task is not None and task not in self._ended:
+            self._ended[task] = error
+            task.cancel()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         """Return the handler of a method; gRPC calls this for each call."""
@@ -447,11 +460,12 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             # gRPC is about to cancel this task; to answer would be an error.
             await asyncio.sleep(_CANCELLATION_SECONDS)
         except BaseException as raised:  # the one place where whatever went wrong becomes a status
-            is_goodbye = isinstance(raised, asyncio.CancelledError) and not self._is_serving
+            ended = None if task is None else self._ended.get(task)
+            is_goodbye = isinstance(raised, asyncio.CancelledError) and (ended is not None or not self._is_serving)
             if ends_task(raised) and not is_goodbye:
                 note_end("CANCELLED")
                 raise
-            error = translate_error(_stopping(self._reason) if is_goodbye else raised, query_id)
+            error = translate_error((ended or _stopping(self._reason)) if is_goodbye else raised, query_id)
             self._metrics.count_error(error)
             note_end(error.grpc_code, error.code)
             await abort_call(context, error, has_retry_info=method in self._others)
@@ -459,6 +473,8 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             note_end("OK")
         finally:
             self._metrics.calls_open.dec()
+            if task is not None:
+                self._ended.pop(task, None)
 
     async def _answer(self, method: str, context: "_Context[bytes, bytes]", query_id: str, span: CallSpan) -> None:
         answer_health = self._health.methods.get(method)
@@ -497,15 +513,16 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             write_timeout_seconds=self._settings.write_timeout_seconds,
         )
         try:
-            with self._counted(call.source):
+            with self._counted(call):
                 await answer(call)
         except PermissionDenied as error:
             self._authenticator.record(describe(), "forbidden", reason=error.reason, code=error.code, caller=caller)
             raise
 
     @contextmanager
-    def _counted(self, caller: CallerKey) -> Iterator[None]:
-        """Count the body as an open call of this caller, or refuse it."""
+    def _counted(self, call: Call) -> Iterator[None]:
+        """Count the body as an open call of its caller, or refuse it."""
+        caller, task = call.source, asyncio.current_task()
         limit = self._settings.max_calls_per_caller
         own = self._open_calls[caller]
         is_last = not is_left(self._settings.max_concurrent_calls, taken=self._open_calls.total(), own=own)
@@ -518,9 +535,12 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                 limit="calls",
             )
         self._open_calls[caller] += 1
+        if task is not None:
+            self._calls[call] = task
         try:
             yield
         finally:
+            self._calls.pop(call, None)
             self._open_calls[caller] -= 1
             if not self._open_calls[caller]:
                 del self._open_calls[caller]

@@ -349,6 +349,7 @@ class NotReady(enum.StrEnum):
     DISK = "disk"
     LAKE_DISK = "lake_disk"  # writes fail, reads don't
     ENGINE = "engine"
+    DENIALS = "denials"
     TIMEOUT = "timeout"  # the check took too long
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,7 +17,14 @@ from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthType
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES, RUNNING_QUERIES
-from micromegas_jupyter.engine.functions.denial_store import MAX_RULES, Denial, DenialStore, MalformedFile, with_hits
+from micromegas_jupyter.engine.functions.denial_store import (
+    MAX_RULES,
+    CutOff,
+    Denial,
+    DenialStore,
+    MalformedFile,
+    with_hits,
+)
 from micromegas_jupyter.engine.partition_calls import PartitionCall, find_partition_call
 from micromegas_jupyter.engine.scanner import fingerprints
 from micromegas_jupyter.errors import (
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
 CHECK_SECONDS: Final = 1.0
 MAX_AGE_SECONDS: Final = 4.0
 _WAIT_SECONDS: Final = 5.0
+_MAX_UNREAD_SECONDS: Final = 10.0
 _CANCEL_SECONDS: Final = 2.0
 QUERIES_ACTION: Final = "MicromegasQueries"
 _MAX_BODY_BYTES: Final = 1024
@@ -107,7 +115,7 @@ class RunningQuery:
 
 
 class DenyList:
-    """Refuses queries that an administrator has denied, before they are planned.
+    """Refuses queries that an administrator has denied, before they are planned, and knows who is cut off.
 
     Rules are made and removed while the server runs; a change of the file holds within five seconds, and a file that
     cannot be used at the start is a ConfigurationError. `on_denied` is called with the rule's id and must not block.
@@ -117,7 +125,7 @@ class DenyList:
     def __init__(
         self, location: str, *, clock: Clock = SYSTEM_CLOCK, on_denied: Callable[[str], None] = lambda _: None
     ) -> None:
-        self._file = DenialStore(location, clock=clock)
+        self.store = self._file = DenialStore(location, clock=clock)
         self._mark: str | None = None
         self._clock = clock
         self._on_denied = on_denied
@@ -128,6 +136,8 @@ class DenyList:
         self._checked_at = clock.monotonic()  # when the reading began that was done last
         self._refreshing: asyncio.Task[None] | None = None
         self._problem: str | None = None
+        #: The users who are cut off, by `issuer|subject`.
+        self.cut_offs: Mapping[str, CutOff] = {}
         #: The rules as they were last read, and what applies them.
         self._denials: tuple[Sequence[Denial], MatchRules | None] = ((), None)
         try:
@@ -139,6 +149,11 @@ class DenyList:
                 remedy="Correct or remove the file, and start again.",
             ) from None
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the file could be read lately."""
+        return self._problem is None and self._clock.monotonic() - self._checked_at < _MAX_UNREAD_SECONDS
+
     async def check(self, origin: CallOrigin, sql: str) -> None:
         """Refuse a query that a rule denies, unless an administrator's query names a function of denials."""
         seen = -1
@@ -148,7 +163,7 @@ class DenyList:
             await self._check_once(origin, sql)
 
     async def _check_once(self, origin: CallOrigin, sql: str) -> None:
-        await self._refresh_when_due()
+        await self.refresh()
         rules, matching = self._denials
         if matching is None or len(sql) > MAX_STATEMENT_BYTES:
             return  # what is longer is refused for that, and reading it would cost more than running a short one
@@ -192,7 +207,7 @@ class DenyList:
         self._checked_at, self._refreshing = float("-inf"), None  # one under way may have read it before
         self._changes += 1
 
-    async def _refresh_when_due(self) -> None:
+    async def refresh(self) -> None:
         """Wait until the rules are young enough, or the storage does not answer for some seconds."""
         came_at = self._clock.monotonic()
         while (age := came_at - self._checked_at) >= CHECK_SECONDS:
@@ -230,15 +245,17 @@ class DenyList:
     def _refresh(self) -> None:
         self.write_hits()
         with suppress(FileProblem):  # said by `reload` when it was read last
-            if self._file.mark() == self._mark:
+            if self._problem is None and self._file.mark() == self._mark:
                 return
         self.reload()
 
     def _read(self) -> "tuple[Sequence[Denial], MatchRules | None]":
         self._mark = self._file.mark()
-        rules = self._file.read()
+        found = self._file.read()
+        rules = found.rules
         if len(rules) > MAX_RULES:
             raise MalformedFile(f"it has {len(rules)} rules, more than the maximum of {MAX_RULES}")
+        self.cut_offs = {one.identity: one for one in found.cut_off}
         if not rules:
             return (), None
         expressions = tuple(rule.match_expr for rule in rules)
@@ -365,6 +382,15 @@ class QueryRunner:
         now = self._clock.now()
         others = [one for one in self._visible(call) if one.origin.query_id != call.query_id]
         return [one.describe(now) for one in sorted(others, key=lambda one: one.began_at)[:_MAX_LISTED]]
+
+    def end(self, query_id: str, *, ended_by: str) -> bool:
+        """End a query of a user who was cut off; False if no query with this ID runs."""
+        query = self._running.get(query_id)
+        if query is None:
+            return False
+        query.statement.report.ended_by = ended_by
+        query.statement.end(Cause.CUT_OFF)
+        return True
 
     def note_denials(self) -> None:
         """Have new denials hold for the next query at once, and for what runs soon."""

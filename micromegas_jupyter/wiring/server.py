@@ -196,6 +196,7 @@ class ServerStack:
                 tls_files=_tls_files(settings),
                 limits=self._server.limits,
                 trusted_proxies=frozenset(settings.trusted_proxy),
+                check_caller=self._server.cut_offs.check,
             )
 
     def _find_ticket_keys(self) -> tuple[bytes, ...]:
@@ -316,6 +317,8 @@ class ServerStack:
         source = self._tables if self._engine is None else self.lake
         if self._storage is not None and source is not None and not can_read_tables(source, self._storage):
             return NotReady.STORAGE
+        if self._deny_list is not None and not self._deny_list.is_current:
+            return NotReady.DENIALS  # it does not learn who was cut off
         if self._engine is not None and not self._engine.can_be_reached():
             return NotReady.ENGINE
         # Last: `/ready?for=reads` passes nevertheless.

@@ -1,13 +1,14 @@
-"""Stores the rules that deny queries: one file in a folder or a bucket, replaced whole if nobody changed it meanwhile.
+"""Stores the rules that deny queries and the users who are cut off: one file in a directory or a bucket.
 
-Servers that share a lake share the file. `denials` decides whether a rule applies to a query.
+The file is replaced as a whole if it has not changed since it was read. Servers that share a lake share the file.
+`denials` decides whether a rule applies to a query, `server.cut_off` whether a call is one of a cut-off user.
 """
 
 import logging
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -17,7 +18,7 @@ from micromegas_jupyter.core import files as private_files
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, jitter
-from micromegas_jupyter.errors import InvalidStatement, ResourcesExhausted, Unavailable
+from micromegas_jupyter.errors import InvalidStatement, ResourcesExhausted, Unavailable, UsageError
 
 #: What a rule can name, all of them text; NULL is what the client did not send.
 MATCH_COLUMNS: Final = (
@@ -26,6 +27,10 @@ MATCH_COLUMNS: Final = (
 )  # fmt: skip
 
 MAX_RULES: Final = 100
+MAX_CUT_OFF: Final = 1000
+REPORT_PERIOD: Final = timedelta(minutes=1)
+_MAX_REPORTED: Final = 20
+_MAX_DEPTH: Final = 7
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _MAX_REASON_LENGTH: Final = 256
 _MAX_NAME_LENGTH: Final = 256
@@ -51,13 +56,48 @@ class Denial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_hit_at: _Time | None = None
 
 
-class _File(msgspec.Struct, frozen=True, kw_only=True):
-    version: Literal[1]
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """A server's report that it rejects a user's calls: how many were open and ended, and the first of their IDs."""
+
+    server: _Text
+    ended: int = 0
+    query_ids: tuple[str, ...] = ()
+
+
+class CutOff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A user whose calls are rejected, for good or `until` a time; `applied` is dropped after a minute."""
+
+    issuer: _Text
+    subject: _Text
+    created_at: _Time
+    created_by: _Text
+    email: str | None = None
+    until: _Time | None = None
+    applied: tuple[Applied, ...] = ()
+
+    @property
+    def identity(self) -> str:
+        """The user as configurations write it, `issuer|subject`."""
+        return f"{self.issuer}|{self.subject}"
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether its time has passed."""
+        return self.until is not None and self.until <= now
+
+
+class DenialFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The content of the file. Version 2 has `cut_off`: a server that does not know it must not rewrite the file."""
+
+    version: Literal[1, 2]
     rules: tuple[Denial, ...]
+    cut_off: tuple[CutOff, ...] = ()
+
+
+_NO_DENIALS: Final = DenialFile(version=1, rules=())
 
 
 class DenialStore:
-    """Rules in one file: a path, or an address as `s3://bucket/prefix/name.json`.
+    """Rules, and users who are cut off, in one file: a path, or an address as `s3://bucket/prefix/name.json`.
 
     Safe to use from several threads and processes; whoever handles `has_changed` resets it.
     """
@@ -77,13 +117,43 @@ class DenialStore:
         found = self._load()
         return None if found is None else found[1]
 
-    def read(self) -> tuple[Denial, ...]:
-        """Return the rules; none when there is no file."""
+    def read(self) -> DenialFile:
+        """Return the content; that of an empty file when there is none."""
         found = self._load()
-        return () if found is None else _parse(found[0])
+        return _NO_DENIALS if found is None else _parse(found[0])
 
     def change(self, change: Callable[[tuple[Denial, ...]], Sequence[Denial]]) -> None:
         """Replace the rules by what `change` makes of them; it is called again when others change them meanwhile."""
+        self._change(lambda file: msgspec.structs.replace(file, rules=tuple(change(file.rules))))
+
+    def change_cut_off(self, change: Callable[[tuple[CutOff, ...]], Sequence[CutOff]]) -> None:
+        """Replace the users who are cut off in the same way, without those whose time has passed.
+
+        Raises:
+            Unavailable: The file cannot be read or written now.
+        """
+
+        def changed(file: DenialFile) -> DenialFile:
+            now = self._clock.now()
+            kept = [one for one in change(file.cut_off) if not one.is_over(now)]
+            # Reports are for the administrator who waits for them.
+            newest = sorted(one.created_at for one in kept)[-_MAX_REPORTED:]
+            kept = [
+                one
+                if now - one.created_at <= REPORT_PERIOD and one.created_at in newest
+                else msgspec.structs.replace(one, applied=())
+                for one in kept
+            ]
+            if len(kept) > MAX_CUT_OFF:
+                raise UsageError(
+                    f"{MAX_CUT_OFF} users are cut off already, the maximum.",
+                    remedy="Remove users from the identity provider, and restore their access here.",
+                )
+            return msgspec.structs.replace(file, version=2 if kept else 1, cut_off=tuple(kept))
+
+        self._change(changed)
+
+    def _change(self, change: Callable[[DenialFile], DenialFile]) -> None:
         written: bytes | None = None
         try:
             for attempt in range(_MAX_ATTEMPTS):
@@ -92,9 +162,9 @@ class DenialStore:
                 content, mark = self._load() or (b"", None)
                 if written is not None and content == written:
                     return  # only the answer to our own write got lost
-                rules = _parse(content) if mark is not None else ()
-                changed = tuple(change(rules))
-                if changed == rules:
+                found = _parse(content) if mark is not None else _NO_DENIALS
+                changed = change(found)
+                if changed == found:
                     return
                 written = _encode(changed)
                 if self._storage.replace(self.name, written, mark=mark):
@@ -114,7 +184,7 @@ class DenialStore:
     def rules(self) -> Sequence[Denial]:
         """Return all rules."""
         try:
-            return self.read()
+            return self.read().rules
         except (private_files.FileProblem, MalformedFile) as error:
             raise Unavailable("The list of denied queries cannot be read now.") from error
 
@@ -169,17 +239,18 @@ def with_hits(rules: Sequence[Denial], hits: Mapping[str, datetime]) -> list[Den
     ]
 
 
-def _encode(rules: tuple[Denial, ...]) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(_File(version=1, rules=rules)), indent=2) + b"\n"
+def _encode(file: DenialFile) -> bytes:
+    members = {"version": file.version, "rules": file.rules, **({"cut_off": file.cut_off} if file.cut_off else {})}
+    return msgspec.json.format(msgspec.json.encode(members), indent=2) + b"\n"
 
 
-def _parse(content: bytes) -> tuple[Denial, ...]:
+def _parse(content: bytes) -> DenialFile:
     try:
-        rules = msgspec.convert(decode_strict_json(content.decode("utf-8"), max_depth=4), _File).rules
+        file = msgspec.convert(decode_strict_json(content.decode("utf-8"), max_depth=_MAX_DEPTH), DenialFile)
     except (UnicodeDecodeError, JsonError) as error:
         raise MalformedFile("it is not JSON") from error
     except msgspec.ValidationError as error:
         raise MalformedFile(f"it is not a list of rules: {error}") from error
-    if len({rule.rule_id for rule in rules}) < len(rules):
+    if len({rule.rule_id for rule in file.rules}) < len(file.rules):
         raise MalformedFile("two of its rules have the same rule_id")
-    return rules
+    return file

@@ -11,7 +11,7 @@ import math
 import re
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from micromegas_jupyter.config.access import METRICS_SCOPE, READ_SCOPE
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError, PermissionDenied, Rejected, ResourcesExhausted, Unavailable
-from micromegas_jupyter.server.authentication import Authenticator
+from micromegas_jupyter.server.authentication import Authenticator, Headers
 from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.http.export_page import PATHS, ExportPage
 from micromegas_jupyter.server.http.pages import REALM, Connections, Page
@@ -161,6 +161,7 @@ class HttpEndpoint:
         tls_files: TlsFiles | None = None,
         limits: CallLimits | None = None,
         trusted_proxies: frozenset[str] = frozenset(),
+        check_caller: Callable[[AuthContext, Headers], None] = lambda _caller, _headers: None,
     ) -> None:
         self._address = (host, port)
         self._validator = validator
@@ -169,6 +170,7 @@ class HttpEndpoint:
         self._exports = exports
         self._tls_files = tls_files
         self._trusted_proxies = trusted_proxies
+        self._check_caller = check_caller
         self._limits = limits
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -206,7 +208,9 @@ class HttpEndpoint:
 
     def _run(self, loop: asyncio.AbstractEventLoop, listening: socket.socket, tls: HttpTls | None) -> None:
         asyncio.set_event_loop(loop)
-        authenticator = Authenticator(self._validator, check_seconds=_CHECK_SECONDS, limits=self._limits)
+        authenticator = Authenticator(
+            self._validator, check_seconds=_CHECK_SECONDS, limits=self._limits, check_caller=self._check_caller
+        )
         threads = ThreadPoolExecutor(_COLLECT_THREADS, thread_name_prefix="metrics")
         registries = self._registries
         if tls is not None:

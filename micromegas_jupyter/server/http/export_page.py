@@ -54,7 +54,8 @@ class ExportPage(Page):
         self._exports = exports
         self._signal = PATHS[self.request.path]
         self._encoding = Encoding.PROTOBUF
-        self._is_compressed = self._is_trusted = False
+        self._is_compressed = False
+        self._caller: AuthContext | None = None
         self._has_known_type = True
         self._admission: Admission | None = None
         self._audit: ExportAudit | None = None
@@ -87,6 +88,7 @@ class ExportPage(Page):
         self._received_bytes += len(chunk)
         if self._refusal is None and self._admission is not None:
             try:
+                self._check_access()
                 if self._received_bytes > MAX_WIRE_BYTES:
                     raise too_large(MAX_WIRE_BYTES)
                 if self._announced_bytes() is None:
@@ -112,11 +114,13 @@ class ExportPage(Page):
             body=body,
             encoding=self._encoding,
             is_compressed=self._is_compressed,
-            is_trusted=self._is_trusted,
+            is_trusted=self._caller is not None and self._caller.is_admin,
         )
         try:
+            self._check_access()
             report = await self._exports.store(request, admission)
         except MicromegasError as error:
+            admission.close()
             self._answer_error(error)
             return
         except Exception:  # noqa: BLE001 - the exporter needs an answer in its form
@@ -163,7 +167,7 @@ class ExportPage(Page):
                 self.describe(), "forbidden", reason=error.reason, code=error.code, caller=caller
             )
             raise
-        self._is_trusted = caller.is_admin
+        self._caller = caller
         self._keep_connection()
         if not is_known:
             self._has_known_type = False
@@ -177,6 +181,11 @@ class ExportPage(Page):
         if size is not None and size > MAX_WIRE_BYTES:
             raise too_large(MAX_WIRE_BYTES)
         self._admission = self._exports.admit((caller.issuer, caller.subject), size or 0)
+
+    def _check_access(self) -> None:
+        """Reject an export whose sender has lost access since it began."""
+        if self._caller is not None:
+            self._connections.authenticator.check_again(self._caller, self.headers, self.describe)
 
     def _find_origin(self, caller: AuthContext) -> CallOrigin:
         """Return the origin of a request, whose id the answer names; refuses one that names another user."""

@@ -11,7 +11,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.core.protocols import AuthContext
-from micromegas_jupyter.server.authentication import Authenticator, Headers, find_forwarded_address
+from micromegas_jupyter.server.authentication import Authenticator, Headers, ReceivedHeaders, find_forwarded_address
 
 REALM: Final = 'Bearer realm="micromegas"'
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
@@ -95,9 +95,7 @@ class Page(RequestHandler):
 
     async def authenticate(self) -> AuthContext:
         """Return the caller; raises as the authenticator does."""
-        return await self._connections.authenticator.authenticate(
-            {"authorization": tuple(self.request.headers.get_list("Authorization"))}, self.describe
-        )
+        return await self._connections.authenticator.authenticate(ReceivedHeaders(self.headers), self.describe)
 
     def describe(self) -> CallFacts:
         """Return the request's facts for audit events."""

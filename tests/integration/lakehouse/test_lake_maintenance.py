@@ -128,7 +128,7 @@ def test_of_many_that_want_the_lease_one_gets_it(bucket):
 def test_rules_made_at_once_in_a_bucket_are_all_kept_and_seen_by_their_mark(bucket):
     location = f"{bucket}/_micromegas/query_denials.json"
     watching = DenialStore(location)
-    assert (watching.mark(), watching.read(), watching.name) == (None, (), "query_denials.json")
+    assert (watching.mark(), watching.rules(), watching.name) == (None, (), "query_denials.json")
 
     with ThreadPoolExecutor(4) as pool:
         adding = [

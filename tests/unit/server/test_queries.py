@@ -186,7 +186,7 @@ _RULE = {
 @pytest.mark.parametrize(
     "content",
     [
-        "{", '{"version": 2, "rules": []}',
+        "{", '{"version": 3, "rules": []}',
         json.dumps({"version": 1, "rules": [{**_RULE, "created_at": "yesterday"}]}),
         json.dumps({"version": 1, "rules": [_RULE, _RULE]}),
         json.dumps({"version": 1, "rules": [{**_RULE, "match_expr": "secret_word ="}]}),

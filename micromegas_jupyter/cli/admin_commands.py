@@ -1,0 +1,290 @@
+"""`micromegas admin`: who read a table or a column, and ending a user's access; for administrators."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from micromegas_jupyter.cli.access_commands import format_time, parse_expiry
+from micromegas_jupyter.cli.main import add_server_arguments, connect
+from micromegas_jupyter.config.decoding import parse_time
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.errors import PermissionDenied, UsageError
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.client.commands import CutOffUser, ServerReport
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
+
+_ANY: Final = "*"
+_MAX_QUERY_IDS: Final = 100
+_MAX_SHOWN_IDS: Final = 3
+_AUDIT: Final = "target = 'flightsql_query_audit'"
+# Only the server's own recorder can set this property; a sender can store lines that merely look like an audit.
+_OWN: Final = "coalesce(property_get(process_properties, 'micromegas.origin') = 'server', false)"
+_READS_SQL: Final = f"""
+WITH lines AS (SELECT time, jsonb_parse(msg) AS line FROM log_entries WHERE {_AUDIT} AND {_OWN}),
+found AS (
+    SELECT time, line, jsonb_get(line, 'reads') AS reads FROM lines
+)
+SELECT jsonb_as_string(jsonb_get(line, 'user')) AS user, jsonb_as_string(jsonb_get(line, 'email')) AS email,
+    jsonb_as_string(jsonb_get(line, 'issuer')) AS issuer,
+    jsonb_as_string(jsonb_get(line, 'service_account_name')) AS service_account,
+    jsonb_format_json(coalesce(jsonb_get(reads, $table), jsonb_get(reads, '*'))) AS columns,
+    count(*) AS queries, sum(CASE WHEN jsonb_as_string(jsonb_get(line, 'status')) = 'ok' THEN 0 ELSE 1 END) AS failed,
+    min(time) AS first, max(time) AS last,
+    array_slice(array_agg(jsonb_as_string(jsonb_get(line, 'query_id')) ORDER BY time DESC), 1, {_MAX_QUERY_IDS}) AS ids
+FROM found WHERE coalesce(jsonb_get(reads, $table), jsonb_get(reads, '*')) IS NOT NULL
+GROUP BY 1, 2, 3, 4, 5
+"""  # noqa: S608 - constants
+_COVERAGE_SQL: Final = f"""
+WITH lines AS (
+    SELECT time, target, CASE WHEN {_OWN} THEN jsonb_get(jsonb_parse(msg), 'reads') END AS reads FROM log_entries
+    WHERE {_AUDIT} OR (target = 'micromegas_jupyter.recorder' AND msg = 'telemetry was dropped')
+)
+SELECT sum(CASE WHEN {_AUDIT} AND reads IS NULL THEN 1 ELSE 0 END) AS unknown,
+    min(CASE WHEN {_AUDIT} AND reads IS NOT NULL THEN time END) AS since,
+    max(CASE WHEN {_AUDIT} AND reads IS NULL THEN time END) AS last_unknown,
+    sum(CASE WHEN {_AUDIT} THEN 0 ELSE 1 END) AS dropped
+FROM lines
+"""  # noqa: S608 - constants
+_USERS_SQL: Final = f"""
+WITH lines AS (SELECT jsonb_parse(msg) AS line FROM log_entries
+    WHERE target IN ('flightsql_query_audit', 'micromegas_jupyter.audit') AND {_OWN})
+SELECT DISTINCT jsonb_as_string(jsonb_get(line, 'issuer')) AS issuer,
+    jsonb_as_string(jsonb_get(line, 'user')) AS user, jsonb_as_string(jsonb_get(line, 'email')) AS email
+FROM lines WHERE jsonb_as_string(jsonb_get(line, 'issuer')) NOT IN ('api_key', 'none')
+    AND $name IN (jsonb_as_string(jsonb_get(line, 'user')), jsonb_as_string(jsonb_get(line, 'email')))
+"""  # noqa: S608 - constants
+_HEADERS: Final = ("user", "email", "queries", "failed", "first", "last", "columns", "query IDs")
+
+
+def add_admin_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    reads = _add_action(actions, "who-read", "show who read a table or a column, from the server's audit")
+    reads.add_argument("name", metavar="TABLE[.COLUMN]", help="table or view, or one of its columns")
+    reads.add_argument(
+        "--since",
+        metavar="TIME",
+        default="7d",
+        help="start of the period: RFC 3339, or 15m, 1h, 7d ago; default: %(default)s",
+    )
+    cut = _add_action(actions, "cut-off", "end a user's access on all servers, restore it, or list who has none")
+    cut.add_argument(
+        "user",
+        nargs="?",
+        metavar="USER",
+        help="issuer|subject, api_key|NAME, or the subject or address of a user in the audit; default: list the users",
+    )
+    cut.add_argument("--until", metavar="TIME", help="end of the cut-off: 90m, 12h, 7d from now, or RFC 3339")
+    cut.add_argument("--undo", action="store_true", help="restore the user's access")
+
+
+def _add_action(
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser.add_argument("--json", action="store_true", help="print JSON; default: a table or lines")
+    add_server_arguments(parser)
+    return parser
+
+
+def run_admin(arguments: argparse.Namespace) -> int:
+    """Run the action."""
+    if arguments.action == "cut-off":
+        _check_cut_off(arguments)
+    with connect(arguments) as client:
+        if not client.whoami().is_admin:
+            raise PermissionDenied("Only administrators may do this.", reason="not_administrator")
+        if arguments.action == "who-read":
+            return _show_readers(arguments, client)
+        return _cut_off(arguments, client)
+
+
+def _show_readers(arguments: argparse.Namespace, client: "FlightSQLClient") -> int:
+    """Print one line for each user, the one who read most recently first."""
+    table, column = _split_name(arguments.name)
+    now = SYSTEM_CLOCK.now()
+    since = parse_time(arguments.since, now=now)
+    groups = client.query_arrow(_READS_SQL, since, now, {"table": table}).to_pylist()
+    (coverage,) = client.query_arrow(_COVERAGE_SQL, since, now).to_pylist()
+    readers = merge_readers(groups, column=column)
+    unknown, begin, dropped = coverage["unknown"] or 0, coverage["since"], coverage["dropped"] or 0
+    if arguments.json:
+        found = {
+            "name": arguments.name,
+            "since": format_time(since),
+            "readers": [
+                {**one, "first": format_time(one["first"]), "last": format_time(one["last"])} for one in readers
+            ],
+            "columns_known_since": format_time(begin) or None,
+            "not_known": unknown,
+            "has_lost_lines": bool(dropped),
+        }
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return 0
+    from tabulate import tabulate
+
+    from micromegas_jupyter.cli.row_output import cell_text
+
+    rows = [
+        [
+            cell_text(one["user"] + (f" through {one['service_account']}" if one["service_account"] else "")),
+            cell_text(one["email"]),
+            one["queries"],
+            one["failed"],
+            format_time(one["first"]),
+            format_time(one["last"]),
+            cell_text(", ".join("any" if name == _ANY else name for name in one["columns"])),
+            " ".join(one["query_ids"][:_MAX_SHOWN_IDS]) + (" …" if one["queries"] > _MAX_SHOWN_IDS else ""),
+        ]
+        for one in readers
+    ]
+    print(tabulate(rows, headers=_HEADERS, tablefmt="simple", disable_numparse=True))
+    if begin is None:
+        print("no audit line of this period lists columns", file=sys.stderr)
+    else:
+        print(f"audit lines list columns since {format_time(begin)}", file=sys.stderr)
+    if unknown:
+        last = format_time(coverage["last_unknown"])
+        print(f"not known: {unknown} lines without columns, the last at {last}", file=sys.stderr)
+    if dropped:
+        print("not known: the server reported that it lost lines of its log in this period", file=sys.stderr)
+    return 0
+
+
+def _split_name(name: str) -> tuple[str, str | None]:
+    """Return the table and the column, if any, of TABLE[.COLUMN]."""
+    schema = "information_schema."
+    start = len(schema) if name.startswith(schema) else 0
+    table, _, column = name[start:].partition(".")
+    if not table:
+        raise UsageError("No table is given.", remedy="Write TABLE or TABLE.COLUMN.")
+    return name[:start] + table, column or None
+
+
+def merge_readers(groups: Sequence[Mapping[str, Any]], *, column: str | None) -> list[dict[str, Any]]:
+    """Return one entry for each user who read the column, or any if it is None; the most recent first."""
+    readers: dict[tuple[object, ...], dict[str, Any]] = {}
+    for group in groups:
+        columns = json.loads(group["columns"])
+        if column is not None and not {column, _ANY} & {*columns}:
+            continue
+        who = {name: group[name] or "" for name in ("user", "email", "issuer", "service_account")}
+        one = readers.setdefault(
+            tuple(who.values()),
+            {
+                **who,
+                "queries": 0,
+                "failed": 0,
+                "first": group["first"],
+                "last": group["last"],
+                "columns": [],
+                "ids": [],
+            },
+        )
+        one["queries"] += group["queries"]
+        one["failed"] += group["failed"]
+        one["first"], one["last"] = min(one["first"], group["first"]), max(one["last"], group["last"])
+        one["columns"] = sorted({*one["columns"], *columns})
+        one["ids"].append((group["last"], group["ids"]))
+    for one in readers.values():
+        newest_first = sorted(one.pop("ids"), key=lambda found: found[0], reverse=True)
+        one["query_ids"] = [query_id for _, ids in newest_first for query_id in ids][:_MAX_QUERY_IDS]
+    return sorted(readers.values(), key=lambda one: one["last"], reverse=True)
+
+
+def _check_cut_off(arguments: argparse.Namespace) -> None:
+    if arguments.user is None and (arguments.undo or arguments.until):
+        raise UsageError("No user is given.", remedy="Write issuer|subject.")
+    if arguments.undo and arguments.until:
+        raise UsageError("--undo and --until exclude each other.")
+
+
+def _cut_off(arguments: argparse.Namespace, client: "FlightSQLClient") -> int:
+    now = SYSTEM_CLOCK.now()
+    until = None if arguments.until is None else parse_expiry(arguments.until, now=now, option="--until")
+    if arguments.user is None:
+        _print_users(client.cut_off_users(), as_json=arguments.json)
+        return 0
+    if arguments.undo:
+        issuer, subject = _find_cut_off(arguments.user, client.cut_off_users())
+        client.restore_access(issuer, subject)
+        print(f"restored the access of {issuer}|{subject}", file=sys.stderr)
+        return 0
+    issuer, subject, email = _find_user(arguments.user, client)
+    reports = client.cut_off(issuer, subject, email=email, until=until)
+    _print_reports(reports, as_json=arguments.json)
+    end = "until it is restored with --undo" if until is None else f"until {format_time(until)}"
+    print(f"{issuer}|{subject} has no access {end}", file=sys.stderr)
+    print("a server that is not listed cannot read the file of denials, or did not report in time", file=sys.stderr)
+    return 0
+
+
+def _print_reports(reports: "Sequence[ServerReport]", *, as_json: bool) -> None:
+    if as_json:
+        listed = [{"server": one.server, "ended": one.ended, "query_ids": one.query_ids} for one in reports]
+        print(json.dumps(listed, indent=2))
+        return
+    for one in reports:
+        more = ", …" if one.ended > len(one.query_ids) else ""
+        print(f"{one.server}: ended {one.ended}" + (f" ({', '.join(one.query_ids)}{more})" if one.ended else ""))
+
+
+def _print_users(users: "Sequence[CutOffUser]", *, as_json: bool) -> None:
+    rows = [
+        {
+            "user": f"{one.issuer}|{one.subject}",
+            "email": one.email,
+            "since": format_time(one.created_at),
+            "until": format_time(one.until) or None,
+            "by": one.created_by,
+        }
+        for one in users
+    ]
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    from tabulate import tabulate
+
+    from micromegas_jupyter.cli.row_output import cell_text
+
+    cells = [[cell_text(value) for value in row.values()] for row in rows]
+    headers = ["user", "email", "since", "until", "by"]
+    print(tabulate(cells, headers=headers, tablefmt="simple", disable_numparse=True))
+
+
+def _find_cut_off(user: str, users: "Sequence[CutOffUser]") -> tuple[str, str]:
+    found = [
+        (one.issuer, one.subject) for one in users if user in {f"{one.issuer}|{one.subject}", one.subject, one.email}
+    ]
+    if len(found) != 1:
+        raise UsageError(
+            "No such user is cut off." if not found else "Several users who are cut off match.",
+            remedy="`micromegas admin cut-off` lists them as issuer|subject.",
+        )
+    return found[0]
+
+
+def _find_user(user: str, client: "FlightSQLClient") -> tuple[str, str, str | None]:
+    """Return issuer, subject and address of a user; one without an issuer is looked up in the audit."""
+    issuer, bar, subject = user.partition("|")
+    if bar and (not issuer or not subject):
+        raise UsageError("USER is not issuer|subject.")
+    now = SYSTEM_CLOCK.now()
+    name = subject if bar else user
+    seen = client.query_arrow(_USERS_SQL, parse_time("30d", now=now), now, {"name": name}).to_pylist()
+    found = [one for one in seen if not bar or one["issuer"] == issuer]
+    identities = sorted({(one["issuer"], one["user"]) for one in found})
+    if not bar and len(identities) != 1:
+        listed = ", ".join("|".join(one) for one in identities)
+        raise UsageError(
+            f"The audit of the last 30 days has {'several users' if listed else 'no user'} of that name.",
+            remedy=f"Write one of {listed}."
+            if listed
+            else "Write issuer|subject, as the server's configuration has it.",
+        )
+    addresses = {one["email"] for one in found} - {None, "", "unknown"}
+    email = addresses.pop() if len(addresses) == 1 else None
+    return (issuer, subject, email) if bar else (*identities[0], email)

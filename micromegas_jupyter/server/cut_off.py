@@ -1,0 +1,280 @@
+"""Ends the access of users whom an administrator has cut off, on every server that shares the file of denials.
+
+Each server looks at the file every second. It then rejects the calls of these users, ends those that are open, and
+writes a report into the file, so that the server that the administrator asked can return what all of them have ended.
+"""
+
+import asyncio
+import json
+import logging
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.engine.functions.denial_store import REPORT_PERIOD, Applied, CutOff
+from micromegas_jupyter.errors import (
+    MicromegasError,
+    PermissionDenied,
+    Rejected,
+    Unavailable,
+    UnsupportedRequest,
+    UsageError,
+)
+from micromegas_jupyter.executors.launcher import run_in_thread
+from micromegas_jupyter.executors.scheduling import cut_off_error
+from micromegas_jupyter.server.audit import CutOffAudit, find_origin, recorded
+from micromegas_jupyter.server.authentication import Headers, claimed_names
+from micromegas_jupyter.server.flight_service import Call, FlightService
+from micromegas_jupyter.server.queries import CHECK_SECONDS, DenyList, QueryRunner
+
+CUT_OFF_ACTION: Final = "MicromegasCutOff"
+_MAX_BODY_BYTES: Final = 8192
+_REPORT_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.5
+_WRITE_SECONDS: Final = 15.0
+_MAX_SERVERS: Final = 32
+_MAX_QUERY_IDS: Final = 8
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+
+
+class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    operation: Literal["add", "remove", "list"]
+    issuer: _Name | None = None
+    subject: _Name | None = None
+    email: _Name | None = None
+    until: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+
+class CutOffs:
+    """Knows whose calls are rejected; safe to ask from any thread. Without a file of denials, it knows of no one."""
+
+    def __init__(self, deny_list: DenyList | None, *, clock: Clock) -> None:
+        self.deny_list = deny_list
+        self._clock = clock
+
+    def find(self, caller: AuthContext, headers: Headers) -> CutOff | None:
+        """Return what cuts off a caller, the owner of its API key, or the user whom the key names."""
+        known = {} if self.deny_list is None else self.deny_list.cut_offs
+        if not known:
+            return None
+        found = [known.get(f"{caller.issuer}|{caller.subject}"), known.get(caller.owner or "")]
+        if caller.auth_type is AuthType.API_KEY:
+            names = claimed_names(headers)
+            found += [one for one in known.values() if {one.subject, one.email} & names]
+        now = self._clock.now()
+        return next((one for one in found if one is not None and not one.is_over(now)), None)
+
+    def check(self, caller: AuthContext, headers: Headers) -> None:
+        """Reject a caller who is cut off."""
+        if self.find(caller, headers) is not None:
+            raise Rejected(reason="cut_off")
+
+
+class CutOffService:
+    """Ends open calls of users who are cut off, and answers the action. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        cut_offs: CutOffs,
+        queries: QueryRunner,
+        *,
+        port: Callable[[], int],
+        trusted_proxies: frozenset[str],
+        clock: Clock,
+    ) -> None:
+        self._cut_offs = cut_offs
+        self._deny_list = cut_offs.deny_list
+        self._queries = queries
+        self._port = port
+        self._trusted_proxies = trusted_proxies
+        self._clock = clock
+        self._reported: set[tuple[str, datetime]] = set()
+        self._reporting: set[asyncio.Task[None]] = set()
+        self.service: FlightService | None = None
+
+    async def watch(self) -> None:
+        """Look at the file every second, and apply it, until this is cancelled."""
+        while self._deny_list is not None:
+            await asyncio.sleep(CHECK_SECONDS)
+            try:
+                await self._deny_list.refresh()
+                self._apply()
+            except Exception:  # noqa: BLE001 - a defect in one round must not end the rounds
+                _LOG.exception("users who are cut off could not be looked up")
+
+    def _apply(self) -> None:
+        """End what users who are cut off have open, and report it."""
+        deny_list = self._deny_list
+        if deny_list is None or not deny_list.cut_offs or self.service is None:
+            return
+        ended: dict[str, list[str]] = {}
+        for call in self.service.open_calls():
+            cut_off = self._cut_offs.find(call.caller, call.headers)
+            if cut_off is not None:
+                ended.setdefault(cut_off.identity, []).append(call.query_id)
+                if not self._queries.end(call.query_id, ended_by=cut_off.created_by):
+                    self.service.end_call(call, cut_off_error())
+        now = self._clock.now()
+        current = {(one.identity, one.created_at): one for one in deny_list.cut_offs.values() if not one.is_over(now)}
+        self._reported &= current.keys()
+        for key, cut_off in current.items():
+            ids = ended.get(cut_off.identity, [])
+            if ids:
+                _LOG.warning("calls of a user who is cut off were ended, user=%s calls=%d", cut_off.identity, len(ids))
+            if key not in self._reported and now - cut_off.created_at < REPORT_PERIOD:
+                self._reported.add(key)
+                task = asyncio.create_task(self._report(cut_off, ids))
+                self._reporting.add(task)
+                task.add_done_callback(self._reporting.discard)
+
+    async def _report(self, cut_off: CutOff, ids: Sequence[str]) -> None:
+        report = Applied(
+            server=f"{platform.node() or 'server'}:{self._port()}",
+            ended=len(ids),
+            query_ids=tuple(ids[:_MAX_QUERY_IDS]),
+        )
+
+        def reported(found: tuple[CutOff, ...]) -> Sequence[CutOff]:
+            return [
+                msgspec.structs.replace(one, applied=(*one.applied, report)[:_MAX_SERVERS])
+                if (one.identity, one.created_at) == (cut_off.identity, cut_off.created_at)
+                and report not in one.applied
+                else one
+                for one in found
+            ]
+
+        try:
+            await self._change(reported)
+        except MicromegasError as error:
+            _LOG.warning("a cut-off holds at this server, but could not be reported: %s", error.what)
+
+    async def _change(self, change: Callable[[tuple[CutOff, ...]], Sequence[CutOff]]) -> None:
+        assert self._deny_list is not None  # noqa: S101 - callers have checked
+        store = self._deny_list.store
+        try:
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await run_in_thread(lambda: store.change_cut_off(change), name="denials")
+        except TimeoutError:
+            raise Unavailable("The storage of the denials does not respond.") from None
+
+    async def answer(self, call: Call, body: bytes) -> bytes:
+        """Cut a user off, restore a user's access, or list the users who are cut off; for administrators."""
+        if not call.caller.is_admin:
+            raise PermissionDenied("Only administrators may end a user's access.", reason="not_administrator")
+        if self._deny_list is None:
+            raise UnsupportedRequest(
+                "This server has no file of denials.", remedy="Set MICROMEGAS_QUERY_DENIALS_FILE for all its replicas."
+            )
+        request = _parse_request(body)
+        if request.operation == "list":
+            return _encoded({"cut_off": await self._listed()})
+        target = _Target.of(request, call)
+        origin = find_origin(call, self._trusted_proxies)
+        asked = {name: value for name, value in msgspec.to_builtins(request).items() if value is not None}
+        audit = CutOffAudit(origin, self._clock, request=asked)
+        with recorded(audit, call, lambda _status, _error: None):
+            if request.operation == "remove":
+                return _encoded({"removed": await self._remove(target)})
+            audit.ended = await self._add(target, request, created_by=origin.attribution.user)
+            return _encoded({"servers": audit.ended})
+
+    async def _add(self, target: "_Target", request: _Request, *, created_by: str) -> list[dict[str, Any]]:
+        """Cut a user off, and return what the servers report within five seconds."""
+        now = self._clock.now()
+        if request.until is not None and request.until <= now:
+            raise UsageError("The end of the cut-off is not in the future.", remedy="Give a later time, or none.")
+        cut_off = CutOff(
+            issuer=target.issuer,
+            subject=target.subject,
+            email=request.email,
+            until=request.until,
+            created_at=now,
+            created_by=created_by,
+        )
+        await self._change(lambda found: [*(one for one in found if one.identity != cut_off.identity), cut_off])
+        _LOG.warning("a user was cut off, user=%s by=%s", cut_off.identity, created_by)
+        await self._use()
+        reports: tuple[Applied, ...] = ()
+        deadline = self._clock.monotonic() + _REPORT_SECONDS
+        while self._clock.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_SECONDS)
+            found = next((one for one in await self._stored() if one.created_at == now), None)
+            reports = reports if found is None else found.applied
+        return [msgspec.to_builtins(one) for one in reports]
+
+    async def _remove(self, target: "_Target") -> bool:
+        removed: list[CutOff] = []
+
+        def without(found: tuple[CutOff, ...]) -> Sequence[CutOff]:
+            removed[:] = [one for one in found if one.identity == target.identity]
+            return [one for one in found if one.identity != target.identity]
+
+        await self._change(without)
+        await self._use()
+        if removed:
+            _LOG.warning("a user's access was restored, user=%s", target.identity)
+        return bool(removed)
+
+    async def _use(self) -> None:
+        """Use the changed file here now."""
+        if self._deny_list is not None:
+            self._deny_list.note_change()
+            await self._deny_list.refresh()
+            self._apply()
+
+    async def _stored(self) -> Sequence[CutOff]:
+        assert self._deny_list is not None  # noqa: S101 - callers have checked
+        self._deny_list.note_change()
+        await self._deny_list.refresh()
+        return tuple(self._deny_list.cut_offs.values())
+
+    async def _listed(self) -> list[dict[str, Any]]:
+        now = self._clock.now()
+        listed = [msgspec.structs.replace(one, applied=()) for one in await self._stored() if not one.is_over(now)]
+        return [msgspec.to_builtins(one) for one in listed]
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    issuer: str
+    subject: str
+
+    @property
+    def identity(self) -> str:
+        return f"{self.issuer}|{self.subject}"
+
+    @classmethod
+    def of(cls, request: _Request, call: Call) -> "_Target":
+        if not request.issuer or not request.subject:
+            raise _unusable()
+        target = cls(request.issuer, request.subject)
+        if request.operation == "add" and (target.issuer, target.subject) == call.caller_key:
+            raise UsageError("You cannot end your own access.", remedy="Have another administrator do it.")
+        return target
+
+
+def _parse_request(body: bytes) -> _Request:
+    try:
+        found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)
+        return msgspec.convert(found, _Request)
+    except (UnicodeDecodeError, JsonError, msgspec.ValidationError):
+        raise _unusable() from None
+
+
+def _unusable() -> UsageError:
+    return UsageError(
+        f"The body of {CUT_OFF_ACTION} cannot be used.",
+        remedy="Send one JSON object: the operation (add, remove or list), and the user's issuer and subject.",
+    )
+
+
+def _encoded(answer: dict[str, Any]) -> bytes:
+    return json.dumps(answer).encode()
