@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.cli.access_commands import format_time, parse_expiry
@@ -104,12 +105,9 @@ def run_admin(arguments: argparse.Namespace) -> int:
 
 def _show_readers(arguments: argparse.Namespace, client: "FlightSQLClient") -> int:
     """Print one line for each user, the one who read most recently first."""
-    table, column = _split_name(arguments.name)
     now = SYSTEM_CLOCK.now()
     since = parse_time(arguments.since, now=now)
-    groups = client.query_arrow(_READS_SQL, since, now, {"table": table}).to_pylist()
-    (coverage,) = client.query_arrow(_COVERAGE_SQL, since, now).to_pylist()
-    readers = merge_readers(groups, column=column)
+    readers, coverage = find_readers(client, arguments.name, since=since, until=now)
     unknown, begin, dropped = coverage["unknown"] or 0, coverage["since"], coverage["dropped"] or 0
     if arguments.json:
         found = {
@@ -154,6 +152,16 @@ def _show_readers(arguments: argparse.Namespace, client: "FlightSQLClient") -> i
     return 0
 
 
+def find_readers(
+    client: "FlightSQLClient", name: str, *, since: datetime, until: datetime
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return who read a table or column, and how many audit lines of the period do not list columns."""
+    table, column = _split_name(name)
+    groups = client.query_arrow(_READS_SQL, since, until, {"table": table}).to_pylist()
+    (coverage,) = client.query_arrow(_COVERAGE_SQL, since, until).to_pylist()
+    return _merge_readers(groups, column=column), coverage
+
+
 def _split_name(name: str) -> tuple[str, str | None]:
     """Return the table and the column, if any, of TABLE[.COLUMN]."""
     schema = "information_schema."
@@ -164,7 +172,7 @@ def _split_name(name: str) -> tuple[str, str | None]:
     return name[:start] + table, column or None
 
 
-def merge_readers(groups: Sequence[Mapping[str, Any]], *, column: str | None) -> list[dict[str, Any]]:
+def _merge_readers(groups: Sequence[Mapping[str, Any]], *, column: str | None) -> list[dict[str, Any]]:
     """Return one entry for each user who read the column, or any if it is None; the most recent first."""
     readers: dict[tuple[object, ...], dict[str, Any]] = {}
     for group in groups:
