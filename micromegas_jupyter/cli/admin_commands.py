@@ -1,9 +1,10 @@
-"""`micromegas admin`: who read a table or a column, and ending a user's access; for administrators."""
+"""`micromegas queries`, `cancel` and `admin`: what runs, who read a table or column, and ending queries and access."""
 
 import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +12,7 @@ from micromegas_jupyter.cli.access_commands import format_time, parse_expiry
 from micromegas_jupyter.cli.main import add_server_arguments, connect
 from micromegas_jupyter.config.decoding import parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.text import bytes_text, seconds_text
 from micromegas_jupyter.errors import PermissionDenied, UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +59,65 @@ SELECT DISTINCT jsonb_as_string(jsonb_get(line, 'issuer')) AS issuer,
 FROM lines WHERE jsonb_as_string(jsonb_get(line, 'issuer')) NOT IN ('api_key', 'none')
     AND $name IN (jsonb_as_string(jsonb_get(line, 'user')), jsonb_as_string(jsonb_get(line, 'email')))
 """  # noqa: S608 - constants
+_MAX_SQL: Final = 60
+_NOT_RUNNING: Final = 1
 _HEADERS: Final = ("user", "email", "queries", "failed", "first", "last", "columns", "query IDs")
+
+
+def add_queries_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument(
+        "--format", choices=("table", "json"), default="table", help="how the answer is printed; default: %(default)s"
+    )
+    add_server_arguments(parser)
+
+
+def run_queries(arguments: argparse.Namespace) -> int:
+    """Print what runs, what began first at the top."""
+    with connect(arguments) as client:
+        queries = client.running_queries()
+    if arguments.format == "json":
+        import json
+
+        print(json.dumps([asdict(one) for one in queries], default=str, ensure_ascii=False, indent=2))
+        return 0
+    from tabulate import tabulate
+
+    from micromegas_jupyter.core.text import cell_text
+
+    rows = [
+        [
+            one.query_id,
+            cell_text(one.email if one.email not in {"", "unknown"} else one.user),
+            seconds_text(one.seconds) + ("" if one.is_running else ", waits"),
+            bytes_text(one.peak_memory_bytes),
+            cell_text(" ".join(one.sql.split()))[:_MAX_SQL],
+        ]
+        for one in queries
+    ]
+    print(tabulate(rows, headers=["query", "user", "time", "memory", "SQL"], tablefmt="simple", disable_numparse=True))
+    if not rows:
+        print("no query runs", file=sys.stderr)
+    return 0
+
+
+def add_cancel_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument(
+        "query_id", metavar="ID", help="id of the query, as micromegas queries, errors and the audit show it"
+    )
+    add_server_arguments(parser)
+
+
+def run_cancel(arguments: argparse.Namespace) -> int:
+    """End the query; exit code 1 if there is none."""
+    with connect(arguments) as client:
+        status = client.cancel_query(arguments.query_id)
+    if status == "not_cancellable":
+        print("No such query of yours runs at this server.", file=sys.stderr)
+        return _NOT_RUNNING
+    print("cancelled" if status == "cancelled" else "is being cancelled")
+    return 0
 
 
 def add_admin_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +184,7 @@ def _show_readers(arguments: argparse.Namespace, client: "FlightSQLClient") -> i
         return 0
     from tabulate import tabulate
 
-    from micromegas_jupyter.cli.row_output import cell_text
+    from micromegas_jupyter.core.text import cell_text
 
     rows = [
         [
@@ -256,7 +316,7 @@ def _print_users(users: "Sequence[CutOffUser]", *, as_json: bool) -> None:
         return
     from tabulate import tabulate
 
-    from micromegas_jupyter.cli.row_output import cell_text
+    from micromegas_jupyter.core.text import cell_text
 
     cells = [[cell_text(value) for value in row.values()] for row in rows]
     headers = ["user", "email", "since", "until", "by"]

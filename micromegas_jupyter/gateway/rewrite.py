@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.config.server import EngineDialect
 from micromegas_jupyter.core.protocols import AuthContext, TableAccess, find_table_access
-from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES, Reads
+from micromegas_jupyter.engine.contract import ANY, MAX_STATEMENT_BYTES, Reads
 from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, StatementRefused
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
     try:
         tree = syntax.parse(sql, max_bytes=max_bytes)
         resolved = syntax.resolve(tree, sql=sql, tables=visible, taken=tables, parameters=parameters)
-        reads = {name: sorted(columns) for name, columns in syntax.columns_read(resolved.tree, resolved.tables).items()}
+        reads = {name: sorted(columns) for name, columns in _columns_read(resolved.tree, resolved.tables).items()}
         conditions = {name: () if access is None else access.conditions(name) for name in resolved.tables.values()}
         is_behind_barrier = any(conditions.values()) and not syntax.is_leakproof(resolved.tree)
 
@@ -118,6 +118,25 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
     except RecursionError as error:
         raise StatementRefused("The statement is nested too deeply.") from error
     return Rewritten(sql=text, in_datafusion=in_datafusion, reads=reads)
+
+
+def _columns_read(tree: "exp.Query", tables: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return the columns that a resolved statement reads, by the tables' names in `tables`.
+
+    What a named query or a subquery selects counts, whether or not it is used.
+    """
+    from sqlglot import exp
+    from sqlglot.optimizer.scope import traverse_scope
+
+    reads: dict[str, set[str]] = {tables[one.name]: set() for one in tree.find_all(exp.Table) if one.name in tables}
+    for scope in traverse_scope(tree):
+        for column in scope.columns:
+            source = scope.sources.get(column.table)
+            if isinstance(source, exp.Table) and source.name in tables:
+                reads[tables[source.name]].add(column.name)
+    if any(join.args.get("method") for join in tree.find_all(exp.Join)):  # such as NATURAL, which names no columns
+        return {name: {ANY} for name in reads}
+    return reads
 
 
 def _in_dialect(tree: "exp.Query", dialect: EngineDialect) -> "exp.Query":

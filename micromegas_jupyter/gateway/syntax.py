@@ -19,11 +19,9 @@ from sqlglot.generators.postgres import PostgresGenerator
 from sqlglot.optimizer.annotate_types import annotate_types
 from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from sqlglot.optimizer.qualify_columns import qualify_columns, validate_qualify_columns
-from sqlglot.optimizer.scope import traverse_scope
 from sqlglot.parsers.postgres import PostgresParser
 from sqlglot.schema import MappingSchema
 
-from micromegas_jupyter.engine.contract import ANY
 from micromegas_jupyter.engine.errors import missing_parameter, unknown_name
 from micromegas_jupyter.engine.scanner import Kind, Token, quoted, scan
 from micromegas_jupyter.errors import InternalError, InvalidStatement, StatementRefused, UnsupportedStatement
@@ -844,22 +842,6 @@ def _is_time(text: str) -> bool:
 def tables_in(tree: exp.Query) -> list[exp.Table]:
     """Return the tables that a statement reads."""
     return list(tree.find_all(exp.Table))
-
-
-def columns_read(tree: exp.Query, tables: Mapping[str, str]) -> dict[str, set[str]]:
-    """Return the columns of `tables` that a resolved statement reads, by the tables' names in `tables`.
-
-    What a named query or a subquery selects counts, whether or not it is used.
-    """
-    reads: dict[str, set[str]] = {tables[one.name]: set() for one in tables_in(tree) if one.name in tables}
-    for scope in traverse_scope(tree):
-        for column in scope.columns:
-            source = scope.sources.get(column.table)
-            if isinstance(source, exp.Table) and source.name in tables:
-                reads[tables[source.name]].add(column.name)
-    if any(join.args.get("method") for join in tree.find_all(exp.Join)):  # such as NATURAL, which names no columns
-        reads = {name: {ANY} for name in reads}
-    return reads
 
 
 def put(table: exp.Table, rows: exp.Query) -> None:

@@ -35,7 +35,7 @@ from micromegas_jupyter.flightsql.commands import (
 )
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, metadata_schema
-from micromegas_jupyter.server.cut_off import CUT_OFF_ACTION, CutOffService
+from micromegas_jupyter.server.denials.cut_off import CUT_OFF_ACTION, CutOffService
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.ingest import IngestRunner
 from micromegas_jupyter.server.queries import QUERIES_ACTION, CancelStatus, QueryRunner, query_key

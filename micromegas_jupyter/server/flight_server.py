@@ -22,7 +22,7 @@ from micromegas_jupyter.gateway.forwarding import Gateway
 from micromegas_jupyter.gateway.tables import EngineTables
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.catalog import ServerFacts
-from micromegas_jupyter.server.cut_off import CutOffs, CutOffService
+from micromegas_jupyter.server.denials.cut_off import CutOffs, CutOffService
 from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import FlightService

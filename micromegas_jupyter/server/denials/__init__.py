@@ -1,0 +1,1 @@
+"""Whose calls a server rejects and ends: users whom an administrator has cut off."""
