@@ -35,6 +35,8 @@ AT_SERVER = {
     "process-log": ((ID,), DONE, DONE),
     "process-metrics": ((ID,), DONE, DONE),
     "keys usage": ((), DONE, FAILED),
+    "admin who-read": (("log_entries",), DONE, FAILED),
+    "admin cut-off": ((), DONE, FAILED),
     "tables list": ((), DONE, DONE),
     "tables describe": (("t1",), DONE, DONE),
     "tables history": (("t2",), DONE, FAILED),
