@@ -5,6 +5,7 @@ the process limits its time and memory, and may end it at any moment.
 """
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -71,6 +72,7 @@ _CALLED: Final = VIEW_FUNCTIONS | MESSAGE_FUNCTIONS
 _FUNCTIONS: Final = IDENTITY_NAMES | DENIAL_NAMES | LISTING_NAMES
 _TABLE_FUNCTIONS: Final = sorted(LISTING_NAMES | {LIST})
 _SCAN: Final = "TableScan"
+_MAX_PLANNING_SECONDS: Final = 2.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,6 +88,7 @@ class _Statement:
     instances: list[VisibleTable] = field(repr=False)
     calls: Sequence[Call]
     init_seconds: float
+    cpu_started: float = field(default_factory=time.process_time)
     files: FilesByTable | None = field(default=None, repr=False)
     failures: list[MicromegasError] = field(default_factory=list, repr=False)
 
@@ -396,6 +399,8 @@ def _find_reads(plan: _Plan, statement: _Statement) -> Reads:
     """Return what a planned statement reads; uses up the tables in its session."""
     if _SCAN not in plan.text:
         return {}
+    if time.process_time() - statement.cpu_started > _MAX_PLANNING_SECONDS:
+        return unknown_reads(plan.tables)  # a second plan would take as long
     session, mentions = plan.lent.session, statement.mentions
     try:
         return find_reads(

@@ -133,7 +133,7 @@ class DenyList:
         self._hits: dict[str, datetime] = {}
         self._changes = 0  # that were noted
         self._file_lock = threading.Lock()
-        self._checked_at = clock.monotonic()  # when the reading began that was done last
+        self._checked_at = self._read_at = clock.monotonic()  # when the reading began that was done last
         self._refreshing: asyncio.Task[None] | None = None
         self._problem: str | None = None
         #: The users who are cut off, by `issuer|subject`.
@@ -152,7 +152,7 @@ class DenyList:
     @property
     def is_current(self) -> bool:
         """Whether the file could be read lately."""
-        return self._problem is None and self._clock.monotonic() - self._checked_at < _MAX_UNREAD_SECONDS
+        return self._problem is None and self._clock.monotonic() - self._read_at < _MAX_UNREAD_SECONDS
 
     async def check(self, origin: CallOrigin, sql: str) -> None:
         """Refuse a query that a rule denies, unless an administrator's query names a function of denials."""
@@ -227,6 +227,7 @@ class DenyList:
         try:
             # Not on a thread of the loop's pool: storage may hang, and those are few.
             await run_in_thread(self._refresh, name="denials")
+            self._read_at = began_at
         finally:
             if self._refreshing is asyncio.current_task():
                 self._checked_at, self._refreshing = began_at, None

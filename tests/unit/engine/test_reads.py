@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.engine import datafusion_engine
 from micromegas_jupyter.engine.reads import MAX_READS_BYTES, bounded
 from micromegas_jupyter.lake.lake import Lake
 from tests.fakes.read_statements import READS
@@ -38,6 +39,12 @@ def test_reads_cover_all_rows_of_parameters(ask_lake):
     assert planned.reads == {}
     list(planned.batches())
     assert planned.reads == {"log_entries": ()}
+
+
+def test_a_statement_that_takes_long_to_plan_may_read_any_column_of_what_it_mentions(ask_lake, monkeypatch):
+    monkeypatch.setattr(datafusion_engine, "_MAX_PLANNING_SECONDS", 0.0)
+
+    assert ask_lake.plan("SELECT msg FROM log_entries").reads == {"log_entries": ("*",)}
 
 
 def test_long_lists_of_columns_are_replaced_by_a_mark_that_stands_for_any_column():

@@ -190,3 +190,17 @@ def test_a_connection_that_fails_is_one_short_line_at_debug_and_grpc_is_silent(m
     assert environ == {"GRPC_VERBOSITY": "INFO" if client else "NONE"}
     assert (record.name, record.levelno) == ("micromegas_jupyter.server", logging.DEBUG)
     assert (record.__dict__["client"], record.__dict__["why"]) == (client, why)
+
+
+def test_an_audit_line_stays_json_when_its_secrets_are_masked():
+    sql = 'SELECT "token=hunter22hunter22" /* ' + "x" * 20_000
+    line = json.dumps({"sql": sql, "reads": {"t": ["password=column"]}})
+    handler = RecordingHandler()
+    handler.handle(logging.LogRecord("micromegas_jupyter.audit", logging.INFO, "", 0, "%s", (line,), None))
+
+    ((row,), dropped) = handler.drain()
+
+    found = json.loads(row.msg)
+    assert (dropped, found["reads"]) == (0, {"t": ["password=column"]})
+    assert "hunter22" not in row.msg
+    assert found["sql"].endswith("x" * 20_000)
