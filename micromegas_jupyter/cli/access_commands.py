@@ -53,7 +53,7 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--owner",
         metavar="USER",
-        help="user who is responsible for it, as issuer|subject: it loses access with them; default: none",
+        help="user who is responsible for it, as issuer|subject; it is cut off with that user; default: none",
     )
     listing = _add_action(actions, "list", "list the keys in the file, never a key itself")
     listing.add_argument("--json", action="store_true", help="print a list of JSON objects; default: a table")

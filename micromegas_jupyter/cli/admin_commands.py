@@ -131,7 +131,9 @@ def add_admin_arguments(parser: argparse.ArgumentParser) -> None:
         default="7d",
         help="start of the period: RFC 3339, or 15m, 1h, 7d ago; default: %(default)s",
     )
-    cut = _add_action(actions, "cut-off", "end a user's access on all servers, restore it, or list who has none")
+    cut = _add_action(
+        actions, "cut-off", "end a user's access on all servers, restore it, or list users without access"
+    )
     cut.add_argument(
         "user",
         nargs="?",

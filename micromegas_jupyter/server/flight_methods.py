@@ -241,7 +241,7 @@ class FlightMethods:
         elif action.type == TABLES_ACTION:
             await _reply(call, await self._operations.run(call, action.body))
         elif action.type == CUT_OFF_ACTION:
-            await _reply(call, await self._cut_offs.answer(call, action.body))
+            await _reply(call, await self._cut_offs.handle(call, action.body))
         elif action.type == RELOAD_ACTION:
             await self._reload_access(call)
         elif (answer := self._actions.get(action.type)) is not None:

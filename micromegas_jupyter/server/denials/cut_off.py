@@ -54,7 +54,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class CutOffs:
-    """Knows whose calls are rejected; safe to ask from any thread. Without a file of denials, it knows of no one."""
+    """Decides whose calls are rejected: none without a file of denials. Safe to use from any thread."""
 
     def __init__(self, deny_list: DenyList | None, *, clock: Clock) -> None:
         self.deny_list = deny_list
@@ -66,8 +66,7 @@ class CutOffs:
         if not known:
             return None
         found = [known.get(f"{caller.issuer}|{caller.subject}"), known.get(caller.owner or "")]
-        if caller.auth_type is AuthType.API_KEY:
-            names = claimed_names(headers)
+        if caller.auth_type is AuthType.API_KEY and (names := claimed_names(headers)):
             found += [one for one in known.values() if {one.subject, one.email} & names]
         now = self._clock.now()
         return next((one for one in found if one is not None and not one.is_over(now)), None)
@@ -79,7 +78,7 @@ class CutOffs:
 
 
 class CutOffService:
-    """Ends open calls of users who are cut off, and answers the action. Belongs to one event loop."""
+    """Ends open calls of users who are cut off, and handles the action. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -165,7 +164,7 @@ class CutOffService:
         except TimeoutError:
             raise Unavailable("The storage of the denials does not respond.") from None
 
-    async def answer(self, call: Call, body: bytes) -> bytes:
+    async def handle(self, call: Call, body: bytes) -> bytes:
         """Cut a user off, restore a user's access, or list the users who are cut off; for administrators."""
         if not call.caller.is_admin:
             raise PermissionDenied("Only administrators may end a user's access.", reason="not_administrator")

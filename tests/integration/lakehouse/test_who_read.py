@@ -1,4 +1,4 @@
-"""Who read which column, as the server's own audit says, and nobody else's lines."""
+"""Who read which column, by the lines of the server's own audit only."""
 
 import json
 import os

@@ -67,7 +67,7 @@ def test_a_user_the_keys_of_the_user_and_calls_for_the_user_are_rejected(store, 
         (replace(ALICE, subject="bob"), {"x_user_id": ALICE.subject}),  # rejected elsewhere, as someone else's name
     ],
 )
-def test_nobody_else_is_rejected(store, clock, is_rejected, caller, headers):
+def test_other_callers_are_accepted(store, clock, is_rejected, caller, headers):
     cut_off(store, clock, email="alice@example.com")
 
     assert not is_rejected(caller, **headers)
