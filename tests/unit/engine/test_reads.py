@@ -1,16 +1,23 @@
 """Which tables and columns a statement reads, as the audit lists them."""
 
+import itertools
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine import datafusion_engine
 from micromegas_jupyter.engine.reads import MAX_READS_BYTES, bounded
+from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.lake.lake import Lake
+from tests.fakes.fixed_tables import data_files
 from tests.fakes.read_statements import READS
 from tests.unit.engine.conftest import asking
+from tests.unit.gateway.corpus import CORPUS
+from tests.unit.gateway.worlds import SCHEMAS, comparable, rows_of_world
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +66,46 @@ def test_too_many_tables_are_replaced_by_a_mark_that_stands_for_any_table():
     assert found["*"] == ("*",)
     assert len(json.dumps(found)) <= MAX_READS_BYTES + 16
     assert len(found) > 30
+
+
+@pytest.fixture(scope="module")
+def outcome_of(tmp_path_factory):
+    """Return what a statement returns (None if it fails) and reads, perhaps with other values in columns, by table."""
+    folder, numbers = tmp_path_factory.mktemp("rows"), itertools.count()
+
+    def outcome(sql, changed=None):
+        tables = []
+        for name, rows in rows_of_world(1).items():
+            columns = {column: rows.column(column) for column in rows.column_names}
+            for column in (changed or {}).get(name, ()):
+                columns[column] = columns[column].take(pa.array([*range(1, rows.num_rows), 0]))
+            files = data_files(folder / f"{next(numbers)}.parquet")
+            pq.write_table(pa.table(columns, schema=rows.schema), files[0].path)
+            tables.append(TableSnapshot(name=name, schema=rows.schema, files=files))
+        with asking(tables) as asker:
+            try:
+                planned = asker.plan(sql)
+                found = pa.Table.from_batches(list(planned.batches()), planned.schema)
+            except MicromegasError:
+                return None, {}
+            return comparable(found, sql), planned.reads
+
+    return outcome
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        pytest.param(sql, marks=() if place % 12 == 0 else pytest.mark.long)
+        for place, sql in enumerate(one for one in CORPUS if not one.startswith("EXPLAIN"))
+    ],
+)
+def test_columns_that_are_not_listed_do_not_change_the_result(outcome_of, sql):
+    rows, reads = outcome_of(sql)
+    unread = {
+        table: [column for column in schema.names if not {column, "*"} & {*reads.get(table, ())}]
+        for table, schema in SCHEMAS.items()
+    }
+
+    # Of a statement that fails, nothing is known to be read, and it fails with other values, too.
+    assert outcome_of(sql, unread)[0] == rows

@@ -1,5 +1,6 @@
 """Statements that were written anew tell nothing of hidden rows, and mean what they mean in the embedded engine."""
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -270,16 +271,18 @@ def test_names_that_differ_only_in_case_are_refused_where_case_is_ignored():
         text_of("SELECT id FROM t", EngineDialect.SPARK, tables=tables)
 
 
-@pytest.mark.parametrize("sql", [sql for sql in READS if not sql.startswith(("SHOW", "DESCRIBE", "EXPLAIN", "VALUES"))])
-def test_a_rewritten_statement_names_the_columns_that_it_reads(sql):
+def test_a_rewritten_statement_names_the_columns_that_it_reads():
     tables = {one.name: one.schema for one in (LOG_ENTRIES, PROCESSES)}
-    try:
-        reads = rewrite(sql, access=None, tables=tables, dialect=EngineDialect.DATAFUSION).reads
-    except QueryError:
-        pytest.skip("this statement is not one for another engine")
+    found = {}
+    for sql in READS:
+        with suppress(QueryError):  # some are not for another engine
+            found[sql] = rewrite(sql, access=None, tables=tables, dialect=EngineDialect.DATAFUSION).reads
 
-    assert reads.keys() == READS[sql].keys()
-    for table, columns in READS[sql].items():
-        assert {*columns} <= {*reads[table]}
-        # What a subquery selects counts, whether or not it is used.
-        assert columns == reads[table] or any(one in sql for one in ("FROM (SELECT", "WITH ", "SELECT *", " AS t("))
+    assert len(found) > 30
+    assert {sql: {*reads} for sql, reads in found.items()} == {sql: {*READS[sql]} for sql in found}
+    # What a subquery selects counts, whether or not it is used.
+    inner = ("FROM (SELECT", "WITH ", "SELECT *", " AS t(", "VALUES")
+    exact = [sql for sql in found if not any(one in sql for one in inner)]
+    assert {sql: found[sql] for sql in exact} == {sql: READS[sql] for sql in exact}
+    for sql, reads in found.items():
+        assert [table for table in reads if not {*READS[sql][table]} - {"*"} <= {*reads[table]}] == []
