@@ -310,6 +310,9 @@ class ServerStack:
         """Return why calls make no sense now, None when they do; may block as long as the storage does."""
         if not self._server.is_serving:
             return NotReady.DRAINING if self._server.has_started else NotReady.STARTING
+        return self._find_fault()
+
+    def _find_fault(self) -> NotReady | None:
         if not self._pool.executor_count:
             return NotReady.EXECUTORS
         if not has_free_space(self._spill_folder.path):
