@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -628,6 +629,7 @@ _OPTIONS: Final = [
 # gRPC lets channels with the same options share a connection and the pauses between attempts to make one, so an option
 # of our own keeps them apart.
 _CONNECTION_NUMBER: Final = "micromegas.connection"
+_VERBOSITY: Final = "GRPC_VERBOSITY"
 
 
 def _read_client_certificate(certificate_file: str | Path, key_file: str | Path) -> tuple[bytes, bytes]:
@@ -694,6 +696,22 @@ class FlightStream:
         self._reader.cancel()
 
 
+@cache
+def _start_grpc_quietly() -> None:
+    """Keep the Flight library's gRPC from logging lost connections and proxies to standard error.
+
+    It reads `GRPC_VERBOSITY` once, when the first client is created. A user's own value takes precedence. Only that
+    moment sees ours, in the C environment: `os.environ`, later child processes, and other copies of gRPC don't.
+    """
+    if _VERBOSITY in os.environ:
+        return
+    os.putenv(_VERBOSITY, "NONE")
+    try:
+        flight.connect("grpc://127.0.0.1:1").close()  # without a call there is no connection
+    finally:
+        os.unsetenv(_VERBOSITY)
+
+
 class Transport:
     """A connection to one server, made at the first call and again when it is lost; for several threads."""
 
@@ -710,8 +728,7 @@ class Transport:
             raise UsageError(
                 "client_certificate_file and client_key_file belong together.", remedy="Give both, or neither."
             )
-        # Without it, gRPC writes its own log of lost connections and of proxies to standard error.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        _start_grpc_quietly()
         self.recorder = CallRecorder()
         self.has_certificate = address.is_encrypted and certificate_file is not None
         self.has_answered = False

@@ -183,11 +183,11 @@ class ServerThread:
             await self._stop_requested.wait()
         finally:
             if server is not None:
-                _shut_down_sockets(self.port, is_listening=True)
+                _close_listeners(self.port)
                 await asyncio.gather(
                     service.drain(self._grace_seconds, reason=self._reason), self.exports.drain(self._grace_seconds)
                 )
-                _shut_down_sockets(self.port, is_listening=False)
+                _shut_down_connections(self.port)
                 await server.stop(0)
             await asyncio.to_thread(self._on_drained)
             watch.cancel()
@@ -310,19 +310,38 @@ def max_connections() -> int:
     return _MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else min(_MAX_CONNECTIONS, max(16, limit // 3))
 
 
-def _shut_down_sockets(port: int, *, is_listening: bool) -> None:
-    """Shut down the listeners, or the connections, of this process on a port; gRPC does not give its sockets out.
+# gRPC's own shutdown answers calls that have just come in with CANCELLED, which clients take for a decision of their
+# own. Closing the listeners first, and shutting the connections down last, leaves them with UNAVAILABLE.
 
-    gRPC's own shutdown answers calls that have just come in with CANCELLED, which clients take for a decision of their
-    own. Shutting the listeners down first, and the connections last, leaves them with UNAVAILABLE.
+
+def _close_listeners(port: int) -> None:
+    """Stop accepting connections on a port, although gRPC does not expose its sockets.
+
+    An idle socket takes over each listener's descriptor, and the kernel closes the listener. Shutting it down instead
+    would wake gRPC, which then logs "Closing acceptor. Failed accept4" as an error.
     """
+    for descriptor in _find_sockets(port, is_listening=True):
+        with suppress(OSError), socket.socket() as idle:
+            os.dup2(idle.fileno(), descriptor, inheritable=False)
+
+
+def _shut_down_connections(port: int) -> None:
+    """Shut down this process's connections on a port."""
+    for descriptor in _find_sockets(port, is_listening=False):
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as duplicate:
+            if duplicate.getsockname()[1] == port:  # it may be closed by now, and another be opened
+                duplicate.shutdown(socket.SHUT_RDWR)
+
+
+def _find_sockets(port: int, *, is_listening: bool) -> list[int]:
+    """Return the descriptors of this process's listeners or connections on a port."""
     with suppress(psutil.Error):
-        for found in psutil.Process().net_connections("tcp"):
-            is_listener = found.status == psutil.CONN_LISTEN
-            if found.fd >= 0 and found.laddr[1] == port and is_listener is is_listening:
-                with suppress(OSError), socket.socket(fileno=os.dup(found.fd)) as duplicate:
-                    if duplicate.getsockname()[1] == port:  # it may be closed by now, and another be opened
-                        duplicate.shutdown(socket.SHUT_RDWR)
+        return [
+            found.fd
+            for found in psutil.Process().net_connections("tcp")
+            if found.fd >= 0 and found.laddr[1] == port and (found.status == psutil.CONN_LISTEN) is is_listening
+        ]
+    return []
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

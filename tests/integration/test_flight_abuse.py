@@ -101,7 +101,7 @@ def test_clients_that_ask_for_the_health_and_send_nothing_keep_no_probe_waiting_
     assert meanwhile == [messages.HealthCheckResponse.SERVING] * 20
 
 
-def test_a_stopping_server_refuses_new_calls_and_says_so_to_health_checks():
+def test_a_stopping_server_refuses_new_calls_and_says_so_to_health_checks(capfd):
     with running_server() as flight:
         running = flight.read(WAITING)
         next(running)
@@ -112,6 +112,8 @@ def test_a_stopping_server_refuses_new_calls_and_says_so_to_health_checks():
         while status == messages.HealthCheckResponse.SERVING:
             status = _health(flight)
         refused = flight.query(NUMBERS)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", flight.server.port), timeout=60)
         running.cancel()
         stopping.join(60)
 
@@ -119,6 +121,7 @@ def test_a_stopping_server_refuses_new_calls_and_says_so_to_health_checks():
         assert refused.code is grpc.StatusCode.UNAVAILABLE
         assert type(refused.error) is ServerUnavailable
         assert not stopping.is_alive()
+    assert "Closing acceptor" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("is_shared", [False, True])

@@ -132,7 +132,7 @@ def test_a_ca_bundle_that_cannot_be_used_is_refused(tmp_path):
 
 
 _NOISY = """
-import sys
+import os, subprocess, sys
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import MicromegasError
 client = FlightSQLClient(sys.argv[1], timeout_seconds=5)
@@ -144,20 +144,23 @@ for call in (lambda: client.query("SELECT 1"), client.whoami, lambda: client.que
         call()
     except MicromegasError as error:
         print(error.code)
+child = subprocess.run([sys.executable, "-c", "import os; print(list(os.environ))"], capture_output=True, check=True)
+print("GRPC_VERBOSITY" in os.environ, b"GRPC_VERBOSITY" in child.stdout)
 """
 
 
-def test_nothing_is_written_to_standard_error(fake_server):
+def test_nothing_is_written_to_standard_error_and_the_environment_stays_as_it_was(fake_server):
     command = [sys.executable, "-c", _NOISY, fake_server.uri]
+    environ = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout.readline() == "ready\n"
         fake_server.close()
 
         output, noise = child.communicate("go\n", timeout=60)
 
-    assert output.split() == ["AVAIL003"] * 3
+    assert output.split() == ["AVAIL003"] * 3 + ["False", "False"]
     assert noise == ""
 
 
