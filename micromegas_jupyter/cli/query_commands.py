@@ -1,7 +1,6 @@
 """`micromegas query`, `processes`, `process-log` and `process-metrics`: run one statement and write its rows."""
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,8 +43,8 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", help="file to read the statement from, at most 64 KiB; - for standard input")
     parser.add_argument(
         "-p", "--param", action="append", default=[], metavar="NAME=VALUE",
-        help="value for :NAME in the statement, repeatable: a number, true, false or null, else text; NAME:TYPE=VALUE "
-        f"says what it is: {', '.join(_PARAMETER_TYPES)}",
+        help="value for :NAME in the statement, repeatable; it has the type of the column that it is compared with, or "
+        f"else is text. NAME:TYPE=VALUE sets the type: {', '.join(_PARAMETER_TYPES)}",
     )  # fmt: skip
     _add_range_arguments(parser)
     parser.add_argument("--all", action="store_true", help="query without a time range; the default without --begin")
@@ -223,11 +222,9 @@ def _parse_parameters(texts: Iterable[str]) -> dict[str, object] | None:
 
 def _parse_value(name: str, kind: str | None, text: str) -> object:
     if kind is None:
-        try:
-            value = json.loads(text)
-        except ValueError:
-            return text
-        return text if isinstance(value, dict | list) else value
+        from micromegas_jupyter.client.parameters import Untyped  # with pyarrow
+
+        return Untyped(text, _parse_timestamp)
     read = _PARAMETER_TYPES.get(kind)
     if read is None:
         raise UsageError(f"-p {name} has an unknown type.", remedy=f"Use one of {', '.join(_PARAMETER_TYPES)}.")
@@ -251,6 +248,7 @@ _PARAMETER_TYPES: Final[dict[str, Callable[[str], object]]] = {
     "bool": {"true": True, "false": False}.__getitem__,
     "timestamp": _parse_timestamp,
     "date": date.fromisoformat,
+    "null": {"": None, "null": None}.__getitem__,
 }
 
 

@@ -17,6 +17,7 @@ from micromegas_jupyter.client.transport import Call, CallRecord, FlightStream, 
 from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.errors import (
     InternalError,
+    InvalidStatement,
     MicromegasError,
     QueryError,
     UnsupportedRequest,
@@ -30,6 +31,7 @@ CONTROL_TIMEOUT_SECONDS: Final = 30.0
 
 _CLOSE_TIMEOUT_SECONDS: Final = 5.0
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
+_SET_TYPE: Final = "If the type of a value is wrong, set it: -p NAME:TYPE=VALUE."
 _WITHOUT_VALUES: Final = "Write the values into the statement, or use a server that prepares statements."
 
 
@@ -140,12 +142,16 @@ def prepare(transport: Transport, sql: str, call: Call) -> PreparedStatement:
     """Have the server plan a statement, and close it."""
     created = _create(transport, sql, call)
     _close(transport, created.prepared_statement_handle, call)
+    return PreparedStatement(
+        query=sql,
+        dataset_schema=_read_description(created.dataset_schema),
+        parameter_schema=_read_description(created.parameter_schema),
+    )
+
+
+def _read_description(data: bytes) -> pa.Schema:
     try:
-        return PreparedStatement(
-            query=sql,
-            dataset_schema=_read_schema(created.dataset_schema),
-            parameter_schema=_read_schema(created.parameter_schema),
-        )
+        return _read_schema(data)
     except (pa.ArrowException, OSError) as error:
         raise InternalError("The server's description of the statement cannot be read.") from error
 
@@ -153,15 +159,21 @@ def prepare(transport: Transport, sql: str, call: Call) -> PreparedStatement:
 def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> BatchStream:
     """Start a statement with its values; returns when the schema of the result is here."""
     with original_positions(statement):
-        handle = _create(transport, statement.sql, call).prepared_statement_handle
+        created = _create(transport, statement.sql, call)
+        handle = created.prepared_statement_handle
         try:
-            handle = _bind(transport, handle, statement.row, call)
+            row = (
+                statement.typed_row(_read_description(created.parameter_schema)) if statement.untyped else statement.row
+            )
+            handle = _bind(transport, handle, row, call)
             command = pack_any(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
             with _unless_unsupported(call):
                 info = transport.get_flight_info(command, control_call(call))
             return transport.do_get(_only_ticket(info), call, on_close=partial(_close, transport, handle, call))
-        except BaseException:
+        except BaseException as error:
             _close(transport, handle, call)
+            if statement.untyped and isinstance(error, InvalidStatement):
+                error.remedy = f"{error.remedy} {_SET_TYPE}".lstrip()
             raise
 
 

@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -92,6 +92,63 @@ def _end_of_comment(sql: str, position: int) -> int:
     return position if depth == 0 else len(sql)
 
 
+@dataclass(frozen=True, slots=True)
+class Untyped:
+    """A value that takes the type of its column once the server has inferred it, or else is text.
+
+    `read_time` parses the text for a column of times; on a ValueError or UsageError, the server gets the text.
+    """
+
+    text: str = field(repr=False)
+    read_time: Callable[[str], datetime] = field(default=datetime.fromisoformat, repr=False)
+
+    def as_type(self, kind: pa.DataType, *, name: str) -> pa.Scalar:
+        """Return the value as a scalar for a column of this type; `name` is for messages."""
+        text = pa.scalar(self.text, pa.string())
+        if pa.types.is_null(kind) or any(is_text(kind) for is_text in _TEXT_TYPES):
+            return text
+        if self.text == "null":
+            return pa.scalar(None, kind)
+        try:
+            return self._read(kind, name)
+        except (KeyError, ArithmeticError):
+            raise UsageError(
+                f"The value of :{name} does not fit its column, which has the type {kind}.",
+                remedy=f"To send it as text, write the type: -p {name}:text=VALUE.",
+            ) from None
+        except (ValueError, UsageError):
+            return text
+
+    def _read(self, kind: pa.DataType, name: str) -> pa.Scalar:
+        if pa.types.is_boolean(kind):
+            return pa.scalar(_BOOLEANS[self.text.lower()])
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+            return _number(Decimal(self.text), kind)
+        if pa.types.is_date(kind):
+            return pa.scalar(date.fromisoformat(self.text), kind)
+        if pa.types.is_timestamp(kind):
+            return _timestamp(self.read_time(self.text), name)
+        raise ValueError
+
+
+def _number(value: Decimal, kind: pa.DataType) -> pa.Scalar:
+    """Return a number in its column's type; one that isn't in there can still be compared, such as 4.5 and integers."""
+    is_whole = value.is_finite() and value.adjusted() < _MAX_DIGITS and value == value.to_integral_value()
+    if pa.types.is_floating(kind) or not value.is_finite():
+        return pa.scalar(float(value), kind if pa.types.is_floating(kind) else pa.float64())
+    if pa.types.is_integer(kind) and not is_whole:
+        return pa.scalar(value)
+    number = value if pa.types.is_decimal(kind) else int(value)
+    try:
+        return pa.scalar(number, kind)
+    except (pa.ArrowException, OverflowError):
+        return pa.scalar(value) if isinstance(number, Decimal) else _integer(number)
+
+
+_TEXT_TYPES: Final = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_MAX_DIGITS: Final = 76  # of Arrow's largest decimal
+_BOOLEANS: Final = {"true": True, "false": False}
+
 # The data model's timestamps (COMPAT: TS). Text zones of the same meaning compare equal, but one is enough.
 _ZONE: Final = "+00:00"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -113,8 +170,10 @@ def to_scalar(value: object, *, name: str) -> pa.Scalar:
         ) from error
 
 
-def _convert(value: object, name: str) -> pa.Scalar:  # noqa: C901, PLR0911 - one line for each type
+def _convert(value: object, name: str) -> pa.Scalar:  # noqa: C901, PLR0911, PLR0912 - one line for each type
     match value:
+        case Untyped():
+            return pa.scalar(value.text, pa.string())
         case None | bool() | Decimal():
             return pa.scalar(value)
         case pa.Scalar():
@@ -199,12 +258,22 @@ def _scaled(nanoseconds: int, exact: pa.DataType, coarse: pa.DataType) -> pa.Sca
 class BoundStatement:
     """A statement with `$name` for `:name` and `$name_1, $name_2, …` for a list, and a row with a column for each.
 
-    `lists` says where in `sql` each list begins, its length there, and that of its `:name`.
+    `lists` says where in `sql` each list begins, its length there, and that of its `:name`. `untyped` are columns of
+    `row` whose values take the types that the server infers.
     """
 
     sql: str = field(repr=False)
     row: pa.RecordBatch = field(repr=False)
     lists: tuple[tuple[int, int, int], ...] = ()
+    untyped: Mapping[str, Untyped] = field(default_factory=dict, repr=False)
+
+    def typed_row(self, inferred: pa.Schema) -> pa.RecordBatch:
+        """Return the row to send, given the parameters' schema of the prepared statement."""
+        kinds = {parameter.name.removeprefix("$"): parameter.type for parameter in inferred}
+        scalars = {name: self.row.column(name)[0] for name in self.row.schema.names}
+        for name, value in self.untyped.items():
+            scalars[name] = value.as_type(kinds.get(name, pa.null()), name=name)
+        return _build_row(scalars)
 
     def original_column(self, line: int, column: int) -> int:
         """Return the column in the original statement of a column in `sql`; the line is the same in both."""
@@ -236,7 +305,8 @@ def bind_named(sql: str, values: Mapping[str, object]) -> BoundStatement:
         for column, value in zip(columns[name], [values[name]] if listed is None else listed, strict=True)
     }
     rewritten, lists = _rewrite(sql, found, columns, elements)
-    return BoundStatement(sql=rewritten, row=_build_row(scalars), lists=lists)
+    untyped = {name: value for name in names if isinstance(value := values[name], Untyped)}
+    return BoundStatement(sql=rewritten, row=_build_row(scalars), lists=lists, untyped=untyped)
 
 
 def _build_row(scalars: Mapping[str, pa.Scalar]) -> pa.RecordBatch:
@@ -365,11 +435,15 @@ def bind(sql: str, params: Params) -> BoundStatement | None:
 def _with_dollar_names(bound: BoundStatement, sql: str, values: Mapping[str, object]) -> BoundStatement:
     """Add the values of `$name`, the server's own syntax."""
     scalars = {name: bound.row.column(name)[0] for name in bound.row.schema.names}
+    untyped = dict(bound.untyped)
     for found, _ in _find_tokens(sql):
         name = found["own_name"]
         if name is not None and name in values and name not in scalars:
-            scalars[name] = to_scalar(values[name], name=name)
-    return replace(bound, row=_build_row(scalars))
+            value = values[name]
+            scalars[name] = to_scalar(value, name=name)
+            if isinstance(value, Untyped):
+                untyped[name] = value
+    return replace(bound, row=_build_row(scalars), untyped=untyped)
 
 
 def _bind_in_order(sql: str, values: Sequence[object]) -> BoundStatement:

@@ -146,7 +146,7 @@ class DataFusionEngine:
         if calls:
             scanned = with_stand_ins(placeholders.sql, calls)
             placeholders, mentions = replace(placeholders, sql=scanned.sql), find_mentions(scanned)
-        request = with_plain_parameters(request, placeholders.columns)
+        request = with_plain_parameters(request, placeholders)
         rows = request.parameters
         if rows is None or rows.num_rows <= 1:
             return self._plan_row(request, caller, placeholders, mentions, calls)

@@ -170,11 +170,21 @@ def placeholder_types(plan: LogicalPlan) -> dict[str, pa.DataType]:
             if isinstance(field, pa.Field):
                 found[variant.id().removeprefix("$")] = field.type
             continue
+        if type(variant).__name__ == "Limit":
+            found |= dict.fromkeys(_row_counts(variant), pa.int64())
         for name in _CHILDREN:
             child = getattr(variant, name, None)
             value = child() if callable(child) else None
             waiting.extend(value if isinstance(value, list) else [] if value is None else [value])
     return found
+
+
+def _row_counts(limit: Any) -> Iterator[str]:
+    """Yield the names of the placeholders of LIMIT and OFFSET, for which DataFusion infers no type."""
+    for bound in filter(None, (limit.fetch(), limit.skip())):
+        variant = bound.to_variant()
+        if type(variant).__name__ == "Placeholder":
+            yield str(variant.id().removeprefix("$"))
 
 
 def parameter_schema(placeholders: "Placeholders", parameters: pa.RecordBatch | None, plan: LogicalPlan) -> pa.Schema:
@@ -344,19 +354,23 @@ def _sum(first: QueryStatistics, second: QueryStatistics) -> QueryStatistics:
     return QueryStatistics(**facts)
 
 
-def with_plain_parameters(request: StatementRequest, columns: tuple[str, ...]) -> StatementRequest:
+def with_plain_parameters(request: StatementRequest, placeholders: Placeholders) -> StatementRequest:
     """Return the request with its values named and typed as `Placeholders` expects them.
 
-    flightsql-dbapi names its columns `param_0`, `param_1`, … and wraps each value in a union; some clients give no
-    names. Flight SQL binds by position, so such columns are for `?` and `$1` in their order.
+    flightsql-dbapi names its columns `param_0`, `param_1`, … and wraps each value in a union; arrow-go names them `$1`,
+    `$2`, …; some clients give no names. Flight SQL binds by position, so such columns are for `?` and `$1` in their
+    order, and a single value is for a statement's only placeholder, whatever the value's name is.
     """
     batch = request.parameters
     if batch is None:
         return request
     names = batch.schema.names
-    is_generated = all(name in {"", f"param_{index}"} for index, name in enumerate(names))
-    if is_generated and not set(names) & set(columns):
-        names = [str(index) for index in range(len(names))]
+    is_generated = all(name in {"", f"param_{index}", f"${index + 1}"} for index, name in enumerate(names))
+    if placeholders.optional.union(placeholders.columns).isdisjoint(names):
+        if len(names) == len(placeholders.columns) == 1:
+            names = list(placeholders.columns)
+        elif is_generated:
+            names = [str(index) for index in range(len(names))]
     if names == batch.schema.names and not any(map(pa.types.is_union, batch.schema.types)):
         return request
     arrays = [_without_union(array) for array in batch.columns]

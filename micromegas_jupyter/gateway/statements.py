@@ -48,7 +48,7 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
             "The engine behind this server runs a statement for one row of values only.",
             remedy="Bind one row of values at a time.",
         )
-    request = with_plain_parameters(StatementRequest(sql=sql, parameters=batch), placeholders.columns)
+    request = with_plain_parameters(StatementRequest(sql=sql, parameters=batch), placeholders)
     kinds = pa.schema([pa.field(column, pa.null()) for column in placeholders.columns])
     values: dict[str, pa.Scalar] = {}
     if request.parameters is not None:

@@ -135,6 +135,23 @@ def test_values_a_limit_and_a_file_are_options(micromegas, service, tmp_path):
     assert "-p d is not a valid date" in refused.stderr
 
 
+def test_a_value_without_a_type_has_that_of_its_column(micromegas, service):
+    rows = "('404', 404, 1.5, true, TIMESTAMPTZ '2026-01-31T08:00:00Z'), ('x', 1, NULL, false, now())"
+    source = f"(VALUES {rows}) AS t(s, i, f, b, at)"
+    condition = "s = :s AND i = :i AND f > :f AND b = :b AND at < :at AND f IS DISTINCT FROM :none"
+    values = ("-p", "s=404", "-p", "i=404", "-p", "f=1", "-p", "b=true", "-p", "at=1h", "-p", "none=null", "-p", "n=1")
+
+    found = micromegas("query", f"SELECT s, :n AS n FROM {source} WHERE {condition} LIMIT :n", *values, environ=service)
+    wrong = micromegas("query", f"SELECT s FROM {source} WHERE i = :i", "-p", "i=404x", environ=service)
+    by_type = micromegas("query", "SELECT arrow_typeof(:i) AS t", "-p", "i:int=404", "--format", "csv", environ=service)
+    function = micromegas("query", "SELECT round(1.25, :n)", "-p", "n=1", environ=service)
+
+    assert found.stdout.split()[-2:] == ["404", "1"], found.stderr
+    assert (wrong.returncode, "does not fit its column, which has the type int64" in wrong.stderr) == (2, True)
+    assert by_type.stdout.split() == ["t", "Int64"]
+    assert (function.returncode, "-p NAME:TYPE=VALUE" in function.stderr) == (1, True)
+
+
 def test_an_error_points_at_its_place_and_nothing_configured_is_said(micromegas, service):
     wrong = micromegas("query", "SELECT 1,\n  tagret FROM log_entries", environ=service)
     plain = {name: value for name, value in service.items() if not name.startswith("MICROMEGAS_")}

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.client import parameters
-from micromegas_jupyter.client.parameters import bind, bind_named, to_scalar
+from micromegas_jupyter.client.parameters import Untyped, bind, bind_named, to_scalar
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.commands import MAX_PARAMETERS
 
@@ -215,3 +215,52 @@ def test_both_spellings_of_a_name_are_bound():
 def test_values_that_do_not_fit_are_refused_before_they_are_sent(sql, params, said):
     with pytest.raises(UsageError, match=said):
         bind(sql, params)
+
+
+_MONEY = pa.decimal128(10, 2)
+_EVENING = pa.scalar(datetime(2026, 1, 31, 20, tzinfo=UTC), pa.timestamp("ns", "+00:00"))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected"),
+    [
+        ("404", pa.string(), pa.scalar("404")), ("404", pa.large_string(), pa.scalar("404")),
+        ("null", pa.string_view(), pa.scalar("null")), ("007", pa.null(), pa.scalar("007")),
+        ("true", pa.null(), pa.scalar("true")), ("404", pa.int32(), pa.scalar(404, pa.int32())),
+        ("-1", pa.uint8(), pa.scalar(-1, pa.int64())), ("1e2", pa.int64(), pa.scalar(100)),
+        ("99999999999", pa.int32(), pa.scalar(99999999999)), ("4.5", pa.int32(), pa.scalar(Decimal("4.5"))),
+        ("9007199254740993", pa.int64(), pa.scalar(9007199254740993)), ("2", pa.float64(), pa.scalar(2.0)),
+        ("-inf", pa.int32(), pa.scalar(float("-inf"))), ("1.5", _MONEY, pa.scalar(Decimal("1.50"), _MONEY)),
+        ("1.005", _MONEY, pa.scalar(Decimal("1.005"))), ("True", pa.bool_(), pa.scalar(True)),
+        ("null", pa.int32(), pa.scalar(None, pa.int32())),
+        ("2026-01-31T20:00:00+00:00", pa.timestamp("us", "UTC"), _EVENING),
+        ("2026-01-31", pa.date32(), pa.scalar(date(2026, 1, 31))), ("tomorrow", pa.date32(), pa.scalar("tomorrow")),
+        ("tomorrow", pa.timestamp("ns"), pa.scalar("tomorrow")), ("1 hour", pa.duration("s"), pa.scalar("1 hour")),
+        ("1e999999999", pa.int32(), pa.scalar("1e999999999")),
+        ("404", pa.dictionary(pa.int8(), pa.string()), pa.scalar("404")),
+    ],
+)  # fmt: skip
+def test_a_value_without_a_type_takes_that_of_its_column(text, kind, expected):
+    bound = bind("SELECT :m", {"m": Untyped(text)})
+
+    (value,) = bound.typed_row(pa.schema([pa.field("m", kind)])).column("m")
+
+    assert (value, value.type) == (expected, expected.type)
+
+
+def test_several_values_without_types_are_found_by_name_and_are_text_if_no_type_is_known():
+    bound = bind("SELECT :a, $b, :c, :d", {"a": Untyped("1"), "b": Untyped("2"), "c": Untyped("3"), "d": 4})
+
+    row = bound.typed_row(pa.schema([pa.field("$b", pa.int8()), pa.field("a", pa.int16())]))
+
+    assert row.to_pylist() == [{"a": 1, "b": 2, "c": "3", "d": 4}]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("abc", pa.int32()), ("", pa.float64()), ("1", pa.bool_()), ("x", pa.decimal128(5))]
+)
+def test_a_value_that_its_column_cannot_have_is_rejected_without_showing_it(text, kind):
+    with pytest.raises(UsageError, match="does not fit") as caught:
+        bind("SELECT :m", {"m": Untyped(text)}).typed_row(pa.schema([pa.field("m", kind)]))
+
+    assert "-p m:text=VALUE" in caught.value.remedy

@@ -227,9 +227,27 @@ def test_a_union_is_the_value_in_it():
     sparse = pa.UnionArray.from_sparse(pa.array([1], pa.int8()), [pa.array([0]), words])
     request = StatementRequest(sql="x", parameters=pa.record_batch({"0": dense, "1": sparse}))
 
-    found = with_plain_parameters(request, ("0", "1"))
+    found = with_plain_parameters(request, find_placeholders(scan("SELECT $1, $2")))
 
     assert found.parameters == pa.record_batch({"0": [8], "1": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("sql", "sent", "bound"),
+    [
+        # As arrow-go names them.
+        ("SELECT ?", ["$1"], ["0"]), ("SELECT $1, $2", ["$1", "$2"], ["0", "1"]),
+        ("SELECT $m", ["$1"], ["m"]), ("SELECT $m, $m", ["x"], ["m"]), ("SELECT ?", ["m"], ["0"]),
+        ("SELECT $m", ["m"], ["m"]), ("SELECT $m, $n", ["n", "m"], ["n", "m"]),
+        # Names that may be meant, and several that do not match, are left alone.
+        ("SELECT $a, $$ $b $$", ["b"], ["b"]), ("SELECT $m, $n", ["x", "y"], ["x", "y"]),
+        ("SELECT $m, $n", ["x"], ["x"]), ("SELECT 1", ["x"], ["x"]),
+    ],
+)  # fmt: skip
+def test_a_single_value_is_for_the_only_placeholder_whatever_its_name(sql, sent, bound):
+    request = StatementRequest(sql=sql, parameters=pa.record_batch([[7]] * len(sent), names=sent))
+
+    assert with_plain_parameters(request, find_placeholders(scan(sql))).parameters.schema.names == bound
 
 
 def test_a_null_inside_a_value_where_a_list_of_a_fixed_size_belongs_is_invalid(ask):
