@@ -43,6 +43,7 @@ FAST = (
     "tests/integration/demo_provider/",
     "tests/integration/http/test_callees.py",
     "tests/integration/lakehouse/test_recording.py",
+    "tests/integration/notebook/test_retired_connections.py",
     "tests/integration/notebook/test_sql_with_real_stack.py",
     "tests/integration/notebook/test_with_real_stack.py",
     "tests/integration/relay/test_redirect_sign_in.py",

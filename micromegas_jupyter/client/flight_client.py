@@ -55,6 +55,7 @@ from micromegas_jupyter.client.transport import (
     CredentialSource,
     Header,
     Transport,
+    Uses,
     build_option_headers,
     build_tag_headers,
     parse_address,
@@ -541,14 +542,21 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         """Have `callback` called, on any thread, with each new notice about the credential, instead of a warning."""
         self._transport.recorder.on_notice = callback
 
-    def close(self) -> None:
-        """Stop running queries and close the connection; every later call raises `UsageError`."""
-        if self._closed.is_set():
-            return
+    def close(self, *, keeps_readers: bool = False) -> None:
+        """Stop running queries and close the connection; every later call raises `UsageError`.
+
+        With `keeps_readers`, queries that are running continue, and the connection closes after the last of them.
+        """
         self._closed.set()
-        for reader in list(self._readers):
-            reader.close()
-        self._transport.close()
+        if not keeps_readers:
+            for reader in list(self._readers):
+                reader.close()
+        self._transport.uses.close()
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a call or a query is running."""
+        return self._transport.uses.is_used
 
     def _run(
         self,
@@ -645,6 +653,8 @@ class WrappedClient(QueryMethods):
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
+        self._readers: weakref.WeakSet[QueryReader] = weakref.WeakSet()
+        self._uses = Uses(self._close_inner)
 
     def open_query(  # noqa: PLR0913 - the arguments of `FlightSQLClient.open_query`
         self,
@@ -666,13 +676,20 @@ class WrappedClient(QueryMethods):
         begin_text, end_text = format_time_range(begin, end, now=SYSTEM_CLOCK.now())
 
         def open_stream(call: Call) -> "_ForeignStream":
-            return _ForeignStream(_batches(self._inner, sql, begin_text, end_text, limit=limit), call)
+            self._uses.begin()
+            try:
+                batches = _batches(self._inner, sql, begin_text, end_text, limit=limit)
+                return _ForeignStream(batches, call, self._uses)
+            finally:
+                self._uses.finish()
 
         def build_call(credential: Credential) -> Call:
             return Call(server="the wrapper's server", credential=credential, started_at=SYSTEM_CLOCK.now())
 
         attempts = Attempts(CredentialSource(None), clock=SYSTEM_CLOCK, may_repeat=False)
-        return QueryReader(attempts, build_call, open_stream, clock=SYSTEM_CLOCK)
+        reader = QueryReader(attempts, build_call, open_stream, clock=SYSTEM_CLOCK)
+        self._readers.add(reader)
+        return reader
 
     def whoami(self) -> NoReturn:
         """Raise `UnsupportedRequest`."""
@@ -707,8 +724,19 @@ class WrappedClient(QueryMethods):
     def on_notice(self, callback: Callable[[str], None]) -> None:
         """Do nothing: another client has no notices."""
 
-    def close(self) -> None:
-        """Close the other client, if it can be closed."""
+    def close(self, *, keeps_readers: bool = False) -> None:
+        """Close the other client, if it can be closed; with `keeps_readers`, once no query is running."""
+        if not keeps_readers:
+            for reader in list(self._readers):
+                reader.close()
+        self._uses.close()
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a query is running."""
+        return self._uses.is_used
+
+    def _close_inner(self) -> None:
         close = getattr(self._inner, "close", None)
         if callable(close):
             close()
@@ -722,11 +750,12 @@ class WrappedClient(QueryMethods):
 class _ForeignStream:
     """The batches of another client's answer; the first is fetched at once, because it has the schema."""
 
-    def __init__(self, batches: Iterator[pa.RecordBatch], call: Call) -> None:
+    def __init__(self, batches: Iterator[pa.RecordBatch], call: Call, uses: Uses) -> None:
         self._batches = batches
         self._call = call
         self._is_cancelled = False
         self._waiting = self._next()
+        self.close = uses.share(self)
 
     @property
     def schema(self) -> pa.Schema:
@@ -743,9 +772,6 @@ class _ForeignStream:
     def cancel(self) -> None:
         """Ask for no further batch."""
         self._is_cancelled = True
-
-    def close(self) -> None:
-        """Do nothing: the other client's answer ends with its iterator."""
 
     def _next(self) -> pa.RecordBatch | None:
         try:

@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -666,13 +667,69 @@ def _read(file: Path, max_bytes: int) -> bytes:
         return opened.read(max_bytes)
 
 
+class Uses:
+    """Counts the uses of a connection, which is closed by `close` or, if it is in use then, after the last use."""
+
+    def __init__(self, on_unused: Callable[[], None]) -> None:
+        self._on_unused = on_unused
+        self._lock = threading.RLock()  # the garbage collector may end a use on a thread that holds it
+        self._count = 0
+        self.is_closed = False
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the connection is in use."""
+        return self._count > 0
+
+    def begin(self) -> None:
+        """Count a use; raises UsageError after `close`."""
+        with self._lock:
+            if self.is_closed:
+                raise UsageError("The client is closed.", remedy="Make a new one.")
+            self._count += 1
+
+    def finish(self) -> None:
+        """Stop counting a use."""
+        with self._lock:
+            self._count -= 1
+        self._close_if_unused()
+
+    def share(self, user: object) -> Callable[[], None]:
+        """Count another use while one is counted, until the returned function is called or `user` is collected."""
+        with self._lock:
+            self._count += 1
+        finalizer = weakref.finalize(user, self.finish)
+        finalizer.atexit = False
+        return finalizer
+
+    def close(self) -> None:
+        """Reject new uses; calling again does nothing."""
+        with self._lock:
+            self.is_closed = True
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        with self._lock:
+            is_unused = self.is_closed and not self._count
+        if is_unused:
+            self._on_unused()
+
+
 class FlightStream:
     """The answer of one `DoGet`. `cancel` may be called from any thread, the rest from one."""
 
-    def __init__(self, reader: flight.FlightStreamReader, call: Call, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self, reader: flight.FlightStreamReader, call: Call, *, uses: Uses, on_close: Callable[[], None]
+    ) -> None:
         self._reader = reader
         self._call = call
-        self.close = on_close
+        self._on_close = on_close
+        self._finish = uses.share(self)
+
+    def close(self) -> None:
+        """Release what the stream uses."""
+        self._on_close()
+        self._finish()
 
     @property
     def schema(self) -> pa.Schema:
@@ -713,7 +770,10 @@ def _start_grpc_quietly() -> None:
 
 
 class Transport:
-    """A connection to one server, made at the first call and again when it is lost; for several threads."""
+    """A connection to one server, made at the first call and again when it is lost; for several threads.
+
+    `uses` counts running calls and open streams; its `close` closes the connection.
+    """
 
     def __init__(
         self,
@@ -753,9 +813,11 @@ class Transport:
 
         self._connect = connect
         self._connection = (0, connect(0))
-        self._lock = threading.Lock()
-        self._open_calls = 0
-        self._is_closed = False
+        # The Flight library crashes the process when a connection is closed while a call starts on another thread.
+        self.uses = Uses(self._close_connection)
+
+    def _close_connection(self) -> None:
+        self._connection[1].close()
 
     def reconnect(self, failed: CallRecord) -> None:
         """Make calls over another connection than that of a failed one from now on; open calls keep theirs."""
@@ -766,7 +828,8 @@ class Transport:
     def do_get(self, ticket: bytes, call: Call, *, on_close: Callable[[], None] = lambda: None) -> FlightStream:
         """Start reading what a ticket stands for; returns when the schema is here."""
         with self._calling(call) as client:
-            return FlightStream(client.do_get(flight.Ticket(ticket), _options(call)), call, on_close)
+            reader = client.do_get(flight.Ticket(ticket), _options(call))
+            return FlightStream(reader, call, uses=self.uses, on_close=on_close)
 
     def do_action(self, action_type: str, body: bytes, call: Call) -> list[bytes]:
         """Run an action and return its results."""
@@ -795,25 +858,9 @@ class Transport:
                 answer = reader.read()
             return None if answer is None else answer.to_pybytes()
 
-    def close(self) -> None:
-        """Close the connection, once the calls that are being started have started."""
-        with self._lock:
-            self._is_closed = True
-        self._close_when_unused()
-
-    def _close_when_unused(self) -> None:
-        # The Flight library crashes the process when a connection is closed while a call starts on another thread.
-        with self._lock:
-            is_unused = self._is_closed and not self._open_calls
-        if is_unused:
-            self._connection[1].close()
-
     @contextmanager
     def _calling(self, call: Call) -> Iterator[flight.FlightClient]:
-        with self._lock:
-            if self._is_closed:
-                raise UsageError("The client is closed.", remedy="Make a new one.")
-            self._open_calls += 1
+        self.uses.begin()
         call.record.connection, client = self._connection
         try:
             with self.recorder.recording(call.record):
@@ -827,9 +874,7 @@ class Transport:
                 raise
             raise translated from error
         finally:
-            with self._lock:
-                self._open_calls -= 1
-            self._close_when_unused()
+            self.uses.finish()
 
 
 def _options(call: Call) -> flight.FlightCallOptions:
@@ -885,6 +930,8 @@ class Attempts:
 
     def next_credential(self, error: BaseException, credential: Credential, record: CallRecord) -> Credential | None:
         """Wait until the next attempt is due and return its credential; None, and how often, at the end."""
+        if self._server is not None and self._server.uses.is_closed:
+            return None
         match error:
             case AuthenticationError() if self._may_renew:
                 self._may_renew = False

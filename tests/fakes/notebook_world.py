@@ -243,6 +243,7 @@ class FakeClient:
         self._world = world
         self.provider = provider
         self.is_closed = False
+        self.is_in_use = False
 
     def on_notice(self, callback):
         """Nothing is ever noticed."""
@@ -281,7 +282,7 @@ class FakeClient:
         finally:
             self._world.was_asked_whoami.set()
 
-    def close(self):
+    def close(self, *, keeps_readers=False):
         self.is_closed = True
 
 

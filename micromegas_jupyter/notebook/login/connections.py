@@ -43,6 +43,7 @@ VARIABLE_OF_OPTION = MappingProxyType(
 
 _URI_VARIABLE = "MICROMEGAS_ANALYTICS_URI"
 _MAX_CONNECTIONS = 8
+_MAX_RETIRED = 8
 _MAX_NOTICES = 8
 _REMOTE_KERNEL_HINT = "Is the kernel on another machine than your browser? Run %micromegas_login --flow device."
 
@@ -210,15 +211,18 @@ class Connection:
     renewal: BackgroundRenewal | None = None
     notices: Notices = field(default_factory=Notices)
 
-    def close(self) -> None:
-        """Stop the renewal and close the client."""
+    def close(self, *, keeps_readers: bool = False) -> None:
+        """Stop the renewal and close the client, with `keeps_readers` after its last reader has ended."""
         if self.renewal is not None:
             self.renewal.stop()
-        self.client.close()
+        self.client.close(keeps_readers=keeps_readers)
 
 
 class Connections:
-    """The open connections by their settings; closes the oldest when there are too many, and all in `close`."""
+    """The open connections by their settings; retires the oldest when there are too many, and closes all in `close`.
+
+    A retired connection makes no new calls and renews no token, and is closed after its last reader has ended.
+    """
 
     def __init__(
         self,
@@ -229,6 +233,7 @@ class Connections:
         self._on_renewal = on_renewal
         self._lock = Lock()  # guards the next, and `_is_closed`
         self._by_settings: dict[ClientSettings, Connection] = {}
+        self._retired: list[Connection] = []  # which may still have readers
         #: The providers of servers that belong to this notebook.
         self.local: dict[ClientSettings, AuthProvider] = {}
         #: The profiles that nothing signs the person in for without a click.
@@ -277,22 +282,38 @@ class Connections:
                     closing.append(self._by_settings.pop(next(iter(self._by_settings))))
                 if renewal is not None:
                     renewal.start()
-        for old in closing:
-            old.close()
+        self._retire(closing)
         return known or connection
 
     def current(self, settings: ClientSettings) -> Connection | None:
         """Return the connection of these settings if it is open already."""
         return self._by_settings.get(settings)
 
-    def drop(self, is_wanted: Callable[[ClientSettings], bool]) -> None:
-        """Close the connections of the settings that are meant."""
+    def drop(self, is_wanted: Callable[[ClientSettings], bool], *, keeps_readers: bool = True) -> None:
+        """Retire the connections whose settings are wanted; without `keeps_readers`, end their readers, too."""
         with self._lock:
-            closing = [self._by_settings.pop(settings) for settings in list(self._by_settings) if is_wanted(settings)]
-        for old in closing:
-            old.close()
+            dropped = [self._by_settings.pop(settings) for settings in list(self._by_settings) if is_wanted(settings)]
+        if keeps_readers:
+            self._retire(dropped)
+        else:
+            for connection in dropped:
+                connection.close()
+
+    def _retire(self, connections: list[Connection]) -> None:
+        for connection in connections:
+            connection.close(keeps_readers=True)
+        with self._lock:
+            self._retired = [one for one in (*self._retired, *connections) if one.client.is_in_use]
+            closing = self._retired[:-_MAX_RETIRED]
+            del self._retired[:-_MAX_RETIRED]
+        for connection in closing:
+            connection.close()
 
     def close(self) -> None:
-        """Close all, and keep none that is opened later."""
+        """Close all, running readers included, and keep none that is opened later."""
         self._is_closed = True
-        self.drop(lambda _: True)
+        self.drop(lambda _: True, keeps_readers=False)
+        with self._lock:
+            closing, self._retired = self._retired, []
+        for connection in closing:
+            connection.close()

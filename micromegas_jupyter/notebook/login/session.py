@@ -533,6 +533,11 @@ class NotebookSession:
         self.show(settings, signed_out_state(settings, through=through))
         return report
 
+    def note_reader_failure(self, settings: ClientSettings, connection: Connection, error: MicromegasError) -> None:
+        """Update the shown state after a reader failed, unless its connection has been retired."""
+        if self.connections.current(settings) is connection:
+            self.note_failure(settings, error)
+
     def note_failure(self, settings: ClientSettings, error: MicromegasError) -> None:
         """Update the shown state after a call that failed; an ended sign-in is looked up afresh next time."""
         if isinstance(error, LoginRequired):

@@ -251,7 +251,7 @@ class ServerMagics(Magics):
                 self._session.choice = self._choice_before
             self._named.forget(LOCAL)
             del self._session.connections.local[served]
-            self._session.connections.drop(lambda other: other == served)
+            self._session.connections.drop(lambda other: other == served, keeps_readers=False)
             self.close()
 
     def close(self) -> None:

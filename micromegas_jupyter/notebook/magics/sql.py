@@ -319,7 +319,7 @@ class SqlMagic(Magics):
                         table, value = _collect(request, reader, progress, max_rows=max_rows)
             self._session.note_success(settings, connection.provider)
             if row_format == "reader":
-                on_failure = partial(self._session.note_failure, settings)
+                on_failure = partial(self._session.note_reader_failure, settings, connection)
                 value = RowReader(reader, progress, line, target=request.target, sql=request.sql, on_failure=on_failure)
                 reading.pop_all()
         if row_format != "reader":

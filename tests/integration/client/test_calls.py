@@ -2,8 +2,10 @@
 
 import gc
 import json
+import threading
 from datetime import UTC, datetime
 
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -13,6 +15,7 @@ from micromegas_jupyter.errors import LoginRequired, Rejected, UnsupportedReques
 from micromegas_jupyter.flightsql.commands import StatementQuery, parse_ticket
 from tests.fakes.clock import FakeClock
 from tests.fakes.flight_server import SMALL_TABLE, fail_plainly, fail_with, results, rows
+from tests.fakes.waiting import wait_until
 from tests.integration.client.conftest import FixedToken, RenewingToken
 
 pytestmark = pytest.mark.integration
@@ -209,13 +212,89 @@ def test_closing_a_client_stops_its_readers(fake_server):
         next(reader)
 
 
+@pytest.fixture
+def gated(fake_server):
+    """A server that sends one batch, and two more once the returned event is set."""
+    may_go_on = threading.Event()
+
+    def answer(call):
+        schema, batch, *_ = rows(SMALL_TABLE)
+        yield from (schema, batch)
+        while not (call.ended.wait(0.02) or may_go_on.is_set()):
+            pass
+        yield from (batch, batch)
+
+    fake_server.answers["DoGet"] = answer
+    return may_go_on
+
+
+def _is_connected(server):
+    found = psutil.Process().net_connections("tcp")
+    return any(one.raddr and one.raddr.port == server.port and one.status == "ESTABLISHED" for one in found)
+
+
+def test_a_client_that_keeps_its_readers_closes_after_the_last(fake_server, gated):
+    client = FlightSQLClient(fake_server.uri)
+    readers = [client.open_query("SELECT 1") for _ in range(4)]
+    first = [next(reader).num_rows for reader in readers]
+
+    client.close(keeps_readers=True)
+    with pytest.raises(UsageError, match="closed"):
+        client.query("SELECT 1")
+    readers.pop().close()
+    readers.pop()  # collected
+    gc.collect()
+    assert fake_server.calls[2].ended.wait(60)
+    assert fake_server.calls[3].ended.wait(60)
+    was_in_use, was_connected = client.is_in_use, _is_connected(fake_server)
+    gated.set()
+    rest = [sum(batch.num_rows for batch in reader) for reader in readers]
+
+    assert (first, rest) == ([3] * 4, [6] * 2)
+    assert (was_in_use, was_connected) == (True, True)
+    wait_until(lambda: not client.is_in_use, "the last reader has ended")
+    wait_until(lambda: not _is_connected(fake_server), "the connection is closed")
+
+
+def test_closing_a_client_later_stops_the_readers_that_it_kept(fake_server, gated):
+    client = FlightSQLClient(fake_server.uri)
+    reader = client.open_query("SELECT 1")
+    client.close(keeps_readers=True)
+
+    client.close()
+
+    assert fake_server.calls[0].ended.wait(60)
+    with pytest.raises(UsageError):
+        next(reader)
+
+
+def test_a_kept_reader_neither_renews_its_credential_nor_starts_again(fake_server):
+    may_fail, provider = threading.Event(), RenewingToken()
+
+    def answer(call):
+        yield next(rows(SMALL_TABLE))
+        assert may_fail.wait(60)
+        yield from fail_with(Rejected())(call)
+
+    fake_server.answers["DoGet"] = answer
+    client = FlightSQLClient(fake_server.uri, auth_provider=provider)
+    reader = client.open_query("SELECT 1")
+
+    client.close(keeps_readers=True)
+    may_fail.set()
+
+    with pytest.raises(Rejected):
+        next(reader)
+    assert (provider.invalidated, len(fake_server.calls)) == ([], 1)
+
+
 def test_closing_leaves_a_call_that_is_being_started_its_connection(client, fake_server, monkeypatch):
     # The Flight library crashes when a connection is closed while a call starts: a kernel died of it.
     fake_server.answers["DoGet"] = lambda _call: rows(SMALL_TABLE)
     build_options = transport._options
 
     def close_first(call):
-        client._transport.close()
+        client._transport.uses.close()
         return build_options(call)
 
     monkeypatch.setattr(transport, "_options", close_first)

@@ -82,15 +82,18 @@ def sign_in_once(kernel, person):
     return look
 
 
-def test_a_person_signs_in_while_a_query_waits_and_signs_out(stack, monkeypatch, tmp_path):
+def test_a_person_signs_in_while_a_query_waits_and_signs_out_while_a_reader_reads_on(stack, monkeypatch, tmp_path):
     with attended_kernel() as kernel, ScriptedPerson(person="alice") as person:
         kernel.run(LOAD)
         query = kernel.run("%sql rows << SELECT 1 AS one", while_running=sign_in_once(kernel, person))
         again = kernel.run("%micromegas_login")
         whoami = kernel.run("%micromegas_whoami")
         wrong = kernel.run("%%sql\nSELECT tagret\nFROM log_entries")
+        kernel.run("%sql reader << --format reader SELECT value FROM generate_series(1, 6000000)")
         logout = kernel.run("%micromegas_logout")
+        is_stored = (tmp_path / "tokens.json").exists()
         afterwards = kernel.run("%sql rows << SELECT 1 AS one", while_running=sign_in_once(kernel, person))
+        read = kernel.run("print(sum(batch.num_rows for batch in reader))")
         kernel.later_messages(0.5)
         everything = str(kernel.all_messages)
 
@@ -101,7 +104,9 @@ def test_a_person_signs_in_while_a_query_waits_and_signs_out(stack, monkeypatch,
     assert error["ename"] == "InvalidStatement"
     assert "    SELECT tagret" in error["traceback"]
     assert logout.printed.startswith("Signed out of ")
+    assert not is_stored
     assert afterwards.reply["status"] == "ok"
+    assert read.printed == "6000000\n"
     assert not BEARER_TOKEN.search(everything)
     assert "code=" not in everything
 

@@ -106,7 +106,9 @@ def pause(clock):
 @pytest.fixture
 def build(clock, pause):
     def build_attempts(**options):
-        server = SimpleNamespace(has_answered=True, reconnect=lambda _failed: None)
+        server = SimpleNamespace(
+            has_answered=True, uses=SimpleNamespace(is_closed=False), reconnect=lambda _failed: None
+        )
         given = {"may_repeat": True, "server": server, "jitter": lambda: 0.5, **options}
         return Attempts(CredentialSource(None), clock=clock, stopped=pause, **given)
 
