@@ -150,9 +150,10 @@ class TokenStoreError(AuthenticationError):
 class Rejected(AuthenticationError):
     """The server does not accept the credential.
 
-    Its response is always the same; the reason is in its audit log. Sign in again, or ask the administrator which
-    issuer and audience the server accepts. For administrators: `micromegas access explain` says why a token is refused
-    ([reasons](access-reasons.md)).
+    Its response is the same for every reason; the reason is in its audit log. The message adds what the client knows
+    about the token, for example that it has expired or that this machine's clock is wrong. Sign in again, or give the
+    query ID to the server's administrator. For administrators: `micromegas access explain` shows why a token is
+    rejected ([reasons](access-reasons.md)).
 
     Args:
         what: One sentence: what happened.

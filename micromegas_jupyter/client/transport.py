@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -27,7 +27,7 @@ from pyarrow import flight
 from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.system import Clock, HiddenBytes, HiddenText, Secret, jitter
+from micromegas_jupyter.core.system import Clock, HiddenBytes, HiddenText, Secret, duration_text, jitter
 from micromegas_jupyter.errors import (
     AuthenticationError,
     DeadlineExceeded,
@@ -194,6 +194,7 @@ class Credential:
 
     headers: tuple[Header, ...] = field(default=(), repr=False)
     token: Secret | None = None
+    clock_offset_seconds: float = 0.0  # how far the identity provider's clock is ahead, if that was measured
 
 
 class CredentialSource:
@@ -217,7 +218,12 @@ class CredentialSource:
                 "The auth provider returned something that is not a bearer token.",
                 remedy="A token is printable ASCII without spaces, of at most 16 kB.",
             )
-        return Credential(headers=(build_header(_AUTHORIZATION, _SCHEME + token.reveal()),), token=token)
+        offset = getattr(self._provider, "clock_offset_seconds", 0.0)
+        return Credential(
+            headers=(build_header(_AUTHORIZATION, _SCHEME + token.reveal()),),
+            token=token,
+            clock_offset_seconds=offset if isinstance(offset, float) else 0.0,
+        )
 
     def renew(self, refused: Credential) -> Credential | None:
         """Return a fresh credential in place of one that a server refused, or None when there is no other."""
@@ -259,6 +265,7 @@ def _fetch_token(provider: AuthProvider) -> Secret | None:
 
 
 _MAX_FIELD_CHARACTERS: Final = 200
+_CLOCK_TOLERANCE: Final = timedelta(seconds=30)
 _JWT_SEGMENTS: Final = 3
 
 
@@ -285,20 +292,58 @@ def claimed_end(claims: Mapping[str, object] | None) -> datetime | None:
         return None
 
 
-def describe_token(token: Secret, *, now: datetime) -> tuple[str, bool]:
-    """Return sentences on a JWT's audience, issuer and expiry, empty when it is no JWT; and whether it has expired."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenDescription:
+    """Sentences about a JWT for its user: who issued it for what, and what the times in it show."""
+
+    origin: str = ""
+    times: str = ""
+    is_clock_wrong: bool = False
+    has_expired: bool = False
+
+
+def describe_token(token: Secret, *, now: datetime, clock_offset_seconds: float = 0.0) -> TokenDescription:
+    """Describe a JWT, whose claims nobody has verified; of other tokens only `clock_offset_seconds` is known.
+
+    It says how far the identity provider's clock is ahead of `now`, which is this machine's time.
+    """
     claims = read_claims(token.reveal()) or {}
     audience, issuer, expires_at = claims.get("aud"), claims.get("iss"), claimed_end(claims)
     if isinstance(audience, list):
         audience = ", ".join(str(entry) for entry in audience)
-    facts = []
+    origin = ""
     if isinstance(audience, str) and isinstance(issuer, str):
         audience, issuer = (printable_text(text)[:_MAX_FIELD_CHARACTERS] for text in (audience, issuer))
-        facts.append(f'The token is for audience "{audience}", from {issuer}.')
+        origin = f'The token is for audience "{audience}", from {issuer}.'
+    begins_at = _claimed_begin(claims)
+    is_early = begins_at is not None and begins_at - now > _CLOCK_TOLERANCE
+    if begins_at is not None and is_early:
+        # The provider had that time when it issued the token, so its clock is at least that far ahead.
+        clock_offset_seconds = max(clock_offset_seconds, (begins_at - now).total_seconds())
+    is_clock_wrong = abs(clock_offset_seconds) > _CLOCK_TOLERANCE.total_seconds()
+    times = []
+    if is_clock_wrong:
+        distance = duration_text(timedelta(seconds=abs(clock_offset_seconds)))
+        direction = "behind" if clock_offset_seconds > 0 else "ahead of"
+        times.append(f"This machine's clock is {distance} {direction} the identity provider's.")
+    if begins_at is not None and is_early:
+        times.append(f"The token is valid from {begins_at:%Y-%m-%d %H:%M} UTC; here it is {now:%Y-%m-%d %H:%M} UTC.")
     has_expired = expires_at is not None and expires_at <= now
     if has_expired:
-        facts.append(f"It expired at {expires_at:%Y-%m-%d %H:%M} UTC.")
-    return " ".join(facts), has_expired
+        times.append(f"It expired at {expires_at:%Y-%m-%d %H:%M} UTC; here it is {now:%Y-%m-%d %H:%M} UTC.")
+    return TokenDescription(
+        origin=origin, times=" ".join(times), is_clock_wrong=is_clock_wrong, has_expired=has_expired
+    )
+
+
+def _claimed_begin(claims: Mapping[str, object]) -> datetime | None:
+    """Return the later one of the times at which a token says that it was issued and becomes valid (aware UTC)."""
+    stated = [claims.get("iat"), claims.get("nbf")]
+    found = [time for time in stated if isinstance(time, int | float) and not isinstance(time, bool)]
+    try:
+        return datetime.fromtimestamp(max(found), UTC) if found else None
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 QUERY_ID_KEY: Final = "x-micromegas-query-id"
@@ -451,9 +496,10 @@ _KEY_REMEDY: Final = (
     "If it is an API key, check the file that api_key_file names, or ask the server's administrator for another key or "
     "a service account; else sign in again."
 )
-_AUDIENCE_REMEDY: Final = (
-    "Ask the server's administrator whether it accepts this provider and this audience; another audience is requested "
-    "with --audience NAME. Else sign in again."
+_CLOCK_REMEDY: Final = "Set this machine's clock (NTP), then sign in again."
+_REASON_REMEDY: Final = (
+    "Sign in again. If the server still rejects the token, give its administrator the query ID: the reason is in the "
+    "server's log."
 )
 
 
@@ -540,17 +586,19 @@ def _refusal(call: Call) -> MicromegasError:
 
 
 def _explain_refusal(error: MicromegasError, call: Call) -> MicromegasError:
-    """Add what the token says about itself; the server's answer is generic on purpose."""
+    """Add what the client knows about the token; the server's response is the same for every reason."""
     token = call.credential.token
     if token is None:
         return error
     if token.reveal().count(".") != _DOTS_OF_A_JWT:
         error.remedy = _KEY_REMEDY
-    facts, has_expired = describe_token(token, now=call.started_at)
-    if facts:
-        error.what = f"{error.what} {facts}"
-        if not has_expired:
-            error.remedy = _AUDIENCE_REMEDY
+        return error
+    found = describe_token(token, now=call.started_at, clock_offset_seconds=call.credential.clock_offset_seconds)
+    error.what = " ".join(filter(None, (error.what, found.origin, found.times)))
+    if found.is_clock_wrong:
+        error.remedy = _CLOCK_REMEDY
+    elif not found.has_expired:
+        error.remedy = _REASON_REMEDY
     return error
 
 

@@ -151,24 +151,62 @@ def _token(claims):
     return Secret(f"eyJhbGciOiJSUzI1NiJ9.{payload}.c2ln")
 
 
+_NOON = 1_795_521_600
+
+
+def _clock(distance):
+    return f"This machine's clock is {distance} the identity provider's. "
+
+
 @pytest.mark.parametrize(
-    ("token", "text", "has_expired"),
+    ("claims", "offset_seconds", "times", "is_clock_wrong", "has_expired"),
     [
-        (_token({"aud": "other-app", "iss": "https://id.example", "exp": 1_795_521_600, "email": "a@b"}),
-         'The token is for audience "other-app", from https://id.example. It expired at 2026-11-24 12:00 UTC.', True),
-        (_token({"aud": ["a", "b"], "iss": "https://id.example", "exp": 1_795_521_601}),
-         'The token is for audience "a, b", from https://id.example.', False),
-        *((token, "", False) for token in (
-            Secret("mmk_opaque"), Secret("a.b.c"), _token([]), _token({"aud": 1, "iss": 2, "exp": "x"}),
-            _token({"exp": 10**30}))),
+        ({"exp": _NOON}, 0.0, "It expired at 2026-11-24 12:00 UTC; here it is 2026-11-24 12:00 UTC.", False, True),
+        ({"exp": _NOON + 1}, 0.0, "", False, False),
+        ({"iat": _NOON + 30, "nbf": _NOON + 20, "exp": _NOON + 600}, 0.0, "", False, False),
+        ({"iat": _NOON + 300, "exp": _NOON + 900}, 0.0,
+         f"{_clock('5 min behind')}The token is valid from 2026-11-24 12:05 UTC; here it is 2026-11-24 12:00 UTC.",
+         True, False),
+        ({"iat": _NOON - 1, "nbf": _NOON + 60.5}, 90.0,
+         f"{_clock('1 min behind')}The token is valid from 2026-11-24 12:01 UTC; here it is 2026-11-24 12:00 UTC.",
+         True, False),
+        ({"iat": _NOON - 7800, "exp": _NOON - 7200}, -7500.0,
+         f"{_clock('2 h 5 min ahead of')}It expired at 2026-11-24 10:00 UTC; here it is 2026-11-24 12:00 UTC.",
+         True, True),
+        ({}, 7200.0, _clock("2 h 0 min behind").strip(), True, False),
+        *((claims, 0.0, "", False, False) for claims in (
+            [], {"exp": "x", "iat": True, "nbf": "x"}, {"exp": 10**30, "iat": 10**400},
+            {"iat": float("1e308"), "nbf": -1e308})),
     ],
 )  # fmt: skip
-def test_audience_issuer_and_end_of_a_token_are_told(token, text, has_expired):
-    assert transport.describe_token(token, now=_NOW) == (text, has_expired)
+def test_the_times_in_a_token_and_a_measured_clock_are_compared_with_this_machines(
+    claims, offset_seconds, times, is_clock_wrong, has_expired
+):
+    found = transport.describe_token(_token(claims), now=_NOW, clock_offset_seconds=offset_seconds)
+
+    assert (found.times, found.is_clock_wrong, found.has_expired) == (times, is_clock_wrong, has_expired)
+
+
+@pytest.mark.parametrize(
+    ("audience", "origin"),
+    [
+        ("other-app", 'The token is for audience "other-app", from https://id.example.'),
+        (["a", "b"], 'The token is for audience "a, b", from https://id.example.'), (1, ""),
+    ],
+)  # fmt: skip
+def test_audience_and_issuer_of_a_token_are_told(audience, origin):
+    claims = {"aud": audience, "iss": "https://id.example", "email": "a@b"}
+
+    assert transport.describe_token(_token(claims), now=_NOW).origin == origin
+
+
+@pytest.mark.parametrize("token", ["mmk_opaque", "a.b.c", "x" * 1000])
+def test_of_an_opaque_token_nothing_is_told(token):
+    assert transport.describe_token(Secret(token), now=_NOW) == transport.TokenDescription()
 
 
 def test_what_a_token_says_cannot_steer_a_terminal():
-    text, _ = transport.describe_token(_token({"aud": "a\x1b[31m", "iss": "x" * 9999}), now=_NOW)
+    text = transport.describe_token(_token({"aud": "a\x1b[31m", "iss": "x" * 9999}), now=_NOW).origin
 
     assert "\x1b" not in text
     assert len(text) < 300
@@ -313,11 +351,13 @@ def test_a_server_that_cannot_be_reached_is_told_from_one_that_cannot_answer(tex
 
 def test_a_refusal_says_how_to_sign_in_or_what_the_token_is_for_or_may_be():
     token = _token({"aud": "other", "iss": "https://id.example"}).reveal()
-    details = encode_error(errors.Rejected("The server does not accept this credential."))
+    details = encode_error(errors.Rejected("The server does not accept this credential.", query_id="q-1"))
 
     opaque = translate_failure(flight.FlightUnauthenticatedError("no"), _call(token="mmk_0123"))
     signed_out = translate_failure(flight.FlightUnauthenticatedError("x"), _call())
     refused = translate_failure(flight.FlightUnauthenticatedError("x"), _call(details=details, token=token))
+    early = _token({"aud": "other", "iss": "https://id.example", "iat": _NOON + 3600}).reveal()
+    with_wrong_clock = translate_failure(flight.FlightUnauthenticatedError("x"), _call(details=details, token=early))
 
     assert (type(signed_out), type(refused)) == (errors.Rejected, errors.Rejected)
     assert signed_out.what == "You are not signed in to lake.example.com:50051."
@@ -325,3 +365,8 @@ def test_a_refusal_says_how_to_sign_in_or_what_the_token_is_for_or_may_be():
     assert str(refused).startswith(
         'The server does not accept this credential. The token is for audience "other", from https://id.example.'
     )
+    assert refused.query_id == "q-1"
+    assert "audience" not in refused.remedy
+    assert "give its administrator the query ID" in refused.remedy
+    assert "clock is 1 h 0 min behind" in with_wrong_clock.what
+    assert with_wrong_clock.remedy == "Set this machine's clock (NTP), then sign in again."
