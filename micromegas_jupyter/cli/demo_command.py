@@ -2,15 +2,25 @@
 
 import argparse
 import sys
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from micromegas_jupyter.cli.row_output import write_rows
 from micromegas_jupyter.cli.serve_command import StopSignal, add_setting_argument, print_ready
 from micromegas_jupyter.config.server import SETTINGS, parse_server_settings
 from micromegas_jupyter.core.http import is_loopback
-from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable, UsageError
+from micromegas_jupyter.demo.folder import DEFAULT_FOLDER, DemoFolder
+from micromegas_jupyter.errors import (
+    ConfigurationError,
+    InternalError,
+    ProviderUnavailable,
+    ServerUnavailable,
+    UsageError,
+)
 
 if TYPE_CHECKING:
+    from micromegas_jupyter.demo.lab import LabProcess
     from micromegas_jupyter.demo.stack import DemoStack
 
 #: Options that `serve` has, too, with their defaults here.
@@ -34,7 +44,15 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     for setting in SETTINGS:
         if setting.name in _SHARED_DEFAULTS:
             add_setting_argument(parser, setting, default=_SHARED_DEFAULTS[setting.name])
-    parser.add_argument("--check", action="store_true", help="sign in, run three queries, leave; needs no browser")
+    parser.add_argument(
+        "--notebooks",
+        metavar="DIR",
+        help=f"folder of notebooks, which is kept with the demo's lake; default: {DEFAULT_FOLDER}",
+    )
+    parser.add_argument("--fresh", action="store_true", help="start with an empty lake; notebooks are kept")
+    parser.add_argument(
+        "--check", action="store_true", help="sign in, run three queries, exit; needs no browser and keeps nothing"
+    )
     parser.add_argument("--no-lab", action="store_true", help="leave JupyterLab out")
     parser.add_argument("--no-browser", action="store_true", help="start JupyterLab, but open no browser window")
 
@@ -54,45 +72,81 @@ def run_demo(arguments: argparse.Namespace) -> int:
             remedy="Install it with: pip install 'micromegas_jupyter[demo]'.",
         ) from None
     stop = StopSignal()
-    with DemoStack(host=settings.host, port=settings.port) as stack:
+    with ExitStack() as opened:
+        kept = _open_folder(arguments)
+        if kept is not None:
+            opened.enter_context(kept)
+        try:
+            stack = opened.enter_context(DemoStack(kept=kept, host=settings.host, port=settings.port))
+        except ConfigurationError as error:
+            if kept is None or error.key != "--lake":
+                raise
+            remedy = "Start with an empty lake: micromegas demo --fresh. Notebooks are kept."
+            raise ConfigurationError(error.what, key="--fresh", remedy=remedy) from None
         _say("identity provider", f"{stack.provider.issuer}   alice (admin), bob; password: demo")
         _say("telemetry", "recording this machine's own logs and load")
         _say("server", f"{stack.server.uri}   accepts tokens of the provider above")
         _say("OpenTelemetry", f"{stack.server.http_url}   JupyterLab's kernels have the variables that send to it")
-        if arguments.check:
+        if kept is None:
             return _check(stack)
-        lab = None
+        _say("lake", f"{kept.lake}   kept; --fresh removes it")
         if not arguments.no_lab:
-            from micromegas_jupyter.demo.lab import LabProcess
-
-            lab = LabProcess(
-                stack.folder,
-                stack.process_environment(),
-                job_environment=stack.job_environment(),
-                open_browser=not arguments.no_browser,
+            lab = _start_lab(stack, kept, open_browser=not arguments.no_browser)
+            opened.callback(lab.stop)
+            _say("JupyterLab", lab.wait_until_ready())
+        _print_environment(stack)
+        if settings.ready_json:
+            print_ready(
+                uri=stack.server.uri,
+                issuer=stack.provider.issuer,
+                client_id=stack.provider.client_id,
+                http=stack.server.http_url,
             )
-        try:
-            if lab is not None:
-                _say("JupyterLab", lab.wait_until_ready())
-            _print_environment(stack)
-            if settings.ready_json:
-                print_ready(
-                    uri=stack.server.uri,
-                    issuer=stack.provider.issuer,
-                    client_id=stack.provider.client_id,
-                    http=stack.server.http_url,
-                )
-            stop.wait()
-        finally:
-            if lab is not None:
-                lab.stop()
+        stop.wait()
     return 0
+
+
+def _open_folder(arguments: argparse.Namespace) -> DemoFolder | None:
+    """Return the folder that the demo keeps, with the notebooks for JupyterLab; None for a check."""
+    if arguments.check:
+        if arguments.notebooks or arguments.fresh:
+            raise UsageError("--check keeps nothing, so it takes neither --notebooks nor --fresh.")
+        return None
+    kept = DemoFolder(Path(arguments.notebooks or DEFAULT_FOLDER), is_fresh=arguments.fresh)
+    if not arguments.no_lab:
+        is_older = kept.add_notebooks() > 0
+        as_left = "   kept as you left them; delete one to get it as shipped" if is_older else ""
+        _say("notebooks", f"{kept.notebooks}{as_left}")
+    return kept
+
+
+def _start_lab(stack: "DemoStack", kept: DemoFolder, *, open_browser: bool) -> "LabProcess":
+    from micromegas_jupyter.demo.lab import LabProcess
+
+    return LabProcess(
+        stack.folder,
+        stack.process_environment(),
+        notebooks=kept.notebooks,
+        config=kept.jupyter_config,
+        job_environment=stack.job_environment(),
+        open_browser=open_browser,
+    )
 
 
 def _check(stack: "DemoStack") -> int:
     """Sign in as Alice over the provider's pages, without a browser, and query the stack's own telemetry."""
+    from micromegas_jupyter.demo.stack import BUSY_REMEDY
+
+    try:
+        return _sign_in_and_query(stack)
+    except (ServerUnavailable, ProviderUnavailable) as error:
+        error.remedy = BUSY_REMEDY  # both run in this process, at addresses that nobody chose
+        raise
+
+
+def _sign_in_and_query(stack: "DemoStack") -> int:
     from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
-    from micromegas_jupyter.demo.stack import wait_for_rows
+    from micromegas_jupyter.demo.stack import BUSY_REMEDY, wait_for_rows
     from micromegas_jupyter.wiring.client_side import load_client_settings, open_client
     from micromegas_jupyter.wiring.sign_in import login
 
@@ -112,7 +166,7 @@ def _check(stack: "DemoStack") -> int:
                 count = write_rows(reader.schema, reader, sys.stdout)
             print(flush=True)
             if count == 0:
-                raise ServerUnavailable(f"The query gave no rows: {title}.")
+                raise InternalError(f"The query returned no rows: {title}.", remedy=BUSY_REMEDY)
     _done("everything works")
     return 0
 
@@ -129,4 +183,4 @@ def _print_environment(stack: "DemoStack") -> None:
     print("In another terminal, `micromegas query` works with these variables:", file=sys.stderr)
     for name, value in stack.client_environment().items():
         print(f"  export {name}={value}", file=sys.stderr)
-    print("Everything stays on this machine. Ctrl-C stops it all.", file=sys.stderr, flush=True)
+    print("Everything stays on this machine. Press Ctrl-C to stop.", file=sys.stderr, flush=True)

@@ -270,7 +270,7 @@ class TemporaryFolder:
             self._folder = TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
             self.path = Path(self._folder.name)
             with suppress(FileNotFoundError, BlockingIOError):
-                self._lock = _lock_folder(self.path)
+                self._lock = lock_folder(self.path)
                 return
             # `remove_abandoned` in another process ran between making and locking it.
             self._folder.cleanup()
@@ -305,7 +305,7 @@ def remove_abandoned(prefix: str, *, parent: str | None = None) -> int:
                 status = folder.lstat()
                 is_own = status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == PRIVATE_FOLDER_MODE
                 # Nobody else can put another folder in the place of one that is the user's own.
-                lock = _lock_folder(folder) if is_own and stat.S_ISDIR(status.st_mode) else None
+                lock = lock_folder(folder) if is_own and stat.S_ISDIR(status.st_mode) else None
                 if lock is not None:
                     try:
                         rmtree(folder)
@@ -317,7 +317,8 @@ def remove_abandoned(prefix: str, *, parent: str | None = None) -> int:
 
 if sys.platform == "win32":
 
-    def _lock_folder(_path: Path) -> int | None:
+    def lock_folder(_path: Path) -> int | None:
+        """Return None: this system has no such lock."""
         return None
 
     def _lock_now(_descriptor: int) -> bool:
@@ -329,8 +330,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock_folder(path: Path) -> int | None:
-        """Return the open folder, locked; None when it cannot be locked at all."""
+    def lock_folder(path: Path) -> int | None:
+        """Return the open folder, locked until it is closed or this process ends; None if it can't be locked at all.
+
+        Raises BlockingIOError if another process holds it.
+        """
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         is_held = False
         try:

@@ -13,22 +13,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Variables
+from micromegas_jupyter.demo.folder import JOB_KERNEL, JOB_KERNEL_NAME, NOTEBOOK, in_job_kernel
 from micromegas_jupyter.errors import MicromegasError, ServerUnavailable
 
-NOTEBOOK = "quickstart.ipynb"
-JOB_NOTEBOOK = "service-account.ipynb"
-# A kernel with the environment of a job: in it a notebook signs in as the demo's service account.
-JOB_KERNEL = "micromegas-service-account"
-
-_JOB_KERNEL_NAME = "Service account (demo)"
 _START_TIMEOUT_SECONDS = 60.0
 _STOP_TIMEOUT_SECONDS = 10.0
 _POLL_SECONDS = 0.1
+_AUTOSAVE_SECONDS = 10
 _DEMO_START_TIMEOUT_SECONDS = 120.0
 _BASE_URL_OPTIONS = frozenset({"--ServerApp.base_url", "--NotebookApp.base_url", "--base-url"})
 _BASE_URL = re.compile(r"/(?:[A-Za-z0-9@._~%+=:-]+/)*", re.ASCII)
@@ -38,25 +33,27 @@ _MEMORY_MIB = 256
 
 
 class LabProcess:
-    """A JupyterLab over a copy of the notebooks; `job_environment` is what the job's kernel has besides."""
+    """A JupyterLab over a folder of notebooks; `job_environment` is what the job's kernel has besides.
 
-    def __init__(
+    What it needs while it runs is in the temporary `folder`, its users' settings are in `config`.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of a JupyterLab
         self,
         folder: Path,
         environment: Mapping[str, str],
         *,
+        notebooks: Path,
+        config: Path,
         job_environment: Mapping[str, str],
         open_browser: bool,
         base_url: str = "/",
     ) -> None:
         self._runtime = folder / "jupyter" / "runtime"
-        notebooks = folder / "notebooks"
-        copy_notebooks(notebooks)
         data = folder / "jupyter" / "data"
         write_job_kernel(data, job_environment)
-        run_in_job_kernel(notebooks / JOB_NOTEBOOK)
-        config = folder / "jupyter" / "config"
         write_page_config(config)
+        _save_often(config)
         self._log = (folder / "jupyterlab.log").open("wb")
         own = {
             "JUPYTER_CONFIG_DIR": str(config),
@@ -113,38 +110,37 @@ class LabProcess:
         self._log.close()
 
 
-def copy_notebooks(target: Path) -> None:
-    """Copy the package's notebooks into `target`."""
-    packaged = Path(str(resources.files("micromegas_jupyter"))) / "demo" / "notebooks"
-    source = packaged if packaged.is_dir() else Path(__file__).parents[2] / "notebooks"
-    target.mkdir(parents=True)
-    for path in sorted(source.glob("*.ipynb")):
-        (target / path.name).write_bytes(path.read_bytes())
-
-
 def write_job_kernel(data_folder: Path, environment: Mapping[str, str]) -> None:
     """Write the description of the job's kernel below one of the folders in `JUPYTER_PATH`."""
     from ipykernel.kernelspec import get_kernel_dict
 
     folder = data_folder / "kernels" / JOB_KERNEL
     folder.mkdir(parents=True)
-    description = {**get_kernel_dict(), "display_name": _JOB_KERNEL_NAME, "env": dict(environment)}
+    description = {**get_kernel_dict(), "display_name": JOB_KERNEL_NAME, "env": dict(environment)}
     (folder / "kernel.json").write_text(json.dumps(description), encoding="utf-8")
 
 
 def run_in_job_kernel(notebook: Path) -> None:
     """Let a notebook's file name the job's kernel instead of its own."""
-    content = json.loads(notebook.read_text(encoding="utf-8"))
-    content["metadata"]["kernelspec"] = {"display_name": _JOB_KERNEL_NAME, "language": "python", "name": JOB_KERNEL}
-    notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    notebook.write_bytes(in_job_kernel(notebook.read_bytes()))
 
 
 def write_page_config(config: Path) -> None:
     """Have JupyterLab not offer to fetch news: the demo reaches nothing outside this machine."""
-    folder = config / "labconfig"
-    folder.mkdir(parents=True)
     disabled = {"@jupyterlab/apputils-extension:announcements": True}
-    (folder / "page_config.json").write_text(json.dumps({"disabledExtensions": disabled}), encoding="utf-8")
+    _write_lab_config(config, "page_config", {"disabledExtensions": disabled})
+
+
+def _save_often(config: Path) -> None:
+    """Have JupyterLab save notebooks every few seconds instead of minutes: the demo may be stopped at any time."""
+    manager = {"@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": _AUTOSAVE_SECONDS}}
+    _write_lab_config(config, "default_setting_overrides", manager)
+
+
+def _write_lab_config(config: Path, name: str, content: Mapping[str, object]) -> None:
+    folder = config / "labconfig"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def _end_with_parent() -> None:

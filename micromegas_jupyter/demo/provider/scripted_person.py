@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _MAX_STEPS = 20
 _MAX_PAGE_BYTES = 256 * 1024
-_ANSWER_TIMEOUT_SECONDS = 10.0
-_TOTAL_TIMEOUT_SECONDS = 40.0
+_ANSWER_TIMEOUT_SECONDS = 30.0
+_TOTAL_TIMEOUT_SECONDS = 120.0
 _BAD_REQUEST = 400
 
 
@@ -149,8 +149,12 @@ def _fetch(opener: OpenerDirector, url: str, fields: dict[str, str] | None) -> t
         with response:
             status, location = response.status, response.headers["Location"]
             content: bytes = response.read(_MAX_PAGE_BYTES + 1)
-    except OSError:
-        raise LoginFailed("A page of the scripted sign-in did not answer.") from None
+    except OSError as error:
+        if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
+            raise LoginTimedOut(
+                f"A page of the scripted sign-in timed out after {_ANSWER_TIMEOUT_SECONDS:g} s."
+            ) from None
+        raise LoginFailed("A page of the scripted sign-in did not respond.") from None
     if status >= _BAD_REQUEST:
         raise LoginFailed(f"A page of the scripted sign-in answered with status {status}.")
     if len(content) > _MAX_PAGE_BYTES:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -51,6 +50,7 @@ def demo(chromium, tmp_path_factory):
         (home / "stderr").open("w") as errors,
         subprocess.Popen(
             [sys.executable, "-m", "micromegas_jupyter.cli", "demo", "--no-browser", "--ready-json"],
+            cwd=home,
             env={**environ, "HOME": str(home), "TMPDIR": str(home)},
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -59,23 +59,22 @@ def demo(chromium, tmp_path_factory):
     ):
         try:
             ready = process.stdout.readline()
-            yield _read_addresses(ready, (home / "stderr").read_text(), environ)
+            yield _read_addresses(ready, (home / "stderr").read_text(), environ, home / "micromegas-demo")
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=60)
 
 
-def _read_addresses(ready, printed, environ):
+def _read_addresses(ready, printed, environ, notebooks):
     assert ready, printed
     exported = dict(
         line.strip().removeprefix("export ").split("=", 1) for line in printed.splitlines() if "export " in line
     )
-    folder = Path(exported["MICROMEGAS_CONFIG_DIR"]).parent
     return SimpleNamespace(
         lab_url=next(word for word in printed.split() if "/lab/tree/" in word),
         uri=json.loads(ready)["uri"],
         environ={**environ, **exported},
-        notebooks=folder / "notebooks",
+        notebooks=notebooks,
     )
 
 

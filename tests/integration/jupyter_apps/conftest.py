@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from playwright.sync_api import sync_playwright
 
+from micromegas_jupyter.demo.folder import copy_notebooks
 from micromegas_jupyter.demo.lab import LabProcess
 from micromegas_jupyter.demo.stack import DemoStack
 from tests.integration.browser.conftest import CHROMIUM_OPTIONS, chromium
@@ -51,18 +52,19 @@ def stack():
 @pytest.fixture(scope="package")
 def jupyter(chromium, stack, tmp_path_factory):
     folder = tmp_path_factory.mktemp("jupyter")
+    copy_notebooks(folder)
     process = LabProcess(
-        folder,
+        tmp_path_factory.mktemp("lab"),
         stack.process_environment(),
+        notebooks=folder,
+        config=tmp_path_factory.mktemp("config"),
         job_environment=stack.job_environment(),
         open_browser=False,
         base_url=BASE_URL,
     )
     try:
         address = urlsplit(process.wait_until_ready())
-        yield Jupyter(
-            origin=f"{address.scheme}://{address.netloc}", query=address.query, notebooks=folder / "notebooks"
-        )
+        yield Jupyter(origin=f"{address.scheme}://{address.netloc}", query=address.query, notebooks=folder)
     finally:
         process.stop()
 

@@ -1,12 +1,19 @@
 """Which redirect URIs and secrets the demo's applications have, and how Jupyter is started beside the demo."""
 
 import json
+import shutil
+from pathlib import Path
 
 import nbformat
 import pytest
 
-from micromegas_jupyter.demo.lab import JOB_KERNEL, JOB_NOTEBOOK, copy_notebooks, find_base_url, run_in_job_kernel
+from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.demo.folder import JOB_KERNEL, JOB_NOTEBOOK
+from micromegas_jupyter.demo.lab import find_base_url, run_in_job_kernel
 from micromegas_jupyter.demo.provider import DemoProvider
+from micromegas_jupyter.demo.stack import wait_for_rows
+from micromegas_jupyter.errors import Unavailable
+from tests.fakes.ports import free_port
 
 
 def _build(jupyter_base_url=None):
@@ -82,8 +89,7 @@ def test_the_base_url_is_what_jupyter_takes(arguments, environ, expected):
 
 
 def test_only_the_kernel_of_the_notebook_changes(tmp_path):
-    copy_notebooks(tmp_path / "notebooks")
-    path = tmp_path / "notebooks" / JOB_NOTEBOOK
+    path = Path(shutil.copy(Path(__file__).parents[3] / "notebooks" / JOB_NOTEBOOK, tmp_path))
     before = json.loads(path.read_text(encoding="utf-8"))
 
     run_in_job_kernel(path)
@@ -93,3 +99,12 @@ def test_only_the_kernel_of_the_notebook_changes(tmp_path):
     assert after.metadata.pop("kernelspec").name == JOB_KERNEL
     assert before["metadata"].pop("kernelspec")["name"] == "python3"
     assert json.loads(nbformat.writes(after)) == before
+
+
+def test_rows_that_do_not_come_in_time_are_a_timeout_and_no_wrong_address():
+    with FlightSQLClient(f"grpc://127.0.0.1:{free_port()}", timeout_seconds=0.1) as client:
+        with pytest.raises(Unavailable) as caught:
+            wait_for_rows(client, timeout_seconds=0)
+
+    assert str(caught.value).startswith("Timed out: the demo recorded no rows within 0 s. This machine may be too busy")
+    assert "address" not in str(caught.value)

@@ -1,0 +1,121 @@
+"""The folder that the demo keeps between starts: notebooks, and in a hidden subfolder its lake."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import resources
+from pathlib import Path
+from shutil import rmtree
+from typing import Self
+
+from micromegas_jupyter.core.files import (
+    FileProblem,
+    ensure_private_folder,
+    file_beside,
+    lock_folder,
+    remove_temporaries,
+)
+from micromegas_jupyter.errors import ConfigurationError
+
+DEFAULT_FOLDER = "micromegas-demo"
+NOTEBOOK = "quickstart.ipynb"
+JOB_NOTEBOOK = "service-account.ipynb"
+# A kernel with the environment of a job: in it a notebook signs in as the demo's service account.
+JOB_KERNEL = "micromegas-service-account"
+JOB_KERNEL_NAME = "Service account (demo)"
+
+_STATE = ".micromegas"
+_KEY = "--notebooks"
+_ANOTHER = "Choose another folder with --notebooks DIR."
+
+
+class DemoFolder:
+    """A folder of notebooks with the demo's lake, for one demo at a time: a context manager that releases it.
+
+    A process that is killed leaves it in a state that the next one can use. Raises ConfigurationError if another demo
+    uses the folder, or if it can't be written.
+    """
+
+    def __init__(self, path: Path, *, is_fresh: bool = False) -> None:
+        self._path = path
+        self.notebooks = path.expanduser().absolute()
+        self._state = self.notebooks / _STATE
+        self.lake = self._state / "lake"
+        self.jupyter_config = self._state / "jupyter"
+        with self._translated(), ExitStack() as opened:
+            self.notebooks.mkdir(parents=True, exist_ok=True)
+            ensure_private_folder(self._state)
+            lock = lock_folder(self._state)
+            if lock is not None:
+                opened.callback(os.close, lock)
+            self._remove_lake(is_fresh=is_fresh)
+            self._opened = opened.pop_all()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"Another demo is using the folder {self._path}.", key=_KEY, remedy=f"Stop it first. {_ANOTHER}"
+            ) from None
+        except OSError as error:
+            raise ConfigurationError(
+                f"The folder {self._path} can't be written: {error.strerror}.", key=_KEY, remedy=_ANOTHER
+            ) from None
+        except FileProblem as problem:
+            raise ConfigurationError(
+                f"The folder {self._path / _STATE} {problem}.", key=_KEY, remedy=_ANOTHER
+            ) from None
+
+    def add_notebooks(self) -> int:
+        """Copy the package's notebooks that are missing, and return how many were there and are left as they are."""
+        with self._translated():
+            return copy_notebooks(self.notebooks)
+
+    def _remove_lake(self, *, is_fresh: bool) -> None:
+        """Finish a removal that was interrupted, and with `is_fresh` remove the present lake."""
+        removed = self.lake.with_suffix(".removed")
+        if removed.exists():
+            rmtree(removed)
+        if is_fresh and self.lake.exists():
+            # Until it has another name, a demo that is killed here would leave half a lake.
+            self.lake.rename(removed)
+            rmtree(removed)
+
+    def close(self) -> None:
+        """Let another demo use the folder; calling again does nothing."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def copy_notebooks(target: Path) -> int:
+    """Copy the package's notebooks that `target` doesn't have, and return how many it has; overwrites nothing."""
+    packaged = Path(str(resources.files("micromegas_jupyter"))) / "demo" / "notebooks"
+    source = packaged if packaged.is_dir() else Path(__file__).parents[2] / "notebooks"
+    kept = 0
+    for path in sorted(source.glob("*.ipynb")):
+        copy = target / path.name
+        remove_temporaries(copy)
+        content = path.read_bytes()
+        if path.name == JOB_NOTEBOOK:
+            content = in_job_kernel(content)
+        try:
+            with file_beside(copy, is_exclusive=True) as file:
+                file.write(content)
+        except FileExistsError:
+            kept += 1
+    return kept
+
+
+def in_job_kernel(notebook: bytes) -> bytes:
+    """Return a notebook's file with the job's kernel in place of its own."""
+    content = json.loads(notebook)
+    content["metadata"]["kernelspec"] = {"display_name": JOB_KERNEL_NAME, "language": "python", "name": JOB_KERNEL}
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
