@@ -73,13 +73,13 @@ def run_demo(arguments: argparse.Namespace) -> int:
         ) from None
     stop = StopSignal()
     with ExitStack() as opened:
-        kept = _open_folder(arguments)
-        if kept is not None:
-            opened.enter_context(kept)
+        folder = _open_folder(arguments)
+        if folder is not None:
+            opened.enter_context(folder)
         try:
-            stack = opened.enter_context(DemoStack(kept=kept, host=settings.host, port=settings.port))
+            stack = opened.enter_context(DemoStack(demo_folder=folder, host=settings.host, port=settings.port))
         except ConfigurationError as error:
-            if kept is None or error.key != "--lake":
+            if folder is None or error.key != "--lake":
                 raise
             remedy = "Start with an empty lake: micromegas demo --fresh. Notebooks are kept."
             raise ConfigurationError(error.what, key="--fresh", remedy=remedy) from None
@@ -87,11 +87,11 @@ def run_demo(arguments: argparse.Namespace) -> int:
         _say("telemetry", "recording this machine's own logs and load")
         _say("server", f"{stack.server.uri}   accepts tokens of the provider above")
         _say("OpenTelemetry", f"{stack.server.http_url}   JupyterLab's kernels have the variables that send to it")
-        if kept is None:
+        if folder is None:
             return _check(stack)
-        _say("lake", f"{kept.lake}   kept; --fresh removes it")
+        _say("lake", f"{folder.lake}   kept; --fresh removes it")
         if not arguments.no_lab:
-            lab = _start_lab(stack, kept, open_browser=not arguments.no_browser)
+            lab = _start_lab(stack, folder, open_browser=not arguments.no_browser)
             opened.callback(lab.stop)
             _say("JupyterLab", lab.wait_until_ready())
         _print_environment(stack)
@@ -112,22 +112,22 @@ def _open_folder(arguments: argparse.Namespace) -> DemoFolder | None:
         if arguments.notebooks or arguments.fresh:
             raise UsageError("--check keeps nothing, so it takes neither --notebooks nor --fresh.")
         return None
-    kept = DemoFolder(Path(arguments.notebooks or DEFAULT_FOLDER), is_fresh=arguments.fresh)
+    folder = DemoFolder(Path(arguments.notebooks or DEFAULT_FOLDER), is_fresh=arguments.fresh)
     if not arguments.no_lab:
-        is_older = kept.add_notebooks() > 0
+        is_older = folder.add_notebooks() > 0
         as_left = "   kept as you left them; delete one to get it as shipped" if is_older else ""
-        _say("notebooks", f"{kept.notebooks}{as_left}")
-    return kept
+        _say("notebooks", f"{folder.notebooks}{as_left}")
+    return folder
 
 
-def _start_lab(stack: "DemoStack", kept: DemoFolder, *, open_browser: bool) -> "LabProcess":
+def _start_lab(stack: "DemoStack", folder: DemoFolder, *, open_browser: bool) -> "LabProcess":
     from micromegas_jupyter.demo.lab import LabProcess
 
     return LabProcess(
         stack.folder,
         stack.process_environment(),
-        notebooks=kept.notebooks,
-        config=kept.jupyter_config,
+        notebooks=folder.notebooks,
+        config=folder.jupyter_config,
         job_environment=stack.job_environment(),
         open_browser=open_browser,
     )

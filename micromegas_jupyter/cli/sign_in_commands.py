@@ -209,7 +209,7 @@ def signed_in_line(provider: "OidcAuthProvider | HubTokenProvider", *, now: date
 
 def service_line(token: str, settings: "ClientSettings", *, now: datetime) -> str:
     """Return a program's name, provider and end of its token, as the token and then the settings say."""
-    from micromegas_jupyter.client.transport import claimed_end, read_claims
+    from micromegas_jupyter.client.token_claims import claimed_end, read_claims
 
     claims = read_claims(token) or {}
     texts = {name: _printable(claims.get(name)) for name in (*_NAME_CLAIMS, "iss")}

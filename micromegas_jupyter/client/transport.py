@@ -4,18 +4,16 @@ The Flight library ends the whole process over a key in upper case or a value th
 swallows the exception of a provider that fails inside it: hence the checks, and the fetching before the call.
 """
 
-import base64
 import logging
 import os
 import re
 import sys
 import threading
 import uuid
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -24,10 +22,11 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import flight
 
+from micromegas_jupyter.client.token_claims import describe_token
+from micromegas_jupyter.client.uses import Uses
 from micromegas_jupyter.core.http import is_loopback
-from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.system import Clock, HiddenBytes, HiddenText, Secret, duration_text, jitter
+from micromegas_jupyter.core.system import Clock, HiddenBytes, HiddenText, Secret, jitter
 from micromegas_jupyter.errors import (
     AuthenticationError,
     DeadlineExceeded,
@@ -262,88 +261,6 @@ def _fetch_token(provider: AuthProvider) -> Secret | None:
     if isinstance(token, str) and len(token) <= MAX_HEADER_VALUE_BYTES - len(_SCHEME) and _TOKEN.fullmatch(token):
         return Secret(token)
     return None
-
-
-_MAX_FIELD_CHARACTERS: Final = 200
-_CLOCK_TOLERANCE: Final = timedelta(seconds=30)
-_JWT_SEGMENTS: Final = 3
-
-
-def read_claims(token: str) -> Mapping[str, object] | None:
-    """Return what a JWT says about itself, for the person who has it: nothing is verified. None when it is no JWT."""
-    segments = token.split(".")
-    if len(segments) != _JWT_SEGMENTS:
-        return None
-    try:
-        payload = base64.urlsafe_b64decode(segments[1] + "=" * (-len(segments[1]) % 4))
-        claims = decode_strict_json(payload.decode("utf-8"))
-    except ValueError:
-        return None
-    return claims if isinstance(claims, dict) else None
-
-
-def claimed_end(claims: Mapping[str, object] | None) -> datetime | None:
-    """Return when a token says that it expires (aware UTC); None when it does not say."""
-    from micromegas_jupyter.oidc.jwt import TokenProblem, expiry_of
-
-    try:
-        return None if claims is None else expiry_of(claims)
-    except TokenProblem:
-        return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenDescription:
-    """Sentences about a JWT for its user: who issued it for what, and what the times in it show."""
-
-    origin: str = ""
-    times: str = ""
-    is_clock_wrong: bool = False
-    has_expired: bool = False
-
-
-def describe_token(token: Secret, *, now: datetime, clock_offset_seconds: float = 0.0) -> TokenDescription:
-    """Describe a JWT, whose claims nobody has verified; of other tokens only `clock_offset_seconds` is known.
-
-    It says how far the identity provider's clock is ahead of `now`, which is this machine's time.
-    """
-    claims = read_claims(token.reveal()) or {}
-    audience, issuer, expires_at = claims.get("aud"), claims.get("iss"), claimed_end(claims)
-    if isinstance(audience, list):
-        audience = ", ".join(str(entry) for entry in audience)
-    origin = ""
-    if isinstance(audience, str) and isinstance(issuer, str):
-        audience, issuer = (printable_text(text)[:_MAX_FIELD_CHARACTERS] for text in (audience, issuer))
-        origin = f'The token is for audience "{audience}", from {issuer}.'
-    begins_at = _claimed_begin(claims)
-    is_early = begins_at is not None and begins_at - now > _CLOCK_TOLERANCE
-    if begins_at is not None and is_early:
-        # The provider had that time when it issued the token, so its clock is at least that far ahead.
-        clock_offset_seconds = max(clock_offset_seconds, (begins_at - now).total_seconds())
-    is_clock_wrong = abs(clock_offset_seconds) > _CLOCK_TOLERANCE.total_seconds()
-    times = []
-    if is_clock_wrong:
-        distance = duration_text(timedelta(seconds=abs(clock_offset_seconds)))
-        direction = "behind" if clock_offset_seconds > 0 else "ahead of"
-        times.append(f"This machine's clock is {distance} {direction} the identity provider's.")
-    if begins_at is not None and is_early:
-        times.append(f"The token is valid from {begins_at:%Y-%m-%d %H:%M} UTC; here it is {now:%Y-%m-%d %H:%M} UTC.")
-    has_expired = expires_at is not None and expires_at <= now
-    if has_expired:
-        times.append(f"It expired at {expires_at:%Y-%m-%d %H:%M} UTC; here it is {now:%Y-%m-%d %H:%M} UTC.")
-    return TokenDescription(
-        origin=origin, times=" ".join(times), is_clock_wrong=is_clock_wrong, has_expired=has_expired
-    )
-
-
-def _claimed_begin(claims: Mapping[str, object]) -> datetime | None:
-    """Return the later one of the times at which a token says that it was issued and becomes valid (aware UTC)."""
-    stated = [claims.get("iat"), claims.get("nbf")]
-    found = [time for time in stated if isinstance(time, int | float) and not isinstance(time, bool)]
-    try:
-        return datetime.fromtimestamp(max(found), UTC) if found else None
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 QUERY_ID_KEY: Final = "x-micromegas-query-id"
@@ -713,54 +630,6 @@ def _read_roots(bundle: str | Path, *, name: str) -> bytes:
 def _read(file: Path, max_bytes: int) -> bytes:
     with file.open("rb") as opened:
         return opened.read(max_bytes)
-
-
-class Uses:
-    """Counts the uses of a connection, which is closed by `close` or, if it is in use then, after the last use."""
-
-    def __init__(self, on_unused: Callable[[], None]) -> None:
-        self._on_unused = on_unused
-        self._lock = threading.RLock()  # the garbage collector may end a use on a thread that holds it
-        self._count = 0
-        self.is_closed = False
-
-    @property
-    def is_used(self) -> bool:
-        """Whether the connection is in use."""
-        return self._count > 0
-
-    def begin(self) -> None:
-        """Count a use; raises UsageError after `close`."""
-        with self._lock:
-            if self.is_closed:
-                raise UsageError("The client is closed.", remedy="Make a new one.")
-            self._count += 1
-
-    def finish(self) -> None:
-        """Stop counting a use."""
-        with self._lock:
-            self._count -= 1
-        self._close_if_unused()
-
-    def share(self, user: object) -> Callable[[], None]:
-        """Count another use while one is counted, until the returned function is called or `user` is collected."""
-        with self._lock:
-            self._count += 1
-        finalizer = weakref.finalize(user, self.finish)
-        finalizer.atexit = False
-        return finalizer
-
-    def close(self) -> None:
-        """Reject new uses; calling again does nothing."""
-        with self._lock:
-            self.is_closed = True
-        self._close_if_unused()
-
-    def _close_if_unused(self) -> None:
-        with self._lock:
-            is_unused = self.is_closed and not self._count
-        if is_unused:
-            self._on_unused()
 
 
 class FlightStream:

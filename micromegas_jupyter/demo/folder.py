@@ -99,7 +99,7 @@ def copy_notebooks(target: Path) -> int:
     """Copy the package's notebooks that `target` doesn't have, and return how many it has; overwrites nothing."""
     packaged = Path(str(resources.files("micromegas_jupyter"))) / "demo" / "notebooks"
     source = packaged if packaged.is_dir() else Path(__file__).parents[2] / "notebooks"
-    kept = 0
+    count = 0
     for path in sorted(source.glob("*.ipynb")):
         copy = target / path.name
         remove_temporaries(copy)
@@ -110,8 +110,8 @@ def copy_notebooks(target: Path) -> int:
             with file_beside(copy, is_exclusive=True) as file:
                 file.write(content)
         except FileExistsError:
-            kept += 1
-    return kept
+            count += 1
+    return count
 
 
 def in_job_kernel(notebook: bytes) -> bytes:

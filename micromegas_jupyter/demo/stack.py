@@ -33,15 +33,15 @@ _FIRST_TABLES = ("log_entries", "measures", TABLE)
 class DemoStack:
     """Provider and server, both on loopback, recording their own logs and load, and a program that uses both.
 
-    The lake is in `kept`, where Alice administers all tables, although the issuer changes with each start. Everything
-    else, and without `kept` the lake, too, is in a temporary folder, which is removed when the stack stops, or when the
-    next one starts.
+    The lake is in `demo_folder`, where Alice administers all tables, although the issuer changes with each start.
+    Everything else, and without `demo_folder` the lake, too, is in a temporary folder, which is removed when the stack
+    stops, or when the next one starts.
     """
 
     def __init__(  # noqa: PLR0913 - the options of a demo
         self,
         *,
-        kept: DemoFolder | None = None,
+        demo_folder: DemoFolder | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         spare_executors: int = 2,
@@ -59,7 +59,7 @@ class DemoStack:
             started.enter_context(self.provider)
             self.server = ServerStack(
                 ServerSettings(
-                    lake=str(self.folder / "lake" if kept is None else kept.lake),
+                    lake=str(self.folder / "lake" if demo_folder is None else demo_folder.lake),
                     host=host,
                     port=port,
                     drain_timeout_seconds=5.0,

@@ -23,7 +23,7 @@ from micromegas_jupyter.auth.provider_connection import MAX_OFFSET_SECONDS, Prov
 from micromegas_jupyter.auth.static import OPEN_FILE_REMEDY, StaticTokenAuthProvider, read_api_key_file
 from micromegas_jupyter.auth.tokens.store import LoginKey, TokenStore
 from micromegas_jupyter.client.flight_client import DEPRECATION_NOTICE
-from micromegas_jupyter.client.transport import claimed_end, read_claims
+from micromegas_jupyter.client.token_claims import claimed_end, read_claims
 from micromegas_jupyter.config.client import WRAPPER_VARIABLE, ClientSettings, Flow, WorkloadExchange
 from micromegas_jupyter.core.http import environment_ca_bundle
 from micromegas_jupyter.core.protocols import AuthProvider

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import flight
 
 from micromegas_jupyter import errors
-from micromegas_jupyter.client import transport
+from micromegas_jupyter.client import token_claims, transport
 from micromegas_jupyter.client.commands import parse_server_identity
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.client.transport import (
@@ -182,7 +182,7 @@ def _clock(distance):
 def test_the_times_in_a_token_and_a_measured_clock_are_compared_with_this_machines(
     claims, offset_seconds, times, is_clock_wrong, has_expired
 ):
-    found = transport.describe_token(_token(claims), now=_NOW, clock_offset_seconds=offset_seconds)
+    found = token_claims.describe_token(_token(claims), now=_NOW, clock_offset_seconds=offset_seconds)
 
     assert (found.times, found.is_clock_wrong, found.has_expired) == (times, is_clock_wrong, has_expired)
 
@@ -197,16 +197,16 @@ def test_the_times_in_a_token_and_a_measured_clock_are_compared_with_this_machin
 def test_audience_and_issuer_of_a_token_are_told(audience, origin):
     claims = {"aud": audience, "iss": "https://id.example", "email": "a@b"}
 
-    assert transport.describe_token(_token(claims), now=_NOW).origin == origin
+    assert token_claims.describe_token(_token(claims), now=_NOW).origin == origin
 
 
 @pytest.mark.parametrize("token", ["mmk_opaque", "a.b.c", "x" * 1000])
 def test_of_an_opaque_token_nothing_is_told(token):
-    assert transport.describe_token(Secret(token), now=_NOW) == transport.TokenDescription()
+    assert token_claims.describe_token(Secret(token), now=_NOW) == token_claims.TokenDescription()
 
 
 def test_what_a_token_says_cannot_steer_a_terminal():
-    text = transport.describe_token(_token({"aud": "a\x1b[31m", "iss": "x" * 9999}), now=_NOW).origin
+    text = token_claims.describe_token(_token({"aud": "a\x1b[31m", "iss": "x" * 9999}), now=_NOW).origin
 
     assert "\x1b" not in text
     assert len(text) < 300

@@ -102,9 +102,9 @@ def test_only_the_kernel_of_the_notebook_changes(tmp_path):
 
 
 def test_rows_that_do_not_come_in_time_are_a_timeout_and_no_wrong_address():
-    with FlightSQLClient(f"grpc://127.0.0.1:{free_port()}", timeout_seconds=0.1) as client:
-        with pytest.raises(Unavailable) as caught:
-            wait_for_rows(client, timeout_seconds=0)
+    client = FlightSQLClient(f"grpc://127.0.0.1:{free_port()}", timeout_seconds=0.1)
+    with client, pytest.raises(Unavailable) as caught:
+        wait_for_rows(client, timeout_seconds=0)
 
     assert str(caught.value).startswith("Timed out: the demo recorded no rows within 0 s. This machine may be too busy")
     assert "address" not in str(caught.value)
