@@ -127,7 +127,7 @@ def _start_lab(stack: "DemoStack", folder: DemoFolder, *, open_browser: bool) ->
         stack.folder,
         stack.process_environment(),
         notebooks=folder.notebooks,
-        config=folder.jupyter_config,
+        settings=folder.jupyter_settings,
         job_environment=stack.job_environment(),
         open_browser=open_browser,
     )

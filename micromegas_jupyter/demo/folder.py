@@ -42,7 +42,7 @@ class DemoFolder:
         self.notebooks = path.expanduser().absolute()
         self._state = self.notebooks / _STATE
         self.lake = self._state / "lake"
-        self.jupyter_config = self._state / "jupyter"
+        self.jupyter_settings = self._state / "jupyter"
         with self._translated(), ExitStack() as opened:
             self.notebooks.mkdir(parents=True, exist_ok=True)
             ensure_private_folder(self._state)

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +22,8 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Variables
 from micromegas_jupyter.demo.folder import JOB_KERNEL, JOB_KERNEL_NAME, NOTEBOOK, in_job_kernel
 from micromegas_jupyter.errors import MicromegasError, ServerUnavailable
 
-_START_TIMEOUT_SECONDS = 60.0
+_START_TIMEOUT_SECONDS = 120.0
+_ANSWER_TIMEOUT_SECONDS = 10.0
 _STOP_TIMEOUT_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _AUTOSAVE_SECONDS = 10
@@ -35,7 +38,7 @@ _MEMORY_MIB = 256
 class LabProcess:
     """A JupyterLab over a folder of notebooks; `job_environment` is what the job's kernel has besides.
 
-    What it needs while it runs is in the temporary `folder`, its users' settings are in `config`.
+    What it needs while it runs is in the temporary `folder`; `settings` has what users set and arrange in it.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a JupyterLab
@@ -44,7 +47,7 @@ class LabProcess:
         environment: Mapping[str, str],
         *,
         notebooks: Path,
-        config: Path,
+        settings: Path,
         job_environment: Mapping[str, str],
         open_browser: bool,
         base_url: str = "/",
@@ -52,10 +55,14 @@ class LabProcess:
         self._runtime = folder / "jupyter" / "runtime"
         data = folder / "jupyter" / "data"
         write_job_kernel(data, job_environment)
+        config = folder / "jupyter" / "config"
         write_page_config(config)
         _save_often(config)
         self._log = (folder / "jupyterlab.log").open("wb")
         own = {
+            # Of a configuration only these two are kept, which contain no code: the folder may be from someone else.
+            "JUPYTERLAB_SETTINGS_DIR": environment.get("JUPYTERLAB_SETTINGS_DIR") or str(settings / "user-settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": environment.get("JUPYTERLAB_WORKSPACES_DIR") or str(settings / "workspaces"),
             "JUPYTER_CONFIG_DIR": str(config),
             "JUPYTER_PATH": os.pathsep.join(filter(None, (str(data), environment.get("JUPYTER_PATH")))),
             "JUPYTER_RUNTIME_DIR": str(self._runtime),
@@ -82,7 +89,7 @@ class LabProcess:
         )
 
     def wait_until_ready(self) -> str:
-        """Return the notebook's address once JupyterLab listens."""
+        """Return the notebook's address once JupyterLab responds there."""
         deadline = SYSTEM_CLOCK.monotonic() + _START_TIMEOUT_SECONDS
         pause = threading.Event()
         while SYSTEM_CLOCK.monotonic() < deadline and self._process.poll() is None:
@@ -91,11 +98,22 @@ class LabProcess:
                     url = json.loads(path.read_text(encoding="utf-8"))["url"]
                 except (ValueError, KeyError):
                     continue  # being written
-                return f"{url}lab/tree/{NOTEBOOK}?token={self._token}"
+                if self._responds(url):  # the file is written before the server listens
+                    return f"{url}lab/tree/{NOTEBOOK}?token={self._token}"
             pause.wait(_POLL_SECONDS)
         raise ServerUnavailable(
             "JupyterLab did not start.", remedy="Run `jupyter lab` to see why, or `micromegas demo --no-lab`."
         )
+
+    def _responds(self, url: str) -> bool:
+        import requests
+
+        with requests.Session() as session, suppress(requests.RequestException):
+            session.trust_env = False  # a proxy can't reach this machine
+            headers = {"Authorization": f"token {self._token}"}
+            response = session.get(f"{url}api/status", headers=headers, timeout=_ANSWER_TIMEOUT_SECONDS)
+            return response.status_code == HTTPStatus.OK
+        return False
 
     def stop(self) -> None:
         """End JupyterLab and its kernels; killed when it does not go."""

@@ -57,7 +57,7 @@ def jupyter(chromium, stack, tmp_path_factory):
         tmp_path_factory.mktemp("lab"),
         stack.process_environment(),
         notebooks=folder,
-        config=tmp_path_factory.mktemp("config"),
+        settings=tmp_path_factory.mktemp("settings"),
         job_environment=stack.job_environment(),
         open_browser=False,
         base_url=BASE_URL,

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.integration
 DEADLINE_SECONDS = 120
 COMMAND = [sys.executable, "-m", "micromegas_jupyter.cli", "demo", "--no-browser", "--ready-json"]
 MADE = "a note of mine"
+THEME = "/lab/api/settings/@jupyterlab/apputils-extension:themes"
 
 
 class Demo:
@@ -47,7 +48,7 @@ class Demo:
         headers = {"Authorization": f"token {token}"}
         answer = requests.request(method, f"{url}{path}", headers=headers, json=content or None, timeout=60)
         answer.raise_for_status()
-        return answer.json()
+        return answer.json() if answer.content else None
 
     def save(self, name, text):
         """Save a notebook as a front end does."""
@@ -98,6 +99,7 @@ def test_notebooks_and_rows_survive_kill_and_ctrl_c_and_a_fresh_start_removes_th
     first.save("quickstart.ipynb", MADE)
     first.save("mine.ipynb", MADE)
     autosave = first.jupyter("GET", "/lab/api/settings/@jupyterlab/docmanager-extension:plugin")
+    first.jupyter("PUT", THEME, raw='{"theme": "JupyterLab Dark"}')
     with first.client(tmp_path / "first") as client:
         client.bulk_ingest("mine", client.query_arrow("SELECT 1 AS n"), mode="create")
     another = start()
@@ -106,6 +108,7 @@ def test_notebooks_and_rows_survive_kill_and_ctrl_c_and_a_fresh_start_removes_th
 
     second = start("--notebooks", str(folder))
     second.save("mine.ipynb", f"{MADE}, changed")
+    theme = second.jupyter("GET", THEME)["settings"]
     with second.client(tmp_path / "second") as client:
         rows = client.query_arrow("SELECT n FROM mine").to_pylist()
         removed = client.delete_rows("mine", where="n = 1")
@@ -115,6 +118,7 @@ def test_notebooks_and_rows_survive_kill_and_ctrl_c_and_a_fresh_start_removes_th
         tables = client.list_tables()
 
     assert autosave["schema"]["properties"]["autosaveInterval"]["default"] == 10
+    assert theme["theme"] == "JupyterLab Dark"
     assert (refused, "Another demo is using the folder micromegas-demo." in another.printed) == (2, True)
     assert (rows, removed, ended) == ([{"n": 1}], 1, 0)
     assert "mine" not in tables

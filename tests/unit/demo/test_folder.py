@@ -37,7 +37,7 @@ def test_a_fresh_start_removes_the_lake_alone_and_what_an_interrupted_one_left(t
     with DemoFolder(tmp_path) as folder:
         folder.lake.mkdir()
         (folder.lake / "row").touch()
-        (folder.jupyter_config).mkdir()
+        (folder.jupyter_settings).mkdir()
         (folder.lake.with_suffix(".removed") / "older").mkdir(parents=True)
     with DemoFolder(tmp_path):
         kept = sorted(path.name for path in folder.lake.parent.iterdir())
