@@ -140,7 +140,7 @@ def _check(stack: "DemoStack") -> int:
     try:
         return _sign_in_and_query(stack)
     except (ServerUnavailable, ProviderUnavailable) as error:
-        error.remedy = BUSY_REMEDY  # both run in this process, at addresses that nobody chose
+        error.remedy = BUSY_REMEDY  # server and provider run in this process, so no address can be wrong
         raise
 
 

@@ -40,7 +40,10 @@ def claimed_end(claims: Mapping[str, object] | None) -> datetime | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenDescription:
-    """Sentences about a JWT for its user: who issued it for what, and what the times in it show."""
+    """Sentences about a token for its user: its origin, and what its times show.
+
+    `is_clock_wrong` if this machine's clock explains a rejection.
+    """
 
     origin: str = ""
     times: str = ""
@@ -49,9 +52,12 @@ class TokenDescription:
 
 
 def describe_token(token: Secret, *, now: datetime, clock_offset_seconds: float = 0.0) -> TokenDescription:
-    """Describe a JWT, whose claims nobody has verified; of other tokens only `clock_offset_seconds` is known.
+    """Describe a token by its claims, which are not verified; there are none unless it is a JWT.
 
-    It says how far the identity provider's clock is ahead of `now`, which is this machine's time.
+    Args:
+        token: The token.
+        now: This machine's time.
+        clock_offset_seconds: How far the identity provider's clock is ahead of it; 0 if that wasn't measured.
     """
     claims = read_claims(token.reveal()) or {}
     audience, issuer, expires_at = claims.get("aud"), claims.get("iss"), claimed_end(claims)
@@ -61,32 +67,33 @@ def describe_token(token: Secret, *, now: datetime, clock_offset_seconds: float 
     if isinstance(audience, str) and isinstance(issuer, str):
         audience, issuer = (printable_text(text)[:_MAX_FIELD_CHARACTERS] for text in (audience, issuer))
         origin = f'The token is for audience "{audience}", from {issuer}.'
-    begins_at = _claimed_begin(claims)
+    issued_at, begins_at = _claimed_time(claims, "iat"), _claimed_time(claims, "nbf")
+    if issued_at is not None:
+        # The provider's clock had reached that time.
+        clock_offset_seconds = max(clock_offset_seconds, (issued_at - now).total_seconds())
+    is_offset = abs(clock_offset_seconds) > _CLOCK_TOLERANCE.total_seconds()
     is_early = begins_at is not None and begins_at - now > _CLOCK_TOLERANCE
-    if begins_at is not None and is_early:
-        # The provider had that time when it issued the token, so its clock is at least that far ahead.
-        clock_offset_seconds = max(clock_offset_seconds, (begins_at - now).total_seconds())
-    is_clock_wrong = abs(clock_offset_seconds) > _CLOCK_TOLERANCE.total_seconds()
+    has_expired = expires_at is not None and expires_at <= now
     times = []
-    if is_clock_wrong:
+    if is_offset:
         distance = duration_text(timedelta(seconds=abs(clock_offset_seconds)))
         direction = "behind" if clock_offset_seconds > 0 else "ahead of"
         times.append(f"This machine's clock is {distance} {direction} the identity provider's.")
-    if begins_at is not None and is_early:
+    if is_early:
         times.append(f"The token is valid from {begins_at:%Y-%m-%d %H:%M} UTC; here it is {now:%Y-%m-%d %H:%M} UTC.")
-    has_expired = expires_at is not None and expires_at <= now
     if has_expired:
         times.append(f"It expired at {expires_at:%Y-%m-%d %H:%M} UTC; here it is {now:%Y-%m-%d %H:%M} UTC.")
     return TokenDescription(
-        origin=origin, times=" ".join(times), is_clock_wrong=is_clock_wrong, has_expired=has_expired
+        origin=origin, times=" ".join(times), is_clock_wrong=is_offset or is_early, has_expired=has_expired
     )
 
 
-def _claimed_begin(claims: Mapping[str, object]) -> datetime | None:
-    """Return the later one of the times at which a token says that it was issued and becomes valid (aware UTC)."""
-    stated = [claims.get("iat"), claims.get("nbf")]
-    found = [time for time in stated if isinstance(time, int | float) and not isinstance(time, bool)]
+def _claimed_time(claims: Mapping[str, object], name: str) -> datetime | None:
+    """Return a time in the claims (aware UTC); None if there is none, or if it isn't a time."""
+    value = claims.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
     try:
-        return datetime.fromtimestamp(max(found), UTC) if found else None
+        return datetime.fromtimestamp(value, UTC)
     except (ValueError, OverflowError, OSError):
         return None

@@ -310,8 +310,8 @@ def max_connections() -> int:
     return _MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else min(_MAX_CONNECTIONS, max(16, limit // 3))
 
 
-# gRPC's own shutdown answers calls that have just come in with CANCELLED, which clients take for a decision of their
-# own. Closing the listeners first, and shutting the connections down last, leaves them with UNAVAILABLE.
+# gRPC's own shutdown ends calls that have just arrived with CANCELLED, as if the client had canceled them. If the
+# listeners are closed first, and the connections shut down last, these calls end with UNAVAILABLE.
 
 
 def _close_listeners(port: int) -> None:

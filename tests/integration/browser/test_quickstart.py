@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import nbformat
@@ -61,7 +62,7 @@ def test_run_all_signs_in_in_the_middle_and_ends_with_rows(browser, demo, tmp_pa
     assert "code=" not in saved
     assert "state=" not in saved
     assert "code_challenge" not in saved
-    tokens = json.loads((demo.notebooks.parent / "config" / "tokens.json").read_text())["token"]
+    tokens = json.loads((Path(demo.environ["MICROMEGAS_CONFIG_DIR"]) / "tokens.json").read_text())["token"]
     for name in ("access_token", "id_token", "refresh_token"):
         assert tokens[name] not in saved
     context.close()
