@@ -253,6 +253,13 @@ def test_bound_parameters_are_the_statements_values(flight, is_first):
     assert rows_of(answer)["n"].to_pylist() == [41, None]
 
 
+@pytest.mark.parametrize(("sql", "name"), [("SELECT ? AS n", "$1"), ("SELECT $m AS n", "$1"), ("SELECT $m AS n", "x")])
+def test_a_single_value_is_bound_by_position_if_its_name_does_not_match(flight, sql, name):
+    bound = harness.bind(flight, prepare(flight, sql), pa.record_batch({name: [41]}))
+
+    assert rows_of(flight.get(prepared_ticket(bound)))["n"].to_pylist() == [41]
+
+
 @pytest.mark.parametrize("size", [1, 100_000], ids=["few values", "large values"])
 def test_a_flight_of_a_prepared_statement_has_its_values(flight, size):
     bound = harness.bind(flight, prepare(flight, ECHO), pa.record_batch({"0": ["x" * size]}))

@@ -95,7 +95,8 @@ def test_what_is_not_forwarded_is_refused_with_the_reason(front, sql, error):
 
 def test_prepared_statements_take_values(front):
     handle = prepare(front, "SELECT msg FROM log_entries WHERE level = $1 AND exe = $2 ORDER BY msg")
-    batch = pa.record_batch({"0": pa.array([4], pa.int64()), "1": ["web"]})
+    # Named as arrow-go names them.
+    batch = pa.record_batch({"$1": pa.array([4], pa.int64()), "$2": ["web"]})
     command = messages.CommandPreparedStatementQuery(prepared_statement_handle=handle)
 
     unbound = front.get(front.info(command).endpoint[0].ticket.ticket)
