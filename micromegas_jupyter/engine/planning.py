@@ -187,13 +187,15 @@ def _row_counts(limit: Any) -> Iterator[str]:
             yield str(variant.id().removeprefix("$"))
 
 
-def parameter_schema(placeholders: "Placeholders", parameters: pa.RecordBatch | None, plan: LogicalPlan) -> pa.Schema:
+def parameter_schema(
+    placeholders: "Placeholders", parameters: pa.RecordBatch | None, plan: LogicalPlan | None
+) -> pa.Schema:
     """Return the types of the values sent, else those that the plan inferred, else null."""
     if not placeholders.columns:
         return pa.schema([])
     if parameters is not None:
         return pa.schema([pa.field(name, parameters.schema.field(name).type) for name in placeholders.columns])
-    types = placeholder_types(plan)
+    types = {} if plan is None else placeholder_types(plan)
     return pa.schema([pa.field(name, types.get(bound_name(name), pa.null())) for name in placeholders.columns])
 
 

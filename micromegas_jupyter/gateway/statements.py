@@ -8,7 +8,9 @@ from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datafusion import SessionContext
 
+    from micromegas_jupyter.engine.planning import Placeholders
     from micromegas_jupyter.gateway.rewrite import Rewritten
 
 _PLANNING_SECONDS: Final = 3.0
@@ -74,6 +76,8 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
     try:
         try_plan(found, sql=placeholders.sql, tables=tables, dialect=dialect, hides_values=hides_rows)
         text = found.sql
+        if not is_bound:
+            kinds = infer_parameters(placeholders, {name: tables[name] for name in found.tables})
     except (InvalidStatement, UnsupportedStatement, InternalError):
         if is_bound:
             raise
@@ -87,6 +91,37 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
     }
 
 
+def infer_parameters(placeholders: "Placeholders", tables: Mapping[str, "pa.Schema"]) -> "pa.Schema":
+    """Return the types that DataFusion infers for the placeholders of a planned statement over tables without rows.
+
+    The type of each is null if DataFusion can't plan the statement, which is in the engine's dialect.
+    """
+    from micromegas_jupyter.engine.errors import is_engine_failure
+    from micromegas_jupyter.engine.planning import parameter_schema
+    from micromegas_jupyter.engine.sessions import READ_ONLY
+
+    try:
+        plan = empty_session(tables).sql_with_options(placeholders.sql, READ_ONLY).logical_plan()
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        plan = None
+    return parameter_schema(placeholders, None, plan)
+
+
+def empty_session(tables: Mapping[str, "pa.Schema"]) -> "SessionContext":
+    """Return a session with tables of these schemas and without rows."""
+    import pyarrow as pa
+    from datafusion import SessionContext
+
+    from micromegas_jupyter.engine.scanner import quoted
+
+    session = SessionContext()
+    for name, schema in tables.items():
+        session.register_record_batches(quoted(name), [[pa.RecordBatch.from_pylist([], schema)]])
+    return session
+
+
 def try_plan(
     found: "Rewritten", *, sql: str, tables: Mapping[str, "pa.Schema"], dialect: str, hides_values: bool
 ) -> None:
@@ -96,16 +131,10 @@ def try_plan(
     next, would keep the engine busy for days. An engine that plans as this process does, or knows more functions, is
     left to fail by itself.
     """
-    import pyarrow as pa
-    from datafusion import SessionContext
-
     from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
-    from micromegas_jupyter.engine.scanner import quoted
     from micromegas_jupyter.errors import ResourcesExhausted
 
-    context = SessionContext()
-    for name in found.tables:
-        context.register_record_batches(quoted(name), [[pa.RecordBatch.from_pylist([], tables[name])]])
+    context = empty_session({name: tables[name] for name in found.tables})
     begin = time.process_time()
     try:
         context.sql(found.in_datafusion).execution_plan()

@@ -7,6 +7,9 @@ import grpc
 import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.client.parameters import Untyped
 from micromegas_jupyter.errors import (
     InvalidStatement,
     QueryCancelled,
@@ -104,6 +107,15 @@ def test_prepared_statements_take_values(front):
     rows = rows_of(front.get(front.info(command).endpoint[0].ticket.ticket))
 
     assert type(unbound.error) is InvalidStatement
+    assert rows["msg"].to_pylist() == ["start 0", "start 1"]
+
+
+def test_values_without_types_take_those_of_the_columns(front):
+    sql = "SELECT msg FROM log_entries WHERE level = :level AND exe = $exe AND time > :time ORDER BY msg"
+    values = {"level": Untyped("4"), "exe": Untyped("web"), "time": Untyped("2000-01-01T00:00:00+00:00")}
+    with FlightSQLClient(front.uri, auth_provider=StaticTokenAuthProvider("alice")) as client:
+        rows = client.query_arrow(sql, params=values)
+
     assert rows["msg"].to_pylist() == ["start 0", "start 1"]
 
 

@@ -9,6 +9,9 @@ import grpc
 import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.client.parameters import Untyped
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import QueryCancelled, Unavailable
 from micromegas_jupyter.flightsql.commands import messages, prepared_ticket
@@ -79,6 +82,11 @@ def test_metadata_and_values_work_through_sail(tpch):
     handle = harness.prepare(tpch.front, "SELECT n_name FROM nation WHERE n_nationkey = $1")
     bound = harness.bind(tpch.front, handle, pa.record_batch({"0": pa.array([7], pa.int64())}))
     rows = rows_of(tpch.front.get(prepared_ticket(bound)))
+    with FlightSQLClient(tpch.front.uri, auth_provider=StaticTokenAuthProvider("alice")) as client:
+        untyped = {"key": Untyped("7"), "name": Untyped("GERMANY")}
+        same = client.query_arrow(
+            "SELECT n_name FROM nation WHERE n_nationkey = :key AND n_name = :name", params=untyped
+        )
 
     schemas = {
         name: pa.ipc.read_schema(pa.py_buffer(schema))
@@ -86,7 +94,7 @@ def test_metadata_and_values_work_through_sail(tpch):
     }
     assert len(schemas) == 8
     assert schemas["nation"].names == ["n_nationkey", "n_name", "n_regionkey", "n_comment"]
-    assert rows.to_pydict() == {"n_name": ["GERMANY"]}
+    assert rows.to_pydict() == same.to_pydict() == {"n_name": ["GERMANY"]}
 
 
 @pytest.mark.parametrize("how", ["cancelled", "killed"])
