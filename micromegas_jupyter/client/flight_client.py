@@ -55,13 +55,13 @@ from micromegas_jupyter.client.transport import (
     CredentialSource,
     Header,
     Transport,
+    Uses,
     build_option_headers,
     build_tag_headers,
     parse_address,
     parse_static_headers,
     translate_failure,
 )
-from micromegas_jupyter.client.uses import Uses
 from micromegas_jupyter.config.client import WRAPPER_VARIABLE
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, hide_texts, run_interruptibly

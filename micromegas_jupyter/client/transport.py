@@ -10,6 +10,7 @@ import re
 import sys
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,11 +23,11 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import flight
 
+from micromegas_jupyter.client.certificates import read_client_certificate, read_roots
 from micromegas_jupyter.client.token_claims import describe_token
-from micromegas_jupyter.client.uses import Uses
 from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.system import Clock, HiddenBytes, HiddenText, Secret, jitter
+from micromegas_jupyter.core.system import Clock, HiddenText, Secret, jitter
 from micromegas_jupyter.errors import (
     AuthenticationError,
     DeadlineExceeded,
@@ -572,8 +573,6 @@ class _Recording(flight.ClientMiddleware):  # type: ignore[misc] # pyarrow ships
             listener.note(headers)
 
 
-_MAX_CERTIFICATE_BYTES: Final = 1024 * 1024
-_MAX_CA_BUNDLE_BYTES: Final = 8 * 1024 * 1024
 _MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
 _MAX_RESULTS: Final = 64
 _MAX_RESULT_BYTES: Final = 16 * 1024 * 1024
@@ -598,38 +597,52 @@ _CONNECTION_NUMBER: Final = "micromegas.connection"
 _VERBOSITY: Final = "GRPC_VERBOSITY"
 
 
-def _read_client_certificate(certificate_file: str | Path, key_file: str | Path) -> tuple[bytes, bytes]:
-    """Return a certificate with the chain to its authority, and its key, both in PEM."""
-    import ssl  # which takes time that most clients need not spend
+class Uses:
+    """Counts the uses of a connection, which is closed by `close` or, if it is in use then, after the last use."""
 
-    files = Path(certificate_file).expanduser(), Path(key_file).expanduser()
-    try:
-        # Without a password OpenSSL would ask for one on the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, password="")
-        chain, key = (_read(file, _MAX_CERTIFICATE_BYTES) for file in files)
-    except (OSError, ssl.SSLError):  # the second is what a damaged file gives
-        raise UsageError(
-            "The client's certificate and its key cannot be read, or do not match.",
-            remedy="Name PEM files: the chain with the client's own certificate first, and its key without a password.",
-        ) from None
-    return chain, HiddenBytes(key)
+    def __init__(self, on_unused: Callable[[], None]) -> None:
+        self._on_unused = on_unused
+        self._lock = threading.RLock()  # the garbage collector may end a use on a thread that holds it
+        self._count = 0
+        self.is_closed = False
 
+    @property
+    def is_used(self) -> bool:
+        """Whether the connection is in use."""
+        return self._count > 0
 
-def _read_roots(bundle: str | Path, *, name: str) -> bytes:
-    try:
-        pem = _read(Path(bundle).expanduser(), _MAX_CA_BUNDLE_BYTES + 1)
-    except OSError as error:
-        raise UsageError(
-            f"The {name} cannot be read: {error.strerror}.", remedy="Name a PEM file of certificates."
-        ) from error
-    if len(pem) > _MAX_CA_BUNDLE_BYTES or b"-----BEGIN CERTIFICATE-----" not in pem:
-        raise UsageError(f"The {name} contains no certificates.", remedy="Name a PEM file of certificates.")
-    return pem
+    def begin(self) -> None:
+        """Count a use; raises UsageError after `close`."""
+        with self._lock:
+            if self.is_closed:
+                raise UsageError("The client is closed.", remedy="Make a new one.")
+            self._count += 1
 
+    def finish(self) -> None:
+        """Stop counting a use."""
+        with self._lock:
+            self._count -= 1
+        self._close_if_unused()
 
-def _read(file: Path, max_bytes: int) -> bytes:
-    with file.open("rb") as opened:
-        return opened.read(max_bytes)
+    def share(self, user: object) -> Callable[[], None]:
+        """Count another use while one is counted, until the returned function is called or `user` is collected."""
+        with self._lock:
+            self._count += 1
+        finalizer = weakref.finalize(user, self.finish)
+        finalizer.atexit = False
+        return finalizer
+
+    def close(self) -> None:
+        """Reject new uses; calling again does nothing."""
+        with self._lock:
+            self.is_closed = True
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        with self._lock:
+            is_unused = self.is_closed and not self._count
+        if is_unused:
+            self._on_unused()
 
 
 class FlightStream:
@@ -715,12 +728,12 @@ class Transport:
         if address.is_encrypted:
             import certifi  # without encryption a command starts faster
 
-            roots = _read_roots(certifi.where() if ca_bundle is None else ca_bundle, name="ca_bundle")
+            roots = read_roots(certifi.where() if ca_bundle is None else ca_bundle, name="ca_bundle")
             if extra_ca_bundle is not None:
-                roots += b"\n" + _read_roots(extra_ca_bundle, name="extra_ca_bundle")
+                roots += b"\n" + read_roots(extra_ca_bundle, name="extra_ca_bundle")
             tls["tls_root_certs"] = roots
         if certificate_file is not None and key_file is not None:
-            chain, key = _read_client_certificate(certificate_file, key_file)
+            chain, key = read_client_certificate(certificate_file, key_file)
             if address.is_encrypted:
                 tls.update(cert_chain=chain, private_key=key)
 

@@ -1,0 +1,45 @@
+"""Reads the PEM files of a connection: authorities, the client's certificate, and its key."""
+
+from pathlib import Path
+from typing import Final
+
+from micromegas_jupyter.core.system import HiddenBytes
+from micromegas_jupyter.errors import UsageError
+
+_MAX_CERTIFICATE_BYTES: Final = 1024 * 1024
+_MAX_CA_BUNDLE_BYTES: Final = 8 * 1024 * 1024
+
+
+def read_client_certificate(certificate_file: str | Path, key_file: str | Path) -> tuple[bytes, bytes]:
+    """Return a certificate with the chain to its authority, and its key, both in PEM."""
+    import ssl  # which takes time that most clients need not spend
+
+    files = Path(certificate_file).expanduser(), Path(key_file).expanduser()
+    try:
+        # Without a password OpenSSL would ask for one on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, password="")
+        chain, key = (_read(file, _MAX_CERTIFICATE_BYTES) for file in files)
+    except (OSError, ssl.SSLError):  # the second is what a damaged file gives
+        raise UsageError(
+            "The client's certificate and its key cannot be read, or do not match.",
+            remedy="Name PEM files: the chain with the client's own certificate first, and its key without a password.",
+        ) from None
+    return chain, HiddenBytes(key)
+
+
+def read_roots(bundle: str | Path, *, name: str) -> bytes:
+    """Return a PEM file of authorities; `name` is for messages."""
+    try:
+        pem = _read(Path(bundle).expanduser(), _MAX_CA_BUNDLE_BYTES + 1)
+    except OSError as error:
+        raise UsageError(
+            f"The {name} cannot be read: {error.strerror}.", remedy="Name a PEM file of certificates."
+        ) from error
+    if len(pem) > _MAX_CA_BUNDLE_BYTES or b"-----BEGIN CERTIFICATE-----" not in pem:
+        raise UsageError(f"The {name} contains no certificates.", remedy="Name a PEM file of certificates.")
+    return pem
+
+
+def _read(file: Path, max_bytes: int) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(max_bytes)
