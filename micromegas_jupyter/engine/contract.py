@@ -142,12 +142,14 @@ class PlannedQuery(Protocol):
     """A statement that was understood and can be run once.
 
     `schema` is that of every batch on the wire. `parameter_schema` has one field per placeholder, in order: `?` as "0",
-    "1", …; `$1` as "0"; `$name` as "name"; null if unknown. `reads` covers the rows of parameters planned so far.
+    "1", …; `$1` as "0"; `$name` as "name"; null if unknown. `reads_tables` is False only if the plan, as it was before
+    it was optimized, depends on no table, view or listing of them. `reads` covers the rows of parameters planned so far.
     """
 
     schema: pa.Schema
     parameter_schema: pa.Schema
     reads: Reads
+    reads_tables: bool
 
     @property
     def statistics(self) -> QueryStatistics: ...  # noqa: D102 - see above

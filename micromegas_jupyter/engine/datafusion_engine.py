@@ -53,6 +53,7 @@ from micromegas_jupyter.engine.planning import (
     find_placeholders,
     is_explain,
     parameter_schema,
+    reads_tables,
     with_plain_parameters,
     without_paths,
 )
@@ -318,6 +319,7 @@ class DataFusionQuery:
         schema = wire_schema(plan.frame.schema(), preserve_dictionary=request.preserve_dictionary)
         self.schema = pa.schema([field.with_name(without_numbers(field.name)) for field in schema])
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.logical)
+        self.reads_tables = bool(plan.tables) or reads_tables(plan.text)
         self.statistics = QueryStatistics(context_init_seconds=statement.init_seconds)
         self._frame: DataFrame | None = plan.frame
         self._unbound = () if request.parameters is not None else placeholders.written

@@ -132,6 +132,7 @@ def _describe(token: Token) -> str:
 _SETTINGS = re.compile(r"^ *TableScan: .*df_settings", re.MULTILINE | re.IGNORECASE)
 _EXPLAIN = re.compile(r"(?:Explain|Analyze)\b")
 _CHILDREN: Final = ("predicate", "projections", "left", "right", "expr", "low", "high", "pattern", "list")
+_STEPS_WITHOUT_TABLES: Final = ("Projection:", "EmptyRelation", "Values:", "Filter:", "Limit:", "Sort:")
 _MAX_VISITED: Final = 2000
 # The label of a counter; a name may hold blanks and commas.
 _FILE_LABEL = re.compile(r"filename=[^}]*")
@@ -145,6 +146,11 @@ def check_plan(plan: LogicalPlan) -> str:
     if _SETTINGS.search(text):
         raise StatementRefused("The engine's settings are not available.", remedy="SHOW TABLES and SHOW COLUMNS work.")
     return text
+
+
+def reads_tables(plan_text: str) -> bool:
+    """Return whether a plan, as `check_plan` returns it, may depend on tables; True for steps that are not known."""
+    return not all(line.strip().startswith(_STEPS_WITHOUT_TABLES) for line in plan_text.splitlines())
 
 
 def is_explain(plan: LogicalPlan) -> bool:
@@ -309,6 +315,7 @@ class RowByRow:
         self.schema = _nullable(self._current.schema)
         self.parameter_schema = self._current.parameter_schema
         self.reads = self._current.reads
+        self.reads_tables = self._current.reads_tables
         self._ended = QueryStatistics()  # of the rows before the current one
 
     @property

@@ -8,11 +8,10 @@ import copyreg
 import logging
 import os
 import pickle
-import re
 import signal
 import socket
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -21,6 +20,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import pyarrow as pa
+from cachetools import LRUCache
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
@@ -432,8 +432,10 @@ def _private_bytes(executor: Executor) -> int:
 
 # Each name of a table is searched for in the texts of what waits; above this it costs less to look at all tables.
 _MAX_WANTED_CHARACTERS: Final = 32 * 1024
-# Every statement that reads or lists tables has one of these words.
-_READS_TABLES: Final = re.compile(r"\b(?:from|table|show|describe|desc|explain)\b", re.IGNORECASE)
+# Statements are remembered that were planned and read no table; longer ones are not.
+_MAX_REMEMBERED: Final = 1024
+_MAX_REMEMBERED_CHARACTERS: Final = 512
+_LISTING_SECONDS: Final = 0.25
 
 
 class Listing:
@@ -449,22 +451,28 @@ class Listing:
         self._next: asyncio.Task[None] | None = None
         self._wanted: str | None = None  # texts of the statements that wait for the next listing; at first all tables
         self._packed: dict[int, tuple[TableSnapshot, bytes]] = {}
+        self._reading_none: LRUCache[tuple[CallerKey, str], None] = LRUCache(_MAX_REMEMBERED)
         self.version = 0
         self.tables: Sequence[TableSnapshot] = ()
 
     def packed(self, table: TableSnapshot) -> bytes:
         """Return one of the tables as executors get it, packed once for all of them."""
-        if id(table) not in self._packed:
-            self._packed[id(table)] = table, _pickled(table)
         return self._packed[id(table)][1]
+
+    def is_needed(self, caller: CallerKey, sql: str) -> bool:
+        """Whether the caller's statement may read tables; False only if its plan has shown that it does not."""
+        return not self.version or (caller, sql) not in self._reading_none
+
+    def note_plan(self, caller: CallerKey, sql: str, facts: Mapping[str, Any]) -> None:
+        """Remember what an executor reports of a statement's plan, for this caller only: executors are not trusted."""
+        if facts.get("reads_tables") is False and len(sql) <= _MAX_REMEMBERED_CHARACTERS:
+            self._reading_none[caller, sql] = None
 
     async def refresh(self, sql: str | None = None) -> None:
         """Wait for a listing that begins after this call, of the tables that `sql` names; None for all of them.
 
         Unavailable when the tables cannot be listed.
         """
-        if sql is not None and self.version and _READS_TABLES.search(sql) is None:
-            return
         if sql is None or self._wanted is None or len(self._wanted) + len(sql) > _MAX_WANTED_CHARACTERS:
             self._wanted = None
         else:
@@ -479,11 +487,19 @@ class Listing:
         async with self._turn:
             self._next = None
             wanted, self._wanted = self._wanted, ""
-            tables = tuple(await run_in_thread(lambda: self._source.snapshot(wanted), name="table-listing"))
-            if tables != self.tables or not self.version:
-                self.tables = tables
-                self._packed = {id(one): self._packed[id(one)] for one in tables if id(one) in self._packed}
+            found = await run_in_thread(lambda: self._list_and_pack(wanted), name="table-listing")
+            if found is not None:
+                self.tables, self._packed = found
                 self.version += 1
+
+    def _list_and_pack(
+        self, wanted: str | None
+    ) -> tuple[tuple[TableSnapshot, ...], dict[int, tuple[TableSnapshot, bytes]]] | None:
+        """Return tables that changed, with what `packed` returns; on a thread, since tables have many files."""
+        tables = tuple(self._source.snapshot(wanted))
+        if tables == self.tables and self.version:
+            return None
+        return tables, {id(one): self._packed.get(id(one)) or (one, _pickled(one)) for one in tables}
 
 
 def _no_process() -> ResourcesExhausted:
@@ -678,10 +694,10 @@ class RunningStatement:
         except TimeoutError:
             raise build_late_error() from None
 
-    async def refresh_tables(self, sql: str | None = None) -> None:
-        """Wait until the tables are listed, as `Listing.refresh`; Unavailable if that takes too long."""
+    async def refresh_tables(self) -> None:
+        """Wait until all tables are listed, as `Listing.refresh`; Unavailable if that takes too long."""
         async with self.in_queue(tables_not_listed):
-            await self._pool.listing.refresh(sql)
+            await self._pool.listing.refresh()
 
     async def begin(self, *, plan: CachedPlan | None = None) -> Executor:
         """Wait for a slot and an executor; ResourcesExhausted when none is free in time, or the caller has to wait."""
@@ -745,7 +761,7 @@ class RunningStatement:
         """Return the IPC schemas of the result and the parameters; the plan is cached for the call that runs it."""
         pool = self._pool
         self._check_length(statement.sql)
-        await self.refresh_tables(statement.sql)
+        await self._refresh_listing(statement)
         if (plan := pool.find_plan(statement)) is not None:
             return plan.schemas
         executor = await self.begin()
@@ -755,6 +771,7 @@ class RunningStatement:
         if kind != protocol.PLANNED:
             raise InternalError("An executor gave an unexpected answer.")
         found = protocol.parse_json(body)
+        pool.listing.note_plan(self.caller_key, statement.sql, found)
         schemas = bytes.fromhex(str(found["schema"])), bytes.fromhex(str(found["parameters"]))
         if len(statement.sql) <= _MAX_CACHED_SQL_CHARACTERS:
             executor.plan = CachedPlan(
@@ -780,7 +797,7 @@ class RunningStatement:
         """
         pool = self._pool
         self._check_length(statement.sql)
-        await self.refresh_tables(statement.sql)
+        await self._refresh_listing(statement)
         plan = pool.find_plan(statement)
         executor = await self.begin(plan=plan)
         current = on_running(statement)
@@ -790,6 +807,7 @@ class RunningStatement:
         while True:
             kind, body = await self.read()
             if kind == protocol.END:
+                pool.listing.note_plan(self.caller_key, statement.sql, protocol.parse_json(body))
                 return
             if kind == protocol.READS and len(body) <= _MAX_READS_CHARACTERS:
                 self.report.reads = parse_reads(protocol.parse_json(body))
@@ -801,6 +819,39 @@ class RunningStatement:
             self.waits_for_client_since = None
             del body
             self._drop_frame()
+
+    async def _refresh_listing(self, statement: Statement) -> None:
+        """Wait for a listing that begins now, unless the plan of the statement shows that it reads no table."""
+        listing = self._pool.listing
+        if not listing.is_needed(self.caller_key, statement.sql):
+            return
+        refreshing = asyncio.ensure_future(listing.refresh(statement.sql))
+        # Looks at a failure that does not matter, so that asyncio does not log it.
+        refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if listing.version:
+            await asyncio.wait({refreshing}, timeout=min(_LISTING_SECONDS, self._queue_seconds / 2))
+        is_listed = refreshing.done() and refreshing.exception() is None
+        # Storage that hangs or fails concerns only statements that read tables.
+        if not is_listed and listing.version and not await self._reads_tables(statement):
+            return
+        async with self.in_queue(tables_not_listed):
+            await refreshing
+
+    async def _reads_tables(self, statement: Statement) -> bool:
+        """Return whether a plan over the tables as they were listed last reads any; True if there is no plan."""
+        pool = self._pool
+        try:
+            async with RunningStatement(pool, self.caller_key, query_id=self._query_id) as planning:
+                planning._created_at = self._created_at  # one queue timeout for both
+                await planning.begin()
+                tables = planning._new_tables()
+                request = _pickled(statement, Output(), next(pool.plan_ids), pool.partitions, tables)
+                await planning.request(protocol.PLAN, request)
+                facts = protocol.parse_json((await planning.read())[1])
+        except MicromegasError:
+            return True
+        pool.listing.note_plan(self.caller_key, statement.sql, facts)
+        return facts.get("reads_tables") is not False
 
     def _check_length(self, sql: str) -> None:
         """Refuse a text that the executor would refuse unread, before it costs others time."""

@@ -152,6 +152,7 @@ class Worker:
                     return
                 self._planned, self._plan_id = planned, plan_id
                 schemas = {
+                    "reads_tables": planned.reads_tables,
                     "schema": planned.schema.serialize().to_pybytes().hex(),
                     "parameters": planned.parameter_schema.serialize().to_pybytes().hex(),
                 }
@@ -287,6 +288,7 @@ class Worker:
             facts["planning_seconds"] = self._planned_at - self._started
         if planned is not None:
             facts |= asdict(planned.statistics) | {"peak_memory_bytes": peak_bytes}
+            facts["reads_tables"] = planned.reads_tables
         if self._reads is not None:
             facts["reads"] = self._reads
         if self._denials is not None and self._denials.has_changed:

@@ -154,7 +154,7 @@ class Scene:
 class Running(Scene):
     """A statement that reads a table, so that the tables are listed first."""
 
-    waits_in = frozenset({"refresh", "read", "write"})
+    waits_in = frozenset({"_refresh_listing", "read", "write"})
     sql = "SELECT msg FROM log_entries"
 
 

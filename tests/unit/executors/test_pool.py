@@ -211,27 +211,82 @@ def test_a_statement_sees_what_was_committed_before_it_came_in_and_shares_the_ne
     assert asyncio.run(scenario()) == (["old", "new"], 2)
 
 
-@pytest.mark.parametrize(
-    ("sql", "is_listed"),
-    [
-        ("SELECT 1", False),
-        ("SELECT 'x' AS transform", False),
-        ('SELECT * FROM"t"', True),
-        ("TABLE t", True),
-        ("SHOW TABLES", True),
-        ("DESCRIBE t", True),
-        ("EXPLAIN SELECT 1", True),
-    ],
+READING = (
+    "SELECT 1FROM ledger",
+    "SELECT 1 + (SELECT count(*) FROM ledger)",
+    "SELECT 1 WHERE EXISTS (SELECT * FROM ledger)",
+    "SELECT 'Projection: '\nFROM ledger",
+    "SHOW TABLES",
+    "DESCRIBE ledger",
+    "EXPLAIN SELECT 1",
+    "SELECT table_name FROM information_schema.tables",
 )
-def test_tables_are_listed_for_statements_that_may_read_some(sql, is_listed):
-    async def scenario():
-        source = SlowTables()
-        listing = Listing(source)
-        await listing.refresh()
-        await listing.refresh(sql)
-        return source.begun == 2
+READING_NONE = (
+    "SELECT 1",
+    "SELECT 'x' AS transform, 'FROM ledger'",
+    "SELECT 1 + 1 WHERE true LIMIT 1",
+    "VALUES (1), (2)",
+)
 
-    assert asyncio.run(scenario()) is is_listed
+
+def test_tables_are_listed_again_for_each_statement_whose_plan_reads_one(tmp_path):
+    class CountedTables(FixedTables):
+        count = 0
+
+        def snapshot(self, sql=None):
+            self.count += 1
+            return super().snapshot(sql)
+
+    tables = CountedTables([write_ledger(tmp_path, "ledger", with_hidden=True)])
+
+    async def listed(bench, sql):
+        """Return how often the tables are listed when a caller runs a statement for the second time."""
+        await bench.run(sql)
+        before = tables.count
+        await bench.run(sql)
+        return tables.count - before
+
+    async def scenario(bench):
+        return {sql: await listed(bench, sql) for sql in READING + READING_NONE}
+
+    with opened_bench(tables) as bench:
+        counts = bench.do(scenario(bench))
+
+    assert counts == {**dict.fromkeys(READING, 1), **dict.fromkeys(READING_NONE, 0)}
+
+
+def test_storage_that_fails_concerns_only_statements_whose_plan_reads_a_table(tmp_path):
+    class FailingTables(FixedTables):
+        fails = False
+
+        def snapshot(self, sql=None):
+            if self.fails:
+                raise Unavailable("The storage does not answer.")
+            return super().snapshot(sql)
+
+    tables = FailingTables([write_ledger(tmp_path, "ledger", with_hidden=True)])
+
+    async def scenario(bench):
+        await bench.run("SELECT count(*) FROM ledger")
+        tables.fails = True
+        for sql in READING_NONE:
+            await bench.run(sql)
+        for sql in READING:
+            with pytest.raises(Unavailable):
+                await bench.run(sql)
+
+    with opened_bench(tables) as bench:
+        bench.do(scenario(bench))
+
+
+def test_what_one_callers_executor_reports_of_a_plan_does_not_hold_for_another():
+    listing = Listing(Mock(snapshot=Mock(return_value=())))
+    ann, bob = ("issuer", "ann"), ("issuer", "bob")
+    asyncio.run(listing.refresh())
+
+    listing.note_plan(ann, "SELECT 1FROM t", {"reads_tables": False})
+
+    assert [listing.is_needed(caller, "SELECT 1FROM t") for caller in (ann, bob)] == [False, True]
 
 
 def test_names_of_tables_are_looked_for_in_short_texts_only():

@@ -111,8 +111,9 @@ def test_callers_who_take_what_they_can_leave_places_to_others_who_are_next():
 
 def test_an_executor_gets_only_the_tables_that_it_does_not_know():
     one, two, three = (TableSnapshot(name=name, schema=pa.schema([(name, "int8")]), files=()) for name in "abc")
-    listing = Listing(Mock())
-    listing.tables = (one, two)
+    source = Mock(snapshot=Mock(return_value=(one, two)))
+    listing = Listing(source)
+    asyncio.run(listing.refresh())
     pool = Mock(listing=listing, settings=Mock(statement_timeout_seconds=None))
 
     async def begin():
@@ -122,7 +123,8 @@ def test_an_executor_gets_only_the_tables_that_it_does_not_know():
     running.executor = Mock(tables=())
 
     first, again = running._new_tables(), running._new_tables()
-    listing.tables = (two, three, one)
+    source.snapshot.return_value = (two, three, one)
+    asyncio.run(listing.refresh())
     changed = running._new_tables()
 
     assert [pickle.loads(packed)[0] for packed in first] == [one, two]
