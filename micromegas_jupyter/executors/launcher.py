@@ -22,7 +22,7 @@ from micromegas_jupyter.errors import InternalError, MicromegasError
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.executors.settings import WorkerOptions
-from micromegas_jupyter.executors.zygote import FORK, VARIABLES
+from micromegas_jupyter.executors.zygote import FORK, VARIABLES, read_tail
 
 if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import TableSnapshot
@@ -33,6 +33,8 @@ _START_SECONDS: Final = 60.0
 _RESTART_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _MAX_CONTROL_BYTES: Final = 16 * 1024
 _CLOSE_SECONDS: Final = 5.0
+_MAX_ERROR_BYTES: Final = 64 * 1024
+_MAX_JOINED_BYTES: Final = 64 * 1024
 _NICENESS: Final = 5
 _RECEIVE_BYTES: Final = 64 * 1024
 _LARGE_RECEIVE_BYTES: Final = 1024 * 1024
@@ -189,6 +191,8 @@ class ZygoteLauncher:
         except (OSError, TimeoutError, ValueError):
             facts = {}
         if "threads" not in facts:
+            stderr = read_tail(_standard_error(self._options))
+            _LOG.error("The process that executors are forked from did not start.", extra={"stderr": stderr})
             raise InternalError("The process that executors are forked from did not start.")
         if facts["threads"] != 1:
             self._fall_back(facts["threads"])
@@ -257,7 +261,10 @@ class ZygoteLauncher:
         loop.remove_reader(self._control)
         self._control.close()
         self._is_ready = False
-        _LOG.error("The process that executors are forked from has ended; starting a new one.")
+        _LOG.error(
+            "The process that executors are forked from has ended; starting a new one.",
+            extra={"stderr": read_tail(_standard_error(self._options))},
+        )
         for pid in list(self._processes):
             self._forget(pid, Ended())
             shutil.rmtree(Path(self._options.spill_directory) / str(pid), ignore_errors=True)
@@ -345,14 +352,24 @@ class SpawnLauncher:
 
 
 def _start(module: str, options: WorkerOptions, *, stdin: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
-        [sys.executable, "-P", "-m", f"micromegas_jupyter.executors.{module}", _encode_options(options)],
-        env=executor_variables(options),
-        stdin=stdin,
-        stdout=subprocess.DEVNULL,
-        # Its own group: an interrupt at the terminal is for the front alone.
-        process_group=None if sys.platform == "win32" else 0,
-    )
+    # The server's own standard error may be a pipe that nothing reads, in which a child would hang.
+    with _standard_error(options).open("ab") as stderr:
+        if stderr.tell() > _MAX_ERROR_BYTES:
+            stderr.truncate(0)
+        return subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
+            [sys.executable, "-P", "-m", f"micromegas_jupyter.executors.{module}", _encode_options(options)],
+            env=executor_variables(options),
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            # Its own group: an interrupt at the terminal is for the front alone.
+            process_group=None if sys.platform == "win32" else 0,
+        )
+
+
+def _standard_error(options: WorkerOptions) -> Path:
+    """Return the file for what processes write to standard error before they are executors."""
+    return Path(options.spill_directory) / "stderr"
 
 
 def _encode_options(options: WorkerOptions) -> str:
@@ -419,8 +436,13 @@ class Channel:
 
     async def send(self, kind: bytes, body: bytes) -> None:
         """Send a request; ExecutorEnded when that fails."""
+        head = protocol.HEAD.pack(kind, len(body))
         try:
-            await self._loop.sock_sendall(self._connection, protocol.HEAD.pack(kind, len(body)) + body)
+            if len(body) <= _MAX_JOINED_BYTES:
+                await self._loop.sock_sendall(self._connection, head + body)
+            else:  # copying it would take milliseconds
+                await self._loop.sock_sendall(self._connection, head)
+                await self._loop.sock_sendall(self._connection, body)
         except OSError:
             raise ExecutorEnded from None
 

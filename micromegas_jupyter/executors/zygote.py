@@ -137,7 +137,7 @@ class Zygote:
                     code=os.waitstatus_to_exitcode(status),
                     cpu_seconds=usage.ru_utime + usage.ru_stime,
                     max_resident_bytes=usage.ru_maxrss * 1024,
-                    error=_read_tail(folder / self._worker.STANDARD_ERROR),
+                    error=read_tail(folder / self._worker.STANDARD_ERROR),
                 )
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -146,7 +146,7 @@ def _thread_count() -> int:
     return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - before each fork: Path allocates more
 
 
-def _read_tail(path: Path) -> str:
+def read_tail(path: Path) -> str:
     """Return the end of what a process wrote to standard error; it may have replaced that file by anything else."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

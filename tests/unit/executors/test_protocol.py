@@ -12,7 +12,7 @@ import pytest
 
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import Executor, ExecutorEnded
-from micromegas_jupyter.executors.zygote import _read_tail
+from micromegas_jupyter.executors.zygote import read_tail
 
 
 def _message(kind, body, *, length=None):
@@ -80,7 +80,7 @@ def test_what_stands_in_place_of_the_file_delays_nobody_and_is_not_followed(tmp_
     (tmp_path / "secret").write_text("a secret", encoding="utf-8")
     (tmp_path / "link").symlink_to(tmp_path / "secret")
 
-    assert _read_tail(tmp_path / "pipe") == _read_tail(tmp_path / "link") == ""
+    assert read_tail(tmp_path / "pipe") == read_tail(tmp_path / "link") == ""
 
 
 def test_executors_of_any_user_end_first_when_the_machine_has_no_memory():
