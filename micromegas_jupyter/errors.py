@@ -234,7 +234,8 @@ class ServerUnavailable(Unavailable):
     `--uri` or `%micromegas_connect`. If something does respond there, the message says what it probably requires: TLS
     or no TLS (`grpc+tls://` or `grpc://`), a [client certificate](operating.md#clients-with-certificates), another name
     or another authority for its own certificate. From `micromegas serve --take-over`, it means that the running server
-    cannot [hand over its ports](operating.md#taking-over) now.
+    cannot [hand over its ports](operating.md#taking-over) now. A server that responds with this code is stopping, or
+    cannot [record the call in its audit](operating.md#when-the-log-is-not-read).
     """
 
     code = "AVAIL003"

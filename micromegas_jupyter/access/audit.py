@@ -7,6 +7,7 @@ credential that a validator knows already leaves no line: the audit of queries n
 """
 
 import collections
+import errno
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from micromegas_jupyter.core.log_writer import LogWriter, LogWriterHandler
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError
 
@@ -40,10 +42,7 @@ _SUMMARY_SECONDS = 1.0
 _MAX_SUMMARY_DELAY_SECONDS = 10.0
 
 _FILE_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_MAX_QUEUED_LINES: Final = 10_000
-_BATCH_SECONDS: Final = 0.02
 _CLOSE_SECONDS: Final = 5.0
-_RETRY_SECONDS: Final = 1.0
 
 # Alerts ask for the increase of these; a series that is not there yet has none, and its first event would be missed.
 _ALERTED_DECISIONS = (
@@ -350,87 +349,66 @@ def _facts_of(event: AccessEvent, call: CallFacts) -> dict[str, object]:
     return {name: fact for name, fact in facts.items() if fact is not None}
 
 
-class AuditFileHandler(logging.Handler):
-    """Writes each record's message as one line, on a thread of its own, so that a hanging disk blocks nobody.
+class AuditFile:
+    """A file that lines are appended to, also by several processes: each batch is appended in one step.
 
-    Several processes may write to one file: a line is appended in one step. Opening it for each batch follows a
-    rotation. Lines that find no room in the queue, or that the disk does not take, are counted and reported in a line
-    of their own. One lock covers queue and counts; it is free while the file is written.
+    Opening it for each batch follows a rotation. What was written is the operating system's: it survives the end of
+    this process, however that comes, but not necessarily a power cut.
+    """
+
+    name = "audit file"
+    is_durable = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._has_partial_line = False
+        os.close(_open_file(path))
+
+    def lost_line(self, count: int) -> str:
+        """Return the line that reports how many lines were dropped."""
+        return encode_line({"event": "audit_left_out", "left_out": count})
+
+    def report_failure(self, error: OSError) -> None:
+        """Log that the file cannot be written."""
+        why = "it cannot be opened" if error.errno == errno.EPERM else os.strerror(error.errno or 0)
+        LOGGER.error("The audit file cannot be written; new calls are rejected until it can.", extra={"why": why})
+
+    def write(self, lines: list[bytes]) -> int:
+        """Append lines and return how many were written whole; OSError if none could be written."""
+        try:
+            descriptor = _open_file(self._path)
+        except ConfigurationError as error:
+            raise OSError(errno.EPERM, error.what) from None
+        try:
+            # The next line begins on its own line, after what a full disk left of an earlier one.
+            prefix = b"\n" if self._has_partial_line else b""
+            left = os.write(descriptor, prefix + b"".join(lines)) - len(prefix)
+        finally:
+            os.close(descriptor)
+        count = 0
+        while count < len(lines) and left >= len(lines[count]):
+            left -= len(lines[count])
+            count += 1
+        self._has_partial_line = (left > 0) if count else (self._has_partial_line or left > 0)
+        if not count:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return count
+
+
+class AuditFileHandler(LogWriterHandler):
+    """Appends each record's message to a file as one line, on its own thread. Calls end after their line is written.
 
     Raises:
-        ConfigurationError: The path is a link or not a regular file, belongs to somebody else, or cannot be opened.
+        ConfigurationError: The path is a link or not a regular file, has another owner, or cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-        os.close(_open_file(path))
-        self._condition = threading.Condition()
-        self._queue: list[str] = []
-        self._left_out = 0
-        self._is_closing = False
-        self._is_failing = False
-        self._thread = threading.Thread(target=self._write_until_closed, name="audit-file", daemon=True)
-        self._thread.start()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Queue the record's line; never blocks and never raises."""
-        try:
-            line = record.getMessage()
-        except Exception:  # noqa: BLE001 - whatever a record holds, the call continues
-            self.handleError(record)
-            return
-        with self._condition:
-            if len(self._queue) >= _MAX_QUEUED_LINES:
-                self._left_out += 1
-                return
-            self._queue.append(line)
-            if len(self._queue) == 1:
-                self._condition.notify()
+        super().__init__(LogWriter(AuditFile(path)))
 
     def close(self) -> None:
-        """Write what is queued, within five seconds, and close the file. May be called twice."""
-        with self._condition:
-            self._is_closing = True
-            self._condition.notify()
-        self._thread.join(_CLOSE_SECONDS)
+        """Write what is queued, within five seconds. May be called twice."""
+        self.writer.close(_CLOSE_SECONDS)
         super().close()
-
-    def _write_until_closed(self) -> None:
-        is_last = False
-        while not is_last:
-            with self._condition:
-                self._condition.wait_for(lambda: self._queue or self._left_out or self._is_closing)
-                # To wake this thread for each line would cost a busy server more than the line.
-                self._condition.wait_for(lambda: self._is_closing, _BATCH_SECONDS)
-                lines, self._queue = self._queue, []
-                left_out, self._left_out = self._left_out, 0
-                is_last = self._is_closing
-            summary = [encode_line({"event": "audit_left_out", "left_out": left_out})] if left_out else []
-            if not self._append("".join(f"{line}\n" for line in (*summary, *lines))):
-                with self._condition:
-                    self._left_out += left_out + len(lines)
-                    self._condition.wait_for(lambda: self._is_closing, _RETRY_SECONDS)
-
-    def _append(self, text: str) -> bool:
-        data = text.encode("utf-8", "replace")
-        why = "only a part of them fits"
-        try:
-            descriptor = _open_file(self._path)
-            try:
-                written = os.write(descriptor, data)
-                if written < len(data):
-                    with suppress(OSError):
-                        os.write(descriptor, b"\n")  # the next line begins on a line of its own
-            finally:
-                os.close(descriptor)
-        except (OSError, ConfigurationError) as error:
-            written = -1
-            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "it cannot be opened"
-        if written < len(data) and not self._is_failing:
-            LOGGER.error("The audit file cannot be written; lines are being lost.", extra={"why": why})
-        self._is_failing = written < len(data)
-        return not self._is_failing
 
 
 def _open_file(path: Path) -> int:

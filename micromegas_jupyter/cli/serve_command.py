@@ -1,16 +1,18 @@
 """`micromegas serve` (and `flight-sql-srv`): run a Flight SQL server until told to stop."""
 
 import argparse
+import gc
 import json
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -30,6 +32,7 @@ from micromegas_jupyter.config.server import (
 from micromegas_jupyter.config.variables import find_unknown_variables
 from micromegas_jupyter.core.cgroup import memory_limit_bytes
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
+from micromegas_jupyter.core.log_writer import LogWriter, LogWriterHandler, LogWriterStream, StreamDestination
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError
 
@@ -41,6 +44,8 @@ _MAX_SHOWN_ISSUERS: Final = 5
 _POLL_SECONDS: Final = 1.0
 _MIB: Final = 1024 * 1024
 _ROOT: Final = 0
+_STOP_SLACK_SECONDS: Final = 4.5  # beyond the drain timeout: the process is gone within five
+_MIN_FLUSH_SECONDS: Final = 1.0
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -112,7 +117,19 @@ def run_serve(arguments: argparse.Namespace) -> int:
 
 
 def _serve(settings: ServerSettings) -> int:
-    log_as_server(settings)
+    drain_seconds = settings.drain_timeout_seconds
+    stop = StopSignal(
+        again=lambda: os._exit(1),  # executors end with this process
+        limit_seconds=drain_seconds + _STOP_SLACK_SECONDS,
+    )
+    with server_log(
+        settings, flush_seconds=lambda: max(_MIN_FLUSH_SECONDS, drain_seconds - stop.elapsed_seconds)
+    ) as log_writers:
+        _run_server(settings, stop, log_writers)
+    return 0
+
+
+def _run_server(settings: ServerSettings, stop: "StopSignal", log_writers: Sequence[LogWriter]) -> None:
     _warn_of_likely_mistakes(settings)
     # A kernel's own server has the kernel's account.
     if hasattr(os, "geteuid") and os.geteuid() == _ROOT and not settings.exit_with_parent:
@@ -122,12 +139,19 @@ def _serve(settings: ServerSettings) -> int:
     from micromegas_jupyter.wiring.server import ServerStack
 
     hide_memory()
-    stop = StopSignal(again=lambda: os._exit(1))  # executors end with this process
     if settings.exit_with_parent:
         stop.watch_parent()
-    stack = ServerStack(settings, environ=process_variables(), is_replaceable=not settings.exit_with_parent)
+    stack = ServerStack(
+        settings,
+        environ=process_variables(),
+        is_replaceable=not settings.exit_with_parent,
+        log_writers=log_writers,
+    )
     stack.on_taken = stop.set
     with stack:
+        # A full collection takes 70 ms of whichever thread it comes to, most of it for modules, which stay anyway.
+        gc.collect()
+        gc.freeze()
         _reload_on_hangup(stack)
         access = AccessSettings() if stack.validator is None else stack.validator.settings
         for line in _describe_start(stack, access, SYSTEM_CLOCK.monotonic() - started):
@@ -137,7 +161,6 @@ def _serve(settings: ServerSettings) -> int:
             print_ready(uri=stack.uri, issuer=issuer, client_id=None, http=stack.http_url)
         stop.wait()
         notify(settings, "stopping: running queries may finish")
-    return 0
 
 
 def _warn_of_likely_mistakes(settings: ServerSettings) -> None:
@@ -176,16 +199,29 @@ def print_ready(*, uri: str, issuer: str | None, client_id: str | None, http: st
 
 
 class StopSignal:
-    """Set by SIGINT, SIGTERM (`again`: one more of them) or `set`."""
+    """Set by SIGINT, SIGTERM (`again`: one more of them) or `set`.
 
-    def __init__(self, *, again: Callable[[], None] | None = None) -> None:
+    With `limit_seconds`, the process and its children are killed if the process has not exited so long after that.
+    """
+
+    def __init__(self, *, again: Callable[[], None] | None = None, limit_seconds: float | None = None) -> None:
         self._again = again
+        self._set_at: float | None = None
         # No `threading.Event`: that takes a lock, which the main thread may hold when a handler interrupts it.
         self._wakes: SimpleQueue[None] = SimpleQueue()
+        self._limit_wakes: SimpleQueue[None] = SimpleQueue()
         self._is_set = False
         self._parent: int | None = None
         signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
+        if limit_seconds is not None:
+            # It starts now: a signal handler must not start threads.
+            threading.Thread(target=self._enforce, args=(limit_seconds,), name="stop-limit", daemon=True).start()
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """How long ago it was set; 0 if it is not."""
+        return 0.0 if self._set_at is None else SYSTEM_CLOCK.monotonic() - self._set_at
 
     def watch_parent(self) -> None:
         """Set it when standard input closes, or when the parent has ended while others hold standard input open."""
@@ -202,7 +238,10 @@ class StopSignal:
     def set(self) -> None:
         """End `wait`; for any thread."""
         self._is_set = True
+        if self._set_at is None:
+            self._set_at = SYSTEM_CLOCK.monotonic()
         self._wakes.put(None)
+        self._limit_wakes.put(None)
 
     def wait(self) -> None:
         """Return when it is set."""
@@ -210,6 +249,19 @@ class StopSignal:
             # A signal that comes a moment before the wait is noticed after it only.
             with suppress(Empty):
                 self._wakes.get(timeout=_POLL_SECONDS)
+        self.set()
+
+    def _enforce(self, limit_seconds: float) -> None:
+        self._limit_wakes.get()
+        threading.Event().wait(limit_seconds)
+        try:
+            import psutil
+
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    child.kill()
+        finally:
+            os._exit(1)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if self._is_set and self._again is not None:
@@ -294,20 +346,58 @@ class ServerFormatter(FactsFormatter):
         return redact_secrets(f"{time} {super().format(record)}")
 
 
-def log_as_server(settings: ServerSettings) -> None:
-    """Write records to standard error, and audit lines where they belong, from now on."""
+@contextmanager
+def server_log(settings: ServerSettings, *, flush_seconds: Callable[[], float]) -> Iterator[tuple[LogWriter, ...]]:
+    """Write records to standard error, and audit lines where they belong, on other threads while the body runs.
+
+    Yields what writes, the audit's writer last. `flush_seconds` returns how long the last lines may take.
+    """
     from micromegas_jupyter.server.recorder.log_records import AUDIT_LOGGER, JsonFormatter, is_audit, quiet_libraries
 
     quiet_libraries()
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    terminal = log_to_terminal(level, JsonFormatter() if settings.log_format is LogFormat.JSON else ServerFormatter())
-    # The root's default would hide what is logged at INFO. What libraries say below WARNING stays hidden.
-    logging.getLogger("micromegas_jupyter").setLevel(min(level, logging.INFO))
-    if settings.audit_log is not None:
-        from micromegas_jupyter.access.audit import AuditFileHandler
+    formatter = JsonFormatter() if settings.log_format is LogFormat.JSON else ServerFormatter()
+    package, root, audit = (logging.getLogger(name) for name in ("micromegas_jupyter", None, AUDIT_LOGGER))
+    with ExitStack() as undo:
+        undo.callback(package.setLevel, package.level)
+        writers: list[LogWriter] = []
+        if settings.audit_log is not None:
+            from micromegas_jupyter.access.audit import AuditFileHandler
 
-        terminal.addFilter(lambda record: not is_audit(record))
-        logging.getLogger(AUDIT_LOGGER).addHandler(AuditFileHandler(settings.audit_log.expanduser()))
+            audit_handler = AuditFileHandler(settings.audit_log.expanduser())
+            undo.callback(lambda: audit_handler.writer.close(flush_seconds()))
+            undo.callback(audit.removeHandler, audit_handler)
+            audit.addHandler(audit_handler)
+            writers.append(audit_handler.writer)
+        # The root's default would hide what is logged at INFO. What libraries say below WARNING stays hidden.
+        package.setLevel(min(level, logging.INFO))
+        if sys.stderr is not None:  # None where standard error is closed
+            stream = sys.stderr
+            writer = LogWriter(StreamDestination(stream, lost_line=partial(_describe_lost_lines, formatter)))
+            undo.callback(lambda: writer.close(flush_seconds()))
+            terminal = LogWriterHandler(writer, level=level)
+            terminal.setFormatter(formatter)
+            if settings.audit_log is not None:
+                terminal.addFilter(lambda record: not is_audit(record))
+            undo.callback(root.removeHandler, terminal)
+            root.addHandler(terminal)
+            # What Python prints (warnings, exceptions of threads) must not wait for a reader either.
+            undo.enter_context(redirect_stderr(LogWriterStream(writer)))
+            writers.insert(0, writer)
+        yield tuple(writers)
+
+
+def _describe_lost_lines(formatter: logging.Formatter, count: int) -> str:
+    record = logging.makeLogRecord(
+        {
+            "name": "micromegas_jupyter.server",
+            "levelno": logging.WARNING,
+            "levelname": "WARNING",
+            "msg": "Log lines were dropped because nothing read the log.",
+            "lines": count,
+        }
+    )
+    return formatter.format(record)
 
 
 def notify(settings: ServerSettings, line: str) -> None:

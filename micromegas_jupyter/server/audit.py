@@ -6,14 +6,15 @@ Field names are upstream's, in upstream's order, with more among them and after 
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
 from micromegas_jupyter.access.audit import MAX_FIELD_CHARACTERS, encode_line, utc_text
 from micromegas_jupyter.access.validator import token_name
+from micromegas_jupyter.core.log_writer import RECEIPT_FIELD, Receipt
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import Clock, Secret
 from micromegas_jupyter.engine.contract import ANY
@@ -59,7 +60,8 @@ class CallOrigin:
 
 
 def find_origin(call: Call, trusted_proxies: frozenset[str]) -> CallOrigin:
-    """Return the origin of a call; refuses one whose headers cannot be read, or name another user."""
+    """Return the origin of a call; fails if nothing can be recorded now, or its headers are wrong."""
+    call.check_audit()
     address = find_client_address(call.context.peer(), call.headers, trusted_proxies)
     return build_origin(call.query_id, address, call.caller, call.headers)
 
@@ -85,6 +87,7 @@ class _Audit:
         self._origin = origin
         self._clock = clock
         self._started = clock.monotonic()
+        self._receipt: Receipt | None = None
 
     def seconds(self) -> float:
         """Return how long the call has taken so far."""
@@ -96,12 +99,17 @@ class _Audit:
             if _AUDIT.isEnabledFor(logging.INFO):
                 # `info` would look for the line of code that calls it, which is always this one.
                 line = encode_bounded(self._record(status, error) | self._rights(), cut=self._cut_fields())
-                extra = {TARGET_FIELD: self._target}
-                _AUDIT.handle(
-                    _AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, __file__, 0, "%s", (line,), None, extra=extra)
-                )
+                extra = {TARGET_FIELD: self._target, RECEIPT_FIELD: None}
+                record = _AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, __file__, 0, "%s", (line,), None, extra=extra)
+                _AUDIT.handle(record)
+                self._receipt = getattr(record, RECEIPT_FIELD)
         except Exception:  # noqa: BLE001 - a broken log must not decide what becomes of a call
             _LOG.exception("an audit line could not be written, query_id=%s", self._origin.query_id)
+
+    async def deliver(self) -> None:
+        """Wait until the line is on its way, so that the call may end; ServerUnavailable if that fails."""
+        if self._receipt is not None:
+            await self._receipt.wait()
 
     def _record(self, status: str, error: MicromegasError | None) -> dict[str, object]:
         origin, attribution = self._origin, self._origin.attribution
@@ -147,20 +155,32 @@ class _Audit:
 
 
 class QueryAudit(_Audit):
-    """The audit of one query; `report` says what it took when the line is written."""
+    """The audit of one query; `report` says what it took when the line is written.
+
+    The `fingerprint` of a long statement is made beforehand, off the event loop.
+    """
 
     _target = QUERY_AUDIT_TARGET
 
-    def __init__(self, origin: CallOrigin, statement: Statement, report: StatementReport, clock: Clock) -> None:
+    def __init__(
+        self,
+        origin: CallOrigin,
+        statement: Statement,
+        report: StatementReport,
+        clock: Clock,
+        *,
+        fingerprint: str | None = None,
+    ) -> None:
         super().__init__(origin, clock)
         self._statement = statement
         self._report = report
+        self._fingerprint = fingerprint
 
     def _record(self, status: str, error: MicromegasError | None) -> dict[str, object]:
         statement, values = self._statement, self._statement.parameters
         return {
             **super()._record(status, error),
-            "sql_hash": sql_hash(statement.sql),
+            "sql_hash": self._fingerprint or sql_hash(statement.sql),
             "statement_sha256": _sha256(statement.sql.encode("utf-8", "surrogatepass")),
             **({"values_sha256": _sha256(*values)} if values else {}),
             "reads": self._report.reads,
@@ -334,22 +354,31 @@ def _fit(text: str, max_bytes: int) -> str:
     return ""
 
 
-@contextmanager
-def recorded(audit: _Audit, call: Call, count: Callable[[str, MicromegasError | None], None]) -> Iterator[None]:
-    """Write the line and count the call however the body ends: `ok`, `error`, or `incomplete` when the client left."""
+@asynccontextmanager
+async def recorded(
+    audit: _Audit, call: Call, count: Callable[[str, MicromegasError | None], None]
+) -> AsyncIterator[None]:
+    """Write the line and count the call however the body ends: `ok`, `error`, or `incomplete` when the client left.
+
+    The call's status is sent after this, and so after its line is on its way.
+    """
     try:
         yield
     except BaseException as raised:
         if ends_task(raised) or isinstance(raised, ClientGone | QueryCancelled) or call.context.done():
             audit.write("incomplete")
             count("incomplete", None)
+            if isinstance(raised, QueryCancelled):
+                await audit.deliver()
             raise
         error = translate_error(raised, call.query_id)
         audit.write("error", error)
         count("error", error)
+        await audit.deliver()
         raise error from raised
     audit.write("ok")
     count("ok", None)
+    await audit.deliver()
 
 
 def classify_error(error: MicromegasError) -> str:

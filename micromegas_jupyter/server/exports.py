@@ -1,7 +1,7 @@
 """Exports of OpenTelemetry (OTLP): who may send them, how many at once, and over gRPC the calls themselves.
 
-Bodies go to the ingest process as they came; this process never decodes them. The audit line of an export is written
-once it has been answered.
+Bodies go to the ingest process as they came; this process never decodes them. An export is answered once its audit
+line is on its way.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from micromegas_jupyter.access.write_rights import check_may_ingest
+from micromegas_jupyter.core.log_writer import LogWriter
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import (
@@ -52,12 +53,19 @@ class ExportRunner:
     """
 
     def __init__(
-        self, process: IngestProcess | None, *, clock: Clock, metrics: ServerMetrics, trusted_proxies: frozenset[str]
+        self,
+        process: IngestProcess | None,
+        *,
+        clock: Clock,
+        metrics: ServerMetrics,
+        trusted_proxies: frozenset[str],
+        audit_log: LogWriter | None = None,
     ) -> None:
         self._exports = None if process is None else Exports(process)
         self._clock = clock
         self._metrics = metrics
         self._trusted_proxies = trusted_proxies
+        self._audit_log = audit_log
         self._waiting = _Waiting()
         self._running: set[asyncio.Task[ExportReport]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -74,7 +82,9 @@ class ExportRunner:
             raise UnsupportedRequest("This server only reads.", remedy="Send to a server that keeps a lake.")
 
     def open_audit(self, origin: CallOrigin, signal: Signal) -> ExportAudit:
-        """Return the audit of an export that begins now."""
+        """Return the audit of an export that begins now; ServerUnavailable if it could not be recorded."""
+        if self._audit_log is not None:
+            self._audit_log.check()
         return ExportAudit(origin, signal, self._clock)
 
     def admit(self, source: CallerKey, size: int = 0) -> "Admission":
@@ -182,7 +192,7 @@ class ExportRunner:
             if outcome == "error":
                 self._metrics.count_export(signal.value, outcome, size=audit.received_bytes)
 
-        with recorded(audit, call, count):
+        async with recorded(audit, call, count):
             try:
                 async with asyncio.timeout(call.read_timeout_seconds):
                     body = await call.read()
@@ -193,7 +203,7 @@ class ExportRunner:
             audit.received_bytes = len(body)
             request = ExportRequest(signal=signal, body=body, is_trusted=call.caller.is_admin)
             audit.report = await self.store(request, self.admit(call.source, len(body)))
-            await call.answer(audit.report.answer)
+        await call.answer(audit.report.answer)
 
 
 class _Waiting:

@@ -13,10 +13,12 @@ from typing import Final
 import grpc
 import psutil
 
+from micromegas_jupyter.core.log_writer import LogWriter
 from micromegas_jupyter.core.protocols import TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, InternalError
 from micromegas_jupyter.executors.ingest import IngestProcess, maintain
+from micromegas_jupyter.executors.launcher import run_in_thread
 from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.gateway.forwarding import Gateway
 from micromegas_jupyter.gateway.tables import EngineTables
@@ -27,7 +29,7 @@ from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import FlightService
 from micromegas_jupyter.server.ingest import IngestRunner
-from micromegas_jupyter.server.monitoring import Readiness, ReadinessProbe, ServerMetrics, Tracing
+from micromegas_jupyter.server.monitoring import LoopWatch, Readiness, ReadinessProbe, ServerMetrics, Tracing
 from micromegas_jupyter.server.queries import DenyList, QueryRunner
 from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.table_operations import TableOperations
@@ -53,7 +55,8 @@ class ServerThread:
     Both are for one thread at a time. The pool is opened and closed with the server; validator and tracing are closed
     by others. Without a validator everyone is an administrator; without `ticket_keys` tickets are worth nothing after a
     restart, or at another server. With the tables of an `engine`, statements run there. `on_drained` is called after
-    the last call, on another thread, while the server's own records can still be stored.
+    the last call, on another thread, while the server's own records can still be stored. Calls are accepted only while
+    their lines can be written to the `audit_log`.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a server
@@ -70,16 +73,24 @@ class ServerThread:
         tracing: Tracing | None = None,
         engine: EngineTables | None = None,
         on_drained: Callable[[], None] = lambda: None,
+        audit_log: LogWriter | None = None,
     ) -> None:
         self.metrics = metrics or ServerMetrics()
         self._pool = pool
         self._gateway = None if engine is None else Gateway(pool, engine, max_rows=settings.max_rows)
         self._ingest_process = IngestProcess(pool) if pool.options.lake is not None else None
+        self._audit_log = audit_log
         self.exports = ExportRunner(
-            self._ingest_process, clock=clock, metrics=self.metrics, trusted_proxies=settings.trusted_proxies
+            self._ingest_process,
+            clock=clock,
+            metrics=self.metrics,
+            trusted_proxies=settings.trusted_proxies,
+            audit_log=audit_log,
         )
         #: Shared with the HTTP endpoint, so that an address has one budget of rejections.
         self.limits = build_limits(validator, settings.rate_limits, clock=clock)
+        self.loop_watch = LoopWatch()
+        self.metrics.watch_loop(self.loop_watch)
         self._validator = validator
         self._settings = settings
         self._clock = clock
@@ -160,6 +171,7 @@ class ServerThread:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self.loop_watch.attach(self._loop)
         self.exports.attach()
         self._stop_requested = asyncio.Event()
         authenticator = Authenticator(
@@ -183,11 +195,12 @@ class ServerThread:
             await self._stop_requested.wait()
         finally:
             if server is not None:
-                _close_listeners(self.port)
+                # On threads: they read all connections of the machine.
+                await run_in_thread(lambda: _close_listeners(self.port), name="close-listeners")
                 await asyncio.gather(
                     service.drain(self._grace_seconds, reason=self._reason), self.exports.drain(self._grace_seconds)
                 )
-                _shut_down_connections(self.port)
+                await run_in_thread(lambda: _shut_down_connections(self.port), name="close-connections")
                 await server.stop(0)
             await asyncio.to_thread(self._on_drained)
             watch.cancel()
@@ -197,6 +210,7 @@ class ServerThread:
             if self._gateway is not None:
                 await self._gateway.close()
             authenticator.close()
+            self.loop_watch.stop()
 
     def _build_service(self, authenticator: Authenticator) -> tuple[FlightService, CutOffService]:
         settings, metrics, clock, pool = self._settings, self.metrics, self._clock, self._pool
@@ -243,6 +257,7 @@ class ServerThread:
             metrics=metrics,
             readiness=ReadinessProbe(self._readiness, clock=clock),
             tracing=self._tracing,
+            audit_log=self._audit_log,
         )
         return service, cut_offs
 

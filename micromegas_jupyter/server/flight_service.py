@@ -18,6 +18,7 @@ from typing import Any, Final
 import grpc
 
 from micromegas_jupyter.access.audit import CallFacts
+from micromegas_jupyter.core.log_writer import LogWriter
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
@@ -142,6 +143,7 @@ class Call:
     query_id: str
     describe: Callable[[], CallFacts] = field(repr=False)
     readers: Readers = field(repr=False)
+    audit_log: LogWriter | None = field(default=None, repr=False)
     read_timeout_seconds: float = 60.0
     write_timeout_seconds: float = 300.0
 
@@ -156,6 +158,11 @@ class Call:
         if self.caller.auth_type is AuthType.NONE:
             return self.caller.issuer, self.context.peer()
         return self.caller_key
+
+    def check_audit(self) -> None:
+        """Raise ServerUnavailable if what this call does could not be recorded in the audit now."""
+        if self.audit_log is not None:
+            self.audit_log.check()
 
     def require_scope(self, scope: str) -> None:
         """Check that the caller's credential is for this kind of call."""
@@ -392,6 +399,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         readiness: ReadinessProbe,
         tracing: Tracing | None = None,
         other_methods: Mapping[str, Callable[[Call], Awaitable[None]]] = MappingProxyType({}),
+        audit_log: LogWriter | None = None,
     ) -> None:
         self._methods = {f"/{FLIGHT_SERVICE}/{name}": method for name, method in methods.items()} | {**other_methods}
         self._others = frozenset(other_methods)
@@ -400,6 +408,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._settings = settings
         self._metrics = metrics
         self._tracing = tracing or Tracing()
+        self._audit_log = audit_log
         self._open_calls: Counter[CallerKey] = Counter()
         self._readers = Readers(timeout_seconds=settings.read_timeout_seconds)
         self._running: set[asyncio.Task[object]] = set()
@@ -509,6 +518,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             query_id=query_id,
             describe=describe,
             readers=self._readers,
+            audit_log=self._audit_log,
             read_timeout_seconds=self._settings.read_timeout_seconds,
             write_timeout_seconds=self._settings.write_timeout_seconds,
         )

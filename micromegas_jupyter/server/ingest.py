@@ -115,7 +115,7 @@ class IngestRunner:
         def count(outcome: str, _error: MicromegasError | None) -> None:
             self._metrics.count_ingest(outcome, rows=stored, size=audit.received_bytes if outcome == "ok" else 0)
 
-        with recorded(audit, call, count):
+        async with recorded(audit, call, count):
             try:
                 async with asyncio.timeout(self._settings.max_seconds):
                     stored = await self._store(call, command, first, audit)

@@ -7,6 +7,8 @@ import asyncio
 import enum
 import logging
 import math
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -14,8 +16,11 @@ from typing import Any, Final, Self
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from micromegas_jupyter import __version__
+from micromegas_jupyter.core.log_writer import LogWriter
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import DeadlineExceeded, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors.launcher import run_in_thread
@@ -51,6 +56,11 @@ _FLUSH_MILLISECONDS: Final = 3000
 _MAX_NAME_CHARACTERS: Final = 32
 _READY_TIMEOUT_SECONDS: Final = 2.0
 _READY_CACHE_SECONDS: Final = 1.0
+#: How long a callback of the event loop may wait while the server counts as ready, and as alive.
+MAX_READY_LAG_SECONDS: Final = 2.0
+MAX_ALIVE_LAG_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.25
+_HIGHEST_LAG_SECONDS: Final = 60.0
 #: Source: OpenTelemetry's semantic conventions for gRPC, "span status" of servers.
 _SERVER_ERRORS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -137,6 +147,14 @@ class ServerMetrics:
         )
         self._export_bytes = self._counter("otlp_bytes", "Bytes of exports as they arrived.", "signal")
         # fmt: on
+        self._loop_lag = self._gauge(
+            "loop_lag_seconds",
+            "The longest time in the last minute that a callback of the event loop waited for its "
+            "turn. The server is not ready while one waits for more than two seconds.",
+        )
+        self._log_lines = self._gauge("log_lines_waiting", "Log and audit lines that are not written yet.")
+        self._dropped_lines = _DroppedLines()
+        self.registry.register(self._dropped_lines)
         self._lake_free.set(math.nan)  # 0 would be a full disk
         for limit in _LIMITS:
             self._limits.labels(limit)
@@ -206,6 +224,15 @@ class ServerMetrics:
         if status["free_bytes"] is not None:
             self._lake_free.set(status["free_bytes"])
         self._maintained.set_to_current_time()
+
+    def watch_loop(self, watch: "LoopWatch") -> None:
+        """Report how long callbacks wait."""
+        self._loop_lag.set_function(lambda: watch.highest_lag_seconds)
+
+    def watch_log(self, writers: Sequence[LogWriter]) -> None:
+        """Report how many lines wait and were dropped."""
+        self._dropped_lines.writers = writers
+        self._log_lines.set_function(lambda: sum(writer.line_count for writer in writers))
 
     def watch_pool(self, pool: Pool) -> None:
         """Report how many statements and executors there are; the counts are read on other threads."""
@@ -344,6 +371,8 @@ class NotReady(enum.StrEnum):
 
     STARTING = "starting"
     DRAINING = "draining"
+    LOOP = "loop"  # calls have waited for their turn for too long
+    LOG = "log"  # audit lines cannot be written, so that new statements are rejected
     STORAGE = "storage"
     EXECUTORS = "executors"
     DISK = "disk"
@@ -354,6 +383,75 @@ class NotReady(enum.StrEnum):
 
 
 Readiness = Callable[[], NotReady | None]
+
+
+class LoopWatch:
+    """Measures from another thread how long the callbacks of an event loop wait for their turn.
+
+    The measurements may be read on any thread. `attach` and `stop` are each called once.
+    """
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self._asked_at: float | None = None  # while the loop has not answered
+        self._lag_seconds = 0.0
+        self._highest: deque[tuple[float, float]] = deque(maxlen=round(_HIGHEST_LAG_SECONDS / _LOOK_SECONDS))
+        self._stop = threading.Event()
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to measure this loop."""
+        threading.Thread(target=self._run, args=(loop,), name="loop-watch", daemon=True).start()
+
+    def stop(self) -> None:
+        """Measure nothing more."""
+        self._stop.set()
+
+    @property
+    def lag_seconds(self) -> float:
+        """The last callback's wait, or that of the one that is waiting now if it is longer."""
+        asked_at = self._asked_at
+        return max(self._lag_seconds, 0.0 if asked_at is None else self._clock.monotonic() - asked_at)
+
+    @property
+    def highest_lag_seconds(self) -> float:
+        """The longest wait of the last minute."""
+        since = self._clock.monotonic() - _HIGHEST_LAG_SECONDS
+        return max([self.lag_seconds, *(lag for at, lag in list(self._highest) if at >= since)])
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not self._stop.wait(_LOOK_SECONDS):
+            if self._asked_at is None:
+                self._asked_at = self._clock.monotonic()
+                try:
+                    loop.call_soon_threadsafe(self._note)
+                except RuntimeError:  # it is closed
+                    self._asked_at = None
+                    return
+
+    def _note(self) -> None:
+        asked_at, now = self._asked_at, self._clock.monotonic()
+        if asked_at is not None:
+            self._lag_seconds = now - asked_at
+            self._highest.append((now, self._lag_seconds))
+            self._asked_at = None
+
+
+class _DroppedLines(Collector):
+    """Counts the log lines of one server that were dropped."""
+
+    def __init__(self) -> None:
+        self.writers: Sequence[LogWriter] = ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the number of each destination."""
+        dropped = CounterMetricFamily(
+            "micromegas_server_log_lines_dropped",
+            "Lines that were dropped because their destination (the log, or the audit file) did not accept them.",
+            labels=["destination"],
+        )
+        for name, count in {"log": 0, **{writer.name: writer.lost_count for writer in self.writers}}.items():
+            dropped.add_metric([name], count)
+        yield dropped
 
 
 class ReadinessProbe:

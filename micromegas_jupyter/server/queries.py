@@ -26,7 +26,7 @@ from micromegas_jupyter.engine.functions.denial_store import (
     with_hits,
 )
 from micromegas_jupyter.engine.partition_calls import PartitionCall, find_partition_call
-from micromegas_jupyter.engine.scanner import fingerprints
+from micromegas_jupyter.engine.scanner import fingerprints, sql_hash
 from micromegas_jupyter.errors import (
     ConfigurationError,
     InvalidStatement,
@@ -40,7 +40,7 @@ from micromegas_jupyter.executors.pool import RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, recorded
-from micromegas_jupyter.server.authentication import parse_compression, parse_statement
+from micromegas_jupyter.server.authentication import parse_compression, parse_statement, resolve_attribution
 from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
 from micromegas_jupyter.server.monitoring import ServerMetrics, phase
 from micromegas_jupyter.server.settings import FlightServerSettings
@@ -58,6 +58,8 @@ QUERIES_ACTION: Final = "MicromegasQueries"
 _MAX_BODY_BYTES: Final = 1024
 _MAX_LISTED: Final = 500  # of what runs, the longest first
 _MAX_LISTED_CHARACTERS: Final = 1000
+#: Longer statements are searched on another thread.
+_MAX_INLINE_CHARACTERS: Final = 4096
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
 
@@ -177,12 +179,16 @@ class DenyList:
             "client_ip": origin.client_address,
             "sql": sql,
         }
-        position = await asyncio.to_thread(lambda: matching.first_match(facts, fingerprints(sql)))
-        if position is None:
-            return
-        from micromegas_jupyter.engine.functions.denials import names_denial_function
+        is_admin = origin.caller.is_admin
 
-        if origin.caller.is_admin and names_denial_function(sql):
+        def find_match() -> int | None:
+            from micromegas_jupyter.engine.functions.denials import names_denial_function
+
+            found = matching.first_match(facts, fingerprints(sql))
+            return None if found is not None and is_admin and names_denial_function(sql) else found
+
+        position = await asyncio.to_thread(find_match)
+        if position is None:
             return
         rule = rules[position]
         with self._hits_lock:
@@ -297,8 +303,7 @@ class QueryRunner:
 
     async def plan(self, call: Call, sql: str, parameters: tuple[bytes, ...]) -> tuple[bytes, bytes]:
         """Return the IPC schemas of a statement's result and of its parameters, as its caller would run it."""
-        statement, origin, running = self._prepare(call, sql, parameters)
-        audit = QueryAudit(origin, statement, running.report, self._clock)
+        statement, origin, running, audit = await self._prepare(call, sql, parameters)
         try:
             await self._check_denials(origin, sql)
             with phase("plan"):
@@ -309,17 +314,17 @@ class QueryRunner:
             # audited now. Other failures happen again when the rows are requested.
             if isinstance(error, QueryDenied) or (running.report.cause is not None and not ends_task(error)):
                 audit.write("error", translate_error(error, call.query_id))
+                await audit.deliver()
             raise
 
     async def run(self, call: Call, sql: str, parameters: tuple[bytes, ...], *, key: bytes) -> None:
         """Run a statement and send its rows, to be cancelled by `key`; writes the audit line however it ends."""
-        statement, origin, running = self._prepare(call, sql, parameters)
+        statement, origin, running, audit = await self._prepare(call, sql, parameters)
         output = Output(
             compression=parse_compression(call.headers),
             max_rows=self._settings.max_rows,
             max_bytes=self._settings.max_result_bytes,
         )
-        audit = QueryAudit(origin, statement, running.report, self._clock)
 
         async def write(frame: bytes) -> None:
             await call.write(frame)
@@ -328,7 +333,7 @@ class QueryRunner:
         def count(status: str, error: MicromegasError | None) -> None:
             self._metrics.count_query(running.report, audit.seconds(), status, error)
 
-        with recorded(audit, call, count):
+        async with recorded(audit, call, count):
             await self._check_denials(origin, sql)
             statement = await self._with_messages(call, statement)
             now = self._clock.now()
@@ -368,7 +373,7 @@ class QueryRunner:
             return json.dumps({"queries": self._describe_visible(call)}, default=datetime.isoformat).encode()
         wanted = [one for one in self._visible(call) if one.origin.query_id == request["query_id"]]
         for query in wanted:
-            query.statement.report.ended_by = find_origin(call, self._settings.trusted_proxies).attribution.user
+            query.statement.report.ended_by = resolve_attribution(call.caller, call.headers).user
         status = await self._end(wanted, Cause.CANCELLED)
         if wanted:
             _LOG.info("query cancelled by its id, query_id=%s", request["query_id"])
@@ -425,17 +430,25 @@ class QueryRunner:
         async with self._statements.statement(call.source, query_id=call.query_id) as running:
             return await running.list_tables(call.caller)
 
-    def _prepare(
+    async def _prepare(
         self, call: Call, sql: str, parameters: tuple[bytes, ...]
-    ) -> tuple[Statement, CallOrigin, RunningStatement]:
+    ) -> tuple[Statement, CallOrigin, RunningStatement, QueryAudit]:
         statement = parse_statement(call.headers, sql, call.caller, parameters)
         origin = find_origin(call, self._settings.trusted_proxies)
-        return statement, origin, self._statements.statement(call.source, query_id=call.query_id, sql=sql)
+        running = self._statements.statement(call.source, query_id=call.query_id, sql=sql)
+        fingerprint = None if len(sql) <= _MAX_INLINE_CHARACTERS else await asyncio.to_thread(sql_hash, sql)
+        audit = QueryAudit(origin, statement, running.report, self._clock, fingerprint=fingerprint)
+        return statement, origin, running, audit
 
     async def _with_messages(self, call: Call, statement: Statement) -> Statement:
         """Run the function in an administrator's statement that changes partitions, once the statement is planned."""
-        changing = find_partition_call(statement.sql) if call.caller.is_admin else None
-        if changing is None or self._change_partitions is None:
+        if not call.caller.is_admin or self._change_partitions is None:
+            return statement
+        if len(statement.sql) <= _MAX_INLINE_CHARACTERS:
+            changing = find_partition_call(statement.sql)
+        else:
+            changing = await asyncio.to_thread(find_partition_call, statement.sql)
+        if changing is None:
             return statement
         async with self._statements.statement(call.source, query_id=call.query_id, sql=statement.sql) as planning:
             await planning.plan(statement)

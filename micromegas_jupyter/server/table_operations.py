@@ -155,7 +155,7 @@ class TableOperations:
     async def run(self, call: Call, body: bytes) -> bytes:
         """Do what the body asks for and return the answer; writes the audit line however it ends."""
         audit = TableAudit(find_origin(call, self._settings.trusted_proxies), self._clock)
-        with recorded(audit, call, self._counter(audit)):
+        async with recorded(audit, call, self._counter(audit)):
             request = parse_request(body)
             audit.request = {
                 name: value
@@ -180,7 +180,7 @@ class TableOperations:
             return self._message(f"{table} is always current: each query computes it from {LOG_ENTRIES.name}.")
         _check_is_merged(changing)
         audit = TableAudit(find_origin(call, self._settings.trusted_proxies), self._clock)
-        with recorded(audit, call, self._counter(audit)):
+        async with recorded(audit, call, self._counter(audit)):
             audit.request = {"operation": "optimize", "table": table}
             result = await self._in_time(self._operate(call, "optimize", {"table": table}))
         return self._message(f"{table}: {result['removed_files']:,} files were replaced by {result['added_files']:,}.")

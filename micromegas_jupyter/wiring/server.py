@@ -4,7 +4,7 @@ import logging
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final, Self
@@ -15,6 +15,7 @@ from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys, Rate
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
 from micromegas_jupyter.core.http import is_loopback
+from micromegas_jupyter.core.log_writer import LogWriter
 from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
@@ -26,7 +27,13 @@ from micromegas_jupyter.lake.lake import Lake, is_lake, make_lake
 from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
-from micromegas_jupyter.server.monitoring import NotReady, ServerMetrics, open_tracing
+from micromegas_jupyter.server.monitoring import (
+    MAX_ALIVE_LAG_SECONDS,
+    MAX_READY_LAG_SECONDS,
+    NotReady,
+    ServerMetrics,
+    open_tracing,
+)
 from micromegas_jupyter.server.queries import DenyList
 from micromegas_jupyter.server.recorder.encoding import MeasureRow
 from micromegas_jupyter.server.recorder.recorder import Recorder
@@ -78,10 +85,11 @@ class ServerStack:
     """A running server with its executors, lake and recorder; a context manager that starts and stops them.
 
     `environ` names who may call (see `validator_from_environment`), and `program` is the name under which the server
-    records itself. A later server may take over the ports of one that `is_replaceable`.
+    records itself. A later server may take over the ports of one that `is_replaceable`. The last of the `log_writers`
+    writes the audit: calls are accepted only while it does.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a process
         self,
         settings: ServerSettings,
         *,
@@ -89,6 +97,7 @@ class ServerStack:
         program: str = "micromegas serve",
         spare_executors: int = _DEFAULT_SPARE_EXECUTORS,
         is_replaceable: bool = False,
+        log_writers: Sequence[LogWriter] = (),
     ) -> None:
         check_exposure(settings)
         self.settings = settings
@@ -99,6 +108,7 @@ class ServerStack:
             _check_unused_access(self._environ)
         self._program = program
         self._is_replaceable = is_replaceable
+        self._log_writers = log_writers
         self._engine = build_engine(settings)
         self._storage: Storage | None
         self._tables: TableSource
@@ -153,6 +163,7 @@ class ServerStack:
             self._spill_folder.close()
             raise
         self.metrics = ServerMetrics()
+        self.metrics.watch_log(self._log_writers)
         rate_limits = RateLimits() if self.validator is None else self.validator.settings.rate_limits
         self._tracing = open_tracing(self._environ)
         self._pool = Pool(
@@ -174,6 +185,20 @@ class ServerStack:
             tracing=self._tracing,
             engine=self._engine,
             on_drained=self._end_recording,
+            audit_log=self._audit_log,
+        )
+        self._readiness_checks: tuple[tuple[NotReady, Callable[[], bool]], ...] = (
+            (NotReady.LOOP, lambda: self._server.loop_watch.lag_seconds <= MAX_READY_LAG_SECONDS),
+            (NotReady.LOG, lambda: self._audit_log is None or self._audit_log.problem is None),
+            (NotReady.EXECUTORS, lambda: self._pool.executor_count > 0),
+            # Statements that spill fail here, and may not at another server.
+            (NotReady.DISK, lambda: has_free_space(self._spill_folder.path)),
+            (NotReady.STORAGE, self._can_read_storage),
+            # It doesn't learn who was cut off.
+            (NotReady.DENIALS, lambda: self._deny_list is None or self._deny_list.is_current),
+            (NotReady.ENGINE, lambda: self._engine is None or self._engine.can_be_reached()),
+            # Last: `/ready?for=reads` passes nevertheless.
+            (NotReady.LAKE_DISK, lambda: not self._is_lake_full()),
         )
         # The process that stores rows needs what Windows does not have.
         if self.lake is not None and not settings.no_telemetry and sys.platform != "win32":
@@ -192,6 +217,7 @@ class ServerStack:
                 validator=self.validator,
                 registries=(self.metrics.registry, *access),
                 readiness=self.readiness,
+                is_alive=self._is_alive,
                 exports=None if self.lake is None else self._server.exports,
                 tls_files=_tls_files(settings),
                 limits=self._server.limits,
@@ -310,22 +336,20 @@ class ServerStack:
         """Return why calls make no sense now, None when they do; may block as long as the storage does."""
         if not self._server.is_serving:
             return NotReady.DRAINING if self._server.has_started else NotReady.STARTING
-        return self._find_fault()
+        return next((reason for reason, is_well in self._readiness_checks if not is_well()), None)
 
-    def _find_fault(self) -> NotReady | None:
-        if not self._pool.executor_count:
-            return NotReady.EXECUTORS
-        if not has_free_space(self._spill_folder.path):
-            return NotReady.DISK  # statements that spill fail here, and may not at another server
+    def _can_read_storage(self) -> bool:
         source = self._tables if self._engine is None else self.lake
-        if self._storage is not None and source is not None and not can_read_tables(source, self._storage):
-            return NotReady.STORAGE
-        if self._deny_list is not None and not self._deny_list.is_current:
-            return NotReady.DENIALS  # it does not learn who was cut off
-        if self._engine is not None and not self._engine.can_be_reached():
-            return NotReady.ENGINE
-        # Last: `/ready?for=reads` passes nevertheless.
-        return NotReady.LAKE_DISK if self._is_lake_full() else None
+        return self._storage is None or source is None or can_read_tables(source, self._storage)
+
+    def _is_alive(self) -> bool:
+        """Whether calls get their turn at all; if not, only a restart helps."""
+        return self._server.loop_watch.lag_seconds <= MAX_ALIVE_LAG_SECONDS
+
+    @property
+    def _audit_log(self) -> LogWriter | None:
+        """Where audit lines go: the last of the writers."""
+        return self._log_writers[-1] if self._log_writers else None
 
     def _is_lake_full(self) -> bool:
         if self.lake is None or self._storage is None:

@@ -40,7 +40,7 @@ ERRORS = {
 }
 METRICS = {
     "metrics of queries": r"micromegas_server_(quer|rows|bytes|limits)",
-    "metrics of calls": r"micromegas_server_(calls|prepared)",
+    "metrics of calls": r"micromegas_server_(calls|prepared|log|loop)",
     "metrics of executors": r"micromegas_server_(executors|statements)",
     "metrics of ingest": r"micromegas_server_(ingest|table|lake)",
     "metrics of exports": r"micromegas_server_otlp",

@@ -179,7 +179,7 @@ class CutOffService:
         origin = find_origin(call, self._trusted_proxies)
         asked = {name: value for name, value in msgspec.to_builtins(request).items() if value is not None}
         audit = CutOffAudit(origin, self._clock, request=asked)
-        with recorded(audit, call, lambda _status, _error: None):
+        async with recorded(audit, call, lambda _status, _error: None):
             if request.operation == "remove":
                 return _encoded({"removed": await self._remove(target)})
             audit.ended = await self._add(target, request, created_by=origin.attribution.user)

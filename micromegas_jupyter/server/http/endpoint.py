@@ -61,6 +61,7 @@ class Monitoring:
 
     registries: Sequence[CollectorRegistry]
     readiness: ReadinessProbe
+    is_alive: Callable[[], bool]
     threads: ThreadPoolExecutor
 
 
@@ -80,7 +81,8 @@ class _MonitoringPage(Page):
     async def get(self) -> None:
         match self.request.path:
             case "/health":
-                self.finish_with(HTTPStatus.OK)
+                is_alive = self._monitoring.is_alive()
+                self.finish_with(HTTPStatus.OK if is_alive else HTTPStatus.SERVICE_UNAVAILABLE)
             case "/ready":
                 await self._show_readiness()
             case "/metrics":
@@ -157,6 +159,7 @@ class HttpEndpoint:
         validator: TokenValidator | None,
         registries: Sequence[CollectorRegistry],
         readiness: Readiness,
+        is_alive: Callable[[], bool] = lambda: True,
         exports: ExportRunner | None = None,
         tls_files: TlsFiles | None = None,
         limits: CallLimits | None = None,
@@ -167,6 +170,7 @@ class HttpEndpoint:
         self._validator = validator
         self._registries = tuple(registries)
         self._readiness = readiness
+        self._is_alive = is_alive
         self._exports = exports
         self._tls_files = tls_files
         self._trusted_proxies = trusted_proxies
@@ -225,7 +229,10 @@ class HttpEndpoint:
             lasting=set(),
         )
         monitoring = Monitoring(
-            registries=registries, readiness=ReadinessProbe(self._readiness, clock=SYSTEM_CLOCK), threads=threads
+            registries=registries,
+            readiness=ReadinessProbe(self._readiness, clock=SYSTEM_CLOCK),
+            is_alive=self._is_alive,
+            threads=threads,
         )
         routes: list[tuple[str, type[Page], dict[str, object]]] = []
         if self._exports is not None:

@@ -6,6 +6,7 @@ The caller is known before the body is read. A body that is refused is read and 
 import logging
 import math
 import uuid
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -59,7 +60,6 @@ class ExportPage(Page):
         self._has_known_type = True
         self._admission: Admission | None = None
         self._audit: ExportAudit | None = None
-        self._outcome: tuple[str, MicromegasError | None] = ("incomplete", None)
         self._refusal: MicromegasError | None = None
         self._chunks: list[bytes] = []
         self._received_bytes = 0
@@ -106,7 +106,7 @@ class ExportPage(Page):
         if self._refusal is not None or admission is None:
             if admission is not None:
                 admission.close()
-            self._answer_error(self._refusal or InternalError("The server failed to answer."))
+            await self._fail(self._refusal or InternalError("The server failed to answer."))
             return
         body, self._chunks = b"".join(self._chunks), []
         request = ExportRequest(
@@ -119,29 +119,44 @@ class ExportPage(Page):
         try:
             self._check_access()
             report = await self._exports.store(request, admission)
+            if self._audit is not None:
+                self._audit.report = report
+            await self._record("ok")
         except MicromegasError as error:
             admission.close()
-            self._answer_error(error)
+            await self._fail(error)
             return
         except Exception:  # noqa: BLE001 - the exporter needs an answer in its form
             _LOG.exception("an export failed unexpectedly")
-            self._answer_error(InternalError("The server failed to answer."))
+            await self._fail(InternalError("The server failed to answer."))
             return
-        if self._audit is not None:
-            self._audit.report = report
-        self._outcome = ("ok", None)
         self.set_header("Content-Type", self._encoding.value)
         self.finish(report.answer)
 
     def on_finish(self) -> None:
-        """Write the audit line, and release the place of the export."""
+        """Write the audit line of a client that left, and release the place of the export."""
         super().on_finish()
+        self._write_audit("incomplete")
+        if self._admission is not None:
+            self._admission.close()
+
+    def _write_audit(self, status: str, error: MicromegasError | None = None) -> ExportAudit | None:
+        """Write the audit line unless that is done, and return the audit if this wrote it."""
         audit, self._audit = self._audit, None
         if audit is not None:
             audit.received_bytes = self._received_bytes
-            audit.write(*self._outcome)
-        if self._admission is not None:
-            self._admission.close()
+            audit.write(status, error)
+        return audit
+
+    async def _record(self, status: str, error: MicromegasError | None = None) -> None:
+        """Write the audit line and wait until the response may follow it."""
+        if (audit := self._write_audit(status, error)) is not None:
+            await audit.deliver()
+
+    async def _fail(self, error: MicromegasError) -> None:
+        with suppress(Unavailable):  # the response is an error already
+            await self._record("error", error)
+        self._answer_error(error)
 
     def write_error(self, status_code: int, **details: object) -> None:
         """Answer defects as OTLP does."""
@@ -206,7 +221,7 @@ class ExportPage(Page):
 
     def _answer_error(self, error: MicromegasError) -> None:
         """Answer with a `google.rpc.Status`, as OTLP has it for HTTP."""
-        self._outcome = ("error", error)
+        self._write_audit("error", error)
         self._exports.count_refusal(self._signal, error, size=self._received_bytes)
         self.set_status(_http_status(error) if self._has_known_type else HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value)
         if (seconds := _retry_after(error)) is not None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from micromegas_jupyter.access.audit import utc_text
+from micromegas_jupyter.core.log_writer import RECEIPT_FIELD
 from micromegas_jupyter.server.recorder.encoding import LogRow
 from micromegas_jupyter.telemetry.levels import level_from_logging
 from micromegas_jupyter.telemetry.tables import nanoseconds_since_epoch
@@ -29,7 +30,9 @@ MAX_PROPERTY_BYTES = 1024
 _END_OF_TIME_NS = 2**63
 _UNPRINTABLE = "(a value that cannot be shown)"
 # What every record has, and what formatters of other handlers leave on it; the rest came as `extra`.
-_STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", TARGET_FIELD}
+_STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {
+    "message", "asctime", "taskName", TARGET_FIELD, RECEIPT_FIELD
+}  # fmt: skip
 _FORMATTER = logging.Formatter()
 _encode: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
@@ -222,8 +225,9 @@ class JsonFormatter(logging.Formatter):
                     bound_text(name, max_bytes=MAX_PROPERTY_NAME_BYTES): _fact(name, value)
                     for name, value in facts.items()
                 }
-        if record.exc_info and record.exc_info[0] is not None:
-            members["exception"] = _clean(self.formatException(record.exc_info), MAX_MESSAGE_BYTES)
+        if record.exc_text or (record.exc_info and record.exc_info[0] is not None):
+            text = record.exc_text or self.formatException(record.exc_info)  # type: ignore[arg-type]
+            members["exception"] = _clean(text, MAX_MESSAGE_BYTES)
         return _encode(members).replace("\x7f", "\\u007f")
 
 

@@ -7,13 +7,12 @@ import os
 import stat
 import subprocess
 import sys
-import threading
 from unittest.mock import Mock
 
 import pytest
 
 from micromegas_jupyter.access import Rejected, Unavailable, audit
-from micromegas_jupyter.access.audit import AUDIT_LOGGER, AccessAudit, AccessEvent, AuditFileHandler
+from micromegas_jupyter.access.audit import AUDIT_LOGGER, AccessAudit, AccessEvent, AuditFile, AuditFileHandler
 from micromegas_jupyter.errors import ConfigurationError
 from tests.fakes.mint import ISSUER, mint
 from tests.fakes.waiting import DEADLINE_SECONDS, wait_until
@@ -162,20 +161,20 @@ FULL_DISK = """
 import logging, resource, sys, threading
 from pathlib import Path
 from micromegas_jupyter.access.audit import AuditFileHandler
-told = threading.Event()
-class Teller(logging.StreamHandler):
+reported = threading.Event()
+class Reporting(logging.StreamHandler):
     def emit(self, record):
         super().emit(record)
-        told.set()
-logging.getLogger().addHandler(Teller())
+        reported.set()
+logging.getLogger().addHandler(Reporting())
 path = Path(sys.argv[1])
 handler = AuditFileHandler(path)
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-handler.emit(logging.makeLogRecord({"msg": "lost"}))
-assert told.wait(60)
+handler.emit(logging.makeLogRecord({"msg": "first"}))
+assert reported.wait(60)
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-handler.emit(logging.makeLogRecord({"msg": "kept"}))
+handler.emit(logging.makeLogRecord({"msg": "second"}))
 handler.close()
 """
 
@@ -212,7 +211,7 @@ def test_processes_that_write_to_one_file_do_not_mix_their_lines(tmp_path):
         assert [line["number"] for line in lines if line["writer"] == name] == list(range(500))
 
 
-def test_a_full_disk_keeps_nobody_and_what_was_lost_is_counted(tmp_path):
+def test_a_full_disk_is_reported_and_its_lines_are_written_later(tmp_path):
     path = tmp_path / "audit.log"
 
     child = subprocess.run(
@@ -220,44 +219,22 @@ def test_a_full_disk_keeps_nobody_and_what_was_lost_is_counted(tmp_path):
     )
 
     assert child.returncode == 0, child.stderr
-    assert child.stderr == b"The audit file cannot be written; lines are being lost.\n"
-    assert path.read_text() == '{"event":"audit_left_out","left_out":1}\nkept\n'
+    assert child.stderr == b"The audit file cannot be written; new calls are rejected until it can.\n"
+    assert path.read_text() == "first\nsecond\n"
 
 
-def test_lines_that_find_no_room_in_the_queue_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(audit, "_MAX_QUEUED_LINES", 2)
-    monkeypatch.setattr(audit, "_BATCH_SECONDS", DEADLINE_SECONDS)  # nothing is written before the end
-    handler = AuditFileHandler(tmp_path / "audit.log")
+def test_a_line_that_a_full_disk_cut_off_is_written_again_on_its_own_line(tmp_path, monkeypatch):
+    path, room = tmp_path / "audit.log", [5, 0]
+    real_write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: real_write(file, data[: room.pop(0)] if room else data))
+    file = AuditFile(path)
 
-    for text in ("one", "two", "three", "four", "five"):
-        _emit(handler, text)
-    handler.close()
+    written = file.write([b"one\n", b"two\n"])
+    with pytest.raises(OSError, match="No space"):
+        file.write([b"two\n"])
 
-    assert (tmp_path / "audit.log").read_text() == '{"event":"audit_left_out","left_out":3}\none\ntwo\n'
-
-
-def test_lines_that_are_lost_while_others_come_add_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(audit, "_RETRY_SECONDS", 0)
-    handler, texts, done = AuditFileHandler(tmp_path / "audit.log"), [], threading.Event()
-
-    def append(text):
-        texts.append(text)
-        if len(texts) == 3:
-            done.set()
-            return True
-        _emit(handler, "next")
-        return False
-
-    handler._append = append
-    _emit(handler, "first")
-    assert done.wait(DEADLINE_SECONDS)
-    handler.close()
-
-    assert texts[:3] == [
-        "first\n",
-        '{"event":"audit_left_out","left_out":1}\nnext\n',
-        '{"event":"audit_left_out","left_out":2}\nnext\n',
-    ]
+    assert (written, file.write([b"two\n"])) == (1, 1)
+    assert path.read_text() == "one\nt\ntwo\n"
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "pipe", "no/audit.log"])

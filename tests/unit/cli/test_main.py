@@ -3,15 +3,19 @@
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from micromegas_jupyter.cli.main import FactsFormatter, build_parser, describe_problem, run
-from micromegas_jupyter.cli.serve_command import log_as_server, notify
+from micromegas_jupyter.cli.serve_command import notify, server_log
 from micromegas_jupyter.config.server import LogLevel, ServerSettings
+from tests.fakes.waiting import DEADLINE_SECONDS, wait_until
 
 SECRET = "mmk_8c1f0a6de2b94b7f"
 
@@ -123,12 +127,11 @@ def former_handlers():
 @pytest.mark.usefixtures("former_handlers")
 def test_a_text_log_has_times_masks_secrets_and_leaves_audit_lines_and_libraries_details_out(capsys):
     settings = ServerSettings(log_level=LogLevel.DEBUG)
-    log_as_server(settings)
-
-    logging.getLogger("micromegas_jupyter.server").debug("Authorization: Bearer abcdefghijklmnop")
-    logging.getLogger("micromegas_jupyter.audit").info('{"sql":"SELECT 1 AS token"}')
-    logging.getLogger("urllib3").debug("a header")
-    notify(settings, "ready")
+    with server_log(settings, flush_seconds=lambda: DEADLINE_SECONDS):
+        logging.getLogger("micromegas_jupyter.server").debug("Authorization: Bearer abcdefghijklmnop")
+        logging.getLogger("micromegas_jupyter.audit").info('{"sql":"SELECT 1 AS token"}')
+        logging.getLogger("urllib3").debug("a header")
+        notify(settings, "ready")
 
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
@@ -136,6 +139,60 @@ def test_a_text_log_has_times_masks_secrets_and_leaves_audit_lines_and_libraries
     assert "abcdefghijklmnop" not in lines[0]
     assert lines[1].endswith('INFO micromegas_jupyter.audit {"sql":"SELECT 1 AS token"}')
     assert lines[2].endswith("Z ready")
+
+
+@pytest.mark.usefixtures("former_handlers")
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_server_ends_with_its_last_lines_or_without_them_when_nothing_reads_them_in_time(monkeypatch, is_read):
+    reading, writing = os.pipe()
+    size = 100_000  # more than a pipe holds
+    may_read, chunks = threading.Event(), []
+
+    def read():
+        assert may_read.wait(DEADLINE_SECONDS)
+        while chunk := os.read(reading, 65536):
+            chunks.append(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with server_log(ServerSettings(), flush_seconds=lambda: DEADLINE_SECONDS if is_read else 0.01) as (writer,):
+            for _ in range(size // 1000):
+                logging.getLogger("micromegas_jupyter.server").info("x" * 1000)
+            print("also printed", file=sys.stderr)
+            if is_read:
+                may_read.set()
+        is_written = not writer.line_count
+        may_read.set()
+        wait_until(lambda: not writer.line_count, "all is written")
+    reader.join()
+    os.close(reading)
+
+    assert is_written is is_read
+    assert b"also printed" in b"".join(chunks)
+
+
+# The main thread never returns, as in a stop that hangs.
+HANGING_STOP = """
+import subprocess, sys, threading
+from micromegas_jupyter.cli.serve_command import StopSignal
+stop = StopSignal(limit_seconds=0.1)
+child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+print(child.pid, flush=True)
+stop.wait()
+threading.Event().wait()
+"""
+
+
+def test_a_stop_that_hangs_ends_with_the_process_and_its_children_killed():
+    process = subprocess.Popen([sys.executable, "-c", HANGING_STOP], stdout=subprocess.PIPE, text=True)
+    with process:
+        child = psutil.Process(int(process.stdout.readline()))
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(DEADLINE_SECONDS) == 1
+        wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the child is killed")
 
 
 def test_a_fact_from_outside_cannot_break_or_fill_the_line():
