@@ -143,7 +143,8 @@ class PlannedQuery(Protocol):
 
     `schema` is that of every batch on the wire. `parameter_schema` has one field per placeholder, in order: `?` as "0",
     "1", …; `$1` as "0"; `$name` as "name"; null if unknown. `reads_tables` is False only if the plan, as it was before
-    it was optimized, depends on no table, view or listing of them. `reads` covers the rows of parameters planned so far.
+    it was optimized, depends on no table, view or listing of them. `reads` covers the rows of parameters that were
+    planned so far.
     """
 
     schema: pa.Schema
