@@ -49,6 +49,7 @@ def test_full_storage_is_logged_and_fails_ready_for_writes_until_a_write_succeed
             limit_files(server, psutil.RLIM_INFINITY)
             client.bulk_ingest("kept", LARGE)
         after = ready(server)
+        wait_until(lambda: "storage has space again" in server.log(), "the log says so")
         log = server.log()
 
     assert (before, after, counted) == ((200, None), (200, None), [1])

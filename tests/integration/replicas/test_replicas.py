@@ -35,7 +35,8 @@ class Replicas:
     """Servers that share a bucket and the key of tickets; `uri` is the balancer's."""
 
     def __init__(self, stack, folder, environ):
-        self._stack, self._folder, self.environ = stack, folder, environ
+        # Its servers stop after the balancer, which would connect to them again.
+        self._stack, self._folder, self.environ = stack.enter_context(ExitStack()), folder, environ
         self.lake, self._numbers = f"s3://{BUCKET}/{uuid.uuid4().hex}", itertools.count()
         (folder / "ticket-keys").touch(mode=0o600)
         (folder / "ticket-keys").write_text("k" * 40)

@@ -109,7 +109,7 @@ def test_a_member_of_the_admin_group_sees_everything(client_of):
     alice = client_of("alice")
 
     assert alice.whoami().is_admin
-    assert alice.query_arrow(AUDITED)["n"][0].as_py() > 0
+    wait_until(lambda: alice.query_arrow(AUDITED)["n"][0].as_py() > 0, "the demo's server has recorded its audit")
 
 
 def test_a_role_shows_its_tables_and_rows_only(client_of):
