@@ -6,13 +6,14 @@ the process limits its time and memory, and may end it at any moment.
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import datafusion
 import pyarrow as pa
-from datafusion import DataFrame
+from datafusion import DataFrame, SessionContext
+from datafusion.expr import Expr
 from datafusion.plan import ExecutionPlan, LogicalPlan
 
 from micromegas_jupyter.core.protocols import AuthContext, TableProblem, TableSource
@@ -57,13 +58,24 @@ from micromegas_jupyter.engine.planning import (
     with_plain_parameters,
     without_paths,
 )
-from micromegas_jupyter.engine.pruning import FilesByTable
+from micromegas_jupyter.engine.plans.constants import check_constants, may_fail
+from micromegas_jupyter.engine.plans.terms import is_leakproof
+from micromegas_jupyter.engine.pruning import FilesByTable, row_limits
 from micromegas_jupyter.engine.reads import find_reads, unknown_reads
 from micromegas_jupyter.engine.scanner import Mention, find_mentions, scan
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
-from micromegas_jupyter.engine.security import barrier_holds, is_leakproof
+from micromegas_jupyter.engine.security import barrier_holds
 from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, Sessions
-from micromegas_jupyter.engine.tables import TableBuilder, find_visible_tables, listed_schema
+from micromegas_jupyter.engine.tables import (
+    TableBuilder,
+    find_visible_tables,
+    has_constants,
+    is_large,
+    listed_schema,
+    may_change,
+    needed_files,
+    scanned_schema,
+)
 from micromegas_jupyter.engine.views import VIEW_FUNCTIONS, instance_tables
 from micromegas_jupyter.engine.workarounds.joins import may_join, may_mix_types, plan_joins, with_result_types
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, StatementRefused
@@ -90,8 +102,21 @@ class _Statement:
     calls: Sequence[Call]
     init_seconds: float
     cpu_started: float = field(default_factory=time.process_time)
-    files: FilesByTable | None = field(default=None, repr=False)
+    outline: "_Outline | None" = field(default=None, repr=False)
     failures: list[MicromegasError] = field(default_factory=list, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outline:
+    """What is known of a statement before its tables are read: the `files` that are enough, and `limits` of rows.
+
+    What the caller wrote must be behind the barrier, unless all of it is leakproof. Constants may have been checked.
+    """
+
+    is_checked: bool = False
+    needs_barrier: bool = False
+    files: FilesByTable = field(default_factory=dict, repr=False)
+    limits: Mapping[str, Expr] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +129,6 @@ class _Plan:
     logical: LogicalPlan
     text: str
     tables: Sequence[VisibleTable]
-    is_behind_barrier: bool
 
 
 class DataFusionEngine:
@@ -201,8 +225,6 @@ class DataFusionEngine:
                 statement.instances = instance_tables(calls, visible, values=bound, sql=placeholders.sql)
                 plan = self._plan(statement)
                 context.hides_values = any(table.hides_rows for table in plan.tables)
-                if context.hides_values:
-                    plan = self._with_barrier(plan, statement)
                 plan = self._with_workarounds(plan, statement)
                 return DataFusionQuery(plan, statement, context, reads=_find_reads(plan, statement))
         except QueryError as error:
@@ -212,7 +234,7 @@ class DataFusionEngine:
                 error.line = error.column = None  # DataFusion counts in a text with `$1` in their place
             raise
 
-    def _plan(self, statement: _Statement, *, is_behind_barrier: bool = False, can_spill: bool = True) -> _Plan:
+    def _plan(self, statement: _Statement, *, can_spill: bool = True) -> _Plan:
         """Plan a statement in a session with all that it mentions, and check the plan before it is optimized."""
         started = SYSTEM_CLOCK.monotonic()
         request, caller, mentions = statement.request, statement.caller, statement.mentions
@@ -243,49 +265,75 @@ class DataFusionEngine:
         def plan() -> DataFrame:
             return functions.plan(lambda sql: session.sql_with_options(sql, READ_ONLY, param_values=statement.values))
 
-        if statement.files is None:
-            statement.files = self._builder.needed_files(
-                session, sources, mentions=mentions, time_range=request.time_range, plan=plan
-            )
+        outline = statement.outline or self._outline(statement, session, sources, plan)
+        statement.outline = outline
+        if outline.needs_barrier:
+            self._check_barrier()
         tables = self._builder.register(
             session,
             sources,
             mentions=mentions,
             time_range=request.time_range,
-            is_behind_barrier=is_behind_barrier,
-            files=statement.files,
+            is_behind_barrier=outline.needs_barrier,
+            files=outline.files,
+            limits=outline.limits,
             is_flat=not request.preserve_dictionary,
         )
         statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
         frame = plan()
         logical = frame.logical_plan()
-        return _Plan(
-            lent=lent,
-            sql=functions.sql,
-            frame=frame,
-            logical=logical,
-            text=check_plan(logical),
-            tables=tables,
-            is_behind_barrier=is_behind_barrier,
-        )
+        text = check_plan(logical)
+        if is_explain(logical):
+            if any(table.hides_rows for table in tables):
+                raise StatementRefused(
+                    "The plan of this statement is not shown because you may read only some rows of one of its tables.",
+                    remedy="Run the statement without EXPLAIN.",
+                )
+        elif not outline.is_checked and may_fail(logical):
+            check_constants(session, frame.optimized_logical_plan())
+        return _Plan(lent=lent, sql=functions.sql, frame=frame, logical=logical, text=text, tables=tables)
 
-    def _with_barrier(self, plan: _Plan, statement: _Statement) -> _Plan:
-        """Return a plan that evaluates what the caller wrote only on rows that the caller may see."""
-        if is_explain(plan.logical):
-            raise StatementRefused(
-                "The plan of this statement is not shown because you may read only some rows of one of its tables.",
-                remedy="Run the statement without EXPLAIN.",
-            )
-        nested = {
-            column.name for table in plan.tables for column in table.snapshot.schema if pa.types.is_nested(column.type)
-        }
-        if is_leakproof(plan.frame, nested_columns=nested):
-            return plan
+    def _outline(
+        self,
+        statement: _Statement,
+        session: SessionContext,
+        sources: Sequence[VisibleTable],
+        plan: Callable[[], DataFrame],
+    ) -> _Outline:
+        """Plan a statement over scans of no files, check its constants, and find what it needs of its tables."""
+        mentions, time_range = statement.mentions, statement.request.time_range
+        mentioned = [table for table in sources if any(map(mentions.has, table.names))]
+        hides_rows = any(table.hides_rows for table in mentioned)
+        if not hides_rows and not any(is_large(one, mentions, time_range) or has_constants(one) for one in mentioned):
+            return _Outline()
+        with self._builder.outline(session, sources, mentions=mentions, time_range=time_range) as scans:
+            try:
+                frame = plan()
+                optimized = frame.optimized_logical_plan()
+            except BaseException as error:
+                if not is_engine_failure(error):
+                    raise
+                # Planning it over the tables, or running it, shows what is wrong.
+                return _Outline(needs_barrier=hides_rows)
+            if not is_explain(frame.logical_plan()):
+                check_constants(session, optimized)
+            files = needed_files(optimized, scans, mentions=mentions, time_range=time_range)
+            schemas = {name: scanned_schema(table) for name, table in scans.items()}
+            if not hides_rows or is_leakproof(session, frame.logical_plan(), optimized, schemas):
+                return _Outline(is_checked=True, files=files)
+        hidden = {name: table for name, table in scans.items() if table.hides_rows}
+        found = row_limits(optimized, {name: schemas[name] for name in hidden}, may_change=may_change(mentions))
+        limits = {scans[name].snapshot.name: limit for name, limit in found.items()}
+        of_hidden = self._builder.files_behind_barrier(
+            session, hidden, limits, mentions=mentions, time_range=time_range
+        )
+        seen = {name: of for name, of in files.items() if name not in {one.snapshot.name for one in hidden.values()}}
+        return _Outline(is_checked=True, needs_barrier=True, files={**seen, **of_hidden}, limits=limits)
+
+    def _check_barrier(self) -> None:
         self._barrier_holds = self._barrier_holds or barrier_holds(self._sessions.open())
         if not self._barrier_holds:
             raise InternalError("The server cannot run this statement safely over part of a table, so it is not run.")
-        plan.lent.release()
-        return self._plan(statement, is_behind_barrier=True)
 
     def _with_workarounds(self, plan: _Plan, statement: _Statement) -> _Plan:
         """Return a plan that gives the right rows and types where DataFusion would give others."""
@@ -300,7 +348,7 @@ class DataFusionEngine:
         joins = plan_joins(plan.lent.session, plan.frame, sql=plan.sql, values=values)
         if joins.has_nested_loops:
             plan.lent.release()
-            plan = self._plan(statement, is_behind_barrier=plan.is_behind_barrier, can_spill=False)
+            plan = self._plan(statement, can_spill=False)
             plan.lent.set_dynamic_filters(is_on=False)
             joins = plan_joins(plan.lent.session, plan.frame, sql=plan.sql, values=values)
         return replace(plan, frame=joins.frame)

@@ -2,6 +2,10 @@
 
 Only simple conditions count: a column of those against a constant, and AND and OR of such. Whatever else keeps a file.
 Of `ORDER BY time DESC LIMIT 100` without conditions, those count that may have one of the latest 100 rows.
+
+Bounds include hidden rows. So a statement rules out files of a table with hidden rows only if all of it is leakproof.
+Otherwise `row_limits` returns leakproof conditions that its rows must meet. They are applied to the rows below the
+security barrier, so that the rows that are left depend on no hidden row.
 """
 
 import functools
@@ -9,16 +13,22 @@ import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from datafusion import col, lit
+from datafusion import functions as f
 from datafusion.expr import Expr, SortExpr
 from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
+from micromegas_jupyter.engine import leakproof
 from micromegas_jupyter.engine.contract import TimeRange
+from micromegas_jupyter.engine.leakproof import Term
+from micromegas_jupyter.engine.plans.terms import chain, literal_term
+from micromegas_jupyter.engine.scanner import quoted
 
 FilesByTable = Mapping[str, Sequence[DataFile]]
 #: For each file of a snapshot, whether it may have a row that is needed.
@@ -40,6 +50,7 @@ _UNITS: Final[Mapping[object, int]] = {
     "hour": 3600 * 10**6,
     "day": 86400 * 10**6,
 }
+_TICKS_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "=": operator.eq,
     "<": operator.lt,
@@ -118,6 +129,95 @@ def prune(plan: LogicalPlan, tables: Mapping[str, Candidates], *, may_change: bo
     return needed
 
 
+def row_limits(plan: LogicalPlan, scans: Mapping[str, pa.Schema], *, may_change: bool) -> dict[str, Expr]:
+    """Return leakproof conditions that the needed rows of scans meet, by the optimized plan of a statement.
+
+    The conditions that DataFusion moved down to a scan rule out rows that can't change the result; all but comparisons
+    of a column with constants of its type are left out.
+    """
+    found: dict[str, list[_Scan]] = {name: [] for name in scans}
+    _collect(plan, found, None, 0)
+    text = plan.display_indent()
+    limits: dict[str, Expr] = {}
+    for name, schema in scans.items():
+        if not found[name] or len(found[name]) != text.count(f"TableScan: {name}"):
+            continue
+        alternatives = [
+            _together(operator.and_, [_weakened(one, schema, may_change=may_change) for one in scan.conditions])
+            for scan in found[name]
+        ]
+        known = [one for one in alternatives if one is not None]  # an Expr equals whatever it's compared with
+        if len(known) == len(alternatives):
+            limits[name] = functools.reduce(operator.or_, known)
+    return limits
+
+
+def _together(combine: Callable[[Expr, Expr], Expr], conditions: Sequence[Expr | None]) -> Expr | None:
+    known = [one for one in conditions if one is not None]
+    return functools.reduce(combine, known) if known else None
+
+
+def _weakened(condition: Expr, schema: pa.Schema, *, may_change: bool) -> Expr | None:
+    """Return a leakproof condition that every row meets that meets `condition`, if one is known."""
+    kind = condition.variant_name()
+    if kind == "BinaryExpr":
+        name, (left, right) = condition.rex_call_operator(), condition.rex_call_operands()
+        if name in {"AND", "OR"}:
+            terms = chain(condition, name)
+            if len(terms) > _MAX_TERMS:
+                return None
+            found = [_weakened(one, schema, may_change=may_change) for one in terms]
+            if name == "AND":
+                return _together(operator.and_, found)
+            return None if any(one is None for one in found) else _together(operator.or_, found)
+        if name in _COMPARISONS and right.variant_name() == "Literal":
+            column, slack = _truncated(left)
+            if _is_limit(name, column, [right], schema):
+                return _limit(column.to_variant().name(), name, right, slack, may_change=may_change)
+    elif kind == "InList" and not condition.to_variant().negated() and not may_change:
+        column, *listed = condition.rex_call_operands()
+        if len(listed) <= _MAX_TERMS and _is_limit("IN", column, listed, schema):
+            return f.in_list(col(quoted(column.to_variant().name())), [Expr(one) for one in listed])
+    return None
+
+
+def _is_limit(sign: str, column: Any, constants: Sequence[Any], schema: pa.Schema) -> bool:
+    """Return whether a column is compared with constants of its type, which is leakproof."""
+    if column.variant_name() != "Column" or any(one.variant_name() != "Literal" for one in constants):
+        return False
+    name = column.to_variant().name()
+    if name not in schema.names:
+        return False
+    kind = schema.field(name).type
+    values = [one.python_value() for one in constants]
+    if not all(isinstance(one, pa.Scalar) and one.is_valid and one.type == kind for one in values):
+        return False
+    term = Term(leakproof.COLUMN, kind=leakproof.column_kind(kind))
+    return leakproof.is_leakproof(Term(sign, (term, *map(literal_term, constants))))
+
+
+def _limit(name: str, sign: str, constant: Any, slack: int, *, may_change: bool) -> Expr | None:
+    """Return a comparison for a column that is up to `slack` later than what is compared with a constant."""
+    column, value = col(quoted(name)), constant.python_value()
+    if not slack and not may_change:
+        return cast("Expr", _COMPARISONS[sign](column, Expr(constant)))
+    if not pa.types.is_timestamp(value.type):
+        return None
+    ticks = _TICKS_PER_SECOND[value.type.unit]
+    bounds = []
+    if sign in {">", ">=", "="}:
+        moved = value.value - may_change * _DRIFT * ticks // 10**6
+        bounds.append(column >= lit(_moved(moved, value.type)))
+    if sign in {"<", "<=", "="} and not may_change:
+        # Twice, for a day may have 25 hours.
+        bounds.append(column <= lit(_moved(value.value + 2 * slack * ticks // 10**6, value.type)))
+    return _together(operator.and_, bounds)
+
+
+def _moved(ticks: int, kind: pa.DataType) -> pa.Scalar:
+    return pa.scalar(min(max(ticks, _INT64[0]), _INT64[1]), kind)
+
+
 def _collect(plan: LogicalPlan, scans: dict[str, list[_Scan]], order: SortExpr | None, limit: int) -> None:
     """Add the scans of a plan, of whose rows only the first `limit` in an order are needed, if there is one."""
     kind = plan.display().partition(":")[0]
@@ -161,7 +261,7 @@ def _mask(condition: Expr, snapshot: TableSnapshot, *, may_change: bool) -> _Mas
     if kind == "BinaryExpr":
         name, operands = condition.rex_call_operator(), condition.rex_call_operands()
         if name in {"AND", "OR"}:
-            terms = _terms(condition, name)
+            terms = chain(condition, name)
             if len(terms) > _MAX_TERMS:
                 return _all(snapshot)
             masks = (_mask(one, snapshot, may_change=may_change) for one in terms)
@@ -189,18 +289,6 @@ def _truncated(compared: Expr) -> tuple[Expr, int]:
         if microseconds is not None:
             return column, microseconds
     return compared, 0
-
-
-def _terms(condition: Expr, name: str) -> list[Expr]:
-    """Return what a chain of ANDs or of ORs, which may be a long one, is made of."""
-    found, waiting = [], [condition]
-    while waiting:
-        one = waiting.pop()
-        if one.variant_name() == "BinaryExpr" and one.rex_call_operator() == name:
-            waiting += one.rex_call_operands()
-        else:
-            found.append(one)
-    return found
 
 
 def _compare(  # noqa: PLR0913 - a comparison, and of what

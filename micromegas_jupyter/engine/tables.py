@@ -7,10 +7,12 @@ import functools
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
 
@@ -18,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from cachetools import LRUCache
 from datafusion import CsvReadOptions, DataFrame, ScalarUDF, SessionConfig, SessionContext, col, lit, udf
+from datafusion.expr import Expr
 from datafusion.object_store import AmazonS3
 from datafusion.plan import LogicalPlan
 
@@ -32,7 +35,7 @@ from micromegas_jupyter.core.protocols import (
 )
 from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
-from micromegas_jupyter.engine.errors import file_gone, is_engine_failure
+from micromegas_jupyter.engine.errors import file_gone
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 from micromegas_jupyter.engine.pruning import (
     Candidates,
@@ -76,6 +79,8 @@ _SCAN_OPTIONS: Final = {
 }
 #: Whatever shows the type of a column.
 _TYPE_QUESTIONS: Final = ("arrow_typeof", "describe", "desc")
+_NOTHING: Final = Mention(names=frozenset())
+_NO_LIMITS: Final[Mapping[str, Expr]] = MappingProxyType({})
 _NO_FILE: Final = "file:///none"
 _ScanKey = tuple[pa.Schema, FileFormat, tuple[str, ...]]
 
@@ -146,9 +151,12 @@ class TableBuilder:
         time_range: TimeRange | None,
         is_behind_barrier: bool,
         files: FilesByTable | None = None,
+        limits: Mapping[str, Expr] = _NO_LIMITS,
         is_flat: bool = False,
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them; `files` says which files of a table are enough.
+
+        Rows that don't meet the `limits` of their table are left out.
 
         With `is_flat`, columns of dictionaries of text are of plain text, unless the statement asks for types.
 
@@ -164,18 +172,17 @@ class TableBuilder:
         registered: list[VisibleTable] = []
         for table in tables:
             snapshot = table.snapshot
-            # The dictionary of a batch may hold values of hidden rows. Text is grouped in two thirds of the time.
-            if table.hides_rows:
-                schema = flat_schema(snapshot.schema)
-            else:
-                schema = flat_schema(snapshot.schema, keeps_properties=True) if is_flat else snapshot.schema
+            # Text is grouped in two thirds of the time.
+            is_flattened = is_flat and not table.hides_rows
+            schema = flat_schema(snapshot.schema, keeps_properties=True) if is_flattened else scanned_schema(table)
             if any(map(mentions.has, table.names)):
                 needed = (files or {}).get(snapshot.name)
                 if needed is None:
                     needed = _files_in_range(table, time_range)
                 self._check_files(needed)
                 rows = self.read(context, snapshot, needed, schema)
-                rows = _build(context, table, rows, mentions=mentions, time_range=time_range)
+                limit = limits.get(snapshot.name)
+                rows = _build(context, table, rows, mentions=mentions, time_range=time_range, limit=limit)
                 if is_behind_barrier and table.hides_rows:
                     rows = behind_barrier(rows)
                 registered.append(table)
@@ -187,48 +194,58 @@ class TableBuilder:
             context.register_table(quoted(snapshot.name), rows.into_view())
         return registered
 
-    def needed_files(
+    @contextmanager
+    def outline(
         self,
         context: SessionContext,
         tables: Sequence[VisibleTable],
         *,
         mentions: Mention,
         time_range: TimeRange | None,
-        plan: Callable[[], DataFrame],
-    ) -> FilesByTable:
-        """Return, for large tables, the files in which a row can meet the conditions of a statement that `plan` plans.
+    ) -> Iterator[Mapping[str, VisibleTable]]:
+        """Register tables over scans of no files, and return those that are mentioned by the names of their scans.
 
-        DataFusion itself moves the conditions down to the scans: the statement is planned over scans of no files, under
-        names of their own. A file that every scan of its table rules out cannot change the result.
+        In a plan over these, DataFusion itself moves the conditions of a statement down to the scans, and nothing in it
+        depends on what is stored.
         """
-        large: dict[str, Candidates] = {}
+        scans: dict[str, VisibleTable] = {}
         for position, table in enumerate(tables):
-            snapshot = table.snapshot
-            if len(snapshot.files) < _MIN_PRUNED or not any(map(mentions.has, table.names)):
+            if not table.snapshot.schema.names or not any(map(mentions.has, table.names)):
                 continue
-            if not _has_conditions(table, mentions) or len(_files_in_range(table, time_range)) < _MIN_PRUNED:
-                continue
-            schema = flat_schema(snapshot.schema) if table.hides_rows else snapshot.schema
             name = f"scan_of_table_{position:04d}"
-            rows = _build(context, table, _named_scan(context, schema, name), mentions=mentions, time_range=time_range)
-            context.register_table(quoted(snapshot.name), rows.into_view())
-            large[name] = Candidates(snapshot, _stored_range(table, time_range))
-        if not large:
-            return {}
-        others = [table for table in tables if table.snapshot.name not in {one.snapshot.name for one in large.values()}]
+            rows = _named_scan(context, scanned_schema(table), name)
+            rows = _build(context, table, rows, mentions=mentions, time_range=time_range)
+            context.register_table(quoted(table.snapshot.name), rows.into_view())
+            scans[name] = table
+        others = [table for table in tables if table.snapshot.name not in {one.snapshot.name for one in scans.values()}]
         nothing = {table.snapshot.name: () for table in others}
         self.register(context, others, mentions=mentions, time_range=time_range, is_behind_barrier=False, files=nothing)
         try:
-            optimized = plan().optimized_logical_plan()
-            return prune(optimized, large, may_change=any(map(mentions.has, _CLOCKS)))
-        except Exception as error:
-            if is_engine_failure(error):  # planning it over all files shows what is wrong
-                return {}
-            raise
+            yield scans
         finally:
             for table in tables:
                 for shown in filter(None, (table.snapshot.name, table.snapshot.raw_name)):
                     context.deregister_table(quoted(shown))
+
+    def files_behind_barrier(
+        self,
+        context: SessionContext,
+        scans: Mapping[str, VisibleTable],
+        limits: Mapping[str, Expr],
+        *,
+        mentions: Mention,
+        time_range: TimeRange | None,
+    ) -> FilesByTable:
+        """Return, for large tables with hidden rows, the files with rows that meet their conditions and `limits`."""
+        needed: dict[str, Sequence[DataFile]] = {}
+        for name, table in scans.items():
+            if table.hides_rows and is_large(table, mentions, time_range):
+                rows = _named_scan(context, scanned_schema(table), name)
+                limit = limits.get(table.snapshot.name)
+                rows = _build(context, table, rows, mentions=_NOTHING, time_range=time_range, limit=limit)
+                candidates = {name: Candidates(table.snapshot, _stored_range(table, time_range))}
+                needed |= prune(rows.optimized_logical_plan(), candidates, may_change=False)
+        return needed
 
     def read(
         self, context: SessionContext, snapshot: TableSnapshot, files: Sequence[DataFile], schema: pa.Schema
@@ -340,25 +357,73 @@ def _stored_range(table: VisibleTable, time_range: TimeRange | None) -> TimeRang
         return time_range
 
 
-def _has_conditions(table: VisibleTable, mentions: Mention) -> bool:
-    """Whether a statement may read only some of a table's files."""
+def scanned_schema(table: VisibleTable) -> pa.Schema:
+    """Return the schema that files are read with: the dictionary of a batch may hold values of hidden rows."""
+    return flat_schema(table.snapshot.schema) if table.hides_rows else table.snapshot.schema
+
+
+def is_large(table: VisibleTable, mentions: Mention, time_range: TimeRange | None) -> bool:
+    """Return whether a statement may read only some of a table's many files."""
     snapshot = table.snapshot
+    if len(snapshot.files) < _MIN_PRUNED or not any(map(mentions.has, table.names)):
+        return False
     columns = {*bounded_columns(snapshot), *snapshot.partition_columns} & set(snapshot.schema.names)
     if snapshot.source is not None:
         columns.add(snapshot.source.time_column)
-    return table.hides_rows or bool(table.equal) or any(map(mentions.has, columns))
+    has_conditions = table.hides_rows or bool(table.equal) or any(map(mentions.has, columns))
+    return has_conditions and len(_files_in_range(table, time_range)) >= _MIN_PRUNED
+
+
+def has_constants(table: VisibleTable) -> bool:
+    """Return whether columns of a table become constants in plans, which differ by what is stored."""
+    return not set(table.snapshot.partition_columns).isdisjoint(table.snapshot.schema.names)
+
+
+def needed_files(
+    optimized: LogicalPlan,
+    scans: Mapping[str, VisibleTable],
+    *,
+    mentions: Mention,
+    time_range: TimeRange | None,
+) -> FilesByTable:
+    """Return, for large tables, the files in which a row can meet the conditions that an outline's scans have.
+
+    A file that every scan of its table rules out cannot change the result.
+    """
+    candidates = {
+        name: Candidates(table.snapshot, _stored_range(table, time_range))
+        for name, table in scans.items()
+        if is_large(table, mentions, time_range)
+    }
+    return prune(optimized, candidates, may_change=may_change(mentions)) if candidates else {}
+
+
+def may_change(mentions: Mention) -> bool:
+    """Return whether a statement may have other constants when it's planned again."""
+    return any(map(mentions.has, _CLOCKS))
 
 
 def _files_in_range(table: VisibleTable, time_range: TimeRange | None) -> Sequence[DataFile]:
     return files_in_range(table.snapshot, _stored_range(table, time_range))
 
 
-def _build(
-    context: SessionContext, table: VisibleTable, rows: DataFrame, *, mentions: Mention, time_range: TimeRange | None
+def _build(  # noqa: PLR0913 - what a table is built from
+    context: SessionContext,
+    table: VisibleTable,
+    rows: DataFrame,
+    *,
+    mentions: Mention,
+    time_range: TimeRange | None,
+    limit: Expr | None = None,
 ) -> DataFrame:
-    """Return a table's rows as the caller sees them; raw rows that are mentioned stay registered."""
+    """Return a table's rows as the caller sees them; raw rows that are mentioned stay registered.
+
+    A `limit` is a condition on stored rows, of which the others are not needed.
+    """
     snapshot = table.snapshot
     rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
+    if limit is not None:
+        rows = rows.filter(limit)
     if table.source_conditions:
         rows = apply_conditions(rows, table.source_conditions, table=snapshot.name)
     if snapshot.merge_sql is not None and snapshot.raw_name is not None:

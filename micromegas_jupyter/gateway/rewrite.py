@@ -83,7 +83,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
         max_bytes: The longest statement that is read.
     """
     try:
-        from micromegas_jupyter.gateway import syntax
+        from micromegas_jupyter.gateway import syntax, terms
     except ImportError as error:
         raise ConfigurationError(
             "Statements for another engine are written with sqlglot, which is not installed.",
@@ -96,7 +96,8 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
         resolved = syntax.resolve(tree, sql=sql, tables=visible, taken=tables, parameters=parameters)
         reads = {name: sorted(columns) for name, columns in _columns_read(resolved.tree, resolved.tables).items()}
         conditions = {name: () if access is None else access.conditions(name) for name in resolved.tables.values()}
-        is_behind_barrier = any(conditions.values()) and not syntax.is_leakproof(resolved.tree)
+        nested = {one.name for name in resolved.tables.values() for one in tables[name] if pa.types.is_nested(one.type)}
+        is_behind_barrier = any(conditions.values()) and not terms.is_leakproof(resolved.tree, nested=nested)
 
         def text_in(dialect: EngineDialect) -> str:
             tree = _in_dialect(resolved.tree.copy(), dialect)

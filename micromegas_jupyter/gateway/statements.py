@@ -129,26 +129,33 @@ def try_plan(
 
     A planner writes `coalesce(x, y)` with two x, and a named query where it is named: 40 of either, each within the
     next, would keep the engine busy for days. An engine that plans as this process does, or knows more functions, is
-    left to fail by itself.
+    left to fail by itself. A constant that can't be evaluated fails here, too, whatever is in the tables.
     """
-    from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
+    from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate, translated
+    from micromegas_jupyter.engine.plans.constants import check_constants
     from micromegas_jupyter.errors import ResourcesExhausted
 
     context = empty_session({name: tables[name] for name in found.tables})
-    begin = time.process_time()
+    named = Context(sql=sql, tables=tuple(found.tables), hides_values=hides_values)
+    begin, optimized = time.process_time(), None
     try:
-        context.sql(found.in_datafusion).execution_plan()
+        frame = context.sql(found.in_datafusion)
+        optimized = frame.optimized_logical_plan()
+        frame.execution_plan()
     except BaseException as error:
         if not is_engine_failure(error):
             raise
         if dialect == "spark":
-            raise translate(error, Context(sql=sql, tables=tuple(found.tables), hides_values=hides_values)) from None
+            raise translate(error, named) from None
     if time.process_time() - begin > _PLANNING_SECONDS:
         raise ResourcesExhausted(
             f"The statement takes more than {_PLANNING_SECONDS:g} s of CPU time to be planned.",
             remedy="Nest fewer queries and functions, and join fewer tables.",
             limit="planning",
         )
+    if optimized is not None:
+        with translated(named):
+            check_constants(context, optimized)
 
 
 def list_visible(

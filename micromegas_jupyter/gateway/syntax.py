@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, ClassVar, Final
 
 import pyarrow as pa
@@ -624,7 +623,9 @@ def _name_outputs(select: exp.Select) -> None:
 
 def column_types(schema: pa.Schema) -> dict[str, exp.DataType]:
     """Return what sqlglot knows of the columns of a table."""
-    return {field.name: exp.DataType.build(_type_name(field.type) + _unit(field.type)) for field in schema}
+    # Engines compare the largest unsigned integers with others by casts that may fail.
+    kinds = {one.name: "UNKNOWN" if pa.types.is_uint64(one.type) else _type_name(one.type) for one in schema}
+    return {one.name: exp.DataType.build(kinds[one.name] + _unit(one.type)) for one in schema}
 
 
 def _unit(kind: pa.DataType) -> str:
@@ -695,148 +696,6 @@ def behind_barrier(rows: exp.Query, schema: pa.Schema, all_rows: int, *, is_spar
     rows = rows.select(exp.alias_(unnested, exp.to_identifier(extra, quoted=True)))
     columns = (exp.column(exp.to_identifier(name, quoted=True)) for name in schema.names)
     return exp.select(*columns).from_(rows.subquery("_rows")).limit(all_rows)
-
-
-_LEAKPROOF: Final = (
-    exp.Select, exp.Union, exp.Subquery, exp.From, exp.Join, exp.Where, exp.Group, exp.Having, exp.Order, exp.Ordered,
-    exp.Limit, exp.Offset, exp.With, exp.CTE, exp.Table, exp.TableAlias, exp.Distinct, exp.Alias, exp.Identifier,
-    exp.Column, exp.Star, exp.Literal, exp.Boolean, exp.Null, exp.Paren, exp.And, exp.Or, exp.Not, exp.Is,
-)  # fmt: skip
-_COMPARISONS: Final = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Between, exp.In, exp.Like)
-_LEAKPROOF_CALLS: Final = frozenset({"count", "min", "max"})
-_MAX_PATTERN: Final = 1000  # of a longer one a regular expression can become too large when rows are read
-
-
-def is_leakproof(tree: exp.Query) -> bool:
-    """Return whether no value of any row can make the statement fail, as `engine.security` decides it by the plan."""
-    for node in tree.walk(prune=lambda one: isinstance(one, _COMPARISONS) or _is_constant(one)):
-        if isinstance(node, _COMPARISONS):
-            if not _is_leakproof_comparison(node):
-                return False
-        elif isinstance(node, exp.Anonymous):
-            if node.name not in _LEAKPROOF_CALLS:
-                return False
-        elif not (isinstance(node, _LEAKPROOF) or _is_constant(node)) or _is_converting(node):
-            return False
-    return True
-
-
-def _is_converting(node: exp.Expr) -> bool:
-    """Return whether values are made values of another type: truth values, or those of the query before."""
-    if isinstance(node, exp.Union):
-        pairs = zip(node.this.selects, node.expression.selects, strict=False)
-        return any(_comparable_type(one) not in {_comparable_type(other), "NULL"} - {"UNKNOWN"} for one, other in pairs)
-    if isinstance(node, exp.Select) and len({name.lower() for name in node.named_selects}) < len(node.expressions):
-        return True  # engines differ in which of two columns a name stands for
-    is_truth = isinstance(node, (exp.And, exp.Or, exp.Not, exp.Where, exp.Having)) or (
-        isinstance(node, exp.Is) and isinstance(node.expression, exp.Boolean)
-    )
-    operands = (node.args.get("this"), node.args.get("expression"), node.args.get("on"))
-    checked = operands if is_truth else operands[2:] if isinstance(node, exp.Join) else ()
-    return any(one is not None and not one.is_type("BOOLEAN", "NULL") for one in checked)
-
-
-def _is_leakproof_comparison(node: exp.Expr) -> bool:
-    """Return whether plain columns and constants are compared, and no column is cast to a type that is narrower."""
-    operands = list(node.iter_expressions())
-    columns = [one for one in operands if isinstance(one, exp.Column) and not one.is_type("UNKNOWN")]
-    kinds = {_comparable_type(one) for one in operands}
-    if not columns or not all(one in columns or _is_constant(one) for one in operands):
-        return False
-    if isinstance(node, exp.Like):
-        pattern = node.expression.this if isinstance(node.expression, exp.Cast) else node.expression
-        return kinds == {"VARCHAR"} and isinstance(pattern, exp.Literal) and len(pattern.name) <= _MAX_PATTERN
-    if len(kinds) == 1:
-        return True
-    # A constant text is made a time; the time of a column is not made a text.
-    is_time = len({_comparable_type(one) for one in columns}) == 1 and columns[0].is_type("TIMESTAMP", "TIMESTAMPTZ")
-    constants = [one for one in operands if one not in columns]
-    return is_time and all(
-        _is_time(one.name) if isinstance(one, exp.Literal) else one.is_type("TIMESTAMP", "TIMESTAMPTZ")
-        for one in constants
-    )
-
-
-def _comparable_type(node: exp.Expr) -> str:
-    kind = node.type.this if node.type else exp.DType.UNKNOWN
-    if kind in exp.DataType.INTEGER_TYPES:
-        return "BIGINT"
-    if kind in {exp.DType.VARCHAR, exp.DType.TEXT}:
-        return "VARCHAR"
-    return node.type.sql() if node.type else "UNKNOWN"  # with scale or unit
-
-
-# Of constants that every engine finds without fail: one that fails does so when, and as long as, rows are read.
-_SHORT_NUMBER: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{0,18})?(?:[eE][+-]?[0-9]{1,2})?|\.[0-9]{1,18}")
-_SUMMAND: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,15})?")
-_TIME: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-9]{2})?)?"
-)
-_YEARS: Final = range(1800, 2150)  # nanoseconds reach from 1677 to 2262
-_DAYS_OF: Final = {"YEAR": 366, "MONTH": 31, "WEEK": 7}
-_MAX_MOVED_DAYS: Final = 100 * 366
-
-
-def _is_constant(node: exp.Expr) -> bool:
-    """Return whether an expression has one value, which the engine finds without fail."""
-    if isinstance(node, exp.Literal):
-        return node.is_string or bool(_SHORT_NUMBER.fullmatch(node.name))
-    if isinstance(node, exp.Cast) and not isinstance(node, exp.TryCast):
-        return _is_cast_constant(node.this, node.to)
-    if not isinstance(node, (exp.Neg, exp.Add, exp.Sub, exp.CurrentTimestamp)) and not _is_now(node):
-        return False
-    moved = 0
-    for one in _terms(node):
-        if isinstance(one, exp.Interval):
-            moved += int(one.this.name.lstrip("-")) * _DAYS_OF.get(one.text("unit").upper().removesuffix("S"), 1)
-        elif isinstance(one, exp.Literal):
-            if one.is_string or not _SUMMAND.fullmatch(one.name):
-                return False
-        elif not (isinstance(one, exp.CurrentTimestamp) or _is_now(one) or _is_constant_time(one)):
-            return False
-    return moved <= _MAX_MOVED_DAYS
-
-
-def _terms(node: exp.Expr) -> Iterator[exp.Expr]:
-    if isinstance(node, (exp.Neg, exp.Add, exp.Sub, exp.Paren)):
-        for one in node.iter_expressions():
-            yield from _terms(one)
-    else:
-        yield node
-
-
-def _is_now(node: exp.Expr) -> bool:
-    return isinstance(node, exp.Anonymous) and node.name == "now" and not node.expressions
-
-
-def _is_constant_time(node: exp.Expr) -> bool:
-    return type(node) is exp.Cast and node.is_type("DATE", "TIMESTAMP", "TIMESTAMPTZ") and _is_constant(node)
-
-
-def _is_cast_constant(value: exp.Expr, to: exp.DataType) -> bool:
-    if not isinstance(value, exp.Literal) or to.expressions:
-        return False
-    match to.this.value:
-        case "VARCHAR" | "TEXT":
-            return value.is_string
-        case "DATE" | "TIMESTAMP" | "TIMESTAMPTZ":
-            return value.is_string and _is_time(value.name)
-        case "DOUBLE":
-            return bool(_SHORT_NUMBER.fullmatch(value.name))
-        case "BIGINT":
-            return value.name.isascii() and value.name.isdigit() and bool(_SHORT_NUMBER.fullmatch(value.name))
-    return False
-
-
-def _is_time(text: str) -> bool:
-    """Return whether every engine reads a text as a time that fits into nanoseconds."""
-    if not _TIME.fullmatch(text) or int(text[:4]) not in _YEARS:
-        return False
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
 
 
 def tables_in(tree: exp.Query) -> list[exp.Table]:

@@ -513,13 +513,16 @@ MORE_ON_SAIL = MORE | {
     "SELECT id FROM t WHERE (id, g) IN (SELECT t_id, id FROM u)",
     # Sail's times reach further than nanoseconds do.
     "SELECT id FROM t WHERE secret = 'no number' AND at > '9999-01-01'",
+    # The gateway rejects it before Sail gets it: the constant fails in the embedded engine.
+    "SELECT id FROM t WHERE secret = 'no number' AND at > now() - INTERVAL '999999' YEAR",
     # The root of a negative number is not a number.
     "SELECT sqrt(price) AS a, power(id, 2) AS b, exp(0) AS c, pi() > 3 AS d FROM t",
 }
-#: What Sail fails at: a name for two columns, of which the embedded engine takes the first, a division by zero that the
+#: What Sail fails at: a name for two columns, of which the embedded engine takes the first, divisions by zero that the
 #: embedded engine leaves out, and a query beside a group in HAVING.
 LESS_ON_SAIL = {
     "SELECT id FROM t GROUP BY id HAVING id > (SELECT min(id) FROM u)",
     "SELECT q.id FROM (SELECT t.id, u.id FROM t JOIN u ON t.id = u.t_id) AS q",
     "SELECT count(*) FROM t WHERE 100 / (CASE WHEN shown THEN 1 ELSE 0 END) IS NULL",
+    "SELECT id FROM t WHERE g = 1 AND 100 / (CASE WHEN shown THEN 1 ELSE 0 END) > 0",
 }

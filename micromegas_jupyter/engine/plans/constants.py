@@ -1,0 +1,239 @@
+"""Constants of a statement that can't be evaluated: they fail before data is read, whatever is in the tables.
+
+Otherwise they would fail once a row is read. Whether one is read depends on the bounds of files and row groups, which
+include hidden rows.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+from datafusion import SessionConfig, SessionContext
+from datafusion.expr import Expr
+from datafusion.plan import LogicalPlan
+
+from micromegas_jupyter.engine.leakproof import MAX_PATTERN, constant_kind
+from micromegas_jupyter.engine.plans.terms import EXPRESSIONS, chain, written_term
+
+_MAX_VISITED: Final = 20_000
+# A pattern may take 70 ms. What is not checked fails behind the barrier, on rows that the caller may see.
+_MAX_CHECKED: Final = 100
+_MAX_DEPTH: Final = 100
+_TEXT: Final = "text"
+_TIME: Final = "time"
+_ONE_ROW: Final = pa.record_batch({_TEXT: [""], _TIME: pa.array([0], pa.timestamp("ns", "UTC"))})
+_VALUES: Final = frozenset({"Literal", "Column"})
+_QUERIES: Final = frozenset({"InSubquery", "Exists", "ScalarSubquery"})
+_LIKE: Final = frozenset({"Like", "ILike"})
+_PATTERNS: Final = frozenset({*_LIKE, "RLike"})
+_REGEX: Final = frozenset({"~", "~*", "!~", "!~*"})
+# Functions that fail for every row if a constant is wrong: the column that stands in for the argument that they are
+# about, and its position.
+_TRIED: Final[Mapping[str, tuple[str, int]]] = {
+    **dict.fromkeys(("regexp_like", "regexp_match", "regexp_replace", "regexp_count", "regexp_instr"), (_TEXT, 0)),
+    **dict.fromkeys(("encode", "decode", "digest", "split_part"), (_TEXT, 0)),
+    **dict.fromkeys(("date_trunc", "date_part", "date_bin"), (_TIME, 1)),
+}
+# Kinds of expressions whose operands are all their parts.
+_PURE: Final = frozenset(
+    {"BinaryExpr", "Like", "ILike", "RLike", "Between", "InList", "Case", "Cast", "TryCast", "Not", "Negative",
+     "IsNull", "IsNotNull", "IsTrue", "IsFalse", "IsUnknown", "IsNotTrue", "IsNotFalse", "IsNotUnknown"}
+)  # fmt: skip
+
+
+def check_constants(session: SessionContext, optimized: LogicalPlan) -> None:
+    """Evaluate the constants that the optimizer left in a plan, and raise the engine's error of the first that fails.
+
+    The optimizer replaces a constant by its value, and leaves it where that fails.
+    """
+    one_row = session.read_batch(_ONE_ROW)
+    checked: set[str] = set()
+    for expression, operands in _parts(optimized, session):
+        is_constant = _is_constant(expression, operands)
+        text = expression.canonical_name() if is_constant else _trial_text(expression, operands)
+        if text is None or text in checked:
+            continue
+        checked.add(text)
+        if len(checked) > _MAX_CHECKED:
+            return
+        constant = Expr(expression) if is_constant else one_row.parse_sql_expr(text)
+        one_row.select(constant.alias("value")).collect()
+
+
+def may_fail(logical: LogicalPlan) -> bool:
+    """Return whether a plan, as it was written, may have constants that fail; if not, it need not be optimized."""
+    return any(_may_fail(expression, operands) for expression, operands in _parts(logical))
+
+
+def _may_fail(expression: Any, operands: Sequence[Any]) -> bool:
+    if expression.variant_name() in _QUERIES:
+        return True  # what is in it isn't visited
+    if _is_constant(expression, operands, has_now=True):
+        term = written_term(expression)
+        return term is None or constant_kind(term) is None
+    return _trial_text(expression, operands) is not None
+
+
+def _parts(root: LogicalPlan, session: SessionContext | None = None) -> Iterator[tuple[Any, list[Any]]]:
+    """Return the expressions in a plan with their operands; no values, columns, or parts of constants.
+
+    With a session, those in subqueries within expressions follow.
+    """
+    nodes, visited = [root], 0
+    while nodes:
+        node = nodes.pop()
+        nodes += node.inputs()
+        waiting = list(_expressions(node))
+        while waiting:
+            expression = waiting.pop()
+            if expression.variant_name() in _VALUES:
+                continue
+            visited += 1
+            if visited > _MAX_VISITED:
+                return
+            is_chain = expression.variant_name() == "BinaryExpr" and expression.rex_call_operator() in {"AND", "OR"}
+            operands = chain(expression, expression.rex_call_operator()) if is_chain else _operands(expression)
+            if not is_chain:
+                yield expression, operands
+            if session is not None and expression.variant_name() in _QUERIES:
+                nodes += _plans_of_query(session, expression)
+            if is_chain or not _is_constant(expression, operands):
+                waiting += operands
+
+
+def _expressions(node: LogicalPlan) -> Sequence[Any]:
+    try:
+        variant: Any = node.to_variant()
+    except Exception:  # noqa: BLE001 - DataFusion-Python has no class for it
+        return ()
+    return _EXPRESSIONS.get(type(variant).__name__, lambda _: [])(variant)
+
+
+def _window_parts(variant: Any) -> list[Any]:
+    parts: list[Any] = []
+    for window in variant.get_window_expr():
+        parts += variant.get_args(window)
+        parts += variant.get_partition_exprs(window)
+        parts += [sort.expr() for sort in variant.get_sort_exprs(window)]
+    return parts
+
+
+def _operands(expression: Any) -> list[Any]:
+    try:
+        operands = list(expression.rex_call_operands())
+        return operands + (_hidden_parts(expression) if expression.variant_name() == "AggregateFunction" else [])
+    except Exception:  # noqa: BLE001 - a subquery, or a part that DataFusion-Python has no class for
+        return []
+
+
+def _plans_of_query(session: SessionContext, expression: Any) -> list[LogicalPlan]:
+    """Return the plan of a subquery, for which DataFusion-Python has no accessor, if its tables can be serialized.
+
+    It's read from the expression's message: the plan of a SubqueryNode in field 36.
+    """
+    try:
+        ((_, body),) = _fields(expression.to_bytes())
+        ((_, node), *_) = _fields(body)
+        ((_, plan), *_) = _fields(node)
+        return [LogicalPlan.from_bytes(session, plan)]
+    except Exception:  # noqa: BLE001 - see above
+        return []
+
+
+def _hidden_parts(aggregate: Any) -> list[Any]:
+    """Return what FILTER and ORDER BY of an aggregate say, for which DataFusion-Python has no accessors.
+
+    They are read from its message: an AggregateUDFExprNode, field 19, with the filter in field 3 and sorts in field 4.
+    """
+    if not any(word in aggregate.canonical_name() for word in (" FILTER (", " ORDER BY ")):
+        return []
+    ((_, message),) = _fields(aggregate.to_bytes())
+    parts = list(_fields(message))
+    filters = [value for number, value in parts if number == 3]  # noqa: PLR2004 - see above
+    sorts = [value for number, value in parts if number == 4]  # noqa: PLR2004 - see above
+    filters += [value for sort in sorts for number, value in _fields(sort) if number == 1]
+    return [Expr.from_bytes(one).expr for one in filters]
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Return the fields of a protobuf message that have a length."""
+    place = 0
+
+    def number() -> int:
+        nonlocal place
+        value = shift = 0
+        while True:
+            byte = message[place]
+            place, value, shift = place + 1, value | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:  # noqa: PLR2004 - the last byte of a number
+                return value
+
+    while place < len(message):
+        tag, size = number(), number()
+        if tag & 7 == 2:  # noqa: PLR2004 - a type with a length; the only other one here is a plain number
+            yield tag >> 3, message[place : place + size]
+            place += size
+
+
+def _is_constant(expression: Any, operands: Sequence[Any], *, has_now: bool = False, depth: int = 0) -> bool:
+    """Return whether an expression has the same value whenever it's evaluated, and depends on no row."""
+    kind = expression.variant_name()
+    if kind == "ScalarFunction":
+        name = expression.rex_call_operator()
+        is_known = name in _unchanging_functions()
+        if not operands:
+            return has_now and name == "now"
+    else:
+        is_known = kind in _PURE and bool(operands)
+    if not is_known or depth > _MAX_DEPTH:
+        return False
+    others = (one for one in operands if one.variant_name() != "Literal")
+    return all(
+        one.variant_name() != "Column" and _is_constant(one, _operands(one), has_now=has_now, depth=depth + 1)
+        for one in others
+    )
+
+
+def _trial_text(expression: Any, operands: Sequence[Any]) -> str | None:
+    """Return, in SQL, an expression over one simple row, if a constant in it may fail for every row."""
+    kind = expression.variant_name()
+    name = expression.rex_call_operator() if kind in {"ScalarFunction", "BinaryExpr", *_PATTERNS} else ""
+    if kind == "ScalarFunction" and name in _TRIED:
+        column, position = _TRIED[name]
+        arguments = [column if at == position else _written(one) for at, one in enumerate(operands)]
+        known = [one for one in arguments if one is not None]
+        return f"{name}({', '.join(known)})" if len(known) == len(arguments) > 1 else None
+    if kind not in _PATTERNS and name not in _REGEX:
+        return None
+    pattern = _written(operands[1])
+    is_short = kind in _LIKE and len(pattern or "") <= MAX_PATTERN
+    return None if pattern is None or is_short else f"{_TEXT} {name} {pattern}"
+
+
+def _written(expression: Any) -> str | None:
+    """Return a literal as it's written, if it's one that such functions are called with."""
+    value = expression.python_value() if expression.variant_name() == "Literal" else None
+    found: Any = value.as_py() if isinstance(value, pa.Scalar) else None
+    if isinstance(found, str):
+        return "'" + found.replace("'", "''") + "'"
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found)
+    if isinstance(value, pa.MonthDayNanoIntervalScalar):
+        return f"INTERVAL '{found.months} months {found.days} days {found.nanoseconds} nanoseconds'"
+    return None
+
+
+@functools.cache
+def _unchanging_functions() -> frozenset[str]:
+    """Return the names of DataFusion's functions whose result depends on their arguments alone."""
+    context = SessionContext(SessionConfig().with_information_schema(True))
+    found = context.sql("SELECT DISTINCT routine_name FROM information_schema.routines WHERE is_deterministic")
+    return frozenset(row["routine_name"] for row in found.to_pylist())
+
+
+_EXPRESSIONS: Final = {
+    **EXPRESSIONS,
+    "Values": lambda node: [one for row in node.values() for one in row],
+    "WindowExpr": _window_parts,
+}
