@@ -23,7 +23,7 @@ def engines(request, tmp_path_factory):
 
 
 def test_statements_that_may_fail_tell_nothing_of_hidden_rows(engines, pytestconfig):
-    count = 5000 if pytestconfig.getoption("--long") else 25
+    count = 5000 if pytestconfig.getoption("--long") else 15
     different, succeeded, failed = differences(engines, EngineDialect.DATAFUSION, count)
 
     assert different == []
