@@ -37,7 +37,7 @@ from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
 from micromegas_jupyter.engine.errors import file_gone
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
-from micromegas_jupyter.engine.pruning import (
+from micromegas_jupyter.engine.plans.pruning import (
     Candidates,
     FilesByTable,
     bounded_columns,
