@@ -77,6 +77,7 @@ from micromegas_jupyter.engine.tables import (
     scanned_schema,
 )
 from micromegas_jupyter.engine.views import VIEW_FUNCTIONS, instance_tables
+from micromegas_jupyter.engine.workarounds.in_lists import with_null_safe_lists
 from micromegas_jupyter.engine.workarounds.joins import may_join, may_mix_types, plan_joins, with_result_types
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, StatementRefused
 
@@ -263,7 +264,8 @@ class DataFusionEngine:
         lent.clean_up = functions.remove
 
         def plan() -> DataFrame:
-            return functions.plan(lambda sql: session.sql_with_options(sql, READ_ONLY, param_values=statement.values))
+            frame = functions.plan(lambda sql: session.sql_with_options(sql, READ_ONLY, param_values=statement.values))
+            return frame if is_explain(frame.logical_plan()) else with_null_safe_lists(session, frame)
 
         outline = statement.outline or self._outline(statement, session, sources, plan)
         statement.outline = outline

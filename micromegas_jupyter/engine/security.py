@@ -36,6 +36,7 @@ from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expressi
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, quoted
 from micromegas_jupyter.engine.schemas import flat_schema, visible_schema
 from micromegas_jupyter.engine.views import with_views
+from micromegas_jupyter.engine.workarounds.in_lists import null_safe_condition
 from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -83,13 +84,13 @@ def apply_conditions(rows: DataFrame, conditions: tuple[str, ...], *, table: str
 def _either(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
     """Return the expression that is true for a row that meets one of `conditions`.
 
-    Each of several is made two-valued: DataFusion 55 simplifies `x NOT IN (1, 2) OR x NOT IN (3, 4)` to true, for rows
-    where x is null too. One condition stays as it is, so that the files' statistics can answer it.
+    Several are not simplified together: NULL counts as false in each. One condition stays as it is, so that the files'
+    statistics can answer it.
     """
     if len(conditions) == 1:
-        return rows.parse_sql_expr(conditions[0])
+        return null_safe_condition(rows.parse_sql_expr(conditions[0]))
     # The line break ends a comment that a condition may end with.
-    known = [rows.parse_sql_expr(f"({condition}\n) IS TRUE") for condition in conditions]
+    known = [null_safe_condition(rows.parse_sql_expr(f"({condition}\n) IS TRUE")) for condition in conditions]
     return functools.reduce(operator.or_, known)
 
 
@@ -143,7 +144,7 @@ def _goes_on_after_distinct_from(tokens: Sequence[Token], start: int) -> bool:
 def _problem_of_plan(condition: str, schema: pa.Schema) -> str | None:
     sample = trial_rows(schema)
     try:
-        selected = _filtered(_context(), sample, condition)
+        selected = _filtered(_context(), sample, condition, is_simplified=True)
     except Exception as error:  # noqa: BLE001 - DataFusion has no class for it
         return _reason(str(error))
     found = _evaluated(selected)
@@ -152,7 +153,6 @@ def _problem_of_plan(condition: str, schema: pa.Schema) -> str | None:
             "it cannot be evaluated for every row by itself: look for a cast (use TRY_CAST), a division, an aggregate "
             "or properties['key'] (use property_get)"
         )
-    # DataFusion 54 and 55 make `false` of `x IN (1) AND x IN (2)`, which under a NOT shows rows where x is null.
     as_written = _evaluated(_filtered(_without_simplification(), sample, condition))
     if as_written is not None and as_written != found:
         return "the engine simplifies it to something that is true for other rows; write it in another way"
@@ -185,9 +185,12 @@ def _without_simplification() -> SessionContext:
     return context
 
 
-def _filtered(context: SessionContext, rows: pa.RecordBatch, condition: str) -> DataFrame:
+def _filtered(
+    context: SessionContext, rows: pa.RecordBatch, condition: str, *, is_simplified: bool = False
+) -> DataFrame:
     frame = context.read_batch(rows)
-    return frame.filter(frame.parse_sql_expr(condition))
+    expression = frame.parse_sql_expr(condition)
+    return frame.filter(null_safe_condition(expression) if is_simplified else expression)
 
 
 def _evaluated(selected: DataFrame) -> list[str] | None:

@@ -32,6 +32,8 @@ _OPTIONS: Final = {
     # What the least and greatest values so far rule out is not read. But while one of several columns had nulls only,
     # DataFusion 55 rules out by the others alone, and its values are lost.
     "datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown": "false",
+    # DataFusion 55 fails its own check where IS TRUE is both a group and inside an aggregate.
+    "datafusion.execution.skip_physical_aggregate_schema_check": "true",
     # Lines and columns in messages, where DataFusion has them.
     "datafusion.sql_parser.collect_spans": "true",
 }

@@ -20,7 +20,6 @@ table function or an information schema, or is nested too deeply) runs unchanged
 the first two defects, and is refused otherwise.
 """
 
-import functools
 import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -28,10 +27,10 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext, functions, lit
 from datafusion.plan import LogicalPlan
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.sessions import READ_ONLY
+from micromegas_jupyter.engine.workarounds.plan_messages import message_class, type_of
 from micromegas_jupyter.errors import UnsupportedStatement
 
 # A literal with a line break can look like a line of its own; then a plan seems to have a join that it does not have.
@@ -40,54 +39,11 @@ _OUTER_JOIN: Final = re.compile(r"^ *(?:Left|Right|Full|LeftMark|RightMark) Join
 _NESTED_LOOP_JOIN: Final = re.compile(r"^ *(?!Cross )(?:\w+ )+Join: *(?:Filter:.*)?$", re.MULTILINE)
 _MIXES_TYPES: Final = re.compile(r"\bCASE\b|^ *Union\b", re.MULTILINE)
 
-# What is read of DataFusion's datafusion.proto: by message, the numbers of fields and their types; the field of number
-# n has the name `f<n>`. `Node` is its `LogicalPlanNode`, `Expr` its `LogicalExprNode`.
-_MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
-    "Leaf": {},
-    "Scan": {2: "string", 3: "string", 14: "Reference"},
-    "Reference": {1: "Name"},
-    "Name": {1: "string"},
-    "Node": {
-        **dict.fromkeys((10, 16, 32), "Leaf"),  # empty relation, values, work table of a recursive query
-        1: "Scan",
-        3: "Projection",
-        4: "Filter",
-        **dict.fromkeys((5, 6, 8, 13, 19, 21, 23, 30), "Inner"),  # limit, aggregate, sort, window, union, alias, …
-        7: "Join",
-        31: "Recursive",
-    },
-    "Projection": {1: "Node", 2: "Expr"},
-    "Filter": {1: "Node", 2: "Expr"},
-    "Inner": {1: "Node"},
-    "Join": {1: "Node", 2: "Node", 3: "int32", 8: "Expr"},
-    "Recursive": {2: "Node", 3: "Node"},
-    "Expr": {
-        1: "Leaf",  # column
-        **dict.fromkeys((2, 6, 7, 8, 11, 13, 17, *range(25, 31)), "First"),  # alias, IS NULL, NOT, CAST and their like
-        3: "Literal",
-        4: "Binary",
-        9: "Between",
-        10: "Case",
-        14: "InList",
-        20: "Function",
-        36: "Subquery",
-    },
-    "First": {1: "Expr"},
-    "Literal": {33: "Leaf"},  # the value NULL
-    "Binary": {1: "Expr", 3: "string"},
-    "Between": {1: "Expr", 3: "Expr", 4: "Expr"},
-    "Case": {1: "Expr", 2: "Branch", 3: "Expr"},
-    "Branch": {1: "Expr", 2: "Expr"},
-    "InList": {1: "Expr", 2: "Expr"},
-    "Function": {2: "Expr"},
-    "Subquery": {1: "Inner"},
-}
 _LEFT, _RIGHT, _FULL, _LEFT_MARK, _RIGHT_MARK = 1, 2, 3, 8, 9
 _OUTER: Final = frozenset({_LEFT, _RIGHT, _FULL, _LEFT_MARK, _RIGHT_MARK})
 #: The inputs of which rows can be replaced by NULL.
 _NULLABLE: Final[Mapping[int, tuple[str, ...]]] = {_LEFT: ("f2",), _RIGHT: ("f1",), _FULL: ("f1", "f2")}
 _SUBQUERY_KEY: Final = bytes([0xA2, 0x02])  # of field 36
-_REPEATED: Final = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
 
 _FILTER_PUSHDOWN: Final = "physical_plan after FilterPushdown"
 _SAME: Final = "SAME TEXT AS ABOVE"
@@ -154,29 +110,6 @@ def _rewrite(session: SessionContext, frame: DataFrame, plan: LogicalPlan) -> Da
     return frame
 
 
-@functools.cache
-def _pool() -> descriptor_pool.DescriptorPool:
-    file = descriptor_pb2.FileDescriptorProto(name="plan.proto", package="plan")
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for number, kind in fields.items():
-            # A field that DataFusion has once looks the same on the wire.
-            field = message.field.add(name=f"f{number}", number=number, label=_REPEATED)
-            if kind in _MESSAGES:
-                field.type_name = f".plan.{kind}"
-            else:
-                field.type = descriptor_pb2.FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return pool
-
-
-@functools.cache
-def message_class(name: str) -> Any:
-    """Return the class of one of `_MESSAGES`; it keeps what else it reads."""
-    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"plan.{name}"))
-
-
 class _Rewriter:
     """Changes the filters of a plan. ValueError for a node, or a subquery in an expression, of an unknown kind."""
 
@@ -192,7 +125,7 @@ class _Rewriter:
         is_outer = join_type in _OUTER
         nullable = _NULLABLE.get(join_type, ())
         for field, values in body.ListFields():
-            for value in values if _type_of(field) == "Node" else ():
+            for value in values if type_of(field) == "Node" else ():
                 is_outer |= self.rewrite(value, is_nullable=is_nullable or field.name in nullable)
         self._rewrite_expressions(body)
         if kind.message_type.name == "Filter":
@@ -210,8 +143,9 @@ class _Rewriter:
         rest = type(body).FromString(body.SerializeToString())
         for field, values in body.ListFields():
             rest.ClearField(field.name)
-            for value in values if _type_of(field) == "Expr" else ():
-                self._rewrite_subqueries(value)
+            for value in values if type_of(field) in {"Expr", "First"} else ():
+                for one in (value,) if type_of(field) == "Expr" else value.f1:
+                    self._rewrite_subqueries(one)
         if _SUBQUERY_KEY in rest.SerializeToString():
             raise ValueError("a subquery in an expression that is not known")
 
@@ -221,9 +155,12 @@ class _Rewriter:
         ((_, (body,)),) = expression.ListFields()
         for field, values in body.ListFields():
             for value in values:
-                match _type_of(field):
+                match type_of(field):
                     case "Expr":
                         self._rewrite_subqueries(value)
+                    case "First":
+                        for one in value.f1:
+                            self._rewrite_subqueries(one)
                     case "Branch":
                         for one in (*value.f1, *value.f2):
                             self._rewrite_subqueries(one)
@@ -240,10 +177,6 @@ class _Rewriter:
                 case ["Eq"] if any(literal and not literal[0].f33 for literal in (one.f3 for one in binary.f1)):
                     binary.f3[0] = "IsNotDistinctFrom"
                     self.has_changed = True
-
-
-def _type_of(field: Any) -> str | None:
-    return field.message_type.name if field.message_type is not None else None
 
 
 def _check_unchanged(session: SessionContext, plan: LogicalPlan, *, sql: str, values: Mapping[str, pa.Scalar]) -> None:

@@ -1,0 +1,245 @@
+"""Keeps DataFusion 55.2 from losing NULL when it simplifies expressions.
+
+`x NOT IN (1, 2) OR x NOT IN (3, 4)` becomes true, and `x IN (1, 2) AND x IN (3, 4)` false, for rows in which x is NULL,
+too. `x = 1 OR x = 2` counts as a list. In the same way, `x ~ '.*'` is false and `x ^ x` is 0 for such rows. (Fixed
+upstream by https://github.com/apache/datafusion/pull/24258 and its predecessors, planned for DataFusion 56.) False in
+place of NULL is harmless where only true counts: in conditions, below AND and OR. Everywhere else, such an expression
+goes into a CASE that returns NULL for a NULL operand, and that the simplification does not look into.
+
+The lists of a statement are found in a plan that is optimized without simplification: there, subqueries have become
+joins, and columns of derived tables the expressions they stand for.
+"""
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from datafusion import DataFrame, Expr, SessionContext, lit
+from datafusion.plan import LogicalPlan
+
+from micromegas_jupyter.engine.errors import is_engine_failure
+from micromegas_jupyter.engine.workarounds.plan_messages import message_class, type_of
+from micromegas_jupyter.errors import UnsupportedStatement
+
+_SIMPLIFICATION: Final = "simplify_expressions"
+# Two lists, a list and an OR, or two OR: fewer cannot be affected.
+_MAY_BE_AFFECTED: Final = re.compile(r"(?: IN \(\[| OR ).*(?: IN \(\[| OR )|\(\"\.\*\"\)| BIT_XOR ", re.DOTALL)
+# A list of any length and two comparisons with constants weigh the same; two lists are needed.
+_LIST_WEIGHT: Final = 2
+_TWO_LISTS: Final = 4
+_WEIGHTS: Final[Mapping[str, int]] = {
+    "Eq": 1,
+    "NotEq": 1,
+    **dict.fromkeys(("RegexMatch", "RegexIMatch", "BitwiseXor"), _TWO_LISTS),
+}
+_IS_TRUE: Final = 25
+_MATCHES_ALL: Final = b".*"
+# The expressions of these nodes are conditions; of the others, the values count.
+_CONDITIONS: Final = frozenset({"Filter", "Join", "Scan"})
+_NAMED: Final = frozenset({"Projection", "Aggregate", "Window"})
+
+
+def with_null_safe_lists(session: SessionContext, frame: DataFrame) -> DataFrame:
+    """Return `frame`, a statement that is not EXPLAIN, so that simplification is right, or as it is."""
+    unchanged = frame
+    if not _MAY_BE_AFFECTED.search(frame.logical_plan().display_indent()):
+        return frame
+    try:
+        plan = _without_simplification().create_dataframe_from_logical_plan(frame.logical_plan())
+        optimized = plan.optimized_logical_plan()
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        return frame  # it fails in the same way when it runs
+    try:
+        node = message_class("Node").FromString(optimized.to_bytes(session))
+        if not _rewrite_node(node):
+            return frame
+        changed = LogicalPlan.from_bytes(session, node.SerializeToString())
+        frame = session.create_dataframe_from_logical_plan(changed)
+        frame.optimized_logical_plan()  # a part without columns fails here
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        _check_unchanged(optimized)
+        return unchanged
+    return frame
+
+
+def null_safe_condition(condition: Expr) -> Expr:
+    """Return `condition`, a filter's expression, so that simplification is right, or as it is."""
+    if not _MAY_BE_AFFECTED.search(condition.canonical_name()):
+        return condition
+    try:
+        expression = message_class("Expr").FromString(condition.to_bytes())
+        has_changed = _rewrite_expression(expression, is_condition=True)
+        return Expr.from_bytes(expression.SerializeToString()) if has_changed else condition
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        return condition  # that it is simplified in the right way is checked on rows
+
+
+@functools.cache
+def _without_simplification() -> SessionContext:
+    context = SessionContext()
+    context.remove_optimizer_rule(_SIMPLIFICATION)
+    return context
+
+
+def _check_unchanged(plan: LogicalPlan) -> None:
+    """Check that a plan without a protobuf form has no expression that would have to be changed."""
+    for is_condition, expression in _expressions(plan):
+        if _rewrite_expression(message_class("Expr").FromString(expression.to_bytes()), is_condition=is_condition):
+            raise UnsupportedStatement(
+                "The engine cannot evaluate several IN lists of one column correctly in this statement.",
+                remedy="Combine the lists into one, or use no table function and no information_schema beside them.",
+            )
+
+
+def _expressions(plan: LogicalPlan) -> Iterator[tuple[bool, Any]]:
+    """Return the expressions of a plan's nodes, as far as there are Python classes, and whether each is a condition."""
+    for below in plan.inputs():
+        yield from _expressions(below)
+    try:
+        node: Any = plan.to_variant()
+    except Exception:  # noqa: BLE001 - there is no class for this kind
+        return
+    match type(node).__name__:
+        case "Filter":
+            yield True, node.predicate()
+        case "Join" if node.filter() is not None:
+            yield True, node.filter()
+        case "Projection":
+            yield from ((False, one) for one in node.projections())
+        case "Aggregate":
+            yield from ((False, one) for one in (*node.group_by_exprs(), *node.aggregate_exprs()))
+
+
+def _rewrite_node(node: Any) -> bool:
+    """Change the expressions of a node and those below it; return whether there was something to change."""
+    has_changed = False
+    for kind, (body,) in node.ListFields():
+        name = kind.message_type.name
+        for field, values in body.ListFields():
+            for value in values if type_of(field) in {"Node", "Expr", "First"} else ():
+                match type_of(field):
+                    case "Node":
+                        has_changed |= _rewrite_node(value)
+                    case "First":  # a sort key
+                        has_changed |= _rewrite_expression(value.f1[0], is_condition=False)
+                    case _:
+                        has_changed |= _rewrite_expression(
+                            value, is_condition=name in _CONDITIONS, keeps_name=name in _NAMED
+                        )
+    return has_changed
+
+
+class _List(NamedTuple):
+    expression: Any
+    operand: Any
+    weight: int
+
+
+def _rewrite_expression(expression: Any, *, is_condition: bool, keeps_name: bool = False) -> bool:
+    has_changed = sum(map(_rewrite_node, _subplans(expression))) > 0
+    found = list(_exposed_lists(expression, only_true_counts=is_condition, is_below_or=False))
+    weights: Counter[bytes] = Counter()
+    for one in found:
+        weights[_key(one.operand)] += one.weight
+    affected = [one for one in found if weights[_key(one.operand)] >= _TWO_LISTS]
+    if not affected:
+        return has_changed
+    name = Expr.from_bytes(expression.SerializeToString()).schema_name() if keeps_name else ""
+    for one in affected:
+        one.expression.CopyFrom(_null_safe(one))
+    if keeps_name and not expression.f2:
+        named = message_class("Expr")()
+        named.f2.add(f1=[expression], f2=[name])
+        expression.CopyFrom(named)
+    return True
+
+
+def _key(operand: Any) -> bytes:
+    return bytes(_without_casts(operand).SerializeToString(deterministic=True))
+
+
+def _without_casts(expression: Any) -> Any:
+    while expression.f2 or expression.f11 or expression.f17:  # alias, CAST, TRY_CAST
+        expression = (*expression.f2, *expression.f11, *expression.f17)[0].f1[0]
+    return expression
+
+
+def _subplans(expression: Any) -> Iterator[Any]:
+    for kind, (body,) in expression.ListFields():
+        if kind.message_type.name == "Subquery":
+            yield body.f1[0].f1[0]
+        for one in _operands(body):
+            yield from _subplans(one)
+
+
+def _null_safe(found: _List) -> Any:
+    """Return CASE WHEN operand IS NULL THEN NULL ELSE expression END."""
+    new, first = message_class("Expr"), message_class("First")
+    null = new.FromString(lit(None).to_bytes())
+    branch = message_class("Branch")(f1=[new(f6=[first(f1=[found.operand])])], f2=[null])
+    return new(f10=[message_class("Case")(f2=[branch], f3=[found.expression])])
+
+
+def _exposed_lists(expression: Any, *, only_true_counts: bool, is_below_or: bool) -> Iterator[_List]:
+    """Find the lists for which NULL and false, or NULL and true, differ in effect."""
+    for kind, (body,) in expression.ListFields():
+        operator = body.f3[0] if kind.message_type.name == "Binary" else None
+        if kind.message_type.name == "InList":
+            if not only_true_counts or (is_below_or and body.f3 and body.f3[0]):
+                yield _List(expression, body.f1[0], _LIST_WEIGHT)
+        elif operator in _WEIGHTS and not only_true_counts:
+            yield from _exposed_operation(expression, operator, body.f1)
+        keeps = kind.message_type.name == "Alias" or operator in {"And", "Or"}
+        conditions = _inner_conditions(kind, body)
+        for one in _operands(body):
+            if any(one is condition for condition in conditions):
+                yield from _exposed_lists(one, only_true_counts=True, is_below_or=False)
+            else:
+                yield from _exposed_lists(
+                    one, only_true_counts=only_true_counts and keeps, is_below_or=is_below_or or operator == "Or"
+                )
+
+
+def _inner_conditions(kind: Any, body: Any) -> Sequence[Any]:
+    """Return the operands of an expression of which only true counts, wherever it is."""
+    match kind.message_type.name:
+        case "First" if kind.number == _IS_TRUE:
+            return list(body.f1)
+        case "Case" if not body.f1:
+            return [condition for branch in body.f2 for condition in branch.f1]
+        case "Aggregation":
+            return list(body.f3)
+        case _:
+            return []
+
+
+def _exposed_operation(expression: Any, operator: str, operands: Sequence[Any]) -> Iterator[_List]:
+    first, *others = operands
+    if operator == "BitwiseXor":
+        if any(_key(first) == _key(other) for other in others):
+            yield _List(expression, first, _WEIGHTS[operator])
+        return
+    operand = next((one for one in operands if not _without_casts(one).f3), None)
+    constant = next((one for one in operands if _without_casts(one).f3), None)
+    if operand is None or constant is None:
+        return
+    if operator in {"Eq", "NotEq"} or _MATCHES_ALL in _key(constant):
+        yield _List(expression, operand, _WEIGHTS[operator])
+
+
+def _operands(body: Any) -> Iterable[Any]:
+    for field, values in body.ListFields():
+        match type_of(field):
+            case "Expr":
+                yield from values
+            case "First" | "Branch":
+                for value in values:
+                    yield from (*value.f1, *getattr(value, "f2", ()))

@@ -1,0 +1,94 @@
+"""Reads and changes DataFusion's plans and expressions in their protobuf form, of which it publishes no Python classes.
+
+Only the fields that the workarounds need are declared; a message keeps all others as they are.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Final
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+# By message of DataFusion's datafusion.proto, the numbers of fields and their types; the field of number n has the name
+# `f<n>`. `Node` is its `LogicalPlanNode`, `Expr` its `LogicalExprNode`.
+_MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
+    "Leaf": {},
+    "Scan": {2: "string", 3: "string", 6: "Expr", 14: "Reference"},
+    "Reference": {1: "Name"},
+    "Name": {1: "string"},
+    "Node": {
+        **dict.fromkeys((10, 16, 32), "Leaf"),  # empty relation, values, work table of a recursive query
+        1: "Scan",
+        3: "Projection",
+        4: "Filter",
+        **dict.fromkeys((5, 19, 21, 23, 30), "Inner"),  # limit, union, alias, …
+        6: "Aggregate",
+        7: "Join",
+        8: "Sort",
+        13: "Window",
+        31: "Recursive",
+    },
+    "Projection": {1: "Node", 2: "Expr"},
+    "Filter": {1: "Node", 2: "Expr"},
+    "Aggregate": {1: "Node", 2: "Expr", 3: "Expr"},
+    "Sort": {1: "Node", 2: "First"},
+    "Window": {1: "Node", 2: "Expr"},
+    "Inner": {1: "Node"},
+    "Join": {1: "Node", 2: "Node", 3: "int32", 8: "Expr"},
+    "Recursive": {2: "Node", 3: "Node"},
+    "Expr": {
+        1: "Leaf",  # column
+        2: "Alias",
+        3: "Literal",
+        4: "Binary",
+        **dict.fromkeys((6, 7, 8, 11, 13, 17, *range(25, 31)), "First"),  # IS NULL, NOT, CAST and their like
+        9: "Between",
+        10: "Case",
+        14: "InList",
+        18: "Windowing",
+        19: "Aggregation",
+        20: "Function",
+        36: "Subquery",
+    },
+    "Alias": {1: "Expr", 2: "string"},
+    "First": {1: "Expr"},
+    "Literal": {33: "Leaf"},  # the value NULL
+    "Binary": {1: "Expr", 3: "string"},
+    "Between": {1: "Expr", 3: "Expr", 4: "Expr"},
+    "Case": {1: "Expr", 2: "Branch", 3: "Expr"},
+    "Branch": {1: "Expr", 2: "Expr"},
+    "InList": {1: "Expr", 2: "Expr", 3: "bool"},
+    "Function": {2: "Expr"},
+    "Windowing": {4: "Expr", 5: "Expr", 6: "First"},
+    "Aggregation": {2: "Expr", 3: "Expr", 4: "First"},
+    "Subquery": {1: "Inner"},
+}
+_REPEATED: Final = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
+
+
+@functools.cache
+def _pool() -> descriptor_pool.DescriptorPool:
+    file = descriptor_pb2.FileDescriptorProto(name="plan.proto", package="plan")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for number, kind in fields.items():
+            # A field that DataFusion has once looks the same on the wire.
+            field = message.field.add(name=f"f{number}", number=number, label=_REPEATED)
+            if kind in _MESSAGES:
+                field.type_name = f".plan.{kind}"
+            else:
+                field.type = descriptor_pb2.FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return pool
+
+
+@functools.cache
+def message_class(name: str) -> Any:
+    """Return the class of one of `_MESSAGES`; it keeps what else it reads."""
+    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"plan.{name}"))
+
+
+def type_of(field: Any) -> str | None:
+    """Return the name of the message that a field has, or None for a plain value."""
+    return field.message_type.name if field.message_type is not None else None
