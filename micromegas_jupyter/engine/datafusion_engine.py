@@ -79,6 +79,7 @@ from micromegas_jupyter.engine.tables import (
 from micromegas_jupyter.engine.views import VIEW_FUNCTIONS, instance_tables
 from micromegas_jupyter.engine.workarounds.in_lists import with_null_safe_lists
 from micromegas_jupyter.engine.workarounds.joins import may_join, may_mix_types, plan_joins, with_result_types
+from micromegas_jupyter.engine.workarounds.subqueries import needs_rewrite, rewrite_subqueries
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, StatementRefused
 
 _log = logging.getLogger(__name__)
@@ -263,9 +264,18 @@ class DataFusionEngine:
         )
         lent.clean_up = functions.remove
 
+        def plan_text(sql: str) -> DataFrame:
+            return session.sql_with_options(sql, READ_ONLY, param_values=statement.values)
+
         def plan() -> DataFrame:
-            frame = functions.plan(lambda sql: session.sql_with_options(sql, READ_ONLY, param_values=statement.values))
-            return frame if is_explain(frame.logical_plan()) else with_null_safe_lists(session, frame)
+            frame = functions.plan(plan_text)
+            logical = frame.logical_plan()
+            if is_explain(logical):
+                return frame
+            if needs_rewrite(logical.display_indent()):
+                functions.sql = rewrite_subqueries(functions.sql, frame, plan_text)
+                frame = functions.plan(plan_text)
+            return with_null_safe_lists(session, frame)
 
         outline = statement.outline or self._outline(statement, session, sources, plan)
         statement.outline = outline

@@ -1,4 +1,4 @@
-"""Random statements with joins of tables whose columns have the same names give the rows that SQLite gives."""
+"""Random statements with joins, IN and EXISTS, of tables with the same column names, give the rows of SQLite."""
 
 import random
 import sqlite3
@@ -14,8 +14,8 @@ from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from tests.fakes.fixed_tables import FixedTables, data_files
 from tests.unit.engine.conftest import Asker
 
-STATEMENTS = 60
-STATEMENTS_LONG = 600
+STATEMENTS = 20
+STATEMENTS_LONG = 750
 SEEDS = 4
 ROWS = {"t": 40, "u": 16, "v": 5}
 SCHEMA = pa.schema([("a", pa.int64()), ("b", pa.int64()), ("s", pa.string())])
@@ -52,13 +52,14 @@ class Statements:
             f"SELECT {shown} FROM {tables}{where} ORDER BY {first}, {total_order(len(columns))} LIMIT {self._limit()}"
         )
 
-    def _joined(self, joins, *, nesting):
+    def _joined(self, joins, *, nesting, subqueries=True):
         names = [self._alias()]
         tables = f"{self._table(nesting)} {names[0]}"
         for _ in range(joins):
             name = self._alias()
             key = f"{self._number(names)} = {self._number([name])}"
-            more = self._perhaps(0.3, f" AND {self._condition([*names, name], subqueries=False)}")
+            condition = self._condition if subqueries else self._plain
+            more = self._perhaps(0.4, f" AND {condition([*names, name])}")
             tables += f" {self._chance.choice(JOINS)} {self._table(nesting)} {name} ON {key}{more}"
             names.append(name)
         return names, tables
@@ -98,29 +99,58 @@ class Statements:
         conditions = [self._condition(names) for _ in range(self._chance.choice([0, 1, 1, 2]))]
         return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
-    def _condition(self, names, *, subqueries=True):
-        match self._chance.randrange(10 if subqueries else 7):
+    def _condition(self, names):  # noqa: PLR0911 - one per kind of condition
+        match self._chance.randrange(13):
             case 0 | 1:
                 return f"({self._plain(names)} OR {self._plain(names)})"
             case 2:
                 text = self._chance.choice(["z AND z", "(", "x OR (y", "CASE", "\nLeft Join: "])
                 return f"coalesce({self._chance.choice(names)}.s, '{text}') <> 'R AND D'"
+            case 3:
+                other = self._chance.choice([self._in_values(names), self._plain(names)])
+                return f"({self._in_values(names)} {self._chance.choice(['OR', 'AND'])} {other})"
+            case 4:
+                connective = self._chance.choice(["OR", "AND"])
+                number = self._number(names)
+                lists = (f"{number} {self._not()}IN ({self._values()})" for _ in range(2))
+                return f"{self._not()}({f' {connective} '.join(lists)})"
             case 7:
-                values = (
-                    f"SELECT {self._chance.choice('ab')} FROM {self._chance.choice('tuv')} q WHERE {self._plain(['q'])}"
-                )
-                return f"({self._number(names)} IN ({values}) OR {self._plain(names)})"
+                return self._in_rows(names)
             case 8:
-                where = f"q.b = {self._number(names)} AND {self._plain(['q'])}"
-                rows = f"SELECT 1 FROM {self._chance.choice('tuv')} q WHERE {where}"
-                return f"{self._chance.choice(['', 'NOT '])}EXISTS ({rows})"
+                return (
+                    f"{self._not()}({self._in_rows(names)} {self._chance.choice(['OR', 'AND'])} {self._plain(names)})"
+                )
             case 9:
-                inner, tables = self._joined(1, nesting=0)
+                where = f"q.b = {self._number(names)} AND {self._plain(['q'])}"
+                return self._exists(where)
+            case 10:
+                return f"({self._exists(f'q.a < {self._number(names)}')} OR {self._plain(names)})"
+            case 11:
+                inner, tables = self._joined(1, nesting=0, subqueries=False)
                 function = self._chance.choice(["min", "max", "count"])
                 where = self._perhaps(0.7, f" WHERE {self._plain(inner)}")
                 return f"{self._number(names)} >= (SELECT {function}({self._number(inner)}) FROM {tables}{where})"
             case _:
                 return self._plain(names)
+
+    def _in_values(self, names):
+        return f"{self._number(names)} {self._not()}IN ({self._values()})"
+
+    def _values(self):
+        values = [str(self._chance.randrange(-2, 8)) for _ in range(self._chance.choice([1, 2, 5]))]
+        return ", ".join([*values, *self._chance.choice([[], [], ["NULL"]])])
+
+    def _in_rows(self, names):
+        value = self._number(names)
+        where = self._chance.choice([self._plain(["q"]), "false", f"q.b = {value}"])
+        column = self._chance.choice("ab")
+        return f"{value} {self._not()}IN (SELECT q.{column} FROM {self._chance.choice('tuv')} q WHERE {where})"
+
+    def _exists(self, where):
+        return f"{self._not()}EXISTS (SELECT 1 FROM {self._chance.choice('tuv')} q WHERE {where})"
+
+    def _not(self):
+        return self._perhaps(0.4, "NOT ")
 
     def _plain(self, names):
         operator = self._chance.choice(["=", "=", "<", ">", "<>", "<=", ">="])

@@ -4,13 +4,13 @@
 too. `x = 1 OR x = 2` counts as a list. In the same way, `x ~ '.*'` is false and `x ^ x` is 0 for such rows. (Fixed
 upstream by https://github.com/apache/datafusion/pull/24258 and its predecessors, planned for DataFusion 56.) False in
 place of NULL is harmless where only true counts: in conditions, below AND and OR. Everywhere else, such an expression
-goes into a CASE that returns NULL for a NULL operand, and that the simplification does not look into.
+goes into a CASE that returns NULL for a NULL operand, and that the simplification does not look into. So does a NOT IN
+with NULL in its list, which is never true, but is not missed when its values are taken from another list.
 
 The lists of a statement are found in a plan that is optimized without simplification: there, subqueries have become
 joins, and columns of derived tables the expressions they stand for.
 """
 
-import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,11 +20,16 @@ from datafusion import DataFrame, Expr, SessionContext, lit
 from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.engine.errors import is_engine_failure
-from micromegas_jupyter.engine.workarounds.plan_messages import message_class, type_of
+from micromegas_jupyter.engine.workarounds.plan_messages import (
+    EMPTYING_RULES,
+    message_class,
+    optimizer_without,
+    type_of,
+)
 from micromegas_jupyter.errors import UnsupportedStatement
 
-_SIMPLIFICATION: Final = "simplify_expressions"
-# Two lists, a list and an OR, or two OR: fewer cannot be affected.
+# Without simplification, the NULL of a list would become a column.
+_LEFT_OUT: Final = ("simplify_expressions", "common_sub_expression_eliminate", *EMPTYING_RULES)
 _MAY_BE_AFFECTED: Final = re.compile(r"(?: IN \(\[| OR ).*(?: IN \(\[| OR )|\(\"\.\*\"\)| BIT_XOR ", re.DOTALL)
 # A list of any length and two comparisons with constants weigh the same; two lists are needed.
 _LIST_WEIGHT: Final = 2
@@ -47,7 +52,7 @@ def with_null_safe_lists(session: SessionContext, frame: DataFrame) -> DataFrame
     if not _MAY_BE_AFFECTED.search(frame.logical_plan().display_indent()):
         return frame
     try:
-        plan = _without_simplification().create_dataframe_from_logical_plan(frame.logical_plan())
+        plan = optimizer_without(*_LEFT_OUT).create_dataframe_from_logical_plan(frame.logical_plan())
         optimized = plan.optimized_logical_plan()
     except BaseException as error:
         if not is_engine_failure(error):
@@ -82,17 +87,12 @@ def null_safe_condition(condition: Expr) -> Expr:
         return condition  # that it is simplified in the right way is checked on rows
 
 
-@functools.cache
-def _without_simplification() -> SessionContext:
-    context = SessionContext()
-    context.remove_optimizer_rule(_SIMPLIFICATION)
-    return context
-
-
 def _check_unchanged(plan: LogicalPlan) -> None:
     """Check that a plan without a protobuf form has no expression that would have to be changed."""
     for is_condition, expression in _expressions(plan):
-        if _rewrite_expression(message_class("Expr").FromString(expression.to_bytes()), is_condition=is_condition):
+        if "<subquery>" not in expression.canonical_name() and _rewrite_expression(
+            message_class("Expr").FromString(expression.to_bytes()), is_condition=is_condition
+        ):
             raise UnsupportedStatement(
                 "The engine cannot evaluate several IN lists of one column correctly in this statement.",
                 remedy="Combine the lists into one, or use no table function and no information_schema beside them.",
@@ -193,7 +193,10 @@ def _exposed_lists(expression: Any, *, only_true_counts: bool, is_below_or: bool
     for kind, (body,) in expression.ListFields():
         operator = body.f3[0] if kind.message_type.name == "Binary" else None
         if kind.message_type.name == "InList":
-            if not only_true_counts or (is_below_or and body.f3 and body.f3[0]):
+            is_negated = bool(body.f3 and body.f3[0])
+            if is_negated and not all(map(_is_value, body.f2)):
+                yield _List(expression, body.f1[0], _TWO_LISTS)
+            elif not only_true_counts or (is_below_or and is_negated):
                 yield _List(expression, body.f1[0], _LIST_WEIGHT)
         elif operator in _WEIGHTS and not only_true_counts:
             yield from _exposed_operation(expression, operator, body.f1)
@@ -219,6 +222,12 @@ def _inner_conditions(kind: Any, body: Any) -> Sequence[Any]:
             return list(body.f3)
         case _:
             return []
+
+
+def _is_value(element: Any) -> bool:
+    """Return whether an element of a list is a constant that is not NULL."""
+    literal = _without_casts(element).f3
+    return bool(literal) and not literal[0].f33
 
 
 def _exposed_operation(expression: Any, operator: str, operands: Sequence[Any]) -> Iterator[_List]:

@@ -21,7 +21,7 @@ the first two defects, and is refused otherwise.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -30,7 +30,12 @@ from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.sessions import READ_ONLY
-from micromegas_jupyter.engine.workarounds.plan_messages import message_class, type_of
+from micromegas_jupyter.engine.workarounds.plan_messages import (
+    EMPTYING_RULES,
+    message_class,
+    optimizer_without,
+    type_of,
+)
 from micromegas_jupyter.errors import UnsupportedStatement
 
 # A literal with a line break can look like a line of its own; then a plan seems to have a join that it does not have.
@@ -88,15 +93,27 @@ def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: M
     except Exception:  # noqa: BLE001 - it fails in the same way when it runs
         return PlannedJoins(frame, has_nested_loops=False)
     text = plan.display_indent()
+    written = frame.logical_plan()
     frame = session.create_dataframe_from_logical_plan(plan)
     if _OUTER_JOIN.search(text):
-        try:
-            frame = _rewrite(session, frame, plan)
-        except BaseException as error:
-            if not is_engine_failure(error):
-                raise
+        without_empty = optimizer_without(*EMPTYING_RULES).create_dataframe_from_logical_plan(written)
+        changed = _try_rewrite(session, frame, lambda: plan)
+        if changed is None:
+            changed = _try_rewrite(session, frame, without_empty.optimized_logical_plan)
+        if changed is None:
             _check_unchanged(session, plan, sql=sql, values=values)
+        frame = frame if changed is None else changed
     return PlannedJoins(frame, has_nested_loops=_NESTED_LOOP_JOIN.search(text) is not None)
+
+
+def _try_rewrite(session: SessionContext, frame: DataFrame, plan: Callable[[], LogicalPlan]) -> DataFrame | None:
+    """Return `frame` with changed filters, or None for a plan without a protobuf form."""
+    try:
+        return _rewrite(session, frame, plan())
+    except BaseException as error:
+        if not is_engine_failure(error):
+            raise
+        return None
 
 
 def _rewrite(session: SessionContext, frame: DataFrame, plan: LogicalPlan) -> DataFrame:

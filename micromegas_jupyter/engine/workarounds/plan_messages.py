@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
+from datafusion import SessionContext
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 # By message of DataFusion's datafusion.proto, the numbers of fields and their types; the field of number n has the name
@@ -64,6 +65,19 @@ _MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
     "Subquery": {1: "Inner"},
 }
 _REPEATED: Final = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
+
+
+#: Rules of DataFusion's optimizer that leave empty relations, whose columns are missing in the protobuf form.
+EMPTYING_RULES: Final = ("eliminate_filter", "eliminate_limit", "propagate_empty_relation")
+
+
+@functools.cache
+def optimizer_without(*rules: str) -> SessionContext:
+    """Return a session for nothing but optimizing plans without some of the rules."""
+    context = SessionContext()
+    for rule in rules:
+        context.remove_optimizer_rule(rule)
+    return context
 
 
 @functools.cache
