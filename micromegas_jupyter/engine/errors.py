@@ -8,7 +8,7 @@ import contextlib
 import difflib
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import TableProblem
 from micromegas_jupyter.core.storage import refused_credentials
-from micromegas_jupyter.engine.scanner import Kind, line_and_column, scan
+from micromegas_jupyter.engine.scanner import Kind, Token, line_and_column, scan
+from micromegas_jupyter.engine.type_names import with_sql_names
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
@@ -57,7 +58,9 @@ _PATH = re.compile(r"\b[A-Za-z][\w+.-]*://\S*|(?<![\w<])/[^\s/,;:'\"()]+/[^\s,;:
 _RUST_VALUE = re.compile(r":? ?\b[A-Z]\w*(?:\(\[?[A-Z]\w*)*(?: \{ |\(\[?[A-Z]\w* \{ ).*", re.DOTALL)
 _RESOURCES = re.compile(r"^Resources exhausted|exceeded the allowable limit|Memory error|failed to allocate")
 _DISK_FULL = re.compile(r"^Io error: .*\(os error (?:27|28|122)\)", re.DOTALL)
-_REGEX = re.compile(r"External error: (?:regex parse error|Compiled regex exceeds)")
+_REGEX = re.compile(r"regex parse error:|Compiled regex exceeds|Regular expression did not compile")
+_LARGE_REGEX = re.compile(r"Compiled regex exceeds|CompiledTooBig")
+_REGEX_OPERATORS: Final = frozenset({"~", "~*", "!~", "!~*"})
 # Complaints about arguments that DataFusion takes for defects of its own.
 _ARGUMENT = re.compile(r"array_resize: failed|Min/Max accumulator not implemented|Assertion failed: n != 0: Nth value")
 # A batch's texts or lists, or a count in the statement, are larger than an offset or an address can be.
@@ -176,8 +179,8 @@ def _classify(causes: list[str], context: Context) -> MicromegasError | None:
         return ResourcesExhausted(
             "The query needs more memory or disk than this server allows for one query.", limit="memory"
         )
-    if root.startswith("External error: ") and (_REGEX.match(root) or causes[-2:-1] == ["Invalid regex"]):
-        return InvalidStatement("A regular expression in the statement is not valid.")
+    if causes[-2:-1] == ["Invalid regex"] or _REGEX.search(root):
+        return _invalid_regex(root, context)
     if unbound := _UNBOUND.search(root):
         return missing_parameter([(unbound[1] or unbound[2])[:40]])
     kind, _, text = root.partition(": ")
@@ -185,6 +188,40 @@ def _classify(causes: list[str], context: Context) -> MicromegasError | None:
         text = text.removeprefix("Error during planning: ")
     explain_kind = _KINDS.get(kind)
     return explain_kind(text, context) if explain_kind else None
+
+
+def _invalid_regex(text: str, context: Context) -> InvalidStatement:
+    line, column = _only_place(context.sql, _patterns(scan(context.sql).tokens))
+    if _LARGE_REGEX.search(text):
+        return InvalidStatement(
+            "A regular expression in the statement is too large.",
+            remedy="Use smaller repetition counts, or several shorter expressions.",
+            line=line,
+            column=column,
+        )
+    return InvalidStatement(
+        "A regular expression in the statement is not valid.",
+        remedy=r"Close its brackets, and put a backslash before a character that stands for itself: '\('.",
+        line=line,
+        column=column,
+    )
+
+
+def _patterns(tokens: Sequence[Token]) -> list[Token]:
+    """Return the literals that are regular expressions, as far as that is certain."""
+    found = []
+    for index, token in enumerate(tokens):
+        before = [one.text.lower() for one in tokens[max(0, index - 2) : index]]
+        operator = "".join(one for one in before if one in {"!", "~", "*"})
+        follows_operator = before[-1:] in (["~"], ["*"]) and operator in _REGEX_OPERATORS
+        if token.kind is Kind.STRING and (follows_operator or before == ["similar", "to"]):
+            found.append(token)
+    return found
+
+
+def _only_place(sql: str, tokens: Sequence[Token]) -> tuple[int | None, int | None]:
+    """Return line and column of the only token, or None for both if there are several or none."""
+    return line_and_column(sql, tokens[0].start) if len(tokens) == 1 else (None, None)
 
 
 def _syntax_error(text: str, context: Context) -> MicromegasError:
@@ -322,7 +359,7 @@ def _sentence(start: str, text: str) -> str:
     message = _TAIL.sub("", text)
     if len(message) > _MAX_CLEANED:
         message = message[:_MAX_CLEANED].rpartition(" ")[0]  # half a path would not be recognized as one
-    message = _clean(message)
+    message = with_sql_names(_clean(message))
     if len(message) > _MAX_SHOWN:
         message = message[:_MAX_SHOWN] + "…"
     message = message.rstrip(" .,")
@@ -358,11 +395,34 @@ def explain(text: str, sql: str) -> QueryError | None:
     for rule in _RULES:
         if found := re.search(rule.pattern, text):
             name = _last_part(found[rule.name].strip('"')) if rule.name else ""
-            groups = [_shorten(group or "none") for group in (found[0], *found.groups())]
-            line, column = find_name(name, sql) if name else (None, None)
+            groups = [_shorten(with_sql_names(group or "none")) for group in (found[0], *found.groups())]
+            line, column = find_name(name, sql) if name else _find_operator(found, sql)
             remedy = rule.remedy and rule.remedy.format(*groups, last=_shorten(name))
             return rule.kind(rule.what.format(*groups), remedy=remedy, line=line, column=column)
     return None
+
+
+_OPERATION: Final = re.compile(r"\S ([-+*/%<>=!~&|^]{1,3}) \S")
+
+
+def _find_operator(found: re.Match[str], sql: str) -> tuple[int | None, int | None]:
+    """Return where the operator between two types is written, if it is certain which one is meant."""
+    operation = _OPERATION.search(found[1]) if found.groups() and found[1] else None
+    if operation is None:
+        return None, None
+    tokens = scan(sql).tokens
+    written = {"!=": {"!=", "<>"}}.get(operation[1], {operation[1]})
+    operators = [index for index, token in enumerate(tokens) if token.kind is Kind.OPERATOR and token.text in written]
+    if len(operators) > 1 and "Interval" in found[1]:
+        operators = [
+            index
+            for index in operators
+            if any(
+                token.name == "interval"
+                for token in (*tokens[max(0, index - 2) : index], *tokens[index + 1 : index + 2])
+            )
+        ]
+    return _only_place(sql, [tokens[index] for index in operators])
 
 
 def _shorten(text: str) -> str:
@@ -391,7 +451,7 @@ _RULES: Final = (
         kind=UnsupportedStatement,
     ),
     Rule(
-        r"non-boolean predicate '?(.+?)'? returning (\w+)",
+        r"non-boolean predicate '?(.+?)'? returning (.+?)\.?$",
         "A condition must be true or false, and {1} is {2}.",
         "Compare it with something.",
         name=1,
@@ -421,9 +481,16 @@ _RULES: Final = (
         name=1,
     ),
     Rule(
-        r"(?:Cannot coerce arithmetic expression|Cannot infer common argument type for (?:comparison|logical boolean) "
-        r"operation|Cannot get result type for temporal operation|Failed to coerce types|There isn't a common type "
-        r"to coerce) (.+?)(?: to valid types| in \w+ expression|: |\.?$)",
+        r"Cannot get result type for temporal operation (.*Interval\(\w+\) [*/] .*?|.*? [*/] Interval\(\w+\)): ",
+        "The engine does not multiply or divide an interval: {1}.",
+        "Write the product as the interval, for example interval '3 hours', or CAST(concat(n, ' hours') AS INTERVAL).",
+        kind=UnsupportedStatement,
+    ),
+    Rule(
+        r"(?:Cannot coerce arithmetic expression|Cannot infer common argument type for (?:comparison|logical boolean|"
+        r"regex) operation|Can not find compatible types to compare|Cannot get result type for temporal operation|"
+        r"Failed to coerce types|There isn't a common type to coerce) "
+        r"(.+?)(?: to valid types| in \w+ expression|: |\.?$)",
         "The types do not fit together: {1}.",
         "Convert one side with CAST.",
     ),

@@ -100,7 +100,7 @@ def serve_ingest(front: socket.socket, options: WorkerOptions, *, take_log: Call
     if options.lake is None:
         raise InternalError("This executor has no lake to store rows in.")
     storage = Storage(options.lake)
-    writer, tables = LakeWriter(storage), Tables(storage)
+    writer, tables = LakeWriter(storage), Tables(storage, check_condition=_check_condition)
     threading.stack_size(_STACK_BYTES)
     protocol.Requests(front).send(protocol.ACCEPTED, b"{}")
     while True:
@@ -111,6 +111,12 @@ def serve_ingest(front: socket.socket, options: WorkerOptions, *, take_log: Call
             call = _Call(socket.socket(fileno=descriptor), writer, tables, take_log)
             threading.Thread(target=call.serve, name="ingest-call", daemon=True).start()
     writer.close()
+
+
+def _check_condition(condition: object) -> None:
+    from micromegas_jupyter.engine.workarounds.in_lists import check_null_safe  # loads DataFusion
+
+    check_null_safe(condition)
 
 
 class _Call:

@@ -74,7 +74,10 @@ _RESERVED: Final = frozenset(
 _TIMES: Final = ("written", "first_insert", "last_insert", "first_event", "last_event")
 _FILES: Final = pa.schema({"path": pa.string(), "size": pa.int64(), "rows": pa.int64(), **dict.fromkeys(_TIMES, TIME)})
 _MAX_PREDICATE: Final = 10_000
-_OF_A_CONDITION: Final = re.compile("evaluating filter|Cast error|regex")
+_OF_A_CONDITION: Final = re.compile(
+    "evaluating filter|(?:Cast|Compute|Parser|Execution) error|Divide by zero|[Oo]verflow|regex|"
+    "nondeterministic function|convert expression to string|Invalid comparison operation"
+)
 _MAX_ATTEMPTS: Final = 10
 # deltalake's own cleanup removes log entries that a restore needs.
 _NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -90,9 +93,17 @@ class Deletion(NamedTuple):
 class Tables:
     """Makes, finds, changes and drops tables; safe to use from several threads and processes."""
 
-    def __init__(self, storage: Storage, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        check_condition: Callable[[Any], None] = lambda _: None,
+    ) -> None:
+        """`check_condition` raises for an expression of DataFusion for which deltalake would delete other rows."""
         self.storage = storage
         self._clock = clock
+        self._check_condition = check_condition
 
     def list(self) -> tuple[str, ...]:
         """Return the names of all tables."""
@@ -217,7 +228,12 @@ class Tables:
         self, name: str, predicate: str, *, hides_values: bool = False, expired_before: dt.date | None = None
     ) -> "Deletion":
         """Delete rows as `delete_rows` does; if they are `expired_before` a day, a restore never brings them back."""
-        condition = _checked_predicate(predicate, arrow_schema(self._open(name)))
+        condition = _checked_predicate(predicate, arrow_schema(self._open(name)), self._check_condition)
+        # deltalake deletes all rows where a condition without columns is NULL or fails.
+        if (is_met := _constant(condition)) is not None:
+            if not is_met:
+                return Deletion(0, None)
+            condition = "true"
         properties = None
         if expired_before is not None:
             properties = CommitProperties(custom_metadata={EXPIRED_BEFORE: expired_before.isoformat()})
@@ -483,7 +499,7 @@ def _creation(stored: pa.Schema, partition_by: Sequence[str], properties: Mappin
     return [json.loads(line) for line in content.splitlines()]
 
 
-def _checked_predicate(predicate: str, schema: pa.Schema) -> str:
+def _checked_predicate(predicate: str, schema: pa.Schema, check: Callable[[Any], None]) -> str:
     """Return a condition that DataFusion accepts for a filter of these columns."""
     from datafusion import SessionContext
 
@@ -495,14 +511,35 @@ def _checked_predicate(predicate: str, schema: pa.Schema) -> str:
     condition = f"({predicate}\n)"  # what follows a semicolon would be ignored
     try:
         rows = SessionContext().from_arrow(schema.empty_table(), "rows")
-        rows.filter(rows.parse_sql_expr(condition)).execution_plan()
+        expression = rows.parse_sql_expr(condition)
+        rows.filter(expression).execution_plan()
     except Exception as error:
         raise _wrong_predicate(error) from error
+    check(expression)
     return condition
+
+
+def _constant(condition: str) -> bool | None:
+    """Return whether a condition without columns is met, or None for one with columns."""
+    from datafusion import SessionContext
+
+    try:
+        row = SessionContext().sql(f"SELECT {condition} IS TRUE AS is_met")
+    except Exception:  # noqa: BLE001 - it has columns: that it can be planned with them was checked
+        return None
+    try:
+        return bool(row.to_pylist()[0]["is_met"])
+    except Exception as error:
+        raise _wrong_predicate(error) from error
 
 
 def _wrong_predicate(error: Exception) -> UsageError:
     reason = " ".join(str(error).split("\n   0:", 1)[0].split())
+    if "DivideByZero" in reason or "Divide by zero" in reason:
+        return UsageError(
+            "The condition divides by zero.",
+            remedy="Divide by NULLIF(divisor, 0) to get NULL instead, which is not met.",
+        )
     for prefix in ("DataFusion error:", "Generic DeltaTable error:", "External error:", "Generic error:"):
         reason = reason.replace(prefix, "").strip()
     return UsageError(

@@ -26,7 +26,7 @@ from micromegas_jupyter.engine.workarounds.plan_messages import (
     optimizer_without,
     type_of,
 )
-from micromegas_jupyter.errors import UnsupportedStatement
+from micromegas_jupyter.errors import UnsupportedStatement, UsageError
 
 # Without simplification, the NULL of a list would become a column.
 _LEFT_OUT: Final = ("simplify_expressions", "common_sub_expression_eliminate", *EMPTYING_RULES)
@@ -85,6 +85,15 @@ def null_safe_condition(condition: Expr) -> Expr:
         if not is_engine_failure(error):
             raise
         return condition  # that it is simplified in the right way is checked on rows
+
+
+def check_null_safe(condition: Any) -> None:
+    """Check that an expression, which a library simplifies itself, keeps NULL."""
+    if null_safe_condition(condition) is not condition:
+        raise UsageError(
+            "The condition has several IN lists of one column, and would hold for rows in which it is NULL.",
+            remedy="Combine the lists into one.",
+        )
 
 
 def _check_unchanged(plan: LogicalPlan) -> None:

@@ -9,6 +9,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.engine.workarounds.in_lists import check_null_safe
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.lake.maintenance import optimize
 from micromegas_jupyter.lake.tables import Tables
@@ -100,6 +101,7 @@ def test_rows_that_meet_a_condition_are_deleted(tables, store, read):
     [
         "", "id =", "nope = 1", "id = 'x'", "1", "id", "id = 1; DROP TABLE t", "id = 1) OR (", "sum(id) > 1",
         "id IN (SELECT id FROM t)", "CAST(name AS INT) = 1", "1 / (id - 1) = 1", "f(id)", "id = 1 -- a" * 2000,
+        "1 / 0 = 1", "id = 1 AND 1 / 0 = 1", "id / 0 = 1", "name::INTERVAL = INTERVAL '1 hour'",
     ],
 )  # fmt: skip
 def test_a_bad_condition_is_refused(tables, store, read, predicate):
@@ -108,6 +110,34 @@ def test_a_bad_condition_is_refused(tables, store, read, predicate):
     with pytest.raises(UsageError):
         tables.delete_rows("t", predicate)
 
+    assert read("t").num_rows == 3
+
+
+def test_an_error_of_a_condition_names_its_cause(tables, store):
+    store("t", ROWS, "create")
+
+    with pytest.raises(UsageError, match="divides by zero") as caught:
+        tables.delete_rows("t", "id = 1 AND 1 / 0 = 1")
+
+    assert "NULLIF" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("predicate", "count"), [("CAST(NULL AS BOOLEAN)", 0), ("1 = 2", 0), ("NULL IS NULL", 3)])
+def test_a_condition_without_columns_holds_for_all_rows_or_none(tables, store, read, predicate, count):
+    store("t", ROWS, "create")
+
+    assert tables.delete_rows("t", predicate) == count
+    assert read("t").num_rows == 3 - count
+
+
+def test_a_condition_that_the_library_makes_true_for_null_is_rejected(storage, store, read):
+    store("t", pa.table({"id": [None, 1, 2]}), "create")
+    tables = Tables(storage, check_condition=check_null_safe)
+
+    with pytest.raises(UsageError, match="several IN lists"):
+        tables.delete_rows("t", "id NOT IN (1, 2) OR id NOT IN (3, 4)")
+
+    assert tables.delete_rows("t", "id NOT IN (1, 2) AND id NOT IN (3, 4)") == 0
     assert read("t").num_rows == 3
 
 
