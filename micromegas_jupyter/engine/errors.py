@@ -63,6 +63,7 @@ _LARGE_REGEX = re.compile(r"Compiled regex exceeds|CompiledTooBig")
 _REGEX_OPERATORS: Final = frozenset({"~", "~*", "!~", "!~*"})
 # Complaints about arguments that DataFusion takes for defects of its own.
 _ARGUMENT = re.compile(r"array_resize: failed|Min/Max accumulator not implemented|Assertion failed: n != 0: Nth value")
+_SUBQUERY_IN_VALUES = re.compile("ScalarSubqueryExpr evaluated before the subquery was executed")
 # A batch's texts or lists, or a count in the statement, are larger than an offset or an address can be.
 _OVERSIZED = re.compile(r"(?:offset|capacity) overflow|maximum value for offset type", re.IGNORECASE)
 _NO_FIELD = re.compile(r"No field named (.+?)\.(?:\s|$)")
@@ -70,6 +71,10 @@ _NO_TABLE = re.compile(r"table '([^']*)' not found", re.IGNORECASE)
 _NO_FUNCTION = re.compile(r"(?:Invalid function|table function) '([^']*)'", re.IGNORECASE)
 _UNBOUND = re.compile(r"Placeholder '([^']*)' was not provided|placeholder with name (\S+)")
 _PREDICATE = re.compile(r'Error evaluating filter predicate: ArrowError\((\w+)(?:\("((?:[^"\\]|\\.)*)"\))?', re.DOTALL)
+# The same, of DataFusion's own kinds.
+_OTHER_PREDICATE = re.compile(
+    r'Error evaluating filter predicate: (NotImplemented|Execution|Plan)\("((?:[^"\\]|\\.)*)"\)', re.DOTALL
+)
 _VALUE_KIND = re.compile(r"^(?:(?:Cast|Compute|Parser|Execution|Invalid argument) error: )+")
 _PARSER = re.compile(r'(?:ParserError|TokenizerError)\("(.*)"\)', re.DOTALL)
 # Others may replace, remove or close a file of a plain folder at any moment, also under a running query.
@@ -292,6 +297,14 @@ def _value_error(text: str, context: Context) -> MicromegasError:
 
 
 def _own_error(text: str, context: Context) -> MicromegasError | None:
+    if _SUBQUERY_IN_VALUES.match(text):
+        line, column = find_name("values", context.sql)
+        return UnsupportedStatement(
+            "The engine does not implement a subquery in VALUES.",
+            remedy="Write SELECT … UNION ALL SELECT … in place of VALUES.",
+            line=line,
+            column=column,
+        )
     if _ARGUMENT.match(text):
         return InvalidStatement("A function in the statement gets an argument that it does not take.")
     return explain(_without_tail(text), context.sql)
@@ -305,8 +318,15 @@ def _parquet_error(text: str, context: Context) -> MicromegasError | None:
     """
     if found := _PREDICATE.search(text):
         divided = "Divide by zero error" if found[1] == "DivideByZero" else "a predicate cannot be evaluated"
-        return _value_error((found[2] or divided).replace("\\n", " ").replace("\\", ""), context)
+        return _value_error(_unescaped(found[2] or divided), context)
+    if found := _OTHER_PREDICATE.search(text):
+        explain_kind = _not_implemented if found[1] == "NotImplemented" else _value_error
+        return explain_kind(_unescaped(found[2]), context)
     return _storage_error(text, context) or (None if _NOT_OF_THE_FILE.search(text) else _unreadable(text))
+
+
+def _unescaped(text: str) -> str:
+    return text.replace("\\n", " ").replace("\\", "")
 
 
 def _storage_error(text: str, _context: Context) -> MicromegasError | None:

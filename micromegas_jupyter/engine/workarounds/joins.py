@@ -206,7 +206,9 @@ def _check_unchanged(session: SessionContext, plan: LogicalPlan, *, sql: str, va
             after = before if step == _SAME else step
             break
         before = before if step == _SAME else step
-    final = dict(steps)["physical_plan"]
+    final = dict(steps).get("physical_plan")
+    if final is None:
+        return  # it fails when it runs
     moves_filters = _conditions(_above_outer_joins(before)) != _conditions(_above_outer_joins(after))
     uses_constants = (
         any(_GROUPS_BY_ORDER in step for above in _above_outer_joins(final) for step in above)

@@ -1,0 +1,49 @@
+"""Statements with random changes give rows or a clear error, never an internal one."""
+
+import pytest
+
+from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError
+from tests.fuzz.conftest import sizes
+from tests.fuzz.mutated_statements import Mutator
+from tests.unit.gateway.worlds import ACCESS, embedded
+
+MAX_ROWS = 100
+
+
+@sizes(short=150, long=5_000)
+def test_a_changed_statement_gives_rows_or_a_clear_error(fuzzing, tmp_path):
+    statements = Mutator(fuzzing.random)
+    internal = []
+    with embedded(tmp_path) as ask_some:
+        some = ask_some.__self__
+        askers = [some, some.seeing(dict.fromkeys(ACCESS.filters, ()))]
+        for number in range(fuzzing.tries):
+            sql = statements.one()
+            try:
+                askers[number % 2].table(sql, row_limit=MAX_ROWS)
+            except MicromegasError as error:
+                if not isinstance(error, QueryError) or not error.remedy:
+                    internal.append((type(error).__name__, sql))
+
+    assert internal == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "what", "place"),
+    [
+        ("SELECT id FROM t WHERE name SIMILAR TO 'z%('", "regular expression in the statement is not valid", (1, 40)),
+        (
+            "SELECT id FROM t WHERE name ~ '(.{0,1000}){0,900}x'",
+            "regular expression in the statement is too large",
+            (1, 31),
+        ),
+        ("SELECT * FROM (VALUES ((SELECT max(name) FROM t))) v(x)", "subquery in VALUES", (1, 16)),
+        ("SELECT id FROM t WHERE name @> name", "does not implement", None),
+    ],
+)
+def test_an_error_that_the_engine_takes_for_its_own_is_the_statements(tmp_path, sql, what, place):
+    with embedded(tmp_path) as ask_some, pytest.raises(QueryError, match=what) as caught:
+        ask_some.__self__.seeing(dict.fromkeys(ACCESS.filters, ())).table(sql)
+
+    assert not isinstance(caught.value, InternalError)
+    assert (caught.value.line, caught.value.column) == (place or (None, None))
