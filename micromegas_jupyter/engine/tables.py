@@ -54,7 +54,7 @@ from micromegas_jupyter.engine.schemas import (
 )
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier
 from micromegas_jupyter.engine.views import with_views
-from micromegas_jupyter.engine.workarounds.joins import message_class
+from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 from micromegas_jupyter.errors import InternalError
 from micromegas_jupyter.telemetry.conversion import convert_properties
 from micromegas_jupyter.telemetry.tables import STORED_MAP

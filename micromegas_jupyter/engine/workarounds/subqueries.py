@@ -25,44 +25,59 @@ from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.errors import UnsupportedStatement
 
 _ANY: Final = re.compile(r"(?:IN|EXISTS) \(<subquery>\)")
-_IN_JOIN: Final = re.compile(r"^ *(?:\w+ )+Join:.*(?:IN|EXISTS) \(<subquery>\)", re.MULTILINE)
-_WITH_NULL: Final = re.compile(
-    r"^.*(?: OR .*NOT IN \(<subquery>\)|NOT IN \(<subquery>\).* OR |"
-    r"(?<!IS )\bNOT (?!IN \(|EXISTS \(|NULL).* IN \(<subquery>\)|IN \(<subquery>\) IS |CASE .*IN \(<subquery>\)|"
-    r" (?:=|!=|<|>|<=|>=|FROM) \S+ (?:NOT )?IN \(<subquery>\)|IN \(<subquery>\) (?:=|!=|<|>|IS )).*$",
-    re.MULTILINE,
+_IN_JOIN: Final = r"^ *(?:\w+ )+Join:.*(?:IN|EXISTS) \(<subquery>\)"
+_WITH_NULL: Final = (
+    r" OR .*NOT IN \(<subquery>\)|NOT IN \(<subquery>\).* OR |"
+    r"(?<!IS )\bNOT (?!IN \(|EXISTS \(|NULL).* IN \(<subquery>\)|CASE .*IN \(<subquery>\)|"
+    r" (?:=|!=|<|>|<=|>=|FROM) \S+ (?:NOT )?IN \(<subquery>\)|IN \(<subquery>\) (?:=|!=|<|>|IS )"
 )
 _NOT_IN: Final = re.compile(r"NOT IN \(<subquery>\)")
 _OUTER: Final = "outer_ref("
 _SINGLE_AGGREGATE: Final = re.compile(r"Subquery:\n *Projection: .*\n *Aggregate: groupBy=\[\[\]\]")
+# A literal with a line break begins another line.
+_IN_A_LINE: Final = re.compile(f"{_IN_JOIN}|{_WITH_NULL}", re.MULTILINE)
+_ANYWHERE: Final = re.compile(f"{_IN_JOIN}|{_WITH_NULL}", re.MULTILINE | re.DOTALL)
+
 #: Plans a statement.
 Plan = Callable[[str], DataFrame]
 
 
 def needs_rewrite(plan_text: str) -> bool:
     """Return whether an unoptimized plan, one step a line, may have one of these defects."""
-    if not _ANY.search(plan_text):
-        return False
-    return (
-        _IN_JOIN.search(plan_text) is not None
-        or _WITH_NULL.search(plan_text) is not None
-        or (_OUTER in plan_text and (_NOT_IN.search(plan_text) or _SINGLE_AGGREGATE.search(plan_text)) is not None)
-    )
+    return _ANY.search(plan_text) is not None and _has_defect(plan_text, _ANYWHERE)
+
+
+def _has_defect(plan_text: str, places: re.Pattern[str]) -> bool:
+    if places.search(plan_text):
+        return True
+    return _OUTER in plan_text and any(one.search(plan_text) for one in (_NOT_IN, _SINGLE_AGGREGATE))
 
 
 def rewrite_subqueries(sql: str, frame: DataFrame, plan: Plan) -> str:
     """Return a statement with the rows of `sql`, which `plan` makes `frame` of."""
     from micromegas_jupyter.engine.workarounds import subquery_syntax  # takes a third of a second
 
+    text = str(frame.logical_plan().display_indent())
     tree = subquery_syntax.parsed(sql)
-    as_parsed = _planned(plan, subquery_syntax.written(tree)) if tree is not None else None
-    if tree is None or as_parsed is None or _text(as_parsed) != _text(frame):
-        raise _unsupported()
-    changed = subquery_syntax.rewritten(tree, lambda text: _planned(plan, text) is not None)
-    found = _planned(plan, changed) if changed is not None else None
-    if changed is None or found is None or found.schema().names != frame.schema().names:
-        raise _unsupported()
-    return changed
+    as_parsed = subquery_syntax.written(tree) if tree is not None else None
+    if tree is not None and as_parsed is not None and _has_plan(plan, as_parsed, text):
+        changed = subquery_syntax.rewritten(tree, lambda trial: _planned(plan, trial) is not None)
+        if changed == as_parsed:
+            return sql
+        found = _planned(plan, changed) if changed is not None else None
+        if changed is not None and found is not None and found.schema().names == frame.schema().names:
+            return changed
+    elif not _has_defect(text, _IN_A_LINE):
+        return sql
+    raise UnsupportedStatement(
+        "The engine cannot evaluate EXISTS or IN (SELECT …) in this place.",
+        remedy="Write it in WHERE, NOT IN (SELECT …) as NOT EXISTS (…), and names with their table's alias in front.",
+    )
+
+
+def _has_plan(plan: Plan, sql: str, text: str) -> bool:
+    found = _planned(plan, sql)
+    return found is not None and str(found.logical_plan().display_indent()) == text
 
 
 def _planned(plan: Plan, sql: str) -> DataFrame | None:
@@ -72,14 +87,3 @@ def _planned(plan: Plan, sql: str) -> DataFrame | None:
         if not is_engine_failure(error):
             raise
         return None
-
-
-def _text(frame: DataFrame) -> str:
-    return str(frame.logical_plan().display_indent())
-
-
-def _unsupported() -> UnsupportedStatement:
-    return UnsupportedStatement(
-        "The engine cannot evaluate EXISTS or IN (SELECT …) in this place.",
-        remedy="Write it in WHERE, NOT IN (SELECT …) as NOT EXISTS (…), and names with their table's alias in front.",
-    )

@@ -97,7 +97,9 @@ def _is_one_row(query: exp.Expr) -> bool:
     """Return whether a subquery is an aggregate without groups, which has one row whatever it reads."""
     if not isinstance(query, exp.Select) or any(query.args.get(one) for one in ("group", "having", "limit", "offset")):
         return False
-    calls = (one for column in query.expressions for one in column.find_all(exp.Anonymous, exp.AggFunc))
+    calls = [one for column in query.expressions for one in column.find_all(exp.Anonymous, exp.AggFunc, exp.Explode)]
+    if any(isinstance(one, exp.Explode) or one.name.lower() == "unnest" for one in calls):
+        return False
     return any(_is_aggregate(one, query) for one in calls)
 
 
@@ -147,13 +149,17 @@ class _Rewriter:
     def _correlated(self, membership: exp.In, query: exp.Query, *, or_null: bool) -> exp.Expr | None:
         """Return EXISTS with the comparison inside the query; None if it would mean something else there."""
         kept = {"expressions", "from_", "joins", "where", "kind", "operation_modifiers"}
-        is_plain = isinstance(query, exp.Select) and not any(
-            value for name, value in query.args.items() if name not in kept
-        )
-        if not is_plain or len(query.expressions) != 1 or _is_one_row(query):
+        if not isinstance(query, exp.Select) or any(value for name, value in query.args.items() if name not in kept):
+            return None
+        if len(query.expressions) != 1 or _is_one_row(query):
             return None
         own = {source.alias_or_name for source in _sources(query)}
-        operand = membership.this
+        select = membership.find_ancestor(exp.Select)
+        sources = _sources(select) if select is not None else []
+        operand = membership.this.copy()
+        for column in operand.find_all(exp.Column) if len(sources) == 1 else ():
+            if not column.table:
+                column.set("table", exp.to_identifier(sources[0].alias_or_name))
         if any(not column.table or column.table in own for column in operand.find_all(exp.Column)):
             return None
         value = query.expressions[0].unalias()

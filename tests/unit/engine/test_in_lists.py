@@ -84,6 +84,14 @@ def test_the_result_keeps_its_names(numbers):
     assert numbers.table(sql).schema.names == ["t.x IN Int64(1) AND t.x IN Int64(2)", "named"]
 
 
+def test_lists_of_what_a_function_of_this_server_returns_are_mended(ask):
+    value = "property_get(properties, 'no such')"
+
+    found = ask.rows(f"SELECT {value} NOT IN ('a') OR {value} NOT IN ('b') AS v FROM log_entries LIMIT 1")
+
+    assert found == [{"v": None}]
+
+
 def test_a_statement_that_cannot_be_mended_is_rejected(numbers):
     with pytest.raises(UnsupportedStatement, match="IN lists"):
         numbers.rows("SELECT NOT (value IN (1) AND value IN (2)) FROM generate_series(1, 2)")

@@ -60,6 +60,7 @@ def rows_of(asker, sql):
         "CASE WHEN a NOT IN (SELECT a FROM v) THEN true ELSE b = 1 END",
         "t.a NOT IN (SELECT a FROM u WHERE u.b = t.b)",
         "t.a NOT IN (SELECT a FROM u WHERE u.b < t.b)",
+        "a NOT IN (SELECT a FROM u WHERE u.b < t.b)",
         "t.a NOT IN (SELECT a FROM u WHERE u.b = t.b) OR b = 9",
         "t.a + 1 NOT IN (SELECT u.a FROM u JOIN v ON u.a = v.a WHERE u.b > t.b)",
         "a NOT IN (SELECT a FROM v WHERE b NOT IN (SELECT a FROM u WHERE a IS NOT NULL) OR b = 2)",
@@ -139,6 +140,7 @@ def test_the_same_holds_for_those_who_see_some_rows(asker):
     [
         "SELECT 1 FROM t LEFT JOIN u ON EXISTS (SELECT 1 FROM v WHERE v.a = t.a AND v.b < u.b)",
         "SELECT 1 FROM t WHERE a NOT IN (SELECT max(u.a) FROM u WHERE u.b = t.b)",
+        "SELECT 1 FROM t JOIN (SELECT a AS c FROM v) ON true WHERE c NOT IN (SELECT u.a FROM u WHERE u.b = t.b)",
     ],
 )
 def test_a_statement_that_cannot_be_written_anew_is_rejected_with_what_to_do(asker, sql):
