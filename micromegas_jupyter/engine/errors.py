@@ -196,7 +196,7 @@ def _classify(causes: list[str], context: Context) -> MicromegasError | None:
 
 
 def _invalid_regex(text: str, context: Context) -> InvalidStatement:
-    line, column = _only_place(context.sql, _patterns(scan(context.sql).tokens))
+    line, column = _only_position(context.sql, _patterns(scan(context.sql).tokens))
     if _LARGE_REGEX.search(text):
         return InvalidStatement(
             "A regular expression in the statement is too large.",
@@ -224,7 +224,7 @@ def _patterns(tokens: Sequence[Token]) -> list[Token]:
     return found
 
 
-def _only_place(sql: str, tokens: Sequence[Token]) -> tuple[int | None, int | None]:
+def _only_position(sql: str, tokens: Sequence[Token]) -> tuple[int | None, int | None]:
     """Return line and column of the only token, or None for both if there are several or none."""
     return line_and_column(sql, tokens[0].start) if len(tokens) == 1 else (None, None)
 
@@ -442,7 +442,7 @@ def _find_operator(found: re.Match[str], sql: str) -> tuple[int | None, int | No
                 for token in (*tokens[max(0, index - 2) : index], *tokens[index + 1 : index + 2])
             )
         ]
-    return _only_place(sql, [tokens[index] for index in operators])
+    return _only_position(sql, [tokens[index] for index in operators])
 
 
 def _shorten(text: str) -> str:

@@ -47,8 +47,8 @@ def needs_rewrite(plan_text: str) -> bool:
     return _ANY.search(plan_text) is not None and _has_defect(plan_text, _ANYWHERE)
 
 
-def _has_defect(plan_text: str, places: re.Pattern[str]) -> bool:
-    if places.search(plan_text):
+def _has_defect(plan_text: str, pattern: re.Pattern[str]) -> bool:
+    if pattern.search(plan_text):
         return True
     return _OUTER in plan_text and any(one.search(plan_text) for one in (_NOT_IN, _SINGLE_AGGREGATE))
 

@@ -118,21 +118,21 @@ class _Rewriter:
 
     def replace_membership(self, membership: exp.In) -> bool:
         """Replace `x IN (SELECT …)` unless DataFusion evaluates it right; return whether it is right now."""
-        place = _Place(membership)
+        polarity = _Polarity(membership)
         query = membership.args["query"].unnest()
         is_correlated = not self._plans(query, membership)
-        if place.only_true_counts and (place.negations == 0 or (place.is_own_condition and not is_correlated)):
+        if polarity.only_true_counts and (polarity.negations == 0 or (polarity.is_own_condition and not is_correlated)):
             return True
         build = self._correlated if is_correlated else self._listed
         is_true, is_not_false = build(membership, query, or_null=False), build(membership, query, or_null=True)
         if is_true is None or is_not_false is None:
             return False
-        if not place.only_true_counts:
+        if not polarity.only_true_counts:
             null = exp.cast(exp.null(), "BOOLEAN")
             case = exp.Case().when(is_true, exp.true()).when(is_not_false, null).else_(exp.false())
             membership.replace(exp.paren(case))
         else:
-            membership.replace(is_not_false if place.negations % 2 else is_true)
+            membership.replace(is_not_false if polarity.negations % 2 else is_true)
         return True
 
     def _listed(self, membership: exp.In, query: exp.Query, *, or_null: bool) -> exp.Expr:
@@ -228,11 +228,11 @@ class _Rewriter:
         trial = exp.select("1").from_(source.copy()).where(subquery.copy())
         return bool(source.alias_or_name) and self._plans(trial, select)
 
-    def _plans(self, query: exp.Query, place: exp.Expr) -> bool:
-        return self._can_plan(written(_with_tables(query, place)))
+    def _plans(self, query: exp.Query, scope: exp.Expr) -> bool:
+        return self._can_plan(written(_with_tables(query, scope)))
 
 
-class _Place:
+class _Polarity:
     """Where a boolean expression is: whether NULL in its place has the effect of false, below how many NOT."""
 
     def __init__(self, expression: exp.Expr) -> None:
@@ -282,15 +282,15 @@ def _sources(select: exp.Select) -> list[exp.Expr]:
     return [*([first.this] if first else []), *(one.this for one in select.args.get("joins") or ())]
 
 
-def _with_tables(query: exp.Query, place: exp.Expr) -> exp.Query:
+def _with_tables(query: exp.Query, scope: exp.Expr) -> exp.Query:
     """Return a query with the WITH tables that are visible at a place."""
     query = query.copy()
-    above: exp.Expr | None = place
+    above: exp.Expr | None = scope
     tables: list[exp.Expr] = []
     is_recursive = False
     while above is not None:
         if found := above.args.get("with_"):
-            tables = [*(one.copy() for one in found.expressions if place not in one.walk()), *tables]
+            tables = [*(one.copy() for one in found.expressions if scope not in one.walk()), *tables]
             is_recursive = is_recursive or bool(found.args.get("recursive"))
         above = above.parent
     if tables:
