@@ -83,6 +83,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
         max_bytes: The longest statement that is read.
     """
     try:
+        from micromegas_jupyter.engine.workarounds.in_list_syntax import make_lists_null_safe
         from micromegas_jupyter.gateway import syntax, terms
     except ImportError as error:
         raise ConfigurationError(
@@ -112,6 +113,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
                     syntax.put(table, syntax.series(call.copy(), is_spark=dialect is EngineDialect.SPARK))
             if row_limit is not None:
                 tree = syntax.limited(tree, row_limit)
+            make_lists_null_safe(tree)
             return syntax.written(tree, is_spark=dialect is EngineDialect.SPARK)
 
         text = text_in(dialect)

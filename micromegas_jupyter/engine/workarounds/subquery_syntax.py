@@ -118,7 +118,7 @@ class _Rewriter:
 
     def replace_membership(self, membership: exp.In) -> bool:
         """Replace `x IN (SELECT …)` unless DataFusion evaluates it right; return whether it is right now."""
-        polarity = _Polarity(membership)
+        polarity = Polarity(membership)
         query = membership.args["query"].unnest()
         is_correlated = not self._plans(query, membership)
         if polarity.only_true_counts and (polarity.negations == 0 or (polarity.is_own_condition and not is_correlated)):
@@ -232,7 +232,7 @@ class _Rewriter:
         return self._can_plan(written(_with_tables(query, scope)))
 
 
-class _Polarity:
+class Polarity:
     """Where a boolean expression is: whether NULL in its place has the effect of false, below how many NOT."""
 
     def __init__(self, expression: exp.Expr) -> None:

@@ -1,4 +1,4 @@
-"""Statements with random changes that Sail runs give rows or a clear error, never an internal one."""
+"""Statements with random changes give rows or a clear error through Sail; NULL passes no condition that is not true."""
 
 import random
 from collections import Counter
@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from tests.fuzz.mutated_statements import Mutator
-from tests.integration.flight_harness import ALICE, BOB
+from tests.integration.flight_harness import ALICE, BOB, rows_of
 from tests.integration.gateway import sail
 from tests.integration.gateway.conftest import gateway
 from tests.unit.gateway.worlds import ACCESS, rows_of_world
@@ -25,7 +25,7 @@ def front(tmp_path_factory):
     folder = tmp_path_factory.mktemp("changed")
     for name in READABLE:
         deltalake.write_deltalake(str(folder / "lake" / name), rows_of_world(1)[name])
-    filters = {name: ACCESS.filters[name] for name in READABLE}
+    filters = {"t": ("shown AND (g NOT IN (1, 9) OR g NOT IN (2, 3))",), "u": ACCESS.filters["u"]}
     with sail.running(folder) as engine:
         engine.add_tables(folder / "lake")
         with gateway(engine.uri, dialect="spark", filters=filters) as found:
@@ -53,3 +53,20 @@ def test_a_subquery_in_values_is_not_implemented(front):
     assert answer.code is grpc.StatusCode.UNIMPLEMENTED
     assert "VALUES" in answer.text
     assert (answer.error.line, answer.error.column) == (1, 16)
+
+
+@pytest.mark.parametrize(
+    ("condition", "ids"),
+    [
+        ("true", {1, 2, 3, 4}),
+        ("g NOT IN (1) OR g NOT IN (2)", {1, 2, 3, 4}),
+        ("(g IN (1) AND g IN (2)) IS NULL", set()),
+        ("NOT ((g = 1 OR g = 3) AND (g = 2 OR g = 4))", {1, 2, 3, 4}),
+        ("g IN (1, 2) AND g NOT IN (2, NULL)", set()),
+        ("g NOT IN (1) AND g NOT IN (3)", {3, 4}),
+    ],
+)
+def test_null_passes_no_condition_that_is_not_true(front, condition, ids):
+    answer = front.query(f"SELECT id FROM t WHERE {condition}", metadata=BOB)
+
+    assert set(rows_of(answer).column("id").to_pylist()) == ids
