@@ -84,6 +84,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
     """
     try:
         from micromegas_jupyter.engine.workarounds.in_list_syntax import make_lists_null_safe
+        from micromegas_jupyter.engine.workarounds.subquery_syntax import make_memberships_null_safe
         from micromegas_jupyter.gateway import syntax, terms
     except ImportError as error:
         raise ConfigurationError(
@@ -113,6 +114,8 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
                     syntax.put(table, syntax.series(call.copy(), is_spark=dialect is EngineDialect.SPARK))
             if row_limit is not None:
                 tree = syntax.limited(tree, row_limit)
+            if not make_memberships_null_safe(tree):
+                raise syntax.refused("NOT IN (SELECT …) in this place")
             make_lists_null_safe(tree)
             return syntax.written(tree, is_spark=dialect is EngineDialect.SPARK)
 

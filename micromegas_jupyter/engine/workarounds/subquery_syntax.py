@@ -93,6 +93,16 @@ def rewritten(tree: exp.Query, can_plan: CanPlan) -> str | None:
     return written(tree)
 
 
+def make_memberships_null_safe(tree: exp.Query) -> bool:
+    """Replace each IN (SELECT …) that DataFusion or Sail evaluates without NULL; return whether that was possible.
+
+    All columns in `tree`, which is changed, are qualified.
+    """
+    rewriter = _QualifiedRewriter(lambda _: False)
+    memberships = [one for one in tree.find_all(exp.In) if one.args.get("query") is not None]
+    return all(map(rewriter.replace_membership, reversed(memberships)))
+
+
 def _is_one_row(query: exp.Expr) -> bool:
     """Return whether a subquery is an aggregate without groups, which has one row whatever it reads."""
     if not isinstance(query, exp.Select) or any(query.args.get(one) for one in ("group", "having", "limit", "offset")):
@@ -230,6 +240,15 @@ class _Rewriter:
 
     def _plans(self, query: exp.Query, scope: exp.Expr) -> bool:
         return self._can_plan(written(_with_tables(query, scope)))
+
+
+class _QualifiedRewriter(_Rewriter):
+    """Finds out by names on what a subquery depends."""
+
+    def _plans(self, query: exp.Query, scope: exp.Expr) -> bool:
+        del scope
+        inner = {one.alias_or_name for one in query.find_all(exp.Table, exp.Subquery, exp.CTE)}
+        return all(column.table in inner for column in query.find_all(exp.Column) if column.table)
 
 
 class Polarity:

@@ -64,6 +64,9 @@ def test_a_subquery_in_values_is_not_implemented(front):
         ("NOT ((g = 1 OR g = 3) AND (g = 2 OR g = 4))", {1, 2, 3, 4}),
         ("g IN (1, 2) AND g NOT IN (2, NULL)", set()),
         ("g NOT IN (1) AND g NOT IN (3)", {3, 4}),
+        ("g NOT IN (SELECT t_id FROM u) OR id = 1", {1}),
+        ("NOT (g IN (SELECT t_id FROM u WHERE t_id IS NOT NULL) AND id > 1)", {1, 3, 4}),
+        ("g NOT IN (SELECT u.t_id FROM u WHERE u.id = t.id)", {3}),
     ],
 )
 def test_null_passes_no_condition_that_is_not_true(front, condition, ids):
