@@ -161,8 +161,9 @@ def _rewrite_expression(
 ) -> bool:
     """Change an expression; `session` knows its functions, of which a subquery or a name may be made."""
     has_changed = False
-    for plan in _subplans(expression) if session is not None else ():
-        has_changed |= _rewrite_node(plan, session)
+    if session is not None:
+        for plan in _subplans(expression):
+            has_changed |= _rewrite_node(plan, session)
     found = list(_exposed_lists(expression, only_true_counts=is_condition, is_below_or=False))
     weights: Counter[bytes] = Counter()
     for one in found:

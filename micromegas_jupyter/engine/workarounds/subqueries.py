@@ -32,7 +32,9 @@ _WITH_NULL: Final = (
     r" (?:=|!=|<|>|<=|>=|FROM) \S+ (?:NOT )?IN \(<subquery>\)|IN \(<subquery>\) (?:=|!=|<|>|IS )"
 )
 _NOT_IN: Final = re.compile(r"NOT IN \(<subquery>\)")
+_EXISTS: Final = "EXISTS (<subquery>)"
 _OUTER: Final = "outer_ref("
+_STEP: Final = 2  # blanks
 _SINGLE_AGGREGATE: Final = re.compile(r"Subquery:\n *Projection: .*\n *Aggregate: groupBy=\[\[\]\]")
 # A literal with a line break begins another line.
 _IN_A_LINE: Final = re.compile(f"{_IN_JOIN}|{_WITH_NULL}", re.MULTILINE)
@@ -44,13 +46,33 @@ Plan = Callable[[str], DataFrame]
 
 def needs_rewrite(plan_text: str) -> bool:
     """Return whether an unoptimized plan, one step a line, may have one of these defects."""
-    return _ANY.search(plan_text) is not None and _has_defect(plan_text, _ANYWHERE)
+    if not _ANY.search(plan_text):
+        return False
+    is_aggregated = _OUTER in plan_text and _SINGLE_AGGREGATE.search(plan_text) and _EXISTS in plan_text
+    return bool(is_aggregated) or _has_defect(plan_text, _ANYWHERE)
 
 
 def _has_defect(plan_text: str, pattern: re.Pattern[str]) -> bool:
-    if pattern.search(plan_text):
-        return True
-    return _OUTER in plan_text and any(one.search(plan_text) for one in (_NOT_IN, _SINGLE_AGGREGATE))
+    return pattern.search(plan_text) is not None or _has_correlated(plan_text, _NOT_IN)
+
+
+def _has_correlated(plan_text: str, pattern: re.Pattern[str]) -> bool:
+    """Return whether a step that matches may have a subquery that depends on columns outside."""
+    lines = plan_text.splitlines() if _OUTER in plan_text and pattern.search(plan_text) else []
+    for index, line in enumerate(lines):
+        if not pattern.search(line):
+            continue
+        indent = len(line) - len(line.lstrip())
+        is_of_subquery = False
+        for below in lines[index + 1 :]:
+            depth = len(below) - len(below.lstrip())
+            if depth <= indent:
+                break
+            if depth == indent + _STEP:
+                is_of_subquery = below.lstrip() == "Subquery:"
+            if is_of_subquery and _OUTER in below:
+                return True
+    return False
 
 
 def rewrite_subqueries(sql: str, frame: DataFrame, plan: Plan) -> str:

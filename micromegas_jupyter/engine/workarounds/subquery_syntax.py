@@ -29,7 +29,8 @@ class _Statements(Postgres):
 
         FUNCTIONS: ClassVar[Any] = {}
         FUNCTION_PARSERS: ClassVar[Any] = {
-            name: PostgresParser.FUNCTION_PARSERS[name] for name in ("CAST", "TRY_CAST", "EXTRACT", "TRIM")
+            name: PostgresParser.FUNCTION_PARSERS[name]
+            for name in ("CAST", "TRY_CAST", "EXTRACT", "POSITION", "SUBSTRING", "TRIM")
         }
         NO_PAREN_FUNCTION_PARSERS: ClassVar[Any] = {"CASE": PostgresParser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
 

@@ -9,6 +9,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.errors import Context, translate
+from micromegas_jupyter.engine.type_names import with_sql_names
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
@@ -141,6 +142,42 @@ def test_a_failure_is_told_in_its_class_and_in_words_for_people(ask, sql, place,
     assert not FOLDER.search(told.replace("/tmp/x.parquet", "").replace("file:///etc/x.parquet", ""))
     assert error.what[-1] in ".…"
     assert len(error.what) < 800
+
+
+@pytest.mark.parametrize(
+    ("sql", "what", "remedy", "place"),
+    [
+        ("SELECT level * interval '1 hour' FROM log_entries", "INT * INTERVAL", "interval '3 hours'", (1, 14)),
+        ("SELECT 2 * 3 + (3 * interval '1 hour')", "BIGINT * INTERVAL", "CAST(concat(n, ' hours')", (1, 19)),
+        ("SELECT interval '1 hour' / 2", "INTERVAL / BIGINT", "AS INTERVAL)", (1, 26)),
+        ("SELECT msg + 1 FROM log_entries", "VARCHAR + BIGINT", "CAST", (1, 12)),
+        ("SELECT level = time FROM log_entries", "INT = TIMESTAMP WITH TIME ZONE", "CAST", (1, 14)),
+        ("SELECT d LIKE 1 FROM nested", "DECIMAL(10, 2) and BIGINT", "CAST", (None, None)),
+        ("SELECT msg FROM log_entries WHERE time", "is TIMESTAMP WITH TIME ZONE", "Compare", (1, 35)),
+        ("SELECT msg ~ '(' FROM log_entries", "regular expression", "brackets", (1, 14)),
+    ],
+)
+def test_an_error_names_types_of_sql_and_the_operator(ask, sql, what, remedy, place):
+    with pytest.raises(QueryError) as failed:
+        ask.rows(sql)
+
+    assert what in failed.value.what
+    assert remedy in failed.value.remedy
+    assert (failed.value.line, failed.value.column) == place
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('Int64(1) = Utf8("x")', "1 = 'x'"),
+        ("Timestamp(ns) and Timestamp(Nanosecond, None)", "TIMESTAMP and TIMESTAMP"),
+        ("Dictionary(Int32, Utf8), Utf8View, LargeBinary", "VARCHAR, VARCHAR, BYTEA"),
+        ("Decimal128(10, 2), Duration(ns), UInt64", "DECIMAL(10, 2), DURATION, BIGINT UNSIGNED"),
+        ('the column t."Binary" is 0x1', 'the column t."Binary" is 0x1'),
+    ],
+)
+def test_names_of_the_engine_become_those_of_sql(text, shown):
+    assert with_sql_names(text) == shown
 
 
 def test_a_damaged_file_is_the_servers_fault(tmp_path):
