@@ -80,18 +80,26 @@ def rewrite_subqueries(sql: str, frame: DataFrame, plan: Plan) -> str:
     from micromegas_jupyter.engine.workarounds import subquery_syntax  # takes a third of a second
 
     text = str(frame.logical_plan().display_indent())
-    tree = subquery_syntax.parsed(sql)
-    as_parsed = subquery_syntax.written(tree) if tree is not None else None
-    if tree is not None and as_parsed is not None and _has_plan(plan, as_parsed, text):
-        changed = subquery_syntax.rewritten(tree, lambda trial: _planned(plan, trial) is not None)
-        if changed == as_parsed:
-            return sql
-        found = _planned(plan, changed) if changed is not None else None
-        if changed is not None and found is not None and found.schema().names == frame.schema().names:
-            return changed
-    elif not _has_defect(text, _IN_A_LINE):
-        return sql
-    raise UnsupportedStatement(
+    try:
+        tree = subquery_syntax.parsed(sql)
+        as_parsed = subquery_syntax.written(tree) if tree is not None else None
+        if tree is not None and as_parsed is not None and _has_plan(plan, as_parsed, text):
+            changed = subquery_syntax.rewritten(tree, lambda trial: _planned(plan, trial) is not None)
+            if changed == as_parsed:
+                return sql
+            found = _planned(plan, changed) if changed is not None else None
+            if changed is not None and found is not None and found.schema().names == frame.schema().names:
+                return changed
+            raise _unsupported()
+    except RecursionError:
+        pass  # nested too deeply for the parser
+    if _has_defect(text, _IN_A_LINE):
+        raise _unsupported()
+    return sql
+
+
+def _unsupported() -> UnsupportedStatement:
+    return UnsupportedStatement(
         "The engine cannot evaluate EXISTS or IN (SELECT …) in this place.",
         remedy="Write it in WHERE, NOT IN (SELECT …) as NOT EXISTS (…), and names with their table's alias in front.",
     )

@@ -150,6 +150,14 @@ def test_a_statement_that_cannot_be_written_anew_is_rejected_with_what_to_do(ask
     assert "NOT EXISTS" in caught.value.remedy
 
 
+def test_long_statements_are_rewritten(asker):
+    terms = " OR ".join(f"b = {number}" for number in range(900))
+    sums = "+ 1 " * 300
+
+    assert asker.rows(f"SELECT 1 AS n FROM t WHERE a NOT IN (SELECT a FROM v) AND ({terms})") == [{"n": 1}] * 3
+    assert asker.rows(f"SELECT 1 AS n FROM t WHERE a NOT IN (SELECT a FROM v) OR a {sums}= 1") == [{"n": 1}] * 3
+
+
 @pytest.mark.parametrize(
     ("sql", "right"),
     [
