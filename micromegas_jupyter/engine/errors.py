@@ -63,7 +63,21 @@ _LARGE_REGEX = re.compile(r"Compiled regex exceeds|CompiledTooBig")
 _REGEX_OPERATORS: Final = frozenset({"~", "~*", "!~", "!~*"})
 # Complaints about arguments that DataFusion takes for defects of its own.
 _ARGUMENT = re.compile(r"array_resize: failed|Min/Max accumulator not implemented|Assertion failed: n != 0: Nth value")
-_SUBQUERY_IN_VALUES = re.compile("ScalarSubqueryExpr evaluated before the subquery was executed")
+# What DataFusion does not implement, but reports as a defect; with the word of the statement that it is about.
+_REPORTED_AS_DEFECT: Final = (
+    (
+        re.compile("ScalarSubqueryExpr evaluated before the subquery was executed"),
+        "The engine does not implement a subquery in VALUES.",
+        "Write SELECT … UNION ALL SELECT … in place of VALUES.",
+        "values",
+    ),
+    (
+        re.compile("Unexpected empty work table"),
+        "The engine does not implement a subquery over a table of WITH RECURSIVE inside its own definition.",
+        "Refer to that table once, in FROM.",
+        "recursive",
+    ),
+)
 # A batch's texts or lists, or a count in the statement, are larger than an offset or an address can be.
 _OVERSIZED = re.compile(r"(?:offset|capacity) overflow|maximum value for offset type", re.IGNORECASE)
 _NO_FIELD = re.compile(r"No field named (.+?)\.(?:\s|$)")
@@ -297,14 +311,10 @@ def _value_error(text: str, context: Context) -> MicromegasError:
 
 
 def _own_error(text: str, context: Context) -> MicromegasError | None:
-    if _SUBQUERY_IN_VALUES.match(text):
-        line, column = find_name("values", context.sql)
-        return UnsupportedStatement(
-            "The engine does not implement a subquery in VALUES.",
-            remedy="Write SELECT … UNION ALL SELECT … in place of VALUES.",
-            line=line,
-            column=column,
-        )
+    for pattern, what, remedy, word in _REPORTED_AS_DEFECT:
+        if pattern.match(text):
+            line, column = find_name(word, context.sql)
+            return UnsupportedStatement(what, remedy=remedy, line=line, column=column)
     if _ARGUMENT.match(text):
         return InvalidStatement("A function in the statement gets an argument that it does not take.")
     return explain(_without_tail(text), context.sql)

@@ -39,6 +39,11 @@ def test_a_changed_statement_gives_rows_or_a_clear_error(fuzzing, tmp_path):
         ),
         ("SELECT * FROM (VALUES ((SELECT max(name) FROM t))) v(x)", "subquery in VALUES", (1, 16)),
         ("SELECT id FROM t WHERE name @> name", "does not implement", None),
+        (
+            "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT (SELECT max(n) FROM r) FROM r WHERE n < 3) SELECT n FROM r",
+            "WITH RECURSIVE",
+            (1, 6),
+        ),
     ],
 )
 def test_an_error_that_the_engine_takes_for_its_own_is_the_statements(tmp_path, sql, what, place):
