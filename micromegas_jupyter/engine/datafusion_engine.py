@@ -264,18 +264,8 @@ class DataFusionEngine:
         )
         lent.clean_up = functions.remove
 
-        def plan_text(sql: str) -> DataFrame:
-            return session.sql_with_options(sql, READ_ONLY, param_values=statement.values)
-
         def plan() -> DataFrame:
-            frame = functions.plan(plan_text)
-            logical = frame.logical_plan()
-            if is_explain(logical):
-                return frame
-            if needs_rewrite(logical.display_indent()):
-                functions.sql = rewrite_subqueries(functions.sql, frame, plan_text)
-                frame = functions.plan(plan_text)
-            return with_null_safe_lists(session, frame)
+            return _plan_in(session, functions, statement.values)
 
         outline = statement.outline or self._outline(statement, session, sources, plan)
         statement.outline = outline
@@ -436,6 +426,22 @@ class DataFusionQuery:
         except Exception:  # noqa: BLE001 - the rows were given
             _log.warning("the engine's counters cannot be read", exc_info=True)
             self.statistics = replace(self.statistics, bytes_scanned=None, spilled_bytes=None, spill_count=None)
+
+
+def _plan_in(session: SessionContext, functions: QueryFunctions, values: dict[str, pa.Scalar]) -> DataFrame:
+    """Plan a statement in a session, rewritten where DataFusion would give other rows."""
+
+    def plan_text(sql: str) -> DataFrame:
+        return session.sql_with_options(sql, READ_ONLY, param_values=values)
+
+    frame = functions.plan(plan_text)
+    logical = frame.logical_plan()
+    if is_explain(logical):
+        return frame
+    if needs_rewrite(logical.display_indent()):
+        functions.sql = rewrite_subqueries(functions.sql, frame, plan_text)
+        frame = functions.plan(plan_text)
+    return with_null_safe_lists(session, frame)
 
 
 def _without_problems(
