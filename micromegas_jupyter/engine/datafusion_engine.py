@@ -60,8 +60,8 @@ from micromegas_jupyter.engine.planning import (
 )
 from micromegas_jupyter.engine.plans.constants import check_constants, may_fail
 from micromegas_jupyter.engine.plans.pruning import FilesByTable, row_limits
+from micromegas_jupyter.engine.plans.reads import find_reads, unknown_reads
 from micromegas_jupyter.engine.plans.terms import is_leakproof
-from micromegas_jupyter.engine.reads import find_reads, unknown_reads
 from micromegas_jupyter.engine.scanner import Mention, find_mentions, scan
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.security import barrier_holds

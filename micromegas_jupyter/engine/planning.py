@@ -14,7 +14,7 @@ from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.engine.contract import PlannedQuery, QueryStatistics, StatementRequest
 from micromegas_jupyter.engine.errors import missing_parameter
-from micromegas_jupyter.engine.reads import merged
+from micromegas_jupyter.engine.plans.reads import merged
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, line_and_column, scan
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
 

@@ -38,7 +38,7 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
     from micromegas_jupyter.engine.contract import StatementRequest
     from micromegas_jupyter.engine.errors import missing_parameter
     from micromegas_jupyter.engine.planning import check_statement, find_placeholders, with_plain_parameters
-    from micromegas_jupyter.engine.reads import bounded
+    from micromegas_jupyter.engine.plans.reads import bounded
     from micromegas_jupyter.errors import InternalError, InvalidStatement, UnsupportedStatement
     from micromegas_jupyter.flightsql.framing import ParameterLimits, decode_parameters
     from micromegas_jupyter.gateway.rewrite import access_of, rewrite

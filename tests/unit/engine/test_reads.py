@@ -10,7 +10,7 @@ import pytest
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine import datafusion_engine
-from micromegas_jupyter.engine.reads import MAX_READS_BYTES, bounded
+from micromegas_jupyter.engine.plans.reads import MAX_READS_BYTES, bounded
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.lake.lake import Lake
 from tests.fakes.fixed_tables import data_files
