@@ -4,25 +4,19 @@ However a call ends, its executor is released when it waits for the next request
 """
 
 import asyncio
-import copyreg
 import logging
 import os
-import pickle
 import signal
 import socket
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import count
 from types import TracebackType
 from typing import Any, Final, Self
 
-import pyarrow as pa
-from cachetools import LRUCache
-
-from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot, TableSource
+from micromegas_jupyter.core.protocols import AuthContext, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.contract import ANY, Reads
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, StatementRefused, Unavailable
@@ -35,9 +29,8 @@ from micromegas_jupyter.executors.launcher import (
     Process,
     SpawnLauncher,
     ZygoteLauncher,
-    await_shared,
-    run_in_thread,
 )
+from micromegas_jupyter.executors.listing import Listing
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import (
     CHARGED,
@@ -70,6 +63,7 @@ _LARGE_FRAME_BYTES: Final = 4 * 1024 * 1024
 _MAX_LARGE_FRAMES: Final = 8
 _MAX_LARGE_FRAMES_PER_CALLER: Final = 2
 _PLAN_SECONDS: Final = 2.0
+_LISTING_SECONDS: Final = 0.25
 _REPORTED: Final = (
     "planning_seconds", "context_init_seconds", "execution_seconds", "cpu_seconds", "peak_memory_bytes",
     "bytes_scanned", "spilled_bytes", "spill_count",
@@ -430,78 +424,6 @@ def _private_bytes(executor: Executor) -> int:
     return max(0, anonymous - executor.baseline_private_bytes)
 
 
-# Each name of a table is searched for in the texts of what waits; above this it costs less to look at all tables.
-_MAX_WANTED_CHARACTERS: Final = 32 * 1024
-# Statements are remembered that were planned and read no table; longer ones are not.
-_MAX_REMEMBERED: Final = 1024
-_MAX_REMEMBERED_CHARACTERS: Final = 512
-_LISTING_SECONDS: Final = 0.25
-
-
-class Listing:
-    """The tables, listed on a thread since storage may hang. Belongs to one event loop.
-
-    A statement sees whatever was committed before it came in: it waits for a listing that begins after that. Those that
-    come in during a listing share the next one.
-    """
-
-    def __init__(self, source: TableSource) -> None:
-        self._source = source
-        self._turn = asyncio.Lock()
-        self._next: asyncio.Task[None] | None = None
-        self._wanted: str | None = None  # texts of the statements that wait for the next listing; at first all tables
-        self._packed: dict[int, tuple[TableSnapshot, bytes]] = {}
-        self._reading_none: LRUCache[tuple[CallerKey, str], None] = LRUCache(_MAX_REMEMBERED)
-        self.version = 0
-        self.tables: Sequence[TableSnapshot] = ()
-
-    def packed(self, table: TableSnapshot) -> bytes:
-        """Return one of the tables as executors get it, packed once for all of them."""
-        return self._packed[id(table)][1]
-
-    def is_needed(self, caller: CallerKey, sql: str) -> bool:
-        """Whether the caller's statement may read tables; False only if its plan has shown that it does not."""
-        return not self.version or (caller, sql) not in self._reading_none
-
-    def note_plan(self, caller: CallerKey, sql: str, facts: Mapping[str, Any]) -> None:
-        """Remember what an executor reports of a statement's plan, for this caller only: executors are not trusted."""
-        if facts.get("reads_tables") is False and len(sql) <= _MAX_REMEMBERED_CHARACTERS:
-            self._reading_none[caller, sql] = None
-
-    async def refresh(self, sql: str | None = None) -> None:
-        """Wait for a listing that begins after this call, of the tables that `sql` names; None for all of them.
-
-        Unavailable when the tables cannot be listed.
-        """
-        if sql is None or self._wanted is None or len(self._wanted) + len(sql) > _MAX_WANTED_CHARACTERS:
-            self._wanted = None
-        else:
-            self._wanted = f"{self._wanted} {sql}"
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_task(self._list())
-            # Looks at a failure that nobody may wait for any more, so that asyncio does not log it.
-            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await await_shared(self._next)
-
-    async def _list(self) -> None:
-        async with self._turn:
-            self._next = None
-            wanted, self._wanted = self._wanted, ""
-            found = await run_in_thread(lambda: self._list_and_pack(wanted), name="table-listing")
-            if found is not None:
-                self.tables, self._packed = found
-                self.version += 1
-
-    def _list_and_pack(
-        self, wanted: str | None
-    ) -> tuple[tuple[TableSnapshot, ...], dict[int, tuple[TableSnapshot, bytes]]] | None:
-        """Return tables that changed, with what `packed` returns; on a thread, since tables have many files."""
-        tables = tuple(self._source.snapshot(wanted))
-        if tables == self.tables and self.version:
-            return None
-        return tables, {id(one): self._packed.get(id(one)) or (one, _pickled(one)) for one in tables}
-
-
 def _no_process() -> ResourcesExhausted:
     return ResourcesExhausted(
         "The server cannot start a process for this call.", remedy="Try again later.", limit="queue"
@@ -766,7 +688,9 @@ class RunningStatement:
             return plan.schemas
         executor = await self.begin()
         plan_id, version = next(pool.plan_ids), pool.listing.version
-        await self.request(protocol.PLAN, _pickled(statement, Output(), plan_id, pool.partitions, self._new_tables()))
+        await self.request(
+            protocol.PLAN, protocol.pickle_request(statement, Output(), plan_id, pool.partitions, self._new_tables())
+        )
         kind, body = await self.read()
         if kind != protocol.PLANNED:
             raise InternalError("An executor gave an unexpected answer.")
@@ -803,7 +727,9 @@ class RunningStatement:
         current = on_running(statement)
         plan_id = plan.plan_id if plan is not None and executor.plan is plan and current is statement else 0
         executor.plan = None
-        await self.request(protocol.RUN, _pickled(current, output, plan_id, pool.partitions, self._new_tables()))
+        await self.request(
+            protocol.RUN, protocol.pickle_request(current, output, plan_id, pool.partitions, self._new_tables())
+        )
         while True:
             kind, body = await self.read()
             if kind == protocol.END:
@@ -845,7 +771,7 @@ class RunningStatement:
                 planning._created_at = self._created_at  # one queue timeout for both
                 await planning.begin()
                 tables = planning._new_tables()
-                request = _pickled(statement, Output(), next(pool.plan_ids), pool.partitions, tables)
+                request = protocol.pickle_request(statement, Output(), next(pool.plan_ids), pool.partitions, tables)
                 await planning.request(protocol.PLAN, request)
                 facts = protocol.parse_json((await planning.read())[1])
         except MicromegasError:
@@ -871,7 +797,7 @@ class RunningStatement:
 
     async def call(self, function: Callable[..., Any], *arguments: object) -> Any:
         """Have the executor call a function with the tables and the arguments, and return its answer."""
-        await self.request(protocol.CALL, _pickled(function, arguments, self._new_tables()))
+        await self.request(protocol.CALL, protocol.pickle_request(function, arguments, self._new_tables()))
         kind, body = await self.read()
         if kind != protocol.END:
             raise InternalError("An executor gave an unexpected answer.")
@@ -881,7 +807,7 @@ class RunningStatement:
         """Return the tables that a caller sees, each with the IPC schema of `SELECT *`."""
         await self.refresh_tables()
         await self.begin()
-        await self.request(protocol.TABLES, _pickled(caller, self._new_tables()))
+        await self.request(protocol.TABLES, protocol.pickle_request(caller, self._new_tables()))
         found: list[tuple[str, bytes]] = []
         while True:
             kind, body = await self.read()
@@ -898,18 +824,3 @@ class RunningStatement:
         known = {id(one): place for place, one in enumerate(executor.tables)}
         executor.tables = tables
         return tuple(known[id(one)] if id(one) in known else listing.packed(one) for one in tables)
-
-
-# Schemas are packed as Arrow does, in a tenth of the time: other calls wait meanwhile.
-_PACKING: Final = {
-    **copyreg.dispatch_table,
-    pa.Schema: lambda schema: (protocol.unpack_schema, (schema.serialize().to_pybytes(),)),
-}
-
-
-def _pickled(*request: object) -> bytes:
-    packed = BytesIO()
-    pickler = pickle.Pickler(packed, pickle.HIGHEST_PROTOCOL)
-    pickler.dispatch_table = _PACKING
-    pickler.dump(request)
-    return packed.getvalue()

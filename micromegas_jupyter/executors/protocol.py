@@ -4,12 +4,15 @@ Requests are pickled, since the front is trusted; answers are bytes and JSON, so
 taken over cannot take over the front. An executor blocks while the front does not read.
 """
 
+import copyreg
 import json
 import logging
+import pickle
 import socket
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Final
 
 import pyarrow as pa
@@ -139,6 +142,22 @@ def parse_error(facts: dict[str, Any]) -> MicromegasError:
 def unpack_schema(packed: bytes) -> pa.Schema:
     """Return the schema of an IPC message."""
     return pa.ipc.read_schema(pa.py_buffer(packed))
+
+
+# Schemas are packed as Arrow does, in a tenth of the time: other calls wait meanwhile.
+_PACKING: Final = {
+    **copyreg.dispatch_table,
+    pa.Schema: lambda schema: (unpack_schema, (schema.serialize().to_pybytes(),)),
+}
+
+
+def pickle_request(*request: object) -> bytes:
+    """Return the body of a request."""
+    packed = BytesIO()
+    pickler = pickle.Pickler(packed, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = _PACKING
+    pickler.dump(request)
+    return packed.getvalue()
 
 
 def parse_json(body: bytes) -> dict[str, Any]:

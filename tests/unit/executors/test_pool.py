@@ -18,7 +18,8 @@ from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unava
 from micromegas_jupyter.executors import pool as module
 from micromegas_jupyter.executors.ingest import IngestProcess
 from micromegas_jupyter.executors.launcher import can_fork
-from micromegas_jupyter.executors.pool import _REPORTED, Listing, Pool, RunningStatement, StatementReport
+from micromegas_jupyter.executors.listing import Listing
+from micromegas_jupyter.executors.pool import _REPORTED, Pool, RunningStatement, StatementReport
 from micromegas_jupyter.executors.protocol import Output, Statement
 from tests.fakes.fixed_tables import CALLER, LOG_SCHEMA, FixedTables, write_ledger, write_log_entries
 from tests.fakes.servers import NUMBERS, build_pool

@@ -13,7 +13,8 @@ import pytest
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import Ended
-from micromegas_jupyter.executors.pool import Listing, RunningStatement, choose_running
+from micromegas_jupyter.executors.listing import Listing
+from micromegas_jupyter.executors.pool import RunningStatement, choose_running
 from micromegas_jupyter.executors.scheduling import Cause, EndedLimit, RunningLimit, find_cause
 
 

@@ -1,0 +1,82 @@
+"""The listing of tables that statements are planned over, and what executors get of it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from cachetools import LRUCache
+
+from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
+from micromegas_jupyter.executors import protocol
+from micromegas_jupyter.executors.launcher import await_shared, run_in_thread
+from micromegas_jupyter.executors.scheduling import CallerKey
+
+# Each name of a table is searched for in the texts of what waits; above this it costs less to look at all tables.
+_MAX_WANTED_CHARACTERS: Final = 32 * 1024
+# Statements are remembered that were planned and read no table; longer ones are not.
+_MAX_REMEMBERED: Final = 1024
+_MAX_REMEMBERED_CHARACTERS: Final = 512
+
+
+class Listing:
+    """The tables, listed on a thread since storage may hang. Belongs to one event loop.
+
+    A statement sees whatever was committed before it came in: it waits for a listing that begins after that. Those that
+    come in during a listing share the next one.
+    """
+
+    def __init__(self, source: TableSource) -> None:
+        self._source = source
+        self._turn = asyncio.Lock()
+        self._next: asyncio.Task[None] | None = None
+        self._wanted: str | None = None  # texts of the statements that wait for the next listing; at first all tables
+        self._packed: dict[int, tuple[TableSnapshot, bytes]] = {}
+        self._reading_none: LRUCache[tuple[CallerKey, str], None] = LRUCache(_MAX_REMEMBERED)
+        self.version = 0
+        self.tables: Sequence[TableSnapshot] = ()
+
+    def packed(self, table: TableSnapshot) -> bytes:
+        """Return one of the tables as executors get it, packed once for all of them."""
+        return self._packed[id(table)][1]
+
+    def is_needed(self, caller: CallerKey, sql: str) -> bool:
+        """Whether the caller's statement may read tables; False only if its plan has shown that it does not."""
+        return not self.version or (caller, sql) not in self._reading_none
+
+    def note_plan(self, caller: CallerKey, sql: str, facts: Mapping[str, Any]) -> None:
+        """Remember what an executor reports of a statement's plan, for this caller only: executors are not trusted."""
+        if facts.get("reads_tables") is False and len(sql) <= _MAX_REMEMBERED_CHARACTERS:
+            self._reading_none[caller, sql] = None
+
+    async def refresh(self, sql: str | None = None) -> None:
+        """Wait for a listing that begins after this call, of the tables that `sql` names; None for all of them.
+
+        Unavailable when the tables cannot be listed.
+        """
+        if sql is None or self._wanted is None or len(self._wanted) + len(sql) > _MAX_WANTED_CHARACTERS:
+            self._wanted = None
+        else:
+            self._wanted = f"{self._wanted} {sql}"
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._list())
+            # Looks at a failure that nobody may wait for any more, so that asyncio does not log it.
+            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await await_shared(self._next)
+
+    async def _list(self) -> None:
+        async with self._turn:
+            self._next = None
+            wanted, self._wanted = self._wanted, ""
+            found = await run_in_thread(lambda: self._list_and_pack(wanted), name="table-listing")
+            if found is not None:
+                self.tables, self._packed = found
+                self.version += 1
+
+    def _list_and_pack(
+        self, wanted: str | None
+    ) -> tuple[tuple[TableSnapshot, ...], dict[int, tuple[TableSnapshot, bytes]]] | None:
+        """Return tables that changed, with what `packed` returns; on a thread, since tables have many files."""
+        tables = tuple(self._source.snapshot(wanted))
+        if tables == self.tables and self.version:
+            return None
+        return tables, {id(one): self._packed.get(id(one)) or (one, protocol.pickle_request(one)) for one in tables}
