@@ -252,9 +252,7 @@ class TableBuilder:
     ) -> DataFrame:
         """Return the plan of native scans over explicit files, one for each set of partition values that SQL sees."""
         shown = [name for name in snapshot.partition_columns if name in schema.names]
-        if not files:
-            return no_rows(context, schema)
-        if not shown:
+        if not files or not shown:
             return self._scan_columns(context, snapshot, [file.path for file in files], schema)
         places = [snapshot.partition_columns.index(name) for name in shown]
         groups: dict[tuple[str | None, ...], list[str]] = {}

@@ -87,7 +87,7 @@ class TestEvents:
                 client.query("SELECT 1")
 
         assert "from https://hub.example" in refused.value.what
-        assert "provider" in refused.value.remedy
+        assert "query ID" in refused.value.remedy
         assert {event["reason"] for event in _events(caplog)} == {"issuer_unknown"}
 
     def test_seventy_two_hostile_callers_leave_seventy_two_lines(self, caplog):

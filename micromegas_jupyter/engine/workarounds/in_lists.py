@@ -210,6 +210,10 @@ def _null_safe(found: _List) -> Any:
 def _exposed_lists(expression: Any, *, only_true_counts: bool, is_below_or: bool) -> Iterator[_List]:
     """Find the lists for which NULL and false, or NULL and true, differ in effect."""
     for kind, (body,) in expression.ListFields():
+        if (checked := _null_checked(kind, body)) is not None:
+            inner = _exposed_lists(body.f3[0], only_true_counts=False, is_below_or=is_below_or)
+            yield from (one for one in inner if _key(one.operand) != checked)
+            continue
         operator = str(body.f3[0]) if kind.message_type.name == "Binary" else ""
         if kind.message_type.name == "InList":
             is_negated = bool(body.f3 and body.f3[0])
@@ -228,6 +232,15 @@ def _exposed_lists(expression: Any, *, only_true_counts: bool, is_below_or: bool
                 yield from _exposed_lists(
                     one, only_true_counts=only_true_counts and keeps, is_below_or=is_below_or or operator == "Or"
                 )
+
+
+def _null_checked(kind: Any, body: Any) -> bytes | None:
+    """Return the key of the operand if an expression is what `_null_safe` returns; None for any other."""
+    if kind.message_type.name != "Case" or body.f1 or len(body.f2) != 1 or not body.f3:
+        return None
+    (condition,), (result,) = body.f2[0].f1, body.f2[0].f2
+    is_null = _without_casts(result).f3 and _without_casts(result).f3[0].f33
+    return _key(condition.f6[0].f1[0]) if condition.f6 and is_null else None
 
 
 def _inner_conditions(kind: Any, body: Any) -> Sequence[Any]:

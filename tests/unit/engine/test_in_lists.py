@@ -55,6 +55,27 @@ def test_only_rows_for_which_it_is_true_pass_the_condition_of_a_role(numbers, co
     assert [row["i"] for row in found] == ids
 
 
+@pytest.mark.parametrize(("condition", "ids"), CONDITIONS)
+def test_the_condition_of_a_role_is_mended_once_wherever_the_table_is_used(numbers, condition, ids):
+    seeing = numbers.seeing({"t": (condition,)})
+
+    # A plan with a table function has no protobuf form, so nothing in it can be changed.
+    found = seeing.rows("SELECT i FROM t CROSS JOIN generate_series(1, 1) ORDER BY i")
+
+    assert [row["i"] for row in found] == ids
+
+
+@pytest.mark.parametrize("condition", [condition for condition, _ in CONDITIONS])
+def test_a_table_without_files_has_no_rows_whatever_the_condition(condition):
+    with asking([TableSnapshot(name="t", schema=ROWS.schema, files=())], target_partitions=1) as asker:
+        found = [
+            asker.rows(f"SELECT i FROM t WHERE {condition}"),
+            asker.seeing({"t": (condition,)}).rows("SELECT i FROM t"),
+        ]
+
+    assert found == [[], []]
+
+
 @pytest.mark.parametrize(
     ("sql", "rows"),
     [
