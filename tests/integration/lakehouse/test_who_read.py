@@ -137,9 +137,10 @@ def test_lines_that_look_like_an_audit_are_ordinary_lines_of_their_sender(server
     assert coverage["unknown"] == 1  # an administrator may store the lines of another server
 
 
+@pytest.mark.parametrize("name", ["micromegas.origin", "Micromegas.ORIGIN"])  # queries find it in any case
 @pytest.mark.parametrize("subject", ["bob", "carol"])
-def test_no_sender_can_claim_the_origin_of_the_servers_own_records(server, subject):
-    rows = _log_entries(["a target"], process_properties={"micromegas.origin": "server"})
+def test_no_sender_can_claim_the_origin_of_the_servers_own_records(server, subject, name):
+    rows = _log_entries(["a target"], process_properties={name: "server"})
 
     with client(server, subject) as sender, pytest.raises(UsageError, match=r"micromegas\.origin"):
         sender.bulk_ingest("log_entries", rows)
