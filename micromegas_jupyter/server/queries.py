@@ -32,7 +32,6 @@ from micromegas_jupyter.errors import (
     InvalidStatement,
     MicromegasError,
     QueryDenied,
-    Unavailable,
     UsageError,
 )
 from micromegas_jupyter.executors.launcher import await_shared, run_in_thread
@@ -135,9 +134,11 @@ class DenyList:
         self._hits: dict[str, datetime] = {}
         self._changes = 0  # that were noted
         self._file_lock = threading.Lock()
-        self._checked_at = self._read_at = clock.monotonic()  # when the reading began that was done last
+        self._checked_at = clock.monotonic()  # when the reading began that was done last
+        self._read_at = self._checked_at  # when the one began that could read the file
         self._refreshing: asyncio.Task[None] | None = None
         self._problem: str | None = None
+        self._is_malformed = False
         #: The users who are cut off, by `issuer|subject`.
         self.cut_offs: Mapping[str, CutOff] = {}
         #: The rules as they were last read, and what applies them.
@@ -153,8 +154,11 @@ class DenyList:
 
     @property
     def is_current(self) -> bool:
-        """Whether the file could be read lately."""
-        return self._problem is None and self._clock.monotonic() - self._read_at < _MAX_UNREAD_SECONDS
+        """Whether the file could be read lately, and used.
+
+        Replicas share the file: storage that fails for a moment must not end the readiness of all of them.
+        """
+        return not self._is_malformed and self._clock.monotonic() - self._read_at < _MAX_UNREAD_SECONDS
 
     async def check(self, origin: CallOrigin, sql: str) -> None:
         """Refuse a query that a rule denies, unless an administrator's query names a function of denials."""
@@ -205,7 +209,7 @@ class DenyList:
             return
         try:
             self._file.change(lambda rules: with_hits(rules, hits))
-        except Unavailable:
+        except MicromegasError:
             _LOG.warning("the last hits of query denials could not be written")
 
     def note_change(self) -> None:
@@ -233,7 +237,8 @@ class DenyList:
         try:
             # Not on a thread of the loop's pool: storage may hang, and those are few.
             await run_in_thread(self._refresh, name="denials")
-            self._read_at = began_at
+            if self._problem is None:
+                self._read_at = began_at
         finally:
             if self._refreshing is asyncio.current_task():
                 self._checked_at, self._refreshing = began_at, None
@@ -242,8 +247,9 @@ class DenyList:
         """Read the file again; one that cannot be used leaves the rules as they were."""
         with self._file_lock:
             try:
-                self._denials, self._problem = self._read(), None
+                self._denials, self._problem, self._is_malformed = self._read(), None, False
             except (FileProblem, MalformedFile, InvalidStatement) as error:
+                self._is_malformed |= not isinstance(error, FileProblem)
                 known, self._problem = self._problem, _describe(error)
                 if self._problem != known:
                     text = "the list of denied queries cannot be used, the rules before it stay in force: %s"

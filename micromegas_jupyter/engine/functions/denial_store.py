@@ -167,6 +167,12 @@ class DenialStore:
                 if changed == found:
                     return
                 written = _encode(changed)
+                if len(written) > MAX_FILE_BYTES:
+                    # No server could read it.
+                    raise UsageError(
+                        "The file of denials would become larger than 1 MiB.",
+                        remedy="Remove denials, or restore the access of users who are gone.",
+                    )
                 if self._storage.replace(self.name, written, mark=mark):
                     return
         except (private_files.FileProblem, MalformedFile, ResourcesExhausted) as error:
@@ -200,8 +206,8 @@ class DenialStore:
         rule = Denial(rule_id=rule_id, created_at=now, created_by=maker, reason=reason, match_expr=match_expr)
 
         def added(rules: tuple[Denial, ...]) -> Sequence[Denial]:
-            if rule in rules:
-                return rules  # only the answer got lost, and others have added theirs since
+            if any(one.rule_id == rule_id for one in rules):
+                return rules  # only the answer got lost, and others have changed the file since
             if len(rules) >= self._max_rules:
                 raise InvalidStatement(
                     f"There are {len(rules)} denials already, the most that are allowed.",

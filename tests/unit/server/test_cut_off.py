@@ -1,5 +1,6 @@
 """Whose calls are rejected after a cut-off, and what the file of denials keeps of it."""
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -7,8 +8,16 @@ from datetime import timedelta
 import pytest
 
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
-from micromegas_jupyter.engine.functions.denial_store import REPORT_PERIOD, Applied, CutOff, DenialStore
-from micromegas_jupyter.errors import Rejected, Unavailable
+from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.engine.functions.denial_store import (
+    MAX_FILE_BYTES,
+    REPORT_PERIOD,
+    Applied,
+    CutOff,
+    DenialStore,
+    with_hits,
+)
+from micromegas_jupyter.errors import Rejected, Unavailable, UsageError
 from micromegas_jupyter.server.denials.cut_off import CutOffs
 from micromegas_jupyter.server.queries import DenyList
 from tests.fakes.validator import ALICE
@@ -121,3 +130,45 @@ def test_a_damaged_file_keeps_the_users_who_were_cut_off(store, path, clock):
     path.write_text(content)
     deny_list.reload()
     assert deny_list.is_current
+
+
+def test_replicas_stay_ready_while_the_file_cannot_be_read_for_a_moment(store, path, clock):
+    cut_off(store, clock)
+    deny_list = DenyList(str(path), clock=clock)
+    file = path.rename(path.with_name("moved"))
+    path.symlink_to(file)  # which is not followed
+
+    def look_after(seconds):
+        clock.advance(seconds)
+        asyncio.run(deny_list.refresh())
+        return deny_list.is_current
+
+    assert [look_after(seconds) for seconds in (2, 7, 2)] == [True, True, False]
+    file.rename(path)
+    assert look_after(1)
+
+
+def test_a_change_that_no_server_could_read_is_rejected(store, path, clock):
+    cut_off(store, clock)
+    content = path.read_bytes()
+
+    with pytest.raises(UsageError, match="1 MiB"):
+        cut_off(store, clock, email="x" * MAX_FILE_BYTES)
+
+    assert path.read_bytes() == content
+
+
+def test_a_rule_is_added_once_if_the_response_is_lost_and_the_rule_is_hit_meanwhile(store, path, clock, monkeypatch):
+    replace_file = Storage.replace
+
+    def lose_response(storage, *arguments, **options):
+        monkeypatch.setattr(Storage, "replace", replace_file)
+        assert replace_file(storage, *arguments, **options)
+        (rule,) = store.rules()
+        store.change(lambda rules: with_hits(rules, {rule.rule_id: clock.now()}))
+        return False
+
+    monkeypatch.setattr(Storage, "replace", lose_response)
+    rule_id = store.add("client = 'x'", "a reason", created_by="carol")
+
+    assert [rule.rule_id for rule in store.rules()] == [rule_id]
