@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,7 @@ _MAX_SHOWN_ISSUERS: Final = 5
 _POLL_SECONDS: Final = 1.0
 _MIB: Final = 1024 * 1024
 _ROOT: Final = 0
+_MAX_NUMBERS: Final = 256
 _STOP_SLACK_SECONDS: Final = 4.5  # beyond the drain timeout: the process is gone within five
 _MIN_FLUSH_SECONDS: Final = 1.0
 _LOG: Final = logging.getLogger(__name__)
@@ -209,14 +211,20 @@ class StopSignal:
         self._set_at: float | None = None
         # No `threading.Event`: that takes a lock, which the main thread may hold when a handler interrupts it.
         self._wakes: SimpleQueue[None] = SimpleQueue()
-        self._limit_wakes: SimpleQueue[None] = SimpleQueue()
         self._is_set = False
         self._parent: int | None = None
         signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
+        self._numbers: socket.socket | None = None
         if limit_seconds is not None:
+            # Handlers run on the main thread, which may hang in a library's call; the numbers of signals arrive anyway.
+            received, self._numbers = socket.socketpair()
+            self._numbers.setblocking(False)
+            signal.set_wakeup_fd(self._numbers.fileno(), warn_on_full_buffer=False)
             # It starts now: a signal handler must not start threads.
-            threading.Thread(target=self._enforce, args=(limit_seconds,), name="stop-limit", daemon=True).start()
+            threading.Thread(
+                target=self._enforce, args=(limit_seconds, received), name="stop-limit", daemon=True
+            ).start()
 
     @property
     def elapsed_seconds(self) -> float:
@@ -241,7 +249,9 @@ class StopSignal:
         if self._set_at is None:
             self._set_at = SYSTEM_CLOCK.monotonic()
         self._wakes.put(None)
-        self._limit_wakes.put(None)
+        if self._numbers is not None:
+            with suppress(OSError):  # enough numbers wait
+                self._numbers.send(bytes([signal.SIGTERM]))
 
     def wait(self) -> None:
         """Return when it is set."""
@@ -251,8 +261,9 @@ class StopSignal:
                 self._wakes.get(timeout=_POLL_SECONDS)
         self.set()
 
-    def _enforce(self, limit_seconds: float) -> None:
-        self._limit_wakes.get()
+    def _enforce(self, limit_seconds: float, numbers: socket.socket) -> None:
+        while not {signal.SIGINT, signal.SIGTERM} & {*numbers.recv(_MAX_NUMBERS)}:
+            pass
         threading.Event().wait(limit_seconds)
         try:
             import psutil

@@ -173,20 +173,27 @@ def test_a_server_ends_with_its_last_lines_or_without_them_when_nothing_reads_th
     assert b"also printed" in b"".join(chunks)
 
 
-# The main thread never returns, as in a stop that hangs.
-HANGING_STOP = """
-import subprocess, sys, threading
+HANGS = {
+    "a stop that hangs": "stop.wait(); threading.Event().wait()",
+    # As in a start whose storage does not respond: no handler of a signal runs.
+    "a library's call that hangs": """
+libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+libc.pthread_mutex_lock(mutex)
+libc.pthread_mutex_lock(mutex)
+""",
+}
+HANGING = """
+import ctypes, subprocess, sys, threading
 from micromegas_jupyter.cli.serve_command import StopSignal
 stop = StopSignal(limit_seconds=0.1)
 child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 print(child.pid, flush=True)
-stop.wait()
-threading.Event().wait()
 """
 
 
-def test_a_stop_that_hangs_ends_with_the_process_and_its_children_killed():
-    process = subprocess.Popen([sys.executable, "-c", HANGING_STOP], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("hang", HANGS.values(), ids=HANGS)
+def test_a_server_that_hangs_ends_with_the_process_and_its_children_killed(hang):
+    process = subprocess.Popen([sys.executable, "-c", HANGING + hang], stdout=subprocess.PIPE, text=True)
     with process:
         child = psutil.Process(int(process.stdout.readline()))
         process.send_signal(signal.SIGTERM)
