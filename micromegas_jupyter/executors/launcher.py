@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -34,6 +35,9 @@ _RESTART_SECONDS: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _MAX_CONTROL_BYTES: Final = 16 * 1024
 _CLOSE_SECONDS: Final = 5.0
 _MAX_ERROR_BYTES: Final = 64 * 1024
+_ERROR_FLAGS: Final = (
+    os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+)
 _MAX_JOINED_BYTES: Final = 64 * 1024
 _NICENESS: Final = 5
 _RECEIVE_BYTES: Final = 64 * 1024
@@ -261,22 +265,28 @@ class ZygoteLauncher:
         loop.remove_reader(self._control)
         self._control.close()
         self._is_ready = False
-        _LOG.error(
-            "The process that executors are forked from has ended; starting a new one.",
-            extra={"stderr": read_tail(_standard_error(self._options))},
-        )
-        for pid in list(self._processes):
+        pids = list(self._processes)
+        for pid in pids:
             self._forget(pid, Ended())
-            shutil.rmtree(Path(self._options.spill_directory) / str(pid), ignore_errors=True)
-        self._restart = loop.create_task(self._restart_zygote())
+        self._restart = loop.create_task(self._restart_zygote(pids))
 
-    async def _restart_zygote(self) -> None:
+    def _clean_up(self, pids: Sequence[int]) -> str:
+        """Remove what executors have left that ended with the zygote, and return the end of its standard error."""
+        for pid in pids:
+            _remove_folder(self._options, pid)
+        return read_tail(_standard_error(self._options))
+
+    async def _restart_zygote(self, pids: Sequence[int]) -> None:
+        stderr = await run_in_thread(lambda: self._clean_up(pids), name="executor-files")
+        _LOG.error(
+            "The process that executors are forked from has ended; starting a new one.", extra={"stderr": stderr}
+        )
         while True:
             await asyncio.sleep(_RESTART_SECONDS[min(self._failures, len(_RESTART_SECONDS) - 1)])
             self._failures += 1
             await asyncio.to_thread(self._end_zygote)
             try:
-                self._zygote, self._control = self._spawn_zygote()
+                self._zygote, self._control = await run_in_thread(self._spawn_zygote, name="zygote-start")
                 await self._await_zygote()
             except (InternalError, OSError) as error:
                 self._zygote.kill()
@@ -335,8 +345,8 @@ class SpawnLauncher:
         self._on_started(process, connection)
         code = await run_in_thread(process.wait, name="executor-wait")
         self._processes.discard(process)
-        shutil.rmtree(Path(self._options.spill_directory) / str(process.pid), ignore_errors=True)
         self._on_ended(process.pid, Ended(code=code))
+        await run_in_thread(lambda: _remove_folder(self._options, process.pid), name="executor-files")
 
     def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair()
@@ -353,9 +363,7 @@ class SpawnLauncher:
 
 def _start(module: str, options: WorkerOptions, *, stdin: int) -> subprocess.Popen[bytes]:
     # The server's own standard error may be a pipe that nothing reads, in which a child would hang.
-    with _standard_error(options).open("ab") as stderr:
-        if stderr.tell() > _MAX_ERROR_BYTES:
-            stderr.truncate(0)
+    with open(_open_standard_error(options), "ab") as stderr:
         return subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
             [sys.executable, "-P", "-m", f"micromegas_jupyter.executors.{module}", _encode_options(options)],
             env=executor_variables(options),
@@ -367,9 +375,27 @@ def _start(module: str, options: WorkerOptions, *, stdin: int) -> subprocess.Pop
         )
 
 
+def _remove_folder(options: WorkerOptions, pid: int) -> None:
+    """Remove what an executor that has ended left, which may be gigabytes that were spilled."""
+    shutil.rmtree(Path(options.spill_directory) / str(pid), ignore_errors=True)
+
+
 def _standard_error(options: WorkerOptions) -> Path:
     """Return the file for what processes write to standard error before they are executors."""
     return Path(options.spill_directory) / "stderr"
+
+
+def _open_standard_error(options: WorkerOptions) -> int:
+    """Open that file, or the null device if an executor has replaced it by something else, or the disk is full."""
+    with suppress(OSError):
+        descriptor = os.open(_standard_error(options), _ERROR_FLAGS, 0o600)
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode):
+            if found.st_size > _MAX_ERROR_BYTES:
+                os.truncate(descriptor, 0)
+            return descriptor
+        os.close(descriptor)
+    return os.open(os.devnull, os.O_WRONLY)
 
 
 def _encode_options(options: WorkerOptions) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+import threading
 from unittest.mock import AsyncMock
 
 import pytest
@@ -124,3 +125,41 @@ def test_a_zygote_that_gets_a_second_thread_later_is_asked_no_more(options, monk
 
     asyncio.run(scene())
     assert caplog.text.count("each executor is a new interpreter") == 1
+
+
+@pytest.mark.parametrize(
+    "replace", [os.mkfifo, lambda path: path.symlink_to(path.with_name("other"))], ids=["pipe", "link"]
+)
+def test_executors_start_if_one_has_replaced_the_file_for_errors(options, tmp_path, replace):
+    other = tmp_path / "other"
+    other.write_bytes(b"x" * 100_000)
+    replace(tmp_path / "stderr")
+
+    async def scene():
+        async with Asked(ZygoteLauncher(options), options) as pool:
+            await pool.check()
+
+    asyncio.run(scene())
+    assert other.stat().st_size == 100_000
+
+
+def test_folders_of_executors_that_ended_with_the_zygote_are_removed_off_the_event_loop(options, tmp_path, monkeypatch):
+    removers = []
+    remove = processes.shutil.rmtree
+
+    def note_thread(path, **arguments):
+        removers.append(threading.current_thread())
+        remove(path, **arguments)
+
+    async def scene():
+        launcher = ZygoteLauncher(options)
+        async with Asked(launcher, options) as pool:
+            executor = next(iter(pool.pool._executors.values()))
+            monkeypatch.setattr(processes.shutil, "rmtree", note_thread)
+            launcher._zygote.kill()
+            await executor.ended
+            await pool.check()
+
+    asyncio.run(scene())
+    assert removers
+    assert threading.main_thread() not in removers
