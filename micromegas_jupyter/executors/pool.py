@@ -4,6 +4,7 @@ However a call ends, its executor is released when it waits for the next request
 """
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -69,7 +70,8 @@ _REPORTED: Final = (
     "bytes_scanned", "spilled_bytes", "spill_count",
 )  # fmt: skip
 _MAX_NUMBER: Final = 2**63
-_MAX_READS_CHARACTERS: Final = 64 * 1024
+# Executors send at most 16 KiB. As JSON in ASCII, since a character takes up to twelve bytes of an audit line.
+_MAX_READS_BYTES: Final = 24 * 1024
 _MAX_LOGGED_STDERR: Final = 300
 _LOGGED: Final = frozenset({"micromegas_jupyter.engine", "micromegas_jupyter.lake", "micromegas_jupyter.server"})
 _MAX_CACHED_SQL_CHARACTERS: Final = 16 * 1024
@@ -471,8 +473,10 @@ def _number(facts: dict[str, Any], name: str) -> float | None:
 
 def parse_reads(found: object) -> Reads:
     """Return the columns by table that an executor states; any column of any table for anything else."""
-    if isinstance(found, dict) and len(str(found)) <= _MAX_READS_CHARACTERS:
-        return {str(table): [*map(str, columns)] for table, columns in found.items() if isinstance(columns, list)}
+    if isinstance(found, dict) and all(isinstance(columns, list) for columns in found.values()):
+        names = [name for columns in found.values() for name in columns]
+        if all(isinstance(name, str) for name in names) and len(json.dumps(found)) <= _MAX_READS_BYTES:
+            return found
     return {ANY: (ANY,)}
 
 
@@ -735,7 +739,7 @@ class RunningStatement:
             if kind == protocol.END:
                 pool.listing.note_plan(self.caller_key, statement.sql, protocol.parse_json(body))
                 return
-            if kind == protocol.READS and len(body) <= _MAX_READS_CHARACTERS:
+            if kind == protocol.READS and len(body) <= _MAX_READS_BYTES:
                 self.report.reads = parse_reads(protocol.parse_json(body))
                 continue
             if kind != protocol.FRAME:
@@ -754,14 +758,17 @@ class RunningStatement:
         refreshing = asyncio.ensure_future(listing.refresh(statement.sql))
         # Looks at a failure that does not matter, so that asyncio does not log it.
         refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        if listing.version:
-            await asyncio.wait({refreshing}, timeout=min(_LISTING_SECONDS, self._queue_seconds / 2))
-        is_listed = refreshing.done() and refreshing.exception() is None
-        # Storage that hangs or fails concerns only statements that read tables.
-        if not is_listed and listing.version and not await self._reads_tables(statement):
-            return
-        async with self.in_queue(tables_not_listed):
-            await refreshing
+        try:
+            if listing.version:
+                await asyncio.wait({refreshing}, timeout=min(_LISTING_SECONDS, self._queue_seconds / 2))
+            is_listed = refreshing.done() and refreshing.exception() is None
+            # Storage that hangs or fails concerns only statements that read tables.
+            if not is_listed and listing.version and not await self._reads_tables(statement):
+                return
+            async with self.in_queue(tables_not_listed):
+                await refreshing
+        finally:
+            refreshing.cancel()  # while storage hangs, such waits would pile up
 
     async def _reads_tables(self, statement: Statement) -> bool:
         """Return whether a plan over the tables as they were listed last reads any; True if there is no plan."""

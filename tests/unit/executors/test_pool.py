@@ -14,12 +14,13 @@ import pytest
 
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.engine.contract import ANY
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable
 from micromegas_jupyter.executors import pool as module
 from micromegas_jupyter.executors.ingest import IngestProcess
 from micromegas_jupyter.executors.launcher import can_fork
 from micromegas_jupyter.executors.listing import Listing
-from micromegas_jupyter.executors.pool import _REPORTED, Pool, RunningStatement, StatementReport
+from micromegas_jupyter.executors.pool import _REPORTED, Pool, RunningStatement, StatementReport, parse_reads
 from micromegas_jupyter.executors.protocol import Output, Statement
 from tests.fakes.fixed_tables import CALLER, LOG_SCHEMA, FixedTables, write_ledger, write_log_entries
 from tests.fakes.servers import NUMBERS, build_pool
@@ -458,6 +459,31 @@ class TestQueueTimeout:
 
         assert isinstance(error, Unavailable)
         assert seconds < 10
+
+    def test_statements_that_need_no_listing_leave_none_to_wait_for_one_that_hangs(self):
+        tables = SlowTables("one")
+
+        async def scenario(bench):
+            await bench.run("SELECT * FROM one")
+            before = len(asyncio.all_tasks())
+            tables.may_end.clear()
+            try:
+                for number in range(3):
+                    await bench.run(f"SELECT {number}")
+                await until(lambda: len(asyncio.all_tasks()) <= before + 2, "two listings are left", seconds=5)
+            finally:
+                tables.may_end.set()
+
+        with opened_bench(tables) as bench:
+            bench.do(scenario(bench))
+
+
+@pytest.mark.parametrize(
+    "claimed", [{"t" * 30_000: []}, {"\U0001f600" * 5000: []}, {"t": "x"}, {"t": [["x"]]}, ["t"], 1]
+)
+def test_what_an_executor_says_that_it_read_fits_an_audit_line_or_is_anything(claimed):
+    assert parse_reads({"t": ["a", "b"]}) == {"t": ["a", "b"]}
+    assert parse_reads(claimed) == {ANY: (ANY,)}
 
 
 @pytest.mark.parametrize(
