@@ -4,6 +4,7 @@ Field names are upstream's, in upstream's order, with more among them and after 
 `access.audit`.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -157,7 +158,7 @@ class _Audit:
 class QueryAudit(_Audit):
     """The audit of one query; `report` says what it took when the line is written.
 
-    The `fingerprint` of a long statement is made beforehand, off the event loop.
+    The `hashes` of a long statement, or of large values, are made beforehand, off the event loop.
     """
 
     _target = QUERY_AUDIT_TARGET
@@ -169,22 +170,16 @@ class QueryAudit(_Audit):
         report: StatementReport,
         clock: Clock,
         *,
-        fingerprint: str | None = None,
+        hashes: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(origin, clock)
         self._statement = statement
         self._report = report
-        self._fingerprint = fingerprint
+        self._hashes = hashes
 
     def _record(self, status: str, error: MicromegasError | None) -> dict[str, object]:
-        statement, values = self._statement, self._statement.parameters
-        return {
-            **super()._record(status, error),
-            "sql_hash": self._fingerprint or sql_hash(statement.sql),
-            "statement_sha256": _sha256(statement.sql.encode("utf-8", "surrogatepass")),
-            **({"values_sha256": _sha256(*values)} if values else {}),
-            "reads": self._report.reads,
-        }
+        hashes = self._hashes or hash_statement(self._statement)
+        return {**super()._record(status, error), **hashes, "reads": self._report.reads}
 
     def _cut_fields(self) -> list[str]:
         reads = self._report.reads or {}
@@ -314,6 +309,16 @@ def _cut(text: str, max_bytes: int) -> str:
     return text.encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
 
 
+def hash_statement(statement: Statement) -> dict[str, object]:
+    """Return the fields of an audit line that identify a statement and its values."""
+    sql, values = statement.sql, statement.parameters
+    return {
+        "sql_hash": sql_hash(sql),
+        "statement_sha256": _sha256(sql.encode("utf-8", "surrogatepass")),
+        **({"values_sha256": _sha256(*values)} if values else {}),
+    }
+
+
 def _sha256(*parts: bytes) -> str:
     digest = sha256()
     for part in parts:
@@ -368,7 +373,9 @@ async def recorded(
         if ends_task(raised) or isinstance(raised, ClientGone | QueryCancelled) or call.context.done():
             audit.write("incomplete")
             count("incomplete", None)
-            if isinstance(raised, QueryCancelled):
+            # A status follows unless the client has left.
+            is_ended_here = isinstance(raised, asyncio.CancelledError) and not call.context.done()
+            if is_ended_here or isinstance(raised, QueryCancelled):
                 await audit.deliver()
             raise
         error = translate_error(raised, call.query_id)

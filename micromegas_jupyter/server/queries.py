@@ -26,7 +26,7 @@ from micromegas_jupyter.engine.functions.denial_store import (
     with_hits,
 )
 from micromegas_jupyter.engine.partition_calls import PartitionCall, find_partition_call
-from micromegas_jupyter.engine.scanner import fingerprints, sql_hash
+from micromegas_jupyter.engine.scanner import fingerprints
 from micromegas_jupyter.errors import (
     ConfigurationError,
     InvalidStatement,
@@ -38,7 +38,7 @@ from micromegas_jupyter.executors.launcher import await_shared, run_in_thread
 from micromegas_jupyter.executors.pool import RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
-from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, recorded
+from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, hash_statement, recorded
 from micromegas_jupyter.server.authentication import parse_compression, parse_statement, resolve_attribution
 from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
 from micromegas_jupyter.server.monitoring import ServerMetrics, phase
@@ -57,8 +57,9 @@ QUERIES_ACTION: Final = "MicromegasQueries"
 _MAX_BODY_BYTES: Final = 1024
 _MAX_LISTED: Final = 500  # of what runs, the longest first
 _MAX_LISTED_CHARACTERS: Final = 1000
-#: Longer statements are searched on another thread.
+#: Longer statements are searched, and larger values hashed, on another thread.
 _MAX_INLINE_CHARACTERS: Final = 4096
+_MAX_INLINE_BYTES: Final = 256 * 1024
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
 
@@ -442,8 +443,9 @@ class QueryRunner:
         statement = parse_statement(call.headers, sql, call.caller, parameters)
         origin = find_origin(call, self._settings.trusted_proxies)
         running = self._statements.statement(call.source, query_id=call.query_id, sql=sql)
-        fingerprint = None if len(sql) <= _MAX_INLINE_CHARACTERS else await asyncio.to_thread(sql_hash, sql)
-        audit = QueryAudit(origin, statement, running.report, self._clock, fingerprint=fingerprint)
+        is_large = len(sql) > _MAX_INLINE_CHARACTERS or sum(map(len, parameters)) > _MAX_INLINE_BYTES
+        hashes = await asyncio.to_thread(hash_statement, statement) if is_large else None
+        audit = QueryAudit(origin, statement, running.report, self._clock, hashes=hashes)
         return statement, origin, running, audit
 
     async def _with_messages(self, call: Call, statement: Statement) -> Statement:

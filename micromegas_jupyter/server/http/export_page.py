@@ -81,7 +81,7 @@ class ExportPage(Page):
             connection.set_max_body_size(max(announced, max_bytes))
         is_awaited = self.request.headers.get("Expect", "").lower() == "100-continue"
         if self._refusal is not None and (is_awaited or announced > max_bytes):
-            self._answer_error(self._refusal)
+            await self._fail(self._refusal)
 
     def data_received(self, chunk: bytes) -> None:
         """Take a part of the body, or drop it."""

@@ -1,13 +1,17 @@
 """Each query leaves one line that parses, whatever it holds."""
 
+import asyncio
 import hashlib
 import json
 import logging
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
+from unittest.mock import Mock
 
 import pytest
 
+from micromegas_jupyter.access.audit import AuditFile, AuditFileHandler
 from micromegas_jupyter.access.validator import token_name
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.engine.contract import TimeRange
@@ -21,7 +25,7 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.executors.pool import StatementReport
 from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.executors.scheduling import Cause
-from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, classify_error
+from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, classify_error, recorded
 from micromegas_jupyter.server.authentication import Attribution
 from tests.fakes.validator import ALICE
 
@@ -183,3 +187,34 @@ def test_a_statement_of_16_kib_with_a_long_comment_is_whole(clock, caplog):
 
     assert record["sql"] == sql
     assert "truncated" not in record
+
+
+def test_a_call_that_is_ended_gets_its_status_after_its_line_is_in_the_file(clock, tmp_path, monkeypatch):
+    file = tmp_path / "audit.jsonl"
+    handler = AuditFileHandler(file)
+    may_write, append = threading.Event(), AuditFile.write
+    monkeypatch.setattr(AuditFile, "write", lambda *of: may_write.wait(30) and append(*of))
+    call = Mock()
+    call.context.done.return_value = False
+
+    async def run():
+        async with recorded(_audit(clock), call, Mock()):
+            await asyncio.Event().wait()
+
+    async def scenario():
+        task = asyncio.create_task(run())
+        await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=0.1)
+        may_write.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return bool(done), json.loads(file.read_text())["status"]
+
+    logger = logging.getLogger("micromegas_jupyter.audit")
+    logger.addHandler(handler)
+    try:
+        assert asyncio.run(scenario()) == (False, "incomplete")
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
