@@ -42,7 +42,6 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 # The root logger's default would hide the lines from handlers that are there.
 _AUDIT.setLevel(logging.INFO)
 _MAX_SQL_BYTES: Final = 16 * 1024
-_MAX_TEXT_BYTES: Final = 2048
 _MAX_ROLES: Final = 32
 _MAX_ESCAPE_BYTES: Final = 12
 _MAX_TABLE_CHARACTERS: Final = 256
@@ -276,7 +275,7 @@ class TableAudit(_Audit):
     def _request(self) -> dict[str, object]:
         return {
             "action": "table",
-            **{name: _shortened(value) for name, value in self.request.items()},
+            **self.request,
             **({} if self.rows is None else {"rows": self.rows}),
             "total_ms": _milliseconds(self.seconds()),
         }
@@ -297,12 +296,6 @@ class CutOffAudit(_Audit):
             "servers": self.ended,
             "total_ms": _milliseconds(self.seconds()),
         }
-
-
-def _shortened(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return _cut(value, _MAX_TEXT_BYTES)
 
 
 def _cut(text: str, max_bytes: int) -> str:
