@@ -297,6 +297,7 @@ class _ExportLink:
                 log_records(facts)
                 answer = self._waiting.get(facts.get("number", -1))
                 if answer is None or answer.done():
+                    await asyncio.sleep(0)  # a process that was taken over may send nothing else
                     continue
                 if kind == protocol.ERROR:
                     answer.set_exception(protocol.parse_error(facts))

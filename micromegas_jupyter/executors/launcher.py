@@ -479,6 +479,7 @@ class Channel:
         with suppress(ExecutorEnded):
             while True:
                 await self._receive(_RECEIVE_BYTES)
+                await asyncio.sleep(0)  # there may always be more
 
     def close(self) -> None:
         """Close the socket."""

@@ -741,6 +741,7 @@ class RunningStatement:
                 return
             if kind == protocol.READS and len(body) <= _MAX_READS_BYTES:
                 self.report.reads = parse_reads(protocol.parse_json(body))
+                await asyncio.sleep(0)  # an executor that a statement has taken over may send nothing else
                 continue
             if kind != protocol.FRAME:
                 raise InternalError("An executor gave an unexpected answer.")
@@ -816,11 +817,16 @@ class RunningStatement:
         await self.begin()
         await self.request(protocol.TABLES, protocol.pickle_request(caller, self._new_tables()))
         found: list[tuple[str, bytes]] = []
+        left_bytes = protocol.MAX_LISTED_BYTES
         while True:
             kind, body = await self.read()
             if kind == protocol.END:
                 return found
+            left_bytes -= len(body)
+            if kind != protocol.LISTED or left_bytes < 0:
+                raise InternalError("An executor gave an unexpected answer.")
             found += [(str(name), bytes.fromhex(schema)) for name, schema in protocol.parse_json(body)["tables"]]
+            await asyncio.sleep(0)
 
     def _new_tables(self) -> Sequence[bytes | int] | None:
         """Return the tables, packed, or a place for each that the executor knows; None when it knows them all."""

@@ -28,6 +28,7 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 HEAD: Final = struct.Struct("<cI")
 MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES + 1024 * 1024
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024  # of schemas, and of JSON that the front reads
+MAX_LISTED_BYTES: Final = 96 * 1024 * 1024  # of all answers to one listing of tables
 MAX_LOG_RECORDS: Final = 16  # of one answer
 MAX_LOG_CHARACTERS: Final = 8192  # of one record
 _RECEIVE_BYTES: Final = 1024 * 1024

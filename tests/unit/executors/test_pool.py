@@ -1,6 +1,7 @@
 """Executors are lent, reused and replaced; nothing depends on who was served before; listings are shared."""
 
 import asyncio
+import itertools
 import os
 import random
 import signal
@@ -8,7 +9,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
-from unittest.mock import MagicMock, Mock
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 
@@ -17,8 +18,9 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.contract import ANY
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable
 from micromegas_jupyter.executors import pool as module
+from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.ingest import IngestProcess
-from micromegas_jupyter.executors.launcher import can_fork
+from micromegas_jupyter.executors.launcher import Executor, can_fork
 from micromegas_jupyter.executors.listing import Listing
 from micromegas_jupyter.executors.pool import _REPORTED, Pool, RunningStatement, StatementReport, parse_reads
 from micromegas_jupyter.executors.protocol import Output, Statement
@@ -26,6 +28,8 @@ from tests.fakes.fixed_tables import CALLER, LOG_SCHEMA, FixedTables, write_ledg
 from tests.fakes.servers import NUMBERS, build_pool
 from tests.fakes.waiting import until
 from tests.integration.flight_harness import decode_rows
+
+ONE = Statement(sql="SELECT 1", caller=CALLER)
 
 
 class Bench(NamedTuple):
@@ -476,6 +480,43 @@ class TestQueueTimeout:
 
         with opened_bench(tables) as bench:
             bench.do(scenario(bench))
+
+
+FLOOD = 1000
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "call"),
+    [
+        (protocol.READS, b"{}", lambda running: running.run(ONE, output=Output(), write=AsyncMock())),
+        (protocol.LISTED, b'{"tables": []}', lambda running: running.list_tables(CALLER)),
+    ],
+    ids=["reads", "tables"],
+)
+def test_an_executor_that_sends_without_end_leaves_the_event_loop_to_others(monkeypatch, kind, body, call):
+    answers = itertools.chain(itertools.repeat((kind, body), FLOOD), [(protocol.END, b"{}")])
+    turns = 0
+
+    async def take_turns():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def read(_executor, _admit=None):
+        return next(answers)
+
+    async def scenario(bench):
+        await bench.settle()
+        monkeypatch.setattr(Executor, "read", read)
+        other = asyncio.create_task(take_turns())
+        async with RunningStatement(bench.pool, ("test", "ann")) as running:
+            await call(running)
+        other.cancel()
+
+    with opened_bench() as bench:
+        bench.do(scenario(bench))
+    assert turns >= FLOOD
 
 
 @pytest.mark.parametrize(
