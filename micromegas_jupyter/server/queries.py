@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 CHECK_SECONDS: Final = 1.0
 MAX_AGE_SECONDS: Final = 4.0
 _WAIT_SECONDS: Final = 5.0
+_HITS_SECONDS: Final = 5.0
 _MAX_UNREAD_SECONDS: Final = 10.0
 _CANCEL_SECONDS: Final = 2.0
 QUERIES_ACTION: Final = "MicromegasQueries"
@@ -133,6 +134,7 @@ class DenyList:
         self._on_denied = on_denied
         self._hits_lock = threading.Lock()
         self._hits: dict[str, datetime] = {}
+        self._hits_due_at = float("-inf")
         self._changes = 0  # that were noted
         self._file_lock = threading.Lock()
         self._checked_at = clock.monotonic()  # when the reading began that was done last
@@ -257,7 +259,11 @@ class DenyList:
                     _LOG.error(text, self._problem)
 
     def _refresh(self) -> None:
-        self.write_hits()
+        now = self._clock.monotonic()
+        if now >= self._hits_due_at:
+            # Each write has all replicas read the file again, and may cross one that cuts a user off.
+            self._hits_due_at = now + _HITS_SECONDS
+            self.write_hits()
         with suppress(FileProblem):  # said by `reload` when it was read last
             if self._problem is None and self._file.mark() == self._mark:
                 return

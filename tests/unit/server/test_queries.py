@@ -106,6 +106,20 @@ def test_another_process_sees_a_change_when_it_looks_again(open_list, clock, sto
     _check(other)
 
 
+def test_hits_are_written_every_five_seconds_at_most(open_list, clock, store):
+    store.add("client = 'grafana'", "a reason", created_by="root")
+    deny_list = open_list()
+    times = []
+
+    for _ in range(12):
+        clock.advance(1.0)
+        with pytest.raises(QueryDenied):
+            _check(deny_list)
+        times.append(store.rules()[0].last_hit_at)
+
+    assert len({*times} - {None}) == 2
+
+
 def test_no_query_passes_by_old_rules_while_another_reads_the_file(open_list, clock, store):
     other = open_list()
     store.add("client = 'grafana'", "a reason", created_by="root")
