@@ -67,7 +67,8 @@ class CutOffs:
             return None
         found = [known.get(f"{caller.issuer}|{caller.subject}"), known.get(caller.owner or "")]
         if caller.auth_type is AuthType.API_KEY and (names := claimed_names(headers)):
-            found += [one for one in known.values() if {one.subject, one.email} & names]
+            addresses = {name.lower() for name in names}
+            found += [one for one in known.values() if one.subject in names or (one.email or "").lower() in addresses]
         now = self._clock.now()
         return next((one for one in found if one is not None and not one.is_over(now)), None)
 

@@ -63,6 +63,7 @@ def test_a_user_the_keys_of_the_user_and_calls_for_the_user_are_rejected(store, 
     assert is_rejected(replace(KEY, owner=f"{ALICE.issuer}|{ALICE.subject}"))
     assert is_rejected(KEY, x_user_id=ALICE.subject)
     assert is_rejected(KEY, x_user_email="alice%40example.com")
+    assert is_rejected(KEY, x_user_email="Alice%40Example.com")  # as another program writes the same address
 
 
 @pytest.mark.parametrize(
