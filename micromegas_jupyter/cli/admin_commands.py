@@ -97,7 +97,7 @@ def run_queries(arguments: argparse.Namespace) -> int:
     ]
     print(tabulate(rows, headers=["query", "user", "time", "memory", "SQL"], tablefmt="simple", disable_numparse=True))
     if not rows:
-        print("no query runs", file=sys.stderr)
+        print("no queries are running", file=sys.stderr)
     return 0
 
 
@@ -114,7 +114,7 @@ def run_cancel(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         status = client.cancel_query(arguments.query_id)
     if status == "not_cancellable":
-        print("No such query of yours runs at this server.", file=sys.stderr)
+        print("You have no such query running on this server.", file=sys.stderr)
         return _NOT_RUNNING
     print("cancelled" if status == "cancelled" else "is being cancelled")
     return 0
@@ -331,7 +331,7 @@ def _find_cut_off(user: str, users: "Sequence[CutOffUser]") -> tuple[str, str]:
     ]
     if len(found) != 1:
         raise UsageError(
-            "No such user is cut off." if not found else "Several users who are cut off match.",
+            "No such user is cut off." if not found else "Several cut-off users match.",
             remedy="`micromegas admin cut-off` lists them as issuer|subject.",
         )
     return found[0]
@@ -341,7 +341,7 @@ def _find_user(user: str, client: "FlightSQLClient") -> tuple[str, str, str | No
     """Return issuer, subject and address of a user; one without an issuer is looked up in the audit."""
     issuer, bar, subject = user.partition("|")
     if bar and (not issuer or not subject):
-        raise UsageError("USER is not issuer|subject.")
+        raise UsageError("USER does not have the form issuer|subject.")
     now = SYSTEM_CLOCK.now()
     name = subject if bar else user
     try:

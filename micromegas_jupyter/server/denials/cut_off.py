@@ -163,7 +163,7 @@ class CutOffService:
             async with asyncio.timeout(_WRITE_SECONDS):
                 await run_in_thread(lambda: store.change_cut_off(change), name="denials")
         except TimeoutError:
-            raise Unavailable("The storage of the denials does not respond.") from None
+            raise Unavailable("The storage of the denials file does not respond.") from None
 
     async def handle(self, call: Call, body: bytes) -> bytes:
         """Cut a user off, restore a user's access, or list the users who are cut off; for administrators."""
