@@ -171,8 +171,8 @@ def _restore(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
     }
     sentence = f"restored {arguments.table} to version {done.restored_version}"
     if done.added_files or done.removed_files:
-        sentence += f": {done.added_files:,} files came back, {done.removed_files:,} were removed"
-    elif not done.was_dropped:
+        sentence += f" (files added: {done.added_files:,}, removed: {done.removed_files:,})"
+    elif not done.was_dropped and done.version == done.restored_version:
         sentence = f"{arguments.table} is already in its state of that time"
     _print_outcome(arguments, facts, sentence, done)
 

@@ -68,11 +68,14 @@ def _delete(tables: Tables, name: str, arguments: Mapping[str, Any]) -> dict[str
 
 def _restore(tables: Tables, request: RestoreRequest) -> dict[str, Any]:
     done = restore_table(tables, request)
-    result: dict[str, Any] = done._asdict()
-    if done.added_files or done.removed_files:
-        at = committed_at(tables.storage, request.name, done.version)
-        result |= {} if at is None else _undo(at)
-    return result
+    result: dict[str, Any] = {**done._asdict(), "was_dropped": done.was_dropped}
+    changed_at = result.pop("dropped_at")
+    if changed_at is None and done.version != done.restored_version:
+        changed_at = committed_at(tables.storage, request.name, done.version)
+    elif not (done.added_files or done.removed_files):
+        return result
+    # Until the restore, a dropped table was not there: the state before its drop is the last one.
+    return result if changed_at is None else {**result, **_undo(changed_at)}
 
 
 def _undo(changed_at: dt.datetime) -> dict[str, Any]:

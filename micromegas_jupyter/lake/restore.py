@@ -73,13 +73,26 @@ _ROWS: Final = pa.timestamp("us", "UTC")
 
 
 class Restored(NamedTuple):
-    """What a restore did: the version that it restored, the one that it made, and how many files came back and left."""
+    """What a restore did.
+
+    Attributes:
+        restored_version: The version that it restored.
+        version: The version that it made; the same if nothing was to be changed.
+        added_files: How many files came back.
+        removed_files: How many files the table no longer has.
+        dropped_at: When the table was dropped, if it was.
+    """
 
     restored_version: int
     version: int
     added_files: int
     removed_files: int
-    was_dropped: bool
+    dropped_at: datetime | None = None
+
+    @property
+    def was_dropped(self) -> bool:
+        """Whether the table had been dropped."""
+        return self.dropped_at is not None
 
 
 class RestoreRequest(NamedTuple):
@@ -234,7 +247,7 @@ def _restore_folder(tables: Tables, dropped: DroppedTable, time: datetime, clock
             raise _name_is_taken(dropped.name) from None
         sync_folder(root)
         sync_folder(root / DROPPED_FOLDER)
-    return restored._replace(was_dropped=True)
+    return restored._replace(dropped_at=dropped.dropped_at)
 
 
 def _restore_objects(tables: Tables, dropped: DroppedTable, time: datetime, clock: Clock) -> Restored:
@@ -254,7 +267,7 @@ def _restore_objects(tables: Tables, dropped: DroppedTable, time: datetime, cloc
         restored = work.run(time)
         check_held(lease)
         storage.delete(log_path(name, DROPPED_MARKER))
-    return restored._replace(was_dropped=True)
+    return restored._replace(dropped_at=current.dropped_at)
 
 
 def _marked(storage: Storage, name: str) -> DroppedTable | None:
@@ -299,7 +312,7 @@ class _Work:
         """Restore the state of a time."""
         version = self._version_to_keep(time)
         if version is not None and (self._dropped_at is None or not self._is_writable()):
-            return Restored(version, version, 0, 0, was_dropped=False)
+            return Restored(version, version, 0, 0)
         for _ in range(_MAX_ATTEMPTS):
             try:
                 found = replay(self._storage, self._path, time)
@@ -331,7 +344,7 @@ class _Work:
         """Commit the state of the time; None if a commit of others makes the plan void."""
         plan = self._plan(found)
         if self._dropped_at is None and not self._differs(found, plan):
-            return Restored(found.then.version, found.now.version, 0, 0, was_dropped=False)
+            return Restored(found.now.version, found.now.version, 0, 0)
         keeps_files = False
         try:
             self._check_may_change(found, plan)
@@ -345,7 +358,7 @@ class _Work:
         if version is None:
             return None
         added, removed = plan.files.keys() - found.now.files.keys(), found.now.files.keys() - plan.files.keys()
-        return Restored(found.then.version, version, len(added), len(removed), was_dropped=False)
+        return Restored(found.then.version, version, len(added), len(removed))
 
     def _differs(self, found: Replay, plan: _Plan) -> bool:
         return plan.files.keys() != found.now.files.keys() or found.then.columns != found.now.columns

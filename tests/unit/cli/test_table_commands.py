@@ -143,7 +143,7 @@ def test_json_holds_the_whole_answer(words, expected, capsys):
         (["delete", "orders", "--where", "true", "--yes"], "deleted 1,200 rows"),
         (
             ["restore", "orders", "--to", "2h", "--yes"],
-            "version 4: 3 files came back, 1 were removed",
+            "version 4 (files added: 3, removed: 1)",
         ),
         (["optimize", "orders"], "merged 50 files into 1"),
     ],
@@ -187,3 +187,17 @@ def test_the_time_to_restore_to_is_read_before_anything_is_asked(client, text, e
     code = main.run(["tables", "restore", "orders", "--to", text, "--yes"])
 
     assert (code, client.changes) == ((0, [("restore", "orders", expected)]) if expected else (2, []))
+
+
+@pytest.mark.parametrize(
+    ("made", "shown"),
+    [(9, "restored orders to version 4"), (4, "orders is already in its state of that time")],
+)
+def test_a_restore_of_columns_alone_is_told_from_one_that_changes_nothing(client, made, shown, capsys):
+    client.restore_table = lambda _, to: RestoreResult(
+        restored_version=4, version=made, added_files=0, removed_files=0, was_dropped=False
+    )
+
+    main.run([*RESTORE, "--yes"])
+
+    assert capsys.readouterr().out.splitlines()[0] == shown
