@@ -353,13 +353,14 @@ class NotInLog(Exception):
 
 @dataclass(slots=True)
 class TableState:
-    """A table at a version: its protocol, metadata, and live files by their paths in the log."""
+    """A table at a version: its protocol, metadata, live files by their paths in the log, and ids of writes."""
 
     version: int = -1
     committed_at: datetime = _LONG_AGO
     protocol: Action = field(default_factory=dict)
     metadata: Action = field(default_factory=dict)
     files: dict[str, Action] = field(default_factory=dict)
+    write_ids: dict[str, int] = field(default_factory=dict)
 
     @property
     def properties(self) -> Mapping[str, str]:
@@ -371,6 +372,10 @@ class TableState:
         """The columns and the partition columns, as the log has them."""
         return self.metadata.get("schemaString"), *(self.metadata.get("partitionColumns") or ())
 
+    def copy(self) -> "TableState":
+        """Return a state that advances apart from this one."""
+        return replace(self, files=dict(self.files), write_ids=dict(self.write_ids))
+
     def apply(self, actions: Iterable[Action], version: int, committed_at: datetime) -> None:
         """Advance to the next version."""
         self.version, self.committed_at = version, committed_at
@@ -381,6 +386,8 @@ class TableState:
         for action in actions:
             if "add" in action:
                 self.files[action["add"]["path"]] = action["add"]
+            elif "txn" in action:
+                self.write_ids[action["txn"]["appId"]] = int(action["txn"]["version"])
             self.metadata = action.get("metaData", self.metadata)
             self.protocol = action.get("protocol", self.protocol)
 
@@ -440,9 +447,9 @@ def replay(storage: Storage, table: str, time: datetime) -> Replay:
             continue
         if then.version < 0:
             raise NotInLog(last)
-        found = found or Replay(then, replace(then, files=dict(then.files)))
+        found = found or Replay(then, then.copy())
         found.advance(actions, version, last)
-    return found or Replay(then, replace(then, files=dict(then.files)))
+    return found or Replay(then, then.copy())
 
 
 def committed_at(storage: Storage, table: str, version: int) -> datetime | None:
@@ -557,7 +564,7 @@ class _Log:
                 raise _cleaned_up()
             with storage_errors("The log of a table could not be read."):
                 file = pq.ParquetFile(pa.BufferReader(found[0]))
-                wanted = [name for name in ("add", "metaData", "protocol") if name in file.schema_arrow.names]
+                wanted = [name for name in ("add", "metaData", "protocol", "txn") if name in file.schema_arrow.names]
                 for batch in file.iter_batches(columns=wanted):
                     for row in batch.to_pylist():
                         actions = [{name: _plain(value)} for name, value in row.items() if value is not None]

@@ -494,8 +494,9 @@ class _Work:
         if then.columns != now.columns:
             names = ("schemaString", "partitionColumns")
             actions.append({"metaData": {**now.metadata, **{name: then.metadata[name] for name in names}}})
-        # An id whose rows are gone is forgotten, so that the same upload stores them again.
-        actions += [{"txn": {"appId": one, "version": -1, "lastUpdated": made_ms}} for one in sorted(found.write_ids)]
+        # An id whose rows are gone is forgotten, so that a repeated upload stores them; one whose rows are back counts.
+        ids = {one: then.write_ids.get(one, -1) for one in sorted(found.write_ids)}
+        actions += [{"txn": {"appId": one, "version": rows, "lastUpdated": made_ms}} for one, rows in ids.items()]
         removed = [add for path, add in now.files.items() if path not in plan.files]
         actions += [
             {

@@ -265,6 +265,23 @@ def test_an_upload_that_a_restore_undid_is_stored_when_it_is_repeated(store, res
     assert ids() == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_an_upload_whose_rows_a_second_restore_brings_back_is_not_stored_twice(  # noqa: PLR0917 - fixtures
+    tables, store, restore, ids, storage, has_checkpoint
+):
+    store("t", ROWS, "create")
+    before = _now()
+    store("t", MORE, write_id="back")
+    if has_checkpoint:
+        _checkpoint(storage)
+    done = restore("t", before)
+    restore("t", _undo(delta_log.committed_at(storage, "t", done.version)))
+
+    assert store("t", MORE, write_id="back") == 2
+
+    assert ids() == [1, 2, 3, 4, 5]
+
+
 def test_ids_that_are_soon_forgotten_are_taken_back_too(writer, restore, storage):
     def send(one, number, write_id):
         request = WriteRequest(
