@@ -32,6 +32,8 @@ from micromegas_jupyter.lake.lease import TAKE_OVER_SECONDS, Lease, try_acquire
 UNDO_HOURS: Final = 24
 """For how long a drop or another change of a table can be undone."""
 UNDO_WINDOW: Final = timedelta(hours=UNDO_HOURS)
+UNDO_LIMIT: Final = UNDO_WINDOW + timedelta(minutes=5)
+"""What is accepted: a time that was within the window when a user chose it is older when the server checks it."""
 DROPPED_FOLDER: Final = f"{CONTROL_FOLDER}/dropped"
 """Dropped tables, and local ones that were never finished; those are as old as their folder."""
 _LEASE: Final = f"{CONTROL_FOLDER}/dropped-lease.json"

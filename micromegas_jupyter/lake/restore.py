@@ -51,6 +51,7 @@ from micromegas_jupyter.lake.delta_log import (
 )
 from micromegas_jupyter.lake.dropped import (
     DROPPED_FOLDER,
+    UNDO_LIMIT,
     UNDO_WINDOW,
     DroppedTable,
     check_held,
@@ -115,7 +116,7 @@ def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYS
     if time > now + _MAX_SKEW:
         raise UsageError("The time to restore to is in the future.", remedy="Use a time in the past.")
     live = tables.find(name)
-    finish_move(storage, name, before=now - UNDO_WINDOW)
+    finish_move(storage, name, before=now - UNDO_LIMIT)
     found = _find(storage, name, live, time)
     if found is None:
         raise _nothing_to_restore(tables, request, now)
@@ -125,7 +126,7 @@ def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYS
         if found.dropped is None:
             with closing(TableGuard(storage, name)) as guard, guard.hold():
                 return _Work(storage, name, name, clock, check=guard.check).run(time)
-        if now - found.dropped.dropped_at > UNDO_WINDOW:
+        if now - found.dropped.dropped_at > UNDO_LIMIT:
             raise no_table(name)
         if live is not None:
             raise _name_is_taken(name)
@@ -180,7 +181,7 @@ def _nothing_to_restore(tables: Tables, request: RestoreRequest, now: datetime) 
             f"The table {name} did not exist at {_iso(time)}.",
             remedy=f"It was created at {_iso(created_at)}: use that time or a later one.",
         )
-    kept = [one for one in list_dropped(tables.storage, name) if now - one.dropped_at <= UNDO_WINDOW]
+    kept = [one for one in list_dropped(tables.storage, name) if now - one.dropped_at <= UNDO_LIMIT]
     for one in reversed(kept):
         with suppress(TableGone):
             metadata = open_delta(tables.storage, one.path, is_hidden=True).metadata()
@@ -210,7 +211,7 @@ def _check_owner(name: str, owner: str | None, required_owner: str | None) -> No
 
 
 def _check_window(now: datetime, time: datetime) -> None:
-    if time < now - UNDO_WINDOW:
+    if time < now - UNDO_LIMIT:
         raise _too_early(now - UNDO_WINDOW)
 
 
@@ -259,7 +260,7 @@ def _restore_objects(tables: Tables, dropped: DroppedTable, time: datetime, cloc
             raise TableGone
         if current.path != name:
             if (marked := _marked(storage, name)) is not None and marked.id != current.id:
-                free_name(storage, name, lease=lease, before=clock.now() - UNDO_WINDOW)
+                free_name(storage, name, lease=lease, before=clock.now() - UNDO_LIMIT)
             if tables.find(name) is not None:
                 raise _name_is_taken(name)
             move_back(storage, current, lease=lease)

@@ -42,7 +42,7 @@ from micromegas_jupyter.lake.delta_log import (
 )
 from micromegas_jupyter.lake.dropped import (
     DROPPED_FOLDER,
-    UNDO_WINDOW,
+    UNDO_LIMIT,
     check_held,
     free_name,
     hold_names,
@@ -189,7 +189,7 @@ class Tables:
     def _freeing(self, name: str) -> Iterator[None]:
         """Move a bucket's dropped table away, and keep others from restoring it meanwhile."""
         with hold_names(self.storage) as lease:
-            free_name(self.storage, name, lease=lease, before=self._clock.now() - UNDO_WINDOW)
+            free_name(self.storage, name, lease=lease, before=self._clock.now() - UNDO_LIMIT)
             check_held(lease)
             yield
 

@@ -194,6 +194,20 @@ def test_a_time_before_the_window_is_answered_with_the_earliest_one(store, resto
     assert f"{later.now() - 24 * HOUR:%Y-%m-%dT%H:%M}" in refused.value.remedy
 
 
+def test_the_earliest_time_is_still_accepted_minutes_after_it_was_reported(store, restore, tables, ids):
+    store("t", ROWS, "create")
+    time.sleep(0.01)
+    chosen = _now()
+    time.sleep(0.01)
+    tables.drop("t")
+    with pytest.raises(UsageError, match="earliest"):
+        restore("t", chosen, clock=FakeClock(chosen + 24 * HOUR + HOUR / 10))
+
+    restore("t", chosen, clock=FakeClock(chosen + 24 * HOUR + HOUR / 15))
+
+    assert ids() == [1, 2, 3]
+
+
 def test_files_that_another_program_removed_are_reported_with_the_earliest_time(store, restore, tables, storage, ids):
     store("t", ROWS, "create")
     before = _now()
