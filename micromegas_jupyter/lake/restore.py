@@ -69,6 +69,7 @@ _MAX_APPENDS: Final = 100  # of others, in one attempt
 _MAX_SECONDS: Final = 1800.0  # less than the hour for which maintenance keeps files beyond the window
 _MAX_SKEW: Final = timedelta(minutes=5)
 _CUT: Final = timedelta(milliseconds=1)  # some writers cut the bounds of times to milliseconds
+_FIRST_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)  # the year 1 of some time zones is none in UTC
 _TIME: Final = "time"
 _ROWS: Final = pa.timestamp("us", "UTC")
 
@@ -109,6 +110,7 @@ def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYS
 
     A table in use gets one commit, after those of others. One that was dropped gets its name back if no other has it.
     """
+    request = request._replace(time=max(request.time, _FIRST_TIME))
     storage, name, time, required_owner = tables.storage, *request
     now = clock.now()
     if not is_name(name):

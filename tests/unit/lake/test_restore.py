@@ -170,13 +170,15 @@ def test_a_table_that_never_was_cannot_be_restored(store, restore, name):
 def test_a_time_at_which_there_was_no_table_is_answered_with_one_that_works(tables, store, restore, ids):
     before = _now() - dt.timedelta(seconds=1)
     store("t", ROWS, "create")
-    with pytest.raises(UsageError, match="did not exist"):
-        restore("t", before)
+    for early in (before, dt.datetime.min.replace(tzinfo=dt.timezone(14 * HOUR))):
+        with pytest.raises(UsageError, match="did not exist"):
+            restore("t", early)
     tables.drop("t")
     with pytest.raises(UsageError, match="There was no table t") as late:
         restore("t", _now() + dt.timedelta(seconds=1))
-    with pytest.raises(UsageError, match="in the future"):
-        restore("t", _now() + HOUR)
+    for future in (_now() + HOUR, dt.datetime.max.replace(tzinfo=dt.timezone(-12 * HOUR))):
+        with pytest.raises(UsageError, match="in the future"):
+            restore("t", future)
 
     restore("t", dt.datetime.fromisoformat(late.value.remedy.rpartition("such as ")[2].rstrip(".")))
 
