@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import threading
+import uuid
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from micromegas_jupyter.core.storage import Storage, storage_errors
-from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
 
 if sys.platform != "win32":
@@ -115,6 +116,26 @@ def commit_info(actions: Iterable[Action]) -> Action:
 def is_entry(actions: Iterable[Action], entry_id: str) -> bool:
     """Whether this is the entry that was built with an id."""
     return any(action.get("commitInfo", {}).get("txnId") == entry_id for action in actions)
+
+
+def take_back(storage: Storage, table: str, version: int, entry_id: str) -> bool:
+    """Take back an entry that came into the log of a bucket's table after that was dropped; return whether it is gone.
+
+    While the table may be restored, the entry is replaced by an empty one, since later ones may follow it. If the table
+    was restored meanwhile, or another one has its name and continued its log, the entry stays.
+    """
+    if storage.is_local:
+        return True
+    path = log_path(table, entry_name(version))
+    found = storage.read(path, max_bytes=MAX_ENTRY_BYTES)
+    if found is None or entry_id.encode() not in found[0]:
+        return True
+    if storage.read(log_path(table, DROPPED_MARKER)) is not None:
+        return storage.replace(path, build_entry("WRITE", uuid.uuid4().hex, (), clock=SYSTEM_CLOCK), mark=found[1])
+    if storage.read(log_path(table, entry_name(version + 1)), max_bytes=MAX_ENTRY_BYTES) is not None:
+        return False
+    storage.delete(path)
+    return True
 
 
 def milliseconds(clock: Clock) -> int:

@@ -47,6 +47,7 @@ from micromegas_jupyter.lake.delta_log import (
     open_delta,
     read_entry,
     replay,
+    take_back,
     was_dropped,
 )
 from micromegas_jupyter.lake.dropped import (
@@ -485,10 +486,7 @@ class _Work:
         try:
             self._check(version)
         except TableGone:
-            path = log_path(self._path, entry_name(version))
-            is_hidden = self._storage.read(log_path(self._path, DROPPED_MARKER)) is not None
-            if not is_hidden and is_entry(read_entry(self._storage, self._path, version) or (), entry_id):
-                self._storage.delete(path)
+            take_back(self._storage, self._path, version, entry_id)
             raise
 
     def _build_entry(self, found: Replay, plan: _Plan, entry_id: str) -> bytes:

@@ -26,7 +26,6 @@ from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unava
 from micromegas_jupyter.lake.data_files import check_partitions, write_files
 from micromegas_jupyter.lake.delta_log import (
     BRIEF_IDS,
-    DROPPED_MARKER,
     LOG_FOLDER,
     MAX_ENTRY_BYTES,
     RESTORE,
@@ -46,6 +45,7 @@ from micromegas_jupyter.lake.delta_log import (
     read_checkpoint_version,
     read_entry,
     read_write_ids,
+    take_back,
     write_checkpoint,
 )
 from micromegas_jupyter.lake.tables import (
@@ -534,7 +534,7 @@ class _Committer:
                         self._try(attempt)
                 except (TableGone, _Outdated) as reason:
                     if isinstance(reason, TableGone):
-                        self._remove_orphan(attempt.entry_id)
+                        self._take_back(attempt.entry_id)
                     attempt.files = []
                     self._reopen(group)
         except TableGone:
@@ -614,21 +614,10 @@ class _Committer:
             if not (is_same or one.done.done()) and (one.files or one.is_replacing):
                 one.done.set_exception(_gone(self._table))
 
-    def _remove_orphan(self, entry_id: str) -> None:
-        """Take back an entry that came into the log of a bucket's table after that was dropped.
-
-        While the table may be restored, the entry is replaced by an empty one, since later ones may follow it.
-        """
-        if self._storage.is_local:
-            return
-        path = log_path(self._table, entry_name(self.state.version + 1))
-        found = self._storage.read(path, max_bytes=MAX_ENTRY_BYTES)
-        if found is None or entry_id.encode() not in found[0]:
-            return
-        if self._storage.read(log_path(self._table, DROPPED_MARKER)) is None:
-            self._storage.delete(path)
-        else:
-            self._storage.replace(path, build_entry("WRITE", uuid.uuid4().hex, (), clock=SYSTEM_CLOCK), mark=found[1])
+    def _take_back(self, entry_id: str) -> None:
+        """Take back an entry that came into the log of a bucket's table after that was dropped."""
+        if not take_back(self._storage, self._table, self.state.version + 1, entry_id):
+            raise Unavailable("The table was dropped and restored meanwhile.")
 
     def _select(self, group: list[_Pending]) -> list[_Pending]:
         """Return the writes that are still to be stored, and answer the others."""

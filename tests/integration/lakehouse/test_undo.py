@@ -333,3 +333,30 @@ def test_a_write_that_was_under_way_while_a_table_was_dropped_is_not_in_it(bucke
     with closing(LakeWriter(bucket, interval_seconds=0)) as writer:
         writer.append("t", MORE).result()
     assert _count(bucket) == 5
+
+
+@pytest.mark.parametrize("write_id", [None, "id"])
+def test_a_write_during_whose_end_the_table_is_dropped_and_restored_leaves_no_gap_in_the_log(bucket, s3, write_id):
+    _create(bucket, ROWS)
+    drops, restores = [], []
+
+    def fault(method, path):
+        if not path.endswith(f"{2:020}.json"):
+            return
+        if method == "PUT" and not drops:
+            drops.append(None)
+            drops[0] = Tables(bucket).drop("t")
+        elif method == "GET" and drops and not restores:  # the writer is about to take its entry back
+            restores.append(None)
+            _restore(bucket, drops[0] - MILLISECOND)
+
+    s3.fault = fault
+    with closing(LakeWriter(bucket, interval_seconds=0)) as writer, pytest.raises(Unavailable, match="not known"):
+        writer.append("t", MORE, write_id=write_id).result()
+
+    assert restores
+    assert _count(bucket) in {3, 5}
+    if write_id:
+        with closing(LakeWriter(bucket, interval_seconds=0)) as writer:
+            writer.append("t", MORE, write_id=write_id).result()
+        assert _count(bucket) == 5
