@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -86,11 +86,24 @@ def read_marker(storage: Storage, name: str) -> DroppedTable | None:
     return DroppedTable(name=name, dropped_at=dropped_at, id=dropped_id, path=name)
 
 
-def mark_dropped(storage: Storage, name: str, dropped_at: datetime) -> None:
+def mark_dropped(storage: Storage, name: str, dropped_at: datetime) -> DroppedTable:
     """Hide a bucket's table; raises `TableGone` if it is hidden already."""
     record = DroppedTable(name=name, dropped_at=dropped_at, id=uuid.uuid4().hex, path=name)
     if not storage.create(log_path(name, DROPPED_MARKER), _marker(record)):
         raise TableGone
+    return record
+
+
+def postpone_drop(storage: Storage, dropped: DroppedTable, dropped_at: datetime) -> datetime:
+    """Record a later time of a drop, and return the time that is recorded: a table that is moved keeps its time."""
+    marker = log_path(dropped.name, DROPPED_MARKER)
+    with hold_names(storage) as lease:
+        found = storage.read(marker)
+        if found is None or found[0] != _marker(dropped) or any(one.id == dropped.id for one in _list_moved(storage)):
+            return dropped.dropped_at
+        check_held(lease)
+        is_recorded = storage.replace(marker, _marker(replace(dropped, dropped_at=dropped_at)), mark=found[1])
+    return dropped_at if is_recorded else dropped.dropped_at
 
 
 def free_name(storage: Storage, name: str, *, lease: Lease, before: datetime) -> None:

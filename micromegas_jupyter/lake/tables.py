@@ -49,6 +49,7 @@ from micromegas_jupyter.lake.dropped import (
     list_dropped,
     mark_dropped,
     new_dropped_folder,
+    postpone_drop,
     read_marker,
 )
 from micromegas_jupyter.lake.types import PARTITION_DATE, stored_definition, stored_field, stored_schema
@@ -79,6 +80,7 @@ _OF_A_CONDITION: Final = re.compile(
     "nondeterministic function|convert expression to string|Invalid comparison operation"
 )
 _MAX_ATTEMPTS: Final = 10
+_AFTER: Final = dt.timedelta(milliseconds=2)
 # deltalake's own cleanup removes log entries that a restore needs.
 _NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
@@ -198,12 +200,10 @@ class Tables:
         if name in DEFINITIONS:
             raise UsageError(f"The table {name} belongs to the data model.", remedy="Delete rows of it instead.")
         if not self.storage.is_local:
-            dropped_at = self._time_after(name, self._open(name))
             try:
-                mark_dropped(self.storage, name, dropped_at)
+                return self._drop_object(name)
             except TableGone:
                 raise no_table(name) from None
-            return dropped_at
         root = Path(self.storage.uri)
         with storage_errors("The table could not be dropped."):
             make_private_folder(root / DROPPED_FOLDER)
@@ -214,11 +214,19 @@ class Tables:
             sync_folder(root)
         return dropped_at
 
+    def _drop_object(self, name: str) -> dt.datetime:
+        marked = mark_dropped(self.storage, name, self._time_after(name, self._open(name)))
+        last = committed_at(self.storage, name, open_delta(self.storage, name, is_hidden=True).version())
+        if last is None or last + _AFTER <= marked.dropped_at:
+            return marked.dropped_at
+        # Rows that were stored between the look at the table and the marker come back with it.
+        return postpone_drop(self.storage, marked, last + _AFTER)
+
     def _time_after(self, name: str, delta: DeltaTable) -> dt.datetime:
         """Return the time, later than the latest commit even if the clock that made it is ahead."""
         last = committed_at(self.storage, name, delta.version())
         now = _whole_milliseconds(self._clock.now())
-        return now if last is None else max(now, last + dt.timedelta(milliseconds=2))
+        return now if last is None else max(now, last + _AFTER)
 
     def delete_rows(self, name: str, predicate: str, *, hides_values: bool = False) -> int:
         """Delete the rows for which a condition in SQL holds; return how many. An error may repeat values of rows."""

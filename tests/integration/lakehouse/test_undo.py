@@ -335,6 +335,23 @@ def test_a_write_that_was_under_way_while_a_table_was_dropped_is_not_in_it(bucke
     assert _count(bucket) == 5
 
 
+def test_rows_that_are_stored_right_before_a_drop_come_back(bucket, s3):
+    """Their upload ends between the look at the table and the marker."""
+    _create(bucket, ROWS)
+
+    def fault(method, path):
+        if method == "PUT" and path.endswith("_micromegas_dropped"):
+            s3.fault = lambda *_: None
+            with closing(LakeWriter(bucket, interval_seconds=0)) as writer:
+                writer.append("t", MORE).result()
+
+    s3.fault = fault
+    dropped_at = Tables(bucket).drop("t")
+    _restore(bucket, dropped_at - MILLISECOND)
+
+    assert _count(bucket) == 5
+
+
 @pytest.mark.parametrize("write_id", [None, "id"])
 def test_a_write_during_whose_end_the_table_is_dropped_and_restored_leaves_no_gap_in_the_log(bucket, s3, write_id):
     _create(bucket, ROWS)
