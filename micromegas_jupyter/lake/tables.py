@@ -37,6 +37,7 @@ from micromegas_jupyter.lake.delta_log import (
     log_path,
     milliseconds,
     open_delta,
+    read_checkpoint_version,
     read_entry,
     times_of_files,
 )
@@ -181,6 +182,8 @@ class Tables:
         return name
 
     def _add_object(self, name: str, entry: bytes) -> bool:
+        if read_checkpoint_version(self.storage, name) >= 0:
+            return False  # its first log entries may be cleaned up
         path = log_path(name, entry_name(0))
         if self.storage.create(path, entry):
             return True

@@ -377,3 +377,12 @@ def test_a_write_during_whose_end_the_table_is_dropped_and_restored_leaves_no_ga
         with closing(LakeWriter(bucket, interval_seconds=0)) as writer:
             writer.append("t", MORE, write_id=write_id).result()
         assert _count(bucket) == 5
+
+
+def test_a_table_is_not_created_over_one_whose_first_log_entries_were_cleaned_up(bucket):
+    _create(bucket, ROWS)
+    DeltaTable(bucket.child_uri("t"), storage_options=bucket.options).create_checkpoint()
+    bucket.delete(f"t/_delta_log/{0:020}.json")
+
+    with pytest.raises(UsageError, match="There is a table t already"):
+        Tables(bucket).create("t", MORE.schema)
