@@ -549,7 +549,8 @@ class Lease:
         self._path = path
         self._descriptor = descriptor
         self._lock = threading.Lock()
-        self._record = _Record(os.getpid(), notes=notes)
+        # A random start, so that no waiter takes a record for that of an earlier lease of this process.
+        self._record = _Record(os.getpid(), secrets.randbits(32), notes=notes)
         self._released = threading.Event()
         self._write()
         with suppress(RuntimeError):  # without a thread, or at the program's end, it can be lost after ten seconds
@@ -662,24 +663,31 @@ class LeaseFile:
     def _replace(self, seen: tuple[int, int, bytes]) -> int | None:
         """Put a new, locked file in the place of the lock file; None if another waiter does, or it has changed."""
         claim = self._path.with_name(f"{self._path.name}.claim")
+        new, kept = (self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}.tmp") for _ in range(2))
         claimed = _try_lock(claim)
         if claimed is None:
             return None
         try:
             if _read_path(self._path) != seen:
                 return None
-            new = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}.tmp")
             descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE_MODE)
             try:
                 _lock_now(descriptor)
                 os.pwrite(descriptor, _Record(notes=_Record.decode(seen[2]).notes).encode(), 0)
+                with suppress(OSError):  # some file systems have no hard links
+                    kept.hardlink_to(self._path)
                 new.replace(self._path)
+                if _read_path(kept) in {None, seen}:
+                    return descriptor
+                kept.replace(self._path)  # the holder continued right then, and may not have noticed
             except BaseException:
-                os.close(descriptor)
                 new.unlink(missing_ok=True)
+                os.close(descriptor)
                 raise
-            return descriptor
+            os.close(descriptor)
+            return None
         finally:
+            kept.unlink(missing_ok=True)
             claim.unlink(missing_ok=True)
             _unlock(claimed)
 

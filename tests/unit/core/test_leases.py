@@ -1,6 +1,7 @@
 """A lease is exclusive, is lost by replacement of its lock file, and works beside programs that only use `flock`."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +77,35 @@ def test_time_in_which_the_waiter_itself_was_suspended_does_not_count(path, cloc
 
     held.check()
     held.release()
+
+
+def test_leases_of_one_process_one_after_the_other_are_not_taken_for_one(path, clock):
+    waiter = LeaseFile(path, clock=clock)
+
+    for _ in range(20):
+        held = LeaseFile(path).acquire(wait_seconds=0)
+        look(waiter, clock, seconds=1)
+        held.check()
+        held.release()
+
+
+def test_a_holder_that_continues_during_the_takeover_keeps_its_lease(path, clock, monkeypatch):
+    held, waiter = LeaseFile(path).acquire(wait_seconds=0), LeaseFile(path, clock=clock)
+    look(waiter, clock, seconds=9)
+    rename = Path.replace
+
+    def continue_before(source, target):
+        monkeypatch.undo()
+        held.enter_critical()  # from now on, it may send the refresh token
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", continue_before)
+    _, busy = look(waiter, clock, seconds=5)
+
+    assert isinstance(busy, LeaseBusy)
+    held.check()
+    held.release()
+    assert [entry.name for entry in path.parent.iterdir()] == ["t.lock"]
 
 
 def test_the_critical_part_of_a_living_process_is_not_interrupted_unless_requested(path, clock):
