@@ -45,7 +45,7 @@ from micromegas_jupyter.lake.delta_log import (
     update_delta,
     write_checkpoint,
 )
-from micromegas_jupyter.lake.dropped import DROPPED_FOLDER, UNDO_HOURS, read_marker, remove_dropped
+from micromegas_jupyter.lake.dropped import DROPPED_FOLDER, UNDO_HOURS, remove_dropped
 from micromegas_jupyter.lake.lease import Lease, Sighting, try_acquire
 from micromegas_jupyter.lake.tables import (
     DEFINITIONS,
@@ -475,7 +475,7 @@ class _Round:
         unused = {path.removeprefix(f"{table.delta.table_uri.rstrip('/')}/") for path in listed}
         unused -= {unquote(file.path) for file in table.files}
         self._remove_old(
-            table.name,
+            list(self._storage.list(table.name)),
             lambda entry: entry.path.removeprefix(f"{table.name}/") in unused or _is_temporary(entry.path),
         )
 
@@ -491,8 +491,10 @@ class _Round:
         if removed := remove_dropped(self._storage, hidden, before=before):
             self.done["removed_tables"] += removed
         for name in hidden:
-            if read_marker(self._storage, name) is None:
-                self._remove_old(name, lambda entry: _STAGED_FILE.fullmatch(entry.path) is not None)
+            entries = list(self._storage.list(name))
+            # A table with a log is dropped, or was created or restored meanwhile.
+            if not any(entry.path.startswith(log_path(name, "")) for entry in entries):
+                self._remove_old(entries, lambda entry: _STAGED_FILE.fullmatch(entry.path) is not None)
         if not self._storage.is_local:
             return
         for file in Path(self._storage.child_uri(CONTROL_FOLDER)).glob(".*.tmp"):
@@ -501,12 +503,13 @@ class _Round:
                     file.unlink()
                     self.done["removed_files"] += 1
         for folder in Path(self._storage.child_uri(DROPPED_FOLDER)).glob("*"):
-            if "." not in folder.name and folder.stat().st_mtime < self._old:  # else a dropped table that is kept
-                shutil.rmtree(folder, ignore_errors=True)
-                self.done["removed_tables"] += 1
+            with suppress(FileNotFoundError):  # a table that was created meanwhile
+                if "." not in folder.name and folder.stat().st_mtime < self._old:  # else a dropped table that is kept
+                    shutil.rmtree(folder, ignore_errors=True)
+                    self.done["removed_tables"] += 1
 
-    def _remove_old(self, folder: str, is_unused: Callable[[Entry], bool]) -> None:
-        for entry in list(self._storage.list(folder)):
+    def _remove_old(self, entries: Iterable[Entry], is_unused: Callable[[Entry], bool]) -> None:
+        for entry in entries:
             self._check_lease()
             if entry.modified_at < self._old and is_unused(entry):
                 self._storage.delete(entry.path)

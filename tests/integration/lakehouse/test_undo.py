@@ -219,6 +219,22 @@ def test_a_bucket_keeps_a_dropped_table_for_a_day_and_not_longer(bucket):
     assert Tables(bucket).list() == ("t",)
 
 
+def test_a_table_that_is_restored_during_maintenance_keeps_its_old_files(bucket, monkeypatch):
+    now = dt.datetime.now(dt.UTC)
+    _create(bucket, ROWS)
+    dropped_at = Tables(bucket, clock=FakeClock(now + 20 * HOUR)).drop("t")
+    remove = maintenance.remove_dropped
+
+    def remove_slowly(*arguments, **options):
+        _restore(bucket, dropped_at - MILLISECOND, clock=FakeClock(now + 26 * HOUR))
+        return remove(*arguments, **options)
+
+    monkeypatch.setattr(maintenance, "remove_dropped", remove_slowly)
+    maintenance.run_round(bucket, clock=FakeClock(now + 26 * HOUR))
+
+    assert DeltaTable(bucket.child_uri("t"), storage_options=bucket.options).to_pyarrow_table().num_rows == 3
+
+
 @pytest.mark.usefixtures("fail_soon")
 @pytest.mark.parametrize("number", [3, 8])  # of 8 changes
 def test_a_move_that_is_cut_short_is_finished_by_the_next_call(bucket, s3, monkeypatch, number):
