@@ -35,7 +35,7 @@ if sys.platform != "win32":
 CONTROL_FOLDER: Final = "_micromegas"
 LOG_FOLDER: Final = "_delta_log"
 DROPPED_MARKER: Final = "_micromegas_dropped"
-"""An object in the log of a bucket's table: it was dropped, and its objects are being removed."""
+"""An object in the log of a bucket's table, which hides it: it was dropped."""
 BRIEF_IDS: Final = "writeIds"
 """A member of an entry's commit information: ids of writes that are soon forgotten. It does not reach checkpoints."""
 EXPIRED_BEFORE: Final = "micromegasExpiredBefore"

@@ -220,7 +220,7 @@ def _move(storage: Storage, source: str, target: str | None, lease: Lease, *, sp
                 for begin in range(0, len(part), _MOVED_AT_ONCE):
                     check_held(lease)
                     list(pool.map(move, part[begin : begin + _MOVED_AT_ONCE]))
-    raise Unavailable("The files of a dropped table change all the time.", remedy="Try again.")
+    raise Unavailable("The files of a dropped table keep changing.", remedy="Try again.")
 
 
 def _copy_log_object(storage: Storage, entry: Entry, copy: str | None) -> None:

@@ -191,7 +191,7 @@ def _nothing_to_restore(tables: Tables, request: RestoreRequest, now: datetime) 
             _check_owner(name, metadata.configuration.get(OWNER_PROPERTY), required_owner)
             return UsageError(
                 f"There was no table {name} at {_iso(time)}.",
-                remedy=f"It was dropped at {_iso(one.dropped_at)}: use an earlier time, such as "
+                remedy=f"It was dropped at {_iso(one.dropped_at)}: use a time before that, such as "
                 f"{_iso(one.dropped_at - _CUT)}.",
             )
     return no_table(name)
@@ -328,7 +328,7 @@ class _Work:
                 restored = self._attempt(found)
             if restored is not None:
                 return restored
-        raise Unavailable("The table is being changed by others all the time. It was not restored.")
+        raise Unavailable("Other calls kept changing the table, so it was not restored.")
 
     def _version_to_keep(self, time: datetime) -> int | None:
         """Return the latest version if that was in force at the time and retention leaves it as it is."""
