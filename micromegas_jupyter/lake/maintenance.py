@@ -41,6 +41,7 @@ from micromegas_jupyter.lake.delta_log import (
     milliseconds,
     read_checkpoint_version,
     read_entry,
+    take_back,
     times_of_files,
     update_delta,
     write_checkpoint,
@@ -446,6 +447,11 @@ class _Round:
         paths = {file.path for file in removed}
         for version in range(first, first + _MAX_ATTEMPTS):
             if self._storage.create(log_path(table.name, entry_name(version)), content):
+                try:
+                    table.check(version)
+                except TableGone:  # a bucket's table was dropped before the commit
+                    take_back(self._storage, table.name, version, entry_id)
+                    raise
                 return True
             winner = read_entry(self._storage, table.name, version)
             if winner is not None and is_entry(winner, entry_id):

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -39,6 +40,7 @@ from micromegas_jupyter.lake.delta_log import (
     open_delta,
     read_checkpoint_version,
     read_entry,
+    take_back,
     times_of_files,
 )
 from micromegas_jupyter.lake.dropped import (
@@ -82,6 +84,7 @@ _OF_A_CONDITION: Final = re.compile(
 )
 _MAX_ATTEMPTS: Final = 10
 _AFTER: Final = dt.timedelta(milliseconds=2)
+_ENTRY_ID: Final = "micromegasEntryId"
 # deltalake's own cleanup removes log entries that a restore needs.
 _NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
@@ -210,8 +213,8 @@ class Tables:
         root = Path(self.storage.uri)
         with storage_errors("The table could not be dropped."):
             make_private_folder(root / DROPPED_FOLDER)
-            with self._holding(name, is_exclusive=True) as delta:
-                dropped_at = self._time_after(name, delta)
+            with self._holding(name, is_exclusive=True) as guard:
+                dropped_at = self._time_after(name, guard.delta)
                 (root / name).rename(root / new_dropped_folder(name, dropped_at))
             sync_folder(root / DROPPED_FOLDER)
             sync_folder(root)
@@ -245,11 +248,8 @@ class Tables:
             if not is_met:
                 return Deletion(0, None)
             condition = "true"
-        properties = None
-        if expired_before is not None:
-            properties = CommitProperties(custom_metadata={EXPIRED_BEFORE: expired_before.isoformat()})
 
-        def delete(table: DeltaTable) -> tuple[int, int | None]:
+        def delete(table: DeltaTable, properties: CommitProperties) -> tuple[int, int | None]:
             before = table.version()
             try:
                 metrics = table.delete(condition, commit_properties=properties, post_commithook_properties=_NO_HOOKS)
@@ -260,7 +260,8 @@ class Tables:
             version = table.version()
             return int(metrics["num_deleted_rows"] or 0), version if version > before else None
 
-        rows, version = self._change(name, delete, "The rows could not be deleted.")
+        facts = {} if expired_before is None else {EXPIRED_BEFORE: expired_before.isoformat()}
+        rows, version = self._change(name, delete, "The rows could not be deleted.", facts=facts)
         return Deletion(rows, None if version is None else committed_at(self.storage, name, version))
 
     def add_column(self, name: str, column: pa.Field) -> None:
@@ -274,12 +275,14 @@ class Tables:
                 remedy="Add it as nullable.",
             )
 
-        def alter(table: DeltaTable) -> None:
+        def alter(table: DeltaTable, properties: CommitProperties) -> None:
             names = {known.name.lower() for known in table.schema().fields}
             if stored.name.lower() in names:
                 raise UsageError(f"There is a column {shown(column.name)} already.", remedy="Choose another name.")
             table.alter.add_columns(
-                Schema.from_arrow(pa.schema([stored])).fields[0], post_commithook_properties=_NO_HOOKS
+                Schema.from_arrow(pa.schema([stored])).fields[0],
+                commit_properties=properties,
+                post_commithook_properties=_NO_HOOKS,
             )
 
         self._change(name, alter, "The column could not be added.")
@@ -337,8 +340,11 @@ class Tables:
         value = "" if days is None else str(days)
         self._change(
             name,
-            lambda table: table.alter.set_table_properties(
-                {RETENTION_PROPERTY: value}, raise_if_not_exists=False, post_commithook_properties=_NO_HOOKS
+            lambda table, properties: table.alter.set_table_properties(
+                {RETENTION_PROPERTY: value},
+                raise_if_not_exists=False,
+                commit_properties=properties,
+                post_commithook_properties=_NO_HOOKS,
             ),
             "The retention could not be set.",
         )
@@ -375,16 +381,31 @@ class Tables:
         names = {entry.path.rsplit("/", 1)[-1] for entry in self.storage.list(f"{name}/{LOG_FOLDER}")}
         return bool(names) and DROPPED_MARKER not in names
 
-    def _change(self, name: str, change: Callable[[DeltaTable], Any], what: str) -> Any:
+    def _change(
+        self,
+        name: str,
+        change: Callable[[DeltaTable, CommitProperties], Any],
+        what: str,
+        *,
+        facts: Mapping[str, str] = MappingProxyType({}),
+    ) -> Any:
         """Let deltalake commit a change, again when another commit came in between, and put it on disk."""
         for _ in range(_MAX_ATTEMPTS):
-            with self._holding(name) as delta, storage_errors(what):
+            entry_id = uuid.uuid4().hex
+            properties = CommitProperties(custom_metadata={_ENTRY_ID: entry_id, **facts})
+            with self._holding(name) as guard, storage_errors(what):
+                delta = guard.delta
                 check_writable(delta)
                 before = delta.version()
                 try:
-                    result = change(delta)
+                    result = change(delta, properties)
                 except CommitFailedError:
                     continue
+                try:
+                    guard.check(delta.version())
+                except TableGone:  # a bucket's table was dropped before the commit
+                    take_back(self.storage, name, delta.version(), entry_id)
+                    raise
                 self._make_durable(name, before)
                 return result
         raise Unavailable("The table is being changed by others all the time.")
@@ -401,12 +422,12 @@ class Tables:
         self.storage.sync_folder(f"{name}/{LOG_FOLDER}")
 
     @contextmanager
-    def _holding(self, name: str, *, is_exclusive: bool = False) -> Iterator[DeltaTable]:
+    def _holding(self, name: str, *, is_exclusive: bool = False) -> Iterator[TableGuard]:
         if not is_name(name):
             raise no_table(name)
         try:
             with closing(TableGuard(self.storage, name)) as guard, guard.hold(is_exclusive=is_exclusive):
-                yield guard.delta
+                yield guard
         except TableGone:
             raise no_table(name) from None
 
