@@ -234,14 +234,13 @@ class Tables:
         now = _whole_milliseconds(self._clock.now())
         return now if last is None else max(now, last + _AFTER)
 
-    def delete_rows(self, name: str, predicate: str, *, hides_values: bool = False) -> int:
-        """Delete the rows for which a condition in SQL holds; return how many. An error may repeat values of rows."""
-        return self.delete(name, predicate, hides_values=hides_values).rows
-
     def delete(
         self, name: str, predicate: str, *, hides_values: bool = False, expired_before: dt.date | None = None
     ) -> "Deletion":
-        """Delete rows as `delete_rows` does; if they are `expired_before` a day, a restore never brings them back."""
+        """Delete the rows for which a condition in SQL holds. An error may repeat values unless it `hides_values`.
+
+        If the rows are `expired_before` a day, a restore never brings them back.
+        """
         condition = _checked_predicate(predicate, arrow_schema(self._open(name)), self._check_condition)
         # deltalake deletes all rows where a condition without columns is NULL or fails.
         if (is_met := _constant(condition)) is not None:

@@ -194,7 +194,7 @@ def test_credentials_of_an_instance_are_renewed(s3, monkeypatch, tmp_path):
             def works(write_id):
                 try:
                     writer.append("t", ROWS, write_id=write_id).result()
-                    return ask.rows("SELECT sum(id) AS s FROM t") and tables.delete_rows("t", "id > 3") == 0
+                    return ask.rows("SELECT sum(id) AS s FROM t") and tables.delete("t", "id > 3").rows == 0
                 except Unavailable:  # the library asks for new ones at most ten times a second
                     return False
 

@@ -122,13 +122,13 @@ def test_other_programs_read_our_tables_as_we_do(tmp_path, read):
     with closing(LakeWriter(storage, interval_seconds=0)) as writer:
         for rows in (orders, orders.slice(40)):
             writer.append("orders", rows).result()
-        tables.delete_rows("orders", "n % 7 = 3")
+        tables.delete("orders", "n % 7 = 3")
         tables.add_column("orders", pa.field("extra", pa.float64()))
         writer.append("orders", orders.slice(0, 5).append_column("extra", [[0.5, None, 1.5, 2.5, -0.0]])).result()
         assert optimize(storage, "orders")["removed_files"] > 0
         writer.append("orders", orders.slice(4, 3)).result()
         writer.append("log_entries", log_batch(range(5))).result()
-        tables.delete_rows("log_entries", "msg = 'w:3'")
+        tables.delete("log_entries", "msg = 'w:3'")
 
     with asking(Lake(storage)) as ask:
         for table, count, sql in (

@@ -714,7 +714,7 @@ def test_any_state_of_any_table_that_had_the_name_comes_back(storage, pytestconf
             there = after(there | {number})
         elif change == "delete":
             rest = chance.randrange(3)
-            tables.delete_rows("t", f"id % 3 = {rest}")
+            tables.delete("t", f"id % 3 = {rest}")
             there = after(frozenset(one for one in there if one % 3 != rest))
         elif change == "drop":
             tables.drop("t")

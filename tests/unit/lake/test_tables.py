@@ -90,8 +90,8 @@ def test_of_many_that_drop_a_table_one_does(tables, storage):
 def test_rows_that_meet_a_condition_are_deleted(tables, store, read):
     store("t", ROWS, "create")
 
-    assert tables.delete_rows("t", "id = 1 OR name IS NULL") == 2
-    assert tables.delete_rows("t", "id = 1") == 0
+    assert tables.delete("t", "id = 1 OR name IS NULL").rows == 2
+    assert tables.delete("t", "id = 1").rows == 0
 
     assert read("t").to_pydict() == {"id": [2], "name": ["b"]}
 
@@ -108,7 +108,7 @@ def test_a_bad_condition_is_refused(tables, store, read, predicate):
     store("t", ROWS, "create")
 
     with pytest.raises(UsageError):
-        tables.delete_rows("t", predicate)
+        tables.delete("t", predicate)
 
     assert read("t").num_rows == 3
 
@@ -117,7 +117,7 @@ def test_an_error_of_a_condition_names_its_cause(tables, store):
     store("t", ROWS, "create")
 
     with pytest.raises(UsageError, match="divides by zero") as caught:
-        tables.delete_rows("t", "id = 1 AND 1 / 0 = 1")
+        tables.delete("t", "id = 1 AND 1 / 0 = 1")
 
     assert "NULLIF" in caught.value.remedy
 
@@ -126,7 +126,7 @@ def test_an_error_of_a_condition_names_its_cause(tables, store):
 def test_a_condition_without_columns_holds_for_all_rows_or_none(tables, store, read, predicate, count):
     store("t", ROWS, "create")
 
-    assert tables.delete_rows("t", predicate) == count
+    assert tables.delete("t", predicate).rows == count
     assert read("t").num_rows == 3 - count
 
 
@@ -135,9 +135,9 @@ def test_a_condition_that_the_library_makes_true_for_null_is_rejected(storage, s
     tables = Tables(storage, check_condition=check_null_safe)
 
     with pytest.raises(UsageError, match="several IN lists"):
-        tables.delete_rows("t", "id NOT IN (1, 2) OR id NOT IN (3, 4)")
+        tables.delete("t", "id NOT IN (1, 2) OR id NOT IN (3, 4)")
 
-    assert tables.delete_rows("t", "id NOT IN (1, 2) AND id NOT IN (3, 4)") == 0
+    assert tables.delete("t", "id NOT IN (1, 2) AND id NOT IN (3, 4)").rows == 0
     assert read("t").num_rows == 3
 
 
@@ -145,7 +145,7 @@ def test_changes_of_many_at_once_are_all_made(storage, tables, store, read):
     store("t", pa.table({"id": range(8)}), "create")
 
     with ThreadPoolExecutor(4) as pool:
-        deleted = list(pool.map(lambda number: Tables(storage).delete_rows("t", f"id = {number}"), range(7)))
+        deleted = list(pool.map(lambda number: Tables(storage).delete("t", f"id = {number}").rows, range(7)))
 
     assert deleted == [1] * 7
     assert read("t").column("id").to_pylist() == [7]
@@ -214,7 +214,7 @@ def test_a_table_with_rules_of_another_writer_is_not_written(tables, store, stor
     with pytest.raises(UsageError):
         store("t", ROWS)
     with pytest.raises(UsageError):
-        tables.delete_rows("t", "id = 1")
+        tables.delete("t", "id = 1")
 
 
 def test_all_that_is_written_is_for_this_account_only(store, tmp_path):

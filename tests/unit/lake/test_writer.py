@@ -228,7 +228,7 @@ def test_polars_reads_what_is_written(storage, store, tables):
     )
     store("t", rows, "create")
     store("t", rows)
-    tables.delete_rows("t", "text = 'x'")
+    tables.delete("t", "text = 'x'")
     expected = pa.concat_tables([rows.slice(1)] * 2)
 
     polars = pl.read_delta(storage.child_uri("t")).to_arrow()
@@ -246,7 +246,7 @@ def test_files_say_that_properties_are_dictionaries_and_others_read_their_values
         assert pq.read_schema(file).field("properties").type == pa.dictionary(pa.int32(), pa.binary())
     assert read("log_entries")["process_properties"].to_pylist() == [encode({"version": "1"})] * 6
     assert pl.read_delta(uri)["process_properties"].to_list() == [encode({"version": "1"})] * 6
-    assert tables.delete_rows("log_entries", "msg = 'w:1'") == 1
+    assert tables.delete("log_entries", "msg = 'w:1'").rows == 1
     assert len(read("log_entries")) == 5
 
 
