@@ -25,7 +25,7 @@ JOB_NOTEBOOK = "service-account.ipynb"
 JOB_KERNEL = "micromegas-service-account"
 JOB_KERNEL_NAME = "Service account (demo)"
 
-_STATE = ".micromegas"
+_STATE = ".micromegas-demo"  # never the configuration folder, which may have a lake: `--notebooks ~`
 _KEY = "--notebooks"
 _ANOTHER = "Choose another folder with --notebooks DIR."
 
@@ -77,12 +77,11 @@ class DemoFolder:
     def _remove_lake(self, *, is_fresh: bool) -> None:
         """Finish a removal that was interrupted, and with `is_fresh` remove the present lake."""
         removed = self.lake.with_suffix(".removed")
-        if removed.exists():
-            rmtree(removed)
-        if is_fresh and self.lake.exists():
+        _remove(removed)
+        if is_fresh and os.path.lexists(self.lake):
             # Until it has another name, a demo that is killed here would leave half a lake.
             self.lake.rename(removed)
-            rmtree(removed)
+            _remove(removed)
 
     def close(self) -> None:
         """Let another demo use the folder; calling again does nothing."""
@@ -93,6 +92,14 @@ class DemoFolder:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or only the link to one that the user moved elsewhere."""
+    if path.is_dir() and not path.is_symlink():
+        rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def copy_notebooks(target: Path) -> int:

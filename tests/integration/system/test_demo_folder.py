@@ -122,5 +122,5 @@ def test_notebooks_and_rows_survive_kill_and_ctrl_c_and_a_fresh_start_removes_th
     for name in ("quickstart.ipynb", "mine.ipynb"):
         assert MADE in (folder / name).read_text()
     assert MADE not in (folder / "service-account.ipynb").read_text()
-    (theme,) = (folder / ".micromegas" / "jupyter" / "user-settings").rglob("themes.jupyterlab-settings")
+    (theme,) = (folder / ".micromegas-demo" / "jupyter" / "user-settings").rglob("themes.jupyterlab-settings")
     assert "JupyterLab Dark" in theme.read_text()

@@ -48,6 +48,20 @@ def test_a_fresh_start_removes_the_lake_alone_and_what_an_interrupted_one_left(t
     assert fresh == ["jupyter"]
 
 
+def test_a_fresh_start_keeps_a_lake_that_is_not_the_demos(tmp_path):
+    configuration, elsewhere = tmp_path / ".micromegas" / "lake", tmp_path / "elsewhere"
+    for lake in (configuration, elsewhere):
+        lake.mkdir(parents=True)
+        (lake / "row").touch()
+    with DemoFolder(tmp_path) as folder:
+        folder.lake.symlink_to(elsewhere)
+
+    with DemoFolder(tmp_path, is_fresh=True):
+        assert not folder.lake.is_symlink()
+
+    assert all((lake / "row").exists() for lake in (configuration, elsewhere))
+
+
 def test_one_demo_at_a_time_uses_a_folder_and_a_killed_one_leaves_it(tmp_path):
     program = (
         "import sys; from pathlib import Path; from micromegas_jupyter.demo.folder import DemoFolder\n"
@@ -68,7 +82,7 @@ def test_one_demo_at_a_time_uses_a_folder_and_a_killed_one_leaves_it(tmp_path):
 def test_a_folder_that_cannot_be_used_is_named_with_what_to_do(tmp_path, place):
     (tmp_path / "file").touch()
     (tmp_path / "link").mkdir()
-    (tmp_path / "link" / ".micromegas").symlink_to(tmp_path)
+    (tmp_path / "link" / ".micromegas-demo").symlink_to(tmp_path)
 
     with pytest.raises(ConfigurationError, match=str(tmp_path / place)) as caught:
         DemoFolder(tmp_path / place)
