@@ -180,14 +180,17 @@ def _step(kind: pa.DataType) -> Decimal:
 def _is_below(column: pa.ChunkedArray, steps: Decimal) -> pa.ChunkedArray:
     """Compare with a number of steps, also with one that the type cannot hold."""
     kind = column.type
-    value: int | Decimal = int(steps)
+    if not steps.is_finite():
+        raise ValueError
     if types.is_decimal(kind):
-        low, high, value = 1 - 10**kind.precision, 10**kind.precision - 1, steps.scaleb(-kind.scale)
+        low, high = 1 - 10**kind.precision, 10**kind.precision - 1
     elif types.is_unsigned_integer(kind):
         low, high = 0, 2**kind.bit_width - 1
     else:
         low, high = -(2 ** (kind.bit_width - 1)), 2 ** (kind.bit_width - 1) - 1
     if low <= steps <= high:
+        # Only now, since 1e999999 as an integer takes most of a minute.
+        value = steps.scaleb(-kind.scale) if types.is_decimal(kind) else int(steps)
         return pc.less(column, pa.scalar(value, kind))
     return pc.if_else(column.is_valid(), steps > high, pa.scalar(None, pa.bool_()))
 
