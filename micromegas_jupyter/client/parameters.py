@@ -126,7 +126,7 @@ class Untyped:
             return _number(Decimal(self.text), kind)
         if pa.types.is_date(kind):
             return pa.scalar(date.fromisoformat(self.text), kind)
-        if pa.types.is_timestamp(kind):
+        if pa.types.is_timestamp(kind) and not _NANOSECONDS.search(self.text):
             return _timestamp(self.read_time(self.text), name)
         raise ValueError
 
@@ -148,6 +148,8 @@ def _number(value: Decimal, kind: pa.DataType) -> pa.Scalar:
 _TEXT_TYPES: Final = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _MAX_DIGITS: Final = 76  # of Arrow's largest decimal
 _BOOLEANS: Final = {"true": True, "false": False}
+# Python's times would lose the last digits. The server compares texts with times, too.
+_NANOSECONDS: Final = re.compile(r"\.\d{7}", re.ASCII)
 
 # The data model's timestamps (COMPAT: TS). Text zones of the same meaning compare equal, but one is enough.
 _ZONE: Final = "+00:00"

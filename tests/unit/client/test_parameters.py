@@ -234,6 +234,7 @@ _EVENING = pa.scalar(datetime(2026, 1, 31, 20, tzinfo=UTC), pa.timestamp("ns", "
         ("1.005", _MONEY, pa.scalar(Decimal("1.005"))), ("True", pa.bool_(), pa.scalar(True)),
         ("null", pa.int32(), pa.scalar(None, pa.int32())),
         ("2026-01-31T20:00:00+00:00", pa.timestamp("us", "UTC"), _EVENING),
+        ("2026-01-31T20:00:00.123456789Z", pa.timestamp("ns", "UTC"), pa.scalar("2026-01-31T20:00:00.123456789Z")),
         ("2026-01-31", pa.date32(), pa.scalar(date(2026, 1, 31))), ("tomorrow", pa.date32(), pa.scalar("tomorrow")),
         ("tomorrow", pa.timestamp("ns"), pa.scalar("tomorrow")), ("1 hour", pa.duration("s"), pa.scalar("1 hour")),
         ("1e999999999", pa.int32(), pa.scalar("1e999999999")),
