@@ -191,11 +191,7 @@ def _texts(column: pa.Array, encoding: _Encoding, *, is_json: bool) -> pa.String
         if types.is_boolean(kind):
             return pa.array([encode(False), encode(True)]).take(column.cast(pa.int8()))
         if types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind):
-            # With all digits, which Python's times do not have.
-            column = column.cast(pa.timestamp(kind.unit)) if types.is_timestamp(kind) else column
-            texts = pc.replace_substring(column.cast(pa.string()), " ", "T")
-            end = encoding.quote if getattr(kind, "tz", None) is None else f"Z{encoding.quote}"
-            return pc.binary_join_element_wise(encoding.quote, texts, end, "")
+            return _time_texts(column, encoding.quote)
         if types.is_float32(kind) or types.is_float64(kind):
             if types.is_float32(kind):  # 0.1, not 0.10000000149011612
                 column = column.cast(pa.string()).cast(pa.float64())
@@ -213,6 +209,16 @@ def _texts(column: pa.Array, encoding: _Encoding, *, is_json: bool) -> pa.String
             return _replaced(texts, special, lambda: map(encode, column.filter(special).to_pylist()))
     values = (_json_column if is_json else _plain_column)(column, as_text=as_text)
     return pa.array([None if value is None else encode(value) for value in values], pa.string())
+
+
+def _time_texts(column: pa.Array, quote: str) -> pa.StringArray:
+    """Return times with all digits, which Python's times don't have; ValueError for one that has no text."""
+    kind = column.type
+    texts = (column.cast(pa.timestamp(kind.unit)) if pa.types.is_timestamp(kind) else column).cast(pa.string())
+    if pc.any(pc.starts_with(texts, "<")).as_py():  # Arrow writes `<value out of range: …>`
+        raise ValueError
+    end = quote if getattr(kind, "tz", None) is None else f"Z{quote}"
+    return pc.binary_join_element_wise(quote, pc.replace_substring(texts, " ", "T"), end, "")
 
 
 def _decimal_texts(column: pa.Array) -> pa.StringArray:

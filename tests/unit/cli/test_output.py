@@ -160,8 +160,9 @@ def test_numbers_are_written_as_short_as_they_are_exact():
 @pytest.mark.parametrize("file_format", ["csv", "jsonl", "table", "markdown"])
 def test_a_value_that_cannot_be_text_is_rejected_with_a_reason(file_format):
     far = pa.array([[10**8]], pa.list_(pa.int32())).cast(pa.list_(pa.date32()))
+    far_times = pa.array([2**62], pa.timestamp("us")), pa.array([2**31 - 1], pa.date32())
     damaged = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
-    for column in (far, damaged):
+    for column in (far, *far_times, damaged):
         with pytest.raises(UsageError, match="The column x holds a value that cannot be written"):
             _printed(file_format, pa.record_batch({"x": column}))
 
