@@ -304,8 +304,9 @@ class Connections:
             connection.close(keeps_readers=True)
         with self._lock:
             self._retired = [one for one in (*self._retired, *connections) if one.client.is_in_use]
-            closing = self._retired[:-_MAX_RETIRED]
-            del self._retired[:-_MAX_RETIRED]
+            kept = 0 if self._is_closed else _MAX_RETIRED  # `close` does not see what is retired after it
+            closing = self._retired[: max(len(self._retired) - kept, 0)]
+            del self._retired[: len(closing)]
         for connection in closing:
             connection.close()
 

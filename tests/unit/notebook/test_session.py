@@ -144,6 +144,23 @@ def test_a_connection_that_two_threads_ask_for_at_once_is_one_and_stays_open_for
     assert [renewal.is_running for renewal in world.renewals] == [True, False]
 
 
+def test_a_connection_that_is_retired_while_the_notebook_closes_loses_its_readers_too(world, connections, monkeypatch):
+    provider = connections.get(SETTINGS).provider
+    client = world.clients[0]
+    client.is_in_use = True
+    closes = []
+
+    def close(*, keeps_readers=False):
+        closes.append(keeps_readers)
+        if keeps_readers:
+            connections.close()
+
+    monkeypatch.setattr(client, "close", close)
+    connections.put(SETTINGS, provider)
+
+    assert closes == [True, False]
+
+
 def test_at_most_eight_connections_are_kept(world, connections):
     for index in range(9):
         connections.get(replace(SETTINGS, profile=f"profile-{index}"))
