@@ -43,8 +43,8 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", help="file to read the statement from, at most 64 KiB; - for standard input")
     parser.add_argument(
         "-p", "--param", action="append", default=[], metavar="NAME=VALUE",
-        help="value for :NAME in the statement, repeatable; it has the type of the column that it is compared with, or "
-        f"else is text. NAME:TYPE=VALUE sets the type: {', '.join(_PARAMETER_TYPES)}",
+        help="value for :NAME in the statement, repeatable; it takes the type of the column that it is compared with; "
+        f"without one, it is text. NAME:TYPE=VALUE sets the type: {', '.join(_PARAMETER_TYPES)}",
     )  # fmt: skip
     _add_range_arguments(parser)
     parser.add_argument("--all", action="store_true", help="query without a time range; the default without --begin")

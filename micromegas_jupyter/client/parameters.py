@@ -94,7 +94,7 @@ def _end_of_comment(sql: str, position: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Untyped:
-    """A value that takes the type of its column once the server has inferred it, or else is text.
+    """A value that takes the type of its column once the server has inferred it; without one, it is text.
 
     `read_time` parses the text for a column of times; on a ValueError or UsageError, the server gets the text.
     """

@@ -357,14 +357,14 @@ def _write_csv(schema: pa.Schema, chunks: Iterable[_Columns], output: IO[str]) -
 
 
 def check_distinct(names: Sequence[str], *, holder: str, remedy: str) -> None:
-    """Check that no two columns have the same name, since `holder` would lose all but one of them.
+    """Check that no two columns have the same name: `holder` would lose all but one of them.
 
     Raises:
         UsageError: Two columns have the same name.
     """
     repeated = next((name for number, name in enumerate(names) if name in names[:number]), None)
     if repeated is not None:
-        what = f"Several columns of the result are called {cell_text(repeated)}, and {holder} can hold one."
+        what = f"Several columns of the result are called {cell_text(repeated)}, and {holder} can hold only one."
         raise UsageError(what, remedy=remedy)
 
 

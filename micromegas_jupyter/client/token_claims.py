@@ -52,7 +52,7 @@ class TokenDescription:
 
 
 def describe_token(token: Secret, *, now: datetime, clock_offset_seconds: float = 0.0) -> TokenDescription:
-    """Describe a token by its claims, which are not verified; there are none unless it is a JWT.
+    """Describe a token by its claims, which are not verified; only a JWT has any.
 
     Args:
         token: The token.
@@ -89,7 +89,7 @@ def describe_token(token: Secret, *, now: datetime, clock_offset_seconds: float 
 
 
 def _claimed_time(claims: Mapping[str, object], name: str) -> datetime | None:
-    """Return a time in the claims (aware UTC); None if there is none, or if it isn't a time."""
+    """Return a time in the claims (aware UTC); None if it is missing or isn't a time."""
     value = claims.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None

@@ -185,7 +185,7 @@ class HiddenBytes(bytes):
 
 
 def hide_texts(pairs: Mapping[Any, Any] | Iterable[Any]) -> list[Any]:
-    """Return pairs with values that no verbose traceback shows; what are no pairs becomes a list of none."""
+    """Return pairs with values that no verbose traceback shows; anything but pairs becomes an empty list."""
     with suppress(TypeError, ValueError):
         return [(key, _hide(value)) for key, value in (pairs.items() if isinstance(pairs, Mapping) else pairs)]
     return [()]

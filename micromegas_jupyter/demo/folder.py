@@ -70,7 +70,7 @@ class DemoFolder:
             ) from None
 
     def add_notebooks(self) -> int:
-        """Copy the package's notebooks that are missing, and return how many were there and are left as they are."""
+        """Copy the package's notebooks that are missing, and return how many existed; those are not changed."""
         with self._translated():
             return copy_notebooks(self.notebooks)
 
@@ -122,7 +122,7 @@ def copy_notebooks(target: Path) -> int:
 
 
 def in_job_kernel(notebook: bytes) -> bytes:
-    """Return a notebook's file with the job's kernel in place of its own."""
+    """Return a notebook's content with the job's kernel instead."""
     content = json.loads(notebook)
     content["metadata"]["kernelspec"] = {"display_name": JOB_KERNEL_NAME, "language": "python", "name": JOB_KERNEL}
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

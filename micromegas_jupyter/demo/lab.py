@@ -38,7 +38,7 @@ _MEMORY_MIB = 256
 class LabProcess:
     """A JupyterLab over a folder of notebooks; `job_environment` is what the job's kernel has besides.
 
-    What it needs while it runs is in the temporary `folder`; `settings` has what users set and arrange in it.
+    Its runtime files are in the temporary `folder`; `settings` keeps the user's settings and workspaces.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a JupyterLab

@@ -594,7 +594,7 @@ class _Log:
 
 
 def _cleaned_up() -> Unavailable:
-    return Unavailable("The log of the table was cleaned up meanwhile.", remedy="Try again.")
+    return Unavailable("The table's log was cleaned up in the meantime.", remedy="Try again.")
 
 
 def _time_of(info: Action, changed_at: float) -> datetime:

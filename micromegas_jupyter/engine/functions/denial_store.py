@@ -65,7 +65,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CutOff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A user whose calls are rejected, for good or `until` a time; `applied` is dropped after a minute."""
+    """A user whose calls are rejected, permanently or `until` a time; `applied` is dropped after a minute."""
 
     issuer: _Text
     subject: _Text

@@ -108,7 +108,7 @@ def _check_unchanged(plan: LogicalPlan) -> None:
         if _rewrite_expression(message, None, is_condition=is_condition):
             raise UnsupportedStatement(
                 "The engine cannot evaluate several IN lists of one column correctly in this statement.",
-                remedy="Combine the lists into one, or use no table function and no information_schema beside them.",
+                remedy="Combine the lists into one, or remove table functions and information_schema.",
             )
 
 

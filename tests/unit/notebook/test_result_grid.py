@@ -402,7 +402,7 @@ def test_rows_are_no_dictionaries_if_two_columns_have_the_same_name():
 
     for use in (iter, list, lambda rows: rows[0]):
         with pytest.raises(
-            UsageError, match="Several columns of the result are called n, and a dictionary can hold one"
+            UsageError, match="Several columns of the result are called n, and a dictionary can hold only one"
         ):
             use(result)
 
