@@ -405,7 +405,11 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
             self._timeout_seconds if timeout_seconds is None else timeout_seconds, may_repeat=is_read(sql)
         )
         build_call = partial(self._build_call, attempts, headers=(*self._tag_headers, *options))
-        reader = QueryReader(attempts, build_call, open_stream, clock=self._clock)
+        transport.uses.begin()  # also while a token is fetched, and between the calls of a bound statement
+        try:
+            reader = QueryReader(attempts, build_call, open_stream, clock=self._clock)
+        finally:
+            transport.uses.finish()
         self._readers.add(reader)
         return reader
 
@@ -672,6 +676,8 @@ class WrappedClient(QueryMethods):
                 "The wrapper's client does not support parameters.",
                 remedy="Write the values into the statement, or unset MICROMEGAS_PYTHON_MODULE_WRAPPER.",
             )
+        if self._uses.is_closed:
+            raise UsageError("The client is closed.", remedy="Make a new one.")
         check_timeout(timeout_seconds)
         begin_text, end_text = format_time_range(begin, end, now=SYSTEM_CLOCK.now())
 

@@ -612,9 +612,9 @@ class Uses:
         return self._count > 0
 
     def begin(self) -> None:
-        """Count a use; raises UsageError after `close`."""
+        """Count a use; raises UsageError after `close`, unless it is part of a use that is counted."""
         with self._lock:
-            if self.is_closed:
+            if self.is_closed and not self._count:
                 raise UsageError("The client is closed.", remedy="Make a new one.")
             self._count += 1
 

@@ -256,6 +256,19 @@ def test_a_client_that_keeps_its_readers_closes_after_the_last(fake_server, gate
     wait_until(lambda: not _is_connected(fake_server), "the connection is closed")
 
 
+def test_a_query_begins_if_its_client_is_retired_while_a_token_is_fetched(fake_server):
+    class SlowToken(RenewingToken):
+        def get_token(self):
+            client.close(keeps_readers=True)
+            return super().get_token()
+
+    fake_server.answers["DoGet"] = lambda _call: rows(SMALL_TABLE)
+    client = FlightSQLClient(fake_server.uri, auth_provider=SlowToken())
+
+    assert client.query("SELECT 1")["n"].tolist() == [1, 2, 3]
+    wait_until(lambda: not client.is_in_use and not _is_connected(fake_server), "the connection is closed")
+
+
 def test_closing_a_client_later_stops_the_readers_that_it_kept(fake_server, gated):
     client = FlightSQLClient(fake_server.uri)
     reader = client.open_query("SELECT 1")

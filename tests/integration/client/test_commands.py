@@ -73,6 +73,26 @@ def test_a_bound_query_follows_the_protocol_and_the_servers_new_handle(client, f
     )
 
 
+@pytest.mark.parametrize("moment", ["DoPut", "GetFlightInfo", "DoGet"])
+def test_a_bound_query_that_a_retired_client_has_started_is_read_and_closed(client, fake_server, moment):
+    closed_on_server = threading.Event()
+    _binding(fake_server, b"", b"t")
+    answer = fake_server.answers.get(moment, lambda _call: rows(SMALL_TABLE))
+
+    def retire_first(call):
+        client.close(keeps_readers=True)
+        return answer(call)
+
+    def close(_call):
+        closed_on_server.set()
+        return iter(())
+
+    fake_server.answers |= {moment: retire_first, "DoAction:ClosePreparedStatement": close}
+
+    assert client.query("SELECT :a", params={"a": 1})["n"].tolist() == [1, 2, 3]
+    assert closed_on_server.wait(30)
+
+
 def test_an_answer_in_several_parts_is_not_half_read(client, fake_server):
     _binding(fake_server, b"", b"t1", b"t2")
 
