@@ -128,7 +128,7 @@ var MAX_TOP = 3;
 var SVG = "http://www.w3.org/2000/svg";
 var BAR_HEIGHT = 24;
 var BAR_WIDTH = 4;
-var FILTER_HELP = `Texts contain what you type; other values equal it.
+var FILTER_HELP = `Text matches if it contains what you type; other values match if they equal it.
 = x, != x, > x, >= x, < x, <= x
 a..b (with b), a..<b (without b)
 /regex/ in texts

@@ -11,7 +11,7 @@ const MAX_TOP = 3;
 const SVG = "http://www.w3.org/2000/svg";
 const BAR_HEIGHT = 24;
 const BAR_WIDTH = 4;
-const FILTER_HELP = `Texts contain what you type; other values equal it.
+const FILTER_HELP = `Text matches if it contains what you type; other values match if they equal it.
 = x, != x, > x, >= x, < x, <= x
 a..b (with b), a..<b (without b)
 /regex/ in texts
