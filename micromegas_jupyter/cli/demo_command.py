@@ -81,7 +81,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
         except ConfigurationError as error:
             if folder is None or error.key != "--lake":
                 raise
-            remedy = "Start with an empty lake: micromegas demo --fresh. Notebooks are kept."
+            remedy = "Add --fresh to start with an empty lake in this folder. Notebooks are kept."
             raise ConfigurationError(error.what, key="--fresh", remedy=remedy) from None
         _say("identity provider", f"{stack.provider.issuer}   alice (admin), bob; password: demo")
         _say("telemetry", "recording this machine's own logs and load")

@@ -124,3 +124,17 @@ def test_notebooks_and_rows_survive_kill_and_ctrl_c_and_a_fresh_start_removes_th
     assert MADE not in (folder / "service-account.ipynb").read_text()
     (theme,) = (folder / ".micromegas-demo" / "jupyter" / "user-settings").rglob("themes.jupyterlab-settings")
     assert "JupyterLab Dark" in theme.read_text()
+
+
+def test_a_lake_that_cannot_be_opened_is_left_with_the_option_for_an_empty_one(start, tmp_path):
+    folder = tmp_path / "mine"
+    lake = folder / ".micromegas-demo" / "lake"
+    lake.mkdir(parents=True)
+    (lake / "notes.txt").touch()
+
+    demo = start("--no-lab", "--notebooks", str(folder))
+
+    assert demo.end() == 2
+    # The command without the folder would empty the lake of another one.
+    assert "Add --fresh to start with an empty lake in this folder." in demo.printed
+    assert (lake / "notes.txt").exists()
