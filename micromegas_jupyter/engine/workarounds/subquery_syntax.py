@@ -148,11 +148,13 @@ class _Rewriter:
 
     def _listed(self, membership: exp.In, query: exp.Query, *, or_null: bool) -> exp.Expr:
         """Return EXISTS over the rows of a query that depends on nothing outside."""
-        name = f"{_LIST}{next(self._numbers)}"
-        value = exp.column(_VALUE, table=name)
+        name, column = f"{_LIST}{next(self._numbers)}", _VALUE
+        while any(one.name.lower() == column for one in membership.this.find_all(exp.Identifier)):
+            column += "_"  # what is compared would mean this column
+        value = exp.column(column, table=name)
         rows = exp.Subquery(
             this=query.copy(),
-            alias=exp.TableAlias(this=exp.to_identifier(name), columns=[exp.to_identifier(_VALUE)]),
+            alias=exp.TableAlias(this=exp.to_identifier(name), columns=[exp.to_identifier(column)]),
         )
         found = _equal(value, membership.this, or_null=or_null)
         return exp.Exists(this=exp.select("1").from_(rows).where(found))

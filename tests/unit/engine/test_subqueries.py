@@ -75,6 +75,13 @@ def test_a_condition_passes_the_rows_that_sqlite_passes(asker, condition):
     assert rows_of(asker, sql) == rows_of_sqlite(sql)
 
 
+@pytest.mark.parametrize("name", ["value", "VALUE", "value_", "list_of_subquery_1"])
+def test_a_column_may_have_any_name(asker, name):
+    sql = f"SELECT {name} FROM (SELECT a AS {name}, b FROM t) AS s WHERE {name} NOT IN (SELECT a FROM v) OR b = 9"
+
+    assert rows_of(asker, sql) == rows_of_sqlite(sql)
+
+
 SUBQUERIES = [
     "EXISTS (SELECT 1 FROM v q WHERE q.b = t.a)",
     "NOT EXISTS (SELECT 1 FROM v q WHERE q.b < u.b)",
