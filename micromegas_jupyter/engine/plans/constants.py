@@ -214,14 +214,15 @@ def _trial_text(expression: Any, operands: Sequence[Any]) -> str | None:
 def _written(expression: Any) -> str | None:
     """Return a literal as it's written, if it's one that such functions are called with."""
     value = expression.python_value() if expression.variant_name() == "Literal" else None
-    found: Any = value.as_py() if isinstance(value, pa.Scalar) else None
-    if isinstance(found, str):
-        return "'" + found.replace("'", "''") + "'"
-    if isinstance(found, int) and not isinstance(found, bool):
-        return str(found)
-    if isinstance(value, pa.MonthDayNanoIntervalScalar):
+    if isinstance(value, pa.MonthDayNanoIntervalScalar) and value.is_valid:
+        found = value.as_py()
         return f"INTERVAL '{found.months} months {found.days} days {found.nanoseconds} nanoseconds'"
-    return None
+    if not isinstance(value, pa.Scalar) or pa.types.is_temporal(value.type):  # Python does not have all times
+        return None
+    text: Any = value.as_py()
+    if isinstance(text, str):
+        return "'" + text.replace("'", "''") + "'"
+    return str(text) if isinstance(text, int) and not isinstance(text, bool) else None
 
 
 @functools.cache

@@ -364,6 +364,8 @@ def _compare_partition(name: str, sign: str, value: pa.Scalar, snapshot: TableSn
     place = snapshot.partition_columns.index(name)
 
     def comparable(scalar: pa.Scalar) -> Any:
+        if pa.types.is_date(kind):
+            return scalar.value  # Python does not have all dates
         found = scalar.as_py()
         return found.encode() if isinstance(found, str) else found
 

@@ -186,16 +186,17 @@ def literal_term(expression: Expr) -> Term | None:
     value = expression.python_value()
     if not isinstance(value, pa.Scalar):
         return None
-    found, kind = value.as_py(), leakproof.column_kind(value.type)
     if not value.is_valid:
         return Term(leakproof.LITERAL, kind=leakproof.NULL)
     if isinstance(value, pa.MonthDayNanoIntervalScalar):
+        found = value.as_py()
         days = Decimal(found.months * 31 + found.days) + Decimal(found.nanoseconds) / _DAY_NS
         return Term(leakproof.INTERVAL, text=f"{days:f}")
-    if isinstance(found, (int, float)) and kind in {leakproof.INTEGER, leakproof.FLOAT}:
-        return leakproof.number(found)
-    kind = kind.partition("(")[0]
-    text = found if isinstance(found, str) else ""
+    kind = leakproof.column_kind(value.type).partition("(")[0]
+    if kind in {leakproof.INTEGER, leakproof.FLOAT}:
+        return leakproof.number(value.as_py())
+    # Python does not have all times.
+    text = value.as_py() if kind == leakproof.TEXT else ""
     return Term(leakproof.LITERAL, kind=kind, text=text) if kind not in {"", leakproof.OTHER} else None
 
 

@@ -78,7 +78,23 @@ def test_what_fails_on_no_row_does_not_fail_early(askers):
         "SELECT regexp_match(msg, '([0-9]+)'), regexp_count(msg, 'a', 1, 'i'), encode(msg, 'hex') FROM logs",
         "SELECT split_part(msg, ',', level), split_part('a,b', msg, 1) FROM logs",
         "SELECT regexp_like(msg, 'a', NULL), regexp_replace(msg, 'a', exe), regexp_like('abc', msg) FROM logs",
-        "SELECT date_bin(INTERVAL '1 day', at, TIMESTAMP '2024-01-01') FROM logs",
+        "SELECT date_bin(INTERVAL '1 day', at, TIMESTAMP '2024-01-01'), date_bin(CAST(NULL AS INTERVAL), at) FROM logs",
         "SELECT date_part('dow', day), extract(epoch FROM at), to_timestamp(msg), random() FROM logs",
     ):
         assert empty.rows(sql) == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "count"),
+    [
+        ("day < make_date(20000, 1, 1)", 180),
+        ("day < arrow_cast(2000000000, 'Date32') AND lower(exe) = 'x'", 180),
+        ("at < arrow_cast(9000000000000000000, 'Timestamp(Microsecond, Some(\"UTC\"))') AND lower(exe) = 'x'", 180),
+        ("date_bin(INTERVAL '1 hour', at, TIMESTAMP '1970-01-01 00:00:00.000000001') = at", 0),
+        ("at > TIMESTAMP '2023-12-31 23:59:59.999999999' AND lower(exe) = 'x'", 180),
+    ],
+)
+def test_a_constant_may_be_a_time_that_python_does_not_have(askers, condition, count):
+    filtered = askers[0][3]
+
+    assert filtered.rows(f"SELECT count(*) AS n FROM logs WHERE {condition}") == [{"n": count}]
