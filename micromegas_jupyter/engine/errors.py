@@ -127,7 +127,7 @@ def translate(error: BaseException, context: Context) -> MicromegasError:
     if context.own_errors:
         return context.own_errors[-1]
     found = _translate(error, context)
-    if _JSONB_FIELD.search(str(error)[:_MAX_MATCHED]):
+    if isinstance(found, QueryError) and found.what == _JSONB_FIELD.what:
         return found
     # The engine's own words repeat values and parts of plans.
     if context.hides_values and isinstance(found, UnsupportedStatement):
@@ -461,13 +461,13 @@ def _shorten(text: str) -> str:
 
 
 #: Statements written for maps fail so, whatever the values are.
-_JSONB_FIELD: Final = re.compile(r"Cannot access field at argument \d+: type (?:\w+\(\w+, )?Binary\b")
+_JSONB_FIELD: Final = Rule(
+    r"Cannot access field at argument \d+: type (?:\w+\(\w+, )?Binary\b",
+    "Binary JSON, such as properties, has no fields that [ ] or a dot could take.",
+    "Write property_get(properties, 'key'), or jsonb_get(value, 'key') for a value that is not text.",
+)
 _RULES: Final = (
-    Rule(
-        _JSONB_FIELD.pattern,
-        "Binary JSON, such as properties, has no fields that [ ] or a dot could take.",
-        "Write property_get(properties, 'key'), or jsonb_get(value, 'key') for a value that is not text.",
-    ),
+    _JSONB_FIELD,
     Rule(
         r"'(map_keys|map_values|map_entries|map_extract|element_at)\b.*\bBinary\b",
         "The function {1} takes a map, and properties are binary JSON.",

@@ -76,6 +76,10 @@ def test_a_huge_text_is_read_in_no_time(repeated):
     ("text", "kind"),
     [
         ("DataFusion error: Arrow error: Cast error: Cannot cast string 'abc' to Int32 type", InvalidStatement),
+        (
+            "Arrow error: Cannot cast string 'abc backtrace: Cannot access field at argument 1: type Binary'",
+            InvalidStatement,
+        ),
         ("DataFusion error: This feature is not implemented: Filter: tenant = Utf8('abc')", UnsupportedStatement),
         ("DataFusion error: Internal error: tenant = Utf8('abc')", InternalError),
     ],
