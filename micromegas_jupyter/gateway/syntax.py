@@ -339,7 +339,8 @@ def _check(tree: exp.Expr) -> None:
 
 # A keyword or a unit.
 _PLAIN_TEXT: Final = re.compile(r"[A-Za-z_]+[0-9]*|CURRENT ROW", re.IGNORECASE)
-_NUMBER: Final = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+# Python reads up to 4,300 digits.
+_NUMBER: Final = re.compile(r"(?:\d{1,1000}(?:\.\d{0,1000})?|\.\d{1,1000})(?:[eE][+-]?\d{1,9})?", re.ASCII)
 _QUOTED: Final = (exp.Identifier, exp.Literal)
 
 

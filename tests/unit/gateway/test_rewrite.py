@@ -217,6 +217,8 @@ def test_no_statement_takes_long_or_much():
         "SELECT " + "f(x -> " * 46 + "1" + ")" * 46,
         "WITH a AS (" * 40 + "SELECT 1" + ") SELECT * FROM a" * 40,
         "SELECT '" + "a" * 600_000 + "'",
+        "SELECT id FROM t WHERE id = " + "1" * 5_000,
+        "SELECT id FROM t LIMIT " + "1" * 5_000,
         "SELECT "
         + ",".join(["*"] * 200)
         + " FROM (SELECT "
