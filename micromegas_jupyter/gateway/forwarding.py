@@ -118,12 +118,17 @@ class Gateway:
         return ForwardedStatement(self, caller, query_id=query_id)
 
     def rewritten_key(self, statement: Statement) -> tuple[object, ...]:
-        """Return by what a statement is found again in `rewritten`."""
+        """Return by what a statement is found again in `rewritten`, over the tables that executors know now."""
         values = statement.parameters
-        return (self.tables.version, statement.sql, statement.caller, values, self.row_limit(statement))
+        return (self._listed_version, statement.sql, statement.caller, values, self.row_limit(statement))
 
-    def note_rewritten(self, statement: Statement, answer: Mapping[str, object]) -> _Forwarded:
-        """Return what an executor has made of a statement, and keep it when it will be the same again."""
+    def note_rewritten(
+        self, statement: Statement, answer: Mapping[str, object], *, key: tuple[object, ...]
+    ) -> _Forwarded:
+        """Return what an executor has made of a statement, and keep it when it will be the same again.
+
+        `key` is that of the statement before the executor got it: the tables may have changed since.
+        """
         sql, parameters, reads = str(answer["sql"]), bytes.fromhex(str(answer["parameters"])), answer["reads"]
         found = _Forwarded(
             sql=sql,
@@ -135,7 +140,7 @@ class Gateway:
         )
         with suppress(ValueError):  # larger than all that is kept
             if found.is_bound:
-                self.rewritten[self.rewritten_key(statement)] = found
+                self.rewritten[key] = found
         return found
 
     async def list_for_executors(self) -> None:
@@ -223,7 +228,8 @@ class ForwardedStatement(RunningStatement):
             )
         gateway, pool = self._gateway, self._pool
         await self._refresh_tables()
-        found = gateway.rewritten.get(gateway.rewritten_key(statement))
+        key = gateway.rewritten_key(statement)
+        found = gateway.rewritten.get(key)
         if found is not None:
             await self.take_slot()
             self.note_start()
@@ -243,7 +249,7 @@ class ForwardedStatement(RunningStatement):
             executor, self.executor = self.executor, None
             if executor is not None:
                 pool.release(executor, private_bytes=self._private_bytes)
-            found = gateway.note_rewritten(statement, answer)
+            found = gateway.note_rewritten(statement, answer, key=key)
         self._is_forwarded = True
         self.report.reads = found.reads
         return found

@@ -1,5 +1,6 @@
 """What the front itself does with a statement for another engine, while all others wait or in memory that all share."""
 
+import asyncio
 import time
 from types import SimpleNamespace
 
@@ -44,7 +45,28 @@ def test_statements_that_are_kept_are_counted_with_what_they_were_made_of():
     for number in range(200):
         statement = Statement(sql=f"SELECT 1 -- {number}{'x' * 100_000}", caller=CALLER)
         answer = {"sql": "SELECT 1", "parameters": "", "hides_rows": False, "is_bound": True, "reads": {}}
-        assert gateway.note_rewritten(statement, answer).sql == "SELECT 1"
+        assert gateway.note_rewritten(statement, answer, key=gateway.rewritten_key(statement)).sql == "SELECT 1"
 
     assert 10 < len(gateway.rewritten) < 100
     assert gateway.rewritten_key(statement) in gateway.rewritten
+
+
+def test_what_was_rewritten_over_previous_tables_is_not_used_again():
+    async def refresh():
+        pass
+
+    async def change_tables_while_a_statement_is_rewritten():
+        await gateway.list_for_executors()
+        key = gateway.rewritten_key(statement)
+        tables.version = 2
+        await gateway.list_for_executors()
+        gateway.note_rewritten(statement, answer, key=key)
+        return gateway.rewritten_key(statement)
+
+    pool = SimpleNamespace(clock=SYSTEM_CLOCK, listing=SimpleNamespace(refresh=refresh))
+    tables = SimpleNamespace(engine=None, version=1)
+    gateway = Gateway(pool, tables, max_rows=None)
+    statement = Statement(sql="SELECT * FROM t", caller=CALLER)
+    answer = {"sql": "SELECT 1", "parameters": "", "hides_rows": False, "is_bound": True, "reads": {}}
+
+    assert asyncio.run(change_tables_while_a_statement_is_rewritten()) not in gateway.rewritten
