@@ -35,7 +35,9 @@ _NOT_IN: Final = re.compile(r"NOT IN \(<subquery>\)")
 _EXISTS: Final = "EXISTS (<subquery>)"
 _OUTER: Final = "outer_ref("
 _STEP: Final = 2  # blanks
-_SINGLE_AGGREGATE: Final = re.compile(r"Subquery:\n *Projection: .*\n *Aggregate: groupBy=\[\[\]\]")
+_SINGLE_AGGREGATE: Final = re.compile(
+    r"Subquery:\n(?: *(?:Distinct|Sort):.*\n)* *Projection: .*\n *Aggregate: groupBy=\[\[\]\]"
+)
 # A literal with a line break begins another line.
 _IN_A_LINE: Final = re.compile(f"{_IN_JOIN}|{_WITH_NULL}", re.MULTILINE)
 _ANYWHERE: Final = re.compile(f"{_IN_JOIN}|{_WITH_NULL}", re.MULTILINE | re.DOTALL)

@@ -66,6 +66,8 @@ def rows_of(asker, sql):
         "a NOT IN (SELECT a FROM v WHERE b NOT IN (SELECT a FROM u WHERE a IS NOT NULL) OR b = 2)",
         "EXISTS (SELECT max(a) FROM u WHERE u.b = t.b)",
         "NOT EXISTS (SELECT count(*) FROM u WHERE u.b = t.b) OR b = 9",
+        "NOT EXISTS (SELECT DISTINCT count(*) FROM u WHERE u.b = t.b)",
+        "NOT EXISTS (SELECT max(a) FROM u WHERE u.b = t.b ORDER BY 1)",
         "t.a NOT IN (WITH x AS (SELECT a FROM v) SELECT a FROM x) OR b = 9",
     ],
 )
