@@ -552,7 +552,7 @@ _RULES: Final = (
     Rule(
         r"^(?:\w+ error: )?(Cannot cast string .* to value of (?:U?Int|Float|Decimal)\S* type)\.?$",
         "The statement failed on a value: {1}.",
-        "Compare numbers with numbers. TRY_CAST returns NULL for texts that are none.",
+        "Compare numbers with numbers. TRY_CAST returns NULL for text that is not a number.",
     ),
     Rule(
         r"^(?:\w+ error: )?((?:Can(?:no|')t cast (?:string|value|to)|Failed to parse string|Error parsing timestamp"

@@ -441,7 +441,9 @@ def _cleaned(text: str) -> str:
 
 def _broken(what: str) -> Unavailable:
     _LOG.error("the engine's answer cannot be used: %s", what)
-    return Unavailable(what, remedy="Tell the server's administrator: the engine is broken, or it is none.")
+    return Unavailable(
+        what, remedy="Tell the server's administrator: the engine is broken, or is not a Flight SQL server."
+    )
 
 
 def _checked(read: Callable[[bytes], _T], data: bytes) -> _T:

@@ -102,6 +102,6 @@ def elements(data: bytes) -> tuple[bytes, ...]:
     found = jsonb.items(data)
     if not isinstance(found, list):
         raise InvalidStatement(
-            "jsonb_array_elements needs arrays, and a value is none.", remedy="Use jsonb_each for objects."
+            "jsonb_array_elements takes arrays, and a value is not one.", remedy="Use jsonb_each for objects."
         )
     return tuple(found)
