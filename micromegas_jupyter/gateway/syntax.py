@@ -8,21 +8,19 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import pyarrow as pa
 from sqlglot import exp, parse_one
-from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import ErrorLevel, OptimizeError, ParseError, SqlglotError
-from sqlglot.generators.postgres import PostgresGenerator
 from sqlglot.optimizer.annotate_types import annotate_types
 from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from sqlglot.optimizer.qualify_columns import qualify_columns, validate_qualify_columns
-from sqlglot.parsers.postgres import PostgresParser
 from sqlglot.schema import MappingSchema
 
 from micromegas_jupyter.engine.errors import missing_parameter, unknown_name
 from micromegas_jupyter.engine.scanner import Kind, Token, quoted, scan
+from micromegas_jupyter.engine.workarounds.subquery_syntax import DataFusionSQL
 from micromegas_jupyter.errors import InternalError, InvalidStatement, StatementRefused, UnsupportedStatement
 
 _MAX_TOKENS: Final = 20_000
@@ -175,12 +173,12 @@ def _annotate_division(annotator: Any, node: exp.Div) -> None:
     annotator._set_type(node, exp.DataType.build(kind))  # noqa: SLF001
 
 
-class Embedded(Postgres):
-    """The SQL of the embedded engine: that of PostgreSQL with DataFusion's functions, which keep their names."""
+class Embedded(DataFusionSQL):
+    """The SQL of the embedded engine, with the types of its functions."""
 
     TABLES_REFERENCEABLE_AS_COLUMNS = False
     EXPRESSION_METADATA = {  # noqa: RUF012 - as sqlglot declares it
-        **Postgres.EXPRESSION_METADATA,
+        **DataFusionSQL.EXPRESSION_METADATA,
         exp.Anonymous: {"annotator": _annotate_call},
         exp.CurrentTimestamp: {"returns": exp.DType.TIMESTAMPTZ},
         exp.Div: {"annotator": _annotate_division},
@@ -188,30 +186,6 @@ class Embedded(Postgres):
         exp.Extract: {"returns": exp.DType.BIGINT},
         exp.Neg: {"annotator": lambda annotator, node: annotator._set_type(node, node.this.type)},  # noqa: SLF001
     }
-
-    class Parser(PostgresParser):
-        """Without functions that would be written in another way."""
-
-        FUNCTIONS: ClassVar[Any] = {}
-        FUNCTION_PARSERS: ClassVar[Any] = {
-            name: PostgresParser.FUNCTION_PARSERS[name]
-            for name in ("CAST", "TRY_CAST", "EXTRACT", "POSITION", "SUBSTRING", "TRIM")
-        }
-        NO_PAREN_FUNCTION_PARSERS: ClassVar[Any] = {"CASE": PostgresParser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
-
-    class Generator(PostgresGenerator):
-        """Without changes for what PostgreSQL lacks."""
-
-        TRY_SUPPORTED = True
-        TRANSFORMS: ClassVar[Any] = {
-            kind: how for kind, how in PostgresGenerator.TRANSFORMS.items() if kind not in (exp.Select, exp.TryCast)
-        }
-        TYPE_MAPPING: ClassVar[Any] = {
-            **PostgresGenerator.TYPE_MAPPING,
-            exp.DType.TINYINT: "TINYINT",
-            exp.DType.DOUBLE: "DOUBLE",
-            exp.DType.FLOAT: "REAL",
-        }
 
 
 # The parser reads what follows one of these twice, for it may be a type: so it takes twice as long for each level.

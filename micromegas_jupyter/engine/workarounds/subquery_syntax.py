@@ -21,8 +21,8 @@ _CONDITIONS: Final = (exp.Where, exp.Having, exp.Join)
 CanPlan = Callable[[str], bool]
 
 
-class _Statements(Postgres):
-    """The SQL of DataFusion, with all functions as they are written."""
+class DataFusionSQL(Postgres):
+    """The SQL of DataFusion, that of PostgreSQL with all functions as they are written."""
 
     class Parser(PostgresParser):
         """Without functions that would be written in another way."""
@@ -35,7 +35,7 @@ class _Statements(Postgres):
         NO_PAREN_FUNCTION_PARSERS: ClassVar[Any] = {"CASE": PostgresParser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
 
     class Generator(PostgresGenerator):
-        """Without changes for what PostgreSQL lacks; with NOT in the middle, where DataFusion shows it in plans."""
+        """Without changes for what PostgreSQL lacks."""
 
         TRY_SUPPORTED = True
         TRANSFORMS: ClassVar[Any] = {
@@ -47,6 +47,13 @@ class _Statements(Postgres):
             exp.DType.DOUBLE: "DOUBLE",
             exp.DType.FLOAT: "REAL",
         }
+
+
+class _Statements(DataFusionSQL):
+    """The same, written as DataFusion shows it in plans."""
+
+    class Generator(DataFusionSQL.Generator):
+        """With NOT in the middle."""
 
         def not_sql(self, expression: exp.Not) -> str:
             """Write `x NOT IN (…)` for `NOT x IN (…)`, and the like."""
