@@ -63,6 +63,7 @@ def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests in place of the fast ones")
     parser.addoption("--forbid-skips", action="store_true", help="a skipped test fails the run")
     parser.addoption("--long", action="store_true", help="run the long versions of tests that have one")
+    parser.addoption("--previous", help="the interpreter of another version, for benchmarks to compare with")
     parser.addoption("--save-screenshots", action="store_true", help="put the pictures of docs/images there anew")
 
 

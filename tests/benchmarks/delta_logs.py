@@ -1,5 +1,6 @@
 """Makes a large Delta table of log entries: `python -m tests.benchmarks.delta_logs FOLDER [FILES] [ROWS_A_FILE]`."""
 
+import json
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,6 +67,29 @@ def write(folder, *, files=500, rows=40_000):
         write_deltalake(
             folder / "log_entries", log_entries(number, files=files, rows=rows), mode="append", partition_by=["date"]
         )
+
+
+def write_links(folder, *, files=20_000):
+    """Write a table of many small files in one commit: each is the first under another name, with times of its own."""
+    table = folder / "log_entries"
+    write_deltalake(table, log_entries(0, files=files, rows=100), partition_by=["date"])
+    log = table / "_delta_log"
+    lines = (log / f"{0:020}.json").read_text(encoding="utf-8").splitlines()
+    (first,) = (json.loads(line)["add"] for line in lines if line.startswith('{"add"'))
+    (table / first["path"]).rename(table / "first.parquet")
+    statistics, actions = json.loads(first["stats"]), [{"remove": {"path": first["path"], "dataChange": True}}]
+    for number in range(files):
+        begins_at = FIRST_DAY + timedelta(days=DAYS) * number / files
+        ends_at = begins_at + timedelta(days=DAYS) / files - timedelta(milliseconds=1)
+        path = f"{number:05}.parquet"
+        (table / path).hardlink_to(table / "first.parquet")
+        for bounds, at in (("minValues", begins_at), ("maxValues", ends_at)):
+            for name in ("time", "insert_time"):
+                statistics[bounds][name] = at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        date = {"date": begins_at.date().isoformat()}
+        actions.append({"add": {**first, "path": path, "partitionValues": date, "stats": json.dumps(statistics)}})
+    text = "\n".join(map(json.dumps, actions))
+    (log / f"{1:020}.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

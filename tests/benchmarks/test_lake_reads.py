@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from tests.benchmarks.delta_logs import process_id, write
+from tests.benchmarks.delta_logs import process_id, write, write_links
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -25,7 +25,8 @@ STATEMENTS = {
     "full scan": "SELECT exe, level, count(*), max(time) FROM log_entries GROUP BY 1, 2",
     "text": "SELECT count(*) FROM log_entries WHERE msg LIKE '%timeout retry%'",
 }
-WAYS = ("ours", "native", "QueryBuilder")
+COUNT = "SELECT count(*), max(level) FROM log_entries"
+WAYS = ("ours", "previous", "native", "QueryBuilder")
 ONE = """
 import json, sys, time
 from pathlib import Path
@@ -37,7 +38,7 @@ def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) >> 10
 
-if way == "ours":
+if way in {"ours", "previous"}:
     from micromegas_jupyter.core.protocols import AuthContext, AuthType
     from micromegas_jupyter.core.storage import Storage
     from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
@@ -88,13 +89,32 @@ def folder(tmp_path_factory, pytestconfig):
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_reading_beside_a_native_plan_and_deltalake(folder, say, name, pytestconfig):
+    compare(name, STATEMENTS[name], folder, pytestconfig, say)
+
+
+def test_counting_over_120_files(tmp_path, say, pytestconfig):
+    write(tmp_path, files=120, rows=10_000 if pytestconfig.getoption("--long") else 1_000)
+
+    compare("count over 120 files", COUNT, str(tmp_path), pytestconfig, say)
+
+
+def test_one_hour_in_many_files(tmp_path, say, pytestconfig):
+    files = 20_000 if pytestconfig.getoption("--long") else 2_000
+    write_links(tmp_path, files=files)
+
+    compare(f"one hour of {files:,} files", STATEMENTS["one hour"], str(tmp_path), pytestconfig, say)
+
+
+def compare(name, sql, folder, pytestconfig, say):
     rounds = 11 if pytestconfig.getoption("--long") else 4
-    costs = {way: [] for way in WAYS}
+    pythons = dict.fromkeys(WAYS, sys.executable) | {"previous": pytestconfig.getoption("--previous")}
+    costs = {way: [] for way, python in pythons.items() if python}
     with contextlib.ExitStack() as stack:
         children = {}
-        for way in WAYS:
-            command = [sys.executable, "-c", ONE, folder, way, STATEMENTS[name]]
-            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for way in costs:
+            command = [pythons[way], "-c", ONE, folder, way, sql]
+            # Python finds modules in its working directory first, and another version must find its own.
+            child = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             children[way] = stack.enter_context(child)
         for _ in range(rounds):
             for way, child in children.items():

@@ -33,13 +33,17 @@ def is_running(process):
 
 
 class ServerProcess:
-    """A running server; stopped at the end of its `with` block, with every process that it started."""
+    """A running server; stopped at the end of its `with` block, with every process that it started.
 
-    def __init__(self, folder, *, lake, keys, options=(), memory_mib=None, variables=None):
+    `python` is the interpreter of another version.
+    """
+
+    def __init__(self, folder, *, lake, keys, options=(), memory_mib=None, variables=None, python=None):
         folder.mkdir(exist_ok=True)
         self.audit_file, self.log_file = folder / "audit.jsonl", folder / "log.txt"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
-        environ["PYTHONPATH"] = str(ROOT)
+        if python is None:
+            environ["PYTHONPATH"] = str(ROOT)
         if memory_mib is not None:
             environ["MICROMEGAS_SERVER_MEMORY_MIB"] = str(memory_mib)
         # An attacker's statements shall all run, and none be refused for what earlier ones did.
@@ -53,12 +57,18 @@ class ServerProcess:
             environ["MICROMEGAS_API_KEYS"] = json.dumps(listed)
         environ |= variables or {}
         command = [
-            sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--port", "0", "--ready-json",
+            python or sys.executable, "-m", "micromegas_jupyter.cli", "serve", "--port", "0", "--ready-json",
             "--audit-log", str(self.audit_file), *(() if lake is None else ("--lake", str(lake))), *access, *options,
         ]  # fmt: skip
         with self.log_file.open("wb") as log:
             self._popen = subprocess.Popen(
-                command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+                command,
+                cwd=ROOT if python is None else folder,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
             )
         self.front = psutil.Process(self._popen.pid)
         self._seen = {self.front}
