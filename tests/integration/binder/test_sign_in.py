@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import TimeoutError as PageTimeoutError
 
 from tests.integration.binder.binders import BASE_URL, HUB_TOKEN, TOKEN
-from tests.integration.browser.looks import choose_theme, luminance
+from tests.integration.browser.looks import choose_theme, luminance, wait_for_kernel
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -37,7 +37,7 @@ def open_notebook(context, binder, name, kernel):
     page.goto(f"{binder.url}lab/workspaces/{name}/tree/notebooks/{name}.ipynb")
     page.get_by_role("tab", name=f"{name}.ipynb").wait_for()
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-    page.locator(f"text=/{re.escape(kernel)}.*Idle/").first.wait_for()
+    wait_for_kernel(page, f"text=/{re.escape(kernel)}.*Idle/")
     return page
 
 

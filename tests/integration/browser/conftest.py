@@ -13,6 +13,8 @@ import nbformat
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from tests.integration.browser.looks import IDLE, wait_for_kernel
+
 CHROMIUM_OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -111,8 +113,7 @@ def notebook_opener(browser, demo, config, *, app="lab"):
         page.goto(demo.lab_url.replace("/lab/tree/quickstart.ipynb", place))
         page.locator(".jp-Notebook .jp-Cell").first.wait_for()
         page.locator(".jp-KernelName", has_text="ipykernel").first.wait_for()
-        idle = "text=/Python 3.*Idle/" if app == "lab" else ".jp-Notebook-ExecutionIndicator[data-status='idle']"
-        page.locator(idle).first.wait_for()
+        wait_for_kernel(page, IDLE if app == "lab" else ".jp-Notebook-ExecutionIndicator[data-status='idle']")
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         return page, path

@@ -13,6 +13,21 @@ AXE_OPTIONS = {"resultTypes": ["violations", "passes"], "selectors": False}
 # Relative luminance of a page that is dark, and of one that is light.
 DARKEST, LIGHTEST = 0.3, 0.9
 SAVE_TRIES, SAVE_MILLISECONDS = 9, 10_000
+KERNEL_MILLISECONDS = 45_000
+IDLE = "text=/Python 3.*Idle/"
+
+
+def wait_for_kernel(page, idle=IDLE):
+    """Wait until a notebook that was just opened has a kernel; load its page again once, as a person would.
+
+    Kernels that start at the same time may choose the same ports. Jupyter then starts one of them again, but its page
+    may go on waiting for the first.
+    """
+    try:
+        page.locator(idle).first.wait_for(timeout=KERNEL_MILLISECONDS)
+    except PlaywrightTimeoutError:
+        page.reload()
+        page.locator(idle).first.wait_for()
 
 
 def choose_theme(page, name):

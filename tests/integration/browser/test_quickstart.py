@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.integration.browser.conftest import STATE_TIMEOUT_MILLISECONDS
-from tests.integration.browser.looks import save
+from tests.integration.browser.looks import save, wait_for_kernel
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -27,7 +27,7 @@ def _open(browser, demo, name="quickstart.ipynb"):
     page.goto(demo.lab_url.replace("/lab/tree/quickstart.ipynb", f"/lab/workspaces/{name.split('.')[0]}/tree/{name}"))
     page.get_by_role("tab", name=name).wait_for()
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-    page.locator("text=/Python 3.*Idle/").first.wait_for()
+    wait_for_kernel(page)
     return context, page
 
 

@@ -8,7 +8,15 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from tests.integration.browser.conftest import CHROMIUM_OPTIONS, chromium
-from tests.integration.browser.looks import DARKEST, LIGHTEST, check_accessible, choose_theme, luminance, save
+from tests.integration.browser.looks import (
+    DARKEST,
+    LIGHTEST,
+    check_accessible,
+    choose_theme,
+    luminance,
+    save,
+    wait_for_kernel,
+)
 
 __all__ = ["chromium"]
 
@@ -50,7 +58,7 @@ def write_notebook(hub, login, name, *sources):
 def run_all(page):
     """Run all cells of the notebook, as soon as it has a kernel."""
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-    page.locator("text=/Python 3.*Idle/").first.wait_for()
+    wait_for_kernel(page)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
