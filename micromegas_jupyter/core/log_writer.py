@@ -8,8 +8,8 @@ import io
 import logging
 import os
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol, TextIO
@@ -105,13 +105,13 @@ class Receipt:
         self._writer = writer
         self._number = number
 
-    async def wait(self) -> None:
+    def wait(self) -> Awaitable[None]:
         """Return once the line is queued, or written if the writer is durable.
 
         Raises:
             ServerUnavailable: There was no room for the line, or it could not be written within ten seconds.
         """
-        await self._writer.wait_for(self._number)
+        return self._writer.wait_for(self._number)
 
 
 class LogWriter:
@@ -126,15 +126,19 @@ class LogWriter:
         self.lost_count = 0
         self._destination = destination
         self._clock = clock
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()
+        self._wake = threading.Lock()  # is held, and released to wake the thread that is asleep
+        self._wake.acquire()
+        self._is_asleep = False
+        self._closing = threading.Event()
         self._queue: deque[tuple[Callable[[], str], int]] = deque()
         self._rendered: deque[bytes] = deque()  # the first lines of the queue, which are being written
         self._bytes = 0
         self._number = self._written_number = 0
         self._unreported = 0
         self._progress_at = clock.monotonic()
-        self._is_closing = self._is_failing = False
-        self._waiting: deque[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
+        self._is_failing = False
+        self._waiting: deque[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[bool]]] = deque()
         if isinstance(destination, StreamDestination):
             destination.on_progress = self._note_progress
         self._thread = threading.Thread(target=self._run, name=f"write-{self.name}", daemon=True)
@@ -146,17 +150,17 @@ class LogWriter:
         A line that `is_required` reports the end of a call. Others are dropped earlier.
         """
         share = 1.0 if is_required else _ORDINARY_SHARE
-        with self._condition:
+        with self._lock:
             if not self._fits(size, share):
                 self.lost_count += 1
                 self._unreported += 1
                 return Receipt(self, None)
             if not self._queue:
                 self._progress_at = self._clock.monotonic()
-                self._condition.notify_all()
             self._queue.append((render, size))
             self._bytes += size
             self._number += 1
+            self._wake_up()
             return Receipt(self, self._number)
 
     @property
@@ -167,9 +171,9 @@ class LogWriter:
     @property
     def problem(self) -> str | None:
         """Why the lines of new calls would not be written now, or None."""
-        with self._condition:
-            if not self._queue:
-                return None
+        if not self._queue:
+            return None
+        with self._lock:
             if self._clock.monotonic() - self._progress_at > STALL_SECONDS:
                 return f"the {self.name} has accepted nothing for {STALL_SECONDS:g} seconds"
             return None if self._fits(1, _ACCEPTING_SHARE) else f"too many lines wait for the {self.name}"
@@ -186,22 +190,24 @@ class LogWriter:
         if not self._destination.is_durable or number <= self._written_number:
             return
         loop = asyncio.get_running_loop()
-        written: asyncio.Future[None] = loop.create_future()
-        with self._condition:
+        written: asyncio.Future[bool] = loop.create_future()
+        with self._lock:
             if number <= self._written_number:
                 return
             self._waiting.append((number, loop, written))
+        # A timer of its own costs a seventh of `asyncio.timeout`.
+        late = loop.call_later(_DELIVERY_SECONDS, _resolve, [written], False)
         try:
-            async with asyncio.timeout(_DELIVERY_SECONDS):
-                await written
-        except TimeoutError:
-            raise _unavailable(f"the {self.name} has accepted nothing for {_DELIVERY_SECONDS:g} seconds") from None
+            if not await written:
+                raise _unavailable(f"the {self.name} has accepted nothing for {_DELIVERY_SECONDS:g} seconds")
+        finally:
+            late.cancel()
 
     def close(self, timeout_seconds: float) -> bool:
         """Write what is queued, for at most so long, and return whether all of it is written. May be called twice."""
-        with self._condition:
-            self._is_closing = True
-            self._condition.notify_all()
+        with self._lock:
+            self._closing.set()
+            self._wake_up()
         self._thread.join(timeout_seconds)
         return not self._queue
 
@@ -211,13 +217,18 @@ class LogWriter:
     def _note_progress(self) -> None:
         self._progress_at = self._clock.monotonic()
 
+    def _wake_up(self) -> None:
+        if self._is_asleep:
+            self._is_asleep = False
+            self._wake.release()
+
     def _run(self) -> None:
         while self._await_lines():
             lines = self._next_lines()
             try:
                 count = self._destination.write(lines)
             except OSError as error:
-                if self._is_closing and self._is_failing:
+                if self._closing.is_set() and self._is_failing:
                     return  # nothing would change before the process exits
                 self._wait_after(error)
             else:
@@ -226,19 +237,22 @@ class LogWriter:
 
     def _await_lines(self) -> bool:
         """Wait until there is something to write; False when the writer is closed and everything is written."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._queue or self._is_closing)
-            if not self._destination.is_durable:
-                # Waking this thread for each line would cost a busy server more than writing it.
-                self._condition.wait_for(lambda: self._is_closing, _BATCH_SECONDS)
-            if self._unreported and (self._is_closing or self._fits(0, _ORDINARY_SHARE)):
+        with self._lock:
+            is_idle = self._is_asleep = not self._queue and not self._closing.is_set()
+        if is_idle:
+            self._wake.acquire()
+        if not self._destination.is_durable:
+            # Waking this thread for each line would cost a busy server more than writing it.
+            self._closing.wait(_BATCH_SECONDS)
+        with self._lock:
+            if self._unreported and (self._closing.is_set() or self._fits(0, _ORDINARY_SHARE)):
                 count, self._unreported = self._unreported, 0
                 self._queue.append((lambda: self._destination.lost_line(count), 0))
                 self._number += 1
             return bool(self._queue)
 
     def _next_lines(self) -> list[bytes]:
-        with self._condition:
+        with self._lock:
             renders = [render for render, _ in islice(self._queue, len(self._rendered), _BATCH_LINES)]
         lines = list(self._rendered)
         size = sum(map(len, lines))
@@ -251,30 +265,31 @@ class LogWriter:
         return lines
 
     def _note_written(self, count: int) -> None:
-        with self._condition:
+        with self._lock:
             for _ in range(count):
                 self._rendered.popleft()
                 self._bytes -= self._queue.popleft()[1]
             self._written_number += count
             self._note_progress()
-            done = []
+            done = defaultdict(list)
             while self._waiting and self._waiting[0][0] <= self._written_number:
-                done.append(self._waiting.popleft())
-        for _, loop, future in done:
+                _, loop, future = self._waiting.popleft()
+                done[loop].append(future)
+        for loop, futures in done.items():
             with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(_resolve, future)
+                loop.call_soon_threadsafe(_resolve, futures, True)
 
     def _wait_after(self, error: OSError) -> None:
         if not self._is_failing:
             self._is_failing = True
             self._destination.report_failure(error)
-        with self._condition:
-            self._condition.wait_for(lambda: self._is_closing, _RETRY_SECONDS)
+        self._closing.wait(_RETRY_SECONDS)
 
 
-def _resolve(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
+def _resolve(futures: "list[asyncio.Future[bool]]", is_written: bool) -> None:  # noqa: FBT001 - of `call_soon`
+    for future in futures:
+        if not future.done():
+            future.set_result(is_written)
 
 
 def _line_of(render: Callable[[], str]) -> bytes:
@@ -301,10 +316,14 @@ class LogWriterHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record."""
         try:
-            captured = _captured(record)
-            size = sum(len(value) for value in captured.__dict__.values() if isinstance(value, str))
             is_required = hasattr(record, RECEIPT_FIELD)
-            receipt = self.writer.put(lambda: self.format(captured), size, is_required=is_required)
+            if is_required and self.formatter is None and isinstance(record.msg, str) and not record.args:
+                line = record.msg[:_MAX_MESSAGE_CHARACTERS]  # needs no formatting, as those of the audit
+                receipt = self.writer.put(lambda: line, len(line) + _LINE_OVERHEAD_BYTES, is_required=True)
+            else:
+                captured = _captured(record)
+                size = sum(len(value) for value in captured.__dict__.values() if isinstance(value, str))
+                receipt = self.writer.put(lambda: self.format(captured), size, is_required=is_required)
             if is_required:
                 setattr(record, RECEIPT_FIELD, receipt)
         except Exception:  # noqa: BLE001 - the caller must continue, whatever a record holds
