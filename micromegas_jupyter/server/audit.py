@@ -10,8 +10,11 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
+
+import msgspec
 
 from micromegas_jupyter.access.audit import MAX_FIELD_CHARACTERS, encode_line, utc_text
 from micromegas_jupyter.access.validator import token_name
@@ -45,6 +48,9 @@ _MAX_SQL_BYTES: Final = 16 * 1024
 _MAX_ROLES: Final = 32
 _MAX_ESCAPE_BYTES: Final = 12
 _MAX_TABLE_CHARACTERS: Final = 256
+_MAX_WHOLE_BYTES: Final = MAX_AUDIT_LINE_BYTES - len(',"truncated":["sql"]')
+_MAX_HASHED_CHARACTERS: Final = 4096
+_encode: Final = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +103,10 @@ class _Audit:
         """Write the line: `ok`, `error` with the error, or `incomplete` when the client left."""
         try:
             if _AUDIT.isEnabledFor(logging.INFO):
-                # `info` would look for the line of code that calls it, which is always this one.
                 line = encode_bounded(self._record(status, error) | self._rights(), cut=self._cut_fields())
+                # `info` would look for the line of code that calls it, which is always this one.
                 extra = {TARGET_FIELD: self._target, RECEIPT_FIELD: None}
-                record = _AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, __file__, 0, "%s", (line,), None, extra=extra)
+                record = _AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, "", 0, line, (), None, extra=extra)
                 _AUDIT.handle(record)
                 self._receipt = getattr(record, RECEIPT_FIELD)
         except Exception:  # noqa: BLE001 - a broken log must not decide what becomes of a call
@@ -120,12 +126,14 @@ class _Audit:
             **origin.tags,
             "user": attribution.user,
             "email": attribution.email,
-            **({} if attribution.name is None else {"name": attribution.name}),
-            "service_account": account is not None,
-            **({} if account is None else {"service_account_name": account}),
-            **self._request(),
-            "status": status,
         }
+        if attribution.name is not None:
+            record["name"] = attribution.name
+        record["service_account"] = account is not None
+        if account is not None:
+            record["service_account_name"] = account
+        record |= self._request()
+        record["status"] = status
         if error is not None:
             record |= {"error": str(error), "error_class": classify_error(error)}
         record |= self._result()
@@ -177,8 +185,9 @@ class QueryAudit(_Audit):
         self._hashes = hashes
 
     def _record(self, status: str, error: MicromegasError | None) -> dict[str, object]:
-        hashes = self._hashes or hash_statement(self._statement)
-        return {**super()._record(status, error), **hashes, "reads": self._report.reads}
+        record = super()._record(status, error) | (self._hashes or hash_statement(self._statement))
+        record["reads"] = self._report.reads
+        return record
 
     def _cut_fields(self) -> list[str]:
         reads = self._report.reads or {}
@@ -305,11 +314,15 @@ def _cut(text: str, max_bytes: int) -> str:
 def hash_statement(statement: Statement) -> dict[str, object]:
     """Return the fields of an audit line that identify a statement and its values."""
     sql, values = statement.sql, statement.parameters
-    return {
-        "sql_hash": sql_hash(sql),
-        "statement_sha256": _sha256(sql.encode("utf-8", "surrogatepass")),
-        **({"values_sha256": _sha256(*values)} if values else {}),
-    }
+    hashes = _hash_short_sql(sql) if len(sql) <= _MAX_HASHED_CHARACTERS else _hash_sql(sql)
+    return {**hashes, **({"values_sha256": _sha256(*values)} if values else {})}
+
+
+def _hash_sql(sql: str) -> Mapping[str, object]:
+    return {"sql_hash": sql_hash(sql), "statement_sha256": _sha256(sql.encode("utf-8", "surrogatepass"))}
+
+
+_hash_short_sql: Final = lru_cache(maxsize=256)(_hash_sql)
 
 
 def _sha256(*parts: bytes) -> str:
@@ -324,10 +337,17 @@ def encode_bounded(record: Mapping[str, object], *, cut: Sequence[str] = ()) -> 
 
     The statement gets what the other fields leave: an ASCII escape is up to six times as long as its character.
     """
-    sql = record.get("sql")
-    cut = [*cut, *(name for name, text in record.items() if name != "sql" and _is_long(text))]
+    sql = record.get("sql", "")
+    texts = [(name, text) for name, text in record.items() if isinstance(text, str) and name != "sql"]
+    cut = [*cut, *(name for name, text in texts if len(text) > MAX_FIELD_CHARACTERS)]
+    if not cut and isinstance(sql, str) and len(sql) <= _MAX_SQL_BYTES and sql.isascii():
+        with suppress(ValueError, TypeError):
+            # Ten times as fast as `encode_line`, for what needs none of its escapes and is short enough.
+            line = _encode(record)
+            if line.isascii() and b"\x7f" not in line and len(line) <= _MAX_WHOLE_BYTES:
+                return line.decode()
     fields = {name: value for name, value in record.items() if name != "sql"}
-    if not isinstance(sql, str):
+    if not isinstance(sql, str) or "sql" not in record:
         return encode_line({**fields, **({"truncated": cut} if cut else {})})
     kept = _cut(sql, _MAX_SQL_BYTES)
     others = encode_line({**fields, "sql": "", "truncated": [*cut, "sql"]})
@@ -335,10 +355,6 @@ def encode_bounded(record: Mapping[str, object], *, cut: Sequence[str] = ()) -> 
     if kept != sql:
         cut.append("sql")
     return encode_line({**record, "sql": kept, **({"truncated": cut} if cut else {})})
-
-
-def _is_long(value: object) -> bool:
-    return isinstance(value, str) and len(value) > MAX_FIELD_CHARACTERS
 
 
 def _fit(text: str, max_bytes: int) -> str:
