@@ -38,7 +38,7 @@ from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, metad
 from micromegas_jupyter.server.denials.cut_off import CUT_OFF_ACTION, CutOffService
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.ingest import IngestRunner
-from micromegas_jupyter.server.queries import QUERIES_ACTION, CancelStatus, QueryRunner, query_key
+from micromegas_jupyter.server.queries import QUERIES_ACTION, CancelStatus, QueryKey, QueryRunner, query_key
 from micromegas_jupyter.server.table_operations import TABLES_ACTION, TableOperations
 from micromegas_jupyter.server.tickets import PreparedStatements, Tickets, can_travel
 
@@ -297,7 +297,7 @@ class FlightMethods:
             call.add_notice(_NOT_READ_HERE)
         return status
 
-    def _find_key(self, call: Call, ticket: bytes) -> bytes:
+    def _find_key(self, call: Call, ticket: bytes) -> QueryKey:
         command = parse_ticket(ticket)
         if isinstance(command, IssuedQuery):
             ticket = self._tickets.read(command.signed, call.caller_key, accepts_expired=True).id

@@ -9,8 +9,8 @@ import math
 import re
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -64,6 +64,7 @@ _MAX_DRAINED_BYTES: Final = 16 * 1024 * 1024
 _MAX_READERS: Final = 64
 _MAX_READERS_PER_CALLER: Final = 16
 _SILENT_SECONDS: Final = 5.0  # while others wait
+_SILENT: Final = 0.0  # the time (of the loop) to which the timeouts of the silent are brought forward
 _LOOK_SECONDS: Final = 0.5
 _MAX_NOTICE_CHARACTERS: Final = 512
 _NOT_PRINTABLE: Final = re.compile(r"[^ -~]")
@@ -91,25 +92,29 @@ class Readers:
         self._awaited: dict[asyncio.Timeout, tuple[CallerKey, float]] = {}  # whose message, and since when
         self._looking: asyncio.TimerHandle | None = None
 
-    async def read(self, source: CallerKey, context: "_Context[bytes, bytes]") -> object:
-        """Return the next message of a call."""
-        loop = asyncio.get_running_loop()
+    async def read(
+        self, source: CallerKey, context: "_Context[bytes, bytes]", *, timeout_seconds: float | None = None
+    ) -> object:
+        """Return the next message of a call; TimeoutError if it does not arrive in time."""
         self._look_soon()
-        await self._limit.acquire(source)
-        waiting = asyncio.timeout(None)
-        self._awaited[waiting] = source, loop.time()
+        waiting = asyncio.timeout(timeout_seconds)
         try:
             async with waiting:
-                return await context.read()
+                await self._limit.acquire(source)
+                try:
+                    self._awaited[waiting] = source, asyncio.get_running_loop().time()
+                    return await context.read()
+                finally:
+                    del self._awaited[waiting]
+                    self._limit.release(source)
         except TimeoutError:
+            if waiting.when() != _SILENT:
+                raise
             raise DeadlineExceeded(
                 "Nothing was sent for some seconds, and others waited to send.",
                 remedy="Send without a pause, or try later.",
                 limit="silent_client",
             ) from None
-        finally:
-            del self._awaited[waiting]
-            self._limit.release(source)
 
     def _look_soon(self) -> None:
         if self._looking is None and self._limit.running_count >= _MAX_READERS:
@@ -126,7 +131,7 @@ class Readers:
         found = max(silent, key=lambda one: counts[self._awaited[one][0]], default=None)  # the first of these
         if found is not None:
             with suppress(RuntimeError):  # its message has just come
-                found.reschedule(0)
+                found.reschedule(_SILENT)
         self._look_soon()
 
 
@@ -134,12 +139,14 @@ class Readers:
 class Call:
     """An authenticated call; messages go in and out as bytes.
 
-    `describe` gathers its facts for audit events. Methods that write raise `ClientGone` when the client has left.
+    `source` is whom it counts for: the caller, or without authentication its connection. `describe` gathers its facts
+    for audit events. Methods that write raise `ClientGone` when the client has left.
     """
 
     context: grpc.aio.ServicerContext[bytes, bytes] = field(repr=False)
     headers: Headers = field(repr=False)
     caller: AuthContext
+    source: CallerKey
     query_id: str
     describe: Callable[[], CallFacts] = field(repr=False)
     readers: Readers = field(repr=False)
@@ -151,13 +158,6 @@ class Call:
     def caller_key(self) -> CallerKey:
         """Who the caller is to stores and limits: issuer and subject."""
         return self.caller.issuer, self.caller.subject
-
-    @property
-    def source(self) -> CallerKey:
-        """Whom the call counts for: the caller, or without authentication its connection."""
-        if self.caller.auth_type is AuthType.NONE:
-            return self.caller.issuer, self.context.peer()
-        return self.caller_key
 
     def check_audit(self) -> None:
         """Raise ServerUnavailable if what this call does could not be recorded in the audit now."""
@@ -180,10 +180,11 @@ class Call:
 
     async def read_only_message(self) -> bytes:
         """Return the message of a call that has one."""
-        with _as_late_message():
-            async with asyncio.timeout(self.read_timeout_seconds):
-                message = await self.read()
-        if message is None:
+        try:
+            message = await self.readers.read(self.source, self.context, timeout_seconds=self.read_timeout_seconds)
+        except TimeoutError:
+            raise _late_message() from None
+        if not isinstance(message, bytes):
             raise UsageError("The call carries no message.", remedy="Use a Flight SQL client.")
         if len(message) > _MAX_MESSAGE_BYTES:
             raise ResourcesExhausted(
@@ -194,7 +195,7 @@ class Call:
     async def read_values(self, first: bytes, limits: ParameterLimits) -> tuple[bytes, ...]:
         """Return the messages of a stream of values, which begins with `first`, within `limits`."""
         frames, size = [first], len(first)
-        with _as_late_message():
+        try:
             async with asyncio.timeout(self.read_timeout_seconds):
                 while (frame := await self.read()) is not None:
                     frames.append(frame)
@@ -203,6 +204,8 @@ class Call:
                         raise ResourcesExhausted(
                             "The parameters are larger than this server accepts.", remedy="Bind fewer values."
                         )
+        except TimeoutError:
+            raise _late_message() from None
         return tuple(frames)
 
     async def drain(self) -> None:
@@ -237,16 +240,12 @@ class Call:
         await self.context.send_initial_metadata(((QUERY_ID_HEADER, self.query_id),))
 
 
-@contextmanager
-def _as_late_message() -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError:
-        raise DeadlineExceeded(
-            "The call's message did not arrive in time.",
-            remedy="Call again over a better connection.",
-            limit="silent_client",
-        ) from None
+def _late_message() -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "The call's message did not arrive in time.",
+        remedy="Call again over a better connection.",
+        limit="silent_client",
+    )
 
 
 def ends_task(error: BaseException) -> bool:
@@ -412,10 +411,14 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._open_calls: Counter[CallerKey] = Counter()
         self._readers = Readers(timeout_seconds=settings.read_timeout_seconds)
         self._running: set[asyncio.Task[object]] = set()
+        self._serving_count = 0
+        metrics.calls_open.set_function(lambda: self._serving_count)
         self._calls: dict[Call, asyncio.Task[object]] = {}  # of known callers
         self._ended: dict[asyncio.Task[object], MicromegasError] = {}  # why
         self._is_serving = True
         self._reason = ""
+        served = (*self._methods, *self._health.methods, _HANDSHAKE)
+        self._handlers = {method: self._build_handler(method) for method in served}
 
     async def drain(self, grace_seconds: float, *, reason: str = "") -> None:
         """Refuse new calls, let running ones end for `grace_seconds`, then end them with a status that says why."""
@@ -443,56 +446,65 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         """Return the handler of a method; gRPC calls this for each call."""
         method = handler_call_details.method
+        return self._handlers.get(method) or self._build_handler(method)
 
+    def _build_handler(self, method: str) -> "grpc.RpcMethodHandler[bytes, bytes]":
         async def serve(_messages: object, context: _Context[bytes, bytes]) -> None:
-            query_id = str(uuid.uuid4())
-            with self._tracing.call(method, query_id, handler_call_details.invocation_metadata or ()) as span:
-                await self._serve(method, context, query_id, span)
+            await self._serve(method, context)
 
         return grpc.stream_stream_rpc_method_handler(serve)
 
-    async def _serve(self, method: str, context: "_Context[bytes, bytes]", query_id: str, span: CallSpan) -> None:
+    async def _serve(self, method: str, context: "_Context[bytes, bytes]") -> None:
+        query_id = str(uuid.uuid4())
+        metadata = context.invocation_metadata() or ()
         task = asyncio.current_task()
         if task is not None:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
+        self._serving_count += 1
+        with self._tracing.call(method, query_id, metadata) as span:
+            try:
+                await self._answer(method, context, query_id, metadata, span)
+            except ClientGone:
+                self._note_end(method, span, "CANCELLED")
+                # gRPC is about to cancel this task; to answer would be an error.
+                await asyncio.sleep(_CANCELLATION_SECONDS)
+            except BaseException as raised:  # the one place where whatever went wrong becomes a status
+                ended = None if task is None else self._ended.get(task)
+                is_goodbye = isinstance(raised, asyncio.CancelledError) and (ended is not None or not self._is_serving)
+                if ends_task(raised) and not is_goodbye:
+                    self._note_end(method, span, "CANCELLED")
+                    raise
+                error = translate_error((ended or _stopping(self._reason)) if is_goodbye else raised, query_id)
+                self._metrics.count_error(error)
+                self._note_end(method, span, error.grpc_code, error.code)
+                await abort_call(context, error, has_retry_info=method in self._others)
+            else:
+                self._note_end(method, span, "OK")
+            finally:
+                self._serving_count -= 1
+                if task is not None:
+                    self._ended.pop(task, None)
 
-        def note_end(status: str, code: str | None = None) -> None:
-            self._metrics.count_call(method, status)
-            span.note_end(status, code)
+    def _note_end(self, method: str, span: CallSpan, status: str, code: str | None = None) -> None:
+        self._metrics.count_call(method, status)
+        span.note_end(status, code)
 
-        self._metrics.calls_open.inc()
-        try:
-            await self._answer(method, context, query_id, span)
-        except ClientGone:
-            note_end("CANCELLED")
-            # gRPC is about to cancel this task; to answer would be an error.
-            await asyncio.sleep(_CANCELLATION_SECONDS)
-        except BaseException as raised:  # the one place where whatever went wrong becomes a status
-            ended = None if task is None else self._ended.get(task)
-            is_goodbye = isinstance(raised, asyncio.CancelledError) and (ended is not None or not self._is_serving)
-            if ends_task(raised) and not is_goodbye:
-                note_end("CANCELLED")
-                raise
-            error = translate_error((ended or _stopping(self._reason)) if is_goodbye else raised, query_id)
-            self._metrics.count_error(error)
-            note_end(error.grpc_code, error.code)
-            await abort_call(context, error, has_retry_info=method in self._others)
-        else:
-            note_end("OK")
-        finally:
-            self._metrics.calls_open.dec()
-            if task is not None:
-                self._ended.pop(task, None)
-
-    async def _answer(self, method: str, context: "_Context[bytes, bytes]", query_id: str, span: CallSpan) -> None:
+    async def _answer(
+        self,
+        method: str,
+        context: "_Context[bytes, bytes]",
+        query_id: str,
+        metadata: Iterable[tuple[str, str | bytes]],
+        span: CallSpan,
+    ) -> None:
         answer_health = self._health.methods.get(method)
         if answer_health is not None:
             await answer_health(context)
             return
         if not self._is_serving:
             raise _stopping(self._reason)
-        headers = group_headers(context.invocation_metadata())
+        headers = group_headers(metadata)
 
         def describe() -> CallFacts:
             address = find_client_address(context.peer(), headers, self._settings.trusted_proxies)
@@ -515,6 +527,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             context=context,
             headers=headers,
             caller=caller,
+            source=(caller.issuer, context.peer() if caller.auth_type is AuthType.NONE else caller.subject),
             query_id=query_id,
             describe=describe,
             readers=self._readers,
@@ -522,20 +535,24 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             read_timeout_seconds=self._settings.read_timeout_seconds,
             write_timeout_seconds=self._settings.write_timeout_seconds,
         )
+        self._admit(call)
         try:
-            with self._counted(call):
-                await answer(call)
+            await answer(call)
         except PermissionDenied as error:
             self._authenticator.record(describe(), "forbidden", reason=error.reason, code=error.code, caller=caller)
             raise
+        finally:
+            self._calls.pop(call, None)
+            self._open_calls[call.source] -= 1
+            if not self._open_calls[call.source]:
+                del self._open_calls[call.source]
 
-    @contextmanager
-    def _counted(self, call: Call) -> Iterator[None]:
-        """Count the body as an open call of its caller, or refuse it."""
+    def _admit(self, call: Call) -> None:
+        """Count an open call of its caller, or refuse it."""
         caller, task = call.source, asyncio.current_task()
         limit = self._settings.max_calls_per_caller
         own = self._open_calls[caller]
-        is_last = not is_left(self._settings.max_concurrent_calls, taken=self._open_calls.total(), own=own)
+        is_last = not is_left(self._settings.max_concurrent_calls, taken=len(self._calls), own=own)
         if own >= limit or is_last:
             raise ResourcesExhausted(
                 f"You have {own} calls open, and the server cannot have more for you now."
@@ -547,13 +564,6 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._open_calls[caller] += 1
         if task is not None:
             self._calls[call] = task
-        try:
-            yield
-        finally:
-            self._calls.pop(call, None)
-            self._open_calls[caller] -= 1
-            if not self._open_calls[caller]:
-                del self._open_calls[caller]
 
 
 def _stopping(reason: str = "") -> ServerUnavailable:

@@ -8,15 +8,18 @@ import enum
 import logging
 import math
 import threading
-from collections import deque
+import time
+from bisect import bisect_left
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from contextvars import ContextVar
+from itertools import accumulate
 from typing import Any, Final, Self
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from micromegas_jupyter import __version__
@@ -65,36 +68,37 @@ _HIGHEST_LAG_SECONDS: Final = 60.0
 _SERVER_ERRORS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
+_NO_PHASE: Final = nullcontext()
 _tracer_of_call: ContextVar[Any] = ContextVar("micromegas_tracer_of_call", default=None)
 
 
 class ServerMetrics:
-    """The numbers of one server, in `registry`; safe to share between threads."""
+    """The numbers of one server, in `registry`. Calls and queries are counted on one event loop, the rest anywhere."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         # fmt: off
-        self._calls = self._counter(
+        self._calls = self._tally(
             "calls", "Calls that ended, by Flight or health method (unknown ones are other) and gRPC status: "
             "CANCELLED when the client left or its deadline passed.", "method", "status",
         )
         self.calls_open = self._gauge("calls_open", "Calls that are being answered now, open streams included.")
         self.prepared = self._gauge("prepared_statements", "Prepared statements that the server holds now.")
-        self._queries = self._counter(
+        self._queries = self._tally(
             "queries", "Queries that ended: ok, error with its code, or incomplete when the client left.",
             "status", "error",
         )
         self._seconds = self._histogram("query_seconds", "How long queries took, from the call to the last row.")
         self._waiting_seconds = self._histogram("query_waiting_seconds", "How long queries waited for an executor.")
         self._planning_seconds = self._histogram("query_planning_seconds", "How long planning queries took.")
-        self._cpu_seconds = self._counter(
+        self._cpu_seconds = self._tally(
             "query_cpu_seconds", "CPU time that queries took in their executors, those that were ended included."
         )
         self._running = self._gauge("queries_running", "Queries that have an executor now, for planning or running.")
         self._waiting = self._gauge("queries_waiting", "Queries that wait for an executor now.")
-        self._rows = self._counter("rows_sent", "Rows of results that were sent.")
-        self.bytes_sent = self._counter("bytes_sent", "Bytes of results that were sent.")
+        self._rows = self._tally("rows_sent", "Rows of results that were sent.")
+        self.bytes_sent = self._tally("bytes_sent", "Bytes of results that were sent.")
         self._limits = self._counter("limits_reached", "Calls that ended at a limit.", "limit")
         self._executors = self._gauge(
             "executors", "Executor processes: idle, or busy (with a statement or an upload, or starting).", "state",
@@ -173,7 +177,7 @@ class ServerMetrics:
     def count_call(self, method: str, status: str) -> None:
         """Count a call that ended."""
         name = method.rpartition("/")[2]
-        self._calls.labels(name if name in _METHODS else _OTHER, status).inc()
+        self._calls.add(1, name if name in _METHODS else _OTHER, status)
 
     def count_error(self, error: MicromegasError) -> None:
         """Count an error that ended a call, if it is about a limit."""
@@ -184,14 +188,14 @@ class ServerMetrics:
         self, report: StatementReport, seconds: float, status: str, error: MicromegasError | None = None
     ) -> None:
         """Count a query that ended: `ok`, `error` with the error, or `incomplete` when the client left."""
-        self._queries.labels(status, "" if error is None else error.code).inc()
+        self._queries.add(1, status, "" if error is None else error.code)
         self._seconds.observe(seconds)
         self._waiting_seconds.observe(report.waiting_seconds)
-        self._rows.inc(report.rows)
+        self._rows.add(report.rows)
         if report.planning_seconds is not None:
             self._planning_seconds.observe(report.planning_seconds)
         if report.cpu_seconds is not None:
-            self._cpu_seconds.inc(report.cpu_seconds)
+            self._cpu_seconds.add(report.cpu_seconds)
 
     def count_end(self, cause: Cause) -> None:
         """Count a statement whose executor was ended."""
@@ -247,8 +251,56 @@ class ServerMetrics:
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"micromegas_server_{name}", text, labels, registry=self.registry)
 
-    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
-        return Histogram(f"micromegas_server_{name}", text, labels, registry=self.registry, buckets=_SECONDS)
+    def _tally(self, name: str, text: str, *labels: str) -> "_Tally":
+        self.registry.register(tally := _Tally(f"micromegas_server_{name}", text, labels))
+        return tally
+
+    def _histogram(self, name: str, text: str) -> "_Durations":
+        self.registry.register(durations := _Durations(f"micromegas_server_{name}", text))
+        return durations
+
+
+class _Tally(Collector):
+    """A counter that one event loop increments: as plain numbers, without a lock and objects for its labels."""
+
+    def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
+        self._name, self._text, self._labels = name, text, labels
+        self._values: dict[tuple[str, ...], float] = defaultdict(float, {} if labels else {(): 0.0})
+        self._created_at = time.time()
+
+    def add(self, amount: float, *labels: str) -> None:
+        """Add to the count of these labels."""
+        self._values[labels] += amount
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the counts."""
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, value in list(self._values.items()):
+            family.add_metric(labels, value, created=self._created_at)
+        yield family
+
+
+class _Durations(Collector):
+    """A histogram of seconds that one event loop observes, as plain numbers."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name, self._text = name, text
+        self._counts = [0] * (len(_SECONDS) + 1)
+        self._total = 0.0
+        self._created_at = time.time()
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        self._counts[bisect_left(_SECONDS, seconds)] += 1
+        self._total += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the buckets."""
+        family = HistogramMetricFamily(self._name, self._text)
+        bounds = (*map(str, _SECONDS), "+Inf")
+        family.add_metric((), list(zip(bounds, accumulate(self._counts), strict=True)), self._total)
+        family.add_sample(f"{self._name}_created", {}, self._created_at)
+        yield family
 
 
 class CallSpan:
@@ -307,7 +359,11 @@ class CallSpan:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._ends.close()
+        if self._span is not None:
+            self._ends.close()
+
+
+_NO_SPAN: Final = CallSpan(None, "", "", ())
 
 
 class Tracing:
@@ -320,7 +376,9 @@ class Tracing:
     def call(self, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> CallSpan:
         """Return the span of a call; those of other services have none."""
         service, _, name = method[1:].rpartition("/")
-        return CallSpan(self._tracer if service == FLIGHT_SERVICE else None, name, query_id, metadata)
+        if self._tracer is None or service != FLIGHT_SERVICE:
+            return _NO_SPAN
+        return CallSpan(self._tracer, name, query_id, metadata)
 
     def close(self) -> None:
         """Send what is queued, for three seconds at most. May be called twice."""
@@ -330,15 +388,15 @@ class Tracing:
             provider.shutdown()
 
 
-@contextmanager
-def phase(name: str) -> Iterator[None]:
+def phase(name: str) -> AbstractContextManager[None]:
     """Make the body a span within that of the call, if there is one."""
     tracer = _tracer_of_call.get()
     if tracer is None:
-        yield
-        return
-    with tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False):
-        yield
+        return _NO_PHASE
+    span: AbstractContextManager[None] = tracer.start_as_current_span(
+        name, record_exception=False, set_status_on_exception=False
+    )
+    return span
 
 
 def open_tracing(environ: Mapping[str, str]) -> Tracing:

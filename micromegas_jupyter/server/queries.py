@@ -2,7 +2,6 @@
 
 import asyncio
 import enum
-import hashlib
 import json
 import logging
 import threading
@@ -43,7 +42,6 @@ from micromegas_jupyter.server.authentication import parse_compression, parse_st
 from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
 from micromegas_jupyter.server.monitoring import ServerMetrics, phase
 from micromegas_jupyter.server.settings import FlightServerSettings
-from micromegas_jupyter.server.tickets import join_parts
 
 if TYPE_CHECKING:
     from micromegas_jupyter.engine.functions.denials import MatchRules
@@ -64,6 +62,8 @@ _MAX_INLINE_BYTES: Final = 256 * 1024
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
 
+QueryKey = tuple[str, str, bytes]
+
 #: Runs a function that changes partitions, and returns when it said what.
 ChangePartitions = Callable[[Call, PartitionCall], Awaitable[tuple[tuple[int, str], ...]]]
 
@@ -83,16 +83,16 @@ class CancelStatus(enum.IntEnum):
     NOT_CANCELLABLE = 3
 
 
-def query_key(caller: CallerKey, name: bytes) -> bytes:
+def query_key(caller: CallerKey, name: bytes) -> QueryKey:
     """Return the key of a caller's query, which nobody else can name; `name` is its ticket, or the id of one."""
-    return hashlib.sha256(join_parts(*map(str.encode, caller), name)).digest()
+    return (*caller, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunningQuery:
     """A statement while its rows are read, or while it waits for a slot."""
 
-    key: bytes = field(repr=False)
+    key: QueryKey = field(repr=False)
     caller: CallerKey
     origin: CallOrigin
     sql: str = field(repr=False)
@@ -162,6 +162,11 @@ class DenyList:
         Replicas share the file: storage that fails for a moment must not end the readiness of all of them.
         """
         return not self._is_malformed and self._clock.monotonic() - self._read_at < _MAX_UNREAD_SECONDS
+
+    @property
+    def has_to_check(self) -> bool:
+        """Whether a query has to be checked: there are rules, or the file has to be read again."""
+        return self._denials[1] is not None or self._clock.monotonic() - self._checked_at >= CHECK_SECONDS
 
     async def check(self, origin: CallOrigin, sql: str) -> None:
         """Refuse a query that a rule denies, unless an administrator's query names a function of denials."""
@@ -330,7 +335,7 @@ class QueryRunner:
                 await audit.deliver()
             raise
 
-    async def run(self, call: Call, sql: str, parameters: tuple[bytes, ...], *, key: bytes) -> None:
+    async def run(self, call: Call, sql: str, parameters: tuple[bytes, ...], *, key: QueryKey) -> None:
         """Run a statement and send its rows, to be cancelled by `key`; writes the audit line however it ends."""
         statement, origin, running, audit = await self._prepare(call, sql, parameters)
         output = Output(
@@ -341,7 +346,7 @@ class QueryRunner:
 
         async def write(frame: bytes) -> None:
             await call.write(frame)
-            self._metrics.bytes_sent.inc(len(frame))
+            self._metrics.bytes_sent.add(len(frame))
 
         def count(status: str, error: MicromegasError | None) -> None:
             self._metrics.count_query(running.report, audit.seconds(), status, error)
@@ -375,7 +380,7 @@ class QueryRunner:
         finally:
             del self._running[query.origin.query_id]
 
-    async def cancel(self, keys: Collection[bytes]) -> CancelStatus:
+    async def cancel(self, keys: Collection[QueryKey]) -> CancelStatus:
         """End the statements with these keys, and wait a moment for their end."""
         return await self._end([query for query in self._running.values() if query.key in keys], Cause.CANCELLED)
 
@@ -469,7 +474,7 @@ class QueryRunner:
         return replace(statement, messages=await self._change_partitions(call, changing))
 
     async def _check_denials(self, origin: CallOrigin, sql: str) -> None:
-        if self._deny_list is not None:
+        if self._deny_list is not None and self._deny_list.has_to_check:
             await self._deny_list.check(origin, sql)
 
 
