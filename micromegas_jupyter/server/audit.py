@@ -7,8 +7,8 @@ Field names are upstream's, in upstream's order, with more among them and after 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -368,33 +368,39 @@ def _fit(text: str, max_bytes: int) -> str:
     return ""
 
 
-@asynccontextmanager
-async def recorded(
-    audit: _Audit, call: Call, count: Callable[[str, MicromegasError | None], None]
-) -> AsyncIterator[None]:
+class recorded:  # noqa: N801 - used like a function
     """Write the line and count the call however the body ends: `ok`, `error`, or `incomplete` when the client left.
 
     The call's status is sent after this, and so after its line is on its way.
     """
-    try:
-        yield
-    except BaseException as raised:
-        if ends_task(raised) or isinstance(raised, ClientGone | QueryCancelled) or call.context.done():
+
+    def __init__(self, audit: _Audit, call: Call, count: Callable[[str, MicromegasError | None], None]) -> None:
+        self._audit = audit
+        self._call = call
+        self._count = count
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, _kind: object, raised: BaseException | None, _traceback: object) -> None:
+        audit, context = self._audit, self._call.context
+        if raised is None:
+            audit.write("ok")
+            self._count("ok", None)
+        elif ends_task(raised) or isinstance(raised, ClientGone | QueryCancelled) or context.done():
             audit.write("incomplete")
-            count("incomplete", None)
+            self._count("incomplete", None)
             # A status follows unless the client has left.
-            is_ended_here = isinstance(raised, asyncio.CancelledError) and not call.context.done()
-            if is_ended_here or isinstance(raised, QueryCancelled):
-                await audit.deliver()
-            raise
-        error = translate_error(raised, call.query_id)
-        audit.write("error", error)
-        count("error", error)
+            is_ended_here = isinstance(raised, asyncio.CancelledError) and not context.done()
+            if not is_ended_here and not isinstance(raised, QueryCancelled):
+                return
+        else:
+            error = translate_error(raised, self._call.query_id)
+            audit.write("error", error)
+            self._count("error", error)
+            await audit.deliver()
+            raise error from raised
         await audit.deliver()
-        raise error from raised
-    audit.write("ok")
-    count("ok", None)
-    await audit.deliver()
 
 
 def classify_error(error: MicromegasError) -> str:

@@ -399,6 +399,24 @@ def phase(name: str) -> AbstractContextManager[None]:
     return span
 
 
+class Phases:
+    """Spans within that of the call, each of which ends when the next begins."""
+
+    def __init__(self) -> None:
+        self._phase: AbstractContextManager[None] = _NO_PHASE
+
+    def begin(self, name: str) -> None:
+        """End the phase before, and begin one."""
+        self.end()
+        self._phase = phase(name)
+        self._phase.__enter__()
+
+    def end(self) -> None:
+        """End the last phase."""
+        ended, self._phase = self._phase, _NO_PHASE
+        ended.__exit__(None, None, None)
+
+
 def open_tracing(environ: Mapping[str, str]) -> Tracing:
     """Return the tracing that OpenTelemetry's standard variables configure; none when they name no endpoint."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or not any(map(environ.get, _ENDPOINTS)):
