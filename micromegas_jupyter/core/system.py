@@ -46,9 +46,8 @@ class SystemClock:
         """Return the current time, aware, in UTC."""
         return datetime.now(UTC)
 
-    def monotonic(self) -> float:
-        """Return the machine's monotonic seconds."""
-        return time.monotonic()
+    #: Returns the machine's monotonic seconds.
+    monotonic = staticmethod(time.monotonic)
 
 
 class SystemBrowser:

@@ -7,6 +7,7 @@ Field names are upstream's, in upstream's order, with more among them and after 
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 # The root logger's default would hide the lines from handlers that are there.
 _AUDIT.setLevel(logging.INFO)
+_PROTOTYPE: Final = _AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, "", 0, "", (), None)
 _MAX_SQL_BYTES: Final = 16 * 1024
 _MAX_ROLES: Final = 32
 _MAX_ESCAPE_BYTES: Final = 12
@@ -84,6 +86,15 @@ def build_origin(query_id: str, client_address: str, caller: AuthContext, header
     )
 
 
+def _build_log_record(line: str, target: str) -> logging.LogRecord:
+    """Return a record as `makeRecord` does, which would look up the file, thread and process of each."""
+    record = logging.LogRecord.__new__(logging.LogRecord)
+    created = time.time()
+    facts = {"msg": line, "created": created, "msecs": created % 1 * 1000, TARGET_FIELD: target, RECEIPT_FIELD: None}
+    record.__dict__.update(_PROTOTYPE.__dict__, **facts)
+    return record
+
+
 class _Audit:
     """Measures one call and writes its line."""
 
@@ -104,9 +115,7 @@ class _Audit:
         try:
             if _AUDIT.isEnabledFor(logging.INFO):
                 line = encode_bounded(self._record(status, error) | self._rights(), cut=self._cut_fields())
-                # `info` would look for the line of code that calls it, which is always this one.
-                extra = {TARGET_FIELD: self._target, RECEIPT_FIELD: None}
-                record = _AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, "", 0, line, (), None, extra=extra)
+                record = _build_log_record(line, self._target)
                 _AUDIT.handle(record)
                 self._receipt = getattr(record, RECEIPT_FIELD)
         except Exception:  # noqa: BLE001 - a broken log must not decide what becomes of a call
@@ -338,8 +347,8 @@ def encode_bounded(record: Mapping[str, object], *, cut: Sequence[str] = ()) -> 
     The statement gets what the other fields leave: an ASCII escape is up to six times as long as its character.
     """
     sql = record.get("sql", "")
-    texts = [(name, text) for name, text in record.items() if isinstance(text, str) and name != "sql"]
-    cut = [*cut, *(name for name, text in texts if len(text) > MAX_FIELD_CHARACTERS)]
+    long = [name for name, text in record.items() if isinstance(text, str) and len(text) > MAX_FIELD_CHARACTERS]
+    cut = [*cut, *(name for name in long if name != "sql")]
     if not cut and isinstance(sql, str) and len(sql) <= _MAX_SQL_BYTES and sql.isascii():
         with suppress(ValueError, TypeError):
             # Ten times as fast as `encode_line`, for what needs none of its escapes and is short enough.
