@@ -7,7 +7,6 @@ Field names are upstream's, in upstream's order, with more among them and after 
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from micromegas_jupyter.access.audit import MAX_FIELD_CHARACTERS, encode_line, u
 from micromegas_jupyter.access.validator import token_name
 from micromegas_jupyter.core.log_writer import RECEIPT_FIELD, Receipt
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
-from micromegas_jupyter.core.system import Clock, Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret
 from micromegas_jupyter.engine.contract import ANY
 from micromegas_jupyter.engine.scanner import sql_hash
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryCancelled, QueryDenied, ResourcesExhausted
@@ -89,7 +88,7 @@ def build_origin(query_id: str, client_address: str, caller: AuthContext, header
 def _build_log_record(line: str, target: str) -> logging.LogRecord:
     """Return a record as `makeRecord` does, which would look up the file, thread and process of each."""
     record = logging.LogRecord.__new__(logging.LogRecord)
-    created = time.time()
+    created = SYSTEM_CLOCK.now().timestamp()
     facts = {"msg": line, "created": created, "msecs": created % 1 * 1000, TARGET_FIELD: target, RECEIPT_FIELD: None}
     record.__dict__.update(_PROTOTYPE.__dict__, **facts)
     return record
@@ -194,8 +193,8 @@ class QueryAudit(_Audit):
         self._hashes = hashes
 
     def _record(self, status: str, error: MicromegasError | None) -> dict[str, object]:
-        record = super()._record(status, error) | (self._hashes or hash_statement(self._statement))
-        record["reads"] = self._report.reads
+        record = super()._record(status, error)
+        record.update(self._hashes or hash_statement(self._statement), reads=self._report.reads)
         return record
 
     def _cut_fields(self) -> list[str]:

@@ -45,12 +45,6 @@ _ROW_LIMIT: Final = re.compile(r"[0-9]{1,18}")
 _UNKNOWN: Final = "unknown"
 _SERVICE_ACCOUNT: Final = "service-account"
 _MAX_NAME_CHARACTERS: Final = 256
-_TAG_PREFIX: Final = "x-client-"
-_TAG_HEADERS: Final = {
-    "client": "x-client-type",
-    **{tag: f"{_TAG_PREFIX}{tag}" for tag in ("agent", "entrypoint", "session", "notebook", "cell")},
-}
-_NO_TAGS: Final = dict.fromkeys(("client", "agent", "entrypoint"), _UNKNOWN)
 _NAME_HEADERS: Final = ("x-user-id", "x-user-email", "x-user-name")
 _ANYONE: Final = AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE, is_admin=True)
 _VALIDATION_THREADS: Final = 16
@@ -128,14 +122,13 @@ def parse_compression(headers: Headers) -> Compression | None:
 
 def parse_client_tags(headers: Headers) -> dict[str, str]:
     """Return what the client says about itself in the `x-client-*` headers, under the names of the audit."""
-    sent = {name: values[0] for name, values in headers.items() if name.startswith(_TAG_PREFIX)}
-    if not sent:
-        return dict(_NO_TAGS)
-    return {
-        tag: sent.get(header) or _UNKNOWN
-        for tag, header in _TAG_HEADERS.items()
-        if tag in _NO_TAGS or sent.get(header)
+    tags = {
+        "client": _first(headers, "x-client-type") or _UNKNOWN,
+        "agent": _first(headers, "x-client-agent") or _UNKNOWN,
+        "entrypoint": _first(headers, "x-client-entrypoint") or _UNKNOWN,
     }
+    optional = {name: _first(headers, f"x-client-{name}") for name in ("session", "notebook", "cell")}
+    return tags | {name: value for name, value in optional.items() if value}
 
 
 def find_client_address(peer: str, headers: Headers, trusted_proxies: frozenset[str]) -> str:

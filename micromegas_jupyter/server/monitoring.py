@@ -8,12 +8,12 @@ import enum
 import logging
 import math
 import threading
-import time
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from itertools import accumulate
 from typing import Any, Final, Self
 
@@ -78,27 +78,28 @@ class ServerMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        tally, durations = partial(_Tally, self.registry), partial(_Durations, self.registry)
         # fmt: off
-        self._calls = self._tally(
+        self._calls = tally(
             "calls", "Calls that ended, by Flight or health method (unknown ones are other) and gRPC status: "
             "CANCELLED when the client left or its deadline passed.", "method", "status",
         )
         self.calls_open = self._gauge("calls_open", "Calls that are being answered now, open streams included.")
         self.prepared = self._gauge("prepared_statements", "Prepared statements that the server holds now.")
-        self._queries = self._tally(
+        self._queries = tally(
             "queries", "Queries that ended: ok, error with its code, or incomplete when the client left.",
             "status", "error",
         )
-        self._seconds = self._histogram("query_seconds", "How long queries took, from the call to the last row.")
-        self._waiting_seconds = self._histogram("query_waiting_seconds", "How long queries waited for an executor.")
-        self._planning_seconds = self._histogram("query_planning_seconds", "How long planning queries took.")
-        self._cpu_seconds = self._tally(
+        self._seconds = durations("query_seconds", "How long queries took, from the call to the last row.")
+        self._waiting_seconds = durations("query_waiting_seconds", "How long queries waited for an executor.")
+        self._planning_seconds = durations("query_planning_seconds", "How long planning queries took.")
+        self._cpu_seconds = tally(
             "query_cpu_seconds", "CPU time that queries took in their executors, those that were ended included."
         )
         self._running = self._gauge("queries_running", "Queries that have an executor now, for planning or running.")
         self._waiting = self._gauge("queries_waiting", "Queries that wait for an executor now.")
-        self._rows = self._tally("rows_sent", "Rows of results that were sent.")
-        self.bytes_sent = self._tally("bytes_sent", "Bytes of results that were sent.")
+        self._rows = tally("rows_sent", "Rows of results that were sent.")
+        self.bytes_sent = tally("bytes_sent", "Bytes of results that were sent.")
         self._limits = self._counter("limits_reached", "Calls that ended at a limit.", "limit")
         self._executors = self._gauge(
             "executors", "Executor processes: idle, or busy (with a statement or an upload, or starting).", "state",
@@ -251,22 +252,15 @@ class ServerMetrics:
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"micromegas_server_{name}", text, labels, registry=self.registry)
 
-    def _tally(self, name: str, text: str, *labels: str) -> "_Tally":
-        self.registry.register(tally := _Tally(f"micromegas_server_{name}", text, labels))
-        return tally
-
-    def _histogram(self, name: str, text: str) -> "_Durations":
-        self.registry.register(durations := _Durations(f"micromegas_server_{name}", text))
-        return durations
-
 
 class _Tally(Collector):
     """A counter that one event loop increments: as plain numbers, without a lock and objects for its labels."""
 
-    def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
-        self._name, self._text, self._labels = name, text, labels
+    def __init__(self, registry: CollectorRegistry, name: str, text: str, *labels: str) -> None:
+        self._name, self._text, self._labels = f"micromegas_server_{name}", text, labels
         self._values: dict[tuple[str, ...], float] = defaultdict(float, {} if labels else {(): 0.0})
-        self._created_at = time.time()
+        self._created_at = SYSTEM_CLOCK.now().timestamp()
+        registry.register(self)
 
     def add(self, amount: float, *labels: str) -> None:
         """Add to the count of these labels."""
@@ -283,11 +277,12 @@ class _Tally(Collector):
 class _Durations(Collector):
     """A histogram of seconds that one event loop observes, as plain numbers."""
 
-    def __init__(self, name: str, text: str) -> None:
-        self._name, self._text = name, text
+    def __init__(self, registry: CollectorRegistry, name: str, text: str) -> None:
+        self._name, self._text = f"micromegas_server_{name}", text
         self._counts = [0] * (len(_SECONDS) + 1)
         self._total = 0.0
-        self._created_at = time.time()
+        self._created_at = SYSTEM_CLOCK.now().timestamp()
+        registry.register(self)
 
     def observe(self, seconds: float) -> None:
         """Count one duration."""
@@ -296,9 +291,9 @@ class _Durations(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the buckets."""
-        family = HistogramMetricFamily(self._name, self._text)
         bounds = (*map(str, _SECONDS), "+Inf")
-        family.add_metric((), list(zip(bounds, accumulate(self._counts), strict=True)), self._total)
+        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
+        family = HistogramMetricFamily(self._name, self._text, buckets=buckets, sum_value=self._total)
         family.add_sample(f"{self._name}_created", {}, self._created_at)
         yield family
 
@@ -397,24 +392,6 @@ def phase(name: str) -> AbstractContextManager[None]:
         name, record_exception=False, set_status_on_exception=False
     )
     return span
-
-
-class Phases:
-    """Spans within that of the call, each of which ends when the next begins."""
-
-    def __init__(self) -> None:
-        self._phase: AbstractContextManager[None] = _NO_PHASE
-
-    def begin(self, name: str) -> None:
-        """End the phase before, and begin one."""
-        self.end()
-        self._phase = phase(name)
-        self._phase.__enter__()
-
-    def end(self) -> None:
-        """End the last phase."""
-        ended, self._phase = self._phase, _NO_PHASE
-        ended.__exit__(None, None, None)
 
 
 def open_tracing(environ: Mapping[str, str]) -> Tracing:

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -40,7 +40,7 @@ from micromegas_jupyter.executors.scheduling import CallerKey, Cause
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, hash_statement, recorded
 from micromegas_jupyter.server.authentication import parse_compression, parse_statement, resolve_attribution
 from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
-from micromegas_jupyter.server.monitoring import Phases, ServerMetrics, phase
+from micromegas_jupyter.server.monitoring import ServerMetrics, phase
 from micromegas_jupyter.server.settings import FlightServerSettings
 
 if TYPE_CHECKING:
@@ -162,11 +162,6 @@ class DenyList:
         Replicas share the file: storage that fails for a moment must not end the readiness of all of them.
         """
         return not self._is_malformed and self._clock.monotonic() - self._read_at < _MAX_UNREAD_SECONDS
-
-    @property
-    def has_to_check(self) -> bool:
-        """Whether a query has to be checked: there are rules, or the file has to be read again."""
-        return self._denials[1] is not None or self._clock.monotonic() - self._checked_at >= CHECK_SECONDS
 
     async def check(self, origin: CallOrigin, sql: str) -> None:
         """Refuse a query that a rule denies, unless an administrator's query names a function of denials."""
@@ -351,14 +346,6 @@ class QueryRunner:
         def count(status: str, error: MicromegasError | None) -> None:
             self._metrics.count_query(running.report, audit.seconds(), status, error)
 
-        phases = Phases()
-
-        def begin_run(statement: Statement) -> Statement:
-            phases.begin("run")
-            if RUNNING_QUERIES not in sql.lower():
-                return statement
-            return replace(statement, running=tuple(self._describe_visible(call)))
-
         async with recorded(audit, call, count):
             await self._check_denials(origin, sql)
             statement = await self._with_messages(call, statement)
@@ -366,13 +353,18 @@ class QueryRunner:
             query = RunningQuery(
                 key=key, caller=call.caller_key, origin=origin, sql=sql, statement=running, began_at=now
             )
-            with self.listed(query):
-                phases.begin("wait")
-                try:
-                    async with running:
-                        await running.run(statement, output=output, write=write, on_running=begin_run)
-                finally:
-                    phases.end()
+            with self.listed(query), ExitStack() as phases:
+                phases.enter_context(phase("wait"))
+
+                def begin_run(statement: Statement) -> Statement:
+                    phases.close()
+                    phases.enter_context(phase("run"))
+                    if RUNNING_QUERIES not in sql.lower():
+                        return statement
+                    return replace(statement, running=tuple(self._describe_visible(call)))
+
+                async with running:
+                    await running.run(statement, output=output, write=write, on_running=begin_run)
 
     @contextmanager
     def listed(self, query: RunningQuery) -> Iterator[None]:
@@ -477,7 +469,7 @@ class QueryRunner:
         return replace(statement, messages=await self._change_partitions(call, changing))
 
     async def _check_denials(self, origin: CallOrigin, sql: str) -> None:
-        if self._deny_list is not None and self._deny_list.has_to_check:
+        if self._deny_list is not None:
             await self._deny_list.check(origin, sql)
 
 
