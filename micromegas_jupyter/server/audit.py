@@ -44,7 +44,7 @@ _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 # The root logger's default would hide the lines from handlers that are there.
 _AUDIT.setLevel(logging.INFO)
-_PROTOTYPE: Final = _AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, "", 0, "", (), None)
+_LOG_FIELDS: Final = vars(_AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, "", 0, "", (), None)) | {RECEIPT_FIELD: None}
 _MAX_SQL_BYTES: Final = 16 * 1024
 _MAX_ROLES: Final = 32
 _MAX_ESCAPE_BYTES: Final = 12
@@ -89,8 +89,8 @@ def _build_log_record(line: str, target: str) -> logging.LogRecord:
     """Return a record as `makeRecord` does, which would look up the file, thread and process of each."""
     record = logging.LogRecord.__new__(logging.LogRecord)
     created = SYSTEM_CLOCK.now().timestamp()
-    facts = {"msg": line, "created": created, "msecs": created % 1 * 1000, TARGET_FIELD: target, RECEIPT_FIELD: None}
-    record.__dict__.update(_PROTOTYPE.__dict__, **facts)
+    record.__dict__.update(_LOG_FIELDS, msg=line, created=created, msecs=created % 1 * 1000)
+    setattr(record, TARGET_FIELD, target)
     return record
 
 
