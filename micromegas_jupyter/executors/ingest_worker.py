@@ -179,7 +179,8 @@ class _Call:
     def _send_error(self, error: BaseException, **facts: object) -> None:
         described = protocol.describe_error(error)
         with self._sending:
-            self._requests.send(protocol.ERROR, protocol.build_error(described, {**facts, **self._log()}))
+            body = json.dumps(protocol.build_error(described, {**facts, **self._log()})).encode()
+            self._requests.send(protocol.ERROR, body)
 
     def _run(self, kind: bytes, body: bytes) -> tuple[bytes, dict[str, object]]:
         match kind:

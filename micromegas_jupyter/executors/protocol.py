@@ -5,7 +5,6 @@ taken over cannot take over the front. An executor blocks while the front does n
 """
 
 import copyreg
-import json
 import logging
 import pickle
 import socket
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, WriteRequest
@@ -111,12 +111,12 @@ def send_pieces(connection: socket.socket, pieces: Sequence[Any]) -> None:
             views[first] = views[first][sent:]
 
 
-def build_error(error: MicromegasError, facts: dict[str, object]) -> bytes:
-    """Return the body of an ERROR: the error, and other facts."""
+def build_error(error: MicromegasError, facts: dict[str, object]) -> dict[str, object]:
+    """Return the facts of an ERROR: the error, and others."""
     facts = {**facts, "error": encode_error(error).decode()}
     if isinstance(error, ResourcesExhausted) and error.limit is not None:
         facts["limit"] = error.limit
-    return json.dumps(facts).encode()
+    return facts
 
 
 def describe_error(error: BaseException) -> MicromegasError:
@@ -164,8 +164,8 @@ def pickle_request(*request: object) -> bytes:
 def parse_json(body: bytes) -> dict[str, Any]:
     """Return the JSON object in the body of an answer; InternalError for anything else."""
     try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
+        found = msgspec.json.decode(body)
+    except (ValueError, RecursionError):  # it is no JSON
         found = None
     if not isinstance(found, dict):
         raise InternalError("An executor's answer cannot be read.")

@@ -13,7 +13,6 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +33,10 @@ from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLim
 from micromegas_jupyter.telemetry.tables import with_remarks
 
 STANDARD_ERROR: Final = "stderr"
-_SCHEMA_WAIT_SECONDS: Final = 0.08
+_LOOK_SECONDS: Final = 0.05  # what is to be sent waits for one or two of these
+_IDLE_LOOKS: Final = 4
+_TOGETHER_BYTES: Final = 64 * 1024
+_THREAD_STACK_BYTES: Final = 512 * 1024  # it counts against the memory limit
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _SEND_BUFFER_BYTES: Final = 1024 * 1024  # some batches ahead of the client: fewer switches between processes
 _MIB: Final = 1024 * 1024
@@ -52,7 +54,7 @@ class _LogRecords(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if len(self._records) < protocol.MAX_LOG_RECORDS:
-            text = self.format(record)[: protocol.MAX_LOG_CHARACTERS]
+            text = self.format(record)[: protocol.MAX_LOG_CHARACTERS].encode("utf-8", "replace").decode()
             self._records.append((record.levelno, record.name, text))
 
     def take(self) -> list[tuple[int, str, str]]:
@@ -70,6 +72,63 @@ class _LakeFiles:
         from micromegas_jupyter.lake.tables import list_files
 
         return list_files(Storage(self._lake), table)
+
+
+class _Outbox:
+    """Sends answers together: when the last one is there, when they are large, or when they have waited a moment.
+
+    Clients learn that a statement runs, and its id, from the schema, so neither that nor a row waits long for others.
+    """
+
+    def __init__(self, front: socket.socket) -> None:
+        self._front = front
+        self._pieces: list[Any] = []
+        self._size = 0
+        self._lock = threading.Lock()
+        self._has_work = threading.Event()
+        self._is_watched = True
+
+    def watch(self) -> None:
+        """Begin to send what has waited."""
+        threading.stack_size(_THREAD_STACK_BYTES)
+        threading.Thread(target=self._send_late, name="outbox", daemon=True).start()
+        threading.stack_size(0)
+
+    def add(self, kind: bytes, length: int, *pieces: Any, at_once: bool = False) -> None:
+        """Add an answer, whose body is so long."""
+        with self._lock:
+            self._pieces += (protocol.HEAD.pack(kind, length), *pieces)
+            self._size += length
+            if at_once or self._size >= _TOGETHER_BYTES:
+                self._send()
+            elif not self._is_watched:
+                self._is_watched = True
+                self._has_work.set()
+
+    def drop(self) -> None:
+        """Drop what was not sent."""
+        with self._lock:
+            self._pieces, self._size = [], 0
+
+    def _send(self) -> None:
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        protocol.send_pieces(self._front, pieces)
+
+    def _send_late(self) -> None:
+        # One thread that looks while statements come costs less than one that each of them wakes.
+        seen, idle_looks = self._pieces, 0
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            with self._lock:
+                idle_looks = idle_looks + 1 if self._pieces is seen else 0
+                if self._pieces and self._pieces is seen:
+                    self._send()
+                seen = self._pieces
+                self._is_watched = idle_looks < _IDLE_LOOKS or bool(seen)
+            if not self._is_watched:
+                self._has_work.wait()
+                self._has_work.clear()
+                idle_looks = 0
 
 
 class Worker:
@@ -100,6 +159,7 @@ class Worker:
         self._planned_at: float | None = None
         self._reads: Reads | None = None
         self._requests = protocol.Requests(front)
+        self._outbox = _Outbox(front)
         self._size = _ResultSize(Output())
 
     def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:  # noqa: ARG002 - the front has listed them
@@ -111,7 +171,8 @@ class Worker:
         self._engine.warm()
         self._memory = _MemoryMeter()
         facts = {"baseline_bytes": self._memory.first_resident, "private_bytes": self._memory.first_private}
-        self._send(protocol.READY, json.dumps(facts).encode())
+        self._send(protocol.READY, facts)
+        self._outbox.watch()
         while (message := self._requests.receive()) is not None:
             if message[0] == protocol.SERVE:
                 # deltalake starts a thread when it is imported, so a process that forks must not.
@@ -135,8 +196,12 @@ class Worker:
             cause = error.__cause__ or error
             is_broken = isinstance(error, InternalError) or not isinstance(cause, Exception)
             facts = {**self._statistics(), "is_broken": is_broken}
+            if self._reads is not None:
+                facts["reads"] = self._reads
             if self._size.rows:
                 facts["rows"] = self._size.rows
+            else:
+                self._outbox.drop()
             self._send(protocol.ERROR, protocol.build_error(protocol.describe_error(error), facts))
 
     def _begin(self, kind: bytes, body: bytes) -> None:
@@ -156,24 +221,24 @@ class Worker:
                     "schema": planned.schema.serialize().to_pybytes().hex(),
                     "parameters": planned.parameter_schema.serialize().to_pybytes().hex(),
                 }
-                self._send(protocol.PLANNED, json.dumps(schemas).encode())
+                self._send(protocol.PLANNED, schemas)
             case protocol.TABLES:
                 caller, tables = pickle.loads(body)  # noqa: S301 - from the front
                 self._take_tables(tables)
                 self._list(caller)
             case protocol.CHECK:
                 check_scans()
-                self._send(protocol.END, b"{}")
+                self._send(protocol.END, {})
             case protocol.CALL:
                 function, arguments, tables = pickle.loads(body)  # noqa: S301 - from the front
                 self._take_tables(tables)
                 with _cpu_limit(self._options.planning_seconds):
                     answer = function(self._tables, *arguments)
                 self._planned_at = time.perf_counter()
-                self._send(protocol.END, json.dumps({"answer": answer, **self._statistics()}).encode())
+                self._send(protocol.END, {"answer": answer, **self._statistics()})
             case protocol.MAINTAIN:
                 (seen,) = pickle.loads(body)  # noqa: S301 - from the front
-                self._send(protocol.END, json.dumps({**self._maintain(seen), **self._statistics()}).encode())
+                self._send(protocol.END, {**self._maintain(seen), **self._statistics()})
             case _:
                 raise InternalError("An executor received an unknown request.")
 
@@ -199,44 +264,27 @@ class Worker:
         encoder = FlightDataEncoder(planned.schema, compression=output.compression)
         schema = encoder.encode_schema()
         size = self._size = _ResultSize(output)
-        self._reads = planned.reads
-        reads = json.dumps(self._reads).encode()
+        outbox = self._outbox
         # They go with the first rows: whoever reads a row has left a trace, however the statement ends.
-        waiting: list[Any] = [protocol.HEAD.pack(protocol.READS, len(reads)), reads]
-        waiting += [protocol.HEAD.pack(protocol.FRAME, len(schema)), schema]
-        sending = threading.Lock()
+        self._add_reads(planned.reads)
+        outbox.add(protocol.FRAME, len(schema), schema)
+        with _cpu_limit(self._options.planning_seconds):  # a plan is optimized when it starts
+            batches = planned.batches()
+        for batch in batches:
+            if planned.reads is not self._reads:  # another row of parameters was planned
+                self._add_reads(planned.reads)
+            fitting = size.fit(batch)
+            for frame in encoder.encode_pieces(fitting):
+                length = sum(map(len, frame))
+                size.check_message(length)
+                outbox.add(protocol.FRAME, length, *frame)
+            size.count_rows(fitting.num_rows, of=batch.num_rows)
+        self._send(protocol.END, {**self._statistics(planned), "rows": size.rows, "bytes": size.bytes})
 
-        def send(*pieces: Any) -> None:
-            with sending:
-                protocol.send_pieces(self._front, [*waiting, *pieces])
-                waiting.clear()
-
-        # Clients learn that the statement runs, and its id, from the schema: it does not wait long for rows.
-        timer = threading.Timer(_SCHEMA_WAIT_SECONDS, send)
-        timer.daemon = True
-        timer.start()
-        try:
-            with _cpu_limit(self._options.planning_seconds):  # a plan is optimized when it starts
-                batches = planned.batches()
-            for batch in batches:
-                if planned.reads is not self._reads:  # another row of parameters was planned
-                    self._reads = planned.reads
-                    reads = json.dumps(self._reads).encode()
-                    send(protocol.HEAD.pack(protocol.READS, len(reads)), reads)
-                fitting = size.fit(batch)
-                for frame in encoder.encode_pieces(fitting):
-                    length = sum(map(len, frame))
-                    size.check_message(length)
-                    send(protocol.HEAD.pack(protocol.FRAME, length), *frame)
-                size.count_rows(fitting.num_rows, of=batch.num_rows)
-        except BaseException:
-            with sending:
-                waiting.clear()
-            raise
-        finally:
-            timer.cancel()
-        end = json.dumps({**self._statistics(planned), "rows": size.rows, "bytes": size.bytes}).encode()
-        send(protocol.HEAD.pack(protocol.END, len(end)), end)
+    def _add_reads(self, reads: Reads) -> None:
+        self._reads = reads
+        body = msgspec.json.encode(reads)
+        self._outbox.add(protocol.READS, len(body), body)
 
     def _take_tables(self, tables: Sequence[bytes | int] | None) -> None:
         if tables is not None:
@@ -260,10 +308,10 @@ class Worker:
                     limit="memory",
                 )
             if size > _MIB:
-                self._send(protocol.LISTED, json.dumps({"tables": tables}).encode())
+                self._send(protocol.LISTED, {"tables": tables})
                 tables, size = [], 0
-        self._send(protocol.LISTED, json.dumps({"tables": tables}).encode())
-        self._send(protocol.END, json.dumps(self._statistics()).encode())
+        self._send(protocol.LISTED, {"tables": tables})
+        self._send(protocol.END, self._statistics())
 
     def _maintain(self, seen: tuple[str, float] | None) -> dict[str, object]:
         from micromegas_jupyter.lake.lease import Sighting
@@ -287,10 +335,8 @@ class Worker:
         if self._planned_at is not None:
             facts["planning_seconds"] = self._planned_at - self._started
         if planned is not None:
-            facts |= asdict(planned.statistics) | {"peak_memory_bytes": peak_bytes}
+            facts |= msgspec.to_builtins(planned.statistics) | {"peak_memory_bytes": peak_bytes}
             facts["reads_tables"] = planned.reads_tables
-        if self._reads is not None:
-            facts["reads"] = self._reads
         if self._denials is not None and self._denials.has_changed:
             self._denials.has_changed = False
             facts["has_changed_denials"] = True
@@ -298,8 +344,9 @@ class Worker:
             facts["log"] = records
         return facts
 
-    def _send(self, kind: bytes, body: bytes) -> None:
-        self._requests.send(kind, body)
+    def _send(self, kind: bytes, facts: object) -> None:
+        body = msgspec.json.encode(facts)
+        self._outbox.add(kind, len(body), body, at_once=True)
 
 
 class _ResultSize:
