@@ -12,10 +12,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from micromegas_jupyter.core.system import Variables
@@ -40,6 +40,7 @@ _ERROR_FLAGS: Final = (
 )
 _MAX_JOINED_BYTES: Final = 64 * 1024
 _NICENESS: Final = 5
+_MAX_IDLE_THREADS: Final = 4
 _RECEIVE_BYTES: Final = 64 * 1024
 _LARGE_RECEIVE_BYTES: Final = 1024 * 1024
 _SIGKILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -95,19 +96,45 @@ def executor_variables(options: WorkerOptions) -> Variables:
     return Variables({**passed, **VARIABLES})
 
 
+_Job = tuple[Callable[[], Any], str, asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+_idle_threads: Final[list[SimpleQueue[_Job]]] = []
+
+
 async def run_in_thread(function: Callable[[], _T], *, name: str) -> _T:
-    """Run a function that may hang on a daemon thread of its own: those of the loop's pool are few."""
-    future: Future[_T] = Future()
-    future.set_running_or_notify_cancel()  # whoever waits can give up, and the function goes on
+    """Run a function that may hang on a daemon thread that no other uses meanwhile: those of the loop's pool are few.
 
-    def run() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
-            future.set_exception(error)
+    It goes on when whoever waits gives up.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+    try:
+        jobs = _idle_threads.pop()
+    except IndexError:
+        jobs = SimpleQueue()
+        threading.Thread(target=_run_jobs, args=(jobs,), daemon=True).start()
+    jobs.put((function, name, loop, future))
+    return await future
 
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return await asyncio.wrap_future(future)
+
+def _run_jobs(jobs: SimpleQueue[_Job]) -> None:
+    while True:
+        _run_job(*jobs.get())
+        if len(_idle_threads) >= _MAX_IDLE_THREADS:
+            return
+        _idle_threads.append(jobs)
+
+
+def _run_job(
+    function: Callable[[], Any], name: str, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]
+) -> None:
+    threading.current_thread().name = name
+    settle: Callable[[Any], None] = future.set_result
+    try:
+        result = function()
+    except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+        settle, result = future.set_exception, error
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(lambda: future.done() or settle(result))
 
 
 async def await_shared(task: asyncio.Task[_T]) -> _T:
@@ -430,8 +457,10 @@ class Channel:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._received = b""
-        self._readable: asyncio.Future[None] | None = None
+        self._waiting: asyncio.Future[bytes] | None = None
+        self._wanted_bytes = 0
         self._is_watched = False
+        self._descriptor = connection.fileno()  # asyncio takes longer to find a socket
         connection.setblocking(False)
 
     @property
@@ -484,25 +513,24 @@ class Channel:
     def close(self) -> None:
         """Close the socket."""
         if self._is_watched:
-            self._loop.remove_reader(self._connection)
-        if self._readable is not None and not self._readable.done():
-            self._readable.set_result(None)
+            self._loop.remove_reader(self._descriptor)
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(b"")
         self._connection.close()
 
     async def _receive(self, size: int) -> bytes:
-        """Return what has come, at most `size` bytes; the socket is watched only while somebody waits for it."""
+        """Return what has come, at most `size` bytes."""
         try:
             found = self._connection.recv(size)
         except BlockingIOError:
-            self._readable = self._loop.create_future()
+            self._waiting, self._wanted_bytes = self._loop.create_future(), size
             if not self._is_watched:
                 self._is_watched = True
-                self._loop.add_reader(self._connection, self._note_readable)
+                self._loop.add_reader(self._descriptor, self._note_readable)
             try:
-                await self._readable
+                found = await self._waiting
             finally:
-                self._readable = None
-            return await self._receive(size)
+                self._waiting = None
         except OSError:
             found = b""
         if not found:
@@ -510,12 +538,19 @@ class Channel:
         return found
 
     def _note_readable(self) -> None:
-        if self._readable is not None and not self._readable.done():
-            self._readable.set_result(None)
-        elif self._readable is None:
+        """Receive at once, so that the event loop does not find the socket readable again before whoever waits runs."""
+        waiting = self._waiting
+        if waiting is None:
             # Nobody reads now: the executor waits until somebody does.
-            self._loop.remove_reader(self._connection)
+            self._loop.remove_reader(self._descriptor)
             self._is_watched = False
+        elif not waiting.done():
+            try:
+                waiting.set_result(self._connection.recv(self._wanted_bytes))
+            except BlockingIOError:
+                pass
+            except OSError:
+                waiting.set_result(b"")
 
 
 class Executor(Channel):

@@ -48,10 +48,14 @@ class Listing:
         if facts.get("reads_tables") is False and len(sql) <= _MAX_REMEMBERED_CHARACTERS:
             self._reading_none[caller, sql] = None
 
-    async def refresh(self, sql: str | None = None) -> None:
-        """Wait for a listing that begins after this call, of the tables that `sql` names; None for all of them.
+    async def refresh(self) -> None:
+        """Wait for a listing of all tables that begins after this call; Unavailable when they cannot be listed."""
+        await await_shared(self.request(None))
 
-        Unavailable when the tables cannot be listed.
+    def request(self, sql: str | None) -> asyncio.Task[None]:
+        """Return the listing that begins next, of the tables that `sql` names; None for all of them.
+
+        It is shared: whoever waits for it must not cancel it.
         """
         if sql is None or self._wanted is None or len(self._wanted) + len(sql) > _MAX_WANTED_CHARACTERS:
             self._wanted = None
@@ -61,7 +65,7 @@ class Listing:
             self._next = asyncio.get_running_loop().create_task(self._list())
             # Looks at a failure that nobody may wait for any more, so that asyncio does not log it.
             self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await await_shared(self._next)
+        return self._next
 
     async def _list(self) -> None:
         async with self._turn:

@@ -17,6 +17,8 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Final, Self
 
+import msgspec
+
 from micromegas_jupyter.core.protocols import AuthContext, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.contract import ANY, Reads
@@ -30,6 +32,7 @@ from micromegas_jupyter.executors.launcher import (
     Process,
     SpawnLauncher,
     ZygoteLauncher,
+    await_shared,
 )
 from micromegas_jupyter.executors.listing import Listing
 from micromegas_jupyter.executors.protocol import Output, Statement
@@ -72,6 +75,7 @@ _REPORTED: Final = (
 _MAX_NUMBER: Final = 2**63
 # Executors send at most 16 KiB. As JSON in ASCII, since a character takes up to twelve bytes of an audit line.
 _MAX_READS_BYTES: Final = 24 * 1024
+_TOGETHER_BYTES: Final = 64 * 1024
 _MAX_LOGGED_STDERR: Final = 300
 _LOGGED: Final = frozenset({"micromegas_jupyter.engine", "micromegas_jupyter.lake", "micromegas_jupyter.server"})
 _MAX_CACHED_SQL_CHARACTERS: Final = 16 * 1024
@@ -106,6 +110,7 @@ class Pool:
         )
         self.ended_limit = EndedLimit(settings.max_ended_per_caller, clock=self.clock)
         self.running: set[RunningStatement] = set()
+        self.open_calls: dict[RunningStatement, None] = {}  # also those that wait to run, the oldest first
         self.plan_ids = count(1)
         self._launcher = launcher
         self._executors: dict[int, Executor] = {}
@@ -181,11 +186,17 @@ class Pool:
                 return plan
         return None
 
-    async def take(self, plan: CachedPlan | None = None) -> Executor:
-        """Return an idle executor, perhaps a new one, until `release` or `discard`; preferably the one with `plan`."""
+    def try_take(self, plan: CachedPlan | None = None) -> Executor | None:
+        """Return an idle executor as `take` does; None if there is none."""
         executor = self._pick(plan)
         if executor is not None:
             self._refill()
+        return executor
+
+    async def take(self, plan: CachedPlan | None = None) -> Executor:
+        """Return an idle executor, perhaps a new one, until `release` or `discard`; preferably the one with `plan`."""
+        executor = self.try_take(plan)
+        if executor is not None:
             return executor
         waiting: asyncio.Future[Executor] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
@@ -263,8 +274,10 @@ class Pool:
         if not self._is_open:
             return
         settings = self.settings
-        living = sum(not one.is_gone for one in self._executors.values()) + self._starting - len(self._detached)
         wanted = settings.spare_executors + len(self._waiting) - len(self._idle) - self._starting
+        if wanted <= 0:
+            return
+        living = sum(not one.is_gone for one in self._executors.values()) + self._starting - len(self._detached)
         max_living = settings.max_executors + settings.spare_executors
         for _ in range(min(wanted, max_living - living)):
             self._starting += 1
@@ -354,6 +367,7 @@ class Pool:
         """Schedule and limit all running statements once; return the share of the memory that is in use."""
         now = self.clock.monotonic()
         self._schedule(now)
+        self._end_overdue(now)
         self._end_stalled(now)
         used = {one: _private_bytes(one.executor) for one in self.running if one.executor is not None}
         share = sum(used.values()) / self.settings.memory_bytes
@@ -377,6 +391,13 @@ class Pool:
             chosen = choose_running(working, slots=self.settings.processors, now=now)
             for one in working:
                 one.set_stopped(now, is_stopped=one not in chosen)
+
+    def _end_overdue(self, now: float) -> None:
+        limit = self.settings.statement_timeout_seconds
+        for one in () if limit is None else tuple(self.open_calls):
+            if now - one.created_at < limit:
+                break
+            one.end(Cause.DEADLINE)
 
     def _end_stalled(self, now: float) -> None:
         limit = self.settings.write_timeout_seconds
@@ -482,11 +503,17 @@ def parse_reads(found: object) -> Reads:
 
 def log_records(facts: dict[str, Any]) -> None:
     """Log what an executor sends along with an answer."""
-    for level, name, text in facts.get("log", ())[: protocol.MAX_LOG_RECORDS]:
+    if "log" not in facts:
+        return
+    try:
+        records = msgspec.convert(facts["log"], list[tuple[int, str, str]])
+    except msgspec.ValidationError:
+        return
+    for level, name, text in records[: protocol.MAX_LOG_RECORDS]:
         # An executor that a statement has taken over cannot write other parts' records, such as the audit's.
-        part = ".".join(str(name).split(".")[:2])
+        part = ".".join(name.split(".")[:2])
         log = logging.getLogger(part if part in _LOGGED else "micromegas_jupyter.executors")
-        log.log(int(level), "%s", str(text)[: protocol.MAX_LOG_CHARACTERS])
+        log.log(level, "%s", text[: protocol.MAX_LOG_CHARACTERS])
 
 
 class RunningStatement:
@@ -506,17 +533,19 @@ class RunningStatement:
         self.peak_bytes = 0
         self._pool = pool
         self._query_id = query_id
-        self._created_at = self.started_at
+        self.created_at = self.started_at
         self._has_slot = self._has_large_frame = False
         self._is_idle = False
         self._private_bytes = 0
+        self._facts: dict[str, Any] = {}  # at the end of the executor's last answer
         self._cause: Cause | None = None
         self._slots = pool.slots
         self._queue_seconds = pool.settings.queue_timeout_seconds
-        self._timeout = asyncio.timeout(pool.settings.statement_timeout_seconds)
+        self._timeout = asyncio.timeout(None)  # the pool ends what takes too long
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
+        self._pool.open_calls[self] = None
         return self
 
     async def __aexit__(
@@ -524,6 +553,7 @@ class RunningStatement:
     ) -> None:
         executor, pool = self.executor, self._pool
         pool.running.discard(self)
+        pool.open_calls.pop(self, None)
         try:
             if executor is not None and self._is_idle:
                 pool.release(executor, private_bytes=self._private_bytes)
@@ -566,7 +596,7 @@ class RunningStatement:
 
     def _note_end_without_executor(self, _cause: Cause) -> None:
         """Note the end of a statement that has not run, so that nothing was ended and nobody is charged."""
-        self.report.waiting_seconds = self._pool.clock.monotonic() - self._created_at
+        self.report.waiting_seconds = self._pool.clock.monotonic() - self.created_at
 
     def _note_end(self, cause: Cause, ended: Ended, executor: Executor) -> None:
         pool, report = self._pool, self.report
@@ -613,7 +643,7 @@ class RunningStatement:
     @asynccontextmanager
     async def in_queue(self, build_late_error: Callable[[], MicromegasError]) -> AsyncGenerator[None]:
         """Limit what is waited for before planning; all such waits of a statement share one queue timeout."""
-        left_seconds = self._created_at + self._queue_seconds - self._pool.clock.monotonic()
+        left_seconds = self.created_at + self._queue_seconds - self._pool.clock.monotonic()
         try:
             async with asyncio.timeout(left_seconds):
                 yield
@@ -628,22 +658,27 @@ class RunningStatement:
     async def begin(self, *, plan: CachedPlan | None = None) -> Executor:
         """Wait for a slot and an executor; ResourcesExhausted when none is free in time, or the caller has to wait."""
         await self.take_slot()
-        async with self.in_queue(_no_process):
-            executor = self.executor = await self._pool.take(plan)
+        executor = self._pool.try_take(plan)
+        if executor is None:
+            async with self.in_queue(_no_process):
+                executor = await self._pool.take(plan)
+        self.executor = executor
         self.note_start()
         return executor
 
     async def take_slot(self) -> None:
         """Wait for a slot, which is kept until the end."""
         self._pool.ended_limit.check(self.caller_key)
-        async with self.in_queue(queue_full):
-            await self._slots.acquire(self.caller_key)
-            self._has_slot = True
+        self._has_slot = self._slots.try_acquire(self.caller_key)
+        if not self._has_slot:
+            async with self.in_queue(queue_full):
+                await self._slots.acquire(self.caller_key)
+                self._has_slot = True
 
     def note_start(self) -> None:
         """Count the statement as running from now on."""
         self.started_at = self.slice_at = self._pool.clock.monotonic()
-        self.report.waiting_seconds = self.started_at - self._created_at
+        self.report.waiting_seconds = self.started_at - self.created_at
         self._pool.running.add(self)
 
     async def request(self, kind: bytes, body: bytes) -> None:
@@ -656,15 +691,18 @@ class RunningStatement:
         """Return the kind and body of the executor's next answer; an error that it answers is raised."""
         assert self.executor is not None  # noqa: S101 - `begin` came before
         kind, body = await self.executor.read(self._admit_frame)
-        if kind in protocol.LAST:
-            self._is_idle = True
+        if kind == protocol.FRAME:
+            return kind, body
+        if kind in {protocol.END, protocol.ERROR}:
+            if len(body) > protocol.MAX_FACTS_BYTES:
+                raise InternalError("An executor's answer is too long.")
+            facts = self._facts = protocol.parse_json(body)
+            self._is_idle = not facts.get("is_broken")
+            self._take_statistics(facts)
             if kind == protocol.ERROR:
-                facts = protocol.parse_json(body)
-                self._is_idle = not facts.get("is_broken")
-                self._take_statistics(facts)
                 raise protocol.parse_error(facts)
-            if kind == protocol.END:
-                self._take_statistics(protocol.parse_json(body))
+        elif kind == protocol.PLANNED:
+            self._is_idle = True
         return kind, body
 
     def _take_statistics(self, facts: dict[str, Any]) -> None:
@@ -692,13 +730,7 @@ class RunningStatement:
             return plan.schemas
         executor = await self.begin()
         plan_id, version = next(pool.plan_ids), pool.listing.version
-        await self.request(
-            protocol.PLAN, protocol.pickle_request(statement, Output(), plan_id, pool.partitions, self._new_tables())
-        )
-        kind, body = await self.read()
-        if kind != protocol.PLANNED:
-            raise InternalError("An executor gave an unexpected answer.")
-        found = protocol.parse_json(body)
+        found = await self._request_plan(statement, plan_id)
         pool.listing.note_plan(self.caller_key, statement.sql, found)
         schemas = bytes.fromhex(str(found["schema"])), bytes.fromhex(str(found["parameters"]))
         if len(statement.sql) <= _MAX_CACHED_SQL_CHARACTERS:
@@ -731,17 +763,19 @@ class RunningStatement:
         current = on_running(statement)
         plan_id = plan.plan_id if plan is not None and executor.plan is plan and current is statement else 0
         executor.plan = None
-        await self.request(
-            protocol.RUN, protocol.pickle_request(current, output, plan_id, pool.partitions, self._new_tables())
-        )
+        places = await self._send_tables()
+        await self.request(protocol.RUN, protocol.pack_statement(current, output, plan_id, pool.partitions, places))
+        has_reads = False
         while True:
             kind, body = await self.read()
             if kind == protocol.END:
-                pool.listing.note_plan(self.caller_key, statement.sql, protocol.parse_json(body))
+                pool.listing.note_plan(self.caller_key, statement.sql, self._facts)
                 return
             if kind == protocol.READS and len(body) <= _MAX_READS_BYTES:
                 self.report.reads = parse_reads(protocol.parse_json(body))
-                await asyncio.sleep(0)  # an executor that a statement has taken over may send nothing else
+                if has_reads:
+                    await asyncio.sleep(0)  # an executor that a statement has taken over may send nothing else
+                has_reads = True
                 continue
             if kind != protocol.FRAME:
                 raise InternalError("An executor gave an unexpected answer.")
@@ -756,36 +790,38 @@ class RunningStatement:
         listing = self._pool.listing
         if not listing.is_needed(self.caller_key, statement.sql):
             return
-        refreshing = asyncio.ensure_future(listing.refresh(statement.sql))
-        # Looks at a failure that does not matter, so that asyncio does not log it.
-        refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        try:
-            if listing.version:
-                await asyncio.wait({refreshing}, timeout=min(_LISTING_SECONDS, self._queue_seconds / 2))
-            is_listed = refreshing.done() and refreshing.exception() is None
-            # Storage that hangs or fails concerns only statements that read tables.
-            if not is_listed and listing.version and not await self._reads_tables(statement):
+        listed = listing.request(statement.sql)
+        if listing.version:
+            await asyncio.wait({listed}, timeout=min(_LISTING_SECONDS, self._queue_seconds / 2))
+            if listed.done() and listed.exception() is None:
                 return
-            async with self.in_queue(tables_not_listed):
-                await refreshing
-        finally:
-            refreshing.cancel()  # while storage hangs, such waits would pile up
+            # Storage that hangs or fails concerns only statements that read tables.
+            if not await self._reads_tables(statement):
+                return
+        async with self.in_queue(tables_not_listed):
+            await await_shared(listed)
 
     async def _reads_tables(self, statement: Statement) -> bool:
         """Return whether a plan over the tables as they were listed last reads any; True if there is no plan."""
         pool = self._pool
         try:
             async with RunningStatement(pool, self.caller_key, query_id=self._query_id) as planning:
-                planning._created_at = self._created_at  # one queue timeout for both
+                planning.created_at = self.created_at  # one queue timeout for both
                 await planning.begin()
-                tables = planning._new_tables()
-                request = protocol.pickle_request(statement, Output(), next(pool.plan_ids), pool.partitions, tables)
-                await planning.request(protocol.PLAN, request)
-                facts = protocol.parse_json((await planning.read())[1])
+                facts = await planning._request_plan(statement, next(pool.plan_ids))
         except MicromegasError:
             return True
         pool.listing.note_plan(self.caller_key, statement.sql, facts)
         return facts.get("reads_tables") is not False
+
+    async def _request_plan(self, statement: Statement, plan_id: int) -> dict[str, Any]:
+        places = await self._send_tables()
+        request = protocol.pack_statement(statement, Output(), plan_id, self._pool.partitions, places)
+        await self.request(protocol.PLAN, request)
+        kind, body = await self.read()
+        if kind != protocol.PLANNED:
+            raise InternalError("An executor gave an unexpected answer.")
+        return protocol.parse_json(body)
 
     def _check_length(self, sql: str) -> None:
         """Refuse a text that the executor would refuse unread, before it costs others time."""
@@ -805,17 +841,20 @@ class RunningStatement:
 
     async def call(self, function: Callable[..., Any], *arguments: object) -> Any:
         """Have the executor call a function with the tables and the arguments, and return its answer."""
-        await self.request(protocol.CALL, protocol.pickle_request(function, arguments, self._new_tables()))
+        places = await self._send_tables()
+        await self.request(protocol.CALL, protocol.pickle_request(function, arguments, places))
         kind, body = await self.read()
-        if kind != protocol.END:
+        if kind != protocol.ANSWER:
             raise InternalError("An executor gave an unexpected answer.")
+        await self.read()
         return protocol.parse_json(body)["answer"]
 
     async def list_tables(self, caller: AuthContext) -> list[tuple[str, bytes]]:
         """Return the tables that a caller sees, each with the IPC schema of `SELECT *`."""
         await self.refresh_tables()
         await self.begin()
-        await self.request(protocol.TABLES, protocol.pickle_request(caller, self._new_tables()))
+        places = await self._send_tables()
+        await self.request(protocol.TABLES, protocol.pickle_request(caller, places))
         found: list[tuple[str, bytes]] = []
         left_bytes = protocol.MAX_LISTED_BYTES
         while True:
@@ -828,12 +867,23 @@ class RunningStatement:
             found += [(str(name), bytes.fromhex(schema)) for name, schema in protocol.parse_json(body)["tables"]]
             await asyncio.sleep(0)
 
-    def _new_tables(self) -> Sequence[bytes | int] | None:
-        """Return the tables, packed, or a place for each that the executor knows; None when it knows them all."""
+    async def _send_tables(self) -> Sequence[int] | None:
+        """Send the executor, in pieces, the tables that it does not know; return the places of all for `RUN`."""
         executor, listing = self.executor, self._pool.listing
         tables = listing.tables
         if executor is None or executor.tables is tables:
             return None
-        known = {id(one): place for place, one in enumerate(executor.tables)}
+        places = {id(one): place for place, one in enumerate(executor.tables)}
+        new = [one for one in tables if id(one) not in places]
+        places |= {id(one): place for place, one in enumerate(new, len(executor.tables))}
+        packed = deque(listing.packed(one) for one in new)
         executor.tables = tables
-        return tuple(known[id(one)] if id(one) in known else listing.packed(one) for one in tables)
+        while packed:
+            piece = [packed.popleft()]
+            size = len(piece[0])
+            while packed and size + len(packed[0]) <= _TOGETHER_BYTES:
+                size += len(packed[0])
+                piece.append(packed.popleft())
+            await self.request(protocol.LEARN, piece[0] if len(piece) == 1 else b"".join(piece))
+            await asyncio.sleep(0)
+        return tuple(places[id(one)] for one in tables)

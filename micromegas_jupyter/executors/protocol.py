@@ -10,7 +10,8 @@ import pickle
 import socket
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from io import BytesIO
 from typing import Any, Final
 
@@ -31,20 +32,24 @@ MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024  # of schemas, and of JSON that the f
 MAX_LISTED_BYTES: Final = 96 * 1024 * 1024  # of all answers to one listing of tables
 MAX_LOG_RECORDS: Final = 16  # of one answer
 MAX_LOG_CHARACTERS: Final = 8192  # of one record
-_RECEIVE_BYTES: Final = 1024 * 1024
+MAX_FACTS_BYTES: Final = 256 * 1024  # of an END or ERROR of a statement: the event loop reads them
+_RECEIVE_BYTES: Final = 16 * 1024
+_LARGE_RECEIVE_BYTES: Final = 1024 * 1024
+_MAX_PACKED: Final = 256  # of callers and outputs
 _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
 
 # Front to executor: pickled.
-# Of PLAN and RUN: the statement, the output, the name of the plan that is to be cached or was (0 for none), in how many
-# partitions it is planned now (None for one per processor), and the tables (each packed, or the place of one that the
-# executor knows; None when it knows all).
+# Of PLAN and RUN, as `pack_statement` takes them: the statement, the output, the name of the plan that is to be cached
+# or was (0 for none), in how many partitions it is planned now (None for one per processor), and the places of the
+# tables among those that the executor knew, followed by those that it has learned since; None if they are the same.
 PLAN: Final = b"p"  # plan a statement and cache the plan until the next message; answered with PLANNED
 RUN: Final = b"r"  # run a statement, planned before or not; answered with READS, FRAMEs and END
+LEARN: Final = b"l"  # some tables for the request that comes next, each as `pickle_request` has it; not answered
 TABLES: Final = b"t"  # list the tables that a caller sees, of (caller, tables); answered with LISTED and END
 # Check that the engine reads tables as it should, or on a channel that the process answers; answered with END.
 CHECK: Final = b"k"
 # Call a function of the front's that must not run there, of (function, arguments, tables), with the tables before the
-# arguments; answered with END, and the JSON object that the function returns as `answer`.
+# arguments; answered with ANSWER and END.
 CALL: Final = b"f"
 MAINTAIN: Final = b"m"  # do a round of maintenance; answered with END
 SERVE: Final = b"s"  # serve ingest; after ACCEPTED each CHANNEL byte on the socket comes with a channel
@@ -64,13 +69,11 @@ READY: Final = b"R"  # started
 PLANNED: Final = b"P"  # JSON: the IPC schemas of the result and of the parameters, in hexadecimal digits
 READS: Final = b"T"  # JSON: the columns that the statement reads, by table; before the first FRAME
 FRAME: Final = b"F"  # one serialized FlightData, which goes to the client as it is
+ANSWER: Final = b"J"  # JSON: what the function of a CALL has returned, as `answer`
 LISTED: Final = b"L"  # JSON: names and IPC schemas of some of the tables
 ACCEPTED: Final = b"A"  # JSON: rows so far
 END: Final = b"E"  # JSON: statistics; the executor is idle again
 ERROR: Final = b"X"  # JSON: the error and statistics; the executor is idle again
-
-#: After one of these the executor waits for the next request.
-LAST: Final = frozenset({PLANNED, END, ERROR})
 
 
 class Requests:
@@ -82,9 +85,10 @@ class Requests:
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """Return the kind and body of the next request; None when the front is gone."""
-        received = self._received
+        received, size = self._received, _RECEIVE_BYTES
         while len(received) < HEAD.size or len(received) < HEAD.size + HEAD.unpack_from(received)[1]:
-            chunk = self.connection.recv(_RECEIVE_BYTES)
+            chunk = self.connection.recv(size)
+            size = _LARGE_RECEIVE_BYTES
             if not chunk:
                 return None
             received += chunk
@@ -208,6 +212,27 @@ class Output:
             f"{sent:,} rows were sent.",
             limit="rows",
         )
+
+
+_NAMES: Final = tuple(one.name for one in fields(Statement))
+# The same callers and outputs come again and again.
+_pack = lru_cache(_MAX_PACKED)(pickle.dumps)
+_unpack = lru_cache(_MAX_PACKED)(pickle.loads)
+
+
+def pack_statement(
+    statement: Statement, output: Output, plan_id: int, partitions: int | None, places: Sequence[int] | None
+) -> bytes:
+    """Return the body of a PLAN or RUN."""
+    values = {name: getattr(statement, name) for name in _NAMES} | {"caller": _pack(statement.caller)}
+    return pickle.dumps((values, _pack(output), plan_id, partitions, places))
+
+
+def unpack_statement(body: bytes) -> tuple[Statement, Output, int, int | None, Sequence[int] | None]:
+    """Return what `pack_statement` took; only of what the front has sent."""
+    values, output, plan_id, partitions, places = pickle.loads(body)  # noqa: S301 - from the front
+    values["caller"] = _unpack(values["caller"])
+    return Statement(**values), _unpack(output), plan_id, partitions, places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

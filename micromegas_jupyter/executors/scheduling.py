@@ -50,10 +50,16 @@ class RunningLimit:
         """How many wait."""
         return len(self._queue)
 
+    def try_acquire(self, caller: CallerKey) -> bool:
+        """Take a slot if one is free."""
+        is_free = self._has_capacity(caller)
+        if is_free:
+            self._take(caller)
+        return is_free
+
     async def acquire(self, caller: CallerKey) -> None:
         """Take a slot, or wait for one in turn; ResourcesExhausted when none is free in time, or too many wait."""
-        if self._has_capacity(caller):
-            self._take(caller)
+        if self.try_acquire(caller):
             return
         own = sum(waiting == caller for waiting, _ in self._queue)
         if own >= _MAX_WAITING_PER_SLOT * self._max_per_caller or not is_left(

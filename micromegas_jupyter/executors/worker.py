@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLim
 from micromegas_jupyter.telemetry.tables import with_remarks
 
 STANDARD_ERROR: Final = "stderr"
+_MAX_LOGGED_CHARACTERS: Final = protocol.MAX_FACTS_BYTES // 8  # in one answer; as JSON, one takes up to six bytes
 _LOOK_SECONDS: Final = 0.05  # what is to be sent waits for one or two of these
 _IDLE_LOOKS: Final = 4
 _TOGETHER_BYTES: Final = 64 * 1024
@@ -51,14 +53,16 @@ class _LogRecords(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._records: list[tuple[int, str, str]] = []
+        self._left = _MAX_LOGGED_CHARACTERS
 
     def emit(self, record: logging.LogRecord) -> None:
-        if len(self._records) < protocol.MAX_LOG_RECORDS:
-            text = self.format(record)[: protocol.MAX_LOG_CHARACTERS].encode("utf-8", "replace").decode()
-            self._records.append((record.levelno, record.name, text))
+        if len(self._records) < protocol.MAX_LOG_RECORDS and self._left:
+            text = self.format(record)[: min(self._left, protocol.MAX_LOG_CHARACTERS)]
+            self._left -= len(text)
+            self._records.append((record.levelno, record.name, text.encode("utf-8", "replace").decode()))
 
     def take(self) -> list[tuple[int, str, str]]:
-        records, self._records = self._records, []
+        records, self._records, self._left = self._records, [], _MAX_LOGGED_CHARACTERS
         return records
 
 
@@ -118,17 +122,14 @@ class _Outbox:
         # One thread that looks while statements come costs less than one that each of them wakes.
         seen, idle_looks = self._pieces, 0
         while True:
-            time.sleep(_LOOK_SECONDS)
+            self._has_work.wait(_LOOK_SECONDS if self._is_watched else None)
+            self._has_work.clear()
             with self._lock:
                 idle_looks = idle_looks + 1 if self._pieces is seen else 0
                 if self._pieces and self._pieces is seen:
                     self._send()
                 seen = self._pieces
                 self._is_watched = idle_looks < _IDLE_LOOKS or bool(seen)
-            if not self._is_watched:
-                self._has_work.wait()
-                self._has_work.clear()
-                idle_looks = 0
 
 
 class Worker:
@@ -137,7 +138,8 @@ class Worker:
     def __init__(self, front: socket.socket, options: WorkerOptions) -> None:
         self._front = front
         self._options = options
-        self._tables: Sequence[TableSnapshot] = ()  # those that the front sent last
+        self._tables: Sequence[TableSnapshot] = ()
+        self._learned: list[TableSnapshot] = []
         self._denials = None if options.denials_file is None else DenialStore(options.denials_file)
         self._engine = DataFusionEngine(
             self,
@@ -180,7 +182,10 @@ class Worker:
 
                 serve_ingest(self._front, self._options, take_log=self._log.take)
                 return
-            self._answer(*message)
+            if message[0] == protocol.LEARN:
+                self._learn(message[1])  # an error ends the process: the request that comes next has its one answer
+            else:
+                self._answer(*message)
 
     def _answer(self, kind: bytes, body: bytes) -> None:
         self._size = _ResultSize(Output())
@@ -208,7 +213,7 @@ class Worker:
         planned, self._planned = self._planned, None  # another caller's plan is dropped before this request
         match kind:
             case protocol.PLAN | protocol.RUN:
-                statement, output, plan_id, partitions, tables = pickle.loads(body)  # noqa: S301 - from the front
+                statement, output, plan_id, partitions, tables = protocol.unpack_statement(body)
                 self._take_tables(tables)
                 if planned is None or plan_id != self._plan_id or kind == protocol.PLAN:
                     planned = self._plan(statement, partitions)
@@ -235,7 +240,8 @@ class Worker:
                 with _cpu_limit(self._options.planning_seconds):
                     answer = function(self._tables, *arguments)
                 self._planned_at = time.perf_counter()
-                self._send(protocol.END, {"answer": answer, **self._statistics()})
+                self._send(protocol.ANSWER, {"answer": answer})
+                self._send(protocol.END, self._statistics())
             case protocol.MAINTAIN:
                 (seen,) = pickle.loads(body)  # noqa: S301 - from the front
                 self._send(protocol.END, {**self._maintain(seen), **self._statistics()})
@@ -286,12 +292,15 @@ class Worker:
         body = msgspec.json.encode(reads)
         self._outbox.add(protocol.READS, len(body), body)
 
-    def _take_tables(self, tables: Sequence[bytes | int] | None) -> None:
-        if tables is not None:
-            self._tables = tuple(
-                self._tables[one] if isinstance(one, int) else pickle.loads(one)[0]  # noqa: S301 - from the front
-                for one in tables
-            )
+    def _learn(self, body: bytes) -> None:
+        packed = BytesIO(body)
+        while packed.tell() < len(body):
+            self._learned += pickle.load(packed)  # noqa: S301 - from the front
+
+    def _take_tables(self, places: Sequence[int] | None) -> None:
+        if places is not None:
+            known = (*self._tables, *self._learned)
+            self._tables, self._learned = tuple(known[one] for one in places), []
 
     def _list(self, caller: AuthContext) -> None:
         """Send the tables that a caller sees, each part as large as one table at least."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import pickle
 import signal
 from collections import Counter
 from unittest.mock import Mock
@@ -116,20 +115,26 @@ def test_an_executor_gets_only_the_tables_that_it_does_not_know():
     listing = Listing(source)
     asyncio.run(listing.refresh())
     pool = Mock(listing=listing, settings=Mock(statement_timeout_seconds=None))
+    learned = []
 
-    async def begin():
-        return RunningStatement(pool, ANN)
+    async def learn(_kind, body):
+        learned.append(body)
 
-    running = asyncio.run(begin())
-    running.executor = Mock(tables=())
+    async def send_tables():
+        running = RunningStatement(pool, ANN)
+        running.executor = executor
+        learned.clear()
+        return await running._send_tables(), b"".join(learned)
 
-    first, again = running._new_tables(), running._new_tables()
+    executor = Mock(tables=(), send=learn)
+
+    first, again = asyncio.run(send_tables()), asyncio.run(send_tables())
     source.snapshot.return_value = (two, three, one)
     asyncio.run(listing.refresh())
-    changed = running._new_tables()
+    changed = asyncio.run(send_tables())
 
-    assert [pickle.loads(packed)[0] for packed in first] == [one, two]
-    assert (again, changed) == (None, (1, listing.packed(three), 0))
+    assert first == ((0, 1), listing.packed(one) + listing.packed(two))
+    assert (again, changed) == ((None, b""), ((1, 2, 0), listing.packed(three)))
 
 
 def test_whoever_gives_up_at_the_moment_of_their_turn_gives_it_to_the_next():
