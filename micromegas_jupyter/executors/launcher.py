@@ -14,6 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -96,8 +97,7 @@ def executor_variables(options: WorkerOptions) -> Variables:
     return Variables({**passed, **VARIABLES})
 
 
-_Job = tuple[Callable[[], Any], str, asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
-_idle_threads: Final[list[SimpleQueue[_Job]]] = []
+_idle_threads: Final[list[SimpleQueue[Callable[[], None]]]] = []
 
 
 async def run_in_thread(function: Callable[[], _T], *, name: str) -> _T:
@@ -107,34 +107,33 @@ async def run_in_thread(function: Callable[[], _T], *, name: str) -> _T:
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[_T] = loop.create_future()
-    try:
+
+    def run() -> None:
+        threading.current_thread().name = name
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+            settle = partial(future.set_exception, error)
+        else:
+            settle = partial(future.set_result, result)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(lambda: None if future.done() else settle())
+
+    if _idle_threads:
         jobs = _idle_threads.pop()
-    except IndexError:
+    else:
         jobs = SimpleQueue()
         threading.Thread(target=_run_jobs, args=(jobs,), daemon=True).start()
-    jobs.put((function, name, loop, future))
+    jobs.put(run)
     return await future
 
 
-def _run_jobs(jobs: SimpleQueue[_Job]) -> None:
+def _run_jobs(jobs: SimpleQueue[Callable[[], None]]) -> None:
     while True:
-        _run_job(*jobs.get())
+        jobs.get()()
         if len(_idle_threads) >= _MAX_IDLE_THREADS:
             return
         _idle_threads.append(jobs)
-
-
-def _run_job(
-    function: Callable[[], Any], name: str, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]
-) -> None:
-    threading.current_thread().name = name
-    settle: Callable[[Any], None] = future.set_result
-    try:
-        result = function()
-    except BaseException as error:  # noqa: BLE001 - whoever waits gets it
-        settle, result = future.set_exception, error
-    with suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(lambda: future.done() or settle(result))
 
 
 async def await_shared(task: asyncio.Task[_T]) -> _T:

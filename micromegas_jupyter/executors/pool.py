@@ -394,8 +394,8 @@ class Pool:
 
     def _end_overdue(self, now: float) -> None:
         limit = self.settings.statement_timeout_seconds
-        for one in () if limit is None else tuple(self.open_calls):
-            if now - one.created_at < limit:
+        for one in tuple(self.open_calls):
+            if limit is None or now - one.created_at < limit:
                 break
             one.end(Cause.DEADLINE)
 

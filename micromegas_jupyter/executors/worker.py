@@ -78,7 +78,7 @@ class _LakeFiles:
         return list_files(Storage(self._lake), table)
 
 
-class _Outbox:
+class Outbox:
     """Sends answers together: when the last one is there, when they are large, or when they have waited a moment.
 
     Clients learn that a statement runs, and its id, from the schema, so neither that nor a row waits long for others.
@@ -161,7 +161,7 @@ class Worker:
         self._planned_at: float | None = None
         self._reads: Reads | None = None
         self._requests = protocol.Requests(front)
-        self._outbox = _Outbox(front)
+        self._outbox = Outbox(front)
         self._size = _ResultSize(Output())
 
     def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:  # noqa: ARG002 - the front has listed them

@@ -11,12 +11,19 @@ from dataclasses import replace
 from typing import NamedTuple
 from unittest.mock import AsyncMock, MagicMock, Mock
 
+import msgspec
 import pytest
 
 from micromegas_jupyter.core.protocols import TableAccess, TableSnapshot
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.contract import ANY
-from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable
+from micromegas_jupyter.errors import (
+    DeadlineExceeded,
+    InternalError,
+    MicromegasError,
+    ResourcesExhausted,
+    Unavailable,
+)
 from micromegas_jupyter.executors import pool as module
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.ingest import IngestProcess
@@ -401,6 +408,17 @@ class TestQueueTimeout:
         assert isinstance(error, ResourcesExhausted)
         assert 0.3 <= seconds < 10
 
+    def test_a_statement_that_waits_for_its_turn_ends_at_its_deadline(self):
+        async def scenario(bench):
+            await bench.settle()
+            await bench.pool.slots.acquire((CALLER.issuer, CALLER.subject))
+            return await self.timed(bench.run(NUMBERS))
+
+        with opened_bench(max_per_caller=1, statement_timeout_seconds=0.3) as bench:
+            error, _ = bench.do(scenario(bench))
+
+        assert isinstance(error, DeadlineExceeded)
+
     def test_an_upload_waits_a_bounded_time_for_its_process(self, monkeypatch):
         async def scenario(bench):
             await bench.settle()
@@ -517,6 +535,23 @@ def test_an_executor_that_sends_without_end_leaves_the_event_loop_to_others(monk
     with opened_bench() as bench:
         bench.do(scenario(bench))
     assert turns >= FLOOD
+
+
+@pytest.mark.parametrize("kind", [protocol.END, protocol.ERROR])
+def test_an_executor_whose_facts_are_too_long_to_read_is_replaced(monkeypatch, kind):
+    body = msgspec.json.encode({"x": "y" * protocol.MAX_FACTS_BYTES})
+
+    async def scenario(bench):
+        await bench.settle()
+        with monkeypatch.context() as patch:
+            patch.setattr(Executor, "read", AsyncMock(return_value=(kind, body)))
+            async with RunningStatement(bench.pool, ("test", "ann")) as running:
+                with pytest.raises(InternalError):
+                    await running.run(ONE, output=Output(), write=AsyncMock())
+        return running.executor.is_gone
+
+    with opened_bench() as bench:
+        assert bench.do(scenario(bench))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from unittest.mock import MagicMock
 import pytest
 
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.launcher import Executor, ExecutorEnded
+from micromegas_jupyter.executors.launcher import Executor, ExecutorEnded, run_in_thread
+from micromegas_jupyter.executors.worker import Outbox
 from micromegas_jupyter.executors.zygote import read_tail
 
 
@@ -59,6 +60,48 @@ def test_a_large_message_is_read_whole_and_the_next_one_is_not_lost():
 def test_what_cannot_be_read_ends_the_executor(stream):
     with pytest.raises(ExecutorEnded):
         _read_all(lambda connection: connection.sendall(stream), 1)
+
+
+def test_a_small_result_is_one_message():
+    front, theirs = socket.socketpair()
+    outbox = Outbox(theirs)
+
+    with front, theirs:
+        outbox.add(protocol.READS, 2, b"{}")
+        outbox.add(protocol.FRAME, 4, b"ro", b"ws")
+        outbox.add(protocol.END, 2, b"{}", at_once=True)
+        found = front.recv(1024)
+
+    assert found == b"".join(
+        [_message(protocol.READS, b"{}"), _message(protocol.FRAME, b"rows"), _message(protocol.END, b"{}")]
+    )
+
+
+def test_rows_do_not_wait_for_the_end_of_a_slow_statement():
+    front, theirs = socket.socketpair()
+    outbox = Outbox(theirs)
+    outbox.watch()
+
+    with front, theirs:
+        front.settimeout(60)
+        found = []
+        for rows in (b"first", b"second"):
+            outbox.add(protocol.FRAME, len(rows), rows)
+            found.append(front.recv(1024))
+
+    assert found == [_message(protocol.FRAME, b"first"), _message(protocol.FRAME, b"second")]
+
+
+def test_a_function_that_hangs_keeps_no_other_from_its_thread():
+    go_on = threading.Event()
+
+    async def scenario():
+        hanging = asyncio.create_task(run_in_thread(lambda: go_on.wait(60), name="hanging"))
+        found = [await run_in_thread(lambda n=n: n, name="other") for n in range(20)]
+        go_on.set()
+        return found, await hanging
+
+    assert asyncio.run(scenario()) == (list(range(20)), True)
 
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a zygote runs on Linux")
