@@ -120,16 +120,16 @@ class Outbox:
 
     def _send_late(self) -> None:
         # One thread that looks while statements come costs less than one that each of them wakes.
-        seen, idle_looks = self._pieces, 0
+        last, was_waiting, idle_looks = self._pieces, False, 0
         while True:
             self._has_work.wait(_LOOK_SECONDS if self._is_watched else None)
             self._has_work.clear()
             with self._lock:
-                idle_looks = idle_looks + 1 if self._pieces is seen else 0
-                if self._pieces and self._pieces is seen:
+                idle_looks = idle_looks + 1 if self._pieces is last else 0
+                if was_waiting and self._pieces is last:
                     self._send()
-                seen = self._pieces
-                self._is_watched = idle_looks < _IDLE_LOOKS or bool(seen)
+                last, was_waiting = self._pieces, bool(self._pieces)
+                self._is_watched = was_waiting or idle_looks < _IDLE_LOOKS
 
 
 class Worker:
