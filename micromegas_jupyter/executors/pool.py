@@ -763,8 +763,8 @@ class RunningStatement:
         current = on_running(statement)
         plan_id = plan.plan_id if plan is not None and executor.plan is plan and current is statement else 0
         executor.plan = None
-        places = await self._send_tables()
-        await self.request(protocol.RUN, protocol.pack_statement(current, output, plan_id, pool.partitions, places))
+        positions = await self._send_tables()
+        await self.request(protocol.RUN, protocol.pack_statement(current, output, plan_id, pool.partitions, positions))
         has_reads = False
         while True:
             kind, body = await self.read()
@@ -815,8 +815,8 @@ class RunningStatement:
         return facts.get("reads_tables") is not False
 
     async def _request_plan(self, statement: Statement, plan_id: int) -> dict[str, Any]:
-        places = await self._send_tables()
-        request = protocol.pack_statement(statement, Output(), plan_id, self._pool.partitions, places)
+        positions = await self._send_tables()
+        request = protocol.pack_statement(statement, Output(), plan_id, self._pool.partitions, positions)
         await self.request(protocol.PLAN, request)
         kind, body = await self.read()
         if kind != protocol.PLANNED:
@@ -841,8 +841,8 @@ class RunningStatement:
 
     async def call(self, function: Callable[..., Any], *arguments: object) -> Any:
         """Have the executor call a function with the tables and the arguments, and return its answer."""
-        places = await self._send_tables()
-        await self.request(protocol.CALL, protocol.pickle_request(function, arguments, places))
+        positions = await self._send_tables()
+        await self.request(protocol.CALL, protocol.pickle_request(function, arguments, positions))
         kind, body = await self.read()
         if kind != protocol.ANSWER:
             raise InternalError("An executor gave an unexpected answer.")
@@ -853,8 +853,8 @@ class RunningStatement:
         """Return the tables that a caller sees, each with the IPC schema of `SELECT *`."""
         await self.refresh_tables()
         await self.begin()
-        places = await self._send_tables()
-        await self.request(protocol.TABLES, protocol.pickle_request(caller, places))
+        positions = await self._send_tables()
+        await self.request(protocol.TABLES, protocol.pickle_request(caller, positions))
         found: list[tuple[str, bytes]] = []
         left_bytes = protocol.MAX_LISTED_BYTES
         while True:
@@ -868,14 +868,14 @@ class RunningStatement:
             await asyncio.sleep(0)
 
     async def _send_tables(self) -> Sequence[int] | None:
-        """Send the executor, in pieces, the tables that it does not know; return the places of all for `RUN`."""
+        """Send the executor, in pieces, the tables that it does not know; return the positions of all for `RUN`."""
         executor, listing = self.executor, self._pool.listing
         tables = listing.tables
         if executor is None or executor.tables is tables:
             return None
-        places = {id(one): place for place, one in enumerate(executor.tables)}
-        new = [one for one in tables if id(one) not in places]
-        places |= {id(one): place for place, one in enumerate(new, len(executor.tables))}
+        positions = {id(one): place for place, one in enumerate(executor.tables)}
+        new = [one for one in tables if id(one) not in positions]
+        positions |= {id(one): place for place, one in enumerate(new, len(executor.tables))}
         packed = deque(listing.packed(one) for one in new)
         executor.tables = tables
         while packed:
@@ -886,4 +886,4 @@ class RunningStatement:
                 piece.append(packed.popleft())
             await self.request(protocol.LEARN, piece[0] if len(piece) == 1 else b"".join(piece))
             await asyncio.sleep(0)
-        return tuple(places[id(one)] for one in tables)
+        return tuple(positions[id(one)] for one in tables)

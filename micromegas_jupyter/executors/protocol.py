@@ -40,7 +40,7 @@ _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
 
 # Front to executor: pickled.
 # Of PLAN and RUN, as `pack_statement` takes them: the statement, the output, the name of the plan that is to be cached
-# or was (0 for none), in how many partitions it is planned now (None for one per processor), and the places of the
+# or was (0 for none), in how many partitions it is planned now (None for one per processor), and the positions of the
 # tables among those that the executor knew, followed by those that it has learned since; None if they are the same.
 PLAN: Final = b"p"  # plan a statement and cache the plan until the next message; answered with PLANNED
 RUN: Final = b"r"  # run a statement, planned before or not; answered with READS, FRAMEs and END
@@ -221,18 +221,18 @@ _unpack = lru_cache(_MAX_PACKED)(pickle.loads)
 
 
 def pack_statement(
-    statement: Statement, output: Output, plan_id: int, partitions: int | None, places: Sequence[int] | None
+    statement: Statement, output: Output, plan_id: int, partitions: int | None, positions: Sequence[int] | None
 ) -> bytes:
     """Return the body of a PLAN or RUN."""
     values = {name: getattr(statement, name) for name in _NAMES} | {"caller": _pack(statement.caller)}
-    return pickle.dumps((values, _pack(output), plan_id, partitions, places))
+    return pickle.dumps((values, _pack(output), plan_id, partitions, positions))
 
 
 def unpack_statement(body: bytes) -> tuple[Statement, Output, int, int | None, Sequence[int] | None]:
     """Return what `pack_statement` took; only of what the front has sent."""
-    values, output, plan_id, partitions, places = pickle.loads(body)  # noqa: S301 - from the front
+    values, output, plan_id, partitions, positions = pickle.loads(body)  # noqa: S301 - from the front
     values["caller"] = _unpack(values["caller"])
-    return Statement(**values), _unpack(output), plan_id, partitions, places
+    return Statement(**values), _unpack(output), plan_id, partitions, positions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

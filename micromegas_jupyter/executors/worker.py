@@ -297,10 +297,10 @@ class Worker:
         while packed.tell() < len(body):
             self._learned += pickle.load(packed)  # noqa: S301 - from the front
 
-    def _take_tables(self, places: Sequence[int] | None) -> None:
-        if places is not None:
+    def _take_tables(self, positions: Sequence[int] | None) -> None:
+        if positions is not None:
             known = (*self._tables, *self._learned)
-            self._tables, self._learned = tuple(known[one] for one in places), []
+            self._tables, self._learned = tuple(known[one] for one in positions), []
 
     def _list(self, caller: AuthContext) -> None:
         """Send the tables that a caller sees, each part as large as one table at least."""
