@@ -137,10 +137,11 @@ def _run_server(settings: ServerSettings, stop: "StopSignal", log_writers: Seque
     if hasattr(os, "geteuid") and os.geteuid() == _ROOT and not settings.exit_with_parent:
         _LOG.warning("The server runs as root, which it doesn't need. Run it as an account without privileges.")
     started = SYSTEM_CLOCK.monotonic()
-    from micromegas_jupyter.executors.settings import hide_memory
+    from micromegas_jupyter.executors.settings import hide_memory, keep_freed_memory
     from micromegas_jupyter.wiring.server import ServerStack
 
     hide_memory()
+    keep_freed_memory()
     if settings.exit_with_parent:
         stop.watch_parent()
     stack = ServerStack(

@@ -1,6 +1,7 @@
 """Starts executors and reports how they end: forked from a zygote, or where that is unsafe as new interpreters."""
 
 import asyncio
+import ctypes
 import json
 import logging
 import os
@@ -44,6 +45,14 @@ _NICENESS: Final = 5
 _MAX_IDLE_THREADS: Final = 4
 _RECEIVE_BYTES: Final = 64 * 1024
 _LARGE_RECEIVE_BYTES: Final = 1024 * 1024
+_PYBUF_WRITE: Final = 0x200
+_make_bytes: Final = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize_t)(
+    ("PyBytes_FromStringAndSize", ctypes.pythonapi)
+)
+_address_of: Final = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object)(("PyBytes_AsString", ctypes.pythonapi))
+_view: Final = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)(
+    ("PyMemoryView_FromMemory", ctypes.pythonapi)
+)
 _SIGKILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 #: Variables that executors may have: what the interpreter, its libraries and temporary files need. No secrets.
@@ -455,17 +464,24 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
+        self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self._received = b""
-        self._waiting: asyncio.Future[bytes] | None = None
-        self._wanted_bytes = 0
+        self._waiting: asyncio.Future[int] | None = None
+        self._target = self._buffer
         self._is_watched = False
         self._descriptor = connection.fileno()  # asyncio takes longer to find a socket
         connection.setblocking(False)
 
     @property
     def has_unread(self) -> bool:
-        """Whether the executor has sent more than was read."""
-        return bool(self._received)
+        """Whether the executor has sent more than was read, or has closed its end."""
+        try:
+            self._connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return bool(self._received)
+        except OSError:
+            pass
+        return True
 
     async def read(self, admit: Callable[[int], Awaitable[None]] | None = None) -> tuple[bytes, bytes]:
         """Return the kind and body of the next answer, which `admit` waits for; ExecutorEnded when there is none.
@@ -474,19 +490,28 @@ class Channel:
         """
         head = protocol.HEAD
         while len(self._received) < head.size:
-            self._received += await self._receive(_RECEIVE_BYTES)
+            count = await self._receive(self._buffer)
+            self._received += self._buffer[:count]
         kind, length = head.unpack_from(self._received)
         if length > (protocol.MAX_FRAME_BYTES if kind == protocol.FRAME else protocol.MAX_ANSWER_BYTES):
             raise ExecutorEnded
         if admit is not None:
             await admit(length)
         end = head.size + length
-        pieces, missing = [self._received[head.size : end]], end - len(self._received)
-        self._received = self._received[end:]
-        while missing > 0:
-            pieces.append(await self._receive(min(missing, _LARGE_RECEIVE_BYTES)))
-            missing -= len(pieces[-1])
-        return kind, b"".join(pieces)
+        begun, self._received = self._received[head.size : end], self._received[end:]
+        return kind, begun if len(begun) == length else await self._receive_rest(begun, length)
+
+    async def _receive_rest(self, begun: bytes, length: int) -> bytes:
+        # gRPC takes nothing but bytes, and new ones may be filled (C API, PyBytes_FromStringAndSize).
+        body: bytes = _make_bytes(None, length)
+        view = _view(_address_of(body), length, _PYBUF_WRITE)
+        view[: len(begun)] = begun
+        view = view[len(begun) :]
+        while view:
+            view = view[await self._receive(view[:_LARGE_RECEIVE_BYTES]) :]
+            if view:
+                await asyncio.sleep(0)  # however large it is
+        return body
 
     async def send(self, kind: bytes, body: bytes) -> None:
         """Send a request; ExecutorEnded when that fails."""
@@ -506,7 +531,7 @@ class Channel:
             self._connection.shutdown(socket.SHUT_WR)
         with suppress(ExecutorEnded):
             while True:
-                await self._receive(_RECEIVE_BYTES)
+                await self._receive(self._buffer)
                 await asyncio.sleep(0)  # there may always be more
 
     def close(self) -> None:
@@ -514,27 +539,27 @@ class Channel:
         if self._is_watched:
             self._loop.remove_reader(self._descriptor)
         if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(b"")
+            self._waiting.set_result(0)
         self._connection.close()
 
-    async def _receive(self, size: int) -> bytes:
-        """Return what has come, at most `size` bytes."""
+    async def _receive(self, target: memoryview) -> int:
+        """Receive what has come into `target`, and return how much."""
         try:
-            found = self._connection.recv(size)
+            count = self._connection.recv_into(target)
         except BlockingIOError:
-            self._waiting, self._wanted_bytes = self._loop.create_future(), size
+            self._waiting, self._target = self._loop.create_future(), target
             if not self._is_watched:
                 self._is_watched = True
                 self._loop.add_reader(self._descriptor, self._note_readable)
             try:
-                found = await self._waiting
+                count = await self._waiting
             finally:
-                self._waiting = None
+                self._waiting, self._target = None, self._buffer
         except OSError:
-            found = b""
-        if not found:
+            count = 0
+        if not count:
             raise ExecutorEnded
-        return found
+        return count
 
     def _note_readable(self) -> None:
         """Receive at once, so that the event loop does not find the socket readable again before whoever waits runs."""
@@ -545,11 +570,11 @@ class Channel:
             self._is_watched = False
         elif not waiting.done():
             try:
-                waiting.set_result(self._connection.recv(self._wanted_bytes))
+                waiting.set_result(self._connection.recv_into(self._target))
             except BlockingIOError:
                 pass
             except OSError:
-                waiting.set_result(b"")
+                waiting.set_result(0)
 
 
 class Executor(Channel):

@@ -97,12 +97,23 @@ class IngestSettings:
 
 
 _PR_SET_DUMPABLE: Final = 4
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
 
 
 def hide_memory(*, is_hidden: bool = True) -> None:
     """Keep other processes of the same user from reading this one's memory and environment, and dump no core."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0 if is_hidden else 1)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep up to 32 MiB for the next messages: to give it back after each takes half of the front's time."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # other C libraries have no mallopt(3)
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_M_TRIM_THRESHOLD, 32 * MIB)
+            mallopt(_M_MMAP_THRESHOLD, 4 * MIB)  # larger messages are rare
 
 
 def limit_process(options: WorkerOptions) -> None:

@@ -10,8 +10,8 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.launcher import Executor, ExecutorEnded, run_in_thread
+from micromegas_jupyter.executors import launcher, protocol
+from micromegas_jupyter.executors.launcher import Channel, Executor, ExecutorEnded, run_in_thread
 from micromegas_jupyter.executors.worker import Outbox
 from micromegas_jupyter.executors.zygote import read_tail
 
@@ -37,14 +37,40 @@ def _read_all(write, count):
     return asyncio.run(scenario())
 
 
-def test_a_large_message_is_read_whole_and_the_next_one_is_not_lost():
-    large = bytes(range(256)) * 20_000
+def test_a_large_message_is_read_whole_and_the_next_ones_are_not_lost():
+    sent = [(protocol.FRAME, bytes(range(256)) * 20_000), (protocol.FRAME, b""), (protocol.END, b"{}")]
 
-    found = _read_all(
-        lambda connection: connection.sendall(_message(protocol.FRAME, large) + _message(protocol.END, b"{}")), 2
-    )
+    found = _read_all(lambda connection: connection.sendall(b"".join(_message(*one) for one in sent)), 3)
 
-    assert found == [(protocol.FRAME, large), (protocol.END, b"{}")]
+    assert found == sent
+
+
+def test_a_large_message_that_is_there_at_once_leaves_the_event_loop_to_others(monkeypatch):
+    pieces, piece_bytes = 12, 4096
+    monkeypatch.setattr(launcher, "_RECEIVE_BYTES", piece_bytes)
+    monkeypatch.setattr(launcher, "_LARGE_RECEIVE_BYTES", piece_bytes)
+    turns = 0
+
+    async def take_turns():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def scenario():
+        mine, theirs = socket.socketpair()
+        theirs.setblocking(False)  # all of it is sent before any is read
+        theirs.sendall(_message(protocol.FRAME, bytes(pieces * piece_bytes)))
+        other = asyncio.create_task(take_turns())
+        channel = Channel(mine)
+        await channel.read()
+        other.cancel()
+        channel.close()
+        theirs.close()
+
+    asyncio.run(scenario())
+
+    assert turns >= pieces - 1
 
 
 @pytest.mark.parametrize(
@@ -116,6 +142,26 @@ hide_memory()
 limit_process(WorkerOptions(lake=None, denials_file=None, spill_directory="/", data_limit_bytes=None))
 print(open("/proc/self/oom_score_adj").read(), os.access("/proc/self/environ", os.R_OK))
 """
+
+
+_KEEPING = """
+import resource
+from micromegas_jupyter.executors.settings import keep_freed_memory
+keep_freed_memory()
+def use_memory():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    messages = [b"x" * (2 << 20) for _ in range(6)]
+    del messages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+use_memory()
+print(max(use_memory() for _ in range(20)))
+"""
+
+
+def test_the_memory_of_messages_is_used_again_without_the_system():
+    done = subprocess.run([sys.executable, "-c", _KEEPING], capture_output=True, text=True, check=True, timeout=120)
+
+    assert int(done.stdout) < 100  # of 3,072 pages
 
 
 def test_what_stands_in_place_of_the_file_delays_nobody_and_is_not_followed(tmp_path):
