@@ -45,8 +45,9 @@ class Listing:
 
     def note_plan(self, caller: CallerKey, sql: str, facts: Mapping[str, Any]) -> None:
         """Remember what an executor reports of a statement's plan, for this caller only: executors are not trusted."""
-        reads_none = facts.get("reads_tables") is False
-        if reads_none and len(sql) <= _MAX_REMEMBERED_CHARACTERS and self.is_needed(caller, sql):
+        if facts.get("reads_tables") is not False:
+            self._reading_none.pop((caller, sql), None)
+        elif len(sql) <= _MAX_REMEMBERED_CHARACTERS and self.is_needed(caller, sql):
             self._reading_none[caller, sql] = None
 
     async def refresh(self) -> None:

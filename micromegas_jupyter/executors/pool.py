@@ -47,6 +47,7 @@ from micromegas_jupyter.executors.scheduling import (
     queue_full,
 )
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.flightsql.framing import ParameterLimits
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
 _TICK_SECONDS: Final = 0.1
@@ -76,6 +77,7 @@ _MAX_NUMBER: Final = 2**63
 # Executors send at most 16 KiB. As JSON in ASCII, since a character takes up to twelve bytes of an audit line.
 _MAX_READS_BYTES: Final = 24 * 1024
 _TOGETHER_BYTES: Final = 64 * 1024
+_MAX_READS: Final = ParameterLimits().max_rows + 1  # one for each row of parameters
 _MAX_LOGGED_STDERR: Final = 300
 _LOGGED: Final = frozenset({"micromegas_jupyter.engine", "micromegas_jupyter.lake", "micromegas_jupyter.server"})
 _MAX_CACHED_SQL_CHARACTERS: Final = 16 * 1024
@@ -188,9 +190,11 @@ class Pool:
 
     def try_take(self, plan: CachedPlan | None = None) -> Executor | None:
         """Return an idle executor as `take` does; None if there is none."""
-        executor = self._pick(plan)
-        if executor is not None:
-            self._refill()
+        while (executor := self._pick(plan)) is not None:
+            if not executor.has_unread:
+                self._refill()
+                break
+            self.discard(executor)
         return executor
 
     async def take(self, plan: CachedPlan | None = None) -> Executor:
@@ -492,6 +496,11 @@ def _number(facts: dict[str, Any], name: str) -> float | None:
     return found if 0 <= found < _MAX_NUMBER else None
 
 
+def _is_fault(error: BaseException | None) -> bool:
+    """Whether a statement has failed because its executor sent what it should not."""
+    return isinstance(error, InternalError) or (isinstance(error, Exception) and not isinstance(error, MicromegasError))
+
+
 def parse_reads(found: object) -> Reads:
     """Return the columns by table that an executor states; any column of any table for anything else."""
     if isinstance(found, dict) and all(isinstance(columns, list) for columns in found.values()):
@@ -513,7 +522,7 @@ def log_records(facts: dict[str, Any]) -> None:
         # An executor that a statement has taken over cannot write other parts' records, such as the audit's.
         part = ".".join(name.split(".")[:2])
         log = logging.getLogger(part if part in _LOGGED else "micromegas_jupyter.executors")
-        log.log(level, "%s", text[: protocol.MAX_LOG_CHARACTERS])
+        log.log(max(0, min(level, logging.CRITICAL)), "%s", text[: protocol.MAX_LOG_CHARACTERS])
 
 
 class RunningStatement:
@@ -555,7 +564,7 @@ class RunningStatement:
         pool.running.discard(self)
         pool.open_calls.pop(self, None)
         try:
-            if executor is not None and self._is_idle:
+            if executor is not None and self._is_idle and not _is_fault(error):
                 pool.release(executor, private_bytes=self._private_bytes)
             elif executor is not None:
                 pool.discard(executor)
@@ -765,17 +774,17 @@ class RunningStatement:
         executor.plan = None
         positions = await self._send_tables()
         await self.request(protocol.RUN, protocol.pack_statement(current, output, plan_id, pool.partitions, positions))
-        has_reads = False
+        left_reads = _MAX_READS
         while True:
             kind, body = await self.read()
             if kind == protocol.END:
                 pool.listing.note_plan(self.caller_key, statement.sql, self._facts)
                 return
-            if kind == protocol.READS and len(body) <= _MAX_READS_BYTES:
+            if kind == protocol.READS and len(body) <= _MAX_READS_BYTES and left_reads:
                 self.report.reads = parse_reads(protocol.parse_json(body))
-                if has_reads:
+                if left_reads < _MAX_READS:
                     await asyncio.sleep(0)  # an executor that a statement has taken over may send nothing else
-                has_reads = True
+                left_reads -= 1
                 continue
             if kind != protocol.FRAME:
                 raise InternalError("An executor gave an unexpected answer.")

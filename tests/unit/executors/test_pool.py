@@ -302,6 +302,17 @@ def test_what_one_callers_executor_reports_of_a_plan_does_not_hold_for_another()
     assert [listing.is_needed(caller, "SELECT 1FROM t") for caller in (ann, bob)] == [False, True]
 
 
+def test_an_executor_that_reports_a_table_corrects_what_another_has_reported():
+    listing = Listing(Mock(snapshot=Mock(return_value=())))
+    ann, sql = ("issuer", "ann"), "SELECT 1FROM t"
+    asyncio.run(listing.refresh())
+    listing.note_plan(ann, sql, {"reads_tables": False})
+
+    listing.note_plan(ann, sql, {"reads_tables": True})
+
+    assert listing.is_needed(ann, sql)
+
+
 def test_names_of_tables_are_looked_for_in_short_texts_only():
     async def scenario():
         source = Mock(snapshot=Mock(return_value=()))
