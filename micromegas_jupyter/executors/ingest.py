@@ -14,7 +14,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted, ServerUnavailable
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import Channel, Executor, ExecutorEnded, await_shared
-from micromegas_jupyter.executors.pool import Pool, log_records
+from micromegas_jupyter.executors.pool import LONG_NICENESS, Pool, log_records
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 from micromegas_jupyter.otlp.exchange import ExportReport, ExportRequest
@@ -356,7 +356,7 @@ async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lam
 async def _maintain_once(pool: Pool, seen: object) -> dict[str, Any]:
     executor = await pool.detach()
     try:
-        executor.renice()
+        executor.renice(LONG_NICENESS)
         async with asyncio.timeout(_MAX_ROUND_SECONDS):
             await executor.send(protocol.MAINTAIN, pickle.dumps((seen,)))
             return _facts_of(*await executor.read())

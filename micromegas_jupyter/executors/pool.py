@@ -41,6 +41,7 @@ from micromegas_jupyter.executors.scheduling import (
     CallerKey,
     Cause,
     EndedLimit,
+    ProcessorUse,
     RunningLimit,
     build_error,
     find_cause,
@@ -57,6 +58,8 @@ _KILL_SHARE: Final = 0.85  # a statement grows between two ticks
 _SHORT_SECONDS: Final = 0.1
 _LONG_SECONDS: Final = 1.0  # long statements share a few slots, each for a slice
 _SLICE_SECONDS: Final = 1.0
+_HEAVY_NICENESS: Final = 5  # of statements whose callers use much of the processors
+LONG_NICENESS: Final = 10
 _RETIRE_BYTES: Final = 64 * 1024 * 1024
 _END_SECONDS: Final = 10.0
 _START_SECONDS: Final = 60.0
@@ -111,6 +114,7 @@ class Pool:
             queue_timeout_seconds=settings.write_timeout_seconds,
         )
         self.ended_limit = EndedLimit(settings.max_ended_per_caller, clock=self.clock)
+        self.use = ProcessorUse(processors=settings.processors, clock=self.clock)
         self.running: set[RunningStatement] = set()
         self.open_calls: dict[RunningStatement, None] = {}  # also those that wait to run, the oldest first
         self.plan_ids = count(1)
@@ -188,18 +192,21 @@ class Pool:
                 return plan
         return None
 
-    def try_take(self, plan: CachedPlan | None = None) -> Executor | None:
+    def try_take(self, plan: CachedPlan | None = None, *, niceness: int = 0) -> Executor | None:
         """Return an idle executor as `take` does; None if there is none."""
-        while (executor := self._pick(plan)) is not None:
+        while (executor := self._pick(plan, niceness)) is not None:
             if not executor.has_unread:
                 self._refill()
                 break
             self.discard(executor)
         return executor
 
-    async def take(self, plan: CachedPlan | None = None) -> Executor:
-        """Return an idle executor, perhaps a new one, until `release` or `discard`; preferably the one with `plan`."""
-        executor = self.try_take(plan)
+    async def take(self, plan: CachedPlan | None = None, *, niceness: int = 0) -> Executor:
+        """Return an idle executor, perhaps a new one, until `release` or `discard`; preferably the one with `plan`.
+
+        Its priority is that of `niceness`, or can still be lowered to it.
+        """
+        executor = self.try_take(plan, niceness=niceness)
         if executor is not None:
             return executor
         waiting: asyncio.Future[Executor] = asyncio.get_running_loop().create_future()
@@ -231,10 +238,10 @@ class Pool:
         return executor
 
     def release(self, executor: Executor, *, private_bytes: int) -> None:
-        """Take back an executor that waits for its next request, or end it: reniced, large or with something unread."""
+        """Take back an executor that waits for its next request, or end it: long, large or with something unread."""
         if executor.is_gone:
             return
-        if executor.is_reniced or private_bytes > _RETIRE_BYTES or executor.has_unread:
+        if executor.niceness == LONG_NICENESS or private_bytes > _RETIRE_BYTES or executor.has_unread:
             self.discard(executor)
         else:
             self._put_idle(executor)
@@ -244,27 +251,39 @@ class Pool:
         executor.kill()
         self._refill()
 
-    def _pick(self, plan: CachedPlan | None) -> Executor | None:
-        if not self._idle:
-            return None
+    def _pick(self, plan: CachedPlan | None, niceness: int) -> Executor | None:
         found = next((one for one in self._idle if plan is not None and one.plan is plan), None)
         if found is None:
+            idle = [one for one in self._idle if one.niceness == niceness] or self._idle_at_full_priority()
             now = self.clock.monotonic()
             # The one that was used last has the most in its caches; those whose plan may be requested come last.
-            free = (one for one in reversed(self._idle) if one.plan is None or one.plan.expires_at <= now)
-            found = next(free, None) or min(self._idle, key=lambda one: one.plan.expires_at if one.plan else 0.0)
+            free = (one for one in reversed(idle) if one.plan is None or one.plan.expires_at <= now)
+            found = next(free, None) or min(
+                idle, key=lambda one: one.plan.expires_at if one.plan else 0.0, default=None
+            )
+            if found is None:
+                return None
         self._idle.remove(found)
         if found.plan is not plan:
             found.plan = None
         return found
 
     def _put_idle(self, executor: Executor) -> None:
-        if (waiting := self._next_waiting()) is not None:
-            waiting.set_result(executor)
-        elif len(self._idle) >= max(self.settings.max_idle_executors, self.settings.spare_executors):
-            executor.kill()
-        else:
+        max_idle = self.settings.spare_executors
+        if not executor.niceness:
+            if (waiting := self._next_waiting()) is not None:
+                waiting.set_result(executor)
+                return
+            max_idle = max(max_idle, self.settings.max_idle_executors)
+        if sum(one.niceness == executor.niceness for one in self._idle) < max_idle:
             self._idle.append(executor)
+        else:
+            executor.kill()
+        if executor.niceness:
+            self._refill()  # if statements wait for an executor at full priority, one is started
+
+    def _idle_at_full_priority(self) -> list[Executor]:
+        return [one for one in self._idle if not one.niceness]
 
     def _next_waiting(self) -> asyncio.Future[Executor] | None:
         while self._waiting:
@@ -278,12 +297,16 @@ class Pool:
         if not self._is_open:
             return
         settings = self.settings
-        wanted = settings.spare_executors + len(self._waiting) - len(self._idle) - self._starting
+        wanted = settings.spare_executors + len(self._waiting) - len(self._idle_at_full_priority()) - self._starting
         if wanted <= 0:
             return
         living = sum(not one.is_gone for one in self._executors.values()) + self._starting - len(self._detached)
-        max_living = settings.max_executors + settings.spare_executors
-        for _ in range(min(wanted, max_living - living)):
+        room = settings.max_executors + settings.spare_executors - living
+        for one in [one for one in self._idle if one.niceness][: max(0, wanted - room)]:
+            self._idle.remove(one)
+            one.kill()
+            room += 1
+        for _ in range(min(wanted, room)):
             self._starting += 1
             self._launcher.start_one()
 
@@ -370,6 +393,8 @@ class Pool:
     def _govern_once(self) -> float:
         """Schedule and limit all running statements once; return the share of the memory that is in use."""
         now = self.clock.monotonic()
+        for one in self.running:
+            one.charge()
         self._schedule(now)
         self._end_overdue(now)
         self._end_stalled(now)
@@ -384,9 +409,13 @@ class Pool:
     def _schedule(self, now: float) -> None:
         working = []
         for one in self.running:
-            if one.executor is None or now - one.started_at < _LONG_SECONDS:
+            seconds = now - one.started_at
+            if one.executor is None or seconds < _SHORT_SECONDS:
                 continue
-            one.executor.renice()
+            if seconds >= _LONG_SECONDS:
+                one.executor.renice(LONG_NICENESS)
+            elif not self.use.is_heavy(one.caller_key):
+                continue
             if one.waits_for_client_since is None:
                 working.append(one)
             elif one.is_stopped:
@@ -402,6 +431,11 @@ class Pool:
             if limit is None or now - one.created_at < limit:
                 break
             one.end(Cause.DEADLINE)
+
+    def continue_stopped(self) -> None:
+        """Let a stopped statement take the place of one that has ended."""
+        if any(one.is_stopped for one in self.running):
+            self._schedule(self.clock.monotonic())
 
     def _end_stalled(self, now: float) -> None:
         limit = self.settings.write_timeout_seconds
@@ -561,6 +595,7 @@ class RunningStatement:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         executor, pool = self.executor, self._pool
+        self.charge()
         pool.running.discard(self)
         pool.open_calls.pop(self, None)
         try:
@@ -568,6 +603,7 @@ class RunningStatement:
                 pool.release(executor, private_bytes=self._private_bytes)
             elif executor is not None:
                 pool.discard(executor)
+            pool.continue_stopped()
             await self._finish(kind, error, traceback)
         finally:
             self._drop_frame()
@@ -635,11 +671,17 @@ class RunningStatement:
         if self._cause is not None or self.has_ended.is_set():
             return
         self._cause = cause
+        self.charge()
         if self.executor is not None:
             self.executor.kill()
         # The call may wait for a slot, an executor or its client; the timeout reaches it anywhere.
         with suppress(RuntimeError):  # it has just ended by itself
             self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    def charge(self) -> None:
+        """Charge the caller with the processor time that the executor has used since the last call."""
+        if self.executor is not None and (seconds := self.executor.measure_cpu()):
+            self._pool.use.charge(self.caller_key, seconds)
 
     def set_stopped(self, now: float, *, is_stopped: bool) -> None:
         """Stop the executor's process, or continue it."""
@@ -667,11 +709,16 @@ class RunningStatement:
     async def begin(self, *, plan: CachedPlan | None = None) -> Executor:
         """Wait for a slot and an executor; ResourcesExhausted when none is free in time, or the caller has to wait."""
         await self.take_slot()
-        executor = self._pool.try_take(plan)
+        pool = self._pool
+        niceness = _HEAVY_NICENESS if pool.use.is_heavy(self.caller_key) else 0
+        executor = pool.try_take(plan, niceness=niceness)
         if executor is None:
             async with self.in_queue(_no_process):
-                executor = await self._pool.take(plan)
+                executor = await pool.take(plan, niceness=niceness)
         self.executor = executor
+        executor.renice(niceness)
+        executor.measure_cpu()  # what others' statements or its start have used is not this caller's
+        pool.use.note_start(self.caller_key)
         self.note_start()
         return executor
 

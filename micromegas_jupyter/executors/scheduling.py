@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import math
 import signal
 from collections import Counter, deque
 from typing import Final
@@ -26,6 +27,11 @@ CallerKey = tuple[str, str]
 WINDOW_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 60.0
 _MAX_CALLERS: Final = 4096
+_HALF_LIFE_SECONDS: Final = 10.0
+#: Processor time of a caller above this is much: in all, while their statements take this on average, or by rate.
+_MUCH_SECONDS: Final = 1.0
+_MUCH_PER_STATEMENT_SECONDS: Final = 0.1
+_MUCH_SHARE: Final = 0.25
 _MAX_WAITING_PER_SLOT: Final = 8
 _MIB: Final = 1024 * 1024
 
@@ -114,6 +120,43 @@ def queue_full() -> ResourcesExhausted:
         remedy="Wait for some to end, then try again.",
         limit="queue",
     )
+
+
+class ProcessorUse:
+    """Keeps how much processor time callers used lately: sums in which a second counts half as much every ten seconds."""
+
+    def __init__(self, *, processors: int, clock: Clock) -> None:
+        self._clock = clock
+        self._max_seconds = _MUCH_SHARE * processors * _HALF_LIFE_SECONDS / math.log(2)
+        self._sums: LRUCache[CallerKey, tuple[float, float, float]] = LRUCache(_MAX_CALLERS)
+        self._light_at = -math.inf
+
+    def note_start(self, caller: CallerKey) -> None:
+        """Count a statement that starts now."""
+        self._add(caller, 0.0, 1)
+        if not self._is_much(caller):
+            self._light_at = self._clock.monotonic()
+
+    def charge(self, caller: CallerKey, seconds: float) -> None:
+        """Add processor time that a statement has used."""
+        self._add(caller, seconds, 0)
+
+    def is_heavy(self, caller: CallerKey) -> bool:
+        """Whether a caller uses much of the processors while others, who use little, run statements, too."""
+        return self._clock.monotonic() - self._light_at < _HALF_LIFE_SECONDS and self._is_much(caller)
+
+    def _is_much(self, caller: CallerKey) -> bool:
+        seconds, statements = self._decayed(caller)
+        return seconds > min(self._max_seconds, max(_MUCH_SECONDS, _MUCH_PER_STATEMENT_SECONDS * statements))
+
+    def _decayed(self, caller: CallerKey) -> tuple[float, float]:
+        seconds, statements, at = self._sums.get(caller, (0.0, 0.0, 0.0))
+        share = 0.5 ** ((self._clock.monotonic() - at) / _HALF_LIFE_SECONDS)
+        return seconds * share, statements * share
+
+    def _add(self, caller: CallerKey, seconds: float, statements: int) -> None:
+        old_seconds, old_statements = self._decayed(caller)
+        self._sums[caller] = (old_seconds + seconds, old_statements + statements, self._clock.monotonic())
 
 
 class EndedLimit:

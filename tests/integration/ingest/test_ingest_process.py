@@ -27,7 +27,7 @@ ROWS = pa.table({"id": [1]})
 def _kill_ingest_process(server):
     def find():
         # Maintenance, which begins after 15 s, has lowered the priority of its executors.
-        found = [one for one in list(server.flight.pool._detached) if not one.is_reniced]
+        found = [one for one in list(server.flight.pool._detached) if not one.niceness]
         return found[0] if len(found) == 1 else None
 
     executor = wait_until(find, "one process stores rows")
