@@ -123,7 +123,7 @@ def queue_full() -> ResourcesExhausted:
 
 
 class ProcessorUse:
-    """Keeps how much processor time callers used lately: sums in which a second counts half as much every ten seconds."""
+    """Keeps how much processor time callers used lately: a sum for each, which halves every ten seconds."""
 
     def __init__(self, *, processors: int, clock: Clock) -> None:
         self._clock = clock

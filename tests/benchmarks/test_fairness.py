@@ -135,9 +135,8 @@ def test_dashboards_beside_an_abusive_caller(tmp_path, say, pytestconfig):
     with ServerProcess(tmp_path / "server", lake=tmp_path / "tables", keys=KEYS, options=options) as server:
         found, rates, ended = measure(server, rounds=rounds, seconds=seconds)
 
-    lines = [
-        f"{DASHBOARDS} dashboards beside {THREADS} threads of one caller: {statistics.median(rates):.2f} heavy a second, {dict(ended)}"
-    ]
+    title = f"{DASHBOARDS} dashboards beside {THREADS} threads of one caller"
+    lines = [f"{title}: {statistics.median(rates):.2f} heavy a second, outcomes {dict(ended)}"]
     for place, name in enumerate(("p50", "p95")):
         alone, beside = ([round_[place] for round_ in found[kind]] for kind in ("alone", "beside"))
         ratios = [new / old for new, old in zip(beside, alone, strict=True)]

@@ -2,9 +2,10 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +13,7 @@ from grpc import StatusCode
 
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.executors.settings import count_processors
 from micromegas_jupyter.wiring.server import make_spill_folder
 from tests.integration.executors.callers import OTHERS, BackgroundCall, Caller
 from tests.integration.executors.conftest import ATTACKER, KEYS, MEMORY_MIB, OPTIONS
@@ -25,6 +27,7 @@ BASE_MIB = 768
 AUDITED_BYTES = 2048
 ABOUT_THE_STATEMENT = {StatusCode.RESOURCE_EXHAUSTED, StatusCode.DEADLINE_EXCEEDED, StatusCode.INVALID_ARGUMENT}
 AT_ONCE = 4
+PROCESSORS = count_processors()
 
 
 def check_told(server, sql, answers):
@@ -100,6 +103,35 @@ def test_a_heavy_statement_gets_its_share_beside_hour_long_ones(server, others):
         assert heavy.answer is None
         assert [hour.answer for hour in hours] == [None] * len(hours)
         others.wait_for_all()
+    assert not others.failures, others.report
+
+
+def _executors(server):
+    """Return the niceness and the state of each executor."""
+    found = []
+    for process in server.zygote().children():
+        with suppress(psutil.NoSuchProcess), process.oneshot():
+            found.append((process.nice(), process.status()))
+    return found
+
+
+def test_the_statements_of_a_caller_who_uses_much_make_way_for_others(server, others, attacker):
+    with ExitStack() as stack:
+        for sql in (*HOUR_LONG, *HOUR_LONG):
+            stack.enter_context(BackgroundCall(server, KEYS[ATTACKER], sql))
+
+        def are_long():
+            long = [status for niceness, status in _executors(server) if niceness == 10]
+            return len(long) == 2 * len(HOUR_LONG) and long.count(psutil.STATUS_STOPPED) == len(long) - PROCESSORS
+
+        wait_until(are_long, "as many of them run as there are processors")
+        assert 5 not in {niceness for niceness, _ in _executors(server)}
+
+        attacker.run("SELECT 1")
+
+        wait_until(lambda: 5 in {niceness for niceness, _ in _executors(server)}, "a short one has a lower priority")
+        others.wait_for_all()
+        assert 0 in {niceness for niceness, _ in _executors(server)}
     assert not others.failures, others.report
 
 

@@ -101,6 +101,45 @@ def test_no_more_idle_ones_are_kept_than_are_allowed():
         assert bench.do(scenario(bench)) <= 3
 
 
+@pytest.mark.skipif(not can_fork(), reason="priorities are those of Linux")
+def test_callers_who_use_much_run_at_a_lower_priority_on_executors_that_only_they_get():
+    other = replace(CALLER, subject="another")
+
+    async def run(bench, caller):
+        _, pid = await bench.run(NUMBERS, caller)
+        return pid, os.getpriority(os.PRIO_PROCESS, pid)
+
+    async def scenario(bench):
+        await bench.settle()
+        bench.pool.use.charge((CALLER.issuer, CALLER.subject), 100.0)
+        found = [await run(bench, caller) for caller in (other, CALLER, other, CALLER)]
+        # All three processes that there may be are wanted: the one at the lower priority makes room for a new one.
+        taken = [await bench.pool.take() for _ in range(3)]
+        return found, [executor.niceness for executor in taken]
+
+    with opened_bench(max_executors=2, spare_executors=1) as bench:
+        (first, heavy, second, again), niceness = bench.do(scenario(bench))
+
+    assert [priority for _, priority in (first, heavy, second, again)] == [0, 5, 0, 5]
+    assert again == heavy
+    assert niceness == [0, 0, 0]
+
+
+def test_a_caller_is_charged_with_what_the_system_has_counted(monkeypatch):
+    charged = []
+
+    async def scenario(bench):
+        monkeypatch.setattr(bench.pool.use, "charge", lambda caller, seconds: charged.append((caller, seconds)))
+        await bench.run("SELECT sum(value) FROM generate_series(1, 3000000)")
+        await bench.settle()
+
+    with opened_bench() as bench:
+        bench.do(scenario(bench))
+
+    assert {caller for caller, _ in charged} == {(CALLER.issuer, CALLER.subject)}
+    assert sum(seconds for _, seconds in charged) > 0.001  # summing 3 million numbers takes more on any machine
+
+
 ROUNDS = 150
 
 

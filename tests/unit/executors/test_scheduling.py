@@ -14,7 +14,7 @@ from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.launcher import Ended
 from micromegas_jupyter.executors.listing import Listing
 from micromegas_jupyter.executors.pool import RunningStatement, choose_running
-from micromegas_jupyter.executors.scheduling import Cause, EndedLimit, RunningLimit, find_cause
+from micromegas_jupyter.executors.scheduling import Cause, EndedLimit, ProcessorUse, RunningLimit, find_cause
 
 
 def _simulate(owners, *, slots, seconds, arrivals=None):
@@ -151,6 +151,56 @@ def test_whoever_gives_up_at_the_moment_of_their_turn_gives_it_to_the_next():
         return limit.running_count, limit.waiting_count
 
     assert asyncio.run(scenario()) == (1, 0)
+
+
+def _use(clock, *statements):
+    """Return the use of two processors after these statements: a caller and the processor time of each."""
+    use = ProcessorUse(processors=2, clock=clock)
+    for caller, seconds in statements:
+        use.note_start(caller)
+        use.charge(caller, seconds)
+    return use
+
+
+def test_a_caller_who_uses_much_is_heavy_while_others_use_little(clock):
+    use = _use(clock, (ANN, 0.6), (ANN, 0.6), (BOB, 0.9))
+
+    assert (use.is_heavy(ANN), use.is_heavy(BOB), use.is_heavy(CY)) == (True, False, False)
+    clock.advance(10)
+    use.charge(ANN, 5.0)
+    assert not use.is_heavy(ANN)  # nobody else has begun a statement for so long
+    use.note_start(CY)
+    assert use.is_heavy(ANN)
+
+
+def test_callers_who_all_use_much_are_not_heavy(clock):
+    use = _use(clock, (ANN, 0.0), (BOB, 0.0))
+    for caller in (ANN, BOB):
+        use.charge(caller, 5.0)
+    clock.advance(10)
+    for caller in (ANN, BOB):
+        use.charge(caller, 5.0)
+        use.note_start(caller)
+
+    assert not use.is_heavy(ANN)
+    assert not use.is_heavy(BOB)
+
+
+def test_use_halves_in_ten_seconds(clock):
+    use = _use(clock, (ANN, 1.9))
+    use.note_start(BOB)
+    assert use.is_heavy(ANN)
+    clock.advance(10)
+    use.note_start(BOB)
+    assert not use.is_heavy(ANN)
+
+
+@pytest.mark.parametrize(("count", "is_heavy"), [(400, False), (800, True)])
+def test_many_short_statements_are_much_above_a_quarter_of_the_processors(clock, count, is_heavy):
+    # A quarter of two processors uses 7.2 s in the time that counts.
+    use = _use(clock, *[(ANN, 0.01)] * count, (BOB, 0.01))
+
+    assert use.is_heavy(ANN) is is_heavy
 
 
 def test_who_has_too_many_statements_ended_within_a_minute_waits_a_minute(clock):
