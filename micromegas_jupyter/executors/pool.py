@@ -600,6 +600,7 @@ class RunningStatement:
         pool.open_calls.pop(self, None)
         try:
             if executor is not None and self._is_idle and not _is_fault(error):
+                self.set_stopped(pool.clock.monotonic(), is_stopped=False)  # it may have sent its last answer before
                 pool.release(executor, private_bytes=self._private_bytes)
             elif executor is not None:
                 pool.discard(executor)

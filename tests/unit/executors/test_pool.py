@@ -125,6 +125,21 @@ def test_callers_who_use_much_run_at_a_lower_priority_on_executors_that_only_the
     assert niceness == [0, 0, 0]
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="without it none is stopped")
+def test_an_executor_that_was_stopped_after_its_last_answer_serves_the_next_statement():
+    async def scenario(bench):
+        await bench.settle()
+        statement = Statement(sql=NUMBERS, caller=CALLER)
+        async with RunningStatement(bench.pool, (CALLER.issuer, CALLER.subject)) as running:
+            await running.run(statement, output=Output(), write=AsyncMock())
+            running.set_stopped(SYSTEM_CLOCK.monotonic(), is_stopped=True)
+        _, pid = await bench.run(NUMBERS)
+        return pid == running.executor.process.pid
+
+    with opened_bench(spare_executors=1) as bench:
+        assert bench.do(scenario(bench))
+
+
 def test_a_caller_is_charged_with_what_the_system_has_counted(monkeypatch):
     charged = []
 
