@@ -126,6 +126,28 @@ def test_callers_who_use_much_run_at_a_lower_priority_on_executors_that_only_the
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="without it none is stopped")
+def test_statements_of_a_caller_who_uses_much_take_turns_before_they_are_long():
+    heavy, light = ("id", "heavy"), ("id", "light")
+
+    async def scenario(bench):
+        pool, now = bench.pool, SYSTEM_CLOCK.monotonic()
+        pool.use.charge(heavy, 100.0)
+        pool.use.note_start(light)
+        began = {"started_at": now - 0.5, "slice_at": now - 0.5, "is_stopped": False, "waits_for_client_since": None}
+        statements = [Mock(caller_key=caller, **began) for caller in (heavy, light) for _ in range(3)]
+        pool.running = set(statements)
+        pool._schedule(now)
+        pool.running = set()
+        calls = [
+            (one.caller_key, call.kwargs["is_stopped"]) for one in statements for call in one.set_stopped.mock_calls
+        ]
+        return sorted(calls)
+
+    with opened_bench(processors=2) as bench:
+        assert bench.do(scenario(bench)) == [(heavy, False), (heavy, False), (heavy, True)]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="without it none is stopped")
 def test_an_executor_that_was_stopped_after_its_last_answer_serves_the_next_statement():
     async def scenario(bench):
         await bench.settle()
