@@ -6,11 +6,10 @@ However a call ends, its executor is released when it waits for the next request
 import asyncio
 import json
 import logging
-import os
 import signal
 import socket
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -24,6 +23,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.contract import ANY, Reads
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, StatementRefused, Unavailable
 from micromegas_jupyter.executors import protocol
+from micromegas_jupyter.executors.governor import LONG_NICENESS, SHORT_SECONDS, Governor
 from micromegas_jupyter.executors.launcher import (
     CachedPlan,
     Ended,
@@ -51,20 +51,11 @@ from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.flightsql.framing import ParameterLimits
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
-_TICK_SECONDS: Final = 0.1
-_FAST_TICK_SECONDS: Final = 0.02  # while much of the memory is in use
-_FAST_SHARE: Final = 0.4
-_KILL_SHARE: Final = 0.85  # a statement grows between two ticks
-_SHORT_SECONDS: Final = 0.1
-_LONG_SECONDS: Final = 1.0  # long statements share a few slots, each for a slice
-_SLICE_SECONDS: Final = 1.0
 _HEAVY_NICENESS: Final = 5  # of statements whose callers use much of the processors
-LONG_NICENESS: Final = 10
 _RETIRE_BYTES: Final = 64 * 1024 * 1024
 _END_SECONDS: Final = 10.0
 _START_SECONDS: Final = 60.0
 _START_AGAIN_SECONDS: Final = 1.0  # after one that failed, while statements wait for it
-_STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
 # The front has a frame of a result twice until its client takes it. Those of large rows or dictionaries, up to 64 MiB,
 # are therefore few at a time.
 _LARGE_FRAME_BYTES: Final = 4 * 1024 * 1024
@@ -118,6 +109,7 @@ class Pool:
         self.running: set[RunningStatement] = set()
         self.open_calls: dict[RunningStatement, None] = {}  # also those that wait to run, the oldest first
         self.plan_ids = count(1)
+        self.governor = Governor(self)
         self._launcher = launcher
         self._executors: dict[int, Executor] = {}
         self._idle: list[Executor] = []
@@ -141,7 +133,7 @@ class Pool:
     def partitions(self) -> int:
         """In how many partitions a new statement runs: one per processor when it is alone, fewer beside others."""
         now = self.clock.monotonic()
-        working = sum(now - one.started_at > _SHORT_SECONDS for one in self.running)
+        working = sum(now - one.started_at > SHORT_SECONDS for one in self.running)
         return max(1, self.settings.processors // (1 + working))
 
     @property
@@ -161,7 +153,7 @@ class Pool:
             if kind == protocol.ERROR:
                 raise protocol.parse_error(protocol.parse_json(body))
             self._put_idle(executor)
-        self._run_in_background(self._govern())
+        self._run_in_background(self.governor.govern())
 
     async def close(self) -> None:
         """End all executors."""
@@ -379,111 +371,6 @@ class Pool:
         except TimeoutError:
             return Ended()
 
-    # Long statements, memory, stalled clients.
-
-    async def _govern(self) -> None:
-        share = 0.0
-        while True:
-            await asyncio.sleep(_FAST_TICK_SECONDS if share > _FAST_SHARE else _TICK_SECONDS)
-            try:
-                share = self._govern_once()
-            except Exception:  # noqa: BLE001 - the next round must come
-                _LOG.exception("governing executors failed")
-
-    def _govern_once(self) -> float:
-        """Schedule and limit all running statements once; return the share of the memory that is in use."""
-        now = self.clock.monotonic()
-        for one in self.running:
-            one.charge()
-        self._schedule(now)
-        self._end_overdue(now)
-        self._end_stalled(now)
-        used = {one: _private_bytes(one.executor) for one in self.running if one.executor is not None}
-        share = sum(used.values()) / self.settings.memory_bytes
-        if share > _KILL_SHARE:
-            max(used, key=lambda one: used[one]).end(Cause.MEMORY)
-        for one, size in used.items():
-            one.peak_bytes = max(one.peak_bytes, size)
-        return share
-
-    def _schedule(self, now: float) -> None:
-        working = []
-        for one in self.running:
-            seconds = now - one.started_at
-            if one.executor is None or seconds < _SHORT_SECONDS:
-                continue
-            if seconds >= _LONG_SECONDS:
-                one.executor.renice(LONG_NICENESS)
-            elif not self.use.is_heavy(one.caller_key):
-                continue
-            if one.waits_for_client_since is None:
-                working.append(one)
-            elif one.is_stopped:
-                one.set_stopped(now, is_stopped=False)
-        if hasattr(signal, "SIGSTOP"):
-            chosen = choose_running(working, slots=self.settings.processors, now=now)
-            for one in working:
-                one.set_stopped(now, is_stopped=one not in chosen)
-
-    def _end_overdue(self, now: float) -> None:
-        limit = self.settings.statement_timeout_seconds
-        for one in tuple(self.open_calls):
-            if limit is None or now - one.created_at < limit:
-                break
-            one.end(Cause.DEADLINE)
-
-    def continue_stopped(self) -> None:
-        """Let a stopped statement take the place of one that has ended."""
-        if any(one.is_stopped for one in self.running):
-            self._schedule(self.clock.monotonic())
-
-    def _end_stalled(self, now: float) -> None:
-        limit = self.settings.write_timeout_seconds
-        if self.slots.waiting_count or self.large_frames.waiting_count:
-            limit = min(limit, _STALLED_UNDER_PRESSURE_SECONDS)
-        for one in self.running:
-            if one.waits_for_client_since is not None and now - one.waits_for_client_since > limit:
-                one.end(Cause.STALLED)
-
-
-def choose_running(statements: "Collection[RunningStatement]", *, slots: int, now: float) -> "set[RunningStatement]":
-    """Return the long statements that run from now on, at most `slots`; each has work to do.
-
-    The slice of a statement began at its `slice_at` (monotonic), or ended then when it is stopped.
-    """
-    if len(statements) <= slots:
-        return set(statements)
-    # A statement in the middle of a slice keeps running, the longest-running first where there are too many.
-    in_slice = [one for one in statements if not one.is_stopped and now - one.slice_at < _SLICE_SECONDS]
-    chosen = set(sorted(in_slice, key=lambda one: one.slice_at)[:slots])
-    served = {one.caller_key for one in chosen}
-    waiting = [one for one in statements if one not in chosen]
-    last_ran_at = {one: one.slice_at if one.is_stopped else now for one in statements}
-    last_served: dict[CallerKey, float] = {}
-    for one, at in last_ran_at.items():
-        last_served[one.caller_key] = max(at, last_served.get(one.caller_key, at))
-    while len(chosen) < slots:
-        # A caller without a slot comes first; then the caller, and the statement, that has waited longest.
-        following = min(
-            waiting, key=lambda one: (one.caller_key in served, last_served[one.caller_key], last_ran_at[one])
-        )
-        waiting.remove(following)
-        chosen.add(following)
-        served.add(following.caller_key)
-        last_served[following.caller_key] = now
-    return chosen
-
-
-def _private_bytes(executor: Executor) -> int:
-    """Return an executor's anonymous memory beyond what it had when it started; 0 where that is unknown."""
-    try:
-        with open(f"/proc/{executor.process.pid}/statm", "rb") as stream:  # noqa: PTH123 - ten times a second for each
-            _, resident, shared, *_ = stream.read().split()
-    except (OSError, ValueError):
-        return 0
-    anonymous = (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
-    return max(0, anonymous - executor.baseline_private_bytes)
-
 
 def _no_process() -> ResourcesExhausted:
     return ResourcesExhausted(
@@ -604,7 +491,7 @@ class RunningStatement:
                 pool.release(executor, private_bytes=self._private_bytes)
             elif executor is not None:
                 pool.discard(executor)
-            pool.continue_stopped()
+            pool.governor.continue_stopped()
             await self._finish(kind, error, traceback)
         finally:
             self._drop_frame()

@@ -11,9 +11,10 @@ import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.executors.governor import choose_running
 from micromegas_jupyter.executors.launcher import Ended
 from micromegas_jupyter.executors.listing import Listing
-from micromegas_jupyter.executors.pool import RunningStatement, choose_running
+from micromegas_jupyter.executors.pool import RunningStatement
 from micromegas_jupyter.executors.scheduling import Cause, EndedLimit, ProcessorUse, RunningLimit, find_cause
 
 
