@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from micromegas_jupyter.cli.main import SIGN_IN_VARIABLES, add_server_arguments, load_pyarrow, show_note
@@ -19,7 +21,7 @@ from micromegas_jupyter.cli.row_output import (
     open_output,
     write_rows,
 )
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, start_thread
 from micromegas_jupyter.core.text import bytes_text, rows_text, seconds_text
 from micromegas_jupyter.errors import LoginRequired, UsageError
 
@@ -33,6 +35,7 @@ _MAX_STATEMENT_BYTES: Final = 64 * 1024
 _DEFAULT_ROWS: Final = 1024
 _EXE_CHARACTERS: Final = 64  # the last ones, as in upstream's command
 _ENTRYPOINT: Final = "cli-query"
+_UPDATE_SECONDS: Final = 0.25
 _TIME_FORMS: Final = "RFC 3339, or 15m, 1h, 7d ago"
 _PARAMETER: Final = re.compile(r"(?P<name>[^\W\d]\w*)(?::(?P<type>[a-z]+))?=(?P<value>.*)", re.DOTALL)
 
@@ -49,6 +52,9 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     _add_range_arguments(parser)
     parser.add_argument("--all", action="store_true", help="query without a time range; the default without --begin")
     parser.add_argument("--limit", type=int, metavar="N", help="at most this many rows; default: all")
+    parser.add_argument(
+        "--explain", action="store_true", help="show how the server would run it and what it would read; don't run it"
+    )
     add_row_arguments(parser)
     parser.add_argument(
         "--issuer", metavar="URL", help="identity provider of a service account; default: the configured one"
@@ -127,7 +133,32 @@ def run_query(arguments: argparse.Namespace) -> int:
         raise UsageError("--limit is a number of rows, 0 or more.")
     if arguments.all and (arguments.begin or arguments.end):
         raise UsageError("--all means no time range: leave out --begin and --end.")
-    return write_answer(arguments, sql, *_parse_range(arguments), parameters=parameters, limit=arguments.limit)
+    time_range = _parse_range(arguments)
+    if arguments.explain:
+        if arguments.output or arguments.format or arguments.limit is not None:
+            raise UsageError("--explain prints the plan.", remedy="Leave out --output, --format and --limit.")
+        return _explain(arguments, sql, time_range, parameters)
+    return write_answer(arguments, sql, *time_range, parameters=parameters, limit=arguments.limit)
+
+
+def _explain(
+    arguments: argparse.Namespace,
+    sql: str,
+    time_range: "tuple[datetime | None, datetime | None]",
+    parameters: Mapping[str, object] | None,
+) -> int:
+    """Print the plan of a statement, and what it would read."""
+    arguments.statement = sql
+    with _open_client(arguments) as client:
+        from micromegas_jupyter.client.explain import EXPLAIN, positions_without_explain, read_plan
+
+        client.on_notice(show_note)
+        with (
+            positions_without_explain(),
+            client.open_query(f"{EXPLAIN}{sql}", *time_range, parameters) as reader,
+        ):
+            print(read_plan(reader))
+    return 0
 
 
 def write_answer(  # noqa: PLR0913 - as a query takes them
@@ -156,7 +187,7 @@ def write_answer(  # noqa: PLR0913 - as a query takes them
             client.open_query(sql, begin, end, parameters, **more) as reader,
             open_output(arguments.output, options) as output,
         ):
-            count = write_rows(reader.schema, progress.watch(reader), output, options)
+            count = write_rows(reader.schema, progress.watch(reader, client), output, options)
     if count == 0:
         # Whoever sees the range sees a wrong clock, too.
         told = "" if begin is None or end is None else f" from {begin:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ}"
@@ -170,6 +201,7 @@ class _Progress:
     def __init__(self, *, is_quiet_with_rows: bool) -> None:
         self._is_quiet_with_rows = is_quiet_with_rows
         self._shown: Any = None
+        self._is_over = Event()
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -185,21 +217,30 @@ class _Progress:
     def __exit__(self, *_error: object) -> None:
         self._stop()
 
-    def watch(self, reader: "QueryReader") -> "Iterator[Any]":
+    def watch(self, reader: "QueryReader", client: "FlightSQLClient") -> "Iterator[Any]":
         """Yield the reader's batches."""
+        if self._shown is not None:
+            start_thread(partial(self._update, reader, client), name="micromegas-progress")
         for batch in reader:
             if self._is_quiet_with_rows:
                 self._stop()
-            elif self._shown is not None:
-                facts = (
-                    rows_text(reader.rows),
-                    bytes_text(reader.bytes_received),
-                    seconds_text(reader.elapsed_seconds),
-                )
-                self._spinner.update(text=" · ".join(facts))
             yield batch
 
+    def _update(self, reader: "QueryReader", client: "FlightSQLClient") -> None:
+        from micromegas_jupyter.client.commands import ScanFollower
+
+        follower = ScanFollower(client.query_progress, SYSTEM_CLOCK)
+        while not self._is_over.wait(_UPDATE_SECONDS):
+            facts = (
+                seconds_text(reader.elapsed_seconds),
+                rows_text(reader.rows),
+                bytes_text(reader.bytes_received),
+                follower.text(reader.query_id),
+            )
+            self._spinner.update(text=" · ".join(filter(None, facts)))
+
     def _stop(self) -> None:
+        self._is_over.set()
         if self._shown is not None:
             self._shown.stop()
             self._shown = None

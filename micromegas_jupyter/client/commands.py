@@ -1,6 +1,6 @@
 """Flight SQL commands: prepared statements, the list of tables, rows to ingest, and who the server says you are."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,6 +15,8 @@ from micromegas_jupyter.client.parameters import BoundStatement
 from micromegas_jupyter.client.query_reader import BatchStream
 from micromegas_jupyter.client.transport import Call, CallRecord, FlightStream, Header, Transport, build_header
 from micromegas_jupyter.core.json import decode_strict_json
+from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.text import files_text
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
@@ -29,7 +31,11 @@ from micromegas_jupyter.flightsql.commands import messages, pack_any, parse_acti
 CONTROL_TIMEOUT_SECONDS: Final = 30.0
 """How long a call without rows may last."""
 
+FOLLOW_TIMEOUT_SECONDS: Final = 2.0
+"""How long a call about a query's progress may last, for which a line waits."""
+
 _CLOSE_TIMEOUT_SECONDS: Final = 5.0
+_FOLLOW_SECONDS: Final = 1.0
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 _SET_TYPE: Final = "If the type of a value is wrong, set it: -p NAME:TYPE=VALUE."
 _WITHOUT_VALUES: Final = "Write the values into the statement, or use a server that prepares statements."
@@ -46,7 +52,10 @@ class PreparedStatement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningQuery:
-    """A query that runs on the server, or waits there (`is_running` is false); `seconds` since it came."""
+    """A query that runs on the server, or waits there (`is_running` is false); `seconds` since it came.
+
+    `scanned` (0 to 1) of its `files` are scanned; None in its first second, and if rows are hidden from its caller.
+    """
 
     query_id: str
     user: str
@@ -59,6 +68,39 @@ class RunningQuery:
     is_running: bool
     peak_memory_bytes: int
     sql: str
+    files: int | None = None
+    scanned: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanProgress:
+    """How much is `scanned` (0 to 1) of the `files` that a running query needs."""
+
+    files: int
+    scanned: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class ScanFollower:
+    """Asks once a second how much a query has scanned, until the server doesn't tell. For one thread."""
+
+    def __init__(self, find: Callable[[str], ScanProgress | None], clock: Clock) -> None:
+        self._find = find
+        self._clock = clock
+        self._due_at = clock.monotonic() + _FOLLOW_SECONDS
+        self._text = ""
+
+    def text(self, query_id: str | None) -> str:
+        """Return a clause such as `scanned 37 % of 812 files`, or nothing."""
+        now = self._clock.monotonic()
+        if query_id is not None and now >= self._due_at:
+            try:
+                found = self._find(query_id)
+            except MicromegasError:
+                found, self._due_at = None, float("inf")
+            else:
+                self._due_at = now + _FOLLOW_SECONDS
+            self._text = "" if found is None else f"scanned {int(found.scanned * 100)} % of {files_text(found.files)}"
+        return self._text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +134,10 @@ class _Queries(msgspec.Struct, frozen=True):
     queries: list[RunningQuery]
 
 
+class _Followed(msgspec.Struct, frozen=True):
+    progress: ScanProgress | None
+
+
 class _Cancelled(msgspec.Struct, frozen=True):
     status: str
 
@@ -104,6 +150,12 @@ _MAX_QUERIES_BYTES: Final = 4 * 1024 * 1024
 def list_queries(transport: Transport, call: Call) -> list[RunningQuery]:
     """Return what runs on the server and the caller may see."""
     return _act(transport, call, QUERIES_ACTION, {"operation": "list"}, _Queries).queries
+
+
+def find_progress(transport: Transport, query_id: str, call: Call) -> ScanProgress | None:
+    """Return how far a query is; None if the server doesn't tell."""
+    request = {"operation": "progress", "query_id": query_id}
+    return _act(transport, call, QUERIES_ACTION, request, _Followed).progress
 
 
 def cancel_by_id(transport: Transport, query_id: str, call: Call) -> str:

@@ -18,10 +18,12 @@ import pyarrow as pa
 
 from micromegas_jupyter.client.commands import (
     CONTROL_TIMEOUT_SECONDS,
+    FOLLOW_TIMEOUT_SECONDS,
     WHO_AM_I_ACTION,
     CutOffUser,
     PreparedStatement,
     RunningQuery,
+    ScanProgress,
     ServerIdentity,
     ServerReport,
     build_ingest_command,
@@ -29,6 +31,7 @@ from micromegas_jupyter.client.commands import (
     cancel_by_id,
     change_access,
     fetch_tables,
+    find_progress,
     list_cut_off,
     list_queries,
     open_bound,
@@ -451,6 +454,20 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         """
         return self._run(list_queries)
 
+    def query_progress(self, query_id: str) -> ScanProgress | None:
+        """Return how far a query of the caller's is, or as an administrator anybody's.
+
+        None in its first second, if it doesn't run or scans no files, and if rows are hidden from its caller.
+
+        Raises:
+            UnsupportedRequest: The server does not list queries.
+        """
+        return self._run(
+            lambda transport, call: find_progress(transport, query_id, call),
+            timeout_seconds=FOLLOW_TIMEOUT_SECONDS,
+            may_repeat=False,
+        )
+
     def cancel_query(self, query_id: str) -> str:
         """Have the server end a query of the caller's, or as an administrator anybody's, by its id.
 
@@ -714,6 +731,10 @@ class WrappedClient(QueryMethods):
     def cancel_query(self, query_id: str) -> NoReturn:  # noqa: ARG002 - the client's signature
         """Raise `UnsupportedRequest`."""
         raise UnsupportedRequest("The wrapper's client cannot cancel a query by its id.")
+
+    def query_progress(self, query_id: str) -> NoReturn:  # noqa: ARG002 - the client's signature
+        """Raise `UnsupportedRequest`."""
+        raise UnsupportedRequest("The wrapper's client cannot follow a query.")
 
     def cut_off(self, issuer: str, subject: str, **_options: object) -> NoReturn:  # noqa: ARG002 - as above
         """Raise `UnsupportedRequest`."""

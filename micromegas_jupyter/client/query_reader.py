@@ -8,13 +8,16 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol, Self, TypeAlias
 
+import msgspec
 import pyarrow as pa
 
 from micromegas_jupyter.client.transport import Attempts, Call, Credential
 from micromegas_jupyter.core.system import WAIT_SLICE_SECONDS, Clock, start_thread
+from micromegas_jupyter.core.text import bytes_text, files_text, rows_text
 from micromegas_jupyter.errors import QueryCancelled, UsageError
 
 _MAX_WAITING_EVENTS: Final = 4
@@ -32,6 +35,40 @@ class BatchStream(Protocol):
     def cancel(self) -> None: ...  # noqa: D102
 
     def close(self) -> None: ...  # noqa: D102
+
+
+class TableCounts(msgspec.Struct, frozen=True):
+    """What a statement needs of a table: `files` of `total`, with their bytes and rows as far as the log has them."""
+
+    name: str
+    files: int
+    total: int
+    size: int | None = None
+    rows: int | None = None
+
+    def text(self) -> str:
+        """Return `12 of 120 files, 3.4 MB, 2,000,000 rows`."""
+        return _counts_text(self.files, self.total, self.size, self.rows)
+
+
+class ScanCounts(msgspec.Struct, frozen=True):
+    """The `files` of `total` that a query has read, with bytes and rows; `explained` is what an EXPLAIN tells."""
+
+    files: int | None
+    total: int
+    bytes: int | None
+    rows: int | None
+    explained: tuple[TableCounts, ...] = ()
+
+    def text(self) -> str:
+        """Return `12 of 120 files, 3.4 MB, 2,000,000 rows`."""
+        return _counts_text(self.files, self.total, self.bytes, self.rows)
+
+
+def _counts_text(files: int | None, total: int, size: int | None, rows: int | None) -> str:
+    found = f"{'some' if files is None else f'{files:,}'} of {files_text(total)}"
+    known = ["" if size is None else bytes_text(size), "" if rows is None else rows_text(rows)]
+    return ", ".join([found, *filter(None, known)])
 
 
 Event: TypeAlias = pa.Schema | pa.RecordBatch | BaseException | None
@@ -175,6 +212,17 @@ class QueryReader:
     def query_id(self) -> str | None:
         """The server's id of this query; None when the server gives none."""
         return self._call.record.query_id
+
+    @property
+    def counts(self) -> ScanCounts | None:
+        """What the server has read for the query, once it has ended.
+
+        None if the server doesn't tell: it read no table, failed, or some rows of its tables are hidden from the user.
+        """
+        text = self._call.record.counts
+        with suppress(msgspec.DecodeError):
+            return None if text is None else msgspec.json.decode(text, type=ScanCounts)
+        return None
 
     @property
     def elapsed_seconds(self) -> float:

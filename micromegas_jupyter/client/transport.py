@@ -265,6 +265,7 @@ def _fetch_token(provider: AuthProvider) -> Secret | None:
 
 
 QUERY_ID_KEY: Final = "x-micromegas-query-id"
+_COUNTS_KEY: Final = "x-micromegas-counts"
 _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 _PUSHBACK: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -276,6 +277,7 @@ class CallRecord:
         self.query_id: str | None = None
         self.error_details: bytes | None = None
         self.connection = 0  # over which of its client's connections it was made
+        self.counts: str | None = None  # JSON: of files, at the end of a query
         self.pushback_ms: int | None = None  # when a failed call may be made again; -1 for never
 
     def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
@@ -286,6 +288,9 @@ class CallRecord:
         details = headers.get(ERROR_DETAILS_KEY, ())
         if details and isinstance(details[0], bytes) and len(details[0]) <= MAX_DETAILS_BYTES:
             self.error_details = details[0]
+        counts = headers.get(_COUNTS_KEY, ())
+        if counts and isinstance(counts[0], str):
+            self.counts = counts[0]
         if pushback := headers.get(_PUSHBACK_KEY, ()):
             self.pushback_ms = int(pushback[0]) if _PUSHBACK.fullmatch(str(pushback[0])) else -1
 

@@ -221,7 +221,8 @@ class TableSnapshot:
     before, if any are known.
 
     `bounds` has a row for each of `files`, and of some columns `min.x`, `max.x` and `nulls.x`, where no value of the
-    file is lower or greater and so many are null, and `rows`; null where it is unknown. Times count microseconds.
+    file is lower or greater and so many are null, `rows`, and `bytes`; null where it is unknown. Times count
+    microseconds.
     """
 
     name: str

@@ -37,6 +37,11 @@ def rows_text(count: int) -> str:
     return "1 row" if count == 1 else f"{count:,} rows"
 
 
+def files_text(count: int) -> str:
+    """Return `1 file` or `812 files`."""
+    return "1 file" if count == 1 else f"{count:,} files"
+
+
 def bytes_text(size_bytes: int) -> str:
     """Return a size in decimal units: `131 MB`, `1.4 kB`, `12 B`."""
     size = float(size_bytes)

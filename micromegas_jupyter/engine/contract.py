@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from micromegas_jupyter.core.protocols import TableSnapshot
+    from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
 
 
 #: The longest statement that any setting allows.
@@ -82,7 +82,8 @@ class VisibleTable:
 
     `raw_name` is None when the table has no raw rows or when they do not exist for the caller. Of a view,
     `source_conditions` are those on the rows that it is computed from. Only rows with the values of `equal` are in it.
-    `instance_of` is the table or view that it stands in for, if any.
+    `instance_of` is the table or view that it stands in for, if any. `needed` are the files that a planned statement
+    needs of it.
     """
 
     snapshot: TableSnapshot
@@ -91,6 +92,7 @@ class VisibleTable:
     source_conditions: tuple[str, ...] = ()
     equal: tuple[tuple[str, str | None], ...] = ()
     instance_of: str | None = None
+    needed: Sequence[DataFile] = field(default=(), repr=False, compare=False)
 
     @property
     def read_as(self) -> str:
@@ -117,11 +119,16 @@ class VisibleTable:
 class QueryStatistics:
     """What a statement took so far; None for counts that the engine does not give.
 
-    Listing and registering tables is `context_init_seconds`; `execution_seconds` are without reading rows.
+    Listing and registering tables is `context_init_seconds`; `execution_seconds` are without reading rows. Of the
+    `files_total` of its tables, `files_read` were opened. `rows_scanned` were decoded, whether or not they met a
+    condition. Counts depend on rows that are hidden from the caller: see `PlannedQuery.hides_rows`.
     """
 
     context_init_seconds: float = 0.0
     execution_seconds: float = 0.0
+    files_total: int | None = 0
+    files_read: int | None = 0
+    rows_scanned: int | None = 0
     bytes_scanned: int | None = 0
     spilled_bytes: int | None = 0
     spill_count: int | None = 0
@@ -138,22 +145,48 @@ class FileSource(Protocol):
         """
 
 
+class TableFiles(NamedTuple):
+    """What a statement that is explained needs of a table: so many `files` of `total`, with their bytes and rows.
+
+    `size` and `rows` are None if the table's log doesn't have them for each file.
+    """
+
+    name: str
+    files: int
+    total: int
+    size: int | None
+    rows: int | None
+
+
+class ScanProgress(NamedTuple):
+    """How much is `scanned` (0 to 1) of the `files` that a running statement needs."""
+
+    files: int
+    scanned: float
+
+
 class PlannedQuery(Protocol):
     """A statement that was understood and can be run once.
 
     `schema` is that of every batch on the wire. `parameter_schema` has one field per placeholder, in order: `?` as "0",
     "1", …; `$1` as "0"; `$name` as "name"; null if unknown. `reads_tables` is False only if the plan, as it was before
     it was optimized, depends on no table, view or listing of them. `reads` covers the rows of parameters that were
-    planned so far.
+    planned so far. If it `hides_rows`, its caller must not learn its counts or progress. `explained` is what EXPLAIN
+    shows of tables to callers who see all their rows.
     """
 
     schema: pa.Schema
     parameter_schema: pa.Schema
     reads: Reads
     reads_tables: bool
+    hides_rows: bool
+    explained: Sequence[TableFiles]
 
     @property
     def statistics(self) -> QueryStatistics: ...  # noqa: D102 - see above
+
+    def progress(self) -> ScanProgress | None:
+        """Return how much of its files is scanned, from any thread; None if it's not running or hides rows."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Optimize the plan and start it, then return its batches. Closing the iterator stops the query."""

@@ -14,18 +14,21 @@ import datafusion
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext
 from datafusion.expr import Expr
-from datafusion.plan import ExecutionPlan, LogicalPlan
+from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.core.protocols import AuthContext, TableProblem, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.calls import Call, lift_calls, with_stand_ins
 from micromegas_jupyter.engine.contract import (
+    ANY,
     EngineSettings,
     FileSource,
     PlannedQuery,
     QueryStatistics,
     Reads,
+    ScanProgress,
     StatementRequest,
+    TableFiles,
     VisibleTable,
 )
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, missing_parameter, translated
@@ -59,6 +62,7 @@ from micromegas_jupyter.engine.planning import (
     without_paths,
 )
 from micromegas_jupyter.engine.plans.constants import check_constants, may_fail
+from micromegas_jupyter.engine.plans.counts import find_files, find_progress, with_counts, without_counts
 from micromegas_jupyter.engine.plans.pruning import FilesByTable, row_limits
 from micromegas_jupyter.engine.plans.reads import find_reads, unknown_reads
 from micromegas_jupyter.engine.plans.terms import is_leakproof
@@ -370,11 +374,17 @@ class DataFusionQuery:
         self.schema = pa.schema([field.with_name(without_numbers(field.name)) for field in schema])
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.logical)
         self.reads_tables = bool(plan.tables) or reads_tables(plan.text)
-        self.statistics = QueryStatistics(context_init_seconds=statement.init_seconds)
+        self.hides_rows = any(table.hides_rows for table in plan.tables)
+        # A column may have the name of a table.
+        self._tables = [table for table in plan.tables if table.read_as in reads or ANY in reads]
+        total = sum(len(table.snapshot.files) for table in self._tables)
+        self.statistics = QueryStatistics(context_init_seconds=statement.init_seconds, files_total=total)
         self._frame: DataFrame | None = plan.frame
         self._unbound = () if request.parameters is not None else placeholders.written
         self._row_limit: int | None = None
         self._is_explain = is_explain(plan.logical)
+        self._running: DataFrame | None = None
+        self.explained: Sequence[TableFiles] = [find_files(table) for table in self._tables] if self._is_explain else []
         if self._is_explain:
             # A described plan must stay the root of its plan, so its limit is applied while the rows pass.
             self._row_limit = request.row_limit
@@ -382,6 +392,13 @@ class DataFusionQuery:
             self._frame = plan.frame.limit(request.row_limit)
         self._context = context
         self._lent = plan.lent
+
+    def progress(self) -> ScanProgress | None:
+        """Return how much of its files is scanned, from any thread; None if it's not running or hides rows."""
+        running = self._running
+        if running is None or self.hides_rows:
+            return None
+        return find_progress(running.execution_plan(), self._tables)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Optimize the plan and start it, then return its batches; can be called once."""
@@ -399,6 +416,7 @@ class DataFusionQuery:
     def _rows(self, frame: DataFrame, source: Iterable[datafusion.RecordBatch]) -> Iterator[pa.RecordBatch]:
         remaining = self._row_limit
         is_whole = False
+        self._running = frame
         try:
             with translated(self._context):
                 for found in source:
@@ -414,6 +432,7 @@ class DataFusionQuery:
         finally:
             # A traceback keeps this frame alive; the work stops when the stream itself is dropped.
             del source
+            self._running = None
             self._count(frame)
             del frame
             if is_whole:
@@ -422,10 +441,10 @@ class DataFusionQuery:
     def _count(self, frame: DataFrame) -> None:
         try:
             # The plan that ran, with its counters: DataFusion keeps it beside the frame.
-            self.statistics = _with_counts(self.statistics, frame.execution_plan())
+            self.statistics = with_counts(self.statistics, frame.execution_plan())
         except Exception:  # noqa: BLE001 - the rows were given
             _log.warning("the engine's counters cannot be read", exc_info=True)
-            self.statistics = replace(self.statistics, bytes_scanned=None, spilled_bytes=None, spill_count=None)
+            self.statistics = without_counts(self.statistics)
 
 
 def _plan_in(session: SessionContext, functions: QueryFunctions, values: dict[str, pa.Scalar]) -> DataFrame:
@@ -482,17 +501,3 @@ def _find_reads(plan: _Plan, statement: _Statement) -> Reads:
             raise
         _log.warning("the columns that a statement reads cannot be determined", exc_info=True)
         return unknown_reads(plan.tables)
-
-
-def _with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatistics:
-    """Return `statistics` with what a plan's steps have counted."""
-    steps = [plan]
-    for step in steps:
-        steps.extend(step.children())
-    counters = [one for one in (step.metrics() for step in steps) if one is not None]
-    return replace(
-        statistics,
-        bytes_scanned=sum(one.sum_by_name("bytes_scanned") or 0 for one in counters),
-        spilled_bytes=sum(one.spilled_bytes or 0 for one in counters),
-        spill_count=sum(one.spill_count or 0 for one in counters),
-    )

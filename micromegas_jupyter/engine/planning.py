@@ -316,12 +316,17 @@ class RowByRow:
         self.parameter_schema = self._current.parameter_schema
         self.reads = self._current.reads
         self.reads_tables = self._current.reads_tables
+        self.hides_rows = self._current.hides_rows
+        self.explained = self._current.explained
         self._ended = QueryStatistics()  # of the rows before the current one
 
     @property
     def statistics(self) -> QueryStatistics:
         """What the query took so far."""
         return _sum(self._ended, self._current.statistics)
+
+    def progress(self) -> None:
+        """Return None: nobody knows which files the next rows of parameters need."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Run the statement for each row of parameters; can be called once."""
@@ -346,6 +351,7 @@ class RowByRow:
             # Only the statistics are kept: with very many rows the plans would add up.
             self._ended = _sum(self._ended, self._current.statistics)
             self._current = planned
+            self.hides_rows |= planned.hides_rows
             if planned.reads != self.reads:
                 self.reads = merged(self.reads, planned.reads)
             current = planned.batches()

@@ -185,7 +185,7 @@ class TableBuilder:
                 rows = _build(context, table, rows, mentions=mentions, time_range=time_range, limit=limit)
                 if is_behind_barrier and table.hides_rows:
                     rows = behind_barrier(rows)
-                registered.append(table)
+                registered.append(replace(table, needed=needed))
             elif lists_names:
                 unfiltered = replace(table, conditions=(), source_conditions=(), raw_name=None)
                 rows = _build(context, unfiltered, no_rows(context, schema), mentions=mentions, time_range=None)

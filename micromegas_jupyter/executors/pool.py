@@ -20,7 +20,7 @@ import msgspec
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.engine.contract import ANY, Reads
+from micromegas_jupyter.engine.contract import ANY, Reads, ScanProgress, TableFiles
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, StatementRefused, Unavailable
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.governor import LONG_NICENESS, SHORT_SECONDS, Governor
@@ -65,7 +65,7 @@ _PLAN_SECONDS: Final = 2.0
 _LISTING_SECONDS: Final = 0.25
 _REPORTED: Final = (
     "planning_seconds", "context_init_seconds", "execution_seconds", "cpu_seconds", "peak_memory_bytes",
-    "bytes_scanned", "spilled_bytes", "spill_count",
+    "files_total", "files_read", "rows_scanned", "bytes_scanned", "spilled_bytes", "spill_count",
 )  # fmt: skip
 _MAX_NUMBER: Final = 2**63
 # Executors send at most 16 KiB. As JSON in ASCII, since a character takes up to twelve bytes of an audit line.
@@ -401,12 +401,18 @@ class StatementReport:
     execution_seconds: float = 0.0  # physical planning and starting the streams
     cpu_seconds: float | None = None
     peak_memory_bytes: int | None = None  # of the executor, beyond what it had when it started
+    files_total: int | None = None  # of the tables that it reads
+    files_read: int | None = None
+    rows_scanned: int | None = None
     bytes_scanned: int | None = None
     spilled_bytes: int | None = None
     spill_count: int | None = None
     cause: Cause | None = None  # why it was ended
     ended_by: str | None = None  # who cancelled it by its id
     reads: Reads | None = None  # the columns that it reads, by table; once it is planned
+    shows_counts: bool = False  # to its caller, from whom none of its tables hides rows
+    explained: Sequence[TableFiles] = ()  # of the tables that an EXPLAIN reads
+    progress: ScanProgress | None = None  # of a statement that `shows_counts`, while it runs
 
 
 def _number(facts: dict[str, Any], name: str) -> float | None:
@@ -466,7 +472,7 @@ class RunningStatement:
         self.created_at = self.started_at
         self._has_slot = self._has_large_frame = False
         self._is_idle = False
-        self._private_bytes = 0
+        self._private_bytes = self._progress_count = 0
         self._facts: dict[str, Any] = {}  # at the end of the executor's last answer
         self._cause: Cause | None = None
         self._slots = pool.slots
@@ -661,6 +667,8 @@ class RunningStatement:
                 setattr(report, name, number)
         if "reads" in facts:
             report.reads = parse_reads(facts["reads"])
+        report.shows_counts = facts.get("shows_counts") is True
+        report.explained = protocol.parse_explained(facts)
         log_records(facts)
         if facts.get("has_changed_denials"):
             self._pool.on_denials_changed()
@@ -721,6 +729,9 @@ class RunningStatement:
                     await asyncio.sleep(0)  # an executor that a statement has taken over may send nothing else
                 left_reads -= 1
                 continue
+            if kind == protocol.PROGRESS and len(body) <= _MAX_READS_BYTES and self._may_progress():
+                self.report.progress = protocol.parse_progress(protocol.parse_json(body))
+                continue
             if kind != protocol.FRAME:
                 raise InternalError("An executor gave an unexpected answer.")
             self.waits_for_client_since = pool.clock.monotonic()
@@ -728,6 +739,11 @@ class RunningStatement:
             self.waits_for_client_since = None
             del body
             self._drop_frame()
+
+    def _may_progress(self) -> bool:
+        """Count a report of progress, and return whether they come about once a second, as they should."""
+        self._progress_count += 1
+        return self._progress_count < 3 + 2 * (self._pool.clock.monotonic() - self.started_at)
 
     async def _refresh_listing(self, statement: Statement) -> None:
         """Wait for a listing that begins now, unless the plan of the statement shows that it reads no table."""

@@ -10,6 +10,7 @@ import pickle
 import socket
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from io import BytesIO
@@ -19,7 +20,7 @@ import msgspec
 import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, WriteRequest
-from micromegas_jupyter.engine.contract import TimeRange
+from micromegas_jupyter.engine.contract import ScanProgress, TableFiles, TimeRange
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.flightsql.commands import decode_error, encode_error
@@ -37,6 +38,7 @@ _RECEIVE_BYTES: Final = 16 * 1024
 _LARGE_RECEIVE_BYTES: Final = 1024 * 1024
 _MAX_PACKED: Final = 256  # of callers and outputs
 _MAX_COMMAS: Final = 256 * 1024  # of one answer; a statement has at most half as many
+_MAX_FILES: Final = 2**31
 _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
 
 # Front to executor: pickled.
@@ -69,6 +71,7 @@ OPERATE: Final = b"o"  # create, change or describe a table, of (operation, argu
 READY: Final = b"R"  # started
 PLANNED: Final = b"P"  # JSON: the IPC schemas of the result and of the parameters, in hexadecimal digits
 READS: Final = b"T"  # JSON: the columns that the statement reads, by table; before the first FRAME
+PROGRESS: Final = b"G"  # JSON: how much of its files a statement has scanned, once a second after the first FRAME
 FRAME: Final = b"F"  # one serialized FlightData, which goes to the client as it is
 ANSWER: Final = b"J"  # JSON: what the function of a CALL has returned, as `answer`
 LISTED: Final = b"L"  # JSON: names and IPC schemas of some of the tables
@@ -176,6 +179,22 @@ def parse_json(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InternalError("An executor's answer cannot be read.")
     return found
+
+
+def parse_progress(facts: dict[str, Any]) -> ScanProgress | None:
+    """Return the progress that an executor states; None for anything else."""
+    with suppress(msgspec.ValidationError):
+        found = msgspec.convert(facts.get("progress"), ScanProgress)
+        if 0 <= found.files < _MAX_FILES and 0 <= found.scanned <= 1:
+            return found
+    return None
+
+
+def parse_explained(facts: dict[str, Any]) -> tuple[TableFiles, ...]:
+    """Return the tables that an executor states for an EXPLAIN; none for anything else."""
+    with suppress(msgspec.ValidationError):
+        return msgspec.convert(facts.get("explained"), tuple[TableFiles, ...])
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, Reads, StatementRequest
+from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, Reads, ScanProgress, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.engine.tables import check_scans
@@ -37,6 +37,8 @@ STANDARD_ERROR: Final = "stderr"
 _MAX_LOGGED_CHARACTERS: Final = protocol.MAX_FACTS_BYTES // 8  # in one answer; as JSON, one takes up to six bytes
 _LOOK_SECONDS: Final = 0.05  # what is to be sent waits for one or two of these
 _IDLE_LOOKS: Final = 4
+_PROGRESS_SECONDS: Final = 1.0
+_MAX_PROGRESS_COST: Final = 0.02  # of the time
 _TOGETHER_BYTES: Final = 64 * 1024
 _THREAD_STACK_BYTES: Final = 512 * 1024  # it counts against the memory limit
 _MAX_ERROR_BYTES: Final = 64 * 1024
@@ -91,6 +93,8 @@ class Outbox:
         self._lock = threading.Lock()
         self._has_work = threading.Event()
         self._is_watched = True
+        self._find_progress: Callable[[], ScanProgress | None] | None = None
+        self._progress_at = 0.0
 
     def watch(self) -> None:
         """Begin to send what has waited."""
@@ -114,6 +118,11 @@ class Outbox:
         with self._lock:
             self._pieces, self._size = [], 0
 
+    def report(self, find: "Callable[[], ScanProgress | None] | None") -> None:
+        """Send what this finds once a second from now on, until None is given."""
+        with self._lock:
+            self._find_progress, self._progress_at = find, time.perf_counter() + _PROGRESS_SECONDS
+
     def _send(self) -> None:
         pieces, self._pieces, self._size = self._pieces, [], 0
         protocol.send_pieces(self._front, pieces)
@@ -122,14 +131,32 @@ class Outbox:
         # One thread that looks while statements come costs less than one that each of them wakes.
         last, was_waiting, idle_looks = self._pieces, False, 0
         while True:
-            self._has_work.wait(_LOOK_SECONDS if self._is_watched else None)
+            find = self._find_progress
+            rest = None if find is None else max(_LOOK_SECONDS, self._progress_at - time.perf_counter())
+            self._has_work.wait(_LOOK_SECONDS if self._is_watched else rest)
             self._has_work.clear()
+            if find is not None and time.perf_counter() >= self._progress_at:
+                self._send_progress(find)
             with self._lock:
                 idle_looks = idle_looks + 1 if self._pieces is last else 0
                 if was_waiting and self._pieces is last:
                     self._send()
                 last, was_waiting = self._pieces, bool(self._pieces)
                 self._is_watched = was_waiting or idle_looks < _IDLE_LOOKS
+
+    def _send_progress(self, find: "Callable[[], ScanProgress | None]") -> None:
+        started = time.perf_counter()
+        progress = find()
+        took = time.perf_counter() - started
+        with self._lock:
+            if self._find_progress is not find:
+                return  # the statement has ended
+            # Scans of very many files have many counters.
+            self._progress_at = started + max(_PROGRESS_SECONDS, took / _MAX_PROGRESS_COST)
+            if progress is not None:
+                body = msgspec.json.encode({"progress": progress})
+                self._pieces += (protocol.HEAD.pack(protocol.PROGRESS, len(body)), body)
+                self._send()
 
 
 class Worker:
@@ -197,6 +224,7 @@ class Worker:
             self._begin(kind, body)
         except BaseException as error:  # noqa: BLE001 - a panic of the engine is no Exception
             self._planned = None
+            self._outbox.report(None)
             # A panic may leave the engine in any state.
             cause = error.__cause__ or error
             is_broken = isinstance(error, InternalError) or not isinstance(cause, Exception)
@@ -274,6 +302,7 @@ class Worker:
         # They go with the first rows: whoever reads a row has left a trace, however the statement ends.
         self._add_reads(planned.reads)
         outbox.add(protocol.FRAME, len(schema), schema)
+        outbox.report(planned.progress)
         with _cpu_limit(self._options.planning_seconds):  # a plan is optimized when it starts
             batches = planned.batches()
         for batch in batches:
@@ -285,6 +314,7 @@ class Worker:
                 size.check_message(length)
                 outbox.add(protocol.FRAME, length, *frame)
             size.count_rows(fitting.num_rows, of=batch.num_rows)
+        outbox.report(None)
         self._send(protocol.END, {**self._statistics(planned), "rows": size.rows, "bytes": size.bytes})
 
     def _add_reads(self, reads: Reads) -> None:
@@ -346,6 +376,9 @@ class Worker:
         if planned is not None:
             facts |= msgspec.to_builtins(planned.statistics) | {"peak_memory_bytes": peak_bytes}
             facts["reads_tables"] = planned.reads_tables
+            facts["shows_counts"] = not planned.hides_rows
+            if planned.explained:
+                facts["explained"] = planned.explained
         if self._denials is not None and self._denials.has_changed:
             self._denials.has_changed = False
             facts["has_changed_denials"] = True

@@ -318,7 +318,7 @@ def _bounds(actions: pa.Table, schema: pa.Schema) -> pa.Table:
     A column whose bounds hold the same value in most files, such as a level, rules out little: it is left out, since
     bounds are sent to executors with each new version. So are floats, of which bounds leave out NaN.
     """
-    found = {"rows": actions.column("num_records")}
+    found = {"rows": actions.column("num_records"), "bytes": actions.column("size_bytes")}
     for column in schema:
         lowest, highest, nulls = (f"{what}.{column.name}" for what in ("min", "max", "null_count"))
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type

@@ -224,6 +224,9 @@ class QueryAudit(_Audit):
         report = self._report
         result: dict[str, object] = {} if report.planning_seconds is None else {"output_rows": report.rows}
         result |= {
+            "files_total": report.files_total,
+            "files_read": report.files_read,
+            "rows_scanned": report.rows_scanned,
             "bytes_scanned": report.bytes_scanned,
             "peak_memory_bytes": report.peak_memory_bytes,
             "spilled_bytes": report.spilled_bytes,

@@ -36,7 +36,7 @@ from micromegas_jupyter.flightsql.commands import (
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, metadata_schema
 from micromegas_jupyter.server.denials.cut_off import CUT_OFF_ACTION, CutOffService
-from micromegas_jupyter.server.flight_service import Call
+from micromegas_jupyter.server.flight_service import NOTICE_TRAILER, Call
 from micromegas_jupyter.server.ingest import IngestRunner
 from micromegas_jupyter.server.queries import QUERIES_ACTION, CancelStatus, QueryKey, QueryRunner, query_key
 from micromegas_jupyter.server.table_operations import TABLES_ACTION, TableOperations
@@ -64,7 +64,7 @@ _DESCRIPTIONS: Final = {
     "SetSessionOptions": "Nothing can be set: SetSessionOptionsRequest to SetSessionOptionsResult with errors.",
     "CloseSession": "There are no sessions: CloseSessionRequest to CloseSessionResult.",
     "MicromegasWhoAmI": "Describe the caller: no body, one JSON object.",
-    QUERIES_ACTION: "List what runs, or cancel it: one JSON object with the operation, one JSON object.",
+    QUERIES_ACTION: "List, follow or cancel what runs: one JSON object with the operation, one JSON object.",
     TABLES_ACTION: "List, describe and change tables: one JSON object with the operation, one JSON object.",
 }
 _CUT_OFF_DESCRIPTION: Final = (
@@ -294,7 +294,7 @@ class FlightMethods:
         keys = {self._find_key(call, endpoint.ticket.ticket) for endpoint in info.endpoint}
         status = await self._queries.cancel(keys)
         if status is CancelStatus.NOT_CANCELLABLE:
-            call.add_notice(_NOT_READ_HERE)
+            call.add_trailer(NOTICE_TRAILER, _NOT_READ_HERE)
         return status
 
     def _find_key(self, call: Call, ticket: bytes) -> QueryKey:

@@ -231,9 +231,9 @@ class Call:
         except TimeoutError:
             raise DeadlineExceeded("The client did not read the result in time.", limit="stalled_client") from None
 
-    def add_notice(self, text: str) -> None:
-        """Let the answer carry a remark in printable ASCII, besides those that it carries already."""
-        self.context.set_trailing_metadata((*(self.context.trailing_metadata() or ()), (NOTICE_TRAILER, text)))
+    def add_trailer(self, name: str, text: str) -> None:
+        """Let the answer carry printable ASCII at its end, besides what it carries already."""
+        self.context.set_trailing_metadata((*(self.context.trailing_metadata() or ()), (name, text)))
 
     async def announce_query_id(self) -> None:
         """Send the client the call's query id before anything else."""

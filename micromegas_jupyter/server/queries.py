@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from micromegas_jupyter.core.files import FileProblem
@@ -34,7 +35,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.executors.launcher import await_shared, run_in_thread
-from micromegas_jupyter.executors.pool import RunningStatement
+from micromegas_jupyter.executors.pool import RunningStatement, StatementReport
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, hash_statement, recorded
@@ -53,6 +54,8 @@ _HITS_SECONDS: Final = 5.0
 _MAX_UNREAD_SECONDS: Final = 10.0
 _CANCEL_SECONDS: Final = 2.0
 QUERIES_ACTION: Final = "MicromegasQueries"
+COUNTS_TRAILER: Final = "x-micromegas-counts"
+_MAX_EXPLAINED_CHARACTERS: Final = 4096  # clients accept 8 KiB of metadata
 _MAX_BODY_BYTES: Final = 1024
 _MAX_LISTED: Final = 500  # of what runs, the longest first
 _MAX_LISTED_CHARACTERS: Final = 1000
@@ -114,6 +117,8 @@ class RunningQuery:
             "is_running": self.statement.executor is not None,
             "peak_memory_bytes": max(self.statement.peak_bytes, report.peak_memory_bytes or 0),
             "sql": self.sql[:_MAX_LISTED_CHARACTERS],
+            "files": None if report.progress is None else report.progress.files,
+            "scanned": None if report.progress is None else report.progress.scanned,
         }
 
 
@@ -365,6 +370,8 @@ class QueryRunner:
 
                 async with running:
                     await running.run(statement, output=output, write=write, on_running=begin_run)
+            if (counts := _build_counts(running.report)) is not None:
+                call.add_trailer(COUNTS_TRAILER, counts)
 
     @contextmanager
     def listed(self, query: RunningQuery) -> Iterator[None]:
@@ -380,11 +387,14 @@ class QueryRunner:
         return await self._end([query for query in self._running.values() if query.key in keys], Cause.CANCELLED)
 
     async def answer_action(self, call: Call, body: bytes) -> bytes:
-        """Answer `MicromegasQueries`: list or cancel a caller's own queries, or as an administrator anybody's."""
+        """Answer `MicromegasQueries`: list, follow or cancel a caller's queries, or as an administrator anybody's."""
         request = _parse_request(body)
         if request["operation"] == "list":
             return json.dumps({"queries": self._describe_visible(call)}, default=datetime.isoformat).encode()
         wanted = [one for one in self._visible(call) if one.origin.query_id == request["query_id"]]
+        if request["operation"] == "progress":
+            found = next((one.statement.report.progress for one in wanted), None)
+            return json.dumps({"progress": None if found is None else found._asdict()}).encode()
         for query in wanted:
             query.statement.report.ended_by = resolve_attribution(call.caller, call.headers).user
         status = await self._end(wanted, Cause.CANCELLED)
@@ -473,17 +483,34 @@ class QueryRunner:
             await self._deny_list.check(origin, sql)
 
 
+def _build_counts(report: StatementReport) -> str | None:
+    """Return what a client is told of the files that its statement has read; None if it reads none or hides rows."""
+    if not report.shows_counts or not report.files_total:
+        return None
+    tables = [table._asdict() for table in report.explained]
+    sizes = accumulate(len(json.dumps(table)) for table in tables)
+    counts = {
+        "files": report.files_read,
+        "total": report.files_total,
+        "bytes": report.bytes_scanned,
+        "rows": report.rows_scanned,
+        "explained": [table for table, size in zip(tables, sizes, strict=True) if size <= _MAX_EXPLAINED_CHARACTERS],
+    }
+    return json.dumps(counts)
+
+
 def _parse_request(body: bytes) -> dict[str, Any]:
-    """Return what is asked for: `{"operation": "list"}`, or `{"operation": "cancel", "query_id": "…"}`."""
+    """Return what is asked for: `{"operation": "list"}`, or `cancel` or `progress` with the `query_id`."""
     try:
         found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)
     except (UnicodeDecodeError, JsonError):
         found = None
-    members = {"list": {"operation"}, "cancel": {"operation", "query_id"}}
+    named = {"operation", "query_id"}
+    members = {"list": {"operation"}, "cancel": named, "progress": named}
     operation = found.get("operation") if isinstance(found, dict) else None
     if not isinstance(found, dict) or not isinstance(operation, str) or found.keys() != members.get(operation):
         raise UsageError(
             f"The body of {QUERIES_ACTION} cannot be used.",
-            remedy="Send one JSON object with the operation, list or cancel, and to cancel with the query_id.",
+            remedy="Send one JSON object with the operation: list, or cancel or progress with the query_id.",
         )
     return found

@@ -199,6 +199,7 @@ class FakeReader:
         self.schema = next((part.schema for part in script if isinstance(part, pa.RecordBatch)), ROWS.schema)
         self.rows = 0
         self.bytes_received = 0
+        self.counts = None
         self.is_closed = False
         self.is_cancelled = False
 
@@ -267,6 +268,9 @@ class FakeClient:
             raise tables.failure
         return dict(tables.schemas)
 
+    def query_progress(self, query_id):
+        return self._world.progress
+
     def prepare_statement(self, sql):
         self._world.prepared.append(sql)
         if self._world.open_failure is not None:
@@ -297,6 +301,7 @@ class FakeWorld:
     query_id: str | None = "7f3a91c2d4e5"
     tables: FakeTables = field(default_factory=FakeTables)
     open_failure: BaseException | None = None
+    progress: Any = None
     whoami_failure: MicromegasError | None = None
     was_asked_whoami: Event = field(default_factory=Event)
     asked: list[dict[str, Any]] = field(default_factory=list)

@@ -55,7 +55,7 @@ _PARTITIONS: Final = pa.schema(
         pa.field("max_sort_key_time", _TIME),
     ]
 )
-_OPTIONAL: Final = frozenset({"client", "entrypoint"})
+_OPTIONAL: Final = frozenset({"client", "entrypoint", "files", "scanned"})
 _RUNNING: Final = pa.schema(
     [
         pa.field(name, kind, nullable=name in _OPTIONAL)
@@ -71,6 +71,8 @@ _RUNNING: Final = pa.schema(
             ("is_running", pa.bool_()),
             ("peak_memory_bytes", pa.int64()),
             ("sql", pa.string()),
+            ("files", pa.int64()),
+            ("scanned", pa.float64()),
         )
     ]
 )

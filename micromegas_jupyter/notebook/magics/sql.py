@@ -19,7 +19,7 @@ from micromegas_jupyter.config.client import parse_result_rows
 from micromegas_jupyter.config.decoding import parse_range
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.core.text import bytes_text, seconds_text, short_query_id
-from micromegas_jupyter.errors import QueryError, UnsupportedRequest, UsageError
+from micromegas_jupyter.errors import UnsupportedRequest, UsageError
 from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.results.rows import (
     Ending,
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.client.commands import RunningQuery
     from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.config.client import ClientSettings
+    from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.notebook.login.cells import CellConnections
     from micromegas_jupyter.notebook.login.connections import Client, Connection
     from micromegas_jupyter.notebook.login.session import NotebookSession
@@ -312,7 +313,7 @@ class SqlMagic(Magics):
                 progress = Progress(clock)
                 number = self._history[-1].number + 1 if self._history else 1
                 self._history.append(PastQuery(number, request, clock.now(), progress))
-                with shown_progress(progress, line):
+                with _shown(progress, line, connection, clock):
                     reader = reading.enter_context(_open(connection, request, time_range))
                     progress.note(reader)
                     if row_format != "reader":
@@ -352,27 +353,21 @@ class SqlMagic(Magics):
 
     def _explain(self, request: SqlRequest) -> object | None:
         """Fetch the plan of the request's statement, without running it."""
-        # On a line of its own, so that a position in the statement has the same column.
-        explaining = replace(request, sql=f"EXPLAIN\n{request.sql}", options=Namespace(limit=None))
+        from micromegas_jupyter.client.explain import EXPLAIN, positions_without_explain, read_plan
+
+        explaining = replace(request, sql=f"{EXPLAIN}{request.sql}", options=Namespace(limit=None))
         clock = self._session.dependencies.clock
         time_range = parse_range(request.options.begin, request.options.end, now=clock.now())
         with self._connected(request) as (_, connection, line):
             progress = Progress(clock)
-            try:
-                with shown_progress(progress, line), _open(connection, explaining, time_range) as reader:
-                    progress.note(reader)
-                    answer = reader.read_all()
-            except QueryError as error:
-                if error.line is not None:
-                    error.line = max(error.line - 1, 1)
-                raise
+            with (
+                positions_without_explain(),
+                _shown(progress, line, connection, clock),
+                _open(connection, explaining, time_range) as reader,
+            ):
+                progress.note(reader)
+                plan = read_plan(reader)
             line.clear()
-        plans = []
-        # DataFusion's two columns, one below the other; other servers' answers likewise.
-        for row in answer.to_pylist():
-            title, *lines = "\n".join(str(cell).rstrip() for cell in row.values() if cell is not None).split("\n")
-            plans.append("\n".join([title.replace("_", " "), *(f"  {line}" for line in lines)]))
-        plan = "\n\n".join(plans)
         return self._assign(PlainText(plan) if request.name is None else plan, request, connection)
 
     def _describe(self, request: SqlRequest) -> object | None:
@@ -445,6 +440,13 @@ def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
     return frozen_values(sql, variables)
 
 
+def _shown(progress: Progress, line: LiveLine, connection: Connection, clock: Clock) -> AbstractContextManager[None]:
+    """Show the progress of a query over a connection."""
+    from micromegas_jupyter.client.commands import ScanFollower
+
+    return shown_progress(progress, line, ScanFollower(connection.client.query_progress, clock))
+
+
 def _open(connection: Connection, request: SqlRequest, time_range: TimeRange) -> QueryReader:
     params, limit = dict(request.params) or None, request.options.limit
     return connection.client.open_query(request.sql, *time_range, params, limit=limit)
@@ -466,6 +468,7 @@ def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, ma
         if row_format == "polars":
             to_polars(reader.schema.empty_table())  # or all rows would come in vain
         table = pa.Table.from_batches(map(noted, reader), reader.schema)  # a generator would hold the last batch
+        progress.note(reader)
     if row_format == "polars":
         return table, to_polars(table)
     if row_format == "arrow":

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from micromegas_jupyter.client.query_reader import QueryReader
+    from micromegas_jupyter.client.commands import ScanFollower
+    from micromegas_jupyter.client.query_reader import QueryReader, ScanCounts
     from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.notebook.shell import Handle
 
@@ -54,6 +55,8 @@ class Progress:
         self.ending: Ending | None = None
         self.query_id: str | None = None
         self.rows = 0
+        self.scanned = ""
+        self._counts: ScanCounts | None = None
 
     @property
     def seconds(self) -> float:
@@ -61,8 +64,9 @@ class Progress:
         return self._clock.monotonic() - self._started if self._seconds is None else self._seconds
 
     def note(self, reader: QueryReader) -> None:
-        """The server has begun to answer, or a batch has arrived."""
+        """The server has begun to answer, a batch has arrived, or the last one has."""
         self.query_id, self.rows, self._bytes = reader.query_id, reader.rows, reader.bytes_received
+        self._counts = reader.counts
         if self.rows and self._first_seconds is None:
             self._first_seconds = self.seconds
 
@@ -74,10 +78,11 @@ class Progress:
         """Return the line that says all this."""
         time, rows, size = seconds_text(self.seconds), rows_text(self.rows), bytes_text(self._bytes or 0)
         if self.ending is None:
-            parts = [f"⏳ {time}", *([] if self._bytes is None else [rows, size])]
+            parts = [f"⏳ {time}", *([] if self._bytes is None else [rows, size]), *filter(None, [self.scanned])]
         elif self.ending is Ending.DONE:
             first = "" if self._first_seconds is None else f" (first after {seconds_text(self._first_seconds)})"
             parts = [f"✓ {rows} in {time}{first}", size]
+            parts += [] if self._counts is None else [f"read {self._counts.text()}"]
         else:
             stopped = "" if self.ending is Ending.FAILED else ", stopped on the server"
             before = "" if self.ending is Ending.FAILED else ", before the first row"
@@ -147,13 +152,15 @@ LiveLine = DisplayLine | TerminalLine
 
 
 @contextmanager
-def shown_progress(progress: Progress, line: LiveLine) -> Iterator[None]:
+def shown_progress(progress: Progress, line: LiveLine, follower: ScanFollower) -> Iterator[None]:
     """Show the progress on the line, which the caller finishes; an interrupt or a failure ends it here."""
     over = Event()
 
     def update() -> None:
         while not over.wait(_REWRITE_SECONDS):
-            line.rewrite(f"{progress.line()} · interrupt to cancel")
+            progress.scanned = follower.text(progress.query_id)
+            if not over.is_set():
+                line.rewrite(f"{progress.line()} · interrupt to cancel")
 
     thread = start_thread(update, name="micromegas-live-line")
     try:
@@ -259,6 +266,7 @@ class RowReader:
         try:
             batch = next(self._reader)
         except StopIteration:
+            self._progress.note(self._reader)
             self._finish(Ending.DONE)
             raise
         except (KeyboardInterrupt, QueryCancelled) as stopped:

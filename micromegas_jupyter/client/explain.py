@@ -1,0 +1,36 @@
+"""How a server would run a statement, as text for people."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from micromegas_jupyter.client.query_reader import QueryReader
+from micromegas_jupyter.core.text import printable
+from micromegas_jupyter.errors import QueryError
+
+#: On a line of its own, so that a position in the statement has the same column.
+EXPLAIN: Final = "EXPLAIN\n"
+
+
+@contextmanager
+def positions_without_explain() -> Iterator[None]:
+    """Have errors of a statement after `EXPLAIN` point into the statement itself."""
+    try:
+        yield
+    except QueryError as error:
+        if error.line is not None:
+            error.line = max(error.line - 1, 1)
+        raise
+
+
+def read_plan(reader: QueryReader) -> str:
+    """Return the plan that an EXPLAIN gives, and what it would read as far as the server tells."""
+    plans = []
+    # DataFusion's two columns, one below the other; other servers' answers likewise.
+    for row in reader.read_all().to_pylist():
+        title, *lines = "\n".join(str(cell).rstrip() for cell in row.values() if cell is not None).split("\n")
+        plans.append("\n".join([title.replace("_", " "), *(f"  {line}" for line in lines)]))
+    if reader.counts is not None and reader.counts.explained:
+        tables = [f"  {printable(table.name)}: {table.text()}" for table in reader.counts.explained]
+        plans.append("\n".join(["files to read", *tables]))
+    return "\n\n".join(plans)

@@ -1,0 +1,85 @@
+"""What a plan has counted: files, bytes and rows, while it runs and at its end; and what the log knows before."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pyarrow.compute as pc
+
+from micromegas_jupyter.engine.contract import QueryStatistics, ScanProgress, TableFiles, VisibleTable
+
+if TYPE_CHECKING:
+    from datafusion.plan import ExecutionPlan, MetricsSet
+
+
+def with_counts(statistics: QueryStatistics, plan: "ExecutionPlan") -> QueryStatistics:
+    """Return `statistics` with what a plan's steps have counted."""
+    steps = [plan]
+    scans: list[MetricsSet] = []
+    others: list[MetricsSet] = []
+    for step in steps:
+        below = step.children()
+        steps.extend(below)
+        if (counters := step.metrics()) is not None:
+            (others if below else scans).append(counters)
+    files = [(opened, one) for one in scans if (opened := one.sum_by_name("files_opened")) is not None]
+    return replace(
+        statistics,
+        # A file that is read in pieces is opened for each, and one of a table that is read twice is opened twice.
+        files_read=min(sum(opened for opened, _ in files), statistics.files_total or 0),
+        rows_scanned=sum((one.output_rows or 0) + (one.sum_by_name("pushdown_rows_pruned") or 0) for _, one in files),
+        bytes_scanned=sum(one.sum_by_name("bytes_scanned") or 0 for _, one in files),
+        spilled_bytes=sum(one.spilled_bytes or 0 for one in others),
+        spill_count=sum(one.spill_count or 0 for one in others),
+    )
+
+
+def without_counts(statistics: QueryStatistics) -> QueryStatistics:
+    """Return `statistics` of a plan whose counters cannot be read."""
+    return replace(
+        statistics, files_read=None, rows_scanned=None, bytes_scanned=None, spilled_bytes=None, spill_count=None
+    )
+
+
+def find_progress(plan: "ExecutionPlan", tables: Sequence[VisibleTable]) -> ScanProgress | None:
+    """Return how much of the files of `tables` a running plan has scanned; None if it scans none.
+
+    DataFusion doesn't tell cheaply in how many pieces it reads files. Their number is estimated: tables may be read
+    several times, and each partition but the first of a scan begins within a file. The share is therefore never too
+    high for plans that read each of their tables equally often.
+    """
+    steps, done, pieces, scans = [plan], 0, 0, 0
+    for step in steps:
+        below = step.children()
+        steps.extend(below)
+        counters = None if below else step.metrics()
+        if counters is not None and (processed := counters.sum_by_name("files_processed")) is not None:
+            done += processed
+            pieces += step.partition_count - 1
+            scans += 1
+    files = sum(len(one.needed) for one in tables)
+    if not files or not scans:
+        return None
+    pieces += max(files, round(files * scans / sum(_scan_count(one) for one in tables)))
+    return ScanProgress(files, min(1.0, done / pieces))
+
+
+def _scan_count(table: VisibleTable) -> int:
+    """Return in how many scans a table's needed files are read once, as `TableBuilder.read` plans it."""
+    is_split = not set(table.snapshot.partition_columns).isdisjoint(table.snapshot.schema.names)
+    return len({file.partition for file in table.needed}) if is_split else bool(table.needed)
+
+
+def find_files(table: VisibleTable) -> TableFiles:
+    """Return what a statement needs of a table, as its log has it."""
+    files, bounds = table.snapshot.files, table.snapshot.bounds
+    needed = {file.path for file in table.needed}
+    places = [place for place, file in enumerate(files) if file.path in needed]
+
+    def total(name: str) -> int | None:
+        if bounds is None or name not in bounds.column_names:
+            return None
+        known = bounds.column(name).take(places)
+        return None if known.null_count else int(pc.sum(known, min_count=0).as_py())
+
+    return TableFiles(table.snapshot.name, len(places), len(files), total("bytes"), total("rows"))

@@ -1,0 +1,141 @@
+"""What callers learn of the files that a statement reads, and that callers with row filters learn nothing."""
+
+import json
+import logging
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.client.query_reader import ScanCounts, TableCounts
+from micromegas_jupyter.core.protocols import TableAccess
+from micromegas_jupyter.core.system import Secret
+from tests.fakes.fixed_tables import FixedTables
+from tests.fakes.validator import BOB as BOB_CONTEXT
+from tests.fakes.validator import FakeValidator
+from tests.fakes.waiting import wait_until
+from tests.integration.flight_harness import ALICE, BOB, NUMBERS, decode_rows, result_of, running_server
+from tests.unit.engine.hidden_worlds import FILES, WORLDS, write_world
+
+pytestmark = pytest.mark.integration
+
+COUNTS = "x-micromegas-counts"
+#: It reads all files and runs for much longer than a test.
+LONG = "SELECT count(*) AS n FROM logs CROSS JOIN generate_series(1, 1000000000000) AS s(value) WHERE id + value < 0"
+#: They differ with each run.
+MEASURED = {"query_id", "began_at", "seconds", "peak_memory_bytes"}
+#: What bob sees of these is the same in both worlds; in the second one, more files are read.
+STATEMENTS = (
+    "SELECT count(*) AS n FROM logs",
+    "SELECT id FROM logs WHERE level = 99",
+    "SELECT id FROM logs WHERE msg LIKE 'secret%' OR id = 7",
+    "SELECT max(x) AS n FROM logs JOIN other ON id = log_id",
+    "SELECT id FROM logs ORDER BY id LIMIT 3",
+    "EXPLAIN SELECT id FROM logs WHERE level = 99",
+    "EXPLAIN ANALYZE SELECT id FROM logs WHERE level = 99",
+)
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    """Servers over two worlds; bob sees only some rows of `logs`."""
+    with ExitStack() as stack:
+        found = []
+        for number in WORLDS:
+            validator = FakeValidator()
+            access = TableAccess(filters={"logs": ("exe = 'x'",), "other": ("exe = 'x'",)})
+            validator.known["bob"] = replace(BOB_CONTEXT, table_access=access)
+            tables = FixedTables(write_world(number, tmp_path_factory.mktemp("world")))
+            found.append(stack.enter_context(running_server(tables=tables, validator=validator)))
+        yield found
+
+
+def _client(flight, name):
+    return FlightSQLClient(flight.uri, auth_provider=StaticTokenAuthProvider(Secret(name)))
+
+
+def _read(flight, sql):
+    with _client(flight, "alice") as client, client.open_query(sql) as reader:
+        before = reader.counts
+        reader.read_all()
+        return before, reader.counts
+
+
+def test_counts_come_at_the_end_of_statements_that_read_tables(worlds):
+    before, counts = _read(worlds[0], "SELECT sum(value) FROM logs WHERE id < 10")
+
+    assert before is None
+    assert (counts.files, counts.total, counts.rows, counts.explained) == (2, FILES, 10, ())
+    assert counts.bytes > 0
+    assert _read(worlds[0], NUMBERS)[1] is None
+    assert COUNTS not in worlds[0].query(NUMBERS, metadata=ALICE).trailing
+
+
+def test_an_explain_lists_what_its_tables_would_take(worlds):
+    _, counts = _read(worlds[0], "EXPLAIN SELECT * FROM logs JOIN other ON id = log_id WHERE id < 10")
+
+    known = {"name": "logs", "files": 2, "total": FILES, "size": None, "rows": 10}
+    assert TableCounts(**known) in counts.explained
+    assert [table.name for table in counts.explained] == ["logs", "other"]
+    assert counts == ScanCounts(files=0, total=2 * FILES, bytes=0, rows=0, explained=counts.explained)
+
+
+def _received(flight, sql):
+    """Return all that bob receives, but for the id."""
+    answer = flight.query(sql, metadata=BOB)
+    rows = None if answer.error else decode_rows(answer.replies).to_pylist()
+    error = None if answer.error is None else (type(answer.error), answer.error.what, answer.error.remedy)
+    names = {name: value for name, value in answer.trailing.items() if not name.endswith("-bin")}
+    return rows, error, answer.code, names, answer.initial.keys()
+
+
+@pytest.mark.parametrize("sql", STATEMENTS)
+def test_a_caller_with_a_row_filter_receives_the_same_in_both_worlds(worlds, sql, caplog):
+    with caplog.at_level(logging.INFO, logger="micromegas_jupyter.audit"):
+        found = [_received(flight, sql) for flight in worlds]
+    lines = [json.loads(one.getMessage()) for one in caplog.records if one.name == "micromegas_jupyter.audit"]
+
+    assert found[0] == found[1]
+    assert COUNTS not in found[0][3]
+    if found[0][0] is not None:
+        assert {"files_read", "files_total", "rows_scanned", "bytes_scanned"} <= lines[0].keys()
+        assert lines[0]["files_total"] < lines[1]["files_total"]
+
+
+def _ask(flight, metadata, **request):
+    return json.loads(result_of(flight.act("MicromegasQueries", json.dumps(request).encode(), metadata=metadata)))
+
+
+def _query_id(reading):
+    return dict(reading.initial_metadata())["x-micromegas-query-id"]
+
+
+def test_progress_is_for_callers_who_see_all_rows(worlds):
+    seen = []
+    for flight in worlds:
+        readings = [flight.read(LONG, metadata=metadata) for metadata in (BOB, ALICE)]
+        of_bob, of_alice = map(_query_id, readings)
+        with _client(flight, "alice") as client:
+            # Bob's has run for longer.
+            wait_until(lambda: client.query_progress(of_alice) is not None, "progress is known")  # noqa: B023
+            progress = client.query_progress(of_alice)
+            listed = {one.query_id: one for one in client.running_queries()}
+        asked = [_ask(flight, metadata, operation="progress", query_id=of_bob) for metadata in (BOB, ALICE)]
+        (own,) = _ask(flight, BOB, operation="list")["queries"]
+        others = _ask(flight, BOB, operation="progress", query_id=of_alice)
+        for reading in readings:
+            reading.cancel()
+        flight.wait_until_quiet()
+
+        assert progress.files >= FILES
+        assert 0 < progress.scanned <= 1
+        assert listed[of_alice].files == progress.files
+        assert asked == [{"progress": None}] * 2
+        assert others == {"progress": None}
+        assert (listed[of_bob].files, listed[of_bob].scanned) == (None, None)
+        seen.append({name: own[name] for name in own if name not in MEASURED})
+
+    assert seen[0] == seen[1]
+    assert {"files", "scanned"} <= seen[0].keys()
