@@ -224,15 +224,14 @@ class QueryAudit(_Audit):
         report = self._report
         result: dict[str, object] = {} if report.planning_seconds is None else {"output_rows": report.rows}
         result |= {
-            "files_total": report.files_total,
-            "files_read": report.files_read,
-            "rows_scanned": report.rows_scanned,
             "bytes_scanned": report.bytes_scanned,
             "peak_memory_bytes": report.peak_memory_bytes,
             "spilled_bytes": report.spilled_bytes,
             "spill_count": report.spill_count,
             "cpu_ms": None if report.cpu_seconds is None else _milliseconds(report.cpu_seconds),
         }
+        if report.files_total:
+            result |= {name: getattr(report, name) for name in ("files_total", "files_read", "rows_scanned")}
         if report.cause is not None:
             result["ended_for"] = report.cause.value
         if report.ended_by is not None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 COUNTS = "x-micromegas-counts"
 #: It reads all files and runs for much longer than a test.
-LONG = "SELECT count(*) AS n FROM logs CROSS JOIN generate_series(1, 1000000000000) AS s(value) WHERE id + value < 0"
+LONG = "SELECT count(*) AS n FROM logs CROSS JOIN generate_series(1, 1000000000000) AS s(n) WHERE id + n < 0"
 #: They differ with each run.
 MEASURED = {"query_id", "began_at", "seconds", "peak_memory_bytes"}
 #: What bob sees of these is the same in both worlds; in the second one, more files are read.

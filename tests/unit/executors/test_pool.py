@@ -594,9 +594,10 @@ FLOOD = 1000
     ("kind", "body", "call"),
     [
         (protocol.READS, b"{}", lambda running: running.run(ONE, output=Output(), write=AsyncMock())),
+        (protocol.PROGRESS, b"{}", lambda running: running.run(ONE, output=Output(), write=AsyncMock())),
         (protocol.LISTED, b'{"tables": []}', lambda running: running.list_tables(CALLER)),
     ],
-    ids=["reads", "tables"],
+    ids=["reads", "progress", "tables"],
 )
 def test_an_executor_that_sends_without_end_leaves_the_event_loop_to_others(monkeypatch, kind, body, call):
     answers = itertools.chain(itertools.repeat((kind, body), FLOOD), [(protocol.END, b"{}")])

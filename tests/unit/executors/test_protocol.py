@@ -177,3 +177,16 @@ def test_executors_of_any_user_end_first_when_the_machine_has_no_memory():
 
     # And their memory is hidden again.
     assert done.stdout.split() == ["500", "False"], done.stderr
+
+
+@pytest.mark.parametrize(
+    "claimed", [None, [], {}, [1], ["1", 0.5], [-1, 0.5], [2**31, 0.5], [1, -0.1], [1, float("nan")], [1, 2]]
+)
+def test_what_an_executor_says_of_its_progress_is_a_share_or_nothing(claimed):
+    assert protocol.parse_progress({"progress": claimed}) is None
+
+
+def test_progress_and_explained_tables_come_as_they_were_sent():
+    assert protocol.parse_progress({"progress": [812, 0.37]}) == (812, 0.37)
+    assert protocol.parse_explained({"explained": [["t", 1, 2, None, 3]]}) == (("t", 1, 2, None, 3),)
+    assert protocol.parse_explained({"explained": [["t", 1]]}) == protocol.parse_explained({}) == ()

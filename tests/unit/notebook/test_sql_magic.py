@@ -7,6 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.client.query_reader import ScanCounts
 from micromegas_jupyter.errors import InvalidStatement, LoginRequired, QueryCancelled, UsageError
 from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results.rows import Ending, Progress, RowReader
@@ -155,6 +156,21 @@ def test_a_query_is_run_again_with_its_options_and_the_values_of_then(shell, wor
     assert world.asked[1]["begin"] > world.asked[0]["begin"]
     assert shell.user_ns["rows"].num_rows == 3
     assert [row[0] for row in listed(shell)] == ["1", "2"]
+
+
+def test_the_line_shows_how_much_is_scanned_and_at_the_end_what_was_read():
+    progress, reader = Progress(clock := FakeClock()), FakeReader([], FakeClock(), 0, "7f3a91c2d4e5")
+    progress.note(reader)
+    clock.advance(4)
+    progress.scanned = "scanned 37 % of 812 files"
+    running = progress.line()
+    reader.counts = ScanCounts(812, 812, 131_000_000, 2_000_000)
+    progress.note(reader)
+    progress.end(Ending.DONE)
+
+    assert running == "⏳ 4.0 s · 0 rows · 0 B · scanned 37 % of 812 files · query 7f3a91c2"
+    read = "read 812 of 812 files, 131 MB, 2,000,000 rows"
+    assert progress.line() == f"✓ 0 rows in 4.0 s · 0 B · {read} · query 7f3a91c2"
 
 
 BATCHES = ROWS.to_batches(max_chunksize=2)
