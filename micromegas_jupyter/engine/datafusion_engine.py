@@ -292,7 +292,8 @@ class DataFusionEngine:
         if is_explain(logical):
             if any(table.hides_rows for table in tables):
                 raise StatementRefused(
-                    "The plan of this statement is not shown because you may read only some rows of one of its tables.",
+                    "The plan of this statement is not shown, nor what it would read, because you may read only some "
+                    "rows of one of its tables.",
                     remedy="Run the statement without EXPLAIN.",
                 )
         elif not outline.is_checked and may_fail(logical):

@@ -153,14 +153,12 @@ def test_a_value_without_a_type_has_that_of_its_column(micromegas, service):
 
 
 def test_a_plan_tells_what_would_be_read(micromegas, service):
-    found = micromegas(
-        "query", "--explain", "SELECT msg FROM log_entries WHERE level = :n", "-p", "n=4", environ=service
-    )
+    found = micromegas("query", "--explain", "SELECT name FROM measures WHERE value = :n", "-p", "n=4", environ=service)
     wrong = micromegas("query", "--explain", "SELECT 1,\n  tagret FROM log_entries", environ=service)
     refused = micromegas("query", "--explain", "SELECT 1", "--limit", "1", environ=service)
 
     assert found.stdout.startswith("logical plan\n  "), found.stderr
-    assert re.search(r"\n\nfiles to read\n  log_entries: \d+ of \d+ files?, [\d.]+ k?B, [\d,]+ rows?\n\Z", found.stdout)
+    assert re.search(r"\n\nfiles to read\n  measures: \d+ of \d+ files?, [\d.]+ k?B, [\d,]+ rows?\n\Z", found.stdout)
     assert wrong.stderr.splitlines()[1:] == ["      tagret FROM log_entries", "      ^ line 2, column 3"]
     assert (refused.returncode, refused.stdout) == (2, "")
 
