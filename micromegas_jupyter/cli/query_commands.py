@@ -227,7 +227,7 @@ class _Progress:
             yield batch
 
     def _update(self, reader: "QueryReader", client: "FlightSQLClient") -> None:
-        from micromegas_jupyter.client.commands import ScanFollower
+        from micromegas_jupyter.client.query_reader import ScanFollower
 
         follower = ScanFollower(client.query_progress, SYSTEM_CLOCK)
         while not self._is_over.wait(_UPDATE_SECONDS):

@@ -1,6 +1,6 @@
 """Flight SQL commands: prepared statements, the list of tables, rows to ingest, and who the server says you are."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,11 +12,9 @@ import pyarrow as pa
 from pyarrow import flight
 
 from micromegas_jupyter.client.parameters import BoundStatement
-from micromegas_jupyter.client.query_reader import BatchStream
+from micromegas_jupyter.client.query_reader import BatchStream, ScanProgress
 from micromegas_jupyter.client.transport import Call, CallRecord, FlightStream, Header, Transport, build_header
 from micromegas_jupyter.core.json import decode_strict_json
-from micromegas_jupyter.core.system import Clock
-from micromegas_jupyter.core.text import files_text
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,
@@ -35,7 +33,6 @@ FOLLOW_TIMEOUT_SECONDS: Final = 2.0
 """How long a call about a query's progress may last, for which a line waits."""
 
 _CLOSE_TIMEOUT_SECONDS: Final = 5.0
-_FOLLOW_SECONDS: Final = 1.0
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 _SET_TYPE: Final = "If the type of a value is wrong, set it: -p NAME:TYPE=VALUE."
 _WITHOUT_VALUES: Final = "Write the values into the statement, or use a server that prepares statements."
@@ -70,37 +67,6 @@ class RunningQuery:
     sql: str
     files: int | None = None
     scanned: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScanProgress:
-    """How much is `scanned` (0 to 1) of the `files` that a running query needs."""
-
-    files: int
-    scanned: Annotated[float, msgspec.Meta(ge=0, le=1)]
-
-
-class ScanFollower:
-    """Asks once a second how much a query has scanned, until the server doesn't tell. For one thread."""
-
-    def __init__(self, find: Callable[[str], ScanProgress | None], clock: Clock) -> None:
-        self._find = find
-        self._clock = clock
-        self._due_at = clock.monotonic() + _FOLLOW_SECONDS
-        self._text = ""
-
-    def text(self, query_id: str | None) -> str:
-        """Return a clause such as `scanned 37 % of 812 files`, or nothing."""
-        now = self._clock.monotonic()
-        if query_id is not None and now >= self._due_at:
-            try:
-                found = self._find(query_id)
-            except MicromegasError:
-                found, self._due_at = None, float("inf")
-            else:
-                self._due_at = now + _FOLLOW_SECONDS
-            self._text = "" if found is None else f"scanned {int(found.scanned * 100)} % of {files_text(found.files)}"
-        return self._text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,6 @@ from micromegas_jupyter.client.commands import (
     CutOffUser,
     PreparedStatement,
     RunningQuery,
-    ScanProgress,
     ServerIdentity,
     ServerReport,
     build_ingest_command,
@@ -42,7 +41,7 @@ from micromegas_jupyter.client.commands import (
 from micromegas_jupyter.client.frames import check_dtype_backend, to_frame
 from micromegas_jupyter.client.json_columns import shows_json, with_json
 from micromegas_jupyter.client.parameters import Params, bind, quote_literal
-from micromegas_jupyter.client.query_reader import BatchStream, QueryReader, is_read
+from micromegas_jupyter.client.query_reader import BatchStream, QueryReader, ScanProgress, is_read
 from micromegas_jupyter.client.tables import (
     TABLES_ACTION,
     Answer,

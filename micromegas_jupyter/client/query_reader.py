@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Final, Protocol, Self, TypeAlias
+from typing import Annotated, Final, Protocol, Self, TypeAlias
 
 import msgspec
 import pyarrow as pa
@@ -18,8 +18,9 @@ import pyarrow as pa
 from micromegas_jupyter.client.transport import Attempts, Call, Credential
 from micromegas_jupyter.core.system import WAIT_SLICE_SECONDS, Clock, start_thread
 from micromegas_jupyter.core.text import bytes_text, files_text, rows_text
-from micromegas_jupyter.errors import QueryCancelled, UsageError
+from micromegas_jupyter.errors import MicromegasError, QueryCancelled, UsageError
 
+_FOLLOW_SECONDS: Final = 1.0
 _MAX_WAITING_EVENTS: Final = 4
 _MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
 
@@ -35,6 +36,36 @@ class BatchStream(Protocol):
     def cancel(self) -> None: ...  # noqa: D102
 
     def close(self) -> None: ...  # noqa: D102
+
+
+class ScanProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is `scanned` (0 to 1) of the `files` that a running query needs."""
+
+    files: int
+    scanned: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class ScanFollower:
+    """Asks once a second how much a query has scanned, until the server doesn't tell. For one thread."""
+
+    def __init__(self, find: Callable[[str], ScanProgress | None], clock: Clock) -> None:
+        self._find = find
+        self._clock = clock
+        self._due_at = clock.monotonic() + _FOLLOW_SECONDS
+        self._text = ""
+
+    def text(self, query_id: str | None) -> str:
+        """Return a clause such as `scanned 37 % of 812 files`, or nothing."""
+        now = self._clock.monotonic()
+        if query_id is not None and now >= self._due_at:
+            try:
+                found = self._find(query_id)
+            except MicromegasError:
+                found, self._due_at = None, float("inf")
+            else:
+                self._due_at = now + _FOLLOW_SECONDS
+            self._text = "" if found is None else f"scanned {int(found.scanned * 100)} % of {files_text(found.files)}"
+        return self._text
 
 
 class TableCounts(msgspec.Struct, frozen=True):

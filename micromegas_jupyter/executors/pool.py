@@ -667,8 +667,8 @@ class RunningStatement:
                 setattr(report, name, number)
         if "reads" in facts:
             report.reads = parse_reads(facts["reads"])
-        report.shows_counts = facts.get("shows_counts") is True
-        report.explained = protocol.parse_explained(facts)
+        if facts.get("shows_counts") is True:
+            report.shows_counts, report.explained = True, protocol.parse_explained(facts)
         log_records(facts)
         if facts.get("has_changed_denials"):
             self._pool.on_denials_changed()

@@ -374,11 +374,11 @@ class Worker:
         if self._planned_at is not None:
             facts["planning_seconds"] = self._planned_at - self._started
         if planned is not None:
-            facts |= msgspec.to_builtins(planned.statistics) | {"peak_memory_bytes": peak_bytes}
+            statistics = planned.statistics
+            facts |= msgspec.to_builtins(statistics) | {"peak_memory_bytes": peak_bytes}
             facts["reads_tables"] = planned.reads_tables
-            facts["shows_counts"] = not planned.hides_rows
-            if planned.explained:
-                facts["explained"] = planned.explained
+            if statistics.files_total and not planned.hides_rows:
+                facts |= {"shows_counts": True, "explained": planned.explained}
         if self._denials is not None and self._denials.has_changed:
             self._denials.has_changed = False
             facts["has_changed_denials"] = True

@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
+from datafusion.plan import ExecutionPlan, MetricsSet
 
 from micromegas_jupyter.engine.contract import QueryStatistics, ScanProgress, TableFiles, VisibleTable
 
-if TYPE_CHECKING:
-    from datafusion.plan import ExecutionPlan, MetricsSet
 
-
-def with_counts(statistics: QueryStatistics, plan: "ExecutionPlan") -> QueryStatistics:
+def with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatistics:
     """Return `statistics` with what a plan's steps have counted."""
     steps = [plan]
     scans: list[MetricsSet] = []
@@ -41,7 +38,7 @@ def without_counts(statistics: QueryStatistics) -> QueryStatistics:
     )
 
 
-def find_progress(plan: "ExecutionPlan", tables: Sequence[VisibleTable]) -> ScanProgress | None:
+def find_progress(plan: ExecutionPlan, tables: Sequence[VisibleTable]) -> ScanProgress | None:
     """Return how much of the files of `tables` a running plan has scanned; None if it scans none.
 
     DataFusion doesn't tell cheaply in how many pieces it reads files. Their number is estimated: tables may be read

@@ -142,7 +142,7 @@ class SqlMagic(Magics):
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this statement")
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this statement")
     @argument("--format", choices=FORMATS, help="what the rows become; a reader gets them as you iterate, at any size")
-    @argument("--explain", action="store_true", help="show how the server would run it, without running it")
+    @argument("--explain", action="store_true", help="show its plan and what it would read, without running it")
     @argument("--dry-run", action="store_true", help="show the columns it would return, without running it")
     @argument(
         "--plot",
@@ -442,7 +442,7 @@ def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
 
 def _shown(progress: Progress, line: LiveLine, connection: Connection, clock: Clock) -> AbstractContextManager[None]:
     """Show the progress of a query over a connection."""
-    from micromegas_jupyter.client.commands import ScanFollower
+    from micromegas_jupyter.client.query_reader import ScanFollower
 
     return shown_progress(progress, line, ScanFollower(connection.client.query_progress, clock))
 

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from micromegas_jupyter.client.commands import ScanFollower
-    from micromegas_jupyter.client.query_reader import QueryReader, ScanCounts
+    from micromegas_jupyter.client.query_reader import QueryReader, ScanCounts, ScanFollower
     from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.notebook.shell import Handle
 

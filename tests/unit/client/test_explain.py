@@ -6,9 +6,8 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.commands import ScanFollower, ScanProgress
 from micromegas_jupyter.client.explain import positions_without_explain, read_plan
-from micromegas_jupyter.client.query_reader import ScanCounts, TableCounts
+from micromegas_jupyter.client.query_reader import ScanCounts, ScanFollower, ScanProgress, TableCounts
 from micromegas_jupyter.errors import InvalidStatement, UnsupportedRequest
 from tests.fakes.clock import FakeClock
 
