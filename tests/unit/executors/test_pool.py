@@ -594,10 +594,9 @@ FLOOD = 1000
     ("kind", "body", "call"),
     [
         (protocol.READS, b"{}", lambda running: running.run(ONE, output=Output(), write=AsyncMock())),
-        (protocol.PROGRESS, b"{}", lambda running: running.run(ONE, output=Output(), write=AsyncMock())),
         (protocol.LISTED, b'{"tables": []}', lambda running: running.list_tables(CALLER)),
     ],
-    ids=["reads", "progress", "tables"],
+    ids=["reads", "tables"],
 )
 def test_an_executor_that_sends_without_end_leaves_the_event_loop_to_others(monkeypatch, kind, body, call):
     answers = itertools.chain(itertools.repeat((kind, body), FLOOD), [(protocol.END, b"{}")])
@@ -623,6 +622,20 @@ def test_an_executor_that_sends_without_end_leaves_the_event_loop_to_others(monk
     with opened_bench() as bench:
         bench.do(scenario(bench))
     assert turns >= FLOOD
+
+
+def test_an_executor_that_reports_progress_again_and_again_is_replaced(monkeypatch):
+    async def scenario(bench):
+        await bench.settle()
+        with monkeypatch.context() as patch:
+            patch.setattr(Executor, "read", AsyncMock(return_value=(protocol.PROGRESS, b"{}")))
+            async with RunningStatement(bench.pool, ("test", "ann")) as running:
+                with pytest.raises(InternalError):
+                    await running.run(ONE, output=Output(), write=AsyncMock())
+        return running.executor.is_gone
+
+    with opened_bench() as bench:
+        assert bench.do(scenario(bench))
 
 
 @pytest.mark.parametrize("kind", [protocol.END, protocol.ERROR])
