@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from cachetools import LRUCache
 
+from micromegas_jupyter.core.file_list import TableChange
 from micromegas_jupyter.core.protocols import TableSnapshot, TableSource
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import await_shared, run_in_thread
@@ -31,13 +32,28 @@ class Listing:
         self._next: asyncio.Task[None] | None = None
         self._wanted: str | None = None  # texts of the statements that wait for the next listing; at first all tables
         self._packed: dict[int, tuple[TableSnapshot, bytes]] = {}
+        self._changes: dict[tuple[int, int], tuple[TableSnapshot, TableSnapshot, bytes | None]] = {}
         self._reading_none: LRUCache[tuple[CallerKey, str], None] = LRUCache(_MAX_REMEMBERED)
         self.version = 0
         self.tables: Sequence[TableSnapshot] = ()
 
-    def packed(self, table: TableSnapshot) -> bytes:
-        """Return one of the tables as executors get it, packed once for all of them."""
-        return self._packed[id(table)][1]
+    def packed(self, table: TableSnapshot, *, known: TableSnapshot | None = None) -> bytes:
+        """Return a table as executors get it, packed once for all; only what changed, if they know most of it."""
+        if known is not None and (change := self._packed_change(known, table)) is not None:
+            return change
+        found = self._packed.get(id(table))
+        if found is None:
+            found = self._packed[id(table)] = table, protocol.pickle_request(table)
+        return found[1]
+
+    def _packed_change(self, earlier: TableSnapshot, later: TableSnapshot) -> bytes | None:
+        key = id(earlier), id(later)
+        found = self._changes.get(key)
+        if found is None:
+            change = TableChange.between(earlier, later)
+            packed = None if change is None else protocol.pickle_request(change)
+            found = self._changes[key] = earlier, later, packed
+        return found[2]
 
     def is_needed(self, caller: CallerKey, sql: str) -> bool:
         """Whether the caller's statement may read tables; False only if its plan has shown that it does not."""
@@ -73,16 +89,14 @@ class Listing:
         async with self._turn:
             self._next = None
             wanted, self._wanted = self._wanted, ""
-            found = await run_in_thread(lambda: self._list_and_pack(wanted), name="table-listing")
+            found = await run_in_thread(lambda: self._list_tables(wanted), name="table-listing")
             if found is not None:
-                self.tables, self._packed = found
+                self.tables = found
+                self._changes = {}
+                self._packed = {id(one): self._packed[id(one)] for one in found if id(one) in self._packed}
                 self.version += 1
 
-    def _list_and_pack(
-        self, wanted: str | None
-    ) -> tuple[tuple[TableSnapshot, ...], dict[int, tuple[TableSnapshot, bytes]]] | None:
-        """Return tables that changed, with what `packed` returns; on a thread, since tables have many files."""
+    def _list_tables(self, wanted: str | None) -> tuple[TableSnapshot, ...] | None:
+        """Return tables that changed; on a thread, since tables have many files."""
         tables = tuple(self._source.snapshot(wanted))
-        if tables == self.tables and self.version:
-            return None
-        return tables, {id(one): self._packed.get(id(one)) or (one, protocol.pickle_request(one)) for one in tables}
+        return None if tables == self.tables and self.version else tables

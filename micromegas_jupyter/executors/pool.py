@@ -830,20 +830,23 @@ class RunningStatement:
     async def _send_tables(self) -> Sequence[int] | None:
         """Send the executor, in pieces, the tables that it does not know; return the positions of all for `RUN`."""
         executor, listing = self.executor, self._pool.listing
-        tables = listing.tables
-        if executor is None or executor.tables is tables:
+        if executor is None or executor.tables is listing.tables:
             return None
-        positions = {id(one): place for place, one in enumerate(executor.tables)}
-        new = [one for one in tables if id(one) not in positions]
-        positions |= {id(one): place for place, one in enumerate(new, len(executor.tables))}
-        packed = deque(listing.packed(one) for one in new)
+        known, tables = executor.tables, listing.tables
         executor.tables = tables
-        while packed:
-            piece = [packed.popleft()]
-            size = len(piece[0])
-            while packed and size + len(packed[0]) <= _TOGETHER_BYTES:
-                size += len(packed[0])
-                piece.append(packed.popleft())
-            await self.request(protocol.LEARN, piece[0] if len(piece) == 1 else b"".join(piece))
-            await asyncio.sleep(0)
+        positions = {id(one): place for place, one in enumerate(known)}
+        new = deque(one for one in tables if id(one) not in positions)
+        positions |= {id(one): place for place, one in enumerate(new, len(known))}
+        named = {one.name: one for one in known}
+        piece = b""
+        while new:
+            packed = listing.packed(new[0], known=named.get(new[0].name))
+            if piece and len(piece) + len(packed) > _TOGETHER_BYTES:
+                await self.request(protocol.LEARN, piece)
+                await asyncio.sleep(0)
+                piece = b""
+            piece = piece + packed if piece else packed
+            new.popleft()
+        if piece:
+            await self.request(protocol.LEARN, piece)
         return tuple(positions[id(one)] for one in tables)

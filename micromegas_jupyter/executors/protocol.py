@@ -47,7 +47,9 @@ _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
 # tables among those that the executor knew, followed by those that it has learned since; None if they are the same.
 PLAN: Final = b"p"  # plan a statement and cache the plan until the next message; answered with PLANNED
 RUN: Final = b"r"  # run a statement, planned before or not; answered with READS, FRAMEs and END
-LEARN: Final = b"l"  # some tables for the request that comes next, each as `pickle_request` has it; not answered
+# Some tables, or changes of tables known by their names, for the next request; each is packed by `pickle_request`. Not
+# answered.
+LEARN: Final = b"l"
 TABLES: Final = b"t"  # list the tables that a caller sees, of (caller, tables); answered with LISTED and END
 # Check that the engine reads tables as it should, or on a channel that the process answers; answered with END.
 CHECK: Final = b"k"

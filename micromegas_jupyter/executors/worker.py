@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 
+from micromegas_jupyter.core.file_list import TableChange
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, Reads, ScanProgress, StatementRequest
@@ -324,8 +325,10 @@ class Worker:
 
     def _learn(self, body: bytes) -> None:
         packed = BytesIO(body)
+        known = {one.name: one for one in self._tables}
         while packed.tell() < len(body):
-            self._learned += pickle.load(packed)  # noqa: S301 - from the front
+            (found,) = pickle.load(packed)  # noqa: S301 - from the front
+            self._learned.append(found.apply(known[found.table.name]) if isinstance(found, TableChange) else found)
 
     def _take_tables(self, positions: Sequence[int] | None) -> None:
         if positions is not None:

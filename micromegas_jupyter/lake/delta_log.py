@@ -86,10 +86,11 @@ def read_entry(storage: Storage, table: str, version: int) -> list[Action] | Non
     if found is None:
         return None
     storage.sync_file(path)
-    return _parse_actions(found[0].splitlines())
+    return parse_actions(found[0].splitlines())
 
 
-def _parse_actions(lines: Iterable[bytes]) -> list[Action]:
+def parse_actions(lines: Iterable[bytes]) -> list[Action]:
+    """Return the actions of an entry; Unavailable if it is damaged."""
     try:
         return [json.loads(line) for line in lines if line]
     except ValueError as error:
@@ -265,7 +266,7 @@ def read_brief_ids(storage: Storage, table: str, *, version: int, since: float) 
         content = storage.read(log_path(table, entry_name(version)), max_bytes=MAX_ENTRY_BYTES)
         if content is None:
             break  # it was cleaned up, and so is old
-        info = commit_info(_parse_actions(content[0].split(b"\n", 1)[:1]))
+        info = commit_info(parse_actions(content[0].split(b"\n", 1)[:1]))
         if info.get("timestamp", 0) / 1000 < since:
             break
         found.append(info.get(BRIEF_IDS, {}))

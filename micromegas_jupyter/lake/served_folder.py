@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
 
+from micromegas_jupyter.core.file_list import FileList
 from micromegas_jupyter.core.protocols import DataFile, FileFormat, TableSnapshot
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
@@ -180,7 +181,7 @@ class _Listing:
         return TableSnapshot(
             name=name,
             schema=pa.schema([*schema, *(pa.field(key, pa.string()) for key in by)]),
-            files=tuple(kept),
+            files=FileList.of(kept),
             partition_columns=by,
             file_format=file_format,
             range_columns=range_columns(schema),

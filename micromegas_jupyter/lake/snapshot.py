@@ -4,10 +4,11 @@ Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md.
 """
 
 import contextlib
+import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,17 +20,21 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from micromegas_jupyter.core.protocols import DataFile, TableProblem, TableSnapshot
+from micromegas_jupyter.core.file_list import FileList, TableChange
+from micromegas_jupyter.core.protocols import TableProblem, TableSnapshot
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.delta_log import (
     LOG_FOLDER,
+    Action,
     TableGone,
     arrow_schema,
     entry_marks,
     entry_name,
     live_files,
+    log_path,
     open_delta,
+    parse_actions,
     times_of_files,
     update_delta,
 )
@@ -39,6 +44,9 @@ from micromegas_jupyter.telemetry.tables import TableDefinition
 _TIME: Final = "time"
 _ALL_COLUMNS: Final = "information_schema"  # a statement that reads it reads the columns of all tables
 _MAX_REQUESTS: Final = 32  # to a bucket at once
+# Of the log: more or longer ones are left to deltalake.
+_MAX_ENTRIES: Final = 100
+_MAX_ENTRY_BYTES: Final = 1024 * 1024
 # Some writers cut the bounds of times to milliseconds.
 _CUT: Final = 1000
 # They change nothing about how a data file is read once the log is known.
@@ -58,9 +66,12 @@ class Unreadable(Exception):
 class _Known:
     """A table at one version; `mark` tells its last log entry from that of another table in the same place."""
 
-    delta: DeltaTable
+    delta: DeltaTable  # as it was read last
+    version: int
     mark: object
-    files: Mapping[str, DataFile] = field(repr=False)
+    types: pa.Schema = field(repr=False)  # of `live_files`
+    bounded: tuple[str, ...]
+    max_files: int
     snapshot: TableSnapshot
 
 
@@ -107,7 +118,7 @@ class DeltaSnapshots:
 
     def empty(self, definition: TableDefinition) -> TableSnapshot:
         """Return a table that nothing was written to yet."""
-        return self._snapshot(definition.name, _defined_schema(definition), ("date",), {})
+        return self._snapshot(definition.name, _defined_schema(definition), ("date",), FileList.of(()))
 
     def _find(self, name: str, folder: str, *, is_named: bool) -> TableSnapshot | None:
         """Return a table, when it `is_named` or new as it stands now; None where there is none."""
@@ -153,7 +164,7 @@ class DeltaSnapshots:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock, storage_errors(f"The table {name} could not be read."):
             known = self._known.get(name)
-            version = -1 if known is None else known.delta.version()
+            version = -1 if known is None else known.version
             marks = {} if known is None else self._marks(folder, version)
             if known is not None and (known.mark is None or marks.get(version) != known.mark):
                 known = None
@@ -172,6 +183,8 @@ class DeltaSnapshots:
     def _read(self, name: str, folder: str, known: _Known | None) -> _Known:
         if self._is_foreign and self._storage.is_local:
             _check_no_link(self._storage.uri, f"{folder}/{LOG_FOLDER}".lstrip("/"))
+        if known is not None and (advanced := self._advance(name, folder, known)) is not None:
+            return advanced
         delta = _open(self._storage, folder) if known is None else update_delta(known.delta, self._storage, folder)
         mark = self._marks(folder, delta.version()).get(delta.version())
         _check_readable(delta)
@@ -184,12 +197,53 @@ class DeltaSnapshots:
             _check_columns(stored_definition(definition, maps), schema)
             schema = _defined_schema(definition)
         actions = live_files(delta)
-        files = self._files(name, folder, by, actions, {} if known is None else known.files)
-        bounds = _bounds(actions, schema) if len(files) == actions.num_rows else None
-        snapshot = self._snapshot(name, schema, by, files, bounds=bounds, maps=maps)
+        files = self._files(name, folder, by, actions)
+        bounded = _bounded_columns(actions, schema)
+        snapshot = self._snapshot(name, schema, by, files, bounds=_bounds(actions, bounded), maps=maps)
         if known is not None and known.snapshot == snapshot:
             snapshot = known.snapshot
-        return _Known(delta, mark, files, snapshot)
+        return _Known(delta, delta.version(), mark, actions.schema, bounded, 2 * len(files), snapshot)
+
+    def _advance(self, name: str, folder: str, known: _Known) -> _Known | None:
+        """Return a table by the log's next entries; None if it's better read anew.
+
+        That's so if they do more than add and remove files, and whenever the number of files has doubled, since the
+        columns whose bounds are useful may be others by then.
+        """
+        version, snapshot = known.version, known.snapshot
+        adds, removed = dict[str, Action](), set[str]()
+        with contextlib.suppress(Unavailable):  # an entry is too large
+            while (entry := self._read_entry(folder, version + 1)) is not None:
+                version += 1
+                if version > known.version + _MAX_ENTRIES or not all(map(_is_of_files, entry)):
+                    return None
+                gone = {self._location(folder, one["remove"]["path"]) for one in entry if "remove" in one}
+                added = {self._location(folder, one["add"]["path"]): one["add"] for one in entry if "add" in one}
+                removed |= gone
+                adds = {path: one for path, one in adds.items() if path not in gone} | added
+            paths = FileList.of(snapshot.files).columns.column("path")
+            places = pc.index_in(pa.array([*removed, *adds], pa.string()), value_set=paths).drop_null().unique()
+            try:
+                actions = _as_live_files(adds.values(), known)
+            except (pa.ArrowException, ValueError, TypeError, AttributeError, LookupError):
+                return None  # deltalake knows what else it may mean
+            files = self._files(name, folder, snapshot.partition_columns, actions)
+            change = TableChange(snapshot, places.to_numpy(), files, _bounds(actions, known.bounded))
+            if len(snapshot.files) + len(files) > known.max_files or not self._is_at(folder, known):
+                return None
+            snapshot = change.apply(snapshot) if len(places) or len(files) else snapshot
+            mark = self._marks(folder, version).get(version)
+            return replace(known, version=version, mark=mark, snapshot=snapshot)
+        return None
+
+    def _read_entry(self, folder: str, version: int) -> Sequence[Action] | None:
+        path = log_path(folder, entry_name(version)).lstrip("/")
+        found = self._storage.read(path, max_bytes=_MAX_ENTRY_BYTES)
+        return None if found is None else parse_actions(found[0].splitlines())
+
+    def _is_at(self, folder: str, known: _Known) -> bool:
+        """Return whether the log still has the entry that a table is known by."""
+        return self._marks(folder, known.version).get(known.version) == known.mark
 
     def _marks(self, folder: str, version: int) -> dict[int, object]:
         """Return what tells log entries of a version and the next one from others; nothing of a table that is gone."""
@@ -204,26 +258,17 @@ class DeltaSnapshots:
                 found[one] = status.st_ino, status.st_mtime_ns, status.st_size
         return found
 
-    def _files(
-        self, name: str, folder: str, by: tuple[str, ...], actions: pa.Table, known: Mapping[str, DataFile]
-    ) -> dict[str, DataFile]:
-        """Return the files by their paths in the log; a file never changes."""
+    def _files(self, name: str, folder: str, by: tuple[str, ...], actions: pa.Table) -> FileList:
+        """Return the files of which these are the actions in the log."""
         definition = self._definitions.get(name)
         first, last = (_TIME, _TIME) if definition is None else definition.range_columns
         begins, ends = (
-            [
-                None if time is None else time + margin
-                for time in times_of_files(actions, bound).cast(pa.int64()).to_pylist()
-            ]
+            pc.add(times_of_files(actions, bound).cast(pa.int64()), margin)
             for bound, margin in ((f"min.{first}", -_CUT), (f"max.{last}", _CUT))
         )
-        values = [actions.column(f"partition.{one}").cast(pa.string()).to_pylist() for one in by]
-        partitions = zip(*values, strict=True) if values else [()] * actions.num_rows
-        paths = actions.column("path").to_pylist()
-        return {
-            path: known.get(path) or DataFile(self._location(folder, path), partition, begin, end)
-            for path, partition, begin, end in zip(paths, partitions, begins, ends, strict=True)
-        }
+        partitions = [actions.column(f"partition.{one}").cast(pa.string()) for one in by]
+        paths = [self._location(folder, path) for path in actions.column("path").to_pylist()]
+        return FileList.build(pa.array(paths, pa.string()), partitions, begins, ends)
 
     def _location(self, folder: str, path: str) -> str:
         parts = unquote(path).split("/")
@@ -242,7 +287,7 @@ class DeltaSnapshots:
         name: str,
         schema: pa.Schema,
         by: tuple[str, ...],
-        files: Mapping[str, DataFile],
+        files: FileList,
         *,
         bounds: pa.Table | None = None,
         maps: tuple[str, ...] = (),
@@ -251,7 +296,7 @@ class DeltaSnapshots:
         return TableSnapshot(
             name=name,
             schema=schema,
-            files=tuple(files.values()),
+            files=files,
             partition_columns=by,
             range_columns=range_columns(schema) if definition is None else definition.range_columns,
             merge_sql=None if definition is None else definition.merge_sql,
@@ -312,23 +357,22 @@ def _check_columns(wanted: pa.Schema, found: pa.Schema) -> None:
             raise Unreadable(f"its column {one.name} is missing or has another type than in the data model")
 
 
-def _bounds(actions: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return `TableSnapshot.bounds` by what the log tells of its files.
+def _bounded_columns(actions: pa.Table, schema: pa.Schema) -> tuple[str, ...]:
+    """Return the columns that have bounds in `TableSnapshot.bounds`, by what the log tells of its files.
 
     A column whose bounds hold the same value in most files, such as a level, rules out little: it is left out, since
-    bounds are sent to executors with each new version. So are floats, of which bounds leave out NaN.
+    bounds are sent to executors. So are floats, of which bounds leave out NaN.
     """
-    found = {"rows": actions.column("num_records"), "bytes": actions.column("size_bytes")}
+    found = []
     for column in schema:
-        lowest, highest, nulls = (f"{what}.{column.name}" for what in ("min", "max", "null_count"))
+        names = [f"{what}.{column.name}" for what in ("min", "max", "null_count")]
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        if "." in column.name or not {lowest, highest, nulls} <= set(actions.column_names):
+        if "." in column.name or not {*names} <= {*actions.column_names}:
             continue  # a dot may also stand before a part of a nested column
-        low, high = actions.column(lowest), actions.column(highest)
+        low, high = (actions.column(name) for name in names[:2])
         is_time = all(pa.types.is_timestamp(one) and one.unit == "us" for one in (kind, low.type))
-        if is_time:
-            low, high = low.cast(pa.int64()), high.cast(pa.int64())
-        elif low.type != kind or not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date(kind)):
+        is_plain = pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date(kind)
+        if not is_time and (low.type != kind or not is_plain):
             continue
         known = low.drop_null()
         if not len(known):
@@ -336,12 +380,44 @@ def _bounds(actions: pa.Table, schema: pa.Schema) -> pa.Table:
         middle = known[len(known) // 2]
         holding = pc.sum(pc.and_(pc.less_equal(low, middle), pc.greater_equal(high, middle))).as_py() or 0
         if 2 * holding <= len(low) or is_time:
-            found |= {
-                f"min.{column.name}": low,
-                f"max.{column.name}": high,
-                f"nulls.{column.name}": actions.column(nulls),
-            }
+            found.append(column.name)
+    return tuple(found)
+
+
+def _bounds(actions: pa.Table, columns: Iterable[str]) -> pa.Table:
+    """Return `TableSnapshot.bounds` of some columns."""
+    found = {"rows": actions.column("num_records"), "bytes": actions.column("size_bytes")}
+    for name in columns:
+        for key, what in (("min", "min"), ("max", "max"), ("nulls", "null_count")):
+            values = actions.column(f"{what}.{name}")
+            found[f"{key}.{name}"] = values.cast(pa.int64()) if pa.types.is_timestamp(values.type) else values
     return pa.table(found)
+
+
+def _is_of_files(action: Action) -> bool:
+    """Return whether an action adds or removes a file, or is about none."""
+    return action.keys() <= {"commitInfo", "txn", "remove", "add"} and not action.get("add", {}).get("deletionVector")
+
+
+def _as_live_files(adds: Collection[Action], known: _Known) -> pa.Table:
+    """Return actions of the log as `live_files` has them: what is used, in columns of the same types."""
+    stats = [json.loads(one.get("stats") or "{}") for one in adds]
+    columns = {"path": [one["path"] for one in adds], "size_bytes": [one["size"] for one in adds]}
+    columns["num_records"] = [one.get("numRecords") for one in stats]
+    for name in known.snapshot.partition_columns:
+        columns[f"partition.{name}"] = [one["partitionValues"][name] for one in adds]
+    wanted = {*known.bounded, *(known.snapshot.range_columns or ())}
+    for what, member in (("min", "minValues"), ("max", "maxValues"), ("null_count", "nullCount")):
+        for name in wanted:
+            columns[f"{what}.{name}"] = [(one.get(member) or {}).get(name) for one in stats]
+    types = {name: known.types.field(name).type for name in columns if name in known.types.names}
+    return pa.table({name: _typed(columns[name], kind) for name, kind in types.items()})
+
+
+def _typed(values: Sequence[object], kind: pa.DataType) -> pa.Array:
+    """Return values of JSON as a column; the log has times and days as text."""
+    is_text = any(isinstance(value, str) for value in values)
+    return pa.array(values, pa.string()).cast(kind) if is_text else pa.array(values, kind)
 
 
 def _check_no_link(path: str, location: str) -> None:

@@ -23,16 +23,15 @@ from datafusion import functions as f
 from datafusion.expr import Expr, SortExpr
 from datafusion.plan import LogicalPlan
 
-from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
+from micromegas_jupyter.core.file_list import FileList, Mask
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine import leakproof
 from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.engine.leakproof import Term
 from micromegas_jupyter.engine.plans.terms import chain, literal_term
 from micromegas_jupyter.engine.scanner import quoted
 
-FilesByTable = Mapping[str, Sequence[DataFile]]
-#: For each file of a snapshot, whether it may have a row that is needed.
-_Mask = np.ndarray[Any, np.dtype[np.bool_]]
+FilesByTable = Mapping[str, FileList]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -77,17 +76,15 @@ class _Scan(NamedTuple):
 
 
 def files_in_range(
-    snapshot: TableSnapshot, time_range: TimeRange | None, files: Sequence[DataFile] | None = None
-) -> Sequence[DataFile]:
+    snapshot: TableSnapshot, time_range: TimeRange | None, files: FileList | None = None
+) -> FileList:
     """Return those of `files`, by default all, that may have rows in the range."""
-    files = snapshot.files if files is None else files
+    files = FileList.of(snapshot.files) if files is None else files
     if time_range is None or snapshot.range_columns is None:
         return files
     begin = (time_range.begin - _EPOCH) // _MICROSECOND
     end = -((_EPOCH - time_range.end) // _MICROSECOND)
-    return [
-        file for file in files if (file.end is None or file.end >= begin) and (file.begin is None or file.begin <= end)
-    ]
+    return files.where(files.in_range(begin, end))
 
 
 def bounded_columns(snapshot: TableSnapshot) -> Collection[str]:
@@ -117,14 +114,14 @@ def prune(plan: LogicalPlan, tables: Mapping[str, Candidates], *, may_change: bo
     scans: dict[str, list[_Scan]] = {name: [] for name in tables}
     _collect(plan, scans, None, 0)
     text = plan.display_indent()
-    needed: dict[str, Sequence[DataFile]] = {}
+    needed: dict[str, FileList] = {}
     for name, candidates in tables.items():
         found, snapshot = scans[name], candidates.snapshot
         # A scan inside an expression is not among the inputs of a plan.
         if not found or len(found) != text.count(f"TableScan: {name}"):
             continue
         mask = functools.reduce(operator.or_, (_mask_of_scan(scan, snapshot, may_change=may_change) for scan in found))
-        files = [snapshot.files[at] for at in mask.nonzero()[0]]
+        files = FileList.of(snapshot.files).where(mask)
         needed[snapshot.name] = files_in_range(snapshot, candidates.time_range, files)
     return needed
 
@@ -244,18 +241,18 @@ def _collect(plan: LogicalPlan, scans: dict[str, list[_Scan]], order: SortExpr |
         _collect(below, scans, order, limit)
 
 
-def _mask_of_scan(scan: _Scan, snapshot: TableSnapshot, *, may_change: bool) -> _Mask:
+def _mask_of_scan(scan: _Scan, snapshot: TableSnapshot, *, may_change: bool) -> Mask:
     mask = _all(snapshot)
     for condition in scan.conditions:
         mask &= _mask(condition, snapshot, may_change=may_change)
     return mask if scan.order is None else mask & _first_rows(scan.order, scan.limit, snapshot)
 
 
-def _all(snapshot: TableSnapshot) -> _Mask:
+def _all(snapshot: TableSnapshot) -> Mask:
     return np.ones(len(snapshot.files), dtype=np.bool_)
 
 
-def _mask(condition: Expr, snapshot: TableSnapshot, *, may_change: bool) -> _Mask:
+def _mask(condition: Expr, snapshot: TableSnapshot, *, may_change: bool) -> Mask:
     """Return which files may have a row that meets the condition."""
     kind = condition.variant_name()
     if kind == "BinaryExpr":
@@ -293,7 +290,7 @@ def _truncated(compared: Expr) -> tuple[Expr, int]:
 
 def _compare(  # noqa: PLR0913 - a comparison, and of what
     column: Expr, sign: str, value: object, snapshot: TableSnapshot, *, may_change: bool, slack: int = 0
-) -> _Mask:
+) -> Mask:
     """Return the files with rows whose column, which may be up to `slack` later than what is compared, may meet it."""
     name = column.to_variant().name()
     if not isinstance(value, pa.Scalar) or not value.is_valid or name not in snapshot.schema.names:
@@ -326,11 +323,11 @@ def _ticks(microseconds: int) -> pa.Scalar:
     return pa.scalar(min(max(microseconds, _INT64[0]), _INT64[1]), pa.int64())
 
 
-def _unless_false(found: pa.ChunkedArray) -> _Mask:
+def _unless_false(found: pa.ChunkedArray) -> Mask:
     return np.asarray(pc.fill_null(found, True))
 
 
-def _first_rows(order: SortExpr, limit: int, snapshot: TableSnapshot) -> _Mask:
+def _first_rows(order: SortExpr, limit: int, snapshot: TableSnapshot) -> Mask:
     """Return which files may have one of the first `limit` rows in an order.
 
     Files of which all is known have so many rows up to a value; whatever begins after that value is not needed.
@@ -353,15 +350,14 @@ def _first_rows(order: SortExpr, limit: int, snapshot: TableSnapshot) -> _Mask:
     last = farthest[int(places[enough])]
     if pa.types.is_timestamp(snapshot.schema.field(name).type):
         last = _ticks(last.as_py() + (2 if order.ascending() else -2) * _CUT)
-    mask: _Mask = _unless_false(before(nearest, last)) | ~is_plain
+    mask: Mask = _unless_false(before(nearest, last)) | ~is_plain
     return mask
 
 
-def _compare_partition(name: str, sign: str, value: pa.Scalar, snapshot: TableSnapshot) -> _Mask:
+def _compare_partition(name: str, sign: str, value: pa.Scalar, snapshot: TableSnapshot) -> Mask:
     kind, compare = value.type, _COMPARISONS[sign]
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date(kind)):
         return _all(snapshot)
-    place = snapshot.partition_columns.index(name)
 
     def comparable(scalar: pa.Scalar) -> Any:
         if pa.types.is_date(kind):
@@ -370,10 +366,9 @@ def _compare_partition(name: str, sign: str, value: pa.Scalar, snapshot: TableSn
         return found.encode() if isinstance(found, str) else found
 
     constant = comparable(value)
-
-    def meets(text: str | None) -> bool:
-        found = partition_value(text, kind)
-        return found.is_valid and compare(comparable(found), constant)
-
-    known = {text: meets(text) for text in {file.partition[place] for file in snapshot.files}}
-    return np.fromiter((known[file.partition[place]] for file in snapshot.files), np.bool_, len(snapshot.files))
+    texts = FileList.of(snapshot.files).partition(snapshot.partition_columns.index(name))
+    meets = np.zeros(len(texts.dictionary) + 1, dtype=np.bool_)  # the last one is for files without a value
+    for place in texts.indices.unique().drop_null().to_pylist():
+        found = partition_value(texts.dictionary[place].as_py(), kind)
+        meets[place] = found.is_valid and compare(comparable(found), constant)
+    return cast("Mask", meets[texts.indices.fill_null(len(texts.dictionary)).to_numpy(zero_copy_only=False)])

@@ -1,0 +1,171 @@
+"""The files of a table's version as columns, and the difference between two versions.
+
+A table may have tens of thousands of files. Statements look at all of them in a few array operations, and executors
+receive only what a commit changed.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Self, cast, overload
+
+import numpy as np
+import pyarrow as pa
+
+from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
+
+#: For each file, whether it is meant.
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Int64s = np.ndarray[Any, np.dtype[np.int64]]
+
+_INT64 = np.iinfo(np.int64)
+_lists = itertools.count(1)
+
+
+class FileList(Sequence[DataFile]):
+    """Files of a table, which never change; what is computed of them is kept with them.
+
+    `columns` are `path`, `begin`, `end`, and the partition values as dictionaries `0`, `1`, ….
+    """
+
+    def __init__(self, columns: pa.Table, numbers: Int64s | None = None) -> None:
+        self.columns = columns
+        # A file keeps its number in later versions, within one process.
+        self._numbers = (next(_lists) << 32) + np.arange(len(columns)) if numbers is None else numbers
+
+    @classmethod
+    def of(cls, files: Iterable[DataFile]) -> "FileList":
+        """Return a list of files."""
+        if isinstance(files, FileList):
+            return files
+        files = list(files)
+        values = zip(*(file.partition for file in files), strict=True)
+        return cls.build(
+            pa.array([file.path for file in files], pa.string()),
+            [pa.array(one, pa.string()) for one in values],
+            pa.array([file.begin for file in files], pa.int64()),
+            pa.array([file.end for file in files], pa.int64()),
+        )
+
+    @classmethod
+    def build(
+        cls, paths: pa.Array, partitions: Sequence[pa.Array], begins: pa.Array, ends: pa.Array
+    ) -> "FileList":
+        """Return a list of files by what `DataFile` has of each."""
+        values = {str(place): one.dictionary_encode() for place, one in enumerate(partitions)}
+        return cls(pa.table({"path": paths, "begin": begins, "end": ends, **values}).combine_chunks())
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> DataFile: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[DataFile]: ...
+    def __getitem__(self, at: int | slice) -> DataFile | Sequence[DataFile]:
+        """Return a file or several."""
+        return tuple(self)[at]
+
+    def __iter__(self) -> Iterator[DataFile]:
+        """Return the files one after another."""
+        path, begin, end, *values = (column.to_pylist() for column in self.columns.columns)
+        partitions = zip(*values, strict=True) if values else itertools.repeat(())
+        return itertools.starmap(DataFile, zip(path, partitions, begin, end, strict=False))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all is equal that is known of the files."""
+        return isinstance(other, FileList) and self.columns.equals(other.columns)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[Self], tuple[pa.Table]]:
+        """Numbers mean nothing in another process."""
+        return type(self), (self.columns,)
+
+    @functools.cached_property
+    def paths(self) -> list[str]:
+        """The paths of the files."""
+        return cast("list[str]", self.columns.column("path").to_pylist())
+
+    def partition(self, place: int) -> pa.DictionaryArray:
+        """Return the values of one partition column, as text."""
+        return self.columns.column(str(place)).combine_chunks()
+
+    def in_range(self, begin: int, end: int) -> Mask:
+        """Return which files may have rows in a range of times in microseconds."""
+        begins, ends = self._times
+        return (ends >= begin) & (begins <= end)
+
+    @functools.cached_property
+    def _times(self) -> tuple[Int64s, Int64s]:
+        begins, ends = (self.columns.column(name) for name in ("begin", "end"))
+        return begins.fill_null(_INT64.min).to_numpy(), ends.fill_null(_INT64.max).to_numpy()
+
+    def where(self, mask: Mask) -> "FileList":
+        """Return those of the files that are meant."""
+        return self if mask.all() else FileList(self.columns.filter(pa.array(mask)), self._numbers[mask])
+
+    def plus(self, added: "FileList") -> "FileList":
+        """Return these files and others after them."""
+        numbers = np.concatenate([self._numbers, added._numbers])  # noqa: SLF001 - of this class
+        return FileList(_concatenated(self.columns, added.columns), numbers)
+
+    def kept_in(self, later: "FileList") -> Mask | None:
+        """Return which files are still in a later version, if that has them first and in this order."""
+        numbers = later._numbers  # noqa: SLF001 - of this class
+        mask = np.isin(self._numbers, numbers, assume_unique=True)
+        kept = self._numbers[mask]
+        return mask if np.array_equal(kept, numbers[: len(kept)]) else None
+
+
+class TableChange(NamedTuple):
+    """What makes a later version of a table of an earlier one.
+
+    Attributes:
+        table: The later version without its files and their bounds.
+        removed: The places of the files that are not in it any more.
+        added: Files that come after the others.
+        bounds: The bounds of these.
+    """
+
+    table: TableSnapshot
+    removed: Int64s
+    added: FileList
+    bounds: pa.Table | None
+
+    @classmethod
+    def between(cls, earlier: TableSnapshot, later: TableSnapshot) -> "TableChange | None":
+        """Return what changed, or None if most did."""
+        before, after, bounds = FileList.of(earlier.files), FileList.of(later.files), later.bounds
+        columns = [None if one is None else one.schema for one in (earlier.bounds, bounds)]
+        mask = before.kept_in(after)
+        if mask is None or columns[0] != columns[1] or before.columns.schema != after.columns.schema:
+            return None
+        kept = int(mask.sum())
+        if 2 * kept < len(after):
+            return None
+        is_added = np.arange(len(after)) >= kept
+        table = replace(later, files=(), bounds=None)
+        removed = np.flatnonzero(~mask)
+        return cls(table, removed, after.where(is_added), None if bounds is None else _filtered(bounds, is_added))
+
+    def apply(self, earlier: TableSnapshot) -> TableSnapshot:
+        """Return the later version."""
+        files, bounds = FileList.of(earlier.files), earlier.bounds
+        if len(self.removed):
+            mask = np.ones(len(files), dtype=np.bool_)
+            mask[self.removed] = False
+            files, bounds = files.where(mask), None if bounds is None else _filtered(bounds, mask)
+        if bounds is not None and self.bounds is not None:
+            bounds = _concatenated(bounds, self.bounds)
+        return replace(self.table, files=files.plus(self.added), bounds=bounds)
+
+
+def _filtered(table: pa.Table, mask: Mask) -> pa.Table:
+    return table.filter(pa.array(mask))
+
+
+def _concatenated(first: pa.Table, second: pa.Table) -> pa.Table:
+    return pa.concat_tables([first, second]).unify_dictionaries().combine_chunks()
