@@ -8,7 +8,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Self, cast, overload
+from typing import Any, Final, NamedTuple, Self, cast, overload
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,8 @@ from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Int64s = np.ndarray[Any, np.dtype[np.int64]]
 
-_INT64 = np.iinfo(np.int64)
-_lists = itertools.count(1)
+_INT64: Final = np.iinfo(np.int64)
+_lists: Final = itertools.count(1)
 
 
 class FileList(Sequence[DataFile]):
@@ -49,9 +49,7 @@ class FileList(Sequence[DataFile]):
         )
 
     @classmethod
-    def build(
-        cls, paths: pa.Array, partitions: Sequence[pa.Array], begins: pa.Array, ends: pa.Array
-    ) -> "FileList":
+    def build(cls, paths: pa.Array, partitions: Sequence[pa.Array], begins: pa.Array, ends: pa.Array) -> "FileList":
         """Return a list of files by what `DataFile` has of each."""
         values = {str(place): one.dictionary_encode() for place, one in enumerate(partitions)}
         return cls(pa.table({"path": paths, "begin": begins, "end": ends, **values}).combine_chunks())
@@ -118,6 +116,9 @@ class FileList(Sequence[DataFile]):
         mask = np.isin(self._numbers, numbers, assume_unique=True)
         kept = self._numbers[mask]
         return mask if np.array_equal(kept, numbers[: len(kept)]) else None
+
+
+NO_FILES: Final = FileList.of(())
 
 
 class TableChange(NamedTuple):

@@ -251,7 +251,6 @@ class DataFusionEngine:
         else:
             lent = self._sessions.lend()
         session = lent.session
-        lent.set_partitions(request.partitions)
         lent.set_dynamic_filters(is_on=True)
         if self._denials is not None and caller.is_admin:
             register_denial_functions(
@@ -285,6 +284,7 @@ class DataFusionEngine:
             limits=outline.limits,
             is_flat=not request.preserve_dictionary,
         )
+        lent.set_partitions(self._settings.target_partitions or self._builder.partitions or request.partitions or 0)
         statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
         frame = plan()
         logical = frame.logical_plan()

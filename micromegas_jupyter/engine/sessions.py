@@ -66,10 +66,9 @@ class LentSession:
     #: Removes what the statement got besides tables.
     clean_up: Callable[[], None] | None = None
 
-    def set_partitions(self, partitions: int | None) -> None:
-        """Run statements that are planned from now on in so many partitions; None leaves it as it is."""
-        if partitions is not None:
-            self._set(_PARTITIONS, f"{partitions:d}")
+    def set_partitions(self, partitions: int) -> None:
+        """Run statements that are planned from now on in so many partitions; 0 is one per processor."""
+        self._set(_PARTITIONS, f"{partitions:d}")
 
     def set_dynamic_filters(self, *, is_on: bool) -> None:
         """Let what a statement sees while it runs filter its scans, or not, in plans that are made from now on."""

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from micromegas_jupyter.core.file_list import FileList, TableChange
+from micromegas_jupyter.core.file_list import NO_FILES, FileList, TableChange
 from micromegas_jupyter.core.protocols import TableProblem, TableSnapshot
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.errors import Unavailable
@@ -118,7 +118,7 @@ class DeltaSnapshots:
 
     def empty(self, definition: TableDefinition) -> TableSnapshot:
         """Return a table that nothing was written to yet."""
-        return self._snapshot(definition.name, _defined_schema(definition), ("date",), FileList.of(()))
+        return self._snapshot(definition.name, _defined_schema(definition), ("date",), NO_FILES)
 
     def _find(self, name: str, folder: str, *, is_named: bool) -> TableSnapshot | None:
         """Return a table, when it `is_named` or new as it stands now; None where there is none."""

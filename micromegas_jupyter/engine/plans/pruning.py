@@ -75,9 +75,7 @@ class _Scan(NamedTuple):
     limit: int
 
 
-def files_in_range(
-    snapshot: TableSnapshot, time_range: TimeRange | None, files: FileList | None = None
-) -> FileList:
+def files_in_range(snapshot: TableSnapshot, time_range: TimeRange | None, files: FileList | None = None) -> FileList:
     """Return those of `files`, by default all, that may have rows in the range."""
     files = FileList.of(snapshot.files) if files is None else files
     if time_range is None or snapshot.range_columns is None:
@@ -302,7 +300,7 @@ def _compare(  # noqa: PLR0913 - a comparison, and of what
     if name in snapshot.partition_columns:
         return _all(snapshot) if may_change or slack else _compare_partition(name, sign, value, snapshot)
     bounds = snapshot.bounds
-    if bounds is None or name not in bounded_columns(snapshot):
+    if bounds is None or bounds.schema.get_field_index(f"min.{name}") < 0:
         return _all(snapshot)
     lower, upper = sign in {">", ">=", "="}, sign in {"<", "<=", "="}
     low = high = value.value if isinstance(value, pa.DictionaryScalar) else value
@@ -333,7 +331,7 @@ def _first_rows(order: SortExpr, limit: int, snapshot: TableSnapshot) -> Mask:
     Files of which all is known have so many rows up to a value; whatever begins after that value is not needed.
     """
     name, bounds = order.expr().to_variant().name(), snapshot.bounds
-    if bounds is None or name not in bounded_columns(snapshot):
+    if bounds is None or bounds.schema.get_field_index(f"min.{name}") < 0:
         return _all(snapshot)
     near, far, before = ("max", "min", pc.greater_equal) if not order.ascending() else ("min", "max", pc.less_equal)
     nearest, farthest = bounds.column(f"{near}.{name}"), bounds.column(f"{far}.{name}")

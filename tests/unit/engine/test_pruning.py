@@ -3,13 +3,18 @@
 import random
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 
 from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.contract import TimeRange
+from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.lake.snapshot import DeltaSnapshots
 from tests.unit.engine.conftest import asking
 
 DAY = date(2026, 11, 1)
@@ -276,3 +281,95 @@ def test_a_long_condition_is_planned_like_a_short_one(ask):
     for chain in (" OR ".join(f"n = {number}" for number in range(300)), f"n IN ({', '.join(map(str, range(300)))})"):
         found = [ask.rows(f"SELECT count(*) AS c FROM {name} WHERE {chain}") for name in "tu"]
         assert found == [[{"c": 300}], [{"c": 300}]]
+
+
+KINDS = {
+    "i": pa.int32(), "u": pa.uint64(), "f": pa.float64(), "m": pa.decimal128(12, 2), "s": pa.string(), "d": pa.date32(),
+    "t": TIME, "z": pa.timestamp("us"), "b": pa.bool_(), "day": pa.date32(), "code": pa.int64(), "area": pa.string(),
+}  # fmt: skip
+LITERALS = {
+    "i": ("-2147483648", "0", "7", "2147483647", "3.5", "'7'"),
+    "u": ("0", "7", "9223372036854775807", "-1"),
+    "f": ("0.0", "-0.0", "1e300", "7"),
+    "m": ("0.01", "-7", "7.005", "9999999999.99"),
+    "s": ("''", "'b'", "'é'", f"'{'long ' * 20}b'", "'\U0001f600'"),
+    "d": ("DATE '1970-01-08'", "DATE '0001-01-01'", "DATE '9999-12-31'"),
+    "t": ("'1970-01-01T00:00:07Z'", "'1677-01-01T00:00:00Z'", "TIMESTAMP '2260-01-01T00:00:00'",
+          "arrow_cast('1970-01-01T00:00:07.000001Z', 'Timestamp(Nanosecond, Some(\"+00:00\"))')"),
+    "z": ("'1970-01-01T00:00:07'", "TIMESTAMP '1969-12-31T23:59:59.999999'"),
+    "b": ("true", "false"),
+    "day": ("DATE '1970-01-03'", "'1970-01-04'"),
+    "code": ("-1", "2", "9007199254740993"),
+    "area": ("''", "'a/b'", "'%41'"),
+}  # fmt: skip
+
+
+def value_near(chance, name, number):  # noqa: PLR0911 - a value of each type
+    """Return a value of a row in a file, whose rows are near each other, or one that is far from them all."""
+    if chance.random() < 0.06:
+        return None
+    is_far, near = chance.random() < 0.03, number // 4 + chance.randrange(2)
+    match name:
+        case "f":
+            # No NaN: DataFusion 55 loses such rows by what footers say of the others.
+            return chance.choice((-0.0, float("inf"), 1e300)) if is_far else near / 2
+        case "m":
+            return Decimal("9999999999.99") if is_far else Decimal(near) / 100
+        case "s":
+            return ("long " * 20 if chance.random() < 0.3 else "") + chance.choice("ab\U0001f600é") * (near % 3)
+        case "b":
+            return near % 3 == 0
+        case "d":
+            return -700_000 if is_far else near
+        case "t" | "z":
+            return chance.choice((-(1 << 62), 1 << 62)) if is_far else near * 1_000_000 + chance.randrange(2)
+        case "u":
+            return (1 << 63) - 1 if is_far else near
+    return 2147483647 if is_far else near
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory):
+    """A Delta table of columns of many types in seventy files, and the same rows in one file."""
+    folder, chance, parts = tmp_path_factory.mktemp("typed"), random.Random(11), []
+    for number in range(70):
+        stored = {name: [value_near(chance, name, number) for _ in range(3)] for name in [*KINDS][:9]}
+        stored["day"], stored["code"] = [number // 20] * 3, [(None, -1, 2, 9007199254740993)[number % 4]] * 3
+        stored["area"] = [(None, "a/b", "%41", "ü")[number // 5 % 4]] * 3
+        columns = []
+        for name, kind in KINDS.items():
+            plain = {"d": pa.int32(), "day": pa.int32(), "t": pa.int64(), "z": pa.int64()}.get(name, kind)
+            columns.append(pa.array(stored[name], plain).cast(kind))
+        parts.append(pa.table(columns, names=[*KINDS]))
+        by = ["day", "code", "area"]
+        write_deltalake(str(folder / "t"), parts[-1], mode="append", partition_by=by)
+    (table,) = DeltaSnapshots(Storage(folder)).list(None).values()
+    assert len(table.files) == 70
+    assert len(table.bounds.column_names) > 8
+    pq.write_table(pa.concat_tables(parts), folder / "whole.parquet")
+    whole = TableSnapshot(name="u", schema=table.schema, files=(DataFile(str(folder / "whole.parquet")),))
+    with asking([table, whole]) as asker:
+        yield asker
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_bounds_of_any_type_lose_no_row(typed, seed):
+    chance = random.Random(seed)
+
+    def comparison():
+        name = chance.choice([*KINDS])
+        values = LITERALS[name]
+        if chance.random() < 0.2:
+            return f"{name} IN ({', '.join(chance.sample(values, min(2, len(values))))})"
+        return f"{name} {chance.choice(['=', '<', '<=', '>', '>=', '<>'])} {chance.choice(values)}"
+
+    for _ in range(6):
+        where = f" {chance.choice(['AND', 'OR'])} ".join(comparison() for _ in range(chance.randrange(1, 4)))
+        counts = ", ".join(f"count({name}) AS {name}" for name in KINDS)
+        found = []
+        for name in "tu":
+            try:
+                found.append(typed.rows(f"SELECT count(*) AS rows, {counts} FROM {name} WHERE {where}"))
+            except MicromegasError as error:
+                found.append(type(error))
+        assert found[0] == found[1], where

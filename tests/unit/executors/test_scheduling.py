@@ -2,13 +2,16 @@
 
 import asyncio
 import itertools
+import pickle
 import signal
 from collections import Counter
 from unittest.mock import Mock
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.core.file_list import FileList, TableChange
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.governor import choose_running
@@ -16,6 +19,7 @@ from micromegas_jupyter.executors.launcher import Ended
 from micromegas_jupyter.executors.listing import Listing
 from micromegas_jupyter.executors.pool import RunningStatement
 from micromegas_jupyter.executors.scheduling import Cause, EndedLimit, ProcessorUse, RunningLimit, find_cause
+from tests.fakes.fixed_tables import data_files
 
 
 def _simulate(owners, *, slots, seconds, arrivals=None):
@@ -110,32 +114,53 @@ def test_callers_who_take_what_they_can_leave_places_to_others_who_are_next():
     assert asyncio.run(scenario()) == 0
 
 
-def test_an_executor_gets_only_the_tables_that_it_does_not_know():
-    one, two, three = (TableSnapshot(name=name, schema=pa.schema([(name, "int8")]), files=()) for name in "abc")
-    source = Mock(snapshot=Mock(return_value=(one, two)))
-    listing = Listing(source)
-    asyncio.run(listing.refresh())
-    pool = Mock(listing=listing, settings=Mock(statement_timeout_seconds=None))
+def _sent_tables(listing, executor):
+    """Return the positions that an executor gets with a statement, and what it has to learn before."""
     learned = []
 
     async def learn(_kind, body):
         learned.append(body)
 
-    async def send_tables():
-        running = RunningStatement(pool, ANN)
+    async def send():
+        executor.send = learn
+        running = RunningStatement(Mock(listing=listing, settings=Mock(statement_timeout_seconds=None)), ANN)
         running.executor = executor
-        learned.clear()
-        return await running._send_tables(), b"".join(learned)
+        return await running._send_tables()
 
-    executor = Mock(tables=(), send=learn)
+    return asyncio.run(send()), b"".join(learned)
 
-    first, again = asyncio.run(send_tables()), asyncio.run(send_tables())
+
+def test_an_executor_gets_only_the_tables_that_it_does_not_know():
+    one, two, three = (TableSnapshot(name=name, schema=pa.schema([(name, "int8")]), files=()) for name in "abc")
+    source = Mock(snapshot=Mock(return_value=(one, two)))
+    listing, executor = Listing(source), Mock(tables=())
+    asyncio.run(listing.refresh())
+
+    first, again = _sent_tables(listing, executor), _sent_tables(listing, executor)
     source.snapshot.return_value = (two, three, one)
     asyncio.run(listing.refresh())
-    changed = asyncio.run(send_tables())
+    changed = _sent_tables(listing, executor)
 
     assert first == ((0, 1), listing.packed(one) + listing.packed(two))
     assert (again, changed) == ((None, b""), ((1, 2, 0), listing.packed(three)))
+
+
+def test_an_executor_gets_only_what_changed_of_a_table():
+    bounds = pa.table({"rows": [1, 2, 3]})
+    earlier = TableSnapshot(
+        name="a", schema=pa.schema({"n": "int8"}), files=FileList.of(data_files(*"xyz")), bounds=bounds
+    )
+    later = TableChange(earlier, np.array([1]), FileList.of(data_files("w")), bounds[:1]).apply(earlier)
+    listing = Listing(Mock(snapshot=Mock(return_value=(later,))))
+    asyncio.run(listing.refresh())
+
+    positions, learned = _sent_tables(listing, Mock(tables=(earlier,)))
+
+    (change,) = pickle.loads(learned)
+    assert (positions, change.apply(earlier)) == ((1,), later)
+    assert [file.path for file in change.added] == ["w"]
+    assert [file.path for file in later.files] == ["x", "z", "w"]
+    assert listing.packed(later, known=earlier) is listing.packed(later, known=earlier)
 
 
 def test_whoever_gives_up_at_the_moment_of_their_turn_gives_it_to_the_next():

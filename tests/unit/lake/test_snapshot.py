@@ -1,5 +1,8 @@
 """A lake's tables are followed as others commit to them, cheaply, and no answer differs from Delta's own."""
 
+import functools
+import json
+import random
 import shutil
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.lake import snapshot
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.snapshot import DeltaSnapshots
 from micromegas_jupyter.telemetry.tables import BLOCKS, LOG_ENTRIES, OTEL_SPANS
@@ -74,7 +78,9 @@ def test_a_log_that_grows_while_it_is_listed_can_be_read(tmp_path, is_known):
     if is_known:
         assert len(tables.list(None)["t"].files) == 3
     for number in range(3, 6):
-        write_deltalake(str(tmp_path / "t"), events(number), mode="append")
+        # A new column: entries that only add files are read without a listing.
+        rows = events(number).append_column("w", pa.array(["x"]))
+        write_deltalake(str(tmp_path / "t"), rows, mode="append", schema_mode="merge")
     entry = tmp_path / "t" / "_delta_log" / f"{4:020}.json"
     entry.rename(entry.with_suffix(".late"))
 
@@ -255,3 +261,67 @@ def test_blocks_and_spans_are_read_as_they_were_sent_by_sql_and_by_other_program
     path = next(file.path for table in Lake(storage).snapshot() if table.name == "blocks" for file in table.files)
     assert duckdb.sql(f"""SELECT "streams.tags", "processes.exe" FROM read_parquet('{path}')""").fetchall()
     assert DeltaTable(storage.child_uri("otel_spans")).to_pyarrow_table().num_rows == 6
+
+
+def days_of(number, count=3):
+    """Return rows of several types; every fifth of these tables has nothing but nulls in one column."""
+    numbers = [number * 10 + index for index in range(count)]
+    names = [None if number % 5 == 0 else f"é{one:05}" * 20 for one in numbers]
+    columns = {"n": numbers, "time": pa.array([one * 1_000_003 for one in numbers], TIME), "name": names}
+    columns["at"] = pa.array(numbers, pa.date32())
+    columns["x"] = [float("nan"), -0.0, number / 3][:count]
+    columns["day"] = pa.array([number % 4] * count, pa.date32())
+    columns["region"] = [(None, "a/b c", "ü")[number % 3]] * count
+    return pa.table(columns, schema=pa.schema({
+        "n": "int64", "time": TIME, "name": "string", "at": "date32", "x": "float64", "day": "date32",
+        "region": "string",
+    }))  # fmt: skip
+
+
+def test_a_table_that_is_followed_is_like_one_that_is_read_anew(tmp_path, monkeypatch):
+    path, chance = str(tmp_path / "t"), random.Random(5)
+    write = functools.partial(write_deltalake, path, mode="append", partition_by=["day", "region"])
+    for number in range(12):
+        write(days_of(number))
+    tables = follow(tmp_path)
+    tables.list(None)
+    opened = []
+    whole = snapshot.update_delta
+    monkeypatch.setattr(snapshot, "update_delta", lambda *args: opened.append(args) or whole(*args))
+
+    for number in range(12, 60):
+        write(days_of(number))
+        if number % 8 == 0:
+            DeltaTable(path).delete(f"n < {chance.randrange(number * 10)} AND n > {chance.randrange(number * 10)}")
+        if number % 16 == 1:
+            DeltaTable(path).optimize.compact()
+        if number % 20 == 3:
+            DeltaTable(path).create_checkpoint()
+        if number % 3:
+            continue
+        followed, anew = (each.list(None)["t"] for each in (tables, follow(tmp_path)))
+        assert facts_of(followed, anew) == facts_of(anew, followed)
+
+    assert len(opened) <= 3  # the number of files has doubled
+
+
+def facts_of(table, *others):
+    """Return what is known of each file, by its path, with the bounds that the other tables have, too."""
+    names = set(table.bounds.column_names).intersection(*(one.bounds.column_names for one in others))
+    bounds = table.bounds.select(sorted(names)).to_pylist()
+    return {file.path: known for file, *known in zip(table.files, table.files, bounds, strict=True)}
+
+
+def test_what_only_deltalake_knows_is_left_to_it(tmp_path):
+    for number in range(3):
+        write_deltalake(str(tmp_path / "t"), events(number), mode="append")
+    tables = follow(tmp_path)
+    tables.list(None)
+    last = tmp_path / "t" / "_delta_log" / f"{2:020}.json"
+    add = next(one for one in map(json.loads, last.read_text().splitlines()) if "add" in one)["add"]
+    odd = [{"commitInfo": {}}, {"add": {**add, "stats": '{"numRecords": 1, "minValues": {"time": "soon"}}'}}]
+
+    last.with_name(f"{3:020}.json").write_text("\n".join(map(json.dumps, odd)))
+
+    assert len(tables.list(None)["t"].files) == 3
+    assert set(tables.list(None)["t"].files) == set(follow(tmp_path).list(None)["t"].files)

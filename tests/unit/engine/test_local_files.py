@@ -1,0 +1,73 @@
+"""Local files that change or go away are noticed, and small tables are read by one partition."""
+
+from contextlib import suppress
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.errors import Unavailable
+from tests.fakes.fixed_tables import data_files
+from tests.unit.engine.conftest import asking
+
+COUNT = "SELECT count(*) AS n, max(n) AS m FROM t"
+
+
+def write(path, *numbers):
+    pq.write_table(pa.table({"n": pa.array(numbers, pa.int64())}), path)
+
+
+@pytest.fixture
+def ask(tmp_path):
+    for number in range(3):
+        write(tmp_path / f"{number} é%25.parquet", number)
+    files = data_files(*(tmp_path / f"{number} é%25.parquet" for number in range(3)))
+    with asking([TableSnapshot(name="t", schema=pa.schema({"n": "int64"}), files=files)]) as asker:
+        yield asker
+
+
+def test_a_file_that_is_written_anew_is_read_anew(ask, tmp_path):
+    assert [ask.rows(COUNT) for _ in range(3)] == [[{"n": 3, "m": 2}]] * 3
+
+    write(tmp_path / "1 é%25.parquet", *range(5000))
+
+    assert [ask.rows(COUNT) for _ in range(3)] == [[{"n": 5002, "m": 4999}]] * 3
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_file_that_is_gone_is_an_error_until_it_is_back(ask, tmp_path, is_known):
+    path = tmp_path / "1 é%25.parquet"
+    if is_known:
+        ask.rows(COUNT)
+    planned = ask.plan(COUNT)
+    path.rename(tmp_path / "away")
+    with suppress(Unavailable):  # or it has no rows: it went away after it was looked for
+        list(planned.batches())
+
+    with pytest.raises(Unavailable):
+        ask.rows(COUNT)
+    (tmp_path / "away").rename(path)
+
+    assert [ask.rows(COUNT) for _ in range(3)] == [[{"n": 3, "m": 2}]] * 3
+
+
+def test_paths_are_not_shown(ask):
+    shown = str(ask.rows("EXPLAIN SELECT * FROM t"))
+
+    assert ".parquet" not in shown
+    assert "file:" not in shown
+
+
+@pytest.mark.parametrize(("filters", "partitions"), [(None, 1), ({"t": ("n >= 0",)}, 3)])
+def test_small_tables_are_read_by_one_partition_unless_they_hide_rows(ask, filters, partitions):
+    asker = ask if filters is None else ask.seeing(filters)
+    for _ in range(2):
+        planned = asker.plan("SELECT n, count(*) FROM t GROUP BY n", partitions=3)
+        shown = planned._frame.execution_plan().display_indent()
+        assert ("RepartitionExec" in shown) == (partitions > 1)
+        list(planned.batches())
+        # The next statement has its own number.
+        other = ask.plan("SELECT value, count(*) FROM generate_series(1, 100000) GROUP BY 1", partitions=3)
+        assert "3)" in other._frame.execution_plan().display_indent()
+        list(other.batches())
