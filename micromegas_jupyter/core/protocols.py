@@ -227,7 +227,7 @@ class TableSnapshot:
 
     name: str
     schema: pa.Schema = field(repr=False)
-    files: tuple[DataFile, ...] = field(repr=False)
+    files: Sequence[DataFile] = field(repr=False)
     partition_columns: tuple[str, ...] = ()
     file_format: FileFormat = FileFormat.PARQUET
     range_columns: tuple[str, str] | None = None

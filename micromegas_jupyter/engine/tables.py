@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
@@ -473,7 +474,8 @@ def check_scans() -> None:
             pyarrow.parquet.write_table(rows, path)
             files.append(DataFile(path, ("2026-11-01" if number % 2 else None,)))
         table = TableSnapshot(name="t", schema=schema, files=tuple(files), partition_columns=("day",))
-        read = TableBuilder().read(SessionContext(), table, FileList.of(files[1:]), schema)
+        builder = TableBuilder()
+        read = builder.read(SessionContext(), table, FileList.of(files[1:]), schema)
         found = sorted((row["n"], row["word"] or "", str(row["day"])) for row in read.to_pylist())
     days = ("2026-11-01", "2026-11-01", "None")
     if found != [(1, "x", day) for day in days] + [(2, "", day) for day in days]:
