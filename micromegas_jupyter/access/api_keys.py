@@ -197,7 +197,7 @@ class ApiKeyValidator(BaseValidator):
         refused = self._lasting_refusal(setting, has_roles=table_access is not None)
         self._keys[digest] = digest, refused or Accepted(context=context)
 
-    def _write_access(self, setting: ApiKeySetting, roles: Sequence[str]) -> WriteAccess:
+    def _write_access(self, setting: ApiKeySetting, roles: tuple[str, ...]) -> WriteAccess:
         """Return what the key may write to: what its scopes name, and with the scope `write` what its roles allow."""
         by_scope = ingest_patterns(setting.scopes)
         by_role = self._roles.write_access(roles if WRITE_SCOPE in setting.scopes else ())

@@ -3,13 +3,12 @@
 import logging
 import re
 import threading
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
-
-from cachetools import LRUCache
 
 from micromegas_jupyter.access.audit import AccessMetrics, Claimed, record_event
 from micromegas_jupyter.access.jwks import KeyCache, KeyCaches, KeyPolicy, KeysPending, RefetchDue
@@ -189,23 +188,29 @@ class ExpiringCache(Generic[Value]):
         self._now = clock.now
         self._monotonic = clock.monotonic
         self._ttl_seconds = ttl_seconds
+        self._max_entries = max_entries
         self._lock = threading.Lock()
-        self._entries: LRUCache[bytes, tuple[Value, float, datetime]] = LRUCache(max_entries)
+        self._entries: OrderedDict[bytes, tuple[Value, float, datetime]] = OrderedDict()
 
     def get(self, key: bytes) -> Value | None:
         """Return the value while it lasts, else None."""
-        try:
-            with self._lock:
-                value, ends_at_monotonic, ends_at = self._entries[key]
-        except KeyError:
-            return None
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            self._entries.move_to_end(key)
+        value, ends_at_monotonic, ends_at = entry
         return value if self._monotonic() < ends_at_monotonic and self._now() < ends_at else None
 
     def put(self, key: bytes, value: Value, *, ends_at: datetime = _NEVER) -> None:
         """Remember `value` for the cache's time to live, or until `ends_at` when that is earlier."""
-        if self._entries.maxsize:
-            with self._lock:
-                self._entries[key] = (value, self._monotonic() + self._ttl_seconds, ends_at)
+        if not self._max_entries:
+            return
+        entry = (value, self._monotonic() + self._ttl_seconds, ends_at)
+        with self._lock:
+            self._entries[key] = entry
+            if len(self._entries) > self._max_entries:
+                self._entries.popitem(last=False)
 
 
 class Issuer:
@@ -317,7 +322,9 @@ class Issuer:
                 subject=subject,
             )
             return ()
-        for name in [name for name in self._misread_claims if isinstance(claims.get(name), str | list)]:
+        for name in self._misread_claims.intersection(claims):
+            if not isinstance(claims[name], str | list):
+                continue
             self._misread_claims.discard(name)  # one event for each configuration
             record_event(
                 logging.WARNING,
@@ -338,7 +345,10 @@ def _text(claims: Mapping[str, object], name: str) -> str | None:
 
 
 def _first_text(claims: Mapping[str, object], names: Iterable[str]) -> str | None:
-    return next((text for name in names if (text := _text(claims, name)) is not None), None)
+    for name in names:
+        if name in claims and (text := _text(claims, name)) is not None:
+            return text
+    return None
 
 
 class OidcValidator(BaseValidator):
@@ -462,8 +472,8 @@ class OidcValidator(BaseValidator):
             return Refused(reason="internal_error", claimed=claimed)
 
     def _verified_context(self, parsed: ParsedToken, issuer: Issuer | None) -> AuthContext:
-        check_algorithm(parsed, DEFAULT_ALGORITHMS)
         if issuer is None:
+            check_algorithm(parsed, DEFAULT_ALGORITHMS)
             raise TokenProblem("issuer_unknown")
         subject = issuer.check_unverified(parsed, self._clock.now().timestamp())
         issuer.verify_signature(parsed)

@@ -265,6 +265,7 @@ class Roles:
         self._roles = roles
         self._default_roles = tuple(default_roles)
         self._cached_access = lru_cache(maxsize=_MAX_ROLE_SETS)(self._access_of)
+        self._cached_write_access = lru_cache(maxsize=_MAX_ROLE_SETS)(self._write_access_of)
 
     def grant(self, names: Iterable[str], *, is_admin: bool = False) -> tuple[tuple[str, ...], TableAccess | None]:
         """Return the roles of a caller to whom `names` are given, and what they may read; None for everything.
@@ -277,8 +278,11 @@ class Roles:
         roles = tuple(dict.fromkeys(name for name in (*names, *self._default_roles) if name in self._roles))
         return roles, None if is_admin else self._cached_access(roles)
 
-    def write_access(self, names: Iterable[str]) -> WriteAccess:
-        """Return what the roles of these names, as `grant` returned them, let their bearers write to."""
+    def write_access(self, roles: tuple[str, ...]) -> WriteAccess:
+        """Return what these roles, as `grant` returned them, let their bearers write to."""
+        return self._cached_write_access(roles)
+
+    def _write_access_of(self, names: tuple[str, ...]) -> WriteAccess:
         granted = [self._roles[name] for name in names if name in self._roles] if self._roles else []
         return WriteAccess(
             ingest=frozenset().union(*(role.ingest for role in granted)),

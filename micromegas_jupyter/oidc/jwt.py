@@ -98,7 +98,7 @@ def parse_token(token: str) -> ParsedToken:
     if not signature:
         raise TokenProblem("signature_missing")
     signing_input = token[: -len(signature_text) - 1].encode("ascii")
-    return ParsedToken(header=header, claims=MappingProxyType(claims), signing_input=signing_input, signature=signature)
+    return ParsedToken(header=header, claims=claims, signing_input=signing_input, signature=signature)
 
 
 def decode_base64url(segment: str) -> bytes:
@@ -355,26 +355,21 @@ def verify_signature(parsed: ParsedToken, keys: KeySet, *, algorithms: frozenset
     """
     check_algorithm(parsed, algorithms)
     key_id, algorithm = parsed.key_id, parsed.algorithm
+    key_type, signature_lengths = _RULES[algorithm]
     candidates = keys.candidates(key_id)
     tried = 0
     for key in candidates:
-        if _fits(key, algorithm) and tried < MAX_KEYS_TRIED:
+        fits = key.key_type == key_type and key.curve in signature_lengths and key.algorithm in {None, algorithm}
+        if fits and tried < MAX_KEYS_TRIED:
             tried += 1
-            if _verifies(parsed, key, algorithm):
+            if signature_lengths[key.curve] in {None, len(parsed.signature)} and _verifies(parsed, key, algorithm):
                 return
     if key_id is None or not candidates:
         raise UnknownKey("unknown_key")
     raise TokenProblem("signature_wrong" if tried else "key_does_not_fit")
 
 
-def _fits(key: VerificationKey, algorithm: str) -> bool:
-    key_type, signature_bytes = _RULES[algorithm]
-    return key.key_type == key_type and key.curve in signature_bytes and key.algorithm in {None, algorithm}
-
-
 def _verifies(parsed: ParsedToken, key: VerificationKey, algorithm: str) -> bool:
-    if _RULES[algorithm][1][key.curve] not in {None, len(parsed.signature)}:
-        return False
     try:
         _verifier(algorithm)(key.key, parsed.signature, parsed.signing_input)
     except Exception:  # noqa: BLE001 - whatever the library makes of hostile bytes, the signature does not verify
@@ -478,9 +473,11 @@ def check_bearer_use(claims: Mapping[str, object]) -> None:
     """
     if "cnf" in claims:
         raise TokenProblem("sender_constrained")
-    uses = (claims.get("typ"), claims.get("token_use"))
-    if "events" in claims or any(isinstance(use, str) and use.lower() in _OTHER_USES for use in uses):
+    if "events" in claims:
         raise TokenProblem("not_a_bearer_token")
+    for use in (claims.get("typ"), claims.get("token_use")):
+        if isinstance(use, str) and use.lower() in _OTHER_USES:
+            raise TokenProblem("not_a_bearer_token")
 
 
 def check_required_claims(claims: Mapping[str, object], required: Iterable[tuple[str, TypedValues]]) -> None:

@@ -21,6 +21,17 @@ def test_a_token_comes_apart_into_header_claims_signing_input_and_signature():
     assert (parsed.algorithm, parsed.key_id) == ("RS256", "a")
 
 
+def test_what_one_caller_does_to_claims_or_header_does_not_reach_the_next():
+    token = mint_raw(b'{"groups":["a"]}', header={"kid": None})
+    parsed = parse_token(token)
+
+    parsed.claims["groups"].append("b")
+    with pytest.raises(TypeError):
+        parsed.header["alg"] = "none"
+
+    assert parse_token(token).claims == {"groups": ["a"]}
+
+
 def test_a_token_of_the_greatest_size_is_read():
     empty = mint_raw(b'{"a":""}', header={"kid": None})
     filler = "x" * ((jwt.MAX_TOKEN_BYTES - len(empty)) * 3 // 4)
