@@ -34,6 +34,8 @@ _OPTIONS: Final = {
     "datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown": "false",
     # DataFusion 55 fails its own check where IS TRUE is both a group and inside an aggregate.
     "datafusion.execution.skip_physical_aggregate_schema_check": "true",
+    # Each thread that reads a local file keeps memory (see `workarounds.scan_folders`).
+    "datafusion.execution.meta_fetch_concurrency": "2",
     # Lines and columns in messages, where DataFusion has them.
     "datafusion.sql_parser.collect_spans": "true",
 }

@@ -1,0 +1,114 @@
+"""Has DataFusion list the files of a scan on one thread, instead of asking for each on a thread of its own.
+
+DataFusion (55) asks for the sizes of all paths of a scan at once, and Tokio starts up to 512 threads for that. Reads
+then go through all of these in turn. Its allocator (mimalloc 2) returns memory that one thread took and another
+freed only after the first has asked for memory about 100 times more: some 13 MB of file contents for each thread. A
+folder is listed on one thread, so the files of a scan are linked in a folder.
+
+Source: `ListingTable::list_files_for_scan` in
+https://github.com/apache/datafusion/blob/main/datafusion/catalog-listing/src/table.rs; `_mi_malloc_generic` in
+https://github.com/microsoft/mimalloc/blob/v2.2.4/src/page.c.
+"""
+
+import atexit
+import contextlib
+import os
+import shutil
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+
+# Fewer paths need as many threads as the scan itself.
+_MIN_LINKED: Final = 5
+# Of all folders together; scans beyond that get their paths as they are.
+_MAX_LINKS: Final = 50_000
+# A statement that was planned so long ago has ended or reads its files no more.
+_IDLE_SECONDS: Final = 3600.0
+
+#: What a file is known by: another one in its place has another. One that was away has, too.
+Mark = tuple[int, ...]
+
+
+class FoundFile(NamedTuple):
+    """A file of a scan by its absolute path, or by its URL without a mark."""
+
+    path: str
+    mark: Mark = ()
+
+    @property
+    def url(self) -> str:
+        """The URL that a scan can name, in which no character is a pattern."""
+        return Path(self.path).as_uri() if self.mark else self.path
+
+
+def mark_of(status: os.stat_result) -> Mark:
+    """Return what a file with this status is known by."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@dataclass(slots=True)
+class _Folder:
+    path: str
+    used_at: float
+
+
+class ScanFolders:
+    """Folders of links, removed when the process exits."""
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, max_links: int = _MAX_LINKS) -> None:
+        self._clock = clock
+        self._max_links = max_links
+        self._root = ""
+        self._made = 0
+        self._links = 0
+        self._folders: OrderedDict[tuple[FoundFile, ...], _Folder] = OrderedDict()
+
+    def urls(self, files: Sequence[FoundFile]) -> list[str]:
+        """Return what a scan of these files should name: a folder of links, or the files."""
+        folder = None
+        if len(files) >= _MIN_LINKED and all(file.mark for file in files) and os.name == "posix":
+            with contextlib.suppress(OSError):  # there is no room for links, or they are gone
+                folder = self._find(tuple(files))
+        return [file.url for file in files] if folder is None else [f"{Path(folder).as_uri()}/"]
+
+    def _find(self, files: tuple[FoundFile, ...]) -> str | None:
+        folder = self._folders.get(files)
+        # What removes old temporary files may have been here, and a link that is gone reads as no rows.
+        if folder is not None and len(os.listdir(folder.path)) != len(files):  # noqa: PTH208 - as below
+            raise FileNotFoundError(folder.path)
+        if folder is None:
+            if not self._make_room(len(files)):
+                return None
+            folder = self._folders[files] = _Folder(self._link(files), 0.0)
+            self._links += len(files)
+        folder.used_at = self._clock.monotonic()
+        self._folders.move_to_end(files)
+        return folder.path
+
+    def _make_room(self, count: int) -> bool:
+        idle_since = self._clock.monotonic() - _IDLE_SECONDS
+        while self._links + count > self._max_links and self._folders:
+            key, oldest = next(iter(self._folders.items()))
+            if oldest.used_at > idle_since:
+                break
+            del self._folders[key]
+            self._links -= len(key)
+            shutil.rmtree(oldest.path, ignore_errors=True)
+        return self._links + count <= self._max_links
+
+    def _link(self, files: Sequence[FoundFile]) -> str:
+        if not self._root:
+            self._root = tempfile.mkdtemp(prefix="scans-")
+            # Not with this object: plans may outlive it, and a folder that is gone reads as no rows.
+            atexit.register(shutil.rmtree, self._root, ignore_errors=True)
+        self._made += 1
+        folder = f"{self._root}/{self._made}"
+        os.mkdir(folder)  # noqa: PTH102 - hundreds of links, in microseconds each
+        for number, file in enumerate(files):
+            os.symlink(file.path, f"{folder}/{number:06d}")  # noqa: PTH211 - as above
+        return folder
