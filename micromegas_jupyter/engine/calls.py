@@ -28,8 +28,7 @@ class Call:
 
 def lift_calls(scanned: Scan, functions: Collection[str]) -> list[Call]:
     """Return the calls of functions with these names that are not within another of them."""
-    lowered = scanned.sql.lower()
-    if not any(name in lowered for name in functions):
+    if scanned.names.isdisjoint(functions):
         return []
     tokens, found = scanned.tokens, list[Call]()
     taken = {token.name for token in tokens}

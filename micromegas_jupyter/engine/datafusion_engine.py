@@ -46,7 +46,12 @@ from micromegas_jupyter.engine.functions.identity import (
     with_identity_syntax,
 )
 from micromegas_jupyter.engine.functions.listings import LISTING_NAMES, register_listing_functions
-from micromegas_jupyter.engine.functions.query_functions import QueryFunctions, with_functions_as_rows, without_numbers
+from micromegas_jupyter.engine.functions.query_functions import (
+    FUNCTION_LISTS,
+    QueryFunctions,
+    with_functions_as_rows,
+    without_numbers,
+)
 from micromegas_jupyter.engine.partition_calls import MESSAGE_FUNCTIONS
 from micromegas_jupyter.engine.planning import (
     Placeholders,
@@ -61,16 +66,17 @@ from micromegas_jupyter.engine.planning import (
     with_plain_parameters,
     without_paths,
 )
-from micromegas_jupyter.engine.plans.constants import check_constants, may_fail
+from micromegas_jupyter.engine.plans.constants import check_constants
 from micromegas_jupyter.engine.plans.counts import find_files, find_progress, with_counts, without_counts
 from micromegas_jupyter.engine.plans.pruning import FilesByTable, row_limits
-from micromegas_jupyter.engine.plans.reads import find_reads, unknown_reads
+from micromegas_jupyter.engine.plans.reads import are_plain, find_reads, unknown_reads, without_rows
 from micromegas_jupyter.engine.plans.terms import is_leakproof
 from micromegas_jupyter.engine.scanner import Mention, find_mentions, scan
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.security import barrier_holds
 from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, Sessions
 from micromegas_jupyter.engine.tables import (
+    LISTS,
     TableBuilder,
     find_visible_tables,
     has_constants,
@@ -82,14 +88,14 @@ from micromegas_jupyter.engine.tables import (
 )
 from micromegas_jupyter.engine.views import VIEW_FUNCTIONS, instance_tables
 from micromegas_jupyter.engine.workarounds.in_lists import with_null_safe_lists
-from micromegas_jupyter.engine.workarounds.joins import may_join, may_mix_types, plan_joins, with_result_types
+from micromegas_jupyter.engine.workarounds.joins import may_join, plan_joins
 from micromegas_jupyter.engine.workarounds.subqueries import needs_rewrite, rewrite_subqueries
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, StatementRefused
 
 _log = logging.getLogger(__name__)
 _CALLED: Final = VIEW_FUNCTIONS | MESSAGE_FUNCTIONS
 _FUNCTIONS: Final = IDENTITY_NAMES | DENIAL_NAMES | LISTING_NAMES
-_TABLE_FUNCTIONS: Final = sorted(LISTING_NAMES | {LIST})
+_TABLE_FUNCTIONS: Final = LISTING_NAMES | {LIST}
 _SCAN: Final = "TableScan"
 _MAX_PLANNING_SECONDS: Final = 2.0
 
@@ -111,6 +117,11 @@ class _Statement:
     outline: "_Outline | None" = field(default=None, repr=False)
     failures: list[MicromegasError] = field(default_factory=list, repr=False)
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether it has the values that it needs."""
+        return self.request.parameters is not None or not self.placeholders.columns
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outline:
@@ -127,14 +138,23 @@ class _Outline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """A statement's plan, and the tables in its session."""
+    """A statement's plan, and the tables in its session.
+
+    `written` is before, and `text` shows, what is `optimized`: nothing for EXPLAIN, or if a value is missing.
+    """
 
     lent: LentSession
     sql: str
-    frame: DataFrame = field(repr=False)  # its repr would run the statement
-    logical: LogicalPlan
+    written: LogicalPlan
     text: str
+    optimized: LogicalPlan | None
     tables: Sequence[VisibleTable]
+
+    def frame(self) -> DataFrame:
+        """Return the plan as it will run."""
+        if self.optimized is None:
+            return self.lent.frame(self.written, is_optimized=False)
+        return self.lent.frame(self.optimized, is_optimized=True)
 
 
 class DataFusionEngine:
@@ -173,7 +193,7 @@ class DataFusionEngine:
             scanned = with_denial_as_rows(scanned)
         scanned = with_functions_as_rows(scanned)
         placeholders, mentions = find_placeholders(scanned), find_mentions(scanned)
-        calls = lift_calls(scan(placeholders.sql), _CALLED) if any(map(mentions.has, _CALLED)) else []
+        calls = lift_calls(scan(placeholders.sql), _CALLED) if mentions.among(_CALLED) else []
         if calls:
             scanned = with_stand_ins(placeholders.sql, calls)
             placeholders, mentions = replace(placeholders, sql=scanned.sql), find_mentions(scanned)
@@ -227,7 +247,7 @@ class DataFusionEngine:
         )
         try:
             with translated(context):
-                bound = None if request.parameters is None and placeholders.columns else values
+                bound = values if statement.is_bound else None
                 statement.instances = instance_tables(calls, visible, values=bound, sql=placeholders.sql)
                 plan = self._plan(statement)
                 context.hides_values = any(table.hides_rows for table in plan.tables)
@@ -244,32 +264,34 @@ class DataFusionEngine:
         """Plan a statement in a session with all that it mentions, and check the plan before it is optimized."""
         started = SYSTEM_CLOCK.monotonic()
         request, caller, mentions = statement.request, statement.caller, statement.mentions
-        # A function with the caller's values must not stay in a session.
-        is_shared = mentions.text is None and mentions.names.isdisjoint(_FUNCTIONS)
+        # A function with the caller's values must not stay in a session, and is listed only in a later copy of it.
+        is_shared = mentions.text is None and not mentions.among(_FUNCTIONS | FUNCTION_LISTS)
         if not is_shared or not can_spill:
             lent = LentSession(self._sessions.open(can_spill=can_spill))
         else:
             lent = self._sessions.lend()
         session = lent.session
-        lent.set_dynamic_filters(is_on=True)
+        sources = [*statement.tables, *statement.instances]
+        mentioned = [table for table in sources if any(map(mentions.has, table.names))]
         if self._denials is not None and caller.is_admin:
             register_denial_functions(
                 session, self._denials, caller=caller, mentions=mentions, failures=statement.failures
             )
         register_identity_functions(session, caller, tables=statement.tables, mentions=mentions)
-        register_listing_functions(
-            session, statement.tables, files=self._files, running=request.running, mentions=mentions
-        )
+        if mentions.among(LISTING_NAMES):
+            register_listing_functions(
+                session, statement.tables, files=self._files, running=request.running, mentions=mentions
+            )
         register_messages(session, statement.calls, request.messages)
-        sources = [*statement.tables, *statement.instances]
         functions = QueryFunctions(
-            session, statement.placeholders.sql, mentions=mentions, tables=sources, failures=statement.failures
+            session, statement.placeholders.sql, mentions=mentions, tables=mentioned, failures=statement.failures
         )
         lent.clean_up = functions.remove
 
-        def plan() -> DataFrame:
+        def plan() -> tuple[DataFrame, str]:
             return _plan_in(session, functions, statement.values)
 
+        sources = sources if mentions.among(LISTS) else mentioned
         outline = statement.outline or self._outline(statement, session, sources, plan)
         statement.outline = outline
         if outline.needs_barrier:
@@ -284,45 +306,58 @@ class DataFusionEngine:
             limits=outline.limits,
             is_flat=not request.preserve_dictionary,
         )
-        lent.set_partitions(self._settings.target_partitions or self._builder.partitions or request.partitions or 0)
+        lent.configure(
+            partitions=self._settings.target_partitions or self._builder.partitions or request.partitions or 0,
+            uses_footers=not any(table.snapshot.has_mixed_types for table in mentioned),
+            is_remote=self._builder.is_remote,
+        )
         statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
-        frame = plan()
-        logical = frame.logical_plan()
-        text = check_plan(logical)
-        if is_explain(logical):
-            if any(table.hides_rows for table in tables):
-                raise StatementRefused(
-                    "The plan of this statement is not shown, nor what it would read, because you may read only some "
-                    "rows of one of its tables.",
-                    remedy="Run the statement without EXPLAIN.",
-                )
-        elif not outline.is_checked and may_fail(logical):
-            check_constants(session, frame.optimized_logical_plan())
-        return _Plan(lent=lent, sql=functions.sql, frame=frame, logical=logical, text=text, tables=tables)
+        frame, text = plan()
+        check_plan(text)
+        optimized = None
+        if not is_explain(text):
+            if request.row_limit is not None:
+                frame = frame.limit(request.row_limit)
+            optimized = _optimize(frame, is_bound=statement.is_bound)
+            if optimized is not None and not outline.is_checked:
+                check_constants(session, optimized)
+        elif any(table.hides_rows for table in tables):
+            raise StatementRefused(
+                "The plan of this statement is not shown, nor what it would read, because you may read only some "
+                "rows of one of its tables.",
+                remedy="Run the statement without EXPLAIN.",
+            )
+        return _Plan(
+            lent=lent,
+            sql=functions.sql,
+            written=frame.logical_plan(),
+            text=text,
+            optimized=optimized,
+            tables=tables,
+        )
 
     def _outline(
         self,
         statement: _Statement,
         session: SessionContext,
         sources: Sequence[VisibleTable],
-        plan: Callable[[], DataFrame],
+        plan: Callable[[], tuple[DataFrame, str]],
     ) -> _Outline:
         """Plan a statement over scans of no files, check its constants, and find what it needs of its tables."""
         mentions, time_range = statement.mentions, statement.request.time_range
-        mentioned = [table for table in sources if any(map(mentions.has, table.names))]
-        hides_rows = any(table.hides_rows for table in mentioned)
-        if not hides_rows and not any(is_large(one, mentions, time_range) or has_constants(one) for one in mentioned):
+        hides_rows = any(table.hides_rows and any(map(mentions.has, table.names)) for table in sources)
+        if not hides_rows and not any(is_large(one, mentions, time_range) or has_constants(one) for one in sources):
             return _Outline()
         with self._builder.outline(session, sources, mentions=mentions, time_range=time_range) as scans:
             try:
-                frame = plan()
+                frame, text = plan()
                 optimized = frame.optimized_logical_plan()
             except BaseException as error:
                 if not is_engine_failure(error):
                     raise
                 # Planning it over the tables, or running it, shows what is wrong.
                 return _Outline(needs_barrier=hides_rows)
-            if not is_explain(frame.logical_plan()):
+            if not is_explain(text):
                 check_constants(session, optimized)
             files = needed_files(optimized, scans, mentions=mentions, time_range=time_range)
             schemas = {name: scanned_schema(table) for name, table in scans.items()}
@@ -342,23 +377,23 @@ class DataFusionEngine:
         if not self._barrier_holds:
             raise InternalError("The server cannot run this statement safely over part of a table, so it is not run.")
 
-    def _with_workarounds(self, plan: _Plan, statement: _Statement) -> _Plan:
-        """Return a plan that gives the right rows and types where DataFusion would give others."""
-        if not may_join(plan.text):
-            if not may_mix_types(plan.text) or is_explain(plan.logical):
-                return plan
-            return replace(plan, frame=with_result_types(plan.lent.session, plan.frame))
-        plan.lent.set_dynamic_filters(is_on=False)
-        if is_explain(plan.logical):
-            return replace(plan, frame=plan.lent.session.create_dataframe_from_logical_plan(plan.logical))
-        values = statement.values
-        joins = plan_joins(plan.lent.session, plan.frame, sql=plan.sql, values=values)
-        if joins.has_nested_loops:
+    def _with_workarounds(self, plan: _Plan, statement: _Statement, *, can_spill: bool = True) -> _Plan:
+        """Return a plan that gives the right rows where DataFusion would give others."""
+        has_joins = may_join(plan.text)
+        plan.lent.set_dynamic_filters(is_on=not has_joins)
+        if not has_joins or plan.optimized is None:
+            return plan
+
+        def explain() -> list[pa.RecordBatch]:
+            sql = f"EXPLAIN VERBOSE {plan.sql}"
+            frame = plan.lent.session.sql_with_options(sql, READ_ONLY, param_values=statement.values)
+            return plan.lent.frame(frame.logical_plan(), is_optimized=False).collect()
+
+        joins = plan_joins(plan.lent.session, plan.written, plan.optimized, explain=explain)
+        if joins.has_nested_loops and can_spill:
             plan.lent.release()
-            plan = self._plan(statement, can_spill=False)
-            plan.lent.set_dynamic_filters(is_on=False)
-            joins = plan_joins(plan.lent.session, plan.frame, sql=plan.sql, values=values)
-        return replace(plan, frame=joins.frame)
+            return self._with_workarounds(self._plan(statement, can_spill=False), statement, can_spill=False)
+        return replace(plan, optimized=joins.plan)
 
 
 class DataFusionQuery:
@@ -371,26 +406,22 @@ class DataFusionQuery:
     def __init__(self, plan: _Plan, statement: _Statement, context: Context, *, reads: Reads) -> None:
         self.reads = reads
         request, placeholders = statement.request, statement.placeholders
-        schema = wire_schema(plan.frame.schema(), preserve_dictionary=request.preserve_dictionary)
+        self._frame: DataFrame | None = plan.frame()
+        schema = wire_schema(self._frame.schema(), preserve_dictionary=request.preserve_dictionary)
         self.schema = pa.schema([field.with_name(without_numbers(field.name)) for field in schema])
-        self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.logical)
+        self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.written)
         self.reads_tables = bool(plan.tables) or reads_tables(plan.text)
         self.hides_rows = any(table.hides_rows for table in plan.tables)
         # A column may have the name of a table.
         self._tables = [table for table in plan.tables if table.read_as in reads or ANY in reads]
         total = sum(len(table.snapshot.files) for table in self._tables)
         self.statistics = QueryStatistics(context_init_seconds=statement.init_seconds, files_total=total)
-        self._frame: DataFrame | None = plan.frame
-        self._unbound = () if request.parameters is not None else placeholders.written
-        self._row_limit: int | None = None
-        self._is_explain = is_explain(plan.logical)
         self._running: DataFrame | None = None
+        self._unbound = () if request.parameters is not None else placeholders.written
+        self._is_explain = is_explain(plan.text)
         self.explained: Sequence[TableFiles] = [find_files(table) for table in self._tables] if self._is_explain else []
-        if self._is_explain:
-            # A described plan must stay the root of its plan, so its limit is applied while the rows pass.
-            self._row_limit = request.row_limit
-        elif request.row_limit is not None:
-            self._frame = plan.frame.limit(request.row_limit)
+        # A described plan must stay the root of its plan, so its limit is applied while the rows pass.
+        self._row_limit = request.row_limit if self._is_explain else None
         self._context = context
         self._lent = plan.lent
 
@@ -448,20 +479,31 @@ class DataFusionQuery:
             self.statistics = without_counts(self.statistics)
 
 
-def _plan_in(session: SessionContext, functions: QueryFunctions, values: dict[str, pa.Scalar]) -> DataFrame:
-    """Plan a statement in a session, rewritten where DataFusion would give other rows."""
+def _plan_in(session: SessionContext, functions: QueryFunctions, values: dict[str, pa.Scalar]) -> tuple[DataFrame, str]:
+    """Plan a statement in a session, rewritten where DataFusion would give other rows; return also its plan as text."""
 
     def plan_text(sql: str) -> DataFrame:
         return session.sql_with_options(sql, READ_ONLY, param_values=values)
 
     frame = functions.plan(plan_text)
-    logical = frame.logical_plan()
-    if is_explain(logical):
-        return frame
-    if needs_rewrite(logical.display_indent()):
+    text = frame.logical_plan().display_indent()
+    if is_explain(text):
+        return frame, text
+    if needs_rewrite(text):
         functions.sql = rewrite_subqueries(functions.sql, frame, plan_text)
         frame = functions.plan(plan_text)
-    return with_null_safe_lists(session, frame)
+        text = frame.logical_plan().display_indent()
+    safe = with_null_safe_lists(session, frame, text)
+    return safe, text if safe is frame else safe.logical_plan().display_indent()
+
+
+def _optimize(frame: DataFrame, *, is_bound: bool) -> LogicalPlan | None:
+    try:
+        return frame.optimized_logical_plan()
+    except BaseException as error:
+        if is_bound or not is_engine_failure(error):
+            raise
+        return None
 
 
 def _without_problems(
@@ -484,19 +526,20 @@ def _without_problems(
 
 
 def _find_reads(plan: _Plan, statement: _Statement) -> Reads:
-    """Return what a planned statement reads; uses up the tables in its session."""
+    """Return what a planned statement reads; may use up the tables in its session."""
     if _SCAN not in plan.text:
         return {}
+    session, optimized = plan.lent.session, plan.optimized
+    functions = sorted(statement.mentions.among(_TABLE_FUNCTIONS))
+    if optimized is not None and are_plain(plan.tables, statement.request.time_range):
+        columns = {table.snapshot.name: table.snapshot.schema.names for table in plan.tables}
+        return find_reads(optimized, plan.tables, columns, functions=functions)
     if time.process_time() - statement.cpu_started > _MAX_PLANNING_SECONDS:
         return unknown_reads(plan.tables)  # a second plan would take as long
-    session, mentions = plan.lent.session, statement.mentions
     try:
-        return find_reads(
-            session,
-            plan.tables,
-            functions=[name for name in _TABLE_FUNCTIONS if mentions.has(name)],
-            plan=lambda: session.sql_with_options(plan.sql, READ_ONLY, param_values=statement.values),
-        )
+        columns = without_rows(session, plan.tables)
+        frame = session.sql_with_options(plan.sql, READ_ONLY, param_values=statement.values)
+        return find_reads(frame.optimized_logical_plan(), plan.tables, columns, functions=functions)
     except BaseException as error:
         if not is_engine_failure(error):
             raise

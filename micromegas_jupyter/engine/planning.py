@@ -54,6 +54,9 @@ _IGNORED_CLAUSES: Final = (
 )
 
 
+_FIRST_WORDS: Final = frozenset(first for first, *_ in _IGNORED_CLAUSES)
+
+
 def check_statement(sql: str, *, max_bytes: int) -> Scan:
     """Return the tokens of `sql` when it is one statement within the limits."""
     _check_size(sql, max_bytes)
@@ -107,7 +110,9 @@ def check_no_ignored_clause(scanned: Scan) -> None:
     for index, token in enumerate(tokens):
         if token.start >= scanned.certain_until:
             return
-        word = token.text.lower() if index and token.kind in {Kind.WORD, Kind.OPERATOR} else ""
+        word = token.text.lower()
+        if word not in _FIRST_WORDS or not index or token.kind not in {Kind.WORD, Kind.OPERATOR}:
+            continue
         for first, pattern, clause, remedy in _IGNORED_CLAUSES:
             if first != word:
                 continue
@@ -130,7 +135,7 @@ def _describe(token: Token) -> str:
 # A literal with a line break could look like a line of its own: then a statement is refused that need not be, never the
 # other way round. Lookups in information_schema ignore case.
 _SETTINGS = re.compile(r"^ *TableScan: .*df_settings", re.MULTILINE | re.IGNORECASE)
-_EXPLAIN = re.compile(r"(?:Explain|Analyze)\b")
+_EXPLAIN = re.compile(r"\s*(?:Explain|Analyze)\b")
 _CHILDREN: Final = ("predicate", "projections", "left", "right", "expr", "low", "high", "pattern", "list")
 _STEPS_WITHOUT_TABLES: Final = ("Projection:", "EmptyRelation", "Values:", "Filter:", "Limit:", "Sort:")
 _MAX_VISITED: Final = 2000
@@ -140,22 +145,20 @@ _PATH = re.compile(r"\w+://\S+|[^\s\[,{}\"'(]*\.parquet\b[^\s,\]{}\"')]*", re.IG
 _FILE_GROUPS = re.compile(r"file_groups=\{(\d+ groups?): \[.*?\]\}", re.DOTALL)
 
 
-def check_plan(plan: LogicalPlan) -> str:
-    """Check what only the plan shows; return it as text, one step a line."""
-    text = plan.display_indent()
-    if _SETTINGS.search(text):
+def check_plan(plan_text: str) -> None:
+    """Check what only the plan shows; it is given one step a line, before it is optimized."""
+    if _SETTINGS.search(plan_text):
         raise StatementRefused("The engine's settings are not available.", remedy="SHOW TABLES and SHOW COLUMNS work.")
-    return text
 
 
 def reads_tables(plan_text: str) -> bool:
-    """Return whether a plan, as `check_plan` returns it, may depend on tables; True for steps that are not known."""
+    """Return whether a plan, one step a line, may depend on tables; True for steps that are not known."""
     return not all(line.strip().startswith(_STEPS_WITHOUT_TABLES) for line in plan_text.splitlines())
 
 
-def is_explain(plan: LogicalPlan) -> bool:
-    """Return whether the plan's result is a description of a plan, which may show paths."""
-    return _EXPLAIN.match(plan.display()) is not None
+def is_explain(plan_text: str) -> bool:
+    """Return whether the result of a plan, one step a line, is a description of a plan, which may show paths."""
+    return _EXPLAIN.match(plan_text) is not None
 
 
 def placeholder_types(plan: LogicalPlan) -> dict[str, pa.DataType]:
@@ -232,8 +235,8 @@ class Placeholders:
     """
 
     sql: str
-    columns: tuple[str, ...]
-    written: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset()
     has_question_marks: bool = False
 
@@ -258,6 +261,8 @@ class Placeholders:
 def find_placeholders(scanned: Scan) -> Placeholders:
     """Return the placeholders of a statement."""
     found = [token for token in scanned.tokens if token.kind is Kind.PLACEHOLDER]
+    if not found:
+        return Placeholders(sql=scanned.sql)
     certain = [token for token in found if token.start < scanned.certain_until]
     question_marks = [token for token in found if token.text.startswith("?")]
     if any(token.text != "?" for token in question_marks):

@@ -4,6 +4,7 @@ It does not understand SQL: DataFusion does.
 """
 
 import enum
+import functools
 import hashlib
 import re
 from collections.abc import Container, Iterable
@@ -44,7 +45,7 @@ class Token(NamedTuple):
         return self.text.lower()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Scan:
     """A statement's tokens, without blanks and comments.
 
@@ -61,6 +62,11 @@ class Scan:
     def is_certain(self) -> bool:
         """Whether every token is what DataFusion will see."""
         return self.certain_until == len(self.sql)
+
+    @functools.cached_property
+    def names(self) -> frozenset[str]:
+        """The names that its words and quoted identifiers stand for."""
+        return frozenset(token.name for token in self.tokens if token.kind is Kind.WORD or token.kind is Kind.QUOTED)
 
     def with_replaced(self, changes: Iterable[tuple[Token, str]]) -> str:
         """Return the statement with other texts in the place of some tokens, which are given in order."""
@@ -126,11 +132,14 @@ class Mention:
         """Return whether the statement may refer to `name`; True when in doubt."""
         return name in self.names or '"' in name or (self.text is not None and name.lower() in self.text)
 
+    def among(self, names: frozenset[str]) -> frozenset[str]:
+        """Return those of the names, in lower case, that the statement may refer to."""
+        return names & self.names if self.text is None else frozenset(filter(self.has, names))
+
 
 def find_mentions(scanned: Scan) -> Mention:
     """Return the names that a statement mentions."""
-    names = frozenset(token.name for token in scanned.tokens if token.kind in {Kind.WORD, Kind.QUOTED})
-    return Mention(names=names, text=None if scanned.is_certain else scanned.sql.lower())
+    return Mention(names=scanned.names, text=None if scanned.is_certain else scanned.sql.lower())
 
 
 def line_and_column(sql: str, offset: int) -> tuple[int, int]:

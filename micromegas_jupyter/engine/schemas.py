@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Final
 
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext
@@ -10,6 +11,9 @@ from micromegas_jupyter.core.jsonb import TYPE_METADATA
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.scanner import quoted
 from micromegas_jupyter.telemetry.tables import PROPERTIES
+
+# Types that go on the wire as they are.
+_UNCHANGED: Final = frozenset(one.id for one in (pa.bool_(), pa.int32(), pa.int64(), pa.float64(), pa.string()))
 
 
 def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
@@ -64,6 +68,8 @@ def wire_schema(schema: pa.Schema, *, preserve_dictionary: bool) -> pa.Schema:
 
 
 def _wire_field(field: pa.Field, *, preserve_dictionary: bool) -> pa.Field:
+    if field.type.id in _UNCHANGED:
+        return field
     if field.type == PROPERTIES:
         field = field.with_metadata({**(field.metadata or {}), **TYPE_METADATA})
     return field.with_type(_wire_type(field.type, preserve_dictionary=preserve_dictionary))

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext, SQLOptions
+from datafusion import DataFrame, RuntimeEnvBuilder, SessionConfig, SessionContext, SQLOptions
+from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.scanner import quoted
@@ -34,8 +35,6 @@ _OPTIONS: Final = {
     "datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown": "false",
     # DataFusion 55 fails its own check where IS TRUE is both a group and inside an aggregate.
     "datafusion.execution.skip_physical_aggregate_schema_check": "true",
-    # Each thread that reads a local file keeps memory (see `workarounds.scan_folders`).
-    "datafusion.execution.meta_fetch_concurrency": "2",
     # Lines and columns in messages, where DataFusion has them.
     "datafusion.sql_parser.collect_spans": "true",
 }
@@ -47,9 +46,16 @@ _DYNAMIC_FILTERS: Final = (
     "datafusion.optimizer.enable_topk_dynamic_filter_pushdown",
 )
 _PARTITIONS: Final = "datafusion.execution.target_partitions"
+# DataFusion 55 answers `max(x)` from the files' footers, and takes one whose type is not the table's for one of nulls.
+_USE_FOOTERS: Final = "datafusion.execution.collect_statistics"
+# From local files few, for each thread that reads one keeps memory (see `workarounds.scan_folders`).
+_FOOTERS_AT_A_TIME: Final = "datafusion.execution.meta_fetch_concurrency"
+_OPTIMIZER_PASSES: Final = "datafusion.optimizer.max_passes"
 
 # How much is kept of what the footers of files said, for as long as a session lives.
 _FOOTERS: Final = "SET datafusion.runtime.metadata_cache_limit = '16M'"
+# A folder of links may have been listed while the files were not there for a moment.
+_LISTS_OF_FOLDERS: Final = "SET datafusion.runtime.list_files_cache_ttl = '1m'"
 
 # What these return names files of the server, or counts rows before this one, hidden ones too.
 _REVEALING_FUNCTIONS: Final = ("input_file_name", "file_row_index")
@@ -60,34 +66,50 @@ _MAX_FREE: Final = 2
 
 @dataclass(slots=True, eq=False)
 class LentSession:
-    """A session for one statement; without a pool it is not used again."""
+    """A session in which one statement is planned; without a pool it is not used again.
+
+    Plans run in a copy of the session, which shares its caches and its memory: optimized plans are not optimized again.
+    """
 
     session: SessionContext
     pool: "list[LentSession] | None" = None
-    settings: dict[str, str] = field(default_factory=lambda: dict.fromkeys(_DYNAMIC_FILTERS, "true"))
+    _runner: SessionContext | None = None
+    _applied: dict[str, str] = field(default_factory=dict)
+    _settings: dict[str, str] = field(default_factory=dict)
     #: Removes what the statement got besides tables.
     clean_up: Callable[[], None] | None = None
 
-    def set_partitions(self, partitions: int) -> None:
-        """Run statements that are planned from now on in so many partitions; 0 is one per processor."""
-        self._set(_PARTITIONS, f"{partitions:d}")
+    def configure(self, *, partitions: int, uses_footers: bool, is_remote: bool) -> None:
+        """Set how plans run: in how many partitions, 0 for one per processor, and how they read footers of files.
+
+        These files are in a bucket if they're remote.
+        """
+        self._settings[_PARTITIONS] = f"{partitions:d}"
+        self._settings[_USE_FOOTERS] = str(uses_footers).lower()
+        self._settings[_FOOTERS_AT_A_TIME] = "32" if is_remote else "2"
 
     def set_dynamic_filters(self, *, is_on: bool) -> None:
         """Let what a statement sees while it runs filter its scans, or not, in plans that are made from now on."""
         for name in _DYNAMIC_FILTERS:
-            self._set(name, str(is_on).lower())
+            self._settings[name] = str(is_on).lower()
+
+    def frame(self, plan: LogicalPlan, *, is_optimized: bool) -> DataFrame:
+        """Return a plan as it will run; one that is not optimized yet will be."""
+        self._settings[_OPTIMIZER_PASSES] = "0" if is_optimized else "3"
+        if self._runner is None:
+            # DataFusion-Python has no other way to copy one. The copy could read any path, but plans no statement.
+            self._runner = self.session.enable_url_table()
+        for name, value in self._settings.items() - self._applied.items():
+            self._runner.sql(f"SET {name} = {value}")
+            self._applied[name] = value
+        return self._runner.create_dataframe_from_logical_plan(plan)
 
     def release(self) -> None:
         """Give the session back once its statement has given its last row, or will not run; later calls do nothing."""
         pool, self.pool = self.pool, None
         clean_up, self.clean_up = self.clean_up, None
         if pool is not None and len(pool) < _MAX_FREE and _clear(self.session, clean_up):
-            pool.append(LentSession(self.session, pool, self.settings))
-
-    def _set(self, name: str, value: str) -> None:
-        if self.settings.get(name) != value:
-            self.session.sql(f"SET {name} = {value}")
-            self.settings[name] = value
+            pool.append(LentSession(self.session, pool, self._runner, self._applied))
 
 
 class Sessions:
@@ -114,6 +136,7 @@ class Sessions:
             context.deregister_udf(name)
         if can_spill:
             context.sql(_FOOTERS)
+            context.sql(_LISTS_OF_FOLDERS)
             context.sql(self._cap)
         return context
 
@@ -127,10 +150,11 @@ def _clear(session: SessionContext, clean_up: Callable[[], None] | None) -> bool
     try:
         if clean_up is not None:
             clean_up()
-        schema = session.catalog().schema()
+        catalog = session.catalog()
+        schema = catalog.schema()
         for name in schema.table_names():
             session.deregister_table(quoted(name))
-        names = (schema.table_names(), session.catalog().schema_names(), session.catalog_names())
+        names = (schema.table_names(), catalog.schema_names(), session.catalog_names())
     except Exception:  # noqa: BLE001 - it is not used again
         _log.warning("a session could not be cleared", exc_info=True)
         return False

@@ -66,15 +66,11 @@ _log = logging.getLogger(__name__)
 _SMALL_BYTES: Final = 4 * 1024 * 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TICKS_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-# DataFusion 55 answers `max(x)` from the files' footers, and takes one whose type is not the table's for one of nulls.
-_USE_FOOTERS: Final = "SET datafusion.execution.collect_statistics = {}"
-# How many footers are fetched at a time; from local files, `sessions` has few, for each takes a thread.
-_FETCH_FROM_AFAR: Final = "SET datafusion.execution.meta_fetch_concurrency = 32"
 _INT64: Final = (-(1 << 63), (1 << 63) - 1)
 # A file that is ruled out only when it is opened costs 0.3 ms; planning a statement twice costs 1 ms.
 _MIN_PRUNED: Final = 32
 #: Functions that have another value when a statement is planned again.
-_CLOCKS: Final = ("now", "current_timestamp", "current_date", "current_time", "today")
+_CLOCKS: Final = frozenset({"now", "current_timestamp", "current_date", "current_time", "today"})
 # The options of a scan travel with it. A footer is a few kilobytes, and DataFusion would read 512 of each file.
 _SCAN_OPTIONS: Final = {
     "datafusion.execution.parquet.metadata_size_hint": "32768",
@@ -83,11 +79,13 @@ _SCAN_OPTIONS: Final = {
     "datafusion.execution.parquet.coerce_int96": "us",
 }
 #: Whatever shows the type of a column.
-_TYPE_QUESTIONS: Final = ("arrow_typeof", "describe", "desc")
+_TYPE_QUESTIONS: Final = frozenset({"arrow_typeof", "describe", "desc"})
+#: Whatever lists the tables that a statement does not mention.
+LISTS: Final = frozenset({"show", "information_schema"})
 _NOTHING: Final = Mention(names=frozenset())
 _NO_LIMITS: Final[Mapping[str, Expr]] = MappingProxyType({})
 _NO_FILE: Final = "file:///none"
-_ScanKey = tuple[pa.Schema, FileFormat, tuple[str, ...]]
+_ScanKey = tuple[str, pa.Schema, FileFormat, tuple[str, ...]]
 
 
 def find_visible_tables(
@@ -147,7 +145,9 @@ class TableBuilder:
         self._scans: LRUCache[_ScanKey, LogicalPlan] = LRUCache(64)
         self._buckets: dict[str, tuple[Storage, AmazonS3]] = {}
         self._folders = ScanFolders()
-        self._bytes: int | None = 0  # of the files of the tables that were registered last, unless they hide rows
+        # Of the tables that were registered last: the size of their files unless they hide rows, and where these are.
+        self._bytes: int | None = 0
+        self.is_remote = False
 
     def register(  # noqa: PLR0913 - what a table is built from
         self,
@@ -170,13 +170,9 @@ class TableBuilder:
         A statement over information_schema sees the others too, as names and schemas without rows; raw rows are never
         listed, for they are there for those who know of them.
         """
-        self._bytes = 0
-        mixed = [table for table in tables if table.snapshot.has_mixed_types]
-        if mixed:  # a reused session may come from another statement
-            uses_footers = not any(mentions.has(name) for table in mixed for name in table.names)
-            context.sql(_USE_FOOTERS.format(str(uses_footers).lower()))
-        lists_names = any(mentions.has(name) for name in ("show", "information_schema"))
-        is_flat = is_flat and not lists_names and not any(map(mentions.has, _TYPE_QUESTIONS))
+        self._bytes, self.is_remote = 0, False
+        lists_names = bool(mentions.among(LISTS))
+        is_flat = is_flat and not lists_names and not mentions.among(_TYPE_QUESTIONS)
         registered: list[VisibleTable] = []
         for table in tables:
             snapshot = table.snapshot
@@ -293,16 +289,16 @@ class TableBuilder:
         """Return the plan of one native scan, with maps in the files converted to properties."""
         maps = [name for name in snapshot.map_columns if name in schema.names]
         if not maps:
-            return self._scan(context, snapshot.file_format, files, schema)
+            return self._scan(context, snapshot, files, schema)
         stored = pa.schema([field.with_type(STORED_MAP) if field.name in maps else field for field in schema])
-        rows = self._scan(context, snapshot.file_format, files, stored)
+        rows = self._scan(context, snapshot, files, stored)
         columns = {name: col(quoted(name)) for name in schema.names}
         for name in maps:
             columns[name] = _properties_of_maps(schema.field(name).type)(columns[name]).alias(name)
         return rows.select(*columns.values())
 
     def _scan(
-        self, context: SessionContext, file_format: FileFormat, files: Sequence[FoundFile], schema: pa.Schema
+        self, context: SessionContext, snapshot: TableSnapshot, files: Sequence[FoundFile], schema: pa.Schema
     ) -> DataFrame:
         """Return the plan of one native scan over an explicit list of files, with a schema that is given.
 
@@ -310,13 +306,12 @@ class TableBuilder:
         though, and a listing scan's paths are a repeated field: the paths are appended to the plan for no file, as
         protobuf merges messages that follow one another. `check_scans` and tests hold that.
         """
-        is_linked = file_format is FileFormat.PARQUET
+        is_linked = snapshot.file_format is FileFormat.PARQUET
         urls = self._folders.urls(files) if is_linked else [file.url for file in files]
-        key = (schema, file_format, tuple(urls))
+        key = (snapshot.name, schema, snapshot.file_format, tuple(urls))
         scan = self._scans.get(key)
         if scan is None:
-            listed = message_class("Node")(f1=[{"f2": urls}]).SerializeToString()
-            scan = LogicalPlan.from_bytes(context, _template(schema, file_format) + listed)
+            scan = _scan_named(snapshot.name, context, schema, snapshot.file_format, urls=urls)
             self._scans[key] = scan
         return context.create_dataframe_from_logical_plan(scan)
 
@@ -338,13 +333,12 @@ class TableBuilder:
                     raise file_gone() from error
                 found.append(FoundFile(path, mark_of(status)))
                 size = None if size is None else size + status.st_size
-        self._bytes = size
+        self._bytes, self.is_remote = size, self.is_remote or bool(keys)
         for bucket, wanted in keys.items():
             storage, store = self._bucket(bucket)
             if not storage.has_all(wanted):
                 raise file_gone()
             context.register_object_store(S3_SCHEME, store, host=bucket)
-            context.sql(_FETCH_FROM_AFAR)
         return found
 
     def _bucket(self, name: str) -> tuple[Storage, AmazonS3]:
@@ -421,7 +415,7 @@ def needed_files(
 
 def may_change(mentions: Mention) -> bool:
     """Return whether a statement may have other constants when it's planned again."""
-    return any(map(mentions.has, _CLOCKS))
+    return bool(mentions.among(_CLOCKS))
 
 
 def _files_in_range(table: VisibleTable, time_range: TimeRange | None) -> FileList:
@@ -516,9 +510,16 @@ def _template(schema: pa.Schema, file_format: FileFormat) -> bytes:
 
 def _named_scan(context: SessionContext, schema: pa.Schema, name: str) -> DataFrame:
     """Return a scan that shows up under a name in plans, and is not to be run."""
-    named = message_class("Node")(f1=[{"f2": [f"{_NO_FILE}.parquet"], "f14": [{"f1": [{"f1": [name]}]}]}])
-    plan = LogicalPlan.from_bytes(context, _template(schema, FileFormat.PARQUET) + named.SerializeToString())
+    plan = _scan_named(name, context, schema, FileFormat.PARQUET, urls=[f"{_NO_FILE}.parquet"])
     return context.create_dataframe_from_logical_plan(plan)
+
+
+def _scan_named(
+    name: str, context: SessionContext, schema: pa.Schema, file_format: FileFormat, *, urls: Iterable[str]
+) -> LogicalPlan:
+    """Return the plan of a scan that shows up under a name in plans."""
+    more = message_class("Node")(f1=[{"f2": urls, "f14": [{"f1": [{"f1": [name]}]}]}])
+    return LogicalPlan.from_bytes(context, _template(schema, file_format) + more.SerializeToString())
 
 
 def _object_store(bucket: str, options: Mapping[str, str]) -> AmazonS3:

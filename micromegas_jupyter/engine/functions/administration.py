@@ -16,6 +16,7 @@ from micromegas_jupyter.engine.partition_calls import MESSAGE_FUNCTIONS, PARTITI
 from micromegas_jupyter.engine.scanner import Scan, quoted
 from micromegas_jupyter.errors import PermissionDenied
 
+_FOR_ADMINISTRATORS: Final = DENIAL_NAMES | PARTITION_NAMES
 _MESSAGES: Final = pa.schema(
     [pa.field("time", pa.timestamp("ns", "+00:00"), nullable=False), pa.field("msg", pa.string(), nullable=False)]
 )
@@ -23,7 +24,7 @@ _MESSAGES: Final = pa.schema(
 
 def check_administrator(scanned: Scan) -> None:
     """Check that a statement calls no function for administrators."""
-    calls = lift_calls(scanned, DENIAL_NAMES | PARTITION_NAMES)
+    calls = lift_calls(scanned, _FOR_ADMINISTRATORS)
     if calls:
         raise PermissionDenied(
             f"Only administrators may call {calls[0].function}.",

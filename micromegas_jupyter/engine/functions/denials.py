@@ -110,6 +110,8 @@ def with_denial_as_rows(scanned: Scan) -> Scan:
 
     DataFusion-Python runs a table function when it plans, and a scalar function when it runs.
     """
+    if DENY not in scanned.names:
+        return scanned
     tokens = scanned.tokens
     for first, last in find_calls_in_from(scanned, {DENY}, is_certain=False):  # its arguments may be in dollar quotes
         start, end = tokens[first].start, tokens[last].start + 1

@@ -37,6 +37,7 @@ _QUERIES: Final = {
     ("show", "tables"): "SELECT * FROM information_schema.tables "
     "WHERE table_name <> 'df_settings' OR table_schema <> 'information_schema'",
 }
+_REWRITTEN: Final = _BARE_NAMES | {"show"}
 _RIGHTS_SCHEMA: Final = pa.schema(
     [pa.field(name, pa.string(), nullable=name == "value") for name in ("kind", "name", "value")]
 )
@@ -109,6 +110,8 @@ def with_identity_syntax(scanned: Scan) -> Scan:
     `SHOW RIGHTS` and `SHOW TABLES` are queries, and `current_user()` has no brackets: blanks take their place, so that
     positions in messages stay right.
     """
+    if scanned.names.isdisjoint(_REWRITTEN):
+        return scanned
     words = tuple(token.name for token in scanned.tokens if token.kind is not Kind.SEMICOLON)
     if words in _QUERIES:
         return scan(_QUERIES[words])
@@ -121,14 +124,18 @@ def register_identity_functions(
     session: SessionContext, caller: AuthContext, *, tables: Sequence[VisibleTable], mentions: Mention
 ) -> None:
     """Give a session the functions that the statement mentions."""
-    for name, value in _values(caller).items():
-        if mentions.has(name):
-            is_list = isinstance(value, tuple)
-            kind = pa.list_(pa.string()) if is_list else pa.bool_() if isinstance(value, bool) else pa.string()
-            column = pa.array([value], kind)
-            # Immutable: the optimiser puts the value in its place, so that files' statistics can answer a comparison.
-            session.register_udf(udf(lambda *_, column=column: column, [], kind, "immutable", name))
-    if mentions.has(RIGHTS):
+    mentioned = mentions.among(IDENTITY_NAMES)
+    if not mentioned:
+        return
+    values = _values(caller)
+    for name in mentioned & IDENTITY_FUNCTIONS:
+        value = values[name]
+        is_list = isinstance(value, tuple)
+        kind = pa.list_(pa.string()) if is_list else pa.bool_() if isinstance(value, bool) else pa.string()
+        column = pa.array([value], kind)
+        # Immutable: the optimiser puts the value in its place, so that files' statistics can answer a comparison.
+        session.register_udf(udf(lambda *_, column=column: column, [], kind, "immutable", name))
+    if RIGHTS in mentioned:
         rows = [dict(zip(_RIGHTS_SCHEMA.names, row, strict=True)) for row in _rights(caller, tables)]
         shown = session.read_batch(pa.RecordBatch.from_pylist(rows, schema=_RIGHTS_SCHEMA)).into_view()
         session.register_udtf(udtf(lambda *_: shown, RIGHTS))

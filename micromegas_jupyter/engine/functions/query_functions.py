@@ -6,6 +6,7 @@ plans, before there are rows, so that those are rewritten as sub-selects.
 """
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,8 +103,9 @@ _ROWS: Final = {
 CONDITION_FUNCTIONS: Final = frozenset(name for name, one in _SCALARS.items() if one.arguments[0] == DICTIONARY)
 #: All names that SQL may call.
 FUNCTION_NAMES: Final = frozenset({*_SCALARS, *_AGGREGATES, *_ROWS})
-#: In `information_schema`, where a statement finds the functions of its session.
 _ROUTINES: Final = "routines"
+#: In `information_schema`, where a statement finds the functions of the session that it runs in.
+FUNCTION_LISTS: Final = frozenset({_ROUTINES, "parameters"})
 _MAX_REWRITES: Final = 32
 _NUMBERED: Final = "__call_"
 _NO_SIGNATURE: Final = re.compile(r"a call to '(\w+)' function: coercion from")
@@ -112,6 +114,7 @@ _NO_SIGNATURE: Final = re.compile(r"a call to '(\w+)' function: coercion from")
 class QueryFunctions:
     """The functions that a statement mentions, in its session until `remove`; `sql` is the statement that was planned.
 
+    The `tables` are those that it mentions.
     One that lists the engine's functions gets all of them.
 
     If calls of a function have arguments of several types, each gets a number, and a function of its own.
@@ -129,18 +132,17 @@ class QueryFunctions:
         self.sql = sql
         self._session = session
         self._failures = failures
-        in_conditions = _functions_in_conditions(tables, mentions)
-        is_list = mentions.has(_ROUTINES)
-        self._scalars = [name for name in _SCALARS if is_list or mentions.has(name) or name in in_conditions]
-        self._aggregates = [name for name in _AGGREGATES if is_list or mentions.has(name)]
+        in_conditions = _functions_in_conditions(tables)
+        wanted = FUNCTION_NAMES if mentions.has(_ROUTINES) else mentions.among(FUNCTION_NAMES) | in_conditions
+        self._scalars = [name for name in _SCALARS if name in wanted]
+        self._aggregates = [name for name in _AGGREGATES if name in wanted]
         self._untried: dict[str, list[pa.DataType]] = {}
         self._kinds: list[pa.DataType] = []
         overloaded = list(filter(_takes_jsonb, self._scalars))
         if overloaded:
-            used = [table for table in tables if any(map(mentions.has, table.names))]
-            kinds = [kind for table in used for kind in table.snapshot.schema.types]
-            kinds += [kind for table in used for kind in flat_schema(table.snapshot.schema).types]
-            first = [DICTIONARY] if DICTIONARY in kinds and not any(table.hides_rows for table in used) else []
+            kinds = [kind for table in tables for kind in table.snapshot.schema.types]
+            kinds += [kind for table in tables for kind in flat_schema(table.snapshot.schema).types]
+            first = [DICTIONARY] if DICTIONARY in kinds and not any(table.hides_rows for table in tables) else []
             self._kinds = [*dict.fromkeys([*first, BYTES, PAIRS, _MAP, *filter(holds_pairs, kinds)])]
             self._untried = {name: self._kinds_for(name) for name in overloaded}
             self._untried |= {name: [BYTES] for name in in_conditions}  # conditions may be read again
@@ -226,11 +228,15 @@ class QueryFunctions:
         return reporting
 
 
-def _functions_in_conditions(tables: Sequence[VisibleTable], mentions: Mention) -> frozenset[str]:
-    """Return the functions in the conditions on rows of the tables that a statement mentions."""
-    conditions = [one for table in tables if any(map(mentions.has, table.names)) for one in table.all_conditions]
-    names = frozenset(token.name for one in conditions for token in scan(one).tokens)
-    return names & CONDITION_FUNCTIONS
+def _functions_in_conditions(tables: Sequence[VisibleTable]) -> frozenset[str]:
+    """Return the functions in the conditions on rows of tables."""
+    names = (_names(one) for table in tables for one in table.all_conditions)
+    return CONDITION_FUNCTIONS.intersection(itertools.chain.from_iterable(names))
+
+
+@functools.lru_cache(maxsize=256)
+def _names(condition: str) -> frozenset[str]:
+    return scan(condition).names
 
 
 def register_condition_functions(session: SessionContext) -> None:
@@ -257,7 +263,7 @@ def _takes_jsonb(name: str) -> bool:
 def with_functions_as_rows(scanned: Scan) -> Scan:
     """Return a statement in which table functions are sub-selects, whose argument may be a sub-select too."""
     for _ in range(_MAX_REWRITES):
-        if not any(token.name in _ROWS for token in scanned.tokens):
+        if scanned.names.isdisjoint(_ROWS):
             break
         changed = _with_last_as_rows(scanned)
         if changed is scanned:

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-from datafusion import SessionConfig, SessionContext
+from datafusion import DataFrame, SessionConfig, SessionContext
 from datafusion.expr import Expr
 from datafusion.plan import LogicalPlan
 
-from micromegas_jupyter.engine.leakproof import MAX_PATTERN, constant_kind
-from micromegas_jupyter.engine.plans.terms import EXPRESSIONS, chain, written_term
+from micromegas_jupyter.engine.leakproof import MAX_PATTERN
+from micromegas_jupyter.engine.plans.terms import EXPRESSIONS, chain
 
 _MAX_VISITED: Final = 20_000
 # A pattern may take 70 ms. What is not checked fails behind the barrier, on rows that the caller may see.
@@ -47,7 +47,7 @@ def check_constants(session: SessionContext, optimized: LogicalPlan) -> None:
 
     The optimizer replaces a constant by its value, and leaves it where that fails.
     """
-    one_row = session.read_batch(_ONE_ROW)
+    one_row: DataFrame | None = None
     checked: set[str] = set()
     for expression, operands in _parts(optimized, session):
         is_constant = _is_constant(expression, operands)
@@ -57,28 +57,15 @@ def check_constants(session: SessionContext, optimized: LogicalPlan) -> None:
         checked.add(text)
         if len(checked) > _MAX_CHECKED:
             return
+        one_row = one_row or session.read_batch(_ONE_ROW)
         constant = Expr(expression) if is_constant else one_row.parse_sql_expr(text)
         one_row.select(constant.alias("value")).collect()
 
 
-def may_fail(logical: LogicalPlan) -> bool:
-    """Return whether a plan, as it was written, may have constants that fail; if not, it need not be optimized."""
-    return any(_may_fail(expression, operands) for expression, operands in _parts(logical))
+def _parts(root: LogicalPlan, session: SessionContext) -> Iterator[tuple[Any, list[Any]]]:
+    """Return the expressions in a plan and its subqueries, with their operands.
 
-
-def _may_fail(expression: Any, operands: Sequence[Any]) -> bool:
-    if expression.variant_name() in _QUERIES:
-        return True  # what is in it isn't visited
-    if _is_constant(expression, operands, has_now=True):
-        term = written_term(expression)
-        return term is None or constant_kind(term) is None
-    return _trial_text(expression, operands) is not None
-
-
-def _parts(root: LogicalPlan, session: SessionContext | None = None) -> Iterator[tuple[Any, list[Any]]]:
-    """Return the expressions in a plan with their operands; no values, columns, or parts of constants.
-
-    With a session, those in subqueries within expressions follow.
+    Values, columns, and parts of constants are left out.
     """
     nodes, visited = [root], 0
     while nodes:
@@ -87,16 +74,17 @@ def _parts(root: LogicalPlan, session: SessionContext | None = None) -> Iterator
         waiting = list(_expressions(node))
         while waiting:
             expression = waiting.pop()
-            if expression.variant_name() in _VALUES:
+            kind = expression.variant_name()
+            if kind in _VALUES:
                 continue
             visited += 1
             if visited > _MAX_VISITED:
                 return
-            is_chain = expression.variant_name() == "BinaryExpr" and expression.rex_call_operator() in {"AND", "OR"}
+            is_chain = kind == "BinaryExpr" and expression.rex_call_operator() in {"AND", "OR"}
             operands = chain(expression, expression.rex_call_operator()) if is_chain else _operands(expression)
             if not is_chain:
                 yield expression, operands
-            if session is not None and expression.variant_name() in _QUERIES:
+            if kind in _QUERIES:
                 nodes += _plans_of_query(session, expression)
             if is_chain or not _is_constant(expression, operands):
                 waiting += operands
@@ -176,23 +164,18 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
             place += size
 
 
-def _is_constant(expression: Any, operands: Sequence[Any], *, has_now: bool = False, depth: int = 0) -> bool:
+def _is_constant(expression: Any, operands: Sequence[Any], *, depth: int = 0) -> bool:
     """Return whether an expression has the same value whenever it's evaluated, and depends on no row."""
     kind = expression.variant_name()
     if kind == "ScalarFunction":
         name = expression.rex_call_operator()
-        is_known = name in _unchanging_functions()
-        if not operands:
-            return has_now and name == "now"
+        is_known = bool(operands) and name in _unchanging_functions()
     else:
         is_known = kind in _PURE and bool(operands)
     if not is_known or depth > _MAX_DEPTH:
         return False
     others = (one for one in operands if one.variant_name() != "Literal")
-    return all(
-        one.variant_name() != "Column" and _is_constant(one, _operands(one), has_now=has_now, depth=depth + 1)
-        for one in others
-    )
+    return all(one.variant_name() != "Column" and _is_constant(one, _operands(one), depth=depth + 1) for one in others)
 
 
 def _trial_text(expression: Any, operands: Sequence[Any]) -> str | None:

@@ -1,22 +1,23 @@
 """Which tables and columns a statement reads, for the audit.
 
-The statement is planned a second time over empty tables that have the columns its caller sees: DataFusion moves the
-columns that the statement needs down to the scans. Columns that only row filters, merges and time ranges need are not
-among them, since the caller did not ask for those.
+DataFusion moves the columns that a statement needs down to the scans. Columns that only row filters, merges and time
+ranges need are not to be among them, since the caller did not ask for those. So the plan of a statement over tables
+that need more than their own scan does not show it, and such a statement is planned a second time, over empty tables
+that have the columns its caller sees.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from micromegas_jupyter.engine.contract import ANY, Reads, VisibleTable
+from micromegas_jupyter.engine.contract import ANY, Reads, TimeRange, VisibleTable
 from micromegas_jupyter.engine.scanner import quoted
 
 if TYPE_CHECKING:
-    from datafusion import DataFrame, SessionContext
+    from datafusion import SessionContext
     from datafusion.plan import LogicalPlan
 
 MAX_READS_BYTES: Final = 16 * 1024
@@ -27,38 +28,54 @@ _SCAN: Final = "TableScan: "
 _RETURNED_ROWS: Final = "?table?"
 
 
+def are_plain(tables: Iterable[VisibleTable], time_range: TimeRange | None) -> bool:
+    """Return whether scans of these tables, in the plan of a statement, return no columns but those it asks for."""
+    return all(_is_plain(table, cuts=time_range is not None) for table in tables)
+
+
+def _is_plain(table: VisibleTable, *, cuts: bool) -> bool:
+    snapshot, names = table.snapshot, table.snapshot.schema.names
+    return (
+        not (table.hides_rows or table.equal or snapshot.merge_sql or snapshot.source)
+        and not (cuts and snapshot.range_columns)
+        and {*snapshot.map_columns, *snapshot.partition_columns}.isdisjoint(names)
+    )
+
+
+def without_rows(session: "SessionContext", tables: Iterable[VisibleTable]) -> dict[str, Sequence[str]]:
+    """Replace the tables of a session by empty ones; return the columns that each of their names has."""
+    names = [name for table in tables for name in table.names if session.table_exist(quoted(name))]
+    schemas = {name: session.table(quoted(name)).schema() for name in names}
+    for name, schema in schemas.items():
+        session.deregister_table(quoted(name))
+        session.register_record_batches(quoted(name), [[pa.RecordBatch.from_pylist([], schema=schema)]])
+    return {name: schema.names for name, schema in schemas.items()}
+
+
 def find_reads(
-    session: "SessionContext",
+    optimized: "LogicalPlan",
     tables: Sequence[VisibleTable],
+    columns: Mapping[str, Sequence[str]],
     *,
     functions: Iterable[str],
-    plan: "Callable[[], DataFrame]",
 ) -> Reads:
-    """Return the tables that a statement reads, each with its columns; the session's `tables` are replaced.
+    """Return the tables that a plan reads, each with its columns, of `columns` by the name of its scan.
 
     If the columns of a table cannot be determined, `ANY` stands for them. Views also count as reads of their source.
     `functions` are the table functions that the statement may call.
     """
-    schemas: dict[str, tuple[VisibleTable, pa.Schema]] = {}
-    for table in tables:
-        for name in table.names:
-            if session.table_exist(quoted(name)):
-                schemas[name] = table, session.table(quoted(name)).schema()
-    for name, (_, schema) in schemas.items():
-        session.deregister_table(quoted(name))
-        session.register_record_batches(quoted(name), [[pa.RecordBatch.from_pylist([], schema=schema)]])
-    optimized = plan().optimized_logical_plan()
-    columns = {name: list(schema.names) for name, (_, schema) in schemas.items()}
+    by_name = {name: table for table in tables for name in table.names}
     reads: dict[str, set[str]] = {}
-    for name, found in _scanned(optimized, columns):
-        if name not in schemas:
+    text = optimized.display_indent()
+    for name, found in _scanned(optimized, text, columns):
+        if name not in columns:
             reads.setdefault(name, set()).update(found)
             continue
-        table = schemas[name][0]
+        table = by_name[name]
         reads.setdefault(table.read_as, set()).update(found, (column for column, _ in table.equal))
         if (source := table.snapshot.source) is not None:
             reads.setdefault(source.table, set()).update(source.columns)
-    if _RETURNED_ROWS in optimized.display_indent():
+    if _RETURNED_ROWS in text:
         reads |= {f"{name}()": set() for name in functions}
     return bounded({name: sorted(found) for name, found in reads.items()})
 
@@ -95,7 +112,7 @@ def _size(reads: Reads) -> int:
     return len(json.dumps(reads))
 
 
-def _scanned(plan: "LogicalPlan", columns: Mapping[str, Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
+def _scanned(plan: "LogicalPlan", text: str, columns: Mapping[str, Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
     """Return the scans of a plan, each with the columns that it returns."""
     found: list[tuple[str, Sequence[str]]] = []
     waiting: list[Any] = [plan]
@@ -115,7 +132,6 @@ def _scanned(plan: "LogicalPlan", columns: Mapping[str, Sequence[str]]) -> list[
         elif name in columns:  # not the rows of a recursive query or a function
             found.append((name, listed))
     # A scan within an expression, such as a scalar subquery, is not among the inputs of a plan.
-    text = plan.display_indent()
     for name, known in columns.items():
         scans = re.findall(rf"^ *{re.escape(_SCAN + name)}(?:,.*| projection=\[(.*?)\](?:,.*)?)?$", text, re.MULTILINE)
         if waiting or len(scans) > sum(one == name for one, _ in found):

@@ -158,8 +158,9 @@ class _Reader(_Terms):
             expressions_of = EXPRESSIONS.get(type(variant).__name__)
             if expressions_of is None or node.display().startswith("DistinctOn"):
                 return False
-            columns = self._columns(node, variant)
-            for expression in expressions_of(variant):
+            expressions = expressions_of(variant)
+            columns = self._columns(node, variant) if expressions else {}
+            for expression in expressions:
                 if not leakproof.is_leakproof(self.term(expression, columns)):
                     return False
         return True
@@ -174,11 +175,6 @@ class _Reader(_Terms):
         for field in (field for schema in schemas for field in schema):
             found[field.name] = field.type if found.get(field.name, field.type) == field.type else None
         return found
-
-
-def written_term(expression: Expr) -> Term | None:
-    """Return an expression without columns, as it was written, as a term."""
-    return _Terms(sees_through_casts=False).term(expression, {})
 
 
 def literal_term(expression: Expr) -> Term | None:

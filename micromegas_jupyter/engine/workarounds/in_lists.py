@@ -46,10 +46,13 @@ _CONDITIONS: Final = frozenset({"Filter", "Join", "Scan"})
 _NAMED: Final = frozenset({"Projection", "Aggregate", "Window"})
 
 
-def with_null_safe_lists(session: SessionContext, frame: DataFrame) -> DataFrame:
-    """Return `frame`, a statement that is not EXPLAIN, so that simplification is right, or as it is."""
+def with_null_safe_lists(session: SessionContext, frame: DataFrame, text: str) -> DataFrame:
+    """Return `frame`, a statement that is not EXPLAIN, so that simplification is right, or as it is.
+
+    `text` is its plan, one step a line.
+    """
     unchanged = frame
-    if not _MAY_BE_AFFECTED.search(frame.logical_plan().display_indent()):
+    if not _MAY_BE_AFFECTED.search(text):
         return frame
     try:
         plan = optimizer_without(*_LEFT_OUT).create_dataframe_from_logical_plan(frame.logical_plan())

@@ -1,4 +1,4 @@
-"""Plans statements so that four defects of DataFusion 55.2 (54.1 has them, too) cannot give wrong rows or types.
+"""Plans statements so that three defects of DataFusion 55.2 (54.1 has them, too) cannot give wrong rows.
 
 **Filters above joins** are pushed down in the physical plan by column name, not by position. Where both sides of a join
 have a column of that name, a filter can end up on the wrong one, and rows are lost. The logical optimizer has already
@@ -12,9 +12,6 @@ IS NOT DISTINCT FROM, from which DataFusion does not derive a constant; it prune
 **Nested-loop joins** read their left side again when it does not fit into memory and there is room on disk, but a scan
 returns its files only once. They need a session that cannot spill.
 
-**Result types:** the schema of a DataFrame is that of the plan as it was written. Where UNION or CASE mixes types, the
-optimizer converts them afterwards: `SELECT 1 UNION ALL SELECT 2.5` is announced as integers and returns floats.
-
 The filters are changed in the optimized logical plan, in its protobuf form. A plan that has no such form (it reads a
 table function or an information schema, or is nested too deeply) runs unchanged if the physical plan shows neither of
 the first two defects, and is refused otherwise.
@@ -25,11 +22,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
-from datafusion import DataFrame, SessionContext, functions, lit
+from datafusion import SessionContext, functions, lit
 from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.engine.errors import is_engine_failure
-from micromegas_jupyter.engine.sessions import READ_ONLY
 from micromegas_jupyter.engine.workarounds.plan_messages import (
     EMPTYING_RULES,
     message_class,
@@ -42,7 +38,6 @@ from micromegas_jupyter.errors import UnsupportedStatement
 _JOIN: Final = re.compile(r"^ *(?:(?:\w+ )+Join:|Subquery:)", re.MULTILINE)
 _OUTER_JOIN: Final = re.compile(r"^ *(?:Left|Right|Full|LeftMark|RightMark) Join:", re.MULTILINE)
 _NESTED_LOOP_JOIN: Final = re.compile(r"^ *(?!Cross )(?:\w+ )+Join: *(?:Filter:.*)?$", re.MULTILINE)
-_MIXES_TYPES: Final = re.compile(r"\bCASE\b|^ *Union\b", re.MULTILINE)
 
 _LEFT, _RIGHT, _FULL, _LEFT_MARK, _RIGHT_MARK = 1, 2, 3, 8, 9
 _OUTER: Final = frozenset({_LEFT, _RIGHT, _FULL, _LEFT_MARK, _RIGHT_MARK})
@@ -62,9 +57,9 @@ _GROUPS_BY_ORDER: Final = "ordering_mode="
 
 
 class PlannedJoins(NamedTuple):
-    """A statement with joins, safe to run; one with nested loops must run in a session that cannot spill."""
+    """An optimized plan with joins, safe to run; one with nested loops must run in a session that cannot spill."""
 
-    frame: DataFrame
+    plan: LogicalPlan
     has_nested_loops: bool
 
 
@@ -73,58 +68,45 @@ def may_join(plan_text: str) -> bool:
     return _JOIN.search(plan_text) is not None
 
 
-def may_mix_types(plan_text: str) -> bool:
-    """Return whether an unoptimized plan, one step a line, may announce other types than its result has."""
-    return _MIXES_TYPES.search(plan_text) is not None
+def plan_joins(
+    session: SessionContext,
+    written: LogicalPlan,
+    optimized: LogicalPlan,
+    *,
+    explain: Callable[[], list[pa.RecordBatch]],
+) -> PlannedJoins:
+    """Return a plan that gives the right rows for a statement, not EXPLAIN, in a session for joins.
 
-
-def with_result_types(session: SessionContext, frame: DataFrame) -> DataFrame:
-    """Return `frame`, a statement that is not EXPLAIN, with the schema of its result; `session` is its session."""
-    try:
-        return session.create_dataframe_from_logical_plan(frame.optimized_logical_plan())
-    except Exception:  # noqa: BLE001 - it fails in the same way when it runs
-        return frame
-
-
-def plan_joins(session: SessionContext, frame: DataFrame, *, sql: str, values: Mapping[str, pa.Scalar]) -> PlannedJoins:
-    """Return a plan that gives the right rows for a statement, not EXPLAIN, whose `frame` is of a session for joins."""
-    try:
-        plan = frame.optimized_logical_plan()
-    except Exception:  # noqa: BLE001 - it fails in the same way when it runs
-        return PlannedJoins(frame, has_nested_loops=False)
-    text = plan.display_indent()
-    written = frame.logical_plan()
-    frame = session.create_dataframe_from_logical_plan(plan)
+    `explain` returns the rows of EXPLAIN VERBOSE for it.
+    """
+    text, plan = optimized.display_indent(), optimized
     if _OUTER_JOIN.search(text):
         without_empty = optimizer_without(*EMPTYING_RULES).create_dataframe_from_logical_plan(written)
-        changed = _try_rewrite(session, frame, lambda: plan)
+        changed = _try_rewrite(session, lambda: optimized, unchanged=optimized)
         if changed is None:
-            changed = _try_rewrite(session, frame, without_empty.optimized_logical_plan)
+            changed = _try_rewrite(session, without_empty.optimized_logical_plan, unchanged=optimized)
         if changed is None:
-            _check_unchanged(session, plan, sql=sql, values=values)
-        frame = frame if changed is None else changed
-    return PlannedJoins(frame, has_nested_loops=_NESTED_LOOP_JOIN.search(text) is not None)
+            _check_unchanged(optimized, explain())
+        plan = optimized if changed is None else changed
+    return PlannedJoins(plan, has_nested_loops=_NESTED_LOOP_JOIN.search(text) is not None)
 
 
-def _try_rewrite(session: SessionContext, frame: DataFrame, plan: Callable[[], LogicalPlan]) -> DataFrame | None:
-    """Return `frame` with changed filters, or None for a plan without a protobuf form."""
+def _try_rewrite(
+    session: SessionContext, plan: Callable[[], LogicalPlan], *, unchanged: LogicalPlan
+) -> LogicalPlan | None:
+    """Return a plan with changed filters, `unchanged` if none needs a change, or None without a protobuf form."""
     try:
-        return _rewrite(session, frame, plan())
+        node = message_class("Node").FromString(plan().to_bytes(session))
+        rewriter = _Rewriter()
+        rewriter.rewrite(node)
+        if not rewriter.has_changed:
+            return unchanged
+        changed = LogicalPlan.from_bytes(session, node.SerializeToString())
+        return session.create_dataframe_from_logical_plan(changed).optimized_logical_plan()
     except BaseException as error:
         if not is_engine_failure(error):
             raise
         return None
-
-
-def _rewrite(session: SessionContext, frame: DataFrame, plan: LogicalPlan) -> DataFrame:
-    """Return `frame` with changed filters, or as it is where none needs a change."""
-    node = message_class("Node").FromString(plan.to_bytes(session))
-    rewriter = _Rewriter()
-    rewriter.rewrite(node)
-    if rewriter.has_changed:
-        frame = session.create_dataframe_from_logical_plan(LogicalPlan.from_bytes(session, node.SerializeToString()))
-        frame.optimized_logical_plan()
-    return frame
 
 
 class _Rewriter:
@@ -196,10 +178,9 @@ class _Rewriter:
                     self.has_changed = True
 
 
-def _check_unchanged(session: SessionContext, plan: LogicalPlan, *, sql: str, values: Mapping[str, pa.Scalar]) -> None:
+def _check_unchanged(plan: LogicalPlan, explained: list[pa.RecordBatch]) -> None:
     """Check that a statement with outer joins is right as DataFusion plans it."""
-    described = session.sql_with_options(f"EXPLAIN VERBOSE {sql}", READ_ONLY, param_values=dict(values)).collect()
-    steps = [(row["plan_type"], row["plan"]) for batch in described for row in batch.to_pylist()]
+    steps = [(row["plan_type"], row["plan"]) for batch in explained for row in batch.to_pylist()]
     before = after = ""
     for name, step in steps:
         if name == _FILTER_PUSHDOWN:
