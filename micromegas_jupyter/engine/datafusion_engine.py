@@ -150,12 +150,6 @@ class _Plan:
     optimized: LogicalPlan | None
     tables: Sequence[VisibleTable]
 
-    def frame(self) -> DataFrame:
-        """Return the plan as it will run."""
-        if self.optimized is None:
-            return self.lent.frame(self.written, is_optimized=False)
-        return self.lent.frame(self.optimized, is_optimized=True)
-
 
 class DataFusionEngine:
     """Plans statements over tables, for one thread at a time; administrators see and change the `denials`, if any."""
@@ -278,10 +272,9 @@ class DataFusionEngine:
                 session, self._denials, caller=caller, mentions=mentions, failures=statement.failures
             )
         register_identity_functions(session, caller, tables=statement.tables, mentions=mentions)
-        if mentions.among(LISTING_NAMES):
-            register_listing_functions(
-                session, statement.tables, files=self._files, running=request.running, mentions=mentions
-            )
+        register_listing_functions(
+            session, statement.tables, files=self._files, running=request.running, mentions=mentions
+        )
         register_messages(session, statement.calls, request.messages)
         functions = QueryFunctions(
             session, statement.placeholders.sql, mentions=mentions, tables=mentioned, failures=statement.failures
@@ -327,14 +320,8 @@ class DataFusionEngine:
                 "rows of one of its tables.",
                 remedy="Run the statement without EXPLAIN.",
             )
-        return _Plan(
-            lent=lent,
-            sql=functions.sql,
-            written=frame.logical_plan(),
-            text=text,
-            optimized=optimized,
-            tables=tables,
-        )
+        written = frame.logical_plan()
+        return _Plan(lent=lent, sql=functions.sql, written=written, text=text, optimized=optimized, tables=tables)
 
     def _outline(
         self,
@@ -387,7 +374,7 @@ class DataFusionEngine:
         def explain() -> list[pa.RecordBatch]:
             sql = f"EXPLAIN VERBOSE {plan.sql}"
             frame = plan.lent.session.sql_with_options(sql, READ_ONLY, param_values=statement.values)
-            return plan.lent.frame(frame.logical_plan(), is_optimized=False).collect()
+            return plan.lent.frame(frame.logical_plan()).collect()
 
         joins = plan_joins(plan.lent.session, plan.written, plan.optimized, explain=explain)
         if joins.has_nested_loops and can_spill:
@@ -406,8 +393,9 @@ class DataFusionQuery:
     def __init__(self, plan: _Plan, statement: _Statement, context: Context, *, reads: Reads) -> None:
         self.reads = reads
         request, placeholders = statement.request, statement.placeholders
-        self._frame: DataFrame | None = plan.frame()
-        schema = wire_schema(self._frame.schema(), preserve_dictionary=request.preserve_dictionary)
+        frame = plan.lent.frame(plan.written, plan.optimized)
+        self._frame: DataFrame | None = frame
+        schema = wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary)
         self.schema = pa.schema([field.with_name(without_numbers(field.name)) for field in schema])
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.written)
         self.reads_tables = bool(plan.tables) or reads_tables(plan.text)
@@ -529,17 +517,17 @@ def _find_reads(plan: _Plan, statement: _Statement) -> Reads:
     """Return what a planned statement reads; may use up the tables in its session."""
     if _SCAN not in plan.text:
         return {}
-    session, optimized = plan.lent.session, plan.optimized
-    functions = sorted(statement.mentions.among(_TABLE_FUNCTIONS))
-    if optimized is not None and are_plain(plan.tables, statement.request.time_range):
-        columns = {table.snapshot.name: table.snapshot.schema.names for table in plan.tables}
-        return find_reads(optimized, plan.tables, columns, functions=functions)
-    if time.process_time() - statement.cpu_started > _MAX_PLANNING_SECONDS:
-        return unknown_reads(plan.tables)  # a second plan would take as long
+    optimized, columns = plan.optimized, {table.snapshot.name: table.snapshot.schema.names for table in plan.tables}
     try:
-        columns = without_rows(session, plan.tables)
-        frame = session.sql_with_options(plan.sql, READ_ONLY, param_values=statement.values)
-        return find_reads(frame.optimized_logical_plan(), plan.tables, columns, functions=functions)
+        if optimized is None or not are_plain(plan.tables, statement.request.time_range):
+            if time.process_time() - statement.cpu_started > _MAX_PLANNING_SECONDS:
+                return unknown_reads(plan.tables)  # a second plan would take as long
+            session = plan.lent.session
+            columns = without_rows(session, plan.tables)
+            frame = session.sql_with_options(plan.sql, READ_ONLY, param_values=statement.values)
+            optimized = frame.optimized_logical_plan()
+        functions = sorted(statement.mentions.among(_TABLE_FUNCTIONS))
+        return find_reads(optimized, plan.tables, columns, functions=functions)
     except BaseException as error:
         if not is_engine_failure(error):
             raise

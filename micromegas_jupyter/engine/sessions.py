@@ -89,20 +89,19 @@ class LentSession:
         self._settings[_FOOTERS_AT_A_TIME] = "32" if is_remote else "2"
 
     def set_dynamic_filters(self, *, is_on: bool) -> None:
-        """Let what a statement sees while it runs filter its scans, or not, in plans that are made from now on."""
-        for name in _DYNAMIC_FILTERS:
-            self._settings[name] = str(is_on).lower()
+        """Let what a statement sees while it runs filter its scans, or not."""
+        self._settings |= dict.fromkeys(_DYNAMIC_FILTERS, str(is_on).lower())
 
-    def frame(self, plan: LogicalPlan, *, is_optimized: bool) -> DataFrame:
+    def frame(self, written: LogicalPlan, optimized: LogicalPlan | None = None) -> DataFrame:
         """Return a plan as it will run; one that is not optimized yet will be."""
-        self._settings[_OPTIMIZER_PASSES] = "0" if is_optimized else "3"
+        self._settings[_OPTIMIZER_PASSES] = "3" if optimized is None else "0"
         if self._runner is None:
             # DataFusion-Python has no other way to copy one. The copy could read any path, but plans no statement.
             self._runner = self.session.enable_url_table()
         for name, value in self._settings.items() - self._applied.items():
             self._runner.sql(f"SET {name} = {value}")
             self._applied[name] = value
-        return self._runner.create_dataframe_from_logical_plan(plan)
+        return self._runner.create_dataframe_from_logical_plan(written if optimized is None else optimized)
 
     def release(self) -> None:
         """Give the session back once its statement has given its last row, or will not run; later calls do nothing."""

@@ -24,6 +24,8 @@ MAX_READS_BYTES: Final = 16 * 1024
 _MAX_VISITED: Final = 20_000
 _INFORMATION_SCHEMA: Final = "information_schema"
 _SCAN: Final = "TableScan: "
+# What a scan evaluates itself may need columns that it does not return.
+_OWN_FILTERS: Final = "full_filters=["
 # Rows that a table function returned when the statement was planned.
 _RETURNED_ROWS: Final = "?table?"
 
@@ -121,19 +123,24 @@ def _scanned(plan: "LogicalPlan", text: str, columns: Mapping[str, Sequence[str]
             break
         step = waiting.pop()
         waiting += step.inputs()
-        if not step.display().startswith(_SCAN):
+        shown = step.display()
+        if not shown.startswith(_SCAN):
             continue
         scan = step.to_variant()
         _, schema, name = scan.fqn()
         projection = scan.projection()
-        listed = (ANY,) if projection is None else [column for _, column in projection]
+        listed = (ANY,) if projection is None or _OWN_FILTERS in shown else [column for _, column in projection]
         if schema == _INFORMATION_SCHEMA:
             found.append((f"{schema}.{name}", listed))
         elif name in columns:  # not the rows of a recursive query or a function
             found.append((name, listed))
     # A scan within an expression, such as a scalar subquery, is not among the inputs of a plan.
     for name, known in columns.items():
-        scans = re.findall(rf"^ *{re.escape(_SCAN + name)}(?:,.*| projection=\[(.*?)\](?:,.*)?)?$", text, re.MULTILINE)
+        scans = re.findall(
+            rf"^ *{re.escape(_SCAN + name)}(?:,.*| projection=\[(.*?)\](?:, (?!full_filters=).*)?)?$",
+            text,
+            re.MULTILINE,
+        )
         if waiting or len(scans) > sum(one == name for one, _ in found):
             found += [(name, one.split(", ") if one and {*one.split(", ")} <= {*known} else (ANY,)) for one in scans]
     return found
