@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from datafusion import SessionContext, col, lit
 
+from micromegas_jupyter.core.file_list import FileList
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
@@ -98,7 +99,7 @@ def test_awkward_file_names_are_names_not_patterns(tmp_path):
 
     table = TableSnapshot(name="t", schema=SCHEMA, files=data_files(*files))
 
-    frame = TableBuilder().read(SessionContext(), table, table.files, SCHEMA)
+    frame = TableBuilder().read(SessionContext(), table, FileList.of(table.files), SCHEMA)
 
     assert frame.filter(col("n") == lit(1)).count() == len(AWKWARD_NAMES)
     assert frame.count() == len(AWKWARD_NAMES)

@@ -25,11 +25,13 @@ from micromegas_jupyter.engine.tables import TableBuilder
 
 files = tuple(DataFile(str(path)) for path in sorted(Path(sys.argv[1]).iterdir()))
 table = TableSnapshot(name="t", schema=pa.schema([("n", pa.int64())]), files=files)
-session = Sessions(EngineSettings(target_partitions=2)).open()
-session.sql("SELECT 1").collect()
+lent = Sessions(EngineSettings()).lend()
+lent.configure(partitions=2, uses_footers=True, is_remote=False)
+lent.frame(lent.session.sql("SELECT 1").logical_plan()).collect()
 before = len(list(Path("/proc/self/task").iterdir()))
 builder = TableBuilder()
-rows = builder.read(session, table, FileList.of(files), table.schema).to_pylist()
+scan = builder.read(lent.session, table, FileList.of(files), table.schema)
+rows = lent.frame(scan.logical_plan()).to_pylist()
 print(sum(row["n"] for row in rows), len(list(Path("/proc/self/task").iterdir())) - before)
 """
 
