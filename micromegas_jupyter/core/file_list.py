@@ -51,7 +51,7 @@ class FileList(Sequence[DataFile]):
     @classmethod
     def build(cls, paths: pa.Array, partitions: Sequence[pa.Array], begins: pa.Array, ends: pa.Array) -> "FileList":
         """Return a list of files by what `DataFile` has of each."""
-        values = {str(place): one.dictionary_encode() for place, one in enumerate(partitions)}
+        values = {str(position): one.dictionary_encode() for position, one in enumerate(partitions)}
         return cls(pa.table({"path": paths, "begin": begins, "end": ends, **values}).combine_chunks())
 
     def __len__(self) -> int:
@@ -87,9 +87,9 @@ class FileList(Sequence[DataFile]):
         """The paths of the files."""
         return cast("list[str]", self.columns.column("path").to_pylist())
 
-    def partition(self, place: int) -> pa.DictionaryArray:
+    def partition(self, position: int) -> pa.DictionaryArray:
         """Return the values of one partition column, as text."""
-        return self.columns.column(str(place)).combine_chunks()
+        return self.columns.column(str(position)).combine_chunks()
 
     def in_range(self, begin: int, end: int) -> Mask:
         """Return which files may have rows in a range of times in microseconds."""
@@ -110,7 +110,7 @@ class FileList(Sequence[DataFile]):
         numbers = np.concatenate([self._numbers, added._numbers])  # noqa: SLF001 - of this class
         return FileList(_concatenated(self.columns, added.columns), numbers)
 
-    def kept_in(self, later: "FileList") -> Mask | None:
+    def find_common(self, later: "FileList") -> Mask | None:
         """Return which files are still in a later version, if that has them first and in this order."""
         numbers = later._numbers  # noqa: SLF001 - of this class
         mask = np.isin(self._numbers, numbers, assume_unique=True)
@@ -141,7 +141,7 @@ class TableChange(NamedTuple):
         """Return what changed, or None if most did."""
         before, after, bounds = FileList.of(earlier.files), FileList.of(later.files), later.bounds
         columns = [None if one is None else one.schema for one in (earlier.bounds, bounds)]
-        mask = before.kept_in(after)
+        mask = before.find_common(after)
         if mask is None or columns[0] != columns[1] or before.columns.schema != after.columns.schema:
             return None
         kept = int(mask.sum())

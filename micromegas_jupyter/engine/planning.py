@@ -54,7 +54,7 @@ _IGNORED_CLAUSES: Final = (
 )
 
 
-_FIRST_WORDS: Final = frozenset(first for first, *_ in _IGNORED_CLAUSES)
+_STARTS: Final = frozenset(first for first, *_ in _IGNORED_CLAUSES)
 
 
 def check_statement(sql: str, *, max_bytes: int) -> Scan:
@@ -111,7 +111,7 @@ def check_no_ignored_clause(scanned: Scan) -> None:
         if token.start >= scanned.certain_until:
             return
         word = token.text.lower()
-        if word not in _FIRST_WORDS or not index or token.kind not in {Kind.WORD, Kind.OPERATOR}:
+        if word not in _STARTS or not index or token.kind not in {Kind.WORD, Kind.OPERATOR}:
             continue
         for first, pattern, clause, remedy in _IGNORED_CLAUSES:
             if first != word:

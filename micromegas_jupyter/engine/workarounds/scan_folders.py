@@ -82,7 +82,7 @@ class ScanFolders:
         if folder is not None and len(os.listdir(folder.path)) != len(files):  # noqa: PTH208 - as below
             raise FileNotFoundError(folder.path)
         if folder is None:
-            if not self._make_room(len(files)):
+            if not self._evict_idle(len(files)):
                 return None
             folder = self._folders[files] = _Folder(self._link(files), 0.0)
             self._links += len(files)
@@ -90,7 +90,7 @@ class ScanFolders:
         self._folders.move_to_end(files)
         return folder.path
 
-    def _make_room(self, count: int) -> bool:
+    def _evict_idle(self, count: int) -> bool:
         idle_since = self._clock.monotonic() - _IDLE_SECONDS
         while self._links + count > self._max_links and self._folders:
             key, oldest = next(iter(self._folders.items()))
