@@ -58,6 +58,17 @@ def test_a_file_that_is_gone_is_an_error_until_it_is_back(ask, count, tmp_path, 
     assert [ask.rows(COUNT) for _ in range(3)] == [[{"n": count, "m": count - 1}]] * 3
 
 
+def test_a_file_that_was_away_while_a_statement_listed_it_is_read_by_the_next(ask, count, tmp_path):
+    planned = ask.plan(COUNT)
+    path = tmp_path / "1 é%25.parquet"
+    path.rename(tmp_path / "away")
+    with suppress(Unavailable):
+        list(planned.batches())
+    (tmp_path / "away").rename(path)
+
+    assert [ask.rows(COUNT) for _ in range(3)] == [[{"n": count, "m": count - 1}]] * 3
+
+
 def test_paths_are_not_shown(ask, tmp_path):
     for sql in ("EXPLAIN SELECT * FROM t", "EXPLAIN ANALYZE SELECT * FROM t", "EXPLAIN VERBOSE SELECT * FROM t"):
         shown = str(ask.rows(sql))
