@@ -293,7 +293,7 @@ def test_a_restore_that_is_cut_short_leaves_the_table_dropped_and_is_repeated(bu
 
 @pytest.fixture
 def fail_soon(monkeypatch):
-    for name in ("_REQUEST_SECONDS", "_RETRY_SECONDS", "_MAX_RETRIES"):
+    for name in ("_RETRY_SECONDS", "_MAX_RETRIES"):
         monkeypatch.setattr(storage_module, name, 1)
 
 
