@@ -4,15 +4,13 @@ import asyncio
 import logging
 import os
 import signal
-from typing import TYPE_CHECKING, Final
+from collections.abc import Collection, Iterable
+from typing import Final, Protocol, TypeVar
 
+from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.executors.launcher import Executor
-from micromegas_jupyter.executors.scheduling import CallerKey, Cause
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from micromegas_jupyter.executors.pool import Pool, RunningStatement
+from micromegas_jupyter.executors.scheduling import CallerKey, Cause, ProcessorUse, RunningLimit
+from micromegas_jupyter.executors.settings import PoolSettings
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
 SHORT_SECONDS: Final = 0.1
@@ -26,11 +24,56 @@ _SLICE_SECONDS: Final = 1.0
 _STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
 
 
-class Governor:
-    """Looks at the running statements of a pool several times a second."""
+class Governed(Protocol):
+    """A statement as its governor sees it; times are monotonic."""
 
-    def __init__(self, pool: "Pool") -> None:
-        self._pool = pool
+    executor: Executor | None
+    peak_bytes: int
+    created_at: float
+    started_at: float
+    slice_at: float
+    waits_for_client_since: float | None
+
+    @property
+    def caller_key(self) -> CallerKey:
+        """Whose it is."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its process is stopped."""
+
+    def set_stopped(self, now: float, *, is_stopped: bool) -> None:
+        """Stop its process, or let it continue."""
+
+    def charge(self) -> None:
+        """Charge the processor time that it has used to its caller."""
+
+    def end(self, cause: Cause) -> None:
+        """End it."""
+
+
+S = TypeVar("S", bound=Governed)
+
+
+class Governor:
+    """Looks at the statements of a pool several times a second: those that are `running`, and all `open_calls`."""
+
+    def __init__(  # noqa: PLR0913 - the parts of a pool
+        self,
+        running: Collection[Governed],
+        open_calls: Iterable[Governed],
+        *,
+        settings: PoolSettings,
+        clock: Clock,
+        use: ProcessorUse,
+        limits: Collection[RunningLimit],
+    ) -> None:
+        self._running = running
+        self._open_calls = open_calls
+        self._settings = settings
+        self._clock = clock
+        self._use = use
+        self._limits = limits  # of what readers that stall keep others from
 
     async def govern(self) -> None:
         """Govern all statements until the task is cancelled."""
@@ -44,14 +87,14 @@ class Governor:
 
     def _govern_once(self) -> float:
         """Schedule and limit all running statements once; return the share of the memory that is in use."""
-        now = self._pool.clock.monotonic()
-        for one in self._pool.running:
+        now = self._clock.monotonic()
+        for one in self._running:
             one.charge()
         self._schedule(now)
         self._end_overdue(now)
         self._end_stalled(now)
-        used = {one: _private_bytes(one.executor) for one in self._pool.running if one.executor is not None}
-        share = sum(used.values()) / self._pool.settings.memory_bytes
+        used = {one: _private_bytes(one.executor) for one in self._running if one.executor is not None}
+        share = sum(used.values()) / self._settings.memory_bytes
         if share > _KILL_SHARE:
             max(used, key=lambda one: used[one]).end(Cause.MEMORY)
         for one, size in used.items():
@@ -60,45 +103,45 @@ class Governor:
 
     def _schedule(self, now: float) -> None:
         working = []
-        for one in self._pool.running:
+        for one in self._running:
             seconds = now - one.started_at
             if one.executor is None or seconds < SHORT_SECONDS:
                 continue
             if seconds >= _LONG_SECONDS:
                 one.executor.renice(LONG_NICENESS)
-            elif not self._pool.use.is_heavy(one.caller_key):
+            elif not self._use.is_heavy(one.caller_key):
                 continue
             if one.waits_for_client_since is None:
                 working.append(one)
             elif one.is_stopped:
                 one.set_stopped(now, is_stopped=False)
         if hasattr(signal, "SIGSTOP"):
-            chosen = choose_running(working, slots=self._pool.settings.processors, now=now)
+            chosen = choose_running(working, slots=self._settings.processors, now=now)
             for one in working:
                 one.set_stopped(now, is_stopped=one not in chosen)
 
     def _end_overdue(self, now: float) -> None:
-        limit = self._pool.settings.statement_timeout_seconds
-        for one in tuple(self._pool.open_calls):
+        limit = self._settings.statement_timeout_seconds
+        for one in tuple(self._open_calls):
             if limit is None or now - one.created_at < limit:
                 break
             one.end(Cause.DEADLINE)
 
     def continue_stopped(self) -> None:
         """Let a stopped statement take the place of one that has ended."""
-        if any(one.is_stopped for one in self._pool.running):
-            self._schedule(self._pool.clock.monotonic())
+        if any(one.is_stopped for one in self._running):
+            self._schedule(self._clock.monotonic())
 
     def _end_stalled(self, now: float) -> None:
-        limit = self._pool.settings.write_timeout_seconds
-        if self._pool.slots.waiting_count or self._pool.large_frames.waiting_count:
+        limit = self._settings.write_timeout_seconds
+        if any(one.waiting_count for one in self._limits):
             limit = min(limit, _STALLED_UNDER_PRESSURE_SECONDS)
-        for one in self._pool.running:
+        for one in self._running:
             if one.waits_for_client_since is not None and now - one.waits_for_client_since > limit:
                 one.end(Cause.STALLED)
 
 
-def choose_running(statements: "Collection[RunningStatement]", *, slots: int, now: float) -> "set[RunningStatement]":
+def choose_running(statements: Collection[S], *, slots: int, now: float) -> set[S]:
     """Return the long statements that run from now on, at most `slots`; each has work to do.
 
     The slice of a statement began at its `slice_at` (monotonic), or ended then when it is stopped.

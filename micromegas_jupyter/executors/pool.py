@@ -109,7 +109,14 @@ class Pool:
         self.running: set[RunningStatement] = set()
         self.open_calls: dict[RunningStatement, None] = {}  # also those that wait to run, the oldest first
         self.plan_ids = count(1)
-        self.governor = Governor(self)
+        self.governor = Governor(
+            self.running,
+            self.open_calls,
+            settings=settings,
+            clock=self.clock,
+            use=self.use,
+            limits=(self.slots, self.large_frames),
+        )
         self._launcher = launcher
         self._executors: dict[int, Executor] = {}
         self._idle: list[Executor] = []

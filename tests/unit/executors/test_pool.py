@@ -135,9 +135,9 @@ def test_statements_of_a_caller_who_uses_much_take_turns_before_they_are_long():
         pool.use.note_start(light)
         began = {"started_at": now - 0.5, "slice_at": now - 0.5, "is_stopped": False, "waits_for_client_since": None}
         statements = [Mock(caller_key=caller, **began) for caller in (heavy, light) for _ in range(3)]
-        pool.running = set(statements)
+        pool.running.update(statements)
         pool.governor._schedule(now)
-        pool.running = set()
+        pool.running.clear()
         calls = [
             (one.caller_key, call.kwargs["is_stopped"]) for one in statements for call in one.set_stopped.mock_calls
         ]
