@@ -22,7 +22,7 @@ from micromegas_jupyter.cli.row_output import (
     write_rows,
 )
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, start_thread
-from micromegas_jupyter.core.text import bytes_text, rows_text, seconds_text
+from micromegas_jupyter.core.text import bytes_text, printable, rows_text, seconds_text
 from micromegas_jupyter.errors import LoginRequired, UsageError
 
 if TYPE_CHECKING:
@@ -157,7 +157,8 @@ def _explain(
             positions_without_explain(),
             client.open_query(f"{EXPLAIN}{sql}", *time_range, parameters) as reader,
         ):
-            print(read_plan(reader))
+            for line in read_plan(reader).split("\n"):
+                print(printable(line))  # names of columns may hold what steers a terminal
     return 0
 
 

@@ -147,7 +147,7 @@ def _act(
         results = transport.do_action(action, msgspec.json.encode(request), call)
     try:
         return msgspec.json.decode(results[0][:_MAX_QUERIES_BYTES], type=answer)
-    except (IndexError, msgspec.DecodeError) as error:
+    except (IndexError, msgspec.DecodeError, RecursionError) as error:
         raise InternalError("The server's response cannot be read.") from error
 
 

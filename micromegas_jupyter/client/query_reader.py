@@ -38,10 +38,13 @@ class BatchStream(Protocol):
     def close(self) -> None: ...  # noqa: D102
 
 
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class ScanProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How much is `scanned` (0 to 1) of the `files` that a running query needs."""
 
-    files: int
+    files: _Count
     scanned: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
@@ -72,10 +75,10 @@ class TableCounts(msgspec.Struct, frozen=True):
     """What a statement needs of a table: `files` of `total`, with their bytes and rows as far as the log has them."""
 
     name: str
-    files: int
-    total: int
-    size: int | None = None
-    rows: int | None = None
+    files: _Count
+    total: _Count
+    size: _Count | None = None
+    rows: _Count | None = None
 
     def text(self) -> str:
         """Return `12 of 120 files, 3.4 MB, 2,000,000 rows`."""
@@ -85,15 +88,22 @@ class TableCounts(msgspec.Struct, frozen=True):
 class ScanCounts(msgspec.Struct, frozen=True):
     """The `files` of `total` that a query has read, with bytes and rows; `explained` is what an EXPLAIN tells."""
 
-    files: int | None
-    total: int
-    bytes: int | None
-    rows: int | None
+    files: _Count | None
+    total: _Count
+    bytes: _Count | None
+    rows: _Count | None
     explained: tuple[TableCounts, ...] = ()
 
     def text(self) -> str:
         """Return `12 of 120 files, 3.4 MB, 2,000,000 rows`."""
         return _counts_text(self.files, self.total, self.bytes, self.rows)
+
+
+def parse_counts(text: str) -> ScanCounts | None:
+    """Return the counts that a server states; None for anything else."""
+    with suppress(msgspec.DecodeError, ValueError, RecursionError):
+        return msgspec.json.decode(text, type=ScanCounts)
+    return None
 
 
 def _counts_text(files: int | None, total: int, size: int | None, rows: int | None) -> str:
@@ -251,9 +261,7 @@ class QueryReader:
         None if the server doesn't tell: it read no table, failed, or some rows of its tables are hidden from the user.
         """
         text = self._call.record.counts
-        with suppress(msgspec.DecodeError):
-            return None if text is None else msgspec.json.decode(text, type=ScanCounts)
-        return None
+        return None if text is None else parse_counts(text)
 
     @property
     def elapsed_seconds(self) -> float:

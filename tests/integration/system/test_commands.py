@@ -156,11 +156,13 @@ def test_a_plan_tells_what_would_be_read(micromegas, service):
     found = micromegas("query", "--explain", "SELECT name FROM measures WHERE value = :n", "-p", "n=4", environ=service)
     wrong = micromegas("query", "--explain", "SELECT 1,\n  tagret FROM log_entries", environ=service)
     refused = micromegas("query", "--explain", "SELECT 1", "--limit", "1", environ=service)
+    hostile = micromegas("query", "--explain", 'SELECT name AS "a\x1b[2J" FROM measures', environ=service)
 
     assert found.stdout.startswith("logical plan\n  "), found.stderr
     assert re.search(r"\n\nfiles to read\n  measures: \d+ of \d+ files?, [\d.]+ k?B, [\d,]+ rows?\n\Z", found.stdout)
     assert wrong.stderr.splitlines()[1:] == ["      tagret FROM log_entries", "      ^ line 2, column 3"]
     assert (refused.returncode, refused.stdout) == (2, "")
+    assert ("\x1b" in hostile.stdout, r"AS a\x1b[2J" in hostile.stdout) == (False, True), hostile.stderr
 
 
 def test_an_error_points_at_its_place_and_nothing_configured_is_said(micromegas, service):

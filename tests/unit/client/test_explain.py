@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.client.explain import positions_without_explain, read_plan
-from micromegas_jupyter.client.query_reader import ScanCounts, ScanFollower, ScanProgress, TableCounts
+from micromegas_jupyter.client.query_reader import ScanCounts, ScanFollower, ScanProgress, TableCounts, parse_counts
 from micromegas_jupyter.errors import InvalidStatement, UnsupportedRequest
 from tests.fakes.clock import FakeClock
 
@@ -84,3 +84,17 @@ def test_errors_point_into_the_statement_that_is_explained():
 def test_a_share_that_is_none_is_not_shown(share):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"files": 1, "scanned": share}, ScanProgress)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"files": 1, "total": 2, "bytes": {"9" * 400}, "rows": 1}}',
+        '{"files": 1, "total": 2, "bytes": -1, "rows": 1}',
+        '{"files": 1, "total": 2, "bytes": 1, "rows": 1, "more": ' + "[" * 4000,
+        '{"files": 1, "total": 2, "bytes": 1, "rows": 1, "more": "\ud800"}',
+        f'{{"files": 1, "total": 2, "bytes": 1, "rows": 1, "explained": [["a", 1, 2, {"9" * 400}]]}}',
+    ],
+)
+def test_counts_that_are_none_are_not_shown(text):
+    assert parse_counts(text) is None
