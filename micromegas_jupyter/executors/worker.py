@@ -147,7 +147,11 @@ class Outbox:
 
     def _send_progress(self, find: "Callable[[], ScanProgress | None]") -> None:
         started = time.perf_counter()
-        progress = find()
+        try:
+            progress = find()
+        except BaseException:  # noqa: BLE001 - a panic of the engine, too; rows must still be sent
+            _LOG.warning("how far a statement is cannot be found", exc_info=True)
+            progress = None
         took = time.perf_counter() - started
         with self._lock:
             if self._find_progress is not find:

@@ -118,6 +118,27 @@ def test_rows_do_not_wait_for_the_end_of_a_slow_statement():
     assert found == [_message(protocol.FRAME, b"first"), _message(protocol.FRAME, b"second")]
 
 
+def test_rows_are_sent_though_progress_cannot_be_found():
+    asked = threading.Event()
+
+    def find():
+        asked.set()
+        raise BaseException("a panic of the engine")  # noqa: TRY002 - its class is of this kind
+
+    front, theirs = socket.socketpair()
+    outbox = Outbox(theirs)
+    outbox.watch()
+
+    with front, theirs:
+        front.settimeout(10)
+        outbox.report(find)
+        assert asked.wait(60)
+        outbox.add(protocol.FRAME, 4, b"rows")
+        found = front.recv(1024)
+
+    assert found == _message(protocol.FRAME, b"rows")
+
+
 def test_a_function_that_hangs_keeps_no_other_from_its_thread():
     go_on = threading.Event()
 
