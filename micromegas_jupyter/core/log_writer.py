@@ -238,7 +238,8 @@ class LogWriter:
     def _await_lines(self) -> bool:
         """Wait until there is something to write; False when the writer is closed and everything is written."""
         with self._lock:
-            is_idle = self._is_asleep = not self._queue and not self._closing.is_set()
+            # No call follows the look at the queue: one might run a destructor that logs.
+            is_idle = self._is_asleep = not self._closing.is_set() and not self._queue
         if is_idle:
             self._wake.acquire()
         if not self._destination.is_durable:

@@ -110,6 +110,27 @@ def test_a_call_ends_once_its_line_is_written_if_the_destination_is_durable():
     assert asyncio.run(scenario()) == (False, ["one"])
 
 
+def test_a_line_that_a_destructor_adds_while_the_writer_falls_asleep_is_written(blocking):
+    blocking.is_open.set()
+    writer = LogWriter(blocking)
+
+    class Collecting(threading.Event):
+        """The garbage collector may run in any call of the writer's thread."""
+
+        has_added = False
+
+        def is_set(self):
+            if threading.current_thread().name == "write-log" and not self.has_added:
+                self.has_added = True
+                put(writer, "of a destructor")
+            return super().is_set()
+
+    writer._closing = Collecting()
+    put(writer, "line")
+
+    wait_until(lambda: blocking.lines == ["line", "of a destructor"], "both lines are written")
+
+
 def test_a_call_does_not_wait_forever_for_a_durable_destination(monkeypatch):
     monkeypatch.setattr(log_writer, "_DELIVERY_SECONDS", 0.01)
     destination = Blocking(is_durable=True)
