@@ -494,16 +494,11 @@ class RunningStatement:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        executor, pool = self.executor, self._pool
-        self.charge()
+        pool = self._pool
         pool.running.discard(self)
         pool.open_calls.pop(self, None)
         try:
-            if executor is not None and self._is_idle and not _is_fault(error):
-                self.set_stopped(pool.clock.monotonic(), is_stopped=False)  # it may have sent its last answer before
-                pool.release(executor, private_bytes=self._private_bytes)
-            elif executor is not None:
-                pool.discard(executor)
+            self.end_use(is_sound=not _is_fault(error))
             pool.governor.continue_stopped()
             await self._finish(kind, error, traceback)
         finally:
@@ -591,6 +586,18 @@ class RunningStatement:
         self.is_stopped = is_stopped
         self.slice_at = now
         self.executor.process.send_signal(signal.SIGSTOP if is_stopped else signal.SIGCONT)
+
+    def end_use(self, *, is_sound: bool) -> None:
+        """Release the executor if it is sound and waits for its next request, and end it otherwise."""
+        executor = self.executor
+        if executor is None:
+            return
+        self.charge()
+        if is_sound and self._is_idle:
+            self.set_stopped(self._pool.clock.monotonic(), is_stopped=False)  # it may have sent its last answer before
+            self._pool.release(executor, private_bytes=self._private_bytes)
+        else:
+            self._pool.discard(executor)
 
     @asynccontextmanager
     async def in_queue(self, build_late_error: Callable[[], MicromegasError]) -> AsyncGenerator[None]:
@@ -797,7 +804,7 @@ class RunningStatement:
             raise StatementRefused(f"The statement is longer than the {limit} bytes that this server allows.")
 
     async def _admit_frame(self, size: int) -> None:
-        if size > _LARGE_FRAME_BYTES:
+        if size > _LARGE_FRAME_BYTES and not self._has_large_frame:  # answers other than frames keep their place
             await self._pool.large_frames.acquire(self.caller_key)
             self._has_large_frame = True
 

@@ -246,9 +246,8 @@ class ForwardedStatement(RunningStatement):
                 pool.options.max_statement_bytes,
                 with_nulls,
             )
-            executor, self.executor = self.executor, None
-            if executor is not None:
-                pool.release(executor, private_bytes=self._private_bytes)
+            self.end_use(is_sound=True)
+            self.executor = None
             found = gateway.note_rewritten(statement, answer, key=key)
         self._is_forwarded = True
         self.report.reads = found.reads

@@ -624,6 +624,25 @@ def test_an_executor_that_sends_without_end_leaves_the_event_loop_to_others(monk
     assert turns >= FLOOD
 
 
+def test_large_answers_to_a_listing_leave_the_places_for_large_frames_as_they_were(monkeypatch):
+    answers = iter([(protocol.LISTED, b'{"tables": []}')] * 2 + [(protocol.END, b"{}")])
+
+    async def read(_executor, admit):
+        await admit(module._LARGE_FRAME_BYTES + 1)
+        return next(answers)
+
+    async def scenario(bench):
+        await bench.settle()
+        with monkeypatch.context() as patch:
+            patch.setattr(Executor, "read", read)
+            async with RunningStatement(bench.pool, ("test", "ann")) as running:
+                await running.list_tables(CALLER)
+        return bench.pool.large_frames.running_count
+
+    with opened_bench(write_timeout_seconds=0.2) as bench:
+        assert bench.do(scenario(bench)) == 0
+
+
 def test_an_executor_that_reports_progress_again_and_again_is_replaced(monkeypatch):
     async def scenario(bench):
         await bench.settle()

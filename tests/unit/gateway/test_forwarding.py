@@ -1,15 +1,19 @@
 """What the front itself does with a statement for another engine, while all others wait or in memory that all share."""
 
 import asyncio
+import signal
 import time
 from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.executors.protocol import Statement
-from micromegas_jupyter.gateway.forwarding import Gateway, answers_itself
+from micromegas_jupyter.executors.pool import RunningStatement
+from micromegas_jupyter.executors.protocol import Output, Statement
+from micromegas_jupyter.gateway.forwarding import ForwardedStatement, Gateway, answers_itself
 from tests.fakes.fixed_tables import CALLER
+from tests.fakes.servers import build_pool
 
 
 @pytest.mark.parametrize(
@@ -70,3 +74,38 @@ def test_what_was_rewritten_over_previous_tables_is_not_used_again():
     answer = {"sql": "SELECT 1", "parameters": "", "hides_rows": False, "is_bound": True, "reads": {}}
 
     assert asyncio.run(change_tables_while_a_statement_is_rewritten()) not in gateway.rewritten
+
+
+class _StoppedAtTheEnd(ForwardedStatement):
+    async def call(self, function, *arguments):
+        answer = await super().call(function, *arguments)
+        self.used = self.executor
+        self.set_stopped(SYSTEM_CLOCK.monotonic(), is_stopped=True)
+        return answer
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="without it none is stopped")
+def test_an_executor_that_was_stopped_while_it_rewrote_serves_the_next_statement(monkeypatch):
+    key = CALLER.issuer, CALLER.subject
+    engine = SimpleNamespace(settings=SimpleNamespace(dialect="spark"))
+    tables = SimpleNamespace(engine=engine, version=1, refresh=AsyncMock())
+    charged = []
+
+    async def scenario():
+        pool = build_pool()
+        await pool.open()
+        try:
+            monkeypatch.setattr(pool.use, "charge", lambda caller, seconds: charged.append((caller, seconds)))
+            gateway = Gateway(pool, tables, max_rows=None)
+            async with _StoppedAtTheEnd(gateway, key, query_id="") as running:
+                await running._rewrite(Statement(sql="SELECT 1", caller=CALLER), with_nulls=False)
+            was_charged = bool(charged)
+            executor = running.used
+            pool._idle[:] = [executor]
+            async with RunningStatement(pool, key) as running, asyncio.timeout(10):
+                await running.run(Statement(sql="SELECT 1", caller=CALLER), output=Output(), write=AsyncMock())
+            return was_charged, running.executor is executor
+        finally:
+            await pool.close()
+
+    assert asyncio.run(scenario()) == (True, True)
