@@ -213,7 +213,9 @@ class Cause(enum.StrEnum):
 CHARGED: Final = frozenset({Cause.MEMORY, Cause.STACK, Cause.CRASH, Cause.PLANNING, Cause.DEADLINE, Cause.KILLED})
 _ALONE: Final = "nothing else was affected"
 _SMALLER: Final = "Aggregate or filter first, or ask the server's administrator for a higher limit."
-_NO_MEMORY: Final = ("memory allocation", "allocation failed", "out of memory", "cannot allocate", "capacity overflow")
+_NO_MEMORY: Final = (
+    "memory allocation", "allocation failed", "out of memory", "cannot allocate", "capacity overflow", "memoryerror",
+)  # fmt: skip
 
 
 def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -> Cause:

@@ -123,10 +123,19 @@ class Outbox:
         """Send what this finds once a second from now on, until None is given."""
         with self._lock:
             self._find_progress, self._progress_at = find, time.perf_counter() + _PROGRESS_SECONDS
+            if find is not None and not self._is_watched:
+                self._is_watched = True
+                self._has_work.set()
 
     def _send(self) -> None:
         pieces, self._pieces, self._size = self._pieces, [], 0
-        protocol.send_pieces(self._front, pieces)
+        try:
+            protocol.send_pieces(self._front, pieces)
+        except BaseException:
+            # The front would take what follows for the rest of a message that was sent in part.
+            with contextlib.suppress(OSError):
+                self._front.shutdown(socket.SHUT_RDWR)
+            raise
 
     def _send_late(self) -> None:
         # One thread that looks while statements come costs less than one that each of them wakes.
@@ -149,9 +158,12 @@ class Outbox:
         started = time.perf_counter()
         try:
             progress = find()
-        except BaseException:  # noqa: BLE001 - a panic of the engine, too; rows must still be sent
-            _LOG.warning("how far a statement is cannot be found", exc_info=True)
-            progress = None
+        except BaseException:  # noqa: BLE001 - nor may a panic of the engine end this thread
+            _LOG.warning("the progress of a statement cannot be read", exc_info=True)
+            with self._lock:
+                if self._find_progress is find:
+                    self._find_progress = None
+            return
         took = time.perf_counter() - started
         with self._lock:
             if self._find_progress is not find:
@@ -172,6 +184,7 @@ class Worker:
         self._options = options
         self._tables: Sequence[TableSnapshot] = ()
         self._learned: list[TableSnapshot] = []
+        self._knows_tables = True  # as the front takes it
         self._denials = None if options.denials_file is None else DenialStore(options.denials_file)
         self._engine = DataFusionEngine(
             self,
@@ -221,6 +234,7 @@ class Worker:
 
     def _answer(self, kind: bytes, body: bytes) -> None:
         self._size = _ResultSize(Output())
+        self._knows_tables = kind in {protocol.CHECK, protocol.MAINTAIN}
         try:
             if os.fstat(2).st_size > _MAX_ERROR_BYTES:
                 os.ftruncate(2, 0)
@@ -232,7 +246,9 @@ class Worker:
             self._outbox.report(None)
             # A panic may leave the engine in any state.
             cause = error.__cause__ or error
-            is_broken = isinstance(error, InternalError) or not isinstance(cause, Exception)
+            is_broken = (
+                not self._knows_tables or isinstance(error, InternalError) or not isinstance(cause, Exception)
+            )
             facts = {**self._statistics(), "is_broken": is_broken}
             if self._reads is not None:
                 facts["reads"] = self._reads
@@ -338,6 +354,7 @@ class Worker:
         if positions is not None:
             known = (*self._tables, *self._learned)
             self._tables, self._learned = tuple(known[one] for one in positions), []
+        self._knows_tables = True
 
     def _list(self, caller: AuthContext) -> None:
         """Send the tables that a caller sees, each part as large as one table at least."""

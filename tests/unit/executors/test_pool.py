@@ -624,6 +624,26 @@ def test_an_executor_that_sends_without_end_leaves_the_event_loop_to_others(monk
     assert turns >= FLOOD
 
 
+class _WithoutMemory:
+    def __reduce__(self):
+        return exec, ("raise MemoryError",)
+
+
+def test_an_executor_that_had_no_memory_to_take_its_tables_serves_no_other_statement():
+    async def scenario(bench):
+        async with RunningStatement(bench.pool, ("test", "ann")) as running:
+            await running.refresh_tables()
+            await running.begin()
+            assert await running._send_tables() == (0,)
+            await running.request(protocol.RUN, protocol.pickle_request(_WithoutMemory()))
+            with pytest.raises(ResourcesExhausted):
+                await running.read()
+        return running.executor.is_gone
+
+    with opened_bench(FixedTables([TableSnapshot(name="t", schema=LOG_SCHEMA, files=())])) as bench:
+        assert bench.do(scenario(bench))
+
+
 def test_large_answers_to_a_listing_leave_the_places_for_large_frames_as_they_were(monkeypatch):
     answers = iter([(protocol.LISTED, b'{"tables": []}')] * 2 + [(protocol.END, b"{}")])
 

@@ -10,10 +10,12 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from micromegas_jupyter.executors import launcher, protocol
+from micromegas_jupyter.engine.contract import ScanProgress
+from micromegas_jupyter.executors import launcher, protocol, worker
 from micromegas_jupyter.executors.launcher import Channel, Executor, ExecutorEnded, run_in_thread
 from micromegas_jupyter.executors.worker import Outbox
 from micromegas_jupyter.executors.zygote import read_tail
+from tests.fakes.waiting import wait_until
 
 
 def _message(kind, body, *, length=None):
@@ -118,25 +120,56 @@ def test_rows_do_not_wait_for_the_end_of_a_slow_statement():
     assert found == [_message(protocol.FRAME, b"first"), _message(protocol.FRAME, b"second")]
 
 
-def test_rows_are_sent_though_progress_cannot_be_found():
-    asked = threading.Event()
+def test_nothing_follows_a_message_that_was_sent_in_part():
+    front, theirs = socket.socketpair()
+    outbox = Outbox(theirs)
+    theirs.settimeout(0.05)  # as when there is no memory to send the rest
+    size = 16 * 1024 * 1024
+
+    with front, theirs:
+        with pytest.raises(TimeoutError):
+            outbox.add(protocol.FRAME, size, bytes(size))
+        with pytest.raises(OSError, match="pipe"):
+            outbox.add(protocol.ERROR, 2, b"{}", at_once=True)
+        front.settimeout(60)
+        found = b"".join(iter(lambda: front.recv(1 << 20), b""))
+
+    assert found == _message(protocol.FRAME, bytes(len(found) - protocol.HEAD.size), length=size)
+
+
+def test_rows_come_when_their_progress_cannot_be_found(monkeypatch):
+    monkeypatch.setattr(worker, "_PROGRESS_SECONDS", 0.0)
+    front, theirs = socket.socketpair()
+    outbox, asked = Outbox(theirs), threading.Event()
 
     def find():
         asked.set()
-        raise BaseException("a panic of the engine")  # noqa: TRY002 - its class is of this kind
-
-    front, theirs = socket.socketpair()
-    outbox = Outbox(theirs)
-    outbox.watch()
+        raise BaseException  # as a panic of the engine
 
     with front, theirs:
-        front.settimeout(10)
+        front.settimeout(20)
         outbox.report(find)
-        assert asked.wait(60)
+        outbox.watch()
+        asked.wait(60)
         outbox.add(protocol.FRAME, 4, b"rows")
-        found = front.recv(1024)
+        assert front.recv(1024) == _message(protocol.FRAME, b"rows")
 
-    assert found == _message(protocol.FRAME, b"rows")
+
+def test_progress_comes_after_a_schema_that_was_sent_at_once(monkeypatch):
+    monkeypatch.setattr(worker, "_PROGRESS_SECONDS", 0.0)
+    front, theirs = socket.socketpair()
+    outbox = Outbox(theirs)
+
+    with front, theirs:
+        front.settimeout(20)
+        outbox.watch()
+        wait_until(lambda: not outbox._is_watched, "nothing was sent for a while")
+        schema = bytes(worker._TOGETHER_BYTES)
+        outbox.add(protocol.FRAME, len(schema), schema)
+        outbox.report(lambda: ScanProgress(2, 0.5))
+        reader = protocol.Requests(front)
+        assert [reader.receive()[0], reader.receive()[0]] == [protocol.FRAME, protocol.PROGRESS]
+        outbox.report(None)
 
 
 def test_a_function_that_hangs_keeps_no_other_from_its_thread():

@@ -260,6 +260,7 @@ def test_who_has_too_many_statements_ended_within_a_minute_waits_a_minute(clock)
         (Ended(code=-signal.SIGABRT, error="thread 'main' has overflowed its stack"), Cause.STACK),
         (Ended(code=-signal.SIGABRT, error="memory allocation of 17179869184 bytes failed"), Cause.MEMORY),
         (Ended(code=1, error="MemoryError: Cannot allocate memory"), Cause.MEMORY),
+        (Ended(code=1, error="  File worker.py, line 1, in _send\nMemoryError\n"), Cause.MEMORY),
     ],
 )
 def test_the_cause_is_read_from_how_the_process_ended(ended, cause):
