@@ -141,12 +141,14 @@ class Outbox:
         # One thread that looks while statements come costs less than one that each of them wakes.
         last, was_waiting, idle_looks = self._pieces, False, 0
         while True:
-            find = self._find_progress
-            rest = None if find is None else max(_LOOK_SECONDS, self._progress_at - time.perf_counter())
+            reports = self._find_progress is not None
+            rest = max(_LOOK_SECONDS, self._progress_at - time.perf_counter()) if reports else None
             self._has_work.wait(_LOOK_SECONDS if self._is_watched else rest)
             self._has_work.clear()
-            if find is not None and time.perf_counter() >= self._progress_at:
+            # What finds progress keeps a plan and its session alive: it is not held while this waits.
+            if (find := self._find_progress) is not None and time.perf_counter() >= self._progress_at:
                 self._send_progress(find)
+            find = None
             with self._lock:
                 idle_looks = idle_looks + 1 if self._pieces is last else 0
                 if was_waiting and self._pieces is last:
@@ -246,9 +248,7 @@ class Worker:
             self._outbox.report(None)
             # A panic may leave the engine in any state.
             cause = error.__cause__ or error
-            is_broken = (
-                not self._knows_tables or isinstance(error, InternalError) or not isinstance(cause, Exception)
-            )
+            is_broken = not self._knows_tables or isinstance(error, InternalError) or not isinstance(cause, Exception)
             facts = {**self._statistics(), "is_broken": is_broken}
             if self._reads is not None:
                 facts["reads"] = self._reads

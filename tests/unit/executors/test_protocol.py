@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from unittest.mock import MagicMock
 
 import pytest
@@ -144,7 +145,7 @@ def test_rows_come_when_their_progress_cannot_be_found(monkeypatch):
 
     def find():
         asked.set()
-        raise BaseException  # as a panic of the engine
+        raise SystemExit  # like a panic of the engine, no Exception
 
     with front, theirs:
         front.settimeout(20)
@@ -153,6 +154,26 @@ def test_rows_come_when_their_progress_cannot_be_found(monkeypatch):
         asked.wait(60)
         outbox.add(protocol.FRAME, 4, b"rows")
         assert front.recv(1024) == _message(protocol.FRAME, b"rows")
+
+
+def test_what_finds_progress_is_dropped_with_its_statement(monkeypatch):
+    monkeypatch.setattr(worker, "_PROGRESS_SECONDS", 3600.0)
+
+    class Find:
+        def __call__(self):
+            return None
+
+    front, theirs = socket.socketpair()
+    outbox, find = Outbox(theirs), Find()
+    dropped = weakref.ref(find)
+
+    with front, theirs:
+        outbox.watch()
+        outbox.report(find)
+        wait_until(lambda: not outbox._is_watched, "the next report is far away")
+        outbox.report(None)
+        del find
+        wait_until(lambda: dropped() is None, "it is dropped", seconds=10)
 
 
 def test_progress_comes_after_a_schema_that_was_sent_at_once(monkeypatch):
