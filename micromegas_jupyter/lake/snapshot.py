@@ -210,31 +210,35 @@ class DeltaSnapshots:
         That's so if they do more than add and remove files, and whenever the number of files has doubled, since the
         columns whose bounds are useful may be others by then.
         """
+        try:
+            return self._follow(name, folder, known)
+        except Exception:  # noqa: BLE001 - deltalake knows what else an entry may mean, or what is wrong with it
+            return None
+
+    def _follow(self, name: str, folder: str, known: _Known) -> _Known | None:
         version, snapshot = known.version, known.snapshot
         adds, removed = dict[str, Action](), set[str]()
-        with contextlib.suppress(Unavailable):  # an entry is too large
-            while (entry := self._read_entry(folder, version + 1)) is not None:
-                version += 1
-                if version > known.version + _MAX_ENTRIES or not all(map(_is_of_files, entry)):
-                    return None
-                gone = {self._location(folder, one["remove"]["path"]) for one in entry if "remove" in one}
-                added = {self._location(folder, one["add"]["path"]): one["add"] for one in entry if "add" in one}
-                removed |= gone
-                adds = {path: one for path, one in adds.items() if path not in gone} | added
-            paths = FileList.of(snapshot.files).columns.column("path")
-            places = pc.index_in(pa.array([*removed, *adds], pa.string()), value_set=paths).drop_null().unique()
-            try:
-                actions = _as_live_files(adds.values(), known)
-            except (pa.ArrowException, ValueError, TypeError, AttributeError, LookupError):
-                return None  # deltalake knows what else it may mean
-            files = self._files(name, folder, snapshot.partition_columns, actions)
-            change = TableChange(snapshot, places.to_numpy(), files, _bounds(actions, known.bounded))
-            if len(snapshot.files) + len(files) > known.max_files or not self._is_at(folder, known):
+        while (entry := self._read_entry(folder, version + 1)) is not None:
+            version += 1
+            if version > known.version + _MAX_ENTRIES or not all(map(_is_of_files, entry)):
                 return None
-            snapshot = change.apply(snapshot) if len(places) or len(files) else snapshot
-            mark = self._marks(folder, version).get(version)
-            return replace(known, version=version, mark=mark, snapshot=snapshot)
-        return None
+            gone = {self._location(folder, one["remove"]["path"]) for one in entry if "remove" in one}
+            added = {self._location(folder, one["add"]["path"]): one["add"] for one in entry if "add" in one}
+            if not gone.isdisjoint(added):
+                return None
+            removed |= gone
+            adds = {path: one for path, one in adds.items() if path not in gone} | added
+        paths = FileList.of(snapshot.files).columns.column("path")
+        places = pc.index_in(pa.array([*removed, *adds], pa.string()), value_set=paths).drop_null().unique()
+        actions = _as_live_files(adds.values(), known)
+        files = self._files(name, folder, snapshot.partition_columns, actions)
+        change = TableChange(snapshot, places.to_numpy(), files, _bounds(actions, known.bounded))
+        if len(snapshot.files) + len(files) > known.max_files:
+            return None
+        snapshot = change.apply(snapshot) if len(places) or len(files) else snapshot
+        mark = self._marks(folder, version).get(version)
+        # Looked at last: another table in this place has neither entry.
+        return replace(known, version=version, mark=mark, snapshot=snapshot) if self._is_at(folder, known) else None
 
     def _read_entry(self, folder: str, version: int) -> Sequence[Action] | None:
         path = log_path(folder, entry_name(version)).lstrip("/")

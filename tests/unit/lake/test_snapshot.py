@@ -325,3 +325,52 @@ def test_what_only_deltalake_knows_is_left_to_it(tmp_path):
 
     assert len(tables.list(None)["t"].files) == 3
     assert set(tables.list(None)["t"].files) == set(follow(tmp_path).list(None)["t"].files)
+
+
+FILE = {"size": 1, "partitionValues": {}, "modificationTime": 1, "dataChange": True}
+
+
+@pytest.mark.parametrize(
+    ("entry", "is_readable"),
+    [
+        ('{"add": null}', True),
+        ('{"remove": null, "commitInfo": {}}', True),
+        (json.dumps({"add": {**FILE, "path": "x", "stats": "[" * 50_000}}), True),
+        ("[]", False),
+        ("null", False),
+        ("[" * 100_000, False),
+        ('{"add": [1]}', False),
+        ('{"remove": {}}', False),
+        ('{"remove": {"path": [1]}}', False),
+        ('{"remove": {"path": "\\ud800", "dataChange": true}}', False),
+        (json.dumps({"add": {**FILE, "path": 1}}), True),
+        (json.dumps({"add": {**FILE, "path": "x", "size": 10**30}}), False),
+    ],
+)
+def test_an_odd_entry_in_a_log_of_others_is_no_error_for_other_tables(tmp_path, entry, is_readable):
+    for number in range(3):
+        write_deltalake(str(tmp_path / "t"), events(number), mode="append")
+    write_deltalake(str(tmp_path / "u"), events(1))
+    tables = DeltaSnapshots(Storage(tmp_path), is_foreign=True)
+    tables.list(None)
+
+    (tmp_path / "t" / "_delta_log" / f"{3:020}.json").write_text(entry)
+
+    listed = tables.list("SELECT * FROM t, u")
+    assert (len(listed["u"].files), listed["t"].problem is None) == (1, is_readable)
+    anew = DeltaSnapshots(Storage(tmp_path), is_foreign=True).list(None)["t"]
+    assert not is_readable or set(listed["t"].files) == set(anew.files)
+
+
+def test_a_file_that_one_entry_both_adds_and_removes_is_as_deltalake_has_it(tmp_path):
+    for number in range(3):
+        write_deltalake(str(tmp_path / "t"), events(number), mode="append")
+    tables = follow(tmp_path)
+    tables.list(None)
+    last = tmp_path / "t" / "_delta_log" / f"{2:020}.json"
+    add = next(one for one in map(json.loads, last.read_text().splitlines()) if "add" in one)["add"]
+
+    both = [{"remove": {"path": add["path"], "dataChange": True}}, {"add": add}]
+    last.with_name(f"{3:020}.json").write_text("\n".join(map(json.dumps, both)))
+
+    assert set(tables.list(None)["t"].files) == set(follow(tmp_path).list(None)["t"].files)
