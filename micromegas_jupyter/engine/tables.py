@@ -183,7 +183,7 @@ class TableBuilder:
                 needed = (files or {}).get(snapshot.name)
                 if needed is None:
                     needed = _files_in_range(table, time_range)
-                rows = self.read(context, snapshot, needed, schema)
+                rows = self.read(context, snapshot, needed, schema, shows_values=not table.hides_rows)
                 limit = limits.get(snapshot.name)
                 rows = _build(context, table, rows, mentions=mentions, time_range=time_range, limit=limit)
                 if is_behind_barrier and table.hides_rows:
@@ -257,8 +257,19 @@ class TableBuilder:
                 needed |= prune(rows.optimized_logical_plan(), candidates, may_change=False)
         return needed
 
-    def read(self, context: SessionContext, snapshot: TableSnapshot, files: FileList, schema: pa.Schema) -> DataFrame:
-        """Return the plan of native scans over explicit files, one for each set of partition values that SQL sees."""
+    def read(
+        self,
+        context: SessionContext,
+        snapshot: TableSnapshot,
+        files: FileList,
+        schema: pa.Schema,
+        *,
+        shows_values: bool = True,
+    ) -> DataFrame:
+        """Return the plan of native scans over explicit files, one for each set of partition values that SQL sees.
+
+        Unless it `shows_values`, whether a column can be null doesn't depend on them.
+        """
         shown = [name for name in snapshot.partition_columns if name in schema.names]
         found = self._locate(context, files.paths)
         if not found or not shown:
@@ -268,7 +279,8 @@ class TableBuilder:
         for file, *values in zip(found, *texts, strict=True):
             groups.setdefault(tuple(values), []).append(file)
         stored = pa.schema([field for field in schema if field.name not in shown])
-        union: DataFrame | None = None
+        # Only a scan can't be optimized away.
+        union = None if shows_values else self._scan_columns(context, snapshot, [], schema)
         for group, of_group in groups.items():
             rows = self._scan_columns(context, snapshot, of_group, stored)
             literals = {

@@ -4,9 +4,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from micromegas_jupyter.core.protocols import TableAccess
+from micromegas_jupyter.core.protocols import DataFile, TableAccess, TableSnapshot
 from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, StatementRefused
 from tests.fakes.fixed_tables import (
@@ -385,3 +386,29 @@ def test_raw_rows_are_listed_nowhere_and_read_by_whoever_knows_of_them(ask, sql)
     assert "processes" in listed
     assert "__processes__partitions" not in listed
     assert ask.rows("SELECT count(*) AS n FROM __processes__partitions")[0]["n"] >= 1
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT n, region FROM t",
+        "SELECT 10 / (n + 1) AS x, region FROM t",
+        "SELECT arrow_field(region) FROM t",
+        "DESCRIBE t",
+    ],
+)
+def test_whether_a_column_can_be_null_does_not_depend_on_partitions_that_are_hidden(tmp_path, sql):
+    schema = pa.schema([("n", pa.int64()), ("region", pa.string())])
+    found = []
+    for hidden in ("north", None):
+        files = []
+        for number, region in enumerate(("south", hidden)):
+            path = tmp_path / f"{number}.parquet"
+            pq.write_table(pa.table({"n": pa.array([number], pa.int64())}), path)
+            files.append(DataFile(str(path), (region,)))
+        table = TableSnapshot(name="t", schema=schema, files=tuple(files), partition_columns=("region",))
+        with asking([table]) as ask:
+            found.append(ask.seeing({"t": ("n = 0",)}).table(sql))
+
+    assert found[0].schema.equals(found[1].schema)
+    assert found[0].to_pylist() == found[1].to_pylist()
