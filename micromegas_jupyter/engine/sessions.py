@@ -54,8 +54,8 @@ _OPTIMIZER_PASSES: Final = "datafusion.optimizer.max_passes"
 
 # How much is kept of what the footers of files said, for as long as a session lives.
 _FOOTERS: Final = "SET datafusion.runtime.metadata_cache_limit = '16M'"
-# A folder of links may have been listed while the files were not there for a moment.
-_LISTS_OF_FOLDERS: Final = "SET datafusion.runtime.list_files_cache_ttl = '1m'"
+# A folder of links may have been listed while the folder of its files was not there for a moment.
+_LISTS_OF_FOLDERS: Final = "SET datafusion.runtime.list_files_cache_ttl = '1s'"
 
 # What these return names files of the server, or counts rows before this one, hidden ones too.
 _REVEALING_FUNCTIONS: Final = ("input_file_name", "file_row_index")

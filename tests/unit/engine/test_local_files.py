@@ -1,6 +1,7 @@
 """Local files that change or go away are noticed, and small tables are read by one partition."""
 
 import tempfile
+import time
 from contextlib import suppress
 
 import pyarrow as pa
@@ -67,6 +68,27 @@ def test_a_file_that_was_away_while_a_statement_listed_it_is_read_by_the_next(as
     (tmp_path / "away").rename(path)
 
     assert [ask.rows(COUNT) for _ in range(3)] == [[{"n": count, "m": count - 1}]] * 3
+
+
+def test_a_folder_that_was_away_while_a_statement_listed_it_is_soon_read_again(tmp_path):
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    paths = [folders[number % 2] / f"{number}.parquet" for number in range(8)]
+    for number, path in enumerate(paths):
+        write(path, number)
+    table = TableSnapshot(name="t", schema=pa.schema({"n": "int64"}), files=data_files(*paths))
+    with asking([table]) as ask:
+        planned = ask.plan(COUNT)
+        folders[0].rename(tmp_path / "away")
+        with suppress(Unavailable):
+            list(planned.batches())
+        (tmp_path / "away").rename(folders[0])
+
+        deadline = time.monotonic() + 30
+        while (found := ask.rows(COUNT)) != [{"n": 8, "m": 7}] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert found == [{"n": 8, "m": 7}]
 
 
 def test_paths_are_not_shown(ask, tmp_path):
