@@ -126,6 +126,7 @@ async def run_in_thread(function: Callable[[], _T], *, name: str) -> _T:
             settle = partial(future.set_exception, error)
         else:
             settle = partial(future.set_result, result)
+        threading.current_thread().name = "idle"
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(lambda: None if future.done() else settle())
 
