@@ -27,7 +27,7 @@ from micromegas_jupyter.lake.restore import RestoreRequest, restore_table
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 from tests.fakes.clock import FakeClock
-from tests.fakes.telemetry_rows import log_batch, log_rows
+from tests.fakes.telemetry_rows import log_rows
 
 ROWS = pa.table({"id": [1, 2, 3]})
 MORE = pa.table({"id": [4, 5]})
@@ -303,7 +303,8 @@ def test_ids_that_are_soon_forgotten_are_taken_back_too(writer, restore, storage
         request = WriteRequest(
             table="log_entries", mode=WriteMode.APPEND, write_id=write_id, is_trusted=True, is_brief=True
         )
-        rows = log_batch([number])
+        # Retention removes the rows of last week.
+        rows = log_rows([{"time": int(_now().timestamp()) * 10**9, "target": "w", "msg": f"w:{number}"}])
         write = one.open_write(request, rows.schema)
         write.write(rows)
         return write.submit().result()

@@ -13,7 +13,7 @@ from micromegas_jupyter.cli.main import run
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.lake.maintenance import run_round
+from micromegas_jupyter.lake.maintenance import MaintenanceSettings, run_round
 from micromegas_jupyter.lake.segment_import import import_segments, is_segment_lake
 from tests.fakes.telemetry_rows import NOON_NS, log_batch, process_state
 
@@ -87,7 +87,7 @@ def test_maps_of_properties_become_binary_json(old, new):
 def test_repeating_copies_nothing_twice(old, new):
     _store(old / "log_entries", log_batch([0]))
     _import(old, new)
-    run_round(new)
+    run_round(new, settings=MaintenanceSettings(retention_days=36_500))
     _store(old / "processes", process_state("p1", updated=5))
 
     results = _import(old, new) + _import(old, new)
