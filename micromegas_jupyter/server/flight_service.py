@@ -9,7 +9,7 @@ import math
 import re
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -456,15 +456,15 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
 
     async def _serve(self, method: str, context: "_Context[bytes, bytes]") -> None:
         query_id = str(uuid.uuid4())
-        metadata = tuple(context.invocation_metadata() or ())
         task = asyncio.current_task()
         if task is not None:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         self._serving_count += 1
-        with self._tracing.call(method, query_id, metadata) as span:
+        # Nothing here keeps what the client sent: a traceback shows the variables of its frames.
+        with self._tracing.call(method, query_id, tuple(context.invocation_metadata() or ())) as span:
             try:
-                await self._answer(method, context, query_id, metadata, span)
+                await self._answer(method, context, query_id, span)
             except ClientGone:
                 self._note_end(method, span, "CANCELLED")
                 # gRPC is about to cancel this task; to answer would be an error.
@@ -490,21 +490,14 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._metrics.count_call(method, status)
         span.note_end(status, code)
 
-    async def _answer(
-        self,
-        method: str,
-        context: "_Context[bytes, bytes]",
-        query_id: str,
-        metadata: Iterable[tuple[str, str | bytes]],
-        span: CallSpan,
-    ) -> None:
+    async def _answer(self, method: str, context: "_Context[bytes, bytes]", query_id: str, span: CallSpan) -> None:
         answer_health = self._health.methods.get(method)
         if answer_health is not None:
             await answer_health(context)
             return
         if not self._is_serving:
             raise _stopping(self._reason)
-        headers = group_headers(metadata)
+        headers = group_headers(context.invocation_metadata())
 
         def describe() -> CallFacts:
             address = find_client_address(context.peer(), headers, self._settings.trusted_proxies)
