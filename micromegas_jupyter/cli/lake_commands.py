@@ -1,8 +1,6 @@
-"""`micromegas lake status` shows how a lake is doing; `micromegas lake import` copies one of an earlier version."""
+"""`micromegas lake status` shows the state of a lake."""
 
 import argparse
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.core.storage import Storage
@@ -11,7 +9,6 @@ from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
     from micromegas_jupyter.lake.maintenance import LakeStatus
-    from micromegas_jupyter.lake.segment_import import ImportedTable
 
 _HEADERS: Final = ("table", "size", "files", "small", "commits", "lag", "problem")
 _UNIT: Final = 1024
@@ -24,39 +21,10 @@ def add_lake_arguments(parser: argparse.ArgumentParser) -> None:
     status = actions.add_parser("status", help=text, description=f"{text[0].upper()}{text[1:]}.")
     status.add_argument("lake", metavar="LAKE", help="folder of the lake, or s3://bucket/prefix")
     status.add_argument("--json", action="store_true", help="print one JSON object; default: a table")
-    text = "copy a lake of an earlier version; no server may run on it"
-    copy = actions.add_parser("import", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    copy.add_argument("old", metavar="OLD", help="folder of the lake of an earlier version, which is left as it is")
-    copy.add_argument("new", metavar="NEW", help="folder of the new lake, or s3://bucket/prefix")
 
 
 def run_lake(arguments: argparse.Namespace) -> int:
-    """Run one action; the exit code is 1 when a table could not be copied."""
-    if arguments.action == "status":
-        return _print_status(arguments)
-    from micromegas_jupyter.lake.lake import make_lake
-    from micromegas_jupyter.lake.segment_import import import_segments
-
-    old, new = Path(arguments.old), Storage(arguments.new)
-    if new.is_local and old.resolve() == Path(new.uri).resolve():
-        raise UsageError("OLD and NEW are the same folder.", remedy="Name a new folder for the new lake.")
-    exit_code = 0
-    for table in import_segments(old, new):
-        _print_table(table)
-        exit_code = 1 if table.error else exit_code
-    make_lake(new)
-    return exit_code
-
-
-def _print_table(table: "ImportedTable") -> None:
-    if table.error is not None:
-        print(f"✗ {table.name}: {table.error}", file=sys.stderr, flush=True)
-        return
-    known = f", {table.known_rows:,} had been copied before" if table.known_rows else ""
-    print(f"✓ {table.name}: {table.new_rows:,} rows copied{known}", flush=True)
-
-
-def _print_status(arguments: argparse.Namespace) -> int:
+    """Print the status of the lake."""
     import msgspec
 
     from micromegas_jupyter.lake.maintenance import read_status

@@ -45,7 +45,7 @@ _COMMANDS = {
     "tables": ("table_commands", "list, describe, change and drop the tables of a server"),
     "keys": ("access_commands", "make, list and revoke the API keys in a key file"),
     "serve": ("serve_command", "run a Flight SQL server over a folder of telemetry"),
-    "lake": ("lake_commands", "show how a lake is doing, or copy one of an earlier version"),
+    "lake": ("lake_commands", "show the state of a lake"),
     "access": ("access_commands", "explain why a server with this environment accepts or refuses a token"),
     "admin": ("admin_commands", "show who read a table, and end a user's access"),
     "demo": ("demo_command", "run a whole system on this machine: provider, server, telemetry, notebook"),

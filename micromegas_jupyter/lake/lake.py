@@ -7,7 +7,6 @@ from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.lake.delta_log import CONTROL_FOLDER
-from micromegas_jupyter.lake.segment_import import is_segment_lake
 from micromegas_jupyter.lake.snapshot import DeltaSnapshots
 from micromegas_jupyter.lake.tables import DEFINITIONS
 from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, LOG_STATS, VIEW_INSTANCE
@@ -39,11 +38,9 @@ def _with_sources(sql: str) -> str:
 
 def is_lake(storage: Storage) -> bool:
     """Whether a server of ours keeps its tables there, or may: it is a lake, empty, or missing."""
-    if storage.is_local and is_segment_lake(Path(storage.uri)):
-        raise UsageError(
-            "The folder is a lake of an earlier version, whose files are no longer read.",
-            remedy="Stop its server, and copy it: micromegas lake import OLD NEW.",
-        )
+    # Its Parquet files are versions of the same rows: served as files, each row would be there several times.
+    if storage.is_local and (Path(storage.uri) / ".writers").is_dir():
+        raise UsageError("The directory is a lake from before Delta tables.", remedy="Start with a new directory.")
     if storage.read(_MARKER) is not None:
         return True
     # Another server may be making it one just now: what it writes first is in the folder of the marker.

@@ -59,7 +59,6 @@ HERE = [
     ("keys revoke", ("other", "--file", "keys.json"), USAGE),
     ("serve", ("--check-config", "--lake", "lake", "--disable-auth"), DONE),
     ("lake status", ("lake",), USAGE),  # there is none
-    ("lake import", ("old", "new"), USAGE),
     ("access explain", ("token", "--api-key-file", "keys.json"), NO_SIGN_IN),  # as a server would answer
     ("demo", ("--host", "192.0.2.1"), USAGE),
 ]

@@ -1,5 +1,6 @@
 """Maintenance makes tables smaller and quicker, and never loses, doubles or revives a row, whoever writes besides."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from micromegas_jupyter.cli.main import run
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake import maintenance
@@ -504,3 +506,18 @@ def test_a_table_that_is_dropped_and_made_again_during_compaction_is_left_alone(
 
     assert _numbers(storage) == [7]
     assert DeltaTable(storage.child_uri("numbers")).version() == 0
+
+
+def test_the_status_of_a_lake_is_shown(storage, append, run_round, capsys):
+    append([1])
+    assert run(["lake", "status", storage.uri]) == 2
+    run_round()
+    capsys.readouterr()
+
+    assert run(["lake", "status", storage.uri]) == 0
+    shown = capsys.readouterr().out
+    assert run(["lake", "status", storage.uri, "--json"]) == 0
+
+    assert "numbers" in shown
+    assert "free disk" in shown
+    assert json.loads(capsys.readouterr().out)["tables"]["numbers"]["files"] == 1
