@@ -1,4 +1,4 @@
-"""Translates what DataFusion raises into the package's errors, by the prefixes of its texts.
+"""Translates DataFusion's exceptions into the package's errors, by the prefixes of their messages.
 
 DataFusion-Python has no classes for its errors: `ValueError` for SQL, schema and plan, bare `Exception` for the rest
 and `PanicException` (a `BaseException`) for a panic.
@@ -8,7 +8,7 @@ import contextlib
 import difflib
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import TableProblem
 from micromegas_jupyter.core.storage import refused_credentials
-from micromegas_jupyter.engine.scanner import Kind, Token, line_and_column, scan
+from micromegas_jupyter.engine.scanner import Kind, line_and_column, scan
 from micromegas_jupyter.engine.type_names import with_sql_names
 from micromegas_jupyter.errors import (
     InternalError,
@@ -59,35 +59,16 @@ _RUST_VALUE = re.compile(r":? ?\b[A-Z]\w*(?:\(\[?[A-Z]\w*)*(?: \{ |\(\[?[A-Z]\w*
 _RESOURCES = re.compile(r"^Resources exhausted|exceeded the allowable limit|Memory error|failed to allocate")
 _DISK_FULL = re.compile(r"^Io error: .*\(os error (?:27|28|122)\)", re.DOTALL)
 _REGEX = re.compile(r"regex parse error:|Compiled regex exceeds|Regular expression did not compile")
-_LARGE_REGEX = re.compile(r"Compiled regex exceeds|CompiledTooBig")
-_REGEX_OPERATORS: Final = frozenset({"~", "~*", "!~", "!~*"})
 # Complaints about arguments that DataFusion takes for defects of its own.
 _ARGUMENT = re.compile(r"array_resize: failed|Min/Max accumulator not implemented|Assertion failed: n != 0: Nth value")
-# What DataFusion does not implement, but reports as a defect; with the word of the statement that it is about.
-_REPORTED_AS_DEFECT: Final = (
-    (
-        re.compile("ScalarSubqueryExpr evaluated before the subquery was executed"),
-        "The engine does not implement a subquery in VALUES.",
-        "Write SELECT … UNION ALL SELECT … in place of VALUES.",
-        "values",
-    ),
-    (
-        re.compile("Unexpected empty work table"),
-        "The engine does not implement a subquery over a table of WITH RECURSIVE inside its own definition.",
-        "Refer to that table once, in FROM.",
-        "recursive",
-    ),
-)
 # A batch's texts or lists, or a count in the statement, are larger than an offset or an address can be.
 _OVERSIZED = re.compile(r"(?:offset|capacity) overflow|maximum value for offset type", re.IGNORECASE)
 _NO_FIELD = re.compile(r"No field named (.+?)\.(?:\s|$)")
 _NO_TABLE = re.compile(r"table '([^']*)' not found", re.IGNORECASE)
 _NO_FUNCTION = re.compile(r"(?:Invalid function|table function) '([^']*)'", re.IGNORECASE)
 _UNBOUND = re.compile(r"Placeholder '([^']*)' was not provided|placeholder with name (\S+)")
-_PREDICATE = re.compile(r'Error evaluating filter predicate: ArrowError\((\w+)(?:\("((?:[^"\\]|\\.)*)"\))?', re.DOTALL)
-# The same, of DataFusion's own kinds.
-_OTHER_PREDICATE = re.compile(
-    r'Error evaluating filter predicate: (NotImplemented|Execution|Plan)\("((?:[^"\\]|\\.)*)"\)', re.DOTALL
+_PREDICATE = re.compile(
+    r'Error evaluating filter predicate: (?:ArrowError\()?(\w+)(?:\("((?:[^"\\]|\\.)*)"\))?', re.DOTALL
 )
 _VALUE_KIND = re.compile(r"^(?:(?:Cast|Compute|Parser|Execution|Invalid argument) error: )+")
 _PARSER = re.compile(r'(?:ParserError|TokenizerError)\("(.*)"\)', re.DOTALL)
@@ -199,7 +180,10 @@ def _classify(causes: list[str], context: Context) -> MicromegasError | None:
             "The query needs more memory or disk than this server allows for one query.", limit="memory"
         )
     if causes[-2:-1] == ["Invalid regex"] or _REGEX.search(root):
-        return _invalid_regex(root, context)
+        return InvalidStatement(
+            "A regular expression in the statement is not valid, or too large.",
+            remedy=r"Close its brackets, or put a backslash before them: '\('. Use small repetition counts.",
+        )
     if unbound := _UNBOUND.search(root):
         return missing_parameter([(unbound[1] or unbound[2])[:40]])
     kind, _, text = root.partition(": ")
@@ -207,40 +191,6 @@ def _classify(causes: list[str], context: Context) -> MicromegasError | None:
         text = text.removeprefix("Error during planning: ")
     explain_kind = _KINDS.get(kind)
     return explain_kind(text, context) if explain_kind else None
-
-
-def _invalid_regex(text: str, context: Context) -> InvalidStatement:
-    line, column = _only_position(context.sql, _patterns(scan(context.sql).tokens))
-    if _LARGE_REGEX.search(text):
-        return InvalidStatement(
-            "A regular expression in the statement is too large.",
-            remedy="Use smaller repetition counts, or several shorter expressions.",
-            line=line,
-            column=column,
-        )
-    return InvalidStatement(
-        "A regular expression in the statement is not valid.",
-        remedy=r"Close its brackets, and put a backslash before a character that stands for itself: '\('.",
-        line=line,
-        column=column,
-    )
-
-
-def _patterns(tokens: Sequence[Token]) -> list[Token]:
-    """Return the literals that are regular expressions, as far as that is certain."""
-    found = []
-    for index, token in enumerate(tokens):
-        before = [one.text.lower() for one in tokens[max(0, index - 2) : index]]
-        operator = "".join(one for one in before if one in {"!", "~", "*"})
-        follows_operator = before[-1:] in (["~"], ["*"]) and operator in _REGEX_OPERATORS
-        if token.kind is Kind.STRING and (follows_operator or before == ["similar", "to"]):
-            found.append(token)
-    return found
-
-
-def _only_position(sql: str, tokens: Sequence[Token]) -> tuple[int | None, int | None]:
-    """Return line and column of the only token, or None for both if there are several or none."""
-    return line_and_column(sql, tokens[0].start) if len(tokens) == 1 else (None, None)
 
 
 def _syntax_error(text: str, context: Context) -> MicromegasError:
@@ -278,7 +228,8 @@ def _planning_error(text: str, context: Context) -> MicromegasError:
         return unknown_name("table", found[1], context.tables, context.sql)
     if found := _NO_FUNCTION.search(text):
         return unknown_name("function", found[1], re.findall(r"Did you mean '([^']*)'", text), context.sql)
-    return explain(_without_tail(text), context.sql) or InvalidStatement(_sentence("", text))
+    line, column = _find_mentioned(text, context.sql)
+    return explain(_without_tail(text), context.sql) or InvalidStatement(_sentence("", text), line=line, column=column)
 
 
 def _not_implemented(text: str, context: Context) -> MicromegasError:
@@ -311,10 +262,6 @@ def _value_error(text: str, context: Context) -> MicromegasError:
 
 
 def _own_error(text: str, context: Context) -> MicromegasError | None:
-    for pattern, what, remedy, word in _REPORTED_AS_DEFECT:
-        if pattern.match(text):
-            line, column = find_name(word, context.sql)
-            return UnsupportedStatement(what, remedy=remedy, line=line, column=column)
     if _ARGUMENT.match(text):
         return InvalidStatement("A function in the statement gets an argument that it does not take.")
     return explain(_without_tail(text), context.sql)
@@ -327,16 +274,9 @@ def _parquet_error(text: str, context: Context) -> MicromegasError | None:
     damaged one, and damage shows in as many words as there are encodings and compressions.
     """
     if found := _PREDICATE.search(text):
-        divided = "Divide by zero error" if found[1] == "DivideByZero" else "a predicate cannot be evaluated"
-        return _value_error(_unescaped(found[2] or divided), context)
-    if found := _OTHER_PREDICATE.search(text):
         explain_kind = _not_implemented if found[1] == "NotImplemented" else _value_error
-        return explain_kind(_unescaped(found[2]), context)
+        return explain_kind((found[2] or found[1]).replace("\\n", " ").replace("\\", ""), context)
     return _storage_error(text, context) or (None if _NOT_OF_THE_FILE.search(text) else _unreadable(text))
-
-
-def _unescaped(text: str) -> str:
-    return text.replace("\\n", " ").replace("\\", "")
 
 
 def _storage_error(text: str, _context: Context) -> MicromegasError | None:
@@ -426,33 +366,23 @@ def explain(text: str, sql: str) -> QueryError | None:
         if found := re.search(rule.pattern, text):
             name = _last_part(found[rule.name].strip('"')) if rule.name else ""
             groups = [_shorten(with_sql_names(group or "none")) for group in (found[0], *found.groups())]
-            line, column = find_name(name, sql) if name else _find_operator(found, sql)
+            line, column = find_name(name, sql) if name else (None, None)
             remedy = rule.remedy and rule.remedy.format(*groups, last=_shorten(name))
             return rule.kind(rule.what.format(*groups), remedy=remedy, line=line, column=column)
     return None
 
 
 _OPERATION: Final = re.compile(r"\S ([-+*/%<>=!~&|^]{1,3}) \S")
+_QUOTED: Final = re.compile(r"'([\w.]+)'")
 
 
-def _find_operator(found: re.Match[str], sql: str) -> tuple[int | None, int | None]:
-    """Return where the operator between two types is written, if it is certain which one is meant."""
-    operation = _OPERATION.search(found[1]) if found.groups() and found[1] else None
-    if operation is None:
-        return None, None
-    tokens = scan(sql).tokens
-    written = {"!=": {"!=", "<>"}}.get(operation[1], {operation[1]})
-    operators = [index for index, token in enumerate(tokens) if token.kind is Kind.OPERATOR and token.text in written]
-    if len(operators) > 1 and "Interval" in found[1]:
-        operators = [
-            index
-            for index in operators
-            if any(
-                token.name == "interval"
-                for token in (*tokens[max(0, index - 2) : index], *tokens[index + 1 : index + 2])
-            )
-        ]
-    return _only_position(sql, [tokens[index] for index in operators])
+def _find_mentioned(text: str, sql: str) -> tuple[int | None, int | None]:
+    """Return the position of the quoted name in a message, or of the operator if the statement has it once."""
+    if quoted := _QUOTED.search(text):
+        return find_name(_last_part(quoted[1]), sql)
+    operation = _OPERATION.search(text)
+    tokens = [one for one in scan(sql).tokens if operation and one.kind is Kind.OPERATOR and one.text == operation[1]]
+    return line_and_column(sql, tokens[0].start) if len(tokens) == 1 else (None, None)
 
 
 def _shorten(text: str) -> str:
@@ -481,12 +411,6 @@ _RULES: Final = (
         kind=UnsupportedStatement,
     ),
     Rule(
-        r"non-boolean predicate '?(.+?)'? returning (.+?)\.?$",
-        "A condition must be true or false, and {1} is {2}.",
-        "Compare it with something.",
-        name=1,
-    ),
-    Rule(
         r"Ambiguous reference to unqualified field (\S+)",
         "More than one of the tables has a column {1}.",
         "Write the table's name or alias in front of it: t.{1}.",
@@ -499,82 +423,48 @@ _RULES: Final = (
         name=1,
     ),
     Rule(
-        r"No function matches the given name and argument types '(\w+)\(([^']*)\)'",
-        "The function {1} does not take these arguments: {2}.",
-        "Use other arguments, or convert them with CAST.",
-        name=1,
-    ),
-    Rule(
-        r"Function '(\w+)' (?:failed to match any signature|user-defined coercion failed)",
+        r"(?:No function matches the given name and argument types|Function) '(\w+)\b.*(?:You might|failed|coercion)",
         "The function {1} does not take these arguments.",
         "Use other arguments, or convert them with CAST.",
         name=1,
-    ),
-    Rule(
-        r"Cannot get result type for temporal operation (.*Interval\(\w+\) [*/] .*?|.*? [*/] Interval\(\w+\)): ",
-        "The engine does not multiply or divide an interval: {1}.",
-        "Write the product as the interval, for example interval '3 hours', or CAST(concat(n, ' hours') AS INTERVAL).",
-        kind=UnsupportedStatement,
-    ),
-    Rule(
-        r"(?:Cannot coerce arithmetic expression|Cannot infer common argument type for (?:comparison|logical boolean|"
-        r"regex) operation|Can not find compatible types to compare|Cannot get result type for temporal operation|"
-        r"Failed to coerce types|There isn't a common type to coerce) "
-        r"(.+?)(?: to valid types| in \w+ expression|: |\.?$)",
-        "The types do not fit together: {1}.",
-        "Convert one side with CAST.",
     ),
     Rule(
         r"Unsupported Value '\w*?Literal\(|Invalid HexStringLiteral",
         "This kind of literal is not supported.",
         "Write text as 'text', or with escapes as E'a\\n', and bytes as X'0A'.",
     ),
+    Rule(r"Unsupported SQL type (.+?)\.?$", "The engine has no type named {1}.", name=1, kind=UnsupportedStatement),
+    # DataFusion reports these as its own defects.
     Rule(
-        "Aggregate functions are not allowed in the WHERE clause",
-        "WHERE filters single rows and cannot contain an aggregate function.",
-        "Put the condition into HAVING.",
+        "ScalarSubqueryExpr evaluated before",
+        "The engine does not implement a subquery in VALUES.",
+        "Write SELECT … UNION ALL SELECT … in place of VALUES.",
+        kind=UnsupportedStatement,
+    ),
+    Rule(
+        "Unexpected empty work table",
+        "The engine does not implement a subquery over a table of WITH RECURSIVE inside its own definition.",
+        "Refer to that table once, in FROM.",
+        kind=UnsupportedStatement,
     ),
     Rule(
         r"Cannot run range queries on datatype: (.+?)\.?$",
         "A window cannot be ordered by values of the type {1}.",
-        "Order by encode(bytes, 'hex') or by the fields of a struct.",
         kind=UnsupportedStatement,
     ),
-    Rule(r"Unsupported ast node (?:in \w+: )?(\w+)", "The engine does not implement {1}.", kind=UnsupportedStatement),
-    Rule(
-        r"Unsupported SQL type (.+?)\.?$",
-        "The engine has no type named {1}.",
-        "Use BIGINT, DOUBLE, DECIMAL(p, s), VARCHAR, BOOLEAN, DATE, TIMESTAMP or INTERVAL, for example.",
-        name=1,
-        kind=UnsupportedStatement,
-    ),
-    Rule("^Divide by zero", "The statement divides by zero.", "Divide by NULLIF(divisor, 0) to get NULL instead."),
     Rule(
         r"^(?:\w+ error: )?(Cannot cast string .* to value of (?:U?Int|Float|Decimal)\S* type)\.?$",
         "The statement failed on a value: {1}.",
-        "Compare numbers with numbers. TRY_CAST returns NULL for text that is not a number.",
+        "TRY_CAST returns NULL for text that is not a number.",
     ),
     Rule(
-        r"^(?:\w+ error: )?((?:Can(?:no|')t cast (?:string|value|to)|Failed to parse string|Error parsing timestamp"
-        r" from ).*?)\.?$",
+        r"^(?:\w+ error: )?((?:Can(?:no|')t cast|Failed to parse string|Error parsing timestamp).*?)\.?$",
         "The statement failed on a value: {1}.",
         "TRY_CAST returns NULL for values that cannot be converted. Write times as '2026-11-25T12:00:00Z'.",
     ),
     Rule(
-        r"^(.*(?:[Oo]verflow|too large to store|Timestamp out of range|as nanoseconds|out of bounds).*?)\.?$",
-        "A result is out of range for its type: {1}.",
-        "Convert to a larger type first, for example with CAST(x AS DOUBLE) or CAST(x AS DECIMAL(38, 0)).",
+        "^Divide ?[bB]y ?[zZ]ero", "The statement divides by zero.", "Divide by NULLIF(divisor, 0) to get NULL instead."
     ),
-    Rule(
-        r"Expected: end of statement, found: (.*?)\s*$",
-        "Did not expect {1} here.",
-        "Is a comma, an operator or a keyword missing or misspelled before it?",
-    ),
-    Rule(
-        "Unterminated string literal", "The text that begins here is not closed.", "Close it with a single quote (')."
-    ),
-    Rule(r"Expected: (.+?), found: EOF", "The statement ends too early: {1} is missing.", "Complete it."),
-    Rule(r"Expected: (.+?), found: (.*?)\s*$", "Expected {1} here, not {2}."),
 )
 
 _ONLY_UPSTREAM: Final = "Only Micromegas's own server has it."
