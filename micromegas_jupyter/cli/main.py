@@ -305,7 +305,6 @@ class _HelpFormatter(argparse.HelpFormatter):
 class DiscreetParser(argparse.ArgumentParser):
     """Says which argument is wrong and what it may be, with the usage of the command that it belongs to."""
 
-    removed_options: Mapping[str, str] = MappingProxyType({})
     rare_help: Mapping[argparse.Action, str | None] = MappingProxyType({})  # shown by `--help-all` only
 
     def __init__(self, **options: Any) -> None:
@@ -317,10 +316,6 @@ class DiscreetParser(argparse.ArgumentParser):
     ) -> tuple[Any, list[str]]:
         """Parse, and refuse what is left over here, where the usage is that of the command."""
         words = list(sys.argv[1:] if args is None else args)
-        for word in words:
-            name = word.partition("=")[0]
-            if name in self.removed_options:
-                raise UsageError(f"{name} is no longer an option.", remedy=self.removed_options[name])
         if "--help-all" in words:
             for action, text in self.rare_help.items():
                 action.help = text

@@ -23,7 +23,6 @@ from micromegas_jupyter import __version__
 from micromegas_jupyter.cli.main import DiscreetParser, FactsFormatter, log_to_terminal, options_named
 from micromegas_jupyter.config.access import AccessSettings
 from micromegas_jupyter.config.server import (
-    REMOVED,
     SETTINGS,
     LogFormat,
     ServerSettings,
@@ -62,7 +61,6 @@ def add_serve_arguments(parser: DiscreetParser) -> None:
     parser.rare_help = {action: action.help for setting, action in added if not setting.is_common}
     for action in parser.rare_help:
         action.help = argparse.SUPPRESS
-    parser.removed_options = REMOVED
 
 
 def add_setting_argument(

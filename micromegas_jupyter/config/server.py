@@ -308,30 +308,6 @@ def _declared() -> tuple[Setting, ...]:
 
 SETTINGS: Final = _declared()
 
-#: Options and variables of earlier versions, with what to do instead.
-REMOVED: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "--workers": "Each statement runs in a process of its own; --max-queries says how many run at once.",
-        "--spare-workers": "Idle executors are kept ready automatically.",
-        "--max-heavy-queries": "Long queries take turns automatically.",
-        "--max-stuck-queries": "Use --max-ended-per-caller.",
-        "--query-timeout-seconds": "Use --query-timeout.",
-        "--queue-seconds": "Use --queue-timeout.",
-        "--silent-client-seconds": "Use --read-timeout.",
-        "--stalled-client-seconds": "Use --write-timeout.",
-        "--drain-seconds": "Use --drain-timeout.",
-        "--upload-seconds": "Use --upload-timeout.",
-        "--ticket-life-seconds": "Use --ticket-lifetime.",
-        "--connection-idle-seconds": "Use --connection-idle-timeout.",
-        "--connection-age-seconds": "Use --max-connection-age.",
-        "MICROMEGAS_SERVER_MAX_HEAVY_QUERIES": "Long queries take turns automatically; leave it out.",
-        "MICROMEGAS_SERVER_MAX_STUCK_QUERIES": "Set MICROMEGAS_SERVER_MAX_ENDED_PER_CALLER.",
-        "MICROMEGAS_SERVER_QUEUE_SECONDS": "Set MICROMEGAS_SERVER_QUEUE_TIMEOUT_SECONDS.",
-        "MICROMEGAS_SERVER_SILENT_CLIENT_SECONDS": "Set MICROMEGAS_SERVER_READ_TIMEOUT_SECONDS.",
-        "MICROMEGAS_SERVER_STALLED_CLIENT_SECONDS": "Set MICROMEGAS_SERVER_WRITE_TIMEOUT_SECONDS.",
-    }
-)
-
 
 def parse_server_settings(
     environ: Mapping[str, str],
@@ -341,9 +317,6 @@ def parse_server_settings(
     config_name: str = "--config",
 ) -> ServerSettings:
     """Combine `options` by field name, variables (an empty one is not set) and the TOML file, in that order."""
-    for variable in REMOVED:
-        if environ.get(variable):
-            raise refused(variable, "is no longer a setting", REMOVED[variable])
     file = {} if config_text is None else _parse_file(config_text, config_name)
     values = {}
     for setting in SETTINGS:
@@ -371,6 +344,6 @@ def _parse_file(text: str, name: str) -> dict[str, Any]:
             raise refused(
                 name,
                 f"has the unknown key {shown(key)}",
-                REMOVED.get(f"--{key}", "Keys are the options of `micromegas serve --help-all`, without --."),
+                "Keys are the options of `micromegas serve --help-all`, without --.",
             )
     return found

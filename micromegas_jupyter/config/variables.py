@@ -16,7 +16,7 @@ from micromegas_jupyter.config.client import (
     PrivateKeySetting,
     WorkloadSetting,
 )
-from micromegas_jupyter.config.server import REMOVED, SETTINGS
+from micromegas_jupyter.config.server import SETTINGS
 
 _PREFIX: Final = "MICROMEGAS_"
 #: Variables of packages above this one, which read them where they use them.
@@ -38,12 +38,12 @@ _NO_EFFECT: Final = "Remove it: no setting has this name."
 
 
 def known_variables() -> frozenset[str]:
-    """Return every variable that the client, the server, or the Hub's service reads, or rejects with a remedy."""
+    """Return every variable that the client, the server or the Hub's service reads."""
     declared = {setting.variable for setting in SETTINGS if setting.variable}
     for kind in (ClientSettings, PrivateKeySetting, WorkloadSetting):
         declared |= {entry.metadata["source"]["variable"] for entry in fields(kind) if entry.metadata} - {None}
     named = {PROFILE_VARIABLE, RESULT_ROWS_VARIABLE, WRAPPER_VARIABLE}
-    return frozenset(declared | named | access.VARIABLES | _OTHERS | {name for name in REMOVED if _PREFIX in name})
+    return frozenset(declared | named | access.VARIABLES | _OTHERS)
 
 
 def find_unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:

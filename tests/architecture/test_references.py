@@ -15,7 +15,7 @@ from micromegas_jupyter import access, auth, testing
 from micromegas_jupyter.cli.main import add_server_arguments, build_parser
 from micromegas_jupyter.cli.query_commands import add_row_arguments
 from micromegas_jupyter.config.client import ClientSettings, PrivateKeySetting, WorkloadSetting
-from micromegas_jupyter.config.server import REMOVED, SETTINGS
+from micromegas_jupyter.config.server import SETTINGS
 from micromegas_jupyter.doctor.error_page import error_entry
 from micromegas_jupyter.errors import error_classes
 from micromegas_jupyter.notebook import extension
@@ -203,9 +203,6 @@ def parts():
     return {
         **{name: table(head, *rows) for name, rows in settings.items()},
         "settings of the server": table(server_head, *map(server_setting, SETTINGS)),
-        "removed settings": table(
-            ("removed", "instead"), *((code(name), with_code(text)) for name, text in REMOVED.items())
-        ),
         **{
             name: "\n\n".join(f"### {error.code}\n{error_entry(error)}" for error in found)
             for name, found in errors.items()

@@ -15,7 +15,7 @@ from pyarrow import flight
 from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.cli.main import run
-from micromegas_jupyter.config.server import REMOVED, SETTINGS
+from micromegas_jupyter.config.server import SETTINGS
 from micromegas_jupyter.errors import DeadlineExceeded, Rejected, ResourcesExhausted, StatementRefused, UsageError
 from tests.fakes.waiting import wait_until
 
@@ -103,14 +103,6 @@ def test_a_file_of_settings_that_cannot_be_read_is_refused_by_name(content, refu
 
     assert said.startswith(f"✗ {file} ")
     assert "CONF001" in said
-
-
-@pytest.mark.parametrize("name", REMOVED)
-def test_a_removed_setting_is_refused_with_what_replaced_it(name, refused):
-    said = refused(name, "5") if name.startswith("--") else refused(**{name: "5"})
-
-    assert said.startswith(f"✗ {name} is no longer ")
-    assert REMOVED[name] in said
 
 
 @pytest.mark.parametrize("name", ["AUDIENCE_GRANTS", "UNSTAMPED_AUDIENCE", "PUBLIC_VIEW_SETS"])

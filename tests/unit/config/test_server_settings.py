@@ -6,7 +6,6 @@ import pytest
 
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.server import (
-    REMOVED,
     SETTINGS,
     ServerSettings,
     parse_server_settings,
@@ -25,7 +24,7 @@ def _refusal(**sources):
 
 
 def test_without_anything_or_with_empty_variables_there_are_the_defaults():
-    empty = {setting.variable: "" for setting in SETTINGS if setting.variable} | dict.fromkeys(REMOVED, "")
+    empty = {setting.variable: "" for setting in SETTINGS if setting.variable}
 
     assert parse_server_settings({}) == parse_server_settings(empty, config_text="") == ServerSettings()
 
@@ -37,7 +36,6 @@ def test_without_anything_or_with_empty_variables_there_are_the_defaults():
         ("port = 1\nport = 2", "serve.toml", "not valid TOML"),
         ("max-queris = 1", "serve.toml", "unknown key 'max-queris'"),
         ("max_queries = 1", "serve.toml", "unknown key 'max_queries'"),
-        ("queue-seconds = 1", "serve.toml", "Use --queue-timeout."),
         ("[limits]\nmax-rows = 1", "serve.toml", "unknown key 'limits'"),
         ("port = '5'", "serve.toml: port", "not a number from 0 to 65,535"),
         ("port = true", "serve.toml: port", "not a number"),
@@ -88,7 +86,6 @@ def test_the_help_shows_fifteen_options_and_help_all_shows_all(capsys, monkeypat
     options = {setting.option for setting in SETTINGS} | {"--config"}
     assert len(options & set(short.split())) == 15
     assert options <= set(full.split())
-    assert not set(REMOVED) & set(full.split())
     for setting in NUMBERS:
         least, most = setting.limits
         ends = f"{least} to {most}; default: {setting.default:g}" if setting.default < 1e5 else f"{least} to {most}"
