@@ -1,7 +1,6 @@
 """The access configuration: read from the environment and two files, checked, and read again when a file changes.
 
-The configuration file and the key file each keep their last good version: of a change that cannot be used as a whole,
-each file is used by itself where that is possible.
+The configuration file and the key file each keep their last good version.
 """
 
 import logging
@@ -13,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from micromegas_jupyter.access.api_keys import MAX_KEY_FILE_BYTES, ApiKeyValidator, daily_warnings, key_state
 from micromegas_jupyter.access.audit import AccessMetrics, record_event
@@ -27,10 +25,8 @@ from micromegas_jupyter.config.access import (
     LegacyApiKeys,
     find_config_file,
     find_key_file,
-    key_digest,
     parse_access_settings,
     parse_api_keys,
-    read_denied,
     read_listed_keys,
 )
 from micromegas_jupyter.config.issuers import IssuerSetting
@@ -41,9 +37,6 @@ from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, start_thread
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, ProviderMisbehaved, Unavailable
 from micromegas_jupyter.oidc.jwt import parse_key_set
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 MAX_CONFIG_FILE_BYTES = 4 * 1024 * 1024
 # Less than the second in which `FileWatch` does not rely on a mark.
@@ -253,8 +246,8 @@ class ReloadingValidator(BaseValidator):
     decisions are gone at once and calls that are being checked end on the old one. One lock keeps reloads apart;
     nobody waits for it without a limit.
 
-    Of a version that cannot be used as a whole, each file by itself is used where that is possible, and whoever it
-    denies is refused in any case. It is tried again when a file changes, and every few seconds.
+    The configuration file and the key file each keep their last good version. A file that cannot be used counts in no
+    part; it is tried again when a file changes, and every few seconds.
     """
 
     metrics: AccessMetrics
@@ -290,9 +283,6 @@ class ReloadingValidator(BaseValidator):
         self._lock = threading.Lock()
         self._is_whole, self._retry_at = True, 0.0
         self._logged_problem: object = None
-        # Whom and which keys the newest versions of the files deny, although they cannot be used as a whole.
-        self._denied: tuple[str, ...] = ()
-        self._revoked: dict[bytes, datetime] = {}
         self._note_in_force()
         self._warn(reading)
         self._stopping = threading.Event()
@@ -396,7 +386,6 @@ class ReloadingValidator(BaseValidator):
         if self._is_whole and found == self._fingerprint and not is_requested:
             return None
         self._fingerprint = found
-        self._note_denials(reading)
         before, before_texts = self.settings, self._texts
         problem: Exception | None = None
         is_new = False
@@ -406,8 +395,6 @@ class ReloadingValidator(BaseValidator):
                 settings = self._settings_of(texts)
                 if texts.config != self._texts.config or (is_requested and problem is None):
                     self._check_settings(settings)
-                if problem is not None:
-                    settings = self._with_denials(settings)
                 validator = self._build(settings)
             except Exception as error:  # noqa: BLE001 - whatever it is, the rest of what is new may be usable
                 problem = problem or error
@@ -420,7 +407,7 @@ class ReloadingValidator(BaseValidator):
         self._caches.retain(self._issuers, self._policy)
         self._is_whole, self._retry_at = problem is None, self._clock.monotonic() + _RETRY_SECONDS
         if problem is None:
-            self._denied, self._revoked, self._logged_problem = (), {}, None
+            self._logged_problem = None
             if is_new:
                 self.metrics.reloads.labels("in_force").inc()
                 self._log_in_force(before)
@@ -428,19 +415,6 @@ class ReloadingValidator(BaseValidator):
         else:
             self._log_problem(problem, reading, is_part=self._texts != before_texts, is_requested=is_requested)
         return problem
-
-    def _note_denials(self, reading: _Reading) -> None:
-        """Note whom and which keys the newest files deny, whether or not the rest of them can be used."""
-        if reading.config is not None:
-            with suppress(ConfigurationError):
-                self._denied = read_denied(reading.config.require())
-        keys = (key for file in reading.files.values() for key in file.read_keys())
-        self._revoked |= {key_digest(key): key.revoked_at for key in keys if key.revoked_at is not None}
-
-    def _with_denials(self, settings: AccessSettings) -> AccessSettings:
-        revoked = self._revoked
-        keys = (replace(key, revoked_at=key.revoked_at or revoked.get(key_digest(key))) for key in settings.api_keys)
-        return replace(settings, denied=tuple(dict.fromkeys((*settings.denied, *self._denied))), api_keys=tuple(keys))
 
     def _settings_of(self, texts: _Texts) -> AccessSettings:
         """Return the settings that the texts mean."""

@@ -427,12 +427,6 @@ def _check_denied(key: str, denied: Collection[str], issuers: Collection[IssuerS
             )
 
 
-def read_denied(config_text: str) -> tuple[str, ...]:
-    """Return the configuration's `denied`; whether its entries can meet anybody is not checked."""
-    denied = as_object(decode_setting(config_text, ACCESS_CONFIG), ACCESS_CONFIG).get("denied", [])
-    return _as_texts_or_none(denied, f"{ACCESS_CONFIG}.denied")
-
-
 def read_listed_keys(config_text: str) -> tuple[ApiKeySetting, ...]:
     """Return the configuration's own `api_keys`."""
     keys = as_object(decode_setting(config_text, ACCESS_CONFIG), ACCESS_CONFIG).get("api_keys", [])
