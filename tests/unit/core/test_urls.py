@@ -49,7 +49,7 @@ def test_every_other_address_is_refused(url):
     ],
 )  # fmt: skip
 def test_an_issuer_or_document_over_tls_or_on_this_machine_is_accepted(read, url):
-    read(url, "KEY")
+    assert read(url, "KEY") == url
 
 
 @pytest.mark.parametrize(

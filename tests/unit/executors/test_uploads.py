@@ -148,8 +148,14 @@ def test_values_that_no_row_has_are_refused_when_there_are_too_many_to_measure(m
 
 def test_what_a_message_has_beside_its_rows_is_not_decoded():
     schema, rows = _sent([1])
+    sink = MagicMock()
+    stream = _open(sink)
 
-    _take_all([schema, b"\x0a\x04\x1a\x02\xff\xff" + rows])
+    stream.take(schema)
+    stream.take(b"\x0a\x04\x1a\x02\xff\xff" + rows)
+
+    (written,) = (call.args[0] for call in sink.open_write.return_value.write.call_args_list)
+    assert written.to_pydict() == {"n": [1]}
 
 
 @pytest.mark.parametrize(
