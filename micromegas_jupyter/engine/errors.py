@@ -472,6 +472,7 @@ _ONLY_UPSTREAM: Final = "Only Micromegas's own server has it."
 _UPSTREAM_FUNCTIONS: Final = {
     r"view_instance": "Query the table itself, for example FROM log_entries WHERE process_id = '…'.",
     r"parse_block|get_payload": "Only rows are kept here, not the bytes they came in: WHERE block_id = '…' finds them.",
+    r"rgba|lerp_color|color_scale": "Only Micromegas's web app uses it. Charts here choose colors: --plot, --color.",
     r"deny_queries|list_query_denials|remove_query_denial": "It is for administrators, on a server with a lake.",
 }
 _UPSTREAM_TABLES: Final = {

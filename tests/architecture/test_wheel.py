@@ -16,7 +16,7 @@ import micromegas_jupyter
 from tests.architecture.guide_text import ROOT
 
 ALLOWED = re.compile(
-    r"micromegas_jupyter/(?:[\w/]+\.py|py\.typed|flightsql/proto/\w+\.(?:proto|binpb)|engine/functions/color_scales\.rgb"
+    r"micromegas_jupyter/(?:[\w/]+\.py|py\.typed|flightsql/proto/\w+\.(?:proto|binpb)"
     r"|notebook/(?:frontend/)?static/\w+\.(?:js|css)"
     r"|demo/provider/(?:static/[\w.]+\.(?:css|svg)|templates/[\w.]+\.html)|demo/notebooks/[\w-]+\.ipynb"
     r"|server_extension/server_extension\.json)"

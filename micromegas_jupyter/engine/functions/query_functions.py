@@ -84,9 +84,6 @@ _SCALARS: Final = {
     "bin_center": _plain(numeric.vectorized(numeric.bin_center), _F64, _F64, _F64),
     "lerp": _plain(numeric.vectorized(numeric.lerp), _F64, _F64, _F64, _F64),
     "unlerp": _plain(numeric.vectorized(numeric.unlerp), _F64, _F64, _F64, _F64),
-    "rgba": _plain(numeric.vectorized(numeric.rgba), pa.uint32(), _F64, _F64, _F64, _F64),
-    "color_scale": _plain(numeric.color_scale, pa.uint32(), pa.string(), _F64, _F64),
-    "lerp_color": _plain(numeric.vectorized(numeric.lerp_color), pa.uint32(), pa.uint32(), pa.uint32(), _F64),
 }
 _AGGREGATES: Final = {
     "make_histogram": (MakeHistogram, [_F64, _F64, pa.int64(), _F64]),
