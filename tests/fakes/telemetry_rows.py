@@ -1,5 +1,7 @@
 """Rows of the data model for tests: numbered log entries, so that a test can tell each of them."""
 
+from datetime import UTC, datetime, time, timedelta
+
 import pyarrow as pa
 
 from micromegas_jupyter.core import jsonb
@@ -13,7 +15,9 @@ from micromegas_jupyter.telemetry.tables import (
     build_process_batch,
 )
 
-NOON_NS = 1_795_521_600_000_000_000
+# Retention deletes rows of last week.
+NOON = datetime.combine(datetime.now(UTC).date() - timedelta(days=2), time(12), UTC)
+NOON_NS = int(NOON.timestamp()) * 10**9
 
 
 def process_info(process_id="process"):

@@ -11,12 +11,13 @@ import yaml
 from micromegas.flightsql import FlightSql_pb2
 
 from tests.architecture.guide_text import blocks
+from tests.fakes.telemetry_rows import NOON
 from tests.integration.clients.grafana import GO_MESSAGE_LIMIT, GrafanaClient, can_show, fetch_token
 from tests.integration.clients.serving import MANY_COUNT, TABLE_NAMES, audit_lines
 
 pytestmark = pytest.mark.integration
 
-FROM, TO = "2026-11-24T12:00:00Z", "2026-11-24T12:00:29.5Z"
+FROM, TO = f"{NOON:%F}T12:00:00Z", f"{NOON:%F}T12:00:29.5Z"
 RANGE = (("query_range_begin", FROM), ("query_range_end", TO))
 NAMES = (("x-user-id", "zoe"), ("x-user-email", "zoe%40example.com"), ("x-user-name", "Zo%C3%AB"))
 ATTRIBUTION = (("x-client-type", "grafana"), *NAMES, ("x-org-id", "1"))

@@ -15,12 +15,12 @@ import pytest
 from micromegas.auth import StaticTokenAuthProvider
 from micromegas.flightsql.client import FlightSQLClient
 
+from tests.fakes.telemetry_rows import NOON
 from tests.integration.clients.serving import PROCESS_ID, STREAM_ID, audit_lines
 from tests.integration.clients.wide_rows import sent_table
 
 pytestmark = pytest.mark.integration
 
-NOON = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
 LATER = NOON + dt.timedelta(seconds=1)
 COUNT_MEASURES = "SELECT count(*) AS n FROM measures"
 
@@ -49,7 +49,7 @@ def test_query_gives_a_frame_of_every_type(client):
     ("begin", "end", "count"),
     [
         (NOON, LATER, 2),
-        ("2026-11-24T12:00:00Z", "2026-11-24T12:00:01z", 2),
+        (f"{NOON:%F}T12:00:00Z", f"{NOON:%F}T12:00:01z", 2),
         (pd.Timestamp(NOON), pd.Timestamp(LATER), 2),
         (NOON, None, 60),
         (None, LATER, 60),
@@ -150,7 +150,7 @@ def test_it_prints_a_table(query, capsys):
 
 
 def test_it_sends_its_range(query, capsys):
-    times = ("--begin", "2026-11-24T12:00:00Z", "--end", "2026-11-24T12:00:01Z")
+    times = ("--begin", f"{NOON:%F}T12:00:00Z", "--end", f"{NOON:%F}T12:00:01Z")
 
     query("SELECT count(*) AS n FROM measures", *times, "--format", "csv")
 

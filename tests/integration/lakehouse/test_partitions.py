@@ -15,13 +15,12 @@ from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import InvalidStatement, PermissionDenied, UnsupportedStatement
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.writer import LakeWriter
-from tests.fakes.telemetry_rows import NOON_NS, block_rows, log_batch, process_state, span_rows
+from tests.fakes.telemetry_rows import NOON, NOON_NS, block_rows, log_batch, process_state, span_rows
 from tests.fakes.validator import FakeValidator
 from tests.integration.flight_harness import running_server
 
 pytestmark = pytest.mark.integration
 
-NOON = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
 P1, P2 = ("00000000-0000-4000-8000-00000000000" + digit for digit in "12")
 USER_ROWS = pa.table({"time": pa.array([NOON_NS // 1000], pa.timestamp("us", "UTC")), "n": [1]})
@@ -172,15 +171,15 @@ def test_administrators_merge_files(client, harness):
 
     files = "SELECT count(*) AS n FROM list_partitions() WHERE view_set_name = 'log_entries'"
     assert client().query_arrow(files).to_pylist() == [{"n": 1}]
-    again = "SELECT * FROM regenerate_partitions('log_entries', '2026-11-24', '2026-11-25', 60)"
+    again = f"SELECT * FROM regenerate_partitions('log_entries', '{NOON:%F}', '{NOON + DAY:%F}', 60)"
     rows = client().query_arrow(again)
     assert rows.schema == pa.schema(
         [pa.field("time", TIME, nullable=False), pa.field("msg", pa.string(), nullable=False)]
     )
     assert rows.column("msg").to_pylist() == ["log_entries: 0 files were replaced by 0."]
     assert abs(rows.column("time").to_pylist()[0].timestamp() - time.time()) < 600
-    range_only = "  select msg from Materialize_Partitions('log_entries',\n TIMESTAMP '2026-11-25T12:00:01Z', "
-    assert _texts(client(), f"{range_only}'2026-11-25 12:00:01+00:00', 60) WHERE msg LIKE '%'\n;") == [
+    range_only = f"  select msg from Materialize_Partitions('log_entries',\n TIMESTAMP '{NOON + DAY:%FT%TZ}', "
+    assert _texts(client(), f"{range_only}'{NOON + DAY:%F %T}+00:00', 60) WHERE msg LIKE '%'\n;") == [
         "log_entries: 0 files were replaced by 0."
     ]
 

@@ -21,6 +21,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
+from tests.fakes.telemetry_rows import NOON_NS
 from tests.integration.ingest.lake_server import LakeServer, lake_server
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ REQUESTS = {
 ANSWERS = {
     "logs": ExportLogsServiceResponse, "metrics": ExportMetricsServiceResponse, "traces": ExportTraceServiceResponse
 }  # fmt: skip
-NOON = 1_795_694_400_000_000_000  # 2026-11-26 12:00 UTC
+NOON = NOON_NS
 
 
 @dataclass

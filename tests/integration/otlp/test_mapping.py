@@ -24,7 +24,7 @@ from tests.integration.otlp.exporting import (
 
 pytestmark = pytest.mark.integration
 
-_TIME = datetime(2026, 11, 26, 12, tzinfo=UTC)
+_TIME = datetime.fromtimestamp(NOON / 10**9, UTC)
 _TRACE, _SPAN = bytes(range(16)), bytes(range(8))
 _PROCESSES = uuid.UUID("80a447b8-fcdd-42a6-a613-f6c8719cd5fe")
 _STREAMS = uuid.UUID("fe93bacf-e851-4cf6-8526-05f8454b3488")

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +21,7 @@ from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageErro
 from micromegas_jupyter.lake import writer as writer_module
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
-from tests.fakes.telemetry_rows import NOON_NS, log_batch
+from tests.fakes.telemetry_rows import NOON, NOON_NS, log_batch
 from tests.fakes.waiting import wait_until
 
 ROWS = pa.table({"id": [1, 2, 3]})
@@ -176,7 +177,7 @@ def test_rows_of_the_data_model_are_partitioned_by_day_and_cut_to_microseconds(s
         NOON_NS // 1000 + 123_456,
         (NOON_NS + 2 * DAY_NS) // 1000,
     ]
-    assert [str(day) for day in rows.column("date").to_pylist()] == ["2026-11-24", "2026-11-26"]
+    assert rows.column("date").to_pylist() == [NOON.date(), NOON.date() + timedelta(days=2)]
     assert DeltaTable(storage.child_uri("log_entries")).metadata().partition_columns == ["date"]
 
 
