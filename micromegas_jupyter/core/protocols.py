@@ -215,10 +215,9 @@ class TableSnapshot:
 
     A time range filters rows by the first and last of `range_columns`. Where rows are partial states, `merge_sql`
     makes the table of those in `raw_name`. With `has_mixed_types` some files have a narrower type in a column.
-    The values of `partition_columns` are not in the files but in `DataFile.partition`; in those of `map_columns`, the
-    files have maps of text where the schema has properties. A view has the columns and files of its `source`, and
-    `merge_sql` computes it. Rows of a table with a `problem` must not be read; its columns are those that it had
-    before, if any are known.
+    The values of `partition_columns` are not in the files but in `DataFile.partition`. A view has the columns and files
+    of its `source`, and `merge_sql` computes it. Rows of a table with a `problem` must not be read; its columns are
+    those that it had before, if any are known.
 
     `bounds` has a row for each of `files`, and of some columns `min.x`, `max.x` and `nulls.x`, where no value of the
     file is lower or greater and so many are null, `rows`, and `bytes`; null where it is unknown. Times count
@@ -236,7 +235,6 @@ class TableSnapshot:
     bounds: pa.Table | None = field(default=None, repr=False, compare=False)
     has_mixed_types: bool = False
     problem: TableProblem | None = None
-    map_columns: tuple[str, ...] = ()
     source: ViewSource | None = None
 
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet
 from cachetools import LRUCache
-from datafusion import CsvReadOptions, DataFrame, ScalarUDF, SessionConfig, SessionContext, col, lit, udf
+from datafusion import CsvReadOptions, DataFrame, SessionConfig, SessionContext, col, lit
 from datafusion.expr import Expr
 from datafusion.object_store import AmazonS3
 from datafusion.plan import LogicalPlan
@@ -57,8 +57,6 @@ from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 from micromegas_jupyter.engine.workarounds.scan_folders import FoundFile, ScanFolders, mark_of
 from micromegas_jupyter.errors import InternalError
-from micromegas_jupyter.telemetry.conversion import convert_properties
-from micromegas_jupyter.telemetry.tables import STORED_MAP
 
 _log = logging.getLogger(__name__)
 
@@ -273,16 +271,16 @@ class TableBuilder:
         shown = [name for name in snapshot.partition_columns if name in schema.names]
         found = self._locate(context, files.paths)
         if not found or not shown:
-            return self._scan_columns(context, snapshot, found, schema)
+            return self._scan(context, snapshot, found, schema)
         texts = [files.partition(snapshot.partition_columns.index(name)).to_pylist() for name in shown]
         groups: dict[tuple[str | None, ...], list[FoundFile]] = {}
         for file, *values in zip(found, *texts, strict=True):
             groups.setdefault(tuple(values), []).append(file)
         stored = pa.schema([field for field in schema if field.name not in shown])
         # Only a scan can't be optimized away.
-        union = None if shows_values else self._scan_columns(context, snapshot, [], schema)
+        union = None if shows_values else self._scan(context, snapshot, [], schema)
         for group, of_group in groups.items():
-            rows = self._scan_columns(context, snapshot, of_group, stored)
+            rows = self._scan(context, snapshot, of_group, stored)
             literals = {
                 name: lit(partition_value(value, schema.field(name).type))
                 for name, value in zip(shown, group, strict=True)
@@ -294,20 +292,6 @@ class TableBuilder:
         if union is None:
             raise InternalError("A table without files was to be read.")
         return union
-
-    def _scan_columns(
-        self, context: SessionContext, snapshot: TableSnapshot, files: Sequence[FoundFile], schema: pa.Schema
-    ) -> DataFrame:
-        """Return the plan of one native scan, with maps in the files converted to properties."""
-        maps = [name for name in snapshot.map_columns if name in schema.names]
-        if not maps:
-            return self._scan(context, snapshot, files, schema)
-        stored = pa.schema([field.with_type(STORED_MAP) if field.name in maps else field for field in schema])
-        rows = self._scan(context, snapshot, files, stored)
-        columns = {name: col(quoted(name)) for name in schema.names}
-        for name in maps:
-            columns[name] = _properties_of_maps(schema.field(name).type)(columns[name]).alias(name)
-        return rows.select(*columns.values())
 
     def _scan(
         self, context: SessionContext, snapshot: TableSnapshot, files: Sequence[FoundFile], schema: pa.Schema
@@ -466,13 +450,6 @@ def _build(  # noqa: PLR0913 - what a table is built from
     if snapshot.source is not None:
         return _cut(rows, snapshot, time_range, columns=(snapshot.source.time_column,) * 2)
     return _cut(rows, snapshot, time_range, columns=snapshot.range_columns) if _cuts_last(table) else rows
-
-
-def _properties_of_maps(wanted: pa.DataType) -> ScalarUDF:
-    def convert(maps: pa.Array) -> pa.Array:
-        return convert_properties(maps).cast(wanted)
-
-    return udf(convert, [STORED_MAP], wanted, "immutable", "properties_of_map")
 
 
 def check_scans() -> None:

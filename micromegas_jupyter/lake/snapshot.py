@@ -38,7 +38,7 @@ from micromegas_jupyter.lake.delta_log import (
     times_of_files,
     update_delta,
 )
-from micromegas_jupyter.lake.types import map_columns, stored_definition
+from micromegas_jupyter.lake.types import stored_definition
 from micromegas_jupyter.telemetry.tables import TableDefinition
 
 _TIME: Final = "time"
@@ -191,15 +191,13 @@ class DeltaSnapshots:
         by = tuple(delta.metadata().partition_columns)
         schema = arrow_schema(delta)
         definition = self._definitions.get(name)
-        maps: tuple[str, ...] = ()
         if definition is not None:
-            maps = map_columns(definition, schema)
-            _check_columns(stored_definition(definition, maps), schema)
+            _check_columns(stored_definition(definition), schema)
             schema = _defined_schema(definition)
         actions = live_files(delta)
         files = self._files(name, folder, by, actions)
         bounded = _bounded_columns(actions, schema)
-        snapshot = self._snapshot(name, schema, by, files, bounds=_bounds(actions, bounded), maps=maps)
+        snapshot = self._snapshot(name, schema, by, files, bounds=_bounds(actions, bounded))
         if known is not None and known.snapshot == snapshot:
             snapshot = known.snapshot
         return _Known(delta, delta.version(), mark, actions.schema, bounded, 2 * len(files), snapshot)
@@ -286,7 +284,7 @@ class DeltaSnapshots:
         scheme, _, rest = self._storage.child_uri(location).partition("://")
         return f"{scheme}://{quote(rest)}"
 
-    def _snapshot(  # noqa: PLR0913 - what a snapshot holds
+    def _snapshot(
         self,
         name: str,
         schema: pa.Schema,
@@ -294,7 +292,6 @@ class DeltaSnapshots:
         files: FileList,
         *,
         bounds: pa.Table | None = None,
-        maps: tuple[str, ...] = (),
     ) -> TableSnapshot:
         definition = self._definitions.get(name)
         return TableSnapshot(
@@ -307,7 +304,6 @@ class DeltaSnapshots:
             raw_name=None if definition is None else definition.raw_name,
             has_mixed_types=self._is_foreign,
             bounds=bounds,
-            map_columns=maps,
         )
 
 

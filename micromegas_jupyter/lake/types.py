@@ -1,6 +1,6 @@
 """What a column of a table may hold: Delta's types, what is stored for others, and what cannot be stored at all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import pyarrow as pa
@@ -8,8 +8,7 @@ import pyarrow.compute as pc
 
 from micromegas_jupyter.core.text import shown
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
-from micromegas_jupyter.telemetry.conversion import convert_to_maps
-from micromegas_jupyter.telemetry.tables import PROPERTIES, STORED_MAP, TableDefinition
+from micromegas_jupyter.telemetry.tables import TableDefinition
 
 PARTITION_DATE: Final = "date"
 """The partition column of the data model's tables, which is not among their columns in SQL."""
@@ -86,19 +85,9 @@ def stored_field(field: pa.Field) -> pa.Field:
         ) from None
 
 
-def stored_definition(definition: TableDefinition, maps: Sequence[str] = ()) -> pa.Schema:
+def stored_definition(definition: TableDefinition) -> pa.Schema:
     """Return the columns of a data model's table as they are stored, without the partition column."""
-    fields = [stored_field(field) for field in definition.schema]
-    return pa.schema([field.with_type(STORED_MAP) if field.name in maps else field for field in fields])
-
-
-def map_columns(definition: TableDefinition, stored: pa.Schema) -> tuple[str, ...]:
-    """Return the columns of properties that a table made by an earlier version has as maps."""
-    return tuple(
-        field.name
-        for field in definition.schema
-        if field.type == PROPERTIES and field.name in stored.names and stored.field(field.name).type == STORED_MAP
-    )
+    return pa.schema([stored_field(field) for field in definition.schema])
 
 
 def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -> None:
@@ -208,8 +197,6 @@ def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _convert(column: pa.Array, wanted: pa.DataType, *, safe: bool = True) -> pa.Array:
-    if column.type == PROPERTIES and wanted == STORED_MAP:
-        return convert_to_maps(column)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     elif pa.types.is_run_end_encoded(column.type):

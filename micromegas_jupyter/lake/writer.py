@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -61,7 +60,6 @@ from micromegas_jupyter.lake.types import (
     convert_definition_rows,
     convert_rows,
     is_compatible,
-    map_columns,
     stored_definition,
     stored_schema,
 )
@@ -142,12 +140,6 @@ class _State:
         self.schema = self.fitting = arrow_schema(delta)  # `fitting` is that of the last rows that were looked at
         self.partition_by = tuple(metadata.partition_columns)
         self.max_write_ids = max(_MAX_WRITE_IDS, 2 * len(self.write_ids))
-
-    @cached_property
-    def own_columns(self) -> pa.Schema:
-        """The columns of a data model's table, without the partition column."""
-        definition = DEFINITIONS[self.table]
-        return stored_definition(definition, map_columns(definition, self.schema))
 
     def find_id(self, write_id: str | None) -> int | None:
         """Return how many rows were stored under an id, None when none were."""
@@ -270,7 +262,7 @@ class LakeWriter:
         if self._find(request.table) is None:
             self.tables.create_defined(request.table)
         committer = self._require(request.table)
-        stored = committer.state.own_columns
+        stored = stored_definition(definition)
 
         def convert(rows: pa.RecordBatch) -> pa.RecordBatch:
             converted = rows if request.is_own else convert_model_rows(rows, definition)

@@ -18,7 +18,6 @@ from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.telemetry.tables import (
     DICTIONARY,
     PROPERTIES,
-    STORED_MAP,
     TIMESTAMP,
     TableDefinition,
     build_constant_properties,
@@ -221,16 +220,6 @@ def _distinct_properties(column: pa.Array) -> tuple[pa.Array, Sequence[bytes]]:
             sets.append(jsonb.encode(dict(texts)))
         indices.append(position)
     return pa.array(indices, pa.int32(), mask=column.is_null().to_numpy(zero_copy_only=False)), sets
-
-
-def convert_to_maps(column: pa.Array) -> pa.Array:
-    """Return property sets as maps, with all that is neither text nor null as JSON text."""
-    sets = []
-    for one in column.dictionary.to_pylist():
-        found = jsonb.decode(one)
-        members = found.items() if isinstance(found, dict) else ()
-        sets.append([(key, value if value is None else jsonb.to_text(value)) for key, value in members])
-    return pa.array(sets, STORED_MAP).take(column.indices)
 
 
 def _as_list(column: pa.MapArray) -> pa.ListArray:

@@ -12,8 +12,6 @@ DICTIONARY = pa.dictionary(pa.int32(), pa.utf8())
 TIMESTAMP = pa.timestamp("ns", tz="+00:00")
 PROPERTIES = pa.dictionary(pa.int32(), pa.binary())
 """JSON objects in binary (`core.jsonb`), each distinct one once."""
-STORED_MAP: Final = pa.map_(pa.utf8(), pa.utf8())
-"""Properties in lakes that were made before they were JSON."""
 REMARKS_KEY: Final = b"ARROW:FLIGHT:SQL:REMARKS"
 """The metadata key of a remark (Flight SQL, column metadata of `CommandGetTables`)."""
 _POSITION = "__position"

@@ -40,7 +40,7 @@ def _is_plain(table: VisibleTable, *, cuts: bool) -> bool:
     return (
         not (table.hides_rows or table.equal or snapshot.merge_sql or snapshot.source)
         and not (cuts and snapshot.range_columns)
-        and {*snapshot.map_columns, *snapshot.partition_columns}.isdisjoint(names)
+        and set(snapshot.partition_columns).isdisjoint(names)
     )
 
 

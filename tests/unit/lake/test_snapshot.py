@@ -4,6 +4,7 @@ import functools
 import json
 import random
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
@@ -18,7 +19,7 @@ from micromegas_jupyter.lake import snapshot
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.snapshot import DeltaSnapshots
 from micromegas_jupyter.telemetry.tables import BLOCKS, LOG_ENTRIES, OTEL_SPANS
-from tests.fakes.telemetry_rows import NOON_NS, block_rows, log_batch, span_rows
+from tests.fakes.telemetry_rows import NOON, NOON_NS, block_rows, log_batch, log_rows, span_rows
 from tests.unit.engine.conftest import asking
 
 TIME = pa.timestamp("us", "UTC")
@@ -234,6 +235,7 @@ def test_a_table_of_the_data_model_that_cannot_be_read_is_not_an_empty_one(tmp_p
 
 def test_blocks_and_spans_are_read_as_they_were_sent_by_sql_and_by_other_programs(storage, store):
     spans = pa.Table.from_batches([span_rows("root", "child"), span_rows("other", trace=2)])
+    day_after = f"{NOON + timedelta(days=1):%F}"
     narrow = spans.set_column(8, "trace_id", spans.column("trace_id").cast(pa.binary()))
     store("blocks", pa.Table.from_batches([block_rows("b1"), block_rows("b2", begin_ns=NOON_NS + DAY_NS)]))
     store("otel_spans", spans)
@@ -242,7 +244,7 @@ def test_blocks_and_spans_are_read_as_they_were_sent_by_sql_and_by_other_program
     with asking(Lake(storage)) as ask:
         blocks = ask.table("SELECT * FROM blocks ORDER BY block_id", preserve_dictionary=True)
         named = ask.rows(
-            """SELECT block_id FROM blocks WHERE "processes.start_time" > '2026-11-25' AND nb_objects = 7"""
+            f"""SELECT block_id FROM blocks WHERE "processes.start_time" > '{day_after}' AND nb_objects = 7"""
         )
         found = ask.table("SELECT * FROM otel_spans ORDER BY trace_id, span_id", preserve_dictionary=True)
         children = ask.rows(
@@ -374,3 +376,22 @@ def test_a_file_that_one_entry_both_adds_and_removes_is_as_deltalake_has_it(tmp_
     last.with_name(f"{3:020}.json").write_text("\n".join(map(json.dumps, both)))
 
     assert set(tables.list(None)["t"].files) == set(follow(tmp_path).list(None)["t"].files)
+
+
+def test_a_condition_on_rows_may_look_into_properties(storage, writer):
+    owners = [{"owner": "ann", "n": 1}, {"owner": "bob", "n": 2}, {"OWNER": "Ann"}, {}, {"owner": "ann", "n": 3}]
+    logged = log_rows([{"time": NOON_NS, "msg": str(n), "properties": one} for n, one in enumerate(owners)])
+    writer.append("log_entries", logged).result()
+    conditions = {"log_entries": "property_get(properties, 'owner') = 'ann'"}
+
+    with asking(Lake(storage), default_conditions=conditions) as ask:
+        plain = ask.rows("SELECT msg FROM log_entries ORDER BY msg")
+        with_function = ask.rows(
+            "SELECT property_get(l.properties, 'n') AS n, p.exe FROM log_entries l LEFT JOIN processes p "
+            "USING (process_id) WHERE property_get(l.properties, 'owner') <> 'bob' ORDER BY 1"
+        )
+        failing = ask.rows("SELECT CAST(property_get(properties, 'n') AS INT) AS n FROM log_entries ORDER BY 1")
+
+    assert [row["msg"] for row in plain] == ["0", "4"]
+    assert [row["n"] for row in with_function] == ["1", "3"]
+    assert [row["n"] for row in failing] == [1, 3]
