@@ -230,7 +230,10 @@ class LogWriter:
             except OSError as error:
                 if self._closing.is_set() and self._is_failing:
                     return  # nothing would change before the process exits
-                self._wait_after(error)
+                if not self._is_failing:
+                    self._is_failing = True
+                    self._destination.report_failure(error)
+                self._closing.wait(_RETRY_SECONDS)
             else:
                 self._is_failing = False
                 self._note_written(count)
@@ -279,12 +282,6 @@ class LogWriter:
         for loop, futures in done.items():
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(_resolve, futures, True)
-
-    def _wait_after(self, error: OSError) -> None:
-        if not self._is_failing:
-            self._is_failing = True
-            self._destination.report_failure(error)
-        self._closing.wait(_RETRY_SECONDS)
 
 
 def _resolve(futures: "list[asyncio.Future[bool]]", is_written: bool) -> None:  # noqa: FBT001 - of `call_soon`

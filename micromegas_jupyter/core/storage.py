@@ -26,6 +26,7 @@ MAX_OBJECT_BYTES: Final = 16 * 1024 * 1024
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//|[^/\\])")
 _BUCKET: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?", re.ASCII)
 _DISK_FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL: Final = re.compile("No space left|File too large|Disk quota exceeded")
 # As obstore, deltalake and DataFusion word it. To a HEAD, S3 answers without the code that says why.
 _REFUSED: Final = re.compile(
     r"401 Unauthorized|403 Forbidden|<Code>(?:ExpiredToken|InvalidToken|TokenRefreshRequired)<"
@@ -300,14 +301,15 @@ def storage_errors(what: str) -> Iterator[None]:
         while cause is not None:
             if (refused := refused_credentials(what, cause)) is not None:
                 raise refused from error
-            if (isinstance(cause, OSError) and cause.errno in _DISK_FULL_CODES) or _is_full(str(cause)):
+            if (isinstance(cause, OSError) and cause.errno in _DISK_FULL_CODES) or _FULL.search(str(cause)):
                 raise ResourcesExhausted(
                     f"{what} The server's storage is full.",
                     remedy="Tell the server's administrator, and try again later.",
                     limit="storage",
                 ) from error
             cause = cause.__cause__
-        if _is_of_storage(error):
+        library = type(error).__module__.partition(".")[0]
+        if isinstance(error, OSError) or library in {"deltalake", "_internal", "obstore", "pyarrow"}:
             raise Unavailable(
                 what, remedy="Check the free space, the access rights and the address of the lake's storage."
             ) from error
@@ -324,17 +326,6 @@ def refused_credentials(what: str, error: BaseException | str) -> Unavailable | 
         "renewed.",
         retryable=False,
     )
-
-
-def _is_full(text: str) -> bool:
-    return "No space left" in text or "File too large" in text or "Disk quota exceeded" in text
-
-
-def _is_of_storage(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return True
-    library = type(error).__module__.partition(".")[0]
-    return library in {"deltalake", "_internal", "obstore", "pyarrow"}
 
 
 def make_private_folder(folder: Path) -> None:

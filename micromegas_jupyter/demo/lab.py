@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Variables
-from micromegas_jupyter.demo.folder import JOB_KERNEL, JOB_KERNEL_NAME, NOTEBOOK, in_job_kernel
+from micromegas_jupyter.demo.folder import JOB_KERNEL, JOB_KERNEL_NAME, NOTEBOOK
 from micromegas_jupyter.errors import MicromegasError, ServerUnavailable
 
 _START_TIMEOUT_SECONDS = 120.0
@@ -136,11 +136,6 @@ def write_job_kernel(data_folder: Path, environment: Mapping[str, str]) -> None:
     folder.mkdir(parents=True)
     description = {**get_kernel_dict(), "display_name": JOB_KERNEL_NAME, "env": dict(environment)}
     (folder / "kernel.json").write_text(json.dumps(description), encoding="utf-8")
-
-
-def run_in_job_kernel(notebook: Path) -> None:
-    """Let a notebook's file name the job's kernel instead of its own."""
-    notebook.write_bytes(in_job_kernel(notebook.read_bytes()))
 
 
 def write_page_config(config: Path) -> None:

@@ -124,7 +124,8 @@ def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYS
     if found is None:
         raise _nothing_to_restore(tables, request, now)
     _check_owner(name, found.owner, required_owner)
-    _check_window(now, time)
+    if time < now - UNDO_LIMIT:
+        raise _too_early(now - UNDO_WINDOW)
     try:
         if found.dropped is None:
             with closing(TableGuard(storage, name)) as guard, guard.hold():
@@ -213,11 +214,6 @@ def _check_owner(name: str, owner: str | None, required_owner: str | None) -> No
         )
 
 
-def _check_window(now: datetime, time: datetime) -> None:
-    if time < now - UNDO_LIMIT:
-        raise _too_early(now - UNDO_WINDOW)
-
-
 def _too_early(earliest: datetime) -> UsageError:
     return UsageError(
         "The table cannot be restored to that time: some files or log entries from then are no longer kept.",
@@ -262,7 +258,8 @@ def _restore_objects(tables: Tables, dropped: DroppedTable, time: datetime, cloc
         if current is None:
             raise TableGone
         if current.path != name:
-            if (marked := _marked(storage, name)) is not None and marked.id != current.id:
+            marked = next((one for one in list_dropped(storage, name) if one.path == name), None)
+            if marked is not None and marked.id != current.id:
                 free_name(storage, name, lease=lease, before=clock.now() - UNDO_LIMIT)
             if tables.find(name) is not None:
                 raise _name_is_taken(name)
@@ -272,10 +269,6 @@ def _restore_objects(tables: Tables, dropped: DroppedTable, time: datetime, cloc
         check_held(lease)
         storage.delete(log_path(name, DROPPED_MARKER))
     return restored._replace(dropped_at=current.dropped_at)
-
-
-def _marked(storage: Storage, name: str) -> DroppedTable | None:
-    return next((one for one in list_dropped(storage, name) if one.path == name), None)
 
 
 @dataclass(slots=True)
@@ -347,7 +340,8 @@ class _Work:
     def _attempt(self, found: Replay) -> Restored | None:
         """Commit the state of the time; None if a commit of others makes the plan void."""
         plan = self._plan(found)
-        if self._dropped_at is None and not self._differs(found, plan):
+        differs = plan.files.keys() != found.now.files.keys() or found.then.columns != found.now.columns
+        if self._dropped_at is None and not differs:
             return Restored(found.now.version, found.now.version, 0, 0)
         keeps_files = False
         try:
@@ -363,9 +357,6 @@ class _Work:
             return None
         added, removed = plan.files.keys() - found.now.files.keys(), found.now.files.keys() - plan.files.keys()
         return Restored(found.then.version, version, len(added), len(removed))
-
-    def _differs(self, found: Replay, plan: _Plan) -> bool:
-        return plan.files.keys() != found.now.files.keys() or found.then.columns != found.now.columns
 
     def _check_may_change(self, found: Replay, plan: _Plan) -> None:
         check_writable(open_delta(self._storage, self._path, is_hidden=True))
@@ -470,7 +461,8 @@ class _Work:
                     return found.now.version + 1  # only the answer to our own write got lost
                 if any(action.keys() & {"metaData", "protocol", "remove"} for action in other):
                     return None
-                found.advance(other, found.now.version + 1, _committed_at(other))
+                committed_ms = commit_info(other).get("timestamp", 0)
+                found.advance(other, found.now.version + 1, datetime.fromtimestamp(committed_ms / 1000, UTC))
             if SYSTEM_CLOCK.monotonic() > self._deadline:
                 raise Unavailable("The table could not be restored in time.", remedy="Try again.")
             self._check(found.now.version)
@@ -531,10 +523,6 @@ class _Work:
                 "Too many files and writes changed since that time.", remedy="Use a later time.", limit="ingest"
             )
         return content
-
-
-def _committed_at(actions: list[Action]) -> datetime:
-    return datetime.fromtimestamp(commit_info(actions).get("timestamp", 0) / 1000, UTC)
 
 
 def _has_times(state: TableState) -> bool:

@@ -231,7 +231,8 @@ class Tables:
     def _time_after(self, name: str, delta: DeltaTable) -> dt.datetime:
         """Return the time, later than the latest commit even if the clock that made it is ahead."""
         last = committed_at(self.storage, name, delta.version())
-        now = _whole_milliseconds(self._clock.now())
+        now = self._clock.now()
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # as precise as the log
         return now if last is None else max(now, last + _AFTER)
 
     def delete(
@@ -599,10 +600,6 @@ def first_retained_day(
     if days is None and name in DEFINITIONS:
         days = model_days
     return None if days is None else (now - dt.timedelta(days=days)).date()
-
-
-def _whole_milliseconds(time: dt.datetime) -> dt.datetime:
-    return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
 def _time(since_1970_ms: object) -> str | None:

@@ -6,7 +6,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from micromegas_jupyter.core.text import shown
+from micromegas_jupyter.core.text import cut, shown
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.telemetry.tables import TableDefinition
 
@@ -94,9 +94,10 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
     """Check that rows of `schema` can become rows of the table."""
     for field in schema:
         if field.name not in stored.names:
+            known = cut(", ".join(stored.names), 4 * _MAX_SHOWN)
             raise UsageError(
                 f"The table has no column {shown(field.name)}.",
-                remedy=f"Send the columns {_listed(stored.names)}." if is_known else _OTHER_REMEDY,
+                remedy=f"Send the columns {known}." if is_known else _OTHER_REMEDY,
             )
         wanted = stored.field(field.name).type
         if not (pa.types.is_null(field.type) or _is_convertible(field.type, wanted)):
@@ -202,8 +203,3 @@ def _convert(column: pa.Array, wanted: pa.DataType, *, safe: bool = True) -> pa.
     elif pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
     return column if column.type == wanted else column.cast(wanted, safe=safe)
-
-
-def _listed(names: list[str]) -> str:
-    text = ", ".join(names)
-    return text if len(text) <= 4 * _MAX_SHOWN else f"{text[: 4 * _MAX_SHOWN]}…"

@@ -118,14 +118,11 @@ def _check_counts(signal: Signal, data: bytes) -> None:
             if (kind := metric.WhichOneof("data"))
             for point in getattr(metric, kind).data_points
         )
-    if is_over((sum(len(value) for _, value in one.ListFields() if _is_repeated(value)) for one in found), _MAX_PARTS):
+    lists = ([value for _, value in one.ListFields() if hasattr(value, "append")] for one in found)
+    if is_over((sum(map(len, one)) for one in lists), _MAX_PARTS):
         raise UsageError(
             "The export has too many attributes, events or links.", remedy="Export fewer records at a time."
         )
-
-
-def _is_repeated(value: object) -> bool:
-    return hasattr(value, "append")
 
 
 def encode_answer(request: ExportRequest, *, refused: int, reason: str) -> bytes:

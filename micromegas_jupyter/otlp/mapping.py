@@ -428,14 +428,17 @@ class _Mapper:
         """Return all rows."""
         schema = self.table.schema
         if not self.rows:
-            return MappedExport(blocks=(), records=_no_rows(schema), refusals=self.refusals)
+            nothing = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+            return MappedExport(blocks=(), records=nothing, refusals=self.refusals)
         by_column = list(zip(*self.rows, strict=True))
         del self.rows
         checks = _Checks(len(by_column[0]))
         self._set_block_times(by_column)
         indices = np.repeat(np.arange(len(self.blocks), dtype=np.int32), self.sizes)
         columns = self._origin_columns(indices) | self.build(by_column, checks, is_trusted=is_trusted)
-        batch = pa.RecordBatch.from_arrays([_as(columns[field.name], field.type) for field in schema], schema=schema)
+        arrays = ((columns[field.name], field.type) for field in schema)
+        fitting = [array if array.type == kind else array.cast(kind) for array, kind in arrays]
+        batch = pa.RecordBatch.from_arrays(fitting, schema=schema)
         kept = checks.stored_rows(
             self.refusals,
             lambda row: f"Number {row + 1:,}, of the scope {shown(self.scopes.names[by_column[0][row]])}",
@@ -753,14 +756,6 @@ def _enum_column(names: Sequence[str], numbers: Sequence[int]) -> pa.Array:
 
 def _spread(values: Sequence[str] | Sequence[bytes], indices: Numbers, kind: pa.DataType) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array(values, kind))
-
-
-def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    return column if column.type == kind else column.cast(kind)
-
-
-def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
 
 
 def _time_column(times: Numbers) -> pa.Array:

@@ -87,7 +87,8 @@ class ExportEncoder:
         for target, group in itertools.groupby(rows, key=lambda row: row.target):
             records = logs.scope_logs.add(scope=InstrumentationScope(name=target)).log_records
             for row in group:
-                record = records.add(time_unix_nano=row.time_ns, severity_number=_severity(row.level))
+                severity: Any = 25 - 4 * row.level  # the first of the level's four numbers
+                record = records.add(time_unix_nano=row.time_ns, severity_number=severity)
                 record.body.string_value = row.msg
                 _set_attributes(record, row.properties)
         return request
@@ -105,11 +106,6 @@ class ExportEncoder:
                 points[key] = scopes[row.target].metrics.add(name=row.name, unit=row.unit).gauge.data_points
             _set_attributes(points[key].add(time_unix_nano=row.time_ns, as_double=row.value), row.properties)
         return request
-
-
-def _severity(level: int) -> Any:
-    """Return the first of the four severity numbers of a level."""
-    return 25 - 4 * level
 
 
 def _set_attributes(message: Any, attributes: Mapping[str, str]) -> None:

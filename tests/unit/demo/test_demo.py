@@ -8,8 +8,8 @@ import nbformat
 import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.demo.folder import JOB_KERNEL, JOB_NOTEBOOK
-from micromegas_jupyter.demo.lab import find_base_url, run_in_job_kernel
+from micromegas_jupyter.demo.folder import JOB_KERNEL, JOB_NOTEBOOK, in_job_kernel
+from micromegas_jupyter.demo.lab import find_base_url
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.stack import wait_for_rows
 from micromegas_jupyter.errors import Unavailable
@@ -92,7 +92,7 @@ def test_only_the_kernel_of_the_notebook_changes(tmp_path):
     path = Path(shutil.copy(Path(__file__).parents[3] / "notebooks" / JOB_NOTEBOOK, tmp_path))
     before = json.loads(path.read_text(encoding="utf-8"))
 
-    run_in_job_kernel(path)
+    path.write_bytes(in_job_kernel(path.read_bytes()))
 
     after = nbformat.read(path, as_version=4)
     nbformat.validate(after)
