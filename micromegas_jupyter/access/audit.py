@@ -288,7 +288,7 @@ class AccessAudit:
         self._left_out: collections.Counter[str] = collections.Counter()
         self._left_out_since = 0.0
 
-    def is_heard(self, outcome: str) -> bool:
+    def has_listener(self, outcome: str) -> bool:
         """Whether anybody takes events of that outcome; those that nobody takes need not be made."""
         return outcome != "accepted" or _has_listener(logging.INFO)
 

@@ -155,7 +155,7 @@ class BaseValidator(abc.ABC):
         if self.metrics is not None:
             seconds = SYSTEM_CLOCK.monotonic() - started
             self.metrics.count_decision(decision.outcome, decision.reason or "", seconds)
-        if self.audit.is_heard(decision.outcome):
+        if self.audit.has_listener(decision.outcome):
             self.audit.record(event_of(decision, token))
         if isinstance(decision, Accepted):
             return decision.context

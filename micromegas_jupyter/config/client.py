@@ -652,7 +652,7 @@ NO_PRESET = "none"
 RECOGNIZED = "recognized by the issuer"
 
 
-def _asks_for_own_api(settings: ClientSettings) -> bool:
+def _requests_token_for_own_api(settings: ClientSettings) -> bool:
     # Names of APIs are URIs or ids with a path; tokens for Graph cannot be checked by anybody else.
     return any("/" in name and not name.startswith("https://graph.microsoft.") for name in settings.scope.split())
 
@@ -692,7 +692,7 @@ CLIENT_PRESETS: Mapping[str, ClientPreset] = MappingProxyType(
         "entra": ClientPreset(
             pattern=_hosts(*_MICROSOFT, "sts.windows.net"),
             authorize_params=(("prompt", "select_account"),),
-            sends_access_token=_asks_for_own_api,
+            sends_access_token=_requests_token_for_own_api,
         ),
         # Okta's support: the audience is exactly the endpoint that the assertion goes to. Access tokens of the org
         # server can be read by Okta only, those of /oauth2/... by all.

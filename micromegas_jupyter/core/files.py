@@ -143,7 +143,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def close_to_others(path: Path) -> None:
+def restrict_to_owner(path: Path) -> None:
     """Take the permissions of other users from a file; does nothing when there is no file."""
     with suppress(NoSuchFile), _opened(path, follows_links=False) as (descriptor, found):
         _check_mine(found)
@@ -603,7 +603,7 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sighting:
+class _ObservedRecord:
     """A state of the lock file, since when it was seen, and for how long all in all."""
 
     state: tuple[int, int, bytes]
@@ -621,7 +621,7 @@ class LeaseFile:
         self._path = path
         self._clock = clock
         self._lock = threading.Lock()
-        self._sighting: _Sighting | None = None
+        self._observed: _ObservedRecord | None = None
 
     def acquire(self, *, wait_seconds: float, interrupts_critical: bool = False) -> Lease:
         """Wait for the lease and return it; `LeaseBusy` if that takes too long.
@@ -650,12 +650,12 @@ class LeaseFile:
         if state is None:
             return None
         with self._lock:
-            known = self._sighting
+            known = self._observed
             if known is None or known.state != state:
-                self._sighting = _Sighting(state, now)
+                self._observed = _ObservedRecord(state, now)
                 return None
             seconds = known.seconds + min(now - known.at, _MAX_COUNTED_SECONDS)
-            self._sighting = _Sighting(state, now, seconds)
+            self._observed = _ObservedRecord(state, now, seconds)
         is_recorded = _Record.decode(state[2]).is_of_living_process
         limit = BROKEN_AFTER_SECONDS if is_recorded else UNRECORDED_BROKEN_AFTER_SECONDS
         return state if seconds >= limit else None

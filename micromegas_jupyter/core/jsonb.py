@@ -143,7 +143,7 @@ def _items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
         raise ValueError("bytes follow the value")
     if kind == _SCALAR:
         return None
-    values = [_alone(header, element) for header, element in zip(headers[-count:], found[-count:], strict=True)]
+    values = [_as_value(header, element) for header, element in zip(headers[-count:], found[-count:], strict=True)]
     if kind == _ARRAY:
         return values if count else []
     if any(header >> _TYPE_BITS != _STRING for header in headers[:count]):
@@ -168,7 +168,7 @@ def _find(data: bytes, wanted: bytes) -> bytes | None:
         return None
     place += count
     start = _HEADER * (1 + len(headers)) + sum(header & _LENGTH for header in headers[:place])
-    return _alone(headers[place], _element(data, start, headers[place]))
+    return _as_value(headers[place], _element(data, start, headers[place]))
 
 
 def array_of(elements: Sequence[bytes]) -> bytes:
@@ -199,7 +199,7 @@ def _element(data: bytes, position: int, header: int) -> bytes:
     return element
 
 
-def _alone(header: int, element: bytes) -> bytes:
+def _as_value(header: int, element: bytes) -> bytes:
     """Return an element as a value of its own."""
     if header >> _TYPE_BITS == _CONTAINER:
         return element

@@ -265,7 +265,7 @@ class WriteRequest:
     `is_trusted` rows may claim to be the server's own records. Without `may_read`, errors name no column that the
     caller did not send. `maker` names the caller, who may have made `most_tables`. Without `is_owner`, a table may be
     replaced only if `maker` created it. Rows that are `is_own` have exactly the columns of a table of the data model,
-    and are not checked. A `write_id` that `is_brief` is forgotten after some minutes.
+    and are not checked. A `write_id` that `is_short_lived` is forgotten after some minutes.
     """
 
     table: str
@@ -277,7 +277,7 @@ class WriteRequest:
     most_tables: int | None = None
     is_owner: bool = False
     is_own: bool = False
-    is_brief: bool = False
+    is_short_lived: bool = False
 
 
 class TableWrite(Protocol):

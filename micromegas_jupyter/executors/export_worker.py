@@ -85,7 +85,7 @@ class ExportStore:
             is_trusted=True,
             may_read=True,
             is_own=True,
-            is_brief=True,
+            is_short_lived=True,
         )
         return self._writer.open_write(request, schema)
 

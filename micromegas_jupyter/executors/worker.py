@@ -377,12 +377,12 @@ class Worker:
         self._send(protocol.END, self._statistics())
 
     def _maintain(self, seen: tuple[str, float] | None) -> dict[str, object]:
-        from micromegas_jupyter.lake.lease import Sighting
+        from micromegas_jupyter.lake.lease import ObservedLease
         from micromegas_jupyter.lake.maintenance import run_round
 
         if self._options.lake is None:
             raise InternalError("This executor has no lake to maintain.")
-        report = run_round(Storage(self._options.lake), seen=None if seen is None else Sighting(*seen))
+        report = run_round(Storage(self._options.lake), seen=None if seen is None else ObservedLease(*seen))
         return {"seen": report.seen, "status": None if report.status is None else msgspec.to_builtins(report.status)}
 
     def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:

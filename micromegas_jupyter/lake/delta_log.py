@@ -36,7 +36,7 @@ CONTROL_FOLDER: Final = "_micromegas"
 LOG_FOLDER: Final = "_delta_log"
 DROPPED_MARKER: Final = "_micromegas_dropped"
 """An object in the log of a bucket's table, which hides it: it was dropped."""
-BRIEF_IDS: Final = "writeIds"
+SHORT_LIVED_IDS: Final = "writeIds"
 """A member of an entry's commit information: ids of writes that are soon forgotten. It does not reach checkpoints."""
 EXPIRED_BEFORE: Final = "micromegasExpiredBefore"
 """A member of the commit information of a commit by which retention deleted rows: the first day that it kept."""
@@ -259,7 +259,7 @@ def read_write_ids(storage: Storage, table: str, *, version: int) -> dict[str, i
     return {name: count for name, count in ids.items() if count >= 0}  # else a restore took the rows away
 
 
-def read_brief_ids(storage: Storage, table: str, *, version: int, since: float) -> dict[str, int]:
+def read_short_lived_ids(storage: Storage, table: str, *, version: int, since: float) -> dict[str, int]:
     """Return the short-lived ids of entries since then, with their rows, the earliest first."""
     found: list[Mapping[str, int]] = []
     while version >= 0 and len(found) < _MAX_BRIEF_ENTRIES:
@@ -269,7 +269,7 @@ def read_brief_ids(storage: Storage, table: str, *, version: int, since: float) 
         info = commit_info(parse_actions(content[0].split(b"\n", 1)[:1]))
         if info.get("timestamp", 0) / 1000 < since:
             break
-        found.append(info.get(BRIEF_IDS, {}))
+        found.append(info.get(SHORT_LIVED_IDS, {}))
         version = _version_before(info, version)
     return {name: count for ids in reversed(found) for name, count in ids.items()}
 

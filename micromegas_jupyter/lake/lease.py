@@ -21,7 +21,7 @@ MAINTENANCE_LEASE: Final = f"{CONTROL_FOLDER}/maintenance-lease.json"
 _LOG: Final = logging.getLogger(__name__)
 
 
-class Sighting(NamedTuple):
+class ObservedLease(NamedTuple):
     """The state in which another process's lease was found, and since when (monotonic seconds of this machine)."""
 
     mark: str
@@ -29,8 +29,8 @@ class Sighting(NamedTuple):
 
 
 def try_acquire(
-    storage: Storage, *, clock: Clock, seen: Sighting | None = None, path: str = MAINTENANCE_LEASE
-) -> "Lease | Sighting | None":
+    storage: Storage, *, clock: Clock, seen: ObservedLease | None = None, path: str = MAINTENANCE_LEASE
+) -> "Lease | ObservedLease | None":
     """Return the lease at a path, or what was seen of the other holder's, to be handed in at the next attempt.
 
     A lease that has looked the same for 45 seconds of `clock` is taken over. The clocks of machines are never compared.
@@ -40,7 +40,7 @@ def try_acquire(
     if found is not None and mark is not None and b'"holder": ""' not in found[0]:
         now = clock.monotonic()
         if seen is None or seen.mark != mark:
-            return Sighting(mark, now)
+            return ObservedLease(mark, now)
         if now - seen.since < TAKE_OVER_SECONDS:
             return seen
         _LOG.warning("a lease is taken over from a process that no longer renews it", extra={"lease": path})

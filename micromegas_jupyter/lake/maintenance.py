@@ -47,7 +47,7 @@ from micromegas_jupyter.lake.delta_log import (
     write_checkpoint,
 )
 from micromegas_jupyter.lake.dropped import DROPPED_FOLDER, UNDO_HOURS, remove_dropped
-from micromegas_jupyter.lake.lease import Lease, Sighting, try_acquire
+from micromegas_jupyter.lake.lease import Lease, ObservedLease, try_acquire
 from micromegas_jupyter.lake.tables import (
     DEFINITIONS,
     MODEL_RETENTION_DAYS,
@@ -136,7 +136,7 @@ class MaintenanceReport(NamedTuple):
     """What a round found, None when another process has the lease; `seen` of that is for the next round's call."""
 
     status: LakeStatus | None = None
-    seen: Sighting | None = None
+    seen: ObservedLease | None = None
 
 
 class _LeaseLost(Exception):
@@ -148,7 +148,7 @@ def run_round(
     *,
     settings: MaintenanceSettings | None = None,
     clock: Clock = SYSTEM_CLOCK,
-    seen: Sighting | None = None,
+    seen: ObservedLease | None = None,
 ) -> MaintenanceReport:
     """Work on each table that needs it, unless another process does; a table that fails does not stop the others.
 

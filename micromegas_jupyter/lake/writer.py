@@ -24,10 +24,10 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake.data_files import check_partitions, write_files
 from micromegas_jupyter.lake.delta_log import (
-    BRIEF_IDS,
     LOG_FOLDER,
     MAX_ENTRY_BYTES,
     RESTORE,
+    SHORT_LIVED_IDS,
     Action,
     TableGone,
     TableGuard,
@@ -40,9 +40,9 @@ from micromegas_jupyter.lake.delta_log import (
     log_path,
     milliseconds,
     open_delta,
-    read_brief_ids,
     read_checkpoint_version,
     read_entry,
+    read_short_lived_ids,
     read_write_ids,
     take_back,
     write_checkpoint,
@@ -81,9 +81,9 @@ _MAX_IDLE_TABLES: Final = 100  # each has a descriptor open, until nobody uses i
 _MAX_ATTEMPTS: Final = 100
 _MAX_FAILURES: Final = 2
 _MAX_WRITE_IDS: Final = 1_000_000
-BRIEF_SECONDS: Final = 600.0
-"""How long an id that `is_brief` is remembered: as long as exporters of telemetry repeat an export."""
-_MAX_BRIEF_IDS: Final = 500_000
+SHORT_LIVED_SECONDS: Final = 600.0
+"""How long an id that `is_short_lived` is remembered: as long as exporters of telemetry repeat an export."""
+_MAX_SHORT_LIVED_IDS: Final = 500_000
 _MAX_ENTRIES: Final = 100  # since a checkpoint, when a table is opened
 
 
@@ -98,7 +98,7 @@ class _Pending:
     write_id: str | None
     is_replacing: bool
     table_id: object = None  # of the table that the files were written for
-    is_brief: bool = False
+    is_short_lived: bool = False
     done: Future[int] = field(default_factory=Future)
 
 
@@ -128,9 +128,11 @@ class _State:
                 # Maintenance writes checkpoints, but not for servers that are killed again and again.
                 with suppress(MicromegasError), storage_errors("A checkpoint could not be written."):
                     write_checkpoint(storage, table, delta)
-            self.brief_ids: TTLCache[str, int] = TTLCache(_MAX_BRIEF_IDS, BRIEF_SECONDS, timer=SYSTEM_CLOCK.monotonic)
-            since = SYSTEM_CLOCK.now().timestamp() - BRIEF_SECONDS
-            self.brief_ids.update(read_brief_ids(storage, table, version=self.version, since=since))
+            self.short_lived_ids: TTLCache[str, int] = TTLCache(
+                _MAX_SHORT_LIVED_IDS, SHORT_LIVED_SECONDS, timer=SYSTEM_CLOCK.monotonic
+            )
+            since = SYSTEM_CLOCK.now().timestamp() - SHORT_LIVED_SECONDS
+            self.short_lived_ids.update(read_short_lived_ids(storage, table, version=self.version, since=since))
         except BaseException:
             self.guard.close()
             raise
@@ -146,7 +148,7 @@ class _State:
         if write_id is None:
             return None
         known = self.write_ids.get(write_id)
-        return self.brief_ids.get(write_id) if known is None else known
+        return self.short_lived_ids.get(write_id) if known is None else known
 
 
 class _Outdated(Exception):
@@ -361,7 +363,7 @@ class LakeWrite:
             write_id=self._request.write_id,
             is_replacing=self._request.mode is WriteMode.REPLACE,
             table_id=self._table_id,
-            is_brief=self._request.is_brief,
+            is_short_lived=self._request.is_short_lived,
         )
         self._writer.store(self._request, pending, staging=self._staging)
         return pending.done
@@ -573,7 +575,7 @@ class _Committer:
             version += 1
             is_stored |= is_entry(actions, attempt.entry_id)
             info = commit_info(actions)
-            state.brief_ids.update(info.get(BRIEF_IDS, {}))
+            state.short_lived_ids.update(info.get(SHORT_LIVED_IDS, {}))
             is_changed |= info.get("operation") == RESTORE  # it takes ids back
             for action in actions:
                 if "txn" in action:
@@ -592,7 +594,7 @@ class _Committer:
         self.state.version = version
         for one in stored.group:
             if one.write_id is not None:
-                ids = self.state.brief_ids if one.is_brief else self.state.write_ids
+                ids = self.state.short_lived_ids if one.is_short_lived else self.state.write_ids
                 ids[one.write_id] = one.row_count
             if not one.done.done():
                 one.done.set_result(one.row_count)
@@ -664,7 +666,7 @@ class _Committer:
         group, version = attempt.group, self.state.version
         is_replacing = group[0].is_replacing
         actions = _transactions(group)
-        brief = {one.write_id: one.row_count for one in group if one.is_brief and one.write_id is not None}
+        brief = {one.write_id: one.row_count for one in group if one.is_short_lived and one.write_id is not None}
         if is_replacing:
             schema = group[0].rows.schema
             actions += replacement_actions(self._storage, self._table, schema, version=version, clock=SYSTEM_CLOCK)
@@ -677,7 +679,7 @@ class _Committer:
             operationMetrics={"writes": len(group), "rows": sum(one.row_count for one in group)},
             readVersion=version,
             isBlindAppend=not is_replacing,
-            **({BRIEF_IDS: brief} if brief else {}),
+            **({SHORT_LIVED_IDS: brief} if brief else {}),
         )
 
 
@@ -685,7 +687,7 @@ def _transactions(group: Sequence[_Pending]) -> list[Action]:
     """Return the application transactions of writes: their ids, with how many rows each has."""
     now, ids = (
         milliseconds(SYSTEM_CLOCK),
-        [(one.write_id, one.row_count) for one in group if one.write_id and not one.is_brief],
+        [(one.write_id, one.row_count) for one in group if one.write_id and not one.is_short_lived],
     )
     return [{"txn": {"appId": name, "version": count, "lastUpdated": now}} for name, count in ids]
 

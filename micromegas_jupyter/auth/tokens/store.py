@@ -29,13 +29,13 @@ from micromegas_jupyter.core.files import (
     LeaseFile,
     NoSuchFile,
     check_replaceable,
-    close_to_others,
     ensure_private_folder,
     find_foreign_writer,
     mark_of,
     read_private_file,
     remove_file,
     remove_temporaries,
+    restrict_to_owner,
     write_private_file,
 )
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
@@ -307,7 +307,7 @@ class TokenStore(ABC):
         """
         _ensure_own_folder(self.path.parent)
         with store_errors(self._lock_path):
-            close_to_others(self._lock_path)  # a user who can open the file could hold the lock
+            restrict_to_owner(self._lock_path)  # a user who can open the file could hold the lock
         with ExitStack() as held:
             held.callback(setattr, self._held, "lease", self._lease)
             try:

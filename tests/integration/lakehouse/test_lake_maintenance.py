@@ -17,7 +17,7 @@ from deltalake.exceptions import DeltaError
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.lake.lease import TAKE_OVER_SECONDS, Sighting, try_acquire
+from micromegas_jupyter.lake.lease import TAKE_OVER_SECONDS, ObservedLease, try_acquire
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, read_status, run_round
 from tests.fakes.clock import FakeClock
 from tests.integration.lakehouse.faulty_s3 import BUCKET, FaultyS3, moto_server
@@ -96,21 +96,21 @@ def test_a_lease_in_a_bucket_is_taken_over_only_when_it_stands_still(bucket):
     held = try_acquire(storage, clock=clock)
 
     seen = try_acquire(storage, clock=other)
-    assert isinstance(seen, Sighting)
+    assert isinstance(seen, ObservedLease)
     other.advance(TAKE_OVER_SECONDS - 1)
     assert try_acquire(storage, clock=other, seen=seen) == seen
     clock.advance(11)
     assert held.is_held()
     other.advance(TAKE_OVER_SECONDS)
     seen = try_acquire(storage, clock=other, seen=seen)
-    assert isinstance(seen, Sighting)
+    assert isinstance(seen, ObservedLease)
     other.advance(TAKE_OVER_SECONDS)
     taken = try_acquire(storage, clock=other, seen=seen)
 
     clock.advance(11)
     assert not held.is_held()
     held.release()
-    assert isinstance(try_acquire(storage, clock=clock), Sighting)
+    assert isinstance(try_acquire(storage, clock=clock), ObservedLease)
     taken.release()
     try_acquire(storage, clock=clock).release()
 
@@ -120,7 +120,7 @@ def test_of_many_that_want_the_lease_one_gets_it(bucket):
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: try_acquire(storage, clock=FakeClock()), range(8)))
 
-    held = [one for one in found if one is not None and not isinstance(one, Sighting)]
+    held = [one for one in found if one is not None and not isinstance(one, ObservedLease)]
     assert len(held) == 1
     held[0].release()
 

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.lake.delta_log import read_brief_ids
+from micromegas_jupyter.lake.delta_log import read_short_lived_ids
 from tests.fakes.waiting import wait_until
 from tests.integration.ingest.test_ingest_process import _kill_ingest_process
 from tests.integration.otlp.exporting import NOON, PROTOBUF, any_value, export, export_server, status_of
@@ -169,9 +169,9 @@ def test_ids_of_exports_are_forgotten_after_some_minutes(tmp_path):
         assert _post(server.url, _record("old").SerializeToString())
     storage, version = Storage(tmp_path), DeltaTable(tmp_path / "log_entries").version()
 
-    ((write_id, row_count),) = read_brief_ids(storage, "log_entries", version=version, since=0).items()
+    ((write_id, row_count),) = read_short_lived_ids(storage, "log_entries", version=version, since=0).items()
 
     assert (len(write_id), row_count) == (36, 1)
-    assert read_brief_ids(storage, "log_entries", version=version, since=time.time() + 1) == {}
+    assert read_short_lived_ids(storage, "log_entries", version=version, since=time.time() + 1) == {}
     # Checkpoints, which keep ids for a day, do not have them.
     assert DeltaTable(tmp_path / "log_entries").transaction_version(write_id) is None

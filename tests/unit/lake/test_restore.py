@@ -301,7 +301,7 @@ def test_an_upload_whose_rows_a_second_restore_brings_back_is_not_stored_twice( 
 def test_ids_that_are_soon_forgotten_are_taken_back_too(writer, restore, storage):
     def send(one, number, write_id):
         request = WriteRequest(
-            table="log_entries", mode=WriteMode.APPEND, write_id=write_id, is_trusted=True, is_brief=True
+            table="log_entries", mode=WriteMode.APPEND, write_id=write_id, is_trusted=True, is_short_lived=True
         )
         # Retention removes the rows of last week.
         rows = log_rows([{"time": int(_now().timestamp()) * 10**9, "target": "w", "msg": f"w:{number}"}])

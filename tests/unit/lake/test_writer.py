@@ -473,7 +473,7 @@ def test_writes_that_wait_hold_so_much_memory_together(storage, tables, read, mo
 
 def test_a_table_of_many_commits_is_opened_with_a_checkpoint_and_keeps_its_ids(storage, read):
     def append(writer, write_id):
-        request = WriteRequest(table="t", mode=WriteMode.APPEND, write_id=write_id, may_read=True, is_brief=True)
+        request = WriteRequest(table="t", mode=WriteMode.APPEND, write_id=write_id, may_read=True, is_short_lived=True)
         write = writer.open_write(request, ROWS.schema)
         write.write(ROWS.to_batches()[0])
         return write.commit()
