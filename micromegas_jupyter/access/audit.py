@@ -289,7 +289,7 @@ class AccessAudit:
         self._left_out_since = 0.0
 
     def has_listener(self, outcome: str) -> bool:
-        """Whether anybody takes events of that outcome; those that nobody takes need not be made."""
+        """Return whether events with that outcome are logged; others need not be built."""
         return outcome != "accepted" or _has_listener(logging.INFO)
 
     def record(self, event: AccessEvent) -> None:

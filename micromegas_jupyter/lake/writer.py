@@ -666,7 +666,7 @@ class _Committer:
         group, version = attempt.group, self.state.version
         is_replacing = group[0].is_replacing
         actions = _transactions(group)
-        brief = {one.write_id: one.row_count for one in group if one.is_short_lived and one.write_id is not None}
+        short_lived = {one.write_id: one.row_count for one in group if one.is_short_lived and one.write_id is not None}
         if is_replacing:
             schema = group[0].rows.schema
             actions += replacement_actions(self._storage, self._table, schema, version=version, clock=SYSTEM_CLOCK)
@@ -679,7 +679,7 @@ class _Committer:
             operationMetrics={"writes": len(group), "rows": sum(one.row_count for one in group)},
             readVersion=version,
             isBlindAppend=not is_replacing,
-            **({SHORT_LIVED_IDS: brief} if brief else {}),
+            **({SHORT_LIVED_IDS: short_lived} if short_lived else {}),
         )
 
 
