@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -456,7 +456,6 @@ class CachedPlan:
     statement: Statement
     version: int  # of the tables
     plan_id: int
-    schemas: tuple[bytes, bytes] = field(repr=False)  # of the result and of the parameters
     expires_at: float  # monotonic seconds
 
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
+from cachetools import TTLCache
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
@@ -62,6 +63,9 @@ _LARGE_FRAME_BYTES: Final = 4 * 1024 * 1024
 _MAX_LARGE_FRAMES: Final = 8
 _MAX_LARGE_FRAMES_PER_CALLER: Final = 2
 _PLAN_SECONDS: Final = 2.0
+_SCHEMAS_SECONDS: Final = 60.0
+_MAX_SCHEMAS: Final = 256
+_MAX_SCHEMAS_BYTES: Final = 16 * 1024  # of one statement
 _LISTING_SECONDS: Final = 0.25
 _REPORTED: Final = (
     "planning_seconds", "context_init_seconds", "execution_seconds", "cpu_seconds", "peak_memory_bytes",
@@ -109,6 +113,10 @@ class Pool:
         self.running: set[RunningStatement] = set()
         self.open_calls: dict[RunningStatement, None] = {}  # also those that wait to run, the oldest first
         self.plan_ids = count(1)
+        #: The schemas of planned statements, by the version of the tables and the statement with its caller.
+        self.schemas: TTLCache[tuple[int, Statement], tuple[bytes, bytes]] = TTLCache(
+            _MAX_SCHEMAS, _SCHEMAS_SECONDS, self.clock.monotonic
+        )
         self.governor = Governor(
             self.running,
             self.open_calls,
@@ -688,12 +696,15 @@ class RunningStatement:
             self._pool.on_denials_changed()
 
     async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
-        """Return the IPC schemas of the result and the parameters; the plan is cached for the call that runs it."""
+        """Return the IPC schemas of the result and the parameters; the plan is cached for the call that runs it.
+
+        A statement that was planned over the same tables a moment ago needs no executor.
+        """
         pool = self._pool
         self._check_length(statement.sql)
         await self._refresh_listing(statement)
-        if (plan := pool.find_plan(statement)) is not None:
-            return plan.schemas
+        if (known := pool.schemas.get((pool.listing.version, statement))) is not None:
+            return known
         executor = await self.begin()
         plan_id, version = next(pool.plan_ids), pool.listing.version
         found = await self._request_plan(statement, plan_id)
@@ -704,9 +715,10 @@ class RunningStatement:
                 statement=statement,
                 version=version,
                 plan_id=plan_id,
-                schemas=schemas,
                 expires_at=pool.clock.monotonic() + _PLAN_SECONDS,
             )
+            if not statement.parameters and sum(map(len, schemas)) <= _MAX_SCHEMAS_BYTES:
+                pool.schemas[version, statement] = schemas
         return schemas
 
     async def run(
