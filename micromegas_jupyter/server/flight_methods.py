@@ -17,8 +17,8 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.executors.pool import ClientGone
 from micromegas_jupyter.flightsql.commands import (
-    Command,
     IssuedQuery,
+    MetadataQuery,
     PreparedQuery,
     StatementQuery,
     messages,
@@ -138,11 +138,18 @@ class FlightMethods:
         descriptor = parse_message(messages.FlightDescriptor, await call.read_only_message())
         command = parse_descriptor(descriptor)
         await call.announce_query_id()
-        schema = await self._find_schema(call, command)
-        if isinstance(command, StatementQuery | PreparedQuery):
-            endpoint = self._build_endpoint(call, command)
-        else:
+        if isinstance(command, MetadataQuery):
+            schema = metadata_schema(command).serialize().to_pybytes()
             endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=descriptor.cmd))
+        else:
+            sql, parameters = self._find_statement(call, command)
+            # The exact schema: some clients reject rows whose schema differs from the announced one.
+            schema, _ = await self._queries.plan(call, sql, parameters)
+            if isinstance(command, PreparedQuery) and not can_travel(parameters):
+                # The values stay where they are stored.
+                endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=prepared_ticket(command.handle)))
+            else:
+                endpoint = self._tickets.issue(sql, call.caller_key, parameters)
         return messages.FlightInfo(
             schema=schema,
             flight_descriptor=descriptor,
@@ -153,11 +160,8 @@ class FlightMethods:
         )
 
     async def _get_schema(self, call: Call) -> None:
-        call.require_scope(READ_SCOPE)
-        command = parse_descriptor(parse_message(messages.FlightDescriptor, await call.read_only_message()))
-        await call.announce_query_id()
-        schema = await self._find_schema(call, command)
-        await call.answer(messages.SchemaResult(schema=schema).SerializeToString())
+        info = await self._build_flight_info(call)
+        await call.answer(messages.SchemaResult(schema=info.schema).SerializeToString())
 
     async def _do_get(self, call: Call) -> None:
         call.require_scope(READ_SCOPE)
@@ -211,25 +215,10 @@ class FlightMethods:
         result = messages.DoPutPreparedStatementResult(prepared_statement_handle=handle)
         await call.answer(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
 
-    async def _find_schema(self, call: Call, command: Command) -> bytes:
-        """Return the exact schema of a command's rows: some clients refuse rows of another schema than announced."""
-        if isinstance(command, StatementQuery | PreparedQuery):
-            schema, _ = await self._queries.plan(call, *self._find_statement(call, command))
-            return schema
-        serialized: bytes = metadata_schema(command).serialize().to_pybytes()
-        return serialized
-
     def _find_statement(self, call: Call, command: StatementQuery | PreparedQuery) -> tuple[str, tuple[bytes, ...]]:
         if isinstance(command, StatementQuery):
             return command.sql, ()
         return self._prepared.get(command.handle, call.caller_key)
-
-    def _build_endpoint(self, call: Call, command: StatementQuery | PreparedQuery) -> Any:
-        sql, parameters = self._find_statement(call, command)
-        if isinstance(command, PreparedQuery) and not can_travel(parameters):
-            # The values stay where they are stored.
-            return messages.FlightEndpoint(ticket=messages.Ticket(ticket=prepared_ticket(command.handle)))
-        return self._tickets.issue(sql, call.caller_key, parameters)
 
     async def _do_action(self, call: Call) -> None:
         action = parse_message(messages.Action, await call.read_only_message())
