@@ -135,10 +135,6 @@ class Pool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
 
-    def statement(self, caller: CallerKey, *, query_id: str, sql: str | None = None) -> "RunningStatement":  # noqa: ARG002
-        """Return the life of one statement, or of a listing of tables."""
-        return RunningStatement(self, caller, query_id=query_id)
-
     @property
     def executor_count(self) -> int:
         """How many executors there are for statements."""
@@ -486,7 +482,7 @@ class RunningStatement:
         self._query_id = query_id
         self.created_at = self.started_at
         self._has_slot = self._has_large_frame = False
-        self._is_idle = False
+        self._is_idle = self._is_elsewhere = False
         self._private_bytes = self._progress_count = 0
         self._facts: dict[str, Any] = {}  # at the end of the executor's last answer
         self._cause: Cause | None = None
@@ -532,32 +528,34 @@ class RunningStatement:
             return
         if self.executor is None:
             cause = self._cause or Cause.LOST
-            self._note_end_without_executor(cause)
+            if self._is_elsewhere:
+                self._note_end(cause)
+            else:  # nothing was ended, and nobody is charged
+                self.report.waiting_seconds = self._pool.clock.monotonic() - self.created_at
         elif not self.executor.is_gone:
             cause = self._cause or Cause.LOST  # it was done, and another statement has its executor
         else:
             ended = await self._pool.await_end(self.executor)
             used_bytes = (ended.max_resident_bytes or 0) - self.executor.baseline_bytes
             cause = find_cause(ended, self._cause, is_large=used_bytes > self._pool.options.large_bytes)
-            self._note_end(cause, ended, self.executor)
+            self._note_end_of_executor(cause, ended, self.executor)
         if timed_out or isinstance(error, ExecutorEnded):
             raise build_error(cause, settings=self._pool.settings, options=self._pool.options) from None
 
-    def _note_end_without_executor(self, _cause: Cause) -> None:
-        """Note the end of a statement that has not run, so that nothing was ended and nobody is charged."""
-        self.report.waiting_seconds = self._pool.clock.monotonic() - self.created_at
+    def _note_end(self, cause: Cause) -> None:
+        self._pool.on_end(cause)
+        self.report.cause = cause
+        if cause in CHARGED:
+            self._pool.ended_limit.note(self.caller_key)
 
-    def _note_end(self, cause: Cause, ended: Ended, executor: Executor) -> None:
-        pool, report = self._pool, self.report
-        pool.on_end(cause)
-        report.cause = cause
+    def _note_end_of_executor(self, cause: Cause, ended: Ended, executor: Executor) -> None:
+        self._note_end(cause)
+        report = self.report
         report.cpu_seconds = report.peak_memory_bytes = None
         if ended.cpu_seconds is not None:
             report.cpu_seconds = max(0.0, ended.cpu_seconds - executor.cpu_seconds)
         if ended.max_resident_bytes is not None:
             report.peak_memory_bytes = max(self.peak_bytes, ended.max_resident_bytes - executor.baseline_bytes)
-        if cause in CHARGED:
-            pool.ended_limit.note(self.caller_key)
         if cause in CHARGED or cause is Cause.LOST:
             _LOG.warning(
                 "A statement's executor was ended.",
@@ -581,6 +579,20 @@ class RunningStatement:
         # The call may wait for a slot, an executor or its client; the timeout reaches it anywhere.
         with suppress(RuntimeError):  # it has just ended by itself
             self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it no longer waits: an executor has it, or an engine behind this server."""
+        return self._is_elsewhere or self.executor is not None
+
+    async def continue_elsewhere(self) -> None:
+        """Release the executor but keep or take a slot: an engine behind this server runs the statement now."""
+        if self.executor is None:
+            await self.take_slot()
+            self.note_start()
+        self.end_use(is_sound=True)
+        self.executor = None
+        self._is_elsewhere = True
 
     def charge(self) -> None:
         """Charge the caller with the processor time that the executor has used since the last call."""

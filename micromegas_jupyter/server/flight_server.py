@@ -221,7 +221,8 @@ class ServerThread:
         ingests = IngestRunner(self._ingest_process, settings=settings, clock=clock, metrics=metrics)
         operations = TableOperations(ingests, settings=settings, clock=clock, metrics=metrics)
         queries = QueryRunner(
-            pool if self._gateway is None else self._gateway,
+            pool,
+            self._gateway,
             settings=settings,
             clock=clock,
             metrics=metrics,
