@@ -823,7 +823,7 @@ class RunningStatement:
 
     def _check_length(self, sql: str) -> None:
         """Refuse a text that the executor would refuse unread, before it costs others time."""
-        limit = self._pool.options.max_statement_bytes
+        limit = self._pool.options.engine.max_statement_bytes
         if len(sql) > limit:
             raise StatementRefused(f"The statement is longer than the {limit} bytes that this server allows.")
 

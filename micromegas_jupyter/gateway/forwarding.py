@@ -109,8 +109,9 @@ class Gateway:
 
     def runner(self, running: RunningStatement, sql: str | None = None) -> "RunningStatement | ForwardedStatement":
         """Return what plans and runs a statement: the pool, if it is answered here, or else the engine."""
-        is_read = sql is not None and len(sql) <= self.pool.options.max_statement_bytes  # longer ones are rejected
-        return running if is_read and is_answered_here(sql or "") else ForwardedStatement(self, running)
+        # Longer statements are rejected.
+        is_own = sql and len(sql) <= self.pool.options.engine.max_statement_bytes and is_answered_here(sql)
+        return running if is_own else ForwardedStatement(self, running)
 
     def rewritten_key(self, statement: Statement) -> tuple[object, ...]:
         """Return by what a statement is found again in `rewritten`, over the tables that executors know now."""
@@ -205,7 +206,7 @@ class ForwardedStatement:
         await self._refresh_tables()
         schemas = self._gateway.tables.schemas
         await self._running.begin()
-        names = await self._running.call(list_visible, caller, dict(self._gateway.pool.options.default_conditions))
+        names = await self._running.call(list_visible, caller, self._gateway.pool.options.engine)
         return [(name, schemas[name]) for name in names if name in schemas]
 
     async def _refresh_tables(self) -> None:
@@ -232,9 +233,8 @@ class ForwardedStatement:
                 statement.caller,
                 statement.parameters,
                 gateway.row_limit(statement),
-                dict(options.default_conditions),
+                options.engine,
                 gateway.engine.settings.dialect,
-                options.max_statement_bytes,
                 with_nulls,
             )
             found = gateway.note_rewritten(statement, answer, key=key)
