@@ -219,7 +219,7 @@ class ServerMetrics:
         """Count an operation on tables that ended: `ok`, `error` or `incomplete`; one that is not known is `other`."""
         self._table_operations.labels(operation if operation in _TABLE_OPERATIONS else _OTHER, outcome).inc()
 
-    def note_lake(self, status: Mapping[str, Any]) -> None:
+    def set_lake_status(self, status: Mapping[str, Any]) -> None:
         """Take over what a round of maintenance found, a `LakeStatus` as JSON holds it."""
         tables = status["tables"].values()
         for name, gauge in self._lake.items():
@@ -338,8 +338,8 @@ class CallSpan:
         )
         self._ends.callback(_tracer_of_call.reset, _tracer_of_call.set(self._tracer))
 
-    def note_end(self, status: str, code: str | None = None) -> None:
-        """Note the gRPC status that the call ends with, and the code of its error, if any."""
+    def set_status(self, status: str, code: str | None = None) -> None:
+        """Set the gRPC status that the call ends with, and the code of its error, if any."""
         if self._span is None:
             return
         self._span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[status].value[0])

@@ -154,7 +154,7 @@ class DenyList:
         self._hits_lock = threading.Lock()
         self._hits: dict[str, datetime] = {}
         self._hits_due_at = float("-inf")
-        self._changes = 0  # that were noted
+        self._changes = 0
         self._file_lock = threading.Lock()
         self._checked_at = clock.monotonic()  # when the reading began that was done last
         self._read_at = self._checked_at  # when the one began that could read the file
@@ -234,7 +234,7 @@ class DenyList:
         except MicromegasError:
             _LOG.warning("the last hits of query denials could not be written")
 
-    def note_change(self) -> None:
+    def invalidate(self) -> None:
         """Have the next query wait until the file is read again; belongs to the event loop of the queries."""
         self._checked_at, self._refreshing = float("-inf"), None  # one under way may have read it before
         self._changes += 1
@@ -438,10 +438,10 @@ class QueryRunner:
         query.statement.end(Cause.CUT_OFF)
         return True
 
-    def note_denials(self) -> None:
-        """Have new denials hold for the next query at once, and for what runs soon."""
+    def apply_denials(self) -> None:
+        """Apply new denials to the next query and, soon, to running ones."""
         if self._deny_list is not None:
-            self._deny_list.note_change()
+            self._deny_list.invalidate()
             self._ending = asyncio.get_running_loop().create_task(self._end_denied())
 
     async def _end_denied(self) -> None:
@@ -477,7 +477,7 @@ class QueryRunner:
         self, call: Call, sql: str, parameters: tuple[bytes, ...]
     ) -> tuple[Statement, CallOrigin, RunningStatement, QueryAudit]:
         statement = parse_statement(call.headers, sql, call.caller, parameters)
-        origin = find_origin(call, self._settings.trusted_proxies)
+        origin = find_origin(call)
         running = RunningStatement(self._pool, call.source, query_id=call.query_id)
         is_large = len(sql) > _MAX_INLINE_CHARACTERS or sum(map(len, parameters)) > _MAX_INLINE_BYTES
         hashes = await asyncio.to_thread(hash_statement, statement) if is_large else None

@@ -108,7 +108,7 @@ def test_sql_and_fields_are_cut(clock, caplog):
     assert record["truncated"] == ["user", "sql"]
 
 
-def test_a_log_that_fails_does_not_fail_the_query(clock, monkeypatch):
+def test_a_log_that_fails_does_not_fail_the_query(clock, monkeypatch, caplog):
     class BrokenHandler(logging.Handler):
         def emit(self, record):
             raise OSError("no space left")
@@ -118,6 +118,8 @@ def test_a_log_that_fails_does_not_fail_the_query(clock, monkeypatch):
     monkeypatch.setattr(logger, "level", logging.INFO)
 
     _audit(clock).write("ok")
+
+    assert [record.exc_info[0] for record in caplog.records] == [OSError]
 
 
 def test_errors_have_upstreams_classes():
