@@ -86,7 +86,7 @@ def _hiding_values(forwarded: _Forwarded) -> Iterator[None]:
 
 
 class Gateway:
-    """Lends statements that an engine runs, in the slots of a pool of executors. Belongs to one event loop."""
+    """Forwards statements to an engine, in the slots of a pool of executors. Belongs to one event loop."""
 
     def __init__(self, pool: Pool, tables: EngineTables, *, max_rows: int | None) -> None:
         self.pool = pool
@@ -118,7 +118,7 @@ class Gateway:
         values = statement.parameters
         return (self._listed_version, statement.sql, statement.caller, values, self.row_limit(statement))
 
-    def note_rewritten(
+    def add_rewritten(
         self, statement: Statement, answer: Mapping[str, object], *, key: tuple[object, ...]
     ) -> _Forwarded:
         """Return what an executor has made of a statement, and keep it when it will be the same again.
@@ -186,20 +186,18 @@ class ForwardedStatement:
         """Run a statement; pass each frame of its result to `write` as the engine sent it."""
         forwarded = await self._rewrite(statement, with_nulls=False)
         on_running(statement)
+        gateway = self._gateway
         with _hiding_values(forwarded):
-            await self._run(forwarded, output, write)
-
-    async def _run(self, forwarded: _Forwarded, output: Output, write: Callable[[bytes], Awaitable[None]]) -> None:
-        flight = self._gateway.flights.pop(forwarded.sql, None)
-        if flight is not None:
-            with suppress(TicketLost):
+            flight = gateway.flights.pop(forwarded.sql, None)
+            if flight is not None:
+                with suppress(TicketLost):
+                    await self._forward(flight, output, write)
+                    return
+            flight = await gateway.engine.plan(forwarded.sql)
+            try:
                 await self._forward(flight, output, write)
-                return
-        flight = await self._gateway.engine.plan(forwarded.sql)
-        try:
-            await self._forward(flight, output, write)
-        except TicketLost as lost:
-            raise lost.__cause__ or lost from None
+            except TicketLost as lost:
+                raise lost.__cause__ or lost from None
 
     async def list_tables(self, caller: AuthContext) -> list[tuple[str, bytes]]:
         """Return the tables that a caller sees, each with the IPC schema that the engine gives it."""
@@ -237,7 +235,7 @@ class ForwardedStatement:
                 gateway.engine.settings.dialect,
                 with_nulls,
             )
-            found = gateway.note_rewritten(statement, answer, key=key)
+            found = gateway.add_rewritten(statement, answer, key=key)
         await running.continue_elsewhere()
         running.report.reads = found.reads
         return found

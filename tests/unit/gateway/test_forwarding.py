@@ -50,7 +50,7 @@ def test_statements_that_are_kept_are_counted_with_what_they_were_made_of():
     for number in range(200):
         statement = Statement(sql=f"SELECT 1 -- {number}{'x' * 100_000}", caller=CALLER)
         answer = {"sql": "SELECT 1", "parameters": "", "hides_rows": False, "is_bound": True, "reads": {}}
-        assert gateway.note_rewritten(statement, answer, key=gateway.rewritten_key(statement)).sql == "SELECT 1"
+        assert gateway.add_rewritten(statement, answer, key=gateway.rewritten_key(statement)).sql == "SELECT 1"
 
     assert 10 < len(gateway.rewritten) < 100
     assert gateway.rewritten_key(statement) in gateway.rewritten
@@ -65,7 +65,7 @@ def test_what_was_rewritten_over_previous_tables_is_not_used_again():
         key = gateway.rewritten_key(statement)
         tables.version = 2
         await gateway.list_for_executors()
-        gateway.note_rewritten(statement, answer, key=key)
+        gateway.add_rewritten(statement, answer, key=key)
         return gateway.rewritten_key(statement)
 
     pool = SimpleNamespace(clock=SYSTEM_CLOCK, listing=SimpleNamespace(refresh=refresh))
