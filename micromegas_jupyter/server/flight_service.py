@@ -461,8 +461,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         self._serving_count += 1
-        # Nothing here keeps what the client sent: a traceback shows the variables of its frames.
-        with self._tracing.call(method, query_id, tuple(context.invocation_metadata() or ())) as span:
+        with self._tracing.call(method, query_id, context) as span:
             try:
                 await self._answer(method, context, query_id, span)
             except ClientGone:
