@@ -15,11 +15,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
 
 from micromegas_jupyter.core.system import Variables
 from micromegas_jupyter.errors import InternalError, MicromegasError
@@ -402,7 +404,7 @@ def _start(module: str, options: WorkerOptions, *, stdin: int) -> subprocess.Pop
     # The server's own standard error may be a pipe that nothing reads, in which a child would hang.
     with open(_open_standard_error(options), "ab") as stderr:
         return subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
-            [sys.executable, "-P", "-m", f"micromegas_jupyter.executors.{module}", _encode_options(options)],
+            [sys.executable, "-P", "-m", f"micromegas_jupyter.executors.{module}", msgspec.json.encode(options)],
             env=executor_variables(options),
             stdin=stdin,
             stdout=subprocess.DEVNULL,
@@ -435,11 +437,6 @@ def _open_standard_error(options: WorkerOptions) -> int:
     return os.open(os.devnull, os.O_WRONLY)
 
 
-def _encode_options(options: WorkerOptions) -> str:
-    values = {one.name: getattr(options, one.name) for one in fields(options)}
-    return json.dumps({**values, "default_conditions": dict(options.default_conditions)})
-
-
 def open_launcher(options: WorkerOptions) -> ZygoteLauncher | SpawnLauncher:
     """Return the launcher for this system; a zygote begins to start at once."""
     return ZygoteLauncher(options) if can_fork() else SpawnLauncher(options)
@@ -456,7 +453,6 @@ class CachedPlan:
     statement: Statement
     version: int  # of the tables
     plan_id: int
-    schemas: tuple[bytes, bytes] = field(repr=False)  # of the result and of the parameters
     expires_at: float  # monotonic seconds
 
 

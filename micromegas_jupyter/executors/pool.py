@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
+from cachetools import TTLCache
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
@@ -62,6 +63,9 @@ _LARGE_FRAME_BYTES: Final = 4 * 1024 * 1024
 _MAX_LARGE_FRAMES: Final = 8
 _MAX_LARGE_FRAMES_PER_CALLER: Final = 2
 _PLAN_SECONDS: Final = 2.0
+_SCHEMAS_SECONDS: Final = 60.0
+_MAX_SCHEMAS: Final = 256
+_MAX_SCHEMAS_BYTES: Final = 16 * 1024  # of one statement
 _LISTING_SECONDS: Final = 0.25
 _REPORTED: Final = (
     "planning_seconds", "context_init_seconds", "execution_seconds", "cpu_seconds", "peak_memory_bytes",
@@ -109,6 +113,10 @@ class Pool:
         self.running: set[RunningStatement] = set()
         self.open_calls: dict[RunningStatement, None] = {}  # also those that wait to run, the oldest first
         self.plan_ids = count(1)
+        #: The schemas of planned statements, by the version of the tables and the statement with its caller.
+        self.schemas: TTLCache[tuple[int, Statement], tuple[bytes, bytes]] = TTLCache(
+            _MAX_SCHEMAS, _SCHEMAS_SECONDS, self.clock.monotonic
+        )
         self.governor = Governor(
             self.running,
             self.open_calls,
@@ -126,10 +134,6 @@ class Pool:
         self._next_start: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
-
-    def statement(self, caller: CallerKey, *, query_id: str, sql: str | None = None) -> "RunningStatement":  # noqa: ARG002
-        """Return the life of one statement, or of a listing of tables."""
-        return RunningStatement(self, caller, query_id=query_id)
 
     @property
     def executor_count(self) -> int:
@@ -478,7 +482,7 @@ class RunningStatement:
         self._query_id = query_id
         self.created_at = self.started_at
         self._has_slot = self._has_large_frame = False
-        self._is_idle = False
+        self._is_idle = self._is_elsewhere = False
         self._private_bytes = self._progress_count = 0
         self._facts: dict[str, Any] = {}  # at the end of the executor's last answer
         self._cause: Cause | None = None
@@ -524,32 +528,34 @@ class RunningStatement:
             return
         if self.executor is None:
             cause = self._cause or Cause.LOST
-            self._note_end_without_executor(cause)
+            if self._is_elsewhere:
+                self._note_end(cause)
+            else:  # nothing was ended, and nobody is charged
+                self.report.waiting_seconds = self._pool.clock.monotonic() - self.created_at
         elif not self.executor.is_gone:
             cause = self._cause or Cause.LOST  # it was done, and another statement has its executor
         else:
             ended = await self._pool.await_end(self.executor)
             used_bytes = (ended.max_resident_bytes or 0) - self.executor.baseline_bytes
             cause = find_cause(ended, self._cause, is_large=used_bytes > self._pool.options.large_bytes)
-            self._note_end(cause, ended, self.executor)
+            self._note_end_of_executor(cause, ended, self.executor)
         if timed_out or isinstance(error, ExecutorEnded):
             raise build_error(cause, settings=self._pool.settings, options=self._pool.options) from None
 
-    def _note_end_without_executor(self, _cause: Cause) -> None:
-        """Note the end of a statement that has not run, so that nothing was ended and nobody is charged."""
-        self.report.waiting_seconds = self._pool.clock.monotonic() - self.created_at
+    def _note_end(self, cause: Cause) -> None:
+        self._pool.on_end(cause)
+        self.report.cause = cause
+        if cause in CHARGED:
+            self._pool.ended_limit.note(self.caller_key)
 
-    def _note_end(self, cause: Cause, ended: Ended, executor: Executor) -> None:
-        pool, report = self._pool, self.report
-        pool.on_end(cause)
-        report.cause = cause
+    def _note_end_of_executor(self, cause: Cause, ended: Ended, executor: Executor) -> None:
+        self._note_end(cause)
+        report = self.report
         report.cpu_seconds = report.peak_memory_bytes = None
         if ended.cpu_seconds is not None:
             report.cpu_seconds = max(0.0, ended.cpu_seconds - executor.cpu_seconds)
         if ended.max_resident_bytes is not None:
             report.peak_memory_bytes = max(self.peak_bytes, ended.max_resident_bytes - executor.baseline_bytes)
-        if cause in CHARGED:
-            pool.ended_limit.note(self.caller_key)
         if cause in CHARGED or cause is Cause.LOST:
             _LOG.warning(
                 "A statement's executor was ended.",
@@ -573,6 +579,20 @@ class RunningStatement:
         # The call may wait for a slot, an executor or its client; the timeout reaches it anywhere.
         with suppress(RuntimeError):  # it has just ended by itself
             self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it no longer waits: an executor has it, or an engine behind this server."""
+        return self._is_elsewhere or self.executor is not None
+
+    async def continue_elsewhere(self) -> None:
+        """Release the executor but keep or take a slot: an engine behind this server runs the statement now."""
+        if self.executor is None:
+            await self.take_slot()
+            self.note_start()
+        self.end_use(is_sound=True)
+        self.executor = None
+        self._is_elsewhere = True
 
     def charge(self) -> None:
         """Charge the caller with the processor time that the executor has used since the last call."""
@@ -688,12 +708,15 @@ class RunningStatement:
             self._pool.on_denials_changed()
 
     async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
-        """Return the IPC schemas of the result and the parameters; the plan is cached for the call that runs it."""
+        """Return the IPC schemas of the result and the parameters; the plan is cached for the call that runs it.
+
+        A statement that was planned over the same tables a moment ago needs no executor.
+        """
         pool = self._pool
         self._check_length(statement.sql)
         await self._refresh_listing(statement)
-        if (plan := pool.find_plan(statement)) is not None:
-            return plan.schemas
+        if (known := pool.schemas.get((pool.listing.version, statement))) is not None:
+            return known
         executor = await self.begin()
         plan_id, version = next(pool.plan_ids), pool.listing.version
         found = await self._request_plan(statement, plan_id)
@@ -704,9 +727,10 @@ class RunningStatement:
                 statement=statement,
                 version=version,
                 plan_id=plan_id,
-                schemas=schemas,
                 expires_at=pool.clock.monotonic() + _PLAN_SECONDS,
             )
+            if not statement.parameters and sum(map(len, schemas)) <= _MAX_SCHEMAS_BYTES:
+                pool.schemas[version, statement] = schemas
         return schemas
 
     async def run(
@@ -799,7 +823,7 @@ class RunningStatement:
 
     def _check_length(self, sql: str) -> None:
         """Refuse a text that the executor would refuse unread, before it costs others time."""
-        limit = self._pool.options.max_statement_bytes
+        limit = self._pool.options.engine.max_statement_bytes
         if len(sql) > limit:
             raise StatementRefused(f"The statement is longer than the {limit} bytes that this server allows.")
 

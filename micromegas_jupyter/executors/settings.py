@@ -4,12 +4,11 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
+from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.flightsql.framing import DecodeLimits
 
 MIB: Final = 1024 * 1024
@@ -32,14 +31,9 @@ class WorkerOptions:
     lake: str | None  # the folder or the address of the lake that uploads go to
     denials_file: str | None
     spill_directory: str  # where each executor has a folder of its own
-    memory_pool_bytes: int = _MAX_MEMORY_POOL_BYTES  # for the operators of one statement
+    engine: EngineSettings = field(default_factory=lambda: EngineSettings(memory_limit_bytes=_MAX_MEMORY_POOL_BYTES))
     data_limit_bytes: int | None = DATA_LIMIT_BYTES  # RLIMIT_DATA
-    spill_limit_bytes: int = 8192 * MIB
-    max_statement_bytes: int = 131072
     planning_seconds: float = 10.0  # of CPU time
-    #: By table, a condition in SQL for callers who are not administrators and have no roles.
-    default_conditions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
-
     preloaded: str | None = None  # a module that every executor has imported when it starts
     uses_bucket: bool = False  # so that executors get the variables that name its endpoint and credentials
 

@@ -1,7 +1,6 @@
 """One executor: plans and runs one statement at a time for the front, in a process that may be ended at any moment."""
 
 import contextlib
-import json
 import logging
 import os
 import pickle
@@ -23,7 +22,7 @@ import pyarrow as pa
 from micromegas_jupyter.core.file_list import TableChange
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.engine.contract import EngineSettings, PlannedQuery, Reads, ScanProgress, StatementRequest
+from micromegas_jupyter.engine.contract import PlannedQuery, Reads, ScanProgress, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.engine.tables import check_scans
@@ -190,12 +189,7 @@ class Worker:
         self._denials = None if options.denials_file is None else DenialStore(options.denials_file)
         self._engine = DataFusionEngine(
             self,
-            EngineSettings(
-                memory_limit_bytes=options.memory_pool_bytes,
-                spill_limit_bytes=options.spill_limit_bytes,
-                max_statement_bytes=options.max_statement_bytes,
-                default_conditions=dict(options.default_conditions),
-            ),
+            options.engine,
             denials=self._denials,
             files=None if options.lake is None else _LakeFiles(options.lake),
         )
@@ -510,7 +504,7 @@ def _end_with(parent: int) -> None:
 
 def main() -> None:
     """Run a process that was not forked as an executor: options as argument, the socket as standard input."""
-    options = WorkerOptions(**json.loads(sys.argv[1]))
+    options = msgspec.json.decode(sys.argv[1], type=WorkerOptions)
     if sys.platform == "win32":
         front = socket.fromshare(sys.stdin.buffer.read())
     else:

@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from micromegas_jupyter.executors.settings import WorkerOptions, hide_memory
 
 VARIABLES: Final = {
@@ -166,7 +168,7 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    options = WorkerOptions(**json.loads(sys.argv[1]))
+    options = msgspec.json.decode(sys.argv[1], type=WorkerOptions)
     Zygote(front, options).serve()
 
 

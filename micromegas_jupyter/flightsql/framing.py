@@ -446,15 +446,20 @@ class StreamDecoder:
             raise not_arrow_data() from None
         if not header:
             return None  # descriptor or application metadata only
-        self._check_header_size(header)
+        if len(header) > self._limits.max_schema_bytes:
+            what = "The schema, or what a message says of itself, is larger than"
+            raise _too_large(what, self._limits.max_schema_bytes, "bytes")
         body = bytes(view)
         found = read_header(header)
         if found.body_length != len(body) or (found.kind is HeaderKind.SCHEMA) != (self._schema is None):
             raise not_arrow_data()
-        if found.kind is HeaderKind.SCHEMA:
-            self._check_schema_header(header)
-        else:
+        if found.kind is not HeaderKind.SCHEMA:
             self._check_sizes(found, header, body)
+        elif _EXTENSION_KEY in header:
+            raise UnsupportedRequest(
+                "Columns of extension types are not accepted.",
+                remedy="Send the plain values below them, for example text instead of arrow.uuid or arrow.json.",
+            )
         padding = bytes(-len(header) % _ALIGNMENT)
         size = (len(header) + len(padding)).to_bytes(4, "little")
         for piece in filter(None, (_CONTINUATION, size, header + padding, body)):
@@ -490,18 +495,6 @@ class StreamDecoder:
         if int(view_lengths(cleaned).clip(min=0).sum(dtype="int64")) > self._limits.max_view_bytes:
             raise _too_large("A column of views takes more than", self._limits.max_view_bytes, "bytes")
         return cleaned
-
-    def _check_header_size(self, header: bytes) -> None:
-        if len(header) > self._limits.max_schema_bytes:
-            what = "The schema, or what a message says of itself, is larger than"
-            raise _too_large(what, self._limits.max_schema_bytes, "bytes")
-
-    def _check_schema_header(self, header: bytes) -> None:
-        if _EXTENSION_KEY in header:
-            raise UnsupportedRequest(
-                "Columns of extension types are not accepted.",
-                remedy="Send the plain values below them, for example text instead of arrow.uuid or arrow.json.",
-            )
 
     def _check_schema(self, schema: pa.Schema) -> None:
         if len(schema) > self._limits.max_columns:

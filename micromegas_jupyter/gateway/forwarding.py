@@ -12,7 +12,7 @@ from typing import Any, Final
 from cachetools import LRUCache, TTLCache
 
 from micromegas_jupyter.core.protocols import AuthContext
-from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES, RUNNING_QUERIES, Reads
+from micromegas_jupyter.engine.contract import RUNNING_QUERIES, Reads
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InvalidStatement,
@@ -21,7 +21,6 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.executors.pool import Pool, RunningStatement, parse_reads, tables_not_listed
 from micromegas_jupyter.executors.protocol import Output, Statement
-from micromegas_jupyter.executors.scheduling import CHARGED, CallerKey, Cause
 from micromegas_jupyter.gateway.backend import Flight, TicketLost
 from micromegas_jupyter.gateway.statements import list_visible, rewrite_statement
 from micromegas_jupyter.gateway.tables import EngineTables
@@ -52,10 +51,8 @@ _OWN: Final = re.compile(
 _OWN_KEYWORDS: Final = tuple(word.upper() for word in _OWN_NAMES | _OWN_STATEMENTS)
 
 
-def answers_itself(sql: str) -> bool:
-    """Whether a statement is about what this server knows itself, so that its own executors answer it."""
-    if len(sql) > MAX_STATEMENT_BYTES:
-        return False
+def is_answered_here(sql: str) -> bool:
+    """Whether a statement reads what only this server has, so that its own executors answer it."""
     upper = sql.upper()  # not a regular expression, which would take milliseconds of the event loop
     if not any(word in upper for word in _OWN_KEYWORDS):
         return False
@@ -89,7 +86,7 @@ def _hiding_values(forwarded: _Forwarded) -> Iterator[None]:
 
 
 class Gateway:
-    """Lends statements that an engine runs, in the slots of a pool of executors. Belongs to one event loop."""
+    """Forwards statements to an engine, in the slots of a pool of executors. Belongs to one event loop."""
 
     def __init__(self, pool: Pool, tables: EngineTables, *, max_rows: int | None) -> None:
         self.pool = pool
@@ -110,19 +107,18 @@ class Gateway:
         """End the connection, and what runs over it."""
         await self.tables.close()
 
-    def statement(self, caller: CallerKey, *, query_id: str, sql: str | None = None) -> RunningStatement:
-        """Return the life of one statement, or of a listing of tables."""
-        is_read = sql is not None and len(sql) <= self.pool.options.max_statement_bytes  # another is refused
-        if is_read and answers_itself(sql or ""):
-            return self.pool.statement(caller, query_id=query_id)
-        return ForwardedStatement(self, caller, query_id=query_id)
+    def runner(self, running: RunningStatement, sql: str | None = None) -> "RunningStatement | ForwardedStatement":
+        """Return what plans and runs a statement: the pool, if it is answered here, or else the engine."""
+        # Longer statements are rejected.
+        is_own = sql and len(sql) <= self.pool.options.engine.max_statement_bytes and is_answered_here(sql)
+        return running if is_own else ForwardedStatement(self, running)
 
     def rewritten_key(self, statement: Statement) -> tuple[object, ...]:
         """Return by what a statement is found again in `rewritten`, over the tables that executors know now."""
         values = statement.parameters
         return (self._listed_version, statement.sql, statement.caller, values, self.row_limit(statement))
 
-    def note_rewritten(
+    def add_rewritten(
         self, statement: Statement, answer: Mapping[str, object], *, key: tuple[object, ...]
     ) -> _Forwarded:
         """Return what an executor has made of a statement, and keep it when it will be the same again.
@@ -156,13 +152,12 @@ class Gateway:
         return min((one for one in (statement.row_limit, max_sent) if one is not None), default=None)
 
 
-class ForwardedStatement(RunningStatement):
-    """One statement that an engine runs; it has an executor only while it is rewritten."""
+class ForwardedStatement:
+    """One statement that an engine runs; `running` has an executor only while the statement is rewritten."""
 
-    def __init__(self, gateway: Gateway, caller_key: CallerKey, *, query_id: str) -> None:
-        super().__init__(gateway.pool, caller_key, query_id=query_id)
+    def __init__(self, gateway: Gateway, running: RunningStatement) -> None:
         self._gateway = gateway
-        self._is_forwarded = False
+        self._running = running
 
     async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
         """Return the IPC schemas of the result and the parameters; the engine's ticket waits to be read."""
@@ -191,31 +186,29 @@ class ForwardedStatement(RunningStatement):
         """Run a statement; pass each frame of its result to `write` as the engine sent it."""
         forwarded = await self._rewrite(statement, with_nulls=False)
         on_running(statement)
+        gateway = self._gateway
         with _hiding_values(forwarded):
-            await self._run(forwarded, output, write)
-
-    async def _run(self, forwarded: _Forwarded, output: Output, write: Callable[[bytes], Awaitable[None]]) -> None:
-        flight = self._gateway.flights.pop(forwarded.sql, None)
-        if flight is not None:
-            with suppress(TicketLost):
+            flight = gateway.flights.pop(forwarded.sql, None)
+            if flight is not None:
+                with suppress(TicketLost):
+                    await self._forward(flight, output, write)
+                    return
+            flight = await gateway.engine.plan(forwarded.sql)
+            try:
                 await self._forward(flight, output, write)
-                return
-        flight = await self._gateway.engine.plan(forwarded.sql)
-        try:
-            await self._forward(flight, output, write)
-        except TicketLost as lost:
-            raise lost.__cause__ or lost from None
+            except TicketLost as lost:
+                raise lost.__cause__ or lost from None
 
     async def list_tables(self, caller: AuthContext) -> list[tuple[str, bytes]]:
         """Return the tables that a caller sees, each with the IPC schema that the engine gives it."""
         await self._refresh_tables()
         schemas = self._gateway.tables.schemas
-        await self.begin()
-        names = await self.call(list_visible, caller, dict(self._pool.options.default_conditions))
+        await self._running.begin()
+        names = await self._running.call(list_visible, caller, self._gateway.pool.options.engine)
         return [(name, schemas[name]) for name in names if name in schemas]
 
     async def _refresh_tables(self) -> None:
-        async with self.in_queue(tables_not_listed):
+        async with self._running.in_queue(tables_not_listed):
             await self._gateway.tables.refresh()
             await self._gateway.list_for_executors()
 
@@ -226,58 +219,40 @@ class ForwardedStatement(RunningStatement):
                 "The engine behind this server does not cut tables to a time range.",
                 remedy="Leave the range out, and write it as a condition on the tables' times.",
             )
-        gateway, pool = self._gateway, self._pool
+        gateway, running, options = self._gateway, self._running, self._gateway.pool.options
         await self._refresh_tables()
         key = gateway.rewritten_key(statement)
         found = gateway.rewritten.get(key)
-        if found is not None:
-            await self.take_slot()
-            self.note_start()
-        else:
-            await self.begin()
-            answer = await self.call(
+        if found is None:
+            await running.begin()
+            answer = await running.call(
                 rewrite_statement,
                 statement.sql,
                 statement.caller,
                 statement.parameters,
                 gateway.row_limit(statement),
-                dict(pool.options.default_conditions),
+                options.engine,
                 gateway.engine.settings.dialect,
-                pool.options.max_statement_bytes,
                 with_nulls,
             )
-            self.end_use(is_sound=True)
-            self.executor = None
-            found = gateway.note_rewritten(statement, answer, key=key)
-        self._is_forwarded = True
-        self.report.reads = found.reads
+            found = gateway.add_rewritten(statement, answer, key=key)
+        await running.continue_elsewhere()
+        running.report.reads = found.reads
         return found
 
     async def _forward(self, flight: Flight, output: Output, write: Callable[[bytes], Awaitable[None]]) -> None:
-        size = 0
-        self.report.planning_seconds = self._pool.clock.monotonic() - self.started_at
+        running, clock, size = self._running, self._gateway.pool.clock, 0
+        report = running.report
+        report.planning_seconds = clock.monotonic() - running.started_at
         async with aclosing(self._gateway.engine.read(flight)) as frames:
             async for frame, rows in frames:
                 size += len(frame)
-                self._check_size(size, rows, output)
-                self.waits_for_client_since = self._pool.clock.monotonic()
+                # What does not fit as a whole is not sent.
+                if output.max_bytes is not None and size > output.max_bytes:
+                    raise output.too_large(f"{report.rows:,} rows were sent")
+                if output.max_rows is not None and report.rows + rows > output.max_rows:
+                    raise output.too_many_rows(report.rows)
+                running.waits_for_client_since = clock.monotonic()
                 await write(frame)
-                self.waits_for_client_since = None
-                self.report.rows += rows
-
-    def _check_size(self, size: int, rows: int, output: Output) -> None:
-        """Refuse to send more than a result may have; what does not fit as a whole is not sent."""
-        sent = self.report.rows
-        if output.max_bytes is not None and size > output.max_bytes:
-            raise output.too_large(f"{sent:,} rows were sent")
-        if output.max_rows is not None and sent + rows > output.max_rows:
-            raise output.too_many_rows(sent)
-
-    def _note_end_without_executor(self, cause: Cause) -> None:
-        if not self._is_forwarded:
-            super()._note_end_without_executor(cause)
-            return
-        self.report.cause = cause
-        self._pool.on_end(cause)
-        if cause in CHARGED:
-            self._pool.ended_limit.note(self.caller_key)
+                running.waits_for_client_since = None
+                report.rows += rows

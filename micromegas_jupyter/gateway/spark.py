@@ -21,6 +21,12 @@ _REFUSED: Final[Mapping[type[exp.Expr], str]] = {
     exp.NullSafeEQ: "",
     exp.NullSafeNEQ: "",
 }
+_REFUSED_IF: Final[Mapping[type[exp.Expr], tuple[str, Callable[[exp.Expr], object]]]] = {
+    exp.WindowSpec: ("a frame of GROUPS", lambda node: node.text("kind").upper() == "GROUPS"),
+    exp.Ordered: ("a query in ORDER BY", lambda node: node.find(exp.Subquery, exp.Exists)),
+    exp.With: ("WITH RECURSIVE", lambda node: node.args.get("recursive")),
+    exp.Distinct: ("DISTINCT ON", lambda node: node.args.get("on")),
+}
 _ARITHMETIC: Final = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod)
 _COMPARISONS: Final = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ)
 _PARTS: Final = frozenset({"YEAR", "QUARTER", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "DOY"})
@@ -98,6 +104,8 @@ def _change(node: exp.Expr) -> exp.Expr:
     kind = type(node)
     if what := _REFUSED.get(kind):
         raise refused(what)
+    if (refusal := _REFUSED_IF.get(kind)) and refusal[1](node):
+        raise refused(refusal[0])
     for kinds, change in _CHANGES.items():
         if issubclass(kind, kinds):
             return change(node)
@@ -330,30 +338,6 @@ def _set_operation(node: exp.Expr) -> exp.Expr:
     return node
 
 
-def _window_spec(node: exp.Expr) -> exp.Expr:
-    if node.text("kind").upper() == "GROUPS":
-        raise refused("a frame of GROUPS")
-    return node
-
-
-def _ordered(node: exp.Expr) -> exp.Expr:
-    if node.find(exp.Subquery, exp.Exists):
-        raise refused("a query in ORDER BY")
-    return node
-
-
-def _with(node: exp.Expr) -> exp.Expr:
-    if node.args.get("recursive"):
-        raise refused("WITH RECURSIVE")
-    return node
-
-
-def _distinct(node: exp.Expr) -> exp.Expr:
-    if node.args.get("on"):
-        raise refused("DISTINCT ON")
-    return node
-
-
 def _trim(node: exp.Expr) -> exp.Expr:
     if not {family(one) for one in (node.this, node.expression) if one is not None} <= {"text", "null"}:
         raise refused("TRIM of values that are not text")
@@ -381,10 +365,6 @@ _CHANGES: Final[Mapping[type[exp.Expr] | tuple[type[exp.Expr], ...], Callable[[e
     exp.DPipe: _concatenation,
     exp.Case: _branches,
     exp.SetOperation: _set_operation,
-    exp.WindowSpec: _window_spec,
-    exp.Ordered: _ordered,
-    exp.With: _with,
-    exp.Distinct: _distinct,
     exp.Trim: _trim,
     exp.Substring: _substring,
 }

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
+from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,9 +23,8 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
     caller: AuthContext,
     frames: tuple[bytes, ...],
     row_limit: int | None,
-    default_conditions: Mapping[str, str],
+    limits: EngineSettings,
     dialect: str,
-    max_bytes: int,
     with_nulls: bool,  # noqa: FBT001 - as above
 ) -> dict[str, object]:
     """Return the statement for the engine, empty if it has no plan yet, and the schema of its parameters.
@@ -35,7 +35,6 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
     import pyarrow as pa
 
     from micromegas_jupyter.config.server import EngineDialect
-    from micromegas_jupyter.engine.contract import StatementRequest
     from micromegas_jupyter.engine.errors import missing_parameter
     from micromegas_jupyter.engine.planning import check_statement, find_placeholders, with_plain_parameters
     from micromegas_jupyter.engine.plans.reads import bounded
@@ -43,7 +42,7 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
     from micromegas_jupyter.flightsql.framing import ParameterLimits, decode_parameters
     from micromegas_jupyter.gateway.rewrite import access_of, rewrite
 
-    placeholders = find_placeholders(check_statement(sql, max_bytes=max_bytes))
+    placeholders = find_placeholders(check_statement(sql, max_bytes=limits.max_statement_bytes))
     batch = decode_parameters(frames, limits=ParameterLimits()) if frames else None
     if batch is not None and batch.num_rows > 1:
         raise UnsupportedStatement(
@@ -61,7 +60,7 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
     elif placeholders.columns:
         raise missing_parameter(list(placeholders.written))
     tables = {one.name: one.schema for one in snapshots}
-    access = access_of(caller, default_conditions=default_conditions, tables=tables)
+    access = access_of(caller, default_conditions=limits.default_conditions, tables=tables)
     found = rewrite(
         placeholders.sql,
         access=access,
@@ -69,7 +68,7 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
         dialect=EngineDialect(dialect),
         row_limit=row_limit,
         parameters=values,
-        max_bytes=max_bytes,
+        max_bytes=limits.max_statement_bytes,
     )
     hides_rows = access is not None and any(access.conditions(table) for table in found.tables)
     is_bound = request.parameters is not None or not placeholders.columns
@@ -158,12 +157,10 @@ def try_plan(
             check_constants(context, optimized)
 
 
-def list_visible(
-    snapshots: Sequence[TableSnapshot], caller: AuthContext, default_conditions: Mapping[str, str]
-) -> list[str]:
+def list_visible(snapshots: Sequence[TableSnapshot], caller: AuthContext, limits: EngineSettings) -> list[str]:
     """Return the names of the tables that a caller sees."""
     from micromegas_jupyter.gateway.rewrite import access_of
 
     tables = {one.name: one.schema for one in snapshots}
-    access = access_of(caller, default_conditions=default_conditions, tables=tables)
+    access = access_of(caller, default_conditions=limits.default_conditions, tables=tables)
     return [name for name in tables if access is None or access.may_read(name)]

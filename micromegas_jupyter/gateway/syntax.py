@@ -353,7 +353,7 @@ def _check_node(node: exp.Expr) -> None:  # noqa: C901, PLR0912 - one per kind
             raise refused("IN over a list", "Write array_has.")
         case exp.Is() if isinstance(node.this.unnest(), (exp.NullSafeEQ, exp.NullSafeNEQ)):  # sqlglot puts brackets
             raise refused("IS behind IS DISTINCT FROM", "Leave it out: it is true or false already.")
-        case exp.NullSafeEQ() | exp.NullSafeNEQ() if _goes_on(node):
+        case exp.NullSafeEQ() | exp.NullSafeNEQ() if _is_left_operand(node):
             raise refused("an operator behind IS DISTINCT FROM", "Write brackets around a IS DISTINCT FROM b.")
         case exp.Expr() if isinstance(node, _COMPARING) and _compares_comparisons(node):
             raise refused("a comparison of comparisons", "Write brackets around the inner one.")
@@ -373,7 +373,7 @@ def _compares_comparisons(node: exp.Expr) -> bool:
     return any(isinstance(one, (*_COMPARING, exp.Not)) for one in operands)
 
 
-def _goes_on(node: exp.Expr) -> bool:
+def _is_left_operand(node: exp.Expr) -> bool:
     """Return whether an operator follows: DataFusion takes all of `b AND c` as the right side of IS DISTINCT FROM."""
     while isinstance(node.parent, (exp.Binary, exp.Not)):
         if isinstance(node.parent, exp.Binary) and node.parent.this is node:

@@ -109,36 +109,33 @@ class EngineTables:
         await await_shared(self._refreshing)
 
     async def _refresh(self) -> None:
+        turn = asyncio.Semaphore(_AT_ONCE)
+        began_at = SYSTEM_CLOCK.monotonic()
         try:
             async with asyncio.timeout(_LISTING_SECONDS):
-                await self._refresh_in_time()
+                listed = await self.engine.list_tables()
+                now = SYSTEM_CLOCK.monotonic()
+                if len(listed) > _MAX_TABLES:
+                    _LOG.error("the engine has more tables than are known here", extra={"tables": len(listed)})
+                    listed = dict(sorted(listed.items())[:_MAX_TABLES])
+
+                async def find(name: str, schema: bytes | None) -> bytes | None:
+                    known = self._found.get(name)
+                    if schema is not None:
+                        return schema
+                    if known is not None and known[2] > now:
+                        return known[0]
+                    async with turn:
+                        return await self._find_schema(name)
+
+                names = sorted(listed)
+                schemas = await asyncio.gather(*(find(name, listed[name]) for name in names))
+                self._take_over({name: schema for name, schema in zip(names, schemas, strict=True) if schema}, now)
+                self._listed_at = began_at
         except TimeoutError:
             raise _not_listed() from None
         finally:
             self._refreshing = None
-
-    async def _refresh_in_time(self) -> None:
-        began_at = SYSTEM_CLOCK.monotonic()
-        listed = await self.engine.list_tables()
-        now = SYSTEM_CLOCK.monotonic()
-        if len(listed) > _MAX_TABLES:
-            _LOG.error("the engine has more tables than are known here", extra={"tables": len(listed)})
-            listed = dict(sorted(listed.items())[:_MAX_TABLES])
-        turn = asyncio.Semaphore(_AT_ONCE)
-
-        async def find(name: str, schema: bytes | None) -> bytes | None:
-            known = self._found.get(name)
-            if schema is not None:
-                return schema
-            if known is not None and known[2] > now:
-                return known[0]
-            async with turn:
-                return await self._find_schema(name)
-
-        names = sorted(listed)
-        schemas = await asyncio.gather(*(find(name, listed[name]) for name in names))
-        self._take_over({name: schema for name, schema in zip(names, schemas, strict=True) if schema}, now)
-        self._listed_at = began_at
 
     async def _find_schema(self, name: str) -> bytes | None:
         """Return the schema of a table; one that the engine cannot read has none, and so does not exist here."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -26,12 +26,10 @@ from micromegas_jupyter.engine.scanner import sql_hash
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryCancelled, QueryDenied, ResourcesExhausted
 from micromegas_jupyter.executors.pool import ClientGone, StatementReport
 from micromegas_jupyter.executors.protocol import Statement
-from micromegas_jupyter.flightsql.commands import IngestCommand
-from micromegas_jupyter.otlp.exchange import ExportReport, Signal
 from micromegas_jupyter.server.authentication import (
+    UNKNOWN_ADDRESS,
     Attribution,
     Headers,
-    find_client_address,
     parse_authorization,
     parse_client_tags,
     resolve_attribution,
@@ -48,7 +46,6 @@ _LOG_FIELDS: Final = vars(_AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, "", 0, "
 _MAX_SQL_BYTES: Final = 16 * 1024
 _MAX_ROLES: Final = 32
 _MAX_ESCAPE_BYTES: Final = 12
-_MAX_TABLE_CHARACTERS: Final = 256
 _MAX_WHOLE_BYTES: Final = MAX_AUDIT_LINE_BYTES - len(',"truncated":["sql"]')
 _MAX_HASHED_CHARACTERS: Final = 4096
 _encode: Final = msgspec.json.Encoder().encode
@@ -66,11 +63,10 @@ class CallOrigin:
     credential: Secret | None = field(default=None, repr=False)
 
 
-def find_origin(call: Call, trusted_proxies: frozenset[str]) -> CallOrigin:
+def find_origin(call: Call) -> CallOrigin:
     """Return the origin of a call; fails if nothing can be recorded now, or its headers are wrong."""
     call.check_audit()
-    address = find_client_address(call.context.peer(), call.headers, trusted_proxies)
-    return build_origin(call.query_id, address, call.caller, call.headers)
+    return build_origin(call.query_id, call.describe().client_address or UNKNOWN_ADDRESS, call.caller, call.headers)
 
 
 def build_origin(query_id: str, client_address: str, caller: AuthContext, headers: Headers) -> CallOrigin:
@@ -239,82 +235,15 @@ class QueryAudit(_Audit):
         return result
 
 
-class IngestAudit(_Audit):
-    """The audit of one ingest; `rows` were received, and with status `ok` stored."""
+class ActionAudit(_Audit):
+    """The audit of a call that is not a query; `fields` describe the action, and may grow until the line is written."""
 
-    def __init__(self, origin: CallOrigin, command: IngestCommand, clock: Clock) -> None:
+    def __init__(self, origin: CallOrigin, clock: Clock, action: str, **fields: object) -> None:
         super().__init__(origin, clock)
-        self._command = command
-        self.rows = 0
-        self.received_bytes = 0
-        self.write_id: str | None = None
-        self.is_committing = False
+        self.fields: dict[str, Any] = {"action": action, **fields}
 
     def _request(self) -> dict[str, object]:
-        return {
-            "action": "ingest",
-            "table": self._command.table[:_MAX_TABLE_CHARACTERS],
-            "mode": self._command.mode.value,
-            **({} if self.write_id is None else {"write_id": self.write_id}),
-            "rows": self.rows,
-            "received_bytes": self.received_bytes,
-            "total_ms": _milliseconds(self.seconds()),
-        }
-
-
-class ExportAudit(_Audit):
-    """The audit of one export of OpenTelemetry; `report` says what became of its records."""
-
-    def __init__(self, origin: CallOrigin, signal: Signal, clock: Clock) -> None:
-        super().__init__(origin, clock)
-        self._signal = signal
-        self.report: ExportReport | None = None
-        self.received_bytes = 0
-
-    def _request(self) -> dict[str, object]:
-        report = self.report
-        return {
-            "action": "export",
-            "signal": self._signal.value,
-            "rows": 0 if report is None else report.stored,
-            "refused": 0 if report is None else report.refused,
-            "received_bytes": self.received_bytes,
-            "total_ms": _milliseconds(self.seconds()),
-        }
-
-
-class TableAudit(_Audit):
-    """The audit of one operation on a table; `rows` is how many it deleted, when it deletes."""
-
-    def __init__(self, origin: CallOrigin, clock: Clock) -> None:
-        super().__init__(origin, clock)
-        self.request: Mapping[str, object] = {}
-        self.rows: int | None = None
-
-    def _request(self) -> dict[str, object]:
-        return {
-            "action": "table",
-            **self.request,
-            **({} if self.rows is None else {"rows": self.rows}),
-            "total_ms": _milliseconds(self.seconds()),
-        }
-
-
-class CutOffAudit(_Audit):
-    """The audit of ending or restoring a user's access; `ended` is what the servers have reported."""
-
-    def __init__(self, origin: CallOrigin, clock: Clock, *, request: Mapping[str, object]) -> None:
-        super().__init__(origin, clock)
-        self._asked = request
-        self.ended: Sequence[Mapping[str, object]] = ()
-
-    def _request(self) -> dict[str, object]:
-        return {
-            "action": "cut_off",
-            **{name if name == "operation" else f"target_{name}": value for name, value in self._asked.items()},
-            "servers": self.ended,
-            "total_ms": _milliseconds(self.seconds()),
-        }
+        return {**self.fields, "total_ms": _milliseconds(self.seconds())}
 
 
 def _cut(text: str, max_bytes: int) -> str:

@@ -28,7 +28,7 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.executors.ingest import Exports, IngestProcess
 from micromegas_jupyter.executors.scheduling import CallerKey
 from micromegas_jupyter.otlp.exchange import SIZE_LIMIT, ExportReport, ExportRequest, Signal
-from micromegas_jupyter.server.audit import CallOrigin, ExportAudit, find_origin, recorded
+from micromegas_jupyter.server.audit import ActionAudit, CallOrigin, find_origin, recorded
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.monitoring import ServerMetrics
 
@@ -58,13 +58,11 @@ class ExportRunner:
         *,
         clock: Clock,
         metrics: ServerMetrics,
-        trusted_proxies: frozenset[str],
         audit_log: LogWriter | None = None,
     ) -> None:
         self._exports = None if process is None else Exports(process)
         self._clock = clock
         self._metrics = metrics
-        self._trusted_proxies = trusted_proxies
         self._audit_log = audit_log
         self._waiting = _Waiting()
         self._running: set[asyncio.Task[ExportReport]] = set()
@@ -81,11 +79,11 @@ class ExportRunner:
         if self._exports is None:
             raise UnsupportedRequest("This server only reads.", remedy="Send to a server that keeps a lake.")
 
-    def open_audit(self, origin: CallOrigin, signal: Signal) -> ExportAudit:
+    def open_audit(self, origin: CallOrigin, signal: Signal) -> ActionAudit:
         """Return the audit of an export that begins now; ServerUnavailable if it could not be recorded."""
         if self._audit_log is not None:
             self._audit_log.check()
-        return ExportAudit(origin, signal, self._clock)
+        return ActionAudit(origin, self._clock, "export", signal=signal.value, rows=0, refused=0, received_bytes=0)
 
     def admit(self, source: CallerKey, size: int = 0) -> "Admission":
         """Count an export of so many bytes as one that waits to be stored, or refuse it for the moment."""
@@ -186,11 +184,11 @@ class ExportRunner:
         except MicromegasError:
             self._metrics.count_export(signal.value, "error", size=0)
             raise
-        audit = self.open_audit(find_origin(call, self._trusted_proxies), signal)
+        audit = self.open_audit(find_origin(call), signal)
 
         def count(outcome: str, _error: MicromegasError | None) -> None:
             if outcome == "error":
-                self._metrics.count_export(signal.value, outcome, size=audit.received_bytes)
+                self._metrics.count_export(signal.value, outcome, size=audit.fields["received_bytes"])
 
         async with recorded(audit, call, count):
             try:
@@ -200,10 +198,11 @@ class ExportRunner:
                 raise DeadlineExceeded("The export did not arrive in time.", limit="silent_client") from None
             if body is None:
                 raise UsageError("The call carries no export.", remedy="Use an OTLP exporter.")
-            audit.received_bytes = len(body)
+            audit.fields["received_bytes"] = len(body)
             request = ExportRequest(signal=signal, body=body, is_trusted=call.caller.is_admin)
-            audit.report = await self.store(request, self.admit(call.source, len(body)))
-        await call.answer(audit.report.answer)
+            report = await self.store(request, self.admit(call.source, len(body)))
+            audit.fields |= {"rows": report.stored, "refused": report.refused}
+        await call.answer(report.answer)
 
 
 class _Waiting:

@@ -17,8 +17,8 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.executors.pool import ClientGone
 from micromegas_jupyter.flightsql.commands import (
-    Command,
     IssuedQuery,
+    MetadataQuery,
     PreparedQuery,
     StatementQuery,
     messages,
@@ -43,6 +43,8 @@ from micromegas_jupyter.server.table_operations import TABLES_ACTION, TableOpera
 from micromegas_jupyter.server.tickets import PreparedStatements, Tickets, can_travel
 
 RELOAD_ACTION: Final = "micromegas.access.reload"
+# They check the caller themselves.
+_ANY_SCOPE: Final = frozenset({"MicromegasWhoAmI", TABLES_ACTION, CUT_OFF_ACTION, RELOAD_ACTION})
 _RELOAD_SECONDS: Final = 30.0
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _UNKNOWN_SIZE: Final = -1
@@ -94,15 +96,13 @@ class FlightMethods:
         self._prepared = prepared
         self._tickets = tickets
         self._ingests = ingests
-        self._operations = operations
-        self._cut_offs = cut_offs
         self._facts = facts
         self._reload = reload
         self._record = record
         self._reload_lock = asyncio.Lock()
         options = {name: messages.SessionOptionValue(string_value=value) for name, value in _OPTIONS.items()}
         held, closed = messages.GetSessionOptionsResult, messages.CloseSessionResult
-        self._actions: dict[str, Callable[[Call, bytes], Awaitable[None]]] = {
+        self._actions: dict[str, Callable[[Call, bytes], Awaitable[bytes | None]]] = {
             "CreatePreparedStatement": self._create_prepared_statement,
             "ClosePreparedStatement": self._close_prepared_statement,
             "CancelFlightInfo": self._cancel_flight_info,
@@ -111,6 +111,11 @@ class FlightMethods:
             "GetSessionOptions": _answering(messages.GetSessionOptionsRequest, lambda _: held(session_options=options)),
             "SetSessionOptions": _answering(messages.SetSessionOptionsRequest, set_options),
             "CloseSession": _answering(messages.CloseSessionRequest, lambda _: closed(status=closed.CLOSED)),
+            QUERIES_ACTION: queries.answer_action,
+            "MicromegasWhoAmI": _describe_caller,
+            TABLES_ACTION: operations.run,
+            CUT_OFF_ACTION: cut_offs.handle,
+            RELOAD_ACTION: self._reload_access,
         }
 
     def by_name(self) -> dict[str, Callable[[Call], Awaitable[None]]]:
@@ -138,11 +143,18 @@ class FlightMethods:
         descriptor = parse_message(messages.FlightDescriptor, await call.read_only_message())
         command = parse_descriptor(descriptor)
         await call.announce_query_id()
-        schema = await self._find_schema(call, command)
-        if isinstance(command, StatementQuery | PreparedQuery):
-            endpoint = self._build_endpoint(call, command)
-        else:
+        if isinstance(command, MetadataQuery):
+            schema = metadata_schema(command).serialize().to_pybytes()
             endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=descriptor.cmd))
+        else:
+            sql, parameters = self._find_statement(call, command)
+            # The exact schema: some clients reject rows whose schema differs from the announced one.
+            schema, _ = await self._queries.plan(call, sql, parameters)
+            if isinstance(command, PreparedQuery) and not can_travel(parameters):
+                # The values stay where they are stored.
+                endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=prepared_ticket(command.handle)))
+            else:
+                endpoint = self._tickets.issue(sql, call.caller_key, parameters)
         return messages.FlightInfo(
             schema=schema,
             flight_descriptor=descriptor,
@@ -153,11 +165,8 @@ class FlightMethods:
         )
 
     async def _get_schema(self, call: Call) -> None:
-        call.require_scope(READ_SCOPE)
-        command = parse_descriptor(parse_message(messages.FlightDescriptor, await call.read_only_message()))
-        await call.announce_query_id()
-        schema = await self._find_schema(call, command)
-        await call.answer(messages.SchemaResult(schema=schema).SerializeToString())
+        info = await self._build_flight_info(call)
+        await call.answer(messages.SchemaResult(schema=info.schema).SerializeToString())
 
     async def _do_get(self, call: Call) -> None:
         call.require_scope(READ_SCOPE)
@@ -211,44 +220,21 @@ class FlightMethods:
         result = messages.DoPutPreparedStatementResult(prepared_statement_handle=handle)
         await call.answer(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
 
-    async def _find_schema(self, call: Call, command: Command) -> bytes:
-        """Return the exact schema of a command's rows: some clients refuse rows of another schema than announced."""
-        if isinstance(command, StatementQuery | PreparedQuery):
-            schema, _ = await self._queries.plan(call, *self._find_statement(call, command))
-            return schema
-        serialized: bytes = metadata_schema(command).serialize().to_pybytes()
-        return serialized
-
     def _find_statement(self, call: Call, command: StatementQuery | PreparedQuery) -> tuple[str, tuple[bytes, ...]]:
         if isinstance(command, StatementQuery):
             return command.sql, ()
         return self._prepared.get(command.handle, call.caller_key)
 
-    def _build_endpoint(self, call: Call, command: StatementQuery | PreparedQuery) -> Any:
-        sql, parameters = self._find_statement(call, command)
-        if isinstance(command, PreparedQuery) and not can_travel(parameters):
-            # The values stay where they are stored.
-            return messages.FlightEndpoint(ticket=messages.Ticket(ticket=prepared_ticket(command.handle)))
-        return self._tickets.issue(sql, call.caller_key, parameters)
-
     async def _do_action(self, call: Call) -> None:
         action = parse_message(messages.Action, await call.read_only_message())
-        if action.type == "MicromegasWhoAmI":
-            await _reply(call, _describe_caller(call))
-        elif action.type == QUERIES_ACTION:
-            call.require_scope(READ_SCOPE)
-            await _reply(call, await self._queries.answer_action(call, action.body))
-        elif action.type == TABLES_ACTION:
-            await _reply(call, await self._operations.run(call, action.body))
-        elif action.type == CUT_OFF_ACTION:
-            await _reply(call, await self._cut_offs.handle(call, action.body))
-        elif action.type == RELOAD_ACTION:
-            await self._reload_access(call)
-        elif (answer := self._actions.get(action.type)) is not None:
-            call.require_scope(READ_SCOPE)
-            await answer(call, action.body)
-        else:
+        handle = self._actions.get(action.type)
+        if handle is None:
             raise refuse(action.type, kind="the action")
+        if action.type not in _ANY_SCOPE:
+            call.require_scope(READ_SCOPE)
+        body = await handle(call, action.body)
+        if body is not None:
+            await call.answer(messages.Result(body=body).SerializeToString())
 
     async def _list_actions(self, call: Call) -> None:
         await call.read_only_message()
@@ -260,7 +246,7 @@ class FlightMethods:
         for name, description in offered.items():
             await call.answer(messages.ActionType(type=name, description=description).SerializeToString())
 
-    async def _create_prepared_statement(self, call: Call, body: bytes) -> None:
+    async def _create_prepared_statement(self, call: Call, body: bytes) -> bytes:
         request = parse_action_body(messages.ActionCreatePreparedStatementRequest, body)
         if request.transaction_id:
             raise refuse_transaction()
@@ -271,21 +257,21 @@ class FlightMethods:
             dataset_schema=schema,
             parameter_schema=parameter_schema,
         )
-        await _reply(call, pack_any(result))
+        return pack_any(result)
 
     async def _close_prepared_statement(self, call: Call, body: bytes) -> None:
         request = parse_action_body(messages.ActionClosePreparedStatementRequest, body)
         self._prepared.close(request.prepared_statement_handle, call.caller_key)
 
-    async def _cancel_flight_info(self, call: Call, body: bytes) -> None:
+    async def _cancel_flight_info(self, call: Call, body: bytes) -> bytes:
         request = parse_plain_body(messages.CancelFlightInfoRequest, body)
         status = await self._cancel(call, request.info)
-        await _reply(call, messages.CancelFlightInfoResult(status=status).SerializeToString())
+        return bytes(messages.CancelFlightInfoResult(status=status).SerializeToString())
 
-    async def _cancel_query(self, call: Call, body: bytes) -> None:
+    async def _cancel_query(self, call: Call, body: bytes) -> bytes:
         request = parse_action_body(messages.ActionCancelQueryRequest, body)
         status = await self._cancel(call, parse_message(messages.FlightInfo, request.info))
-        await _reply(call, pack_any(messages.ActionCancelQueryResult(result=status)))
+        return pack_any(messages.ActionCancelQueryResult(result=status))
 
     async def _cancel(self, call: Call, info: Any) -> int:
         """Cancel what reads the endpoints of a flight; one that nobody reads cannot be cancelled."""
@@ -303,15 +289,15 @@ class FlightMethods:
             ticket = self._tickets.read(command.signed, call.caller_key, accepts_expired=True).id
         return query_key(call.caller_key, ticket)
 
-    async def _renew_flight_endpoint(self, call: Call, body: bytes) -> None:
+    async def _renew_flight_endpoint(self, call: Call, body: bytes) -> bytes:
         endpoint = parse_plain_body(messages.RenewFlightEndpointRequest, body).endpoint
         command = parse_ticket(endpoint.ticket.ticket)
         if isinstance(command, IssuedQuery):
             endpoint = self._tickets.renew(command.signed, call.caller_key)
         # A ticket of another kind does not expire, so its endpoint stays as it is.
-        await _reply(call, endpoint.SerializeToString())
+        return bytes(endpoint.SerializeToString())
 
-    async def _reload_access(self, call: Call) -> None:
+    async def _reload_access(self, call: Call, _body: bytes) -> bytes:
         if not call.caller.is_admin:
             raise PermissionDenied("Only administrators may reload the configuration.", reason="not_administrator")
         if self._reload is None:
@@ -332,23 +318,19 @@ class FlightMethods:
             self._record(call.describe(), "reload_failed", code=error.code, caller=call.caller)
             raise
         self._record(call.describe(), "reloaded", caller=call.caller)
-        await _reply(call, json.dumps({"reloaded": True}).encode())
+        return json.dumps({"reloaded": True}).encode()
 
 
-def _answering(request_class: Any, answer: Callable[[Any], Any]) -> Callable[[Call, bytes], Awaitable[None]]:
+def _answering(request_class: Any, answer: Callable[[Any], Any]) -> Callable[[Call, bytes], Awaitable[bytes]]:
     """Return the handler of one of Flight's own actions that needs nothing but its request."""
 
-    async def read(call: Call, body: bytes) -> None:
-        await _reply(call, answer(parse_plain_body(request_class, body)).SerializeToString())
+    async def handle(_call: Call, body: bytes) -> bytes:
+        return bytes(answer(parse_plain_body(request_class, body)).SerializeToString())
 
-    return read
-
-
-async def _reply(call: Call, body: bytes) -> None:
-    await call.answer(messages.Result(body=body).SerializeToString())
+    return handle
 
 
-def _describe_caller(call: Call) -> bytes:
+async def _describe_caller(call: Call, _body: bytes) -> bytes:
     caller = call.caller
     sizes = accumulate(len(json.dumps(name)) for name in caller.groups)
     described: dict[str, Any] = {

@@ -84,7 +84,6 @@ class ServerThread:
             self._ingest_process,
             clock=clock,
             metrics=self.metrics,
-            trusted_proxies=settings.trusted_proxies,
             audit_log=audit_log,
         )
         #: Shared with the HTTP endpoint, so that an address has one budget of rejections.
@@ -189,7 +188,7 @@ class ServerThread:
                 await self._gateway.open()
             await self._pool.open()
             if self._pool.options.lake is not None:
-                maintenance = asyncio.create_task(maintain(self._pool, self.metrics.note_lake))
+                maintenance = asyncio.create_task(maintain(self._pool, self.metrics.set_lake_status))
             server, _credentials = await self._listen(service)
             self._is_settled.set()
             await self._stop_requested.wait()
@@ -221,19 +220,19 @@ class ServerThread:
         ingests = IngestRunner(self._ingest_process, settings=settings, clock=clock, metrics=metrics)
         operations = TableOperations(ingests, settings=settings, clock=clock, metrics=metrics)
         queries = QueryRunner(
-            pool if self._gateway is None else self._gateway,
+            pool,
+            self._gateway,
             settings=settings,
             clock=clock,
             metrics=metrics,
             deny_list=self._deny_list,
             change_partitions=operations.change_partitions,
         )
-        pool.on_denials_changed = queries.note_denials
+        pool.on_denials_changed = queries.apply_denials
         cut_offs = CutOffService(
             self.cut_offs,
             queries,
             port=lambda: self.port,
-            trusted_proxies=settings.trusted_proxies,
             clock=clock,
         )
         methods = FlightMethods(

@@ -461,34 +461,33 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         self._serving_count += 1
-        # Nothing here keeps what the client sent: a traceback shows the variables of its frames.
-        with self._tracing.call(method, query_id, tuple(context.invocation_metadata() or ())) as span:
+        with self._tracing.call(method, query_id, context) as span:
             try:
                 await self._answer(method, context, query_id, span)
             except ClientGone:
-                self._note_end(method, span, "CANCELLED")
+                self._end_span(method, span, "CANCELLED")
                 # gRPC is about to cancel this task; to answer would be an error.
                 await asyncio.sleep(_CANCELLATION_SECONDS)
             except BaseException as raised:  # the one place where whatever went wrong becomes a status
                 ended = None if task is None else self._ended.get(task)
                 is_goodbye = isinstance(raised, asyncio.CancelledError) and (ended is not None or not self._is_serving)
                 if ends_task(raised) and not is_goodbye:
-                    self._note_end(method, span, "CANCELLED")
+                    self._end_span(method, span, "CANCELLED")
                     raise
                 error = translate_error((ended or _stopping(self._reason)) if is_goodbye else raised, query_id)
                 self._metrics.count_error(error)
-                self._note_end(method, span, error.grpc_code, error.code)
+                self._end_span(method, span, error.grpc_code, error.code)
                 await abort_call(context, error, has_retry_info=method in self._others)
             else:
-                self._note_end(method, span, "OK")
+                self._end_span(method, span, "OK")
             finally:
                 self._serving_count -= 1
                 if task is not None:
                     self._ended.pop(task, None)
 
-    def _note_end(self, method: str, span: CallSpan, status: str, code: str | None = None) -> None:
+    def _end_span(self, method: str, span: CallSpan, status: str, code: str | None = None) -> None:
         self._metrics.count_call(method, status)
-        span.note_end(status, code)
+        span.set_status(status, code)
 
     async def _answer(self, method: str, context: "_Context[bytes, bytes]", query_id: str, span: CallSpan) -> None:
         answer_health = self._health.methods.get(method)

@@ -23,7 +23,7 @@ from micromegas_jupyter.executors.ingest import IngestCall, IngestProcess
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 from micromegas_jupyter.flightsql.commands import IngestCommand, messages
-from micromegas_jupyter.server.audit import IngestAudit, find_origin, recorded
+from micromegas_jupyter.server.audit import ActionAudit, find_origin, recorded
 from micromegas_jupyter.server.authentication import Headers, single_value
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.monitoring import ServerMetrics
@@ -35,7 +35,8 @@ INGEST_ROWS_HEADER: Final = "x-micromegas-ingest-rows"
 _INGEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _ROWS: Final = re.compile(r"[0-9]{1,18}")
 _CANCELLATION_SECONDS: Final = 5.0
-_MAX_ALONE: Final = 2
+_MAX_SEPARATE: Final = 2
+_MAX_TABLE_CHARACTERS: Final = 256
 
 
 def parse_ingest_headers(headers: Headers) -> tuple[str | None, int | None]:
@@ -92,7 +93,6 @@ class IngestRunner:
     ) -> None:
         self._process = process
         self._settings = settings.ingest
-        self._trusted_proxies = settings.trusted_proxies
         self._clock = clock
         self._metrics = metrics
         self._limit = RunningLimit(
@@ -101,26 +101,39 @@ class IngestRunner:
             queue_timeout_seconds=self._settings.admission_wait_seconds,
         )
         # Each has a process of its own, which may take as much memory as that of all uploads.
-        self._alone_limit = RunningLimit(
-            max_running=_MAX_ALONE, max_per_caller=1, queue_timeout_seconds=self._settings.admission_wait_seconds
+        self._separate_limit = RunningLimit(
+            max_running=_MAX_SEPARATE, max_per_caller=1, queue_timeout_seconds=self._settings.admission_wait_seconds
         )
         metrics.ingests_running.set_function(lambda: self._limit.running_count)
 
     async def run(self, call: Call, command: IngestCommand, first: bytes) -> None:
         """Store the rows of one call and answer with their count; writes the audit line however it ends."""
         check_may_ingest(call.caller, command.table, command.mode)
-        audit = IngestAudit(find_origin(call, self._trusted_proxies), command, self._clock)
-        stored = 0
+        shown = {"table": command.table[:_MAX_TABLE_CHARACTERS], "mode": command.mode.value}
+        audit = ActionAudit(find_origin(call), self._clock, "ingest", **shown, rows=0, received_bytes=0)
+        settings, stored, is_committing = self._settings, 0, False
 
         def count(outcome: str, _error: MicromegasError | None) -> None:
-            self._metrics.count_ingest(outcome, rows=stored, size=audit.received_bytes if outcome == "ok" else 0)
+            size = audit.fields["received_bytes"] if outcome == "ok" else 0
+            self._metrics.count_ingest(outcome, rows=stored, size=size)
 
         async with recorded(audit, call, count):
+            ingest_id, row_count = parse_ingest_headers(call.headers)
+            write_id = None if ingest_id is None else build_write_id(call.caller_key, command.table, ingest_id)
+            if write_id is not None:
+                audit.fields["write_id"] = write_id
+            request = build_request(
+                command.table, command.mode, call.caller, write_id=write_id, max_tables=settings.max_tables_per_caller
+            )
             try:
-                async with asyncio.timeout(self._settings.max_seconds):
-                    stored = await self._store(call, command, first, audit)
+                async with asyncio.timeout(settings.max_seconds), self.open_call(call) as running:
+                    await running.begin_upload(Upload(request=request, limits=settings, row_count=row_count))
+                    await self._receive(call, first, running, audit)
+                    await _check_client_is_there(call)
+                    is_committing = True
+                    stored = await running.commit_upload()
             except TimeoutError:
-                if audit.is_committing:
+                if is_committing:
                     raise DeadlineExceeded(
                         "It took too long to store the rows, and whether they are stored is not known.",
                         remedy="Send them again under the same ingest id: what is stored already is not stored twice.",
@@ -131,51 +144,28 @@ class IngestRunner:
         result = messages.DoPutUpdateResult(record_count=stored)
         await call.answer(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
 
-    async def _store(self, call: Call, command: IngestCommand, first: bytes, audit: IngestAudit) -> int:
-        ingest_id, row_count = parse_ingest_headers(call.headers)
-        if ingest_id is not None:
-            audit.write_id = build_write_id(call.caller_key, command.table, ingest_id)
-        settings = self._settings
-        upload = Upload(
-            request=build_request(
-                command.table,
-                command.mode,
-                call.caller,
-                write_id=audit.write_id,
-                max_tables=settings.max_tables_per_caller,
-            ),
-            limits=settings,
-            row_count=row_count,
-        )
-        async with self.open_call(call) as running:
-            await running.begin_upload(upload)
-            await self._receive(call, first, running, audit)
-            await _check_client_is_there(call)
-            audit.is_committing = True
-            return await running.commit_upload()
-
-    def open_call(self, call: Call, *, is_alone: bool = False) -> IngestCall:
+    def open_call(self, call: Call, *, is_separate: bool = False) -> IngestCall:
         """Return a call of the ingest process, which waits for one of the places of all that write.
 
-        What may end its process, as a condition in SQL does, `is_alone`: it has another one.
+        What may end its process, as a condition in SQL does, `is_separate`: it has another one.
         """
         if self._process is None:
             raise UnsupportedRequest("This server only reads.", remedy="Ask a server that keeps a lake.")
-        slots = self._alone_limit if is_alone else self._limit
-        return IngestCall(self._process, call.source, slots=slots, is_alone=is_alone)
+        slots = self._separate_limit if is_separate else self._limit
+        return IngestCall(self._process, call.source, slots=slots, is_alone=is_separate)
 
-    async def _receive(self, call: Call, first: bytes, running: IngestCall, audit: IngestAudit) -> None:
+    async def _receive(self, call: Call, first: bytes, running: IngestCall, audit: ActionAudit) -> None:
         settings = self._settings
         frame: bytes | None = first
         while frame is not None:
-            audit.received_bytes += len(frame)
-            if audit.received_bytes > settings.max_bytes:
+            audit.fields["received_bytes"] += len(frame)
+            if audit.fields["received_bytes"] > settings.max_bytes:
                 raise ResourcesExhausted(
                     f"More than {settings.max_bytes:,} bytes were sent.",
                     remedy="Send them in several calls.",
                     limit="ingest",
                 )
-            audit.rows = await running.send_rows(frame)
+            audit.fields["rows"] = await running.send_rows(frame)
             try:
                 async with asyncio.timeout(settings.idle_seconds):
                     frame = await call.read()

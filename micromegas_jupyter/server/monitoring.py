@@ -219,7 +219,7 @@ class ServerMetrics:
         """Count an operation on tables that ended: `ok`, `error` or `incomplete`; one that is not known is `other`."""
         self._table_operations.labels(operation if operation in _TABLE_OPERATIONS else _OTHER, outcome).inc()
 
-    def note_lake(self, status: Mapping[str, Any]) -> None:
+    def set_lake_status(self, status: Mapping[str, Any]) -> None:
         """Take over what a round of maintenance found, a `LakeStatus` as JSON holds it."""
         tables = status["tables"].values()
         for name, gauge in self._lake.items():
@@ -301,11 +301,11 @@ class _Durations(Collector):
 class CallSpan:
     """The span of one call, once it has begun; does nothing without a tracer. A context manager."""
 
-    def __init__(self, tracer: Any, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> None:
+    def __init__(self, tracer: Any, method: str, query_id: str, context: Any) -> None:
         self._tracer = tracer
         self._name = method
         self._query_id = query_id
-        self._metadata = metadata
+        self._context = context  # not what the client sent: a traceback shows the variables of its frames
         self._started_at = int(SYSTEM_CLOCK.now().timestamp() * 1e9)
         self._ends = ExitStack()
         self._span: Any = None
@@ -317,7 +317,11 @@ class CallSpan:
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        carrier = {key: value for key, value in self._metadata if key in {"traceparent", "tracestate"}}
+        carrier = {
+            key: value
+            for key, value in self._context.invocation_metadata() or ()
+            if key in {"traceparent", "tracestate"}
+        }
         known = self._name if self._name.isalnum() and len(self._name) <= _MAX_NAME_CHARACTERS else "other"
         attributes = {
             "rpc.system": "grpc",
@@ -338,8 +342,8 @@ class CallSpan:
         )
         self._ends.callback(_tracer_of_call.reset, _tracer_of_call.set(self._tracer))
 
-    def note_end(self, status: str, code: str | None = None) -> None:
-        """Note the gRPC status that the call ends with, and the code of its error, if any."""
+    def set_status(self, status: str, code: str | None = None) -> None:
+        """Set the gRPC status that the call ends with, and the code of its error, if any."""
         if self._span is None:
             return
         self._span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[status].value[0])
@@ -358,7 +362,7 @@ class CallSpan:
             self._ends.close()
 
 
-_NO_SPAN: Final = CallSpan(None, "", "", ())
+_NO_SPAN: Final = CallSpan(None, "", "", None)
 
 
 class Tracing:
@@ -368,12 +372,12 @@ class Tracing:
         self._provider = provider
         self._tracer = None if provider is None else provider.get_tracer("micromegas_jupyter.server", __version__)
 
-    def call(self, method: str, query_id: str, metadata: Sequence[tuple[str, Any]]) -> CallSpan:
+    def call(self, method: str, query_id: str, context: "grpc.aio.ServicerContext[bytes, bytes] | None") -> CallSpan:
         """Return the span of a call; those of other services have none."""
         service, _, name = method[1:].rpartition("/")
         if self._tracer is None or service != FLIGHT_SERVICE:
             return _NO_SPAN
-        return CallSpan(self._tracer, name, query_id, metadata)
+        return CallSpan(self._tracer, name, query_id, context)
 
     def close(self) -> None:
         """Send what is queued, for three seconds at most. May be called twice."""

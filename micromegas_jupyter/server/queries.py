@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from micromegas_jupyter.core.files import FileProblem
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.protocols import AuthType
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES, RUNNING_QUERIES
 from micromegas_jupyter.engine.functions.denial_store import (
@@ -35,9 +35,10 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.executors.launcher import await_shared, run_in_thread
-from micromegas_jupyter.executors.pool import RunningStatement, StatementReport
+from micromegas_jupyter.executors.pool import Pool, RunningStatement, StatementReport
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
+from micromegas_jupyter.gateway.forwarding import Gateway
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, hash_statement, recorded
 from micromegas_jupyter.server.authentication import parse_compression, parse_statement, resolve_attribution
 from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
@@ -71,11 +72,24 @@ QueryKey = tuple[str, str, bytes]
 ChangePartitions = Callable[[Call, PartitionCall], Awaitable[tuple[tuple[int, str], ...]]]
 
 
-class Statements(Protocol):
-    """What runs statements: a pool of executors, or an engine behind this server."""
+class StatementRunner(Protocol):
+    """Plans and runs one statement: in an executor of the pool, or in an engine behind this server."""
 
-    def statement(self, caller: CallerKey, *, query_id: str, sql: str | None = None) -> RunningStatement:
-        """Return the life of one statement, or of a listing of tables."""
+    async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
+        """Return the IPC schemas of the result and of the parameters."""
+
+    async def run(
+        self,
+        statement: Statement,
+        *,
+        output: Output,
+        write: Callable[[bytes], Awaitable[None]],
+        on_running: Callable[[Statement], Statement] = ...,
+    ) -> None:
+        """Run the statement, and pass each frame of its result to `write`."""
+
+    async def list_tables(self, caller: AuthContext) -> list[tuple[str, bytes]]:
+        """Return the tables that a caller sees, each with its IPC schema."""
 
 
 class CancelStatus(enum.IntEnum):
@@ -114,7 +128,7 @@ class RunningQuery:
             "entrypoint": self.origin.tags.get("entrypoint"),
             "began_at": self.began_at,
             "seconds": round((now - self.began_at).total_seconds(), 3),
-            "is_running": self.statement.executor is not None,
+            "is_running": self.statement.is_running,
             "peak_memory_bytes": max(self.statement.peak_bytes, report.peak_memory_bytes or 0),
             "sql": self.sql[:_MAX_LISTED_CHARACTERS],
             "files": None if report.progress is None else report.progress.files,
@@ -140,7 +154,7 @@ class DenyList:
         self._hits_lock = threading.Lock()
         self._hits: dict[str, datetime] = {}
         self._hits_due_at = float("-inf")
-        self._changes = 0  # that were noted
+        self._changes = 0
         self._file_lock = threading.Lock()
         self._checked_at = clock.monotonic()  # when the reading began that was done last
         self._read_at = self._checked_at  # when the one began that could read the file
@@ -220,7 +234,7 @@ class DenyList:
         except MicromegasError:
             _LOG.warning("the last hits of query denials could not be written")
 
-    def note_change(self) -> None:
+    def invalidate(self) -> None:
         """Have the next query wait until the file is read again; belongs to the event loop of the queries."""
         self._checked_at, self._refreshing = float("-inf"), None  # one under way may have read it before
         self._changes += 1
@@ -302,7 +316,8 @@ class QueryRunner:
 
     def __init__(  # noqa: PLR0913 - the parts of a server
         self,
-        statements: Statements,
+        pool: Pool,
+        gateway: Gateway | None = None,
         *,
         settings: FlightServerSettings,
         clock: Clock,
@@ -312,7 +327,8 @@ class QueryRunner:
     ) -> None:
         self._running: dict[str, RunningQuery] = {}  # by their ids
         self._ending: asyncio.Task[None] | None = None
-        self._statements = statements
+        self._pool = pool
+        self._gateway = gateway
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
@@ -326,7 +342,7 @@ class QueryRunner:
             await self._check_denials(origin, sql)
             with phase("plan"):
                 async with running:
-                    return await running.plan(statement)
+                    return await self._runner(running, sql).plan(statement)
         except BaseException as error:
             # A client that is refused here never asks for the rows, so a denial, or a plan that had to be ended, is
             # audited now. Other failures happen again when the rows are requested.
@@ -369,7 +385,8 @@ class QueryRunner:
                     return replace(statement, running=tuple(self._describe_visible(call)))
 
                 async with running:
-                    await running.run(statement, output=output, write=write, on_running=begin_run)
+                    runner = self._runner(running, sql)
+                    await runner.run(statement, output=output, write=write, on_running=begin_run)
             if (counts := _build_counts(running.report)) is not None:
                 call.add_trailer(COUNTS_TRAILER, counts)
 
@@ -421,10 +438,10 @@ class QueryRunner:
         query.statement.end(Cause.CUT_OFF)
         return True
 
-    def note_denials(self) -> None:
-        """Have new denials hold for the next query at once, and for what runs soon."""
+    def apply_denials(self) -> None:
+        """Apply new denials to the next query and, soon, to running ones."""
         if self._deny_list is not None:
-            self._deny_list.note_change()
+            self._deny_list.invalidate()
             self._ending = asyncio.get_running_loop().create_task(self._end_denied())
 
     async def _end_denied(self) -> None:
@@ -450,15 +467,18 @@ class QueryRunner:
 
     async def tables(self, call: Call) -> list[tuple[str, bytes]]:
         """Return the tables that the caller sees, each with its IPC schema."""
-        async with self._statements.statement(call.source, query_id=call.query_id) as running:
-            return await running.list_tables(call.caller)
+        async with RunningStatement(self._pool, call.source, query_id=call.query_id) as running:
+            return await self._runner(running).list_tables(call.caller)
+
+    def _runner(self, running: RunningStatement, sql: str | None = None) -> StatementRunner:
+        return running if self._gateway is None else self._gateway.runner(running, sql)
 
     async def _prepare(
         self, call: Call, sql: str, parameters: tuple[bytes, ...]
     ) -> tuple[Statement, CallOrigin, RunningStatement, QueryAudit]:
         statement = parse_statement(call.headers, sql, call.caller, parameters)
-        origin = find_origin(call, self._settings.trusted_proxies)
-        running = self._statements.statement(call.source, query_id=call.query_id, sql=sql)
+        origin = find_origin(call)
+        running = RunningStatement(self._pool, call.source, query_id=call.query_id)
         is_large = len(sql) > _MAX_INLINE_CHARACTERS or sum(map(len, parameters)) > _MAX_INLINE_BYTES
         hashes = await asyncio.to_thread(hash_statement, statement) if is_large else None
         audit = QueryAudit(origin, statement, running.report, self._clock, hashes=hashes)
@@ -474,8 +494,8 @@ class QueryRunner:
             changing = await asyncio.to_thread(find_partition_call, statement.sql)
         if changing is None:
             return statement
-        async with self._statements.statement(call.source, query_id=call.query_id, sql=statement.sql) as planning:
-            await planning.plan(statement)
+        async with RunningStatement(self._pool, call.source, query_id=call.query_id) as planning:
+            await self._runner(planning, statement.sql).plan(statement)
         return replace(statement, messages=await self._change_partitions(call, changing))
 
     async def _check_denials(self, origin: CallOrigin, sql: str) -> None:

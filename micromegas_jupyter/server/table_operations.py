@@ -38,7 +38,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.flightsql.commands import printable_text
 from micromegas_jupyter.lake.tables import no_table
-from micromegas_jupyter.server.audit import TableAudit, find_origin, recorded
+from micromegas_jupyter.server.audit import ActionAudit, find_origin, recorded
 from micromegas_jupyter.server.flight_service import Call
 from micromegas_jupyter.server.ingest import IngestRunner, owner_of
 from micromegas_jupyter.server.monitoring import ServerMetrics
@@ -54,7 +54,7 @@ _MAX_SHOWN_CHARACTERS: Final = 200
 _SHOWN_TO_READERS: Final = ("name", "columns", "partition_by", "retention_days")
 
 # What may take much memory has a process for itself.
-_ALONE: Final = frozenset({"delete", "restore"})
+_SEPARATE: Final = frozenset({"delete", "restore"})
 
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 _Schema: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_BODY_BYTES)]
@@ -154,16 +154,14 @@ class TableOperations:
 
     async def run(self, call: Call, body: bytes) -> bytes:
         """Do what the body asks for and return the answer; writes the audit line however it ends."""
-        audit = TableAudit(find_origin(call, self._settings.trusted_proxies), self._clock)
+        audit = ActionAudit(find_origin(call), self._clock, "table")
         async with recorded(audit, call, self._counter(audit)):
             request = parse_request(body)
-            audit.request = {
-                name: value
-                for name, value in msgspec.to_builtins(request).items()
-                if name not in {"schema", "partition_by"}
-            }
+            found = msgspec.to_builtins(request).items()
+            audit.fields |= {name: value for name, value in found if name not in {"schema", "partition_by"}}
             result = await self._in_time(self._run(call, request))
-            audit.rows = result.get("deleted_rows")
+            if "deleted_rows" in result:
+                audit.fields["rows"] = result["deleted_rows"]
             answer = json.dumps(result).encode()
             if len(answer) > _MAX_ANSWER_BYTES:
                 raise ResourcesExhausted("The answer is larger than 2 MiB.", remedy="Ask for less.")
@@ -179,18 +177,18 @@ class TableOperations:
         if table == LOG_STATS.name:
             return self._message(f"{table} is always current: each query computes it from {LOG_ENTRIES.name}.")
         _check_is_merged(changing)
-        audit = TableAudit(find_origin(call, self._settings.trusted_proxies), self._clock)
+        audit = ActionAudit(find_origin(call), self._clock, "table")
         async with recorded(audit, call, self._counter(audit)):
-            audit.request = {"operation": "optimize", "table": table}
+            audit.fields |= {"operation": "optimize", "table": table}
             result = await self._in_time(self._operate(call, "optimize", {"table": table}))
         return self._message(f"{table}: {result['removed_files']:,} files were replaced by {result['added_files']:,}.")
 
     def _message(self, text: str) -> tuple[tuple[int, str], ...]:
         return ((int(self._clock.now().timestamp() * 1e6) * 1000, text),)
 
-    def _counter(self, audit: TableAudit) -> Callable[[str, MicromegasError | None], None]:
+    def _counter(self, audit: ActionAudit) -> Callable[[str, MicromegasError | None], None]:
         def count(outcome: str, _error: MicromegasError | None) -> None:
-            self._metrics.count_table_operation(str(audit.request.get("operation", "")), outcome)
+            self._metrics.count_table_operation(str(audit.fields.get("operation", "")), outcome)
 
         return count
 
@@ -251,7 +249,7 @@ class TableOperations:
             raise not_owner(caller, table) from None
 
     async def _operate(self, call: Call, operation: str, arguments: dict[str, object]) -> dict[str, Any]:
-        async with self._ingests.open_call(call, is_alone=operation in _ALONE) as running:
+        async with self._ingests.open_call(call, is_separate=operation in _SEPARATE) as running:
             result = await running.operate(operation, arguments)
         if not isinstance(result, dict):
             raise InternalError("The ingest process answered an operation with something else than its result.")

@@ -19,6 +19,7 @@ from micromegas_jupyter.core.log_writer import LogWriter
 from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
+from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unavailable, UsageError
 from micromegas_jupyter.executors.launcher import can_fork, open_launcher
 from micromegas_jupyter.executors.pool import Pool
@@ -504,11 +505,13 @@ def build_worker_options(
         denials_file=denials_file,
         spill_directory=str(spill_folder),
         # Half of what all may take: a statement is to spill before the largest is ended for its memory.
-        memory_pool_bytes=min(_MAX_POOL_MIB, settings.statement_memory_mib // 4, settings.memory_mib // 2) * _MIB,
+        engine=EngineSettings(
+            memory_limit_bytes=min(_MAX_POOL_MIB, settings.statement_memory_mib // 4, settings.memory_mib // 2) * _MIB,
+            spill_limit_bytes=settings.spill_mib * _MIB,
+            max_statement_bytes=settings.max_statement_bytes,
+            default_conditions={} if lake is None and not has_engine else DEFAULT_ROW_FILTERS,
+        ),
         data_limit_bytes=settings.statement_memory_mib * _MIB,
-        spill_limit_bytes=settings.spill_mib * _MIB,
-        max_statement_bytes=settings.max_statement_bytes,
-        default_conditions={} if lake is None and not has_engine else DEFAULT_ROW_FILTERS,
         preloaded=_REWRITING if has_engine else None,
     )
 

@@ -9,7 +9,7 @@ from time import process_time
 from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.access.audit import AuditFileHandler
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.executors.pool import StatementReport
+from micromegas_jupyter.executors.pool import RunningStatement, StatementReport
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.flightsql.commands import messages, parse_message, parse_ticket, statement_ticket
 from micromegas_jupyter.server.audit import QueryAudit, build_origin
@@ -53,7 +53,7 @@ def front_parts(folder):
         async def write(_frame):
             pass
 
-        async with pool.statement(key, query_id="q", sql=SQL) as running:
+        async with RunningStatement(pool, key, query_id="q") as running:
             await running.run(statement, output=Output(), write=write)
 
     async def audit():

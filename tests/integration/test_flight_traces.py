@@ -112,8 +112,8 @@ import sys
 from micromegas_jupyter.server.monitoring import open_tracing, phase
 for variables in {OFF!r}:
     tracing = open_tracing(variables)
-    with tracing.call("/arrow.flight.protocol.FlightService/DoGet", "q", ()) as span, phase("plan"):
-        span.note_end("INTERNAL", "INT001")
+    with tracing.call("/arrow.flight.protocol.FlightService/DoGet", "q", None) as span, phase("plan"):
+        span.set_status("INTERNAL", "INT001")
     tracing.close()
 assert not [name for name in sys.modules if name.startswith("opentelemetry.sdk")]
 """

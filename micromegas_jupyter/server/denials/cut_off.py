@@ -9,7 +9,6 @@ import json
 import logging
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -29,7 +28,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.executors.launcher import run_in_thread
 from micromegas_jupyter.executors.scheduling import cut_off_error
-from micromegas_jupyter.server.audit import CutOffAudit, find_origin, recorded
+from micromegas_jupyter.server.audit import ActionAudit, find_origin, recorded
 from micromegas_jupyter.server.authentication import Headers, claimed_names
 from micromegas_jupyter.server.flight_service import Call, FlightService
 from micromegas_jupyter.server.queries import CHECK_SECONDS, DenyList, QueryRunner
@@ -87,14 +86,12 @@ class CutOffService:
         queries: QueryRunner,
         *,
         port: Callable[[], int],
-        trusted_proxies: frozenset[str],
         clock: Clock,
     ) -> None:
         self._cut_offs = cut_offs
         self._deny_list = cut_offs.deny_list
         self._queries = queries
         self._port = port
-        self._trusted_proxies = trusted_proxies
         self._clock = clock
         self._reported: set[tuple[str, datetime]] = set()
         self._reporting: set[asyncio.Task[None]] = set()
@@ -176,89 +173,68 @@ class CutOffService:
         request = _parse_request(body)
         if request.operation == "list":
             return _encoded({"cut_off": await self._listed()})
-        target = _Target.of(request, call)
-        origin = find_origin(call, self._trusted_proxies)
-        asked = {name: value for name, value in msgspec.to_builtins(request).items() if value is not None}
-        audit = CutOffAudit(origin, self._clock, request=asked)
-        async with recorded(audit, call, lambda _status, _error: None):
-            if request.operation == "remove":
-                return _encoded({"removed": await self._remove(target)})
-            audit.ended = await self._add(target, request, created_by=origin.attribution.user)
-            return _encoded({"servers": audit.ended})
-
-    async def _add(self, target: "_Target", request: _Request, *, created_by: str) -> list[dict[str, Any]]:
-        """Cut a user off, and return what the servers report within five seconds."""
-        now = self._clock.now()
-        if request.until is not None and request.until <= now:
-            raise UsageError("The end of the cut-off is not in the future.", remedy="Give a later time, or none.")
+        if not request.issuer or not request.subject:
+            raise _unusable()
+        if request.operation == "add" and (request.issuer, request.subject) == call.caller_key:
+            raise UsageError("You cannot end your own access.", remedy="Have another administrator do it.")
+        origin, now = find_origin(call), self._clock.now()
         cut_off = CutOff(
-            issuer=target.issuer,
-            subject=target.subject,
+            issuer=request.issuer,
+            subject=request.subject,
             email=request.email,
             until=request.until,
             created_at=now,
-            created_by=created_by,
+            created_by=origin.attribution.user,
         )
+        asked = {name: value for name, value in msgspec.to_builtins(request).items() if value is not None}
+        audit = ActionAudit(origin, self._clock, "cut_off", operation=asked.pop("operation"))
+        audit.fields |= {**{f"target_{name}": value for name, value in asked.items()}, "servers": ()}
+        async with recorded(audit, call, lambda _status, _error: None):
+            if request.operation == "remove":
+                return _encoded({"removed": await self._remove(cut_off.identity)})
+            servers = audit.fields["servers"] = await self._add(cut_off)
+            return _encoded({"servers": servers})
+
+    async def _add(self, cut_off: CutOff) -> list[dict[str, Any]]:
+        """Cut a user off, and return what the servers report within five seconds."""
+        if cut_off.until is not None and cut_off.until <= cut_off.created_at:
+            raise UsageError("The end of the cut-off is not in the future.", remedy="Give a later time, or none.")
         await self._change(lambda found: [*(one for one in found if one.identity != cut_off.identity), cut_off])
-        _LOG.warning("a user was cut off, user=%s by=%s", cut_off.identity, created_by)
-        await self._use()
+        _LOG.warning("a user was cut off, user=%s by=%s", cut_off.identity, cut_off.created_by)
+        await self._reread()
         reports: tuple[Applied, ...] = ()
         deadline = self._clock.monotonic() + _REPORT_SECONDS
         while self._clock.monotonic() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)
-            found = next((one for one in await self._stored() if one.created_at == now), None)
+            found = next((one for one in await self._reread() if one.created_at == cut_off.created_at), None)
             reports = reports if found is None else found.applied
         return [msgspec.to_builtins(one) for one in reports]
 
-    async def _remove(self, target: "_Target") -> bool:
+    async def _remove(self, identity: str) -> bool:
         removed: list[CutOff] = []
 
         def without(found: tuple[CutOff, ...]) -> Sequence[CutOff]:
-            removed[:] = [one for one in found if one.identity == target.identity]
-            return [one for one in found if one.identity != target.identity]
+            removed[:] = [one for one in found if one.identity == identity]
+            return [one for one in found if one.identity != identity]
 
         await self._change(without)
-        await self._use()
+        await self._reread()
         if removed:
-            _LOG.warning("a user's access was restored, user=%s", target.identity)
+            _LOG.warning("a user's access was restored, user=%s", identity)
         return bool(removed)
 
-    async def _use(self) -> None:
-        """Use the changed file here now."""
-        if self._deny_list is not None:
-            self._deny_list.note_change()
-            await self._deny_list.refresh()
-            self._apply()
-
-    async def _stored(self) -> Sequence[CutOff]:
+    async def _reread(self) -> Sequence[CutOff]:
+        """Read the file now, apply it here, and return who is cut off."""
         assert self._deny_list is not None  # noqa: S101 - callers have checked
-        self._deny_list.note_change()
+        self._deny_list.invalidate()
         await self._deny_list.refresh()
+        self._apply()
         return tuple(self._deny_list.cut_offs.values())
 
     async def _listed(self) -> list[dict[str, Any]]:
         now = self._clock.now()
-        listed = [msgspec.structs.replace(one, applied=()) for one in await self._stored() if not one.is_over(now)]
+        listed = [msgspec.structs.replace(one, applied=()) for one in await self._reread() if not one.is_over(now)]
         return [msgspec.to_builtins(one) for one in listed]
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    issuer: str
-    subject: str
-
-    @property
-    def identity(self) -> str:
-        return f"{self.issuer}|{self.subject}"
-
-    @classmethod
-    def of(cls, request: _Request, call: Call) -> "_Target":
-        if not request.issuer or not request.subject:
-            raise _unusable()
-        target = cls(request.issuer, request.subject)
-        if request.operation == "add" and (target.issuer, target.subject) == call.caller_key:
-            raise UsageError("You cannot end your own access.", remedy="Have another administrator do it.")
-        return target
 
 
 def _parse_request(body: bytes) -> _Request:

@@ -28,7 +28,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.flightsql.commands import messages, status_text
 from micromegas_jupyter.otlp.exchange import MAX_WIRE_BYTES, Encoding, ExportRequest, Signal, too_large
-from micromegas_jupyter.server.audit import CallOrigin, ExportAudit, build_origin
+from micromegas_jupyter.server.audit import ActionAudit, CallOrigin, build_origin
 from micromegas_jupyter.server.exports import FINAL_LIMITS, Admission, ExportRunner
 from micromegas_jupyter.server.flight_service import QUERY_ID_HEADER
 from micromegas_jupyter.server.http.pages import REALM, Connections, Page
@@ -59,7 +59,7 @@ class ExportPage(Page):
         self._caller: AuthContext | None = None
         self._has_known_type = True
         self._admission: Admission | None = None
-        self._audit: ExportAudit | None = None
+        self._audit: ActionAudit | None = None
         self._refusal: MicromegasError | None = None
         self._chunks: list[bytes] = []
         self._received_bytes = 0
@@ -120,7 +120,7 @@ class ExportPage(Page):
             self._check_access()
             report = await self._exports.store(request, admission)
             if self._audit is not None:
-                self._audit.report = report
+                self._audit.fields |= {"rows": report.stored, "refused": report.refused}
             await self._record("ok")
         except MicromegasError as error:
             admission.close()
@@ -140,11 +140,11 @@ class ExportPage(Page):
         if self._admission is not None:
             self._admission.close()
 
-    def _write_audit(self, status: str, error: MicromegasError | None = None) -> ExportAudit | None:
+    def _write_audit(self, status: str, error: MicromegasError | None = None) -> ActionAudit | None:
         """Write the audit line unless that is done, and return the audit if this wrote it."""
         audit, self._audit = self._audit, None
         if audit is not None:
-            audit.received_bytes = self._received_bytes
+            audit.fields["received_bytes"] = self._received_bytes
             audit.write(status, error)
         return audit
 

@@ -148,6 +148,8 @@ def test_an_ended_statement_ends_at_the_engine(front, engine, how):
     reading = front.begin("DoGet", [harness.ticket_bytes(info.endpoint[0].ticket.ticket)])
     assert harness.decode_rows([next(reading), next(reading)]).num_rows == 3
     engine.wait_until_running()
+    listed = json.loads(harness.result_of(front.act("MicromegasQueries", b'{"operation": "list"}')))
+    assert [query["is_running"] for query in listed["queries"]] == [True]
 
     if how == "left":
         reading.cancel()

@@ -91,6 +91,28 @@ def test_an_executor_with_much_memory_is_replaced():
         assert bench.do(scenario(bench)) == ([{"n": 150_000_000}], False)
 
 
+def test_a_statement_that_was_planned_needs_no_executor_until_the_tables_change(tmp_path):
+    tables = FixedTables([write_log_entries(tmp_path, 1)])
+    sql = "SELECT * FROM log_entries"
+
+    async def plan(bench, caller=CALLER):
+        async with RunningStatement(bench.pool, (caller.issuer, caller.subject)) as running:
+            schemas = await running.plan(Statement(sql=sql, caller=caller))
+            return schemas, running.executor is not None
+
+    async def scenario(bench):
+        first, again = await plan(bench), await plan(bench)
+        other = await plan(bench, replace(CALLER, subject="another"))
+        tables.tables = [write_log_entries(tmp_path, 2)]
+        return first, again, other, await plan(bench)
+
+    with opened_bench(tables) as bench:
+        (schemas, is_planned), *later = bench.do(scenario(bench))
+
+    assert is_planned
+    assert later == [(schemas, False), (schemas, True), (schemas, True)]
+
+
 def test_no_more_idle_ones_are_kept_than_are_allowed():
     async def scenario(bench):
         await asyncio.gather(*(bench.run(NUMBERS) for _ in range(6)))

@@ -247,6 +247,8 @@ class TestExpiredToken:
 
         self.run(engine, scenario)
 
+        assert engine.authorizations.count("Basic c3ZjOnBhc3M=") == 2
+
     def test_reading_rows_renews_it(self, engine):
         async def scenario(asked):
             flight = await asked.plan("SELECT 1")

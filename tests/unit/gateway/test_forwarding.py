@@ -9,9 +9,10 @@ from unittest.mock import AsyncMock
 import pytest
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.executors.launcher import Executor
 from micromegas_jupyter.executors.pool import RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
-from micromegas_jupyter.gateway.forwarding import ForwardedStatement, Gateway, answers_itself
+from micromegas_jupyter.gateway.forwarding import ForwardedStatement, Gateway, is_answered_here
 from tests.fakes.fixed_tables import CALLER
 from tests.fakes.servers import build_pool
 
@@ -32,14 +33,14 @@ from tests.fakes.servers import build_pool
         ("SELECT 'information_schema", False),
     ],
 )
-def test_what_the_server_knows_it_answers_itself(sql, expected):
-    assert answers_itself(sql) is expected
+def test_what_the_server_knows_it_is_answered_here(sql, expected):
+    assert is_answered_here(sql) is expected
 
 
 @pytest.mark.parametrize("unit", ["a,", "((", "'' ", "/* ", '"', "e'\\", "--\n"])
 def test_the_front_decides_at_once_who_answers(unit):
     began = time.process_time()
-    answers_itself("SELECT show " + unit * (120_000 // len(unit)))
+    is_answered_here("SELECT show " + unit * (120_000 // len(unit)))
 
     assert time.process_time() - began < 0.2
 
@@ -49,7 +50,7 @@ def test_statements_that_are_kept_are_counted_with_what_they_were_made_of():
     for number in range(200):
         statement = Statement(sql=f"SELECT 1 -- {number}{'x' * 100_000}", caller=CALLER)
         answer = {"sql": "SELECT 1", "parameters": "", "hides_rows": False, "is_bound": True, "reads": {}}
-        assert gateway.note_rewritten(statement, answer, key=gateway.rewritten_key(statement)).sql == "SELECT 1"
+        assert gateway.add_rewritten(statement, answer, key=gateway.rewritten_key(statement)).sql == "SELECT 1"
 
     assert 10 < len(gateway.rewritten) < 100
     assert gateway.rewritten_key(statement) in gateway.rewritten
@@ -64,7 +65,7 @@ def test_what_was_rewritten_over_previous_tables_is_not_used_again():
         key = gateway.rewritten_key(statement)
         tables.version = 2
         await gateway.list_for_executors()
-        gateway.note_rewritten(statement, answer, key=key)
+        gateway.add_rewritten(statement, answer, key=key)
         return gateway.rewritten_key(statement)
 
     pool = SimpleNamespace(clock=SYSTEM_CLOCK, listing=SimpleNamespace(refresh=refresh))
@@ -76,7 +77,7 @@ def test_what_was_rewritten_over_previous_tables_is_not_used_again():
     assert asyncio.run(change_tables_while_a_statement_is_rewritten()) not in gateway.rewritten
 
 
-class _StoppedAtTheEnd(ForwardedStatement):
+class _StoppedAtTheEnd(RunningStatement):
     async def call(self, function, *arguments):
         answer = await super().call(function, *arguments)
         self.used = self.executor
@@ -95,10 +96,14 @@ def test_an_executor_that_was_stopped_while_it_rewrote_serves_the_next_statement
         pool = build_pool()
         await pool.open()
         try:
+            # A slow machine would take it for one that runs long, and end it.
+            monkeypatch.setattr(Executor, "renice", lambda _self, _niceness: None)
             monkeypatch.setattr(pool.use, "charge", lambda caller, seconds: charged.append((caller, seconds)))
             gateway = Gateway(pool, tables, max_rows=None)
-            async with _StoppedAtTheEnd(gateway, key, query_id="") as running:
-                await running._rewrite(Statement(sql="SELECT 1", caller=CALLER), with_nulls=False)
+            async with _StoppedAtTheEnd(pool, key) as running:
+                await ForwardedStatement(gateway, running)._rewrite(
+                    Statement(sql="SELECT 1", caller=CALLER), with_nulls=False
+                )
             was_charged = bool(charged)
             executor = running.used
             pool._idle[:] = [executor]

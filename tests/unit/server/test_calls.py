@@ -4,6 +4,7 @@ import asyncio
 import json
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -76,14 +77,14 @@ def test_when_to_try_again_is_a_trailer_beside_those_that_were_set_before(second
 
 
 def _reload(reload):
-    parts = dict.fromkeys(("queries", "prepared", "tickets", "ingests", "operations", "cut_offs"))
+    parts = dict.fromkeys(("queries", "prepared", "tickets", "ingests", "operations", "cut_offs"), Mock())
     call = SimpleNamespace(
         caller=ALICE, describe=lambda: CallFacts(method="/x/DoAction", client_address="192.0.2.7", call_id="q-1")
     )
 
     async def scenario():
         record = Authenticator(None, check_seconds=1).record
-        await FlightMethods(**parts, facts=ServerFacts(), reload=reload, record=record)._reload_access(call)
+        await FlightMethods(**parts, facts=ServerFacts(), reload=reload, record=record)._reload_access(call, b"")
 
     asyncio.run(scenario())
 

@@ -142,7 +142,7 @@ def test_a_denial_that_is_made_while_a_query_is_checked_holds_for_it(open_list, 
         def deny_now(sql):
             for expression in makings:
                 store.add(expression, "a reason", created_by="root")
-                loop.call_soon_threadsafe(deny_list.note_change)
+                loop.call_soon_threadsafe(deny_list.invalidate)
             return fingerprints(sql)
 
         monkeypatch.setattr(queries, "fingerprints", deny_now)
@@ -160,7 +160,7 @@ def test_storage_that_hangs_holds_up_neither_the_event_loop_nor_queries_for_long
     clock.advance(60.0)
 
     async def scenario():
-        deny_list.note_change()
+        deny_list.invalidate()
         for _ in range(10):
             await deny_list.check(ORIGIN, SQL)
         refreshing = deny_list._refreshing

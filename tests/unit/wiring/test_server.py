@@ -206,7 +206,7 @@ _OF_EVERYBODY = [None, "game", "micromegas_jupyter", "micromegas_jupyter.client"
 def test_executors_of_a_lake_get_its_row_filters(tmp_path):
     options = build_worker_options(ServerSettings(), lake=Storage(tmp_path), denials_file=None, spill_folder=tmp_path)
 
-    assert options.default_conditions == DEFAULT_ROW_FILTERS
+    assert options.engine.default_conditions == DEFAULT_ROW_FILTERS
 
 
 @pytest.mark.parametrize(("is_admin", "expected"), [(False, _OF_EVERYBODY), (True, [*_OF_OTHERS, *_OF_EVERYBODY])])
