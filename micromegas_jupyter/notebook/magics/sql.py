@@ -40,19 +40,15 @@ from micromegas_jupyter.notebook.shell import (
     display,
     error_lines,
     errors_as_lines,
-    flags,
     help_text,
     line_cell_magic,
     line_magic,
     load_libraries,
     needs_local_scope,
     no_var_expand,
-    optional_values,
-    options_with_value,
-    parse_options,
+    parse_sql_line,
     show_once,
     shown_name,
-    split_sql_line,
     time_text,
     with_arguments,
 )
@@ -171,14 +167,8 @@ class SqlMagic(Magics):
             if HELP_OPTION in line.split():
                 print(help_text(magic))  # noqa: T201 - the magic's output
                 return None
-            parts = split_sql_line(
-                line,
-                cell,
-                options_with_value=options_with_value(magic),
-                flags=flags(magic),
-                optional_values=optional_values(magic),
-            )
-            arguments = parse_options(magic, parts.arguments)
+            parts = parse_sql_line(magic, line, cell)
+            arguments = parts.options
             if arguments.limit is not None and arguments.limit < 0:
                 raise UsageError("--limit is a number of rows.", remedy="Give a number from 0 upwards.")
             check_exclusive(arguments, "connection", "profile")
