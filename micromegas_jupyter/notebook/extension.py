@@ -66,6 +66,8 @@ def unregister(shell: InteractiveShell) -> None:
         for name, magic in list(magics.items()):
             if getattr(magic, "__self__", None) in extension.magics:
                 del magics[name]
+    for magics in extension.magics:
+        shell.configurables.remove(magics)  # type: ignore[arg-type] # IPython declares shells only
     shell.input_transformers_cleanup.remove(help_as_line_magic)
     delattr(shell, _ATTRIBUTE)
     atexit.unregister(extension.close)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from IPython.core.magic import Magics, magics_class
+from traitlets import Enum, Int, Unicode
 
 from micromegas_jupyter.config.client import parse_result_rows
 from micromegas_jupyter.config.decoding import parse_range
@@ -120,7 +121,15 @@ class PastQuery(NamedTuple):
 
 @magics_class
 class SqlMagic(Magics):
-    """The magics that run a statement, and list those that ran."""
+    """The magics that run a statement, and list those that ran.
+
+    `%config SqlMagic.limit = 1000` sets the default of an option for the notebook, and `c.SqlMagic.limit = 1000` in
+    `ipython_config.py` for all of them.
+    """
+
+    begin = Unicode(None, allow_none=True, help="Default of --begin.").tag(config=True)
+    limit = Int(None, allow_none=True, min=0, help="Default of --limit.").tag(config=True)
+    format = Enum(tuple(FORMATS), allow_none=True, help="Default of --format.").tag(config=True)
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections) -> None:
         super().__init__(shell)
@@ -177,6 +186,9 @@ class SqlMagic(Magics):
             for option in ("x", "y", "color"):
                 if arguments.plot is None and getattr(arguments, option) is not None:
                     raise UsageError(f"--{option} is about a chart.", remedy="Add --plot.")
+            for option in ("begin", "limit", "format"):
+                if getattr(arguments, option) is None:
+                    setattr(arguments, option, getattr(self, option))
             run = self._explain if arguments.explain else self._describe if arguments.dry_run else self._run
             with errors_as_lines(sql=parts.sql, traceback=arguments.traceback):
                 check_no_template(parts.sql)
