@@ -27,9 +27,9 @@ DEADLINE_SECONDS = 60
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (LoginRequired("The session has ended."), IdentityStatus.EXPIRED),
-        (ProviderUnavailable("id.example.com did not answer in 10 s."), IdentityStatus.RENEWAL_FAILED),
-        (ServerUnavailable("lake.example.com does not answer."), IdentityStatus.OFFLINE),
+        (LoginRequired("The session has ended."), IdentityStatus.SIGNED_OUT),
+        (ProviderUnavailable("id.example.com did not answer in 10 s."), IdentityStatus.FAILED),
+        (ServerUnavailable("lake.example.com does not answer."), IdentityStatus.FAILED),
         (InvalidStatement("No such column."), IdentityStatus.SIGNED_IN),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_sign_in_whose_token_has_ended_too_is_over(world, session):
     with pytest.raises(LoginRequired):
         session.renew(SETTINGS)
 
-    assert shown(session) is IdentityStatus.EXPIRED
+    assert shown(session) is IdentityStatus.SIGNED_OUT
     assert world.clients[0].is_closed
 
 
