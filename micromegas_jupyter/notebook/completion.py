@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.notebook.login.cells import CellConnections
-    from micromegas_jupyter.notebook.login.connections import Client, Connection, Connections, Dependencies
+    from micromegas_jupyter.notebook.login.connections import Client, Connection, Connections, NotebookServices
 
 FETCH_SECONDS: Final = 10.0
 """The deadline of each call."""
@@ -139,7 +139,7 @@ def _remarks(metadata: Mapping[bytes, bytes] | None) -> str:
 class SchemaCache:
     """The schema of each connection: after another sign-in the tables may differ. Any thread; errors are silent."""
 
-    def __init__(self, connections: Connections, dependencies: Dependencies) -> None:
+    def __init__(self, connections: Connections, dependencies: NotebookServices) -> None:
         self._connections = connections
         self._dependencies = dependencies
         self._lock = Lock()

@@ -11,7 +11,7 @@ from micromegas_jupyter.config.client import DEFAULT_RESULT_ROWS
 from micromegas_jupyter.core.text import rows_text
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.results.grid import result_bundle, static_table
-from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView, taken
+from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, RowQuery, RowsView, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,7 @@ class QueryResult:
                 "The file's name does not say its format.", remedy=f"Let it end in .{', .'.join(EXPORT_FORMATS)}."
             )
         columns = range(self._table.num_columns)
-        RowsView(self._table).write_new_file(Order(), target, file_format=file_format, columns=columns)
+        RowsView(self._table).write_new_file(RowQuery(), target, file_format=file_format, columns=columns)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)

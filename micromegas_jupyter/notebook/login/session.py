@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client.commands import ServerIdentity
     from micromegas_jupyter.core.protocols import AuthProvider
-    from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse, Login
+    from micromegas_jupyter.notebook.login.connections import FlowToUse, Login, NotebookServices
 
 _MAX_CODE_CHARACTERS = 64
 _START_PATH = re.compile(rf"/(?!/)[\x21-\x7e]*{START_PATH}[A-Za-z0-9_.-]+", re.ASCII)
@@ -255,7 +255,7 @@ class NotebookSession:
     whoever has missed its address.
     """
 
-    def __init__(self, dependencies: Dependencies) -> None:
+    def __init__(self, dependencies: NotebookServices) -> None:
         self.dependencies = dependencies
         self.listener: Callable[[IdentityState], None] = lambda _: None
         self.remind: Callable[[], None] = lambda: None

@@ -15,7 +15,7 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     ServerUnavailable,
 )
-from micromegas_jupyter.notebook.login.connections import Connections, Dependencies, FlowToUse
+from micromegas_jupyter.notebook.login.connections import Connections, FlowToUse, NotebookServices
 from micromegas_jupyter.notebook.login.session import IdentityStatus
 from tests.fakes.notebook_world import SETTINGS, FakeIdentity, FakePersonalProvider, FakeServiceProvider, shown
 
@@ -172,7 +172,7 @@ def test_at_most_eight_connections_are_kept(world, connections):
 def test_only_a_persons_sign_in_is_renewed_in_the_background():
     person = OidcAuthProvider("https://id.example.com", "lake-notebooks")
 
-    assert Dependencies().renewal(person, lambda _: None) is not None
+    assert NotebookServices().renewal(person, lambda _: None) is not None
     # A message outside of cells would keep a Hub from culling the server of an idle notebook.
     for other in (StaticTokenAuthProvider("key"), FakePersonalProvider(through="JupyterHub")):
-        assert Dependencies().renewal(other, lambda _: None) is None
+        assert NotebookServices().renewal(other, lambda _: None) is None
