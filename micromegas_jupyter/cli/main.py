@@ -7,12 +7,13 @@ import argparse
 import errno
 import gc
 import io
+import json
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import MappingProxyType
@@ -191,6 +192,21 @@ def load_pyarrow(*modules: str) -> None:
                 del sys.modules[name]
 
 
+def print_json(value: object) -> None:
+    """Print a value as indented JSON."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(rows: Iterable[Iterable[object]], headers: Sequence[str] = ()) -> None:
+    """Print rows as a table of texts; control characters are escaped."""
+    from tabulate import tabulate
+
+    from micromegas_jupyter.core.text import cell_text
+
+    texts = [[cell_text(cell) for cell in row] for row in rows]
+    print(tabulate(texts, headers=headers, tablefmt="simple" if headers else "plain", disable_numparse=True))
+
+
 @contextmanager
 def connect(arguments: argparse.Namespace) -> "Iterator[FlightSQLClient]":
     """Yield a client of the server that the arguments name; notes go to standard error."""
@@ -261,6 +277,13 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         help="server, as grpc://HOST:PORT or grpc+tls://HOST:PORT; default: MICROMEGAS_ANALYTICS_URI, else "
         "the profile's",
     )
+
+
+def add_action(
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
+) -> argparse.ArgumentParser:
+    """Add one of a command's actions."""
+    return actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
 
 
 def add_completion_arguments(parser: argparse.ArgumentParser) -> None:
