@@ -16,7 +16,7 @@ from micromegas_jupyter.core.text import bytes_text, seconds_text
 from micromegas_jupyter.errors import MicromegasError, PermissionDenied, UsageError
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.client.commands import CutOffUser, ServerReport
+    from micromegas_jupyter.client.commands import CutOffUser
     from micromegas_jupyter.client.flight_client import FlightSQLClient
 
 _ANY: Final = "*"
@@ -210,20 +210,13 @@ def find_readers(
     client: "FlightSQLClient", name: str, *, since: datetime, until: datetime
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return who read a table or column, and how many audit lines of the period do not list columns."""
-    table, column = _split_name(name)
-    groups = client.query_arrow(_READS_SQL, since, until, {"table": table}).to_pylist()
-    (coverage,) = client.query_arrow(_COVERAGE_SQL, since, until).to_pylist()
-    return _merge_readers(groups, column=column), coverage
-
-
-def _split_name(name: str) -> tuple[str, str | None]:
-    """Return the table and the column, if any, of TABLE[.COLUMN]."""
-    schema = "information_schema."
-    start = len(schema) if name.startswith(schema) else 0
-    table, _, column = name[start:].partition(".")
+    schema = "information_schema." if name.startswith("information_schema.") else ""
+    table, _, column = name.removeprefix(schema).partition(".")
     if not table:
         raise UsageError("No table is given.", remedy="Write TABLE or TABLE.COLUMN.")
-    return name[:start] + table, column or None
+    groups = client.query_arrow(_READS_SQL, since, until, {"table": schema + table}).to_pylist()
+    (coverage,) = client.query_arrow(_COVERAGE_SQL, since, until).to_pylist()
+    return _merge_readers(groups, column=column or None), coverage
 
 
 def _merge_readers(groups: Sequence[Mapping[str, Any]], *, column: str | None) -> list[dict[str, Any]]:
@@ -270,21 +263,15 @@ def _cut_off(arguments: argparse.Namespace, client: "FlightSQLClient") -> int:
         return 0
     issuer, subject, email = _find_user(arguments.user, client)
     reports = client.cut_off(issuer, subject, email=email, until=until)
-    _print_reports(reports, as_json=arguments.json)
+    if arguments.json:
+        print_json([{"server": one.server, "ended": one.ended, "query_ids": one.query_ids} for one in reports])
+    for one in [] if arguments.json else reports:
+        more = ", …" if one.ended > len(one.query_ids) else ""
+        print(f"{one.server}: ended {one.ended}" + (f" ({', '.join(one.query_ids)}{more})" if one.ended else ""))
     end = "until it is restored with --undo" if until is None else f"until {format_time(until)}"
     print(f"{issuer}|{subject} has no access {end}", file=sys.stderr)
     print("a server that is not listed cannot read the file of denials, or did not report in time", file=sys.stderr)
     return 0
-
-
-def _print_reports(reports: "Sequence[ServerReport]", *, as_json: bool) -> None:
-    if as_json:
-        listed = [{"server": one.server, "ended": one.ended, "query_ids": one.query_ids} for one in reports]
-        print(json.dumps(listed, indent=2))
-        return
-    for one in reports:
-        more = ", …" if one.ended > len(one.query_ids) else ""
-        print(f"{one.server}: ended {one.ended}" + (f" ({', '.join(one.query_ids)}{more})" if one.ended else ""))
 
 
 def _print_users(users: "Sequence[CutOffUser]", *, as_json: bool) -> None:

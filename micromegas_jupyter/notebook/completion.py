@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from threading import Event, Lock
@@ -89,15 +90,24 @@ class ServerSchema:
 
 
 def fetch_schema(client: Client) -> ServerSchema:
-    """Fetch a server's tables and functions; raises `MicromegasError` when it does not list its tables."""
-    return ServerSchema(tables=_fetch_tables(client), functions=_fetch_functions(client))
+    """Fetch a server's tables and functions; raises `MicromegasError` if it does not list its tables."""
+    tables = _fetch_tables(client)
+    functions: list[dict[str, object]] = []
+    with suppress(MicromegasError):
+        functions = _rows(client, _FUNCTIONS_SQL, limit=_MAX_FUNCTIONS)
+    names = tuple(str(row["routine_name"]) for row in functions if "routine_name" in row)
+    return ServerSchema(tables=tables, functions=names)
 
 
 def _fetch_tables(client: Client) -> dict[str, Table]:
     try:
         schemas = client.list_tables(timeout_seconds=FETCH_SECONDS)
     except UnsupportedRequest:
-        return _tables_of_rows(_rows(client, _COLUMNS_SQL, limit=_MAX_COLUMNS))
+        found: dict[str, list[Column]] = {}
+        for row in _rows(client, _COLUMNS_SQL, limit=_MAX_COLUMNS):
+            column = Column(str(row["column_name"]), printable(str(row["data_type"])), row["is_nullable"] == "YES")
+            found.setdefault(str(row["table_name"]), []).append(column)
+        return {name: Table(name=name, columns=tuple(columns)) for name, columns in found.items()}
     from micromegas_jupyter.notebook.results.formats import sql_type_of
 
     tables = {}
@@ -106,22 +116,6 @@ def _fetch_tables(client: Client) -> dict[str, Table]:
         columns = tuple(Column(each.name, sql_type_of(each), each.nullable, _remarks(each.metadata)) for each in schema)
         tables[name] = Table(name=name, columns=columns, remarks=_remarks(schema.metadata))
     return tables
-
-
-def _tables_of_rows(rows: Iterable[Mapping[str, object]]) -> dict[str, Table]:
-    columns: dict[str, list[Column]] = {}
-    for row in rows:
-        column = Column(str(row["column_name"]), printable(str(row["data_type"])), row["is_nullable"] == "YES")
-        columns.setdefault(str(row["table_name"]), []).append(column)
-    return {name: Table(name=name, columns=tuple(found)) for name, found in columns.items()}
-
-
-def _fetch_functions(client: Client) -> tuple[str, ...]:
-    try:
-        rows = _rows(client, _FUNCTIONS_SQL, limit=_MAX_FUNCTIONS)
-    except MicromegasError:
-        return ()
-    return tuple(str(row["routine_name"]) for row in rows if "routine_name" in row)
 
 
 def _rows(client: Client, sql: str, *, limit: int) -> list[dict[str, object]]:

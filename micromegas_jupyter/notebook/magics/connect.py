@@ -77,9 +77,16 @@ class ServerMagics(Magics):
         if arguments.server is None and arguments.profile is None and arguments.name is None:
             return self._list()
         self._check_not_wrapped("chosen")
+        from micromegas_jupyter.client.transport import parse_address  # with pyarrow
+
         choice = self._choice(arguments.server, arguments.profile)
         settings = choice.read(self._session.dependencies)
-        self._check_server(settings)
+        address = parse_address(settings.uri)
+        if self._sign_in(settings) is not None and not address.is_encrypted and not address.is_loopback:
+            raise UsageError(
+                f"The connection to {address.name} is not encrypted: others on the network could read the token.",
+                remedy=f"Use grpc+tls://{address.name}.",
+            )
         if arguments.name is None:
             self._session.choice = choice
             message = f"Later cells use {_server_text(settings)}."
@@ -123,17 +130,6 @@ class ServerMagics(Magics):
         if elsewhere == server:
             return f"{tokens} go there."
         return f"⚠ {tokens} go to {server} at your request; the settings send them to {elsewhere}."
-
-    def _check_server(self, settings: ClientSettings) -> None:
-        """Check the address, and that no token would be readable on the way to it."""
-        from micromegas_jupyter.client.transport import parse_address  # with pyarrow
-
-        address = parse_address(settings.uri)
-        if self._sign_in(settings) is not None and not address.is_encrypted and not address.is_loopback:
-            raise UsageError(
-                f"The connection to {address.name} is not encrypted: anybody on the network could read the token.",
-                remedy=f"Use grpc+tls://{address.name}.",
-            )
 
     def _sign_in(self, settings: ClientSettings) -> str | None:
         """Return whose tokens these settings' calls use, None for none; without any network."""
@@ -216,7 +212,11 @@ class ServerMagics(Magics):
         if sum((arguments.folder is not None, arguments.lake is not None, arguments.stop)) > 1:
             raise UsageError("FOLDER, --lake and --stop cannot be combined.", remedy="Give one of them.")
         if arguments.stop:
-            print(self._stop())  # noqa: T201 - the magic's output
+            message = "No local server is running."
+            if self._server is not None:
+                self._leave()
+                message = f"The local server was stopped. Later cells use {host_text(self._session.settings().uri)}."
+            print(message)  # noqa: T201 - the magic's output
             return
         self._check_not_wrapped("used")
         from micromegas_jupyter.auth import StaticTokenAuthProvider
@@ -232,12 +232,6 @@ class ServerMagics(Magics):
         self._named.put(LOCAL, choice, served)
         self._choice_before, self._session.choice = self._session.choice, choice
         print("\n".join(_lines(folder, started)))  # noqa: T201 - the magic's output
-
-    def _stop(self) -> str:
-        if self._server is None:
-            return "No local server is running."
-        self._leave()
-        return f"The local server was stopped. Later cells use {host_text(self._session.settings().uri)}."
 
     def _leave(self) -> None:
         """Go back to what cells used before the server, and end it."""
