@@ -181,11 +181,12 @@ class SchemaCache:
                 self._fetching.pop(settings).set()
 
 
-_NAME: Final = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")*+")'
+# Possessive, bounded, and never inside of a word: any statement takes linear time.
+_NAME: Final = r'(?:(?<![\w$])[^\W\d][\w$]*+|"(?:[^"]|""){0,200}+")'
 _NAMES_AND_TEXTS: Final = re.compile(r"""("(?:[^"]|"")*+"?)|'(?:[^']|'')*+'?|--[^\n]*|/\*.*?(?:\*/|\Z)""", re.DOTALL)
 _CURSOR: Final = "\0"
 _AT_CURSOR: Final = re.compile(
-    rf"""(?P<colon>(?<![\w:)\]}}'"]):)?(?:(?P<table>{_NAME})\.)?(?P<typed>"[^"]*|[\w$]*){_CURSOR}"""
+    rf"""(?P<colon>(?<![\w:)\]}}'"]):)?(?:(?P<table>{_NAME})\.)?(?P<typed>"[^"]*+|(?<![\w$])[\w$]*+){_CURSOR}"""
 )
 _TABLE_AND_ALIAS: Final = re.compile(rf"({_NAME})(?:(?=\s+(?:as\s+)?({_NAME}))|)", re.IGNORECASE)
 _TABLE_EXPRESSION: Final = re.compile(rf"({_NAME})\s+as\s*\(", re.IGNORECASE)

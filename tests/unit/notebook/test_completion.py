@@ -107,6 +107,8 @@ def test_what_is_offered_and_looked_at_is_bounded():
 
     assert len(complete("SELECT | FROM t", many)) == MAX_COMPLETIONS
     assert complete("SELECT |" + " " * MAX_CHARACTERS) == []
+    for piece in ("x", "x ", '"', "'", "--plot ", "a.", ":"):  # each takes no time
+        complete("SELECT " + piece * (40_000 // len(piece)) + "|")
 
 
 @pytest.mark.parametrize(
