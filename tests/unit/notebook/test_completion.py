@@ -83,8 +83,8 @@ def test_aliases_functions_keywords_and_expressions_are_offered():
     assert texts("SELECT lo| FROM log_entries AS logs", "alias", "table") == ["logs", "log_entries"]
     assert texts("SELECT da|", "function") == ["date_bin"]
     assert texts("WITH recent AS (SELECT 1) SELECT * FROM rec|") == ["recent"]
-    assert texts("SELECT * FROM measures wher|") == ["where"]
-    assert texts("SELECT * FROM measures WHER|") == ["WHERE"]
+    assert texts("SELECT * FROM measures qual|") == ["qualify"]
+    assert texts("SELECT * FROM measures QUAL|") == ["QUALIFY"]
     assert "SELECT" in texts("|")
 
 
