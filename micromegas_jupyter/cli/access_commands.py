@@ -9,7 +9,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from micromegas_jupyter.cli.main import add_server_arguments, connect, options_named
+from micromegas_jupyter.cli.main import (
+    add_action,
+    add_server_arguments,
+    connect,
+    options_named,
+    print_json,
+    print_table,
+)
 from micromegas_jupyter.config.access import READ_SCOPE, SCOPE_REMEDY, ApiKeySetting, is_scope
 from micromegas_jupyter.config.decoding import parse_count, parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
@@ -76,7 +83,7 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_action(
     actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
 ) -> argparse.ArgumentParser:
-    parser = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser = add_action(actions, name, summary)
     parser.add_argument("--file", help=f"the key file; default: {_KEY_FILE_VARIABLE}")
     return parser
 
@@ -159,18 +166,14 @@ def _list_keys(arguments: argparse.Namespace, file: "KeyFile") -> None:
         for key in sorted(file.load(), key=lambda key: key.name)
     ]
     if arguments.json:
-        print(json.dumps(listed, ensure_ascii=False, indent=2))
+        print_json(listed)
         return
-    from tabulate import tabulate
-
-    from micromegas_jupyter.core.text import cell_text
-
     rows = []
     for entry in listed:
-        *cells, is_plain_text = entry.values()
-        texts = [cell_text(" ".join(cell) if isinstance(cell, list) else cell) for cell in cells]
-        rows.append([*texts[:-1], texts[-1] + (", plain text" if is_plain_text else "")])
-    print(tabulate(rows, headers=_HEADERS, tablefmt="simple", disable_numparse=True))
+        *cells, state, is_plain_text = entry.values()
+        texts = [" ".join(cell) if isinstance(cell, list) else cell for cell in cells]
+        rows.append([*texts, f"{state}, plain text" if is_plain_text else state])
+    print_table(rows, _HEADERS)
 
 
 def _revoke_keys(arguments: argparse.Namespace, file: "KeyFile") -> None:
@@ -242,14 +245,9 @@ def _show_usage(arguments: argparse.Namespace, path: str | None) -> int:
     rows = [{**row, "last_used": format_time(row["last_used"])} for row in used]
     rows += [dict(zip(_USAGE_HEADERS, (key.name, key_id(key), 0, None, None, None), strict=True)) for key in unused]
     if arguments.json:
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
-        return 0
-    from tabulate import tabulate
-
-    from micromegas_jupyter.core.text import cell_text
-
-    cells = [[cell_text(row[name]) for name in _USAGE_HEADERS] for row in rows]
-    print(tabulate(cells, headers=_USAGE_HEADERS, tablefmt="simple", disable_numparse=True))
+        print_json(rows)
+    else:
+        print_table(([row[name] for name in _USAGE_HEADERS] for row in rows), _USAGE_HEADERS)
     return 0
 
 

@@ -9,14 +9,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.cli.access_commands import format_time, parse_expiry
-from micromegas_jupyter.cli.main import add_server_arguments, connect
+from micromegas_jupyter.cli.main import add_action, add_server_arguments, connect, print_json, print_table
 from micromegas_jupyter.config.decoding import parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.core.text import bytes_text, seconds_text
 from micromegas_jupyter.errors import MicromegasError, PermissionDenied, UsageError
 
 if TYPE_CHECKING:
-    from micromegas_jupyter.client.commands import CutOffUser, ServerReport
+    from micromegas_jupyter.client.commands import CutOffUser
     from micromegas_jupyter.client.flight_client import FlightSQLClient
 
 _ANY: Final = "*"
@@ -77,25 +77,19 @@ def run_queries(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         queries = client.running_queries()
     if arguments.format == "json":
-        import json
-
         print(json.dumps([asdict(one) for one in queries], default=str, ensure_ascii=False, indent=2))
         return 0
-    from tabulate import tabulate
-
-    from micromegas_jupyter.core.text import cell_text
-
     rows = [
         [
             one.query_id,
-            cell_text(one.email if one.email not in {"", "unknown"} else one.user),
+            one.email if one.email not in {"", "unknown"} else one.user,
             seconds_text(one.seconds) + ("" if one.is_running else ", waits"),
             bytes_text(one.peak_memory_bytes),
-            cell_text(" ".join(one.sql.split()))[:_MAX_SQL],
+            " ".join(one.sql.split())[:_MAX_SQL],
         ]
         for one in queries
     ]
-    print(tabulate(rows, headers=["query", "user", "time", "memory", "SQL"], tablefmt="simple", disable_numparse=True))
+    print_table(rows, ("query", "user", "time", "memory", "SQL"))
     if not rows:
         print("no queries are running", file=sys.stderr)
     return 0
@@ -147,7 +141,7 @@ def add_admin_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_action(
     actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
 ) -> argparse.ArgumentParser:
-    parser = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser = add_action(actions, name, summary)
     parser.add_argument("--json", action="store_true", help="print JSON; default: a table or lines")
     add_server_arguments(parser)
     return parser
@@ -155,8 +149,10 @@ def _add_action(
 
 def run_admin(arguments: argparse.Namespace) -> int:
     """Run the action."""
-    if arguments.action == "cut-off":
-        _check_cut_off(arguments)
+    if arguments.action == "cut-off" and arguments.undo and arguments.until:
+        raise UsageError("--undo and --until exclude each other.")
+    if arguments.action == "cut-off" and arguments.user is None and (arguments.undo or arguments.until):
+        raise UsageError("No user is given.", remedy="Write issuer|subject.")
     with connect(arguments) as client:
         if not client.whoami().is_admin:
             raise PermissionDenied("Only administrators may do this.", reason="not_administrator")
@@ -182,26 +178,22 @@ def _show_readers(arguments: argparse.Namespace, client: "FlightSQLClient") -> i
             "not_known": unknown,
             "has_lost_lines": bool(dropped),
         }
-        print(json.dumps(found, ensure_ascii=False, indent=2))
+        print_json(found)
         return 0
-    from tabulate import tabulate
-
-    from micromegas_jupyter.core.text import cell_text
-
     rows = [
         [
-            cell_text(one["user"] + (f" through {one['service_account']}" if one["service_account"] else "")),
-            cell_text(one["email"]),
+            one["user"] + (f" through {one['service_account']}" if one["service_account"] else ""),
+            one["email"],
             one["queries"],
             one["failed"],
             format_time(one["first"]),
             format_time(one["last"]),
-            cell_text(", ".join("any" if name == _ANY else name for name in one["columns"])),
+            ", ".join("any" if name == _ANY else name for name in one["columns"]),
             " ".join(one["query_ids"][:_MAX_SHOWN_IDS]) + (" …" if one["queries"] > _MAX_SHOWN_IDS else ""),
         ]
         for one in readers
     ]
-    print(tabulate(rows, headers=_HEADERS, tablefmt="simple", disable_numparse=True))
+    print_table(rows, _HEADERS)
     if begin is None:
         print("no audit line of this period lists columns", file=sys.stderr)
     else:
@@ -218,20 +210,13 @@ def find_readers(
     client: "FlightSQLClient", name: str, *, since: datetime, until: datetime
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return who read a table or column, and how many audit lines of the period do not list columns."""
-    table, column = _split_name(name)
-    groups = client.query_arrow(_READS_SQL, since, until, {"table": table}).to_pylist()
-    (coverage,) = client.query_arrow(_COVERAGE_SQL, since, until).to_pylist()
-    return _merge_readers(groups, column=column), coverage
-
-
-def _split_name(name: str) -> tuple[str, str | None]:
-    """Return the table and the column, if any, of TABLE[.COLUMN]."""
-    schema = "information_schema."
-    start = len(schema) if name.startswith(schema) else 0
-    table, _, column = name[start:].partition(".")
+    schema = "information_schema." if name.startswith("information_schema.") else ""
+    table, _, column = name.removeprefix(schema).partition(".")
     if not table:
         raise UsageError("No table is given.", remedy="Write TABLE or TABLE.COLUMN.")
-    return name[:start] + table, column or None
+    groups = client.query_arrow(_READS_SQL, since, until, {"table": schema + table}).to_pylist()
+    (coverage,) = client.query_arrow(_COVERAGE_SQL, since, until).to_pylist()
+    return _merge_readers(groups, column=column or None), coverage
 
 
 def _merge_readers(groups: Sequence[Mapping[str, Any]], *, column: str | None) -> list[dict[str, Any]]:
@@ -265,13 +250,6 @@ def _merge_readers(groups: Sequence[Mapping[str, Any]], *, column: str | None) -
     return sorted(readers.values(), key=lambda one: one["last"], reverse=True)
 
 
-def _check_cut_off(arguments: argparse.Namespace) -> None:
-    if arguments.user is None and (arguments.undo or arguments.until):
-        raise UsageError("No user is given.", remedy="Write issuer|subject.")
-    if arguments.undo and arguments.until:
-        raise UsageError("--undo and --until exclude each other.")
-
-
 def _cut_off(arguments: argparse.Namespace, client: "FlightSQLClient") -> int:
     now = SYSTEM_CLOCK.now()
     until = None if arguments.until is None else parse_expiry(arguments.until, now=now, option="--until")
@@ -285,21 +263,15 @@ def _cut_off(arguments: argparse.Namespace, client: "FlightSQLClient") -> int:
         return 0
     issuer, subject, email = _find_user(arguments.user, client)
     reports = client.cut_off(issuer, subject, email=email, until=until)
-    _print_reports(reports, as_json=arguments.json)
+    if arguments.json:
+        print_json([{"server": one.server, "ended": one.ended, "query_ids": one.query_ids} for one in reports])
+    for one in [] if arguments.json else reports:
+        more = ", …" if one.ended > len(one.query_ids) else ""
+        print(f"{one.server}: ended {one.ended}" + (f" ({', '.join(one.query_ids)}{more})" if one.ended else ""))
     end = "until it is restored with --undo" if until is None else f"until {format_time(until)}"
     print(f"{issuer}|{subject} has no access {end}", file=sys.stderr)
     print("a server that is not listed cannot read the file of denials, or did not report in time", file=sys.stderr)
     return 0
-
-
-def _print_reports(reports: "Sequence[ServerReport]", *, as_json: bool) -> None:
-    if as_json:
-        listed = [{"server": one.server, "ended": one.ended, "query_ids": one.query_ids} for one in reports]
-        print(json.dumps(listed, indent=2))
-        return
-    for one in reports:
-        more = ", …" if one.ended > len(one.query_ids) else ""
-        print(f"{one.server}: ended {one.ended}" + (f" ({', '.join(one.query_ids)}{more})" if one.ended else ""))
 
 
 def _print_users(users: "Sequence[CutOffUser]", *, as_json: bool) -> None:
@@ -314,15 +286,9 @@ def _print_users(users: "Sequence[CutOffUser]", *, as_json: bool) -> None:
         for one in users
     ]
     if as_json:
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
-        return
-    from tabulate import tabulate
-
-    from micromegas_jupyter.core.text import cell_text
-
-    cells = [[cell_text(value) for value in row.values()] for row in rows]
-    headers = ["user", "email", "since", "until", "by"]
-    print(tabulate(cells, headers=headers, tablefmt="simple", disable_numparse=True))
+        print_json(rows)
+    else:
+        print_table((row.values() for row in rows), ("user", "email", "since", "until", "by"))
 
 
 def _find_cut_off(user: str, users: "Sequence[CutOffUser]") -> tuple[str, str]:

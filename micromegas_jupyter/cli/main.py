@@ -7,12 +7,13 @@ import argparse
 import errno
 import gc
 import io
+import json
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import MappingProxyType
@@ -61,23 +62,18 @@ SIGN_IN_VARIABLES = {
 }
 _LASTING = {"serve", "demo"}
 _PRINTS_ROWS = {"query", "processes", "process-log", "process-metrics"}  # which hold what they are to the last letter
-# What argparse says of arguments in its own words, with names that the program gave them.
-_ABOUT_ONE = re.compile(r"argument (?P<name>[^:]+): (?P<problem>.*)", re.DOTALL)
-_KNOWN_PROBLEM = re.compile(
-    r"expected (one|at least one|at most one|[0-9]+) arguments?|not allowed with argument [^ ]+"
+# What argparse reports without repeating what was typed.
+_SAFE_REPORT = re.compile(
+    r"(the following arguments are required: |one of the arguments ).*|"
+    r"argument [^:]+: (expected [\w ]+|not allowed with argument \S+|is empty; give a value, or leave it out)"
 )
-_TYPED = re.compile(r"invalid choice: '([^']*)'")
-_WORD = re.compile(r"[\w-]+")
-_LIKENESS = 0.7  # of a word that is repeated, which is then no credential
-_LIKE_AN_OPTION = re.compile(r"--[a-z]+(-[a-z]+){0,4}")
+_ABOUT_ONE = re.compile(r"(argument [^:]+): .*?(\(choose from [^()]*\))?", re.DOTALL)
+_UNKNOWN_OPTION = re.compile(r"(?<= )--[a-z]+(?:-[a-z]+){0,4}(?![^= ])")
 _EPILOG = """\
 micromegas COMMAND --help explains a command. Exit codes: 0 done, 1 the query
 failed or a right is missing, 2 usage or a setting, 3 sign-in needed,
 4 something does not answer, 130 interrupted.
 """
-_CHOICES = re.compile(r"\(choose from [^()]*\)\Z")
-#: The metavar of options whose value may begin with a dash, as generated secrets do.
-SECRET_METAVAR = "SECRET"  # noqa: S105 - a name
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -196,6 +192,21 @@ def load_pyarrow(*modules: str) -> None:
                 del sys.modules[name]
 
 
+def print_json(value: object) -> None:
+    """Print a value as indented JSON."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(rows: Iterable[Iterable[object]], headers: Sequence[str] = ()) -> None:
+    """Print rows as a table of texts; control characters are escaped."""
+    from tabulate import tabulate
+
+    from micromegas_jupyter.core.text import cell_text
+
+    texts = [[cell_text(cell) for cell in row] for row in rows]
+    print(tabulate(texts, headers=headers, tablefmt="simple" if headers else "plain", disable_numparse=True))
+
+
 @contextmanager
 def connect(arguments: argparse.Namespace) -> "Iterator[FlightSQLClient]":
     """Yield a client of the server that the arguments name; notes go to standard error."""
@@ -234,7 +245,7 @@ def report(error: MicromegasError, *, sql: str | None = None) -> int:
 
 def build_parser(program: str = "micromegas", *, only: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of the whole command, with the arguments of the `only` one that is needed."""
-    parser = DiscreetParser(prog=program, description="Sign in once, query your telemetry.", epilog=_EPILOG)
+    parser = CommandParser(prog=program, description="Sign in once, query your telemetry.", epilog=_EPILOG)
     _add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, summary) in _COMMANDS.items():
@@ -266,6 +277,13 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         help="server, as grpc://HOST:PORT or grpc+tls://HOST:PORT; default: MICROMEGAS_ANALYTICS_URI, else "
         "the profile's",
     )
+
+
+def add_action(
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
+) -> argparse.ArgumentParser:
+    """Add one of a command's actions."""
+    return actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
 
 
 def add_completion_arguments(parser: argparse.ArgumentParser) -> None:
@@ -302,8 +320,8 @@ class _HelpFormatter(argparse.HelpFormatter):
         return f"{names} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
 
 
-class DiscreetParser(argparse.ArgumentParser):
-    """Says which argument is wrong and what it may be, with the usage of the command that it belongs to."""
+class CommandParser(argparse.ArgumentParser):
+    """Reports in one line which argument is wrong and never repeats its value, which may be a credential."""
 
     rare_help: Mapping[argparse.Action, str | None] = MappingProxyType({})  # shown by `--help-all` only
 
@@ -314,78 +332,35 @@ class DiscreetParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override] # the overloads of the library say the same
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """Parse, and refuse what is left over here, where the usage is that of the command."""
+        """Parse, and reject what is left over here, where the usage is that of the command."""
         words = list(sys.argv[1:] if args is None else args)
         if "--help-all" in words:
             for action, text in self.rare_help.items():
                 action.help = text
-        found, left_over = super().parse_known_args(self._with_secrets_joined(words), namespace)
+        found, left_over = super().parse_known_args(words, namespace)
         if left_over:
-            self._leave(self._describe_unknown(left_over[0]))
-        self._refuse_empty_options(found)
-        return found, left_over
-
-    def _refuse_empty_options(self, found: argparse.Namespace) -> None:
-        # `--access-config "$FILE"` without FILE: what was asked for must not be left out without a word.
+            self.error(f"unrecognized arguments: {' '.join(left_over)}")
+        # `--access-config "$FILE"` without FILE: no option is silently ignored.
         for action in self._actions:
             value = getattr(found, action.dest, None)
             if action.option_strings and (value == "" or (isinstance(value, list) and "" in value)):
-                self._leave(f"argument {'/'.join(action.option_strings)}: is empty; give a value, or leave it out")
-
-    def _with_secrets_joined(self, arguments: Sequence[str]) -> list[str]:
-        # argparse takes a word that begins with a dash for an option, unless it is joined to its own.
-        secrets = {
-            name for action in self._actions if action.metavar == SECRET_METAVAR for name in action.option_strings
-        }
-        joined: list[str] = []
-        rest = iter(arguments)
-        for word in rest:
-            value = next(rest, None) if word in secrets else None
-            joined.append(word if value is None else f"{word}={value}")
-        return joined
-
-    def _describe_unknown(self, word: str) -> str:
-        """Return what is wrong with a word that nothing takes; it is repeated only if it looks like an option."""
-        names = [name for action in self._actions for name in action.option_strings]
-        typed = word.partition("=")[0]
-        nearest = _nearest(typed, names) if word.startswith("-") else None
-        if nearest is not None:
-            return f"unknown option {typed}; did you mean {nearest}?"
-        if _LIKE_AN_OPTION.fullmatch(typed):
-            return f"unknown option {typed}"
-        takes_a_statement = any(action.dest == "sql" for action in self._actions)
-        return "unknown argument; put the whole statement in quotes" if takes_a_statement else "unknown argument"
+                self.error(f"argument {'/'.join(action.option_strings)}: is empty; give a value, or leave it out")
+        return found, left_over
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong in one line, and leave with exit code 2."""
-        self._leave(describe_problem(message))
-
-    def _leave(self, problem: str) -> NoReturn:
-        self.exit(UsageError.exit_code, f"✗ {problem} · {self.prog} --help\n")
-
-
-def _nearest(typed: str, known: Sequence[str]) -> str | None:
-    from difflib import get_close_matches  # for mistakes only
-
-    return next(iter(get_close_matches(typed, known, n=1, cutoff=_LIKENESS)), None)
+        self.exit(UsageError.exit_code, f"✗ {describe_problem(message)} · {self.prog} --help\n")
 
 
 def describe_problem(message: str) -> str:
-    """Return argparse's sentence without anything that was typed."""
-    if message.startswith(("the following arguments are required: ", "one of the arguments ")):
+    """Return argparse's sentence without anything that was typed, except for the name of an option."""
+    if _SAFE_REPORT.fullmatch(message):
         return message
-    about_one = _ABOUT_ONE.fullmatch(message)
-    if about_one is None:
-        return "unknown argument"
-    problem = about_one["problem"]
-    choices = _CHOICES.search(problem)
-    if choices is not None:
-        typed = _TYPED.match(problem)
-        nearest = None if typed is None else _nearest(typed[1], _WORD.findall(choices[0].partition("from ")[2]))
-        problem = f"not one of its choices {choices[0]}" if nearest is None else f"did you mean {nearest}?"
-    elif not _KNOWN_PROBLEM.fullmatch(problem):
-        problem = "its value cannot be used"
-    return f"argument {about_one['name']}: {problem}"
+    if about_one := _ABOUT_ONE.fullmatch(message):
+        problem = f"not one of its choices {about_one[2]}" if about_one[2] else "its value cannot be used"
+        return f"{about_one[1]}: {problem}"
+    unknown = _UNKNOWN_OPTION.search(message)
+    return "unknown argument; put a statement in quotes" if unknown is None else f"unknown option {unknown[0]}"
 
 
 _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter import __version__
-from micromegas_jupyter.cli.main import DiscreetParser, FactsFormatter, log_to_terminal, options_named
+from micromegas_jupyter.cli.main import CommandParser, FactsFormatter, log_to_terminal, options_named
 from micromegas_jupyter.config.access import AccessSettings
 from micromegas_jupyter.config.server import (
     SETTINGS,
@@ -50,7 +50,7 @@ _MIN_FLUSH_SECONDS: Final = 1.0
 _LOG: Final = logging.getLogger(__name__)
 
 
-def add_serve_arguments(parser: DiscreetParser) -> None:
+def add_serve_arguments(parser: CommandParser) -> None:
     """Add an option for each setting; `--help` shows those that people need, `--help-all` all of them."""
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings; its keys are the options' names")
     parser.add_argument(

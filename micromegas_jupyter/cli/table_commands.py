@@ -1,14 +1,12 @@
 """`micromegas tables`: list, describe, change and drop the server's tables."""
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from micromegas_jupyter.cli.main import add_server_arguments, connect
+from micromegas_jupyter.cli.main import add_action, add_server_arguments, connect, print_json, print_table
 from micromegas_jupyter.config.decoding import parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import UsageError
@@ -58,7 +56,7 @@ def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_action(
     actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
 ) -> argparse.ArgumentParser:
-    parser = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser = add_action(actions, name, summary)
     parser.add_argument(
         "--format", choices=_FORMATS, default="table", help="how the answer is printed; default: %(default)s"
     )
@@ -120,18 +118,18 @@ def _is_confirmed(arguments: argparse.Namespace) -> bool:
 def _list(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
     tables = client.table_summaries()
     if arguments.format == "json":
-        _print_json([asdict(table) for table in tables])
+        print_json([asdict(table) for table in tables])
         return
     rows = [(table.name, _word(table.is_owner), _word(table.may_ingest)) for table in tables]
-    _print_table(rows, ("name", "yours", "takes your rows"))
+    print_table(rows, ("name", "yours", "takes your rows"))
 
 
 def _describe(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
     table = client.describe_table(arguments.table)
     if arguments.format == "json":
-        _print_json({**asdict(table), "created_at": _time(table.created_at)})
+        print_json({**asdict(table), "created_at": _time(table.created_at)})
         return
-    _print_table(
+    print_table(
         [(column.name, column.type, _word(column.nullable)) for column in table.columns], ("column", "type", "nullable")
     )
     print()
@@ -145,7 +143,7 @@ def _describe(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
         "created": _time(table.created_at),
         "yours": _word(table.is_owner),
     }
-    _print_table([(name, fact) for name, fact in facts.items() if fact is not None], ())
+    print_table([(name, fact) for name, fact in facts.items() if fact is not None])
 
 
 def _drop(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
@@ -189,10 +187,10 @@ def _optimize(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
 def _history(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
     versions = client.table_history(arguments.table, limit=arguments.limit)
     if arguments.format == "json":
-        _print_json([{**asdict(version), "committed_at": _time(version.committed_at)} for version in versions])
+        print_json([{**asdict(version), "committed_at": _time(version.committed_at)} for version in versions])
         return
     rows = [(one.version, _time(one.committed_at), one.operation, one.engine, one.metrics or None) for one in versions]
-    _print_table(rows, ("version", "time", "operation", "by", "metrics"))
+    print_table(rows, ("version", "time", "operation", "by", "metrics"))
 
 
 def _print_outcome(
@@ -200,7 +198,7 @@ def _print_outcome(
 ) -> None:
     if arguments.format == "json":
         times = {} if undo is None else {"undo_to": _time(undo.undo_to), "undo_until": _time(undo.undo_until)}
-        _print_json({**facts, **times})
+        print_json({**facts, **times})
         return
     print(sentence)
     if undo is not None and undo.undo_to is not None and undo.undo_until is not None:
@@ -215,19 +213,6 @@ def _print_outcome(
 
 def _utc(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def _print_table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> None:
-    from tabulate import tabulate
-
-    from micromegas_jupyter.core.text import cell_text
-
-    texts = [[cell_text(cell) for cell in row] for row in rows]
-    print(tabulate(texts, headers=headers, tablefmt="simple" if headers else "plain", disable_numparse=True))
 
 
 def _word(value: bool) -> str:  # noqa: FBT001 - a cell

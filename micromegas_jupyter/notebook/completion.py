@@ -1,14 +1,15 @@
-"""Completion of SQL, of options and of table names, and the servers' schemas, which are cached for it."""
+"""Completion of SQL, options and table names, and the cached server schemas for it."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import islice
 from threading import Event, Lock
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult
@@ -17,23 +18,22 @@ from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.core.text import printable
 from micromegas_jupyter.errors import MicromegasError, UnsupportedRequest
 from micromegas_jupyter.notebook.shell import (
-    Position,
+    OPTIONS,
     completion_matcher,
-    find_position,
-    flags,
+    find_magic,
+    option_names,
     option_values,
-    optional_values,
     options_with_value,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.notebook.login.cells import CellConnections
-    from micromegas_jupyter.notebook.login.connections import Client, Connection, Connections, Dependencies
+    from micromegas_jupyter.notebook.login.connections import Client, Connection, Connections, NotebookServices
 
 FETCH_SECONDS: Final = 10.0
 """The deadline of each call."""
@@ -90,15 +90,24 @@ class ServerSchema:
 
 
 def fetch_schema(client: Client) -> ServerSchema:
-    """Fetch a server's tables and functions; raises `MicromegasError` when it does not list its tables."""
-    return ServerSchema(tables=_fetch_tables(client), functions=_fetch_functions(client))
+    """Fetch a server's tables and functions; raises `MicromegasError` if it does not list its tables."""
+    tables = _fetch_tables(client)
+    functions: list[dict[str, object]] = []
+    with suppress(MicromegasError):
+        functions = _rows(client, _FUNCTIONS_SQL, limit=_MAX_FUNCTIONS)
+    names = tuple(str(row["routine_name"]) for row in functions if "routine_name" in row)
+    return ServerSchema(tables=tables, functions=names)
 
 
 def _fetch_tables(client: Client) -> dict[str, Table]:
     try:
         schemas = client.list_tables(timeout_seconds=FETCH_SECONDS)
     except UnsupportedRequest:
-        return _tables_of_rows(_rows(client, _COLUMNS_SQL, limit=_MAX_COLUMNS))
+        found: dict[str, list[Column]] = {}
+        for row in _rows(client, _COLUMNS_SQL, limit=_MAX_COLUMNS):
+            column = Column(str(row["column_name"]), printable(str(row["data_type"])), row["is_nullable"] == "YES")
+            found.setdefault(str(row["table_name"]), []).append(column)
+        return {name: Table(name=name, columns=tuple(columns)) for name, columns in found.items()}
     from micromegas_jupyter.notebook.results.formats import sql_type_of
 
     tables = {}
@@ -107,22 +116,6 @@ def _fetch_tables(client: Client) -> dict[str, Table]:
         columns = tuple(Column(each.name, sql_type_of(each), each.nullable, _remarks(each.metadata)) for each in schema)
         tables[name] = Table(name=name, columns=columns, remarks=_remarks(schema.metadata))
     return tables
-
-
-def _tables_of_rows(rows: Iterable[Mapping[str, object]]) -> dict[str, Table]:
-    columns: dict[str, list[Column]] = {}
-    for row in rows:
-        column = Column(str(row["column_name"]), printable(str(row["data_type"])), row["is_nullable"] == "YES")
-        columns.setdefault(str(row["table_name"]), []).append(column)
-    return {name: Table(name=name, columns=tuple(found)) for name, found in columns.items()}
-
-
-def _fetch_functions(client: Client) -> tuple[str, ...]:
-    try:
-        rows = _rows(client, _FUNCTIONS_SQL, limit=_MAX_FUNCTIONS)
-    except MicromegasError:
-        return ()
-    return tuple(str(row["routine_name"]) for row in rows if "routine_name" in row)
 
 
 def _rows(client: Client, sql: str, *, limit: int) -> list[dict[str, object]]:
@@ -140,7 +133,7 @@ def _remarks(metadata: Mapping[bytes, bytes] | None) -> str:
 class SchemaCache:
     """The schema of each connection: after another sign-in the tables may differ. Any thread; errors are silent."""
 
-    def __init__(self, connections: Connections, dependencies: Dependencies) -> None:
+    def __init__(self, connections: Connections, dependencies: NotebookServices) -> None:
         self._connections = connections
         self._dependencies = dependencies
         self._lock = Lock()
@@ -188,253 +181,109 @@ class SchemaCache:
                 self._fetching.pop(settings).set()
 
 
-# What has no end runs to the end of the text. Quotes are possessive (`*+`): an open one is never a shorter one.
-_TOKEN: Final = re.compile(
-    r"""
-      (?P<blank> \s+ | --[^\n]*\n | /\*.*?\*/ )
-    | (?P<open_comment> --[^\n]*\Z | /\*.*\Z )
-    | (?P<string> [eE]'(?:[^'\\]|\\.|'')*+' | '(?:[^']|'')*+'
-        | (?<![\w$]) \$(?P<tag>(?:[^\W\d]\w*)?)\$ .*? \$(?P=tag)\$ )
-    | (?P<open_string> [eE]?'.*\Z | (?<![\w$]) \$(?:[^\W\d]\w*)?\$ .*\Z )
-    | (?P<quoted> "(?:[^"]|"")*+" )
-    | (?P<open_quoted> ".*\Z )
-    | (?P<number> \d[\w.]* )
-    | (?P<word> [^\W\d][\w$]* )
-    | (?P<cast> :: )
-    | (?P<placeholder> (?<! [\w:)\]}'"] ) : (?:[^\W\d]\w*)? )
-    | (?P<sign> . )
-    """,
-    re.VERBOSE | re.DOTALL,
+# Possessive, bounded, and never inside of a word: any statement takes linear time.
+_NAME: Final = r'(?:(?<![\w$])[^\W\d][\w$]*+|"(?:[^"]|""){0,200}+")'
+_NAMES_AND_TEXTS: Final = re.compile(r"""("(?:[^"]|"")*+"?)|'(?:[^']|'')*+'?|--[^\n]*|/\*.*?(?:\*/|\Z)""", re.DOTALL)
+_CURSOR: Final = "\0"
+_AT_CURSOR: Final = re.compile(
+    rf"""(?P<colon>(?<![\w:)\]}}'"]):)?(?:(?P<table>{_NAME})\.)?(?P<typed>"[^"]*+|(?<![\w$])[\w$]*+){_CURSOR}"""
 )
+_TABLE_AND_ALIAS: Final = re.compile(rf"({_NAME})(?:(?=\s+(?:as\s+)?({_NAME}))|)", re.IGNORECASE)
+_TABLE_EXPRESSION: Final = re.compile(rf"({_NAME})\s+as\s*\(", re.IGNORECASE)
+_BEFORE_TABLE: Final = re.compile(r"\b(?:from|join|describe|table)\s+\Z", re.IGNORECASE)
 _PLAIN_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
-_AFTER_TABLE_TEXT: Final = (
-    "WHERE GROUP ORDER HAVING LIMIT OFFSET JOIN INNER LEFT RIGHT FULL OUTER CROSS NATURAL ON USING UNION EXCEPT "
-    "INTERSECT AS QUALIFY WINDOW SEMI ANTI"
-)
-# With these and those after a table, which are never a name or an alias without quotes.
 _RESERVED_TEXT: Final = (
     "SELECT FROM BY DISTINCT AND OR NOT IN IS NULL LIKE BETWEEN CASE WHEN THEN ELSE END CAST INTERVAL ALL WITH VALUES "
-    "EXISTS ANY SOME ASC DESC OVER PARTITION UNNEST LATERAL ARRAY TRUE FALSE DESCRIBE SIMILAR TO"
+    "EXISTS ANY SOME ASC DESC OVER PARTITION UNNEST LATERAL ARRAY TRUE FALSE DESCRIBE SIMILAR TO WHERE GROUP ORDER "
+    "HAVING LIMIT OFFSET JOIN INNER LEFT RIGHT FULL OUTER CROSS NATURAL ON USING UNION EXCEPT INTERSECT AS QUALIFY "
+    "WINDOW SEMI ANTI"
 )
-_OTHERS_TEXT: Final = (
+_OTHER_KEYWORDS_TEXT: Final = (
     "ILIKE TRY_CAST TIMESTAMP EXTRACT NULLS FIRST LAST ROWS RANGE UNBOUNDED PRECEDING FOLLOWING CURRENT ROW FILTER "
-    "WITHIN RECURSIVE EXPLAIN ANALYZE VERBOSE SHOW TABLES COLUMNS FUNCTIONS ESCAPE GROUPING SETS CUBE ROLLUP"
+    "WITHIN RECURSIVE EXPLAIN ANALYZE VERBOSE SHOW TABLES COLUMNS FUNCTIONS ESCAPE GROUPING SETS CUBE ROLLUP BIGINT "
+    "BOOLEAN BYTEA CHAR DATE DECIMAL DOUBLE FLOAT INT INTEGER REAL SMALLINT STRING TIME TINYINT VARCHAR"
 )
-_TYPES_TEXT: Final = (
-    "BIGINT BOOLEAN BYTEA CHAR DATE DECIMAL DOUBLE FLOAT INT INTEGER INTERVAL REAL SMALLINT STRING TIME TIMESTAMP "
-    "TINYINT VARCHAR"
-)
-_AFTER_TABLE: Final = tuple(_AFTER_TABLE_TEXT.split())
-_KEYWORDS: Final = (*_RESERVED_TEXT.split(), *_AFTER_TABLE, *_OTHERS_TEXT.split())
-_TYPES: Final = tuple(_TYPES_TEXT.split())
-_RESERVED: Final = frozenset(word.lower() for word in (*_RESERVED_TEXT.split(), *_AFTER_TABLE))
-_BEFORE_RELATION: Final = ("from", "join")
-_BEFORE_TABLE: Final = (*_BEFORE_RELATION, "describe", "table")
-_CLAUSES: Final = (_RESERVED - {"as"}) | {"table"}
-_CALLS_WITH_FROM: Final = ("extract", "substring", "trim", "overlay", "position")
+_KEYWORDS: Final = (*_RESERVED_TEXT.split(), *_OTHER_KEYWORDS_TEXT.split())
+_RESERVED: Final = frozenset(_RESERVED_TEXT.lower().split())
 MAX_COMPLETIONS: Final = 1000
 MAX_CHARACTERS: Final = 50_000
 """The longest statement that is completed."""
 
-_INSIDE: Final = frozenset({"open_string", "open_comment", "number"})
-
-
-class Token(NamedTuple):
-    """One token: its kind (a group of `_TOKEN`; an `open_` one has no end), and its text as written."""
-
-    kind: str
-    text: str
-
-    @property
-    def name(self) -> str:
-        """The name as DataFusion reads it; empty for what is not a name."""
-        if self.kind == "word":
-            return self.text.lower()
-        return self.text[1:-1].replace('""', '"') if self.kind == "quoted" else ""
-
-    @property
-    def can_be_name(self) -> bool:
-        """Whether it is the name of a table or an alias."""
-        return bool(self.name) and not self.is_word(_RESERVED)
-
-    def is_word(self, keywords: Collection[str]) -> bool:
-        """Whether it is one of these keywords (in lower case), without quotes."""
-        return self.kind == "word" and self.text.lower() in keywords
-
-
-def scan(sql: str) -> list[Token]:
-    """Return the tokens of `sql`, without blanks and comments that have an end."""
-    groups = (("string" if match.lastgroup == "tag" else match.lastgroup, match[0]) for match in _TOKEN.finditer(sql))
-    return [Token(group, text) for group, text in groups if group is not None and group != "blank"]
-
 
 def name_in_sql(name: str) -> str:
-    """Return a name as it must be written, in quotes when DataFusion would read another one without them."""
+    """Return a name as SQL, quoted if DataFusion would otherwise read another one."""
     if _PLAIN_NAME.fullmatch(name) and name not in _RESERVED:
         return name
     return '"' + name.replace('"', '""') + '"'
 
 
-class _Brackets:
-    """The tokens of each pair of brackets, in which an opening bracket stands for all that is in it."""
-
-    def __init__(self) -> None:
-        self.innermost: list[Token] = []
-        self.all = [self.innermost]
-        self._outer: list[list[Token]] = []
-
-    def read(self, tokens: Iterable[Token]) -> None:
-        for token in tokens:
-            if token.text != ")":
-                self.innermost.append(token)
-            elif self._outer:
-                self.innermost = self._outer.pop()
-            if token.text == "(":
-                self._outer.append(self.innermost)
-                self.innermost = []
-                self.all.append(self.innermost)
-
-    @property
-    def call(self) -> Token | None:
-        """The word before the innermost opening bracket."""
-        return self._outer[-1][-2] if self._outer and len(self._outer[-1]) > 1 else None
-
-
-def find_tables(brackets: Iterable[Sequence[Token]]) -> dict[str, list[str]]:
-    """Return the tables of a statement by what qualifies their columns (alias, else name); a sub-query's name is ""."""
-    tables: dict[str, list[str]] = {}
-    for inside in brackets:
-        tokens = [*inside, *[Token("sign", "")] * 3]  # so that one can look ahead
-        for start, token in enumerate(inside):
-            index = start + 1
-            is_table = token.is_word(_BEFORE_RELATION)
-            while is_table and (tokens[index].text == "(" or tokens[index].can_be_name):
-                while tokens[index + 1].text == "." and tokens[index + 2].name:
-                    index += 2
-                name = tokens[index].name
-                index += 1 + (bool(name) and tokens[index + 1].text == "(")  # the arguments of a table function
-                index += tokens[index].is_word(("as",))
-                alias = tokens[index].name if tokens[index].can_be_name else ""
-                index += bool(alias)
-                tables.setdefault(alias or name, []).append(name)
-                is_table = tokens[index].text == ","
-                index += 1
-    return tables
+def _name_of(sql: str) -> str:
+    """Return the name that SQL means; the reverse of `name_in_sql`."""
+    return sql[1:-1].replace('""', '"') if sql.startswith('"') else sql.lower()
 
 
 def complete_sql(
     before: str, after: str, schema: ServerSchema, *, variables: Callable[[], Iterable[str]]
 ) -> tuple[str, list[SimpleCompletion]]:
-    """Return the beginning that is there and what may take its place; `variables` gives the names for `:name`."""
+    """Return the typed prefix and its completions; `variables` returns the names for `:name`."""
     if len(before) + len(after) > MAX_CHARACTERS:
         return "", []
-    tokens = scan(before)
-    last = tokens[-1] if tokens and before.endswith(tokens[-1].text) else None
-    if last is not None and last.kind in _INSIDE:
+    statement = _NAMES_AND_TEXTS.sub(lambda found: found[1] or " ", before + _CURSOR)
+    found = _AT_CURSOR.search(statement)
+    if found is None:  # in a text or comment
         return "", []
-    if last is not None and last.kind == "placeholder":
-        return _fitting(last.text[1:], _offered(variables(), "variable"))
-    typed = ""
-    if last is not None and last.kind in {"word", "open_quoted"}:
-        typed = last.text
-        tokens.pop()
+    typed = found["typed"]
+    if found["colon"]:
+        return _fitting(typed, _offered(variables(), "variable"))
     # An editor may have written the closing quote already.
     is_closed = typed.startswith('"') and after.startswith('"')
-    offered = _Statement(tokens, scan(after[1:] if is_closed else after), schema).completions(typed)
+    rest = _NAMES_AND_TEXTS.sub(lambda found: found[1] or " ", after[is_closed:])
+    offered = _completions(statement[: found.start()], found["table"], typed, rest, schema)
     if is_closed:
         offered = (SimpleCompletion(each.text[:-1], type=each.type) for each in offered if each.text.startswith('"'))
     return _fitting(typed, offered)
 
 
+def _completions(
+    before: str, qualifier: str | None, typed: str, rest: str, schema: ServerSchema
+) -> Iterator[SimpleCompletion]:
+    """Return all that may be at the cursor, which is behind `before` and perhaps a qualifier and a dot."""
+    tables: dict[str, str] = {}
+    for name, alias in _TABLE_AND_ALIAS.findall(f"{before} {rest}"):
+        if (table := _name_of(name)) in schema.tables:
+            tables.setdefault(_name_of(alias) if alias and alias.lower() not in _RESERVED else table, table)
+    if qualifier is not None:
+        yield from _names(schema.columns_of(tables.get(_name_of(qualifier), "")), "column")
+        return
+    expressions = map(_name_of, _TABLE_EXPRESSION.findall(before))
+    if not _BEFORE_TABLE.search(before):
+        for table in tables.values() or schema.tables:
+            yield from _names(schema.columns_of(table), "column")
+        yield from _names((alias for alias, table in tables.items() if alias != table), "alias")
+        yield from _offered(filter(str.isidentifier, schema.functions), "function")
+        yield from _offered((word.lower() if typed.islower() else word for word in _KEYWORDS), "keyword")
+    yield from _names([*expressions, *schema.tables], "table")
+    if "processes" in schema.tables:
+        yield from _offered(_TABLE_FUNCTIONS, "function")
+
+
 def _fitting(typed: str, offered: Iterable[SimpleCompletion]) -> tuple[str, list[SimpleCompletion]]:
     beginning = typed.lower()
     fitting = (each for each in offered if each.text.lower().startswith((beginning, '"' + beginning)))
-    found: dict[str, SimpleCompletion] = {}
-    for each in fitting:
-        found.setdefault(each.text, each)
-        if len(found) == MAX_COMPLETIONS:
-            break
-    return typed, list(found.values())
+    return typed, list(islice({each.text: each for each in fitting}.values(), MAX_COMPLETIONS))
 
 
 def _offered(texts: Iterable[str], kind: str) -> Iterator[SimpleCompletion]:
     return (SimpleCompletion(text, type=kind) for text in texts)
 
 
-class _Statement:
-    """A statement with a cursor in it."""
-
-    def __init__(self, before: list[Token], after: list[Token], schema: ServerSchema) -> None:
-        self._before = before
-        self._schema = schema
-        brackets = _Brackets()
-        brackets.read(before)
-        nearest = brackets.innermost
-        self._call, self._beside_cursor = brackets.call, list(nearest)
-        brackets.read(after)
-        self._tables_by_name = find_tables(sorted(brackets.all, key=lambda tokens: tokens is not nearest))
-        # What the statement names itself: common table expressions, and columns.
-        tokens = [*before, *after]
-        self._expressions = [
-            token.name
-            for token, word, bracket in zip(tokens, tokens[1:], tokens[2:], strict=False)
-            if token.name and word.is_word(("as",)) and bracket.text == "("
-        ]
-        named = (token.name for word, token in pairwise(tokens) if word.is_word(("as",)))
-        self._own_names = [name for name in named if name not in self._tables_by_name]
-
-    def completions(self, typed: str) -> Iterator[SimpleCompletion]:
-        keywords = _offered(_as_typed(_KEYWORDS, typed), "keyword")
-        if not self._before:
-            return keywords
-        last = self._before[-1]
-        if last.text == ".":
-            return self._columns_of(self._before[-2].name if len(self._before) > 1 else "")
-        if last.kind == "cast" or last.is_word(("as",)):
-            is_type = last.kind == "cast" or self._is_in_call("cast", "try_cast")
-            return _offered(_as_typed(_TYPES, typed) if is_type else (), "type")  # or a new name follows
-        clause = next((token.name for token in reversed(self._beside_cursor) if token.is_word(_CLAUSES)), "")
-        if clause in _BEFORE_TABLE and not self._is_in_call(*_CALLS_WITH_FROM):
-            if last.is_word(_BEFORE_TABLE) or last.text == ",":
-                return self._tables()
-            if last.name or last.text == ")":  # a table's name, or its alias
-                return _offered(_as_typed(_AFTER_TABLE, typed), "keyword")
-        return chain(self._values(typed), keywords, self._tables())
-
-    def _values(self, typed: str) -> Iterator[SimpleCompletion]:
-        for qualifier in self._tables_by_name:
-            yield from self._columns_of(qualifier)
-        yield from _names(self._own_names, "column")
-        yield from _names(self._tables_by_name, "alias")
-        if not self._tables_by_name and typed:
-            for name in self._schema.tables:
-                yield from _names(self._schema.columns_of(name), "column")
-        yield from _offered(filter(str.isidentifier, self._schema.functions), "function")
-
-    def _tables(self) -> Iterator[SimpleCompletion]:
-        yield from _names([*self._expressions, *self._schema.tables], "table")
-        if "processes" in self._schema.tables:
-            yield from _offered(_TABLE_FUNCTIONS, "function")
-
-    def _columns_of(self, qualifier: str) -> Iterator[SimpleCompletion]:
-        """Return the columns of a table; for a query in the statement the names that occur in it."""
-        for table in self._tables_by_name.get(qualifier, ()):
-            known = table in self._schema.tables
-            yield from _names(self._schema.columns_of(table) if known else self._own_names, "column")
-
-    def _is_in_call(self, *functions: str) -> bool:
-        return self._call is not None and self._call.is_word(functions)
-
-
 def _names(names: Iterable[str], kind: str) -> Iterator[SimpleCompletion]:
-    # A name that would steer a terminal or a line's direction is not offered.
+    # A name that could control a terminal or reverse a line's direction is not offered.
     return _offered((name_in_sql(name) for name in names if name and printable(name) == name), kind)
 
 
-def _as_typed(keywords: Sequence[str], typed: str) -> Iterator[str]:
-    return (word.lower() if typed.islower() else word for word in keywords)
-
-
+_AT_OPTION: Final = re.compile(rf"{OPTIONS.pattern}(?P<typed>(?:--?[\w-]*)?)")
+_AT_VALUE: Final = re.compile(r"(?:.*\s)?(--[\w-]+)(?:=|\s+)([\w-]*)")
 FIRST_ANSWER_SECONDS: Final = 0.25
 """How long the first completion of a notebook waits for a nearby server; the others do not wait."""
 
@@ -472,38 +321,42 @@ class SqlCompleter:
         cursor = sum(len(line) + 1 for line in lines[: context.cursor_line]) + context.cursor_position
         known = self._shell.magics_manager.magics
         for magic, complete in self._magics:
-            position = find_position(
-                context.full_text,
-                cursor,
-                cell_magics=[name for name, function in known["cell"].items() if function == magic],
-                line_magics=[name for name, function in known["line"].items() if function == magic],
-                options_with_value=options_with_value(magic),
-                optional_values=optional_values(magic),
+            line_names, cell_names = (
+                [name for name, function in known[kind].items() if function == magic] for kind in ("line", "cell")
             )
-            if position is None:
-                continue
-            if position.option is None:
-                typed, found = complete(position)
-            elif position.option == "":
-                names = (*options_with_value(magic), *flags(magic))
-                typed, found = _fitting(position.before, _offered(names, "option"))
-            else:
-                is_name = position.option == "--connection"
-                values = self._connections.all() if is_name else option_values(magic, position.option)
-                typed, found = _fitting(position.before, _offered(values, "value"))
-            return {"completions": found, "matched_fragment": typed, "suppress": True, "ordered": True}
+            found = find_magic(context.full_text, cursor, line_magics=line_names, cell_magics=cell_names)
+            if found is not None:
+                before, after, is_cell = found
+                typed, offered = self._complete_option(magic, before, is_cell=is_cell) or complete(before, after)
+                return {"completions": offered, "matched_fragment": typed, "suppress": True, "ordered": True}
         return {"completions": []}
 
-    def _complete_sql(self, statement: Position) -> tuple[str, list[SimpleCompletion]]:
-        schema = self._schema(statement.options)
-        return complete_sql(statement.before, statement.after, schema, variables=self._variables)
+    def _complete_option(
+        self, magic: Callable[..., object], before: str, *, is_cell: bool
+    ) -> tuple[str, list[SimpleCompletion]] | None:
+        """Complete an option or its value; None if the cursor is at neither."""
+        if (found := _AT_VALUE.fullmatch(before)) is not None:
+            values = self._connections.all() if found[1] == "--connection" else option_values(magic, found[1])
+            typed, fitting = _fitting(found[2], _offered(values, "value"))
+            if fitting or found[1] in options_with_value(magic):
+                return typed, fitting
+        found = _AT_OPTION.fullmatch(before)
+        if found is None or not (found["typed"] or (is_cell and "\n" not in before)):
+            return None
+        return _fitting(found["typed"], _offered(option_names(magic), "option"))
 
-    def _complete_pattern(self, statement: Position) -> tuple[str, list[SimpleCompletion]]:
+    def _complete_sql(self, before: str, after: str) -> tuple[str, list[SimpleCompletion]]:
+        options = OPTIONS.match(before)
+        statement = before if options is None else before[options.end() :]
+        return complete_sql(statement, after, self._schema(before), variables=self._variables)
+
+    def _complete_pattern(self, before: str, _after: str) -> tuple[str, list[SimpleCompletion]]:
         # Names that need quotes on the magic's line are left out.
-        tables = (name for name in self._schema(statement.options).tables if shlex.quote(name) == name)
-        return _fitting(statement.before, _offered(tables, "table"))
+        tables = (name for name in self._schema(before).tables if shlex.quote(name) == name)
+        return _fitting(before.rpartition(" ")[2], _offered(tables, "table"))
 
-    def _schema(self, options: Mapping[str, str]) -> ServerSchema:
+    def _schema(self, before: str) -> ServerSchema:
+        options = dict(re.findall(r"(--connection|--profile)[= ]\s*(\S+)", before.partition("\n")[0]))
         connection, profile = options.get("--connection"), options.get("--profile")
         try:
             settings = self._connections.settings(connection=connection, profile=profile)

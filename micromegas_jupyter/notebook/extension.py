@@ -6,7 +6,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.notebook.completion import SchemaCache, SqlCompleter
 from micromegas_jupyter.notebook.login.cells import CellConnections
-from micromegas_jupyter.notebook.login.connections import Dependencies
+from micromegas_jupyter.notebook.login.connections import NotebookServices
 from micromegas_jupyter.notebook.login.session import NotebookSession
 from micromegas_jupyter.notebook.magics.connect import ServerMagics
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
@@ -20,7 +20,7 @@ _ATTRIBUTE = "_micromegas_extension"
 class _Extension:
     """What belongs to one shell."""
 
-    def __init__(self, shell: InteractiveShell, dependencies: Dependencies) -> None:
+    def __init__(self, shell: InteractiveShell, dependencies: NotebookServices) -> None:
         self.session = NotebookSession(dependencies)
         connections = CellConnections(shell, self.session)
         self.schemas = SchemaCache(self.session.connections, dependencies)
@@ -39,10 +39,10 @@ class _Extension:
 
 def load_ipython_extension(ip: InteractiveShell) -> None:
     """Register the magics; IPython calls this for `%load_ext micromegas_jupyter`."""
-    register(ip, Dependencies())
+    register(ip, NotebookServices())
 
 
-def register(shell: InteractiveShell, dependencies: Dependencies) -> None:
+def register(shell: InteractiveShell, dependencies: NotebookServices) -> None:
     """Register the magics; another extension that has `%%sql` keeps it."""
     unregister(shell)
     extension = _Extension(shell, dependencies)
@@ -66,6 +66,8 @@ def unregister(shell: InteractiveShell) -> None:
         for name, magic in list(magics.items()):
             if getattr(magic, "__self__", None) in extension.magics:
                 del magics[name]
+    for magics in extension.magics:
+        shell.configurables.remove(magics)  # type: ignore[arg-type] # IPython declares shells only
     shell.input_transformers_cleanup.remove(help_as_line_magic)
     delattr(shell, _ATTRIBUTE)
     atexit.unregister(extension.close)

@@ -1,4 +1,4 @@
-"""A query's rows as the value of a cell: shown as a grid, kept as an Arrow table, and used as people first try."""
+"""A query's rows as the value of a cell: shown as a grid and kept as an Arrow table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from micromegas_jupyter.config.client import DEFAULT_RESULT_ROWS
 from micromegas_jupyter.core.text import rows_text
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.results.grid import result_bundle, static_table
-from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView, taken
+from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, RowQuery, RowsView, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,9 +27,17 @@ _BATCH_ROWS = 1000
 class QueryResult:
     """The rows of a query, which a notebook shows as a grid.
 
-    `len(result)`, `result.columns`, `result["city"]` (a pandas Series), `result[result["age"] > 40]` (rows that match),
-    rows as dictionaries by iteration or position, `result.head()`, and `to_pandas()`, `to_polars()`, `to_arrow()` for
-    everything else. Libraries that accept Arrow streams (`__arrow_c_stream__`) accept it: DuckDB, polars.
+    ```python
+    result = %sql SELECT city, age FROM people
+    len(result), result.columns
+    result["city"]  # a pandas Series
+    result[result["age"] > 40].head()  # the first rows that match
+    for row in result:  # dictionaries
+        print(row["city"])
+    result.to_pandas()  # or .to_polars(), .to_arrow()
+    ```
+
+    Libraries that accept Arrow streams (`__arrow_c_stream__`) accept it: DuckDB, polars.
     """
 
     def __init__(self, table: pa.Table, *, max_rows: int = DEFAULT_RESULT_ROWS) -> None:
@@ -89,7 +97,7 @@ class QueryResult:
                 "The file's name does not say its format.", remedy=f"Let it end in .{', .'.join(EXPORT_FORMATS)}."
             )
         columns = range(self._table.num_columns)
-        RowsView(self._table).write_new_file(Order(), target, file_format=file_format, columns=columns)
+        RowsView(self._table).write_new_file(RowQuery(), target, file_format=file_format, columns=columns)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)

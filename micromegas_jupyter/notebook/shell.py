@@ -8,13 +8,12 @@ import re
 import shlex
 import sys
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from importlib import import_module
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 import IPython
@@ -52,8 +51,6 @@ SAVED_MIME_TYPE: Final = "application/vnd.micromegas.result+json"
 """Marks an output whose saved HTML is shown until its widget stands in the page."""
 
 HELP_OPTION = "--help"
-_BEGINS_QUERY = re.compile(r"\s*(?:SELECT|WITH)\b", re.IGNORECASE)
-_SHORT_WORD = re.compile(r"(?!(?:EXPLAIN|ANALYZE|VERBOSE)\b)\w{1,20}\s*", re.IGNORECASE)
 _CELL_OF_ONE_LINE = re.compile(r"%%((?:micromegas_)?sql .*)\s*")
 
 
@@ -122,8 +119,13 @@ def load_libraries(*names: str) -> None:
 
 def parse_options(magic: Callable[..., Any], arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options as the parser of `@with_arguments` reads them."""
-    options = (argument.partition("=")[0] for argument in arguments if argument.startswith("--"))
-    _check_known(options, (*options_with_value(magic), *flags(magic)))
+    known = option_names(magic)
+    for option in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
+        # argparse understands the beginning of an option, too.
+        if not any(name.startswith(option) for name in known):
+            nearest = get_close_matches(option, known, n=1)
+            remedy = f"Did you mean {nearest[0]}?" if nearest else f"The options are {', '.join(known)}."
+            raise UsageError(f"{shown_name(option)} is not an option.", remedy=remedy)
     try:
         return _parser(magic).parse_args(list(arguments))
     except IPythonUsageError as error:
@@ -139,24 +141,18 @@ def check_exclusive(arguments: argparse.Namespace, *options: str) -> None:
         raise UsageError(f"{one} and {other} cannot be combined.", remedy="Leave one of them out.")
 
 
+def option_names(magic: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of a magic's options."""
+    return tuple(name for action in _actions(magic) for name in action.option_strings)
+
+
 def options_with_value(magic: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the options of a magic that take a value."""
-    return tuple(name for action in _actions(magic) if action.nargs not in {0, "?"} for name in action.option_strings)
-
-
-def optional_values(magic: Callable[..., Any]) -> dict[str, tuple[str, ...]]:
-    """Return the options of a magic that may have a value, which is one of these."""
-    optional = [action for action in _actions(magic) if action.nargs == "?"]
-    return {name: option_values(magic, name) for action in optional for name in action.option_strings}
-
-
-def flags(magic: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the options of a magic that need no value."""
-    return tuple(name for action in _actions(magic) if action.nargs in {0, "?"} for name in action.option_strings)
+    """Return the options of a magic that need a value."""
+    return tuple(name for action in _actions(magic) if action.nargs is None for name in action.option_strings)
 
 
 def option_values(magic: Callable[..., Any], option: str) -> tuple[str, ...]:
-    """Return the choices for an option of a magic; none when it takes any value."""
+    """Return the choices for an option of a magic; empty if it takes any value."""
     return tuple(
         str(value) for action in _actions(magic) if option in action.option_strings for value in action.choices or ()
     )
@@ -187,15 +183,6 @@ def help_text(magic: Callable[..., Any]) -> str:
     return _parser(magic).format_help().removeprefix("::\n\n").strip()
 
 
-def _check_known(options: Iterable[str], known: Sequence[str]) -> None:
-    for option in options:
-        # argparse understands the beginning of an option, too.
-        if not any(name.startswith(option) for name in known):
-            nearest = get_close_matches(option, known, n=1)
-            remedy = f"Did you mean {nearest[0]}?" if nearest else f"The options are {', '.join(known)}."
-            raise UsageError(f"{shown_name(option)} is not an option.", remedy=remedy)
-
-
 def _parser(magic: Callable[..., Any]) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = magic.parser  # type: ignore[attr-defined] # set by @with_arguments
     return parser
@@ -214,13 +201,15 @@ def _usage_remedy(magic: Callable[..., Any]) -> str:
 
 
 _TEMPLATE: Final = "{{"
-_NAME: Final = re.compile(r"[ \t]*([^\W\d]\w*)[ \t]*<<(?=\s|$)")
-_OPTION: Final = re.compile(r"[ \t]*(--[A-Za-z][\w-]*)(?:=|(?=\s|$))")
+_VARIABLE: Final = re.compile(r"\s*([^\W\d]\w*)[ \t]*<<(?=\s|$)")
+_OPTION: Final = re.compile(r"\s*(--[A-Za-z][\w-]*)(=|(?=\s|$))")
 _VALUE: Final = re.compile(r"[ \t]*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"']\S*))(?=\s|$)")
-# Before a cursor, a word is finished only when a space follows it.
-_FINISHED_OPTION: Final = re.compile(_OPTION.pattern.replace("|$", ""))
-_FINISHED_VALUE: Final = re.compile(_VALUE.pattern.replace("|$", ""))
-_OPTION_BEGUN: Final = re.compile(r"(?:--?[\w-]*)?")
+OPTIONS: Final = re.compile(
+    rf"(?:{_VARIABLE.pattern})?\s*(?:--[\w-]+(?:(?:=|[ \t]+)(?:\"[^\"]*\"|'[^']*'|[^\s\"'-]\S*))?\s+)*"
+)
+"""The beginning of a magic's line, before a cursor that is at an option or in the statement."""
+
+_BEGINS_STATEMENT: Final = re.compile(r"SELECT|WITH|EXPLAIN|SHOW|DESCRIBE|VALUES|TABLE|\W", re.IGNORECASE)
 _LINE_MAGIC: Final = re.compile(r"\s*(?:[^\W\d][\w.\[\], ]*=\s*)?%(?P<name>\w+)[ \t]")
 _CELL_MAGIC: Final = re.compile(r"\s*%%(?P<name>\w+)(?=[ \t\n])")
 
@@ -229,82 +218,34 @@ class SqlLine(NamedTuple):
     """A parsed line: the variable that takes the rows (None: the cell's value), the options, and the statement."""
 
     name: str | None
-    arguments: tuple[str, ...]
+    options: argparse.Namespace
     sql: str
 
 
-@dataclass(slots=True, kw_only=True)
-class _Options:
-    """What stands before the statement; `unfinished` is an option that `rest` has no value for."""
-
-    rest: str
-    name: str | None = None
-    options: list[tuple[str, str | None]] = field(default_factory=list)
-    unfinished: str | None = None
-
-
-def _parse_options(
-    text: str,
-    options_with_value: Collection[str],
-    optional_values: Mapping[str, Collection[str]],
-    *,
-    before_cursor: bool = False,
-) -> _Options:
-    option_pattern, value_pattern = (_FINISHED_OPTION, _FINISHED_VALUE) if before_cursor else (_OPTION, _VALUE)
-    parsed = _Options(rest=text)
-    while True:
-        if parsed.name is None and (found := _NAME.match(parsed.rest)):
-            # As Python reads names: `µs` with the sign of a keyboard is the Greek letter there.
-            parsed.name = unicodedata.normalize("NFKC", found[1])
-        elif found := option_pattern.match(parsed.rest):
-            option, value = found[1], value_pattern.match(parsed.rest, found.end())
-            # A word that is none of the possible values begins the statement.
-            is_value = found[0].endswith("=") or (
-                value is not None and value[0].strip() in optional_values.get(option, ())
-            )
-            if option in options_with_value or (option in optional_values and is_value):
-                if value is None:
-                    parsed.rest, parsed.unfinished = parsed.rest[found.end() :].lstrip(" \t"), option
-                    return parsed
-                found = value
-                parsed.options.append((option, next(group for group in value.groups() if group is not None)))
-            else:
-                parsed.options.append((option, None))
-        else:
-            parsed.rest = parsed.rest.lstrip(" \t")
-            return parsed
-        parsed.rest = parsed.rest[found.end() :]
-
-
-def split_sql_line(
-    line: str,
-    cell: str | None,
-    *,
-    options_with_value: Sequence[str],
-    flags: Sequence[str],
-    optional_values: Mapping[str, Collection[str]] = MappingProxyType({}),
-) -> SqlLine:
+def parse_sql_line(magic: Callable[..., Any], line: str, cell: str | None) -> SqlLine:
     """Parse the magic's line and the body of a cell magic (None for a line magic)."""
-    parsed = _parse_options(line, options_with_value, optional_values)
-    name, rest = parsed.name, parsed.rest.lstrip()
-    if (
-        cell is not None
-        and parsed.options
-        and parsed.options[-1][0] in optional_values
-        and _SHORT_WORD.fullmatch(rest)
-        and _BEGINS_QUERY.match(cell)
-    ):  # a word that begins no statement, as a whole one stands below, was meant as the value
-        parsed.options[-1], rest = (parsed.options[-1][0], rest.strip()), ""
-    _check_known((option for option, _ in parsed.options), (*options_with_value, *flags))
-    if parsed.unfinished is not None:
-        raise UsageError(f"{parsed.unfinished} needs a value.", remedy="Write it after the option.")
+    variable = _VARIABLE.match(line)
+    rest = line if variable is None else line[variable.end() :]
+    # As Python reads names: `µs` with the sign of a keyboard is the Greek letter there.
+    name = None if variable is None else unicodedata.normalize("NFKC", variable[1])
+    nargs = {option: action.nargs for action in _actions(magic) for option in action.option_strings}
+    words = []
+    while found := _OPTION.match(rest):
+        option, rest = found[1], rest[found.end() :]
+        value = _VALUE.match(rest) if found[2] or nargs.get(option, 0) != 0 else None
+        # The statement may follow an option whose value may be left out.
+        if value is None or (not found[2] and nargs[option] == "?" and _BEGINS_STATEMENT.match(value[0].strip())):
+            words.append(option)
+        else:
+            words.append(f"{option}={next(group for group in value.groups() if group is not None)}")
+            rest = rest[value.end() :]
+    options, rest = parse_options(magic, words), rest.lstrip()
     if name is not None and (keyword.iskeyword(name) or not name.isidentifier()):
         raise UsageError(f'"{shown_name(name)}" is not a name for a variable.', remedy="Choose another name.")
     sql = rest if cell is None else f"{rest}\n{cell}" if rest else cell
     if not sql.strip():
         raise UsageError("No SQL was given.", remedy="Write the statement after %sql, or below %%sql.")
-    arguments = tuple(word for option in parsed.options for word in option if word is not None)
-    return SqlLine(name=name, arguments=arguments, sql=sql)
+    return SqlLine(name=name, options=options, sql=sql)
 
 
 def check_no_template(sql: str) -> None:
@@ -320,47 +261,17 @@ def check_no_template(sql: str) -> None:
         )
 
 
-class Position(NamedTuple):
-    """What a cursor is in, and the text around it: a statement, an `option`'s value, or ("") the name of an option.
-
-    `options` are the magic's options that have a value.
-    """
-
-    before: str
-    after: str = ""
-    option: str | None = None
-    options: Mapping[str, str] = MappingProxyType({})
-
-
-def find_position(  # noqa: PLR0913 - what is known of the magics
-    text: str,
-    cursor: int,
-    *,
-    cell_magics: Collection[str],
-    line_magics: Collection[str],
-    options_with_value: Collection[str],
-    optional_values: Mapping[str, Collection[str]] = MappingProxyType({}),
-) -> Position | None:
-    """Return what the cursor (an offset in the cell's `text`) is in; None when it is in none of these magics."""
-    found, end = _CELL_MAGIC.match(text), len(text)
-    is_cell = found is not None and found["name"] in cell_magics
-    if not is_cell:
-        found = _LINE_MAGIC.match(text, text.rfind("\n", 0, cursor) + 1, cursor)
-        end = text.find("\n", cursor) if "\n" in text[cursor:] else end
-    if found is None or cursor <= found.end() - (not is_cell) or not (is_cell or found["name"] in line_magics):
+def find_magic(
+    text: str, cursor: int, *, line_magics: Collection[str], cell_magics: Collection[str]
+) -> tuple[str, str, bool] | None:
+    """Return a magic's text before and after a cursor, and whether it is a cell magic; None outside of these magics."""
+    found = _CELL_MAGIC.match(text)
+    if found is not None and found["name"] in cell_magics:
+        return (text[found.end() : cursor], text[cursor:], True) if cursor > found.end() else None
+    found = _LINE_MAGIC.match(text, text.rfind("\n", 0, cursor) + 1, cursor)
+    if found is None or found["name"] not in line_magics:
         return None
-    parsed = _parse_options(text[found.end() : cursor], options_with_value, optional_values, before_cursor=True)
-    typed = parsed.rest
-    if "\n" not in typed:  # else the statement is below the magic's own line
-        last, value = parsed.options[-1] if parsed.options else ("", None)
-        if parsed.unfinished is not None:
-            return Position(typed, option=parsed.unfinished)
-        if value is None and any(possible.startswith(typed) for possible in optional_values.get(last, ())):
-            return Position(typed, option=last)
-        if (typed or is_cell) and _OPTION_BEGUN.fullmatch(typed):
-            return Position(typed, option="")
-    options = {option: value for option, value in parsed.options if value is not None}
-    return Position(typed.lstrip("\n"), after=text[cursor:end], options=options)
+    return text[found.end() : cursor], text[cursor:].partition("\n")[0], False
 
 
 _MAX_NAME_CHARACTERS = 120

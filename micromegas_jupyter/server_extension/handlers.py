@@ -109,7 +109,12 @@ _Message = tuple[object, object, dict[str, Any]]
 
 
 class MicromegasRelay(Configurable):
-    """Sign-in by redirect through this server: `c.MicromegasRelay.…` in `jupyter_server_config.py`."""
+    """Sign-in by redirect through this server, configured in `jupyter_server_config.py`.
+
+    ```python
+    c.MicromegasRelay.public_url = "https://lab.example.com/base/"
+    ```
+    """
 
     public_url = Unicode(
         "",

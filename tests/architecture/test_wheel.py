@@ -105,5 +105,5 @@ def test_the_source_distribution_holds_the_front_end_s_sources_without_what_npm_
     with tarfile.open(path) as sources:
         names = [name.partition("/notebook/frontend/")[2] for name in sources.getnames()]
 
-    assert {"package-lock.json", "src/tables/tables.ts", "labextension/src/index.ts"} <= set(names)
+    assert {"package-lock.json", "src/grid/grid.ts", "labextension/src/index.ts"} <= set(names)
     assert [name for name in names if "node_modules/" in name or name.startswith("labextension/lib/")] == []

@@ -20,7 +20,7 @@ CHILD = """
 import json, resource, sys, time
 import pandas, psutil, pyarrow as pa
 from micromegas_jupyter.notebook.results.grid import ResultGrid, static_table
-from micromegas_jupyter.notebook.results.view import Order, RowsView
+from micromegas_jupyter.notebook.results.view import RowQuery, RowsView
 
 def rss():
     return psutil.Process().memory_info().rss
@@ -38,13 +38,13 @@ found = {"table_mb": round(table.nbytes / 1e6)}
 found["first_ms"] = milliseconds(lambda: (ResultGrid(view, result_rows=table.num_rows), static_table(view, table.num_rows)))
 found["rest"] = round((rss() - before) / table.nbytes, 2)
 found["statistics_ms"] = milliseconds(lambda: [view.statistics(column) for column in range(table.num_columns)])
-found["block_ms"] = milliseconds(lambda: view.texts(Order(), first=500_000, count=200, columns=200))
+found["block_ms"] = milliseconds(lambda: view.texts(RowQuery(), first=500_000, count=200, columns=200))
 sortable = [index for index, column in enumerate(view.columns(200)) if column["sortable"]]
-orders = {table.schema.names[index]: Order(sort=((index, True),)) for index in sortable}
+orders = {table.schema.names[index]: RowQuery(sort=((index, True),)) for index in sortable}
 found["sort_ms"] = {name: milliseconds(lambda: view.texts(order, first=0, count=200, columns=200)) for name, order in orders.items()}
 filters = {"level": "= INFO", "msg": "took 5", "value": "> 90000", "price": "1..1000", "time": "> 2026-12-01", "json": "99"}
 found["filter_ms"] = {
-    name: milliseconds(lambda: view.count(Order(filters=((table.schema.get_field_index(name), typed),)))) for name, typed in filters.items()
+    name: milliseconds(lambda: view.count(RowQuery(filters=((table.schema.get_field_index(name), typed),)))) for name, typed in filters.items()
 }
 pa.default_memory_pool().release_unused()  # as the grid does behind each answer
 found["rest_after_all"] = round((rss() - before) / table.nbytes, 2)

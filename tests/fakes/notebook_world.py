@@ -292,7 +292,7 @@ class FakeClient:
 
 @dataclass(kw_only=True)
 class FakeWorld:
-    """Everything around the magics; it stands in for `Dependencies`."""
+    """Everything around the magics; it stands in for `NotebookServices`."""
 
     clock: FakeClock = field(default_factory=FakeClock)
     settings: ClientSettings = SETTINGS

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micromegas_jupyter.notebook.results.formats import NANOSECONDS
-from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView
+from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, RowQuery, RowsView
 from tests.property.arrow_tables import tables
 
 SECOND = 10**9
@@ -146,12 +146,12 @@ def test_rows_are_sorted_by_several_columns_with_nulls_at_the_end(data, rows):
     expected = list(range(rows))
     for index, descending in reversed(sort):
         expected = sorted_places(expected, columns[index][1], descending=descending)
-    assert places_of(view, Order(sort=tuple(sort))) == expected
+    assert places_of(view, RowQuery(sort=tuple(sort))) == expected
 
 
 def filtered(column, typed):
     view = RowsView(pa.table({"a": column, "place": range(len(column))}))
-    return places_of(view, Order(filters=((0, typed),)))
+    return places_of(view, RowQuery(filters=((0, typed),)))
 
 
 def matching(values, is_match):
@@ -296,7 +296,7 @@ def test_a_file_holds_the_rows_that_match_in_their_order(data, rows):
     columns = data.draw(st.lists(plain_columns(rows), min_size=1, max_size=3))
     table = pa.table([column for column, _ in columns], names=[f"column {place}" for place in range(len(columns))])
     view = RowsView(table)
-    order = Order(sort=((0, True),))
+    order = RowQuery(sort=((0, True),))
     expected = view.rows(order, 0, rows)
     written = {each: io.BytesIO() for each in EXPORT_FORMATS}
     for file_format, target in written.items():
@@ -329,7 +329,7 @@ def values_of(table):
 def test_any_table_can_be_looked_at_and_what_it_cannot_do_is_refused(table, descending):
     view = RowsView(table)
     columns = view.columns(500)
-    order = Order(sort=tuple((index, descending) for index, each in enumerate(columns) if each["sortable"])[:3])
+    order = RowQuery(sort=tuple((index, descending) for index, each in enumerate(columns) if each["sortable"])[:3])
 
     texts = view.texts(order, first=0, count=100, columns=table.num_columns)
 

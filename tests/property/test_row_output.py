@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from micromegas_jupyter.cli.row_output import RowOptions, write_rows
 from micromegas_jupyter.core.text import cell_text
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.view import Order, RowsView
+from micromegas_jupyter.notebook.results.view import RowQuery, RowsView
 from tests.property.arrow_tables import tables, texts
 
 ROWS = st.lists(
@@ -71,9 +71,9 @@ def test_the_grid_downloads_the_csv_that_the_command_prints(table):
         write_rows(table.schema, table.to_batches(), printed, RowOptions(file_format="csv"))
     except UsageError:
         with pytest.raises(UsageError):
-            view.write(Order(), downloaded, file_format="csv", columns=columns)
+            view.write(RowQuery(), downloaded, file_format="csv", columns=columns)
     else:
-        view.write(Order(), downloaded, file_format="csv", columns=columns)
+        view.write(RowQuery(), downloaded, file_format="csv", columns=columns)
         assert downloaded.getvalue().decode() == printed.getvalue()
 
 

@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.charts import KINDS
-from micromegas_jupyter.notebook.magics.sql import FORMATS, SqlRequest
-from micromegas_jupyter.notebook.shell import split_sql_line
+from micromegas_jupyter.notebook.magics.sql import FORMATS, SqlMagic, SqlRequest
+from micromegas_jupyter.notebook.shell import parse_sql_line
 
-_WITH_VALUE = ("--begin", "--end", "--limit", "--profile", "--connection", "--format", "--x")
-_FLAGS = ("--explain", "--traceback", "--plot")
 _PIECES = st.sampled_from(
     [
         "--begin",
@@ -46,7 +44,7 @@ _SQL = st.text(st.characters(exclude_categories=["Cs"]), max_size=40).map("SELEC
 
 
 def split(line, cell=None):
-    return split_sql_line(line, cell, options_with_value=_WITH_VALUE, flags=_FLAGS, optional_values={"--plot": KINDS})
+    return parse_sql_line(SqlMagic.micromegas_sql, line, cell)
 
 
 @given(st.lists(_PIECES | st.text(max_size=5), max_size=12).map(" ".join), st.none() | _SQL)
@@ -58,7 +56,6 @@ def test_any_line_is_taken_apart_or_refused(line, cell):
 
     assert parts.sql.strip()
     assert line.endswith(parts.sql) if cell is None else parts.sql.endswith(cell)
-    assert all(word in {*_WITH_VALUE, *_FLAGS} for word in parts.arguments if word.startswith("--begin"))
 
 
 @given(_SQL)
@@ -83,11 +80,5 @@ def test_the_cell_of_a_past_query_asks_for_the_same(*, name, begin, limit, row_f
     first, _, body = request.cell_text().partition("\n")
     parts = split(first.removeprefix("%%sql"), body)
 
-    wanted = [("--begin", begin), ("--limit", limit), ("--format", row_format), ("--plot", plot), ("--x", x)]
     assert (parts.name, parts.sql) == (name, sql)
-    assert parts.arguments == tuple(
-        word
-        for option, value in wanted
-        if value is not None
-        for word in (option, *([] if value is True else [str(value)]))
-    )
+    assert {**vars(parts.options), **vars(options)} == vars(parts.options)

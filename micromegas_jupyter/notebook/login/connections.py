@@ -68,7 +68,7 @@ class FlowToUse:
     fallbacks: tuple[Flow, ...] = ()
 
 
-class Dependencies:
+class NotebookServices:
     """What the magics need from the rest of the package; loads it when it is used. Tests have one of their own."""
 
     clock: Clock = SYSTEM_CLOCK
@@ -175,7 +175,7 @@ class SettingsChoice:
             choice = SettingsChoice(profile=profile or self.profile, variables=variables, uri=uri)
         return choice if as_service_account is None else replace(choice, as_service_account=as_service_account)
 
-    def read(self, dependencies: Dependencies, *, profile: str | None = None) -> ClientSettings:
+    def read(self, dependencies: NotebookServices, *, profile: str | None = None) -> ClientSettings:
         """Read the settings; those of `profile` alone when it is another one."""
         if profile is not None and profile != self.profile:
             return dependencies.load_settings(profile=profile)
@@ -226,7 +226,7 @@ class Connections:
 
     def __init__(
         self,
-        dependencies: Dependencies,
+        dependencies: NotebookServices,
         on_renewal: Callable[[ClientSettings, AuthProvider, MicromegasError | None], None],
     ) -> None:
         self._dependencies = dependencies

@@ -6,8 +6,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
-from functools import lru_cache, partial
+from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from types import SimpleNamespace
@@ -40,15 +40,11 @@ from micromegas_jupyter.notebook.shell import (
 )
 
 View = dict[str, object]
-"""What a card shows: `mark`, `title`, `lines` (where `{left}` is the time until `seconds` are over), a `code` and its
-`qr`, one main `button` and `more`, `facts` on demand. Other views take its place: `over` once `over_at` seconds are
-left, `opened` after the person has followed the link (`help` once they are back), a button's `asks`, and `lost`."""
+"""What a card shows: `mark`, `title` (`opened` once the user has followed the link), and `lines`, where `{left}` is the
+time until `seconds` are over. Then `ended` replaces that line. A `code` and its `qr`, `buttons`, `help` for a user who
+comes back without a sign-in, and `facts` that unfold below a `summary`."""
 
-_ENDING_SOON = timedelta(minutes=5)
-_TROUBLE = "▲"
 _LABEL = "Micromegas sign-in"
-_BUSY = "The kernel is busy. What you pressed is kept and done as soon as it is free."
-_WRAPPED = "MICROMEGAS_PYTHON_MODULE_WRAPPER is set: it signs in by itself, and a sign-in here would change nothing."
 _ACTIONS = {
     "sign_in": ("Sign in", "Starting the sign-in…"),
     "show_code": ("Show a code", "Asking for a code…"),
@@ -56,130 +52,86 @@ _ACTIONS = {
     "refresh": ("Refresh", "Renewing the token, and asking the server…"),
     "sign_out": ("Sign out", "Signing out…"),
 }
+_CONFIRM_SIGN_OUT = {
+    "text": "Sign out everywhere",
+    "line": "This also signs out your other notebooks and terminals on this machine.",
+}
+_MARKS = {IdentityStatus.SIGNED_IN: "●", IdentityStatus.FAILED: "▲"}
 MAX_SHOWN_GROUPS = 32
 _QUIET_MODULES = 4  # the white frame that a scanner needs (ISO/IEC 18004, section 9.1)
 
 
 def build_view(state: IdentityState, *, now: datetime, note: str = "", working: str = "") -> View:
-    """Return what the card shows: `note` is what became of the last button."""
-    seconds = None if state.ends_at is None else (state.ends_at - now).total_seconds()  # negative after the end
-    words: View = {"label": _LABEL, "note": note, "working": working, "busy": _BUSY, "lost": _LOST}
-    return {**_state_view(state), **words, "seconds": seconds, "awaited": state.is_awaited}
+    """Return what the card shows; `note` is the outcome of the last button, `working` what it is doing."""
+    seconds = None if state.ends_at is None else (state.ends_at - now).total_seconds()
+    shared = {"label": _LABEL, "note": note, "working": working, "seconds": seconds, "awaited": state.is_awaited}
+    return {**shared, **_state_view(state)}
 
 
 def _state_view(state: IdentityState) -> View:
     buttons = [_button(action) for action in offered_actions(state)]
-    main = next((button for button in buttons if button["opens"]), None)
-    actions: View = {"button": main, "more": [button for button in buttons if button is not main]}
-    status, server_line = state.status, f"{state.server}: {state.server_line}" if state.server_line else ""
-    match status:
-        case IdentityStatus.NOT_CONFIGURED:
-            line = f"{state.server} is used without one"
-            return _view(status, "○", "No sign-in is configured.", line, server_line, **actions)
-        case IdentityStatus.WRAPPED:
-            return _view(status, "○", "The wrapper's client is used.", _WRAPPED, server_line, **actions)
-        case IdentityStatus.WAITING:
-            return _waiting(state, actions)
-        case IdentityStatus.SIGNED_OUT:
-            title = f"Not signed in{where_text(state.issuer, state.server)}."
-            return _view(status, "○", title, state.detail, **actions)
-        case IdentityStatus.EXPIRED:
-            return _view(status, _TROUBLE, _ended(state), state.detail, "ended {left} ago", **actions)
-    return _signed_in(state, actions, server_line)
+    view: View = {"status": state.status, "mark": _MARKS.get(state.status, "○"), "buttons": buttons, "ended": ""}
+    if state.status is IdentityStatus.SIGNED_OUT:
+        title, lines = f"Not signed in{where_text(state.issuer, state.server)}.", [state.detail]
+    elif state.status is IdentityStatus.WAITING:
+        title, lines = _waiting_texts(state)
+        is_code = state.flow is Flow.DEVICE
+        view |= {"ended": f"The {'code' if is_code else 'link'} has expired.", "help": state.help}
+        if is_code:
+            buttons[0]["text"] = "Open the page"
+            view |= {"code": state.user_code, "qr": build_qr_code(state.scan_address)}
+        elif state.flow is not Flow.PASTE:
+            view["opened"] = "Waiting for you to sign in in the other tab."
+    else:
+        who = f"Signed in as {state.name}" if state.name else "Signed in"
+        title = state.title or (f"{who} ({state.email})" if state.email else who)
+        clock, view["ended"] = _clock_texts(state)
+        through = f"Signed in through {state.through}" if state.through else ""
+        first = " · ".join(filter(None, (through, state.issuer, clock)))
+        server_line = f"{state.server}: {state.server_line}" if state.server_line else ""
+        lines = [first, server_line or state.detail]
+        view |= _facts(state)
+        if buttons[0]["opens"]:
+            buttons[0]["text"] = "Sign in again"
+    return view | {"title": title, "lines": [line for line in lines if line]}
 
 
-def _view(status: str, mark: str, title: str, *lines: str, **more: object) -> View:
-    return {"status": status, "mark": mark, "title": title, "lines": [line for line in lines if line], **more}
+def _button(action: str) -> View:
+    text, working = _ACTIONS[action]
+    button: View = {"action": action, "text": text, "working": working, "opens": action == "sign_in"}
+    return button | {"confirm": _CONFIRM_SIGN_OUT} if action == "sign_out" else button
 
 
-_LOST = _view(
-    "lost",
-    _TROUBLE,
-    "No longer connected to the kernel.",
-    "The kernel restarted or ended, so nobody keeps this up to date. Run the cell again.",
-)
-
-
-def _button(action: str, text: str = "", **more: object) -> View:
-    shown, working = _ACTIONS[action]
-    opens = action == "sign_in"
-    if action == "sign_out" and not more:
-        line = "This also signs out your other notebooks and terminals on this machine."
-        stay = {"action": "", "text": "Stay signed in", "opens": False}
-        out = _button(action, "Sign out everywhere", asks=None)
-        more = {"asks": _view("signed_in", "●", "Sign out?", line, more=[out, stay])}
-    return {"action": action, "text": text or shown, "working": working, "opens": opens, **more}
-
-
-def _ended(state: IdentityState) -> str:
-    return f"The sign-in{where_text(state.issuer, state.server)} has ended."
-
-
-def _waiting(state: IdentityState, actions: View) -> View:
-    sign_in, shown = _button("sign_in"), partial(_view, state.status, "○")
+def _waiting_texts(state: IdentityState) -> tuple[str, list[str]]:
+    """Return the title of a sign-in under way, and its lines."""
     title, place, what = f"Sign in to {state.issuer}", f"for {state.server}", "notebook"
     if state.is_awaited:
         title, place, what = "Sign in to continue", f"at {state.issuer} for {state.server}", "cell"
     line = f"{place} · this {what} continues by itself · valid for {{left}}"
-    over = _view("signed_out", "○", "The link has expired.", button=sign_in)
     if state.flow is Flow.DEVICE:
         address = state.address.removeprefix("https://").removeprefix("http://").rstrip("/")
-        return shown(
-            f"{title}: go to {address} and type" if state.is_awaited else f"Go to {address} and type",
-            f"Only type it if you started this. {state.detail}".strip(),
-            line,
-            button=_button("sign_in", "Open the page"),
-            more=actions["more"],
-            code=state.user_code,
-            qr=build_qr_code(state.scan_address),
-            over={**over, "title": "The code has expired."},
-        )
-    actions = {"button": sign_in, "more": actions["more"], "over": over}
+        title = f"{title}: go to {address} and type" if state.is_awaited else f"Go to {address} and type"
+        return title, [f"Only type it if you started this. {state.detail}".strip(), line]
     if state.flow is Flow.PASTE:
         line = f"for {state.server} · the browser ends at an address that does not load: copy that address"
-        return shown(f"Sign in to {state.issuer}, then paste the address below", line, state.detail, **actions)
-    again = {**actions, "button": _button("sign_in", "Open it again"), "help": state.help}
-    line_after = f"Link valid for {{left}} · this {what} continues by itself"
-    opened = shown("Waiting for you to sign in in the other tab.", line_after, **again)
-    return shown(title, line, state.detail, **actions, opened=opened)
+        return f"Sign in to {state.issuer}, then paste the address below", [line, state.detail]
+    return title, [line, state.detail]
 
 
-def _signed_in(state: IdentityState, actions: View, server_line: str) -> View:
-    who = f"Signed in as {state.name}" if state.name else "Signed in"
-    title = f"{who} ({state.email})" if state.email else who
-    where = " · ".join(filter(None, (state.through and f"Signed in through {state.through}", state.issuer)))
-    if actions["button"]:
-        actions["button"] = _button("sign_in", "Sign in again")
-    shared = {**actions, **_facts(state)}
-
-    def view(clock: str, status: str = state.status, mark: str = "●", **more: object) -> View:
-        first, second = " · ".join(filter(None, (where, clock))), server_line or state.detail
-        if state.status is IdentityStatus.RENEWAL_FAILED:
-            again = " Trying again." if state.renews else ""
-            first = f"{state.detail} Your token works for {{left}}.{again}"
-        if state.status is not IdentityStatus.SIGNED_IN:
-            status, mark = state.status, _TROUBLE
-        return _view(status, mark, title, first, second, **shared, **more)
-
+def _clock_texts(state: IdentityState) -> tuple[str, str]:
+    """Return how long a token works, and the line once it does not."""
     if state.ends_at is None:
-        return view("")
+        return "", ""
     if state.renews is None:
-        return view("expires in {left}")
+        return "expires in {left}", "expired"
     if not state.renews:
-        clock = "expires in {left}, does not renew by itself"
-        over = _view("expired", _TROUBLE, _ended(state), button=_button("sign_in"))
-        ending = view(clock, "ending", _TROUBLE, over=over)
-        return view(clock, over=ending, over_at=_ENDING_SOON.total_seconds())
-    clock = "expires in {left}, renews by itself"
-    if state.through:  # which renews when a token is needed, and not before
-        return view(clock, over=view("renews at the next query"))
-    over = view("expires in {left}, renewing now", "renewing", "◐", over=view("renewing now", "renewing", "◐"))
-    over_at = 0.0 if state.renews_at is None else (state.ends_at - state.renews_at).total_seconds()
-    return view(clock, over=over, over_at=over_at)
+        return "expires in {left}, does not renew by itself", f"The sign-in to {state.issuer} has expired."
+    # JupyterHub renews when a token is needed, and not before.
+    return "expires in {left}, renews by itself", "renews at the next query" if state.through else "renewing now"
 
 
 def _facts(state: IdentityState) -> View:
-    """Return what is folded away, and the line that says how much there is."""
+    """Return what is folded away, and the line that summarizes it."""
     names, count = state.groups[:MAX_SHOWN_GROUPS], state.group_count
     groups = ", ".join([*names, f"and {count - len(names)} more"] if count > len(names) else names)
     many = f"{count} group{'' if count == 1 else 's'}" if count else ""
@@ -201,7 +153,7 @@ def build_lines(state: IdentityState, *, now: datetime) -> list[str]:
         where = " of this Jupyter server" if state.address.startswith("/") else ""
         interrupt = "; interrupt to stop waiting" if state.is_awaited else ""
         lines.append(f"Open {state.address}{where} to sign in{interrupt}.")
-    elif view["button"] and not state.has_token:
+    elif view["buttons"] and not state.has_token:
         lines.append("Run %micromegas_login to sign in.")
     end = "" if state.ends_at is None else time_text(state.ends_at, now=now)
     timed = [line.replace("in {left}", f"at {end}").replace("for {left}", f"until {end}") for line in lines if line]
@@ -332,12 +284,7 @@ class IdentityDisplay:
     def press(self, action: str, card: IdentityCard) -> None:
         """Begin a button's action on a thread, one at a time; the person is notified when the button came too late."""
         shown = self._session.shown
-        # A page whose countdown has ended offers a new sign-in.
-        is_offered = shown is not None and (
-            action in offered_actions(shown[1])
-            or (action == "sign_in" and (shown[1].is_personal or shown[1].status is IdentityStatus.WAITING))
-        )
-        if shown is None or not is_offered or not self._busy.acquire(blocking=False):
+        if shown is None or action not in offered_actions(shown[1]) or not self._busy.acquire(blocking=False):
             card.send_address(TOO_LATE)
         elif action == "sign_in" and self._session.pending(shown[0]) is not None:
             self._busy.release()

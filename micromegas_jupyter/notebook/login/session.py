@@ -8,7 +8,7 @@ import re
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from threading import Event, Lock
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.auth.flows.jupyter import START_PATH
 from micromegas_jupyter.auth.flows.select import is_worth_another_flow
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client.commands import ServerIdentity
     from micromegas_jupyter.core.protocols import AuthProvider
-    from micromegas_jupyter.notebook.login.connections import Dependencies, FlowToUse, Login
+    from micromegas_jupyter.notebook.login.connections import FlowToUse, Login, NotebookServices
 
 _MAX_CODE_CHARACTERS = 64
 _START_PATH = re.compile(rf"/(?!/)[\x21-\x7e]*{START_PATH}[A-Za-z0-9_.-]+", re.ASCII)
@@ -53,32 +53,31 @@ def _web_address(address: str | None) -> str:
 class IdentityStatus(enum.StrEnum):
     """The stage of a sign-in."""
 
-    NOT_CONFIGURED = "not_configured"
-    WRAPPED = "wrapped"
     SIGNED_OUT = "signed_out"
     WAITING = "waiting"
     SIGNED_IN = "signed_in"
-    EXPIRED = "expired"
-    RENEWAL_FAILED = "renewal_failed"
-    OFFLINE = "offline"
+    FAILED = "failed"
+    """Signed in, but the token could not be renewed, or the server could not be reached."""
 
 
-_HAS_TOKEN = frozenset({IdentityStatus.SIGNED_IN, IdentityStatus.RENEWAL_FAILED, IdentityStatus.OFFLINE})
+WRAPPED_TITLE = "The wrapper's client is used."
+_WRAPPED = "MICROMEGAS_PYTHON_MODULE_WRAPPER is set: it signs in by itself, and a sign-in here would change nothing."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityState:
     """The state of a sign-in that is shown; never with a token in it, and with an address only while it waits.
 
-    `is_personal`: a person signed in, `through` JupyterHub or here. `groups` are the token's until the server answers.
-    `ends_at` is the end of the token, of the sign-in, or of the time to sign in (aware UTC). `detail` is what the
-    status does not say, `help` what to do when the person comes back without a sign-in; `is_awaited` says that a cell
-    waits for one. Meanwhile there is an `address` to open (a path where it is the Jupyter server's own), and perhaps a
-    `user_code` to enter there; `scan_address` holds it, for another device's camera, and is never opened here.
+    `title` is set if no sign-in is needed. `is_personal`: a user signed in, `through` JupyterHub or here. `groups` are
+    the token's until the server responds. `ends_at` is the end of the token, or of the time to sign in (aware UTC).
+    `detail` explains the status; `help` is for a user who comes back without a sign-in. `is_awaited`: a cell waits for
+    the sign-in. While it waits there is an `address` to open (a path if it is the Jupyter server's own), and perhaps a
+    `user_code` to enter there; `scan_address` contains it, for another device's camera, and is never opened here.
     """
 
     status: IdentityStatus
     server: str
+    title: str = ""
     issuer: str = ""
     name: str = ""
     email: str | None = None
@@ -91,7 +90,6 @@ class IdentityState:
     server_line: str = ""
     ends_at: datetime | None = None
     renews: bool | None = False
-    renews_at: datetime | None = None
     flow: Flow | None = None
     address: str = field(default="", repr=False)
     user_code: str = field(default="", repr=False)
@@ -103,7 +101,7 @@ class IdentityState:
     @property
     def has_token(self) -> bool:
         """Whether there was a token that worked when the state was last updated."""
-        return self.status in _HAS_TOKEN
+        return self.status in {IdentityStatus.SIGNED_IN, IdentityStatus.FAILED}
 
 
 def waiting_state(settings: ClientSettings, login: Login, *, detail: str = "") -> IdentityState:
@@ -128,9 +126,9 @@ def waiting_state(settings: ClientSettings, login: Login, *, detail: str = "") -
 def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
     """Return the state of a provider that has just given a token."""
     server, issuer = host_text(settings.uri), host_text(settings.issuer or "")
-    if provider is None:
-        return IdentityState(status=IdentityStatus.NOT_CONFIGURED, server=server)
     signed_in = IdentityState(status=IdentityStatus.SIGNED_IN, server=server)
+    if provider is None:
+        return replace(signed_in, title="No sign-in is configured.", detail=f"{server} is used without one")
     if not isinstance(provider, PersonalProvider):
         if settings.api_key_file is not None or settings.client_id is None:
             return replace(signed_in, name="the holder of an API key")
@@ -142,9 +140,6 @@ def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> 
     through = getattr(provider, "through", "")
     name = shown_name(identity.name or identity.email or identity.subject)
     email = None if identity.email is None else shown_name(identity.email)
-    renewal_due_at = getattr(provider, "renewal_due_at", None)
-    # A provider like JupyterHub's renews when it is asked for a token, so there is no time for that.
-    can_tell = not through and callable(renewal_due_at)
     return replace(
         signed_in,
         issuer=host_text(identity.issuer),
@@ -157,7 +152,6 @@ def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> 
         through=through,
         ends_at=identity.expires_at,
         renews=identity.renews,
-        renews_at=cast("Callable[[], datetime | None]", renewal_due_at)() if can_tell else None,
     )
 
 
@@ -176,7 +170,7 @@ def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: f
     """Return a signed-in state with the server's answer to "who am I"; None when it does not offer that."""
     milliseconds = f"{seconds * 1000:.0f} ms"
     if answer is None:
-        if state.status is IdentityStatus.WRAPPED:
+        if state.title == WRAPPED_TITLE:
             return state  # that client cannot ask, and nothing was sent
         return replace(state, server_line=f"connected; the server does not say as whom, {milliseconds}")
     who = shown_name(answer.email or answer.name or answer.subject)
@@ -189,20 +183,24 @@ def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: f
     )
 
 
-def after_failure(state: IdentityState, error: MicromegasError, *, now: datetime) -> IdentityState:
+def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState:
     """Return the state after a call that failed; unchanged by errors that do not concern the sign-in."""
     if not state.has_token:
         return state
     match error:
         case LoginRequired():
-            ended = replace(state, status=IdentityStatus.EXPIRED, ends_at=now, renews=False, renews_at=None)
-            detail = shown_detail(error.what)
-            return replace(ended, detail=detail, is_admin=False, groups=(), group_count=0, server_line="")
+            return IdentityState(
+                status=IdentityStatus.SIGNED_OUT,
+                server=state.server,
+                issuer=state.issuer,
+                through=state.through,
+                detail=shown_detail(error.what),
+            )
         case ProviderUnavailable():
             detail = shown_detail(f"Could not renew: {error.what}")
-            return replace(state, status=IdentityStatus.RENEWAL_FAILED, detail=detail)
+            return replace(state, status=IdentityStatus.FAILED, detail=detail, server_line="")
         case ServerUnavailable():
-            return replace(state, status=IdentityStatus.OFFLINE, detail=shown_detail(error.what), server_line="")
+            return replace(state, status=IdentityStatus.FAILED, detail=shown_detail(error.what), server_line="")
         case _:
             return state
 
@@ -228,15 +226,12 @@ def shown_detail(text: str) -> str:
 
 def offered_actions(state: IdentityState) -> tuple[str, ...]:
     """Return the card's buttons in this state, in their order."""
-    match state.status:
-        case IdentityStatus.SIGNED_OUT | IdentityStatus.EXPIRED:
-            return ("sign_in",) if state.issuer or state.through else ()
-        case IdentityStatus.WAITING:
-            if state.flow is Flow.PASTE:
-                return ()  # the cell below asks for the address and ends it
-            return ("cancel",) if state.flow is Flow.DEVICE else ("show_code", "cancel")
-        case IdentityStatus.NOT_CONFIGURED | IdentityStatus.WRAPPED:
-            return ("refresh",)
+    if state.status is IdentityStatus.SIGNED_OUT:
+        return ("sign_in",) if state.issuer or state.through else ()
+    if state.status is IdentityStatus.WAITING:
+        if state.flow is Flow.PASTE:
+            return ("sign_in",)  # the cell below asks for the address and ends it
+        return ("sign_in", "cancel") if state.flow is Flow.DEVICE else ("sign_in", "show_code", "cancel")
     if not state.is_personal or state.through:
         return ("refresh",)
     is_renewed = state.renews or state.ends_at is None
@@ -260,7 +255,7 @@ class NotebookSession:
     whoever has missed its address.
     """
 
-    def __init__(self, dependencies: Dependencies) -> None:
+    def __init__(self, dependencies: NotebookServices) -> None:
         self.dependencies = dependencies
         self.listener: Callable[[IdentityState], None] = lambda _: None
         self.remind: Callable[[], None] = lambda: None
@@ -542,7 +537,7 @@ class NotebookSession:
         """Update the shown state after a call that failed; an ended sign-in is looked up afresh next time."""
         if isinstance(error, LoginRequired):
             self.connections.drop(lambda other: other == settings)
-        self.change(settings, lambda state: after_failure(state, error, now=self.dependencies.clock.now()))
+        self.change(settings, lambda state: after_failure(state, error))
 
     def note_success(self, settings: ClientSettings, provider: AuthProvider | None) -> None:
         """Update the shown state after a call that worked: the token may have been renewed."""
@@ -562,7 +557,8 @@ class NotebookSession:
     def state_of(self, settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
         """Return the state of a provider that has just given a token."""
         if self.dependencies.is_wrapped():
-            return IdentityState(status=IdentityStatus.WRAPPED, server=host_text(settings.uri))
+            signed_in = IdentityState(status=IdentityStatus.SIGNED_IN, server=host_text(settings.uri))
+            return replace(signed_in, title=WRAPPED_TITLE, detail=_WRAPPED)
         return signed_in_state(settings, provider)
 
     def close(self) -> None:
@@ -579,4 +575,4 @@ class NotebookSession:
             self.note_success(settings, provider)
         else:
             # The client stays open: a query that began with a valid token runs to its end.
-            self.change(settings, lambda state: after_failure(state, error, now=self.dependencies.clock.now()))
+            self.change(settings, lambda state: after_failure(state, error))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.config.client import ClientSettings
+from micromegas_jupyter.config.client import ClientSettings, parse_result_rows
+from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.core.text import printable
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.completion import fetch_schema, name_in_sql
@@ -17,10 +18,7 @@ from micromegas_jupyter.notebook.shell import (
     TextTable,
     argument,
     check_exclusive,
-    display,
-    has_kernel,
     host_text,
-    is_attended,
     line_magic,
     shown_name,
 )
@@ -33,15 +31,13 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.completion import SchemaCache
     from micromegas_jupyter.notebook.login.cells import CellConnections
     from micromegas_jupyter.notebook.login.session import NotebookSession
+    from micromegas_jupyter.notebook.query_result import QueryResult
     from micromegas_jupyter.wiring.server_process import ServerProcess
 
 _IN_USE = "●"
 _API_KEY = "API key"
 LOCAL = "local"
 """The name of the connection to the server that the magic starts."""
-
-MAX_COUNTED = 20
-"""How many tables one cell counts."""
 
 _MAX_SHOWN_TABLES = 20
 _MAX_SHOWN_PROBLEMS = 10
@@ -81,9 +77,16 @@ class ServerMagics(Magics):
         if arguments.server is None and arguments.profile is None and arguments.name is None:
             return self._list()
         self._check_not_wrapped("chosen")
+        from micromegas_jupyter.client.transport import parse_address  # with pyarrow
+
         choice = self._choice(arguments.server, arguments.profile)
         settings = choice.read(self._session.dependencies)
-        self._check_server(settings)
+        address = parse_address(settings.uri)
+        if self._sign_in(settings) is not None and not address.is_encrypted and not address.is_loopback:
+            raise UsageError(
+                f"The connection to {address.name} is not encrypted: others on the network could read the token.",
+                remedy=f"Use grpc+tls://{address.name}.",
+            )
         if arguments.name is None:
             self._session.choice = choice
             message = f"Later cells use {_server_text(settings)}."
@@ -128,17 +131,6 @@ class ServerMagics(Magics):
             return f"{tokens} go there."
         return f"⚠ {tokens} go to {server} at your request; the settings send them to {elsewhere}."
 
-    def _check_server(self, settings: ClientSettings) -> None:
-        """Check the address, and that no token would be readable on the way to it."""
-        from micromegas_jupyter.client.transport import parse_address  # with pyarrow
-
-        address = parse_address(settings.uri)
-        if self._sign_in(settings) is not None and not address.is_encrypted and not address.is_loopback:
-            raise UsageError(
-                f"The connection to {address.name} is not encrypted: anybody on the network could read the token.",
-                remedy=f"Use grpc+tls://{address.name}.",
-            )
-
     def _sign_in(self, settings: ClientSettings) -> str | None:
         """Return whose tokens these settings' calls use, None for none; without any network."""
         if settings.api_key_file is not None:
@@ -175,37 +167,37 @@ class ServerMagics(Magics):
 
     @line_magic
     @argument(
-        "pattern", metavar="PATTERN", nargs="?", default="", help="part of a table's or column's name; * is any text"
+        "pattern",
+        metavar="PATTERN",
+        nargs="?",
+        help="list columns: those of tables whose name contains it, and those that contain it; * is any text",
     )
     @argument(
         "--count",
         action="store_true",
-        help="count the rows of the tables shown, 20 at most, and show the times they cover",
+        help="count the rows of the tables whose name contains PATTERN, 20 at most, and show the times they cover",
     )
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
-    def micromegas_tables(self, arguments: argparse.Namespace) -> None:
-        """Show the server's tables with their columns, types and descriptions, to search and to look into."""
-        from micromegas_jupyter.notebook import table_explorer  # with anywidget
+    def micromegas_tables(self, arguments: argparse.Namespace) -> QueryResult:
+        """List the server's tables, or with PATTERN the columns that match it or whose table does."""
+        from micromegas_jupyter.notebook import table_list
+        from micromegas_jupyter.notebook.query_result import QueryResult
 
         check_exclusive(arguments, "connection", "profile")
         named = {"connection": arguments.connection, "profile": arguments.profile}
         with self._named.connected(**named) as (settings, connection, live_line):
             live_line.clear()
             schema = fetch_schema(connection.client)
+            if arguments.count:
+                found = table_list.count_tables(connection.client, schema, arguments.pattern or "")
+            elif arguments.pattern is None:
+                found = table_list.list_tables(schema)
+            else:
+                found = table_list.list_columns(schema, arguments.pattern)
         self._session.note_success(settings, connection.provider)
         self._schemas.note(connection, schema)
-        server = host_text(settings.uri)
-        shown = table_explorer.build_listing(schema, server=server, pattern=arguments.pattern)
-        if arguments.count:
-            counted = shown.tables[:MAX_COUNTED]
-            facts = {shown_name(table.name): table_explorer.count_rows(connection.client, table) for table in counted}
-            shown = replace(shown, facts=facts)
-        if has_kernel(self._shell) and is_attended(self._shell):
-            listing = table_explorer.build_listing(schema, server=server, pattern="")
-            display(table_explorer.TablesWidget(connection.client, listing, search=arguments.pattern, shown=shown))
-        else:
-            print(table_explorer.listing_text(shown))  # noqa: T201 - the magic's output
+        return QueryResult(found, max_rows=parse_result_rows(process_variables()))
 
     @line_magic
     @argument("folder", metavar="FOLDER", nargs="?", help="a folder of files; without it the current one")
@@ -220,7 +212,11 @@ class ServerMagics(Magics):
         if sum((arguments.folder is not None, arguments.lake is not None, arguments.stop)) > 1:
             raise UsageError("FOLDER, --lake and --stop cannot be combined.", remedy="Give one of them.")
         if arguments.stop:
-            print(self._stop())  # noqa: T201 - the magic's output
+            message = "No local server is running."
+            if self._server is not None:
+                self._leave()
+                message = f"The local server was stopped. Later cells use {host_text(self._session.settings().uri)}."
+            print(message)  # noqa: T201 - the magic's output
             return
         self._check_not_wrapped("used")
         from micromegas_jupyter.auth import StaticTokenAuthProvider
@@ -236,12 +232,6 @@ class ServerMagics(Magics):
         self._named.put(LOCAL, choice, served)
         self._choice_before, self._session.choice = self._session.choice, choice
         print("\n".join(_lines(folder, started)))  # noqa: T201 - the magic's output
-
-    def _stop(self) -> str:
-        if self._server is None:
-            return "No local server is running."
-        self._leave()
-        return f"The local server was stopped. Later cells use {host_text(self._session.settings().uri)}."
 
     def _leave(self) -> None:
         """Go back to what cells used before the server, and end it."""

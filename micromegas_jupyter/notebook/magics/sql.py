@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from IPython.core.magic import Magics, magics_class
+from traitlets import Enum, Int, Unicode
 
 from micromegas_jupyter.config.client import parse_result_rows
 from micromegas_jupyter.config.decoding import parse_range
@@ -40,19 +41,15 @@ from micromegas_jupyter.notebook.shell import (
     display,
     error_lines,
     errors_as_lines,
-    flags,
     help_text,
     line_cell_magic,
     line_magic,
     load_libraries,
     needs_local_scope,
     no_var_expand,
-    optional_values,
-    options_with_value,
-    parse_options,
+    parse_sql_line,
     show_once,
     shown_name,
-    split_sql_line,
     time_text,
     with_arguments,
 )
@@ -124,7 +121,16 @@ class PastQuery(NamedTuple):
 
 @magics_class
 class SqlMagic(Magics):
-    """The magics that run a statement, and list those that ran."""
+    """The magics that run a statement, and list those that ran.
+
+    ```python
+    %config SqlMagic.limit = 1000  # for this notebook; c.SqlMagic.limit = 1000 in ipython_config.py for all of them
+    ```
+    """
+
+    begin = Unicode(None, allow_none=True, help="Default of --begin.").tag(config=True)
+    limit = Int(None, allow_none=True, min=0, help="Default of --limit.").tag(config=True)
+    format = Enum(tuple(FORMATS), allow_none=True, help="Default of --format.").tag(config=True)
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections) -> None:
         super().__init__(shell)
@@ -171,14 +177,8 @@ class SqlMagic(Magics):
             if HELP_OPTION in line.split():
                 print(help_text(magic))  # noqa: T201 - the magic's output
                 return None
-            parts = split_sql_line(
-                line,
-                cell,
-                options_with_value=options_with_value(magic),
-                flags=flags(magic),
-                optional_values=optional_values(magic),
-            )
-            arguments = parse_options(magic, parts.arguments)
+            parts = parse_sql_line(magic, line, cell)
+            arguments = parts.options
             if arguments.limit is not None and arguments.limit < 0:
                 raise UsageError("--limit is a number of rows.", remedy="Give a number from 0 upwards.")
             check_exclusive(arguments, "connection", "profile")
@@ -187,6 +187,9 @@ class SqlMagic(Magics):
             for option in ("x", "y", "color"):
                 if arguments.plot is None and getattr(arguments, option) is not None:
                     raise UsageError(f"--{option} is about a chart.", remedy="Add --plot.")
+            for option in ("begin", "limit", "format"):
+                if getattr(arguments, option) is None:
+                    setattr(arguments, option, getattr(self, option))
             run = self._explain if arguments.explain else self._describe if arguments.dry_run else self._run
             with errors_as_lines(sql=parts.sql, traceback=arguments.traceback):
                 check_no_template(parts.sql)

@@ -24,7 +24,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.core.text import cut, rows_text
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.results.formats import Kind
-from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, Order, RowsView, taken
+from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, RowQuery, RowsView, taken
 from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE, Bundle, count_text, has_kernel, is_attended
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class ResultGrid(anywidget.AnyWidget):
         if message["op"] == "statistics":
             return asdict(view.statistics(message["column"])), []
         filters, sort = message["order"]["filters"], message["order"]["sort"]
-        order = Order(tuple((int(column), filters[column]) for column in sorted(filters)), tuple(map(tuple, sort)))
+        order = RowQuery(tuple((int(column), filters[column]) for column in sorted(filters)), tuple(map(tuple, sort)))
         match message["op"]:
             case "rows":
                 first, count = message["first"], min(message["count"], _MAX_BLOCK_ROWS)
@@ -135,13 +135,13 @@ class ResultGrid(anywidget.AnyWidget):
 def _first_texts(view: RowsView, width: int) -> list[list[str | None]]:
     """Return the rows that come with the widget itself, as many as are small."""
     rows = min(_FIRST_ROWS, view.table.num_rows)
-    texts = view.texts(Order(), first=0, count=rows, columns=width)
+    texts = view.texts(RowQuery(), first=0, count=rows, columns=width)
     while rows and sum(len(text or "") + 3 for column in texts for text in column[:rows]) > _MAX_FIRST_CHARACTERS:
         rows //= 2
     return [column[:rows] for column in texts]
 
 
-def _export(view: RowsView, order: Order, *, file_format: str, columns: Sequence[int]) -> tuple[object, list[bytes]]:
+def _export(view: RowsView, order: RowQuery, *, file_format: str, columns: Sequence[int]) -> tuple[object, list[bytes]]:
     name = f"result-{SYSTEM_CLOCK.now().astimezone(UTC):%Y%m%d-%H%M%S}.{file_format}"
     answer = {"name": name, "type": EXPORT_FORMATS[file_format], "file": None}
     if view.size_of(order) <= MAX_DOWNLOAD_BYTES:
@@ -181,7 +181,7 @@ def static_table(view: RowsView, result_rows: int) -> dict[str, str]:
     """
     rows, width = min(MAX_STATIC_ROWS, view.table.num_rows), min(MAX_STATIC_COLUMNS, view.table.num_columns)
     while True:
-        columns, texts = view.columns(width), view.texts(Order(), first=0, count=rows, columns=width)
+        columns, texts = view.columns(width), view.texts(RowQuery(), first=0, count=rows, columns=width)
         cells = [
             [None if text is None else cut(text, _MAX_CELL_CHARACTERS) for text in row]
             for row in zip(*texts, strict=True)

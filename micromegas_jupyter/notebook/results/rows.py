@@ -210,12 +210,18 @@ def to_polars(table: pa.Table) -> Any:
 
 
 class RowReader:
-    """The rows of a query, batch by batch as they are asked for: like `pyarrow.RecordBatchReader`, and read once.
+    """The rows of a query, fetched batch by batch: like `pyarrow.RecordBatchReader`, and read once.
 
-    No more than a few batches are held at a time, however large the result is. Ctrl-C while it waits for a batch,
-    `close`, the end of a `with` block and the end of the last reference to it stop the query here and on the server.
-    Whatever takes Arrow streams takes it (`__arrow_c_stream__`): DuckDB, polars, `RecordBatchReader.from_stream`.
-    Belongs to one thread at a time.
+    ```python
+    rows = %sql --format reader SELECT * FROM log_entries
+    for batch in rows:
+        print(batch.num_rows)
+    ```
+
+    It holds at most a few batches, however large the result is. Ctrl-C while it waits for a batch, `close`, the end of
+    a `with` block, and the end of the last reference to it stop the query here and on the server. Libraries that accept
+    Arrow streams (`__arrow_c_stream__`) accept it: DuckDB, polars, `RecordBatchReader.from_stream`. Use it on one
+    thread at a time.
     """
 
     def __init__(  # noqa: PLR0913 - what outlives the cell

@@ -56,7 +56,7 @@ _TAIL = 0.01
 _FAR = 4
 
 
-class Order(NamedTuple):
+class RowQuery(NamedTuple):
     """Which rows, and in which order: filters as typed by column, and columns to sort by with `True` for descending."""
 
     filters: tuple[tuple[int, str], ...] = ()
@@ -87,7 +87,7 @@ class RowsView:
         self._lock = RLock()
         self._formats: dict[int, ColumnFormat] = {}
         self._texts: dict[int, pa.ChunkedArray] = {}
-        self._orders: LRUCache[Order, pa.Array] = LRUCache(_MAX_ORDERS)
+        self._orders: LRUCache[RowQuery, pa.Array] = LRUCache(_MAX_ORDERS)
 
     def format_of(self, index: int) -> ColumnFormat:
         """Return a column's notation."""
@@ -111,27 +111,27 @@ class RowsView:
             for index, found in enumerate(list(self.table.schema)[:count])
         ]
 
-    def count(self, order: Order) -> int:
+    def count(self, order: RowQuery) -> int:
         """Return how many rows the filters let through."""
         positions = self._positions(order)
         return int(self.table.num_rows if positions is None else len(positions))
 
-    def rows(self, order: Order, first: int, count: int) -> pa.Table:
+    def rows(self, order: RowQuery, first: int, count: int) -> pa.Table:
         """Return some of the rows."""
         return _part(self.table, self._positions(order), first, count)
 
-    def texts(self, order: Order, *, first: int, count: int, columns: int) -> list[list[str | None]]:
+    def texts(self, order: RowQuery, *, first: int, count: int, columns: int) -> list[list[str | None]]:
         """Return the short texts of some of the rows, one list for each of the first columns."""
         part = self.rows(order, first, count)
         return [self.format_of(index).texts(column) for index, column in enumerate(part.columns[:columns])]
 
-    def value(self, order: Order, row: int, column: int) -> tuple[str, bool]:
+    def value(self, order: RowQuery, row: int, column: int) -> tuple[str, bool]:
         """Return a whole value, JSON over several lines, and whether it was cut."""
         (text,) = self._exact_texts(self.rows(order, row, 1).column(column), column)
         text = "null" if text is None else _indented(text)
         return cut(text, MAX_VALUE_CHARACTERS), len(text) > MAX_VALUE_CHARACTERS
 
-    def copied(self, order: Order, *, rows: tuple[int, int], columns: Sequence[int], header: bool) -> str:
+    def copied(self, order: RowQuery, *, rows: tuple[int, int], columns: Sequence[int], header: bool) -> str:
         """Return cells as text for a clipboard: exact values, tabs between columns."""
         first, last = rows
         if (last - first + 1) * len(columns) > MAX_COPIED_CELLS:
@@ -155,11 +155,11 @@ class RowsView:
         found.hint = hint(column, form)
         return found
 
-    def size_of(self, order: Order) -> int:
+    def size_of(self, order: RowQuery) -> int:
         """Return about how many bytes the rows take."""
         return int(self.table.nbytes * self.count(order) / max(self.table.num_rows, 1))
 
-    def write_new_file(self, order: Order, path: Path, *, file_format: str, columns: Sequence[int]) -> None:
+    def write_new_file(self, order: RowQuery, path: Path, *, file_format: str, columns: Sequence[int]) -> None:
         """Write the rows to a file that does not exist yet; nothing is left of one that could not be finished.
 
         Raises:
@@ -174,7 +174,7 @@ class RowsView:
             what = f"The file could not be written ({bytes_text(self.size_of(order))} of rows)."
             raise UsageError(what, remedy="Check the folder and the free space.") from error
 
-    def write(self, order: Order, target: IO[bytes], *, file_format: str, columns: Sequence[int]) -> None:
+    def write(self, order: RowQuery, target: IO[bytes], *, file_format: str, columns: Sequence[int]) -> None:
         """Write the rows to a file, some at a time."""
         import pyarrow.parquet as pq
 
@@ -217,16 +217,16 @@ class RowsView:
                 self._texts[index] = json_texts(self.table.column(index))
             return self._texts[index]
 
-    def _positions(self, order: Order) -> pa.Array | None:
+    def _positions(self, order: RowQuery) -> pa.Array | None:
         """Return the rows' positions; None for all of them as they came."""
-        if order == Order():
+        if order == RowQuery():
             return None
         with self._lock:
             if order not in self._orders:
                 self._orders[order] = self._arranged(order)
             return self._orders[order]
 
-    def _arranged(self, order: Order) -> pa.Array:
+    def _arranged(self, order: RowQuery) -> pa.Array:
         positions: pa.Array = None
         if order.filters:
             masks = [condition(self._comparable(index), self.format_of(index), typed) for index, typed in order.filters]

@@ -158,7 +158,7 @@ def test_a_person_signs_in_renews_and_signs_out_with_the_keyboard_alone(open_not
     with page.context.expect_page() as opened:
         page.keyboard.press("Enter")
     opened.value.close()
-    expect(card.get_by_role("link", name=re.compile("^Open it again"))).to_be_focused()
+    expect(card.get_by_role("link", name=re.compile("^Sign in"))).to_be_focused()
     card.get_by_role("button", name="Show a code").click()
     _, code = sign_in_by_code(page)
     card.get_by_text("Alice Martin").wait_for()

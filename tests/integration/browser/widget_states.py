@@ -32,11 +32,12 @@ _ALICE = replace(
     server_line="connected as alice@example.com, 14 ms",
     ends_at=_NOW + timedelta(seconds=3492),
     renews=True,
-    renews_at=_NOW + timedelta(seconds=3192),
 )
 
 STATES = {
-    "not configured": replace(_NOBODY, status=IdentityStatus.NOT_CONFIGURED, issuer=""),
+    "not configured": replace(
+        _NOBODY, status=IdentityStatus.SIGNED_IN, issuer="", title="No sign-in is configured.", detail="It needs none."
+    ),
     "signed out": _NOBODY,
     "waiting": _WAITING,
     "waiting cell": replace(_WAITING, is_awaited=True, detail="Not by device: the provider has no codes."),
@@ -55,23 +56,18 @@ STATES = {
     "many groups": replace(
         _ALICE, groups=tuple(f"organisation-unit-{number:03}" for number in range(256)), group_count=256, is_admin=False
     ),
-    "ending": replace(_ALICE, ends_at=_NOW + timedelta(seconds=252), renews=False, renews_at=None),
+    "not renewed": replace(_ALICE, ends_at=_NOW + timedelta(seconds=252), renews=False),
     "renewal failed": replace(
         _ALICE,
-        status=IdentityStatus.RENEWAL_FAILED,
+        status=IdentityStatus.FAILED,
+        server_line="",
         detail="Could not renew: id.example.com did not answer in 10 s.",
         ends_at=_NOW + timedelta(seconds=723),
     ),
-    "expired": replace(
-        _NOBODY,
-        status=IdentityStatus.EXPIRED,
-        name="Alice Martin",
-        detail="The provider ended the session.",
-        ends_at=_NOW,
-    ),
+    "ended": replace(_NOBODY, detail="The provider ended the session."),
     "offline": replace(
         _ALICE,
-        status=IdentityStatus.OFFLINE,
+        status=IdentityStatus.FAILED,
         detail="lake.example.com:50051 could not be reached: the connection was refused.",
         server_line="",
     ),

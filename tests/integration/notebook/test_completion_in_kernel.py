@@ -65,8 +65,8 @@ def test_typing_goes_on_while_the_server_hangs(stack, monkeypatch, tmp_path):
             kernel.run(LOAD)
 
             # Each of these would last as long as a call's deadline, ten seconds, if it waited for the server.
-            offered = [kernel.complete("%%sql\nSELECT * FROM t WH|") for _ in range(20)]
+            offered = [kernel.complete("%%sql\nSELECT * FROM t QUAL|") for _ in range(20)]
 
-            assert offered == [[("WHERE", "keyword")]] * 20
+            assert offered == [[("QUALIFY", "keyword")]] * 20
             assert kernel.run(WAS_ASKED).of("execute_result")[0]["data"]["text/plain"] == "True"
             assert kernel.later_messages(0.2) == []

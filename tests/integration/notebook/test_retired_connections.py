@@ -7,7 +7,7 @@ import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.login.connections import Connections, Dependencies
+from micromegas_jupyter.notebook.login.connections import Connections, NotebookServices
 from tests.fakes.flight_server import SMALL_TABLE, FakeFlightServer, rows
 from tests.fakes.notebook_world import SETTINGS
 from tests.fakes.waiting import wait_until
@@ -42,7 +42,7 @@ def server():
 
 @pytest.fixture
 def connections(server):
-    class Real(Dependencies):
+    class Real(NotebookServices):
         stored_provider = staticmethod(lambda _settings: None)
         open_client = staticmethod(lambda _settings, provider: FlightSQLClient(server.uri, auth_provider=provider))
 

@@ -14,7 +14,7 @@ from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.errors import Rejected
 from micromegas_jupyter.notebook.extension import register
-from micromegas_jupyter.notebook.login.connections import Dependencies
+from micromegas_jupyter.notebook.login.connections import NotebookServices
 from micromegas_jupyter.notebook.results.rows import Progress
 from micromegas_jupyter.wiring.client_side import open_client, service_account_provider
 from micromegas_jupyter.wiring.server import ServerStack
@@ -67,7 +67,7 @@ def test_a_query_that_starts_with_a_fresh_token_survives_its_expiry(shell, tmp_p
         monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_ID", provider.service_client_id)
         monkeypatch.setenv("MICROMEGAS_OIDC_CLIENT_SECRET", provider.service_secret.reveal())
         monkeypatch.setenv("MICROMEGAS_OIDC_AUDIENCE", provider.lake_audience)
-        dependencies = Dependencies()
+        dependencies = NotebookServices()
         monkeypatch.setattr(dependencies, "stored_provider", stored_provider)
         register(shell, dependencies)
 

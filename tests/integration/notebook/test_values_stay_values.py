@@ -8,7 +8,7 @@ import pytest
 
 from micromegas_jupyter import quote_identifier
 from micromegas_jupyter.notebook.extension import register
-from micromegas_jupyter.notebook.login.connections import Dependencies
+from micromegas_jupyter.notebook.login.connections import NotebookServices
 from tests.integration.notebook.interrupting import served
 
 pytestmark = pytest.mark.integration
@@ -30,7 +30,7 @@ def uri(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _registered(shell, uri, monkeypatch):
     monkeypatch.setenv("MICROMEGAS_ANALYTICS_URI", uri)
-    register(shell, Dependencies())
+    register(shell, NotebookServices())
 
 
 def rows(shell, sql, **variables):

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import wcwidth
 
 from micromegas_jupyter import connect
 from micromegas_jupyter.errors import LoginRequired
@@ -97,15 +96,6 @@ def test_rows_are_printed_as_table_csv_and_json(micromegas, service):
     assert "z..." in printed["table"]
     assert "z" * 80 not in printed["table"]
     assert "z" * 80 in whole
-
-
-def test_columns_of_a_table_are_straight_below_wide_characters(micromegas, service):
-    sql = "SELECT * FROM (VALUES ('日本', 1), ('👩‍👩‍👧', 22), ('é', 3)) AS t(a, n)"
-
-    lines = micromegas("query", sql, "--format", "table", environ=service).stdout.splitlines()
-
-    assert len(lines) == 5
-    assert len({wcwidth.width(line) for line in lines}) == 1
 
 
 def test_a_statement_is_read_from_a_file_and_from_standard_input(micromegas, service, tmp_path):

@@ -50,7 +50,10 @@ def test_a_warning_is_a_note_without_its_place(tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["keys", "revoke", "report", SECRET], "unknown argument · micromegas keys revoke --help"),
+        (
+            ["keys", "revoke", "report", SECRET],
+            "unknown argument; put a statement in quotes · micromegas keys revoke --help",
+        ),
         (["keys", "list", f"--json={SECRET}"], "argument --json: its value cannot be used"),
         (["keys", SECRET], "argument ACTION: not one of its choices (choose from"),
         (["keys", "create"], "the following arguments are required: NAME"),
@@ -58,10 +61,10 @@ def test_a_warning_is_a_note_without_its_place(tmp_path):
         (["serve", "--trusted-proxy", "::1", "--trusted-proxy", ""], "argument --trusted-proxy: is empty"),
         ([SECRET], "argument COMMAND: not one of its choices (choose from"),
         ([f"--{SECRET}"], "micromegas --help"),
-        (["query", "SELECT", SECRET], "unknown argument; put the whole statement in quotes · micromegas query --help"),
-        (["query", "--fromat", "x"], "unknown option --fromat; did you mean --format?"),
+        (["query", "SELECT", SECRET], "unknown argument; put a statement in quotes · micromegas query --help"),
+        (["query", "--fromat", "x"], "unknown option --fromat · micromegas query --help"),
         (["query", "--no-such-thing=hunter2", "x"], "unknown option --no-such-thing · micromegas query --help"),
-        (["quer", "x"], "argument COMMAND: did you mean query?"),
+        (["quer", "x"], "argument COMMAND: not one of its choices (choose from"),
         (["process-log", "1", "--first", SECRET], "argument --first: its value cannot be used"),
         (["query", "SELECT 1", "--format", f"(choose from {SECRET})"], "argument --format: not one of its choices"),
         (["query", "SELECT 1", "--client-secret"], "argument --client-secret: expected one argument"),
@@ -77,7 +80,10 @@ def test_a_wrong_argument_is_named_in_one_line_and_not_repeated(words, expected,
     assert printed.err.count("\n") == 1
     assert expected in printed.err
     assert SECRET not in printed.err
-    assert describe_problem("a sentence of argparse that is not known: --hunter2") == "unknown argument"
+    assert (
+        describe_problem("a sentence of argparse that is not known: --hunter2")
+        == "unknown argument; put a statement in quotes"
+    )
 
 
 def test_a_value_of_serve_is_not_repeated(capsys):
@@ -101,15 +107,6 @@ def test_an_error_names_the_option_that_was_given_in_place_of_a_variable(tmp_pat
         assert "✗ --access-config.roles " in said(*words, "--access-config", path)
         monkeypatch.setenv("MICROMEGAS_ACCESS_CONFIG", path)
         assert "✗ MICROMEGAS_ACCESS_CONFIG.roles " in said(*words)
-
-
-@pytest.mark.parametrize("secret", ["-5Kq", "--client-secret", "-h", "plain"])
-def test_a_client_secret_may_begin_with_a_dash(secret):
-    parsed = build_parser().parse_args(
-        ["query", "SELECT 1", "--client-secret", secret, "--issuer", "https://id.example"]
-    )
-
-    assert (parsed.client_secret, parsed.issuer, parsed.sql) == (secret, "https://id.example", "SELECT 1")
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_without_arguments_the_connections_are_listed(shell):
         ("grpc+tls://me:secret@lake.example.com", "contains a user name"),
         (
             "grpc://lake.example.com:50051",
-            "is not encrypted: anybody on the network could read the token. Use grpc.tls://",
+            "is not encrypted: others on the network could read the token. Use grpc.tls://",
         ),
         ("nobody", 'There is no connection named "nobody". %micromegas_connect URI'),
         (f"{OTHER} --as 'not a name'", "is not a valid connection name"),

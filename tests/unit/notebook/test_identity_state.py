@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from threading import Event
 
 import pytest
@@ -15,7 +15,6 @@ from micromegas_jupyter.notebook.login.session import (
     offered_actions,
     waiting_state,
 )
-from micromegas_jupyter.notebook.table_explorer import TablesWidget
 from tests.fakes.notebook_world import (
     PASTE_URL,
     SCAN_URI,
@@ -86,16 +85,15 @@ def waiting_for(flow):
     [
         (state(IdentityStatus.SIGNED_OUT), (SIGN_IN,)),
         (state(IdentityStatus.SIGNED_OUT, issuer=""), ()),
-        (state(IdentityStatus.EXPIRED), (SIGN_IN,)),
-        (waiting_for(Flow.BROWSER), (SHOW_CODE, CANCEL)),
-        (waiting_for(Flow.DEVICE), (CANCEL,)),
-        (waiting_for(Flow.PASTE), ()),
+        (waiting_for(Flow.BROWSER), (SIGN_IN, SHOW_CODE, CANCEL)),
+        (waiting_for(Flow.DEVICE), (SIGN_IN, CANCEL)),
+        (waiting_for(Flow.PASTE), (SIGN_IN,)),
         (state(IdentityStatus.SIGNED_IN, is_personal=True, renews=True), (REFRESH, SIGN_OUT)),
-        (state(IdentityStatus.OFFLINE, is_personal=True, renews=True), (REFRESH, SIGN_OUT)),
+        (state(IdentityStatus.FAILED, is_personal=True, renews=True), (REFRESH, SIGN_OUT)),
         (state(IdentityStatus.SIGNED_IN, is_personal=True, ends_at=ENDS_AT), (SIGN_IN, REFRESH, SIGN_OUT)),
         (state(IdentityStatus.SIGNED_IN), (REFRESH,)),
         (state(IdentityStatus.SIGNED_IN, is_personal=True, renews=True, through="JupyterHub"), (REFRESH,)),
-        (state(IdentityStatus.NOT_CONFIGURED, issuer=""), (REFRESH,)),
+        (state(IdentityStatus.SIGNED_IN, issuer=""), (REFRESH,)),
     ],
 )
 def test_each_state_offers_what_a_person_can_do_then(shown, offered):
@@ -152,64 +150,39 @@ def test_a_button_is_passed_on_and_what_is_none_is_not(clock):
     assert pressed == [SIGN_OUT]
 
 
-def followed(view):
-    """Return the views that follow one after the other as time passes, with the seconds that are left then."""
-    steps = [(view["seconds"], view)]
-    while (over := steps[-1][1].get("over")) is not None:
-        steps.append((steps[-1][1].get("over_at", 0), over))
-    return [(seconds, shown["status"], shown["lines"]) for seconds, shown in steps]
-
-
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-RENEWS = replace(SIGNED_IN, renews=True, renews_at=NOW + timedelta(minutes=55))
+RENEWS = replace(SIGNED_IN, renews=True)
 
 
 @pytest.mark.parametrize(
-    ("shown", "steps"),
+    ("shown", "seconds", "line", "ended"),
     [
-        (WAITING, [(600, "waiting", "valid for {left}"), (0, "signed_out", "")]),
-        (CODE, [(600, "waiting", "valid for {left}"), (0, "signed_out", "")]),
-        (
-            RENEWS,
-            [(3600, "signed_in", "renews"), (300, "renewing", "renewing now"), (0, "renewing", "renewing now")],
-        ),
-        (SIGNED_IN, [(3600, "signed_in", "does not renew"), (300, "ending", "does not renew"), (0, "expired", "")]),
-        (
-            replace(RENEWS, through="JupyterHub", renews_at=None),
-            [(3600, "signed_in", "renews by itself"), (0, "signed_in", "renews at the next query")],
-        ),
-        (
-            replace(RENEWS, status=IdentityStatus.RENEWAL_FAILED, detail="No."),
-            [
-                (3600, "renewal_failed", "No. Your token works for {left}. Trying again."),
-                *((seconds, "renewal_failed", "Trying again.") for seconds in (300, 0)),
-            ],
-        ),
-        (state(IdentityStatus.EXPIRED, ends_at=NOW - timedelta(minutes=3)), [(-180, "expired", "ended {left} ago")]),
-        (state(IdentityStatus.SIGNED_OUT, detail="Signed out."), [(None, "signed_out", "Signed out.")]),
+        (WAITING, 600, "valid for {left}", "The link has expired."),
+        (CODE, 600, "valid for {left}", "The code has expired."),
+        (RENEWS, 3600, "expires in {left}, renews", "renewing now"),
+        (SIGNED_IN, 3600, "does not renew", "The sign-in to id has expired."),
+        (replace(RENEWS, through="JupyterHub"), 3600, "renews by itself", "renews at the next query"),
+        (replace(RENEWS, status=IdentityStatus.FAILED, detail="No."), 3600, "No.", "renewing now"),
+        (state(IdentityStatus.SIGNED_OUT, detail="Signed out."), None, "Signed out.", ""),
     ],
-)  # fmt: skip
-def test_a_view_has_at_most_two_lines_and_says_what_follows_it(shown, steps):
+)
+def test_a_view_has_at_most_two_lines_and_the_one_that_replaces_the_countdown(shown, seconds, line, ended):
     view = build_view(shown, now=NOW)
 
-    found = followed(view)
-
-    assert [(seconds, status) for seconds, status, _ in found] == [(seconds, status) for seconds, status, _ in steps]
-    for (_, _, lines), (_, _, expected) in zip(found, steps, strict=True):
-        assert expected in " ".join(lines)
-        assert len(lines) <= 2
+    assert (view["seconds"], view["ended"]) == (seconds, ended)
+    assert line in " ".join(view["lines"])
+    assert len(view["lines"]) <= 2
 
 
-def test_signing_out_is_asked_for_since_it_concerns_other_notebooks():
-    (_, out) = build_view(RENEWS, now=NOW)["more"]
+def test_signing_out_has_to_be_confirmed_since_it_concerns_other_notebooks():
+    _, out = build_view(RENEWS, now=NOW)["buttons"]
 
-    assert (out["action"], out["asks"]["more"][0]["action"]) == ("sign_out", "sign_out")
-    assert out["asks"]["lines"] == ["This also signs out your other notebooks and terminals on this machine."]
+    assert out["action"] == SIGN_OUT
+    assert out["confirm"]["line"] == "This also signs out your other notebooks and terminals on this machine."
 
 
-@pytest.mark.parametrize("widget", [IdentityCard, TablesWidget])
-def test_the_browser_half_writes_text_and_never_markup(widget):
-    source = str(widget._esm)
+def test_the_browser_half_writes_text_and_never_markup():
+    source = str(IdentityCard._esm)
 
     assert not any(word in source for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "fetch("))
 

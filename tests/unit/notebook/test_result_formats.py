@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.notebook.results.formats import choose_format, sql_type, sql_type_of
-from micromegas_jupyter.notebook.results.view import Order, RowsView
+from micromegas_jupyter.notebook.results.view import RowQuery, RowsView
 
 NO_TEXT = pa.array([b"\xff\xfe"]).view(pa.string())
 UNKNOWN_ZONE = pa.array([1_700_000_000], pa.timestamp("s", "Nobody/Knows"))
@@ -177,4 +177,4 @@ def test_the_type_of_binary_json_is_jsonb():
     ],
 )
 def test_a_value_that_is_looked_at_is_whole_and_exact(array, expected):
-    assert RowsView(pa.table({"a": array})).value(Order(), 0, 0) == (expected, False)
+    assert RowsView(pa.table({"a": array})).value(RowQuery(), 0, 0) == (expected, False)

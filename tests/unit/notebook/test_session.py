@@ -15,7 +15,7 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     ServerUnavailable,
 )
-from micromegas_jupyter.notebook.login.connections import Connections, Dependencies, FlowToUse
+from micromegas_jupyter.notebook.login.connections import Connections, FlowToUse, NotebookServices
 from micromegas_jupyter.notebook.login.session import IdentityStatus
 from tests.fakes.notebook_world import SETTINGS, FakeIdentity, FakePersonalProvider, FakeServiceProvider, shown
 
@@ -27,9 +27,9 @@ DEADLINE_SECONDS = 60
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (LoginRequired("The session has ended."), IdentityStatus.EXPIRED),
-        (ProviderUnavailable("id.example.com did not answer in 10 s."), IdentityStatus.RENEWAL_FAILED),
-        (ServerUnavailable("lake.example.com does not answer."), IdentityStatus.OFFLINE),
+        (LoginRequired("The session has ended."), IdentityStatus.SIGNED_OUT),
+        (ProviderUnavailable("id.example.com did not answer in 10 s."), IdentityStatus.FAILED),
+        (ServerUnavailable("lake.example.com does not answer."), IdentityStatus.FAILED),
         (InvalidStatement("No such column."), IdentityStatus.SIGNED_IN),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_sign_in_whose_token_has_ended_too_is_over(world, session):
     with pytest.raises(LoginRequired):
         session.renew(SETTINGS)
 
-    assert shown(session) is IdentityStatus.EXPIRED
+    assert shown(session) is IdentityStatus.SIGNED_OUT
     assert world.clients[0].is_closed
 
 
@@ -172,7 +172,7 @@ def test_at_most_eight_connections_are_kept(world, connections):
 def test_only_a_persons_sign_in_is_renewed_in_the_background():
     person = OidcAuthProvider("https://id.example.com", "lake-notebooks")
 
-    assert Dependencies().renewal(person, lambda _: None) is not None
+    assert NotebookServices().renewal(person, lambda _: None) is not None
     # A message outside of cells would keep a Hub from culling the server of an idle notebook.
     for other in (StaticTokenAuthProvider("key"), FakePersonalProvider(through="JupyterHub")):
-        assert Dependencies().renewal(other, lambda _: None) is None
+        assert NotebookServices().renewal(other, lambda _: None) is None

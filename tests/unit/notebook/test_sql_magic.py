@@ -41,6 +41,17 @@ def test_what_cannot_be_understood_is_refused_before_anything_is_sent(shell, wor
     assert world.asked == []
 
 
+def test_defaults_of_options_come_from_ipythons_configuration(shell, world):
+    shell.run_line_magic("config", "SqlMagic.limit = 7")
+    shell.run_line_magic("config", "SqlMagic.format = 'arrow'")
+
+    rows = shell.run_line_magic("sql", "SELECT 1")
+    shell.run_line_magic("sql", "--limit 5 SELECT 1")
+
+    assert isinstance(rows, pa.Table)
+    assert [query["limit"] for query in world.asked] == [7, 5]
+
+
 def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell, world):
     world.stored.failure = LoginRequired("The provider ended the session.")
     failed = shell.run_cell("%sql SELECT 1")

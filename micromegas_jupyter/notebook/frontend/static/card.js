@@ -16,6 +16,14 @@ function makeButton(text, onClick, attributes = {}) {
 // src/card/card.ts
 var PATIENCE_MILLISECONDS = 1500;
 var NEWS_MILLISECONDS = 8e3;
+var BUSY = "The kernel is busy. What you pressed is done as soon as it is free.";
+var LOST = {
+  status: "failed",
+  mark: "▲",
+  title: "No longer connected to the kernel.",
+  lines: ["The kernel restarted or stopped, so this is out of date. Run the cell again."],
+  buttons: []
+};
 var GONE = ["restarting", "autorestarting", "terminating", "dead"];
 var START = /micromegas\/start\/[\w.-]+$/;
 var card_default = () => {
@@ -23,7 +31,7 @@ var card_default = () => {
   let [learnedAt, address] = [Date.now(), ""];
   let [opened, cameBack, isLost] = [false, false, false];
   let tab = null;
-  let asked;
+  let confirming = "";
   let pressed;
   let news = { text: "", at: 0 };
   let [home, pinned] = [null, void 0];
@@ -38,8 +46,9 @@ var card_default = () => {
   };
   const press = (button) => {
     if (pressed ?? shownView().working) return;
-    asked = button.asks;
-    if (!asked && button.action) {
+    const isUnconfirmed = Boolean(button.confirm) && confirming !== button.action;
+    confirming = isUnconfirmed ? button.action : "";
+    if (!isUnconfirmed) {
       pressed = { working: button.working, at: Date.now() };
       tab = button.opens ? window.open("about:blank") : null;
       if (tab) {
@@ -64,16 +73,11 @@ var card_default = () => {
     for (const { card } of cards.values()) card.draw();
     pinned?.draw();
   };
-  const choose = (shown, left) => {
-    if (isLost) return shown.lost;
-    let view = shown;
-    while (view.over && left <= (view.over_at ?? 0)) view = view.over;
-    return asked ?? (opened ? view.opened ?? view : view);
-  };
-  const happening = ({ working, busy, note }) => {
+  const happening = ({ working, note, buttons }) => {
     if (isLost) return "";
-    if (pressed) return Date.now() - pressed.at < PATIENCE_MILLISECONDS ? pressed.working : busy;
-    return working || note || (Date.now() - news.at < NEWS_MILLISECONDS ? news.text : "");
+    if (pressed) return Date.now() - pressed.at < PATIENCE_MILLISECONDS ? pressed.working : BUSY;
+    const confirmed = buttons.find(({ action }) => action === confirming)?.confirm;
+    return confirmed?.line ?? (working || note || (Date.now() - news.at < NEWS_MILLISECONDS ? news.text : ""));
   };
   const mount = (parent, name = "") => {
     const [mark, code] = [make("span", { class: "mark", "aria-hidden": true }), make("code", { "aria-hidden": true })];
@@ -95,7 +99,10 @@ var card_default = () => {
     };
     const write = (element, words = "") => fill(element, () => words ? [words] : [], words);
     const makeAction = (button) => {
-      if (!button.opens || !address) return makeButton(button.text, () => press(button));
+      if (!button.opens || !address) {
+        const text2 = confirming === button.action ? button.confirm?.text : void 0;
+        return makeButton(text2 ?? button.text, () => press(button), { "data-action": button.action });
+      }
       const link = make("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, `${button.text} ↗`);
       link.addEventListener("click", follow);
       return link;
@@ -105,24 +112,27 @@ var card_default = () => {
       const hadFocus = root.contains(document.activeElement);
       const left = (shown.seconds ?? Infinity) - (Date.now() - learnedAt) / 1e3;
       isLost ||= root.closest(".jupyter-widgets-disconnected") !== null;
-      const view = choose(shown, left);
-      const texts = cameBack && view.help ? [...view.lines, view.help] : view.lines;
+      const view = isLost ? LOST : shown;
+      const texts = view.lines.map((line) => left <= 0 && line.includes("{left}") ? view.ended ?? "" : line);
+      if (cameBack && view.help) texts.push(view.help);
       root.dataset.status = view.status;
       write(mark, view.mark);
-      write(title, view.title);
+      write(title, opened && view.opened ? view.opened : view.title);
       write(code, view.code);
       write(spelled, Array.from(view.code ?? "").join(" "));
       fill(lines, () => texts.map(() => make("div")), texts.length);
       texts.forEach((words, at) => write(lines.children[at], words.replace("{left}", duration(left))));
-      fill(main, () => view.button ? [makeAction(view.button)] : [], view.button, address);
-      fill(more, () => (view.more ?? []).map(makeAction), view.more);
+      const [opening, others] = [true, false].map((opens) => view.buttons.filter((each) => each.opens === opens));
+      fill(main, () => (opening ?? []).map(makeAction), opening, address);
+      fill(more, () => (others ?? []).map(makeAction), others, confirming);
       fill(facts, () => makeFacts(view), view.facts, view.summary);
       fill(qr, () => makeQr(view), view.qr);
       write(note, happening(shown));
       note.className = shown.note && "error";
       const isBusy = String(Boolean(pressed ?? shown.working));
       root.querySelectorAll("button").forEach((each) => each.setAttribute("aria-disabled", isBusy));
-      if (hadFocus && !root.contains(document.activeElement)) root.querySelector("a, button")?.focus();
+      const next = root.querySelector(`[data-action="${confirming}"]`) ?? root.querySelector("a, button");
+      if (hadFocus && !root.contains(document.activeElement)) next?.focus();
     };
     drawCard();
     return { root, draw: drawCard };
@@ -140,7 +150,7 @@ var card_default = () => {
       model = context.model;
       const learn = () => {
         learnedAt = Date.now();
-        pressed = asked = void 0;
+        [pressed, confirming] = [void 0, ""];
         draw();
       };
       const hear = (message) => {

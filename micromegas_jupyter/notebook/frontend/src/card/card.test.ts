@@ -5,14 +5,13 @@ type Listener = (message?: unknown) => void;
 
 const ADDRESS = "http://127.0.0.1:9/start";
 const SIGN_IN = { action: "sign_in", text: "Sign in", working: "Starting…", opens: true };
-const STAY = { action: "", text: "Stay", working: "", opens: false };
+const CONFIRM = { text: "Sign out everywhere", line: "Other notebooks, too." };
 const SIGN_OUT = { action: "sign_out", text: "Sign out", working: "Signing out…", opens: false };
-const LOST = { status: "lost", mark: "▲", title: "No kernel.", lines: [] };
-const SHARED = { label: "Card", note: "", working: "", busy: "Busy.", lost: LOST, awaited: false, seconds: null };
+const REFRESH = { action: "refresh", text: "Refresh", working: "Refreshing…", opens: false };
+const SHARED = { label: "Card", note: "", working: "", awaited: false, seconds: null, ended: "Over." };
 const LINES = ["valid for {left}"];
-const WAITING = { ...SHARED, status: "waiting", mark: "○", title: "Sign in", lines: LINES, button: SIGN_IN };
-const ASKS = { ...LOST, title: "Sign out?", more: [{ ...SIGN_OUT, text: "Yes" }, STAY] };
-const SIGNED_IN = { ...WAITING, title: "Alice", button: null, more: [{ ...SIGN_OUT, asks: ASKS }] };
+const WAITING = { ...SHARED, status: "waiting", mark: "○", title: "Sign in", lines: LINES, buttons: [SIGN_IN] };
+const SIGNED_IN = { ...WAITING, title: "Alice", buttons: [REFRESH, { ...SIGN_OUT, confirm: CONFIRM }] };
 
 let notebook: HTMLElement;
 let model: ReturnType<typeof makeModel>;
@@ -135,7 +134,7 @@ test("where pop-ups are blocked a link appears", () => {
 });
 
 test("after the click the card waits, and helps whoever comes back without a sign-in", () => {
-  const el = start({ ...WAITING, opened: { ...WAITING, title: "In the other tab.", help: "Register the address." } });
+  const el = start({ ...WAITING, opened: "In the other tab.", help: "Register the address." });
   model.tell({ address: ADDRESS });
   click(el, "Sign in");
   vi.advanceTimersByTime(1);
@@ -147,37 +146,40 @@ test("after the click the card waits, and helps whoever comes back without a sig
   expect(el.textContent).toContain("Register the address.");
 });
 
-test("it counts down to the views that follow without a word to the kernel", () => {
-  const over = { ...WAITING, title: "Over.", lines: ["ended"], button: null };
-  const soon = { ...WAITING, title: "Soon.", button: null, over };
-  const el = start({ ...WAITING, seconds: 3661, over: soon, over_at: 60 });
+test("it counts down and replaces the line at the end without a word to the kernel", () => {
+  const el = start({ ...WAITING, seconds: 3661 });
   expect(el.textContent).toContain("valid for 1:01:01");
   vi.advanceTimersByTime(3_602_000);
-  expect(el.textContent).toContain("Soon.valid for 0:59");
+  expect(el.textContent).toContain("valid for 0:59");
   vi.advanceTimersByTime(60_000);
-  expect(el.textContent).toContain("Over.ended");
+  expect(el.textContent).toContain("Over.");
+  expect(el.textContent).not.toContain("valid");
   expect(sent).toEqual([""]);
 });
 
-test("signing out is asked for once, and can be left", () => {
+test("signing out has to be confirmed, and another button takes that back", () => {
   const el = start(SIGNED_IN);
+  el.querySelector<HTMLElement>("[data-action=sign_out]")?.focus();
   click(el, "Sign out");
-  click(el, "Stay");
-  expect(el.textContent).toContain("Alice");
+  expect(el.textContent).toContain("Other notebooks, too.");
+  expect(document.activeElement?.textContent).toBe("Sign out everywhere");
+  click(el, "Refresh");
+  model.show(SIGNED_IN);
   click(el, "Sign out");
-  click(el, "Yes");
-  expect(sent).toEqual(["", "sign_out"]);
+  expect(sent).toEqual(["", "refresh"]);
+  click(el, "Sign out everywhere");
+  expect(sent).toEqual(["", "refresh", "sign_out"]);
 });
 
 test("a press is sent once, a busy kernel is named, and the focus stays on the card", () => {
-  const el = start({ ...SIGNED_IN, more: [SIGN_OUT] });
+  const el = start({ ...SIGNED_IN, buttons: [SIGN_OUT] });
   el.querySelector("button")?.focus();
   click(el, "Sign out");
   click(el, "Sign out");
   expect(sent).toEqual(["", "sign_out"]);
   expect(el.textContent).toContain("Signing out…");
   vi.advanceTimersByTime(2000);
-  expect(el.textContent).toContain("Busy.");
+  expect(el.textContent).toContain("The kernel is busy.");
 
   model.show({ ...WAITING, note: "✗ It failed." });
 
@@ -195,7 +197,8 @@ test("texts are never markup, and a code is said letter by letter", () => {
 test("a card without its kernel says so and offers nothing", () => {
   const el = start(SIGNED_IN);
   model.die();
-  expect(el.textContent).toBe("▲No kernel.");
+  expect(el.querySelectorAll("a, button")).toHaveLength(0);
+  expect(el.textContent).toContain("▲No longer connected to the kernel.");
 });
 
 test("while a cell waits out of sight its card is shown at the top of the notebook", () => {

@@ -1,27 +1,27 @@
-// The sign-in card: draws the view that the kernel sends, counts down and sends what a person presses. It knows neither
-// the states of a sign-in nor a sentence about them; those are in login/card.py.
+// The sign-in card: draws the view that the kernel sends, counts down and sends what a user presses. The states of a
+// sign-in and the sentences about them are in login/display.py.
 import { make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
 
-type Button = Record<"action" | "text" | "working", string> & { opens: boolean; asks?: View | null };
+interface Button extends Record<"action" | "text" | "working", string> {
+  opens: boolean;
+  confirm?: { text: string; line: string };
+}
 
 interface View extends Record<"status" | "mark" | "title", string> {
   lines: string[];
+  buttons: Button[];
+  ended?: string;
+  opened?: string;
+  help?: string;
   code?: string;
   qr?: { label: string; side: number; path: string } | null;
-  button?: Button | null;
-  more?: Button[];
   summary?: string;
   facts?: [string, string][];
-  help?: string;
-  opened?: View;
-  over?: View;
-  over_at?: number;
 }
 
-interface KernelView extends View, Record<"label" | "note" | "working" | "busy", string> {
+interface KernelView extends View, Record<"label" | "note" | "working", string> {
   seconds: number | null;
-  lost: View;
   awaited: boolean;
 }
 
@@ -31,6 +31,14 @@ type Signal = Record<"connect" | "disconnect", (slot: Slot) => void>;
 // How long a kernel may be silent after a click before that is said, and how long good news stays.
 const PATIENCE_MILLISECONDS = 1500;
 const NEWS_MILLISECONDS = 8000;
+const BUSY = "The kernel is busy. What you pressed is done as soon as it is free.";
+const LOST: View = {
+  status: "failed",
+  mark: "▲",
+  title: "No longer connected to the kernel.",
+  lines: ["The kernel restarted or stopped, so this is out of date. Run the cell again."],
+  buttons: [],
+};
 const GONE = ["restarting", "autorestarting", "terminating", "dead"];
 // The Jupyter server's own start page: the kernel need not know under which address this page was reached.
 const START = /micromegas\/start\/[\w.-]+$/;
@@ -41,7 +49,7 @@ export default () => {
   let [learnedAt, address] = [Date.now(), ""];
   let [opened, cameBack, isLost] = [false, false, false];
   let tab: Window | null = null; // opened by a click, and waits for its address
-  let asked: View | null | undefined;
+  let confirming = ""; // the action whose button has been pressed once
   let pressed: { working: string; at: number } | undefined;
   let news = { text: "", at: 0 };
   let [home, pinned]: [Element | null, Card | undefined] = [null, undefined];
@@ -58,8 +66,9 @@ export default () => {
 
   const press = (button: Button) => {
     if (pressed ?? shownView().working) return;
-    asked = button.asks;
-    if (!asked && button.action) {
+    const isUnconfirmed = Boolean(button.confirm) && confirming !== button.action;
+    confirming = isUnconfirmed ? button.action : "";
+    if (!isUnconfirmed) {
       pressed = { working: button.working, at: Date.now() };
       // Only the click itself may open a tab: an empty one, until the kernel has its address.
       tab = button.opens ? window.open("about:blank") : null;
@@ -89,17 +98,11 @@ export default () => {
     pinned?.draw();
   };
 
-  const choose = (shown: KernelView, left: number): View => {
-    if (isLost) return shown.lost;
-    let view: View = shown;
-    while (view.over && left <= (view.over_at ?? 0)) view = view.over;
-    return asked ?? (opened ? (view.opened ?? view) : view);
-  };
-
-  const happening = ({ working, busy, note }: KernelView): string => {
+  const happening = ({ working, note, buttons }: KernelView): string => {
     if (isLost) return "";
-    if (pressed) return Date.now() - pressed.at < PATIENCE_MILLISECONDS ? pressed.working : busy;
-    return working || note || (Date.now() - news.at < NEWS_MILLISECONDS ? news.text : "");
+    if (pressed) return Date.now() - pressed.at < PATIENCE_MILLISECONDS ? pressed.working : BUSY;
+    const confirmed = buttons.find(({ action }) => action === confirming)?.confirm;
+    return confirmed?.line ?? (working || note || (Date.now() - news.at < NEWS_MILLISECONDS ? news.text : ""));
   };
 
   const mount = (parent: Element, name = ""): Card => {
@@ -125,7 +128,10 @@ export default () => {
     };
     const write = (element: HTMLElement, words = "") => fill(element, () => (words ? [words] : []), words);
     const makeAction = (button: Button) => {
-      if (!button.opens || !address) return makeButton(button.text, () => press(button));
+      if (!button.opens || !address) {
+        const text = confirming === button.action ? button.confirm?.text : undefined;
+        return makeButton(text ?? button.text, () => press(button), { "data-action": button.action });
+      }
       const link = make("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, `${button.text} ↗`);
       link.addEventListener("click", follow);
       return link;
@@ -135,17 +141,19 @@ export default () => {
       const hadFocus = root.contains(document.activeElement);
       const left = (shown.seconds ?? Infinity) - (Date.now() - learnedAt) / 1000;
       isLost ||= root.closest(".jupyter-widgets-disconnected") !== null;
-      const view = choose(shown, left);
-      const texts = cameBack && view.help ? [...view.lines, view.help] : view.lines;
+      const view: View = isLost ? LOST : shown;
+      const texts = view.lines.map((line) => (left <= 0 && line.includes("{left}") ? (view.ended ?? "") : line));
+      if (cameBack && view.help) texts.push(view.help);
       root.dataset.status = view.status;
       write(mark, view.mark);
-      write(title, view.title);
+      write(title, opened && view.opened ? view.opened : view.title);
       write(code, view.code);
       write(spelled, Array.from(view.code ?? "").join(" ")); // a screen reader says it letter by letter
       fill(lines, () => texts.map(() => make("div")), texts.length);
       texts.forEach((words, at) => write(lines.children[at] as HTMLElement, words.replace("{left}", duration(left))));
-      fill(main, () => (view.button ? [makeAction(view.button)] : []), view.button, address);
-      fill(more, () => (view.more ?? []).map(makeAction), view.more);
+      const [opening, others] = [true, false].map((opens) => view.buttons.filter((each) => each.opens === opens));
+      fill(main, () => (opening ?? []).map(makeAction), opening, address);
+      fill(more, () => (others ?? []).map(makeAction), others, confirming);
       fill(facts, () => makeFacts(view), view.facts, view.summary);
       fill(qr, () => makeQr(view), view.qr);
       write(note, happening(shown));
@@ -153,8 +161,9 @@ export default () => {
       // Not `disabled`, which would take the keyboard's focus away.
       const isBusy = String(Boolean(pressed ?? shown.working));
       root.querySelectorAll("button").forEach((each) => each.setAttribute("aria-disabled", isBusy));
-      // Whoever works with the keyboard continues at what has taken the place of what they pressed.
-      if (hadFocus && !root.contains(document.activeElement)) root.querySelector<HTMLElement>("a, button")?.focus();
+      // With the keyboard, the user continues at what has taken the place of the pressed button.
+      const next = root.querySelector<HTMLElement>(`[data-action="${confirming}"]`) ?? root.querySelector("a, button");
+      if (hadFocus && !root.contains(document.activeElement)) next?.focus();
     };
     drawCard();
     return { root, draw: drawCard };
@@ -174,7 +183,7 @@ export default () => {
       model = context.model;
       const learn = () => {
         learnedAt = Date.now();
-        pressed = asked = undefined;
+        [pressed, confirming] = [undefined, ""];
         draw();
       };
       const hear = (message: { address?: string; news?: string }) => {

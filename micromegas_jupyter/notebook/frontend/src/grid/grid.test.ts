@@ -3,17 +3,17 @@ import { describe, expect, test, vi } from "vitest";
 import type { Model } from "../widget";
 import { BLOCK_ROWS, Blocks } from "./blocks";
 import { Header } from "./header";
-import { Kernel, type Column, type Order, type Texts } from "./kernel";
+import { Kernel, type Column, type RowQuery, type Texts } from "./kernel";
 
-const SORTED: Order = { filters: {}, sort: [[0, true]] };
+const SORTED: RowQuery = { filters: {}, sort: [[0, true]] };
 
 /** A kernel whose answers come when a test says so. */
 class LateKernel {
-  asked: { order: Order; first: number }[] = [];
+  asked: { order: RowQuery; first: number }[] = [];
   private answers: ((texts: Texts | Error) => Promise<void>)[] = [];
 
   readonly ask = (_op: string, details: object = {}): Promise<never> => {
-    this.asked.push(details as { order: Order; first: number });
+    this.asked.push(details as { order: RowQuery; first: number });
     return new Promise((resolve, reject) => {
       this.answers.push((found) => {
         if (found instanceof Error) reject(found);

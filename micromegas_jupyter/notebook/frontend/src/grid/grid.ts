@@ -6,7 +6,7 @@ import { copyText, make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
 import { Blocks } from "./blocks";
 import { Header, MAX_WIDTH, MIN_WIDTH } from "./header";
-import { Kernel, type Column, type FileFormat, type Order, type Texts } from "./kernel";
+import { Kernel, type Column, type FileFormat, type RowQuery, type Texts } from "./kernel";
 
 const ROW_HEIGHT = 24;
 const VISIBLE_ROWS = 15;
@@ -41,7 +41,7 @@ class Grid {
   private readonly fittingWidths: number[];
   private readonly widths: number[];
   private readonly hidden = new Set<number>();
-  private order: Order = { filters: {}, sort: [] };
+  private order: RowQuery = { filters: {}, sort: [] };
   private firstRow = 0;
   private focus: Position = { row: 0, place: 0 };
   private anchor: Position = { row: 0, place: 0 };
@@ -299,7 +299,7 @@ class Grid {
     void this.arrange({ ...this.order, filters: typed ? { ...filters, [column]: typed } : filters }, column);
   };
 
-  private async arrange(order: Order, filtered?: number): Promise<void> {
+  private async arrange(order: RowQuery, filtered?: number): Promise<void> {
     const header = filtered === undefined ? undefined : this.headers[filtered];
     try {
       this.order = order;

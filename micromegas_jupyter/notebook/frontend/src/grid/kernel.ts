@@ -24,7 +24,7 @@ export interface Statistics {
 }
 
 /** Filters as typed, by column, and the columns to sort by, with `true` for descending. */
-export interface Order {
+export interface RowQuery {
   filters: Record<number, string>;
   sort: [number, boolean][];
 }
