@@ -396,12 +396,12 @@ def stored_logins(settings: ClientSettings, environ: Mapping[str, str] | None = 
 
     The keyring is asked only when there is a sign-in in it, or when the settings choose it.
     """
-    from micromegas_jupyter.auth.tokens.store import EXTRAS_SUFFIX
+    from micromegas_jupyter.auth.tokens.store import OLD_EXTRAS_SUFFIX
 
     folder = config_folder(environ)
     stem = re.escape(settings.token_file_name.removesuffix(_FILE_SUFFIX))
-    # An extras file counts, too: upstream's logout leaves it behind.
-    names = {path.name.removesuffix(EXTRAS_SUFFIX) for path in folder.glob("*.json")}
+    # The previous version's extra file counts, too: upstream's logout leaves it behind.
+    names = {path.name.removesuffix(OLD_EXTRAS_SUFFIX) for path in folder.glob("*.json")}
     own = re.compile(rf"{stem}(\.[0-9a-f]{{12}})?({re.escape(_MARKER_SUFFIX)}|{re.escape(_FILE_SUFFIX)})")
     paths = {folder / name for name in names if own.fullmatch(name)}
     if settings.storage is TokenStorage.KEYRING:
