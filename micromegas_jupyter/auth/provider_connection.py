@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 from micromegas_jupyter.config.client import AssertionAudience
 from micromegas_jupyter.config.decoding import as_issuer
 from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderCalls, ProviderHttp
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness, Secret, secret_object
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness, Secret, secret_object
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, Unavailable, UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
-    ClientProof,
+    ClientCredential,
     TokenSet,
     build_client_authentication,
     build_client_credentials_request,
@@ -59,16 +59,16 @@ class ProviderConnection:
         self,
         issuer: str,
         client_id: str,
-        proof: ClientProof,
+        client_credential: ClientCredential,
         *,
-        http: ProviderCalls | None,
-        clock: Clock,
+        http: ProviderCalls | None = None,
+        clock: Clock = SYSTEM_CLOCK,
         randomness: Randomness = SYSTEM_RANDOMNESS,
     ) -> None:
         as_issuer(issuer, "issuer")
         self.issuer = issuer
         self.client_id = client_id
-        self._proof = proof
+        self._credential = client_credential
         self.clock = clock
         self.randomness = randomness
         self._http = TimedCalls(ProviderHttp() if http is None else http, clock)
@@ -243,7 +243,7 @@ class ProviderConnection:
         authentication = build_client_authentication(
             metadata.token_endpoint_auth_methods,
             client_id=self.client_id,
-            proof=self._proof,
+            client_credential=self._credential,
             assertion_audience=self._assertion_audience(url, metadata.token_endpoint or url),
             now=self.now(),
             randomness=self.randomness,
@@ -254,11 +254,14 @@ class ProviderConnection:
         credentials = [
             Secret(value.reveal().partition(" ")[2]) for value in headers.values() if isinstance(value, Secret)
         ]
-        return answer, [*secrets, *credentials, *([self._proof] if isinstance(self._proof, Secret) else [])]
+        return answer, [*secrets, *credentials, *([self._credential] if isinstance(self._credential, Secret) else [])]
 
     def _assertion_audience(self, url: str, token_endpoint: str) -> str:
-        if isinstance(self._proof, PrivateKey) and self._proof.audience is not AssertionAudience.TOKEN_ENDPOINT:
-            return self.issuer if self._proof.audience is AssertionAudience.ISSUER else url
+        if (
+            isinstance(self._credential, PrivateKey)
+            and self._credential.audience is not AssertionAudience.TOKEN_ENDPOINT
+        ):
+            return self.issuer if self._credential.audience is AssertionAudience.ISSUER else url
         # A provider that names another's token endpoint and an own endpoint for something else would be handed an
         # assertion that the other one believes (CVE-2025-27370), so what goes to another host is made out to that.
         return token_endpoint if urlsplit(url)[:2] == urlsplit(token_endpoint)[:2] else url
@@ -337,7 +340,7 @@ class TimedCalls:
         return answer
 
 
-def client_proof(client_secret: str | Secret | None, private_key: PrivateKey | None) -> ClientProof:
+def client_credential(client_secret: str | Secret | None, private_key: PrivateKey | None) -> ClientCredential:
     """Return what the application proves itself with; an empty secret is none."""
     secret = hidden_secret(client_secret)
     has_secret = secret is not None and secret.reveal() != ""

@@ -256,7 +256,7 @@ def _check_credential(case: Case) -> None:
     elif settings.service_account_file is not None:
         service_provider(settings, case.environ)
     elif settings.workload is None or settings.workload.exchange is WorkloadExchange.TOKEN_EXCHANGE:
-        credentials.client_proof(settings)
+        credentials.client_credential(settings)
 
 
 def _naming(error: ConfigurationError, setting: str) -> ConfigurationError:

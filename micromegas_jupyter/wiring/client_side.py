@@ -243,13 +243,13 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
     if store.mark() is None:
         return None
     from micromegas_jupyter.auth.provider import OidcAuthProvider
-    from micromegas_jupyter.wiring.credentials import client_proof, provider_http
+    from micromegas_jupyter.wiring.credentials import client_credential, provider_http
 
-    proof = client_proof(settings)
+    credential = client_credential(settings)
     return OidcAuthProvider.from_store(
         store,
-        proof if isinstance(proof, Secret) else None,
-        private_key=None if isinstance(proof, Secret) else proof,
+        credential if isinstance(credential, Secret) else None,
+        private_key=None if isinstance(credential, Secret) else credential,
         bearer=settings.bearer,
         http=provider_http(settings),
     )
@@ -440,13 +440,13 @@ def logout(  # noqa: PLR0913 - its dependencies
     """
     from micromegas_jupyter.auth.logout import end_stored_logins
     from micromegas_jupyter.auth.provider_connection import ProviderConnection
-    from micromegas_jupyter.wiring.credentials import client_proof, provider_http
+    from micromegas_jupyter.wiring.credentials import client_credential, provider_http
 
     def connect(issuer: str, client_id: str) -> ProviderConnection:
         calls = provider_http(settings) if http is None else http
         is_configured = (issuer, client_id) == (settings.issuer, settings.client_id)
-        proof = client_proof(settings) if is_configured else None
-        return ProviderConnection(issuer, client_id, proof, http=calls, clock=clock)
+        credential = client_credential(settings) if is_configured else None
+        return ProviderConnection(issuer, client_id, credential, http=calls, clock=clock)
 
     return end_stored_logins(
         stored_logins(settings, environ),

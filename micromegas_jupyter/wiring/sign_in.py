@@ -37,7 +37,7 @@ from micromegas_jupyter.wiring.client_side import (
     sign_in_configured,
     token_store,
 )
-from micromegas_jupyter.wiring.credentials import client_proof, provider_http
+from micromegas_jupyter.wiring.credentials import client_credential, provider_http
 
 MAX_PASTE_TRIES = 4
 
@@ -126,11 +126,11 @@ def begin_login(
             offered, store = hub.redirect(), False
             settings = replace(settings, issuer=offered.issuer, client_id=offered.client_id)
     issuer, client_id = provider_of(settings)
-    proof = client_proof(settings)
+    credential = client_credential(settings)
     return OidcAuthProvider.begin_login(
         issuer,
         client_id,
-        proof if isinstance(proof, Secret) else None,
+        credential if isinstance(credential, Secret) else None,
         redirect_uri=settings.redirect_uri,
         audience=settings.audience,
         scope=settings.scope,
@@ -139,7 +139,7 @@ def begin_login(
         store=token_store(settings, environ) if store else None,
         bearer=settings.bearer,
         resource=settings.resource,
-        private_key=proof if isinstance(proof, PrivateKey) else None,
+        private_key=credential if isinstance(credential, PrivateKey) else None,
         http=provider_http(settings),
         redirects=redirects,
         hub=hub,

@@ -13,13 +13,15 @@ from html import escape
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
-from micromegas_jupyter.config.client import DEFAULT_SCOPE, Flow
+from micromegas_jupyter.auth.tokens.store import LoginKey, TokenStore
+from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer, Flow
 from micromegas_jupyter.core.text import has_color
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
     TokenSet,
     build_authorization_request,
+    complete_scope,
     is_callback_of,
     parse_callback,
 )
@@ -130,17 +132,37 @@ class AnsweredFlow(LoginFlow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoginContext:
-    """What every flow is started with; `OidcAuthProvider.begin_login` describes it."""
+class LoginRequest:
+    """A requested sign-in, which every flow starts with; `OidcAuthProvider.begin_login` describes the fields."""
 
     connection: ProviderConnection
+    store: TokenStore | None = None
+    bearer: Bearer = Bearer.ID_TOKEN
     scope: str = DEFAULT_SCOPE
     audience: str | None = None
     resource: str | None = None
     redirect_uri: str | None = None
     authorize_params: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float | None = None
-    needs_id_token: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scope", complete_scope(self.scope))
+
+    @property
+    def key(self) -> LoginKey:
+        """The key that the sign-in is stored with."""
+        return LoginKey(
+            issuer=self.connection.issuer,
+            client_id=self.connection.client_id,
+            audience=self.audience,
+            scope=self.scope,
+            resource=self.resource,
+        )
+
+    @property
+    def needs_id_token(self) -> bool:
+        """Whether a sign-in without an ID token fails."""
+        return self.bearer is Bearer.ID_TOKEN
 
     def build_grant(self, metadata: ProviderMetadata, redirect_uri: str, *, state_prefix: str = "") -> CodeGrant:
         """Make an authorization request; touches no network."""

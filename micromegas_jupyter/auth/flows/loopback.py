@@ -18,8 +18,8 @@ from micromegas_jupyter.auth.flows.base import (
     STILL_WORKING_PAGE,
     WRONG_METHOD_PAGE,
     AnsweredFlow,
-    LoginContext,
     LoginOutcome,
+    LoginRequest,
     Page,
     notice_page,
 )
@@ -82,9 +82,9 @@ def parse_loopback_address(redirect_uri: str | None) -> LoopbackAddress:
 class LoopbackFlow(AnsweredFlow):
     """A code grant whose redirect comes to a port of this process; requests are handled on threads of their own."""
 
-    def __init__(self, context: LoginContext) -> None:
-        address = parse_loopback_address(context.redirect_uri)
-        metadata = context.connection.metadata()  # before a port is taken
+    def __init__(self, request: LoginRequest) -> None:
+        address = parse_loopback_address(request.redirect_uri)
+        metadata = request.connection.metadata()  # before a port is taken
         try:
             self._server = _Server(address, self)
         except OSError as error:
@@ -95,11 +95,11 @@ class LoopbackFlow(AnsweredFlow):
         try:
             self._authority = address.authority(int(self._server.server_address[1]))
             self._callback_path = address.path
-            self._start_path = START_PREFIX + context.connection.randomness.token_urlsafe(32)
+            self._start_path = START_PREFIX + request.connection.randomness.token_urlsafe(32)
             self.redirect_uri = f"http://{self._authority}{address.path}"
-            grant = context.build_grant(metadata, self.redirect_uri)
+            grant = request.build_grant(metadata, self.redirect_uri)
             start_url = f"http://{self._authority}{self._start_path}"
-            prompt = context.build_prompt(Flow.BROWSER, context.wait_seconds(TIMEOUT_SECONDS), start_url=start_url)
+            prompt = request.build_prompt(Flow.BROWSER, request.wait_seconds(TIMEOUT_SECONDS), start_url=start_url)
         except BaseException:
             self._server.server_close()
             raise

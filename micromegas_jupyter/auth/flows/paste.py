@@ -5,7 +5,7 @@ Nobody listens at that address: the browser shows that it cannot be reached, whi
 
 from urllib.parse import parse_qsl
 
-from micromegas_jupyter.auth.flows.base import AnsweredFlow, LoginContext
+from micromegas_jupyter.auth.flows.base import AnsweredFlow, LoginRequest
 from micromegas_jupyter.auth.flows.loopback import parse_loopback_address
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import Secret
@@ -32,12 +32,12 @@ _QUOTES = "\"'`<>\u2018\u2019\u201c\u201d"
 class PasteFlow(AnsweredFlow):
     """A code grant whose callback a person carries over."""
 
-    def __init__(self, context: LoginContext) -> None:
-        address = parse_loopback_address(context.redirect_uri)
+    def __init__(self, request: LoginRequest) -> None:
+        address = parse_loopback_address(request.redirect_uri)
         redirect_uri = f"http://{address.authority(address.port or PASTE_PORT)}{address.path}"
-        grant = context.build_grant(context.connection.metadata(), redirect_uri)
-        timeout_seconds = context.wait_seconds(TIMEOUT_SECONDS)
-        super().__init__(context.build_prompt(Flow.PASTE, timeout_seconds, start_url=grant.request.url), grant)
+        grant = request.build_grant(request.connection.metadata(), redirect_uri)
+        timeout_seconds = request.wait_seconds(TIMEOUT_SECONDS)
+        super().__init__(request.build_prompt(Flow.PASTE, timeout_seconds, start_url=grant.request.url), grant)
         self._pasted_grant = grant
         self._tries = 0
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from micromegas_jupyter.auth.flows.select import ARGUMENT, FlowChoice, GraphicalBrowser, gather_facts
-from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal, RenewableProvider
+from micromegas_jupyter.auth.tokens.source import BackgroundRenewal, RenewableProvider
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Browser, Clock, process_variables

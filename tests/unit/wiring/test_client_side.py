@@ -236,7 +236,7 @@ def test_all_sign_ins_of_a_profile_are_found_in_files_and_keyring_and_none_of_an
 
     stores = stored_logins(work, environ)
 
-    assert [store.remove() for store in stores] == [2, 2, 2]
+    assert [store.remove() for store in stores] == [1, 1, 2]
     assert memory_keyring.kept == {}
     assert stored_logins(work, environ) == []
     assert token_of(SETTINGS, environ) == "acc"
