@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from micromegas_jupyter.auth.flows.hub import HubService, HubTokenProvider
-    from micromegas_jupyter.auth.flows.select import Facts
+    from micromegas_jupyter.auth.flows.select import RuntimeInfo
     from micromegas_jupyter.auth.logout import LogoutReport
     from micromegas_jupyter.auth.provider import OidcAuthProvider
     from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore
@@ -81,7 +81,7 @@ def without_wrapper(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def stored_provider(
-    settings: ClientSettings, environ: Mapping[str, str] | None = None, *, facts: Facts | None = None
+    settings: ClientSettings, environ: Mapping[str, str] | None = None, *, facts: RuntimeInfo | None = None
 ) -> AuthProvider | None:
     """Return the provider that these settings give without a person; raises `LoginRequired` when nobody is signed in.
 
@@ -118,10 +118,10 @@ def stored_provider(
     return found
 
 
-def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts: Facts | None) -> LoginRequired:
-    from micromegas_jupyter.auth.flows.select import detect_environment, gather_facts, login_remedy
+def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts: RuntimeInfo | None) -> LoginRequired:
+    from micromegas_jupyter.auth.flows.select import detect_environment, gather_runtime_info, login_remedy
 
-    environment = detect_environment(environ, gather_facts(environ=environ) if facts is None else facts)
+    environment = detect_environment(environ, gather_runtime_info(environ=environ) if facts is None else facts)
     return LoginRequired(
         f"You are not signed in at {settings.issuer}.", remedy=login_remedy(environment, profile=settings.profile)
     )
@@ -516,7 +516,7 @@ def hub_service(settings: ClientSettings, environ: Mapping[str, str] | None = No
     try:
         endpoint = find_hub(process_variables(environ))
     except ConfigurationError as error:
-        error.giver = HUB
+        error.sign_in_service = HUB
         raise
     if endpoint is None:
         raise ConfigurationError(

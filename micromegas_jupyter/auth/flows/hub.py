@@ -61,7 +61,7 @@ _Error = TypeVar("_Error", bound=MicromegasError)
 
 
 def _from_hub(error: _Error) -> _Error:
-    error.giver = HUB
+    error.sign_in_service = HUB
     return error
 
 

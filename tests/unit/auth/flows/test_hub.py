@@ -102,7 +102,7 @@ def test_each_refusal_is_an_error_that_says_what_to_do(hub, code):
         service_of(hub).token()
 
     assert type(caught.value) is expected
-    assert caught.value.giver == "JupyterHub"
+    assert caught.value.sign_in_service == "JupyterHub"
     assert "its words" not in str(caught.value)
 
 
@@ -125,7 +125,7 @@ def test_an_answer_that_is_none_of_the_contract_is_told_apart(hub, reply, expect
     with pytest.raises(expected, match=words) as caught:
         service_of(hub).token()
 
-    assert caught.value.giver == "JupyterHub"
+    assert caught.value.sign_in_service == "JupyterHub"
     assert len(hub.calls) == 1
 
 
@@ -268,7 +268,7 @@ def test_what_does_not_fit_is_refused_before_a_browser_goes_anywhere(redirecting
     with pytest.raises(kind) as caught:
         begin(settings, environ)
 
-    assert caught.value.giver == "JupyterHub"
+    assert caught.value.sign_in_service == "JupyterHub"
 
 
 def test_a_sign_in_outlasts_a_restart_and_is_in_memory_where_only_the_hub_knows_a_provider(
