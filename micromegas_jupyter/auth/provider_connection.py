@@ -273,25 +273,23 @@ class ProviderConnection:
 
 
 # Clocks that differ by two seconds count as equal. The rest is for the header's whole seconds.
-TOLERANCE_SECONDS = 2.5
+_TOLERANCE = timedelta(seconds=2.5)
 # A larger difference is not followed. The header is trusted because of TLS, and TLS itself needs a clock: on a machine
-# that is days off, certificates that have ended, or are not valid yet, pass. Token checks then fail by themselves, and
-# the person is told to set the clock.
+# that is days off, expired certificates pass. Token checks then fail, and the user is told to set the clock.
 MAX_OFFSET_SECONDS = 24 * 3600.0
 
 
 class TimedCalls:
-    """Makes one provider's calls and measures its clock by each answer, in memory only. Safe from several threads.
+    """Makes one provider's calls and compares its clock with this machine's by the `Date` of the newest response.
 
-    An answer to a POST counts more than a document, which a cache on the way may have stored: once there was one,
-    documents are ignored. Only the provider whose keys are trusted gets here, so nobody who could not forge tokens
-    anyway can move the time.
+    A response counts only if its date is outside the time that the call took. Once there was a POST, documents don't
+    count, because caches may have stored them. Only the provider whose keys are trusted gets here, so no one who can't
+    forge tokens anyway can move the time.
     """
 
     def __init__(self, http: ProviderCalls, clock: Clock) -> None:
         self._http = http
         self._clock = clock
-        self._lock = threading.Lock()
         self._was_post = False
         self.measured_offset_seconds: float | None = None
 
@@ -307,36 +305,24 @@ class TimedCalls:
 
     def fetch_json(self, url: str) -> HttpAnswer:
         """See `ProviderHttp.fetch_json`."""
-        return self._timed(lambda: self._http.fetch_json(url), is_post=False)
+        started_at = self._clock.now()
+        return self._measured(self._http.fetch_json(url), started_at, is_post=False)
 
     def post_form(
         self, url: str, fields: FormFields, *, headers: FormFields | None = None, needs_body: bool = True
     ) -> HttpAnswer:
         """See `ProviderHttp.post_form`."""
-        return self._timed(
-            lambda: self._http.post_form(url, fields, headers=headers, needs_body=needs_body), is_post=True
-        )
+        started_at = self._clock.now()
+        answer = self._http.post_form(url, fields, headers=headers, needs_body=needs_body)
+        return self._measured(answer, started_at, is_post=True)
 
-    def _timed(self, call: Callable[[], HttpAnswer], *, is_post: bool) -> HttpAnswer:
-        started_at, started = self._clock.now(), self._clock.monotonic()
-        answer = call()
-        if answer.date is None or not answer.is_success:
-            return answer
-        now = self._clock.now()
-        trip_seconds = max(0.0, self._clock.monotonic() - started)
-        if abs((now - started_at).total_seconds() - trip_seconds) > TOLERANCE_SECONDS:
-            return answer  # the machine slept or its clock was set: the date is from before, the clock from after
-        # The header's second had begun when it was written, about half the round trip ago.
-        measured = (answer.date + timedelta(seconds=0.5) - now).total_seconds() + trip_seconds / 2
-        tolerance = TOLERANCE_SECONDS + trip_seconds / 2
-        with self._lock:
-            if is_post or not self._was_post:
-                before = self.measured_offset_seconds
-                if abs(measured) <= tolerance:
-                    measured = 0.0
-                elif before is not None and abs(measured - before) <= tolerance:
-                    measured = before
-                self.measured_offset_seconds, self._was_post = measured, is_post
+    def _measured(self, answer: HttpAnswer, started_at: datetime, *, is_post: bool) -> HttpAnswer:
+        if answer.date is not None and answer.is_success and (is_post or not self._was_post):
+            first, last = sorted((started_at, self._clock.now()))  # the clock may have been set back
+            date = answer.date + timedelta(seconds=0.5)  # the header has whole seconds
+            is_within = first - _TOLERANCE <= date <= last + _TOLERANCE
+            offset = 0.0 if is_within else (date - first - (last - first) / 2).total_seconds()
+            self.measured_offset_seconds, self._was_post = offset, is_post
         return answer
 
 

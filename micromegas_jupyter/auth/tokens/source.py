@@ -300,12 +300,12 @@ def opaque_service_token(token: Secret, *, now: datetime, expires_at: datetime |
     return ServiceToken(text=token, obtained_at=now, expires_at=expires_at)
 
 
-# A machine that slept, and a person who signs in or out elsewhere, are noticed within this time.
+# A machine that slept, and a user who signs in or out elsewhere, are noticed within this time.
 MAX_WAIT_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 5.0
-# How long stopping waits for a renewal that has begun: a program that ends before the provider's answer is stored
-# loses the sign-in where refresh tokens are used once.
+# After one attempt without a new token, another program may be refreshing it.
 MAX_VAIN_ATTEMPTS = 2
+# A program that exits before the provider's response is stored loses the sign-in if refresh tokens are used once.
 STOP_WAIT_SECONDS = 3.0
 
 
@@ -322,10 +322,10 @@ class RenewableProvider(Protocol):
 class BackgroundRenewal:
     """One thread that keeps one provider's token fresh, from `start` to `stop`.
 
-    It keeps neither the provider nor itself alive: when either is forgotten, the thread ends. After a failure it waits
+    It keeps neither the provider nor itself alive: the thread ends when either is garbage. After a failure it waits
     five seconds, then twice as long each time, up to a minute. In the thread, `on_change` gets an error when renewing
-    begins to fail, and None for each new token and when it works again. `wait` waits until the renewal is stopped, and
-    says whether it is.
+    begins to fail, and None for each new token and when it works again. `wait` waits until the renewal is stopped and
+    returns whether it is.
     """
 
     def __init__(
@@ -337,13 +337,14 @@ class BackgroundRenewal:
         wait: Callable[[float], bool] | None = None,
     ) -> None:
         stopped = threading.Event()
-        # When the provider is forgotten, the thread wakes up and ends.
-        known_due_at = provider.renewal_due_at()
-        loop = _RenewalLoop(weakref.ref(provider, lambda _reference: stopped.set()), clock, on_change, known_due_at)
+        reference = weakref.ref(provider, lambda _reference: stopped.set())
         self._thread = threading.Thread(
-            target=loop.run, args=(stopped, wait or stopped.wait), name="micromegas-background-renewal", daemon=True
+            target=_keep_fresh,
+            args=(reference, provider.renewal_due_at(), clock, on_change, wait or stopped.wait),
+            name="micromegas-background-renewal",
+            daemon=True,
         )
-        # Also called at the end of the program, while threads still run.
+        # Also called when the program exits, while threads still run.
         self._finish = weakref.finalize(self, _finish, stopped, self._thread)
 
     def start(self) -> None:
@@ -351,66 +352,55 @@ class BackgroundRenewal:
         self._thread.start()
 
     def stop(self) -> None:
-        """End: at once while nothing is being renewed, else after the renewal or a few seconds."""
+        """End the thread, after a renewal that has begun or a few seconds."""
         self._finish()
 
 
-@dataclass
-class _RenewalLoop:
-    """What the thread does. It holds a weak reference to the provider, and none to its owner."""
-
-    provider: Callable[[], RenewableProvider | None]
-    clock: Clock
-    on_change: Callable[[MicromegasError | None], None]
-    known_due_at: datetime | None
-    vain_attempts: int = 0
-    notified: type[MicromegasError] | None = None
-    pause_seconds: float = FIRST_PAUSE_SECONDS
-
-    def run(self, stopped: threading.Event, wait: Callable[[float], bool]) -> None:
-        while not stopped.is_set():
-            pause_seconds = self._step()
-            if pause_seconds is None or wait(pause_seconds):
-                return
-
-    def _step(self) -> float | None:
-        """Renew if that is due, and return the seconds until the next look; None when there is no provider."""
-        provider = self.provider()
-        if provider is None:
-            return None
+def _keep_fresh(
+    reference: Callable[[], RenewableProvider | None],
+    known_due_at: datetime | None,
+    clock: Clock,
+    on_change: Callable[[MicromegasError | None], None],
+    wait: Callable[[float], bool],
+) -> None:
+    failing, vain_attempts, pause_seconds = None, 0, FIRST_PAUSE_SECONDS
+    while (provider := reference()) is not None:
+        error: MicromegasError | None = None
+        left_seconds, is_news = 0.0, False
         try:
             due_at = provider.renewal_due_at()
-            if due_at is None or due_at <= self.clock.now():
-                provider.get_token()  # without anything to renew it says whether there is a sign-in at all
+            if due_at is None or due_at <= clock.now():
+                provider.get_token()  # with nothing to renew, it reports whether there is a sign-in at all
                 due_at = provider.renewal_due_at()
-            left_seconds = MAX_WAIT_SECONDS if due_at is None else (due_at - self.clock.now()).total_seconds()
+            left_seconds = MAX_WAIT_SECONDS if due_at is None else (due_at - clock.now()).total_seconds()
             if left_seconds > 0:
-                self.pause_seconds, self.vain_attempts = FIRST_PAUSE_SECONDS, 0
-                self._notify(None, is_news=due_at != self.known_due_at)
-                self.known_due_at = due_at
-                return min(MAX_WAIT_SECONDS, left_seconds)
-            # The old token serves on. After one attempt it may only be that another program is refreshing it.
-            self.vain_attempts += 1
-            if self.vain_attempts >= MAX_VAIN_ATTEMPTS:
-                self._notify(ProviderUnavailable("the identity provider gave no new token."))
-        except MicromegasError as error:
-            self._notify(error.with_traceback(None))  # whoever keeps it must not keep the provider with it
-        except Exception as error:  # noqa: BLE001 - the thread continues whatever happens
-            _log.error("A token could not be renewed in the background.", extra={"kind": type(error).__name__})
-            self._notify(InternalError("The token could not be renewed.", remedy="The log has more."))
-        pause_seconds = self.pause_seconds
-        self.pause_seconds = min(MAX_WAIT_SECONDS, 2 * pause_seconds)
-        return pause_seconds
-
-    def _notify(self, error: MicromegasError | None, *, is_news: bool = False) -> None:
-        kind = None if error is None else type(error)
-        if kind is self.notified and not is_news:
+                known_due_at, is_news = due_at, due_at != known_due_at
+                pause_seconds, vain_attempts = FIRST_PAUSE_SECONDS, 0
+            else:
+                vain_attempts += 1
+                if vain_attempts >= MAX_VAIN_ATTEMPTS:
+                    error = ProviderUnavailable("the identity provider returned no new token.")
+        except MicromegasError as failure:
+            error = failure.with_traceback(None)  # its frames hold the provider
+        except Exception as failure:  # noqa: BLE001 - the thread continues whatever happens
+            _log.error("A token could not be renewed in the background.", extra={"kind": type(failure).__name__})
+            error = InternalError("The token could not be renewed.", remedy="The log has more.")
+        del provider
+        if is_news or (error is not None and type(error) is not failing) or (left_seconds > 0 and failing is not None):
+            failing = None if error is None else type(error)
+            _notify(on_change, error)
+        del error
+        if wait(min(MAX_WAIT_SECONDS, left_seconds) if left_seconds > 0 else pause_seconds):
             return
-        self.notified = kind
-        try:
-            self.on_change(error)
-        except Exception as failure:  # noqa: BLE001 - a failing listener must not end the thread
-            _log.error("The listener of a background renewal failed.", extra={"kind": type(failure).__name__})
+        if left_seconds <= 0:
+            pause_seconds = min(MAX_WAIT_SECONDS, 2 * pause_seconds)
+
+
+def _notify(on_change: Callable[[MicromegasError | None], None], error: MicromegasError | None) -> None:
+    try:
+        on_change(error)
+    except Exception as failure:  # noqa: BLE001 - a failing listener must not end the thread
+        _log.error("The listener of a background renewal failed.", extra={"kind": type(failure).__name__})
 
 
 def _finish(stopped: threading.Event, thread: threading.Thread) -> None:
