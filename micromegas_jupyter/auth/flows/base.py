@@ -94,14 +94,14 @@ class CodeGrant:
         return self.connection.exchange_code(self.request, code, needs_id_token=self.needs_id_token)
 
 
-class AnsweredFlow(LoginFlow):
+class CallbackFlow(LoginFlow):
     """A code grant that ends with one answer, which another thread brings. Its lock covers grant and answer."""
 
     def __init__(self, prompt: LoginPrompt, grant: CodeGrant | None = None) -> None:
         super().__init__(prompt)
         self._lock = threading.Lock()
         self._grant = grant
-        self._answer: Secret | MicromegasError | None = None
+        self._callback: Secret | MicromegasError | None = None
         self._ended = threading.Event()
 
     def accept(self, query: Secret) -> bool:
@@ -110,9 +110,9 @@ class AnsweredFlow(LoginFlow):
             if self._grant is None or self._ended.is_set() or not is_callback_of(query.reveal(), self._grant.request):
                 return False
             try:
-                self._answer = self._grant.code_in(query)
+                self._callback = self._grant.code_in(query)
             except MicromegasError as error:
-                self._answer = error
+                self._callback = error
             self._ended.set()
             return True
 
@@ -121,7 +121,7 @@ class AnsweredFlow(LoginFlow):
         self._ended.wait(self.prompt.timeout_seconds)
         self._ended.set()  # what comes from now on comes too late
         with self._lock:
-            grant, answer, self._answer = self._grant, self._answer, None
+            grant, answer, self._callback = self._grant, self._callback, None
         if isinstance(answer, MicromegasError):
             raise answer
         return None if answer is None or grant is None else grant.redeem(answer)

@@ -267,7 +267,7 @@ class HubService:
             raise _UNREADABLE.error()  # it becomes part of an address
         return HubSignIn(name=name, start_url=_text(body, "start_url"), expires_in_seconds=_seconds(body, "expires_in"))
 
-    def answer(self, name: str, *, timeout_seconds: float) -> Secret | None:
+    def callback(self, name: str, *, timeout_seconds: float) -> Secret | None:
         """Wait a while for the query that the browser came back with; None when it has not yet."""
         body = self._call(f"sign-ins/{name}/answer", {}, timeout_seconds=timeout_seconds)
         return None if body is None else _secret(body, "query")
@@ -353,7 +353,7 @@ class HubRedirectFlow(LoginFlow):
         deadline = self._clock.monotonic() + self.prompt.timeout_seconds
         while not self._stopped.is_set() and self._clock.monotonic() < deadline:
             try:
-                query = self._service.answer(self._name.reveal(), timeout_seconds=CALLBACK_TIMEOUT_SECONDS)
+                query = self._service.callback(self._name.reveal(), timeout_seconds=CALLBACK_TIMEOUT_SECONDS)
             except ProviderUnavailable:
                 query = None  # the service may be restarting
             if query is not None:

@@ -23,7 +23,7 @@ from micromegas_jupyter.auth.flows.base import (
     CONTENT_TYPE,
     NOT_A_PAGE_LOAD,
     SECURITY_HEADERS,
-    AnsweredFlow,
+    CallbackFlow,
     CodeGrant,
     LoginOutcome,
     LoginPrompt,
@@ -236,7 +236,7 @@ MAX_LOGINS = 20
 """How many sign-ins a kernel answers for, including ended ones; the oldest is forgotten."""
 
 
-class RedirectFlow(AnsweredFlow):
+class RedirectFlow(CallbackFlow):
     """A code grant whose redirect a Jupyter server receives; `build_grant` needs no network.
 
     The redirect URI comes with the first start, because only the server knows under which address a browser reaches

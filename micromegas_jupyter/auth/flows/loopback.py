@@ -17,7 +17,7 @@ from micromegas_jupyter.auth.flows.base import (
     SECURITY_HEADERS,
     STILL_WORKING_PAGE,
     WRONG_METHOD_PAGE,
-    AnsweredFlow,
+    CallbackFlow,
     LoginOutcome,
     LoginRequest,
     Page,
@@ -79,7 +79,7 @@ def parse_loopback_address(redirect_uri: str | None) -> LoopbackAddress:
     return LoopbackAddress(host=host, port=port or 0, path=path)
 
 
-class LoopbackFlow(AnsweredFlow):
+class LoopbackFlow(CallbackFlow):
     """A code grant whose redirect comes to a port of this process; requests are handled on threads of their own."""
 
     def __init__(self, request: LoginRequest) -> None:
@@ -129,7 +129,7 @@ class LoopbackFlow(AnsweredFlow):
             self._server.shutdown()
         self._server.server_close()
 
-    def answer(self, handler: "_Handler") -> None:
+    def handle(self, handler: "_Handler") -> None:
         """Answer one GET request."""
         path, _, query = handler.path.partition("?")
         if handler.headers.get_all("Host") != [self._authority]:
@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = READ_TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
-        self.server.flow.answer(self)
+        self.server.flow.handle(self)
 
     def _refuse_method(self) -> None:
         self.send_page(WRONG_METHOD_PAGE)

@@ -362,7 +362,7 @@ class NotebookSession:
         self.show(settings, waiting_state(settings, login, detail=reason))
         # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
         context, started = contextvars.copy_context(), contextvars.copy_context()
-        login.on_done(lambda *_: context.run(self._finish_alone, attempt))
+        login.on_done(lambda *_: context.run(self._finish_in_background, attempt))
         login.on_started(lambda redirect_uri: started.run(self._note_started, attempt, redirect_uri))
         if self._stored_elsewhere(settings) is None:  # or the person wants another one than there is
             start_thread(self._watch, attempt, name="micromegas-elsewhere")
@@ -424,7 +424,7 @@ class NotebookSession:
                 lambda state: replace(state, **changes) if state.status is IdentityStatus.WAITING else state,
             )
 
-    def _finish_alone(self, attempt: Attempt) -> None:
+    def _finish_in_background(self, attempt: Attempt) -> None:
         """Finish on the sign-in's own thread, where the widget shows an error."""
         with suppress(MicromegasError):
             self.finish(attempt)
