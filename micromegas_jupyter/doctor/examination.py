@@ -41,7 +41,7 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
 )
 from micromegas_jupyter.flightsql.commands import printable_text
-from micromegas_jupyter.wiring import client_side
+from micromegas_jupyter.wiring import client_side, credentials
 from micromegas_jupyter.wiring import sign_in as signing_in
 from micromegas_jupyter.wiring.service_accounts import service_provider
 
@@ -239,7 +239,7 @@ def _check_authorities(settings: ClientSettings) -> None:
     if settings.ca_bundle is not None:
         name = settings.origin_of("ca_bundle") or "MICROMEGAS_CA_BUNDLE"
         try:
-            client_side.provider_http(settings)
+            credentials.provider_http(settings)
         except ConfigurationError as error:
             raise _naming(error, name) from None
     if settings.issuer is not None:
@@ -256,7 +256,7 @@ def _check_credential(case: Case) -> None:
     elif settings.service_account_file is not None:
         service_provider(settings, case.environ)
     elif settings.workload is None or settings.workload.exchange is WorkloadExchange.TOKEN_EXCHANGE:
-        client_side.client_credential(settings)
+        credentials.client_credential(settings)
 
 
 def _naming(error: ConfigurationError, setting: str) -> ConfigurationError:
@@ -657,7 +657,7 @@ def _check_provider_calls(case: Case, prevented: Collection[str]) -> tuple[list[
         why = "no identity provider is configured"
         return [skipped("issuer", why), skipped("clock", why)], None
     try:
-        http = client_side.provider_http(settings)
+        http = credentials.provider_http(settings)
     except MicromegasError as error:
         return [failed("issuer", error), skipped("clock", _NOT_CHECKED)], None
     connection = ProviderConnection(settings.issuer, settings.client_id or "", None, http=http, clock=case.clock)

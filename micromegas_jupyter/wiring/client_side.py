@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from micromegas_jupyter.config.client import (
     CONFIG_FILE,
-    DEFAULT_SCOPE,
     WRAPPER_VARIABLE,
     ClientSettings,
     Flow,
@@ -54,9 +53,8 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore
     from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, TokenStore
     from micromegas_jupyter.client.flight_client import FlightSQLClient
-    from micromegas_jupyter.core.http import ProviderCalls, ProviderHttp
+    from micromegas_jupyter.core.http import ProviderCalls
     from micromegas_jupyter.core.protocols import AuthProvider
-    from micromegas_jupyter.oidc.authorization import ClientCredential
 
 
 CONFIG_DIR = "MICROMEGAS_CONFIG_DIR"
@@ -212,6 +210,7 @@ def _build_client(
     ca_bundle = None
     if settings.ca_bundle is not None:
         from micromegas_jupyter.core.http import read_certificates
+        from micromegas_jupyter.wiring.credentials import ca_bundle_file
 
         ca_bundle = ca_bundle_file(settings)
         if ca_bundle is not None:
@@ -244,6 +243,7 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
     if store.mark() is None:
         return None
     from micromegas_jupyter.auth.provider import OidcAuthProvider
+    from micromegas_jupyter.wiring.credentials import client_credential, provider_http
 
     credential = client_credential(settings)
     return OidcAuthProvider.from_store(
@@ -440,6 +440,7 @@ def logout(  # noqa: PLR0913 - its dependencies
     """
     from micromegas_jupyter.auth.logout import end_stored_logins
     from micromegas_jupyter.auth.provider_connection import ProviderConnection
+    from micromegas_jupyter.wiring.credentials import client_credential, provider_http
 
     def connect(issuer: str, client_id: str) -> ProviderConnection:
         calls = provider_http(settings) if http is None else http
@@ -510,6 +511,7 @@ def hub_service(settings: ClientSettings, environ: Mapping[str, str] | None = No
     """Return the sign-in service of the Hub that started this program's server."""
     from micromegas_jupyter.auth.flows.hub import HUB, HubService, find_hub
     from micromegas_jupyter.core.http import HubHttp
+    from micromegas_jupyter.wiring.credentials import ca_bundle_file
 
     try:
         endpoint = find_hub(process_variables(environ))
@@ -536,56 +538,3 @@ def hub_provider(
     from micromegas_jupyter.auth.flows.hub import HubTokenProvider
 
     return HubTokenProvider(hub_service(settings, environ), issuer=settings.issuer, stored=stored)
-
-
-def provider_http(settings: ClientSettings) -> ProviderHttp:
-    """Return what calls the identity provider; raises `ConfigurationError` when the certificates cannot be used."""
-    from micromegas_jupyter.core.http import ProviderHttp
-
-    return ProviderHttp(
-        timeout_seconds=settings.provider_timeout_seconds,
-        extra_ca_bundle=ca_bundle_file(settings),
-        proxy=settings.proxy,
-    )
-
-
-def ca_bundle_file(settings: ClientSettings) -> Path | None:
-    """Return the file of authorities to trust besides the usual ones, its `~` expanded; None when none is set."""
-    if settings.ca_bundle is None:
-        return None
-    written = Path(settings.ca_bundle)
-    try:
-        return written.expanduser()
-    except RuntimeError:  # there is no such home folder; whoever reads the file reports it
-        return written
-
-
-def service_scope(settings: ClientSettings) -> str | None:
-    """Return the scope that somebody chose for a program; None leaves it to the provider.
-
-    The default, and what a preset puts in its place, ask for a person's claims, which no program has.
-    """
-    is_chosen = settings.scope != DEFAULT_SCOPE and not (settings.origin_of("scope") or "").startswith("preset ")
-    return settings.scope if is_chosen else None
-
-
-def client_credential(settings: ClientSettings) -> ClientCredential:
-    """Return what the application authenticates with; None for a public client."""
-    from micromegas_jupyter.core.secret_files import read_secret_file, read_secret_line
-    from micromegas_jupyter.oidc.private_key import parse_private_key
-
-    if settings.client_secret is not None:
-        return settings.client_secret
-    if settings.client_secret_file is not None:
-        name = settings.origin_of("client_secret_file") or "client_secret_file"
-        return read_secret_line(settings.client_secret_file, setting=name)
-    if settings.private_key is not None:
-        name = settings.origin_of("private_key") or "private_key"
-        return parse_private_key(
-            read_secret_file(settings.private_key.file, setting=name),
-            key_id=settings.private_key.key_id,
-            algorithm=settings.private_key.algorithm,
-            source_name=name,
-            audience=settings.private_key.audience,
-        )
-    return None

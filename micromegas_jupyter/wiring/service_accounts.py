@@ -31,7 +31,7 @@ from micromegas_jupyter.core.secret_files import read_secret_file
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, process_variables
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.wiring.client_side import ca_bundle_file, client_credential, provider_http, service_scope
+from micromegas_jupyter.wiring.credentials import ca_bundle_file, client_credential, provider_http, service_scope
 
 AUDIENCE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE"
 EXCHANGE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE"

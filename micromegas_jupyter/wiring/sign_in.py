@@ -29,15 +29,14 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.wiring.client_side import (
-    client_credential,
     hub_provider,
     hub_service,
-    provider_http,
     provider_of,
     remembered_flow,
     sign_in_configured,
     token_store,
 )
+from micromegas_jupyter.wiring.credentials import client_credential, provider_http
 
 _FALLBACK_LINES = {
     Flow.REDIRECT: "Continuing with a page of the Hub that you open in your browser.",

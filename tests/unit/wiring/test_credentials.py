@@ -22,7 +22,7 @@ from micromegas_jupyter.core.secret_files import read_secret_line
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.wiring.client_side import client_credential, service_scope
+from micromegas_jupyter.wiring.credentials import client_credential, service_scope
 from micromegas_jupyter.wiring.service_accounts import service_provider
 from tests.fakes.mint import ec_key
 from tests.fakes.platform_stand_ins import GoogleTokenEndpoint
