@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
 from micromegas_jupyter.auth.provider_connection import ProviderConnection, client_credential, hidden_secret
-from micromegas_jupyter.auth.tokens.session import Identity, SessionSource, identity_of_session, session_of
+from micromegas_jupyter.auth.tokens.source import Identity, SessionSource, identity_of_session, session_of
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, TokenStore, parse_token
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer, Flow
 from micromegas_jupyter.core.system import (

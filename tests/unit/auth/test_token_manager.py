@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from micromegas_jupyter.auth.tokens import session as session_module
+from micromegas_jupyter.auth.tokens import source as source_module
 from micromegas_jupyter.auth.tokens.source import BackgroundRenewal, TokenSource
 from micromegas_jupyter.errors import InternalError, LoginRequired, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.clock import FakeClock
@@ -55,7 +55,7 @@ def in_thread(call):
 
 
 def test_a_token_in_its_last_minutes_serves_while_another_process_renews(sign_in, idp, monkeypatch):
-    monkeypatch.setattr(session_module, "LOCK_WAIT_SECONDS", 600)  # for whoever has to wait
+    monkeypatch.setattr(source_module, "LOCK_WAIT_SECONDS", 600)  # for whoever has to wait
     provider = sign_in.opened(ends_in_seconds=60)
     with sign_in.store().locked():
         found = []

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from micromegas_jupyter.auth.flows.hub import REFUSALS, HubRedirectFlow, HubService, HubTokenProvider, find_hub
-from micromegas_jupyter.auth.tokens.session import Identity
+from micromegas_jupyter.auth.tokens.source import Identity
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.http import MAX_RESPONSE_BYTES, HubHttp
 from micromegas_jupyter.errors import (
