@@ -32,11 +32,11 @@ class MicromegasError(Exception):
         self.remedy = self.default_remedy if remedy is None else remedy
         self.query_id = query_id
 
-    @property
-    def giver(self) -> str | None:
-        """Deprecated: use `sign_in_service`."""
+    def _deprecated_service(self) -> str | None:
         warnings.warn("Use `sign_in_service` instead of `giver`.", DeprecationWarning, stacklevel=2)
         return self.sign_in_service
+
+    giver: Any = property(_deprecated_service)
 
     def __str__(self) -> str:
         return f"{self.what} {self.remedy}".strip()
