@@ -248,6 +248,12 @@ class CachedTokenSource(TokenSource):
         """Fetch the next token."""
         raise NotImplementedError
 
+    def invalidate(self, token: str) -> None:
+        """Forget `token` because a server rejected it, at most every ten seconds; other tokens change nothing."""
+        if self._may_force() and self._is_held(Secret(token)):
+            self._forced_at = self._clock.monotonic()
+            self._cached = None
+
     def _held(self, bearer: Bearer | None) -> BearerToken | None:  # noqa: ARG002 - there is one
         return self._cached
 

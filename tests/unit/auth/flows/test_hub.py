@@ -223,6 +223,16 @@ def test_a_sign_in_of_the_persons_own_stands_in_when_the_hub_refuses_until_it_en
     assert provider.through == "JupyterHub"
 
 
+def test_a_sign_in_of_the_users_own_replaces_a_token_that_a_server_rejected_if_the_hub_has_no_other(hub):
+    provider = provider_of(hub, stored=own_sign_in)
+    rejected = provider.get_token()
+    hub.refuse(409, "sign_in_again")
+
+    provider.invalidate(rejected)
+
+    assert provider.get_token() == "own-token"
+
+
 # The redirect
 
 
