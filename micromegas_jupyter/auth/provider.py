@@ -128,16 +128,16 @@ class OidcAuthProvider(SessionSource):
         key = LoginKey(issuer=issuer, client_id=client_id, audience=audience, scope=scope, resource=resource)
         super().__init__(connection, _one_store(token_file, store), key=key, bearer=Bearer(bearer))
         if token is not None:
-            self.begin(session_of(parse_token(token), issuer=issuer, client_id=client_id))
+            self._begin(session_of(parse_token(token), issuer=issuer, client_id=client_id))
 
     @classmethod
-    def from_tokens(cls, tokens: TokenSet, request: LoginRequest, *, check: Callable[[], None]) -> Self:
+    def _from_tokens(cls, tokens: TokenSet, request: LoginRequest, *, check: Callable[[], None]) -> Self:
         """Keep what a sign-in brought, in the store if there is one, unless `check` raises just before that."""
         connection, provider = request.connection, cls.__new__(cls)
         SessionSource.__init__(provider, connection, request.store, key=request.key, bearer=request.bearer)
-        provider.begin(session_of(tokens, issuer=connection.issuer, client_id=connection.client_id))
+        provider._begin(session_of(tokens, issuer=connection.issuer, client_id=connection.client_id))  # noqa: SLF001 - own class
         if provider.store is not None:
-            provider.keep(check=check)
+            provider._keep(check=check)  # noqa: SLF001 - own class
         return provider
 
     @classmethod
@@ -278,7 +278,7 @@ class OidcAuthProvider(SessionSource):
             resource=key.resource,
             **options,
         )
-        provider.current()
+        provider._current()
         return provider
 
     @property
@@ -318,7 +318,7 @@ class OidcAuthProvider(SessionSource):
             LoginRequired: Nobody is signed in, or the tokens say nothing about their person.
             TokenStoreError: The store cannot be used safely.
         """
-        return identity_of_session(self.current(), issuer=self.issuer, bearer=self.bearer)
+        return identity_of_session(self._current(), issuer=self.issuer, bearer=self.bearer)
 
     def save(self) -> None:
         """Store the sign-in; without a store, in upstream's default `~/.micromegas/tokens.json`.
@@ -330,7 +330,7 @@ class OidcAuthProvider(SessionSource):
         """
         if self.store is None:
             self.store = FileTokenStore(Path.home() / ".micromegas" / "tokens.json")
-        self.keep()
+        self._keep()
 
     def logout(self, *, end_session: bool = False, browser: Browser = SYSTEM_BROWSER) -> LogoutReport:
         """End the sign-in for all programs that share the store, and have the provider revoke its tokens.
@@ -508,7 +508,7 @@ class PendingLogin:
                 return LoginTimedOut(f"Nobody signed in within {self._running.prompt.timeout_seconds:g} seconds.")
             try:
                 self._check_not_cancelled()
-                return OidcAuthProvider.from_tokens(tokens, self._request, check=self._check_wanted)
+                return OidcAuthProvider._from_tokens(tokens, self._request, check=self._check_wanted)  # noqa: SLF001 - same module
             except MicromegasError:
                 self._unkept = tokens
                 raise

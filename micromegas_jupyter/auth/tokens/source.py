@@ -424,12 +424,12 @@ class SessionSource(TokenSource):
         self._follows_store = store is not None
         self._scope = key.scope
 
-    def begin(self, session: Session) -> None:
+    def _begin(self, session: Session) -> None:
         """Take a new sign-in, which counts in place of the stored one until it is saved."""
         self._follows_store = False
         self._state = _State(session=session)
 
-    def current(self, *, reads_store: bool = False) -> Session:
+    def _current(self, *, reads_store: bool = False) -> Session:
         """Return the present session without calling the provider; `reads_store` even if the store looks unchanged."""
         state = self._state
         if self.store is None or not self._follows_store:
@@ -442,26 +442,26 @@ class SessionSource(TokenSource):
         return self._load(self.store)[0]
 
     def _held(self, bearer: Bearer | None) -> BearerToken | None:
-        return self._bearer_token(self.current(), bearer)
+        return self._bearer_token(self._current(), bearer)
 
     def _bearer_token(self, session: Session, bearer: Bearer | None) -> BearerToken | None:
         offset = timedelta(seconds=self._connection.clock_offset_seconds)
         return session.bearer_token(bearer or self.bearer, offset=offset)
 
     def _is_held(self, token: Secret) -> bool:
-        tokens = self.current().tokens
+        tokens = self._current().tokens
         return token in {tokens.access_token, tokens.id_token}
 
     def _check_renewable(self, bearer: Bearer | None) -> None:
-        session = self.current()
+        session = self._current()
         if not self._can_refresh(session, bearer):
             raise _ended(session)
 
-    def keep(self, *, check: Callable[[], None] = lambda: None) -> None:
+    def _keep(self, *, check: Callable[[], None] = lambda: None) -> None:
         """Store the session in place of any other sign-in, unless `check` raises under the store's lock."""
         if self.store is None:
             raise TokenStoreError("There is no file to store the sign-in in.", remedy="Give a token file.")
-        session, store = self.current(), self.store
+        session, store = self._current(), self.store
 
         def store_session() -> FileMark:
             with store.locked(interrupts=True):
@@ -523,7 +523,7 @@ class SessionSource(TokenSource):
                     if is_optional and present is not None:
                         return present  # another process refreshes; the present token serves until then
                     raise
-            session = self.current(reads_store=True)
+            session = self._current(reads_store=True)
             token = self._bearer_token(session, bearer)
             if token is not None and not self._needs_renewal(token):
                 return token  # another thread or process was faster
