@@ -248,6 +248,11 @@ class CachedTokenSource(TokenSource):
         """Fetch the next token."""
         raise NotImplementedError
 
+    def renew(self) -> None:
+        """Fetch the next token now, even just after a server rejected one; on failure the present one stays in use."""
+        self._forced_at = None
+        super().renew()
+
     def invalidate(self, token: str) -> None:
         """Forget `token` because a server rejected it, at most every ten seconds; other tokens change nothing."""
         if self._may_force() and self._is_held(Secret(token)):

@@ -233,6 +233,19 @@ def test_a_sign_in_of_the_users_own_replaces_a_token_that_a_server_rejected_if_t
     assert provider.get_token() == "own-token"
 
 
+def test_a_renewal_calls_the_hub_each_time_and_reports_why_it_fails(hub):
+    provider = provider_of(hub)
+    provider.invalidate(provider.get_token())
+    provider.get_token()
+    provider.renew()
+    hub.refuse(409, "sign_in_again")
+
+    with pytest.raises(LoginRequired):
+        provider.renew()
+
+    assert len(hub.calls) == 4
+
+
 # The redirect
 
 
