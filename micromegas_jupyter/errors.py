@@ -5,6 +5,7 @@ remote client. A docstring says what an error means and what to do, with links t
 `micromegas explain CODE` show it.
 """
 
+import warnings
 from typing import Any, ClassVar, Self
 
 
@@ -17,7 +18,7 @@ class MicromegasError(Exception):
         query_id: The query that the error belongs to, when there is one.
     """
 
-    giver: str | None = None  # what signs people in here by itself and did not, as people call it: `JupyterHub`
+    sign_in_service: str | None = None  # the service that should have signed the user in: `JupyterHub`
     code: ClassVar[str] = "ERR000"
     default_remedy: ClassVar[str] = ""
     retryable: bool = False  # whether the same call may work later
@@ -30,6 +31,12 @@ class MicromegasError(Exception):
         self.what = what
         self.remedy = self.default_remedy if remedy is None else remedy
         self.query_id = query_id
+
+    def _deprecated_service(self) -> str | None:
+        warnings.warn("Use `sign_in_service` instead of `giver`.", DeprecationWarning, stacklevel=2)
+        return self.sign_in_service
+
+    giver: Any = property(_deprecated_service)
 
     def __str__(self) -> str:
         return f"{self.what} {self.remedy}".strip()
@@ -83,7 +90,7 @@ class LoginRequired(AuthenticationError):
     Run `%micromegas_login` or `micromegas login`. An unattended program (nbconvert, papermill, a job) cannot do that:
     give it a workload identity, a private key or a client secret ([Service accounts](service-accounts.md)), or sign in
     beforehand on the same machine. If JupyterHub should have signed you in, the message says why it did not and what to
-    do at the Hub; in Python the error's `giver` is then `JupyterHub`.
+    do at the Hub; in Python the error's `sign_in_service` is then `JupyterHub`.
     """
 
     code = "AUTH001"

@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.logout import LogoutReport
     from micromegas_jupyter.auth.provider import OidcAuthProvider, PendingLogin
     from micromegas_jupyter.auth.static import StaticTokenAuthProvider
-    from micromegas_jupyter.auth.tokens.manager import Identity
+    from micromegas_jupyter.auth.tokens.source import Identity
     from micromegas_jupyter.core.protocols import AuthProvider
 
 _HOME = {
     "AuthProvider": "core.protocols",
-    "Identity": "auth.tokens.manager",
+    "Identity": "auth.tokens.source",
     "LogoutReport": "auth.logout",
     "OidcAuthProvider": "auth.provider",
     "OidcClientCredentialsProvider": "auth.client_credentials",

@@ -5,14 +5,14 @@ from dataclasses import replace
 from datetime import timedelta
 
 from micromegas_jupyter.auth.provider_connection import ProviderConnection, hidden_secret
-from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenProvider, opaque_service_token
+from micromegas_jupyter.auth.tokens.source import CachedTokenSource, ServiceToken, opaque_service_token
 from micromegas_jupyter.core.http import ProviderCalls
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret, process_variables
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey
 
 
-class OidcClientCredentialsProvider(ServiceTokenProvider):
+class OidcClientCredentialsProvider(CachedTokenSource):
     """Gives access tokens of a service account; each is cached until it ends soon, and one thread gets the next.
 
     Args:
@@ -50,13 +50,13 @@ class OidcClientCredentialsProvider(ServiceTokenProvider):
             raise ConfigurationError("The client secret is empty.", key="client_secret")
         if (client_secret is None) is (private_key is None):
             raise ConfigurationError("A service account needs a client secret or a private key.", key="client_secret")
-        proof = client_secret or private_key
+        credential = client_secret or private_key
         self.issuer = issuer
         self.client_id = client_id
         self.audience = audience
         self.scope = scope
         self.resource = resource
-        self._connection = ProviderConnection(issuer, client_id, proof, http=http, clock=clock)
+        self._connection = ProviderConnection(issuer, client_id, credential, http=http, clock=clock)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "OidcClientCredentialsProvider":
@@ -83,7 +83,7 @@ class OidcClientCredentialsProvider(ServiceTokenProvider):
         )
 
     def _fetch(self) -> ServiceToken:
-        """Get the next token; see `ServiceTokenProvider.get_token`."""
+        """Get the next token; see `CachedTokenSource.get_token`."""
         tokens = self._connection.client_credentials(scope=self.scope, audience=self.audience, resource=self.resource)
         token = opaque_service_token(tokens.access_token, now=self._clock.now(), expires_at=tokens.expires_at)
         if token.expires_at is None:
@@ -93,4 +93,4 @@ class OidcClientCredentialsProvider(ServiceTokenProvider):
         return replace(token, expires_at=token.expires_at - offset)
 
     def __repr__(self) -> str:
-        return f"OidcClientCredentialsProvider(issuer={self.issuer!r}, client_id={self.client_id!r}, proof=***)"
+        return f"OidcClientCredentialsProvider(issuer={self.issuer!r}, client_id={self.client_id!r}, credential=***)"

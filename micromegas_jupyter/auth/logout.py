@@ -12,7 +12,7 @@ from typing import TypeVar
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.tokens.manager import Session, TokenManager, session_of
+from micromegas_jupyter.auth.tokens.source import Session, session_of
 from micromegas_jupyter.auth.tokens.store import StoredLogin, TokenStore
 from micromegas_jupyter.config.decoding import host_text
 from micromegas_jupyter.core.system import Browser, Clock, duration_text
@@ -123,10 +123,14 @@ class LogoutReport:
 
 
 def end_login(
-    manager: TokenManager, connection: ProviderConnection, *, clock: Clock, browser: Browser | None = None
+    session: Session | None,
+    files_removed: int,
+    connection: ProviderConnection,
+    *,
+    clock: Clock,
+    browser: Browser | None = None,
 ) -> LogoutReport:
-    """End one sign-in, first here, and have its tokens revoked; `browser` shows the page that ends the session."""
-    session, files_removed = manager.end()
+    """Have the tokens of a sign-in that was removed here revoked; `browser` shows the page that ends the session."""
     calls = RevocationCalls(clock)
     if session is None:
         report = LogoutReport(issuer=connection.issuer, was_signed_in=files_removed > 0, files_removed=files_removed)

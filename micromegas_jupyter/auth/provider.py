@@ -1,4 +1,4 @@
-"""`OidcAuthProvider`: a person's sign-in, from first page to logout; `tokens.manager` keeps its tokens valid."""
+"""`OidcAuthProvider`: a person's sign-in, from the first page to logout; `tokens.session` keeps its tokens valid."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
-from micromegas_jupyter.auth.provider_connection import ProviderConnection, client_proof, hidden_secret
-from micromegas_jupyter.auth.tokens.manager import Identity, TokenManager, identity_of_session, session_of
+from micromegas_jupyter.auth.provider_connection import ProviderConnection, client_credential, hidden_secret
+from micromegas_jupyter.auth.tokens.source import Identity, SessionSource, identity_of_session, session_of
 from micromegas_jupyter.auth.tokens.store import FileTokenStore, LoginKey, TokenStore, parse_token
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer, Flow
 from micromegas_jupyter.core.system import (
@@ -31,18 +31,18 @@ from micromegas_jupyter.errors import (
     TokenStoreError,
     UsageError,
 )
-from micromegas_jupyter.oidc.authorization import TokenSet, complete_scope
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow, LoginOutcome
+    from micromegas_jupyter.auth.flows.base import LoginFlow, LoginOutcome, LoginRequest
     from micromegas_jupyter.auth.flows.hub import HubService, HubTokenProvider
     from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
     from micromegas_jupyter.auth.logout import LogoutReport
     from micromegas_jupyter.core.http import ProviderCalls
+    from micromegas_jupyter.oidc.authorization import TokenSet
     from micromegas_jupyter.oidc.private_key import PrivateKey
 
 
@@ -75,7 +75,7 @@ class LoginOptions(ProviderOptions, total=False):
     randomness: Randomness
 
 
-class OidcAuthProvider:
+class OidcAuthProvider(SessionSource):
     """A person's sign-in at one OpenID provider; gives a valid bearer token each time it is asked.
 
     With a store it follows that store: a logout or a newer login by another program counts here too, and among all
@@ -123,21 +123,22 @@ class OidcAuthProvider:
     ) -> None:
         # Or a traceback would show them.
         client_secret, token = hidden_secret(client_secret), None if token is None else SecretObject(token)
-        if token_file is not None:
-            if store is not None:
-                raise UsageError("A sign-in is kept in one place.", remedy="Give `store` or `token_file`, not both.")
-            store = FileTokenStore(token_file)
-        self.issuer = issuer
-        self.client_id = client_id
-        self.audience = audience
-        self.bearer = Bearer(bearer)
-        self._clock = clock
-        proof = client_proof(client_secret, private_key)
-        self._connection = ProviderConnection(issuer, client_id, proof, http=http, clock=clock, randomness=randomness)
+        credential = client_credential(client_secret, private_key)
+        connection = ProviderConnection(issuer, client_id, credential, http=http, clock=clock, randomness=randomness)
         key = LoginKey(issuer=issuer, client_id=client_id, audience=audience, scope=scope, resource=resource)
-        self._manager = TokenManager(self._connection, store, key=key, clock=clock)
+        super().__init__(connection, _one_store(token_file, store), key=key, bearer=Bearer(bearer))
         if token is not None:
-            self._manager.begin(session_of(parse_token(token), issuer=issuer, client_id=client_id))
+            self._begin(session_of(parse_token(token), issuer=issuer, client_id=client_id))
+
+    @classmethod
+    def _from_tokens(cls, tokens: TokenSet, request: LoginRequest, *, check: Callable[[], None]) -> Self:
+        """Keep what a sign-in brought, in the store if there is one, unless `check` raises just before that."""
+        connection, provider = request.connection, cls.__new__(cls)
+        SessionSource.__init__(provider, connection, request.store, key=request.key, bearer=request.bearer)
+        provider._begin(session_of(tokens, issuer=connection.issuer, client_id=connection.client_id))  # noqa: SLF001 - own class
+        if provider.store is not None:
+            provider._keep(check=check)  # noqa: SLF001 - own class
+        return provider
 
     @classmethod
     def login(  # noqa: PLR0913, PLR0917 - upstream's arguments
@@ -224,53 +225,27 @@ class OidcAuthProvider:
             LoginFailed: The fixed port is taken, or the provider refuses the application.
         """
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
-        scope = complete_scope(scope or DEFAULT_SCOPE)
-        provider = cls(
-            issuer,
-            client_id,
-            client_secret,
-            token_file,
-            audience=audience,
-            scope=scope,
-            store=store,
-            resource=resource,
-            randomness=randomness,
-            **options,
-        )
-        if provider.store is not None:
-            provider.store.check_usable()
-        from micromegas_jupyter.auth.flows.base import LoginContext  # whoever is signed in needs no flow
+        from micromegas_jupyter.auth.flows.base import LoginRequest  # a user who is signed in needs no flow
 
-        context = LoginContext(
-            connection=provider._connection,
-            scope=scope,
+        request = LoginRequest(
+            connection=ProviderConnection(
+                issuer,
+                client_id,
+                client_credential(client_secret, options.get("private_key")),
+                http=options.get("http"),
+                clock=options.get("clock", SYSTEM_CLOCK),
+                randomness=randomness,
+            ),
+            store=_one_store(token_file, store),
+            bearer=Bearer(options.get("bearer", Bearer.ID_TOKEN)),
+            scope=scope or DEFAULT_SCOPE,
             audience=audience,
             resource=resource,
             redirect_uri=redirect_uri,
             authorize_params=authorize_params or {},
             timeout_seconds=timeout_seconds,
-            needs_id_token=provider.bearer is Bearer.ID_TOKEN,
         )
-        was_filled = _is_filled(provider.store)
-        running = start_flow(Flow(flow), context, redirects=redirects, hub=hub)
-
-        def keep(tokens: TokenSet, check_not_cancelled: Callable[[], None]) -> OidcAuthProvider:
-            def check_wanted() -> None:
-                check_not_cancelled()
-                # Where nothing was stored at the beginning, a sign-out by another program leaves no trace.
-                if was_filled and not _is_filled(provider.store):
-                    raise LoginFailed("You signed out meanwhile, so this sign-in was not kept.")
-
-            provider._manager.begin(session_of(tokens, issuer=issuer, client_id=client_id))
-            if provider.store is not None:
-                provider._manager.save(check=check_wanted)
-            return provider
-
-        return PendingLogin(
-            running,
-            keep,
-            discard=lambda tokens: discard_tokens(tokens, provider.store, provider._connection, clock=provider._clock),
-        )
+        return begin_login(request, Flow(flow), redirects=redirects, hub=hub)
 
     @classmethod
     def from_file(
@@ -303,23 +278,18 @@ class OidcAuthProvider:
             resource=key.resource,
             **options,
         )
-        provider._manager.current()
+        provider._current()
         return provider
 
     @property
     def scope(self) -> str:
-        """What was requested when signing in; the default when that is not known."""
-        return self._manager.scope or DEFAULT_SCOPE
-
-    @property
-    def store(self) -> TokenStore | None:
-        """Where the sign-in is stored; None for one in memory."""
-        return self._manager.store
+        """The scope that was requested when signing in; the default if that is unknown."""
+        return self._scope or DEFAULT_SCOPE
 
     @property
     def token_file(self) -> Path | None:
         """The file that the sign-in is stored in; None for one in memory or in a keyring."""
-        return self._manager.store.path if isinstance(self._manager.store, FileTokenStore) else None
+        return self.store.path if isinstance(self.store, FileTokenStore) else None
 
     @property
     def clock_offset_seconds(self) -> float:
@@ -333,30 +303,13 @@ class OidcAuthProvider:
             bearer: Which token the server expects; None means the one that this provider was made for.
 
         Raises:
-            LoginRequired: Nobody is signed in, or the sign-in has ended.
+            LoginRequired: Nobody is signed in, or the sign-in has expired.
             TokenStoreError: The store cannot be used safely.
-            LoginFailed: The provider does not accept the application.
+            LoginFailed: The provider rejects the application.
             Unavailable: A refresh is needed and not possible now (`ProviderUnavailable`: the provider is down).
-            ProviderMisbehaved: The provider's answer breaks the protocol or is for somebody else.
+            ProviderMisbehaved: The provider's response breaks the protocol or is for another user.
         """
-        return self._manager.token(self.bearer if bearer is None else Bearer(bearer)).reveal()
-
-    def renew(self) -> None:
-        """Refresh the token now, however fresh it is; does nothing without a refresh token.
-
-        Raises:
-            LoginRequired: Nobody is signed in, or the provider has ended the sign-in; the token may still be valid.
-            MicromegasError: What `get_token` raises, also while the token is still valid.
-        """
-        self._manager.renew(self.bearer)
-
-    def invalidate(self, token: str) -> None:
-        """Have the next `get_token` refresh, because a server did not accept `token`; older tokens change nothing."""
-        self._manager.invalidate(Secret(token))
-
-    def renewal_due_at(self) -> datetime | None:
-        """Return when the token should be refreshed (aware UTC); None when it cannot or need not be."""
-        return self._manager.renewal_due_at(self.bearer)
+        return self._valid_token(None if bearer is None else Bearer(bearer)).reveal()
 
     def identity(self) -> Identity:
         """Return who is signed in, without calling the provider.
@@ -365,7 +318,7 @@ class OidcAuthProvider:
             LoginRequired: Nobody is signed in, or the tokens say nothing about their person.
             TokenStoreError: The store cannot be used safely.
         """
-        return identity_of_session(self._manager.current(), issuer=self.issuer, bearer=self.bearer)
+        return identity_of_session(self._current(), issuer=self.issuer, bearer=self.bearer)
 
     def save(self) -> None:
         """Store the sign-in; without a store, in upstream's default `~/.micromegas/tokens.json`.
@@ -375,9 +328,9 @@ class OidcAuthProvider:
             TokenStoreError: It cannot be stored safely.
             Unavailable: Another program holds the store's lock.
         """
-        if self._manager.store is None:
-            self._manager.store = FileTokenStore(Path.home() / ".micromegas" / "tokens.json")
-        self._manager.save()
+        if self.store is None:
+            self.store = FileTokenStore(Path.home() / ".micromegas" / "tokens.json")
+        self._keep()
 
     def logout(self, *, end_session: bool = False, browser: Browser = SYSTEM_BROWSER) -> LogoutReport:
         """End the sign-in for all programs that share the store, and have the provider revoke its tokens.
@@ -392,13 +345,12 @@ class OidcAuthProvider:
         """
         from micromegas_jupyter.auth.logout import end_login
 
-        return end_login(self._manager, self._connection, clock=self._clock, browser=browser if end_session else None)
+        session, files_removed = self._end()
+        shown_by = browser if end_session else None
+        return end_login(session, files_removed, self._connection, clock=self._clock, browser=shown_by)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(issuer={self.issuer!r}, client_id={self.client_id!r}, token=***)"
-
-    def __reduce__(self) -> str:
-        raise TypeError("a sign-in cannot be pickled")
 
 
 class PendingLogin:
@@ -407,19 +359,10 @@ class PendingLogin:
     Safe to use from several threads. Its lock covers the outcome and the callbacks, and is free while they run.
     """
 
-    # `keep` makes the provider of the tokens and stores them. It calls its second argument at the last moment at which
-    # nothing is stored yet; that raises when the sign-in was cancelled. `discard` revokes tokens that were not kept.
-
-    def __init__(
-        self,
-        running: LoginFlow,
-        keep: Callable[[TokenSet, Callable[[], None]], OidcAuthProvider],
-        *,
-        discard: Callable[[TokenSet], None],
-    ) -> None:
+    def __init__(self, request: LoginRequest, running: LoginFlow, *, was_stored: bool) -> None:
+        self._request = request
         self._running = running
-        self._keep = keep
-        self._discard = discard
+        self._was_stored = was_stored
         self._unkept: TokenSet | None = None
         self._lock = threading.Lock()
         self._outcome: OidcAuthProvider | MicromegasError | None = None
@@ -552,7 +495,7 @@ class PendingLogin:
                 _call(callback)
             if self._unkept is not None:
                 tokens, self._unkept = self._unkept, None
-                _call(lambda: self._discard(tokens))
+                _call(lambda: discard_tokens(tokens, self._request.store, self._request.connection))
             self._running.close(linger_seconds=LINGER_SECONDS)
         finally:
             self._running.close()
@@ -565,7 +508,7 @@ class PendingLogin:
                 return LoginTimedOut(f"Nobody signed in within {self._running.prompt.timeout_seconds:g} seconds.")
             try:
                 self._check_not_cancelled()
-                return self._keep(tokens, self._check_not_cancelled)
+                return OidcAuthProvider._from_tokens(tokens, self._request, check=self._check_wanted)  # noqa: SLF001 - same module
             except MicromegasError:
                 self._unkept = tokens
                 raise
@@ -574,6 +517,13 @@ class PendingLogin:
         except Exception:  # noqa: BLE001 - a thread's end is its outcome: whoever waits must learn of it
             _log.exception("A sign-in failed unexpectedly.")
             return InternalError("The sign-in failed because of a defect in this program.")
+
+    def _check_wanted(self) -> None:
+        """Raise if the sign-in was cancelled or its user signed out elsewhere; called just before it is stored."""
+        self._check_not_cancelled()
+        # If nothing was stored at the beginning, a sign-out by another program leaves no trace.
+        if self._was_stored and not _is_filled(self._request.store):
+            raise LoginFailed("You signed out in the meantime, so this sign-in was not kept.")
 
     def _check_not_cancelled(self) -> None:
         with self._lock:
@@ -599,33 +549,43 @@ class CompletedLogin(PendingLogin):
         return True
 
 
+def begin_login(
+    request: LoginRequest, flow: Flow, *, redirects: RedirectLogins | None = None, hub: HubService | None = None
+) -> PendingLogin:
+    """Start a sign-in; returns as soon as there is something to show. Raises as `OidcAuthProvider.begin_login`."""
+    if request.store is not None:
+        request.store.check_usable()
+    was_stored = _is_filled(request.store)
+    return PendingLogin(request, start_flow(flow, request, redirects=redirects, hub=hub), was_stored=was_stored)
+
+
 def start_flow(
-    flow: Flow, context: LoginContext, *, redirects: RedirectLogins | None = None, hub: HubService | None = None
+    flow: Flow, request: LoginRequest, *, redirects: RedirectLogins | None = None, hub: HubService | None = None
 ) -> LoginFlow:
     """Start a flow; returns as soon as there is something to show. For a redirect, `hub` goes before `redirects`."""
     match flow:
         case Flow.DEVICE:
             from micromegas_jupyter.auth.flows.device import DeviceFlow
 
-            return DeviceFlow(context)
+            return DeviceFlow(request)
         case Flow.BROWSER:
             from micromegas_jupyter.auth.flows.loopback import LoopbackFlow
 
-            return LoopbackFlow(context)
+            return LoopbackFlow(request)
         case Flow.PASTE:
             from micromegas_jupyter.auth.flows.paste import PasteFlow
 
-            return PasteFlow(context)
+            return PasteFlow(request)
         case Flow.REDIRECT if hub is not None:
             from micromegas_jupyter.auth.flows.hub import HubRedirectFlow
 
-            return HubRedirectFlow(context, hub)
+            return HubRedirectFlow(request, hub)
         case Flow.REDIRECT if redirects is not None:
-            return redirects.start(context)
+            return redirects.start(request)
     raise UsageError(f"The flow {flow.value!r} cannot be started here.", remedy="Use browser, device or paste.")
 
 
-def discard_tokens(tokens: TokenSet, store: TokenStore | None, connection: ProviderConnection, *, clock: Clock) -> None:
+def discard_tokens(tokens: TokenSet, store: TokenStore | None, connection: ProviderConnection) -> None:
     """Revoke tokens that were not kept, as far as the provider does so within a logout's deadline.
 
     Some providers end everything that a person has given the application as soon as one of its tokens is revoked
@@ -638,9 +598,17 @@ def discard_tokens(tokens: TokenSet, store: TokenStore | None, connection: Provi
             return
     except TokenStoreError:
         return  # it cannot be known
-    problem = RevocationCalls(clock).revoke(tokens, connection).problem
+    problem = RevocationCalls(connection.clock).revoke(tokens, connection).problem
     if problem is not None:
         _log.warning("The tokens of a sign-in that was not kept could not be revoked.", extra={"problem": problem})
+
+
+def _one_store(token_file: str | os.PathLike[str] | None, store: TokenStore | None) -> TokenStore | None:
+    if token_file is None:
+        return store
+    if store is not None:
+        raise UsageError("A sign-in is kept in one place.", remedy="Give `store` or `token_file`, not both.")
+    return FileTokenStore(token_file)
 
 
 def _is_filled(store: TokenStore | None) -> bool:

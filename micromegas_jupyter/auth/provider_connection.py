@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 from micromegas_jupyter.config.client import AssertionAudience
 from micromegas_jupyter.config.decoding import as_issuer
 from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderCalls, ProviderHttp
-from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Clock, Randomness, Secret, secret_object
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness, Secret, secret_object
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, Unavailable, UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
-    ClientProof,
+    ClientCredential,
     TokenSet,
     build_client_authentication,
     build_client_credentials_request,
@@ -59,16 +59,16 @@ class ProviderConnection:
         self,
         issuer: str,
         client_id: str,
-        proof: ClientProof,
+        client_credential: ClientCredential,
         *,
-        http: ProviderCalls | None,
-        clock: Clock,
+        http: ProviderCalls | None = None,
+        clock: Clock = SYSTEM_CLOCK,
         randomness: Randomness = SYSTEM_RANDOMNESS,
     ) -> None:
         as_issuer(issuer, "issuer")
         self.issuer = issuer
         self.client_id = client_id
-        self._proof = proof
+        self._credential = client_credential
         self.clock = clock
         self.randomness = randomness
         self._http = TimedCalls(ProviderHttp() if http is None else http, clock)
@@ -243,7 +243,7 @@ class ProviderConnection:
         authentication = build_client_authentication(
             metadata.token_endpoint_auth_methods,
             client_id=self.client_id,
-            proof=self._proof,
+            client_credential=self._credential,
             assertion_audience=self._assertion_audience(url, metadata.token_endpoint or url),
             now=self.now(),
             randomness=self.randomness,
@@ -254,11 +254,14 @@ class ProviderConnection:
         credentials = [
             Secret(value.reveal().partition(" ")[2]) for value in headers.values() if isinstance(value, Secret)
         ]
-        return answer, [*secrets, *credentials, *([self._proof] if isinstance(self._proof, Secret) else [])]
+        return answer, [*secrets, *credentials, *([self._credential] if isinstance(self._credential, Secret) else [])]
 
     def _assertion_audience(self, url: str, token_endpoint: str) -> str:
-        if isinstance(self._proof, PrivateKey) and self._proof.audience is not AssertionAudience.TOKEN_ENDPOINT:
-            return self.issuer if self._proof.audience is AssertionAudience.ISSUER else url
+        if (
+            isinstance(self._credential, PrivateKey)
+            and self._credential.audience is not AssertionAudience.TOKEN_ENDPOINT
+        ):
+            return self.issuer if self._credential.audience is AssertionAudience.ISSUER else url
         # A provider that names another's token endpoint and an own endpoint for something else would be handed an
         # assertion that the other one believes (CVE-2025-27370), so what goes to another host is made out to that.
         return token_endpoint if urlsplit(url)[:2] == urlsplit(token_endpoint)[:2] else url
@@ -270,25 +273,23 @@ class ProviderConnection:
 
 
 # Clocks that differ by two seconds count as equal. The rest is for the header's whole seconds.
-TOLERANCE_SECONDS = 2.5
+_TOLERANCE = timedelta(seconds=2.5)
 # A larger difference is not followed. The header is trusted because of TLS, and TLS itself needs a clock: on a machine
-# that is days off, certificates that have ended, or are not valid yet, pass. Token checks then fail by themselves, and
-# the person is told to set the clock.
+# that is days off, expired certificates pass. Token checks then fail, and the user is told to set the clock.
 MAX_OFFSET_SECONDS = 24 * 3600.0
 
 
 class TimedCalls:
-    """Makes one provider's calls and measures its clock by each answer, in memory only. Safe from several threads.
+    """Makes one provider's calls and compares its clock with this machine's by the `Date` of the newest response.
 
-    An answer to a POST counts more than a document, which a cache on the way may have stored: once there was one,
-    documents are ignored. Only the provider whose keys are trusted gets here, so nobody who could not forge tokens
-    anyway can move the time.
+    A response counts only if its date is outside the time that the call took. Once there was a POST, documents don't
+    count, because caches may have stored them. Only the provider whose keys are trusted gets here, so no one who can't
+    forge tokens anyway can move the time.
     """
 
     def __init__(self, http: ProviderCalls, clock: Clock) -> None:
         self._http = http
         self._clock = clock
-        self._lock = threading.Lock()
         self._was_post = False
         self.measured_offset_seconds: float | None = None
 
@@ -304,40 +305,28 @@ class TimedCalls:
 
     def fetch_json(self, url: str) -> HttpAnswer:
         """See `ProviderHttp.fetch_json`."""
-        return self._timed(lambda: self._http.fetch_json(url), is_post=False)
+        started_at = self._clock.now()
+        return self._measured(self._http.fetch_json(url), started_at, is_post=False)
 
     def post_form(
         self, url: str, fields: FormFields, *, headers: FormFields | None = None, needs_body: bool = True
     ) -> HttpAnswer:
         """See `ProviderHttp.post_form`."""
-        return self._timed(
-            lambda: self._http.post_form(url, fields, headers=headers, needs_body=needs_body), is_post=True
-        )
+        started_at = self._clock.now()
+        answer = self._http.post_form(url, fields, headers=headers, needs_body=needs_body)
+        return self._measured(answer, started_at, is_post=True)
 
-    def _timed(self, call: Callable[[], HttpAnswer], *, is_post: bool) -> HttpAnswer:
-        started_at, started = self._clock.now(), self._clock.monotonic()
-        answer = call()
-        if answer.date is None or not answer.is_success:
-            return answer
-        now = self._clock.now()
-        trip_seconds = max(0.0, self._clock.monotonic() - started)
-        if abs((now - started_at).total_seconds() - trip_seconds) > TOLERANCE_SECONDS:
-            return answer  # the machine slept or its clock was set: the date is from before, the clock from after
-        # The header's second had begun when it was written, about half the round trip ago.
-        measured = (answer.date + timedelta(seconds=0.5) - now).total_seconds() + trip_seconds / 2
-        tolerance = TOLERANCE_SECONDS + trip_seconds / 2
-        with self._lock:
-            if is_post or not self._was_post:
-                before = self.measured_offset_seconds
-                if abs(measured) <= tolerance:
-                    measured = 0.0
-                elif before is not None and abs(measured - before) <= tolerance:
-                    measured = before
-                self.measured_offset_seconds, self._was_post = measured, is_post
+    def _measured(self, answer: HttpAnswer, started_at: datetime, *, is_post: bool) -> HttpAnswer:
+        if answer.date is not None and answer.is_success and (is_post or not self._was_post):
+            first, last = sorted((started_at, self._clock.now()))  # the clock may have been set back
+            date = answer.date + timedelta(seconds=0.5)  # the header has whole seconds
+            is_within = first - _TOLERANCE <= date <= last + _TOLERANCE
+            offset = 0.0 if is_within else (date - first - (last - first) / 2).total_seconds()
+            self.measured_offset_seconds, self._was_post = offset, is_post
         return answer
 
 
-def client_proof(client_secret: str | Secret | None, private_key: PrivateKey | None) -> ClientProof:
+def client_credential(client_secret: str | Secret | None, private_key: PrivateKey | None) -> ClientCredential:
     """Return what the application proves itself with; an empty secret is none."""
     secret = hidden_secret(client_secret)
     has_secret = secret is not None and secret.reveal() != ""

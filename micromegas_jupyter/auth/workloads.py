@@ -18,9 +18,9 @@ from typing import Protocol, TypeAlias
 from urllib.parse import quote, urlencode, urlsplit
 
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.auth.tokens.service import (
+from micromegas_jupyter.auth.tokens.source import (
+    CachedTokenSource,
     ServiceToken,
-    ServiceTokenProvider,
     checked_token,
     clock_offset,
     jwt_service_token,
@@ -308,7 +308,7 @@ def token_exchange(  # noqa: PLR0913 - what the provider is asked
     return exchange
 
 
-class WorkloadProvider(ServiceTokenProvider):
+class WorkloadProvider(CachedTokenSource):
     """Gives tokens of a program that its platform vouches for; without `exchange` the platform's own token."""
 
     def __init__(
@@ -379,7 +379,7 @@ def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccou
     return ServiceAccountKey(email=str(members["client_email"]), private_key=private_key, token_uri=token_uri)
 
 
-class GoogleServiceAccountProvider(ServiceTokenProvider):
+class GoogleServiceAccountProvider(CachedTokenSource):
     """Gives ID tokens of a service account for `audience`, or else access tokens with `scope`."""
 
     def __init__(

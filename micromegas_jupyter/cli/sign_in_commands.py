@@ -24,7 +24,7 @@ from micromegas_jupyter.errors import LoginFailed, LoginRequired, LoginTimedOut,
 if TYPE_CHECKING:
     from micromegas_jupyter.auth import OidcAuthProvider, PendingLogin
     from micromegas_jupyter.auth.flows.hub import HubTokenProvider
-    from micromegas_jupyter.auth.tokens.manager import Identity
+    from micromegas_jupyter.auth.tokens.source import Identity
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.protocols import AuthProvider
 

@@ -17,7 +17,7 @@ import msgspec
 
 from micromegas_jupyter import __version__
 from micromegas_jupyter.auth.flows.hub import HubTokenProvider
-from micromegas_jupyter.auth.flows.select import Facts, gather_facts
+from micromegas_jupyter.auth.flows.select import RuntimeInfo, gather_runtime_info
 from micromegas_jupyter.auth.provider import OidcAuthProvider
 from micromegas_jupyter.auth.provider_connection import MAX_OFFSET_SECONDS, ProviderConnection
 from micromegas_jupyter.auth.static import OPEN_FILE_REMEDY, StaticTokenAuthProvider, read_api_key_file
@@ -147,7 +147,7 @@ class Case:
 
     settings: ClientSettings
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
-    facts: Facts = field(default_factory=gather_facts)
+    facts: RuntimeInfo = field(default_factory=gather_runtime_info)
     clock: Clock = SYSTEM_CLOCK
 
     @property
@@ -256,7 +256,7 @@ def _check_credential(case: Case) -> None:
     elif settings.service_account_file is not None:
         service_provider(settings, case.environ)
     elif settings.workload is None or settings.workload.exchange is WorkloadExchange.TOKEN_EXCHANGE:
-        credentials.client_proof(settings)
+        credentials.client_credential(settings)
 
 
 def _naming(error: ConfigurationError, setting: str) -> ConfigurationError:
@@ -604,7 +604,7 @@ def examine(
     profile: str | None = None,
     load_settings: Callable[[], ClientSettings] | None = None,
     environ: Mapping[str, str] | None = None,
-    facts: Facts | None = None,
+    facts: RuntimeInfo | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[Finding]:
     """Make all checks, in the order in which things depend on each other; the arguments stand in for what is there."""
@@ -621,7 +621,10 @@ def examine(
         why = "the settings cannot be read"
         return [*findings, failed("settings", error), *(skipped(check, why) for check in _AFTER_SETTINGS)]
     case = Case(
-        settings=settings, environ=environ, facts=gather_facts(environ=environ) if facts is None else facts, clock=clock
+        settings=settings,
+        environ=environ,
+        facts=gather_runtime_info(environ=environ) if facts is None else facts,
+        clock=clock,
     )
     if client_side.is_wrapped(environ):
         why = "the wrapper's client is used"

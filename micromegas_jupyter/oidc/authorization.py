@@ -60,7 +60,7 @@ _PASSING_ERRORS = frozenset({"server_error", "temporarily_unavailable", "slow_do
 
 Fields: TypeAlias = dict[str, str | Secret]
 # What an application proves itself with; None for a public client.
-ClientProof: TypeAlias = Secret | PrivateKey | None
+ClientCredential: TypeAlias = Secret | PrivateKey | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,23 +238,23 @@ def build_client_authentication(  # noqa: PLR0913 - what an assertion says
     supported: Collection[str] | None,
     *,
     client_id: str,
-    proof: ClientProof,
+    client_credential: ClientCredential,
     assertion_audience: str,
     now: datetime,
     randomness: Randomness,
 ) -> ClientAuthentication:
     """Return the fields and headers with which a client proves itself by a `supported` method; None for any.
 
-    A client without a proof always goes unauthenticated: many providers accept public clients without listing
+    A client without a credential always goes unauthenticated: many providers accept public clients without listing
     `none`. With a secret the default is Basic (RFC 8414 section 2). An assertion is made out to `assertion_audience`,
     whichever of the provider's endpoints it goes to; `now` is the provider's time.
 
     Source: RFC 6749 section 2.3.1 (Basic credentials are form-encoded before they are joined); RFC 7523 sections 2.2
     and 3; OpenID Connect Core 1.0 section 9.
     """
-    if proof is None:
+    if client_credential is None:
         return ClientAuthentication(fields={"client_id": client_id})
-    if isinstance(proof, PrivateKey):
+    if isinstance(client_credential, PrivateKey):
         if supported is not None and "private_key_jwt" not in supported:
             raise ConfigurationError(
                 "The identity provider does not let applications sign in with a private key.",
@@ -263,14 +263,14 @@ def build_client_authentication(  # noqa: PLR0913 - what an assertion says
             )
         who = {"iss": client_id, "sub": client_id, "aud": assertion_audience}
         claims = {**who, "jti": randomness.token_urlsafe(_ASSERTION_ID_BYTES)}
-        assertion = build_assertion(proof, claims, now=now, lifetime_seconds=_ASSERTION_LIFETIME_SECONDS)
+        assertion = build_assertion(client_credential, claims, now=now, lifetime_seconds=_ASSERTION_LIFETIME_SECONDS)
         return ClientAuthentication(fields={"client_id": client_id, **_assertion_fields(assertion)})
     if supported is None or "client_secret_basic" in supported:
-        pair = f"{quote_plus(client_id)}:{quote_plus(proof.reveal())}"
+        pair = f"{quote_plus(client_id)}:{quote_plus(client_credential.reveal())}"
         credentials = base64.b64encode(pair.encode("ascii")).decode("ascii")
         return ClientAuthentication(fields={}, headers={"Authorization": Secret(f"Basic {credentials}")})
     if "client_secret_post" in supported:
-        return ClientAuthentication(fields={"client_id": client_id, "client_secret": proof})
+        return ClientAuthentication(fields={"client_id": client_id, "client_secret": client_credential})
     raise ConfigurationError(
         "The identity provider accepts no client secret.",
         key="MICROMEGAS_OIDC_CLIENT_SECRET",

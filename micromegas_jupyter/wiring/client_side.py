@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from micromegas_jupyter.auth.flows.hub import HubService, HubTokenProvider
-    from micromegas_jupyter.auth.flows.select import Facts
+    from micromegas_jupyter.auth.flows.select import RuntimeInfo
     from micromegas_jupyter.auth.logout import LogoutReport
     from micromegas_jupyter.auth.provider import OidcAuthProvider
     from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore
@@ -81,7 +81,7 @@ def without_wrapper(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def stored_provider(
-    settings: ClientSettings, environ: Mapping[str, str] | None = None, *, facts: Facts | None = None
+    settings: ClientSettings, environ: Mapping[str, str] | None = None, *, facts: RuntimeInfo | None = None
 ) -> AuthProvider | None:
     """Return the provider that these settings give without a person; raises `LoginRequired` when nobody is signed in.
 
@@ -118,10 +118,10 @@ def stored_provider(
     return found
 
 
-def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts: Facts | None) -> LoginRequired:
-    from micromegas_jupyter.auth.flows.select import detect_environment, gather_facts, login_remedy
+def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts: RuntimeInfo | None) -> LoginRequired:
+    from micromegas_jupyter.auth.flows.select import detect_environment, gather_runtime_info, login_remedy
 
-    environment = detect_environment(environ, gather_facts(environ=environ) if facts is None else facts)
+    environment = detect_environment(environ, gather_runtime_info(environ=environ) if facts is None else facts)
     return LoginRequired(
         f"You are not signed in at {settings.issuer}.", remedy=login_remedy(environment, profile=settings.profile)
     )
@@ -243,13 +243,13 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
     if store.mark() is None:
         return None
     from micromegas_jupyter.auth.provider import OidcAuthProvider
-    from micromegas_jupyter.wiring.credentials import client_proof, provider_http
+    from micromegas_jupyter.wiring.credentials import client_credential, provider_http
 
-    proof = client_proof(settings)
+    credential = client_credential(settings)
     return OidcAuthProvider.from_store(
         store,
-        proof if isinstance(proof, Secret) else None,
-        private_key=None if isinstance(proof, Secret) else proof,
+        credential if isinstance(credential, Secret) else None,
+        private_key=None if isinstance(credential, Secret) else credential,
         bearer=settings.bearer,
         http=provider_http(settings),
     )
@@ -396,12 +396,12 @@ def stored_logins(settings: ClientSettings, environ: Mapping[str, str] | None = 
 
     The keyring is asked only when there is a sign-in in it, or when the settings choose it.
     """
-    from micromegas_jupyter.auth.tokens.store import EXTRAS_SUFFIX
+    from micromegas_jupyter.auth.tokens.store import OLD_EXTRAS_SUFFIX
 
     folder = config_folder(environ)
     stem = re.escape(settings.token_file_name.removesuffix(_FILE_SUFFIX))
-    # An extras file counts, too: upstream's logout leaves it behind.
-    names = {path.name.removesuffix(EXTRAS_SUFFIX) for path in folder.glob("*.json")}
+    # The previous version's extra file counts, too: upstream's logout leaves it behind.
+    names = {path.name.removesuffix(OLD_EXTRAS_SUFFIX) for path in folder.glob("*.json")}
     own = re.compile(rf"{stem}(\.[0-9a-f]{{12}})?({re.escape(_MARKER_SUFFIX)}|{re.escape(_FILE_SUFFIX)})")
     paths = {folder / name for name in names if own.fullmatch(name)}
     if settings.storage is TokenStorage.KEYRING:
@@ -440,13 +440,13 @@ def logout(  # noqa: PLR0913 - its dependencies
     """
     from micromegas_jupyter.auth.logout import end_stored_logins
     from micromegas_jupyter.auth.provider_connection import ProviderConnection
-    from micromegas_jupyter.wiring.credentials import client_proof, provider_http
+    from micromegas_jupyter.wiring.credentials import client_credential, provider_http
 
     def connect(issuer: str, client_id: str) -> ProviderConnection:
         calls = provider_http(settings) if http is None else http
         is_configured = (issuer, client_id) == (settings.issuer, settings.client_id)
-        proof = client_proof(settings) if is_configured else None
-        return ProviderConnection(issuer, client_id, proof, http=calls, clock=clock)
+        credential = client_credential(settings) if is_configured else None
+        return ProviderConnection(issuer, client_id, credential, http=calls, clock=clock)
 
     return end_stored_logins(
         stored_logins(settings, environ),
@@ -516,7 +516,7 @@ def hub_service(settings: ClientSettings, environ: Mapping[str, str] | None = No
     try:
         endpoint = find_hub(process_variables(environ))
     except ConfigurationError as error:
-        error.giver = HUB
+        error.sign_in_service = HUB
         raise
     if endpoint is None:
         raise ConfigurationError(

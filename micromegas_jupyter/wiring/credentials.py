@@ -5,7 +5,7 @@ from pathlib import Path
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, ClientSettings
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.secret_files import read_secret_file, read_secret_line
-from micromegas_jupyter.oidc.authorization import ClientProof
+from micromegas_jupyter.oidc.authorization import ClientCredential
 from micromegas_jupyter.oidc.private_key import parse_private_key
 
 
@@ -38,7 +38,7 @@ def service_scope(settings: ClientSettings) -> str | None:
     return settings.scope if is_chosen else None
 
 
-def client_proof(settings: ClientSettings) -> ClientProof:
+def client_credential(settings: ClientSettings) -> ClientCredential:
     """Return what the application authenticates with; None for a public client."""
     if settings.client_secret is not None:
         return settings.client_secret

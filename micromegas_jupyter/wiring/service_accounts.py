@@ -31,7 +31,7 @@ from micromegas_jupyter.core.secret_files import read_secret_file
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, process_variables
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.wiring.credentials import ca_bundle_file, client_proof, provider_http, service_scope
+from micromegas_jupyter.wiring.credentials import ca_bundle_file, client_credential, provider_http, service_scope
 
 AUDIENCE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE"
 EXCHANGE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE"
@@ -57,16 +57,16 @@ def service_provider(settings: ClientSettings, environ: Mapping[str, str] | None
         return None
     if settings.secret_is_native and settings.private_key is None:
         return None
-    proof = client_proof(settings)
-    if proof is None:
+    credential = client_credential(settings)
+    if credential is None:
         return None
     return OidcClientCredentialsProvider(
         settings.issuer,
         settings.client_id,
-        proof if isinstance(proof, Secret) else None,
+        credential if isinstance(credential, Secret) else None,
         audience=settings.audience,
         scope=service_scope(settings),
-        private_key=proof if isinstance(proof, PrivateKey) else None,
+        private_key=credential if isinstance(credential, PrivateKey) else None,
         resource=settings.resource,
         http=provider_http(settings),
     )
@@ -169,8 +169,10 @@ def _workload_exchange(
             remedy="Set both MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID.",
         )
     is_assertion = workload.exchange is WorkloadExchange.CLIENT_ASSERTION
-    proof = None if is_assertion else client_proof(settings)  # an assertion is the proof itself
-    connection = ProviderConnection(settings.issuer, client_id, proof, http=provider_http(settings), clock=SYSTEM_CLOCK)
+    credential = None if is_assertion else client_credential(settings)  # an assertion is itself the credential
+    connection = ProviderConnection(
+        settings.issuer, client_id, credential, http=provider_http(settings), clock=SYSTEM_CLOCK
+    )
     return token_exchange(
         connection,
         is_assertion=is_assertion,

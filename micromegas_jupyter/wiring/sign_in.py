@@ -2,33 +2,32 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from micromegas_jupyter.auth.flows import select
+from micromegas_jupyter.auth.flows.base import LoginRequest
 from micromegas_jupyter.auth.flows.hub import HubTokenProvider
 from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 from micromegas_jupyter.auth.flows.select import (
     ARGUMENT,
     REMEMBERED,
     TABLE,
-    Facts,
     FlowChoice,
     RuntimeEnvironment,
-    gather_facts,
+    RuntimeInfo,
+    gather_runtime_info,
     is_below_hub,
 )
 from micromegas_jupyter.auth.provider import LINGER_SECONDS, CompletedLogin, OidcAuthProvider, PendingLogin
+from micromegas_jupyter.auth.provider import begin_login as start_login
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
-from micromegas_jupyter.config.client import ClientSettings, Flow
+from micromegas_jupyter.config.client import DEFAULT_SCOPE, ClientSettings, Flow
 from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Secret, process_variables
 from micromegas_jupyter.errors import (
     ConfigurationError,
-    LoginFailed,
     LoginRequired,
-    MicromegasError,
-    ProviderMisbehaved,
     UsageError,
 )
-from micromegas_jupyter.oidc.private_key import PrivateKey
 from micromegas_jupyter.wiring.client_side import (
     hub_provider,
     hub_service,
@@ -37,9 +36,7 @@ from micromegas_jupyter.wiring.client_side import (
     sign_in_configured,
     token_store,
 )
-from micromegas_jupyter.wiring.credentials import client_proof, provider_http
-
-MAX_PASTE_TRIES = 4
+from micromegas_jupyter.wiring.credentials import client_credential, provider_http
 
 _FALLBACK_LINES = {
     Flow.REDIRECT: "Continuing with a page of the Hub that you open in your browser.",
@@ -52,7 +49,7 @@ _FALLBACK_LINES = {
 def choose_flow(  # noqa: PLR0913 - what varies is passed in
     settings: ClientSettings,
     *,
-    facts: Facts | None = None,
+    facts: RuntimeInfo | None = None,
     wanted: Flow | None = None,
     is_automatic: bool = False,
     can_device: bool | None = None,
@@ -65,7 +62,7 @@ def choose_flow(  # noqa: PLR0913 - what varies is passed in
     device endpoint (`can_device`).
     """
     environ = process_variables(environ)
-    facts = gather_facts(environ=environ) if facts is None else facts
+    facts = gather_runtime_info(environ=environ) if facts is None else facts
     environment = select.detect_environment(environ, facts)
     offered = select.available_flows(environ, facts)
     origin = ARGUMENT if wanted is not None else None
@@ -126,24 +123,17 @@ def begin_login(
             offered, store = hub.redirect(), False
             settings = replace(settings, issuer=offered.issuer, client_id=offered.client_id)
     issuer, client_id = provider_of(settings)
-    proof = client_proof(settings)
-    return OidcAuthProvider.begin_login(
-        issuer,
-        client_id,
-        proof if isinstance(proof, Secret) else None,
-        redirect_uri=settings.redirect_uri,
-        audience=settings.audience,
-        scope=settings.scope,
-        authorize_params=dict(settings.authorize_params),
-        flow=flow,
+    request = LoginRequest(
+        connection=ProviderConnection(issuer, client_id, client_credential(settings), http=provider_http(settings)),
         store=token_store(settings, environ) if store else None,
         bearer=settings.bearer,
+        scope=settings.scope or DEFAULT_SCOPE,
+        audience=settings.audience,
         resource=settings.resource,
-        private_key=proof if isinstance(proof, PrivateKey) else None,
-        http=provider_http(settings),
-        redirects=redirects,
-        hub=hub,
+        redirect_uri=settings.redirect_uri,
+        authorize_params=dict(settings.authorize_params),
     )
+    return start_login(request, flow, redirects=redirects, hub=hub)
 
 
 def login(  # noqa: PLR0913 - what varies is passed in
@@ -164,33 +154,41 @@ def login(  # noqa: PLR0913 - what varies is passed in
     with sentences about what the person is to do, `show` in its place with a sign-in that was started, and `prompt`
     asks for the pasted address; without it nobody can paste.
     """
-    left = [found for found in (flow, *fallbacks) if found is not Flow.PASTE or prompt is not None]
-    while left:
-        current, *left = left
-        try:
-            pending = begin_login(settings, flow=current, environ=environ, store=store)
-        except MicromegasError as error:
-            if not left or not select.is_worth_another_flow(error):
-                raise
-            announce(f"{error.what} {_FALLBACK_LINES[left[0]]}")
-            continue
-        if isinstance(pending, CompletedLogin):
-            return pending.provider
-        try:
-            if show is None:
-                announce(sentence_of(pending))
-            else:
-                show(pending)
-            if current is Flow.BROWSER and not browser.open(pending.start_url or "") and left:
-                announce(f"No browser opened here. {_FALLBACK_LINES[left[0]]}")
-                continue
-            if current is Flow.PASTE and prompt is not None:
-                _take_pasted(pending, prompt=prompt, announce=announce)
-            return pending.result()
-        finally:
+    flows = [found for found in (flow, *fallbacks) if found is not Flow.PASTE or prompt is not None]
+    if not flows:
+        raise UsageError("There is nobody here to paste an address.", remedy="Choose another way to sign in.")
+    pending: PendingLogin | None = None
+
+    def end() -> None:
+        if pending is not None:
             pending.cancel()
-            pending.wait_closed(LINGER_SECONDS + 1)  # or the program ends before the person has seen the last page
-    raise UsageError("There is nobody here to paste an address.", remedy="Choose another way to sign in.")
+            pending.wait_closed(LINGER_SECONDS + 1)  # or the program ends before the user has seen the last page
+
+    def begin(next_flow: Flow) -> PendingLogin:
+        nonlocal pending
+        end()
+        pending = begin_login(settings, flow=next_flow, environ=environ, store=store)
+        return pending
+
+    def show_started(started: PendingLogin, reason: str) -> bool:
+        if reason:
+            announce(f"{reason} {_FALLBACK_LINES.get(started.flow, '')}".rstrip())
+        if started.flow is Flow.HUB:
+            return True
+        if show is None:
+            announce(sentence_of(started))
+        else:
+            show(started)
+        return started.flow is not Flow.BROWSER or browser.open(started.start_url or "")
+
+    try:
+        started = select.start_first(flows, begin=begin, show=show_started)
+        if started.flow is Flow.PASTE and prompt is not None:
+            ask = partial(prompt, select.PASTE_PROMPT)
+            select.take_pasted(started, prompt=lambda: Secret(ask()), show_error=lambda error: announce(str(error)))
+        return started.result()
+    finally:
+        end()
 
 
 def sentence_of(pending: PendingLogin) -> str:
@@ -217,20 +215,5 @@ def _lasting_choice(settings: ClientSettings, environ: Mapping[str, str]) -> tup
 
 def _offers_device(settings: ClientSettings) -> bool:
     issuer, client_id = provider_of(settings)
-    connection = ProviderConnection(issuer, client_id, None, http=provider_http(settings), clock=SYSTEM_CLOCK)
+    connection = ProviderConnection(issuer, client_id, None, http=provider_http(settings))
     return connection.metadata().device_authorization_endpoint is not None
-
-
-def _take_pasted(pending: PendingLogin, *, prompt: Callable[[str], str], announce: Callable[[str], None]) -> None:
-    """Ask until an address fits; what went wrong in the end is the sign-in's own result."""
-    for _ in range(MAX_PASTE_TRIES):
-        pasted = Secret(prompt("Paste the address here (it is not shown): "))
-        if pending.done:
-            return
-        try:
-            pending.submit(pasted)
-        except (UsageError, ProviderMisbehaved) as error:
-            announce(str(error))
-        else:
-            return
-    raise LoginFailed("None of the pasted addresses belongs to this sign-in.")

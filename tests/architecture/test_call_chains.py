@@ -1,4 +1,4 @@
-"""How many files a reader opens to follow four things that people do; docs/architecture.md lists these files."""
+"""How many files four common tasks of signed-in users execute; docs/architecture.md lists these files."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from tests.architecture.guide_text import ROOT, read_page
 from tests.fakes.loopback_http import LoopbackHttp, Reply
 from tests.fakes.mint import AUDIENCE, mint, rsa_key
 from tests.fakes.servers import open_server
+from tests.integration.notebook.kernels import attended_kernel
 from tests.integration.relay.servers import SignIn, jupyter_server, kernel_environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -23,21 +24,10 @@ TRACING = Path(__file__).parent / "tracing"
 # What docs/architecture.md calls each flow, and the most files that it may have.
 FLOWS = {
     "sign-in by redirect": ("Sign-in by redirect", 31),
-    "%%sql": ("`%%sql` to a displayed table", 23),
-    "micromegas query": ("`micromegas query`", 16),
+    "%%sql": ("`%%sql` to a displayed table", 31),
+    "micromegas query": ("`micromegas query`", 24),
     "token check": ("Token check", 12),
 }
-
-_CELL = """
-import os, sitecustomize
-from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance()
-shell.run_line_magic("load_ext", "micromegas_jupyter")
-shell.run_line_magic("micromegas_connect", os.environ["MICROMEGAS_ANALYTICS_URI"])
-sitecustomize.start()
-assert shell.run_cell("%%sql\\nSELECT 1 AS a").success
-sitecustomize.write()
-"""
 
 
 def run_traced(folder, *arguments, environ):
@@ -83,11 +73,24 @@ sitecustomize.write()
 
 
 @pytest.fixture
-def server_uri(tmp_path):
+def signed_in(tmp_path):
+    """Variables of a user with a stored sign-in and a server that accepts any token."""
+    folder, issuer = tmp_path / "config", "http://127.0.0.1:1"
+    now = int(SYSTEM_CLOCK.now().timestamp())
+    token = {
+        "access_token": "opaque",
+        "refresh_token": "opaque",
+        "id_token": mint(issuer=issuer, audience="notebook", iat=now, exp=now + 3600),
+        "expires_at": now + 3600,
+    }
+    folder.mkdir(mode=0o700)
+    (folder / "tokens.json").write_text(json.dumps({"issuer": issuer, "client_id": "notebook", "token": token}))
     with open_server(is_open=True) as server:
         yield {
             "MICROMEGAS_ANALYTICS_URI": f"grpc://127.0.0.1:{server.port}",
-            "MICROMEGAS_CONFIG_DIR": str(tmp_path / "config"),
+            "MICROMEGAS_CONFIG_DIR": str(folder),
+            "MICROMEGAS_OIDC_ISSUER": issuer,
+            "MICROMEGAS_OIDC_CLIENT_ID": "notebook",
         }
 
 
@@ -101,15 +104,19 @@ def test_a_token_check(tmp_path):
     check_flow("token check", traced_files(tmp_path))
 
 
-def test_a_query_in_a_terminal(server_uri, tmp_path):
-    environ = {**server_uri, "MICROMEGAS_TEST_TRACE_START": "1"}
+def test_a_query_in_a_terminal(signed_in, tmp_path):
+    environ = {**signed_in, "MICROMEGAS_TEST_TRACE_START": "1"}
     run_traced(tmp_path, "-m", "micromegas_jupyter.cli", "query", "SELECT 1 AS a", environ=environ)
 
     check_flow("micromegas query", traced_files(tmp_path))
 
 
-def test_a_cell_with_sql(server_uri, tmp_path):
-    run_traced(tmp_path, "-c", _CELL, environ=server_uri)
+def test_a_cell_with_sql(signed_in, tmp_path):
+    traced = {"MICROMEGAS_TEST_TRACE": str(tmp_path), "PYTHONPATH": f"{TRACING}{os.pathsep}{ROOT}"}
+    with attended_kernel({**signed_in, **traced}) as kernel:
+        kernel.run("%load_ext micromegas_jupyter\nimport sitecustomize; sitecustomize.start()")
+        assert kernel.run("%%sql\nSELECT 1 AS a").reply["status"] == "ok"
+        kernel.run("sitecustomize.write()")
 
     check_flow("%%sql", traced_files(tmp_path))
 

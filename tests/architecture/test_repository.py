@@ -1,4 +1,4 @@
-"""Facts about the repository: import cost, layout, what must not stand in it."""
+"""RuntimeInfo about the repository: import cost, layout, what must not stand in it."""
 
 import re
 import subprocess

@@ -148,7 +148,7 @@ class FakeLogin:
         self.start = callback
 
     def submit(self, text):
-        if text != FITTING_ADDRESS:
+        if text.reveal() != FITTING_ADDRESS:
             raise UsageError("The pasted text is not the address that this sign-in ended at.", remedy="Try again.")
         self.succeed()
 
@@ -345,7 +345,7 @@ class FakeWorld:
             profile=profile,
         )
 
-    def choose_flow(self, _settings, _shell, preference):
+    def choose_flow(self, _settings, _shell, preference, **_options):
         return self.flow if preference in {None, AUTOMATIC} else FlowToUse(flow=Flow(preference))
 
     def remember_flow(self, _settings, flow):

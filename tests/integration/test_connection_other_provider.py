@@ -25,8 +25,8 @@ pytestmark = pytest.mark.integration
 SCOPE = "openid email offline_access"
 
 
-def connect(other_provider, client_id, proof=None):
-    return ProviderConnection(other_provider.issuer, client_id, proof, http=None, clock=SYSTEM_CLOCK)
+def connect(other_provider, client_id, credential=None):
+    return ProviderConnection(other_provider.issuer, client_id, credential, http=None, clock=SYSTEM_CLOCK)
 
 
 @pytest.fixture

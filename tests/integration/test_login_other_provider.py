@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
-from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.base import LoginRequest
 from micromegas_jupyter.auth.flows.device import DeviceFlow
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Bearer, Flow
@@ -161,7 +161,7 @@ def test_a_person_types_the_code_and_the_sign_in_is_kept(make, token_file):
 def test_the_device_sign_in_waits_until_the_person_has_answered(make, clock, allow):
     pause = FakePause(clock)
     connection = ProviderConnection(make.issuer, make.client_id, None, http=None, clock=clock)
-    login = DeviceFlow(LoginContext(connection=connection), stopped=pause)
+    login = DeviceFlow(LoginRequest(connection=connection), stopped=pause)
     pause.meanwhile[3] = lambda: make.walk(login.prompt.verification_uri_complete, allow=allow)
 
     if allow:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.base import LoginRequest
 from micromegas_jupyter.auth.flows.paste import PasteFlow
 from micromegas_jupyter.auth.provider import start_flow
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
@@ -31,7 +31,7 @@ BLANKS = st.text(alphabet=" \t\r\n", max_size=3)
 
 
 def start():
-    login = start_flow(Flow.PASTE, LoginContext(connection=CONNECTION))
+    login = start_flow(Flow.PASTE, LoginRequest(connection=CONNECTION))
     assert isinstance(login, PasteFlow)
     return login
 

@@ -98,3 +98,11 @@ def test_only_what_may_work_later_is_retryable():
 def test_no_status_of_a_server_ends_a_clients_process():
     assert [found for found in OWN_CLASSES if found.grpc_code == "CANCELLED"] == []
     assert QueryCancelled.grpc_code == "ABORTED"
+
+
+def test_the_old_name_of_the_sign_in_service_still_works_with_a_warning():
+    error = errors.LoginRequired("Signed out.")
+    error.sign_in_service = "JupyterHub"
+
+    with pytest.warns(DeprecationWarning, match="sign_in_service"):
+        assert error.giver == "JupyterHub"

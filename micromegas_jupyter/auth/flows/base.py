@@ -13,13 +13,15 @@ from html import escape
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
-from micromegas_jupyter.config.client import DEFAULT_SCOPE, Flow
+from micromegas_jupyter.auth.tokens.store import LoginKey, TokenStore
+from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer, Flow
 from micromegas_jupyter.core.text import has_color
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
     TokenSet,
     build_authorization_request,
+    complete_scope,
     is_callback_of,
     parse_callback,
 )
@@ -92,14 +94,14 @@ class CodeGrant:
         return self.connection.exchange_code(self.request, code, needs_id_token=self.needs_id_token)
 
 
-class AnsweredFlow(LoginFlow):
+class CallbackFlow(LoginFlow):
     """A code grant that ends with one answer, which another thread brings. Its lock covers grant and answer."""
 
     def __init__(self, prompt: LoginPrompt, grant: CodeGrant | None = None) -> None:
         super().__init__(prompt)
         self._lock = threading.Lock()
         self._grant = grant
-        self._answer: Secret | MicromegasError | None = None
+        self._callback: Secret | MicromegasError | None = None
         self._ended = threading.Event()
 
     def accept(self, query: Secret) -> bool:
@@ -108,9 +110,9 @@ class AnsweredFlow(LoginFlow):
             if self._grant is None or self._ended.is_set() or not is_callback_of(query.reveal(), self._grant.request):
                 return False
             try:
-                self._answer = self._grant.code_in(query)
+                self._callback = self._grant.code_in(query)
             except MicromegasError as error:
-                self._answer = error
+                self._callback = error
             self._ended.set()
             return True
 
@@ -119,7 +121,7 @@ class AnsweredFlow(LoginFlow):
         self._ended.wait(self.prompt.timeout_seconds)
         self._ended.set()  # what comes from now on comes too late
         with self._lock:
-            grant, answer, self._answer = self._grant, self._answer, None
+            grant, answer, self._callback = self._grant, self._callback, None
         if isinstance(answer, MicromegasError):
             raise answer
         return None if answer is None or grant is None else grant.redeem(answer)
@@ -130,17 +132,37 @@ class AnsweredFlow(LoginFlow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoginContext:
-    """What every flow is started with; `OidcAuthProvider.begin_login` describes it."""
+class LoginRequest:
+    """A requested sign-in, which every flow starts with; `OidcAuthProvider.begin_login` describes the fields."""
 
     connection: ProviderConnection
+    store: TokenStore | None = None
+    bearer: Bearer = Bearer.ID_TOKEN
     scope: str = DEFAULT_SCOPE
     audience: str | None = None
     resource: str | None = None
     redirect_uri: str | None = None
     authorize_params: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float | None = None
-    needs_id_token: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scope", complete_scope(self.scope))
+
+    @property
+    def key(self) -> LoginKey:
+        """The key that the sign-in is stored with."""
+        return LoginKey(
+            issuer=self.connection.issuer,
+            client_id=self.connection.client_id,
+            audience=self.audience,
+            scope=self.scope,
+            resource=self.resource,
+        )
+
+    @property
+    def needs_id_token(self) -> bool:
+        """Whether a sign-in without an ID token fails."""
+        return self.bearer is Bearer.ID_TOKEN
 
     def build_grant(self, metadata: ProviderMetadata, redirect_uri: str, *, state_prefix: str = "") -> CodeGrant:
         """Make an authorization request; touches no network."""

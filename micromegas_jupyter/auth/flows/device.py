@@ -2,7 +2,7 @@
 
 import threading
 
-from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow
+from micromegas_jupyter.auth.flows.base import LoginFlow, LoginRequest
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.oidc.authorization import TokenSet
@@ -15,26 +15,26 @@ MAX_DEVICE_SECONDS = 1800.0
 class DeviceFlow(LoginFlow):
     """A device authorization that is waiting for the person; `stopped` stands in for the pauses between two polls."""
 
-    def __init__(self, context: LoginContext, *, stopped: threading.Event | None = None) -> None:
-        authorization = context.connection.start_device(
-            scope=context.scope, audience=context.audience, resource=context.resource
+    def __init__(self, request: LoginRequest, *, stopped: threading.Event | None = None) -> None:
+        authorization = request.connection.start_device(
+            scope=request.scope, audience=request.audience, resource=request.resource
         )
-        life_seconds = (authorization.expires_at - context.connection.clock.now()).total_seconds()
-        prompt = context.build_prompt(
+        life_seconds = (authorization.expires_at - request.connection.clock.now()).total_seconds()
+        prompt = request.build_prompt(
             Flow.DEVICE,
-            context.wait_seconds(MAX_DEVICE_SECONDS, maximum=life_seconds),
+            request.wait_seconds(MAX_DEVICE_SECONDS, maximum=life_seconds),
             user_code=authorization.user_code,
             verification_uri=authorization.verification_uri,
             verification_uri_complete=authorization.verification_uri_complete,
         )
         super().__init__(prompt)
         self._authorization = authorization
-        self._context = context
+        self._request = request
         self._stopped = threading.Event() if stopped is None else stopped
 
     def tokens(self) -> TokenSet | None:
         """Poll at the provider's pace until the person has answered. Source: RFC 8628 section 3.5."""
-        context, connection = self._context, self._context.connection
+        request, connection = self._request, self._request.connection
         interval_seconds = pause_seconds = self._authorization.interval_seconds
         failure: Unavailable | None = None
         while self._pause(pause_seconds):
@@ -42,7 +42,7 @@ class DeviceFlow(LoginFlow):
                 # Keys first: the tokens are given once only and must not be lost for want of a key to check them with.
                 connection.keys()
                 answer = connection.poll_device(
-                    self._authorization, scope=context.scope, needs_id_token=context.needs_id_token
+                    self._authorization, scope=request.scope, needs_id_token=request.needs_id_token
                 )
             except Unavailable as error:
                 failure = error  # then it is polled half as often each time
@@ -63,7 +63,7 @@ class DeviceFlow(LoginFlow):
 
     def _pause(self, seconds: float) -> bool:
         """Wait; whether to poll once more."""
-        left_seconds = (self.prompt.expires_at - self._context.connection.clock.now()).total_seconds()
+        left_seconds = (self.prompt.expires_at - self._request.connection.clock.now()).total_seconds()
         if left_seconds <= 0 or self._stopped.wait(min(seconds, left_seconds)):
             return False
-        return self._context.connection.clock.now() < self.prompt.expires_at
+        return self._request.connection.clock.now() < self.prompt.expires_at

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol, TypeVar
 
-from micromegas_jupyter.auth.flows.base import LoginContext, LoginFlow
+from micromegas_jupyter.auth.flows.base import LoginFlow, LoginRequest
 from micromegas_jupyter.auth.flows.jupyter import REDIRECT_TIMEOUT_SECONDS, is_callback_address, is_web_address
 from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, HUB_VARIABLE, is_below_hub
-from micromegas_jupyter.auth.tokens.manager import Identity, identity_of_bearer
-from micromegas_jupyter.auth.tokens.service import ServiceToken, ServiceTokenProvider
+from micromegas_jupyter.auth.tokens.source import CachedTokenSource, Identity, ServiceToken, identity_of_bearer
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.config.decoding import host_text
 from micromegas_jupyter.core.http import (
@@ -61,7 +60,7 @@ _Error = TypeVar("_Error", bound=MicromegasError)
 
 
 def _from_hub(error: _Error) -> _Error:
-    error.giver = HUB
+    error.sign_in_service = HUB
     return error
 
 
@@ -267,7 +266,7 @@ class HubService:
             raise _UNREADABLE.error()  # it becomes part of an address
         return HubSignIn(name=name, start_url=_text(body, "start_url"), expires_in_seconds=_seconds(body, "expires_in"))
 
-    def answer(self, name: str, *, timeout_seconds: float) -> Secret | None:
+    def callback(self, name: str, *, timeout_seconds: float) -> Secret | None:
         """Wait a while for the query that the browser came back with; None when it has not yet."""
         body = self._call(f"sign-ins/{name}/answer", {}, timeout_seconds=timeout_seconds)
         return None if body is None else _secret(body, "query")
@@ -322,8 +321,8 @@ def _seconds(body: SecretObject | None, name: str, *, minimum: int = 1) -> int:
 class HubRedirectFlow(LoginFlow):
     """A code grant whose redirect the Hub's service, which the flow owns, receives."""
 
-    def __init__(self, context: LoginContext, service: HubService) -> None:
-        connection = context.connection
+    def __init__(self, request: LoginRequest, service: HubService) -> None:
+        connection = request.connection
         metadata = connection.metadata()
         offered = service.redirect()
         if (offered.issuer, offered.client_id) != (connection.issuer, connection.client_id):
@@ -336,13 +335,13 @@ class HubRedirectFlow(LoginFlow):
             )
         if not is_callback_address(offered.redirect_uri):
             raise _UNREADABLE.error()
-        self._grant = context.build_grant(metadata, offered.redirect_uri)
+        self._grant = request.build_grant(metadata, offered.redirect_uri)
         sign_in = service.begin(self._grant.request.url)
         if not is_web_address(sign_in.start_url):
             raise _UNREADABLE.error()
         maximum = min(REDIRECT_TIMEOUT_SECONDS, float(sign_in.expires_in_seconds))
-        timeout_seconds = context.wait_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=maximum)
-        super().__init__(context.build_prompt(Flow.REDIRECT, timeout_seconds, start_url=sign_in.start_url))
+        timeout_seconds = request.wait_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=maximum)
+        super().__init__(request.build_prompt(Flow.REDIRECT, timeout_seconds, start_url=sign_in.start_url))
         self._service = service
         self._name = Secret(sign_in.name)
         self._clock = connection.clock
@@ -353,7 +352,7 @@ class HubRedirectFlow(LoginFlow):
         deadline = self._clock.monotonic() + self.prompt.timeout_seconds
         while not self._stopped.is_set() and self._clock.monotonic() < deadline:
             try:
-                query = self._service.answer(self._name.reveal(), timeout_seconds=CALLBACK_TIMEOUT_SECONDS)
+                query = self._service.callback(self._name.reveal(), timeout_seconds=CALLBACK_TIMEOUT_SECONDS)
             except ProviderUnavailable:
                 query = None  # the service may be restarting
             if query is not None:
@@ -380,7 +379,7 @@ class StoredSignIn(AuthProvider, Protocol):
     def invalidate(self, token: str) -> None: ...  # noqa: D102
 
 
-class HubTokenProvider(ServiceTokenProvider):
+class HubTokenProvider(CachedTokenSource):
     """Gives the Hub's token of this person; safe to use from several threads, of which one fetches for all.
 
     A token of another provider than `issuer` is not used. `stored` gives a sign-in that the person made here with the

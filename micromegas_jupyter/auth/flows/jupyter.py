@@ -23,11 +23,11 @@ from micromegas_jupyter.auth.flows.base import (
     CONTENT_TYPE,
     NOT_A_PAGE_LOAD,
     SECURITY_HEADERS,
-    AnsweredFlow,
+    CallbackFlow,
     CodeGrant,
-    LoginContext,
     LoginOutcome,
     LoginPrompt,
+    LoginRequest,
     Page,
     notice_page,
 )
@@ -236,7 +236,7 @@ MAX_LOGINS = 20
 """How many sign-ins a kernel answers for, including ended ones; the oldest is forgotten."""
 
 
-class RedirectFlow(AnsweredFlow):
+class RedirectFlow(CallbackFlow):
     """A code grant whose redirect a Jupyter server receives; `build_grant` needs no network.
 
     The redirect URI comes with the first start, because only the server knows under which address a browser reaches
@@ -297,18 +297,18 @@ class RedirectLogins:
         # By the digest of the start address's name: the name itself is not kept.
         self._logins: OrderedDict[str, RedirectFlow] = OrderedDict()
 
-    def start(self, context: LoginContext) -> RedirectFlow:
+    def start(self, request: LoginRequest) -> RedirectFlow:
         """Start a sign-in, and answer for it from now on."""
         # Kept as it is now: later, on the thread that answers the server, nothing may be fetched.
-        metadata = context.connection.metadata()
+        metadata = request.connection.metadata()
 
         def build_grant(redirect_uri: str) -> CodeGrant:
-            return context.build_grant(metadata, redirect_uri, state_prefix=f"{self.kernel_id}.")
+            return request.build_grant(metadata, redirect_uri, state_prefix=f"{self.kernel_id}.")
 
         build_grant(callback_address("http://localhost/"))  # report a malformed request now, not on a page
-        name = build_name(self.kernel_id, context.connection.randomness.token_urlsafe(RANDOM_BYTES))
-        timeout_seconds = context.wait_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=REDIRECT_TIMEOUT_SECONDS)
-        prompt = context.build_prompt(
+        name = build_name(self.kernel_id, request.connection.randomness.token_urlsafe(RANDOM_BYTES))
+        timeout_seconds = request.wait_seconds(REDIRECT_TIMEOUT_SECONDS, maximum=REDIRECT_TIMEOUT_SECONDS)
+        prompt = request.build_prompt(
             Flow.REDIRECT, timeout_seconds, start_url=f"{self._base_address}{START_PATH}{name}"
         )
         login = RedirectFlow(prompt, build_grant)

@@ -17,9 +17,9 @@ from micromegas_jupyter.auth.flows.base import (
     SECURITY_HEADERS,
     STILL_WORKING_PAGE,
     WRONG_METHOD_PAGE,
-    AnsweredFlow,
-    LoginContext,
+    CallbackFlow,
     LoginOutcome,
+    LoginRequest,
     Page,
     notice_page,
 )
@@ -79,12 +79,12 @@ def parse_loopback_address(redirect_uri: str | None) -> LoopbackAddress:
     return LoopbackAddress(host=host, port=port or 0, path=path)
 
 
-class LoopbackFlow(AnsweredFlow):
+class LoopbackFlow(CallbackFlow):
     """A code grant whose redirect comes to a port of this process; requests are handled on threads of their own."""
 
-    def __init__(self, context: LoginContext) -> None:
-        address = parse_loopback_address(context.redirect_uri)
-        metadata = context.connection.metadata()  # before a port is taken
+    def __init__(self, request: LoginRequest) -> None:
+        address = parse_loopback_address(request.redirect_uri)
+        metadata = request.connection.metadata()  # before a port is taken
         try:
             self._server = _Server(address, self)
         except OSError as error:
@@ -95,11 +95,11 @@ class LoopbackFlow(AnsweredFlow):
         try:
             self._authority = address.authority(int(self._server.server_address[1]))
             self._callback_path = address.path
-            self._start_path = START_PREFIX + context.connection.randomness.token_urlsafe(32)
+            self._start_path = START_PREFIX + request.connection.randomness.token_urlsafe(32)
             self.redirect_uri = f"http://{self._authority}{address.path}"
-            grant = context.build_grant(metadata, self.redirect_uri)
+            grant = request.build_grant(metadata, self.redirect_uri)
             start_url = f"http://{self._authority}{self._start_path}"
-            prompt = context.build_prompt(Flow.BROWSER, context.wait_seconds(TIMEOUT_SECONDS), start_url=start_url)
+            prompt = request.build_prompt(Flow.BROWSER, request.wait_seconds(TIMEOUT_SECONDS), start_url=start_url)
         except BaseException:
             self._server.server_close()
             raise
@@ -129,7 +129,7 @@ class LoopbackFlow(AnsweredFlow):
             self._server.shutdown()
         self._server.server_close()
 
-    def answer(self, handler: "_Handler") -> None:
+    def handle(self, handler: "_Handler") -> None:
         """Answer one GET request."""
         path, _, query = handler.path.partition("?")
         if handler.headers.get_all("Host") != [self._authority]:
@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = READ_TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
-        self.server.flow.answer(self)
+        self.server.flow.handle(self)
 
     def _refuse_method(self) -> None:
         self.send_page(WRONG_METHOD_PAGE)

@@ -5,7 +5,7 @@ Nobody listens at that address: the browser shows that it cannot be reached, whi
 
 from urllib.parse import parse_qsl
 
-from micromegas_jupyter.auth.flows.base import AnsweredFlow, LoginContext
+from micromegas_jupyter.auth.flows.base import CallbackFlow, LoginRequest
 from micromegas_jupyter.auth.flows.loopback import parse_loopback_address
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.system import Secret
@@ -29,15 +29,15 @@ PASTE_PORT = 48080
 _QUOTES = "\"'`<>\u2018\u2019\u201c\u201d"
 
 
-class PasteFlow(AnsweredFlow):
+class PasteFlow(CallbackFlow):
     """A code grant whose callback a person carries over."""
 
-    def __init__(self, context: LoginContext) -> None:
-        address = parse_loopback_address(context.redirect_uri)
+    def __init__(self, request: LoginRequest) -> None:
+        address = parse_loopback_address(request.redirect_uri)
         redirect_uri = f"http://{address.authority(address.port or PASTE_PORT)}{address.path}"
-        grant = context.build_grant(context.connection.metadata(), redirect_uri)
-        timeout_seconds = context.wait_seconds(TIMEOUT_SECONDS)
-        super().__init__(context.build_prompt(Flow.PASTE, timeout_seconds, start_url=grant.request.url), grant)
+        grant = request.build_grant(request.connection.metadata(), redirect_uri)
+        timeout_seconds = request.wait_seconds(TIMEOUT_SECONDS)
+        super().__init__(request.build_prompt(Flow.PASTE, timeout_seconds, start_url=grant.request.url), grant)
         self._pasted_grant = grant
         self._tries = 0
 
@@ -49,15 +49,15 @@ class PasteFlow(AnsweredFlow):
                 raise UsageError("This sign-in no longer waits for an address.", remedy="Start the sign-in again.")
             self._tries += 1
             try:
-                self._answer = self._answer_in(text)
+                self._callback = self._callback_in(text)
             except (UsageError, ProviderMisbehaved):
                 if self._tries >= MAX_TRIES:
-                    self._answer = LoginFailed(f"None of {MAX_TRIES} pasted addresses belongs to this sign-in.")
+                    self._callback = LoginFailed(f"None of {MAX_TRIES} pasted addresses belongs to this sign-in.")
                     self._ended.set()
                 raise
             self._ended.set()
 
-    def _answer_in(self, text: Secret) -> Secret | MicromegasError:
+    def _callback_in(self, text: Secret) -> Secret | MicromegasError:
         if len(text.reveal()) > MAX_PASTED_CHARACTERS:
             raise self._mismatch("The pasted text is too long.")
         query = Secret(_query_in(text.reveal()))

@@ -8,15 +8,15 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.system import process_variables
-from micromegas_jupyter.errors import LoginFailed, MicromegasError, ProviderMisbehaved
+from micromegas_jupyter.core.system import Secret, process_variables
+from micromegas_jupyter.errors import LoginFailed, MicromegasError, ProviderMisbehaved, UsageError
 
 if TYPE_CHECKING:
     import webbrowser
@@ -26,6 +26,8 @@ BASIC_FLOWS = frozenset({Flow.BROWSER, Flow.DEVICE, Flow.PASTE})
 ARGUMENT = "argument"
 REMEMBERED = "remembered"
 TABLE = "environment"
+MAX_PASTE_TRIES = 5
+PASTE_PROMPT = "Paste the address here (it is not shown): "
 
 UNATTENDED_REMEDY = (
     "Run `micromegas login` in a terminal on this machine first; or give the program a sign-in of its own: "
@@ -70,7 +72,7 @@ class FlowRow(NamedTuple):
     """
 
     environment: RuntimeEnvironment
-    matches: Callable[[Mapping[str, str], Facts], bool]
+    matches: Callable[[Mapping[str, str], RuntimeInfo], bool]
     flows: tuple[Flow, ...]
     reason: str
 
@@ -79,7 +81,7 @@ def _has_prefix(environ: Mapping[str, str], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in environ)
 
 
-def _is_remote_vscode(environ: Mapping[str, str], facts: Facts) -> bool:
+def _is_remote_vscode(environ: Mapping[str, str], facts: RuntimeInfo) -> bool:
     is_remote = is_remote_session(environ) or environ.get("CODESPACES") or environ.get("REMOTE_CONTAINERS")
     return facts.has_kernel and _has_prefix(environ, "VSCODE_") and bool(is_remote)
 
@@ -172,12 +174,12 @@ FLOW_TABLE: tuple[FlowRow, ...] = (
 _ROWS = {row.environment: row for row in FLOW_TABLE}
 
 
-def detect_environment(environ: Mapping[str, str], facts: Facts) -> RuntimeEnvironment:
+def detect_environment(environ: Mapping[str, str], facts: RuntimeInfo) -> RuntimeEnvironment:
     """Return where a program with these variables and facts runs."""
     return next(row.environment for row in FLOW_TABLE if row.matches(environ, facts))
 
 
-def available_flows(environ: Mapping[str, str], facts: Facts) -> frozenset[Flow]:
+def available_flows(environ: Mapping[str, str], facts: RuntimeInfo) -> frozenset[Flow]:
     """Return the flows that a program with these variables and facts can carry out."""
     if is_below_hub(environ):
         return BASIC_FLOWS | {Flow.HUB, Flow.REDIRECT}
@@ -267,9 +269,62 @@ def _obstacle(flow: Flow, available: Collection[Flow], can_device: bool | None) 
 
 def is_worth_another_flow(error: MicromegasError) -> bool:
     """Whether a sign-in that could not be started for this reason may work by another flow."""
-    if error.giver is not None or isinstance(error, ProviderMisbehaved):
+    if error.sign_in_service is not None or isinstance(error, ProviderMisbehaved):
         return True
     return isinstance(error, LoginFailed) and error.provider_code != "invalid_client"
+
+
+class StartedLogin(Protocol):
+    """What the two functions below use of a `PendingLogin`."""
+
+    @property
+    def done(self) -> bool: ...  # noqa: D102
+    def submit(self, text: Secret) -> None: ...  # noqa: D102
+
+
+Login = TypeVar("Login", bound=StartedLogin)
+
+
+def start_first(
+    flows: Sequence[Flow], *, reason: str = "", begin: Callable[[Flow], Login], show: Callable[[Login, str], bool]
+) -> Login:
+    """Start the first of `flows` that can be started and that the user can use.
+
+    `begin` starts a flow and ends the one before. `show` shows a sign-in with the reason for its flow, and returns
+    whether the user can use it.
+    """
+    left = list(flows)
+    while True:
+        flow = left.pop(0)
+        try:
+            login = begin(flow)
+        except MicromegasError as error:
+            if not left or not is_worth_another_flow(error):
+                raise
+            reason = f"Not by {flow.value}: {error.what}"
+            continue
+        if show(login, reason) or not left:
+            return login
+        reason = "No browser opened here."
+
+
+def take_pasted(
+    login: StartedLogin, *, prompt: Callable[[], Secret | None], show_error: Callable[[MicromegasError], None]
+) -> None:
+    """Prompt until an address fits or the sign-in ends, whose result reports any other failure."""
+    for _ in range(MAX_PASTE_TRIES):
+        pasted = prompt()
+        if pasted is None:
+            return
+        try:
+            login.submit(pasted)
+        except (UsageError, ProviderMisbehaved) as error:
+            if login.done:
+                return
+            show_error(error)
+        else:
+            return
+    raise LoginFailed("None of the pasted addresses belongs to this sign-in.")
 
 
 def login_remedy(environment: RuntimeEnvironment, *, profile: str | None = None) -> str:
@@ -296,7 +351,7 @@ _DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class RuntimeInfo:
     """What the choice of a flow depends on besides environment variables."""
 
     has_kernel: bool = False  # a Jupyter kernel runs this program
@@ -306,13 +361,19 @@ class Facts:
     has_browser: bool = False  # a browser with a window can be opened from here
 
 
-def gather_facts(*, environ: Mapping[str, str] | None = None, shell: object = None) -> Facts:
-    """Find out where this process runs; `shell` stands in for the running IPython shell."""
+def gather_runtime_info(
+    *, environ: Mapping[str, str] | None = None, shell: object = None, allows_input: bool | None = None
+) -> RuntimeInfo:
+    """Find out where this process runs.
+
+    `shell` stands in for the running IPython shell. `allows_input` is for a kernel whose user is known to be present,
+    such as after a click.
+    """
     kernel = getattr(_running_shell() if shell is None else shell, "kernel", None)
     if kernel is not None:
-        return Facts(has_kernel=True, allows_input=_allows_input(kernel), is_colab=_is_colab())
+        return RuntimeInfo(has_kernel=True, allows_input=allows_input or _allows_input(kernel), is_colab=_is_colab())
     has_terminal = any(_is_terminal(stream) for stream in (sys.stdin, sys.stderr))
-    return Facts(has_terminal=has_terminal, has_browser=has_graphical_browser(process_variables(environ)))
+    return RuntimeInfo(has_terminal=has_terminal, has_browser=has_graphical_browser(process_variables(environ)))
 
 
 def is_below_hub(environ: Mapping[str, str]) -> bool:

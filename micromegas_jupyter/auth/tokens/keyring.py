@@ -22,7 +22,6 @@ from micromegas_jupyter.auth.tokens.store import (
     LoginKey,
     StoredLogin,
     TokenStore,
-    add_extras,
     build_key,
     build_token_file,
     parse_key,
@@ -279,10 +278,11 @@ def _parse_entry(text: str) -> StoredLogin | None:
         document = decode_strict_json(text)
         if not isinstance(document, dict):
             return None
-        login = parse_token_file(str(document.get("token_file")))
+        # The previous version's text of the token file has neither scope nor resource.
+        key, login = parse_key(str(document.get("extras"))), parse_token_file(str(document.get("token_file")))
     except (JsonError, LoginRequired):
         return None
-    return StoredLogin(key=add_extras(login.key, str(document.get("extras"))), tokens=login.tokens)
+    return StoredLogin(key=key, tokens=login.tokens)
 
 
 def _unusable(reason: str) -> TokenStoreError:

@@ -1,4 +1,4 @@
-"""Where a sign-in is stored: the token file, its lock, and the small file beside it.
+"""Where a sign-in is stored: the token file and its lock.
 
 One program of a user writes at a time: a lease is held across reading, refreshing and saving. A program that is
 suspended loses it to the next one that needs it.
@@ -97,15 +97,17 @@ class StoredLogin:
 
 
 def build_token_file(login: StoredLogin) -> str:
-    """Return the text of the token file: upstream's names, indented by two, without any client secret."""
+    """Return the text of the token file: upstream's names, indented by two, without any client secret.
+
+    Upstream ignores `scope` and `resource` when it reads the file and drops them when it writes it.
+    """
     document: dict[str, object] = {
         "issuer": login.key.issuer,
         "client_id": login.key.client_id,
         "token": build_token(login.tokens),
     }
-    if login.key.audience:
-        document["audience"] = login.key.audience
-    return json.dumps(document, indent=2)
+    extra = {name: getattr(login.key, name) for name in ("audience", "scope", "resource")}
+    return json.dumps(document | {name: value for name, value in extra.items() if value}, indent=2)
 
 
 def build_token(tokens: TokenSet) -> dict[str, object]:
@@ -157,26 +159,13 @@ def parse_token(token: Mapping[str, object]) -> TokenSet:
 
 
 def build_key(key: LoginKey) -> dict[str, object]:
-    """Return a sign-in's key as a document: the file beside the token file, or in place of it for a keyring."""
+    """Return a sign-in's key as a document, which stands in for the token file when a keyring holds the tokens."""
     return asdict(key)
 
 
 def parse_key(text: str) -> LoginKey:
-    """Read the key in a token file (whatever its tokens are worth) or in a document of `build_key`."""
+    """Read the key in a token file (even if its tokens are unusable) or in a document of `build_key`."""
     return _key(_object(text))
-
-
-def add_extras(key: LoginKey, extras: str | None) -> LoginKey:
-    """Return the key of a token file with scope and resource, which upstream's format has no place for.
-
-    They come from the file beside it, unless that is damaged or about another sign-in.
-    """
-    bare = replace(key, scope=None, resource=None)
-    try:
-        found = parse_key(extras or "")
-    except LoginRequired:
-        return bare
-    return found if replace(found, scope=None, resource=None) == bare else bare
 
 
 def _key(document: Mapping[str, object]) -> LoginKey:
@@ -229,7 +218,7 @@ def _number(value: object) -> float | None:
 
 
 LOCK_WAIT_SECONDS = 45.0  # longer than a refresh can take: three calls of ten seconds
-EXTRAS_SUFFIX = ".extras.json"
+OLD_EXTRAS_SUFFIX = ".extras.json"  # the previous version kept scope and resource there
 
 _LOCK_POLL_SECONDS = 0.02
 _NO_FLOCK = frozenset({errno.ENOSYS, errno.EOPNOTSUPP})
@@ -368,9 +357,9 @@ class TokenStore(ABC):
         if (lease := self._lease) is not None:
             lease.leave_critical(**{_ROTATES: rotates})
 
-    def _check_paths(self, *paths: Path) -> None:
+    def _check_paths(self) -> None:
         _ensure_own_folder(self.path.parent)
-        for path in (self.path, self._lock_path, *paths):
+        for path in (self.path, self._lock_path):
             with store_errors(path):
                 check_replaceable(path)
 
@@ -395,11 +384,11 @@ class TokenStore(ABC):
 
 
 class FileTokenStore(TokenStore):
-    """Stores one sign-in in upstream's token file, and beside it `<name>.extras.json` with scope and resource."""
+    """Stores one sign-in in upstream's token file."""
 
     def __init__(self, path: str | os.PathLike[str], *, key: LoginKey | None = None) -> None:
         super().__init__(path, key=key)
-        self._extras_path = self.path.with_name(self.path.name + EXTRAS_SUFFIX)
+        self._old_extras_path = self.path.with_name(self.path.name + OLD_EXTRAS_SUFFIX)
 
     @property
     def label(self) -> str:
@@ -409,36 +398,35 @@ class FileTokenStore(TokenStore):
     def load(self) -> tuple[StoredLogin, FileMark]:
         """See `TokenStore.load`."""
         login, mark = self._read(parse_token_file)
-        login = StoredLogin(key=add_extras(login.key, self._extras()), tokens=login.tokens)
+        login = replace(login, key=self._with_old_extras(login.key))
         self._check_key(login.key)
         return login, mark
 
     def stored_key(self) -> LoginKey | None:
         """See `TokenStore.stored_key`."""
         try:
-            return add_extras(self._read(parse_key)[0], self._extras())
+            return self._with_old_extras(self._read(parse_key)[0])
         except LoginRequired:
             return None
 
     def check_usable(self) -> None:
         """See `TokenStore.check_usable`."""
-        self._check_paths(self._extras_path)
+        self._check_paths()
 
     def save(self, login: StoredLogin) -> FileMark:
         """See `TokenStore.save`."""
         self._check_not_replaced()
         with store_errors(self.path):
             check_replaceable(self.path)
-        # The small file first: whoever notices that the token file has changed finds the small one up to date.
-        if add_extras(login.key, self._extras()) != login.key:
-            write_store_file(self._extras_path, json.dumps(build_key(login.key), indent=2).encode())
-        return write_store_file(self.path, HiddenBytes(build_token_file(login).encode()), check=self.check_lock)
+        mark = write_store_file(self.path, HiddenBytes(build_token_file(login).encode()), check=self.check_lock)
+        remove_store_file(self._old_extras_path)
+        return mark
 
     def remove(self) -> int:
         """See `TokenStore.remove`."""
         if self._has_other_key():
             return 0
-        return sum(remove_store_file(path) for path in (self.path, self._extras_path))
+        return sum(remove_store_file(path) for path in (self.path, self._old_extras_path))
 
     def _read(self, parse: Callable[[str], _Read]) -> tuple[_Read, FileMark]:
         for tries_left in reversed(range(_READ_COUNT)):
@@ -452,11 +440,15 @@ class FileTokenStore(TokenStore):
                 threading.Event().wait(_READ_PAUSE_SECONDS)
         raise AssertionError
 
-    def _extras(self) -> str | None:
+    def _with_old_extras(self, key: LoginKey) -> LoginKey:
+        """Return the key with scope and resource from the previous version's file, which the next `save` removes."""
+        if key.scope is not None or key.resource is not None:
+            return key
         try:
-            return _read_text(self._extras_path)[0]
+            found = parse_key(_read_text(self._old_extras_path)[0])
         except LoginRequired:
-            return None
+            return key
+        return found if replace(found, scope=None, resource=None) == key else key
 
 
 @contextmanager

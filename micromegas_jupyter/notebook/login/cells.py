@@ -119,8 +119,8 @@ class CellConnections:
                 provider.get_token()
         except LoginRequired as error:
             session.note_failure(settings, error)
-            # What would sign them in by itself says why it did not; and they may have signed out here.
-            is_hubs = error.giver is not None or settings.profile in session.connections.signed_out
-            if is_hubs or settings.as_service_account:
+            # A service that should have signed the user in reported why it did not; or the user signed out here.
+            has_service = error.sign_in_service is not None or settings.profile in session.connections.signed_out
+            if has_service or settings.as_service_account:
                 raise
             session.begin_sign_in(settings, self._shell)

@@ -10,8 +10,8 @@ from threading import Lock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
-from micromegas_jupyter.auth.flows.select import ARGUMENT, FlowChoice, GraphicalBrowser, gather_facts
-from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal, RenewableProvider
+from micromegas_jupyter.auth.flows.select import ARGUMENT, FlowChoice, GraphicalBrowser, gather_runtime_info
+from micromegas_jupyter.auth.tokens.source import BackgroundRenewal, RenewableProvider
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Browser, Clock, process_variables
@@ -82,11 +82,16 @@ class NotebookServices:
     def __init__(self) -> None:
         self._redirects: RedirectLogins | None = None  # the kernel's one handler of sign-ins by redirect
 
-    def choose_flow(self, settings: ClientSettings, shell: object, preference: str | None) -> FlowToUse:
-        """Return how a person signs in from this shell; raises when nobody can, or not by the `--flow` they named."""
+    def choose_flow(
+        self, settings: ClientSettings, shell: object, preference: str | None, *, is_clicked: bool = False
+    ) -> FlowToUse:
+        """Return how a user signs in from this shell; raises if nobody can, or not by the `--flow` they specified.
+
+        `is_clicked`: they clicked a button, whose message does not say that a user is present.
+        """
         from micromegas_jupyter.wiring import sign_in as signing_in  # loaded when somebody signs in
 
-        facts, is_automatic = gather_facts(shell=shell), preference == AUTOMATIC
+        facts, is_automatic = gather_runtime_info(shell=shell, allows_input=is_clicked or None), preference == AUTOMATIC
         wanted = None if preference is None or is_automatic else Flow(preference)
         choice = signing_in.choose_flow(settings, facts=facts, wanted=wanted, is_automatic=is_automatic)
         flow = signing_in.require_flow(settings, choice)
@@ -110,7 +115,7 @@ class NotebookServices:
     def logout(self, settings: ClientSettings, *, end_session: bool) -> object:
         """End all sign-ins of the settings' profile; the text of what it returns is the line to show."""
         # A browser that opens where the kernel runs need not be the person's; the report then has the address.
-        browser = _NoBrowser() if gather_facts().has_kernel else self.browser
+        browser = _NoBrowser() if gather_runtime_info().has_kernel else self.browser
         return client_side.logout(settings, end_session=end_session, browser=browser)
 
     def renewal(
@@ -128,7 +133,7 @@ class NotebookServices:
         import getpass
 
         # A kernel puts its front end's password input in place of `getpass`.
-        if not gather_facts().has_kernel and sys.stdin.isatty():
+        if not gather_runtime_info().has_kernel and sys.stdin.isatty():
             from prompt_toolkit import prompt as prompt_hidden
 
             # A terminal that is read by lines takes no more than 1,024 to 4,096 characters; this one is not.

@@ -10,7 +10,6 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from types import SimpleNamespace
 from typing import Any, cast
 
 import anywidget
@@ -266,8 +265,6 @@ def build_qr_code(address: str) -> View | None:
 TOO_LATE = "Nothing was done, because the sign-in has changed meanwhile."
 _log = logging.getLogger(__name__)
 _MAX_HANDLES = 64
-# It stands in for the shell in the choice of a flow: a card's message does not say that a person is there.
-_CLICKED_SHELL = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda _: {"content": {"allow_stdin": True}}))
 
 
 class IdentityDisplay:
@@ -315,11 +312,11 @@ class IdentityDisplay:
                 has_token = session.state is not None and session.state.has_token
                 # Another notebook or a terminal may have signed in meanwhile.
                 if has_token or session.why_not_signed_in(settings) is not None:
-                    session.begin_sign_in(settings, _CLICKED_SHELL)
+                    session.begin_sign_in(settings, self._shell, is_clicked=True)
                 else:
                     session.fetch_identity(settings)
             case "show_code":
-                session.begin_sign_in(settings, _CLICKED_SHELL, Flow.DEVICE)
+                session.begin_sign_in(settings, self._shell, Flow.DEVICE, is_clicked=True)
             case "cancel":
                 session.cancel()
             case "sign_out":

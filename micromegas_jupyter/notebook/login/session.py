@@ -11,7 +11,7 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
 from micromegas_jupyter.auth.flows.jupyter import START_PATH
-from micromegas_jupyter.auth.flows.select import is_worth_another_flow
+from micromegas_jupyter.auth.flows.select import start_first
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.core.text import cut, printable
@@ -315,9 +315,11 @@ class NotebookSession:
                 self._change_waiting(attempt, is_awaited=False)
         return self.connections.get(settings)
 
-    def begin_sign_in(self, settings: ClientSettings, shell: object, preference: str | None = None) -> None:
+    def begin_sign_in(
+        self, settings: ClientSettings, shell: object, preference: str | None = None, *, is_clicked: bool = False
+    ) -> None:
         """Start a sign-in for a button or a query, neither of which can ask for an address to be pasted."""
-        choice = self.dependencies.choose_flow(settings, shell, preference)
+        choice = self.dependencies.choose_flow(settings, shell, preference, is_clicked=is_clicked)
         if choice.flow is Flow.PASTE:
             raise LoginRequired(
                 "Signing in here takes an address that you paste.", remedy="Run %micromegas_login in a cell of its own."
@@ -333,36 +335,34 @@ class NotebookSession:
         on_begun: Callable[[Login], bool] = lambda _: True,
         on_signed_in: Callable[[], None] = lambda: None,
     ) -> Attempt:
-        """Start a sign-in in place of one that may be under way; returns at once, it continues by itself.
+        """Start a sign-in in place of one that may be under way; returns while it continues in the background.
 
-        `on_begun` shows it and says whether the person can use it, else the next fallback is tried. `on_signed_in` is
-        called once when it ends with a token.
+        `on_begun` shows it and returns whether the user can use it; if not, the next fallback is tried. `on_signed_in`
+        is called once when it ends with a token.
         """
-        flows, reason = [choice.flow, *choice.fallbacks], choice.reason
-        while True:
-            flow = flows.pop(0)
+        attempts: list[Attempt] = []
+
+        def begin(flow: Flow) -> Login:
             with self._beginning:
                 self.cancel()
-                try:
-                    login = self.dependencies.begin_login(settings, flow)
-                except MicromegasError as error:
-                    if not flows or not is_worth_another_flow(error):
-                        raise
-                    reason = f"Not by {flow.value}: {error.what}"
-                    continue
-                attempt = Attempt(settings=settings, login=login, on_signed_in=on_signed_in)
-                self._follow(attempt, reason)
-            if on_begun(login) or not flows:
-                return attempt
-            reason = "No browser opened here."
+                login = self.dependencies.begin_login(settings, flow)
+                attempts.append(Attempt(settings=settings, login=login, on_signed_in=on_signed_in))
+                self.attempt = attempts[-1]
+            return login
+
+        def show(login: Login, reason: str) -> bool:
+            self._follow(attempts[-1], reason)
+            return on_begun(login)
+
+        start_first([choice.flow, *choice.fallbacks], reason=choice.reason, begin=begin, show=show)
+        return attempts[-1]
 
     def _follow(self, attempt: Attempt, reason: str) -> None:
         settings, login = attempt.settings, attempt.login
-        self.attempt = attempt
         self.show(settings, waiting_state(settings, login, detail=reason))
         # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
         context, started = contextvars.copy_context(), contextvars.copy_context()
-        login.on_done(lambda *_: context.run(self._finish_alone, attempt))
+        login.on_done(lambda *_: context.run(self._finish_in_background, attempt))
         login.on_started(lambda redirect_uri: started.run(self._note_started, attempt, redirect_uri))
         if self._stored_elsewhere(settings) is None:  # or the person wants another one than there is
             start_thread(self._watch, attempt, name="micromegas-elsewhere")
@@ -424,7 +424,7 @@ class NotebookSession:
                 lambda state: replace(state, **changes) if state.status is IdentityStatus.WAITING else state,
             )
 
-    def _finish_alone(self, attempt: Attempt) -> None:
+    def _finish_in_background(self, attempt: Attempt) -> None:
         """Finish on the sign-in's own thread, where the widget shows an error."""
         with suppress(MicromegasError):
             self.finish(attempt)
@@ -463,7 +463,7 @@ class NotebookSession:
         try:
             self.signed_in(settings)
         except MicromegasError as error:
-            if not isinstance(error, LoginRequired) and error.giver is None:
+            if not isinstance(error, LoginRequired) and error.sign_in_service is None:
                 raise
             return error
         return None

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.auth.flows.select import RuntimeEnvironment, gather_facts, login_remedy
+from micromegas_jupyter.auth.flows.select import (
+    PASTE_PROMPT,
+    RuntimeEnvironment,
+    gather_runtime_info,
+    login_remedy,
+    take_pasted,
+)
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     LoginFailed,
     LoginRequired,
     MicromegasError,
-    ProviderMisbehaved,
     QueryCancelled,
-    UsageError,
 )
 from micromegas_jupyter.notebook.login.connections import AUTOMATIC, VARIABLE_OF_OPTION
 from micromegas_jupyter.notebook.shell import (
@@ -47,8 +51,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.login.session import NotebookSession
 
 _FLOWS = (AUTOMATIC, *(flow.value for flow in Flow))
-PROMPT = "Paste the address here (it is not shown): "
-_MAX_TRIES = 5
 
 
 @magics_class
@@ -111,8 +113,8 @@ class IdentityMagics(Magics):
         session.connections.signed_out.discard(settings.profile)
         session.cancel()
         reason = session.why_not_signed_in(settings)
-        is_hubs = bool(session.state and session.state.through)
-        is_another = arguments.flow not in {None, AUTOMATIC} and (arguments.flow == Flow.HUB) is not is_hubs
+        is_through_hub = bool(session.state and session.state.through)
+        is_another = arguments.flow not in {None, AUTOMATIC} and (arguments.flow == Flow.HUB) is not is_through_hub
         if reason is not None or is_another:
             self._sign_in(settings, arguments.flow, reason)
             return
@@ -154,7 +156,8 @@ class IdentityMagics(Magics):
         from micromegas_jupyter.doctor import examination as doctor
 
         findings = doctor.examine(
-            load_settings=lambda: self._session.settings(arguments.profile), facts=gather_facts(shell=self._shell)
+            load_settings=lambda: self._session.settings(arguments.profile),
+            facts=gather_runtime_info(shell=self._shell),
         )
         lines = [doctor.findings_as_json(findings)] if arguments.json else doctor.findings_as_lines(findings)
         print("\n".join(lines))  # noqa: T201 - the magic's output
@@ -170,7 +173,7 @@ class IdentityMagics(Magics):
     def _sign_in(self, settings: ClientSettings, preference: str | None, reason: MicromegasError | None) -> None:
         """Sign a person in; `reason` says why one is needed, None when they only want another flow."""
         if not is_attended(self._shell):
-            if reason is not None and reason.giver is not None:
+            if reason is not None and reason.sign_in_service is not None:
                 raise reason  # it says what to do about the Hub or platform that signs people in here
             raise LoginRequired(
                 f"Not signed in{sign_in_text(settings)}, and nobody is here to sign in.",
@@ -182,10 +185,19 @@ class IdentityMagics(Magics):
                 settings, choice, on_begun=self._show_begun, on_signed_in=lambda: self._remember(settings, preference)
             )
             if attempt.login.flow is Flow.PASTE:
-                self._take_pasted(attempt.login)
+                take_pasted(
+                    attempt.login,
+                    prompt=lambda: prompt_until_done(
+                        attempt.login, lambda: self._session.dependencies.prompt(PASTE_PROMPT)
+                    ),
+                    show_error=lambda error: print("\n".join(error_lines(error))),  # noqa: T201 - the magic's output
+                )
             elif has_kernel(self._shell):
                 return
             self._session.finish(attempt)
+        except LoginFailed:
+            self._session.cancel()
+            raise
         except (KeyboardInterrupt, EOFError) as interrupt:
             self._session.cancel()
             cancelled = QueryCancelled("The sign-in was cancelled.")
@@ -209,23 +221,6 @@ class IdentityMagics(Magics):
         if has_kernel(self._shell) or login.flow is not Flow.BROWSER:
             return True
         return self._session.dependencies.browser.open(login.start_url or "")
-
-    def _take_pasted(self, login: Login) -> None:
-        """Ask until an address fits; the sign-in's own result says why none did."""
-        for _ in range(_MAX_TRIES):
-            pasted = prompt_until_done(login, lambda: self._session.dependencies.prompt(PROMPT))
-            if pasted is None:
-                return
-            try:
-                login.submit(pasted.reveal())
-            except (UsageError, ProviderMisbehaved) as error:
-                if login.done:
-                    return
-                print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
-            else:
-                return
-        self._session.cancel()
-        raise LoginFailed("None of the pasted addresses belongs to this sign-in.")
 
     def _remember(self, settings: ClientSettings, preference: str | None) -> None:
         if preference is not None:

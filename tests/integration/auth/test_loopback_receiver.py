@@ -7,7 +7,7 @@ import time
 import pytest
 import requests
 
-from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, LoginContext
+from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, LoginRequest
 from micromegas_jupyter.auth.flows.loopback import LoopbackFlow
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 
 def start(idp, redirect_uri=None):
     connection = ProviderConnection(idp.issuer, "notebook", None, http=None, clock=SYSTEM_CLOCK)
-    return LoopbackFlow(LoginContext(connection=connection, redirect_uri=redirect_uri))
+    return LoopbackFlow(LoginRequest(connection=connection, redirect_uri=redirect_uri))
 
 
 @pytest.fixture

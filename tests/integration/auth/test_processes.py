@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider
-from micromegas_jupyter.auth.tokens import manager
+from micromegas_jupyter.auth.tokens import source
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError
 from tests.fakes.scripted_provider import ScriptedProvider
@@ -35,9 +35,9 @@ def refresh(path):
 
 def background(path):
     """Renew in the background until it reads a line."""
-    manager.STOP_WAIT_SECONDS = 60.0  # for a provider on a busy machine
+    source.STOP_WAIT_SECONDS = 60.0  # for a provider on a busy machine
     provider = OidcAuthProvider.from_file(path)
-    renewal = manager.BackgroundRenewal(provider, clock=SYSTEM_CLOCK)
+    renewal = source.BackgroundRenewal(provider, clock=SYSTEM_CLOCK)
     BACKGROUND.extend([provider, renewal])
     renewal.start()
     sys.stdin.readline()

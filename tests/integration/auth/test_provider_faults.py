@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
-from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.base import LoginRequest
 from micromegas_jupyter.auth.flows.device import DeviceFlow
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.http import ProviderHttp
@@ -110,7 +110,7 @@ class Scene:
         pause = FakePause(self._clock)
         pause.meanwhile[mends_before_question] = self.mend
         connection = ProviderConnection(self.idp.issuer, "notebook", None, http=self._calls, clock=self._clock)
-        login = DeviceFlow(LoginContext(connection=connection), stopped=pause)
+        login = DeviceFlow(LoginRequest(connection=connection), stopped=pause)
         self.idp.device.decide(login.prompt.user_code)
         return login.tokens()
 

@@ -35,7 +35,7 @@ def test_upstream_reads_what_this_package_wrote(idp, path):
     assert idp.refreshes() == []
 
 
-def test_a_renewal_by_upstream_is_taken_over_with_the_scope_that_upstream_drops(idp, path):
+def test_a_renewal_by_upstream_is_taken_over_and_the_scope_that_upstream_drops_is_stored_again(idp, path):
     ours = OidcAuthProvider.from_file(path)
     before = ours.get_token()
 
@@ -43,9 +43,11 @@ def test_a_renewal_by_upstream_is_taken_over_with_the_scope_that_upstream_drops(
 
     assert renewed != before
     assert ours.get_token() == renewed
-    assert OidcAuthProvider.from_file(path).scope == "openid lake"
+    assert ours.scope == "openid lake"
     assert len(idp.refreshes()) == 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    ours.save()
+    assert OidcAuthProvider.from_file(path).scope == "openid lake"
 
 
 def keep_in_profile(idp, environ, settings):
@@ -83,7 +85,7 @@ def test_upstreams_sign_in_is_not_touched_by_one_that_differs(idp, environ, tmp_
     upstream_renews(idp, tmp_path / "tokens.json")
     content = (tmp_path / "tokens.json").read_bytes()
 
-    keep_in_profile(idp, environ, replace(own, scope="openid lake"))
+    keep_in_profile(idp, environ, replace(own, audience="lake"))
 
     assert (tmp_path / "tokens.json").read_bytes() == content
     assert UpstreamProvider.from_file(str(tmp_path / "tokens.json")).get_token()

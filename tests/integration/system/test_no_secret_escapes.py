@@ -129,6 +129,6 @@ def test_the_programs_were_watched_from_inside_and_outside(run):
     started = {text.name for text in run.texts if text.place is Place.ARGUMENTS}
 
     assert {"asyncio", "filelock", "micromegas_jupyter", "urllib3"} <= loggers
-    assert "micromegas_jupyter.auth.tokens.manager.TokenManager" in classes
+    assert "micromegas_jupyter.auth.provider.OidcAuthProvider" in classes
     assert {"LoginFailed", "LoginRequired", "ProviderMisbehaved", "ProviderUnavailable", "Rejected"} <= errors
     assert {"program", "child of a program", "child of a program: my-browser"} <= started

@@ -143,7 +143,7 @@ def test_a_sign_out_by_another_program_counts_for_a_sign_in_that_was_begun_befor
 
     pasted(idp, pending)
 
-    with pytest.raises(LoginFailed, match="You signed out meanwhile"):
+    with pytest.raises(LoginFailed, match="You signed out in the meantime"):
         pending.result(30)
     assert pending.wait_closed(30)
     assert not path.exists()
@@ -175,7 +175,7 @@ def test_tokens_that_were_not_kept_are_revoked_only_where_nothing_is_stored(mark
     store = Mock(mark=Mock(**mark))
     connection = ProviderConnection(idp.issuer, "app", None, http=calls, clock=clock)
 
-    discard_tokens(parse_token(idp.stored_token(ends_in_seconds=60)), store, connection, clock=clock)
+    discard_tokens(parse_token(idp.stored_token(ends_in_seconds=60)), store, connection)
 
     assert [request.form["token_type_hint"] for request in idp.seen("/revoke")] == hints
 

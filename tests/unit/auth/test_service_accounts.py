@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey
 
 from micromegas_jupyter.auth import AuthProvider, OidcClientCredentialsProvider, StaticTokenAuthProvider
 from micromegas_jupyter.auth.static import read_api_key_file
-from micromegas_jupyter.auth.tokens.service import jwt_service_token
+from micromegas_jupyter.auth.tokens.source import jwt_service_token
 from micromegas_jupyter.auth.workloads import (
     AzureManagedIdentitySource,
     GithubActionsSource,

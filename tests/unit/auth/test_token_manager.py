@@ -12,8 +12,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from micromegas_jupyter.auth.tokens import manager
-from micromegas_jupyter.auth.tokens.manager import BackgroundRenewal, RefreshLock
+from micromegas_jupyter.auth.tokens import source as source_module
+from micromegas_jupyter.auth.tokens.source import BackgroundRenewal, TokenSource
 from micromegas_jupyter.errors import InternalError, LoginRequired, ProviderMisbehaved, ProviderUnavailable
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import rsa_key
@@ -55,7 +55,7 @@ def in_thread(call):
 
 
 def test_a_token_in_its_last_minutes_serves_while_another_process_renews(sign_in, idp, monkeypatch):
-    monkeypatch.setattr(manager, "LOCK_WAIT_SECONDS", 600)  # for whoever has to wait
+    monkeypatch.setattr(source_module, "LOCK_WAIT_SECONDS", 600)  # for whoever has to wait
     provider = sign_in.opened(ends_in_seconds=60)
     with sign_in.store().locked():
         found = []
@@ -348,7 +348,7 @@ DEADLINE_SECONDS = 60
 @pytest.fixture(autouse=True)
 def _long_stop_wait(monkeypatch):
     """Stopping waits as long as a busy machine needs; nothing here hangs for ever."""
-    monkeypatch.setattr("micromegas_jupyter.auth.tokens.manager.STOP_WAIT_SECONDS", DEADLINE_SECONDS)
+    monkeypatch.setattr("micromegas_jupyter.auth.tokens.source.STOP_WAIT_SECONDS", DEADLINE_SECONDS)
 
 
 class Renewable:
@@ -450,46 +450,64 @@ def test_the_thread_ends_when_it_is_stopped_and_when_the_provider_is_forgotten(c
     assert not renewal._thread.is_alive()
 
 
-def test_whoever_waits_for_a_renewal_that_fails_shares_its_failure(clock):
-    lock = RefreshLock[int](clock)
-    held = lock._lock
+class Source(TokenSource):
+    """Holds no token and obtains what `obtain` returns."""
+
+    def __init__(self, clock, obtain):
+        super().__init__(clock)
+        self.obtain = obtain
+
+    def _held(self, _bearer):
+        return None
+
+    def _obtain(self, _bearer, *, is_optional):
+        assert not is_optional
+        return self.obtain()
+
+
+def test_a_caller_that_waits_for_a_renewal_that_fails_gets_a_copy_of_its_error(clock):
     failure = ProviderUnavailable("down")
 
     def down():
         raise failure
 
+    source = Source(clock, down)
+    held = source._renewing
+
     def acquire(timeout):
-        lock._lock = held
+        source._renewing = held
         with pytest.raises(ProviderUnavailable):
-            lock.run(down, is_optional=False)
+            source.get_token()
+        source.obtain = lambda: 1 // 0
         return held.acquire(timeout=timeout)
 
-    lock._lock = SimpleNamespace(acquire=acquire)
+    source._renewing = SimpleNamespace(acquire=acquire)
 
     with pytest.raises(ProviderUnavailable) as caught:
-        lock.run(lambda: 7, is_optional=False)
+        source.get_token()
 
     assert (type(caught.value), caught.value.what) == (ProviderUnavailable, "down")
     assert caught.value is not failure
 
 
 def test_forty_waiters_of_a_renewal_that_fails_get_one_error_each(clock):
-    lock = RefreshLock[int](clock)
     starting = threading.Barrier(41)
     errors = []
 
     def down():
         raise ProviderUnavailable("down")
 
+    source = Source(clock, down)
+
     def wait():
         starting.wait(DEADLINE_SECONDS)
         try:
-            lock.run(down, is_optional=False)
+            source.get_token()
         except ProviderUnavailable as error:
             error.remedy += "!"  # as callers do that know more
             errors.append(error)
 
-    with lock._lock:
+    with source._renewing:
         threads = [threading.Thread(target=wait) for _ in range(40)]
         for thread in threads:
             thread.start()

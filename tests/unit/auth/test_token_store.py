@@ -1,4 +1,4 @@
-"""The token file and what lies beside it: its text, its key, its lock, and who may read it."""
+"""The token file: its text, its key, its lock, and who may read it."""
 
 import json
 import os
@@ -14,7 +14,6 @@ from micromegas_jupyter.auth.tokens.store import (
     FileTokenStore,
     LoginKey,
     StoredLogin,
-    add_extras,
     build_key,
     build_token_file,
     parse_token,
@@ -87,18 +86,6 @@ def test_a_time_that_cannot_be_read_is_unknown(value):
     assert parse_token({"access_token": "acc", "expires_at": value, "expires_in": 5}).expires_at is None
 
 
-@pytest.mark.parametrize(
-    "change", [{}, {"issuer": "https://other.example.com"}, {"client_id": "other"}, {"audience": None}]
-)
-def test_scope_and_resource_come_from_the_file_beside_if_it_is_whole_and_of_the_same_sign_in(change):
-    key, extended = FORMATTED.key, replace(FORMATTED.key, scope="openid api", resource="https://lake.example.com")
-    other = replace(key, **change)
-
-    assert add_extras(other, json.dumps(build_key(extended))) == (other if change else extended)
-    for text in (None, "", "{", "[]", "[" * 100_000):
-        assert add_extras(other, text) == other
-
-
 KEY = LoginKey(issuer="https://id.example.com", client_id="notebook", audience="lake", scope="openid api")
 
 
@@ -156,12 +143,56 @@ def test_a_saved_sign_in_is_loaded_with_scope_and_resource(store):
 
     assert store.load() == (LOGIN, store.mark())
     names = sorted(entry.name for entry in store.path.parent.iterdir())
-    assert names == ["tokens.json", "tokens.json.extras.json", "tokens.json.lock"]
+    assert names == ["tokens.json", "tokens.json.lock"]
     assert {oct(entry.stat().st_mode & 0o777) for entry in store.path.parent.iterdir()} == {"0o600"}
 
 
-def test_removing_takes_the_file_beside_it_along(store):
-    save(store)
+def write_as_previous_version(store, login=LOGIN, **changes):
+    """Write the token file without scope and resource, which then were in a file next to it."""
+    bare = replace(login, key=replace(login.key, scope=None, resource=None))
+    save(store, bare)
+    extras = store.path.with_name("tokens.json.extras.json")
+    extras.write_text(json.dumps(build_key(replace(login.key, **changes))))
+    extras.chmod(0o600)
+    return extras
+
+
+def test_the_previous_versions_extra_file_is_read_and_removed_at_the_next_save(store):
+    extras = write_as_previous_version(store)
+
+    assert store.stored_key() == LOGIN.key
+    migrated = store.load()[0]
+    assert migrated == LOGIN
+    save(store, migrated)
+
+    assert not extras.exists()
+    assert store.load()[0] == LOGIN
+
+
+@pytest.mark.parametrize(
+    "change", [{"issuer": "https://other.example.com"}, {"client_id": "other"}, {"audience": "other"}]
+)
+def test_an_extra_file_of_another_sign_in_or_a_damaged_one_is_ignored(store, change):
+    extras = write_as_previous_version(store, **change)
+    bare = replace(LOGIN.key, scope=None, resource=None)
+
+    assert store.load()[0].key == bare
+    for text in ("", "{", "[]", "[" * 100_000):
+        extras.write_text(text)
+        assert store.load()[0].key == bare
+
+
+def test_the_token_files_own_fields_win_over_an_old_extra_file(store):
+    extras = write_as_previous_version(store, scope="openid old")
+    whole = build_token_file(LOGIN)
+    store.path.write_text(whole)
+
+    assert store.load()[0] == LOGIN
+    assert extras.exists()
+
+
+def test_removing_takes_an_old_extra_file_along(store):
+    write_as_previous_version(store)
 
     assert store.remove() == 2
     assert [entry.name for entry in store.path.parent.iterdir()] == ["tokens.json.lock"]
@@ -187,7 +218,7 @@ def test_a_lock_that_is_a_link_or_a_folder_is_refused(store, tmp_path):
     assert victim.read_text() == "precious"
 
 
-@pytest.mark.parametrize("name", ["tokens.json", "tokens.json.lock", "tokens.json.extras.json"])
+@pytest.mark.parametrize("name", ["tokens.json", "tokens.json.lock"])
 def test_a_store_whose_files_cannot_be_written_is_known_before_the_sign_in(store, name):
     store.check_usable()
     os.mkfifo(store.path.with_name(name))

@@ -8,7 +8,7 @@ import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider
 from micromegas_jupyter.auth.flows.hub import HubService, HubTokenProvider, find_hub
-from micromegas_jupyter.auth.flows.select import Facts
+from micromegas_jupyter.auth.flows.select import RuntimeInfo
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.http import HubHttp
@@ -32,7 +32,7 @@ from tests.fakes.hub_service import FakeHubService
 from tests.fakes.scripted_provider import ScriptedProvider
 from tests.fakes.stored_sign_in import DatedCalls
 
-NO_SCREEN = Facts(has_terminal=True)
+NO_SCREEN = RuntimeInfo(has_terminal=True)
 NOBODY = "http://127.0.0.1:1"
 DOCUMENT = {
     "issuer": NOBODY,
@@ -113,7 +113,7 @@ def test_a_description_that_is_not_acceptable_is_no_silence(tmp_path, idp):
 @pytest.mark.parametrize(
     ("facts", "flow", "outcome", "said"),
     [
-        (Facts(), "auto", "ok", "a program without a terminal: nobody can sign in here"),
+        (RuntimeInfo(), "auto", "ok", "a program without a terminal: nobody can sign in here"),
         (NO_SCREEN, "hub", "failed", "Choose another way"),
     ],
     ids=["nobody", "impossible"],

@@ -24,7 +24,7 @@ def world():
 
 def refused(kind=LoginRequired):
     error = kind("JupyterHub keeps no sign-in of yours.", remedy="Ask the Hub's administrator.")
-    error.giver = "JupyterHub"
+    error.sign_in_service = "JupyterHub"
     return error
 
 

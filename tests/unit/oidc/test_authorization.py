@@ -89,19 +89,19 @@ SECRET = Secret("p w+d/é")
 BASIC = {"Authorization": Secret("Basic YSUzQWI6cCt3JTJCZCUyRiVDMyVBOQ==")}
 
 
-def authenticate(supported, proof):
+def authenticate(supported, credential):
     randomness = SimpleNamespace(token_urlsafe=lambda nbytes: f"{nbytes} bytes")
     return module.build_client_authentication(
-        supported, client_id="a:b", proof=proof, assertion_audience="https://id.example.com/token", now=NOW,
-        randomness=randomness,
+        supported, client_id="a:b", client_credential=credential,
+        assertion_audience="https://id.example.com/token", now=NOW, randomness=randomness,
     )  # fmt: skip
 
 
 class TestClientAuthentication:
-    """How a client proves itself follows from its proof and from what the provider takes."""
+    """How a client proves itself follows from its credential and from what the provider takes."""
 
     @pytest.mark.parametrize(
-        ("supported", "proof", "fields", "headers"),
+        ("supported", "credential", "fields", "headers"),
         [
             (None, None, {"client_id": "a:b"}, {}),
             (("client_secret_basic",), None, {"client_id": "a:b"}, {}),
@@ -110,8 +110,8 @@ class TestClientAuthentication:
             (("client_secret_post", "private_key_jwt"), SECRET, {"client_id": "a:b", "client_secret": SECRET}, {}),
         ],
     )
-    def test_a_client_names_itself_in_the_body_or_the_header(self, supported, proof, fields, headers):
-        found = authenticate(supported, proof)
+    def test_a_client_names_itself_in_the_body_or_the_header(self, supported, credential, fields, headers):
+        found = authenticate(supported, credential)
 
         assert (found.fields, found.headers) == (fields, headers)
         assert "YSUz" not in repr(found)
@@ -130,16 +130,16 @@ class TestClientAuthentication:
         assert "eyJ" not in repr(found)
 
     @pytest.mark.parametrize(
-        ("supported", "proof", "key"),
+        ("supported", "credential", "key"),
         [
             ((), SECRET, "MICROMEGAS_OIDC_CLIENT_SECRET"),
             (("none", "private_key_jwt"), SECRET, "MICROMEGAS_OIDC_CLIENT_SECRET"),
             (("client_secret_basic",), KEY, "MICROMEGAS_OIDC_PRIVATE_KEY_FILE"),
         ],
     )
-    def test_a_proof_that_the_provider_cannot_take_is_a_configuration_error(self, supported, proof, key):
+    def test_a_proof_that_the_provider_cannot_take_is_a_configuration_error(self, supported, credential, key):
         with pytest.raises(ConfigurationError) as caught:
-            authenticate(supported, proof)
+            authenticate(supported, credential)
 
         assert caught.value.key == key
 

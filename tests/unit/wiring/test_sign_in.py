@@ -10,7 +10,7 @@ import requests
 
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
 from micromegas_jupyter.auth.flows.hub import HubTokenProvider
-from micromegas_jupyter.auth.flows.select import Facts
+from micromegas_jupyter.auth.flows.select import RuntimeInfo
 from micromegas_jupyter.config.client import ClientSettings, Flow, TokenStorage
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
@@ -28,9 +28,9 @@ from tests.fakes.hub_service import FakeHubService, HubReply
 from tests.fakes.scripted_browser import ScriptedBrowser
 from tests.fakes.scripted_provider import Reply
 
-TERMINAL = Facts(has_terminal=True, has_browser=True)
-NO_SCREEN = Facts(has_terminal=True)
-KERNEL = Facts(has_kernel=True, allows_input=True)
+TERMINAL = RuntimeInfo(has_terminal=True, has_browser=True)
+NO_SCREEN = RuntimeInfo(has_terminal=True)
+KERNEL = RuntimeInfo(has_kernel=True, allows_input=True)
 NOWHERE = ClientSettings(issuer="http://127.0.0.1:1", client_id="notebook")
 
 
@@ -72,7 +72,7 @@ def test_argument_variable_profile_and_an_earlier_choice_win_in_this_order(  # n
 
 
 def test_without_a_person_there_is_no_flow_and_no_request(settings, environ, idp):
-    choice = choose_flow(settings, facts=Facts(), environ=environ)
+    choice = choose_flow(settings, facts=RuntimeInfo(), environ=environ)
 
     with pytest.raises(LoginRequired, match="micromegas login"):
         require_flow(settings, choice)
@@ -150,7 +150,7 @@ def test_an_address_that_does_not_fit_is_asked_for_again_a_few_times(settings, e
 
     assert len(person.heard) == 1
     with pytest.raises(LoginFailed, match="None of the pasted addresses"):
-        Person("one", "two", "three", "four").login(settings, flow=Flow.PASTE, environ=environ)
+        Person("one", "two", "three", "four", "five").login(settings, flow=Flow.PASTE, environ=environ)
 
 
 def test_a_refusal_that_is_pasted_is_told(settings, environ, idp):
@@ -240,7 +240,7 @@ def test_another_way_that_a_person_chose_wins_over_the_hub(below_hub, how):
         stored(below_hub)
 
 
-@pytest.mark.parametrize("facts", [KERNEL, Facts(has_terminal=True), Facts()], ids=str)
+@pytest.mark.parametrize("facts", [KERNEL, RuntimeInfo(has_terminal=True), RuntimeInfo()], ids=str)
 def test_everywhere_below_the_hub_it_comes_first_also_where_only_it_knows_a_provider(below_hub, facts):
     settings = client_side.load_client_settings(environ=below_hub)
     choice = choose_flow(settings, facts=facts, environ=below_hub)

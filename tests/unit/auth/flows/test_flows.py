@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from micromegas_jupyter.auth.flows.base import LoginContext
+from micromegas_jupyter.auth.flows.base import LoginRequest
 from micromegas_jupyter.auth.flows.device import DeviceFlow
 from micromegas_jupyter.auth.flows.jupyter import (
     MAX_LOGINS,
@@ -35,7 +35,7 @@ KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"
 @pytest.fixture
 def context(idp, calls, clock):
     connection = ProviderConnection(idp.issuer, "notebook", None, http=calls, clock=clock)
-    return lambda **options: LoginContext(connection=connection, **options)
+    return lambda **options: LoginRequest(connection=connection, **options)
 
 
 def sign_in(idp, url):

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from micromegas_jupyter.auth.flows.hub import REFUSALS, HubRedirectFlow, HubService, HubTokenProvider, find_hub
-from micromegas_jupyter.auth.tokens.manager import Identity
+from micromegas_jupyter.auth.tokens.source import Identity
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.http import MAX_RESPONSE_BYTES, HubHttp
 from micromegas_jupyter.errors import (
@@ -102,7 +102,7 @@ def test_each_refusal_is_an_error_that_says_what_to_do(hub, code):
         service_of(hub).token()
 
     assert type(caught.value) is expected
-    assert caught.value.giver == "JupyterHub"
+    assert caught.value.sign_in_service == "JupyterHub"
     assert "its words" not in str(caught.value)
 
 
@@ -125,7 +125,7 @@ def test_an_answer_that_is_none_of_the_contract_is_told_apart(hub, reply, expect
     with pytest.raises(expected, match=words) as caught:
         service_of(hub).token()
 
-    assert caught.value.giver == "JupyterHub"
+    assert caught.value.sign_in_service == "JupyterHub"
     assert len(hub.calls) == 1
 
 
@@ -223,6 +223,29 @@ def test_a_sign_in_of_the_persons_own_stands_in_when_the_hub_refuses_until_it_en
     assert provider.through == "JupyterHub"
 
 
+def test_a_sign_in_of_the_users_own_replaces_a_token_that_a_server_rejected_if_the_hub_has_no_other(hub):
+    provider = provider_of(hub, stored=own_sign_in)
+    rejected = provider.get_token()
+    hub.refuse(409, "sign_in_again")
+
+    provider.invalidate(rejected)
+
+    assert provider.get_token() == "own-token"
+
+
+def test_a_renewal_calls_the_hub_each_time_and_reports_why_it_fails(hub):
+    provider = provider_of(hub)
+    provider.invalidate(provider.get_token())
+    provider.get_token()
+    provider.renew()
+    hub.refuse(409, "sign_in_again")
+
+    with pytest.raises(LoginRequired):
+        provider.renew()
+
+    assert len(hub.calls) == 4
+
+
 # The redirect
 
 
@@ -268,7 +291,7 @@ def test_what_does_not_fit_is_refused_before_a_browser_goes_anywhere(redirecting
     with pytest.raises(kind) as caught:
         begin(settings, environ)
 
-    assert caught.value.giver == "JupyterHub"
+    assert caught.value.sign_in_service == "JupyterHub"
 
 
 def test_a_sign_in_outlasts_a_restart_and_is_in_memory_where_only_the_hub_knows_a_provider(

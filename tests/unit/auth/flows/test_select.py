@@ -11,22 +11,22 @@ import pytest
 from micromegas_jupyter.auth.flows import select
 from micromegas_jupyter.auth.flows.select import (
     BASIC_FLOWS,
-    Facts,
     GraphicalBrowser,
     RuntimeEnvironment,
+    RuntimeInfo,
     available_flows,
     choose_flow,
     detect_environment,
-    gather_facts,
+    gather_runtime_info,
     has_graphical_browser,
 )
 from micromegas_jupyter.config.client import Flow
 
 ALL = frozenset(Flow)
 NOBODY = (RuntimeEnvironment.UNATTENDED, RuntimeEnvironment.NO_TERMINAL)
-KERNEL = Facts(has_kernel=True, allows_input=True)
-ALONE = Facts(has_kernel=True, allows_input=False)
-TERMINAL = Facts(has_terminal=True, has_browser=True)
+KERNEL = RuntimeInfo(has_kernel=True, allows_input=True)
+ALONE = RuntimeInfo(has_kernel=True, allows_input=False)
+TERMINAL = RuntimeInfo(has_terminal=True, has_browser=True)
 SSH = {"SSH_CONNECTION": "10.0.0.1 50000 10.0.0.2 22"}
 SCREEN = {"DISPLAY": ":0"}
 HUB = {"KERNEL_MICROMEGAS_HUB": "http://127.0.0.1:8000/services/micromegas/", "JUPYTERHUB_API_TOKEN": "t"}
@@ -50,24 +50,24 @@ ROWS = [
     ({"KERNEL_MICROMEGAS_REDIRECT": "/", **SSH}, KERNEL, RuntimeEnvironment.JUPYTER_WITH_REDIRECT, REDIRECT_FIRST),
     (OPTED_IN, KERNEL, RuntimeEnvironment.JUPYTER_WITH_REDIRECT, REDIRECT_FIRST),
     ({"JUPYTERHUB_USER": "alice"}, KERNEL, RuntimeEnvironment.HUB, DEVICE_FIRST),
-    ({}, Facts(has_kernel=True, allows_input=True, is_colab=True), RuntimeEnvironment.COLAB, DEVICE_FIRST),
+    ({}, RuntimeInfo(has_kernel=True, allows_input=True, is_colab=True), RuntimeEnvironment.COLAB, DEVICE_FIRST),
     ({"VSCODE_PID": "1", **SSH}, KERNEL, RuntimeEnvironment.VSCODE_REMOTE, DEVICE_FIRST),
     ({"VSCODE_CWD": "/", "CODESPACES": "true"}, KERNEL, RuntimeEnvironment.VSCODE_REMOTE, DEVICE_FIRST),
     ({"VSCODE_CWD": "/", "REMOTE_CONTAINERS": "true"}, KERNEL, RuntimeEnvironment.VSCODE_REMOTE, DEVICE_FIRST),
     (SSH, KERNEL, RuntimeEnvironment.REMOTE_JUPYTER, DEVICE_FIRST),
     ({"VSCODE_PID": "1"}, KERNEL, RuntimeEnvironment.VSCODE, LOOPBACK_FIRST),
     ({}, KERNEL, RuntimeEnvironment.JUPYTER, LOOPBACK_FIRST),
-    ({"KERNEL_MICROMEGAS_REDIRECT": ""}, Facts(has_kernel=True), RuntimeEnvironment.JUPYTER, LOOPBACK_FIRST),
-    ({}, Facts(has_browser=True), RuntimeEnvironment.NO_TERMINAL, [None]),
+    ({"KERNEL_MICROMEGAS_REDIRECT": ""}, RuntimeInfo(has_kernel=True), RuntimeEnvironment.JUPYTER, LOOPBACK_FIRST),
+    ({}, RuntimeInfo(has_browser=True), RuntimeEnvironment.NO_TERMINAL, [None]),
     ({"CI": "true"}, TERMINAL, RuntimeEnvironment.NO_TERMINAL, [None]),
     ({**HUB, "CI": "true"}, TERMINAL, RuntimeEnvironment.NO_TERMINAL, [Flow.HUB]),
     (HUB, TERMINAL, RuntimeEnvironment.HUB_TERMINAL, HUB_FIRST),
-    (SSH, Facts(has_terminal=True), RuntimeEnvironment.REMOTE_TERMINAL, DEVICE_FIRST),
+    (SSH, RuntimeInfo(has_terminal=True), RuntimeEnvironment.REMOTE_TERMINAL, DEVICE_FIRST),
     ({**SSH, "DISPLAY": "localhost:10.0"}, TERMINAL, RuntimeEnvironment.TERMINAL, LOOPBACK_FIRST),
     # A terminal of the lab inherits the variable, and has no kernel to receive an answer.
     ({"KERNEL_MICROMEGAS_REDIRECT": "/", "CI": "false"}, TERMINAL, RuntimeEnvironment.TERMINAL, LOOPBACK_FIRST),
     ({**HUB, "JUPYTERHUB_API_TOKEN": "", "CI": ""}, TERMINAL, RuntimeEnvironment.TERMINAL, LOOPBACK_FIRST),
-    ({}, Facts(has_terminal=True), RuntimeEnvironment.TERMINAL_WITHOUT_BROWSER, DEVICE_FIRST),
+    ({}, RuntimeInfo(has_terminal=True), RuntimeEnvironment.TERMINAL_WITHOUT_BROWSER, DEVICE_FIRST),
 ]
 
 
@@ -158,20 +158,20 @@ def test_a_kernel_knows_whether_a_person_can_answer(monkeypatch, request_of_fron
     module.get_ipython = lambda: types.SimpleNamespace(kernel=kernel)
     monkeypatch.setitem(sys.modules, "IPython.core.getipython", module)
 
-    facts = gather_facts(environ={})
+    facts = gather_runtime_info(environ={})
 
     assert (facts.has_kernel, facts.allows_input, facts.is_colab) == (True, expected, False)
     monkeypatch.setattr("importlib.util.find_spec", {"google.colab": object()}.get)
-    assert gather_facts(environ={}).is_colab
+    assert gather_runtime_info(environ={}).is_colab
     monkeypatch.setattr("importlib.util.find_spec", Mock(side_effect=ModuleNotFoundError("google")))
-    assert not gather_facts(environ={}).is_colab
+    assert not gather_runtime_info(environ={}).is_colab
 
 
 def test_closed_streams_are_no_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     monkeypatch.setattr(sys, "stderr", None)
 
-    assert not gather_facts(environ={}).has_terminal
+    assert not gather_runtime_info(environ={}).has_terminal
 
 
 @pytest.mark.parametrize(
