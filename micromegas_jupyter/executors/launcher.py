@@ -309,14 +309,13 @@ class ZygoteLauncher:
             self._forget(pid, Ended())
         self._restart = loop.create_task(self._restart_zygote(pids))
 
-    def _clean_up(self, pids: Sequence[int]) -> str:
-        """Remove what executors have left that ended with the zygote, and return the end of its standard error."""
-        for pid in pids:
-            _remove_folder(self._options, pid)
-        return read_tail(_standard_error(self._options))
-
     async def _restart_zygote(self, pids: Sequence[int]) -> None:
-        stderr = await run_in_thread(lambda: self._clean_up(pids), name="executor-files")
+        def clean_up() -> str:
+            for pid in pids:
+                _remove_folder(self._options, pid)
+            return read_tail(_standard_error(self._options))
+
+        stderr = await run_in_thread(clean_up, name="executor-files")
         _LOG.error(
             "The process that executors are forked from has ended; starting a new one.", extra={"stderr": stderr}
         )
