@@ -188,7 +188,7 @@ class StartQueue:
         return is_free
 
     async def enter(self, statement: object, caller: CallerKey) -> None:
-        """Take a place, or wait for one."""
+        """Take a place, or wait for one; however that ends, `leave` comes after it."""
         if statement in self._starting:
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -196,10 +196,8 @@ class StartQueue:
         self._grant()
         try:
             await granted
-        except BaseException:
+        finally:
             self._waiting.pop(granted, None)
-            self.leave(statement)
-            raise
 
     def note_start(self, statement: object) -> None:
         """Count the time of a statement from now on: it has an executor."""
@@ -224,13 +222,12 @@ class StartQueue:
             if not granted.done():
                 self._starting[statement] = math.inf
                 granted.set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         ends_at = min(self._starting.values(), default=math.inf) + _START_SECONDS
-        if self._waiting and self._timer is None and ends_at < math.inf:
-            self._timer = asyncio.get_running_loop().call_later(ends_at - now, self._expire)
-
-    def _expire(self) -> None:
-        self._timer = None
-        self._grant()
+        if self._waiting and ends_at < math.inf:
+            self._timer = asyncio.get_running_loop().call_later(ends_at - now, self._grant)
 
 
 class EndedLimit:

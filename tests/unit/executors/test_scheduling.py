@@ -298,6 +298,8 @@ def test_a_statement_that_is_cancelled_leaves_its_turn_to_the_next(clock):
         waiting[0].cancel()
         starts.leave("first")  # it is the turn of the second, who has not noticed
         waiting[1].cancel()
+        await asyncio.wait(waiting[:2])
+        starts.leave("two")
         await asyncio.wait(waiting)
         return [task.cancelled() for task in waiting]
 
