@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 import pyarrow as pa
@@ -46,6 +45,12 @@ class ExportStore:
     def store(self, request: ExportRequest, on_done: OnDone) -> None:
         """Store an export; `on_done` gets its report once all of it is durable, or its error."""
         writes: list[LakeWrite] = []
+
+        def give_up(error: BaseException) -> None:
+            for write in writes:
+                write.abandon()
+            on_done(error)
+
         try:
             now_ns = round(SYSTEM_CLOCK.now().timestamp() * NANOSECONDS_PER_SECOND)
             mapped = map_request(
@@ -70,12 +75,24 @@ class ExportStore:
                 writes.append(self._open(table, rows.schema, write_id))
                 writes[-1].write(rows)
             states = self._states.find_due(mapped.blocks, now_ns)
+            stored_states = self._submit_states(states)
         except BaseException as error:  # noqa: BLE001 - the exporter gets it
-            _give_up(writes, error, on_done)
+            give_up(error)
             return
-        self._store_states(
-            states, partial(_submit, writes, report, on_done), partial(_give_up, writes, on_done=on_done)
-        )
+
+        def submit(error: BaseException | None) -> None:
+            if error is not None:
+                give_up(error)
+                return
+            try:
+                self._states.note_stored(states)
+                futures = [write.submit() for write in writes]
+            except BaseException as failure:  # noqa: BLE001 - the exporter gets it
+                give_up(failure)
+                return
+            _when_all_done(futures, lambda error: on_done(report if error is None else error))
+
+        _when_all_done(stored_states, submit)
 
     def _open(self, table: str, schema: pa.Schema, write_id: str | None) -> LakeWrite:
         request = WriteRequest(
@@ -89,52 +106,21 @@ class ExportStore:
         )
         return self._writer.open_write(request, schema)
 
-    def _store_states(
-        self, states: "_DueStates", on_stored: Callable[[], None], on_failed: Callable[[BaseException], None]
-    ) -> None:
-        """Store states of processes and streams, and go on when they are durable."""
-        if not states.keys:
-            on_stored()
-            return
-        try:
-            futures = []
-            for table, batches in states.rows.items():
-                write = self._open(table, batches[0].schema, None)
-                for batch in batches:
-                    write.write(batch)
-                futures.append(write.submit())
-        except BaseException as error:  # noqa: BLE001 - the exporter gets it
-            on_failed(error)
-            return
-
-        def finish(error: BaseException | None) -> None:
-            if error is not None:
-                on_failed(error)
-                return
-            self._states.note_stored(states)
-            on_stored()
-
-        _when_all_done(futures, finish)
-
-
-def _give_up(writes: Sequence[LakeWrite], error: BaseException, on_done: OnDone) -> None:
-    for write in writes:
-        write.abandon()
-    on_done(error)
-
-
-def _submit(writes: Sequence[LakeWrite], report: ExportReport, on_done: OnDone) -> None:
-    """Have the records and blocks of one export committed."""
-    try:
-        futures = [write.submit() for write in writes]
-    except BaseException as error:  # noqa: BLE001 - the exporter gets it
-        _give_up(writes, error, on_done)
-        return
-    _when_all_done(futures, lambda error: on_done(report if error is None else error))
+    def _submit_states(self, states: "_DueStates") -> list[Future[int]]:
+        futures = []
+        for table, batches in states.rows.items():
+            write = self._open(table, batches[0].schema, None)
+            for batch in batches:
+                write.write(batch)
+            futures.append(write.submit())
+        return futures
 
 
 def _when_all_done(futures: Sequence[Future[int]], then: Callable[[BaseException | None], None]) -> None:
     """Call `then` once all are done, with the first error, on the thread that ends the last."""
+    if not futures:
+        then(None)
+        return
     lock, left, errors = threading.Lock(), [len(futures)], list[BaseException]()
 
     def note(future: Future[int]) -> None:

@@ -24,35 +24,26 @@ _SLICE_SECONDS: Final = 1.0
 _STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
 
 
-class Governed(Protocol):
+class _Statement(Protocol):
     """A statement as its governor sees it; times are monotonic."""
 
+    caller_key: CallerKey
     executor: Executor | None
     peak_bytes: int
     created_at: float
     started_at: float
     slice_at: float
     waits_for_client_since: float | None
+    is_stopped: bool
 
-    @property
-    def caller_key(self) -> CallerKey:
-        """Whose it is."""
+    def set_stopped(self, now: float, *, is_stopped: bool) -> None: ...
 
-    @property
-    def is_stopped(self) -> bool:
-        """Whether its process is stopped."""
+    def charge(self) -> None: ...
 
-    def set_stopped(self, now: float, *, is_stopped: bool) -> None:
-        """Stop its process, or let it continue."""
-
-    def charge(self) -> None:
-        """Charge the processor time that it has used to its caller."""
-
-    def end(self, cause: Cause) -> None:
-        """End it."""
+    def end(self, cause: Cause) -> None: ...
 
 
-S = TypeVar("S", bound=Governed)
+S = TypeVar("S", bound=_Statement)
 
 
 class Governor:
@@ -60,8 +51,8 @@ class Governor:
 
     def __init__(  # noqa: PLR0913 - the parts of a pool
         self,
-        running: Collection[Governed],
-        open_calls: Iterable[Governed],
+        running: Collection[_Statement],
+        open_calls: Iterable[_Statement],
         *,
         settings: PoolSettings,
         clock: Clock,

@@ -96,10 +96,6 @@ class IngestProcess:
         if self._executor is not None:
             self._pool.discard(self._executor)
 
-    def close_later(self, channel: Channel, on_closed: Callable[[], None]) -> None:
-        """Close a channel on which a request is not answered yet, once the process is done with it."""
-        self.run_in_background(_close_when_done(channel, on_closed))
-
     async def _start(self) -> Executor:
         executor = await self._pool.detach()
         try:
@@ -127,35 +123,22 @@ class IngestProcess:
         while not executor.is_gone:
             await asyncio.sleep(_CHECK_INTERVAL_SECONDS)
             with suppress(ExecutorEnded):
+                channel = executor.open_channel()
                 try:
                     async with asyncio.timeout(_CHECK_SECONDS):
-                        await _check(executor)
+                        await channel.send(protocol.CHECK, b"")
+                        await channel.read()
                 except TimeoutError:
                     _LOG.error("The process that stores rows does not answer; it is ended, and another follows.")
                     self._pool.discard(executor)
+                finally:
+                    channel.close()
 
     def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something until it ends, or the event loop does."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _check(executor: Executor) -> None:
-    channel = executor.open_channel()
-    try:
-        await channel.send(protocol.CHECK, b"")
-        await channel.read()
-    finally:
-        channel.close()
-
-
-async def _close_when_done(channel: Channel, on_closed: Callable[[], None]) -> None:
-    try:
-        await channel.await_end()
-    finally:
-        channel.close()
-        on_closed()
 
 
 class IngestCall:
@@ -198,13 +181,20 @@ class IngestCall:
             self._process.end()
         if self._channel is not None and is_at_work and not self._is_alone:
             # The process works on, though nobody waits for it: meanwhile the place is taken.
-            self._process.close_later(self._channel, lambda: self._slots.release(self._caller_key))
+            self._process.run_in_background(self._close_when_done(self._channel))
         else:
             if self._channel is not None:
                 self._channel.close()
             self._slots.release(self._caller_key)
         if isinstance(error, ExecutorEnded):
             raise _lost(is_committing=self._is_committing, is_operating=self._is_operating) from None
+
+    async def _close_when_done(self, channel: Channel) -> None:
+        try:
+            await channel.await_end()
+        finally:
+            channel.close()
+            self._slots.release(self._caller_key)
 
     async def begin_upload(self, upload: Upload) -> None:
         """Announce an upload."""

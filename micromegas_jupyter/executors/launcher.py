@@ -175,18 +175,20 @@ class ZygoteLauncher:
         self._requested = 0
         self._failures = 0
         self._is_closed = self._is_ready = False
-        self._fallback: SpawnLauncher | None = None
+        self._can_fork = True
+        self._fallback = SpawnLauncher(options)
         self._restart: asyncio.Task[None] | None = None
         self._zygote, self._control = self._spawn_zygote()
 
     async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
         """Wait until the zygote can fork; InternalError when it does not start."""
         self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
+        await self._fallback.open(on_started, on_ended, on_failed)
         await self._await_zygote()
 
     def start_one(self) -> None:
         """Request an executor."""
-        if self._fallback is not None:
+        if not self._can_fork:
             self._fallback.start_one()
             return
         self._requested += 1
@@ -199,8 +201,7 @@ class ZygoteLauncher:
         self._is_closed = True
         if self._restart is not None:
             self._restart.cancel()
-        if self._fallback is not None:
-            await self._fallback.close()
+        await self._fallback.close()
         if self._control.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._control)
             self._control.close()
@@ -245,16 +246,14 @@ class ZygoteLauncher:
         for _ in range(requested):
             self.start_one()
 
-    def _fall_back(self, threads: int) -> "SpawnLauncher":
-        if self._fallback is None:
+    def _fall_back(self, threads: int) -> None:
+        if self._can_fork:
+            self._can_fork = False
             _LOG.warning(
                 "A library started a thread in the process that executors are forked from, so each executor is a new "
                 "interpreter; starting one takes seconds.",
                 extra={"threads": threads},
             )
-            self._fallback = SpawnLauncher(self._options)
-            self._fallback.use(self._on_started, self._on_ended, self._on_failed)
-        return self._fallback
 
     def _read_control(self) -> None:
         while not self._is_closed:
@@ -286,7 +285,8 @@ class ZygoteLauncher:
                 self._forget(pid, Ended(**how))
             case {"threads": int(threads)}:  # it was asked to fork, and no longer can
                 self._requested -= 1
-                self._fall_back(threads).start_one()
+                self._fall_back(threads)
+                self.start_one()
             case {"failed": int(number)}:
                 self._requested -= 1
                 _LOG.error("An executor could not be started: %s.", os.strerror(number))
@@ -309,14 +309,13 @@ class ZygoteLauncher:
             self._forget(pid, Ended())
         self._restart = loop.create_task(self._restart_zygote(pids))
 
-    def _clean_up(self, pids: Sequence[int]) -> str:
-        """Remove what executors have left that ended with the zygote, and return the end of its standard error."""
-        for pid in pids:
-            _remove_folder(self._options, pid)
-        return read_tail(_standard_error(self._options))
-
     async def _restart_zygote(self, pids: Sequence[int]) -> None:
-        stderr = await run_in_thread(lambda: self._clean_up(pids), name="executor-files")
+        def clean_up() -> str:
+            for pid in pids:
+                _remove_folder(self._options, pid)
+            return read_tail(_standard_error(self._options))
+
+        stderr = await run_in_thread(clean_up, name="executor-files")
         _LOG.error(
             "The process that executors are forked from has ended; starting a new one.", extra={"stderr": stderr}
         )
@@ -345,10 +344,6 @@ class SpawnLauncher:
 
     async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
         """Call these when a process has started, has ended, or could not be started."""
-        self.use(on_started, on_ended, on_failed)
-
-    def use(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
-        """Do the same at once."""
         self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
 
     def start_one(self) -> None:

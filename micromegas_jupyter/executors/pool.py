@@ -44,6 +44,7 @@ from micromegas_jupyter.executors.scheduling import (
     EndedLimit,
     ProcessorUse,
     RunningLimit,
+    StartQueue,
     build_error,
     find_cause,
     queue_full,
@@ -53,6 +54,7 @@ from micromegas_jupyter.flightsql.framing import ParameterLimits
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
 _HEAVY_NICENESS: Final = 5  # of statements whose callers use much of the processors
+_BUCKET_STARTS: Final = 4  # per processor: statements that read a bucket mostly wait for it
 _RETIRE_BYTES: Final = 64 * 1024 * 1024
 _END_SECONDS: Final = 10.0
 _START_SECONDS: Final = 60.0
@@ -110,6 +112,8 @@ class Pool:
         )
         self.ended_limit = EndedLimit(settings.max_ended_per_caller, clock=self.clock)
         self.use = ProcessorUse(processors=settings.processors, clock=self.clock)
+        starts = settings.processors * (_BUCKET_STARTS if options.uses_bucket else 1)
+        self.starts = StartQueue(self.use, max_starts=starts, clock=self.clock)
         self.running: set[RunningStatement] = set()
         self.open_calls: dict[RunningStatement, None] = {}  # also those that wait to run, the oldest first
         self.plan_ids = count(1)
@@ -501,6 +505,7 @@ class RunningStatement:
         pool = self._pool
         pool.running.discard(self)
         pool.open_calls.pop(self, None)
+        pool.starts.leave(self)
         try:
             self.end_use(is_sound=not _is_fault(error))
             pool.governor.continue_stopped()
@@ -639,10 +644,13 @@ class RunningStatement:
         await self.take_slot()
         pool = self._pool
         niceness = _HEAVY_NICENESS if pool.use.is_heavy(self.caller_key) else 0
-        executor = pool.try_take(plan, niceness=niceness)
+        executor = pool.try_take(plan, niceness=niceness) if pool.starts.try_enter(self) else None
         if executor is None:
+            async with self.in_queue(queue_full):
+                await pool.starts.enter(self, self.caller_key)
             async with self.in_queue(_no_process):
                 executor = await pool.take(plan, niceness=niceness)
+        pool.starts.note_start(self)
         self.executor = executor
         executor.renice(niceness)
         executor.measure_cpu()  # what others' statements or its start have used is not this caller's

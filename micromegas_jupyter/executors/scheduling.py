@@ -33,6 +33,8 @@ _MUCH_SECONDS: Final = 1.0
 _MUCH_PER_STATEMENT_SECONDS: Final = 0.1
 _MUCH_SHARE: Final = 0.25
 _MAX_WAITING_PER_SLOT: Final = 8
+_START_SECONDS: Final = 0.02  # most small statements end within it
+_MAX_OVERTAKEN_SECONDS: Final = 1.0
 _MIB: Final = 1024 * 1024
 
 
@@ -145,6 +147,10 @@ class ProcessorUse:
         """Whether a caller uses much of the processors while others, who use little, run statements, too."""
         return self._clock.monotonic() - self._light_at < _HALF_LIFE_SECONDS and self._is_much(caller)
 
+    def seconds(self, caller: CallerKey) -> float:
+        """Return how much processor time a caller has used lately."""
+        return self._decayed(caller)[0]
+
     def _is_much(self, caller: CallerKey) -> bool:
         seconds, statements = self._decayed(caller)
         return seconds > min(self._max_seconds, max(_MUCH_SECONDS, _MUCH_PER_STATEMENT_SECONDS * statements))
@@ -157,6 +163,71 @@ class ProcessorUse:
     def _add(self, caller: CallerKey, seconds: float, statements: int) -> None:
         old_seconds, old_statements = self._decayed(caller)
         self._sums[caller] = (old_seconds + seconds, old_statements + statements, self._clock.monotonic())
+
+
+class StartQueue:
+    """Lets few statements start at a time: more would only slow each other down, and need more executors.
+
+    A statement has its place until it ends or has had its executor for a moment. The caller who used the processors
+    least comes next, unless another one has waited for a second. Belongs to one event loop.
+    """
+
+    def __init__(self, use: ProcessorUse, *, max_starts: int, clock: Clock) -> None:
+        self._use = use
+        self._max_starts = max_starts
+        self._clock = clock
+        self._starting: dict[object, float] = {}  # when the statement got its executor
+        self._waiting: dict[asyncio.Future[None], tuple[object, CallerKey, float]] = {}  # the oldest first
+        self._timer: asyncio.TimerHandle | None = None
+
+    def try_enter(self, statement: object) -> bool:
+        """Take a place if one is free."""
+        is_free = len(self._starting) < self._max_starts
+        if is_free:
+            self._starting[statement] = math.inf
+        return is_free
+
+    async def enter(self, statement: object, caller: CallerKey) -> None:
+        """Take a place, or wait for one; however that ends, `leave` comes after it."""
+        if statement in self._starting:
+            return
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[granted] = statement, caller, self._clock.monotonic()
+        self._grant()
+        try:
+            await granted
+        finally:
+            self._waiting.pop(granted, None)
+
+    def note_start(self, statement: object) -> None:
+        """Count the time of a statement from now on: it has an executor."""
+        self._starting[statement] = self._clock.monotonic()
+        if self._waiting:
+            self._grant()
+
+    def leave(self, statement: object) -> None:
+        """Free the statement's place, if it still has one."""
+        if self._starting.pop(statement, None) is not None and self._waiting:
+            self._grant()
+
+    def _grant(self) -> None:
+        now = self._clock.monotonic()
+        for statement in [one for one, at in self._starting.items() if at <= now - _START_SECONDS]:
+            del self._starting[statement]
+        while self._waiting and len(self._starting) < self._max_starts:
+            granted = next(iter(self._waiting))
+            if now - self._waiting[granted][2] < _MAX_OVERTAKEN_SECONDS:
+                granted = min(self._waiting, key=lambda one: self._use.seconds(self._waiting[one][1]))
+            statement, _, _ = self._waiting.pop(granted)
+            if not granted.done():
+                self._starting[statement] = math.inf
+                granted.set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        ends_at = min(self._starting.values(), default=math.inf) + _START_SECONDS
+        if self._waiting and ends_at < math.inf:
+            self._timer = asyncio.get_running_loop().call_later(ends_at - now, self._grant)
 
 
 class EndedLimit:

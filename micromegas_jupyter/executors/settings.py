@@ -11,6 +11,9 @@ from typing import Final
 from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.flightsql.framing import DecodeLimits
 
+if sys.platform != "win32":
+    import resource  # here, so that forked executors have it
+
 MIB: Final = 1024 * 1024
 #: Address space that one executor may write to (RLIMIT_DATA). The stacks of 512 Tokio threads count, used or not.
 DATA_LIMIT_BYTES: Final = 2048 * MIB
@@ -114,7 +117,6 @@ def limit_process(options: WorkerOptions) -> None:
     """Limit this process: memory, stack, no core dumps; first to be killed when the machine runs out of memory."""
     if sys.platform == "win32":
         return
-    import resource
 
     def limit(what: int, value: int) -> None:
         hard = resource.getrlimit(what)[1]

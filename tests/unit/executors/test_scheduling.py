@@ -13,12 +13,20 @@ import pytest
 
 from micromegas_jupyter.core.file_list import FileList, TableChange
 from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ResourcesExhausted
 from micromegas_jupyter.executors.governor import choose_running
 from micromegas_jupyter.executors.launcher import Ended
 from micromegas_jupyter.executors.listing import Listing
 from micromegas_jupyter.executors.pool import RunningStatement
-from micromegas_jupyter.executors.scheduling import Cause, EndedLimit, ProcessorUse, RunningLimit, find_cause
+from micromegas_jupyter.executors.scheduling import (
+    Cause,
+    EndedLimit,
+    ProcessorUse,
+    RunningLimit,
+    StartQueue,
+    find_cause,
+)
 from tests.fakes.fixed_tables import data_files
 
 
@@ -227,6 +235,75 @@ def test_many_short_statements_are_much_above_a_quarter_of_the_processors(clock,
     use = _use(clock, *[(ANN, 0.01)] * count, (BOB, 0.01))
 
     assert use.is_heavy(ANN) is is_heavy
+
+
+def _start_order(use, clock, callers, *, pause=0.0):
+    """Return the order in which callers start who all wait, one after the other, while another one has the place."""
+
+    async def scenario():
+        starts, order = StartQueue(use, max_starts=1, clock=clock), []
+
+        async def start(caller):
+            await starts.enter(caller, caller)
+            order.append(caller)
+            starts.leave(caller)
+
+        assert starts.try_enter("first")
+        tasks = []
+        for caller in callers:
+            tasks.append(asyncio.create_task(start(caller)))
+            await _tick()
+            clock.advance(pause)
+        assert not order
+        starts.leave("first")
+        await asyncio.gather(*tasks)
+        return order
+
+    return asyncio.run(scenario())
+
+
+def test_the_caller_who_used_least_starts_next(clock):
+    use = _use(clock, (ANN, 2.0), (BOB, 1.0))
+
+    assert _start_order(use, clock, [ANN, BOB, CY]) == [CY, BOB, ANN]
+
+
+def test_who_has_waited_for_a_second_starts_next(clock):
+    use = _use(clock, (ANN, 2.0), (BOB, 1.0))
+
+    assert _start_order(use, clock, [ANN, BOB, CY], pause=0.4) == [ANN, CY, BOB]
+
+
+def test_a_statement_that_runs_for_longer_leaves_its_place_to_the_next():
+    async def scenario():
+        starts = StartQueue(_use(SYSTEM_CLOCK), max_starts=1, clock=SYSTEM_CLOCK)
+        assert starts.try_enter("long")
+        waiting = asyncio.create_task(starts.enter("next", ANN))
+        await _tick()
+        assert not waiting.done()  # the first one has no executor yet
+        starts.note_start("long")
+        async with asyncio.timeout(20):
+            await waiting
+        assert not starts.try_enter("third")
+
+    asyncio.run(scenario())
+
+
+def test_a_statement_that_is_cancelled_leaves_its_turn_to_the_next(clock):
+    async def scenario():
+        starts = StartQueue(_use(clock), max_starts=1, clock=clock)
+        assert starts.try_enter("first")
+        waiting = [asyncio.create_task(starts.enter(name, ANN)) for name in ("one", "two", "three")]
+        await _tick()
+        waiting[0].cancel()
+        starts.leave("first")  # it is the turn of the second, who has not noticed
+        waiting[1].cancel()
+        await asyncio.wait(waiting[:2])
+        starts.leave("two")
+        await asyncio.wait(waiting)
+        return [task.cancelled() for task in waiting]
+
+    assert asyncio.run(scenario()) == [True, True, False]
 
 
 def test_who_has_too_many_statements_ended_within_a_minute_waits_a_minute(clock):
