@@ -22,6 +22,8 @@ from datafusion.plan import LogicalPlan
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.workarounds.plan_messages import (
     EMPTYING_RULES,
+    Step,
+    find_steps,
     message_class,
     optimizer_without,
     type_of,
@@ -31,6 +33,13 @@ from micromegas_jupyter.errors import UnsupportedStatement, UsageError
 # Without simplification, the NULL of a list would become a column.
 _LEFT_OUT: Final = ("simplify_expressions", "common_sub_expression_eliminate", *EMPTYING_RULES)
 _MAY_BE_AFFECTED: Final = re.compile(r"(?: IN \(\[| OR ).*(?: IN \(\[| OR )|\(\"\.\*\"\)| BIT_XOR ", re.DOTALL)
+_LISTED: Final = re.compile(r" IN \(\[| OR ")
+# Whatever makes more of a truth value than a condition: a function other than a literal, a comparison, NOT, CASE, IS.
+_USED: Final = re.compile(
+    r"\b(?:NOT|CASE|IS) |\.\*|\bBIT_XOR |[])] (?!(?:AND|OR|[-+*/%]) )\S|"
+    r"(?:[=<>~]|FROM) (?:\(|(?:(?!AND |OR )\S+ )+?IN \(\[)|"
+    r"\b(?!(?:(?:Large)?Utf8(?:View)?|U?Int\d+|Float\d+|Date32|Decimal\d+|outer_ref|substr|lower|upper)\()\w+\("
+)
 # A list of any length and two comparisons with constants weigh the same; two lists are needed.
 _LIST_WEIGHT: Final = 2
 _TWO_LISTS: Final = 4
@@ -43,6 +52,7 @@ _IS_TRUE: Final = 25
 _MATCHES_ALL: Final = b".*"
 # The expressions of these nodes are conditions; of the others, the values count.
 _CONDITIONS: Final = frozenset({"Filter", "Join", "Scan"})
+_CONDITION: Final = re.compile(r"(?:\w+ )*(?:Filter|Join|TableScan):")
 _NAMED: Final = frozenset({"Projection", "Aggregate", "Window"})
 
 
@@ -52,7 +62,7 @@ def with_null_safe_lists(session: SessionContext, frame: DataFrame, text: str) -
     `text` is its plan, one step a line.
     """
     unchanged = frame
-    if not _MAY_BE_AFFECTED.search(text):
+    if not _MAY_BE_AFFECTED.search(text) or all(map(_is_plain, find_steps(frame.logical_plan()))):
         return frame
     try:
         plan = optimizer_without(*_LEFT_OUT).create_dataframe_from_logical_plan(frame.logical_plan())
@@ -74,6 +84,13 @@ def with_null_safe_lists(session: SessionContext, frame: DataFrame, text: str) -
         _check_unchanged(optimized)
         return unchanged
     return frame
+
+
+def _is_plain(step: Step) -> bool:
+    """Return whether a step has no lists, or is a condition of nothing but AND, OR, and comparisons."""
+    if not _LISTED.search(step.text) and ".*" not in step.text and "BIT_XOR" not in step.text:
+        return True
+    return _CONDITION.match(step.text) is not None and not _USED.search(step.text)
 
 
 def null_safe_condition(condition: Expr) -> Expr:

@@ -1,4 +1,4 @@
-"""Plans statements so that three defects of DataFusion 55.2 (54.1 has them, too) cannot give wrong rows.
+"""Plans statements so that four defects of DataFusion 55.2 (54.1 has them, too) cannot give wrong rows.
 
 **Filters above joins** are pushed down in the physical plan by column name, not by position. Where both sides of a join
 have a column of that name, a filter can end up on the wrong one, and rows are lost. The logical optimizer has already
@@ -9,6 +9,9 @@ keeps it where it is. (Fixed upstream by https://github.com/apache/datafusion/pu
 join, where it can also be NULL. It is then ignored by GROUP BY, ORDER BY and PARTITION BY. So these filters compare by
 IS NOT DISTINCT FROM, from which DataFusion does not derive a constant; it prunes files just as well.
 
+**What a join or a limit has read** filters the scans below it, and is pushed down by column name, too. So these dynamic
+filters are off unless each column that they may be about has a name of its own below.
+
 **Nested-loop joins** read their left side again when it does not fit into memory and there is room on disk, but a scan
 returns its files only once. They need a session that cannot spill.
 
@@ -18,14 +21,16 @@ the first two defects, and is refused otherwise.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
-from datafusion import SessionContext, functions, lit
+from datafusion import Expr, SessionContext, functions, lit
 from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.engine.errors import is_engine_failure
+from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS
 from micromegas_jupyter.engine.workarounds.plan_messages import (
     EMPTYING_RULES,
     message_class,
@@ -54,6 +59,12 @@ _SORT_KEY: Final = re.compile(r"([^ ,[][^,[]*) (?:ASC|DESC)\b")
 _PARTITION: Final = re.compile(r"PARTITION BY \[([^\]]*)\]")
 _OUTER_JOIN_STEP: Final = re.compile(r"JoinExec: .*join_type=(?:Left|Right|Full|LeftMark|RightMark),")
 _GROUPS_BY_ORDER: Final = "ordering_mode="
+
+
+_SUBQUERY: Final = "<subquery>"
+_WORD: Final = re.compile(r"\w+")
+# By the names of columns, the expressions that define each; no text for a column of a table.
+_Definitions = defaultdict[str, list[str]]
 
 
 class PlannedJoins(NamedTuple):
@@ -89,6 +100,70 @@ def plan_joins(
             _check_unchanged(optimized, explain())
         plan = optimized if changed is None else changed
     return PlannedJoins(plan, has_nested_loops=_NESTED_LOOP_JOIN.search(text) is not None)
+
+
+def find_dynamic_filters(plan: LogicalPlan) -> frozenset[str]:
+    """Return those of `DYNAMIC_FILTERS` that an optimized plan may have.
+
+    Each column that their filters may be about has a name of its own below them.
+    """
+    if _SUBQUERY in plan.display_indent():
+        return frozenset()  # its plan is not among the inputs
+    may_filter = {*DYNAMIC_FILTERS}
+    try:
+        _define_columns(plan, may_filter)
+    except Exception:  # noqa: BLE001 - a step that DataFusion-Python has no class for
+        return frozenset()
+    return frozenset(may_filter)
+
+
+def _define_columns(plan: LogicalPlan, may_filter: set[str]) -> _Definitions:
+    """Return the columns that a step and those below it define; remove what may be about two of them."""
+    below = [_define_columns(one, may_filter) for one in plan.inputs()]
+    node: Any = plan.to_variant()
+    kind = type(node).__name__
+    defined: _Definitions = defaultdict(list)
+    for name, text in _DEFINITIONS[kind](node):
+        defined[name].append(text)
+    for columns in below:
+        for name, texts in columns.items():
+            defined[name] += texts
+    if kind == "Join":
+        pairs = (zip(keys, below, strict=True) for keys in node.on())
+        if not all(_is_clear(key, columns) for pair in pairs for key, columns in pair):
+            may_filter.discard("join")
+    elif kind == "Sort" and not all(_is_clear(key.expr(), defined) for key in node.sort_exprs()):
+        may_filter.discard("limit")
+    return defined
+
+
+def _computed(expressions: Iterable[Expr]) -> Iterator[tuple[str, str]]:
+    return ((one.schema_name(), one.canonical_name()) for one in expressions if one.variant_name() != "Column")
+
+
+#: The columns that a step defines, each with the expression that it is, by the step's kind.
+_DEFINITIONS: Final[Mapping[str, Callable[[Any], Iterable[tuple[str, str]]]]] = {
+    "TableScan": lambda node: ((name, "") for _, name in node.projection()),
+    "Projection": lambda node: _computed(node.projections()),
+    "Aggregate": lambda node: _computed((*node.group_by_exprs(), *node.aggregate_exprs())),
+    "WindowExpr": lambda node: _computed(node.get_window_expr()),
+    **dict.fromkeys(("Filter", "Join", "SubqueryAlias", "Sort", "Limit", "Distinct", "Union"), lambda _: ()),
+}
+
+
+def _is_clear(expression: Expr, columns: _Definitions) -> bool:
+    """Return whether all columns which an expression may be about are defined once."""
+    waiting, known = [expression.canonical_name()], {""}
+    while waiting:
+        text = waiting.pop()
+        words = {*_WORD.findall(text)}
+        for name, texts in columns.items():
+            if name in words or (not name.isidentifier() and name in text):
+                if len(texts) > 1:
+                    return False
+                waiting += {*texts} - known
+                known.update(texts)
+    return True
 
 
 def _try_rewrite(
