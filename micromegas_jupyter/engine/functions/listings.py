@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-from datafusion import SessionContext, udtf
+from datafusion import SessionContext
 
 from micromegas_jupyter.engine.contract import RUNNING_QUERIES, FileSource, VisibleTable
 from micromegas_jupyter.engine.scanner import Mention
-from micromegas_jupyter.engine.schemas import visible_schema
+from micromegas_jupyter.engine.schemas import register_rows, visible_schema
 from micromegas_jupyter.engine.views import GLOBAL, VIEW_SETS
 
 VIEW_SETS_FUNCTION: Final = "list_view_sets"
@@ -88,15 +88,12 @@ def register_listing_functions(
 ) -> None:
     """Give a session those of the functions that the statement mentions, over what its caller sees."""
     if mentions.has(VIEW_SETS_FUNCTION):
-        sets = session.read_batch(pa.RecordBatch.from_pylist([*_view_sets()], schema=_VIEW_SETS)).into_view()
-        session.register_udtf(udtf(lambda *_: sets, VIEW_SETS_FUNCTION))
+        register_rows(session, VIEW_SETS_FUNCTION, _view_sets(), _VIEW_SETS)
     if mentions.has(PARTITIONS_FUNCTION):
         rows = [] if files is None else [row for table in tables for row in _partitions(table, files)]
-        parts = session.read_batch(pa.RecordBatch.from_pylist(rows, schema=_PARTITIONS)).into_view()
-        session.register_udtf(udtf(lambda *_: parts, PARTITIONS_FUNCTION))
+        register_rows(session, PARTITIONS_FUNCTION, rows, _PARTITIONS)
     if mentions.has(RUNNING_QUERIES):
-        queries = session.read_batch(pa.RecordBatch.from_pylist([*map(dict, running)], schema=_RUNNING)).into_view()
-        session.register_udtf(udtf(lambda *_: queries, RUNNING_QUERIES))
+        register_rows(session, RUNNING_QUERIES, running, _RUNNING)
 
 
 def _view_sets() -> Iterator[dict[str, Any]]:
