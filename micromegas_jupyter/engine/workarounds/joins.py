@@ -63,6 +63,7 @@ _GROUPS_BY_ORDER: Final = "ordering_mode="
 
 _SUBQUERY: Final = "<subquery>"
 _WORD: Final = re.compile(r"\w+")
+_ODD: Final = re.compile(r"\W").search
 # By the names of columns, the expressions that define each; no text for a column of a table.
 _Definitions = defaultdict[str, list[str]]
 
@@ -156,13 +157,11 @@ def _is_clear(expression: Expr, columns: _Definitions) -> bool:
     waiting, known = [expression.canonical_name()], {""}
     while waiting:
         text = waiting.pop()
-        words = {*_WORD.findall(text)}
-        for name, texts in columns.items():
-            if name in words or (not name.isidentifier() and name in text):
-                if len(texts) > 1:
-                    return False
-                waiting += {*texts} - known
-                known.update(texts)
+        for name in {*_WORD.findall(text)} & columns.keys() | {name for name in columns if _ODD(name) and name in text}:
+            if len(columns[name]) > 1:
+                return False
+            waiting += {*columns[name]} - known
+            known.update(columns[name])
     return True
 
 
