@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, find_calls, line_and_column, scan
-from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
+from micromegas_jupyter.errors import InvalidStatement, QueryError, StatementRefused
 
 _MAX_CALLS: Final = 64
 _NO_BLANK: Final = re.compile(r"\S")
@@ -57,9 +57,7 @@ def with_stand_ins(sql: str, calls: Sequence[Call]) -> Scan:
     return scan("".join([*pieces, sql[end:]]))
 
 
-def refused(
-    sql: str, at: int, what: str, remedy: str, *, kind: type[InvalidStatement | UnsupportedStatement] = InvalidStatement
-) -> InvalidStatement | UnsupportedStatement:
+def refused(sql: str, at: int, what: str, remedy: str, *, kind: type[QueryError] = InvalidStatement) -> QueryError:
     """Return an error with the place of what is wrong."""
     line, column = line_and_column(sql, at)
     return kind(what, remedy=remedy, line=line, column=column)

@@ -10,7 +10,7 @@ not reused. What stays is a bounded cache of footers, by path, size and time of 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,8 +41,7 @@ _OPTIONS: Final = {
 
 #: The steps that may filter the scans below by what they have read. Above a join, DataFusion 55.2 may take the column
 #: of another table for the one that is meant, and lose rows (see `workarounds.joins`).
-DYNAMIC_FILTERS: Final = frozenset({"join", "limit"})
-_FILTERS_OF: Final = {
+DYNAMIC_FILTERS: Final = {
     "join": "datafusion.optimizer.enable_join_dynamic_filter_pushdown",
     "limit": "datafusion.optimizer.enable_topk_dynamic_filter_pushdown",
 }
@@ -89,9 +88,9 @@ class LentSession:
         self._settings[_USE_FOOTERS] = str(uses_footers).lower()
         self._settings[_FOOTERS_AT_A_TIME] = "32" if is_remote else "2"
 
-    def set_dynamic_filters(self, of: frozenset[str]) -> None:
+    def set_dynamic_filters(self, of: Collection[str]) -> None:
         """Let some of `DYNAMIC_FILTERS` filter scans, and the others not."""
-        self._settings |= {name: str(one in of).lower() for one, name in _FILTERS_OF.items()}
+        self._settings |= {name: str(one in of).lower() for one, name in DYNAMIC_FILTERS.items()}
 
     def frame(self, written: LogicalPlan, optimized: LogicalPlan | None = None) -> DataFrame:
         """Return a plan as it will run; one that is not optimized yet will be."""

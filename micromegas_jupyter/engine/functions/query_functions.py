@@ -135,7 +135,7 @@ class QueryFunctions:
         self._aggregates = [name for name in _AGGREGATES if name in wanted]
         self._untried: dict[str, list[pa.DataType]] = {}
         self._kinds: list[pa.DataType] = []
-        overloaded = list(filter(_takes_jsonb, self._scalars))
+        overloaded = [name for name in self._scalars if name in CONDITION_FUNCTIONS]
         if overloaded:
             kinds = [kind for table in tables for kind in table.snapshot.schema.types]
             kinds += [kind for table in tables for kind in flat_schema(table.snapshot.schema).types]
@@ -251,10 +251,6 @@ def without_numbers(text: str) -> str:
 
 def _base(name: str) -> str:
     return name.partition(_NUMBERED)[0]
-
-
-def _takes_jsonb(name: str) -> bool:
-    return bool(_SCALARS[name].arguments[0] == DICTIONARY)
 
 
 def with_functions_as_rows(scanned: Scan) -> Scan:

@@ -23,7 +23,7 @@ the first two defects, and is refused otherwise.
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pyarrow as pa
 from datafusion import Expr, SessionContext, functions, lit
@@ -34,6 +34,7 @@ from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS
 from micromegas_jupyter.engine.workarounds.plan_messages import (
     EMPTYING_RULES,
     message_class,
+    operands,
     optimizer_without,
     type_of,
 )
@@ -68,16 +69,14 @@ _ODD: Final = re.compile(r"\W").search
 _Definitions = defaultdict[str, list[str]]
 
 
-class PlannedJoins(NamedTuple):
-    """An optimized plan with joins, safe to run; one with nested loops must run in a session that cannot spill."""
-
-    plan: LogicalPlan
-    has_nested_loops: bool
-
-
 def may_join(plan_text: str) -> bool:
     """Return whether an unoptimized plan, one step a line, may have a join or become one."""
     return _JOIN.search(plan_text) is not None
+
+
+def has_nested_loops(optimized: LogicalPlan) -> bool:
+    """Return whether a plan has a join without an equality, which must run in a session that cannot spill."""
+    return _NESTED_LOOP_JOIN.search(optimized.display_indent()) is not None
 
 
 def plan_joins(
@@ -86,41 +85,41 @@ def plan_joins(
     optimized: LogicalPlan,
     *,
     explain: Callable[[], list[pa.RecordBatch]],
-) -> PlannedJoins:
-    """Return a plan that gives the right rows for a statement, not EXPLAIN, in a session for joins.
+) -> LogicalPlan:
+    """Return a plan that gives the right rows for a statement with joins, not EXPLAIN.
 
     `explain` returns the rows of EXPLAIN VERBOSE for it.
     """
-    text, plan = optimized.display_indent(), optimized
-    if _OUTER_JOIN.search(text):
-        without_empty = optimizer_without(*EMPTYING_RULES).create_dataframe_from_logical_plan(written)
-        changed = _try_rewrite(session, lambda: optimized, unchanged=optimized)
-        if changed is None:
-            changed = _try_rewrite(session, without_empty.optimized_logical_plan, unchanged=optimized)
-        if changed is None:
-            _check_unchanged(optimized, explain())
-        plan = optimized if changed is None else changed
-    return PlannedJoins(plan, has_nested_loops=_NESTED_LOOP_JOIN.search(text) is not None)
+    if not _OUTER_JOIN.search(optimized.display_indent()):
+        return optimized
+    without_empty = optimizer_without(*EMPTYING_RULES).create_dataframe_from_logical_plan(written)
+    for plan in (lambda: optimized, without_empty.optimized_logical_plan):
+        changed = _try_rewrite(session, plan, unchanged=optimized)
+        if changed is not None:
+            return changed
+    _check_unchanged(optimized, explain())
+    return optimized
 
 
-def find_dynamic_filters(plan: LogicalPlan) -> frozenset[str]:
-    """Return those of `DYNAMIC_FILTERS` that an optimized plan may have.
+def find_dynamic_filters(plan: LogicalPlan, floats: Iterable[str] = ()) -> set[str]:
+    """Return those of `DYNAMIC_FILTERS` that an optimized plan may have, if its tables have these columns of floats.
 
-    Each column that their filters may be about has a name of its own below them.
+    Each column that their filters may be about has a name of its own below them. It has no floats, since the bounds by
+    which row groups are skipped leave out NaN.
     """
     if _SUBQUERY in plan.display_indent():
-        return frozenset()  # its plan is not among the inputs
+        return set()  # its plan is not among the inputs
     may_filter = {*DYNAMIC_FILTERS}
     try:
-        _define_columns(plan, may_filter)
+        _define_columns(plan, may_filter, {*floats})
     except Exception:  # noqa: BLE001 - a step that DataFusion-Python has no class for
-        return frozenset()
-    return frozenset(may_filter)
+        return set()
+    return may_filter
 
 
-def _define_columns(plan: LogicalPlan, may_filter: set[str]) -> _Definitions:
+def _define_columns(plan: LogicalPlan, may_filter: set[str], floats: set[str]) -> _Definitions:
     """Return the columns that a step and those below it define; remove what may be about two of them."""
-    below = [_define_columns(one, may_filter) for one in plan.inputs()]
+    below = [_define_columns(one, may_filter, floats) for one in plan.inputs()]
     node: Any = plan.to_variant()
     kind = type(node).__name__
     defined: _Definitions = defaultdict(list)
@@ -131,9 +130,9 @@ def _define_columns(plan: LogicalPlan, may_filter: set[str]) -> _Definitions:
             defined[name] += texts
     if kind == "Join":
         pairs = (zip(keys, below, strict=True) for keys in node.on())
-        if not all(_is_clear(key, columns) for pair in pairs for key, columns in pair):
+        if not all(_is_clear(key, columns, floats) for pair in pairs for key, columns in pair):
             may_filter.discard("join")
-    elif kind == "Sort" and not all(_is_clear(key.expr(), defined) for key in node.sort_exprs()):
+    elif kind == "Sort" and not all(_is_clear(key.expr(), defined, floats) for key in node.sort_exprs()):
         may_filter.discard("limit")
     return defined
 
@@ -152,13 +151,13 @@ _DEFINITIONS: Final[Mapping[str, Callable[[Any], Iterable[tuple[str, str]]]]] = 
 }
 
 
-def _is_clear(expression: Expr, columns: _Definitions) -> bool:
-    """Return whether all columns which an expression may be about are defined once."""
+def _is_clear(expression: Expr, columns: _Definitions, floats: set[str]) -> bool:
+    """Return whether all columns which an expression may be about are defined once, and none has floats."""
     waiting, known = [expression.canonical_name()], {""}
     while waiting:
         text = waiting.pop()
         for name in {*_WORD.findall(text)} & columns.keys() | {name for name in columns if _ODD(name) and name in text}:
-            if len(columns[name]) > 1:
+            if len(columns[name]) > 1 or name in floats:
                 return False
             waiting += {*columns[name]} - known
             known.update(columns[name])
@@ -213,32 +212,22 @@ class _Rewriter:
         return is_outer
 
     def _rewrite_expressions(self, body: Any) -> None:
+        for one in operands(body):
+            self._rewrite_subqueries(one)
         rest = type(body).FromString(body.SerializeToString())
-        for field, values in body.ListFields():
+        for field, _ in body.ListFields():
             rest.ClearField(field.name)
-            for value in values if type_of(field) in {"Expr", "First"} else ():
-                for one in (value,) if type_of(field) == "Expr" else value.f1:
-                    self._rewrite_subqueries(one)
         if _SUBQUERY_KEY in rest.SerializeToString():
             raise ValueError("a subquery in an expression that is not known")
 
     def _rewrite_subqueries(self, expression: Any) -> None:
         if _SUBQUERY_KEY not in expression.SerializeToString():
             return
-        ((_, (body,)),) = expression.ListFields()
-        for field, values in body.ListFields():
-            for value in values:
-                match type_of(field):
-                    case "Expr":
-                        self._rewrite_subqueries(value)
-                    case "First":
-                        for one in value.f1:
-                            self._rewrite_subqueries(one)
-                    case "Branch":
-                        for one in (*value.f1, *value.f2):
-                            self._rewrite_subqueries(one)
-                    case "Inner":
-                        self.rewrite(value.f1[0])
+        ((kind, (body,)),) = expression.ListFields()
+        if kind.message_type.name == "Subquery":
+            self.rewrite(body.f1[0].f1[0])
+        for one in operands(body):
+            self._rewrite_subqueries(one)
 
     def _drop_constants(self, predicate: Any) -> None:
         """Change a predicate so that it is true for the same rows, and no column follows from it to be constant."""

@@ -139,3 +139,14 @@ def message_class(name: str) -> Any:
 def type_of(field: Any) -> str | None:
     """Return the name of the message that a field has, or None for a plain value."""
     return field.message_type.name if field.message_type is not None else None
+
+
+def operands(body: Any) -> Iterator[Any]:
+    """Yield the expressions that a node or an expression has directly."""
+    for field_of_body, values in body.ListFields():
+        match type_of(field_of_body):
+            case "Expr":
+                yield from values
+            case "First" | "Branch":
+                for value in values:
+                    yield from (*value.f1, *getattr(value, "f2", ()))

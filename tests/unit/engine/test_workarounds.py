@@ -171,6 +171,26 @@ def test_datafusion_still_pushes_what_a_limit_has_read_to_another_table(plain):
     assert found != [{"ordered": 1039, "paid": 1}], "mended: delete `find_dynamic_filters`"
 
 
+@pytest.mark.parametrize(
+    ("sql", "ids"),
+    [
+        ("SELECT id FROM readings ORDER BY value DESC, id LIMIT 3", [0, 9, 18]),
+        (
+            "SELECT r.id FROM readings r JOIN (SELECT id, value AS v FROM readings WHERE id = 0) s ON r.value = s.v",
+            [0, 9, 18, 27],
+        ),
+    ],
+)
+def test_rows_with_nan_are_not_skipped(tmp_path, sql, ids):
+    values = [float("nan") if number % 9 == 0 else float(number) for number in range(32)]
+    rows = pa.table({"id": range(32), "value": values})
+    pq.write_table(rows, tmp_path / "readings.parquet", row_group_size=8)
+    table = TableSnapshot(name="readings", schema=rows.schema, files=data_files(tmp_path / "readings.parquet"))
+
+    with asking([table], target_partitions=1, batch_rows=1) as asker:
+        assert [row["id"] for row in asker.rows(sql)] == ids
+
+
 FILES = 4
 ROWS = 20_000  # of each file
 ROOMY = EngineSettings(memory_limit_bytes=256 << 20, target_partitions=2, batch_rows=1024)
