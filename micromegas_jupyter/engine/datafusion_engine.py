@@ -370,8 +370,7 @@ class DataFusionEngine:
         plan.lent.set_dynamic_filters(() if has_joins else DYNAMIC_FILTERS)
         if plan.optimized is None:
             return plan
-        schemas = [table.snapshot.schema for table in plan.tables]
-        floats = [one.name for schema in schemas for one in schema if pa.types.is_floating(one.type)]
+        floats = [one.name for table in plan.tables for one in table.snapshot.schema if pa.types.is_floating(one.type)]
         if not has_joins:
             if floats and "Sort: " in plan.text:
                 plan.lent.set_dynamic_filters(find_dynamic_filters(plan.optimized, floats))

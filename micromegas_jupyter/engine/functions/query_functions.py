@@ -15,6 +15,7 @@ from typing import Final
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext, udaf, udf
 
+from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.engine.contract import VisibleTable
 from micromegas_jupyter.engine.functions import histograms, jsonb_functions, numeric, properties
 from micromegas_jupyter.engine.functions.columns import (
@@ -66,7 +67,7 @@ _SCALARS: Final = {
     "properties_to_array": _Function(properties.ToArray, (DICTIONARY,), PAIRS, pairs=True),
     "jsonb_parse": _Function(lambda: PerValue(jsonb_functions.parse, DICTIONARY), (pa.string(),), DICTIONARY),
     "jsonb_format_json": _jsonb(jsonb_functions.format_json, TEXT_DICTIONARY),
-    "jsonb_get": _jsonb(jsonb_functions.get, DICTIONARY, TEXT_DICTIONARY),
+    "jsonb_get": _jsonb(jsonb.find, DICTIONARY, TEXT_DICTIONARY),
     "jsonb_as_string": _jsonb(jsonb_functions.as_string, TEXT_DICTIONARY),
     "jsonb_as_f64": _jsonb(jsonb_functions.as_f64, _F64),
     "jsonb_as_i64": _jsonb(jsonb_functions.as_i64, pa.int64()),

@@ -62,9 +62,6 @@ _OUTER_JOIN_STEP: Final = re.compile(r"JoinExec: .*join_type=(?:Left|Right|Full|
 _GROUPS_BY_ORDER: Final = "ordering_mode="
 
 
-_SUBQUERY: Final = "<subquery>"
-_WORD: Final = re.compile(r"\w+")
-_ODD: Final = re.compile(r"\W").search
 # By the names of columns, the expressions that define each; no text for a column of a table.
 _Definitions = defaultdict[str, list[str]]
 
@@ -107,7 +104,7 @@ def find_dynamic_filters(plan: LogicalPlan, floats: Iterable[str] = ()) -> set[s
     Each column that their filters may be about has a name of its own below them. It has no floats, since the bounds by
     which row groups are skipped leave out NaN.
     """
-    if _SUBQUERY in plan.display_indent():
+    if "<subquery>" in plan.display_indent():
         return set()  # its plan is not among the inputs
     may_filter = {*DYNAMIC_FILTERS}
     try:
@@ -156,7 +153,8 @@ def _is_clear(expression: Expr, columns: _Definitions, floats: set[str]) -> bool
     waiting, known = [expression.canonical_name()], {""}
     while waiting:
         text = waiting.pop()
-        for name in {*_WORD.findall(text)} & columns.keys() | {name for name in columns if _ODD(name) and name in text}:
+        odd = {name for name in columns if re.search(r"\W", name) and name in text}
+        for name in odd | {*re.findall(r"\w+", text)} & columns.keys():
             if len(columns[name]) > 1 or name in floats:
                 return False
             waiting += {*columns[name]} - known

@@ -73,8 +73,9 @@ def rewrite_subqueries(sql: str, frame: DataFrame, plan: Plan) -> str:
     text = str(frame.logical_plan().display_indent())
     try:
         tree = subquery_syntax.parsed(sql)
-        as_parsed = subquery_syntax.written(tree) if tree is not None else None
-        if tree is not None and as_parsed is not None and _has_plan(plan, as_parsed, text):
+        as_parsed = subquery_syntax.written(tree) if tree is not None else ""
+        same = _planned(plan, as_parsed)
+        if tree is not None and same is not None and str(same.logical_plan().display_indent()) == text:
             changed = subquery_syntax.rewritten(tree, lambda trial: _planned(plan, trial) is not None)
             if changed == as_parsed:
                 return sql
@@ -94,11 +95,6 @@ def _unsupported() -> UnsupportedStatement:
         "The engine cannot evaluate EXISTS or IN (SELECT …) in this place.",
         remedy="Write it in WHERE, NOT IN (SELECT …) as NOT EXISTS (…), and names with their table's alias in front.",
     )
-
-
-def _has_plan(plan: Plan, sql: str, text: str) -> bool:
-    found = _planned(plan, sql)
-    return found is not None and str(found.logical_plan().display_indent()) == text
 
 
 def _planned(plan: Plan, sql: str) -> DataFrame | None:
