@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from micromegas_jupyter.engine.scanner import Kind, Scan, Token, find_calls, scan
-from micromegas_jupyter.errors import StatementRefused
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token, find_calls, line_and_column, scan
+from micromegas_jupyter.errors import InvalidStatement, QueryError, StatementRefused
 
 _MAX_CALLS: Final = 64
 _NO_BLANK: Final = re.compile(r"\S")
@@ -55,6 +55,12 @@ def with_stand_ins(sql: str, calls: Sequence[Call]) -> Scan:
         pieces += [sql[end : call.start], call.stand_in, breaks, _NO_BLANK.sub(" ", rest)]
         end = call.start + len(call.text)
     return scan("".join([*pieces, sql[end:]]))
+
+
+def refused(sql: str, at: int, what: str, remedy: str, *, kind: type[QueryError] = InvalidStatement) -> QueryError:
+    """Return an error with the place of what is wrong."""
+    line, column = line_and_column(sql, at)
+    return kind(what, remedy=remedy, line=line, column=column)
 
 
 def _build_call(sql: str, tokens: Sequence[Token], stand_in: str) -> Call:

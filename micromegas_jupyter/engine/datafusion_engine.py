@@ -74,7 +74,7 @@ from micromegas_jupyter.engine.plans.terms import is_leakproof
 from micromegas_jupyter.engine.scanner import Mention, find_mentions, scan
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.security import barrier_holds
-from micromegas_jupyter.engine.sessions import READ_ONLY, LentSession, Sessions
+from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS, READ_ONLY, LentSession, Sessions
 from micromegas_jupyter.engine.tables import (
     LISTS,
     TableBuilder,
@@ -88,7 +88,7 @@ from micromegas_jupyter.engine.tables import (
 )
 from micromegas_jupyter.engine.views import VIEW_FUNCTIONS, instance_tables
 from micromegas_jupyter.engine.workarounds.in_lists import with_null_safe_lists
-from micromegas_jupyter.engine.workarounds.joins import may_join, plan_joins
+from micromegas_jupyter.engine.workarounds.joins import find_dynamic_filters, has_nested_loops, may_join, plan_joins
 from micromegas_jupyter.engine.workarounds.subqueries import needs_rewrite, rewrite_subqueries
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, StatementRefused
 
@@ -367,8 +367,13 @@ class DataFusionEngine:
     def _with_workarounds(self, plan: _Plan, statement: _Statement, *, can_spill: bool = True) -> _Plan:
         """Return a plan that gives the right rows where DataFusion would give others."""
         has_joins = may_join(plan.text)
-        plan.lent.set_dynamic_filters(is_on=not has_joins)
-        if not has_joins or plan.optimized is None:
+        plan.lent.set_dynamic_filters(() if has_joins else DYNAMIC_FILTERS)
+        if plan.optimized is None:
+            return plan
+        floats = [one.name for table in plan.tables for one in table.snapshot.schema if pa.types.is_floating(one.type)]
+        if not has_joins:
+            if floats and "Sort: " in plan.text:
+                plan.lent.set_dynamic_filters(find_dynamic_filters(plan.optimized, floats))
             return plan
 
         def explain() -> list[pa.RecordBatch]:
@@ -376,11 +381,13 @@ class DataFusionEngine:
             frame = plan.lent.session.sql_with_options(sql, READ_ONLY, param_values=statement.values)
             return plan.lent.frame(frame.logical_plan()).collect()
 
-        joins = plan_joins(plan.lent.session, plan.written, plan.optimized, explain=explain)
-        if joins.has_nested_loops and can_spill:
+        if can_spill and has_nested_loops(plan.optimized):
             plan.lent.release()
             return self._with_workarounds(self._plan(statement, can_spill=False), statement, can_spill=False)
-        return replace(plan, optimized=joins.plan)
+        optimized = plan_joins(plan.lent.session, plan.written, plan.optimized, explain=explain)
+        hides_rows = any(table.hides_rows for table in plan.tables)
+        plan.lent.set_dynamic_filters(() if hides_rows else find_dynamic_filters(optimized, floats))
+        return replace(plan, optimized=optimized)
 
 
 class DataFusionQuery:
@@ -477,7 +484,7 @@ def _plan_in(session: SessionContext, functions: QueryFunctions, values: dict[st
     text = frame.logical_plan().display_indent()
     if is_explain(text):
         return frame, text
-    if needs_rewrite(text):
+    if needs_rewrite(frame.logical_plan(), text):
         functions.sql = rewrite_subqueries(functions.sql, frame, plan_text)
         frame = functions.plan(plan_text)
         text = frame.logical_plan().display_indent()

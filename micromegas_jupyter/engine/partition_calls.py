@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from micromegas_jupyter.engine.calls import Call, lift_calls
-from micromegas_jupyter.engine.scanner import line_and_column, scan
-from micromegas_jupyter.errors import InvalidStatement, UnsupportedStatement
+from micromegas_jupyter.engine.calls import Call, lift_calls, refused
+from micromegas_jupyter.engine.scanner import scan
+from micromegas_jupyter.errors import UnsupportedStatement
 
 RETIRE: Final = "retire_partitions"
 _OPTIMIZE: Final = ("materialize_partitions", "regenerate_partitions")
@@ -25,6 +25,8 @@ _PARAMETERS: Final = {
 _TEXT: Final = re.compile(r"'((?:[^']|'')*)'")
 _TIME: Final = re.compile(r"(?:timestamp\s*)?'([^']{10,40})'(?:\s*::\s*timestamp)?", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"[0-9]{1,12}")
+_KINDS: Final = {"begin": (_TIME, "a time"), "end": (_TIME, "a time"), "seconds": (_NUMBER, "a whole number")}
+_TIMES: Final = "Write times as '2026-11-24T12:00:00Z'."
 _MAX_SHOWN: Final = 80
 
 
@@ -46,69 +48,36 @@ def find_partition_call(sql: str) -> PartitionCall | None:
         return None
     call = calls[0]
     if call.function in _BY_ONE:
-        raise _refused(
-            sql,
-            call.start,
-            UnsupportedStatement,
-            f"{call.function} is not offered: the files of a table change at any time.",
-            "To delete rows, run `micromegas tables delete`.",
+        what = f"{call.function} is not offered: the files of a table change at any time."
+        raise refused(
+            sql, call.start, what, "To delete rows, run `micromegas tables delete`.", kind=UnsupportedStatement
         )
     if len(calls) > 1:
-        raise _refused(
-            sql,
-            calls[1].start,
-            InvalidStatement,
-            "The statement changes partitions twice.",
-            "Call one function at a time.",
-        )
+        raise refused(sql, calls[1].start, "The statement changes partitions twice.", "Call one function at a time.")
     return _parse(sql, call)
 
 
 def _parse(sql: str, call: Call) -> PartitionCall:
-    names = _PARAMETERS[call.function]
+    function, names = call.function, _PARAMETERS[call.function]
     if len(call.arguments) != len(names):
-        raise _refused(
-            sql,
-            call.start,
-            InvalidStatement,
-            f"{call.function} takes {len(names)} constants.",
-            f"Write {call.function}({', '.join(names)}).",
-        )
+        what, remedy = f"{function} takes {len(names)} constants.", f"Write {function}({', '.join(names)})."
+        raise refused(sql, call.start, what, remedy)
     view_set = ""
     for name, (text, at) in zip(names, call.arguments, strict=True):
-        pattern = {"begin": _TIME, "end": _TIME, "seconds": _NUMBER}.get(name, _TEXT)
+        pattern, kind = _KINDS.get(name, (_TEXT, "a text"))
         found = pattern.fullmatch(text)
         if found is None:
-            kind = {"begin": "a time", "end": "a time", "seconds": "a whole number"}.get(name, "a text")
-            raise _refused(
-                sql,
-                at,
-                InvalidStatement,
-                f"The {name} of {call.function} is not {kind} as a constant.",
-                "Write times as '2026-11-24T12:00:00Z'.",
-            )
-        if pattern is _TIME:
-            _check_time(sql, call, found[1], at)
-        elif name in {"view", "view set"}:
+            raise refused(sql, at, f"The {name} of {function} is not {kind} as a constant.", _TIMES)
+        if pattern is _TIME and not _is_time(found[1]):
+            raise refused(sql, at, f"{found[1][:_MAX_SHOWN]!r}, an argument of {function}, is not a time.", _TIMES)
+        if name in {"view", "view set"}:
             view_set = found[1].replace("''", "'")
-    return PartitionCall(function=call.function, view_set=view_set)
+    return PartitionCall(function=function, view_set=view_set)
 
 
-def _check_time(sql: str, call: Call, text: str, at: int) -> None:
+def _is_time(text: str) -> bool:
     try:
         datetime.fromisoformat(text)
     except ValueError:
-        raise _refused(
-            sql,
-            at,
-            InvalidStatement,
-            f"{text[:_MAX_SHOWN]!r}, an argument of {call.function}, is not a time.",
-            "Write times as '2026-11-24T12:00:00Z'.",
-        ) from None
-
-
-def _refused(
-    sql: str, at: int, kind: type[InvalidStatement | UnsupportedStatement], what: str, remedy: str
-) -> InvalidStatement | UnsupportedStatement:
-    line, column = line_and_column(sql, at)
-    return kind(what, remedy=remedy, line=line, column=column)
+        return False
+    return True

@@ -12,10 +12,11 @@ from typing import Any, Final
 import pyarrow as pa
 from datafusion.plan import LogicalPlan
 
+from micromegas_jupyter.engine.calls import refused
 from micromegas_jupyter.engine.contract import PlannedQuery, QueryStatistics, StatementRequest
 from micromegas_jupyter.engine.errors import missing_parameter
 from micromegas_jupyter.engine.plans.reads import merged
-from micromegas_jupyter.engine.scanner import Kind, Scan, Token, line_and_column, scan
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token, scan
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
 
 #: DataFusion 55's parser stops at 48; for a CAST in a CAST it then tries again and again, without end.
@@ -119,11 +120,8 @@ def check_no_ignored_clause(scanned: Scan) -> None:
             window = "".join(map(_describe, tokens[index - 1 : index + 4]))
             if not (found := re.match(pattern, window)):
                 continue
-            line, column = line_and_column(scanned.sql, token.start)
-            what = clause.format(*(group.upper() for group in found.groups()))
-            raise UnsupportedStatement(
-                f"The engine does not implement {what}.", remedy=remedy, line=line, column=column
-            )
+            what = f"The engine does not implement {clause.format(*(group.upper() for group in found.groups()))}."
+            raise refused(scanned.sql, token.start, what, remedy, kind=UnsupportedStatement)
 
 
 def _describe(token: Token) -> str:

@@ -1,11 +1,11 @@
 """The schemas of rows: as SQL and conditions see a table, as its files are read, and as results go on the wire."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import pyarrow as pa
-from datafusion import DataFrame, SessionContext
+from datafusion import DataFrame, SessionContext, udtf
 
 from micromegas_jupyter.core.jsonb import TYPE_METADATA
 from micromegas_jupyter.core.protocols import TableSnapshot
@@ -34,6 +34,14 @@ def _merged_schema(schema: pa.Schema, merge_sql: str | None, raw_name: str | Non
 def no_rows(context: SessionContext, schema: pa.Schema) -> DataFrame:
     """Return a frame without rows."""
     return context.read_batch(pa.RecordBatch.from_pylist([], schema=schema))
+
+
+def register_rows(
+    session: SessionContext, function: str, rows: Iterable[Mapping[str, object]], schema: pa.Schema
+) -> None:
+    """Give a session a table function that returns these rows."""
+    found = session.read_batch(pa.RecordBatch.from_pylist([dict(row) for row in rows], schema=schema)).into_view()
+    session.register_udtf(udtf(lambda *_: found, function))
 
 
 @functools.lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ not reused. What stays is a bounded cache of footers, by path, size and time of 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -39,12 +39,12 @@ _OPTIONS: Final = {
     "datafusion.sql_parser.collect_spans": "true",
 }
 
-# What a join or a limit has seen would filter the scans below. But above a join, the column of another table may be
-# taken for the one that is meant (DataFusion 55.2, see `workarounds.joins`), and rows are lost.
-_DYNAMIC_FILTERS: Final = (
-    "datafusion.optimizer.enable_join_dynamic_filter_pushdown",
-    "datafusion.optimizer.enable_topk_dynamic_filter_pushdown",
-)
+#: The steps that may filter the scans below by what they have read. Above a join, DataFusion 55.2 may take the column
+#: of another table for the one that is meant, and lose rows (see `workarounds.joins`).
+DYNAMIC_FILTERS: Final = {
+    "join": "datafusion.optimizer.enable_join_dynamic_filter_pushdown",
+    "limit": "datafusion.optimizer.enable_topk_dynamic_filter_pushdown",
+}
 _PARTITIONS: Final = "datafusion.execution.target_partitions"
 # DataFusion 55 answers `max(x)` from the files' footers, and takes one whose type is not the table's for one of nulls.
 _USE_FOOTERS: Final = "datafusion.execution.collect_statistics"
@@ -88,9 +88,9 @@ class LentSession:
         self._settings[_USE_FOOTERS] = str(uses_footers).lower()
         self._settings[_FOOTERS_AT_A_TIME] = "32" if is_remote else "2"
 
-    def set_dynamic_filters(self, *, is_on: bool) -> None:
-        """Let what a statement sees while it runs filter its scans, or not."""
-        self._settings |= dict.fromkeys(_DYNAMIC_FILTERS, str(is_on).lower())
+    def set_dynamic_filters(self, of: Collection[str]) -> None:
+        """Let some of `DYNAMIC_FILTERS` filter scans, and the others not."""
+        self._settings |= {name: str(one in of).lower() for one, name in DYNAMIC_FILTERS.items()}
 
     def frame(self, written: LogicalPlan, optimized: LogicalPlan | None = None) -> DataFrame:
         """Return a plan as it will run; one that is not optimized yet will be."""

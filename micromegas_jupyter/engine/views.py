@@ -15,13 +15,13 @@ import pyarrow as pa
 from datafusion import SessionContext
 
 from micromegas_jupyter.core.protocols import TableSnapshot, ViewSource
-from micromegas_jupyter.engine.calls import Call
+from micromegas_jupyter.engine.calls import Call, refused
 from micromegas_jupyter.engine.contract import VisibleTable
 from micromegas_jupyter.engine.errors import is_engine_failure, missing_parameter
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS
-from micromegas_jupyter.engine.scanner import Kind, line_and_column, scan
+from micromegas_jupyter.engine.scanner import Kind, scan
 from micromegas_jupyter.engine.sessions import READ_ONLY
-from micromegas_jupyter.errors import InvalidStatement, MicromegasError, Unavailable
+from micromegas_jupyter.errors import MicromegasError, Unavailable
 from micromegas_jupyter.telemetry.tables import (
     BLOCKS,
     EMPTY_SETS,
@@ -125,7 +125,7 @@ def _instance_table(
     call: Call, known: Mapping[str, VisibleTable], *, values: Mapping[str, pa.Scalar] | None, sql: str
 ) -> VisibleTable:
     if len(call.arguments) != 2:  # noqa: PLR2004 - a view set and an id
-        raise _refused(
+        raise refused(
             sql,
             call.start,
             f"{VIEW_INSTANCE} takes a view set and an id.",
@@ -138,7 +138,7 @@ def _instance_table(
     view_set = VIEW_SETS.get(name)
     if view_set is None:
         listed = ", ".join(VIEW_SETS)
-        raise _refused(sql, set_at, f"There is no view set named {name[:_MAX_SHOWN]!r}.", f"Known here: {listed}.")
+        raise refused(sql, set_at, f"There is no view set named {name[:_MAX_SHOWN]!r}.", f"Known here: {listed}.")
     instance = _fold(id_text, values, sql=sql, at=id_at)
     equal = _equal(view_set, instance, sql=sql, at=id_at)
     if view_set.is_empty:
@@ -148,7 +148,7 @@ def _instance_table(
     if table is not None and (problem := table.snapshot.problem) is not None:
         raise Unavailable(problem.what, remedy=problem.remedy, retryable=problem.retryable)
     if table is None:
-        raise _refused(sql, set_at, f"There is no table named {name}.", "SHOW TABLES lists those that you may read.")
+        raise refused(sql, set_at, f"There is no table named {name}.", "SHOW TABLES lists those that you may read.")
     snapshot = replace(table.snapshot, name=call.stand_in)
     return replace(table, snapshot=snapshot, raw_name=None, equal=equal, instance_of=name)
 
@@ -161,13 +161,13 @@ def _spans_of_process(
     kinds = ", ".join(map(repr, _SPAN_KINDS))
     if len(call.arguments) != 2 + len(more):
         what = "".join(f", {name}" for name in more)
-        raise _refused(
+        raise refused(
             sql, call.start, f"{call.function} takes an id and one of {kinds}{what}.", "Name a process by its id."
         )
     (process, process_at), (kind, kind_at), *_ = call.arguments
     _equal(VIEW_SETS["async_events"], _fold(process, values, sql=sql, at=process_at), sql=sql, at=process_at)
     if _fold(kind, values, sql=sql, at=kind_at) not in {None, *_SPAN_KINDS}:
-        raise _refused(sql, kind_at, f"{call.function} has no such kind of spans.", f"Write one of {kinds}.")
+        raise refused(sql, kind_at, f"{call.function} has no such kind of spans.", f"Write one of {kinds}.")
     snapshot = TableSnapshot(name=call.stand_in, schema=definition.schema, files=())
     return VisibleTable(snapshot=snapshot, instance_of=f"{call.function}()")
 
@@ -180,26 +180,21 @@ def _equal(view_set: ViewSet, instance: str | None, *, sql: str, at: int) -> tup
     if instance == GLOBAL and view_set.has_global:
         return ()
     if view_set.of is None:
-        raise _refused(sql, at, f"{name} has the instance {GLOBAL!r} only.", f"Query the table: FROM {name}.")
+        raise refused(sql, at, f"{name} has the instance {GLOBAL!r} only.", f"Query the table: FROM {name}.")
     if instance == GLOBAL:
         what = f"{name} has no instance {GLOBAL!r}."
         remedy = f"Query the table: FROM {name}." if not view_set.is_empty else f"Name a {view_set.of} by its id."
-        raise _refused(sql, at, what, remedy)
+        raise refused(sql, at, what, remedy)
     try:
         found = str(uuid.UUID(instance))
     except ValueError:
-        raise _refused(
+        raise refused(
             sql,
             at,
             f"{instance[:_MAX_SHOWN]!r} is not the id of a {view_set.of}: ids are UUIDs.",
             f"Take it from the table {PROCESSES.name if view_set.of == 'process' else STREAMS.name}.",
         ) from None
     return ((_PROCESS, found),)
-
-
-def _refused(sql: str, at: int, what: str, remedy: str) -> InvalidStatement:
-    line, column = line_and_column(sql, at)
-    return InvalidStatement(what, remedy=remedy, line=line, column=column)
 
 
 _context: Final = functools.cache(SessionContext)
@@ -214,14 +209,14 @@ def _fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: in
         return None
     remedy = "Write a text, a parameter, or an expression of these."
     if any(token.kind is Kind.WORD and token.name in SUBQUERY_KEYWORDS for token in tokens):
-        raise _refused(sql, at, "An argument of a view is no constant.", remedy)
+        raise refused(sql, at, "An argument of a view is no constant.", remedy)
     try:
         rows = _context().sql_with_options(f"SELECT ({text}\n) AS value", READ_ONLY, param_values=dict(values or {}))
         found = rows.to_pylist()[0]["value"]
     except BaseException as error:
         if isinstance(error, MicromegasError) or not is_engine_failure(error):
             raise
-        raise _refused(sql, at, "An argument of a view is no constant.", remedy) from error
+        raise refused(sql, at, "An argument of a view is no constant.", remedy) from error
     if not isinstance(found, str):
-        raise _refused(sql, at, "An argument of a view is not a text.", remedy)
+        raise refused(sql, at, "An argument of a view is not a text.", remedy)
     return found

@@ -37,7 +37,6 @@ def register_messages(session: SessionContext, calls: Sequence[Call], messages: 
     """Register the tables that stand in for calls of functions which change the lake."""
     for call in calls:
         if call.function in MESSAGE_FUNCTIONS:
-            columns = [[time for time, _ in messages], [text for _, text in messages]]
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, _MESSAGES, strict=True)]
-            rows = session.read_batch(pa.RecordBatch.from_arrays(arrays, schema=_MESSAGES))
-            session.register_table(quoted(call.stand_in), rows.into_view())
+            rows = [{"time": time, "msg": text} for time, text in messages]
+            batch = pa.RecordBatch.from_pylist(rows, schema=_MESSAGES)
+            session.register_table(quoted(call.stand_in), session.read_batch(batch).into_view())

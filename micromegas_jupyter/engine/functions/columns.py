@@ -29,15 +29,12 @@ def holds_pairs(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return not pa.types.is_dictionary(kind.value_type) and holds_pairs(kind.value_type)
     if pa.types.is_map(kind):
-        return bool(pa.types.is_string(kind.key_type) and _is_text(kind.item_type))
+        return bool(pa.types.is_string(kind.key_type) and pa.types.is_string(kind.item_type))
     if not pa.types.is_list(kind) or not pa.types.is_struct(kind.value_type):
         return False
     fields = list(kind.value_type)
-    return [field.name for field in fields] == ["key", "value"] and all(_is_text(field.type) for field in fields)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind))
+    is_named = [field.name for field in fields] == ["key", "value"]
+    return is_named and all(pa.types.is_string(field.type) for field in fields)
 
 
 class _Results(NamedTuple):

@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import pyarrow as pa
-from datafusion import DataFrame, ScalarUDF, SessionContext, udf, udtf
+from datafusion import DataFrame, ScalarUDF, SessionContext, udf
 
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.functions.denial_store import MATCH_COLUMNS, DenialStore
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
 from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, find_calls_in_from, scan
+from micromegas_jupyter.engine.schemas import register_rows
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError
 
 _MAX_EXPRESSION_BYTES: Final = 4096
@@ -150,9 +151,8 @@ def register_denial_functions(
     if mentions.has(REMOVE):
         session.register_udf(_run_time(REMOVE, remove, 1, failures))
     if mentions.has(LIST):
-        rules = [{name: getattr(rule, name) for name in _COLUMNS} for rule in denials.rules()]
-        listed = session.read_batch(pa.RecordBatch.from_pylist(rules, schema=_SCHEMA)).into_view()
-        session.register_udtf(udtf(lambda *_: listed, LIST))
+        rules = ({name: getattr(rule, name) for name in _COLUMNS} for rule in denials.rules())
+        register_rows(session, LIST, rules, _SCHEMA)
 
 
 def _run_time(name: str, function: Callable[..., str], arity: int, failures: list[MicromegasError]) -> ScalarUDF:

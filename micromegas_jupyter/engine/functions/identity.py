@@ -8,11 +8,12 @@ from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Final
 
 import pyarrow as pa
-from datafusion import SessionContext, udf, udtf
+from datafusion import SessionContext, udf
 
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.engine.contract import VisibleTable
 from micromegas_jupyter.engine.scanner import Kind, Mention, Scan, Token, find_calls, scan
+from micromegas_jupyter.engine.schemas import register_rows
 
 _Value = str | bool | tuple[str, ...] | None
 
@@ -136,9 +137,8 @@ def register_identity_functions(
         # Immutable: the optimiser puts the value in its place, so that files' statistics can answer a comparison.
         session.register_udf(udf(lambda *_, column=column: column, [], kind, "immutable", name))
     if RIGHTS in mentioned:
-        rows = [dict(zip(_RIGHTS_SCHEMA.names, row, strict=True)) for row in _rights(caller, tables)]
-        shown = session.read_batch(pa.RecordBatch.from_pylist(rows, schema=_RIGHTS_SCHEMA)).into_view()
-        session.register_udtf(udtf(lambda *_: shown, RIGHTS))
+        rows = (dict(zip(_RIGHTS_SCHEMA.names, row, strict=True)) for row in _rights(caller, tables))
+        register_rows(session, RIGHTS, rows, _RIGHTS_SCHEMA)
 
 
 def _rights(caller: AuthContext, tables: Sequence[VisibleTable]) -> Iterator[tuple[str, str, str | None]]:

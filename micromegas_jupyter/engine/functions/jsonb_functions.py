@@ -24,11 +24,6 @@ def format_json(data: bytes) -> str:
     return jsonb.to_json(jsonb.decode(data))
 
 
-def get(data: bytes, key: str) -> bytes | None:
-    """Return a member of an object, by its exact name or else in other ASCII case."""
-    return jsonb.find(data, key)
-
-
 def as_string(data: bytes) -> str | None:
     """Return a text."""
     value = jsonb.decode(data)

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-from datafusion import SessionContext, udtf
+from datafusion import SessionContext
 
 from micromegas_jupyter.engine.contract import RUNNING_QUERIES, FileSource, VisibleTable
 from micromegas_jupyter.engine.scanner import Mention
-from micromegas_jupyter.engine.schemas import visible_schema
+from micromegas_jupyter.engine.schemas import register_rows, visible_schema
 from micromegas_jupyter.engine.views import GLOBAL, VIEW_SETS
 
 VIEW_SETS_FUNCTION: Final = "list_view_sets"
@@ -23,59 +23,29 @@ _TIME: Final = pa.timestamp("ns", "+00:00")
 _FORMAT_VERSION: Final = 1
 _HASH_BYTES: Final = 8
 
-_VIEW_SETS: Final = pa.schema(
-    [
-        pa.field(name, kind, nullable=False)
-        for name, kind in (
-            ("view_set_name", pa.string()),
-            ("current_schema_hash", pa.binary()),
-            ("schema", pa.string()),
-            ("has_view_maker", pa.bool_()),
-            ("global_instance_available", pa.bool_()),
-        )
-    ]
-)
-_PARTITIONS: Final = pa.schema(
-    [
-        pa.field("view_set_name", pa.string(), nullable=False),
-        pa.field("view_instance_id", pa.string(), nullable=False),
-        pa.field("begin_insert_time", _TIME, nullable=False),
-        pa.field("end_insert_time", _TIME, nullable=False),
-        pa.field("min_event_time", _TIME),
-        pa.field("max_event_time", _TIME),
-        pa.field("updated", _TIME, nullable=False),
-        pa.field("file_path", pa.string()),
-        # Upstream always has these two; here they would count hidden rows.
-        pa.field("file_size", pa.int64()),
-        pa.field("file_schema_hash", pa.binary(), nullable=False),
-        pa.field("source_data_hash", pa.binary(), nullable=False),
-        pa.field("num_rows", pa.int64()),
-        pa.field("partition_format_version", pa.int32(), nullable=False),
-        pa.field("sort_order", pa.list_(pa.string())),
-        pa.field("max_sort_key_time", _TIME),
-    ]
-)
-_OPTIONAL: Final = frozenset({"client", "entrypoint", "files", "scanned"})
-_RUNNING: Final = pa.schema(
-    [
-        pa.field(name, kind, nullable=name in _OPTIONAL)
-        for name, kind in (
-            ("query_id", pa.string()),
-            ("user", pa.string()),
-            ("email", pa.string()),
-            ("client_ip", pa.string()),
-            ("client", pa.string()),
-            ("entrypoint", pa.string()),
-            ("began_at", _TIME),
-            ("seconds", pa.float64()),
-            ("is_running", pa.bool_()),
-            ("peak_memory_bytes", pa.int64()),
-            ("sql", pa.string()),
-            ("files", pa.int64()),
-            ("scanned", pa.float64()),
-        )
-    ]
-)
+
+def _schema(*nullable: str, **columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=name in nullable) for name, kind in columns.items()])
+
+
+_VIEW_SETS: Final = _schema(
+    view_set_name=pa.string(), current_schema_hash=pa.binary(), schema=pa.string(), has_view_maker=pa.bool_(),
+    global_instance_available=pa.bool_(),
+)  # fmt: skip
+# Upstream always has the size of a file and the number of its rows; here they would count hidden rows.
+_PARTITIONS: Final = _schema(
+    "min_event_time", "max_event_time", "file_path", "file_size", "num_rows", "sort_order", "max_sort_key_time",
+    view_set_name=pa.string(), view_instance_id=pa.string(), begin_insert_time=_TIME, end_insert_time=_TIME,
+    min_event_time=_TIME, max_event_time=_TIME, updated=_TIME, file_path=pa.string(), file_size=pa.int64(),
+    file_schema_hash=pa.binary(), source_data_hash=pa.binary(), num_rows=pa.int64(),
+    partition_format_version=pa.int32(), sort_order=pa.list_(pa.string()), max_sort_key_time=_TIME,
+)  # fmt: skip
+_RUNNING: Final = _schema(
+    "client", "entrypoint", "files", "scanned",
+    query_id=pa.string(), user=pa.string(), email=pa.string(), client_ip=pa.string(), client=pa.string(),
+    entrypoint=pa.string(), began_at=_TIME, seconds=pa.float64(), is_running=pa.bool_(),
+    peak_memory_bytes=pa.int64(), sql=pa.string(), files=pa.int64(), scanned=pa.float64(),
+)  # fmt: skip
 
 
 def register_listing_functions(
@@ -88,15 +58,12 @@ def register_listing_functions(
 ) -> None:
     """Give a session those of the functions that the statement mentions, over what its caller sees."""
     if mentions.has(VIEW_SETS_FUNCTION):
-        sets = session.read_batch(pa.RecordBatch.from_pylist([*_view_sets()], schema=_VIEW_SETS)).into_view()
-        session.register_udtf(udtf(lambda *_: sets, VIEW_SETS_FUNCTION))
+        register_rows(session, VIEW_SETS_FUNCTION, _view_sets(), _VIEW_SETS)
     if mentions.has(PARTITIONS_FUNCTION):
-        rows = [] if files is None else [row for table in tables for row in _partitions(table, files)]
-        parts = session.read_batch(pa.RecordBatch.from_pylist(rows, schema=_PARTITIONS)).into_view()
-        session.register_udtf(udtf(lambda *_: parts, PARTITIONS_FUNCTION))
+        rows = (row for table in tables if files is not None for row in _partitions(table, files))
+        register_rows(session, PARTITIONS_FUNCTION, rows, _PARTITIONS)
     if mentions.has(RUNNING_QUERIES):
-        queries = session.read_batch(pa.RecordBatch.from_pylist([*map(dict, running)], schema=_RUNNING)).into_view()
-        session.register_udtf(udtf(lambda *_: queries, RUNNING_QUERIES))
+        register_rows(session, RUNNING_QUERIES, running, _RUNNING)
 
 
 def _view_sets() -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Final
 import pyarrow as pa
 from datafusion import DataFrame, SessionContext, udaf, udf
 
+from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.engine.contract import VisibleTable
 from micromegas_jupyter.engine.functions import histograms, jsonb_functions, numeric, properties
 from micromegas_jupyter.engine.functions.columns import (
@@ -66,7 +67,7 @@ _SCALARS: Final = {
     "properties_to_array": _Function(properties.ToArray, (DICTIONARY,), PAIRS, pairs=True),
     "jsonb_parse": _Function(lambda: PerValue(jsonb_functions.parse, DICTIONARY), (pa.string(),), DICTIONARY),
     "jsonb_format_json": _jsonb(jsonb_functions.format_json, TEXT_DICTIONARY),
-    "jsonb_get": _jsonb(jsonb_functions.get, DICTIONARY, TEXT_DICTIONARY),
+    "jsonb_get": _jsonb(jsonb.find, DICTIONARY, TEXT_DICTIONARY),
     "jsonb_as_string": _jsonb(jsonb_functions.as_string, TEXT_DICTIONARY),
     "jsonb_as_f64": _jsonb(jsonb_functions.as_f64, _F64),
     "jsonb_as_i64": _jsonb(jsonb_functions.as_i64, pa.int64()),
@@ -135,7 +136,7 @@ class QueryFunctions:
         self._aggregates = [name for name in _AGGREGATES if name in wanted]
         self._untried: dict[str, list[pa.DataType]] = {}
         self._kinds: list[pa.DataType] = []
-        overloaded = list(filter(_takes_jsonb, self._scalars))
+        overloaded = [name for name in self._scalars if name in CONDITION_FUNCTIONS]
         if overloaded:
             kinds = [kind for table in tables for kind in table.snapshot.schema.types]
             kinds += [kind for table in tables for kind in flat_schema(table.snapshot.schema).types]
@@ -251,10 +252,6 @@ def without_numbers(text: str) -> str:
 
 def _base(name: str) -> str:
     return name.partition(_NUMBERED)[0]
-
-
-def _takes_jsonb(name: str) -> bool:
-    return bool(_SCALARS[name].arguments[0] == DICTIONARY)
 
 
 def with_functions_as_rows(scanned: Scan) -> Scan:

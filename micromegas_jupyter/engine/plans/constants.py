@@ -15,6 +15,7 @@ from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.engine.leakproof import MAX_PATTERN
 from micromegas_jupyter.engine.plans.terms import EXPRESSIONS, chain
+from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 
 _MAX_VISITED: Final = 20_000
 # A pattern may take 70 ms. What is not checked fails behind the barrier, on rows that the caller may see.
@@ -116,52 +117,21 @@ def _operands(expression: Any) -> list[Any]:
 
 
 def _plans_of_query(session: SessionContext, expression: Any) -> list[LogicalPlan]:
-    """Return the plan of a subquery, for which DataFusion-Python has no accessor, if its tables can be serialized.
-
-    It's read from the expression's message: the plan of a SubqueryNode in field 36.
-    """
+    """Return the plan of a subquery, for which DataFusion-Python has no accessor, if its tables can be serialized."""
     try:
-        ((_, body),) = _fields(expression.to_bytes())
-        ((_, node), *_) = _fields(body)
-        ((_, plan), *_) = _fields(node)
-        return [LogicalPlan.from_bytes(session, plan)]
+        (subquery,) = message_class("Expr").FromString(expression.to_bytes()).f36
+        return [LogicalPlan.from_bytes(session, subquery.f1[0].f1[0].SerializeToString())]
     except Exception:  # noqa: BLE001 - see above
         return []
 
 
 def _hidden_parts(aggregate: Any) -> list[Any]:
-    """Return what FILTER and ORDER BY of an aggregate say, for which DataFusion-Python has no accessors.
-
-    They are read from its message: an AggregateUDFExprNode, field 19, with the filter in field 3 and sorts in field 4.
-    """
+    """Return what FILTER and ORDER BY of an aggregate say, for which DataFusion-Python has no accessors."""
     if not any(word in aggregate.canonical_name() for word in (" FILTER (", " ORDER BY ")):
         return []
-    ((_, message),) = _fields(aggregate.to_bytes())
-    parts = list(_fields(message))
-    filters = [value for number, value in parts if number == 3]  # noqa: PLR2004 - see above
-    sorts = [value for number, value in parts if number == 4]  # noqa: PLR2004 - see above
-    filters += [value for sort in sorts for number, value in _fields(sort) if number == 1]
-    return [Expr.from_bytes(one).expr for one in filters]
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Return the fields of a protobuf message that have a length."""
-    place = 0
-
-    def number() -> int:
-        nonlocal place
-        value = shift = 0
-        while True:
-            byte = message[place]
-            place, value, shift = place + 1, value | (byte & 0x7F) << shift, shift + 7
-            if byte < 0x80:  # noqa: PLR2004 - the last byte of a number
-                return value
-
-    while place < len(message):
-        tag, size = number(), number()
-        if tag & 7 == 2:  # noqa: PLR2004 - a type with a length; the only other one here is a plain number
-            yield tag >> 3, message[place : place + size]
-            place += size
+    (call,) = message_class("Expr").FromString(aggregate.to_bytes()).f19
+    parts = [*call.f3, *(sort.f1[0] for sort in call.f4)]
+    return [Expr.from_bytes(one.SerializeToString()).expr for one in parts]
 
 
 def _is_constant(expression: Any, operands: Sequence[Any], *, depth: int = 0) -> bool:

@@ -32,15 +32,14 @@ _RETURNED_ROWS: Final = "?table?"
 
 def are_plain(tables: Iterable[VisibleTable], time_range: TimeRange | None) -> bool:
     """Return whether scans of these tables, in the plan of a statement, return no columns but those it asks for."""
-    return all(_is_plain(table, cuts=time_range is not None) for table in tables)
-
-
-def _is_plain(table: VisibleTable, *, cuts: bool) -> bool:
-    snapshot, names = table.snapshot, table.snapshot.schema.names
-    return (
-        not (table.hides_rows or table.equal or snapshot.merge_sql or snapshot.source)
-        and not (cuts and snapshot.range_columns)
-        and set(snapshot.partition_columns).isdisjoint(names)
+    return not any(
+        table.hides_rows
+        or table.equal
+        or table.snapshot.merge_sql
+        or table.snapshot.source
+        or (time_range is not None and table.snapshot.range_columns)
+        or {*table.snapshot.partition_columns} & {*table.snapshot.schema.names}
+        for table in tables
     )
 
 

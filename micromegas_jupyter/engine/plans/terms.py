@@ -61,19 +61,49 @@ class _TooLarge(Exception):
     """A plan has more parts than are examined."""
 
 
-class _Terms:
-    """Describes expressions as terms; one that isn't known becomes None."""
+class _Reader:
+    """Describes all expressions of plans over scans with these schemas as terms; one that isn't known becomes None."""
 
-    def __init__(self, *, sees_through_casts: bool) -> None:
+    def __init__(self, session: SessionContext, scans: Mapping[str, pa.Schema], *, sees_through_casts: bool) -> None:
+        self._session = session
+        self._scans = scans
         self._sees_through_casts = sees_through_casts
         self._visited = 0
+
+    def are_leakproof(self, root: LogicalPlan) -> bool:
+        nodes: list[LogicalPlan] = [root]
+        while nodes:
+            node = nodes.pop()
+            self._count()
+            nodes += node.inputs()
+            variant = node.to_variant()
+            expressions_of = EXPRESSIONS.get(type(variant).__name__)
+            if expressions_of is None or node.display().startswith("DistinctOn"):
+                return False
+            expressions = expressions_of(variant)
+            columns = self._columns(node, variant) if expressions else {}
+            for expression in expressions:
+                if not leakproof.is_leakproof(self._term(expression, columns)):
+                    return False
+        return True
+
+    def _columns(self, node: LogicalPlan, variant: Any) -> dict[str, pa.DataType | None]:
+        """Return the types of the columns that a node's expressions are about; None for an ambiguous name."""
+        if type(variant).__name__ == "TableScan":
+            schemas = [self._scans.get(variant.table_name(), pa.schema([]))]
+        else:
+            schemas = [self._session.create_dataframe_from_logical_plan(one).schema() for one in node.inputs()]
+        found: dict[str, pa.DataType | None] = {}
+        for field in (field for schema in schemas for field in schema):
+            found[field.name] = field.type if found.get(field.name, field.type) == field.type else None
+        return found
 
     def _count(self) -> None:
         self._visited += 1
         if self._visited > _MAX_VISITED:
             raise _TooLarge
 
-    def term(self, expression: Expr, columns: Mapping[str, pa.DataType | None]) -> Term | None:  # noqa: PLR0911, PLR0912, C901 - one per kind
+    def _term(self, expression: Expr, columns: Mapping[str, pa.DataType | None]) -> Term | None:  # noqa: PLR0911, PLR0912, C901 - one per kind
         """Return an expression over columns of these types as a term."""
         self._count()
         if expression.variant_name() == "ScalarFunction":
@@ -82,7 +112,7 @@ class _Terms:
         kind = type(found).__name__
         match kind:
             case "Alias":
-                return self.term(found.expr(), columns)
+                return self._term(found.expr(), columns)
             case "Literal":
                 return literal_term(expression)
             case "Column":
@@ -117,7 +147,7 @@ class _Terms:
         return self._call(_SIMPLE[kind], (found.expr(),), columns) if kind in _SIMPLE else None
 
     def _call(self, operator: str, operands: Any, columns: Mapping[str, pa.DataType | None]) -> Term:
-        return Term(operator, tuple(self.term(one, columns) for one in operands))
+        return Term(operator, tuple(self._term(one, columns) for one in operands))
 
     def _binary(self, expression: Expr, operator: str, columns: Mapping[str, pa.DataType | None]) -> Term:
         if operator not in {"AND", "OR"}:
@@ -126,7 +156,7 @@ class _Terms:
 
     def _cast(self, expression: Expr, value: Expr, columns: Mapping[str, pa.DataType | None]) -> Term | None:
         to = _cast_type(expression)
-        operand = self.term(value, columns)
+        operand = self._term(value, columns)
         if to is None or operand is None:
             return None
         if operand.operator == leakproof.LITERAL:
@@ -138,43 +168,6 @@ class _Terms:
         if column is None or not leakproof.is_total_cast(column, to):
             return None
         return Term(leakproof.COLUMN, kind=leakproof.column_kind(to))
-
-
-class _Reader(_Terms):
-    """Reads all expressions of plans over scans with these schemas."""
-
-    def __init__(self, session: SessionContext, scans: Mapping[str, pa.Schema], *, sees_through_casts: bool) -> None:
-        super().__init__(sees_through_casts=sees_through_casts)
-        self._session = session
-        self._scans = scans
-
-    def are_leakproof(self, root: LogicalPlan) -> bool:
-        nodes: list[LogicalPlan] = [root]
-        while nodes:
-            node = nodes.pop()
-            self._count()
-            nodes += node.inputs()
-            variant = node.to_variant()
-            expressions_of = EXPRESSIONS.get(type(variant).__name__)
-            if expressions_of is None or node.display().startswith("DistinctOn"):
-                return False
-            expressions = expressions_of(variant)
-            columns = self._columns(node, variant) if expressions else {}
-            for expression in expressions:
-                if not leakproof.is_leakproof(self.term(expression, columns)):
-                    return False
-        return True
-
-    def _columns(self, node: LogicalPlan, variant: Any) -> dict[str, pa.DataType | None]:
-        """Return the types of the columns that a node's expressions are about; None for an ambiguous name."""
-        if type(variant).__name__ == "TableScan":
-            schemas = [self._scans.get(variant.table_name(), pa.schema([]))]
-        else:
-            schemas = [self._session.create_dataframe_from_logical_plan(one).schema() for one in node.inputs()]
-        found: dict[str, pa.DataType | None] = {}
-        for field in (field for schema in schemas for field in schema):
-            found[field.name] = field.type if found.get(field.name, field.type) == field.type else None
-        return found
 
 
 def literal_term(expression: Expr) -> Term | None:

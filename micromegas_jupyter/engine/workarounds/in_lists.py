@@ -13,7 +13,7 @@ joins, and columns of derived tables the expressions they stand for.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from datafusion import DataFrame, Expr, SessionContext, lit
@@ -22,7 +22,10 @@ from datafusion.plan import LogicalPlan
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.workarounds.plan_messages import (
     EMPTYING_RULES,
+    Step,
+    find_steps,
     message_class,
+    operands,
     optimizer_without,
     type_of,
 )
@@ -31,6 +34,13 @@ from micromegas_jupyter.errors import UnsupportedStatement, UsageError
 # Without simplification, the NULL of a list would become a column.
 _LEFT_OUT: Final = ("simplify_expressions", "common_sub_expression_eliminate", *EMPTYING_RULES)
 _MAY_BE_AFFECTED: Final = re.compile(r"(?: IN \(\[| OR ).*(?: IN \(\[| OR )|\(\"\.\*\"\)| BIT_XOR ", re.DOTALL)
+_LISTED: Final = re.compile(r" IN \(\[| OR ")
+# Whatever makes more of a truth value than a condition: a function other than a literal, a comparison, NOT, CASE, IS.
+_USED: Final = re.compile(
+    r"\b(?:NOT|CASE|IS) |\.\*|\bBIT_XOR |[])] (?!(?:AND|OR|[-+*/%]) )\S|"
+    r"(?:[=<>~]|FROM) (?:\(|(?:(?!AND |OR )\S+ )+?IN \(\[)|"
+    r"\b(?!(?:(?:Large)?Utf8(?:View)?|U?Int\d+|Float\d+|Date32|Decimal\d+|outer_ref|substr|lower|upper)\()\w+\("
+)
 # A list of any length and two comparisons with constants weigh the same; two lists are needed.
 _LIST_WEIGHT: Final = 2
 _TWO_LISTS: Final = 4
@@ -43,6 +53,7 @@ _IS_TRUE: Final = 25
 _MATCHES_ALL: Final = b".*"
 # The expressions of these nodes are conditions; of the others, the values count.
 _CONDITIONS: Final = frozenset({"Filter", "Join", "Scan"})
+_CONDITION: Final = re.compile(r"(?:\w+ )*(?:Filter|Join|TableScan):")
 _NAMED: Final = frozenset({"Projection", "Aggregate", "Window"})
 
 
@@ -51,12 +62,11 @@ def with_null_safe_lists(session: SessionContext, frame: DataFrame, text: str) -
 
     `text` is its plan, one step a line.
     """
-    unchanged = frame
-    if not _MAY_BE_AFFECTED.search(text):
+    if not _MAY_BE_AFFECTED.search(text) or all(map(_is_plain, find_steps(frame.logical_plan()))):
         return frame
     try:
-        plan = optimizer_without(*_LEFT_OUT).create_dataframe_from_logical_plan(frame.logical_plan())
-        optimized = plan.optimized_logical_plan()
+        unsimplified = optimizer_without(*_LEFT_OUT).create_dataframe_from_logical_plan(frame.logical_plan())
+        optimized = unsimplified.optimized_logical_plan()
     except BaseException as error:
         if not is_engine_failure(error):
             raise
@@ -65,15 +75,22 @@ def with_null_safe_lists(session: SessionContext, frame: DataFrame, text: str) -
         node = message_class("Node").FromString(optimized.to_bytes(session))
         if not _rewrite_node(node, session):
             return frame
-        changed = LogicalPlan.from_bytes(session, node.SerializeToString())
-        frame = session.create_dataframe_from_logical_plan(changed)
-        frame.optimized_logical_plan()  # a part without columns fails here
+        plan = LogicalPlan.from_bytes(session, node.SerializeToString())
+        changed = session.create_dataframe_from_logical_plan(plan)
+        changed.optimized_logical_plan()  # a part without columns fails here
     except BaseException as error:
         if not is_engine_failure(error):
             raise
         _check_unchanged(optimized)
-        return unchanged
-    return frame
+        return frame
+    return changed
+
+
+def _is_plain(step: Step) -> bool:
+    """Return whether a step has no lists, or is a condition of nothing but AND, OR, and comparisons."""
+    if not _LISTED.search(step.text) and ".*" not in step.text and "BIT_XOR" not in step.text:
+        return True
+    return _CONDITION.match(step.text) is not None and not _USED.search(step.text)
 
 
 def null_safe_condition(condition: Expr) -> Expr:
@@ -198,7 +215,7 @@ def _subplans(expression: Any) -> Iterator[Any]:
     for kind, (body,) in expression.ListFields():
         if kind.message_type.name == "Subquery":
             yield body.f1[0].f1[0]
-        for one in _operands(body):
+        for one in operands(body):
             yield from _subplans(one)
 
 
@@ -228,7 +245,7 @@ def _exposed_lists(expression: Any, *, only_true_counts: bool, is_below_or: bool
             yield from _exposed_operation(expression, operator, body.f1)
         keeps = kind.message_type.name == "Alias" or operator in {"And", "Or"}
         conditions = _inner_conditions(kind, body)
-        for one in _operands(body):
+        for one in operands(body):
             if any(one is condition for condition in conditions):
                 yield from _exposed_lists(one, only_true_counts=True, is_below_or=False)
             else:
@@ -265,25 +282,15 @@ def _is_value(element: Any) -> bool:
     return bool(literal) and not literal[0].f33
 
 
-def _exposed_operation(expression: Any, operator: str, operands: Sequence[Any]) -> Iterator[_List]:
-    first, *others = operands
+def _exposed_operation(expression: Any, operator: str, sides: Sequence[Any]) -> Iterator[_List]:
+    first, *others = sides
     if operator == "BitwiseXor":
         if any(_key(first) == _key(other) for other in others):
             yield _List(expression, first, _WEIGHTS[operator])
         return
-    operand = next((one for one in operands if not _without_casts(one).f3), None)
-    constant = next((one for one in operands if _without_casts(one).f3), None)
+    operand = next((one for one in sides if not _without_casts(one).f3), None)
+    constant = next((one for one in sides if _without_casts(one).f3), None)
     if operand is None or constant is None:
         return
     if operator in {"Eq", "NotEq"} or _MATCHES_ALL in _key(constant):
         yield _List(expression, operand, _WEIGHTS[operator])
-
-
-def _operands(body: Any) -> Iterable[Any]:
-    for field, values in body.ListFields():
-        match type_of(field):
-            case "Expr":
-                yield from values
-            case "First" | "Branch":
-                for value in values:
-                    yield from (*value.f1, *getattr(value, "f2", ()))

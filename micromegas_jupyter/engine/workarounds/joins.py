@@ -1,4 +1,4 @@
-"""Plans statements so that three defects of DataFusion 55.2 (54.1 has them, too) cannot give wrong rows.
+"""Plans statements so that four defects of DataFusion 55.2 (54.1 has them, too) cannot give wrong rows.
 
 **Filters above joins** are pushed down in the physical plan by column name, not by position. Where both sides of a join
 have a column of that name, a filter can end up on the wrong one, and rows are lost. The logical optimizer has already
@@ -9,6 +9,9 @@ keeps it where it is. (Fixed upstream by https://github.com/apache/datafusion/pu
 join, where it can also be NULL. It is then ignored by GROUP BY, ORDER BY and PARTITION BY. So these filters compare by
 IS NOT DISTINCT FROM, from which DataFusion does not derive a constant; it prunes files just as well.
 
+**What a join or a limit has read** filters the scans below it, and is pushed down by column name, too. So these dynamic
+filters are off unless each column that they may be about has a name of its own below.
+
 **Nested-loop joins** read their left side again when it does not fit into memory and there is room on disk, but a scan
 returns its files only once. They need a session that cannot spill.
 
@@ -18,17 +21,20 @@ the first two defects, and is refused otherwise.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
 
 import pyarrow as pa
-from datafusion import SessionContext, functions, lit
+from datafusion import Expr, SessionContext, functions, lit
 from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.engine.errors import is_engine_failure
+from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS
 from micromegas_jupyter.engine.workarounds.plan_messages import (
     EMPTYING_RULES,
     message_class,
+    operands,
     optimizer_without,
     type_of,
 )
@@ -56,16 +62,18 @@ _OUTER_JOIN_STEP: Final = re.compile(r"JoinExec: .*join_type=(?:Left|Right|Full|
 _GROUPS_BY_ORDER: Final = "ordering_mode="
 
 
-class PlannedJoins(NamedTuple):
-    """An optimized plan with joins, safe to run; one with nested loops must run in a session that cannot spill."""
-
-    plan: LogicalPlan
-    has_nested_loops: bool
+# By the names of columns, the expressions that define each; no text for a column of a table.
+_Definitions = defaultdict[str, list[str]]
 
 
 def may_join(plan_text: str) -> bool:
     """Return whether an unoptimized plan, one step a line, may have a join or become one."""
     return _JOIN.search(plan_text) is not None
+
+
+def has_nested_loops(optimized: LogicalPlan) -> bool:
+    """Return whether a plan has a join without an equality, which must run in a session that cannot spill."""
+    return _NESTED_LOOP_JOIN.search(optimized.display_indent()) is not None
 
 
 def plan_joins(
@@ -74,21 +82,84 @@ def plan_joins(
     optimized: LogicalPlan,
     *,
     explain: Callable[[], list[pa.RecordBatch]],
-) -> PlannedJoins:
-    """Return a plan that gives the right rows for a statement, not EXPLAIN, in a session for joins.
+) -> LogicalPlan:
+    """Return a plan that gives the right rows for a statement with joins, not EXPLAIN.
 
     `explain` returns the rows of EXPLAIN VERBOSE for it.
     """
-    text, plan = optimized.display_indent(), optimized
-    if _OUTER_JOIN.search(text):
-        without_empty = optimizer_without(*EMPTYING_RULES).create_dataframe_from_logical_plan(written)
-        changed = _try_rewrite(session, lambda: optimized, unchanged=optimized)
-        if changed is None:
-            changed = _try_rewrite(session, without_empty.optimized_logical_plan, unchanged=optimized)
-        if changed is None:
-            _check_unchanged(optimized, explain())
-        plan = optimized if changed is None else changed
-    return PlannedJoins(plan, has_nested_loops=_NESTED_LOOP_JOIN.search(text) is not None)
+    if not _OUTER_JOIN.search(optimized.display_indent()):
+        return optimized
+    without_empty = optimizer_without(*EMPTYING_RULES).create_dataframe_from_logical_plan(written)
+    for plan in (lambda: optimized, without_empty.optimized_logical_plan):
+        changed = _try_rewrite(session, plan, unchanged=optimized)
+        if changed is not None:
+            return changed
+    _check_unchanged(optimized, explain())
+    return optimized
+
+
+def find_dynamic_filters(plan: LogicalPlan, floats: Iterable[str] = ()) -> set[str]:
+    """Return those of `DYNAMIC_FILTERS` that an optimized plan may have, if its tables have these columns of floats.
+
+    Each column that their filters may be about has a name of its own below them. It has no floats, since the bounds by
+    which row groups are skipped leave out NaN.
+    """
+    if "<subquery>" in plan.display_indent():
+        return set()  # its plan is not among the inputs
+    may_filter = {*DYNAMIC_FILTERS}
+    try:
+        _define_columns(plan, may_filter, {*floats})
+    except Exception:  # noqa: BLE001 - a step that DataFusion-Python has no class for
+        return set()
+    return may_filter
+
+
+def _define_columns(plan: LogicalPlan, may_filter: set[str], floats: set[str]) -> _Definitions:
+    """Return the columns that a step and those below it define; remove what may be about two of them."""
+    below = [_define_columns(one, may_filter, floats) for one in plan.inputs()]
+    node: Any = plan.to_variant()
+    kind = type(node).__name__
+    defined: _Definitions = defaultdict(list)
+    for name, text in _DEFINITIONS[kind](node):
+        defined[name].append(text)
+    for columns in below:
+        for name, texts in columns.items():
+            defined[name] += texts
+    if kind == "Join":
+        pairs = (zip(keys, below, strict=True) for keys in node.on())
+        if not all(_is_clear(key, columns, floats) for pair in pairs for key, columns in pair):
+            may_filter.discard("join")
+    elif kind == "Sort" and not all(_is_clear(key.expr(), defined, floats) for key in node.sort_exprs()):
+        may_filter.discard("limit")
+    return defined
+
+
+def _computed(expressions: Iterable[Expr]) -> Iterator[tuple[str, str]]:
+    return ((one.schema_name(), one.canonical_name()) for one in expressions if one.variant_name() != "Column")
+
+
+#: The columns that a step defines, each with the expression that it is, by the step's kind.
+_DEFINITIONS: Final[Mapping[str, Callable[[Any], Iterable[tuple[str, str]]]]] = {
+    "TableScan": lambda node: ((name, "") for _, name in node.projection()),
+    "Projection": lambda node: _computed(node.projections()),
+    "Aggregate": lambda node: _computed((*node.group_by_exprs(), *node.aggregate_exprs())),
+    "WindowExpr": lambda node: _computed(node.get_window_expr()),
+    **dict.fromkeys(("Filter", "Join", "SubqueryAlias", "Sort", "Limit", "Distinct", "Union"), lambda _: ()),
+}
+
+
+def _is_clear(expression: Expr, columns: _Definitions, floats: set[str]) -> bool:
+    """Return whether all columns which an expression may be about are defined once, and none has floats."""
+    waiting, known = [expression.canonical_name()], {""}
+    while waiting:
+        text = waiting.pop()
+        odd = {name for name in columns if re.search(r"\W", name) and name in text}
+        for name in odd | {*re.findall(r"\w+", text)} & columns.keys():
+            if len(columns[name]) > 1 or name in floats:
+                return False
+            waiting += {*columns[name]} - known
+            known.update(columns[name])
+    return True
 
 
 def _try_rewrite(
@@ -139,32 +210,22 @@ class _Rewriter:
         return is_outer
 
     def _rewrite_expressions(self, body: Any) -> None:
+        for one in operands(body):
+            self._rewrite_subqueries(one)
         rest = type(body).FromString(body.SerializeToString())
-        for field, values in body.ListFields():
+        for field, _ in body.ListFields():
             rest.ClearField(field.name)
-            for value in values if type_of(field) in {"Expr", "First"} else ():
-                for one in (value,) if type_of(field) == "Expr" else value.f1:
-                    self._rewrite_subqueries(one)
         if _SUBQUERY_KEY in rest.SerializeToString():
             raise ValueError("a subquery in an expression that is not known")
 
     def _rewrite_subqueries(self, expression: Any) -> None:
         if _SUBQUERY_KEY not in expression.SerializeToString():
             return
-        ((_, (body,)),) = expression.ListFields()
-        for field, values in body.ListFields():
-            for value in values:
-                match type_of(field):
-                    case "Expr":
-                        self._rewrite_subqueries(value)
-                    case "First":
-                        for one in value.f1:
-                            self._rewrite_subqueries(one)
-                    case "Branch":
-                        for one in (*value.f1, *value.f2):
-                            self._rewrite_subqueries(one)
-                    case "Inner":
-                        self.rewrite(value.f1[0])
+        ((kind, (body,)),) = expression.ListFields()
+        if kind.message_type.name == "Subquery":
+            self.rewrite(body.f1[0].f1[0])
+        for one in operands(body):
+            self._rewrite_subqueries(one)
 
     def _drop_constants(self, predicate: Any) -> None:
         """Change a predicate so that it is true for the same rows, and no column follows from it to be constant."""

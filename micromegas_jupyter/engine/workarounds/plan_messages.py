@@ -1,13 +1,16 @@
-"""Reads and changes DataFusion's plans and expressions in their protobuf form, of which it publishes no Python classes.
+"""Reads DataFusion's plans step by step, and changes them in their protobuf form, of which it has no Python classes.
 
 Only the fields that the workarounds need are declared; a message keeps all others as they are.
 """
 
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from datafusion import SessionContext
+from datafusion.plan import LogicalPlan
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 # By message of DataFusion's datafusion.proto, the numbers of fields and their types; the field of number n has the name
@@ -64,11 +67,41 @@ _MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
     "Aggregation": {2: "Expr", 3: "Expr", 4: "First"},
     "Subquery": {1: "Inner"},
 }
+_STEP: Final = re.compile(r'(\d+)\[shape=box label="([^"]*)"\]|(\d+) -> (\d+) \[')
 _REPEATED: Final = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
 
 
 #: Rules of DataFusion's optimizer that leave empty relations, whose columns are missing in the protobuf form.
 EMPTYING_RULES: Final = ("eliminate_filter", "eliminate_limit", "propagate_empty_relation")
+
+
+@dataclass(slots=True)
+class Step:
+    """One step of a plan as text, with `_` for quotes, and those `below` it, also those of its subqueries."""
+
+    text: str
+    below: "list[Step]" = field(default_factory=list)
+
+    def walk(self) -> "Iterator[Step]":
+        """Return this step and all below it."""
+        yield self
+        for one in self.below:
+            yield from one.walk()
+
+
+def find_steps(plan: LogicalPlan) -> list[Step]:
+    """Return the steps of a plan, the last one to be run first.
+
+    Only in this form no text within a step, such as a line break in a literal, looks like another step.
+    """
+    steps: dict[str, Step] = {}
+    graph, _, _ = plan.display_graphviz().partition('[label="Detailed LogicalPlan"]')
+    for number, text, above, below in _STEP.findall(graph):
+        if number:
+            steps[number] = Step(text)
+        else:
+            steps[above].below.append(steps[below])
+    return [*steps.values()]
 
 
 @functools.cache
@@ -106,3 +139,14 @@ def message_class(name: str) -> Any:
 def type_of(field: Any) -> str | None:
     """Return the name of the message that a field has, or None for a plain value."""
     return field.message_type.name if field.message_type is not None else None
+
+
+def operands(body: Any) -> Iterator[Any]:
+    """Yield the expressions that a node or an expression has directly."""
+    for field_of_body, values in body.ListFields():
+        match type_of(field_of_body):
+            case "Expr":
+                yield from values
+            case "First" | "Branch":
+                for value in values:
+                    yield from (*value.f1, *getattr(value, "f2", ()))

@@ -20,61 +20,50 @@ from collections.abc import Callable
 from typing import Final
 
 from datafusion import DataFrame
+from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.engine.errors import is_engine_failure
+from micromegas_jupyter.engine.workarounds.plan_messages import Step, find_steps
 from micromegas_jupyter.errors import UnsupportedStatement
 
 _ANY: Final = re.compile(r"(?:IN|EXISTS) \(<subquery>\)")
-_IN_JOIN: Final = r"^ *(?:\w+ )+Join:.*(?:IN|EXISTS) \(<subquery>\)"
-_WITH_NULL: Final = (
+_DEFECT: Final = re.compile(
+    r"\A(?:\w+ )+Join:.*(?:IN|EXISTS) \(<subquery>\)|"
+    # without NULL
     r" OR .*NOT IN \(<subquery>\)|NOT IN \(<subquery>\).* OR |"
     r"(?<!IS )\bNOT (?!IN \(|EXISTS \(|NULL).* IN \(<subquery>\)|CASE .*IN \(<subquery>\)|"
-    r" (?:=|!=|<|>|<=|>=|FROM) \S+ (?:NOT )?IN \(<subquery>\)|IN \(<subquery>\) (?:=|!=|<|>|IS )"
+    r" (?:=|!=|<|>|<=|>=|FROM) \S+ (?:NOT )?IN \(<subquery>\)|IN \(<subquery>\) (?:=|!=|<|>|IS )",
+    re.DOTALL,
 )
-_NOT_IN: Final = re.compile(r"NOT IN \(<subquery>\)")
+_NOT_IN: Final = "NOT IN (<subquery>)"
 _EXISTS: Final = "EXISTS (<subquery>)"
 _OUTER: Final = "outer_ref("
-_STEP: Final = 2  # blanks
 _SINGLE_AGGREGATE: Final = re.compile(
     r"Subquery:\n(?: *(?:Distinct|Sort):.*\n)* *Projection: .*\n *Aggregate: groupBy=\[\[\]\]"
 )
-# A literal with a line break begins another line.
-_IN_A_LINE: Final = re.compile(f"{_IN_JOIN}|{_WITH_NULL}", re.MULTILINE)
-_ANYWHERE: Final = re.compile(f"{_IN_JOIN}|{_WITH_NULL}", re.MULTILINE | re.DOTALL)
 
 #: Plans a statement.
 Plan = Callable[[str], DataFrame]
 
 
-def needs_rewrite(plan_text: str) -> bool:
-    """Return whether an unoptimized plan, one step a line, may have one of these defects."""
-    if not _ANY.search(plan_text):
+def needs_rewrite(plan: LogicalPlan, text: str) -> bool:
+    """Return whether an unoptimized plan, with its `text`, may have one of these defects."""
+    if not _ANY.search(text):
         return False
-    is_aggregated = _OUTER in plan_text and _SINGLE_AGGREGATE.search(plan_text) and _EXISTS in plan_text
-    return bool(is_aggregated) or _has_defect(plan_text, _ANYWHERE)
+    is_aggregated = _OUTER in text and _SINGLE_AGGREGATE.search(text) and _EXISTS in text
+    return bool(is_aggregated) or _has_defect(plan)
 
 
-def _has_defect(plan_text: str, pattern: re.Pattern[str]) -> bool:
-    return pattern.search(plan_text) is not None or _has_correlated(plan_text, _NOT_IN)
+def _has_defect(plan: LogicalPlan) -> bool:
+    return any(
+        _DEFECT.search(step.text) or (_NOT_IN in step.text and _has_correlated(step)) for step in find_steps(plan)
+    )
 
 
-def _has_correlated(plan_text: str, pattern: re.Pattern[str]) -> bool:
-    """Return whether a step that matches may have a subquery that depends on columns outside."""
-    lines = plan_text.splitlines() if _OUTER in plan_text and pattern.search(plan_text) else []
-    for index, line in enumerate(lines):
-        if not pattern.search(line):
-            continue
-        indent = len(line) - len(line.lstrip())
-        is_of_subquery = False
-        for below in lines[index + 1 :]:
-            depth = len(below) - len(below.lstrip())
-            if depth <= indent:
-                break
-            if depth == indent + _STEP:
-                is_of_subquery = below.lstrip() == "Subquery:"
-            if is_of_subquery and _OUTER in below:
-                return True
-    return False
+def _has_correlated(step: Step) -> bool:
+    """Return whether one of a step's own subqueries may depend on columns outside."""
+    subqueries = (one for one in step.below if one.text == "Subquery:")
+    return any(_OUTER in below.text for one in subqueries for below in one.walk())
 
 
 def rewrite_subqueries(sql: str, frame: DataFrame, plan: Plan) -> str:
@@ -84,8 +73,9 @@ def rewrite_subqueries(sql: str, frame: DataFrame, plan: Plan) -> str:
     text = str(frame.logical_plan().display_indent())
     try:
         tree = subquery_syntax.parsed(sql)
-        as_parsed = subquery_syntax.written(tree) if tree is not None else None
-        if tree is not None and as_parsed is not None and _has_plan(plan, as_parsed, text):
+        as_parsed = subquery_syntax.written(tree) if tree is not None else ""
+        same = _planned(plan, as_parsed)
+        if tree is not None and same is not None and str(same.logical_plan().display_indent()) == text:
             changed = subquery_syntax.rewritten(tree, lambda trial: _planned(plan, trial) is not None)
             if changed == as_parsed:
                 return sql
@@ -95,7 +85,7 @@ def rewrite_subqueries(sql: str, frame: DataFrame, plan: Plan) -> str:
             raise _unsupported()
     except RecursionError:
         pass  # nested too deeply for the parser
-    if _has_defect(text, _IN_A_LINE):
+    if _has_defect(frame.logical_plan()):
         raise _unsupported()
     return sql
 
@@ -105,11 +95,6 @@ def _unsupported() -> UnsupportedStatement:
         "The engine cannot evaluate EXISTS or IN (SELECT …) in this place.",
         remedy="Write it in WHERE, NOT IN (SELECT …) as NOT EXISTS (…), and names with their table's alias in front.",
     )
-
-
-def _has_plan(plan: Plan, sql: str, text: str) -> bool:
-    found = _planned(plan, sql)
-    return found is not None and str(found.logical_plan().display_indent()) == text
 
 
 def _planned(plan: Plan, sql: str) -> DataFrame | None:

@@ -11,6 +11,7 @@ from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
+from micromegas_jupyter.engine.workarounds.joins import find_dynamic_filters
 from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedStatement
 from tests.fakes.fixed_tables import FixedTables, data_files
 from tests.unit.engine.conftest import Asker, asking
@@ -124,6 +125,24 @@ def test_the_first_rows_above_joins_are_the_first_by_the_column_that_is_named(jo
     assert joined.rows(FIRST_PAYMENT) == [{"ordered": 1039, "paid": 1}]
 
 
+@pytest.mark.parametrize(
+    ("sql", "filters"),
+    [
+        (FIRST_PAYMENT, set()),
+        (
+            "SELECT * FROM orders o JOIN (SELECT a, f FROM u) u ON o.id = u.a ORDER BY o.amount LIMIT 1",
+            {"join", "limit"},
+        ),
+        ("SELECT * FROM t JOIN u ON t.a = u.n JOIN v ON u.a = v.n ORDER BY t.s LIMIT 1", {"limit"}),
+        ("SELECT * FROM (SELECT f AS g, s FROM t) t JOIN u ON u.f = t.g ORDER BY t.g LIMIT 1", {"join"}),
+        ("SELECT * FROM u JOIN (SELECT unnest([1]) AS one) i ON u.a = i.one", set()),
+        ("SELECT * FROM orders o JOIN u ON o.id = u.a WHERE o.amount > (SELECT max(n) FROM v)", set()),
+    ],
+)
+def test_joins_and_limits_filter_scans_by_columns_with_names_of_their_own(plain, sql, filters):
+    assert find_dynamic_filters(plain.sql(sql).optimized_logical_plan()) == filters
+
+
 @pytest.fixture
 def plain(joined):
     """A session of DataFusion with the same tables and none of the workarounds."""
@@ -149,7 +168,27 @@ def test_datafusion_still_has_the_defects(joined, plain, sql, *, wrong, right):
 def test_datafusion_still_pushes_what_a_limit_has_read_to_another_table(plain):
     found = plain.sql(FIRST_PAYMENT).to_pylist()
 
-    assert found != [{"ordered": 1039, "paid": 1}], "mended: delete `set_dynamic_filters` of `sessions`"
+    assert found != [{"ordered": 1039, "paid": 1}], "mended: delete `find_dynamic_filters`"
+
+
+@pytest.mark.parametrize(
+    ("sql", "ids"),
+    [
+        ("SELECT id FROM readings ORDER BY value DESC, id LIMIT 3", [0, 9, 18]),
+        (
+            "SELECT r.id FROM readings r JOIN (SELECT id, value AS v FROM readings WHERE id = 0) s ON r.value = s.v",
+            [0, 9, 18, 27],
+        ),
+    ],
+)
+def test_rows_with_nan_are_not_skipped(tmp_path, sql, ids):
+    values = [float("nan") if number % 9 == 0 else float(number) for number in range(32)]
+    rows = pa.table({"id": range(32), "value": values})
+    pq.write_table(rows, tmp_path / "readings.parquet", row_group_size=8)
+    table = TableSnapshot(name="readings", schema=rows.schema, files=data_files(tmp_path / "readings.parquet"))
+
+    with asking([table], target_partitions=1, batch_rows=1) as asker:
+        assert [row["id"] for row in asker.rows(sql)] == ids
 
 
 FILES = 4
