@@ -122,7 +122,7 @@ class AccessMetrics:
         from prometheus_client import CollectorRegistry
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)  # type: ignore[arg-type] # whatever has `collect` will do
+        registry.register(self)
         return registry
 
     def collect(self) -> "Iterator[Metric]":
