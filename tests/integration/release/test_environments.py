@@ -55,7 +55,7 @@ result = shell.run_cell_magic("sql", "", "{COUNT}")
 from micromegas_jupyter.notebook.results.grid import ResultGrid, RowsView
 grid = ResultGrid(RowsView(result.to_arrow()), result_rows=1)
 assert "failed" in str(grid.first), grid.first
-shell.run_line_magic("micromegas_serve", ".")
+shell.run_cell("%micromegas_serve .")
 """
 
 
