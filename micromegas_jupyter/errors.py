@@ -6,6 +6,8 @@ remote client. A docstring says what an error means and what to do, with links t
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 
@@ -63,6 +65,34 @@ class ConfigurationError(MicromegasError, ValueError):
     def __init__(self, what: str, *, key: str, remedy: str | None = None) -> None:
         super().__init__(what, remedy=remedy)
         self.key = key
+
+
+class MissingPackage(ConfigurationError):
+    """A package that this needs is not installed; the message has the command that installs it.
+
+    `pip install .` brings the notebook and terminal client. A server, the demo, charts, and polars are extras.
+    """
+
+    code = "CONF002"
+    default_remedy = "Install it with pip."
+
+    def __init__(self, what: str, *, key: str = "", remedy: str | None = None) -> None:
+        super().__init__(what, key=key, remedy=remedy)
+
+
+@contextmanager
+def extra(*names: str) -> Iterator[None]:
+    """Raise `MissingPackage` for an import that fails inside: it comes with these extras, or else with the client."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == __package__:
+            raise
+        wanted = [f"'{__package__}[{name}]'" for name in names] or [str(__package__)]
+        raise MissingPackage(
+            f"The package {package} is not installed.", key=package, remedy=f"Run: pip install {' '.join(wanted)}"
+        ) from None
 
 
 class UsageError(MicromegasError):

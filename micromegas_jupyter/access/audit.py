@@ -14,23 +14,27 @@ import os
 import socket
 import stat
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 from cachetools import LRUCache
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from micromegas_jupyter.core.log_writer import LogWriter, LogWriterHandler
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
 
 LOGGER: Final = logging.getLogger("micromegas_jupyter.access")
 AUDIT_LOGGER: Final = logging.getLogger("micromegas_jupyter.audit.access")
@@ -52,75 +56,104 @@ _ALERTED_DECISIONS = (
     ("undecided", "keys_unavailable"),
     ("undecided", "key_refetch_due"),
 )
+_COUNTERS: Final = {
+    "decisions": (
+        "Credentials that were looked at: accepted, refused, undecided, with the reason.",
+        ("outcome", "reason"),
+    ),
+    "key_fetches": ("Fetches of an issuer's keys: succeeded, failed.", ("issuer", "outcome")),
+    "rate_limited": ("Calls refused by a rate limit: by identity, by address.", ("by",)),
+    "reloads": ("New versions of the configuration: in_force, refused, failed.", ("outcome",)),
+}
 _LATENCY_BUCKETS_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1, 1.0, 10.0)
 
 Key = TypeVar("Key", bound=Hashable)
 
 
-class AccessMetrics(Collector):
-    """The numbers of one server's validators; labels are reason codes and configured issuers, so there are few."""
+class AccessMetrics:
+    """The numbers of one server's validators; labels are reason codes and configured issuers, so there are few.
+
+    It counts without Prometheus's library, which comes with a server and which no other user of validators needs.
+    """
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry(auto_describe=False)
         self.key_ages: Mapping[str, Callable[[], float | None]] = {}
+        self.in_force_since = 0.0
         # Plain numbers, since they are counted for every call; of two counts at the same moment one may be lost.
         self.cache_hits = 0
         self.cache_misses = 0
+        self._lock = threading.Lock()
+        self._counts: dict[str, collections.Counter[tuple[str, ...]]] = {
+            "decisions": collections.Counter(dict.fromkeys(_ALERTED_DECISIONS, 0)),
+            "key_fetches": collections.Counter(),
+            "rate_limited": collections.Counter(),
+            "reloads": collections.Counter({("in_force",): 0, ("refused",): 0, ("failed",): 0}),
+        }
+        self._latencies = [0] * (len(_LATENCY_BUCKETS_SECONDS) + 1)
+        self._latency_seconds = 0.0
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
-
-        self._decisions = counter(
-            "micromegas_access_decisions",
-            "Credentials that were looked at: accepted, refused, undecided, with the reason.",
-            "outcome",
-            "reason",
-        )
-        self._latency = Histogram(
-            "micromegas_access_decision_seconds",
-            "How long looking at a credential took, without cached ones.",
-            buckets=_LATENCY_BUCKETS_SECONDS,
-            registry=registry,
-        )
-        self._key_fetches = counter(
-            "micromegas_access_key_fetches", "Fetches of an issuer's keys: succeeded, failed.", "issuer", "outcome"
-        )
-        self.rate_limited = counter(
-            "micromegas_access_rate_limited", "Calls refused by a rate limit: by identity, by address.", "by"
-        )
-        self.reloads = counter(
-            "micromegas_access_reloads",
-            "New versions of the configuration: in_force, refused, failed.",
-            "outcome",
-        )
-        self.in_force = Gauge(
-            "micromegas_access_configuration_in_force_timestamp_seconds",
-            "When the present configuration came into force, in seconds of Unix time.",
-            registry=registry,
-        )
-        registry.register(self)
-        for outcome, reason in _ALERTED_DECISIONS:
-            self._decisions.labels(outcome, reason)
-        for outcome in ("in_force", "refused", "failed"):
-            self.reloads.labels(outcome)
+    def _count(self, name: str, *labels: str, times: int = 1) -> None:
+        with self._lock:
+            self._counts[name][labels] += times
 
     def count_decision(self, outcome: str, reason: str, seconds: float) -> None:
         """Count one finding: `accepted`, `refused` or `undecided`, with its reason code (empty when accepted)."""
-        self._decisions.labels(outcome, reason).inc()
-        self._latency.observe(seconds)
+        self._count("decisions", outcome, reason)
+        with self._lock:
+            self._latencies[bisect_left(_LATENCY_BUCKETS_SECONDS, seconds)] += 1
+            self._latency_seconds += seconds
 
     def count_key_fetch(self, issuer: str, *, succeeded: bool | None) -> None:
         """Count one fetch of an issuer's keys; None reports them from now on, also while there were none."""
         for outcome, is_it in (("succeeded", succeeded), ("failed", succeeded is False)):
-            self._key_fetches.labels(issuer, outcome).inc(1 if is_it else 0)
+            self._count("key_fetches", issuer, outcome, times=1 if is_it else 0)
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield the numbers that are not counters of the registry's own."""
+    def count_rate_limited(self, by: str) -> None:
+        """Count a call that a limit refused: by `identity` or by `address`."""
+        self._count("rate_limited", by)
+
+    def count_reload(self, outcome: str) -> None:
+        """Count a new version of the configuration: `in_force`, `refused`, or `failed`."""
+        self._count("reloads", outcome)
+
+    @cached_property
+    def registry(self) -> "CollectorRegistry":
+        """The numbers as Prometheus's library reports them."""
+        from prometheus_client import CollectorRegistry
+
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return registry
+
+    def collect(self) -> "Iterator[Metric]":
+        """Yield the numbers as metrics."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        with self._lock:
+            counts = {name: dict(counted) for name, counted in self._counts.items()}
+            latencies, latency_seconds = tuple(self._latencies), self._latency_seconds
+        for name, (text, labels) in _COUNTERS.items():
+            family = CounterMetricFamily(f"micromegas_access_{name}", text, labels=labels)
+            for values, count in counts[name].items():
+                family.add_metric(values, count)
+            yield family
         for name, text, value in (
             ("hits", "Credentials that were cached.", self.cache_hits),
             ("misses", "Credentials that were not cached.", self.cache_misses),
         ):
             yield CounterMetricFamily(f"micromegas_access_cache_{name}", text, value=value)
+        bounds = (*map(str, _LATENCY_BUCKETS_SECONDS), "+Inf")
+        yield HistogramMetricFamily(
+            "micromegas_access_decision_seconds",
+            "How long looking at a credential took, without cached ones.",
+            buckets=list(zip(bounds, accumulate(latencies), strict=True)),
+            sum_value=latency_seconds,
+        )
+        yield GaugeMetricFamily(
+            "micromegas_access_configuration_in_force_timestamp_seconds",
+            "When the present configuration came into force, in seconds of Unix time.",
+            value=self.in_force_since,
+        )
         ages = GaugeMetricFamily(
             "micromegas_access_key_set_age_seconds", "How old the keys in use are.", labels=["issuer"]
         )

@@ -409,7 +409,7 @@ class ReloadingValidator(BaseValidator):
         if problem is None:
             self._logged_problem = None
             if is_new:
-                self.metrics.reloads.labels("in_force").inc()
+                self.metrics.count_reload("in_force")
                 self._log_in_force(before)
                 self._warn(reading)
         else:
@@ -474,7 +474,7 @@ class ReloadingValidator(BaseValidator):
         self._caches.retain(self._issuers, self._policy)
         for issuer in self._issuers:
             self.metrics.count_key_fetch(issuer.issuer, succeeded=None)
-        self.metrics.in_force.set(self._clock.now().timestamp())
+        self.metrics.in_force_since = self._clock.now().timestamp()
 
     def _warn(self, reading: _Reading) -> None:
         """Log what is allowed but rarely intended: files that others may change, names that match nobody."""
@@ -515,7 +515,7 @@ class ReloadingValidator(BaseValidator):
             return
         self._logged_problem = state
         refused = error if isinstance(error, ConfigurationError) else None
-        self.metrics.reloads.labels("failed" if refused is None else "refused").inc()
+        self.metrics.count_reload("failed" if refused is None else "refused")
         sentence = "A new version of the access configuration cannot be used; the old one stays in force."
         if refused is None:
             sentence = "A new version of the access configuration could not be looked at; it is tried again."

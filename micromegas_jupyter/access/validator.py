@@ -346,7 +346,7 @@ class CallLimits:
 
     def _too_often(self, what: str, wait_seconds: float, *, by: str) -> ResourcesExhausted:
         if self._metrics is not None:
-            self._metrics.rate_limited.labels(by).inc()
+            self._metrics.count_rate_limited(by)
         # Rounded up: whoever waits that long must not come too early.
         retry_after_seconds = math.ceil(wait_seconds * 1000) / 1000
         return ResourcesExhausted(

@@ -63,14 +63,8 @@ def run_demo(arguments: argparse.Namespace) -> int:
     settings = parse_server_settings({}, options=options)
     if not is_loopback(settings.host):
         raise UsageError("The demo stays on this machine: --host is a loopback address.")
-    try:
-        from micromegas_jupyter.demo.stack import DemoStack
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"The demo needs the package {error.name}, which is not installed.",
-            key="demo",
-            remedy="Install it with: pip install 'micromegas_jupyter[demo]'.",
-        ) from None
+    from micromegas_jupyter.demo.stack import DemoStack
+
     stop = StopSignal()
     with ExitStack() as opened:
         folder = _open_folder(arguments)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from micromegas_jupyter import __version__
 from micromegas_jupyter.core.text import has_color, statement_excerpt
-from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, UsageError
+from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, UsageError, extra
 
 if TYPE_CHECKING:
     from micromegas_jupyter.client.flight_client import FlightSQLClient
@@ -51,6 +51,9 @@ _COMMANDS = {
     "admin": ("admin_commands", "show who read a table, and end a user's access"),
     "demo": ("demo_command", "run a whole system on this machine: provider, server, telemetry, notebook"),
 }
+
+#: What has to be installed besides the client, by command.
+_EXTRAS = {"demo": ("server", "demo"), "lake": ("server",), "serve": ("server",)}
 
 #: Options that say where and as what somebody signs in, and the variables that they stand in for.
 SIGN_IN_VARIABLES = {
@@ -152,6 +155,9 @@ def _run_command(arguments: argparse.Namespace) -> int:
             return int(_command_function("run_{}", arguments.command)(arguments))
     except (MicromegasError, BrokenPipeError):
         raise
+    except ModuleNotFoundError:
+        with extra(*_EXTRAS.get(arguments.command, ())):
+            raise
     except UnicodeEncodeError as error:
         return report(
             UsageError(

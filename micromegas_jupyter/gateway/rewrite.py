@@ -15,7 +15,7 @@ import pyarrow as pa
 from micromegas_jupyter.config.server import EngineDialect
 from micromegas_jupyter.core.protocols import AuthContext, TableAccess, find_table_access
 from micromegas_jupyter.engine.contract import ANY, MAX_STATEMENT_BYTES, Reads
-from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, StatementRefused
+from micromegas_jupyter.errors import InternalError, MicromegasError, StatementRefused
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -82,16 +82,10 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
         parameters: Values of the placeholders, by name without `$`; they are written into the statement.
         max_bytes: The longest statement that is read.
     """
-    try:
-        from micromegas_jupyter.engine.workarounds.in_list_syntax import make_lists_null_safe
-        from micromegas_jupyter.engine.workarounds.subquery_syntax import make_memberships_null_safe
-        from micromegas_jupyter.gateway import syntax, terms
-    except ImportError as error:
-        raise ConfigurationError(
-            "Statements for another engine are written with sqlglot, which is not installed.",
-            key="engine",
-            remedy="Install micromegas_jupyter[gateway].",
-        ) from error
+    from micromegas_jupyter.engine.workarounds.in_list_syntax import make_lists_null_safe
+    from micromegas_jupyter.engine.workarounds.subquery_syntax import make_memberships_null_safe
+    from micromegas_jupyter.gateway import syntax, terms
+
     visible = {name: schema for name, schema in tables.items() if access is None or access.may_read(name)}
     try:
         tree = syntax.parse(sql, max_bytes=max_bytes)

@@ -1,7 +1,8 @@
-"""The engine that statements are forwarded to, from settings; and what is said about one that others can reach."""
+"""The engine that statements are forwarded to, from settings, the parser that rewrites them, and warnings."""
 
 import logging
 import socket
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from micromegas_jupyter.config.server import EMBEDDED, ServerSettings
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.core.system import Secret
-from micromegas_jupyter.errors import ConfigurationError
+from micromegas_jupyter.errors import ConfigurationError, extra
 from micromegas_jupyter.gateway.backend import Engine, EngineAddress, EngineSettings
 from micromegas_jupyter.gateway.tables import EngineTables
 
@@ -19,6 +20,20 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.gateway")
 _MAX_TOKEN_BYTES: Final = 16 * 1024
 _MAX_CA_BYTES: Final = 1024 * 1024
 _CONNECT_SECONDS: Final = 0.5
+#: Others parse or write some statements differently, and what they write decides which rows a caller sees.
+SQLGLOT_VERSION: Final = "30.31.0"
+
+
+def check_sql_parser() -> None:
+    """Raise an error unless the parser that statements are rewritten with is the version that the tests ran with."""
+    with extra("server"):
+        found = version("sqlglot")
+    if found != SQLGLOT_VERSION:
+        raise ConfigurationError(
+            f"Row filters rely on sqlglot {SQLGLOT_VERSION}, but {found} is installed.",
+            key="sqlglot",
+            remedy=f"Run: pip install sqlglot=={SQLGLOT_VERSION}",
+        )
 
 
 def build_engine(settings: ServerSettings) -> EngineTables | None:

@@ -42,7 +42,7 @@ from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, TicketKeyFile
 from micromegas_jupyter.telemetry.conversion import QUERY_AUDIT_TARGET
 from micromegas_jupyter.telemetry.tables import nanoseconds_since_epoch
-from micromegas_jupyter.wiring.engines import build_engine, warn_of_open_engine
+from micromegas_jupyter.wiring.engines import build_engine, check_sql_parser, warn_of_open_engine
 from micromegas_jupyter.wiring.take_over import (
     ReservedPort,
     Taken,
@@ -101,6 +101,7 @@ class ServerStack:
         log_writers: Sequence[LogWriter] = (),
     ) -> None:
         check_exposure(settings)
+        check_sql_parser()
         self.settings = settings
         named = {"MICROMEGAS_ACCESS_CONFIG": settings.access_config, "MICROMEGAS_API_KEY_FILE": settings.api_key_file}
         files = {variable: str(path) for variable, path in named.items() if path is not None}

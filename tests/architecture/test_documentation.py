@@ -25,7 +25,7 @@ HUB_SOURCE, OTHER_SOURCE = (
 )
 PACKAGES = (micromegas_jupyter, auth, access, hub)
 #: Options of other programs, in examples.
-FOREIGN_OPTIONS = {"--help"}
+FOREIGN_OPTIONS = {"--help", "--no-deps", "--require-hashes"}
 # `nbf` is only read when it is there.
 UNREACHABLE = {"not_before_missing"}
 

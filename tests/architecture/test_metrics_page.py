@@ -45,7 +45,7 @@ def access_metrics():
     metrics = AccessMetrics()
     metrics.count_decision("refused", "expired", 0.001)
     metrics.count_key_fetch("https://id.example.com", succeeded=True)
-    metrics.rate_limited.labels("identity").inc()
+    metrics.count_rate_limited("identity")
     metrics.key_ages = {"https://id.example.com": lambda: 1.0}
     return metrics.registry
 

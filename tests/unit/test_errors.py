@@ -1,6 +1,7 @@
 """Tests of `errors`."""
 
 import re
+from importlib import import_module
 
 import grpc
 import pytest
@@ -10,10 +11,12 @@ from micromegas_jupyter.errors import (
     ConfigurationError,
     InvalidStatement,
     MicromegasError,
+    MissingPackage,
     QueryCancelled,
     Rejected,
     Unavailable,
     error_classes,
+    extra,
 )
 
 OWN_CLASSES = [found for found in error_classes().values() if found.__module__ == errors.__name__]
@@ -33,6 +36,18 @@ def test_an_error_says_what_happened_and_what_to_do():
 def test_a_remedy_of_its_own_replaces_the_general_one_and_may_be_empty():
     assert str(Unavailable("Down.", remedy="Wait.")) == "Down. Wait."
     assert str(Unavailable("Down.", remedy="")) == "Down."
+
+
+def test_an_import_that_fails_says_what_to_install_unless_the_module_is_the_packages_own():
+    with pytest.raises(MissingPackage) as raised, extra("server", "demo"):
+        import_module("not_installed_here.part")
+    with pytest.raises(ModuleNotFoundError), extra("server"):
+        import_module("micromegas_jupyter.no_such_module")
+
+    assert str(raised.value) == (
+        "The package not_installed_here is not installed. "
+        "Run: pip install 'micromegas_jupyter[server]' 'micromegas_jupyter[demo]'"
+    )
 
 
 def test_a_configuration_error_names_its_key():

@@ -14,7 +14,6 @@ from base64 import b64encode
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import wrap
@@ -27,7 +26,7 @@ from pyarrow import types
 
 from micromegas_jupyter.client.json_columns import with_json
 from micromegas_jupyter.core.text import cut, printable, rows_text
-from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.errors import UsageError, extra
 from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.results.formats import decoded, sql_type
 
@@ -109,7 +108,10 @@ class Chart:
 
     def to_altair(self) -> Any:
         """Return the chart as one of Altair's, to change it."""
-        return _library("altair").Chart.from_dict(self.spec)
+        with extra("charts"):
+            import altair as alt
+
+        return alt.Chart.from_dict(self.spec)
 
     def save(self, path: str | Path) -> None:
         """Write the chart: `.json` for the specification, `.svg` or `.png` for a picture."""
@@ -134,7 +136,9 @@ class Chart:
         return data, {_MIME_TYPE: {"embed_options": {"scaleFactor": {"png": min(round(scale, 2), 1), "svg": 1}}}}
 
     def _picture(self, file_type: str, *, scale: float = 1) -> bytes:
-        vl_convert = _library("vl_convert")
+        with extra("charts"):
+            import vl_convert
+
         # Without the points that only a pointer shows, and without a description of each for screen readers.
         layers = [[layer for layer in panel["layer"] if "params" not in layer] for panel in self.spec["vconcat"]]
         panels = [panel | {"layer": drawn} for panel, drawn in zip(self.spec["vconcat"], layers, strict=True)]
@@ -152,13 +156,6 @@ def _arrow_table(rows: object) -> pa.Table:
     except (TypeError, ValueError, NotImplementedError):
         remedy = "Give a DataFrame whose columns hold values of one type each, an Arrow table, or a result of %%sql."
         raise UsageError("These rows cannot be read as a table.", remedy=remedy) from None
-
-
-def _library(module: str) -> Any:
-    if find_spec(module) is None:
-        remedy = "Run %pip install 'micromegas_jupyter[charts]'."
-        raise UsageError(f"This needs the package {module}, which is not installed here.", remedy=remedy)
-    return import_module(module)
 
 
 # Numbers of identifiers and codes are never added up; codes repeat, so they are categories unless named as an axis.

@@ -11,7 +11,7 @@ from IPython.core.magic import Magics, magics_class
 from micromegas_jupyter.config.client import ClientSettings, parse_result_rows
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.core.text import printable
-from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.errors import MicromegasError, UsageError, extra
 from micromegas_jupyter.notebook.completion import fetch_schema, name_in_sql
 from micromegas_jupyter.notebook.login.connections import SettingsChoice
 from micromegas_jupyter.notebook.shell import (
@@ -220,7 +220,9 @@ class ServerMagics(Magics):
             return
         self._check_not_wrapped("used")
         from micromegas_jupyter.auth import StaticTokenAuthProvider
-        from micromegas_jupyter.wiring.server_process import ServerProcess  # with pyarrow
+
+        with extra("server"):
+            from micromegas_jupyter.wiring.server_process import ServerProcess  # with pyarrow
 
         folder = arguments.lake or arguments.folder or "."
         started = ServerProcess(folder, is_lake=bool(arguments.lake))

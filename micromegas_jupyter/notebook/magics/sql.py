@@ -20,14 +20,13 @@ from micromegas_jupyter.config.client import parse_result_rows
 from micromegas_jupyter.config.decoding import parse_range
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.core.text import bytes_text, seconds_text, short_query_id
-from micromegas_jupyter.errors import UnsupportedRequest, UsageError
+from micromegas_jupyter.errors import UnsupportedRequest, UsageError, extra
 from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.results.rows import (
     Ending,
     LiveLine,
     Progress,
     RowReader,
-    check_polars,
     shown_progress,
     to_polars,
 )
@@ -300,7 +299,8 @@ class SqlMagic(Magics):
         """Run the request and return the cell's value; None when a variable took the rows."""
         row_format, options, clock = request.row_format, request.options, self._session.dependencies.clock
         if row_format == "polars":
-            check_polars()
+            with extra("polars"):
+                load_libraries("polars")  # before the query runs
         if options.plot is not None and row_format == "reader":
             raise UsageError("--plot needs all rows, and a reader has none yet.", remedy="Leave one of them out.")
         if options.dtype is not None and row_format != "pandas":

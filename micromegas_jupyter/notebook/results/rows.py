@@ -8,12 +8,11 @@ import weakref
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from functools import partial
-from importlib.util import find_spec
 from threading import Event
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from micromegas_jupyter.core.text import bytes_text, cut, printable, rows_text, seconds_text, short_query_id
-from micromegas_jupyter.errors import MicromegasError, QueryCancelled, UsageError
+from micromegas_jupyter.errors import MicromegasError, QueryCancelled, UsageError, extra
 from micromegas_jupyter.notebook.shell import error_lines, new_display_handle, show_as_lines, start_thread
 
 if TYPE_CHECKING:
@@ -181,19 +180,10 @@ def shown_progress(progress: Progress, line: LiveLine, follower: ScanFollower) -
         raise
 
 
-def check_polars() -> None:
-    """Check that polars is installed."""
-    if find_spec("polars") is None:
-        raise UsageError(
-            "--format polars needs polars, which is not installed here.",
-            remedy="Run %pip install 'micromegas_jupyter[polars]', or use --format arrow.",
-        )
-
-
 def to_polars(table: pa.Table) -> Any:
     """Return the rows as a polars DataFrame; call it without rows to find out whether polars can hold them."""
-    check_polars()
-    import polars as pl
+    with extra("polars"):
+        import polars as pl
 
     from micromegas_jupyter.client.json_columns import with_json
 

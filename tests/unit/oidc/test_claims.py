@@ -122,6 +122,7 @@ def test_odd_names_are_left_out_and_long_ones_cut():
         mint(issuer="https://evil.example"), mint(audience="other"), mint(without=["exp"]), mint(without=["sub"]),
         "x.y.z",
     ],
+    ids=["issuer", "audience", "without exp", "without sub", "malformed"],
 )  # fmt: skip
 def test_a_stored_token_of_another_sign_in_is_refused(token):
     with pytest.raises(ProviderMisbehaved):

@@ -1,6 +1,7 @@
 """A server is built from its settings: it is safe to reach, and each part gets its limits in its own units."""
 
 import threading
+import tomllib
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from micromegas_jupyter.wiring.server import (
     make_spill_folder,
     open_tables,
 )
+from tests.architecture.guide_text import ROOT
 from tests.fakes.fixed_tables import CALLER, FixedTables, data_files
 
 TLS = {"tls_certificate": Path("cert.pem"), "tls_key": Path("key.pem")}
@@ -49,6 +51,19 @@ TLS = {"tls_certificate": Path("cert.pem"), "tls_key": Path("key.pem")}
 )
 def test_it_may_run(options):
     check_exposure(ServerSettings(**options))
+
+
+def test_a_server_with_another_sql_parser_does_not_start(tmp_path, monkeypatch):
+    other = tmp_path / "sqlglot-30.1.0.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: sqlglot\nVersion: 30.1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(ConfigurationError, match=r"30\.1\.0") as raised:
+        ServerStack(ServerSettings(disable_auth=True, lake=str(tmp_path / "lake")))
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["optional-dependencies"]["gateway"] == [raised.value.remedy.removeprefix("Run: pip install ")]
 
 
 @pytest.mark.parametrize(
