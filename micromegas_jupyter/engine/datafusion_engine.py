@@ -84,6 +84,7 @@ from micromegas_jupyter.engine.tables import (
     listed_schema,
     may_change,
     needed_files,
+    needs_statistics,
     scanned_schema,
 )
 from micromegas_jupyter.engine.views import VIEW_FUNCTIONS, instance_tables
@@ -299,14 +300,15 @@ class DataFusionEngine:
             limits=outline.limits,
             is_flat=not request.preserve_dictionary,
         )
-        lent.configure(
-            partitions=self._settings.target_partitions or self._builder.partitions or request.partitions or 0,
-            uses_footers=not any(table.snapshot.has_mixed_types for table in mentioned),
-            is_remote=self._builder.is_remote,
-        )
         statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
         frame, text = plan()
         check_plan(text)
+        has_mixed_types = any(table.snapshot.has_mixed_types for table in mentioned)
+        lent.configure(
+            partitions=self._settings.target_partitions or self._builder.partitions or request.partitions or 0,
+            uses_footers=not has_mixed_types and (request.row_limit is not None or needs_statistics(text)),
+            is_remote=self._builder.is_remote,
+        )
         optimized = None
         if not is_explain(text):
             if request.row_limit is not None:
