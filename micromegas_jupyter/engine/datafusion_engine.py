@@ -255,7 +255,7 @@ class DataFusionEngine:
                 error.line = error.column = None  # DataFusion counts in a text with `$1` in their place
             raise
 
-    def _plan(self, statement: _Statement, *, can_spill: bool = True) -> _Plan:
+    def _plan(self, statement: _Statement, *, can_spill: bool = True, allows_fragments: bool = True) -> _Plan:
         """Plan a statement in a session with all that it mentions, and check the plan before it is optimized."""
         started = SYSTEM_CLOCK.monotonic()
         request, caller, mentions = statement.request, statement.caller, statement.mentions
@@ -299,10 +299,15 @@ class DataFusionEngine:
             files=outline.files,
             limits=outline.limits,
             is_flat=not request.preserve_dictionary,
+            allows_fragments=allows_fragments and len(mentioned) == 1,
         )
         statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
         frame, text = plan()
         check_plan(text)
+        if self._builder.has_fragments and may_join(text):
+            # The rewrites of joins hold only with filters in the decoder.
+            lent.release()
+            return self._plan(statement, can_spill=can_spill, allows_fragments=False)
         has_mixed_types = any(table.snapshot.has_mixed_types for table in mentioned)
         lent.configure(
             partitions=self._settings.target_partitions or self._builder.partitions or request.partitions or 0,

@@ -150,6 +150,8 @@ class TableBuilder:
         # Of the tables that were registered last: the size of their files unless they hide rows, and where these are.
         self._bytes: int | None = 0
         self.is_remote = False
+        # Whether filters may be kept out of the decoder where files are small, and whether any were.
+        self._allows_fragments = self.has_fragments = False
 
     def register(  # noqa: PLR0913 - what a table is built from
         self,
@@ -162,17 +164,21 @@ class TableBuilder:
         files: FilesByTable | None = None,
         limits: Mapping[str, Expr] = _NO_LIMITS,
         is_flat: bool = False,
+        allows_fragments: bool = False,
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them; `files` says which files of a table are enough.
 
         Rows that don't meet the `limits` of their table are left out.
+
+        With `allows_fragments`, filters on small files are kept out of the decoder; see `has_fragments`.
 
         With `is_flat`, columns of dictionaries of text are of plain text, unless the statement asks for types.
 
         A statement over information_schema sees the others too, as names and schemas without rows; raw rows are never
         listed, for they are there for those who know of them.
         """
-        self._bytes, self.is_remote = 0, False
+        self._bytes, self.is_remote, self.has_fragments = 0, False, False
+        self._allows_fragments = allows_fragments
         lists_names = bool(mentions.among(LISTS))
         is_flat = is_flat and not lists_names and not mentions.among(_TYPE_QUESTIONS)
         registered: list[VisibleTable] = []
@@ -276,7 +282,9 @@ class TableBuilder:
         found = self._locate(context, files.paths)
         sizes = [file.size for file in found]
         # What a filter is evaluated on must not depend on hidden rows either.
-        pushes_down = not shows_values or None in sizes or sum(filter(None, sizes)) > _FRAGMENT_BYTES * len(sizes)
+        are_large = None in sizes or sum(filter(None, sizes)) > _FRAGMENT_BYTES * len(sizes)
+        pushes_down = are_large or not shows_values or not self._allows_fragments
+        self.has_fragments |= not pushes_down
         scan = functools.partial(self._scan, context, snapshot, pushes_down=pushes_down)
         if not found or not shown:
             return scan(found, schema)
