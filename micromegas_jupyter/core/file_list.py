@@ -8,7 +8,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, Self, cast, overload
+from typing import Any, Final, NamedTuple, Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -58,11 +58,7 @@ class FileList(Sequence[DataFile]):
         """Return the number of files."""
         return len(self._numbers)
 
-    @overload
-    def __getitem__(self, at: int) -> DataFile: ...
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[DataFile]: ...
-    def __getitem__(self, at: int | slice) -> DataFile | Sequence[DataFile]:
+    def __getitem__(self, at: Any) -> Any:
         """Return a file or several."""
         return tuple(self)[at]
 
@@ -150,7 +146,7 @@ class TableChange(NamedTuple):
         is_added = np.arange(len(after)) >= kept
         table = replace(later, files=(), bounds=None)
         removed = np.flatnonzero(~mask)
-        return cls(table, removed, after.where(is_added), None if bounds is None else _filtered(bounds, is_added))
+        return cls(table, removed, after.where(is_added), None if bounds is None else bounds.filter(pa.array(is_added)))
 
     def apply(self, earlier: TableSnapshot) -> TableSnapshot:
         """Return the later version."""
@@ -158,14 +154,10 @@ class TableChange(NamedTuple):
         if len(self.removed):
             mask = np.ones(len(files), dtype=np.bool_)
             mask[self.removed] = False
-            files, bounds = files.where(mask), None if bounds is None else _filtered(bounds, mask)
+            files, bounds = files.where(mask), None if bounds is None else bounds.filter(pa.array(mask))
         if bounds is not None and self.bounds is not None:
             bounds = _concatenated(bounds, self.bounds)
         return replace(self.table, files=files.plus(self.added), bounds=bounds)
-
-
-def _filtered(table: pa.Table, mask: Mask) -> pa.Table:
-    return table.filter(pa.array(mask))
 
 
 def _concatenated(first: pa.Table, second: pa.Table) -> pa.Table:

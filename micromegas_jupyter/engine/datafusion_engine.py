@@ -84,6 +84,7 @@ from micromegas_jupyter.engine.tables import (
     listed_schema,
     may_change,
     needed_files,
+    needs_statistics,
     scanned_schema,
 )
 from micromegas_jupyter.engine.views import VIEW_FUNCTIONS, instance_tables
@@ -254,7 +255,7 @@ class DataFusionEngine:
                 error.line = error.column = None  # DataFusion counts in a text with `$1` in their place
             raise
 
-    def _plan(self, statement: _Statement, *, can_spill: bool = True) -> _Plan:
+    def _plan(self, statement: _Statement, *, can_spill: bool = True, allows_fragments: bool = True) -> _Plan:
         """Plan a statement in a session with all that it mentions, and check the plan before it is optimized."""
         started = SYSTEM_CLOCK.monotonic()
         request, caller, mentions = statement.request, statement.caller, statement.mentions
@@ -298,15 +299,21 @@ class DataFusionEngine:
             files=outline.files,
             limits=outline.limits,
             is_flat=not request.preserve_dictionary,
-        )
-        lent.configure(
-            partitions=self._settings.target_partitions or self._builder.partitions or request.partitions or 0,
-            uses_footers=not any(table.snapshot.has_mixed_types for table in mentioned),
-            is_remote=self._builder.is_remote,
+            allows_fragments=allows_fragments and len(mentioned) == 1,
         )
         statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
         frame, text = plan()
         check_plan(text)
+        if self._builder.has_fragments and may_join(text):
+            # The rewrites of joins hold only with filters in the decoder.
+            lent.release()
+            return self._plan(statement, can_spill=can_spill, allows_fragments=False)
+        has_mixed_types = any(table.snapshot.has_mixed_types for table in mentioned)
+        lent.configure(
+            partitions=self._settings.target_partitions or self._builder.partitions or request.partitions or 0,
+            uses_footers=not has_mixed_types and (request.row_limit is not None or needs_statistics(text)),
+            is_remote=self._builder.is_remote,
+        )
         optimized = None
         if not is_explain(text):
             if request.row_limit is not None:

@@ -25,8 +25,6 @@ _log = logging.getLogger(__name__)
 READ_ONLY: Final = SQLOptions().with_allow_ddl(False).with_allow_dml(False).with_allow_statements(False)
 
 _OPTIONS: Final = {
-    # Filters inside the decoder: look-ups by process take 0.6 of the time, the latest 100 rows 0.33.
-    "datafusion.execution.parquet.pushdown_filters": "true",
     # Inside the engine views would be faster, but every result needs plain strings (wire_schema converts the rest).
     "datafusion.execution.parquet.schema_force_view_types": "false",
     "datafusion.sql_parser.map_string_types_to_utf8view": "false",

@@ -39,21 +39,16 @@ class Listing:
 
     def packed(self, table: TableSnapshot, *, known: TableSnapshot | None = None) -> bytes:
         """Return a table as executors get it, packed once for all; only what changed, if they know most of it."""
-        if known is not None and (change := self._packed_change(known, table)) is not None:
-            return change
-        found = self._packed.get(id(table))
-        if found is None:
-            found = self._packed[id(table)] = table, protocol.pickle_request(table)
-        return found[1]
-
-    def _packed_change(self, earlier: TableSnapshot, later: TableSnapshot) -> bytes | None:
-        key = id(earlier), id(later)
-        found = self._changes.get(key)
-        if found is None:
-            change = TableChange.between(earlier, later)
-            packed = None if change is None else protocol.pickle_request(change)
-            found = self._changes[key] = earlier, later, packed
-        return found[2]
+        if known is not None:
+            pair = id(known), id(table)
+            if pair not in self._changes:
+                change = TableChange.between(known, table)
+                self._changes[pair] = known, table, None if change is None else protocol.pickle_request(change)
+            if (packed := self._changes[pair][2]) is not None:
+                return packed
+        if id(table) not in self._packed:
+            self._packed[id(table)] = table, protocol.pickle_request(table)
+        return self._packed[id(table)][1]
 
     def is_needed(self, caller: CallerKey, sql: str) -> bool:
         """Whether the caller's statement may read tables; False only if its plan has shown that it does not."""

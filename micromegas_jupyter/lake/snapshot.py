@@ -91,6 +91,7 @@ class DeltaSnapshots:
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._known: dict[str, _Known] = {}
+        self._empty: dict[str, TableSnapshot] = {}
         self._gone: set[str] = set()  # folders without a table, such as those of a bucket's dropped ones
         self.refused: dict[str, Unreadable] = {}
 
@@ -117,8 +118,12 @@ class DeltaSnapshots:
         return tables
 
     def empty(self, definition: TableDefinition) -> TableSnapshot:
-        """Return a table that nothing was written to yet."""
-        return self._snapshot(definition.name, _defined_schema(definition), ("date",), NO_FILES)
+        """Return a table that nothing was written to yet, always the same object."""
+        found = self._empty.get(definition.name)
+        if found is None:
+            found = self._snapshot(definition.name, _defined_schema(definition), ("date",), NO_FILES)
+            self._empty[definition.name] = found
+        return found
 
     def _find(self, name: str, folder: str, *, is_named: bool) -> TableSnapshot | None:
         """Return a table, when it `is_named` or new as it stands now; None where there is none."""

@@ -10,10 +10,10 @@ security barrier, so that the rows that are left depend on no hidden row.
 
 import functools
 import operator
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,8 @@ from micromegas_jupyter.engine.plans.terms import chain, literal_term
 from micromegas_jupyter.engine.scanner import quoted
 
 FilesByTable = Mapping[str, FileList]
+# Which files may have such rows, or a condition on these.
+_T = TypeVar("_T", Mask, Expr)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -109,18 +111,20 @@ def prune(plan: LogicalPlan, tables: Mapping[str, Candidates], *, may_change: bo
 
     `may_change` is whether the conditions can have other constants when the statement is planned again.
     """
-    scans: dict[str, list[_Scan]] = {name: [] for name in tables}
-    _collect(plan, scans, None, 0)
-    text = plan.display_indent()
     needed: dict[str, FileList] = {}
-    for name, candidates in tables.items():
-        found, snapshot = scans[name], candidates.snapshot
-        # A scan inside an expression is not among the inputs of a plan.
-        if not found or len(found) != text.count(f"TableScan: {name}"):
-            continue
-        mask = functools.reduce(operator.or_, (_mask_of_scan(scan, snapshot, may_change=may_change) for scan in found))
-        files = FileList.of(snapshot.files).where(mask)
-        needed[snapshot.name] = files_in_range(snapshot, candidates.time_range, files)
+    for name, scans in _find_scans(plan, tables).items():
+        snapshot, files = tables[name].snapshot, FileList.of(tables[name].snapshot.files)
+        meets = functools.partial(_mask, snapshot, may_change=may_change)
+        alternatives = []
+        for scan in scans:
+            masks = [_fold(one, meets) for one in scan.conditions]
+            if scan.order is not None:
+                masks.append(_first_rows(scan.order, scan.limit, snapshot))
+            alternatives.append(_both(masks))
+        mask = _either(alternatives)
+        needed[snapshot.name] = files_in_range(
+            snapshot, tables[name].time_range, files if mask is None else files.where(mask)
+        )
     return needed
 
 
@@ -130,87 +134,86 @@ def row_limits(plan: LogicalPlan, scans: Mapping[str, pa.Schema], *, may_change:
     The conditions that DataFusion moved down to a scan rule out rows that can't change the result; all but comparisons
     of a column with constants of its type are left out.
     """
-    found: dict[str, list[_Scan]] = {name: [] for name in scans}
-    _collect(plan, found, None, 0)
-    text = plan.display_indent()
     limits: dict[str, Expr] = {}
-    for name, schema in scans.items():
-        if not found[name] or len(found[name]) != text.count(f"TableScan: {name}"):
-            continue
-        alternatives = [
-            _together(operator.and_, [_weakened(one, schema, may_change=may_change) for one in scan.conditions])
-            for scan in found[name]
-        ]
-        known = [one for one in alternatives if one is not None]  # an Expr equals whatever it's compared with
-        if len(known) == len(alternatives):
-            limits[name] = functools.reduce(operator.or_, known)
+    for name, found in _find_scans(plan, scans).items():
+        limit_of = functools.partial(_limit, scans[name], may_change=may_change)
+        limit = _either([_both([_fold(one, limit_of) for one in scan.conditions]) for scan in found])
+        if limit is not None:
+            limits[name] = limit
     return limits
 
 
-def _together(combine: Callable[[Expr, Expr], Expr], conditions: Sequence[Expr | None]) -> Expr | None:
-    known = [one for one in conditions if one is not None]
-    return functools.reduce(combine, known) if known else None
+def _both(known: Sequence[_T | None]) -> _T | None:
+    found = [one for one in known if one is not None]  # an Expr equals whatever it's compared with
+    return functools.reduce(operator.and_, found) if found else None
 
 
-def _weakened(condition: Expr, schema: pa.Schema, *, may_change: bool) -> Expr | None:
-    """Return a leakproof condition that every row meets that meets `condition`, if one is known."""
+def _either(known: Sequence[_T | None]) -> _T | None:
+    found = [one for one in known if one is not None]
+    return functools.reduce(operator.or_, found) if len(found) == len(known) else None
+
+
+def _fold(condition: Expr, of_comparison: Callable[[Any, str, Sequence[Any], int], _T | None]) -> _T | None:
+    """Return what is known of a condition by its comparisons of columns with constants.
+
+    A column may be up to so many microseconds later than what is compared.
+    """
     kind = condition.variant_name()
     if kind == "BinaryExpr":
         name, (left, right) = condition.rex_call_operator(), condition.rex_call_operands()
         if name in {"AND", "OR"}:
             terms = chain(condition, name)
-            if len(terms) > _MAX_TERMS:
-                return None
-            found = [_weakened(one, schema, may_change=may_change) for one in terms]
-            if name == "AND":
-                return _together(operator.and_, found)
-            return None if any(one is None for one in found) else _together(operator.or_, found)
-        if name in _COMPARISONS and right.variant_name() == "Literal":
-            column, slack = _truncated(left)
-            if _is_limit(name, column, [right], schema):
-                return _limit(column.to_variant().name(), name, right, slack, may_change=may_change)
-    elif kind == "InList" and not condition.to_variant().negated() and not may_change:
+            known = [_fold(one, of_comparison) for one in terms] if len(terms) <= _MAX_TERMS else [None]
+            return (_both if name == "AND" else _either)(known)
+        column, slack = _truncated(left)
+        is_plain = name in _COMPARISONS and column.variant_name() == "Column" and right.variant_name() == "Literal"
+        return of_comparison(column, name, [right], slack) if is_plain else None
+    if kind == "InList" and not condition.to_variant().negated():
         column, *listed = condition.rex_call_operands()
-        if len(listed) <= _MAX_TERMS and _is_limit("IN", column, listed, schema):
-            return f.in_list(col(quoted(column.to_variant().name())), [Expr(one) for one in listed])
+        is_plain = column.variant_name() == "Column" and all(one.variant_name() == "Literal" for one in listed)
+        return of_comparison(column, "IN", listed, 0) if is_plain and 0 < len(listed) <= _MAX_TERMS else None
     return None
 
 
-def _is_limit(sign: str, column: Any, constants: Sequence[Any], schema: pa.Schema) -> bool:
-    """Return whether a column is compared with constants of its type, which is leakproof."""
-    if column.variant_name() != "Column" or any(one.variant_name() != "Literal" for one in constants):
-        return False
-    name = column.to_variant().name()
-    if name not in schema.names:
-        return False
-    kind = schema.field(name).type
-    values = [one.python_value() for one in constants]
+def _limit(  # noqa: PLR0913 - a comparison, and of what
+    schema: pa.Schema, column: Any, sign: str, constants: Sequence[Any], slack: int, *, may_change: bool
+) -> Expr | None:
+    """Return a leakproof condition that every row meets that meets a comparison, if one is known."""
+    name, values = column.to_variant().name(), [one.python_value() for one in constants]
+    kind = schema.field(name).type if name in schema.names else None
     if not all(isinstance(one, pa.Scalar) and one.is_valid and one.type == kind for one in values):
-        return False
+        return None
     term = Term(leakproof.COLUMN, kind=leakproof.column_kind(kind))
-    return leakproof.is_leakproof(Term(sign, (term, *map(literal_term, constants))))
-
-
-def _limit(name: str, sign: str, constant: Any, slack: int, *, may_change: bool) -> Expr | None:
-    """Return a comparison for a column that is up to `slack` later than what is compared with a constant."""
-    column, value = col(quoted(name)), constant.python_value()
+    if not leakproof.is_leakproof(Term(sign, (term, *map(literal_term, constants)))):
+        return None
+    compared, value = col(quoted(name)), values[0]
+    if sign == "IN":
+        return None if may_change else f.in_list(compared, [Expr(one) for one in constants])
     if not slack and not may_change:
-        return cast("Expr", _COMPARISONS[sign](column, Expr(constant)))
+        return cast("Expr", _COMPARISONS[sign](compared, Expr(constants[0])))
     if not pa.types.is_timestamp(value.type):
         return None
     ticks = _TICKS_PER_SECOND[value.type.unit]
     bounds = []
     if sign in {">", ">=", "="}:
         moved = value.value - may_change * _DRIFT * ticks // 10**6
-        bounds.append(column >= lit(_moved(moved, value.type)))
+        bounds.append(compared >= lit(_moved(moved, value.type)))
     if sign in {"<", "<=", "="} and not may_change:
         # Twice, for a day may have 25 hours.
-        bounds.append(column <= lit(_moved(value.value + 2 * slack * ticks // 10**6, value.type)))
-    return _together(operator.and_, bounds)
+        bounds.append(compared <= lit(_moved(value.value + 2 * slack * ticks // 10**6, value.type)))
+    return _both(bounds)
 
 
 def _moved(ticks: int, kind: pa.DataType) -> pa.Scalar:
     return pa.scalar(min(max(ticks, _INT64[0]), _INT64[1]), kind)
+
+
+def _find_scans(plan: LogicalPlan, names: Iterable[str]) -> dict[str, list[_Scan]]:
+    """Return the scans of those tables of which all are found: one inside an expression is not."""
+    found: dict[str, list[_Scan]] = {name: [] for name in names}
+    _collect(plan, found, None, 0)
+    text = plan.display_indent()
+    return {name: scans for name, scans in found.items() if scans and len(scans) == text.count(f"TableScan: {name}")}
 
 
 def _collect(plan: LogicalPlan, scans: dict[str, list[_Scan]], order: SortExpr | None, limit: int) -> None:
@@ -239,40 +242,14 @@ def _collect(plan: LogicalPlan, scans: dict[str, list[_Scan]], order: SortExpr |
         _collect(below, scans, order, limit)
 
 
-def _mask_of_scan(scan: _Scan, snapshot: TableSnapshot, *, may_change: bool) -> Mask:
-    mask = _all(snapshot)
-    for condition in scan.conditions:
-        mask &= _mask(condition, snapshot, may_change=may_change)
-    return mask if scan.order is None else mask & _first_rows(scan.order, scan.limit, snapshot)
-
-
-def _all(snapshot: TableSnapshot) -> Mask:
-    return np.ones(len(snapshot.files), dtype=np.bool_)
-
-
-def _mask(condition: Expr, snapshot: TableSnapshot, *, may_change: bool) -> Mask:
-    """Return which files may have a row that meets the condition."""
-    kind = condition.variant_name()
-    if kind == "BinaryExpr":
-        name, operands = condition.rex_call_operator(), condition.rex_call_operands()
-        if name in {"AND", "OR"}:
-            terms = chain(condition, name)
-            if len(terms) > _MAX_TERMS:
-                return _all(snapshot)
-            masks = (_mask(one, snapshot, may_change=may_change) for one in terms)
-            return functools.reduce(operator.and_ if name == "AND" else operator.or_, masks)
-        if name in _COMPARISONS and operands[1].variant_name() == "Literal":
-            column, slack = _truncated(operands[0])
-            if column.variant_name() == "Column":
-                value = operands[1].python_value()
-                return _compare(column, name, value, snapshot, may_change=may_change, slack=slack)
-    elif kind == "InList" and not condition.to_variant().negated():
-        column, *listed = condition.rex_call_operands()
-        is_plain = column.variant_name() == "Column" and all(one.variant_name() == "Literal" for one in listed)
-        if is_plain and len(listed) <= _MAX_TERMS:
-            masks = (_compare(column, "=", one.python_value(), snapshot, may_change=may_change) for one in listed)
-            return functools.reduce(operator.or_, masks)
-    return _all(snapshot)
+def _mask(  # noqa: PLR0913 - a comparison, and of what
+    snapshot: TableSnapshot, column: Any, sign: str, constants: Sequence[Any], slack: int, *, may_change: bool
+) -> Mask | None:
+    """Return which files may have a row that meets a comparison, if anything is known of it."""
+    name = column.to_variant().name()
+    values = [one.python_value() for one in constants]
+    sign = "=" if sign == "IN" else sign
+    return _either([_compare(name, sign, one, snapshot, may_change=may_change, slack=slack) for one in values])
 
 
 def _truncated(compared: Expr) -> tuple[Expr, int]:
@@ -287,34 +264,34 @@ def _truncated(compared: Expr) -> tuple[Expr, int]:
 
 
 def _compare(  # noqa: PLR0913 - a comparison, and of what
-    column: Expr, sign: str, value: object, snapshot: TableSnapshot, *, may_change: bool, slack: int = 0
-) -> Mask:
-    """Return the files with rows whose column, which may be up to `slack` later than what is compared, may meet it."""
-    name = column.to_variant().name()
+    name: str, sign: str, value: object, snapshot: TableSnapshot, *, may_change: bool, slack: int
+) -> Mask | None:
     if not isinstance(value, pa.Scalar) or not value.is_valid or name not in snapshot.schema.names:
-        return _all(snapshot)
+        return None
     kind = snapshot.schema.field(name).type
     # Of a table with hidden rows, dictionaries are plain.
     if value.type not in {kind, kind.value_type if pa.types.is_dictionary(kind) else kind}:
-        return _all(snapshot)
+        return None
     if name in snapshot.partition_columns:
-        return _all(snapshot) if may_change or slack else _compare_partition(name, sign, value, snapshot)
+        return None if may_change or slack else _compare_partition(name, sign, value, snapshot)
     bounds = snapshot.bounds
     if bounds is None or bounds.schema.get_field_index(f"min.{name}") < 0:
-        return _all(snapshot)
+        return None
     lower, upper = sign in {">", ">=", "="}, sign in {"<", "<=", "="}
     low = high = value.value if isinstance(value, pa.DictionaryScalar) else value
     if pa.types.is_timestamp(value.type):
         low, high = (_ticks(value.value + shift) for shift in (-_CUT - _DRIFT * may_change, _CUT + slack))
         upper = upper and not may_change
     elif may_change:
-        return _all(snapshot)
-    mask = _all(snapshot)
+        return None
+    masks = []
     if lower:
-        mask &= _unless_false((pc.greater if sign == ">" else pc.greater_equal)(bounds.column(f"max.{name}"), low))
+        masks.append(
+            _unless_false((pc.greater if sign == ">" else pc.greater_equal)(bounds.column(f"max.{name}"), low))
+        )
     if upper:
-        mask &= _unless_false((pc.less if sign == "<" else pc.less_equal)(bounds.column(f"min.{name}"), high))
-    return mask
+        masks.append(_unless_false((pc.less if sign == "<" else pc.less_equal)(bounds.column(f"min.{name}"), high)))
+    return _both(masks)
 
 
 def _ticks(microseconds: int) -> pa.Scalar:
@@ -325,14 +302,14 @@ def _unless_false(found: pa.ChunkedArray) -> Mask:
     return np.asarray(pc.fill_null(found, True))
 
 
-def _first_rows(order: SortExpr, limit: int, snapshot: TableSnapshot) -> Mask:
-    """Return which files may have one of the first `limit` rows in an order.
+def _first_rows(order: SortExpr, limit: int, snapshot: TableSnapshot) -> Mask | None:
+    """Return which files may have one of the first `limit` rows in an order, if bounds tell.
 
     Files of which all is known have so many rows up to a value; whatever begins after that value is not needed.
     """
     name, bounds = order.expr().to_variant().name(), snapshot.bounds
     if bounds is None or bounds.schema.get_field_index(f"min.{name}") < 0:
-        return _all(snapshot)
+        return None
     near, far, before = ("max", "min", pc.greater_equal) if not order.ascending() else ("min", "max", pc.less_equal)
     nearest, farthest = bounds.column(f"{near}.{name}"), bounds.column(f"{far}.{name}")
     # Nulls may come first, whatever the bounds of the other values.
@@ -344,7 +321,7 @@ def _first_rows(order: SortExpr, limit: int, snapshot: TableSnapshot) -> Mask:
     rows = np.cumsum(np.asarray(pc.fill_null(bounds.column("rows"), 0))[places])
     enough = int(np.searchsorted(rows, limit))
     if enough == len(rows):
-        return _all(snapshot)
+        return None
     last = farthest[int(places[enough])]
     if pa.types.is_timestamp(snapshot.schema.field(name).type):
         last = _ticks(last.as_py() + (2 if order.ascending() else -2) * _CUT)
@@ -352,10 +329,10 @@ def _first_rows(order: SortExpr, limit: int, snapshot: TableSnapshot) -> Mask:
     return mask
 
 
-def _compare_partition(name: str, sign: str, value: pa.Scalar, snapshot: TableSnapshot) -> Mask:
+def _compare_partition(name: str, sign: str, value: pa.Scalar, snapshot: TableSnapshot) -> Mask | None:
     kind, compare = value.type, _COMPARISONS[sign]
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date(kind)):
-        return _all(snapshot)
+        return None
 
     def comparable(scalar: pa.Scalar) -> Any:
         if pa.types.is_date(kind):

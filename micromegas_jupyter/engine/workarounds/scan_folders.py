@@ -12,11 +12,12 @@ https://github.com/microsoft/mimalloc/blob/v2.2.4/src/page.c.
 
 import atexit
 import contextlib
+import operator
 import os
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -41,20 +42,27 @@ class FoundFile(NamedTuple):
     mark: Mark = ()
 
     @property
+    def size(self) -> int | None:
+        """The number of its bytes, if it is known."""
+        return self.mark[0] if self.mark else None
+
+    @property
     def url(self) -> str:
         """The URL that a scan can name, in which no character is a pattern."""
         return Path(self.path).as_uri() if self.mark else self.path
 
 
-def mark_of(status: os.stat_result) -> Mark:
-    """Return what a file with this status is known by."""
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+#: Returns what a file with this status is known by, its size first.
+mark_of: Final[Callable[[os.stat_result], Mark]] = operator.attrgetter(
+    "st_size", "st_dev", "st_ino", "st_mtime_ns", "st_ctime_ns"
+)
 
 
 @dataclass(slots=True)
 class _Folder:
     path: str
     used_at: float
+    changed_at: int
 
 
 class ScanFolders:
@@ -79,12 +87,13 @@ class ScanFolders:
     def _find(self, files: tuple[FoundFile, ...]) -> str | None:
         folder = self._folders.get(files)
         # What removes old temporary files may have been here, and a link that is gone reads as no rows.
-        if folder is not None and len(os.listdir(folder.path)) != len(files):  # noqa: PTH208 - as below
+        if folder is not None and os.stat(folder.path).st_mtime_ns != folder.changed_at:  # noqa: PTH116 - as below
             raise FileNotFoundError(folder.path)
         if folder is None:
             if not self._evict_idle(len(files)):
                 return None
-            folder = self._folders[files] = _Folder(self._link(files), 0.0)
+            path = self._link(files)
+            folder = self._folders[files] = _Folder(path, 0.0, Path(path).stat().st_mtime_ns)
             self._links += len(files)
         folder.used_at = self._clock.monotonic()
         self._folders.move_to_end(files)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.engine.tables import needs_statistics
 from micromegas_jupyter.errors import MicromegasError, Unavailable
 from tests.fakes.fixed_tables import data_files
 from tests.unit.engine.conftest import asking
@@ -113,3 +114,30 @@ def test_small_tables_are_read_by_one_partition_unless_they_hide_rows(ask, filte
         other = ask.plan("SELECT value, count(*) FROM generate_series(1, 100000) GROUP BY 1", partitions=3)
         assert "3)" in other._frame.execution_plan().display_indent()
         list(other.batches())
+
+
+@pytest.mark.parametrize(("filters", "is_filtered_later"), [(None, True), ({"t": ("n >= 0",)}, False)])
+def test_fragments_are_filtered_after_they_are_decoded_unless_they_hide_rows(ask, filters, is_filtered_later):
+    asker = ask if filters is None else ask.seeing(filters)
+
+    planned = asker.plan("SELECT n FROM t WHERE n > 0")
+
+    shown = planned._frame.execution_plan().display_indent()
+    assert ("FilterExec: n@0 > 0" in shown) == is_filtered_later
+    list(planned.batches())
+
+
+@pytest.mark.parametrize(
+    ("sql", "needs_them"),
+    [
+        ("SELECT n, count(*) FROM t GROUP BY n ORDER BY n", False),
+        ("SELECT n, count(*) FROM t WHERE n > 1 GROUP BY n", True),
+        ("SELECT a.n + 1 FROM t a", False),
+        ("SELECT count(*) FROM t", True),
+        ("SELECT n FROM t LIMIT 1", True),
+        ("SELECT a.n FROM t a JOIN t b USING (n)", True),
+        ("SELECT n FROM t WHERE n = (SELECT 1)", True),
+    ],
+)
+def test_footers_are_read_before_plans_that_they_make_better(ask, sql, needs_them):
+    assert needs_statistics(ask.plan(sql)._frame.logical_plan().display_indent()) == needs_them

@@ -147,6 +147,12 @@ def test_files_are_passed_over_by_the_bounds_of_other_columns_than_the_time(tmp_
     assert {name.partition(".")[2] for name in table.bounds.column_names} == {"", "time", "process_id", "n"}
 
 
+def test_a_table_that_nothing_was_written_to_is_the_same_object_in_each_listing(tmp_path):
+    lake = Lake(Storage(tmp_path))
+
+    assert all(one is other for one, other in zip(lake.snapshot(), lake.snapshot(), strict=True))
+
+
 def test_a_table_in_the_place_of_another_is_another(tmp_path):
     write_deltalake(str(tmp_path / "t"), events(1))
     tables = follow(tmp_path)
@@ -314,18 +320,26 @@ def facts_of(table, *others):
     return {file.path: known for file, *known in zip(table.files, table.files, bounds, strict=True)}
 
 
-def test_what_only_deltalake_knows_is_left_to_it(tmp_path):
+def is_odd(add):
+    return [{"commitInfo": {}}, {"add": {**add, "stats": '{"numRecords": 1, "minValues": {"time": "soon"}}'}}]
+
+
+def is_both(add):
+    return [{"remove": {"path": add["path"], "dataChange": True}}, {"add": add}]
+
+
+@pytest.mark.parametrize(("entry", "count"), [(is_odd, 3), (is_both, 2)])
+def test_what_only_deltalake_knows_is_left_to_it(tmp_path, entry, count):
     for number in range(3):
         write_deltalake(str(tmp_path / "t"), events(number), mode="append")
     tables = follow(tmp_path)
     tables.list(None)
     last = tmp_path / "t" / "_delta_log" / f"{2:020}.json"
     add = next(one for one in map(json.loads, last.read_text().splitlines()) if "add" in one)["add"]
-    odd = [{"commitInfo": {}}, {"add": {**add, "stats": '{"numRecords": 1, "minValues": {"time": "soon"}}'}}]
 
-    last.with_name(f"{3:020}.json").write_text("\n".join(map(json.dumps, odd)))
+    last.with_name(f"{3:020}.json").write_text("\n".join(map(json.dumps, entry(add))))
 
-    assert len(tables.list(None)["t"].files) == 3
+    assert len(tables.list(None)["t"].files) == count
     assert set(tables.list(None)["t"].files) == set(follow(tmp_path).list(None)["t"].files)
 
 
@@ -362,20 +376,6 @@ def test_an_odd_entry_in_a_log_of_others_is_no_error_for_other_tables(tmp_path, 
     assert (len(listed["u"].files), listed["t"].problem is None) == (1, is_readable)
     anew = DeltaSnapshots(Storage(tmp_path), is_foreign=True).list(None)["t"]
     assert not is_readable or set(listed["t"].files) == set(anew.files)
-
-
-def test_a_file_that_one_entry_both_adds_and_removes_is_as_deltalake_has_it(tmp_path):
-    for number in range(3):
-        write_deltalake(str(tmp_path / "t"), events(number), mode="append")
-    tables = follow(tmp_path)
-    tables.list(None)
-    last = tmp_path / "t" / "_delta_log" / f"{2:020}.json"
-    add = next(one for one in map(json.loads, last.read_text().splitlines()) if "add" in one)["add"]
-
-    both = [{"remove": {"path": add["path"], "dataChange": True}}, {"add": add}]
-    last.with_name(f"{3:020}.json").write_text("\n".join(map(json.dumps, both)))
-
-    assert set(tables.list(None)["t"].files) == set(follow(tmp_path).list(None)["t"].files)
 
 
 def test_a_condition_on_rows_may_look_into_properties(storage, writer):
