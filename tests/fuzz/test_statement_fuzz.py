@@ -30,26 +30,17 @@ def test_a_changed_statement_gives_rows_or_a_clear_error(fuzzing, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sql", "what", "place"),
+    ("sql", "what"),
     [
-        ("SELECT id FROM t WHERE name SIMILAR TO 'z%('", "regular expression in the statement is not valid", (1, 40)),
-        (
-            "SELECT id FROM t WHERE name ~ '(.{0,1000}){0,900}x'",
-            "regular expression in the statement is too large",
-            (1, 31),
-        ),
-        ("SELECT * FROM (VALUES ((SELECT max(name) FROM t))) v(x)", "subquery in VALUES", (1, 16)),
-        ("SELECT id FROM t WHERE name @> name", "does not implement", None),
-        (
-            f"WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL {STEP}) SELECT n FROM r",
-            "WITH RECURSIVE",
-            (1, 6),
-        ),
+        ("SELECT id FROM t WHERE name SIMILAR TO 'z%('", "regular expression in the statement is not valid"),
+        ("SELECT id FROM t WHERE name ~ '(.{0,1000}){0,900}x'", "regular expression .* too large"),
+        ("SELECT * FROM (VALUES ((SELECT max(name) FROM t))) v(x)", "subquery in VALUES"),
+        ("SELECT id FROM t WHERE name @> name", "does not implement"),
+        (f"WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL {STEP}) SELECT n FROM r", "WITH RECURSIVE"),
     ],
 )
-def test_an_error_that_the_engine_takes_for_its_own_is_the_statements(tmp_path, sql, what, place):
+def test_an_error_that_the_engine_takes_for_its_own_is_the_statements(tmp_path, sql, what):
     with embedded(tmp_path) as ask_some, pytest.raises(QueryError, match=what) as caught:
         ask_some.__self__.seeing(dict.fromkeys(ACCESS.filters, ())).table(sql)
 
     assert not isinstance(caught.value, InternalError)
-    assert (caught.value.line, caught.value.column) == (place or (None, None))

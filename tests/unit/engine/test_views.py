@@ -23,8 +23,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.lake.snapshot import _defined_schema
 from micromegas_jupyter.telemetry.tables import BLOCKS, EMPTY_SETS, LOG_ENTRIES, OTEL_SPANS, PROCESSES
-from tests.fakes.fixed_tables import NOON
-from tests.fakes.telemetry_rows import NOON_NS, block_rows, process_state, span_rows
+from tests.fakes.telemetry_rows import NOON, NOON_NS, block_rows, process_state, span_rows
 from tests.unit.engine.conftest import Asker, asking
 
 P1, P2, P3 = ("00000000-0000-4000-8000-00000000000" + digit for digit in "123")
