@@ -37,6 +37,7 @@ from tests.fakes.servers import NUMBERS, build_pool
 from tests.fakes.waiting import until
 from tests.integration.flight_harness import decode_rows
 
+ADMIN = replace(CALLER, is_admin=True)
 ONE = Statement(sql="SELECT 1", caller=CALLER)
 
 
@@ -101,6 +102,18 @@ def test_statements_that_wait_to_start_are_counted_as_waiting():
 
     with opened_bench() as bench:
         assert bench.do(scenario(bench)) == ([0, 1], [0, 0])
+
+
+def test_paths_that_are_not_utf8_reach_the_executors(tmp_path):
+    denials = str(tmp_path / "j\u00fcrgen \udcff.json")
+
+    with asyncio.Runner() as runner:
+        pool = build_pool(worker={"denials_file": denials}, lasts=False)
+        runner.run(pool.open())
+        rows, _ = runner.run(Bench(runner, pool).run("SELECT * FROM list_query_denials()", ADMIN))
+        runner.run(pool.close())
+
+    assert rows == []
 
 
 def test_an_executor_with_much_memory_is_replaced():
