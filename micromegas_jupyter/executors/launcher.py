@@ -396,10 +396,11 @@ class SpawnLauncher:
 
 
 def _start(module: str, options: WorkerOptions, *, stdin: int) -> subprocess.Popen[bytes]:
+    argument = json.dumps(msgspec.to_builtins(options))  # in ASCII, also for paths that are not UTF-8
     # The server's own standard error may be a pipe that nothing reads, in which a child would hang.
     with open(_open_standard_error(options), "ab") as stderr:
         return subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
-            [sys.executable, "-P", "-m", f"micromegas_jupyter.executors.{module}", msgspec.json.encode(options)],
+            [sys.executable, "-P", "-m", f"micromegas_jupyter.executors.{module}", argument],
             env=executor_variables(options),
             stdin=stdin,
             stdout=subprocess.DEVNULL,

@@ -180,6 +180,11 @@ class StartQueue:
         self._waiting: dict[asyncio.Future[None], tuple[object, CallerKey, float]] = {}  # the oldest first
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def waiting_count(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
     def try_enter(self, statement: object) -> bool:
         """Take a place if one is free."""
         is_free = len(self._starting) < self._max_starts

@@ -1,6 +1,7 @@
 """One executor: plans and runs one statement at a time for the front, in a process that may be ended at any moment."""
 
 import contextlib
+import json
 import logging
 import os
 import pickle
@@ -504,7 +505,7 @@ def _end_with(parent: int) -> None:
 
 def main() -> None:
     """Run a process that was not forked as an executor: options as argument, the socket as standard input."""
-    options = msgspec.json.decode(sys.argv[1], type=WorkerOptions)
+    options = msgspec.convert(json.loads(sys.argv[1]), WorkerOptions)
     if sys.platform == "win32":
         front = socket.fromshare(sys.stdin.buffer.read())
     else:

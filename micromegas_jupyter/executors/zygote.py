@@ -168,7 +168,7 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    options = msgspec.json.decode(sys.argv[1], type=WorkerOptions)
+    options = msgspec.convert(json.loads(sys.argv[1]), WorkerOptions)
     Zygote(front, options).serve()
 
 

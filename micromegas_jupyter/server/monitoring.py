@@ -241,8 +241,9 @@ class ServerMetrics:
 
     def watch_pool(self, pool: Pool) -> None:
         """Report how many statements and executors there are; the counts are read on other threads."""
-        self._running.set_function(lambda: pool.slots.running_count)
-        self._waiting.set_function(lambda: pool.slots.waiting_count)
+        slots, starts = pool.slots, pool.starts  # a statement that waits to start has its slot already
+        self._running.set_function(lambda: max(0, slots.running_count - starts.waiting_count))
+        self._waiting.set_function(lambda: slots.waiting_count + starts.waiting_count)
         self._executors.labels("idle").set_function(lambda: pool.idle_count)
         self._executors.labels("busy").set_function(lambda: max(0, pool.executor_count - pool.idle_count))
 

@@ -31,11 +31,13 @@ from micromegas_jupyter.executors.launcher import Executor, can_fork
 from micromegas_jupyter.executors.listing import Listing
 from micromegas_jupyter.executors.pool import _REPORTED, Pool, RunningStatement, StatementReport, parse_reads
 from micromegas_jupyter.executors.protocol import Output, Statement
+from micromegas_jupyter.server.monitoring import ServerMetrics
 from tests.fakes.fixed_tables import CALLER, LOG_SCHEMA, FixedTables, write_ledger, write_log_entries
 from tests.fakes.servers import NUMBERS, build_pool
 from tests.fakes.waiting import until
 from tests.integration.flight_harness import decode_rows
 
+ADMIN = replace(CALLER, is_admin=True)
 ONE = Statement(sql="SELECT 1", caller=CALLER)
 
 
@@ -78,6 +80,40 @@ def opened_bench(tables=None, **settings):
             yield Bench(runner, pool)
         finally:
             runner.run(pool.close())
+
+
+def test_statements_that_wait_to_start_are_counted_as_waiting():
+    async def scenario(bench):
+        pool, metrics = bench.pool, ServerMetrics()
+        metrics.watch_pool(pool)
+
+        def count():
+            names = ("queries_running", "queries_waiting")
+            return [metrics.registry.get_sample_value(f"micromegas_server_{name}") for name in names]
+
+        for place in range(pool.settings.processors):
+            assert pool.starts.try_enter(place)
+        waiting = asyncio.create_task(bench.run(NUMBERS))
+        await until(lambda: pool.starts.waiting_count, "it waits to start")
+        counts = count()
+        pool.starts.leave(0)
+        await waiting
+        return counts, count()
+
+    with opened_bench() as bench:
+        assert bench.do(scenario(bench)) == ([0, 1], [0, 0])
+
+
+def test_paths_that_are_not_utf8_reach_the_executors(tmp_path):
+    denials = str(tmp_path / "j\u00fcrgen \udcff.json")
+
+    with asyncio.Runner() as runner:
+        pool = build_pool(worker={"denials_file": denials}, lasts=False)
+        runner.run(pool.open())
+        rows, _ = runner.run(Bench(runner, pool).run("SELECT * FROM list_query_denials()", ADMIN))
+        runner.run(pool.close())
+
+    assert rows == []
 
 
 def test_an_executor_with_much_memory_is_replaced():
