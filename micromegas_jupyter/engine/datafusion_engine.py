@@ -313,6 +313,7 @@ class DataFusionEngine:
             partitions=self._settings.target_partitions or self._builder.partitions or request.partitions or 0,
             uses_footers=not has_mixed_types and (request.row_limit is not None or needs_statistics(text)),
             is_remote=self._builder.is_remote,
+            has_floats=any(_has_floats(one.type) for table in tables for one in table.snapshot.schema),
         )
         optimized = None
         if not is_explain(text):
