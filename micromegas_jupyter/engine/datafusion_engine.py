@@ -313,6 +313,7 @@ class DataFusionEngine:
             partitions=self._settings.target_partitions or self._builder.partitions or request.partitions or 0,
             uses_footers=not has_mixed_types and (request.row_limit is not None or needs_statistics(text)),
             is_remote=self._builder.is_remote,
+            has_floats=any(_has_floats(one.type) for table in tables for one in table.snapshot.schema),
         )
         optimized = None
         if not is_explain(text):
@@ -377,7 +378,7 @@ class DataFusionEngine:
         plan.lent.set_dynamic_filters(() if has_joins else DYNAMIC_FILTERS)
         if plan.optimized is None:
             return plan
-        floats = [one.name for table in plan.tables for one in table.snapshot.schema if pa.types.is_floating(one.type)]
+        floats = [one.name for table in plan.tables for one in table.snapshot.schema if _has_floats(one.type)]
         if not has_joins:
             if floats and "Sort: " in plan.text:
                 plan.lent.set_dynamic_filters(find_dynamic_filters(plan.optimized, floats))
@@ -479,6 +480,10 @@ class DataFusionQuery:
         except Exception:  # noqa: BLE001 - the rows were given
             _log.warning("the engine's counters cannot be read", exc_info=True)
             self.statistics = without_counts(self.statistics)
+
+
+def _has_floats(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def _plan_in(session: SessionContext, functions: QueryFunctions, values: dict[str, pa.Scalar]) -> tuple[DataFrame, str]:

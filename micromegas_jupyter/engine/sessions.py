@@ -48,6 +48,8 @@ _PARTITIONS: Final = "datafusion.execution.target_partitions"
 _USE_FOOTERS: Final = "datafusion.execution.collect_statistics"
 # From local files few, for each thread that reads one keeps memory (see `workarounds.scan_folders`).
 _FOOTERS_AT_A_TIME: Final = "datafusion.execution.meta_fetch_concurrency"
+# DataFusion 55 panics when it keeps only the first of groups by floats, and one is NaN.
+_FIRST_GROUPS: Final = "datafusion.optimizer.enable_topk_aggregation"
 _OPTIMIZER_PASSES: Final = "datafusion.optimizer.max_passes"
 
 # How much is kept of what the footers of files said, for as long as a session lives.
@@ -77,11 +79,12 @@ class LentSession:
     #: Removes what the statement got besides tables.
     clean_up: Callable[[], None] | None = None
 
-    def configure(self, *, partitions: int, uses_footers: bool, is_remote: bool) -> None:
+    def configure(self, *, partitions: int, uses_footers: bool, is_remote: bool, has_floats: bool) -> None:
         """Set how plans run: in how many partitions, 0 for one per processor, and how they read footers of files.
 
-        These files are in a bucket if they're remote.
+        These files are in a bucket if they're remote. Groups may be of floats if there are columns that have some.
         """
+        self._settings[_FIRST_GROUPS] = str(not has_floats).lower()
         self._settings[_PARTITIONS] = f"{partitions:d}"
         self._settings[_USE_FOOTERS] = str(uses_footers).lower()
         self._settings[_FOOTERS_AT_A_TIME] = "32" if is_remote else "2"

@@ -261,10 +261,19 @@ class LakeWriter:
             raise UsageError(f"The table {request.table} belongs to the data model.", remedy="Delete rows instead.")
         if not request.is_own:
             check_columns(schema, definition)
-        if self._find(request.table) is None:
-            self.tables.create_defined(request.table)
-        committer = self._require(request.table)
         stored = stored_definition(definition)
+        committer = self._find(request.table)
+        if committer is not None and not is_compatible(stored, committer.state.schema):
+            committer = self._find(request.table, is_certain=True)
+        if committer is None:
+            self.tables.create_defined(request.table)
+            committer = self._require(request.table)
+        if not is_compatible(stored, committer.state.schema):
+            raise Unavailable(
+                f"The table {request.table} takes no rows: its columns are not those of the data model.",
+                remedy="Tell the server's administrator; a lake of an earlier version must be replaced by a new one.",
+                retryable=False,
+            )
 
         def convert(rows: pa.RecordBatch) -> pa.RecordBatch:
             converted = rows if request.is_own else convert_model_rows(rows, definition)

@@ -26,7 +26,7 @@ from micromegas_jupyter.engine.tables import TableBuilder
 files = tuple(DataFile(str(path)) for path in sorted(Path(sys.argv[1]).iterdir()))
 table = TableSnapshot(name="t", schema=pa.schema([("n", pa.int64())]), files=files)
 lent = Sessions(EngineSettings()).lend()
-lent.configure(partitions=2, uses_footers=True, is_remote=False)
+lent.configure(partitions=2, uses_footers=True, is_remote=False, has_floats=False)
 lent.frame(lent.session.sql("SELECT 1").logical_plan()).collect()
 before = len(list(Path("/proc/self/task").iterdir()))
 builder = TableBuilder()

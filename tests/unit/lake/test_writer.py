@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -489,3 +490,15 @@ def test_a_table_of_many_commits_is_opened_with_a_checkpoint_and_keeps_its_ids(s
     assert read("t").num_rows == 303
     assert json.loads(storage.read("t/_delta_log/_last_checkpoint")[0])["version"] == 101
     assert DeltaTable(storage.child_uri("t")).transaction_version("id-0") is None
+
+
+def test_rows_for_a_table_of_an_earlier_version_are_refused_with_the_reason(storage, writer):
+    rows = {"time": [NOON], "properties": pa.array([[("a", "1")]], pa.map_(pa.utf8(), pa.utf8()))}
+    write_deltalake(storage.child_uri("log_entries"), pa.table(rows))
+
+    with pytest.raises(Unavailable, match="not those of the data model") as error:
+        writer.append("log_entries", log_batch(range(3)))
+    assert not error.value.retryable
+    shutil.rmtree(storage.child_uri("log_entries"))
+
+    assert writer.append("log_entries", log_batch(range(3))).result() == 3
