@@ -1,4 +1,4 @@
-"""`OidcAuthProvider`: a person's sign-in, from the first page to logout; `tokens.session` keeps its tokens valid."""
+"""`OidcAuthProvider`: a person's sign-in, from the first page to logout; `tokens.source` keeps its tokens valid."""
 
 from __future__ import annotations
 
