@@ -1,4 +1,4 @@
-"""`OidcAuthProvider`: a person's sign-in, from the first page to logout; `tokens.session` keeps its tokens valid."""
+"""`OidcAuthProvider`: a person's sign-in, from the first page to logout; `tokens.source` keeps its tokens valid."""
 
 from __future__ import annotations
 
@@ -197,8 +197,11 @@ class OidcAuthProvider(SessionSource):
         resource: str | None = None,
         redirects: RedirectLogins | None = None,
         hub: HubService | None = None,
+        private_key: PrivateKey | None = None,
+        bearer: Bearer = Bearer.ID_TOKEN,
+        http: ProviderCalls | None = None,
+        clock: Clock = SYSTEM_CLOCK,
         randomness: Randomness = SYSTEM_RANDOMNESS,
-        **options: Unpack[ProviderOptions],
     ) -> PendingLogin:
         """Start a sign-in that runs in the background; returns as soon as there is something to show to the person.
 
@@ -231,13 +234,13 @@ class OidcAuthProvider(SessionSource):
             connection=ProviderConnection(
                 issuer,
                 client_id,
-                client_credential(client_secret, options.get("private_key")),
-                http=options.get("http"),
-                clock=options.get("clock", SYSTEM_CLOCK),
+                client_credential(client_secret, private_key),
+                http=http,
+                clock=clock,
                 randomness=randomness,
             ),
             store=_one_store(token_file, store),
-            bearer=Bearer(options.get("bearer", Bearer.ID_TOKEN)),
+            bearer=Bearer(bearer),
             scope=scope or DEFAULT_SCOPE,
             audience=audience,
             resource=resource,
@@ -245,7 +248,7 @@ class OidcAuthProvider(SessionSource):
             authorize_params=authorize_params or {},
             timeout_seconds=timeout_seconds,
         )
-        return begin_login(request, Flow(flow), redirects=redirects, hub=hub)
+        return begin_login(request, Flow(flow), redirects=redirects, hub=hub, provider_type=cls)
 
     @classmethod
     def from_file(
@@ -359,8 +362,11 @@ class PendingLogin:
     Safe to use from several threads. Its lock covers the outcome and the callbacks, and is free while they run.
     """
 
-    def __init__(self, request: LoginRequest, running: LoginFlow, *, was_stored: bool) -> None:
+    def __init__(
+        self, request: LoginRequest, running: LoginFlow, *, was_stored: bool, provider_type: type[OidcAuthProvider]
+    ) -> None:
         self._request = request
+        self._provider_type = provider_type
         self._running = running
         self._was_stored = was_stored
         self._unkept: TokenSet | None = None
@@ -508,7 +514,7 @@ class PendingLogin:
                 return LoginTimedOut(f"Nobody signed in within {self._running.prompt.timeout_seconds:g} seconds.")
             try:
                 self._check_not_cancelled()
-                return OidcAuthProvider._from_tokens(tokens, self._request, check=self._check_wanted)  # noqa: SLF001 - same module
+                return self._provider_type._from_tokens(tokens, self._request, check=self._check_wanted)  # noqa: SLF001 - same module
             except MicromegasError:
                 self._unkept = tokens
                 raise
@@ -550,13 +556,19 @@ class CompletedLogin(PendingLogin):
 
 
 def begin_login(
-    request: LoginRequest, flow: Flow, *, redirects: RedirectLogins | None = None, hub: HubService | None = None
+    request: LoginRequest,
+    flow: Flow,
+    *,
+    redirects: RedirectLogins | None = None,
+    hub: HubService | None = None,
+    provider_type: type[OidcAuthProvider] = OidcAuthProvider,
 ) -> PendingLogin:
     """Start a sign-in; returns as soon as there is something to show. Raises as `OidcAuthProvider.begin_login`."""
     if request.store is not None:
         request.store.check_usable()
     was_stored = _is_filled(request.store)
-    return PendingLogin(request, start_flow(flow, request, redirects=redirects, hub=hub), was_stored=was_stored)
+    running = start_flow(flow, request, redirects=redirects, hub=hub)
+    return PendingLogin(request, running, was_stored=was_stored, provider_type=provider_type)
 
 
 def start_flow(

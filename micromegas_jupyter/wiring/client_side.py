@@ -380,7 +380,8 @@ def token_file(settings: ClientSettings, environ: Mapping[str, str] | None = Non
     """Return the file that holds, or will hold, the sign-in of exactly these settings.
 
     It is upstream's file for the profile, or one beside it where that holds a sign-in for other settings. Upstream's
-    own sign-in counts for any scope. A sign-in that has a file of its own stays there when the other one has ended.
+    own sign-in counts for any scope, except for one that has a file of its own, which stays there when the other one
+    has ended.
     """
     return _own_path(settings, environ, _FILE_SUFFIX)
 
@@ -482,7 +483,9 @@ def _own_path(settings: ClientSettings, environ: Mapping[str, str] | None, suffi
         stored = _store_at(shared, environ).stored_key()
     except TokenStoreError:
         stored = None  # whoever reads it says what is wrong with it
-    if stored is not None:
+    # Upstream drops scope and resource when it renews a sign-in, which then fits any request for its audience.
+    is_known = stored is not None and (stored.scope is not None or stored.resource is not None)
+    if stored is not None and (is_known or not os.path.lexists(beside)):
         return shared if stored.satisfies(key) else beside
     return beside if os.path.lexists(beside) else shared
 

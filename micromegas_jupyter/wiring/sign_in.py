@@ -164,7 +164,7 @@ def login(  # noqa: PLR0913 - what varies is passed in
             pending.cancel()
             pending.wait_closed(LINGER_SECONDS + 1)  # or the program ends before the user has seen the last page
 
-    def begin(next_flow: Flow) -> PendingLogin:
+    def begin(next_flow: Flow, _reason: str) -> PendingLogin:
         nonlocal pending
         end()
         pending = begin_login(settings, flow=next_flow, environ=environ, store=store)

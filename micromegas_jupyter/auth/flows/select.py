@@ -286,18 +286,18 @@ Login = TypeVar("Login", bound=StartedLogin)
 
 
 def start_first(
-    flows: Sequence[Flow], *, reason: str = "", begin: Callable[[Flow], Login], show: Callable[[Login, str], bool]
+    flows: Sequence[Flow], *, reason: str = "", begin: Callable[[Flow, str], Login], show: Callable[[Login, str], bool]
 ) -> Login:
     """Start the first of `flows` that can be started and that the user can use.
 
-    `begin` starts a flow and ends the one before. `show` shows a sign-in with the reason for its flow, and returns
-    whether the user can use it.
+    `begin` starts a flow and ends the one before. `show` shows a sign-in, and returns whether the user can use it. Both
+    get the reason for the flow.
     """
     left = list(flows)
     while True:
         flow = left.pop(0)
         try:
-            login = begin(flow)
+            login = begin(flow, reason)
         except MicromegasError as error:
             if not left or not is_worth_another_flow(error):
                 raise

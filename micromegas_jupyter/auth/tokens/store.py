@@ -397,10 +397,14 @@ class FileTokenStore(TokenStore):
 
     def load(self) -> tuple[StoredLogin, FileMark]:
         """See `TokenStore.load`."""
-        login, mark = self._read(parse_token_file)
-        login = replace(login, key=self._with_old_extras(login.key))
-        self._check_key(login.key)
-        return login, mark
+        for _ in range(_READ_COUNT):
+            login, mark = self._read(parse_token_file)
+            key = self._with_old_extras(login.key)
+            # A program that stored the sign-in meanwhile has removed the previous version's file.
+            if key.scope is not None or key.resource is not None or self.mark() == mark:
+                break
+        self._check_key(key)
+        return replace(login, key=key), mark
 
     def stored_key(self) -> LoginKey | None:
         """See `TokenStore.stored_key`."""

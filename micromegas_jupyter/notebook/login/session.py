@@ -342,23 +342,25 @@ class NotebookSession:
         """
         attempts: list[Attempt] = []
 
-        def begin(flow: Flow) -> Login:
-            with self._beginning:
+        def begin(flow: Flow, reason: str) -> Login:
+            with self._beginning:  # until it is shown, or a replaced sign-in could be shown over its successor
                 self.cancel()
                 login = self.dependencies.begin_login(settings, flow)
                 attempts.append(Attempt(settings=settings, login=login, on_signed_in=on_signed_in))
-                self.attempt = attempts[-1]
+                self._follow(attempts[-1], reason)
             return login
 
-        def show(login: Login, reason: str) -> bool:
-            self._follow(attempts[-1], reason)
-            return on_begun(login)
-
-        start_first([choice.flow, *choice.fallbacks], reason=choice.reason, begin=begin, show=show)
+        start_first(
+            [choice.flow, *choice.fallbacks],
+            reason=choice.reason,
+            begin=begin,
+            show=lambda login, _reason: on_begun(login),
+        )
         return attempts[-1]
 
     def _follow(self, attempt: Attempt, reason: str) -> None:
         settings, login = attempt.settings, attempt.login
+        self.attempt = attempt
         self.show(settings, waiting_state(settings, login, detail=reason))
         # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
         context, started = contextvars.copy_context(), contextvars.copy_context()

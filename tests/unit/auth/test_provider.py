@@ -86,6 +86,11 @@ def test_store_and_token_file_and_secret_and_private_key_exclude_each_other(make
     assert idp.requests == []
 
 
+def test_a_misspelled_option_of_a_sign_in_is_rejected(idp, calls):
+    with pytest.raises(TypeError, match="tokenfile"):
+        OidcAuthProvider.begin_login(idp.issuer, idp.client_id, flow=Flow.PASTE, http=calls, tokenfile="tokens.json")
+
+
 def pasted(idp, pending):
     """Sign the person in at the provider and paste where that ended."""
     asked = dict(parse_qsl(urlsplit(pending.start_url or "").query))
@@ -98,6 +103,18 @@ def begin_paste(idp, http, clock, path):
     return OidcAuthProvider.begin_login(
         idp.issuer, "notebook", token_file=path, flow=Flow.PASTE, http=http, clock=clock
     )
+
+
+def test_a_subclass_signs_in_as_itself(idp, calls, clock, tmp_path):
+    class OwnProvider(OidcAuthProvider):
+        """A user's own."""
+
+    pending = OwnProvider.begin_login(
+        idp.issuer, "notebook", token_file=tmp_path / "t.json", flow=Flow.PASTE, http=calls, clock=clock
+    )
+    pasted(idp, pending)
+
+    assert type(pending.result(30)) is OwnProvider
 
 
 def test_a_sign_in_that_is_cancelled_while_the_provider_answers_does_not_come_back(idp, calls, clock, tmp_path):

@@ -182,6 +182,20 @@ def test_an_extra_file_of_another_sign_in_or_a_damaged_one_is_ignored(store, cha
         assert store.load()[0].key == bare
 
 
+def test_a_sign_in_that_is_migrated_while_it_is_read_keeps_scope_and_resource(store, monkeypatch):
+    write_as_previous_version(store)
+    find = store._with_old_extras
+
+    def migrate_first(key):
+        monkeypatch.undo()
+        save(store)  # another program's, which removes the extra file
+        return find(key)
+
+    monkeypatch.setattr(store, "_with_old_extras", migrate_first)
+
+    assert store.load() == (LOGIN, store.mark())
+
+
 def test_the_token_files_own_fields_win_over_an_old_extra_file(store):
     extras = write_as_previous_version(store, scope="openid old")
     whole = build_token_file(LOGIN)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -22,6 +22,7 @@ from tests.fakes.notebook_world import SETTINGS, FakeIdentity, FakePersonalProvi
 DEVICE = FlowToUse(flow=Flow.DEVICE)
 LONG_AGO = datetime(2026, 11, 24, 11, 59, tzinfo=UTC)
 DEADLINE_SECONDS = 60
+HELD_BACK_SECONDS = 0.2
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,26 @@ def test_a_cell_that_waits_continues_when_another_flow_replaces_the_sign_in(worl
     assert waits == [Flow.BROWSER, Flow.DEVICE]
     assert connection.provider is not None
     assert shown(session) is IdentityStatus.SIGNED_IN
+
+
+def test_a_sign_in_that_was_replaced_before_it_was_shown_is_not_shown(world, session, monkeypatch):
+    follow, has_replaced = session._follow, Event()
+
+    def replace_first(attempt, reason):
+        if attempt.login.flow is Flow.BROWSER:
+            Thread(target=lambda: (session.sign_in(SETTINGS, DEVICE), has_replaced.set())).start()
+            has_replaced.wait(HELD_BACK_SECONDS)  # ends early only if nothing holds the other sign-in back
+        follow(attempt, reason)
+
+    world.stored = None
+    monkeypatch.setattr(session, "_follow", replace_first)
+
+    session.sign_in(SETTINGS, FlowToUse(flow=Flow.BROWSER))
+
+    assert has_replaced.wait(DEADLINE_SECONDS)
+    assert session.attempt.login is world.logins[1]
+    assert session.state.flow is Flow.DEVICE
+    assert shown(session) is IdentityStatus.WAITING
 
 
 def test_a_sign_in_whose_token_has_ended_too_is_over(world, session):

@@ -218,6 +218,16 @@ def test_a_sign_in_never_stands_for_settings_that_differ(environ, other, storage
     assert (token_of(first, environ), token_of(other, environ)) == ("first", "second")
 
 
+@pytest.mark.parametrize("other", OTHER_SETTINGS[3:])
+def test_a_sign_in_that_upstream_renewed_does_not_stand_for_one_that_has_its_own_file(environ, other):
+    shared = sign_in(SETTINGS, environ, token="first")
+    sign_in(other, environ, token="second")
+    document = json.loads(shared.read_text())
+    shared.write_text(json.dumps({name: document[name] for name in document if name not in {"scope", "resource"}}))
+
+    assert (token_of(SETTINGS, environ), token_of(other, environ)) == ("first", "second")
+
+
 def test_a_sign_in_beside_is_still_found_when_the_profiles_own_has_ended(environ):
     own = sign_in(SETTINGS, environ)
     beside = sign_in(OTHER_SETTINGS[0], environ)
