@@ -415,7 +415,10 @@ def open_tracing(environ: Mapping[str, str]) -> Tracing:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        _LOG.warning("Traces are off: OpenTelemetry is not installed; install micromegas_jupyter[otel].")
+        _LOG.warning(
+            "Traces are off: OpenTelemetry is not installed. Run: pip install opentelemetry-sdk "
+            "opentelemetry-exporter-otlp-proto-http"
+        )
         return Tracing()
     named = "OTEL_SERVICE_NAME" in environ or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     resource = Resource.create({} if named else {"service.name": "micromegas"})
