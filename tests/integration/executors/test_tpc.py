@@ -75,7 +75,12 @@ def is_same(one, other):
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [(name, number + 1) for name, count in COUNTS.items() for number in range(count)]
+    ("name", "number"),
+    [
+        pytest.param(name, number + 1, marks=pytest.mark.long if number % 4 else ())
+        for name, count in COUNTS.items()
+        for number in range(count)
+    ],
 )
 def test_a_query_gives_the_rows_of_duckdb(request, name, number):
     benchmark = request.getfixturevalue(name)  # an indirect parameter would make it anew for each query

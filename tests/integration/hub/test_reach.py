@@ -129,7 +129,7 @@ def test_no_program_of_a_person_has_a_refresh_token_in_its_memory(signed_in, old
     assert found == {"own token"}  # which is there, and shows that the look finds things
 
 
-@pytest.mark.parametrize("login", ["alice", "bob"])
+@pytest.mark.parametrize("login", ["alice", pytest.param("bob", marks=pytest.mark.long)])
 def test_no_secret_is_within_reach_of_a_persons_kernels(signed_in, old_kernel, readable_folder, login):
     before = secrets_of(signed_in, login)
 

@@ -236,7 +236,7 @@ def test_a_table_that_is_restored_during_maintenance_keeps_its_old_files(bucket,
 
 
 @pytest.mark.usefixtures("fail_soon")
-@pytest.mark.parametrize("number", [3, 8])  # of 8 changes
+@pytest.mark.parametrize("number", [pytest.param(3, marks=pytest.mark.long), 8])  # of 8 changes
 def test_a_move_that_is_cut_short_is_finished_by_the_next_call(bucket, s3, monkeypatch, number):
     """A new table takes the name of a dropped one, whose objects move away: one request fails, then all do."""
     _create(bucket, ROWS)
@@ -263,7 +263,7 @@ def test_a_move_that_is_cut_short_is_finished_by_the_next_call(bucket, s3, monke
 
 
 @pytest.mark.usefixtures("fail_soon")
-@pytest.mark.parametrize("number", [4, 9])
+@pytest.mark.parametrize("number", [4, pytest.param(9, marks=pytest.mark.long)])
 def test_a_restore_that_is_cut_short_leaves_the_table_dropped_and_is_repeated(bucket, s3, monkeypatch, number):
     _create(bucket, ROWS)
     before = dt.datetime.now(dt.UTC)
