@@ -483,7 +483,7 @@ class DataFusionQuery:
 
 
 def _has_floats(kind: pa.DataType) -> bool:
-    return pa.types.is_floating(kind.value_type if pa.types.is_dictionary(kind) else kind)
+    return bool(pa.types.is_floating(kind.value_type if pa.types.is_dictionary(kind) else kind))
 
 
 def _plan_in(session: SessionContext, functions: QueryFunctions, values: dict[str, pa.Scalar]) -> tuple[DataFrame, str]:
