@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 REPOSITORY = Path(__file__).parents[3]
 CARD = ".micromegas-card"
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.")
-QUIET_TICKS = 5
+QUIET_TICKS = 2
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
 SIGN_IN = "%micromegas_login --flow browser"
 

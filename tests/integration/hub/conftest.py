@@ -25,7 +25,8 @@ _PROXY = Path(__file__).with_name("proxy")
 
 def pytest_ignore_collect(collection_path, config):
     """Leave what takes a second Hub to the long run."""
-    return True if collection_path.name == "test_internal_tls.py" and not config.getoption("--long") else None
+    has_own_hub = collection_path.name in {"test_bare_hub.py", "test_internal_tls.py"}
+    return True if has_own_hub and not config.getoption("--long") else None
 
 
 @pytest.fixture(scope="package")

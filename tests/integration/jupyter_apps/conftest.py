@@ -69,7 +69,7 @@ def jupyter(chromium, stack, tmp_path_factory):
         process.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser_context(chromium, jupyter):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))

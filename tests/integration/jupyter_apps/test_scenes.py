@@ -5,6 +5,9 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import expect
+
+from tests.integration.jupyter_apps.conftest import LONGEST_WAIT_MILLISECONDS
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -19,12 +22,16 @@ print("the long cell", "is over")
 
 
 def test_run_all_signs_in_in_the_middle_and_ends_with_rows(open_notebook, app, tmp_path):
-    notebook = open_notebook(app, "run-all", "%micromegas_login", "%sql SELECT 1 AS one", "print('after', 'rows')")
+    notebook = open_notebook(app, "run-all", "%micromegas_login", "%%sql\nSELECT 1 AS one", "print('after', 'rows')")
     notebook.run_all()
 
     ended_at = notebook.sign_in()
     notebook.page.get_by_text("after rows", exact=True).wait_for()
 
+    expect(notebook.page.locator(".micromegas-grid")).to_be_visible()
+    for text, mode in (("%%sql", "sql"), ("'after'", "python")):
+        editor = notebook.page.locator(".jp-Notebook .cm-content").filter(has_text=text)
+        expect(editor).to_have_attribute("data-language", mode, timeout=LONGEST_WAIT_MILLISECONDS)
     assert urlsplit(ended_at).path == "/user/ann/micromegas/done"
     assert urlsplit(ended_at).query == ""
     notebook.wait_for_person()
@@ -36,6 +43,7 @@ def test_run_all_signs_in_in_the_middle_and_ends_with_rows(open_notebook, app, t
     assert not TOKEN.search(saved)
 
 
+@pytest.mark.long
 def test_a_sign_in_completes_while_a_long_cell_runs(open_notebook, app, tmp_path):
     gate = tmp_path / "gate"
     notebook = open_notebook(app, "long-cell", "%micromegas_login", LONG_CELL.format(gate=str(gate)))
@@ -50,6 +58,7 @@ def test_a_sign_in_completes_while_a_long_cell_runs(open_notebook, app, tmp_path
     notebook.page.get_by_text("the long cell is over", exact=True).wait_for()
 
 
+@pytest.mark.long
 def test_restart_and_reload_need_no_new_sign_in(open_notebook, app):
     notebook = open_notebook(app, "restart", "%micromegas_login", "%sql SELECT 1 AS one")
     notebook.run_all()
