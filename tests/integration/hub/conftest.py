@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,8 +99,8 @@ def signed_in(hub):
     """The Hub after both have signed in, with a server of each."""
     for login in hub.people:
         hub.browser().sign_in(login)
-    for login in hub.people:
-        hub.start_server(login)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(hub.start_server, hub.people))
     return hub
 
 
