@@ -30,13 +30,7 @@ EXAMPLES, LONG_EXAMPLES = 50, 500
 ROOT = Path(__file__).parents[1]
 # `pytest --slow` runs these, and tests marked `slow`; `pytest` runs the rest. Slow is what needs a browser, npm,
 # JupyterHub, another client or a Debian package, and what takes long.
-SLOW = (
-    "tests/integration",
-    "tests/notebooks",
-    "tests/unit/hub/test_configuration.py",
-    "tests/unit/hub/test_service.py",
-    "tests/unit/hub/test_tokens.py",
-)
+SLOW = ("tests/integration", "tests/notebooks")
 # Fast all the same: each promise of README once, through real sockets, a real Jupyter server and a real kernel.
 FAST = (
     "tests/integration/client/",

@@ -42,8 +42,10 @@ def process_count(config):
     is_whole = config.args_source is not config.ArgsSource.ARGS
     if not is_whole or options.numprocesses is not None or options.usepdb or options.capture == "no":
         return None
-    count = min(os.cpu_count() or 1, MAX_PROCESSES)
-    return count if count > 1 else None
+    count = os.cpu_count() or 1
+    # Slow tests wait for servers, kernels, and browsers for two fifths of their time.
+    count += bool(config.getoption("--slow"))
+    return min(count, MAX_PROCESSES) if count > 1 else None
 
 
 def scope_of(nodeid):

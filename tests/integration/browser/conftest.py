@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,9 @@ CHROMIUM_OPTIONS = (
 # Ten times what a page takes that has the machine to itself.
 STATE_TIMEOUT_MILLISECONDS = 90_000
 expect.set_options(timeout=STATE_TIMEOUT_MILLISECONDS)
+# The name holds the port, too.
+PROVIDER_COOKIE = re.compile("^micromegas_demo_")
+VIEWPORT = {"width": 1280, "height": 1000}
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +84,7 @@ def _read_addresses(ready, printed, environ, notebooks):
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(chromium):
     """A headless Chromium; each context of it has an empty profile."""
     with sync_playwright() as playwright:
@@ -89,18 +93,27 @@ def browser(chromium):
         launched.close()
 
 
+@pytest.fixture(scope="package")
+def context(browser):
+    """One profile for all tests: JupyterLab's programs are loaded once."""
+    made = browser.new_context(viewport=VIEWPORT)
+    made.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def open_notebook(browser, demo, tmp_path):
+def open_notebook(context, demo, tmp_path):
     """Open a new notebook with a configuration folder of its own, apart from all other tests, and run all its cells."""
-    with notebook_opener(browser, demo, tmp_path / "config") as open_one:
+    with notebook_opener(context, demo, tmp_path / "config") as open_one:
         yield open_one
 
 
 @contextmanager
-def notebook_opener(browser, demo, config, *, app="lab"):
+def notebook_opener(context, demo, config, *, app="lab"):
     """Give a function that opens a new notebook of a name and cells and runs them; its page closes with the block."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    context.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
+    before = context.pages
+    context.clear_cookies(name=PROVIDER_COOKIE)
 
     def open_one(name, *sources):
         first = [f"%env MICROMEGAS_CONFIG_DIR={config}", "%load_ext micromegas_jupyter"]
@@ -119,4 +132,6 @@ def notebook_opener(browser, demo, config, *, app="lab"):
         return page, path
 
     yield open_one
-    context.close()
+    for page in context.pages:
+        if page not in before:
+            page.close()

@@ -73,8 +73,12 @@ def sign_in_by_code(page):
 
 def save(page):
     """Save the notebook by keyboard and wait until it is; again when something changes it meanwhile."""
+    overwrite = page.get_by_role("button", name="Overwrite")
     for _ in range(SAVE_TRIES):
         page.keyboard.press("Control+s")
+        # A slow server has saved one of two changes only, and JupyterLab takes the file for somebody else's.
+        if overwrite.is_visible():
+            overwrite.click()
         with suppress(PlaywrightTimeoutError):
             page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=SAVE_MILLISECONDS)
             return

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 import requests
 
-from tests.integration.browser.conftest import STATE_TIMEOUT_MILLISECONDS
+from tests.integration.browser.conftest import PROVIDER_COOKIE
 from tests.integration.browser.looks import save, wait_for_kernel
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -19,16 +19,16 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.")
 
 
-def _open(browser, demo, name="quickstart.ipynb"):
-    context = browser.new_context(viewport={"width": 1280, "height": 1400})
-    context.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
+def _open(context, demo, name="quickstart.ipynb"):
+    context.clear_cookies(name=PROVIDER_COOKIE)
     page = context.new_page()
+    page.set_viewport_size({"width": 1280, "height": 1400})
     # A workspace of its own, so that JupyterLab does not bring back what an earlier test had open.
     page.goto(demo.lab_url.replace("/lab/tree/quickstart.ipynb", f"/lab/workspaces/{name.split('.')[0]}/tree/{name}"))
     page.get_by_role("tab", name=name).wait_for()
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
     wait_for_kernel(page)
-    return context, page
+    return page
 
 
 def _run_all(page):
@@ -36,8 +36,8 @@ def _run_all(page):
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
 
-def test_run_all_signs_in_in_the_middle_and_ends_with_rows(browser, demo, tmp_path):
-    context, page = _open(browser, demo)
+def test_run_all_signs_in_in_the_middle_and_ends_with_rows(context, demo, tmp_path):
+    page = _open(context, demo)
     _run_all(page)
     link = page.get_by_role("link", name=re.compile("Sign in")).first
     link.wait_for()
@@ -65,14 +65,14 @@ def test_run_all_signs_in_in_the_middle_and_ends_with_rows(browser, demo, tmp_pa
     tokens = json.loads((Path(demo.environ["MICROMEGAS_CONFIG_DIR"]) / "tokens.json").read_text())["token"]
     for name in ("access_token", "id_token", "refresh_token"):
         assert tokens[name] not in saved
-    context.close()
+    page.close()
 
 
-def test_a_second_notebook_and_a_terminal_need_no_new_sign_in(browser, demo):
+def test_a_second_notebook_and_a_terminal_need_no_new_sign_in(context, demo):
     second = demo.notebooks / "second.ipynb"
     second.write_text((demo.notebooks / "quickstart.ipynb").read_text(encoding="utf-8"), encoding="utf-8")
 
-    context, page = _open(browser, demo, "second.ipynb")
+    page = _open(context, demo, "second.ipynb")
     page.get_by_role("menuitem", name="Edit", exact=True).click()
     page.get_by_role("menuitem", name="Clear Outputs of All Cells", exact=True).click()
     _run_all(page)
@@ -85,7 +85,7 @@ def test_a_second_notebook_and_a_terminal_need_no_new_sign_in(browser, demo):
 
     assert page.get_by_role("link", name=re.compile("^Sign in")).count() == 0
     assert result.returncode == 0, result.stderr
-    context.close()
+    page.close()
 
 
 def test_the_notebook_of_a_job_has_a_kernel_with_the_variables_of_the_service_account(demo):

@@ -12,9 +12,9 @@ SQL = "%%sql\nSELECT * FROM log"
 
 
 @pytest.fixture(scope="module")
-def page(browser, demo, tmp_path_factory):
+def page(context, demo, tmp_path_factory):
     """A notebook with a signed-in user, the tables, the columns of one of them, and a SQL cell."""
-    with notebook_opener(browser, demo, tmp_path_factory.mktemp("config")) as open_notebook:
+    with notebook_opener(context, demo, tmp_path_factory.mktemp("config")) as open_notebook:
         lists = ("%micromegas_tables", "%micromegas_tables log_entries")
         page, _ = open_notebook("tables", "%micromegas_login --flow device", *lists, SQL)
         sign_in_by_code(page)

@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,8 @@ _PROXY = Path(__file__).with_name("proxy")
 
 def pytest_ignore_collect(collection_path, config):
     """Leave what takes a second Hub to the long run."""
-    return True if collection_path.name == "test_internal_tls.py" and not config.getoption("--long") else None
+    has_own_hub = collection_path.name in {"test_bare_hub.py", "test_internal_tls.py"}
+    return True if has_own_hub and not config.getoption("--long") else None
 
 
 @pytest.fixture(scope="package")
@@ -97,8 +99,8 @@ def signed_in(hub):
     """The Hub after both have signed in, with a server of each."""
     for login in hub.people:
         hub.browser().sign_in(login)
-    for login in hub.people:
-        hub.start_server(login)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(hub.start_server, hub.people))
     return hub
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 MAX_FILE_BYTES = 8_000_000
@@ -68,14 +69,13 @@ class Search:
         for method, url, body in calls:
             self.look(f"{method} {url} {body}".strip(), _ask(method, url, token, body), "answers")
 
-    def ports(self, ports, paths, token):
-        """Ask each port for each path, in vain where something else than HTTP is spoken: once is enough there."""
-        for port in ports:
-            for path in paths:
-                answer = _ask("GET", f"http://127.0.0.1:{port}/{path}", token, "", seconds=SILENCE_SECONDS)
-                if not answer:
-                    break
-                self.look(f"port {port} /{path}", answer, "answers")
+    def port(self, port, paths, token):
+        """Ask a port for each path, in vain where something else than HTTP is spoken: once is enough there."""
+        for path in paths:
+            answer = _ask("GET", f"http://127.0.0.1:{port}/{path}", token, "", seconds=SILENCE_SECONDS)
+            if not answer:
+                break
+            self.look(f"port {port} /{path}", answer, "answers")
 
 
 def _ask(method, url, token, body, *, seconds=60):
@@ -101,7 +101,8 @@ def main():
     search.processes()
     search.look("its own environment", repr(dict(os.environ)).encode(), "processes")
     search.addresses(wanted["calls"], wanted["token"])
-    search.ports(wanted["ports"], wanted["paths"], wanted["token"])
+    with ThreadPoolExecutor(len(wanted["ports"])) as pool:
+        list(pool.map(lambda port: search.port(port, wanted["paths"], wanted["token"]), wanted["ports"]))
     print(json.dumps({"user": os.getuid(), "found": search.found, "looked_at": search.looked_at}))
 
 

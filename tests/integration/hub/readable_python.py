@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from fnmatch import fnmatch
@@ -19,6 +20,7 @@ _LEFT_OUT = frozenset(
         "ruff", "setuptools", "site-packages", "sqlglot", "test", "tests", "tkinter", "typeshed", "uv",
     }
 )  # fmt: skip
+_EXTENSION = "micromegas_jupyter.notebook.extension"
 _PACKAGE = Path(micromegas_jupyter.__file__).parent
 
 
@@ -40,6 +42,10 @@ def make_readable_python(folder):
     for file in filter(Path.exists, shared):
         _link(str(file), str(folder / "lib" / file.name))
     environment = {"LD_LIBRARY_PATH": str(folder / "lib")} if any(map(Path.exists, shared)) else {}
+    # System users cannot write compiled modules there.
+    modules = ("ipykernel.kernelapp", "jupyter_server.serverapp", "jupyterlab.labapp", "pandas", _EXTENSION)
+    command = [executable, "-W", "ignore", "-c", f"import {', '.join(modules)}"]
+    subprocess.run(command, env=environment, check=True, timeout=120)
     return SimpleNamespace(executable=executable, environment=environment)
 
 

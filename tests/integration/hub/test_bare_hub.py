@@ -1,4 +1,4 @@
-"""A Hub without the sign-in service and without OAuthenticator: a code signs in, and what could be added is said."""
+"""A Hub with neither the sign-in service nor OAuthenticator: a code signs in. Runs with `--long` only."""
 
 import re
 

@@ -28,7 +28,7 @@ KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "langua
 
 
 def pytest_generate_tests(metafunc):
-    """Run each scene in JupyterLab, and in Notebook 7 one of them, or in the long run all."""
+    """Run each scene in JupyterLab, and in Notebook 7 one of them, or in the long run both."""
     if "app" in metafunc.fixturenames:
         is_in_both = metafunc.config.getoption("--long") or metafunc.function.__name__.startswith("test_run_all")
         metafunc.parametrize("app", ["lab", "notebook"] if is_in_both else ["lab"])
@@ -69,7 +69,7 @@ def jupyter(chromium, stack, tmp_path_factory):
         process.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser_context(chromium, jupyter):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))

@@ -5,26 +5,26 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import expect
+
+from tests.integration.jupyter_apps.conftest import LONGEST_WAIT_MILLISECONDS
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.")
-LONG_CELL = """
-import pathlib, time
-gate = pathlib.Path({gate!r})
-while not gate.exists():
-    time.sleep(0.05)
-print("the long cell", "is over")
-"""
 
 
 def test_run_all_signs_in_in_the_middle_and_ends_with_rows(open_notebook, app, tmp_path):
-    notebook = open_notebook(app, "run-all", "%micromegas_login", "%sql SELECT 1 AS one", "print('after', 'rows')")
+    notebook = open_notebook(app, "run-all", "%micromegas_login", "%%sql\nSELECT 1 AS one", "print('after', 'rows')")
     notebook.run_all()
 
     ended_at = notebook.sign_in()
     notebook.page.get_by_text("after rows", exact=True).wait_for()
 
+    expect(notebook.page.locator(".micromegas-grid")).to_be_visible()
+    for text, mode in (("%%sql", "sql"), ("'after'", "python")):
+        editor = notebook.page.locator(".jp-Notebook .cm-content").filter(has_text=text)
+        expect(editor).to_have_attribute("data-language", mode, timeout=LONGEST_WAIT_MILLISECONDS)
     assert urlsplit(ended_at).path == "/user/ann/micromegas/done"
     assert urlsplit(ended_at).query == ""
     notebook.wait_for_person()
@@ -34,43 +34,6 @@ def test_run_all_signs_in_in_the_middle_and_ends_with_rows(open_notebook, app, t
     for secret in ("code=", "state=", "code_challenge", *(value for value in tokens.values() if len(str(value)) > 40)):
         assert str(secret) not in saved
     assert not TOKEN.search(saved)
-
-
-def test_a_sign_in_completes_while_a_long_cell_runs(open_notebook, app, tmp_path):
-    gate = tmp_path / "gate"
-    notebook = open_notebook(app, "long-cell", "%micromegas_login", LONG_CELL.format(gate=str(gate)))
-    notebook.run_all()
-
-    notebook.sign_in()
-    notebook.wait_for_person()
-
-    notebook.page.locator(".jp-Notebook-ExecutionIndicator[data-status='busy']").wait_for()
-    assert notebook.page.get_by_text("the long cell is over", exact=True).count() == 0
-    gate.touch()
-    notebook.page.get_by_text("the long cell is over", exact=True).wait_for()
-
-
-def test_restart_and_reload_need_no_new_sign_in(open_notebook, app):
-    notebook = open_notebook(app, "restart", "%micromegas_login", "%sql SELECT 1 AS one")
-    notebook.run_all()
-    notebook.sign_in()
-    notebook.wait_for_person()
-    notebook.page.get_by_text(re.compile(r"✓ 1 row in")).first.wait_for()
-    notebook.wait_until_idle()
-
-    notebook.save()
-    notebook.page.reload()
-    notebook.wait_until_idle()
-    notebook.wait_for_person()
-    notebook.wait_until_idle()
-
-    earlier_line = notebook.page.get_by_text(re.compile(r"✓ 1 row in")).first.element_handle()
-    notebook.choose("Kernel", "Restart Kernel and Run All Cells…")
-    notebook.page.get_by_role("button", name="Confirm Kernel Restart").click()
-    earlier_line.wait_for_element_state("hidden")
-    notebook.page.get_by_text(re.compile(r"✓ 1 row in")).first.wait_for()
-    notebook.wait_for_person()
-    assert notebook.page.get_by_role("link", name=re.compile("^Sign in")).count() == 0
 
 
 @pytest.mark.long

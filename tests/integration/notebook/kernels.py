@@ -227,7 +227,7 @@ class UnattendedRun:
         return list(self.notebook.cells[cell].outputs)
 
 
-def run_unattended(*sources):
+def run_unattended(*sources, allow_errors=False):
     """Run cells as nbclient, nbconvert and papermill do; what a cell prints is one output, however it was sent."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     place = {"metadata": {"path": str(REPOSITORY)}}
@@ -239,6 +239,7 @@ def run_unattended(*sources):
             resources=place,
             config=config,
             coalesce_streams=True,
+            allow_errors=allow_errors,
         )
         try:
             client.execute()

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.fakes.notebook_world import SECRET_CHALLENGE, SECRET_STATE, SECRET_TOKEN, START_URL, USER_CODE
-from tests.integration.notebook.kernels import LOAD, attended_kernel, card_views
+from tests.integration.notebook.kernels import LOAD, AttendedKernel, attended_kernel, card_views
 
 pytestmark = pytest.mark.integration
 
@@ -16,8 +16,33 @@ thread = threading.Thread(target=finish); thread.start()
 """
 
 
+UNLOAD = "%unload_ext tests.fakes.notebook_extension"
+
+
+@pytest.fixture(scope="module")
+def module_kernel():
+    with attended_kernel() as running:
+        yield running
+
+
 @pytest.fixture
-def kernel():
+def kernel(module_kernel):
+    """The module's kernel in a new world."""
+    module_kernel.run(UNLOAD)
+    module_kernel.later_messages(0.2)
+    module_kernel.all_messages.clear()
+    module_kernel.run(LOAD)
+    return module_kernel
+
+
+@pytest.fixture(params=["unloaded", "shut down"])
+def end(request):
+    """Ends what is shown in a kernel."""
+    return (lambda kernel: kernel.run(UNLOAD)) if request.param == "unloaded" else AttendedKernel.shut_down
+
+
+@pytest.fixture
+def ending_kernel():
     with attended_kernel() as running:
         running.run(LOAD)
         yield running
@@ -119,21 +144,17 @@ def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel):
     assert kernel.run("assert len(world.logouts) == 1").reply["status"] == "ok"
 
 
-@pytest.mark.parametrize("end", ["%unload_ext tests.fakes.notebook_extension", "shutdown"])
-def test_whatever_ends_the_widget_leaves_text_in_its_place(kernel, end):
-    kernel.run("%micromegas_login")
-    kernel.run("assert world.was_asked_whoami.wait(30)")
-    kernel.run("%micromegas_whoami")
+def test_whatever_ends_the_widget_leaves_text_in_its_place(ending_kernel, end):
+    ending_kernel.run("%micromegas_login")
+    ending_kernel.run("assert world.was_asked_whoami.wait(30)")
+    ending_kernel.run("%micromegas_whoami")
 
-    if end == "shutdown":
-        kernel.shut_down()
-    else:
-        kernel.run(end)
+    end(ending_kernel)
 
     signed_in = "Signed in as Alice Martin (alice@example.com)\\nid.example.com \\u00b7 expires at 15:42 UTC\\n"
-    kernel.wait_until_saved(signed_in, times=2)
-    kernel.later_messages(0.2)
-    saved = kernel.saved()
+    ending_kernel.wait_until_saved(signed_in, times=2)
+    ending_kernel.later_messages(0.2)
+    saved = ending_kernel.saved()
     assert "application/vnd.jupyter.widget-view+json" not in saved
     assert saved.count(signed_in) == 2
     assert "renews by itself\\n" not in saved
@@ -176,14 +197,10 @@ def test_a_question_ends_with_its_sign_in(kernel):
     check_nothing_is_left(kernel)
 
 
-@pytest.mark.parametrize("end", ["%unload_ext tests.fakes.notebook_extension", "shutdown"])
-def test_whatever_ends_a_code_leaves_nothing_in_the_notebook(kernel, end):
-    kernel.run(NOBODY)
-    kernel.run("%micromegas_login --flow device")
+def test_whatever_ends_a_code_leaves_nothing_in_the_notebook(ending_kernel, end):
+    ending_kernel.run(NOBODY)
+    ending_kernel.run("%micromegas_login --flow device")
 
-    if end == "shutdown":
-        kernel.shut_down()
-    else:
-        kernel.run(end)
+    end(ending_kernel)
 
-    check_nothing_is_left(kernel)
+    check_nothing_is_left(ending_kernel)

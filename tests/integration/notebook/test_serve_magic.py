@@ -26,9 +26,9 @@ def folder(tmp_path):
     return data
 
 
-@pytest.fixture
-def kernel(tmp_path):
-    with attended_kernel({"HOME": str(tmp_path)}) as running:
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    with attended_kernel({"HOME": str(tmp_path_factory.mktemp("home"))}) as running:
         running.run(LOAD)
         yield running
 

@@ -210,36 +210,46 @@ def test_another_extensions_sql_magic_stays_and_ours_has_its_longer_name():
     assert "jupysql" in str(run.outputs(3))
 
 
-def test_the_extension_can_be_unloaded():
-    run = run_unattended(LOAD, "%unload_ext micromegas_jupyter", "%sql SELECT 1")
-
-    assert "UsageError" in str(run.outputs(2))
-
-
-@pytest.mark.parametrize(
-    ("source", "lines"),
-    [
-        ("%%sql --explain\nSELECT tagret\nFROM log_entries", ["    SELECT tagret", "           ^ line 1, column 8"]),
-        ("%%sql --dry-run\nSELECT 1,\n  tagret FROM log_entries", ["      tagret FROM", "      ^ line 2, column 3"]),
-        ("%%sql\nSELECT '{{x}}'", ["    SELECT '{{x}}'", "            ^ line 1, column 9"]),
-        ("%sql --formt arrow SELECT 1", ["Did you mean --format?"]),
-        ("%sql --connection nobody SELECT 1", ['There is no connection named "nobody"']),
-        ("%sql DROP TABLE log_entries", ["this server only reads", " · SQL002 · more: %micromegas_explain SQL002"]),
-    ],
-)  # fmt: skip
-def test_errors_are_lines_with_their_place_and_no_traceback(source, lines):
-    run = run_unattended(LOAD, source)
-
-    error = run.outputs(1)[-1]  # a slow machine shows the progress line before
-    shown = "\n".join(error.traceback)
-    assert shown.startswith("✗ ")
-    assert all(line in shown for line in lines)
-    assert not re.search(r"Traceback|site-packages|\.py\b", shown)
+#: Cells that fail, and lines of what is shown instead.
+WRONG = {
+    "%%sql --explain\nSELECT tagret\nFROM log_entries": ["    SELECT tagret", "           ^ line 1, column 8"],
+    "%%sql --dry-run\nSELECT 1,\n  tagret FROM log_entries": ["      tagret FROM", "      ^ line 2, column 3"],
+    "%%sql\nSELECT '{{x}}'": ["    SELECT '{{x}}'", "            ^ line 1, column 9"],
+    "%sql --formt arrow SELECT 1": ["Did you mean --format?"],
+    "%sql --connection nobody SELECT 1": ['There is no connection named "nobody"'],
+    "%sql DROP TABLE log_entries": ["this server only reads", " · SQL002 · more: %micromegas_explain SQL002"],
+}
+WITH_TRACEBACK = "%%sql --traceback\nSELECT tagret FROM log_entries"
+UNLOADED = "%sql SELECT 1"
 
 
-def test_a_traceback_is_shown_to_whoever_asks_for_it():
-    run = run_unattended(LOAD, "%%sql --traceback\nSELECT tagret FROM log_entries")
+@pytest.fixture(scope="module")
+def shown(stack, tmp_path_factory):
+    """The last output of each of these cells in one kernel."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**stack.service_environment(), "HOME": str(tmp_path_factory.mktemp("home"))}.items():
+            patch.setenv(name, value)
+        cells = (LOAD, *WRONG, WITH_TRACEBACK, "%unload_ext micromegas_jupyter", UNLOADED)
+        run = run_unattended(*cells, allow_errors=True)
+    # A slow machine shows the progress line before.
+    return {source: output[-1] for number, source in enumerate(cells) if (output := run.outputs(number))}
 
-    shown = "\n".join(run.outputs(1)[-1].traceback)
-    assert "Traceback (most recent call last)" in shown
-    assert "There is no column named tagret. Did you mean target?" in shown
+
+def test_the_extension_can_be_unloaded(shown):
+    assert "UsageError" in str(shown[UNLOADED])
+
+
+@pytest.mark.parametrize("source", WRONG)
+def test_errors_are_lines_with_their_place_and_no_traceback(shown, source):
+    text = "\n".join(shown[source].traceback)
+
+    assert text.startswith("✗ ")
+    assert all(line in text for line in WRONG[source])
+    assert not re.search(r"Traceback|site-packages|\.py\b", text)
+
+
+def test_a_traceback_is_shown_to_whoever_asks_for_it(shown):
+    text = "\n".join(shown[WITH_TRACEBACK].traceback)
+
+    assert "Traceback (most recent call last)" in text
+    assert "There is no column named tagret. Did you mean target?" in text

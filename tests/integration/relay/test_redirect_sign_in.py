@@ -81,6 +81,7 @@ def test_a_refusal_of_the_person_is_told_on_the_page_and_in_the_notebook(kernel,
     assert "The sign-in was refused (access_denied" in kernel.saved()
 
 
+@pytest.mark.slow
 def test_a_kernel_that_was_restarted_or_has_gone_is_told_from_a_slow_one_at_once(server):
     with server.kernel() as kernel:
         waiting = SignIn(kernel)
@@ -125,7 +126,7 @@ def test_somebody_who_is_not_signed_in_to_jupyter_comes_back_to_the_start_after_
     assert back.headers["Location"].startswith(provider.issuer)
 
 
-@pytest.mark.parametrize("door", ["password", "open"])
+@pytest.mark.parametrize("door", ["password", pytest.param("open", marks=pytest.mark.slow)])
 def test_a_server_of_another_kind_works_as_well(door, provider, tmp_path):
     environ = kernel_environment(tmp_path, issuer=provider.issuer, client_id=provider.client_id)
 
@@ -140,6 +141,7 @@ def test_a_server_of_another_kind_works_as_well(door, provider, tmp_path):
     assert refused.status_code == (403 if door == "password" else 400)
 
 
+@pytest.mark.slow
 def test_the_configured_address_is_what_notebook_provider_and_cookies_go_by(provider, tmp_path):
     public = "https://lab.example.com/"
     environ = kernel_environment(tmp_path, issuer=provider.issuer, client_id=provider.client_id)

@@ -59,21 +59,16 @@ def test_ports_and_tickets_go_over_and_the_server_is_ready_all_the_while(start):
 
 def test_without_the_option_the_port_is_taken(start):
     running = start()
+    ports = _ports(running)
 
-    refused = start(*_ports(running)[:2])
+    refused = start(*ports[:2])
 
     assert refused.wait() == 2
     assert "the port is taken" in refused.log()
     assert "--take-over" in refused.log()
     assert _answers(running)
-
-
-def test_with_the_option_and_no_server_it_starts(start):
-    first = start()
-    ports = _ports(first)
-    first.kill_front()
-
-    assert start(*ports, "--take-over").uri == first.uri
+    running.kill_front()
+    assert start(*ports, "--take-over").uri == running.uri
 
 
 def test_a_successor_that_is_killed_while_it_starts_changes_nothing(start):

@@ -13,7 +13,6 @@ pytestmark = [
     pytest.mark.skipif(not is_take_over_supported(), reason="sockets are handed over on Linux"),
 ]
 
-TAKE_OVERS = 2
 NEW_CALLS = 64
 
 READS = {
@@ -26,7 +25,7 @@ READS = {
 }
 
 
-def test_no_read_fails_while_servers_take_a_port_over(start):
+def test_no_read_fails_while_servers_take_a_port_over(start, pytestconfig):
     running = start("--no-http")
     uri = running.uri
     port = uri.rpartition(":")[2]
@@ -65,7 +64,7 @@ def test_no_read_fails_while_servers_take_a_port_over(start):
         for thread in threads:
             thread.start()
         await_calls()
-        for _ in range(TAKE_OVERS):
+        for _ in range(5 if pytestconfig.getoption("--long") else 1):
             successor = start("--port", port, "--no-http", "--take-over")
             assert successor.uri == uri
             assert running.wait() == 0

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from jupyterhub import version_info
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 from oauthenticator.generic import GenericOAuthenticator
 from oauthenticator.google import GoogleOAuthenticator
@@ -386,9 +387,11 @@ def test_kernels_call_where_the_hubs_proxy_listens_or_else_the_service_itself(se
     assert address(**section, spawner_class="dockerspawner.DockerSpawner") == url
 
 
-@pytest.mark.parametrize(
-    "bind_url", ["http+unix://%2Frun%2Fhub", "hub:8000", "", "http://hub:99999", "http://[hub", 8000]
-)
+# Earlier Hubs have no such addresses.
+UNIX_SOCKETS = ["http+unix://%2Frun%2Fhub"] if version_info[0] >= 6 else []
+
+
+@pytest.mark.parametrize("bind_url", [*UNIX_SOCKETS, "hub:8000", "", "http://hub:99999", "http://[hub", 8000])
 def test_an_address_of_the_hub_that_no_kernel_can_call_is_refused_by_its_name(bind_url):
     with pytest.raises(ConfigurationError) as refused:
         address(bind_url=bind_url)
