@@ -13,11 +13,10 @@ from typing import Any, Final, Self
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted, ServerUnavailable
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.governor import LONG_NICENESS
 from micromegas_jupyter.executors.launcher import Channel, Executor, ExecutorEnded, await_shared
 from micromegas_jupyter.executors.pool import Pool, log_records
 from micromegas_jupyter.executors.protocol import Upload
-from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
+from micromegas_jupyter.executors.scheduling import LONG_NICENESS, CallerKey, RunningLimit
 from micromegas_jupyter.otlp.exchange import ExportReport, ExportRequest
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")

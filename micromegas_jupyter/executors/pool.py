@@ -24,7 +24,6 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.contract import ANY, Reads, ScanProgress, TableFiles
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, StatementRefused, Unavailable
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.governor import LONG_NICENESS, SHORT_SECONDS, Governor
 from micromegas_jupyter.executors.launcher import (
     CachedPlan,
     Ended,
@@ -39,9 +38,12 @@ from micromegas_jupyter.executors.listing import Listing
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import (
     CHARGED,
+    LONG_NICENESS,
+    SHORT_SECONDS,
     CallerKey,
     Cause,
     EndedLimit,
+    Governor,
     ProcessorUse,
     RunningLimit,
     StartQueue,
