@@ -224,7 +224,7 @@ class ServerStack:
                 tls_files=_tls_files(settings),
                 limits=self._server.limits,
                 trusted_proxies=frozenset(settings.trusted_proxy),
-                check_caller=self._server.cut_offs.check,
+                check_caller=self._server.check_caller,
             )
 
     def _find_ticket_keys(self) -> tuple[bytes, ...]:
