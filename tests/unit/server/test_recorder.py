@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from micromegas_jupyter.core.jsonb import decode, encode
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.executors.export_worker import ExportStore
+from micromegas_jupyter.executors.ingest_worker import ExportStore
 from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.server.recorder import recorder as recording
 from micromegas_jupyter.server.recorder.encoding import ExportEncoder, LogRow, MeasureRow
