@@ -11,7 +11,7 @@ import pickle
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Final
@@ -180,12 +180,7 @@ class ExportStore:
                 writes.append(self._open(table, rows.schema, write_id))
                 writes[-1].write(rows)
             due, states = self._states.find_due(mapped.blocks, now_ns)
-            stored_states = []
-            for table, batches in states.items():
-                write = self._open(table, batches[0].schema, None)
-                for batch in batches:
-                    write.write(batch)
-                stored_states.append(write.submit())
+            stored_states = self._submit_states(states)
         except BaseException as error:  # noqa: BLE001 - the exporter gets it
             give_up(error)
             return
@@ -215,6 +210,15 @@ class ExportStore:
             is_short_lived=True,
         )
         return self._writer.open_write(request, schema)
+
+    def _submit_states(self, states: Mapping[str, Sequence[pa.RecordBatch]]) -> list[Future[int]]:
+        futures = []
+        for table, batches in states.items():
+            write = self._open(table, batches[0].schema, None)
+            for batch in batches:
+                write.write(batch)
+            futures.append(write.submit())
+        return futures
 
 
 def _when_all_done(futures: Sequence[Future[int]], then: Callable[[BaseException | None], None]) -> None:
