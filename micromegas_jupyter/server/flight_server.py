@@ -94,7 +94,7 @@ class ServerThread:
         self._clock = clock
         self._deny_list = deny_list
         #: Rejects calls of users who are cut off, also over HTTP.
-        self.check_caller = deny_list.check_caller if deny_list is not None else lambda _caller, _headers: None
+        self.check_caller = None if deny_list is None else deny_list.check_caller
         own_key = token_bytes(MIN_KEY_BYTES)
         self._signer = Signer(ticket_keys or (lambda: (own_key,)))
         self._readiness = readiness

@@ -28,7 +28,7 @@ from micromegas_jupyter.config.access import METRICS_SCOPE, READ_SCOPE
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError, PermissionDenied, Rejected, ResourcesExhausted, Unavailable
-from micromegas_jupyter.server.authentication import Authenticator, Headers
+from micromegas_jupyter.server.authentication import Authenticator, CheckCaller
 from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.http.pages import PATHS, REALM, Connections, ExportPage, Page
 from micromegas_jupyter.server.monitoring import NotReady, Readiness, ReadinessProbe
@@ -161,7 +161,7 @@ class HttpEndpoint:
         tls_files: TlsFiles | None = None,
         limits: CallLimits | None = None,
         trusted_proxies: frozenset[str] = frozenset(),
-        check_caller: Callable[[AuthContext, Headers], None] = lambda _caller, _headers: None,
+        check_caller: CheckCaller | None = None,
     ) -> None:
         self._address = (host, port)
         self._validator = validator
