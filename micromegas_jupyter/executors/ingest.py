@@ -333,7 +333,14 @@ async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lam
     while True:
         await asyncio.sleep(_MAINTENANCE_SECONDS)
         try:
-            facts = await _maintain_once(pool, seen)
+            executor = await pool.detach()
+            try:
+                executor.renice(LONG_NICENESS)
+                async with asyncio.timeout(_MAX_ROUND_SECONDS):
+                    await executor.send(protocol.MAINTAIN, pickle.dumps((seen,)))
+                    facts = _facts_of(*await executor.read())
+            finally:
+                pool.discard(executor)
             seen = facts.get("seen")
             if facts.get("status"):
                 on_status(facts["status"])
@@ -341,17 +348,6 @@ async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lam
             _LOG.warning("The process that maintained the lake has ended; another follows.")
         except Exception as error:  # noqa: BLE001 - the next round must come
             _LOG.warning("A round of maintenance failed.", exc_info=error)
-
-
-async def _maintain_once(pool: Pool, seen: object) -> dict[str, Any]:
-    executor = await pool.detach()
-    try:
-        executor.renice(LONG_NICENESS)
-        async with asyncio.timeout(_MAX_ROUND_SECONDS):
-            await executor.send(protocol.MAINTAIN, pickle.dumps((seen,)))
-            return _facts_of(*await executor.read())
-    finally:
-        pool.discard(executor)
 
 
 def _facts_of(kind: bytes, body: bytes) -> dict[str, Any]:

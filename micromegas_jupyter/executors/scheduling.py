@@ -432,8 +432,17 @@ class Governor:
         for one in self._running:
             one.charge()
         self._schedule(now)
-        self._end_overdue(now)
-        self._end_stalled(now)
+        timeout = self._settings.statement_timeout_seconds
+        for one in tuple(self._open_calls):
+            if timeout is None or now - one.created_at < timeout:
+                break
+            one.end(Cause.DEADLINE)
+        limit = self._settings.write_timeout_seconds
+        if any(one.waiting_count for one in self._limits):
+            limit = min(limit, _STALLED_UNDER_PRESSURE_SECONDS)
+        for one in self._running:
+            if one.waits_for_client_since is not None and now - one.waits_for_client_since > limit:
+                one.end(Cause.STALLED)
         used = {one: _private_bytes(one.executor) for one in self._running if one.executor is not None}
         share = sum(used.values()) / self._settings.memory_bytes
         if share > _KILL_SHARE:
@@ -461,25 +470,10 @@ class Governor:
             for one in working:
                 one.set_stopped(now, is_stopped=one not in chosen)
 
-    def _end_overdue(self, now: float) -> None:
-        limit = self._settings.statement_timeout_seconds
-        for one in tuple(self._open_calls):
-            if limit is None or now - one.created_at < limit:
-                break
-            one.end(Cause.DEADLINE)
-
     def continue_stopped(self) -> None:
         """Let a stopped statement take the place of one that has ended."""
         if any(one.is_stopped for one in self._running):
             self._schedule(self._clock.monotonic())
-
-    def _end_stalled(self, now: float) -> None:
-        limit = self._settings.write_timeout_seconds
-        if any(one.waiting_count for one in self._limits):
-            limit = min(limit, _STALLED_UNDER_PRESSURE_SECONDS)
-        for one in self._running:
-            if one.waits_for_client_since is not None and now - one.waits_for_client_since > limit:
-                one.end(Cause.STALLED)
 
 
 def choose_running(statements: Collection[S], *, slots: int, now: float) -> set[S]:
