@@ -141,9 +141,16 @@ class CutOffService:
             raise UnsupportedRequest(
                 "This server has no file of denials.", remedy="Set MICROMEGAS_QUERY_DENIALS_FILE for all its replicas."
             )
-        request = _parse_request(body)
+        try:
+            found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)
+            request = msgspec.convert(found, _Request)
+        except (UnicodeDecodeError, JsonError, msgspec.ValidationError):
+            raise _unusable() from None
         if request.operation == "list":
-            return _encoded({"cut_off": await self._listed()})
+            now = self._clock.now()
+            listed = [one for one in await self._reread() if not one.is_over(now)]
+            shown = [msgspec.to_builtins(msgspec.structs.replace(one, applied=())) for one in listed]
+            return json.dumps({"cut_off": shown}).encode()
         if not request.issuer or not request.subject:
             raise _unusable()
         if request.operation == "add" and (request.issuer, request.subject) == call.caller_key:
@@ -162,9 +169,9 @@ class CutOffService:
         audit.fields |= {**{f"target_{name}": value for name, value in asked.items()}, "servers": ()}
         async with recorded(audit, call, lambda _status, _error: None):
             if request.operation == "remove":
-                return _encoded({"removed": await self._remove(cut_off.identity)})
+                return json.dumps({"removed": await self._remove(cut_off.identity)}).encode()
             servers = audit.fields["servers"] = await self._add(cut_off)
-            return _encoded({"servers": servers})
+            return json.dumps({"servers": servers}).encode()
 
     async def _add(self, cut_off: CutOff) -> list[dict[str, Any]]:
         """Cut a user off, and return what the servers report within five seconds."""
@@ -202,26 +209,9 @@ class CutOffService:
         self._apply()
         return tuple(self._deny_list.cut_offs.values())
 
-    async def _listed(self) -> list[dict[str, Any]]:
-        now = self._clock.now()
-        listed = [msgspec.structs.replace(one, applied=()) for one in await self._reread() if not one.is_over(now)]
-        return [msgspec.to_builtins(one) for one in listed]
-
-
-def _parse_request(body: bytes) -> _Request:
-    try:
-        found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)
-        return msgspec.convert(found, _Request)
-    except (UnicodeDecodeError, JsonError, msgspec.ValidationError):
-        raise _unusable() from None
-
 
 def _unusable() -> UsageError:
     return UsageError(
         f"The body of {CUT_OFF_ACTION} cannot be used.",
         remedy="Send one JSON object: the operation (add, remove or list), and the user's issuer and subject.",
     )
-
-
-def _encoded(answer: dict[str, Any]) -> bytes:
-    return json.dumps(answer).encode()

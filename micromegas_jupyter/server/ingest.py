@@ -346,16 +346,15 @@ class TableOperations:
         """
         table = changing.view_set
         if table == LOG_STATS.name:
-            return self._message(f"{table} is always current: each query computes it from {LOG_ENTRIES.name}.")
+            message = f"{table} is always current: each query computes it from {LOG_ENTRIES.name}."
+            return ((int(self._clock.now().timestamp() * 1e6) * 1000, message),)
         _check_is_merged(changing)
         audit = ActionAudit(find_origin(call), self._clock, "table")
         async with recorded(audit, call, self._counter(audit)):
             audit.fields |= {"operation": "optimize", "table": table}
             result = await self._in_time(self._operate(call, "optimize", {"table": table}))
-        return self._message(f"{table}: {result['removed_files']:,} files were replaced by {result['added_files']:,}.")
-
-    def _message(self, text: str) -> tuple[tuple[int, str], ...]:
-        return ((int(self._clock.now().timestamp() * 1e6) * 1000, text),)
+        message = f"{table}: {result['removed_files']:,} files were replaced by {result['added_files']:,}."
+        return ((int(self._clock.now().timestamp() * 1e6) * 1000, message),)
 
     def _counter(self, audit: ActionAudit) -> Callable[[str, MicromegasError | None], None]:
         def count(outcome: str, _error: MicromegasError | None) -> None:

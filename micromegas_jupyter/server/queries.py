@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.core.files import FileProblem
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
@@ -39,7 +39,7 @@ from micromegas_jupyter.executors.launcher import await_shared, run_in_thread
 from micromegas_jupyter.executors.pool import Pool, RunningStatement, StatementReport
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
-from micromegas_jupyter.gateway.forwarding import Gateway
+from micromegas_jupyter.gateway.forwarding import ForwardedStatement, Gateway
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, hash_statement, recorded
 from micromegas_jupyter.server.authentication import (
     Headers,
@@ -77,26 +77,6 @@ QueryKey = tuple[str, str, bytes]
 
 #: Runs a function that changes partitions, and returns when it said what.
 ChangePartitions = Callable[[Call, PartitionCall], Awaitable[tuple[tuple[int, str], ...]]]
-
-
-class StatementRunner(Protocol):
-    """Plans and runs one statement: in an executor of the pool, or in an engine behind this server."""
-
-    async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
-        """Return the IPC schemas of the result and of the parameters."""
-
-    async def run(
-        self,
-        statement: Statement,
-        *,
-        output: Output,
-        write: Callable[[bytes], Awaitable[None]],
-        on_running: Callable[[Statement], Statement] = ...,
-    ) -> None:
-        """Run the statement, and pass each frame of its result to `write`."""
-
-    async def list_tables(self, caller: AuthContext) -> list[tuple[str, bytes]]:
-        """Return the tables that a caller sees, each with its IPC schema."""
 
 
 class CancelStatus(enum.IntEnum):
@@ -493,7 +473,7 @@ class QueryRunner:
         async with RunningStatement(self._pool, call.source, query_id=call.query_id) as running:
             return await self._runner(running).list_tables(call.caller)
 
-    def _runner(self, running: RunningStatement, sql: str | None = None) -> StatementRunner:
+    def _runner(self, running: RunningStatement, sql: str | None = None) -> RunningStatement | ForwardedStatement:
         return running if self._gateway is None else self._gateway.runner(running, sql)
 
     async def _prepare(
