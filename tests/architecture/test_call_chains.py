@@ -36,7 +36,7 @@ FLOWS = {
     "token check": ("Token check", 12),
     "query": ("A statement on the server", 39),
     "export": ("OTLP to commit", 32),
-    "engine": ("A statement for another engine", 36),
+    "engine": ("A statement for another engine", 35),
 }
 
 
