@@ -13,11 +13,10 @@ from typing import Any, Final, Self
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted, ServerUnavailable
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.governor import LONG_NICENESS
 from micromegas_jupyter.executors.launcher import Channel, Executor, ExecutorEnded, await_shared
 from micromegas_jupyter.executors.pool import Pool, log_records
 from micromegas_jupyter.executors.protocol import Upload
-from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
+from micromegas_jupyter.executors.scheduling import LONG_NICENESS, CallerKey, RunningLimit
 from micromegas_jupyter.otlp.exchange import ExportReport, ExportRequest
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
@@ -334,7 +333,14 @@ async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lam
     while True:
         await asyncio.sleep(_MAINTENANCE_SECONDS)
         try:
-            facts = await _maintain_once(pool, seen)
+            executor = await pool.detach()
+            try:
+                executor.renice(LONG_NICENESS)
+                async with asyncio.timeout(_MAX_ROUND_SECONDS):
+                    await executor.send(protocol.MAINTAIN, pickle.dumps((seen,)))
+                    facts = _facts_of(*await executor.read())
+            finally:
+                pool.discard(executor)
             seen = facts.get("seen")
             if facts.get("status"):
                 on_status(facts["status"])
@@ -342,17 +348,6 @@ async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lam
             _LOG.warning("The process that maintained the lake has ended; another follows.")
         except Exception as error:  # noqa: BLE001 - the next round must come
             _LOG.warning("A round of maintenance failed.", exc_info=error)
-
-
-async def _maintain_once(pool: Pool, seen: object) -> dict[str, Any]:
-    executor = await pool.detach()
-    try:
-        executor.renice(LONG_NICENESS)
-        async with asyncio.timeout(_MAX_ROUND_SECONDS):
-            await executor.send(protocol.MAINTAIN, pickle.dumps((seen,)))
-            return _facts_of(*await executor.read())
-    finally:
-        pool.discard(executor)
 
 
 def _facts_of(kind: bytes, body: bytes) -> dict[str, Any]:

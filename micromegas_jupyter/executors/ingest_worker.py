@@ -1,4 +1,4 @@
-"""The process that stores what callers send: it decodes uploads, commits them, and changes tables for those who may.
+"""The process that stores what callers send: uploads and exports of OpenTelemetry; it changes tables for those who may.
 
 Each call has a channel and a thread of its own here. What an upload breaks, it breaks for the others that run at that
 moment, and never for the front or for queries; whoever was not answered may send the same write again under its id.
@@ -11,26 +11,42 @@ import pickle
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
+from cachetools import LRUCache
 
-from micromegas_jupyter.core.protocols import TableSink, TableWrite, WriteRequest
+from micromegas_jupyter.core.protocols import TableSink, TableWrite, WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted, UsageError
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.export_worker import ExportStore
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.settings import WorkerOptions
 from micromegas_jupyter.flightsql.framing import StreamDecoder, split_rows
 from micromegas_jupyter.lake.operations import check_may_replace, run_operation
 from micromegas_jupyter.lake.tables import Tables
-from micromegas_jupyter.lake.writer import LakeWriter
-from micromegas_jupyter.otlp.exchange import ExportReport
+from micromegas_jupyter.lake.writer import LakeWrite, LakeWriter
+from micromegas_jupyter.otlp.decode import decode_request, encode_answer
+from micromegas_jupyter.otlp.exchange import ExportReport, ExportRequest
+from micromegas_jupyter.otlp.mapping import Block, OriginCache, block_rows, map_request
+from micromegas_jupyter.telemetry.tables import (
+    BLOCKS,
+    NANOSECONDS_PER_SECOND,
+    PROCESSES,
+    STREAMS,
+    build_process_batch,
+    build_stream_batch,
+)
 
 _STACK_BYTES: Final = 2 * 1024 * 1024  # of a call's thread; all of them count against the memory limit
 _SEND_LESS: Final = "Send them in several calls."
+STATE_SECONDS: Final = 60.0  # a process and a stream are written again after so long, with when they were last heard of
+_MAX_STATES: Final = 20_000
+OnDone = Callable[[ExportReport | BaseException], None]
 
 
 class UploadStream:
@@ -49,8 +65,20 @@ class UploadStream:
         batch = self._decoder.decode(frame)
         if self._write is None and self._decoder.schema is not None:
             self._write = self._sink.open_write(self._request, _checked(self._decoder.schema))
-        if batch is not None and self._write is not None:
-            self._store(batch, self._write)
+        if batch is None or self._write is None:
+            return
+        self.rows += batch.num_rows
+        if self.rows > self._limits.max_rows:
+            raise ResourcesExhausted(
+                f"There are more than {self._limits.max_rows:,} rows.", remedy=_SEND_LESS, limit="ingest"
+            )
+        for part, size in split_rows(batch, max_bytes=self._limits.max_row_bytes):
+            self._decoded_bytes += size
+            if self._decoded_bytes > self._limits.max_bytes:
+                raise ResourcesExhausted(
+                    f"The rows take more than {self._limits.max_bytes:,} bytes.", remedy=_SEND_LESS, limit="ingest"
+                )
+            self._write.write(part)
 
     def commit(self) -> int:
         """Make all rows durable and visible; return how many."""
@@ -66,20 +94,6 @@ class UploadStream:
         """Drop all rows; does nothing after a `commit`."""
         if self._write is not None:
             self._write.abandon()
-
-    def _store(self, batch: pa.RecordBatch, write: TableWrite) -> None:
-        self.rows += batch.num_rows
-        if self.rows > self._limits.max_rows:
-            raise ResourcesExhausted(
-                f"There are more than {self._limits.max_rows:,} rows.", remedy=_SEND_LESS, limit="ingest"
-            )
-        for part, size in split_rows(batch, max_bytes=self._limits.max_row_bytes):
-            self._decoded_bytes += size
-            if self._decoded_bytes > self._limits.max_bytes:
-                raise ResourcesExhausted(
-                    f"The rows take more than {self._limits.max_bytes:,} bytes.", remedy=_SEND_LESS, limit="ingest"
-                )
-            write.write(part)
 
 
 def _checked(schema: pa.Schema) -> pa.Schema:
@@ -119,6 +133,164 @@ def _check_condition(condition: object) -> None:
     check_null_safe(condition)
 
 
+class ExportStore:
+    """Stores one export after the other, for one thread; each is answered from the thread that commits its rows.
+
+    New processes and streams are stored first, then the records and their blocks at once. A repeated export adds what
+    an interrupted one lacks: rows are stored once under ids made of what was sent.
+    """
+
+    def __init__(self, writer: LakeWriter) -> None:
+        self._writer = writer
+        self._origins = OriginCache()
+        self._states = _States()
+
+    def store(self, request: ExportRequest, on_done: OnDone) -> None:
+        """Store an export; `on_done` gets its report once all of it is durable, or its error."""
+        writes: list[LakeWrite] = []
+
+        def give_up(error: BaseException) -> None:
+            for write in writes:
+                write.abandon()
+            on_done(error)
+
+        try:
+            now_ns = round(SYSTEM_CLOCK.now().timestamp() * NANOSECONDS_PER_SECOND)
+            mapped = map_request(
+                request.signal,
+                decode_request(request),
+                origins=self._origins,
+                now_ns=now_ns,
+                is_trusted=request.is_trusted,
+                is_own=request.is_own,
+            )
+            refusals = mapped.refusals
+            answer = encode_answer(request, refused=refusals.count, first=refusals.reason)
+            report = ExportReport(stored=mapped.records.num_rows, refused=refusals.count, answer=answer)
+            if not mapped.blocks:
+                on_done(report)
+                return
+            # Rows that only a trusted caller may send make another write of the same export.
+            kind = "-own" if request.is_own else "-trusted" if request.is_trusted else ""
+            write_id = f"{mapped.write_id}{kind}"
+            for table, rows in (
+                (request.signal.table, mapped.records),
+                (BLOCKS.name, block_rows(mapped.blocks, now_ns=now_ns)),
+            ):
+                writes.append(self._open(table, rows.schema, write_id))
+                writes[-1].write(rows)
+            due, states = self._states.find_due(mapped.blocks, now_ns)
+            stored_states = self._submit_states(states)
+        except BaseException as error:  # noqa: BLE001 - the exporter gets it
+            give_up(error)
+            return
+
+        def submit(error: BaseException | None) -> None:
+            if error is not None:
+                give_up(error)
+                return
+            try:
+                self._states.note_stored(due)
+                futures = [write.submit() for write in writes]
+            except BaseException as failure:  # noqa: BLE001 - the exporter gets it
+                give_up(failure)
+                return
+            _when_all_done(futures, lambda error: on_done(report if error is None else error))
+
+        _when_all_done(stored_states, submit)
+
+    def _open(self, table: str, schema: pa.Schema, write_id: str | None) -> LakeWrite:
+        request = WriteRequest(
+            table=table,
+            mode=WriteMode.APPEND,
+            write_id=write_id,
+            is_trusted=True,
+            may_read=True,
+            is_own=True,
+            is_short_lived=True,
+        )
+        return self._writer.open_write(request, schema)
+
+    def _submit_states(self, states: Mapping[str, Sequence[pa.RecordBatch]]) -> list[Future[int]]:
+        futures = []
+        for table, batches in states.items():
+            write = self._open(table, batches[0].schema, None)
+            for batch in batches:
+                write.write(batch)
+            futures.append(write.submit())
+        return futures
+
+
+def _when_all_done(futures: Sequence[Future[int]], then: Callable[[BaseException | None], None]) -> None:
+    """Call `then` once all are done, with the first error, on the thread that ends the last."""
+    if not futures:
+        then(None)
+        return
+    lock, left, errors = threading.Lock(), [len(futures)], list[BaseException]()
+
+    def note(future: Future[int]) -> None:
+        error = future.exception()
+        with lock:
+            left[0] -= 1
+            is_last = not left[0]
+            if error is not None:
+                errors.append(error)
+        if is_last:
+            then(errors[0] if errors else None)
+
+    for future in futures:
+        future.add_done_callback(note)
+
+
+class _States:
+    """Which processes and streams were stored lately. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stored: LRUCache[str, tuple[int, float]] = LRUCache(_MAX_STATES)
+
+    def find_due(self, blocks: Sequence[Block], now_ns: int) -> tuple[dict[str, int], dict[str, list[pa.RecordBatch]]]:
+        """Return which processes and streams of blocks are new, or were stored long ago, and their rows by table.
+
+        Of each the first is its id, with when it was first seen.
+        """
+        due: dict[str, int] = {}
+        rows: dict[str, list[pa.RecordBatch]] = {}
+        by_process: dict[str, list[Block]] = {}
+        for block in blocks:
+            by_process.setdefault(block.process.process_id, []).append(block)
+        for process_id, group in by_process.items():
+            first_seen = self._find_first_seen(process_id, now_ns)
+            if first_seen is not None:
+                due[process_id] = first_seen
+                batch = build_process_batch(
+                    replace(group[0].process, insert_time_ns=first_seen),
+                    last_update_time_ns=now_ns,
+                    last_block_end_time_ns=max(block.end_ns for block in group),
+                )
+                rows.setdefault(PROCESSES.name, []).append(batch)
+            stream = group[0].origin.stream
+            first_seen = self._find_first_seen(stream.stream_id, now_ns)
+            if first_seen is not None:
+                due[stream.stream_id] = first_seen
+                batch = build_stream_batch(replace(stream, insert_time_ns=first_seen), last_update_time_ns=now_ns)
+                rows.setdefault(STREAMS.name, []).append(batch)
+        return due, rows
+
+    def note_stored(self, due: dict[str, int]) -> None:
+        """Note that states are durable."""
+        now = SYSTEM_CLOCK.monotonic()
+        with self._lock:
+            for key, first_seen in due.items():
+                self._stored[key] = first_seen, now
+
+    def _find_first_seen(self, key: str, now_ns: int) -> int | None:
+        """Return when something that is due was first seen; None when it is not due."""
+        with self._lock:
+            first_seen, stored_at = self._stored.get(key, (now_ns, float("-inf")))
+        return first_seen if SYSTEM_CLOCK.monotonic() - stored_at >= STATE_SECONDS else None
+
+
 class _Call:
     """One call: an upload, operations on tables, or exports, of which the channel has many at once. For one thread."""
 
@@ -141,21 +313,18 @@ class _Call:
                 while (request := self._requests.receive()) is not None:
                     if request[0] == protocol.EXPORT:
                         self._store_export(request[1])
+                        continue
+                    try:
+                        answer, facts = self._run(*request)
+                    except BaseException as error:  # noqa: BLE001 - the front raises it in the caller's call
+                        self._drop_upload()
+                        self._send_error(error)
                     else:
-                        self._answer(*request)
+                        self._send(answer, facts)
             except OSError:
                 pass  # the front is gone
             finally:
                 self._drop_upload()
-
-    def _answer(self, kind: bytes, body: bytes) -> None:
-        try:
-            answer, facts = self._run(kind, body)
-        except BaseException as error:  # noqa: BLE001 - the front raises it in the caller's call
-            self._drop_upload()
-            self._send_error(error)
-        else:
-            self._send(answer, facts)
 
     def _store_export(self, body: bytes) -> None:
         """Store an export; the answer follows when it is durable, and meanwhile others are taken."""

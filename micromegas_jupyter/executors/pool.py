@@ -24,7 +24,6 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.contract import ANY, Reads, ScanProgress, TableFiles
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, StatementRefused, Unavailable
 from micromegas_jupyter.executors import protocol
-from micromegas_jupyter.executors.governor import LONG_NICENESS, SHORT_SECONDS, Governor
 from micromegas_jupyter.executors.launcher import (
     CachedPlan,
     Ended,
@@ -39,9 +38,12 @@ from micromegas_jupyter.executors.listing import Listing
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import (
     CHARGED,
+    LONG_NICENESS,
+    SHORT_SECONDS,
     CallerKey,
     Cause,
     EndedLimit,
+    Governor,
     ProcessorUse,
     RunningLimit,
     StartQueue,
@@ -438,11 +440,6 @@ def _number(facts: dict[str, Any], name: str) -> float | None:
     return found if 0 <= found < _MAX_NUMBER else None
 
 
-def _is_fault(error: BaseException | None) -> bool:
-    """Whether a statement has failed because its executor sent what it should not."""
-    return isinstance(error, InternalError) or (isinstance(error, Exception) and not isinstance(error, MicromegasError))
-
-
 def parse_reads(found: object) -> Reads:
     """Return the columns by table that an executor states; any column of any table for anything else."""
     if isinstance(found, dict) and all(isinstance(columns, list) for columns in found.values()):
@@ -507,7 +504,9 @@ class RunningStatement:
         pool.open_calls.pop(self, None)
         pool.starts.leave(self)
         try:
-            self.end_use(is_sound=not _is_fault(error))
+            # Whether it has failed because its executor sent what it should not.
+            is_fault = isinstance(error, Exception) and not isinstance(error, MicromegasError)
+            self.end_use(is_sound=not is_fault and not isinstance(error, InternalError))
             pool.governor.continue_stopped()
             await self._finish(kind, error, traceback)
         finally:
@@ -775,9 +774,12 @@ class RunningStatement:
                     await asyncio.sleep(0)  # an executor that a statement has taken over may send nothing else
                 left_reads -= 1
                 continue
-            if kind == protocol.PROGRESS and len(body) <= _MAX_READS_BYTES and self._may_progress():
-                self.report.progress = protocol.parse_progress(protocol.parse_json(body))
-                continue
+            if kind == protocol.PROGRESS and len(body) <= _MAX_READS_BYTES:
+                self._progress_count += 1
+                # Reports come about once a second.
+                if self._progress_count < 3 + 2 * (pool.clock.monotonic() - self.started_at):
+                    self.report.progress = protocol.parse_progress(protocol.parse_json(body))
+                    continue
             if kind != protocol.FRAME:
                 raise InternalError("An executor gave an unexpected answer.")
             self.waits_for_client_since = pool.clock.monotonic()
@@ -785,11 +787,6 @@ class RunningStatement:
             self.waits_for_client_since = None
             del body
             self._drop_frame()
-
-    def _may_progress(self) -> bool:
-        """Count a report of progress, and return whether they come about once a second, as they should."""
-        self._progress_count += 1
-        return self._progress_count < 3 + 2 * (self._pool.clock.monotonic() - self.started_at)
 
     async def _refresh_listing(self, statement: Statement) -> None:
         """Wait for a listing that begins now, unless the plan of the statement shows that it reads no table."""

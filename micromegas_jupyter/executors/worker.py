@@ -478,19 +478,13 @@ def _kilobytes(text: bytes, name: bytes) -> int:
     return 0 if start < 0 else int(text[start + len(name) : text.index(b"kB", start)]) * 1024
 
 
-def use_own_folder(options: WorkerOptions) -> Path:
-    """Have this process keep temporary files, and what it writes to standard error, in a folder of its own."""
-    folder = Path(options.spill_directory) / str(os.getpid())
+def run(front: socket.socket, options: WorkerOptions) -> None:
+    """Serve as an executor until the front is gone."""
+    folder = Path(options.spill_directory) / str(os.getpid())  # for temporary files and standard error
     folder.mkdir(mode=0o700, exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     with (folder / STANDARD_ERROR).open("ab") as stream:
         os.dup2(stream.fileno(), 2)
-    return folder
-
-
-def run(front: socket.socket, options: WorkerOptions) -> None:
-    """Serve as an executor until the front is gone."""
-    use_own_folder(options)
     limit_process(options)
     front.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     Worker(front, options).serve()

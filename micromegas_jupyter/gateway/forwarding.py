@@ -22,7 +22,7 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.executors.pool import Pool, RunningStatement, parse_reads, tables_not_listed
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.gateway.backend import Flight, TicketLost
-from micromegas_jupyter.gateway.statements import list_visible, rewrite_statement
+from micromegas_jupyter.gateway.rewrite import list_visible, rewrite_statement
 from micromegas_jupyter.gateway.tables import EngineTables
 
 _MIB: Final = 1024 * 1024

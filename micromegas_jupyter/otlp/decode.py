@@ -125,13 +125,13 @@ def _check_counts(signal: Signal, data: bytes) -> None:
         )
 
 
-def encode_answer(request: ExportRequest, *, refused: int, reason: str) -> bytes:
-    """Return the answer for an exporter: empty, or a partial success with what was refused and why."""
+def encode_answer(request: ExportRequest, *, refused: int, first: str) -> bytes:
+    """Return the response for an exporter: empty, or a partial success with the first reason for a rejection."""
     module, service = _SERVICES[request.signal]
     answer: Any = getattr(module, f"{service}Response")()
     if refused:
         setattr(answer.partial_success, _REJECTED[request.signal], refused)
-        answer.partial_success.error_message = reason
+        answer.partial_success.error_message = f"{refused:,} refused. The first: {first}"
     if request.encoding is Encoding.JSON:
         return json_format.MessageToJson(answer, indent=None).encode()
     return bytes(answer.SerializeToString())

@@ -109,7 +109,10 @@ class _Audit:
         """Write the line: `ok`, `error` with the error, or `incomplete` when the client left."""
         try:
             if _AUDIT.isEnabledFor(logging.INFO):
-                line = encode_bounded(self._record(status, error) | self._rights(), cut=self._cut_fields())
+                caller = self._origin.caller
+                roles = [role[:MAX_FIELD_CHARACTERS] for role in caller.roles[:_MAX_ROLES]]
+                rights = {"roles": roles, "is_admin": caller.is_admin}
+                line = encode_bounded(self._record(status, error) | rights, cut=self._cut_fields())
                 record = _build_log_record(line, self._target)
                 _AUDIT.handle(record)
                 self._receipt = getattr(record, RECEIPT_FIELD)
@@ -146,14 +149,6 @@ class _Audit:
             record["credential"] = token_name(origin.credential.reveal())
         record["time"] = utc_text(self._clock.now())
         return record
-
-    def _rights(self) -> dict[str, object]:
-        """Return the roles in force."""
-        caller = self._origin.caller
-        return {
-            "roles": [role[:MAX_FIELD_CHARACTERS] for role in caller.roles[:_MAX_ROLES]],
-            "is_admin": caller.is_admin,
-        }
 
     def _cut_fields(self) -> list[str]:
         """Return the fields that were shortened before the line is made."""
@@ -246,10 +241,6 @@ class ActionAudit(_Audit):
         return {**self.fields, "total_ms": _milliseconds(self.seconds())}
 
 
-def _cut(text: str, max_bytes: int) -> str:
-    return text.encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
-
-
 def hash_statement(statement: Statement) -> dict[str, object]:
     """Return the fields of an audit line that identify a statement and its values."""
     sql, values = statement.sql, statement.parameters
@@ -288,7 +279,7 @@ def encode_bounded(record: Mapping[str, object], *, cut: Sequence[str] = ()) -> 
     fields = {name: value for name, value in record.items() if name != "sql"}
     if not isinstance(sql, str) or "sql" not in record:
         return encode_line({**fields, **({"truncated": cut} if cut else {})})
-    kept = _cut(sql, _MAX_SQL_BYTES)
+    kept = sql.encode("utf-8", "replace")[:_MAX_SQL_BYTES].decode("utf-8", "ignore")
     others = encode_line({**fields, "sql": "", "truncated": [*cut, "sql"]})
     kept = _fit(kept, MAX_AUDIT_LINE_BYTES - len(others))
     if kept != sql:

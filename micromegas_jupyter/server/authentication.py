@@ -58,6 +58,7 @@ _BRIEF_WAIT_SECONDS: Final = 1.0
 _CREDENTIAL: Final = re.compile(r"([A-Za-z]{1,16}) ([!-~]+)")
 
 Headers = Mapping[str, tuple[str, ...]]
+CheckCaller = Callable[[AuthContext, Headers], None]
 
 
 class ReceivedHeaders(dict[str, tuple[str, ...]]):
@@ -282,7 +283,7 @@ class Authenticator:
         *,
         check_seconds: float,
         limits: CallLimits | None = None,
-        check_caller: Callable[[AuthContext, Headers], None] = lambda _caller, _headers: None,
+        check_caller: CheckCaller | None = None,
     ) -> None:
         self._validator = validator
         self._check_caller = check_caller
@@ -327,6 +328,8 @@ class Authenticator:
 
     def check_again(self, caller: AuthContext, headers: Headers, describe: Callable[[], CallFacts]) -> None:
         """Reject a caller who has lost access, also since the call began."""
+        if self._check_caller is None:
+            return
         try:
             self._check_caller(caller, headers)
         except Rejected as error:

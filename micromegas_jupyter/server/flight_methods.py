@@ -35,11 +35,10 @@ from micromegas_jupyter.flightsql.commands import (
 )
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, metadata_schema
-from micromegas_jupyter.server.denials.cut_off import CUT_OFF_ACTION, CutOffService
+from micromegas_jupyter.server.cut_off import CUT_OFF_ACTION, CutOffService
 from micromegas_jupyter.server.flight_service import NOTICE_TRAILER, Call
-from micromegas_jupyter.server.ingest import IngestRunner
+from micromegas_jupyter.server.ingest import TABLES_ACTION, IngestRunner, TableOperations
 from micromegas_jupyter.server.queries import QUERIES_ACTION, CancelStatus, QueryKey, QueryRunner, query_key
-from micromegas_jupyter.server.table_operations import TABLES_ACTION, TableOperations
 from micromegas_jupyter.server.tickets import PreparedStatements, Tickets, can_travel
 
 RELOAD_ACTION: Final = "micromegas.access.reload"

@@ -24,15 +24,14 @@ from micromegas_jupyter.gateway.forwarding import Gateway
 from micromegas_jupyter.gateway.tables import EngineTables
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.catalog import ServerFacts
-from micromegas_jupyter.server.denials.cut_off import CutOffs, CutOffService
+from micromegas_jupyter.server.cut_off import CutOffService
 from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.flight_methods import FlightMethods
 from micromegas_jupyter.server.flight_service import FlightService
-from micromegas_jupyter.server.ingest import IngestRunner
+from micromegas_jupyter.server.ingest import IngestRunner, TableOperations
 from micromegas_jupyter.server.monitoring import LoopWatch, Readiness, ReadinessProbe, ServerMetrics, Tracing
 from micromegas_jupyter.server.queries import DenyList, QueryRunner
 from micromegas_jupyter.server.settings import FlightServerSettings
-from micromegas_jupyter.server.table_operations import TableOperations
 from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, PreparedStatements, Signer, Tickets
 from micromegas_jupyter.server.tls import flight_credentials
 
@@ -94,8 +93,8 @@ class ServerThread:
         self._settings = settings
         self._clock = clock
         self._deny_list = deny_list
-        #: Whose calls are rejected, also over HTTP.
-        self.cut_offs = CutOffs(deny_list, clock=clock)
+        #: Rejects calls of users who are cut off, also over HTTP.
+        self.check_caller = None if deny_list is None else deny_list.check_caller
         own_key = token_bytes(MIN_KEY_BYTES)
         self._signer = Signer(ticket_keys or (lambda: (own_key,)))
         self._readiness = readiness
@@ -177,7 +176,7 @@ class ServerThread:
             self._validator,
             check_seconds=self._settings.token_check_seconds,
             limits=self.limits,
-            check_caller=self.cut_offs.check,
+            check_caller=self.check_caller,
         )
         service, cut_offs = self._build_service(authenticator)
         watch = asyncio.create_task(cut_offs.watch())
@@ -229,12 +228,7 @@ class ServerThread:
             change_partitions=operations.change_partitions,
         )
         pool.on_denials_changed = queries.apply_denials
-        cut_offs = CutOffService(
-            self.cut_offs,
-            queries,
-            port=lambda: self.port,
-            clock=clock,
-        )
+        cut_offs = CutOffService(self._deny_list, queries, port=lambda: self.port, clock=clock)
         methods = FlightMethods(
             queries=queries,
             prepared=prepared,

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.core.files import FileProblem
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
@@ -32,15 +32,22 @@ from micromegas_jupyter.errors import (
     InvalidStatement,
     MicromegasError,
     QueryDenied,
+    Rejected,
     UsageError,
 )
 from micromegas_jupyter.executors.launcher import await_shared, run_in_thread
 from micromegas_jupyter.executors.pool import Pool, RunningStatement, StatementReport
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
-from micromegas_jupyter.gateway.forwarding import Gateway
+from micromegas_jupyter.gateway.forwarding import ForwardedStatement, Gateway
 from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, hash_statement, recorded
-from micromegas_jupyter.server.authentication import parse_compression, parse_statement, resolve_attribution
+from micromegas_jupyter.server.authentication import (
+    Headers,
+    claimed_names,
+    parse_compression,
+    parse_statement,
+    resolve_attribution,
+)
 from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
 from micromegas_jupyter.server.monitoring import ServerMetrics, phase
 from micromegas_jupyter.server.settings import FlightServerSettings
@@ -70,26 +77,6 @@ QueryKey = tuple[str, str, bytes]
 
 #: Runs a function that changes partitions, and returns when it said what.
 ChangePartitions = Callable[[Call, PartitionCall], Awaitable[tuple[tuple[int, str], ...]]]
-
-
-class StatementRunner(Protocol):
-    """Plans and runs one statement: in an executor of the pool, or in an engine behind this server."""
-
-    async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
-        """Return the IPC schemas of the result and of the parameters."""
-
-    async def run(
-        self,
-        statement: Statement,
-        *,
-        output: Output,
-        write: Callable[[bytes], Awaitable[None]],
-        on_running: Callable[[Statement], Statement] = ...,
-    ) -> None:
-        """Run the statement, and pass each frame of its result to `write`."""
-
-    async def list_tables(self, caller: AuthContext) -> list[tuple[str, bytes]]:
-        """Return the tables that a caller sees, each with its IPC schema."""
 
 
 class CancelStatus(enum.IntEnum):
@@ -181,6 +168,22 @@ class DenyList:
         Replicas share the file: storage that fails for a moment must not end the readiness of all of them.
         """
         return not self._is_malformed and self._clock.monotonic() - self._read_at < _MAX_UNREAD_SECONDS
+
+    def find_cut_off(self, caller: AuthContext, headers: Headers) -> CutOff | None:
+        """Return what cuts off a caller, the owner of its API key, or the user whom the key names; for any thread."""
+        if not (known := self.cut_offs):
+            return None
+        found = [known.get(f"{caller.issuer}|{caller.subject}"), known.get(caller.owner or "")]
+        if caller.auth_type is AuthType.API_KEY and (names := claimed_names(headers)):
+            addresses = {name.lower() for name in names}
+            found += [one for one in known.values() if one.subject in names or (one.email or "").lower() in addresses]
+        now = self._clock.now()
+        return next((one for one in found if one is not None and not one.is_over(now)), None)
+
+    def check_caller(self, caller: AuthContext, headers: Headers) -> None:
+        """Reject a caller who is cut off."""
+        if self.find_cut_off(caller, headers) is not None:
+            raise Rejected(reason="cut_off")
 
     async def check(self, origin: CallOrigin, sql: str) -> None:
         """Refuse a query that a rule denies, unless an administrator's query names a function of denials."""
@@ -470,7 +473,7 @@ class QueryRunner:
         async with RunningStatement(self._pool, call.source, query_id=call.query_id) as running:
             return await self._runner(running).list_tables(call.caller)
 
-    def _runner(self, running: RunningStatement, sql: str | None = None) -> StatementRunner:
+    def _runner(self, running: RunningStatement, sql: str | None = None) -> RunningStatement | ForwardedStatement:
         return running if self._gateway is None else self._gateway.runner(running, sql)
 
     async def _prepare(

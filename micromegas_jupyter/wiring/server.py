@@ -36,8 +36,7 @@ from micromegas_jupyter.server.monitoring import (
     open_tracing,
 )
 from micromegas_jupyter.server.queries import DenyList
-from micromegas_jupyter.server.recorder.encoding import MeasureRow
-from micromegas_jupyter.server.recorder.recorder import Recorder
+from micromegas_jupyter.server.recorder.recorder import MeasureRow, Recorder
 from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, TicketKeyFile
 from micromegas_jupyter.telemetry.conversion import QUERY_AUDIT_TARGET
@@ -224,7 +223,7 @@ class ServerStack:
                 tls_files=_tls_files(settings),
                 limits=self._server.limits,
                 trusted_proxies=frozenset(settings.trusted_proxy),
-                check_caller=self._server.cut_offs.check,
+                check_caller=self._server.check_caller,
             )
 
     def _find_ticket_keys(self) -> tuple[bytes, ...]:

@@ -50,7 +50,7 @@ def _take(request):
     mapped = map_request(request.signal, decode_request(request), origins=OriginCache(), now_ns=NOON, is_trusted=False)
     mapped.records.validate(full=True)
     block_rows(mapped.blocks, now_ns=NOON).validate(full=True)
-    encode_answer(request, refused=mapped.refusals.count, reason=mapped.refusals.reason)
+    encode_answer(request, refused=mapped.refusals.count, first=mapped.refusals.reason)
 
 
 @sizes(short=6_000, long=300_000)

@@ -6,7 +6,6 @@ Tornado's reads have a total deadline and a size limit, and idle connections cos
 import asyncio
 import copy
 import json
-import logging
 import math
 import re
 import socket
@@ -29,15 +28,13 @@ from micromegas_jupyter.config.access import METRICS_SCOPE, READ_SCOPE
 from micromegas_jupyter.core.protocols import AuthContext, TokenValidator
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError, PermissionDenied, Rejected, ResourcesExhausted, Unavailable
-from micromegas_jupyter.server.authentication import Authenticator, Headers
+from micromegas_jupyter.server.authentication import Authenticator, CheckCaller
 from micromegas_jupyter.server.exports import ExportRunner
-from micromegas_jupyter.server.http.export_page import PATHS, ExportPage
-from micromegas_jupyter.server.http.pages import REALM, Connections, Page
+from micromegas_jupyter.server.http.pages import PATHS, REALM, Connections, ExportPage, Page
 from micromegas_jupyter.server.monitoring import NotReady, Readiness, ReadinessProbe
 from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.server.tls import HttpTls
 
-_LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _COLLECT_SECONDS: Final = 10.0
 _COLLECT_THREADS: Final = 2
 _MAX_CONNECTIONS: Final = 16
@@ -164,7 +161,7 @@ class HttpEndpoint:
         tls_files: TlsFiles | None = None,
         limits: CallLimits | None = None,
         trusted_proxies: frozenset[str] = frozenset(),
-        check_caller: Callable[[AuthContext, Headers], None] = lambda _caller, _headers: None,
+        check_caller: CheckCaller | None = None,
     ) -> None:
         self._address = (host, port)
         self._validator = validator

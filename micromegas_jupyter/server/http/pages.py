@@ -1,20 +1,51 @@
-"""What all pages of the HTTP listener have in common: headers, errors, who calls."""
+"""What all pages of the HTTP listener have in common, and OTLP: every response to an exporter is in OTLP's form.
+
+An exporter is known before the body is read. A body that is rejected is read and dropped, so that its sender sees why.
+"""
 
 import logging
+import math
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Final
 
+import grpc
+from google.protobuf import json_format
+from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.core.protocols import AuthContext
+from micromegas_jupyter.errors import (
+    DeadlineExceeded,
+    InternalError,
+    MicromegasError,
+    PermissionDenied,
+    Rejected,
+    ResourcesExhausted,
+    Unavailable,
+    UsageError,
+)
+from micromegas_jupyter.flightsql.commands import messages, status_text
+from micromegas_jupyter.otlp.exchange import MAX_WIRE_BYTES, Encoding, ExportRequest, Signal, too_large
+from micromegas_jupyter.server.audit import ActionAudit, build_origin
 from micromegas_jupyter.server.authentication import Authenticator, Headers, ReceivedHeaders, find_forwarded_address
+from micromegas_jupyter.server.exports import FINAL_LIMITS, Admission, ExportRunner
+from micromegas_jupyter.server.flight_service import QUERY_ID_HEADER
 
 REALM: Final = 'Bearer realm="micromegas"'
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
+#: OTLP's own paths and upstream's.
+PATHS: Final = {f"{prefix}/v1/{signal.value}": signal for prefix in ("", "/ingestion/otlp") for signal in Signal}
+_MAX_DROPPED_BYTES: Final = 16 * 1024 * 1024
+_MAX_UNKNOWN_BYTES: Final = 1024 * 1024  # of callers who are not let in
+_BODY_SECONDS: Final = 30.0
+_IDLE_SECONDS: Final = 75.0  # exporters send every few seconds, or every minute
+_RETRY_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,3 +141,208 @@ class Page(RequestHandler):
     def client_address(self) -> str:
         """The client's IP address, behind a trusted proxy as that says."""
         return find_forwarded_address(self.request.remote_ip or "", self.headers, self._connections.trusted_proxies)
+
+
+@stream_request_body
+class ExportPage(Page):
+    """Takes exports."""
+
+    SUPPORTED_METHODS = ("POST",)
+
+    def initialize(self, connections: Connections, exports: ExportRunner) -> None:  # type: ignore[override]
+        """Take where exports go."""
+        super().initialize(connections)
+        self._exports = exports
+        self._signal = PATHS[self.request.path]
+        self._encoding = Encoding.PROTOBUF
+        self._is_compressed = False
+        self._caller: AuthContext | None = None
+        self._has_known_type = True
+        self._admission: Admission | None = None
+        self._audit: ActionAudit | None = None
+        self._refusal: MicromegasError | None = None
+        self._chunks: list[bytes] = []
+        self._received_bytes = 0
+
+    async def prepare(self) -> None:
+        """Check the caller and the headers before the body comes."""
+        await super().prepare()
+        if self._stream is not None:
+            self._connections.receiving.add(self._stream)
+        try:
+            await self._check()
+        except MicromegasError as error:
+            self._refusal = error
+        announced = self._announced_bytes() or 0
+        max_bytes = _MAX_UNKNOWN_BYTES if isinstance(self._refusal, Rejected) else MAX_WIRE_BYTES + _MAX_DROPPED_BYTES
+        connection = self.request.connection
+        if isinstance(connection, HTTP1Connection):
+            connection.set_body_timeout(_BODY_SECONDS)
+            connection.set_max_body_size(max(announced, max_bytes))
+        is_awaited = self.request.headers.get("Expect", "").lower() == "100-continue"
+        if self._refusal is not None and (is_awaited or announced > max_bytes):
+            await self._fail(self._refusal)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Take a part of the body, or drop it."""
+        self._received_bytes += len(chunk)
+        if self._refusal is None and self._admission is not None:
+            try:
+                self._check_access()
+                if self._received_bytes > MAX_WIRE_BYTES:
+                    raise too_large(MAX_WIRE_BYTES)
+                if self._announced_bytes() is None:
+                    self._admission.extend(len(chunk))
+            except MicromegasError as error:
+                self._refusal, self._chunks = error, []
+                return
+            self._chunks.append(chunk)
+
+    async def post(self) -> None:
+        """Store what was sent."""
+        if self._stream is not None:
+            self._connections.receiving.discard(self._stream)
+        admission, self._admission = self._admission, None
+        if self._refusal is not None or admission is None:
+            if admission is not None:
+                admission.close()
+            await self._fail(self._refusal or InternalError("The server failed to answer."))
+            return
+        body, self._chunks = b"".join(self._chunks), []
+        request = ExportRequest(
+            signal=self._signal,
+            body=body,
+            encoding=self._encoding,
+            is_compressed=self._is_compressed,
+            is_trusted=self._caller is not None and self._caller.is_admin,
+        )
+        try:
+            self._check_access()
+            report = await self._exports.store(request, admission)
+            if self._audit is not None:
+                self._audit.fields |= {"rows": report.stored, "refused": report.refused}
+            await self._record("ok")
+        except MicromegasError as error:
+            admission.close()
+            await self._fail(error)
+            return
+        except Exception:  # noqa: BLE001 - the exporter needs an answer in its form
+            _LOG.exception("an export failed unexpectedly")
+            await self._fail(InternalError("The server failed to answer."))
+            return
+        self.set_header("Content-Type", self._encoding.value)
+        self.finish(report.answer)
+
+    def on_finish(self) -> None:
+        """Write the audit line of a client that left, and release the place of the export."""
+        super().on_finish()
+        self._write_audit("incomplete")
+        if self._admission is not None:
+            self._admission.close()
+
+    def _write_audit(self, status: str, error: MicromegasError | None = None) -> ActionAudit | None:
+        """Write the audit line unless that is done, and return the audit if this wrote it."""
+        audit, self._audit = self._audit, None
+        if audit is not None:
+            audit.fields["received_bytes"] = self._received_bytes
+            audit.write(status, error)
+        return audit
+
+    async def _record(self, status: str, error: MicromegasError | None = None) -> None:
+        """Write the audit line and wait until the response may follow it."""
+        if (audit := self._write_audit(status, error)) is not None:
+            await audit.deliver()
+
+    async def _fail(self, error: MicromegasError) -> None:
+        with suppress(Unavailable):  # the response is an error already
+            await self._record("error", error)
+        self._answer_error(error)
+
+    def write_error(self, status_code: int, **details: object) -> None:
+        """Answer defects as OTLP does."""
+        if status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            super().write_error(status_code, **details)
+        else:
+            self._answer_error(InternalError("The server failed to answer."))
+
+    async def _check(self) -> None:
+        """Check all that is known before the body comes."""
+        media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        is_known = media_type in set(Encoding)
+        if is_known:
+            self._encoding = Encoding(media_type)
+        if self.lacks_certificate:
+            raise PermissionDenied("Exporters have to show a certificate.", reason="certificate_missing")
+        caller = await self.authenticate()
+        try:
+            self._exports.check_right(caller, self._signal)
+            query_id = str(uuid.uuid4())
+            self.set_header(QUERY_ID_HEADER, query_id)
+            # Fails for a request that names another user.
+            origin = build_origin(query_id, self.client_address, caller, self.headers)
+            self._audit = self._exports.open_audit(origin, self._signal)
+        except PermissionDenied as error:
+            self._connections.authenticator.record(
+                self.describe(), "forbidden", reason=error.reason, code=error.code, caller=caller
+            )
+            raise
+        self._caller = caller
+        if self._stream is not None and isinstance(self.request.connection, HTTP1Connection):
+            # The connection of an exporter that may send stays open for its next export.
+            self._connections.lasting.add(self._stream)
+            self.request.connection.params.header_timeout = _IDLE_SECONDS
+        if not is_known:
+            self._has_known_type = False
+            raise UsageError("The body is not of a type that OTLP has.", remedy=f"Send {' or '.join(Encoding)}.")
+        compression = self.request.headers.get("Content-Encoding", "identity").strip().lower()
+        if compression not in {"", "identity", "gzip"}:
+            self._has_known_type = False
+            raise UsageError("The body is compressed in an unknown way.", remedy="Use gzip, or no compression.")
+        self._is_compressed = compression == "gzip"
+        size = self._announced_bytes()
+        if size is not None and size > MAX_WIRE_BYTES:
+            raise too_large(MAX_WIRE_BYTES)
+        self._admission = self._exports.admit((caller.issuer, caller.subject), size or 0)
+
+    def _check_access(self) -> None:
+        """Reject an export whose sender has lost access since it began."""
+        if self._caller is not None:
+            self._connections.authenticator.check_again(self._caller, self.headers, self.describe)
+
+    def _announced_bytes(self) -> int | None:
+        """Return the length that the headers say; None where they do not."""
+        text = self.request.headers.get("Content-Length", "")
+        return int(text) if text.isdecimal() and text.isascii() else None
+
+    def _answer_error(self, error: MicromegasError) -> None:
+        """Answer with a `google.rpc.Status`, as OTLP has it for HTTP."""
+        self._write_audit("error", error)
+        self._exports.count_refusal(self._signal, error, size=self._received_bytes)
+        self.set_status(_http_status(error) if self._has_known_type else HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value)
+        if (seconds := _retry_after(error)) is not None:
+            self.set_header("Retry-After", str(math.ceil(seconds)))
+        if isinstance(error, Rejected):
+            has_credential = bool(self.request.headers.get_list("Authorization"))
+            self.set_header("WWW-Authenticate", f'{REALM}, error="invalid_token"' if has_credential else REALM)
+        status: Any = messages.Status(code=grpc.StatusCode[error.grpc_code].value[0], message=status_text(error))
+        encoding = self._encoding if self._has_known_type else Encoding.PROTOBUF
+        self.set_header("Content-Type", encoding.value)
+        if encoding is Encoding.JSON:
+            self.finish(json_format.MessageToJson(status, indent=None))
+        else:
+            self.finish(status.SerializeToString())
+
+
+def _http_status(error: MicromegasError) -> int:
+    """Return the status; OTLP's exporters send again after 429, 502, 503 and 504."""
+    if isinstance(error, ResourcesExhausted) and error.limit in FINAL_LIMITS:
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE.value
+    if isinstance(error, DeadlineExceeded):
+        return HTTPStatus.SERVICE_UNAVAILABLE.value
+    return error.http_status
+
+
+def _retry_after(error: MicromegasError) -> float | None:
+    if isinstance(error, ResourcesExhausted):
+        return None if error.limit in FINAL_LIMITS else error.retry_after_seconds or _RETRY_SECONDS
+    return _RETRY_SECONDS if isinstance(error, Unavailable | DeadlineExceeded) else None

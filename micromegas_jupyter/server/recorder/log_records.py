@@ -5,12 +5,12 @@ import logging
 import os
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from micromegas_jupyter.access.audit import utc_text
 from micromegas_jupyter.core.log_writer import RECEIPT_FIELD
-from micromegas_jupyter.server.recorder.encoding import LogRow
 from micromegas_jupyter.telemetry.levels import level_from_logging
 from micromegas_jupyter.telemetry.tables import nanoseconds_since_epoch
 from micromegas_jupyter.telemetry.text import MASK, bound_text, is_secret_property, redact_secrets
@@ -45,6 +45,17 @@ _CONNECTION_MESSAGES: Final = {
     "error on read": "A connection to the HTTP port broke while it was read.",
     "Write error on ": "A connection to the HTTP port broke while it was written to.",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRow:
+    """One log entry; `target` is the logger's name, `level` one of `Level`."""
+
+    time_ns: int
+    target: str
+    level: int
+    msg: str
+    properties: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Captured(NamedTuple):

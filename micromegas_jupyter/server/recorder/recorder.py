@@ -5,27 +5,31 @@ It never stops the application: what cannot be stored waits, up to a bound, and 
 
 import contextlib
 import getpass
+import itertools
 import logging
 import os
 import platform
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import psutil
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from micromegas_jupyter import __version__
 from micromegas_jupyter.access.audit import utc_text
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import MicromegasError, Unavailable
 from micromegas_jupyter.otlp.exchange import ExportReport, ExportRequest, Signal
-from micromegas_jupyter.server.recorder.encoding import EncodedRows, ExportEncoder, LogRow, MeasureRow
-from micromegas_jupyter.server.recorder.log_records import RecordingHandler
+from micromegas_jupyter.server.recorder.log_records import LogRow, RecordingHandler
 from micromegas_jupyter.telemetry.levels import Level
 from micromegas_jupyter.telemetry.tables import nanoseconds_since_epoch
 from micromegas_jupyter.telemetry.text import bound_text
@@ -35,6 +39,8 @@ SAMPLE_SECONDS = 1.0
 WARNING_SECONDS = 60.0
 STORE_SECONDS = 60.0
 MAX_MEASURES = 50_000
+MAX_EXPORT_BYTES: Final = 4 * 1024 * 1024
+MAX_EXPORT_ROWS: Final = 4000
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 MAX_SENT_AT_ONCE = 16
 SAMPLER_TARGET = "micromegas_jupyter.process_sampler"
@@ -46,6 +52,81 @@ _MAX_CPU_INFO_BYTES: Final = 64 * 1024
 _PACKAGE_LOGGER = logging.getLogger("micromegas_jupyter")
 _LOG = logging.getLogger("micromegas_jupyter.server.recorder")
 Send = Callable[[ExportRequest], Future[ExportReport]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureRow:
+    """One measured value in the named unit."""
+
+    time_ns: int
+    target: str
+    name: str
+    unit: str
+    value: float
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+class EncodedRows(NamedTuple):
+    """Rows as one export."""
+
+    request: ExportRequest
+    row_count: int
+
+
+class ExportEncoder:
+    """Makes exports of rows, all of the resource with these attributes; empty ones are left out."""
+
+    def __init__(self, attributes: Mapping[str, str], *, max_bytes: int = MAX_EXPORT_BYTES) -> None:
+        self._resource = Resource()
+        _set_attributes(self._resource, {name: value for name, value in attributes.items() if value})
+        self._max_bytes = max_bytes
+
+    def encode(self, signal: Signal, rows: Sequence[Any]) -> list[EncodedRows]:
+        """Return exports of rows of the log or of measures, none too large if it has more than one."""
+        build: Callable[[Sequence[Any]], Any] = self._build_log if signal is Signal.LOGS else self._build_measures
+        exports = []
+        parts = [rows[start : start + MAX_EXPORT_ROWS] for start in range(0, len(rows), MAX_EXPORT_ROWS)]
+        while parts:
+            part = parts.pop(0)
+            body: bytes = build(part).SerializeToString()
+            if len(body) > self._max_bytes and len(part) > 1:
+                half = len(part) // 2
+                parts[:0] = [part[:half], part[half:]]
+            else:
+                request = ExportRequest(signal=signal, body=body, is_trusted=True, is_own=True)
+                exports.append(EncodedRows(request, len(part)))
+        return exports
+
+    def _build_log(self, rows: Sequence[LogRow]) -> ExportLogsServiceRequest:
+        request = ExportLogsServiceRequest()
+        logs = request.resource_logs.add(resource=self._resource)
+        for target, group in itertools.groupby(rows, key=lambda row: row.target):
+            records = logs.scope_logs.add(scope=InstrumentationScope(name=target)).log_records
+            for row in group:
+                severity: Any = 25 - 4 * row.level  # the first of the level's four numbers
+                record = records.add(time_unix_nano=row.time_ns, severity_number=severity)
+                record.body.string_value = row.msg
+                _set_attributes(record, row.properties)
+        return request
+
+    def _build_measures(self, rows: Sequence[MeasureRow]) -> ExportMetricsServiceRequest:
+        request = ExportMetricsServiceRequest()
+        metrics = request.resource_metrics.add(resource=self._resource)
+        scopes: dict[str, Any] = {}
+        points: dict[tuple[str, str, str], Any] = {}
+        for row in rows:
+            key = row.target, row.name, row.unit
+            if key not in points:
+                if row.target not in scopes:
+                    scopes[row.target] = metrics.scope_metrics.add(scope=InstrumentationScope(name=row.target))
+                points[key] = scopes[row.target].metrics.add(name=row.name, unit=row.unit).gauge.data_points
+            _set_attributes(points[key].add(time_unix_nano=row.time_ns, as_double=row.value), row.properties)
+        return request
+
+
+def _set_attributes(message: Any, attributes: Mapping[str, str]) -> None:
+    for name, value in attributes.items():
+        message.attributes.add(key=name).value.string_value = value
 
 
 class Recorder:
@@ -174,7 +255,7 @@ class Recorder:
                 time_ns=self._now_ns(), target=TARGET, level=Level.WARNING, msg="telemetry was dropped", properties=lost
             )
             logged.append(row)
-        for export in self._encoder.encode_log(logged) + self._encoder.encode_measures(measured):
+        for export in self._encoder.encode(Signal.LOGS, logged) + self._encoder.encode(Signal.METRICS, measured):
             self._waiting.add(export)
 
     def _now_ns(self) -> int:

@@ -81,6 +81,8 @@ def is_rejected_for(caller):
         caller.query("SELECT 1")
     except Rejected:
         return True
+    except PermissionDenied:
+        return False  # the call was open when the user was cut off: the next one is rejected
     return False
 
 

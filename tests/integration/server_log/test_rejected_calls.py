@@ -10,7 +10,7 @@ from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core import log_writer
 from micromegas_jupyter.core.log_writer import LogWriter
 from micromegas_jupyter.flightsql.commands import messages, pack_any, statement_ticket
-from micromegas_jupyter.server.http.export_page import PATHS
+from micromegas_jupyter.server.http.pages import PATHS
 from micromegas_jupyter.wiring.server import ServerStack
 from tests.fakes.waiting import DEADLINE_SECONDS
 from tests.integration.executors.callers import FLIGHT

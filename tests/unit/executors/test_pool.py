@@ -426,24 +426,15 @@ def test_storage_that_fails_concerns_only_statements_whose_plan_reads_a_table(tm
         bench.do(scenario(bench))
 
 
-def test_what_one_callers_executor_reports_of_a_plan_does_not_hold_for_another():
+def test_what_one_callers_executor_reports_of_a_plan_holds_for_that_caller_until_another_report():
     listing = Listing(Mock(snapshot=Mock(return_value=())))
-    ann, bob = ("issuer", "ann"), ("issuer", "bob")
+    ann, bob, sql = ("issuer", "ann"), ("issuer", "bob"), "SELECT 1FROM t"
     asyncio.run(listing.refresh())
 
-    listing.note_plan(ann, "SELECT 1FROM t", {"reads_tables": False})
-
-    assert [listing.is_needed(caller, "SELECT 1FROM t") for caller in (ann, bob)] == [False, True]
-
-
-def test_an_executor_that_reports_a_table_corrects_what_another_has_reported():
-    listing = Listing(Mock(snapshot=Mock(return_value=())))
-    ann, sql = ("issuer", "ann"), "SELECT 1FROM t"
-    asyncio.run(listing.refresh())
     listing.note_plan(ann, sql, {"reads_tables": False})
+    assert [listing.is_needed(caller, sql) for caller in (ann, bob)] == [False, True]
 
     listing.note_plan(ann, sql, {"reads_tables": True})
-
     assert listing.is_needed(ann, sql)
 
 
@@ -721,28 +712,19 @@ def test_large_answers_to_a_listing_leave_the_places_for_large_frames_as_they_we
         assert bench.do(scenario(bench)) == 0
 
 
-def test_an_executor_that_reports_progress_again_and_again_is_replaced(monkeypatch):
+TOO_LONG = msgspec.json.encode({"x": "y" * protocol.MAX_FACTS_BYTES})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(protocol.PROGRESS, b"{}"), (protocol.END, TOO_LONG), (protocol.ERROR, TOO_LONG)],
+    ids=["progress again and again", "end", "error"],
+)
+def test_an_executor_that_sends_more_than_the_front_reads_is_replaced(monkeypatch, answer):
     async def scenario(bench):
         await bench.settle()
         with monkeypatch.context() as patch:
-            patch.setattr(Executor, "read", AsyncMock(return_value=(protocol.PROGRESS, b"{}")))
-            async with RunningStatement(bench.pool, ("test", "ann")) as running:
-                with pytest.raises(InternalError):
-                    await running.run(ONE, output=Output(), write=AsyncMock())
-        return running.executor.is_gone
-
-    with opened_bench() as bench:
-        assert bench.do(scenario(bench))
-
-
-@pytest.mark.parametrize("kind", [protocol.END, protocol.ERROR])
-def test_an_executor_whose_facts_are_too_long_to_read_is_replaced(monkeypatch, kind):
-    body = msgspec.json.encode({"x": "y" * protocol.MAX_FACTS_BYTES})
-
-    async def scenario(bench):
-        await bench.settle()
-        with monkeypatch.context() as patch:
-            patch.setattr(Executor, "read", AsyncMock(return_value=(kind, body)))
+            patch.setattr(Executor, "read", AsyncMock(return_value=answer))
             async with RunningStatement(bench.pool, ("test", "ann")) as running:
                 with pytest.raises(InternalError):
                     await running.run(ONE, output=Output(), write=AsyncMock())

@@ -15,7 +15,6 @@ from micromegas_jupyter.core.file_list import FileList, TableChange
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ResourcesExhausted
-from micromegas_jupyter.executors.governor import choose_running
 from micromegas_jupyter.executors.launcher import Ended
 from micromegas_jupyter.executors.listing import Listing
 from micromegas_jupyter.executors.pool import RunningStatement
@@ -25,6 +24,7 @@ from micromegas_jupyter.executors.scheduling import (
     ProcessorUse,
     RunningLimit,
     StartQueue,
+    choose_running,
     find_cause,
 )
 from tests.fakes.fixed_tables import data_files

@@ -2,8 +2,7 @@
 
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.gateway.rewrite import rewrite
-from micromegas_jupyter.gateway.statements import try_plan
+from micromegas_jupyter.gateway.rewrite import rewrite, try_plan
 from tests.unit.engine.hidden_worlds import CONDITIONS, SCHEMAS, statements
 
 

@@ -16,8 +16,7 @@ from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.engine.scanner import Kind, scan
 from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, QueryError, StatementRefused
 from micromegas_jupyter.gateway import terms
-from micromegas_jupyter.gateway.rewrite import access_of, rewrite
-from micromegas_jupyter.gateway.statements import try_plan
+from micromegas_jupyter.gateway.rewrite import access_of, rewrite, try_plan
 from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, PROCESSES
 from tests.fakes.fixed_tables import CALLER
 from tests.fakes.read_statements import READS

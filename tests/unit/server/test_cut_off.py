@@ -18,7 +18,6 @@ from micromegas_jupyter.engine.functions.denial_store import (
     with_hits,
 )
 from micromegas_jupyter.errors import Rejected, Unavailable, UsageError
-from micromegas_jupyter.server.denials.cut_off import CutOffs
 from micromegas_jupyter.server.queries import DenyList
 from tests.fakes.validator import ALICE
 
@@ -40,9 +39,9 @@ def is_rejected(path, clock):
     """Return whether a caller is rejected, by what the file has now."""
 
     def ask(caller, **headers):
-        cut_offs = CutOffs(DenyList(str(path), clock=clock), clock=clock)
+        deny_list = DenyList(str(path), clock=clock)
         try:
-            cut_offs.check(caller, {name.replace("_", "-"): (value,) for name, value in headers.items()})
+            deny_list.check_caller(caller, {name.replace("_", "-"): (value,) for name, value in headers.items()})
         except Rejected as error:
             return error.reason == "cut_off"
         return False
@@ -124,7 +123,7 @@ def test_a_damaged_file_keeps_the_users_who_were_cut_off(store, path, clock):
 
     assert not deny_list.is_current
     with pytest.raises(Rejected):
-        CutOffs(deny_list, clock=clock).check(ALICE, {})
+        deny_list.check_caller(ALICE, {})
     with pytest.raises(Unavailable):
         cut_off(store, clock)
 

@@ -13,11 +13,12 @@ from deltalake import DeltaTable
 from micromegas_jupyter.core.jsonb import decode, encode
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import Unavailable
-from micromegas_jupyter.executors.export_worker import ExportStore
+from micromegas_jupyter.executors.ingest_worker import ExportStore
 from micromegas_jupyter.lake.writer import LakeWriter
+from micromegas_jupyter.otlp.exchange import Signal
 from micromegas_jupyter.server.recorder import recorder as recording
-from micromegas_jupyter.server.recorder.encoding import ExportEncoder, LogRow, MeasureRow
-from micromegas_jupyter.server.recorder.recorder import Recorder, WaitingExports
+from micromegas_jupyter.server.recorder.log_records import LogRow
+from micromegas_jupyter.server.recorder.recorder import ExportEncoder, MeasureRow, Recorder, WaitingExports
 from tests.fakes.telemetry_rows import NOON_NS
 
 
@@ -72,7 +73,7 @@ def _rows(folder, table):
 
 def _log(*messages):
     rows = [LogRow(time_ns=NOON_NS, target="t", level=4, msg=message) for message in messages]
-    (export,) = ExportEncoder({"service.name": "test"}).encode_log(rows)
+    (export,) = ExportEncoder({"service.name": "test"}).encode(Signal.LOGS, rows)
     return export
 
 
@@ -204,7 +205,7 @@ def test_the_oldest_exports_go_when_they_take_too_much_and_what_the_lake_refuses
     waiting.add(_log("x", "y"))
     for text in "abc":
         waiting.add(_log(text * 100))
-    (after_2262,) = ExportEncoder({}).encode_log([LogRow(time_ns=2**63, target="t", level=4, msg="")])
+    (after_2262,) = ExportEncoder({}).encode(Signal.LOGS, [LogRow(time_ns=2**63, target="t", level=4, msg="")])
     waiting.add(after_2262)
 
     assert waiting.row_count == 3
@@ -231,7 +232,7 @@ def test_rows_are_stored_as_they_were_however_many_exports_they_take(door, tmp_p
     ]  # fmt: skip
     encoder = ExportEncoder({"service.name": "test", "user.full_name": ""}, max_bytes=150)
 
-    exports = encoder.encode_log(log) + encoder.encode_measures(measures)
+    exports = encoder.encode(Signal.LOGS, log) + encoder.encode(Signal.METRICS, measures)
     for export in exports:
         door.send(export.request).result(30)
 

@@ -15,13 +15,11 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.engine.functions.denial_store import REPORT_PERIOD, Applied, CutOff
 from micromegas_jupyter.errors import (
     MicromegasError,
     PermissionDenied,
-    Rejected,
     Unavailable,
     UnsupportedRequest,
     UsageError,
@@ -29,7 +27,6 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.executors.launcher import run_in_thread
 from micromegas_jupyter.executors.scheduling import cut_off_error
 from micromegas_jupyter.server.audit import ActionAudit, find_origin, recorded
-from micromegas_jupyter.server.authentication import Headers, claimed_names
 from micromegas_jupyter.server.flight_service import Call, FlightService
 from micromegas_jupyter.server.queries import CHECK_SECONDS, DenyList, QueryRunner
 
@@ -52,44 +49,18 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     until: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
-class CutOffs:
-    """Decides whose calls are rejected: none without a file of denials. Safe to use from any thread."""
-
-    def __init__(self, deny_list: DenyList | None, *, clock: Clock) -> None:
-        self.deny_list = deny_list
-        self._clock = clock
-
-    def find(self, caller: AuthContext, headers: Headers) -> CutOff | None:
-        """Return what cuts off a caller, the owner of its API key, or the user whom the key names."""
-        known = {} if self.deny_list is None else self.deny_list.cut_offs
-        if not known:
-            return None
-        found = [known.get(f"{caller.issuer}|{caller.subject}"), known.get(caller.owner or "")]
-        if caller.auth_type is AuthType.API_KEY and (names := claimed_names(headers)):
-            addresses = {name.lower() for name in names}
-            found += [one for one in known.values() if one.subject in names or (one.email or "").lower() in addresses]
-        now = self._clock.now()
-        return next((one for one in found if one is not None and not one.is_over(now)), None)
-
-    def check(self, caller: AuthContext, headers: Headers) -> None:
-        """Reject a caller who is cut off."""
-        if self.find(caller, headers) is not None:
-            raise Rejected(reason="cut_off")
-
-
 class CutOffService:
     """Ends open calls of users who are cut off, and handles the action. Belongs to one event loop."""
 
     def __init__(
         self,
-        cut_offs: CutOffs,
+        deny_list: DenyList | None,
         queries: QueryRunner,
         *,
         port: Callable[[], int],
         clock: Clock,
     ) -> None:
-        self._cut_offs = cut_offs
-        self._deny_list = cut_offs.deny_list
+        self._deny_list = deny_list
         self._queries = queries
         self._port = port
         self._clock = clock
@@ -114,7 +85,7 @@ class CutOffService:
             return
         ended: dict[str, list[str]] = {}
         for call in self.service.open_calls():
-            cut_off = self._cut_offs.find(call.caller, call.headers)
+            cut_off = deny_list.find_cut_off(call.caller, call.headers)
             if cut_off is not None:
                 ended.setdefault(cut_off.identity, []).append(call.query_id)
                 if not self._queries.end(call.query_id, ended_by=cut_off.created_by):
@@ -170,9 +141,16 @@ class CutOffService:
             raise UnsupportedRequest(
                 "This server has no file of denials.", remedy="Set MICROMEGAS_QUERY_DENIALS_FILE for all its replicas."
             )
-        request = _parse_request(body)
+        try:
+            found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)
+            request = msgspec.convert(found, _Request)
+        except (UnicodeDecodeError, JsonError, msgspec.ValidationError):
+            raise _unusable() from None
         if request.operation == "list":
-            return _encoded({"cut_off": await self._listed()})
+            now = self._clock.now()
+            listed = [one for one in await self._reread() if not one.is_over(now)]
+            shown = [msgspec.to_builtins(msgspec.structs.replace(one, applied=())) for one in listed]
+            return json.dumps({"cut_off": shown}).encode()
         if not request.issuer or not request.subject:
             raise _unusable()
         if request.operation == "add" and (request.issuer, request.subject) == call.caller_key:
@@ -191,9 +169,9 @@ class CutOffService:
         audit.fields |= {**{f"target_{name}": value for name, value in asked.items()}, "servers": ()}
         async with recorded(audit, call, lambda _status, _error: None):
             if request.operation == "remove":
-                return _encoded({"removed": await self._remove(cut_off.identity)})
+                return json.dumps({"removed": await self._remove(cut_off.identity)}).encode()
             servers = audit.fields["servers"] = await self._add(cut_off)
-            return _encoded({"servers": servers})
+            return json.dumps({"servers": servers}).encode()
 
     async def _add(self, cut_off: CutOff) -> list[dict[str, Any]]:
         """Cut a user off, and return what the servers report within five seconds."""
@@ -231,26 +209,9 @@ class CutOffService:
         self._apply()
         return tuple(self._deny_list.cut_offs.values())
 
-    async def _listed(self) -> list[dict[str, Any]]:
-        now = self._clock.now()
-        listed = [msgspec.structs.replace(one, applied=()) for one in await self._reread() if not one.is_over(now)]
-        return [msgspec.to_builtins(one) for one in listed]
-
-
-def _parse_request(body: bytes) -> _Request:
-    try:
-        found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)
-        return msgspec.convert(found, _Request)
-    except (UnicodeDecodeError, JsonError, msgspec.ValidationError):
-        raise _unusable() from None
-
 
 def _unusable() -> UsageError:
     return UsageError(
         f"The body of {CUT_OFF_ACTION} cannot be used.",
         remedy="Send one JSON object: the operation (add, remove or list), and the user's issuer and subject.",
     )
-
-
-def _encoded(answer: dict[str, Any]) -> bytes:
-    return json.dumps(answer).encode()
