@@ -79,7 +79,7 @@ class TableGone(Exception):
 
 def log_path(table: str, name: str) -> str:
     """Return the path of an object in a table's log."""
-    return f"{table}/{LOG_FOLDER}/{name}"
+    return f"{table}/{LOG_FOLDER}/{name}".lstrip("/")  # a storage may be one table
 
 
 def entry_name(version: int) -> str:
@@ -552,7 +552,7 @@ class _Log:
         self._table = table
         self.entries: dict[int, float] = {}
         parts: dict[tuple[int, str | None, str | None], tuple[list[str], float]] = {}
-        for entry in storage.list(f"{table}/{LOG_FOLDER}"):
+        for entry in storage.list(f"{table}/{LOG_FOLDER}".lstrip("/")):
             match = _LOG_OBJECT.fullmatch(entry.path.rpartition("/")[2])
             if match is None:
                 continue
