@@ -363,7 +363,9 @@ class TableBuilder:
             rows = [scan(whole, of_group)] if whole or not cut else []
             if cut:
                 paths, urls = [file.path for file in cut], self._folders.urls(cut)
-                rows += live_rows(paths, urls, live, lambda some, of=of_group, cut=cut: scan(cut[some], of), max_scans=self._max_scans)
+                rows += live_rows(
+                    paths, urls, live, lambda some, of=of_group, cut=cut: scan(cut[some], of), max_scans=self._max_scans
+                )
             parts += rows if stored is None else [with_names(one, of_group, schema) for one in rows]
         return functools.reduce(DataFrame.union, parts)
 

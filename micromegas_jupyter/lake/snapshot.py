@@ -333,7 +333,9 @@ class DeltaSnapshots:
             path = "/".join([*filter(None, [place[:-_NAME_OF_VECTOR]]), f"deletion_vector_{name}.bin"])
         elif kind != "p":
             raise Unreadable("the place of a deletion vector is unknown")
-        return DeletionVector(self._location(folder, quote(path)), int(found.get("offset") or 0), size, cardinality, rows)
+        return DeletionVector(
+            self._location(folder, quote(path)), int(found.get("offset") or 0), size, cardinality, rows
+        )
 
     def _location(self, folder: str, path: str) -> str:
         parts = unquote(path).split("/")

@@ -82,7 +82,9 @@ def live_rows(
             plans.append(scan(slice(place, place + 1)).filter(is_live(f.file_row_index())))
         return plans
     is_linked = len(urls) < len(paths)
-    names = [f"{place:06d}" for place in range(len(paths))] if is_linked else [_name(urlsplit(url).path) for url in urls]
+    names = (
+        [f"{place:06d}" for place in range(len(paths))] if is_linked else [_name(urlsplit(url).path) for url in urls]
+    )
     by_name = dict(zip(names, map(live.__getitem__, paths), strict=True))
     decide = functools.partial(_are_live, by_name, is_linked)
     is_live = udf(decide, [pa.string(), pa.int64()], pa.bool_(), "immutable", "row_is_live")
