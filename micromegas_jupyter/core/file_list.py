@@ -31,7 +31,7 @@ VECTOR: Final = pa.struct(
 class FileList(Sequence[DataFile]):
     """Files of a table, which never change; what is computed of them is kept with them.
 
-    `columns` are `path`, `begin`, `end`, the partition values as dictionaries `0`, `1`, …, and in some tables `deleted`.
+    `columns` are `path`, `begin`, `end`, the partition values as dictionaries `0`, `1`, …, and perhaps `deleted`.
     """
 
     def __init__(self, columns: pa.Table, numbers: Int64s | None = None) -> None:

@@ -116,6 +116,13 @@ class VisibleTable:
         return FileList.of(self.snapshot.files).has_vectors
 
     @property
+    def reuses_names(self) -> bool:
+        """Whether the name of a column is that of another one in the files."""
+        stored = self.snapshot.stored_schema
+        pairs = [] if stored is None else zip(self.snapshot.schema.names, stored.names, strict=True)
+        return stored is not None and any(name != other and name in stored.names for name, other in pairs)
+
+    @property
     def needs_barrier(self) -> bool:
         """Whether what the caller wrote could be evaluated on rows that do not exist for the caller."""
         return self.hides_rows or self.has_deleted_rows

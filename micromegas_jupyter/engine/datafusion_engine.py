@@ -265,13 +265,14 @@ class DataFusionEngine:
         request, caller, mentions = statement.request, statement.caller, statement.mentions
         # A function with the caller's values must not stay in a session, and is listed only in a later copy of it.
         is_shared = mentions.text is None and not mentions.among(_FUNCTIONS | FUNCTION_LISTS)
-        if not is_shared or not can_spill:
-            lent = LentSession(self._sessions.open(can_spill=can_spill))
+        sources = [*statement.tables, *statement.instances]
+        mentioned = [table for table in sources if any(map(mentions.has, table.names))]
+        reuses_names = any(table.reuses_names for table in mentioned)
+        if not is_shared or not can_spill or reuses_names:
+            lent = LentSession(self._sessions.open(can_spill=can_spill, reuses_names=reuses_names))
         else:
             lent = self._sessions.lend()
         session = lent.session
-        sources = [*statement.tables, *statement.instances]
-        mentioned = [table for table in sources if any(map(mentions.has, table.names))]
         if self._denials is not None and caller.is_admin:
             register_denial_functions(
                 session, self._denials, caller=caller, mentions=mentions, failures=statement.failures
@@ -327,17 +328,8 @@ class DataFusionEngine:
             optimized = _optimize(frame, is_bound=statement.is_bound)
             if optimized is not None and not outline.is_checked:
                 check_constants(session, optimized)
-        elif not caller.is_admin and mentions.among(_DETAILS) and any(table.has_deleted_rows for table in tables):
-            raise StatementRefused(
-                "The plan of this statement is not shown in detail because rows of one of its tables were deleted.",
-                remedy="Write EXPLAIN alone.",
-            )
-        elif any(table.hides_rows for table in tables):
-            raise StatementRefused(
-                "The plan of this statement is not shown, nor what it would read, because you may read only some "
-                "rows of one of its tables.",
-                remedy="Run the statement without EXPLAIN.",
-            )
+        else:
+            _check_explained(tables, has_details=bool(mentions.among(_DETAILS)), is_admin=caller.is_admin)
         written = frame.logical_plan()
         return _Plan(lent=lent, sql=functions.sql, written=written, text=text, optimized=optimized, tables=tables)
 
@@ -525,6 +517,21 @@ def _plan_in(session: SessionContext, functions: QueryFunctions, values: dict[st
         text = frame.logical_plan().display_indent()
     safe = with_null_safe_lists(session, frame, text)
     return safe, text if safe is frame else safe.logical_plan().display_indent()
+
+
+def _check_explained(tables: Sequence[VisibleTable], *, has_details: bool, is_admin: bool) -> None:
+    """Check that the plan of a statement shows nothing of rows that don't exist for its caller."""
+    if any(table.hides_rows for table in tables):
+        raise StatementRefused(
+            "The plan of this statement is not shown, nor what it would read, because you may read only some "
+            "rows of one of its tables.",
+            remedy="Run the statement without EXPLAIN.",
+        )
+    if has_details and not is_admin and any(table.has_deleted_rows for table in tables):
+        raise StatementRefused(
+            "The plan of this statement is not shown in detail because rows of one of its tables were deleted.",
+            remedy="Write EXPLAIN without ANALYZE and VERBOSE.",
+        )
 
 
 def _optimize(frame: DataFrame, *, is_bound: bool) -> LogicalPlan | None:

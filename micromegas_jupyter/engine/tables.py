@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
@@ -397,7 +398,8 @@ class TableBuilder:
     def _object(self, location: str) -> tuple[Storage, str]:
         """Return where a file is: a storage, and its path there."""
         if not location.startswith(S3_SCHEME):
-            return Storage(os.path.dirname(location)), os.path.basename(location)
+            path = Path(location)
+            return Storage(path.parent), path.name
         bucket, _, key = location.removeprefix(S3_SCHEME).partition("/")
         return self._bucket(bucket)[0], unquote(key)
 
@@ -593,8 +595,9 @@ _EXAMPLE: Final = DeletionVector("^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72
 _LIVE: Final = [number for number in range(40) if number not in {3, 4, 7, 11, 18, 29}]
 
 
-def hides_deleted_rows(context: SessionContext) -> bool:
+def hides_deleted_rows(context: SessionContext | None = None) -> bool:
     """Return whether statements that fail on deleted rows of a sample do not, and give the others."""
+    context = SessionContext() if context is None else context
     for name in DYNAMIC_FILTERS.values():
         context.sql(f"SET {name} = false")
     texts = [str(number) if number in _LIVE else "hidden" for number in range(40)]

@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
-from datafusion import SessionContext
 
 from micromegas_jupyter.core.file_list import TableChange
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
@@ -278,7 +277,7 @@ class Worker:
                 self._list(caller)
             case protocol.CHECK:
                 check_scans()
-                hides_deleted_rows(SessionContext())
+                hides_deleted_rows()  # which logs what is wrong; tables with deleted rows are rejected then
                 self._send(protocol.END, {})
             case protocol.CALL:
                 function, arguments, tables = pickle.loads(body)  # noqa: S301 - from the front

@@ -219,7 +219,8 @@ class DeltaSnapshots:
             actions = self._with_vectors(folder, actions, vectors)
         files = self._files(name, folder, by, actions)
         bounded = _bounded_columns(actions, schema)
-        snapshot = self._snapshot(name, schema, by, files, bounds=_bounds(actions, bounded), stored=stored)
+        snapshot = self._snapshot(name, schema, by, files, bounds=_bounds(actions, bounded))
+        snapshot = replace(snapshot, stored_schema=stored)
         if known is not None and known.snapshot == snapshot:
             snapshot = known.snapshot
         return _Known(delta, delta.version(), mark, actions.schema, bounded, 2 * len(files), snapshot)
@@ -357,7 +358,6 @@ class DeltaSnapshots:
         files: FileList,
         *,
         bounds: pa.Table | None = None,
-        stored: pa.Schema | None = None,
     ) -> TableSnapshot:
         definition = self._definitions.get(name)
         return TableSnapshot(
@@ -370,7 +370,6 @@ class DeltaSnapshots:
             raw_name=None if definition is None else definition.raw_name,
             has_mixed_types=self._is_foreign,
             bounds=bounds,
-            stored_schema=stored,
         )
 
 

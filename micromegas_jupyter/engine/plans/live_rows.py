@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from cachetools import LRUCache
-from datafusion import DataFrame, col, udf
+from datafusion import DataFrame, Expr, col, udf
 from datafusion import functions as f
 
-from micromegas_jupyter.core.deletion_vectors import FRAME_BYTES, DamagedVector, decode_vector, decode_z85, unframed
+from micromegas_jupyter.core.deletion_vectors import FRAME_BYTES, decode_vector, decode_z85, unframed
 from micromegas_jupyter.core.protocols import FIELD_ID, DeletionVector
 from micromegas_jupyter.engine.scanner import quoted
 
@@ -78,8 +78,8 @@ def live_rows(
     if len(paths) <= max_scans:
         plans = []
         for place, path in enumerate(paths):
-            is_live = udf(functools.partial(_is_live, live[path]), [pa.int64()], pa.bool_(), "immutable", "row_is_live")
-            plans.append(scan(slice(place, place + 1)).filter(is_live(f.file_row_index())))
+            decide = functools.partial(_is_live, live[path])
+            plans.append(_filtered(scan(slice(place, place + 1)), decide, f.file_row_index()))
         return plans
     is_linked = len(urls) < len(paths)
     names = (
@@ -87,8 +87,24 @@ def live_rows(
     )
     by_name = dict(zip(names, map(live.__getitem__, paths), strict=True))
     decide = functools.partial(_are_live, by_name, is_linked)
-    is_live = udf(decide, [pa.string(), pa.int64()], pa.bool_(), "immutable", "row_is_live")
-    return [scan(slice(None)).filter(is_live(f.input_file_name(), f.file_row_index()))]
+    return [_filtered(scan(slice(None)), decide, f.file_row_index(), f.input_file_name())]
+
+
+def _filtered(rows: DataFrame, decide: Callable[..., pa.Array], *arguments: Expr) -> DataFrame:
+    """Return the rows for which a function of their number, and perhaps of their file's name, is true.
+
+    Only a scan can evaluate the arguments, so they are columns right above it. As the function is volatile, DataFusion
+    does not move it below them.
+    """
+    names = rows.schema().names
+    columns, extra = [col(quoted(name)) for name in names], "row"
+    while any(name.startswith(extra) for name in names):
+        extra += "_"
+    known = [one.alias(f"{extra}{place}") for place, one in enumerate(arguments)]
+    kinds = [pa.int64(), pa.string()][: len(arguments)]
+    is_live = udf(decide, kinds, pa.bool_(), "volatile", "row_is_live")
+    found = rows.select(*columns, *known).filter(is_live(*(col(f"{extra}{place}") for place in range(len(known)))))
+    return found.select(*columns)
 
 
 def all_of(rows: DataFrame) -> DataFrame:
@@ -104,7 +120,7 @@ def _name(path: str) -> str:
     return unquote(unquote(path)).lstrip("/")
 
 
-def _are_live(by_name: Mapping[str, Live], is_linked: bool, names: pa.Array, rows: pa.Array) -> pa.Array:  # noqa: FBT001
+def _are_live(by_name: Mapping[str, Live], is_linked: bool, rows: pa.Array, names: pa.Array) -> pa.Array:  # noqa: FBT001
     runs, start, parts = pc.run_end_encode(names), 0, []
     for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
         live = by_name[name.rpartition("/")[2] if is_linked else _name(name)]  # no other file may count as live
