@@ -52,8 +52,8 @@ _FOOTERS_AT_A_TIME: Final = "datafusion.execution.meta_fetch_concurrency"
 _FIRST_GROUPS: Final = "datafusion.optimizer.enable_topk_aggregation"
 _OPTIMIZER_PASSES: Final = "datafusion.optimizer.max_passes"
 
-# DataFusion 55 takes one column for another, or fails, when it moves the access to a field below a projection that gives
-# a column the name of another one.
+# DataFusion 55 takes one column for another, or fails, when it moves the access to a field below a projection that
+# gives a column the name of another one.
 _MOVES_FIELDS: Final = "datafusion.optimizer.enable_leaf_expression_pushdown"
 # How much is kept of what the footers of files said, for as long as a session lives.
 _FOOTERS: Final = "SET datafusion.runtime.metadata_cache_limit = '16M'"

@@ -24,7 +24,7 @@ STATEMENTS = (
     "SELECT count(*) AS c FROM {t} WHERE text LIKE 'secret%'",
     "SELECT count(*) AS c FROM {t} WHERE s['t'] LIKE 'secret%'",
     "SELECT max(text) AS m FROM {t}",
-    "SELECT a.n FROM {t} a JOIN {t} b ON a.n = b.n AND CAST(a.text AS INT) = CAST(b.text AS INT) WHERE a.n < 9 ORDER BY 1",
+    "SELECT a.n FROM {t} a JOIN {t} b ON a.n = b.n AND CAST(a.text AS INT) = CAST(b.text AS INT) ORDER BY 1 LIMIT 9",
     "SELECT count(DISTINCT text) AS c FROM {t}",
     "SELECT n, CAST(text AS BIGINT) + 1 AS x FROM {t} WHERE n < 25 ORDER BY n LIMIT 30",
     "SELECT * FROM (SELECT CAST(text AS BIGINT) AS v FROM {t}) WHERE v = 11",

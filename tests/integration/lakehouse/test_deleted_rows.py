@@ -2,6 +2,7 @@
 
 import math
 import tarfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def storage(s3):
     return Storage(f"s3://{BUCKET}/some tables")
 
 
-@pytest.mark.parametrize("names", [("few",), pytest.param(("many",), marks=pytest.mark.long)], ids=["few", "many"])
+@pytest.mark.long
+@pytest.mark.parametrize("names", [("few",), ("many",)], ids=["few", "many"])
 def test_no_statement_notices_a_deleted_row_in_a_bucket(storage, names):
     write_tables(storage, names)
 
@@ -64,7 +66,10 @@ def test_columns_in_a_bucket_have_their_tables_names(storage, mode, count):
         assert ask.table("SELECT * FROM t ORDER BY a").to_pylist() == wanted
         delete_rows(storage, "t", lambda _, rows: range(0, rows, 3))
         assert ask.table("SELECT * FROM t ORDER BY a").to_pylist() == [row for row in wanted if row["a"] % 10 % 3]
-        assert ask.rows("SELECT a FROM t WHERE b = -7 OR s['x'] = 8 ORDER BY a") == [{"a": 7}, {"a": 8}]
+        number = wanted[7]["a"]
+        sql = f"SELECT a, s['x'] AS x FROM t WHERE (b = -{number} OR a = {number}) AND CAST(s['y'] AS BIGINT) > 0"
+        assert ask.rows(sql) == [{"a": number, "x": number}]
+        assert ask.seeing({"t": (f"a < {number + 1}",)}).rows("SELECT max(a) AS a FROM t") == [{"a": number}]
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.long)])
@@ -84,10 +89,10 @@ def test_a_new_version_costs_no_reads_of_vectors_until_it_is_queried(s3, storage
         s3.fault = None
         content, _ = storage.read(path)
         storage.write(path, content[:-1])
-        with asking(folder) as other, pytest.raises(Unavailable, match="The table t.* a deletion vector"):
+        with asking(folder) as other, pytest.raises(Unavailable, match=r"The table t.* a deletion vector"):
             other.rows("SELECT count(*) FROM t")
         storage.delete(path)
-        with asking(folder) as other, pytest.raises(Unavailable, match="The table t .*files were removed"):
+        with asking(folder) as other, pytest.raises(Unavailable, match=r"The table t .*files were removed"):
             other.rows("SELECT count(*) FROM t")
 
 
@@ -173,10 +178,8 @@ def read_others(path):
             return connection.execute(f"SELECT * FROM delta_scan('{path}')").to_arrow_table()
 
     for read in (by_deltalake, by_duckdb):
-        try:
+        with suppress(Exception):
             yield rows_of(read())
-        except Exception:
-            continue
 
 
 @pytest.mark.parametrize("names", [SOME_TABLES, pytest.param(None, marks=pytest.mark.long)], ids=["some", "all"])

@@ -412,7 +412,9 @@ def test_deleted_rows_of_the_protocols_example_are_left_out_and_an_old_encoding_
     with asking(serve(tmp_path)) as ask:
         numbers = [row["n"] for row in ask.rows("SELECT n FROM good ORDER BY n")]
         assert numbers == [n for n in range(40) if n not in {3, 4, 7, 11, 18, 29}]
-        with pytest.raises(Unavailable, match="The table old cannot be read: a deletion vector has an unknown encoding"):
+        with pytest.raises(
+            Unavailable, match="The table old cannot be read: a deletion vector has an unknown encoding"
+        ):
             ask.rows("SELECT n FROM old")
 
 
