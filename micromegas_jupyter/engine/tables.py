@@ -44,7 +44,6 @@ from micromegas_jupyter.engine.errors import damaged_vector, file_gone, files_re
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 from micromegas_jupyter.engine.plans.live_rows import (
     MAX_SCANS,
-    Live,
     Vectors,
     all_of,
     live_rows,
@@ -347,7 +346,7 @@ class TableBuilder:
         self,
         scan: _Scan,
         snapshot: TableSnapshot,
-        live: Mapping[str, Live],
+        live: Mapping[str, pa.BooleanArray],
         files: Sequence[FoundFile],
         schema: pa.Schema,
     ) -> DataFrame:
@@ -363,10 +362,8 @@ class TableBuilder:
             cut = [file for file in group if file.path in live]
             rows = [scan(whole, of_group)] if whole or not cut else []
             if cut:
-                paths, urls = [file.path for file in cut], self._folders.urls(cut)
-                rows += live_rows(
-                    paths, urls, live, lambda some, of=of_group, cut=cut: scan(cut[some], of), max_scans=self._max_scans
-                )
+                urls = self._folders.urls(cut)
+                rows += live_rows(cut, urls, of_group, live, scan, max_scans=self._max_scans)
             parts += rows if stored is None else [with_names(one, of_group, schema) for one in rows]
         return functools.reduce(DataFrame.union, parts)
 

@@ -22,6 +22,8 @@ from datafusion import functions as f
 from micromegas_jupyter.core.deletion_vectors import FRAME_BYTES, decode_vector, decode_z85, unframed
 from micromegas_jupyter.core.protocols import FIELD_ID, DeletionVector
 from micromegas_jupyter.engine.scanner import quoted
+from micromegas_jupyter.engine.workarounds.scan_folders import FoundFile
+from micromegas_jupyter.errors import InternalError
 
 #: So many files are scanned one by one; in a scan of more, the name of a file says whose rows those of a batch are.
 MAX_SCANS: Final = 16
@@ -29,8 +31,6 @@ _ALL_ROWS: Final = (1 << 63) - 1
 _CACHED_BYTES: Final = 32 * 1024 * 1024
 _ENTRY_BYTES: Final = 512
 
-#: Whether rows of a file are live, up to the last one that may be deleted.
-Live = pa.BooleanArray
 #: Returns parts of a file, by their offsets and sizes; None if there is no such file.
 ReadParts = Callable[[str, Sequence[int], Sequence[int]], Sequence[bytes] | None]
 
@@ -39,9 +39,11 @@ class Vectors:
     """Loads deletion vectors, and keeps those that were used last."""
 
     def __init__(self) -> None:
-        self._live: LRUCache[DeletionVector, Live] = LRUCache(_CACHED_BYTES, lambda live: live.nbytes + _ENTRY_BYTES)
+        self._live: LRUCache[DeletionVector, pa.BooleanArray] = LRUCache(
+            _CACHED_BYTES, lambda live: live.nbytes + _ENTRY_BYTES
+        )
 
-    def load(self, vectors: Mapping[str, DeletionVector], read: ReadParts) -> dict[str, Live]:
+    def load(self, vectors: Mapping[str, DeletionVector], read: ReadParts) -> dict[str, pa.BooleanArray]:
         """Return which rows of files are live; raises `DamagedVector`, or `FileNotFoundError` if one is gone."""
         found = {one: self._live[one] for one in vectors.values() if one in self._live}
         missing = sorted({*vectors.values()} - found.keys(), key=lambda one: (one.location, one.offset or 0))
@@ -66,28 +68,30 @@ def _stored(location: str, vectors: Sequence[DeletionVector], read: ReadParts) -
     return itertools.starmap(unframed, zip(vectors, parts, strict=True))
 
 
-def live_rows(
-    paths: Sequence[str],
+def live_rows(  # noqa: PLR0913 - what a scan is
+    files: Sequence[FoundFile],
     urls: Sequence[str],
-    live: Mapping[str, Live],
-    scan: Callable[[slice], DataFrame],
+    schema: pa.Schema,
+    live: Mapping[str, pa.BooleanArray],
+    scan: Callable[[Sequence[FoundFile], pa.Schema], DataFrame],
     *,
-    max_scans: int = MAX_SCANS,
+    max_scans: int,
 ) -> list[DataFrame]:
     """Return the live rows of files; `urls` are what a scan of all of them names: the files, or a folder of links."""
-    if len(paths) <= max_scans:
-        plans = []
-        for place, path in enumerate(paths):
-            decide = functools.partial(_is_live, live[path])
-            plans.append(_filtered(scan(slice(place, place + 1)), decide, f.file_row_index()))
-        return plans
-    is_linked = len(urls) < len(paths)
+    if len(files) <= max_scans:
+        decide = (functools.partial(_is_live, live[file.path]) for file in files)
+        return [
+            _filtered(scan([file], schema), one, f.file_row_index()) for file, one in zip(files, decide, strict=True)
+        ]
+    is_linked = len(urls) < len(files)
     names = (
-        [f"{place:06d}" for place in range(len(paths))] if is_linked else [_name(urlsplit(url).path) for url in urls]
+        [f"{place:06d}" for place in range(len(files))] if is_linked else [_name(urlsplit(url).path) for url in urls]
     )
-    by_name = dict(zip(names, map(live.__getitem__, paths), strict=True))
-    decide = functools.partial(_are_live, by_name, is_linked)
-    return [_filtered(scan(slice(None)), decide, f.file_row_index(), f.input_file_name())]
+    by_name = {name: live[file.path] for name, file in zip(names, files, strict=True)}
+    if len(by_name) < len(files):
+        raise InternalError("Two files of a table have the same name.")
+    decide_all = functools.partial(_are_live, by_name, is_linked)
+    return [_filtered(scan(files, schema), decide_all, f.file_row_index(), f.input_file_name())]
 
 
 def _filtered(rows: DataFrame, decide: Callable[..., pa.Array], *arguments: Expr) -> DataFrame:
@@ -120,7 +124,7 @@ def _name(path: str) -> str:
     return unquote(unquote(path)).lstrip("/")
 
 
-def _are_live(by_name: Mapping[str, Live], is_linked: bool, rows: pa.Array, names: pa.Array) -> pa.Array:  # noqa: FBT001
+def _are_live(by_name: Mapping[str, pa.BooleanArray], is_linked: bool, rows: pa.Array, names: pa.Array) -> pa.Array:  # noqa: FBT001
     runs, start, parts = pc.run_end_encode(names), 0, []
     for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
         live = by_name[name.rpartition("/")[2] if is_linked else _name(name)]  # no other file may count as live
@@ -129,7 +133,7 @@ def _are_live(by_name: Mapping[str, Live], is_linked: bool, rows: pa.Array, name
     return pa.concat_arrays(parts) if parts else pa.array([], pa.bool_())
 
 
-def _is_live(live: Live, rows: pa.Array) -> pa.Array:
+def _is_live(live: pa.BooleanArray, rows: pa.Array) -> pa.Array:
     numbers = rows.to_numpy()
     count, known = len(numbers), len(live)
     if not count:
