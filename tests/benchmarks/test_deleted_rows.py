@@ -1,4 +1,4 @@
-"""What deletion vectors and mapped columns cost, beside the same table without them and deltalake; printed, never judged.
+"""What deletion vectors and mapped columns cost, beside tables without them and deltalake; printed, never judged.
 
 Each way is a process of its own. CPU time is the least of several runs, and memory the peak after the first run.
 """
@@ -27,6 +27,13 @@ STATEMENTS = {
     "text": "SELECT max(text), count(*) FROM {} WHERE text LIKE '%99%'",
     "cast": "SELECT sum(CAST(text AS BIGINT)) FROM {}",
 }
+WAYS = (
+    ("ours", "plain"),
+    ("ours", "deleted"),
+    ("deltalake", "deleted"),
+    ("ours", "mapped"),
+    ("ours", "unmapped"),
+)
 ONE = """
 import json, sys, time
 from pathlib import Path
@@ -91,10 +98,8 @@ def test_deleted_rows_and_mapped_columns(tmp_path, files, count):
                     [sys.executable, "-c", ONE, str(tmp_path), way, table, sql], capture_output=True, check=True
                 ).stdout
             )
-            for way, table in (
-                ("ours", "plain"), ("ours", "deleted"), ("deltalake", "deleted"), ("ours", "mapped"), ("ours", "unmapped"),
-            )
-        }  # fmt: skip
+            for way, table in WAYS
+        }
         cpu, memory = ({key: one[place] for key, one in found.items()} for place in (0, 1))
         print(
             f"{name:8}",

@@ -75,7 +75,7 @@ def test_columns_in_a_bucket_have_their_tables_names(storage, mode, count):
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.long)])
 def test_a_new_version_costs_no_reads_of_vectors_until_it_is_queried(s3, storage, count):
     write_mapped(storage, "t", [pa.table({"a": [n, -1]}) for n in range(count)], mode="name", physical={"a": "x"})
-    folder, requests = ServedFolder(storage), []
+    folder, requests, no_fault = ServedFolder(storage), [], s3.fault
 
     with asking(folder) as ask:
         assert ask.rows("SELECT count(*) AS c FROM t") == [{"c": 2 * count}]
@@ -86,7 +86,7 @@ def test_a_new_version_costs_no_reads_of_vectors_until_it_is_queried(s3, storage
         assert not [url for url in requests if "deletion_vector" in url]
         assert ask.rows("SELECT count(*) AS c, min(a) AS a FROM t") == [{"c": count, "a": 0}]
         assert 0 < len([url for url in requests if "deletion_vector" in url]) <= 10
-        s3.fault = None
+        s3.fault = no_fault
         content, _ = storage.read(path)
         storage.write(path, content[:-1])
         with asking(folder) as other, pytest.raises(Unavailable, match=r"The table t.* a deletion vector"):
