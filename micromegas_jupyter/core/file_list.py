@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Self, cast
 import numpy as np
 import pyarrow as pa
 
-from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
+from micromegas_jupyter.core.protocols import DataFile, DeletionVector, TableSnapshot
 
 #: For each file, whether it is meant.
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -21,12 +21,17 @@ Int64s = np.ndarray[Any, np.dtype[np.int64]]
 
 _INT64: Final = np.iinfo(np.int64)
 _lists: Final = itertools.count(1)
+_DELETED: Final = "deleted"
+#: The type of a `DeletionVector` in a column.
+VECTOR: Final = pa.struct(
+    [("location", pa.string()), *((name, pa.int64()) for name in ("offset", "size", "cardinality", "rows"))]
+)
 
 
 class FileList(Sequence[DataFile]):
     """Files of a table, which never change; what is computed of them is kept with them.
 
-    `columns` are `path`, `begin`, `end`, and the partition values as dictionaries `0`, `1`, ….
+    `columns` are `path`, `begin`, `end`, the partition values as dictionaries `0`, `1`, …, and perhaps `deleted`.
     """
 
     def __init__(self, columns: pa.Table, numbers: Int64s | None = None) -> None:
@@ -46,12 +51,22 @@ class FileList(Sequence[DataFile]):
             [pa.array(one, pa.string()) for one in values],
             pa.array([file.begin for file in files], pa.int64()),
             pa.array([file.end for file in files], pa.int64()),
+            [file.deleted for file in files],
         )
 
     @classmethod
-    def build(cls, paths: pa.Array, partitions: Sequence[pa.Array], begins: pa.Array, ends: pa.Array) -> "FileList":
+    def build(
+        cls,
+        paths: pa.Array,
+        partitions: Sequence[pa.Array],
+        begins: pa.Array,
+        ends: pa.Array,
+        deleted: Sequence[DeletionVector | None] = (),
+    ) -> "FileList":
         """Return a list of files by what `DataFile` has of each."""
         values = {str(position): one.dictionary_encode() for position, one in enumerate(partitions)}
+        if any(deleted):
+            values[_DELETED] = pa.array([one and one._asdict() for one in deleted], VECTOR)
         return cls(pa.table({"path": paths, "begin": begins, "end": ends, **values}).combine_chunks())
 
     def __len__(self) -> int:
@@ -64,9 +79,11 @@ class FileList(Sequence[DataFile]):
 
     def __iter__(self) -> Iterator[DataFile]:
         """Return the files one after another."""
-        path, begin, end, *values = (column.to_pylist() for column in self.columns.columns)
+        columns = self.columns.drop_columns(_DELETED) if self.has_vectors else self.columns
+        path, begin, end, *values = (column.to_pylist() for column in columns.columns)
         partitions = zip(*values, strict=True) if values else itertools.repeat(())
-        return itertools.starmap(DataFile, zip(path, partitions, begin, end, strict=False))
+        deleted = map(self.vectors.get, path)
+        return itertools.starmap(DataFile, zip(path, partitions, begin, end, deleted, strict=False))
 
     def __eq__(self, other: object) -> bool:
         """Whether all is equal that is known of the files."""
@@ -82,6 +99,19 @@ class FileList(Sequence[DataFile]):
     def paths(self) -> list[str]:
         """The paths of the files."""
         return cast("list[str]", self.columns.column("path").to_pylist())
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether rows may be deleted of some of the files."""
+        return _DELETED in self.columns.column_names
+
+    @functools.cached_property
+    def vectors(self) -> dict[str, DeletionVector]:
+        """The deletion vectors of files by their paths."""
+        if not self.has_vectors:
+            return {}
+        found = zip(self.paths, self.columns.column(_DELETED).to_pylist(), strict=True)
+        return {path: DeletionVector(**vector) for path, vector in found if vector is not None}
 
     def partition(self, position: int) -> pa.DictionaryArray:
         """Return the values of one partition column, as text."""
@@ -161,4 +191,4 @@ class TableChange(NamedTuple):
 
 
 def _concatenated(first: pa.Table, second: pa.Table) -> pa.Table:
-    return pa.concat_tables([first, second]).unify_dictionaries().combine_chunks()
+    return pa.concat_tables([first, second], promote_options="default").unify_dictionaries().combine_chunks()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -163,6 +163,28 @@ class TokenValidator(Protocol):
         """Stop background work and release connections."""
 
 
+#: The field of a column's metadata that has its ID, as PyArrow has it in the schemas of Parquet files.
+FIELD_ID: Final = b"PARQUET:field_id"
+
+
+class DeletionVector(NamedTuple):
+    """Where the log of a Delta table has which rows of a file are deleted (PROTOCOL.md, Deletion Vectors).
+
+    Attributes:
+        location: The path or URL of the file that it is stored in; without an `offset`, its content in Z85.
+        offset: Where it begins in that file.
+        size: The number of bytes of its content.
+        cardinality: How many rows it deletes.
+        rows: How many rows the data file has; None if that is unknown.
+    """
+
+    location: str
+    offset: int | None
+    size: int
+    cardinality: int
+    rows: int | None
+
+
 class DataFile(NamedTuple):
     """A file of a table: an absolute path, or a URL in a bucket.
 
@@ -170,12 +192,14 @@ class DataFile(NamedTuple):
         partition: The values of the table's `partition_columns` as text, as the Delta log has them; None is null.
         begin: No row has an earlier time in the first of `range_columns` (microseconds since 1970); None when unknown.
         end: No row has a later time in the last of `range_columns`.
+        deleted: Which of its rows are deleted; None for none.
     """
 
     path: str
     partition: tuple[str | None, ...] = ()
     begin: int | None = None
     end: int | None = None
+    deleted: DeletionVector | None = None
 
 
 class FileFormat(enum.Enum):
@@ -217,7 +241,8 @@ class TableSnapshot:
     makes the table of those in `raw_name`. With `has_mixed_types` some files have a narrower type in a column.
     The values of `partition_columns` are not in the files but in `DataFile.partition`. A view has the columns and files
     of its `source`, and `merge_sql` computes it. Rows of a table with a `problem` must not be read; its columns are
-    those that it had before, if any are known.
+    those that it had before, if any are known. If columns have other names in the files, `stored_schema` has them in
+    the same order, with the IDs of fields if columns are matched by these.
 
     `bounds` has a row for each of `files`, and of some columns `min.x`, `max.x` and `nulls.x`, where no value of the
     file is lower or greater and so many are null, `rows`, and `bytes`; null where it is unknown. Times count
@@ -236,6 +261,7 @@ class TableSnapshot:
     has_mixed_types: bool = False
     problem: TableProblem | None = None
     source: ViewSource | None = None
+    stored_schema: pa.Schema | None = field(default=None, repr=False)
 
 
 @runtime_checkable

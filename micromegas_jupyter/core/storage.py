@@ -9,7 +9,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cached_property
@@ -166,6 +166,30 @@ class Storage:
         if len(content) > max_bytes:
             raise Unavailable("A file of the lake is larger than it may be.")
         return content, mark
+
+    def read_parts(self, path: str, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[bytes] | None:
+        """Return parts of an object, shorter where it ends; None if there is no such object."""
+        with storage_errors("A file of the lake could not be read."):
+            try:
+                if not self.is_local:
+                    end = int(self._obstore.head(self._store, path)["size"])
+                    lengths = [max(0, min(size, end - offset)) for offset, size in zip(offsets, sizes, strict=True)]
+                    if not all(lengths):
+                        return [b""] * len(lengths)
+                    found = self._obstore.get_ranges(self._store, path, starts=offsets, lengths=lengths)
+                    return [bytes(one) for one in found]
+                with (Path(self.uri) / path).open("rb") as stream:
+                    return [os.pread(stream.fileno(), size, at) for at, size in zip(offsets, sizes, strict=True)]
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def read_end(self, path: str, size: int) -> bytes | None:
+        """Return the last bytes of an object in a bucket, up to so many; None if there is no such object."""
+        with storage_errors("A file of the lake could not be read."):
+            try:
+                return bytes(self._obstore.get(self._store, path, options={"range": {"suffix": size}}).bytes())
+            except FileNotFoundError:
+                return None
 
     def write(self, path: str, content: Any) -> None:
         """Make or replace an object; it is durable, and was never there in part."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from micromegas_jupyter.core.file_list import FileList
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
@@ -107,6 +109,23 @@ class VisibleTable:
     def hides_rows(self) -> bool:
         """Whether there may be rows that the caller must not see."""
         return bool(self.all_conditions)
+
+    @property
+    def has_deleted_rows(self) -> bool:
+        """Whether its files may have rows that are deleted, which exist for nobody."""
+        return FileList.of(self.snapshot.files).has_vectors
+
+    @property
+    def reuses_names(self) -> bool:
+        """Whether the name of a column is that of another one in the files."""
+        stored = self.snapshot.stored_schema
+        pairs = [] if stored is None else zip(self.snapshot.schema.names, stored.names, strict=True)
+        return stored is not None and any(name != other and name in stored.names for name, other in pairs)
+
+    @property
+    def needs_barrier(self) -> bool:
+        """Whether what the caller wrote could be evaluated on rows that do not exist for the caller."""
+        return self.hides_rows or self.has_deleted_rows
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from micromegas_jupyter.engine.contract import (
     TableFiles,
     VisibleTable,
 )
-from micromegas_jupyter.engine.errors import Context, is_engine_failure, missing_parameter, translated
+from micromegas_jupyter.engine.errors import Context, damaged_vector, is_engine_failure, missing_parameter, translated
 from micromegas_jupyter.engine.functions.administration import check_administrator, register_messages
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.engine.functions.denials import (
@@ -80,6 +80,7 @@ from micromegas_jupyter.engine.tables import (
     TableBuilder,
     find_visible_tables,
     has_constants,
+    hides_deleted_rows,
     is_large,
     listed_schema,
     may_change,
@@ -98,6 +99,8 @@ _CALLED: Final = VIEW_FUNCTIONS | MESSAGE_FUNCTIONS
 _FUNCTIONS: Final = IDENTITY_NAMES | DENIAL_NAMES | LISTING_NAMES
 _TABLE_FUNCTIONS: Final = LISTING_NAMES | {LIST}
 _SCAN: Final = "TableScan"
+#: With these, EXPLAIN shows counts of rows and bounds of values.
+_DETAILS: Final = frozenset({"analyze", "verbose"})
 _MAX_PLANNING_SECONDS: Final = 2.0
 
 
@@ -170,6 +173,7 @@ class DataFusionEngine:
         self._sessions = Sessions(settings)
         self._builder = TableBuilder()
         self._barrier_holds = False
+        self._hides_deleted_rows: bool | None = None
 
     def warm(self) -> None:
         """Start DataFusion's threads and open the sessions that the first statements get."""
@@ -261,13 +265,14 @@ class DataFusionEngine:
         request, caller, mentions = statement.request, statement.caller, statement.mentions
         # A function with the caller's values must not stay in a session, and is listed only in a later copy of it.
         is_shared = mentions.text is None and not mentions.among(_FUNCTIONS | FUNCTION_LISTS)
-        if not is_shared or not can_spill:
-            lent = LentSession(self._sessions.open(can_spill=can_spill))
+        sources = [*statement.tables, *statement.instances]
+        mentioned = [table for table in sources if any(map(mentions.has, table.names))]
+        reuses_names = any(table.reuses_names for table in mentioned)
+        if not is_shared or not can_spill or reuses_names:
+            lent = LentSession(self._sessions.open(can_spill=can_spill, reuses_names=reuses_names))
         else:
             lent = self._sessions.lend()
         session = lent.session
-        sources = [*statement.tables, *statement.instances]
-        mentioned = [table for table in sources if any(map(mentions.has, table.names))]
         if self._denials is not None and caller.is_admin:
             register_denial_functions(
                 session, self._denials, caller=caller, mentions=mentions, failures=statement.failures
@@ -285,6 +290,7 @@ class DataFusionEngine:
         def plan() -> tuple[DataFrame, str]:
             return _plan_in(session, functions, statement.values)
 
+        self._check_deleted_rows(mentioned)
         sources = sources if mentions.among(LISTS) else mentioned
         outline = statement.outline or self._outline(statement, session, sources, plan)
         statement.outline = outline
@@ -322,12 +328,8 @@ class DataFusionEngine:
             optimized = _optimize(frame, is_bound=statement.is_bound)
             if optimized is not None and not outline.is_checked:
                 check_constants(session, optimized)
-        elif any(table.hides_rows for table in tables):
-            raise StatementRefused(
-                "The plan of this statement is not shown, nor what it would read, because you may read only some "
-                "rows of one of its tables.",
-                remedy="Run the statement without EXPLAIN.",
-            )
+        else:
+            _check_explained(tables, has_details=bool(mentions.among(_DETAILS)), is_admin=caller.is_admin)
         written = frame.logical_plan()
         return _Plan(lent=lent, sql=functions.sql, written=written, text=text, optimized=optimized, tables=tables)
 
@@ -340,7 +342,7 @@ class DataFusionEngine:
     ) -> _Outline:
         """Plan a statement over scans of no files, check its constants, and find what it needs of its tables."""
         mentions, time_range = statement.mentions, statement.request.time_range
-        hides_rows = any(table.hides_rows and any(map(mentions.has, table.names)) for table in sources)
+        hides_rows = any(table.needs_barrier and any(map(mentions.has, table.names)) for table in sources)
         if not hides_rows and not any(is_large(one, mentions, time_range) or has_constants(one) for one in sources):
             return _Outline()
         with self._builder.outline(session, sources, mentions=mentions, time_range=time_range) as scans:
@@ -358,7 +360,7 @@ class DataFusionEngine:
             schemas = {name: scanned_schema(table) for name, table in scans.items()}
             if not hides_rows or is_leakproof(session, frame.logical_plan(), optimized, schemas):
                 return _Outline(is_checked=True, files=files)
-        hidden = {name: table for name, table in scans.items() if table.hides_rows}
+        hidden = {name: table for name, table in scans.items() if table.needs_barrier}
         found = row_limits(optimized, {name: schemas[name] for name in hidden}, may_change=may_change(mentions))
         limits = {scans[name].snapshot.name: limit for name, limit in found.items()}
         of_hidden = self._builder.files_behind_barrier(
@@ -366,6 +368,14 @@ class DataFusionEngine:
         )
         seen = {name: of for name, of in files.items() if name not in {one.snapshot.name for one in hidden.values()}}
         return _Outline(is_checked=True, needs_barrier=True, files={**seen, **of_hidden}, limits=limits)
+
+    def _check_deleted_rows(self, tables: Sequence[VisibleTable]) -> None:
+        """Check, once in this process, that deleted rows stay hidden before a table that has some is read."""
+        with_some = [table.read_as for table in tables if table.has_deleted_rows]
+        if with_some and self._hides_deleted_rows is None:
+            self._hides_deleted_rows = hides_deleted_rows(self._sessions.open())
+        if with_some and not self._hides_deleted_rows:
+            raise damaged_vector(with_some[0], "cannot be used with this version of the engine")
 
     def _check_barrier(self) -> None:
         self._barrier_holds = self._barrier_holds or barrier_holds(self._sessions.open())
@@ -375,12 +385,16 @@ class DataFusionEngine:
     def _with_workarounds(self, plan: _Plan, statement: _Statement, *, can_spill: bool = True) -> _Plan:
         """Return a plan that gives the right rows where DataFusion would give others."""
         has_joins = may_join(plan.text)
-        plan.lent.set_dynamic_filters(() if has_joins else DYNAMIC_FILTERS)
+        # What they filter by may fail on a deleted row.
+        is_held_back = any(table.needs_barrier for table in plan.tables) and bool(
+            statement.outline and statement.outline.needs_barrier
+        )
+        plan.lent.set_dynamic_filters(() if has_joins or is_held_back else DYNAMIC_FILTERS)
         if plan.optimized is None:
             return plan
         floats = [one.name for table in plan.tables for one in table.snapshot.schema if _has_floats(one.type)]
         if not has_joins:
-            if floats and "Sort: " in plan.text:
+            if floats and "Sort: " in plan.text and not is_held_back:
                 plan.lent.set_dynamic_filters(find_dynamic_filters(plan.optimized, floats))
             return plan
 
@@ -393,7 +407,7 @@ class DataFusionEngine:
             plan.lent.release()
             return self._with_workarounds(self._plan(statement, can_spill=False), statement, can_spill=False)
         optimized = plan_joins(plan.lent.session, plan.written, plan.optimized, explain=explain)
-        hides_rows = any(table.hides_rows for table in plan.tables)
+        hides_rows = any(table.needs_barrier for table in plan.tables)
         plan.lent.set_dynamic_filters(() if hides_rows else find_dynamic_filters(optimized, floats))
         return replace(plan, optimized=optimized)
 
@@ -414,7 +428,8 @@ class DataFusionQuery:
         self.schema = pa.schema([field.with_name(without_numbers(field.name)) for field in schema])
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.written)
         self.reads_tables = bool(plan.tables) or reads_tables(plan.text)
-        self.hides_rows = any(table.hides_rows for table in plan.tables)
+        is_admin = statement.caller.is_admin
+        self.hides_rows = any(one.hides_rows or (one.needs_barrier and not is_admin) for one in plan.tables)
         # A column may have the name of a table.
         self._tables = [table for table in plan.tables if table.read_as in reads or ANY in reads]
         total = sum(len(table.snapshot.files) for table in self._tables)
@@ -502,6 +517,21 @@ def _plan_in(session: SessionContext, functions: QueryFunctions, values: dict[st
         text = frame.logical_plan().display_indent()
     safe = with_null_safe_lists(session, frame, text)
     return safe, text if safe is frame else safe.logical_plan().display_indent()
+
+
+def _check_explained(tables: Sequence[VisibleTable], *, has_details: bool, is_admin: bool) -> None:
+    """Check that the plan of a statement shows nothing of rows that don't exist for its caller."""
+    if any(table.hides_rows for table in tables):
+        raise StatementRefused(
+            "The plan of this statement is not shown, nor what it would read, because you may read only some "
+            "rows of one of its tables.",
+            remedy="Run the statement without EXPLAIN.",
+        )
+    if has_details and not is_admin and any(table.has_deleted_rows for table in tables):
+        raise StatementRefused(
+            "The plan of this statement is not shown in detail because rows of one of its tables were deleted.",
+            remedy="Write EXPLAIN without ANALYZE and VERBOSE.",
+        )
 
 
 def _optimize(frame: DataFrame, *, is_bound: bool) -> LogicalPlan | None:

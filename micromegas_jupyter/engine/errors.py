@@ -288,8 +288,26 @@ def _storage_error(text: str, _context: Context) -> MicromegasError | None:
 
 
 def file_gone() -> Unavailable:
-    """Return the error for a file that a snapshot names and that was removed or replaced."""
+    """Return the error for a file that was removed or replaced while a statement ran."""
     return Unavailable("A file of a table was removed or replaced when the query began.")
+
+
+def files_removed(table: str) -> Unavailable:
+    """Return the error for a table of which files are missing before a statement runs."""
+    return Unavailable(
+        f"The table {table} cannot be read: some of its files were removed or replaced.",
+        remedy="Tell the server's administrator: another program removed files that the table still needs.",
+        retryable=False,
+    )
+
+
+def damaged_vector(table: str, why: str) -> Unavailable:
+    """Return the error for a table whose deleted rows cannot be told from others."""
+    return Unavailable(
+        f"The table {table} cannot be read: a deletion vector {why}.",
+        remedy="Tell the server's administrator.",
+        retryable=False,
+    )
 
 
 def _unreadable(text: str) -> Unavailable:

@@ -338,12 +338,18 @@ def behind_barrier(rows: DataFrame) -> DataFrame:
 
 def barrier_holds(context: SessionContext, barrier: Callable[[DataFrame], DataFrame] = behind_barrier) -> bool:
     """Return whether statements that fail on a hidden row of a sample do not, behind `barrier`."""
-    rows = context.read_batch(pa.record_batch(_SAMPLE)).filter(col("shown"))
-    context.register_table("sample", barrier(rows).into_view())
+    return reveals_nothing(context, barrier(context.read_batch(pa.record_batch(_SAMPLE)).filter(col("shown"))))
+
+
+def reveals_nothing(context: SessionContext, rows: DataFrame) -> bool:
+    """Return whether no statement fails on a row of a sample that is not among `rows`."""
+    context.register_table("sample", rows.into_view())
     try:
         for sql in _REVEALING:
             context.sql(sql).collect()
     except Exception:  # noqa: BLE001 - DataFusion has no class for it
         _log.error("the security barrier failed its self-test")
         return False
+    finally:
+        context.deregister_table("sample")
     return True

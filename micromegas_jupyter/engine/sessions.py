@@ -52,6 +52,9 @@ _FOOTERS_AT_A_TIME: Final = "datafusion.execution.meta_fetch_concurrency"
 _FIRST_GROUPS: Final = "datafusion.optimizer.enable_topk_aggregation"
 _OPTIMIZER_PASSES: Final = "datafusion.optimizer.max_passes"
 
+# DataFusion 55 takes one column for another, or fails, when it moves the access to a field below a projection that
+# gives a column the name of another one.
+_MOVES_FIELDS: Final = "datafusion.optimizer.enable_leaf_expression_pushdown"
 # How much is kept of what the footers of files said, for as long as a session lives.
 _FOOTERS: Final = "SET datafusion.runtime.metadata_cache_limit = '16M'"
 # A folder of links may have been listed while the folder of its files was not there for a moment.
@@ -125,9 +128,9 @@ class Sessions:
         self._cap = f"SET datafusion.runtime.max_temp_directory_size = '{max(1, settings.spill_limit_bytes >> 10)}K'"
         self.free: list[LentSession] = []
 
-    def open(self, *, can_spill: bool = True) -> SessionContext:
+    def open(self, *, can_spill: bool = True, reuses_names: bool = False) -> SessionContext:
         """Return a new session without tables, which can spill up to the cap, below the process's `TMPDIR`, or not."""
-        config = SessionConfig(dict(_OPTIONS)).with_information_schema(True)
+        config = SessionConfig(_OPTIONS | {_MOVES_FIELDS: str(not reuses_names).lower()}).with_information_schema(True)
         config = config.with_batch_size(self._settings.batch_rows)
         if self._settings.target_partitions is not None:
             config = config.with_target_partitions(self._settings.target_partitions)

@@ -7,10 +7,12 @@ import functools
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
@@ -23,10 +25,13 @@ from datafusion.expr import Expr
 from datafusion.object_store import AmazonS3
 from datafusion.plan import LogicalPlan
 
+from micromegas_jupyter.core.deletion_vectors import DamagedVector
 from micromegas_jupyter.core.file_list import NO_FILES, FileList
 from micromegas_jupyter.core.protocols import (
+    FIELD_ID,
     AuthContext,
     DataFile,
+    DeletionVector,
     FileFormat,
     TableAccess,
     TableSnapshot,
@@ -35,8 +40,16 @@ from micromegas_jupyter.core.protocols import (
 )
 from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
-from micromegas_jupyter.engine.errors import file_gone
+from micromegas_jupyter.engine.errors import damaged_vector, file_gone, files_removed
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
+from micromegas_jupyter.engine.plans.live_rows import (
+    MAX_SCANS,
+    Vectors,
+    all_of,
+    live_rows,
+    names_by_id,
+    with_names,
+)
 from micromegas_jupyter.engine.plans.pruning import (
     Candidates,
     FilesByTable,
@@ -52,7 +65,8 @@ from micromegas_jupyter.engine.schemas import (
     visible_schema,
     wire_schema,
 )
-from micromegas_jupyter.engine.security import apply_conditions, behind_barrier
+from micromegas_jupyter.engine.security import apply_conditions, behind_barrier, reveals_nothing
+from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS
 from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 from micromegas_jupyter.engine.workarounds.scan_folders import FoundFile, ScanFolders, mark_of
@@ -87,6 +101,11 @@ LISTS: Final = frozenset({"show", "information_schema"})
 _NOTHING: Final = Mention(names=frozenset())
 _NO_LIMITS: Final[Mapping[str, Expr]] = MappingProxyType({})
 _NO_FILE: Final = "file:///none"
+_MAX_REQUESTS: Final = 32  # to a bucket at once
+_MAX_SCHEMAS: Final = 4096  # of files whose columns have IDs
+_FOOTER_BYTES: Final = 64 * 1024
+_TAIL_BYTES: Final = 8  # the size of a footer, and a magic number
+_Scan = Callable[[Sequence[FoundFile], pa.Schema], DataFrame]
 _ScanKey = tuple[str, pa.Schema, FileFormat, bool, tuple[str, ...]]
 
 
@@ -143,10 +162,13 @@ def _restrict_view(
 class TableBuilder:
     """Builds tables in sessions; it keeps the last scans, in which DataFusion has the files' statistics."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_scans: int = MAX_SCANS) -> None:
         self._scans: LRUCache[_ScanKey, LogicalPlan] = LRUCache(64)
         self._buckets: dict[str, tuple[Storage, AmazonS3]] = {}
         self._folders = ScanFolders()
+        self._vectors = Vectors()
+        self._schemas: LRUCache[FoundFile, pa.Schema] = LRUCache(_MAX_SCHEMAS)
+        self._max_scans = max_scans
         # Of the tables that were registered last: the size of their files unless they hide rows, and where these are.
         self._bytes: int | None = 0
         self.is_remote = False
@@ -185,18 +207,26 @@ class TableBuilder:
         for table in tables:
             snapshot = table.snapshot
             # Text is grouped in two thirds of the time.
-            is_flattened = is_flat and not table.hides_rows
+            is_flattened = is_flat and not table.needs_barrier
             schema = flat_schema(snapshot.schema, keeps_properties=True) if is_flattened else scanned_schema(table)
             if any(map(mentions.has, table.names)):
                 needed = (files or {}).get(snapshot.name)
                 if needed is None:
                     needed = _files_in_range(table, time_range)
-                rows = self.read(context, snapshot, needed, schema, shows_values=not table.hides_rows)
+                rows = self.read(context, snapshot, needed, schema, shows_values=not table.needs_barrier)
                 limit = limits.get(snapshot.name)
-                rows = _build(context, table, rows, mentions=mentions, time_range=time_range, limit=limit)
+                rows = _build(
+                    context,
+                    table,
+                    rows,
+                    mentions=mentions,
+                    time_range=time_range,
+                    limit=limit,
+                    holds_back=is_behind_barrier and table.has_deleted_rows,
+                )
                 if is_behind_barrier and table.hides_rows:
                     rows = behind_barrier(rows)
-                if table.hides_rows:
+                if table.needs_barrier:
                     self._bytes = None  # the order of rows must not depend on hidden ones
                 registered.append(replace(table, needed=needed))
             elif lists_names:
@@ -257,7 +287,7 @@ class TableBuilder:
         """Return, for large tables with hidden rows, the files with rows that meet their conditions and `limits`."""
         needed: dict[str, FileList] = {}
         for name, table in scans.items():
-            if table.hides_rows and is_large(table, mentions, time_range):
+            if table.needs_barrier and is_large(table, mentions, time_range):
                 rows = _named_scan(context, scanned_schema(table), name)
                 limit = limits.get(table.snapshot.name)
                 rows = _build(context, table, rows, mentions=_NOTHING, time_range=time_range, limit=limit)
@@ -279,13 +309,21 @@ class TableBuilder:
         Unless it `shows_values`, whether a column can be null doesn't depend on them.
         """
         shown = [name for name in snapshot.partition_columns if name in schema.names]
-        found = self._locate(context, files.paths)
+        try:
+            found = self._locate(context, files.paths)
+            live = self._vectors.load(files.vectors, self._read_parts)
+        except FileNotFoundError as error:
+            raise (file_gone() if snapshot.bounds is None else files_removed(snapshot.name)) from error
+        except DamagedVector as error:
+            raise damaged_vector(snapshot.name, str(error)) from error
         sizes = [file.size for file in found]
         # What a filter is evaluated on must not depend on hidden rows either.
         are_large = None in sizes or sum(filter(None, sizes)) > _FRAGMENT_BYTES * len(sizes)
         pushes_down = are_large or not shows_values or not self._allows_fragments
         self.has_fragments |= not pushes_down
-        scan = functools.partial(self._scan, context, snapshot, pushes_down=pushes_down)
+        scan: _Scan = functools.partial(self._scan, context, snapshot, pushes_down=pushes_down)
+        if live or snapshot.stored_schema is not None:
+            scan = functools.partial(self._scan_live, scan, snapshot, live)
         if not found or not shown:
             return scan(found, schema)
         texts = [files.partition(snapshot.partition_columns.index(name)).to_pylist() for name in shown]
@@ -303,6 +341,64 @@ class TableBuilder:
             rows = scan(of_group, stored)
             scans.append(rows.select(*[constants.get(name, col(quoted(name))) for name in schema.names]))
         return functools.reduce(DataFrame.union, scans)
+
+    def _scan_live(
+        self,
+        scan: _Scan,
+        snapshot: TableSnapshot,
+        live: Mapping[str, pa.BooleanArray],
+        files: Sequence[FoundFile],
+        schema: pa.Schema,
+    ) -> DataFrame:
+        """Return the rows of files that are not deleted, under the names that SQL sees."""
+        stored, names = snapshot.stored_schema, snapshot.schema.names
+        wanted = schema if stored is None else pa.schema([stored.field(names.index(name)) for name in schema.names])
+        groups: dict[pa.Schema, list[FoundFile]] = {}
+        for file, found in zip(files, self._footers(wanted, files), strict=True):
+            groups.setdefault(wanted if found is None else names_by_id(wanted, found), []).append(file)
+        parts = []
+        for of_group, group in (groups or {wanted.remove_metadata(): []}).items():
+            whole = [file for file in group if file.path not in live]
+            cut = [file for file in group if file.path in live]
+            rows = [scan(whole, of_group)] if whole or not cut else []
+            if cut:
+                urls = self._folders.urls(cut)
+                rows += live_rows(cut, urls, of_group, live, scan, max_scans=self._max_scans)
+            parts += rows if stored is None else [with_names(one, of_group, schema) for one in rows]
+        return functools.reduce(DataFrame.union, parts)
+
+    def _footers(self, wanted: pa.Schema, files: Sequence[FoundFile]) -> Iterable[pa.Schema | None]:
+        """Return the schemas of files if their columns are found by IDs, otherwise None for each."""
+        if not any(FIELD_ID in (field.metadata or {}) for field in wanted):
+            return [None] * len(files)
+        missing = [file for file in files if file not in self._schemas]
+        with ThreadPoolExecutor(_MAX_REQUESTS if self.is_remote else 1) as pool:
+            self._schemas.update(zip(missing, pool.map(self._footer, missing), strict=True))
+        return [self._schemas[file] for file in files]
+
+    def _footer(self, file: FoundFile) -> pa.Schema:
+        if file.mark:
+            return pyarrow.parquet.read_schema(file.path)
+        storage, path = self._object(file.path)
+        size = _FOOTER_BYTES
+        while (content := storage.read_end(path, size)) is not None:
+            needed = int.from_bytes(content[-_TAIL_BYTES:-4], "little") + _TAIL_BYTES
+            if needed <= len(content) or len(content) < size:
+                return pyarrow.parquet.read_schema(pa.BufferReader(content))
+            size = needed
+        raise FileNotFoundError(file.path)
+
+    def _read_parts(self, location: str, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[bytes] | None:
+        storage, path = self._object(location)
+        return storage.read_parts(path, offsets, sizes)
+
+    def _object(self, location: str) -> tuple[Storage, str]:
+        """Return where a file is: a storage, and its path there."""
+        if not location.startswith(S3_SCHEME):
+            path = Path(location)
+            return Storage(path.parent), path.name
+        bucket, _, key = location.removeprefix(S3_SCHEME).partition("/")
+        return self._bucket(bucket)[0], unquote(key)
 
     def _scan(
         self,
@@ -331,13 +427,10 @@ class TableBuilder:
     def _locate(self, context: SessionContext, paths: Sequence[str]) -> list[FoundFile]:
         """Return files as they are now; DataFusion would read a file that is gone as no rows."""
         keys: dict[str, list[str]] = {}
-        try:
-            if not paths or not paths[0].startswith(S3_SCHEME):
-                found = list(map(FoundFile, paths, map(mark_of, map(os.stat, paths))))
-                self._bytes = None if self._bytes is None else self._bytes + sum(file.size or 0 for file in found)
-                return found
-        except OSError as error:
-            raise file_gone() from error
+        if not paths or not paths[0].startswith(S3_SCHEME):
+            found = list(map(FoundFile, paths, map(mark_of, map(os.stat, paths))))
+            self._bytes = None if self._bytes is None else self._bytes + sum(file.size or 0 for file in found)
+            return found
         for path in paths:
             bucket, _, key = path.removeprefix(S3_SCHEME).partition("/")
             keys.setdefault(bucket, []).append(unquote(key))
@@ -345,7 +438,7 @@ class TableBuilder:
         for bucket, wanted in keys.items():
             storage, store = self._bucket(bucket)
             if not storage.has_all(wanted):
-                raise file_gone()
+                raise FileNotFoundError(bucket)
             context.register_object_store(S3_SCHEME, store, host=bucket)
         return list(map(FoundFile, paths))
 
@@ -382,7 +475,7 @@ def _stored_range(table: VisibleTable, time_range: TimeRange | None) -> TimeRang
 
 def scanned_schema(table: VisibleTable) -> pa.Schema:
     """Return the schema that files are read with: the dictionary of a batch may hold values of hidden rows."""
-    return flat_schema(table.snapshot.schema) if table.hides_rows else table.snapshot.schema
+    return flat_schema(table.snapshot.schema) if table.needs_barrier else table.snapshot.schema
 
 
 def is_large(table: VisibleTable, mentions: Mention, time_range: TimeRange | None) -> bool:
@@ -445,15 +538,19 @@ def _build(  # noqa: PLR0913 - what a table is built from
     mentions: Mention,
     time_range: TimeRange | None,
     limit: Expr | None = None,
+    holds_back: bool = False,
 ) -> DataFrame:
     """Return a table's rows as the caller sees them; raw rows that are mentioned stay registered.
 
-    A `limit` is a condition on stored rows, of which the others are not needed.
+    A `limit` is a condition on stored rows, of which the others are not needed. With `holds_back`, nothing but that is
+    evaluated on deleted rows.
     """
     snapshot = table.snapshot
     rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
     if limit is not None:
         rows = rows.filter(limit)
+    if holds_back:
+        rows = all_of(rows)
     if table.source_conditions:
         rows = apply_conditions(rows, table.source_conditions, table=snapshot.name)
     if snapshot.merge_sql is not None and snapshot.raw_name is not None:
@@ -488,6 +585,38 @@ def check_scans() -> None:
     days = ("2026-11-01", "2026-11-01", "None")
     if found != [(1, "x", day) for day in days] + [(2, "", day) for day in days]:
         raise InternalError("This version of DataFusion does not read tables as this server plans it.")
+
+
+#: Rows 3, 4, 7, 11, 18 and 29 are deleted: the example of PROTOCOL.md.
+_EXAMPLE: Final = DeletionVector("^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L", None, 44, 6, 40)
+_LIVE: Final = [number for number in range(40) if number not in {3, 4, 7, 11, 18, 29}]
+
+
+def hides_deleted_rows(context: SessionContext | None = None) -> bool:
+    """Return whether statements that fail on deleted rows of a sample do not, and give the others."""
+    context = SessionContext() if context is None else context
+    for name in DYNAMIC_FILTERS.values():
+        context.sql(f"SET {name} = false")
+    texts = [str(number) if number in _LIVE else "hidden" for number in range(40)]
+    rows = pa.table({"text": texts, "number": [int(number in _LIVE) for number in range(40)], "shown": range(40)})
+    with tempfile.TemporaryDirectory() as folder:
+        for count in (1, 6):  # in a scan of its own; in one scan with others, which are found by links
+            paths = [f"{folder}/{count}.{number}" for number in range(count)]
+            for path in paths:
+                pyarrow.parquet.write_table(rows, path, row_group_size=20)
+            files = FileList.of([DataFile(path, deleted=_EXAMPLE) for path in paths])
+            table = TableSnapshot(name="t", schema=rows.schema, files=files)
+            read = TableBuilder(max_scans=1).read(context, table, files, rows.schema, shows_values=False)
+            try:
+                if not reveals_nothing(context, all_of(read)):
+                    return False
+                found = read.sort(col("shown")).to_pylist()
+            except Exception:  # noqa: BLE001 - DataFusion has no class for it
+                found = []
+            if [row["shown"] for row in found] != [number for number in _LIVE for _ in range(count)]:
+                _log.error("tables with deleted rows are rejected: the engine failed a self-test")
+                return False
+    return True
 
 
 def listed_schema(snapshot: TableSnapshot) -> pa.Schema:

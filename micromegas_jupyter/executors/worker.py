@@ -26,7 +26,7 @@ from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.contract import PlannedQuery, Reads, ScanProgress, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
-from micromegas_jupyter.engine.tables import check_scans
+from micromegas_jupyter.engine.tables import check_scans, hides_deleted_rows
 from micromegas_jupyter.errors import InternalError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Output, Statement
@@ -277,6 +277,7 @@ class Worker:
                 self._list(caller)
             case protocol.CHECK:
                 check_scans()
+                hides_deleted_rows()  # which logs what is wrong; tables with deleted rows are rejected then
                 self._send(protocol.END, {})
             case protocol.CALL:
                 function, arguments, tables = pickle.loads(body)  # noqa: S301 - from the front

@@ -6,6 +6,8 @@ A past state is rebuilt here, too (Action Reconciliation): deltalake does not re
 """
 
 import contextlib
+import functools
+import itertools
 import json
 import os
 import re
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,7 +56,10 @@ _FEATURES_VERSION: Final = 7
 _MAX_BRIEF_ENTRIES: Final = 20_000
 _OPEN_ATTEMPTS: Final = 5
 _ENTRY_NAME: Final = re.compile(r"[0-9]{20}\.json")
-_LOG_OBJECT: Final = re.compile(r"([0-9]{20})\.(?:(json)|checkpoint(?:\.[0-9]{10}\.([0-9]{10}))?\.parquet)")
+_LOG_OBJECT: Final = re.compile(
+    r"([0-9]{20})\.(?:(json)|checkpoint(?:\.[0-9]{10}\.([0-9]{10})|\.([0-9a-fA-F-]{36}))?\.(?:parquet|json))"
+)
+_IN_CHECKPOINTS: Final = ("add", "metaData", "protocol", "txn", "sidecar")
 _MAX_REPLAYED: Final = 100_000
 _READERS: Final = 32
 _MAX_LOOK_BACK: Final = 8
@@ -63,6 +69,8 @@ _LOCK_ATTEMPTS: Final = 1000
 _LOCK_WAIT_SECONDS: Final = 0.01
 
 Action = Mapping[str, Any]
+#: Identifies a logical file: its path in the log, and its deletion vector or "".
+FileKey = tuple[str, str]
 
 
 class TableGone(Exception):
@@ -71,7 +79,7 @@ class TableGone(Exception):
 
 def log_path(table: str, name: str) -> str:
     """Return the path of an object in a table's log."""
-    return f"{table}/{LOG_FOLDER}/{name}"
+    return f"{table}/{LOG_FOLDER}/{name}".lstrip("/")  # a storage may be one table
 
 
 def entry_name(version: int) -> str:
@@ -79,13 +87,14 @@ def entry_name(version: int) -> str:
     return f"{version:020}.json"
 
 
-def read_entry(storage: Storage, table: str, version: int) -> list[Action] | None:
-    """Return the actions of a version that another process may have added, made durable; None when there is none."""
+def read_entry(storage: Storage, table: str, version: int, *, is_durable: bool = True) -> list[Action] | None:
+    """Return the actions of a version that another process may have added, or None; made durable unless only read."""
     path = log_path(table, entry_name(version))
     found = storage.read(path, max_bytes=MAX_ENTRY_BYTES)
     if found is None:
         return None
-    storage.sync_file(path)
+    if is_durable:
+        storage.sync_file(path)
     return parse_actions(found[0].splitlines())
 
 
@@ -107,6 +116,12 @@ def build_entry(operation: str, entry_id: str, actions: Iterable[Action], *, clo
         **facts,
     }
     return b"".join(json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in ({"commitInfo": info}, *actions))
+
+
+def file_key(file: Action) -> FileKey:
+    """Return the key of the file that an `add` or `remove` action is about (PROTOCOL.md, Action Reconciliation)."""
+    vector = file.get("deletionVector")
+    return file["path"], f"{vector['storageType']}{vector['pathOrInlineDv']}@{vector.get('offset')}" if vector else ""
 
 
 def commit_info(actions: Iterable[Action]) -> Action:
@@ -375,13 +390,13 @@ class NotInLog(Exception):
 
 @dataclass(slots=True)
 class TableState:
-    """A table at a version: its protocol, metadata, live files by their paths in the log, and ids of writes."""
+    """A table at a version: its protocol, metadata, live files (`add` actions by `file_key`), and ids of writes."""
 
     version: int = -1
     committed_at: datetime = _LONG_AGO
     protocol: Action = field(default_factory=dict)
     metadata: Action = field(default_factory=dict)
-    files: dict[str, Action] = field(default_factory=dict)
+    files: dict[FileKey, Action] = field(default_factory=dict)
     write_ids: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -402,12 +417,12 @@ class TableState:
         """Advance to the next version."""
         self.version, self.committed_at = version, committed_at
         actions = list(actions)
-        for action in actions:  # a commit may remove a file and add it again
+        for action in actions:  # a commit may remove a file and add it again, with another deletion vector
             if "remove" in action:
-                self.files.pop(action["remove"]["path"], None)
+                self.files.pop(file_key(action["remove"]), None)
         for action in actions:
             if "add" in action:
-                self.files[action["add"]["path"]] = action["add"]
+                self.files[file_key(action["add"])] = action["add"]
             elif "txn" in action:
                 self.write_ids[action["txn"]["appId"]] = int(action["txn"]["version"])
             self.metadata = action.get("metaData", self.metadata)
@@ -474,6 +489,16 @@ def replay(storage: Storage, table: str, time: datetime) -> Replay:
     return found or Replay(then, then.copy())
 
 
+def read_state(storage: Storage, table: str, version: int) -> TableState:
+    """Rebuild a table at a version; raises `Unavailable` if the log no longer has what that needs."""
+    log = _Log(storage, table)
+    base = max((one for one in log.checkpoints if one <= version), default=-1)
+    state = log.read_checkpoint(base, _LONG_AGO) if base >= 0 else TableState()
+    for number, actions in log.read_entries(base + 1, version + 1, is_durable=False):
+        state.apply(actions, number, _time_of(commit_info(actions), log.entries.get(number, 0.0)))
+    return state
+
+
 def committed_at(storage: Storage, table: str, version: int) -> datetime | None:
     """Return when a version was committed; None if its log entry is gone.
 
@@ -526,16 +551,17 @@ class _Log:
         self._storage = storage
         self._table = table
         self.entries: dict[int, float] = {}
-        parts: dict[tuple[int, str | None], tuple[list[str], float]] = {}
-        for entry in storage.list(f"{table}/{LOG_FOLDER}"):
+        parts: dict[tuple[int, str | None, str | None], tuple[list[str], float]] = {}
+        for entry in storage.list(f"{table}/{LOG_FOLDER}".lstrip("/")):
             match = _LOG_OBJECT.fullmatch(entry.path.rpartition("/")[2])
             if match is None:
                 continue
             if match[2]:
                 self.entries[int(match[1])] = entry.modified_at
             else:
-                paths, changed_at = parts.get((int(match[1]), match[3]), ([], 0.0))
-                parts[int(match[1]), match[3]] = ([*paths, entry.path], max(changed_at, entry.modified_at))
+                key = int(match[1]), match[3], match[4]
+                paths, changed_at = parts.get(key, ([], 0.0))
+                parts[key] = ([*paths, entry.path], max(changed_at, entry.modified_at))
         self.checkpoints = {key[0]: found for key, found in parts.items() if len(found[0]) == int(key[1] or 1)}
         self.newest = max([*self.entries, *self.checkpoints], default=-1)
 
@@ -553,22 +579,25 @@ class _Log:
                 break
             made_at = self._time_of(version)
             if made_at <= time:
-                return self._read_checkpoint(version, made_at)
+                return self.read_checkpoint(version, made_at)
             earliest = made_at
         if missing >= 0:
             raise NotInLog(earliest)
         return TableState()
 
-    def read_entries(self, first: int) -> Iterator[tuple[int, list[Action]]]:
-        """Yield the actions of all versions from one on."""
-        end = self.newest + 1
+    def read_entries(
+        self, first: int, end: int | None = None, *, is_durable: bool = True
+    ) -> Iterator[tuple[int, list[Action]]]:
+        """Yield the actions of all versions from one on, before `end` if it is given, made durable or only read."""
+        end = self.newest + 1 if end is None else end
+        read = functools.partial(self._read_entry, is_durable=is_durable)
         with ThreadPoolExecutor(1 if self._storage.is_local else _READERS) as pool:
             for begin in range(first, end, _READERS):
                 versions = range(begin, min(begin + _READERS, end))
-                yield from zip(versions, pool.map(self._read_entry, versions), strict=True)
+                yield from zip(versions, pool.map(read, versions), strict=True)
 
-    def _read_entry(self, version: int) -> list[Action]:
-        actions = read_entry(self._storage, self._table, version)
+    def _read_entry(self, version: int, *, is_durable: bool = True) -> list[Action]:
+        actions = read_entry(self._storage, self._table, version, is_durable=is_durable)
         if actions is None:
             raise _cleaned_up()
         return actions
@@ -578,20 +607,36 @@ class _Log:
             return _time_of(commit_info(self._read_entry(version)), self.entries[version])
         return datetime.fromtimestamp(self.checkpoints[version][1], UTC)  # the version was made before
 
-    def _read_checkpoint(self, version: int, made_at: datetime) -> TableState:
+    def read_checkpoint(self, version: int, made_at: datetime) -> TableState:
+        """Return the state that a checkpoint has, in one file, in several parts, or with sidecars."""
         state = TableState(version, made_at)
         for path in self.checkpoints[version][0]:
-            found = self._storage.read(path, max_bytes=MAX_ENTRY_BYTES)
-            if found is None:
-                raise _cleaned_up()
-            with storage_errors("The log of a table could not be read."):
-                file = pq.ParquetFile(pa.BufferReader(found[0]))
-                wanted = [name for name in ("add", "metaData", "protocol", "txn") if name in file.schema_arrow.names]
-                for batch in file.iter_batches(columns=wanted):
-                    for row in batch.to_pylist():
-                        actions = [{name: _plain(value)} for name, value in row.items() if value is not None]
-                        state.apply(actions, version, made_at)
+            actions = list(self._read_actions(path))
+            sidecars = [one["sidecar"]["path"] for one in actions if "sidecar" in one]
+            with ThreadPoolExecutor(1 if self._storage.is_local else _READERS) as pool:
+                found = pool.map(lambda name: list(self._read_actions(self._sidecar_path(name))), sidecars)
+                state.apply(itertools.chain(actions, *found), version, made_at)
         return state
+
+    def _sidecar_path(self, name: str) -> str:
+        name = unquote(name)
+        if "/" in name or "\\" in name:
+            raise Unavailable("The log of a table refers to files outside its folder.", retryable=False)
+        return log_path(self._table, f"_sidecars/{name}")
+
+    def _read_actions(self, path: str) -> Iterator[Action]:
+        found = self._storage.read(path, max_bytes=MAX_ENTRY_BYTES)
+        if found is None:
+            raise _cleaned_up()
+        if path.endswith(".json"):
+            yield from parse_actions(found[0].splitlines())
+            return
+        with storage_errors("The log of a table could not be read."):
+            file = pq.ParquetFile(pa.BufferReader(found[0]))
+            wanted = [name for name in _IN_CHECKPOINTS if name in file.schema_arrow.names]
+            for batch in file.iter_batches(columns=wanted):
+                for row in batch.to_pylist():
+                    yield {name: _plain(value) for name, value in row.items() if value is not None}
 
 
 def _cleaned_up() -> Unavailable:

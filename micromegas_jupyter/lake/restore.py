@@ -31,6 +31,7 @@ from micromegas_jupyter.lake.delta_log import (
     MAX_ENTRY_BYTES,
     RESTORE,
     Action,
+    FileKey,
     NotInLog,
     Replay,
     TableGone,
@@ -41,6 +42,7 @@ from micromegas_jupyter.lake.delta_log import (
     commit_info,
     committed_at,
     entry_name,
+    file_key,
     is_entry,
     log_path,
     milliseconds,
@@ -275,7 +277,7 @@ def _restore_objects(tables: Tables, dropped: DroppedTable, time: datetime, cloc
 class _Plan:
     """The files that a table is to have: those of the time, without rows that retention deleted."""
 
-    files: dict[str, Action]
+    files: dict[FileKey, Action]
     written: list[Action]
     expired_before: date | None
 
@@ -370,7 +372,7 @@ class _Work:
             raise UsageError(f"The table {self._name} used Delta features at that time that it no longer has.")
         if self._name in DEFINITIONS and then.columns != now.columns:
             raise UsageError(f"The columns of {self._name}, a table of the data model, have changed since that time.")
-        for path in plan.files:
+        for path, _ in plan.files:
             if "://" in path or ".." in unquote(path).split("/") or unquote(path).startswith("/"):
                 raise UsageError(f"Some files of the table {self._name} are outside its folder.")
 
@@ -384,15 +386,15 @@ class _Work:
         is_dated = (found.then.metadata.get("partitionColumns") or []) == [PARTITION_DATE]
         has_time = not is_dated and _has_times(found.then)
         try:
-            for path, add in found.then.files.items():
+            for key, add in found.then.files.items():
                 if is_dated:
                     day = add.get("partitionValues", {}).get(PARTITION_DATE)
                     is_gone = day is not None and date.fromisoformat(day) < first
                 else:
-                    is_gone = has_time and self._lacks_rows(path, add, first, plan)
+                    is_gone = has_time and self._lacks_rows(add["path"], add, first, plan)
                 if is_gone:
-                    del plan.files[path]
-            plan.files |= {one["path"]: one for one in plan.written}
+                    del plan.files[key]
+            plan.files |= {file_key(one): one for one in plan.written}
         except BaseException:
             self._delete_files(plan.written)
             raise
@@ -446,10 +448,10 @@ class _Work:
         if not added:
             return
         there = {entry.path.removeprefix(f"{self._path}/") for entry in self._storage.list(self._path)}
-        if any(unquote(path) not in there for path in added):
+        if any(unquote(path) not in there for path, _ in added):
             gone = [time for path, time in found.removed_at.items() if unquote(path) not in there]
             raise _too_early(max(gone, default=found.now.committed_at))
-        for path in added:
+        for path, _ in added:
             self._storage.sync_file(f"{self._path}/{unquote(path)}")
 
     def _commit(self, found: Replay, plan: _Plan) -> int | None:
@@ -490,7 +492,7 @@ class _Work:
         # An id whose rows are gone is forgotten, so that a repeated upload stores them; one whose rows are back counts.
         ids = {one: then.write_ids.get(one, -1) for one in sorted(found.write_ids)}
         actions += [{"txn": {"appId": one, "version": rows, "lastUpdated": made_ms}} for one, rows in ids.items()]
-        removed = [add for path, add in now.files.items() if path not in plan.files]
+        removed = [add for key, add in now.files.items() if key not in plan.files]
         actions += [
             {
                 "remove": {
@@ -500,11 +502,12 @@ class _Work:
                     "extendedFileMetadata": True,
                     "partitionValues": add.get("partitionValues") or {},
                     "size": add["size"],
+                    **({"deletionVector": add["deletionVector"]} if add.get("deletionVector") else {}),
                 }
             }
             for add in removed
         ]
-        added = [add for path, add in plan.files.items() if path not in now.files]
+        added = [add for key, add in plan.files.items() if key not in now.files]
         actions += [{"add": {**add, "dataChange": True}} for add in added]
         content = build_entry(
             RESTORE,

@@ -4,10 +4,12 @@ Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md.
 """
 
 import contextlib
+import functools
 import json
 import os
 import re
 import threading
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -20,8 +22,9 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from micromegas_jupyter.core.file_list import NO_FILES, FileList, TableChange
-from micromegas_jupyter.core.protocols import TableProblem, TableSnapshot
+from micromegas_jupyter.core.deletion_vectors import DamagedVector, decode_z85
+from micromegas_jupyter.core.file_list import NO_FILES, VECTOR, FileList, TableChange
+from micromegas_jupyter.core.protocols import FIELD_ID, DeletionVector, TableProblem, TableSnapshot
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.delta_log import (
@@ -31,10 +34,12 @@ from micromegas_jupyter.lake.delta_log import (
     arrow_schema,
     entry_marks,
     entry_name,
+    file_key,
     live_files,
     log_path,
     open_delta,
     parse_actions,
+    read_state,
     times_of_files,
     update_delta,
 )
@@ -50,8 +55,13 @@ _MAX_ENTRY_BYTES: Final = 1024 * 1024
 # Some writers cut the bounds of times to milliseconds.
 _CUT: Final = 1000
 # They change nothing about how a data file is read once the log is known.
-_READABLE_FEATURES: Final = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"})
-_KNOWN_FEATURES: Final = _READABLE_FEATURES | {"deletionVectors", "columnMapping"}
+_READABLE_FEATURES: Final = frozenset(
+    {"timestampNtz", "typeWidening", "typeWidening-preview", "v2Checkpoint", "vacuumProtocolCheck"}
+)
+_VECTORS: Final = "deletionVectors"
+_KNOWN_FEATURES: Final = _READABLE_FEATURES | {_VECTORS, "columnMapping"}
+_NAMES: Final = "delta.columnMapping."  # of what a column's metadata has about its name in files
+_NAME_OF_VECTOR: Final = 20  # characters
 _MAX_READER_VERSION: Final = 3
 _MAX_REASON: Final = 200
 _REMEDY: Final = "Tell the server's administrator."
@@ -192,17 +202,25 @@ class DeltaSnapshots:
             return advanced
         delta = _open(self._storage, folder) if known is None else update_delta(known.delta, self._storage, folder)
         mark = self._marks(folder, delta.version()).get(delta.version())
-        _check_readable(delta)
+        mapping = _check_readable(delta)
         by = tuple(delta.metadata().partition_columns)
-        schema = arrow_schema(delta)
+        found = arrow_schema(delta)
+        schema = pa.schema([_shown_field(one) for one in found])
+        stored = None if mapping == "none" else pa.schema([_stored_field(one, mapping) for one in found])
         definition = self._definitions.get(name)
         if definition is not None:
+            if stored is not None:
+                raise Unreadable(f"its columns have other names in its files (column mapping by {mapping})")
             _check_columns(stored_definition(definition), schema)
             schema = _defined_schema(definition)
-        actions = live_files(delta)
+        actions = _with_shown_names(live_files(delta), schema, stored)
+        if _VECTORS in (delta.protocol().reader_features or ()):
+            vectors = _find_vectors(self._storage, folder, delta.version(), actions)
+            actions = self._with_vectors(folder, actions, vectors)
         files = self._files(name, folder, by, actions)
         bounded = _bounded_columns(actions, schema)
         snapshot = self._snapshot(name, schema, by, files, bounds=_bounds(actions, bounded))
+        snapshot = replace(snapshot, stored_schema=stored)
         if known is not None and known.snapshot == snapshot:
             snapshot = known.snapshot
         return _Known(delta, delta.version(), mark, actions.schema, bounded, 2 * len(files), snapshot)
@@ -225,15 +243,17 @@ class DeltaSnapshots:
             version += 1
             if version > known.version + _MAX_ENTRIES or not all(map(_is_of_files, entry)):
                 return None
-            gone = {self._location(folder, one["remove"]["path"]) for one in entry if "remove" in one}
+            removes = [one["remove"] for one in entry if "remove" in one]
+            gone = {self._location(folder, one["path"]) for one in removes}
             added = {self._location(folder, one["add"]["path"]): one["add"] for one in entry if "add" in one}
-            if not gone.isdisjoint(added):
+            if not {*map(file_key, removes)}.isdisjoint(map(file_key, added.values())):
                 return None
             removed |= gone
             adds = {path: one for path, one in adds.items() if path not in gone} | added
         paths = FileList.of(snapshot.files).columns.column("path")
         places = pc.index_in(pa.array([*removed, *adds], pa.string()), value_set=paths).drop_null().unique()
         actions = _as_live_files(adds.values(), known)
+        actions = self._with_vectors(folder, actions, [one.get("deletionVector") for one in adds.values()])
         files = self._files(name, folder, snapshot.partition_columns, actions)
         change = TableChange(snapshot, places.to_numpy(), files, _bounds(actions, known.bounded))
         if len(snapshot.files) + len(files) > known.max_files:
@@ -244,7 +264,7 @@ class DeltaSnapshots:
         return replace(known, version=version, mark=mark, snapshot=snapshot) if self._is_at(folder, known) else None
 
     def _read_entry(self, folder: str, version: int) -> Sequence[Action] | None:
-        path = log_path(folder, entry_name(version)).lstrip("/")
+        path = log_path(folder, entry_name(version))
         found = self._storage.read(path, max_bytes=_MAX_ENTRY_BYTES)
         return None if found is None else parse_actions(found[0].splitlines())
 
@@ -275,7 +295,48 @@ class DeltaSnapshots:
         )
         partitions = [actions.column(f"partition.{one}").cast(pa.string()) for one in by]
         paths = [self._location(folder, path) for path in actions.column("path").to_pylist()]
-        return FileList.build(pa.array(paths, pa.string()), partitions, begins, ends)
+        deleted = actions.column("deleted").to_pylist() if "deleted" in actions.column_names else ()
+        vectors = [None if one is None else DeletionVector(**one) for one in deleted]
+        return FileList.build(pa.array(paths, pa.string()), partitions, begins, ends, vectors)
+
+    def _with_vectors(self, folder: str, actions: pa.Table, found: Sequence[Action | None]) -> pa.Table:
+        """Return actions with their vectors as `deleted`, and the rows that are left as `num_records`.
+
+        A file without any rows left is left out.
+        """
+        if not any(found):
+            return actions
+        counts = actions.column("num_records").to_pylist()
+        vectors = [self._vector(folder, one, rows) if one else None for one, rows in zip(found, counts, strict=True)]
+        left = [
+            rows if rows is None or vector is None else rows - vector.cardinality
+            for rows, vector in zip(counts, vectors, strict=True)
+        ]
+        if any(rows is not None and rows < 0 for rows in left):
+            raise Unreadable("a deletion vector deletes more rows than its file has")
+        deleted = pa.array([vector and vector._asdict() for vector in vectors], VECTOR)
+        place = actions.column_names.index("num_records")
+        actions = actions.set_column(place, "num_records", pa.array(left, pa.int64())).append_column("deleted", deleted)
+        return actions.filter(pa.array([rows != 0 or not vector for rows, vector in zip(left, vectors, strict=True)]))
+
+    def _vector(self, folder: str, found: Action, rows: int | None) -> DeletionVector:
+        """Return a deletion vector as the engine loads it."""
+        kind, place = found["storageType"], found["pathOrInlineDv"]
+        size, cardinality = int(found["sizeInBytes"]), int(found["cardinality"])
+        if kind == "i":
+            return DeletionVector(place, None, size, cardinality, rows)
+        path = place.removeprefix("file://").removeprefix(self._storage.child_uri(f"{folder}/".lstrip("/")))
+        if kind == "u":
+            try:
+                name = uuid.UUID(bytes=decode_z85(place[-_NAME_OF_VECTOR:]))
+            except (DamagedVector, ValueError) as error:
+                raise Unreadable("the name of a deletion vector is damaged") from error
+            path = "/".join([*filter(None, [place[:-_NAME_OF_VECTOR]]), f"deletion_vector_{name}.bin"])
+        elif kind != "p":
+            raise Unreadable("the place of a deletion vector is unknown")
+        return DeletionVector(
+            self._location(folder, quote(path)), int(found.get("offset") or 0), size, cardinality, rows
+        )
 
     def _location(self, folder: str, path: str) -> str:
         parts = unquote(path).split("/")
@@ -332,28 +393,83 @@ def _open(storage: Storage, folder: str) -> DeltaTable:
         raise Unreadable(f"its log cannot be read{reason}") from error
 
 
-def _check_readable(delta: DeltaTable) -> None:
-    """Check that the rows of a table are those of its files as they are."""
+def _check_readable(delta: DeltaTable) -> str:
+    """Check that the rows of a table are known by its files and its log; return how columns are mapped."""
     protocol = delta.protocol()
     features = set(protocol.reader_features or ())
     mapping = delta.metadata().configuration.get("delta.columnMapping.mode", "none")
-    if mapping != "none":
-        raise Unreadable(f"its columns have other names in its files (column mapping by {mapping})")
+    if mapping not in {"none", "name", "id"}:
+        raise Unreadable(f"its columns have other names in its files (column mapping by {mapping[:_MAX_REASON]})")
     if unknown := sorted(features - _KNOWN_FEATURES):
         raise Unreadable(f"it uses what this server cannot read: {', '.join(unknown)[:_MAX_REASON]}")
     if protocol.min_reader_version > _MAX_READER_VERSION:
         raise Unreadable(f"it needs a reader of version {protocol.min_reader_version}")
-    if "deletionVectors" in features and _has_deletion_vectors(delta):
-        raise Unreadable("it has deletion vectors; purge them with the program that made them (REORG TABLE)")
+    return mapping
 
 
-def _has_deletion_vectors(delta: DeltaTable) -> bool:
+def _find_vectors(storage: Storage, folder: str, version: int, actions: pa.Table) -> list[Action | None]:
+    """Return the deletion vectors of live files, which deltalake does not give, in their order."""
     try:
-        return any(batch.num_rows for batch in pa.RecordBatchReader.from_stream(delta.deletion_vectors()))
-    except DeltaError as error:
-        if "Deletion Vector" in str(error):
-            return True  # one that deltalake cannot read itself
-        raise
+        adds = read_state(storage, folder, version).files
+        vectors = {_plain_path(path): add.get("deletionVector") for (path, _), add in adds.items()}
+        paths = [_plain_path(path) for path in actions.column("path").to_pylist()]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Unreadable("its log cannot be read") from error
+    if not len(adds) == len(vectors) == len(paths) or vectors.keys() != {*paths}:
+        raise Unreadable("its log does not have the same files as its latest version")
+    return [vectors[path] for path in paths]
+
+
+def _plain_path(path: str) -> str:
+    return unquote(unquote(path))
+
+
+def _shown_field(field: pa.Field) -> pa.Field:
+    """Return a column as SQL sees it. Older files may have nulls in nested ones, whatever the table says."""
+    metadata = {key: value for key, value in (field.metadata or {}).items() if not key.decode().startswith(_NAMES)}
+    return pa.field(field.name, _changed_inside(field.type, _shown_field), field.nullable, metadata or None)
+
+
+def _stored_field(field: pa.Field, mapping: str) -> pa.Field:
+    """Return a column as files have it: its name, or with its ID."""
+    facts = field.metadata or {}
+    name, field_id = (facts.get(f"{_NAMES}{key}".encode()) for key in ("physicalName", "id"))
+    if name is None or (mapping == "id" and field_id is None):
+        raise Unreadable(f"the name of a column in its files is unknown (column mapping by {mapping})")
+    metadata = {FIELD_ID: field_id} if mapping == "id" else None
+    inner = _changed_inside(field.type, functools.partial(_stored_field, mapping=mapping))
+    return pa.field(name.decode(), inner, field.nullable, metadata)
+
+
+def _changed_inside(kind: pa.DataType, change: Callable[[pa.Field], pa.Field]) -> pa.DataType:
+    """Return a type with changed fields of structs, which are nullable, at any depth."""
+
+    def inside(field: pa.Field) -> pa.Field:
+        return pa.field(field.name, _changed_inside(field.type, change))
+
+    if pa.types.is_struct(kind):
+        return pa.struct([change(field).with_nullable(True) for field in kind.fields])
+    if pa.types.is_list(kind):
+        return pa.list_(inside(kind.value_field))
+    if pa.types.is_map(kind):
+        return pa.map_(inside(kind.key_field).with_nullable(False), inside(kind.item_field))
+    return kind
+
+
+def _with_shown_names(actions: pa.Table, schema: pa.Schema, stored: pa.Schema | None) -> pa.Table:
+    """Return what the log has of files with the bounds of columns under the names that SQL sees."""
+    if "num_records" not in actions.column_names:
+        actions = actions.append_column("num_records", pa.nulls(actions.num_rows, pa.int64()))
+    if stored is None:
+        return actions
+    shown = dict(zip(stored.names, schema.names, strict=True))
+    columns: dict[str, pa.ChunkedArray] = {}
+    for column in actions.column_names:
+        what, dot, name = column.partition(".")
+        is_bound = bool(dot) and what in {"min", "max", "null_count"}
+        if not is_bound or name in shown:
+            columns[f"{what}.{shown[name]}" if is_bound else column] = actions.column(column)
+    return pa.table(columns)
 
 
 def _check_columns(wanted: pa.Schema, found: pa.Schema) -> None:
@@ -401,7 +517,7 @@ def _bounds(actions: pa.Table, columns: Iterable[str]) -> pa.Table:
 
 def _is_of_files(action: Action) -> bool:
     """Return whether an action adds or removes a file, or is about none."""
-    return action.keys() <= {"commitInfo", "txn", "remove", "add"} and not action.get("add", {}).get("deletionVector")
+    return action.keys() <= {"commitInfo", "txn", "remove", "add"}
 
 
 def _as_live_files(adds: Collection[Action], known: _Known) -> pa.Table:
@@ -409,12 +525,14 @@ def _as_live_files(adds: Collection[Action], known: _Known) -> pa.Table:
     stats = [json.loads(one.get("stats") or "{}") for one in adds]
     columns = {"path": [one["path"] for one in adds], "size_bytes": [one["size"] for one in adds]}
     columns["num_records"] = [one.get("numRecords") for one in stats]
+    schema, stored = known.snapshot.schema, known.snapshot.stored_schema or known.snapshot.schema
+    names = dict(zip(schema.names, stored.names, strict=True))
     for name in known.snapshot.partition_columns:
-        columns[f"partition.{name}"] = [one["partitionValues"][name] for one in adds]
+        columns[f"partition.{name}"] = [one["partitionValues"][names.get(name, name)] for one in adds]
     wanted = {*known.bounded, *(known.snapshot.range_columns or ())}
     for what, member in (("min", "minValues"), ("max", "maxValues"), ("null_count", "nullCount")):
         for name in wanted:
-            columns[f"{what}.{name}"] = [(one.get(member) or {}).get(name) for one in stats]
+            columns[f"{what}.{name}"] = [(one.get(member) or {}).get(names.get(name, name)) for one in stats]
     types = {name: known.types.field(name).type for name in columns if name in known.types.names}
     return pa.table({name: _typed(columns[name], kind) for name, kind in types.items()})
 

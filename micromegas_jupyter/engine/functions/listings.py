@@ -89,7 +89,7 @@ def _partitions(table: VisibleTable, source: FileSource) -> Iterator[dict[str, A
     snapshot = table.snapshot
     if snapshot.source is not None or snapshot.problem is not None:
         return
-    name, hides_rows = snapshot.name, table.hides_rows
+    name, hides_rows = snapshot.name, table.needs_barrier
     view_set = VIEW_SETS.get(name)
     schema = visible_schema(snapshot) if view_set is None else view_set.definition.schema
     for file in source.files(name).to_pylist():

@@ -140,7 +140,7 @@ class QueryFunctions:
         if overloaded:
             kinds = [kind for table in tables for kind in table.snapshot.schema.types]
             kinds += [kind for table in tables for kind in flat_schema(table.snapshot.schema).types]
-            first = [DICTIONARY] if DICTIONARY in kinds and not any(table.hides_rows for table in tables) else []
+            first = [DICTIONARY] if DICTIONARY in kinds and not any(table.needs_barrier for table in tables) else []
             self._kinds = [*dict.fromkeys([*first, BYTES, PAIRS, _MAP, *filter(holds_pairs, kinds)])]
             self._untried = {name: self._kinds_for(name) for name in overloaded}
             self._untried |= {name: [BYTES] for name in in_conditions}  # conditions may be read again

@@ -33,7 +33,8 @@ _RETURNED_ROWS: Final = "?table?"
 def are_plain(tables: Iterable[VisibleTable], time_range: TimeRange | None) -> bool:
     """Return whether scans of these tables, in the plan of a statement, return no columns but those it asks for."""
     return not any(
-        table.hides_rows
+        table.needs_barrier
+        or table.snapshot.stored_schema
         or table.equal
         or table.snapshot.merge_sql
         or table.snapshot.source

@@ -1,0 +1,211 @@
+"""Rows of Delta tables as the log defines them: those that are not deleted, under the table's names of columns.
+
+Both are expressions over the native scan of the files, so that filters, pruning, and limits work as in other tables.
+DataFusion numbers the rows of a file, whatever its scan leaves out. The functions here are in no session, so that no
+statement can call them.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from cachetools import LRUCache
+from datafusion import DataFrame, Expr, col, udf
+from datafusion import functions as f
+
+from micromegas_jupyter.core.deletion_vectors import FRAME_BYTES, decode_vector, decode_z85, unframed
+from micromegas_jupyter.core.protocols import FIELD_ID, DeletionVector
+from micromegas_jupyter.engine.scanner import quoted
+from micromegas_jupyter.engine.workarounds.scan_folders import FoundFile
+from micromegas_jupyter.errors import InternalError
+
+#: So many files are scanned one by one; in a scan of more, the name of a file says whose rows those of a batch are.
+MAX_SCANS: Final = 16
+_ALL_ROWS: Final = (1 << 63) - 1
+_CACHED_BYTES: Final = 32 * 1024 * 1024
+_ENTRY_BYTES: Final = 512
+
+#: Returns parts of a file, by their offsets and sizes; None if there is no such file.
+ReadParts = Callable[[str, Sequence[int], Sequence[int]], Sequence[bytes] | None]
+
+
+class Vectors:
+    """Loads deletion vectors, and keeps those that were used last."""
+
+    def __init__(self) -> None:
+        self._live: LRUCache[DeletionVector, pa.BooleanArray] = LRUCache(
+            _CACHED_BYTES, lambda live: live.nbytes + _ENTRY_BYTES
+        )
+
+    def load(self, vectors: Mapping[str, DeletionVector], read: ReadParts) -> dict[str, pa.BooleanArray]:
+        """Return which rows of files are live; raises `DamagedVector`, or `FileNotFoundError` if one is gone."""
+        found = {one: self._live[one] for one in vectors.values() if one in self._live}
+        missing = sorted({*vectors.values()} - found.keys(), key=lambda one: (one.location, one.offset or 0))
+        for location, group in itertools.groupby(missing, key=lambda one: "" if one.offset is None else one.location):
+            some = list(group)
+            contents = map(_inline, some) if not location else _stored(location, some, read)
+            for vector, content in zip(some, contents, strict=True):
+                found[vector] = live = decode_vector(vector, content)
+                with suppress(ValueError):  # it is larger than the cache
+                    self._live[vector] = live
+        return {path: found[vector] for path, vector in vectors.items()}
+
+
+def _inline(vector: DeletionVector) -> bytes:
+    return decode_z85(vector.location)[: vector.size]
+
+
+def _stored(location: str, vectors: Sequence[DeletionVector], read: ReadParts) -> Iterable[bytes]:
+    parts = read(location, [one.offset or 0 for one in vectors], [one.size + FRAME_BYTES for one in vectors])
+    if parts is None:
+        raise FileNotFoundError(location)
+    return itertools.starmap(unframed, zip(vectors, parts, strict=True))
+
+
+def live_rows(  # noqa: PLR0913 - what a scan is
+    files: Sequence[FoundFile],
+    urls: Sequence[str],
+    schema: pa.Schema,
+    live: Mapping[str, pa.BooleanArray],
+    scan: Callable[[Sequence[FoundFile], pa.Schema], DataFrame],
+    *,
+    max_scans: int,
+) -> list[DataFrame]:
+    """Return the live rows of files; `urls` are what a scan of all of them names: the files, or a folder of links."""
+    if len(files) <= max_scans:
+        decide = (functools.partial(_is_live, live[file.path]) for file in files)
+        return [
+            _filtered(scan([file], schema), one, f.file_row_index()) for file, one in zip(files, decide, strict=True)
+        ]
+    is_linked = len(urls) < len(files)
+    names = (
+        [f"{place:06d}" for place in range(len(files))] if is_linked else [_name(urlsplit(url).path) for url in urls]
+    )
+    by_name = {name: live[file.path] for name, file in zip(names, files, strict=True)}
+    if len(by_name) < len(files):
+        raise InternalError("Two files of a table have the same name.")
+    decide_all = functools.partial(_are_live, by_name, is_linked)
+    return [_filtered(scan(files, schema), decide_all, f.file_row_index(), f.input_file_name())]
+
+
+def _filtered(rows: DataFrame, decide: Callable[..., pa.Array], *arguments: Expr) -> DataFrame:
+    """Return the rows for which a function of their number, and perhaps of their file's name, is true.
+
+    Only a scan can evaluate the arguments, so they are columns right above it. As the function is volatile, DataFusion
+    does not move it below them.
+    """
+    names = rows.schema().names
+    columns, extra = [col(quoted(name)) for name in names], "row"
+    while any(name.startswith(extra) for name in names):
+        extra += "_"
+    known = [one.alias(f"{extra}{place}") for place, one in enumerate(arguments)]
+    kinds = [pa.int64(), pa.string()][: len(arguments)]
+    is_live = udf(decide, kinds, pa.bool_(), "volatile", "row_is_live")
+    found = rows.select(*columns, *known).filter(is_live(*(col(f"{extra}{place}") for place in range(len(known)))))
+    return found.select(*columns)
+
+
+def all_of(rows: DataFrame) -> DataFrame:
+    """Return rows so that nothing above them is evaluated on rows that are deleted.
+
+    A LIMIT stops filters above it. Other expressions do not move below the filter, which reads the number of a row.
+    """
+    return rows.limit(_ALL_ROWS)
+
+
+def _name(path: str) -> str:
+    """Return the name of a file in one form: how much of it is quoted differs."""
+    return unquote(unquote(path)).lstrip("/")
+
+
+def _are_live(by_name: Mapping[str, pa.BooleanArray], is_linked: bool, rows: pa.Array, names: pa.Array) -> pa.Array:  # noqa: FBT001
+    runs, start, parts = pc.run_end_encode(names), 0, []
+    for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        live = by_name[name.rpartition("/")[2] if is_linked else _name(name)]  # no other file may count as live
+        parts.append(_is_live(live, rows.slice(start, end - start)))
+        start = end
+    return pa.concat_arrays(parts) if parts else pa.array([], pa.bool_())
+
+
+def _is_live(live: pa.BooleanArray, rows: pa.Array) -> pa.Array:
+    numbers = rows.to_numpy()
+    count, known = len(numbers), len(live)
+    if not count:
+        return pa.array([], pa.bool_())
+    first, last = int(numbers[0]), int(numbers[-1])
+    if last < known and last - first == count - 1 and (numbers[1:] - numbers[:-1] == 1).all():
+        return live.slice(first, count)  # most batches are runs of rows
+    if first >= known and (numbers >= known).all():
+        return pa.array(np.ones(count, np.bool_))
+    is_known = numbers < known
+    found = np.ones(count, np.bool_)
+    found[is_known] = live.take(pa.array(numbers[is_known])).to_numpy(zero_copy_only=False)
+    return pa.array(found)
+
+
+def with_names(rows: DataFrame, stored: pa.Schema, wanted: pa.Schema) -> DataFrame:
+    """Return columns under other names by their places, also inside of nested ones, of which nothing is copied."""
+    columns = []
+    for one, other in zip(stored, wanted, strict=True):
+        column = col(quoted(one.name))
+        if one.type != other.type:
+            rename = functools.partial(_renamed, other.type)
+            column = udf(rename, [one.type], other.type, "immutable", "with_names")(column)
+        columns.append(column.alias(other.name))
+    return rows.select(*columns)
+
+
+class _Renamed:
+    """An array that takes the names of its fields from another type of the same structure."""
+
+    def __init__(self, wanted: pa.DataType, values: pa.Array) -> None:
+        self._wanted = wanted
+        self._values = values
+
+    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[Any, Any]:
+        return self._wanted.__arrow_c_schema__(), self._values.__arrow_c_array__()[1]
+
+
+def _renamed(wanted: pa.DataType, values: pa.Array) -> pa.Array:
+    return pa.array(_Renamed(wanted, values))
+
+
+def names_by_id(wanted: pa.Schema, found: pa.Schema) -> pa.Schema:
+    """Return columns under the names that a file has for their IDs; one that it does not have gets an unused name."""
+    return pa.schema(_named(wanted, found))
+
+
+def _named(wanted: Iterable[pa.Field], found: Iterable[pa.Field]) -> list[pa.Field]:
+    others = list(found)
+    by_id = {one.metadata[FIELD_ID]: one for one in others if FIELD_ID in (one.metadata or {})}
+    by_name = {one.name: one for one in others}
+    fields = []
+    for field in wanted:
+        # Without any IDs, a file has the physical names.
+        other = by_id.get((field.metadata or {}).get(FIELD_ID)) if by_id else by_name.get(field.name)
+        name, kind = field.name, field.type
+        if other is not None:
+            name, kind = other.name, _named_inside(kind, other.type)
+        while other is None and name in by_name:
+            name += "_"
+        fields.append(pa.field(name, kind, field.nullable))
+    return fields
+
+
+def _named_inside(wanted: pa.DataType, found: pa.DataType) -> pa.DataType:
+    def inside(field: pa.Field, other: pa.Field) -> pa.Field:
+        return pa.field(field.name, _named_inside(field.type, other.type), field.nullable)
+
+    if pa.types.is_struct(wanted) and pa.types.is_struct(found):
+        return pa.struct(_named(wanted.fields, found.fields))
+    if pa.types.is_list(wanted) and pa.types.is_list(found):
+        return pa.list_(inside(wanted.value_field, found.value_field))
+    if pa.types.is_map(wanted) and pa.types.is_map(found):
+        return pa.map_(inside(wanted.key_field, found.key_field), inside(wanted.item_field, found.item_field))
+    return wanted
