@@ -15,13 +15,17 @@ from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, U
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
     ClientCredential,
+    ProviderMetadata,
     TokenSet,
     build_client_authentication,
     build_client_credentials_request,
     build_code_request,
+    build_metadata_url,
     build_refresh_request,
     build_revocation_request,
     build_token_error,
+    describe_provider_error,
+    parse_metadata,
     parse_token_answer,
 )
 from micromegas_jupyter.oidc.device import (
@@ -31,12 +35,6 @@ from micromegas_jupyter.oidc.device import (
     build_device_token_request,
     parse_device_answer,
     parse_device_token_error,
-)
-from micromegas_jupyter.oidc.discovery import (
-    ProviderMetadata,
-    build_metadata_url,
-    describe_provider_error,
-    parse_metadata,
 )
 from micromegas_jupyter.oidc.jwt import IdTokenClaims, KeySet, UnknownKey, parse_key_set, verify_id_token
 from micromegas_jupyter.oidc.private_key import PrivateKey

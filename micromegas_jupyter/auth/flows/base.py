@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.auth.provider_connection import ProviderConnection
     from micromegas_jupyter.core.system import Secret
-    from micromegas_jupyter.oidc.discovery import ProviderMetadata
+    from micromegas_jupyter.oidc.authorization import ProviderMetadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
