@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from micromegas_jupyter.config.issuers import TENANT_PLACEHOLDER
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import ClaimValue, TokenKind
 from micromegas_jupyter.core.system import Secret
@@ -231,6 +230,10 @@ def parse_key_set(document: object, *, issuer: str | None = None, tenant: str | 
         except (JoseError, ValueError, TypeError, KeyError):
             continue
     return KeySet(keys=tuple(usable), ignored_count=len(listed) - len(usable))
+
+
+# How one document or key of a provider with many tenants writes an issuer: the caller's tenant goes there.
+TENANT_PLACEHOLDER = "{tenantid}"
 
 
 def names_issuer(stated: object, *, issuer: str, tenant: str | None) -> bool:
