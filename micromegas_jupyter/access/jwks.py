@@ -26,7 +26,7 @@ from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderHttp
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import Clock, Secret, start_thread
 from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable, Unavailable
-from micromegas_jupyter.oidc.discovery import build_metadata_url, parse_jwks_uri
+from micromegas_jupyter.oidc.authorization import build_metadata_url, parse_jwks_uri
 from micromegas_jupyter.oidc.jwt import KeySet, parse_key_set
 
 MAX_KEY_SET_BYTES = 1_000_000

@@ -9,19 +9,23 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.config.client import AssertionAudience
 from micromegas_jupyter.config.decoding import as_issuer
-from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderCalls, ProviderHttp
+from micromegas_jupyter.core.http import HttpAnswer, ProviderCalls, ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness, Secret, secret_object
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, Unavailable, UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
     ClientCredential,
+    ProviderMetadata,
     TokenSet,
     build_client_authentication,
     build_client_credentials_request,
     build_code_request,
+    build_metadata_url,
     build_refresh_request,
     build_revocation_request,
     build_token_error,
+    describe_provider_error,
+    parse_metadata,
     parse_token_answer,
 )
 from micromegas_jupyter.oidc.device import (
@@ -32,17 +36,16 @@ from micromegas_jupyter.oidc.device import (
     parse_device_answer,
     parse_device_token_error,
 )
-from micromegas_jupyter.oidc.discovery import (
-    ProviderMetadata,
-    build_metadata_url,
-    describe_provider_error,
-    parse_metadata,
-)
 from micromegas_jupyter.oidc.jwt import IdTokenClaims, KeySet, UnknownKey, parse_key_set, verify_id_token
 from micromegas_jupyter.oidc.private_key import PrivateKey
 
 DOCUMENT_AGE_SECONDS = 3600.0
 KEY_REFETCH_SECONDS = 10.0
+# Clocks that differ by two seconds count as equal. The rest is for the header's whole seconds.
+_TOLERANCE = timedelta(seconds=2.5)
+# A larger difference is not followed. The header is trusted because of TLS, and TLS itself needs a clock: on a machine
+# that is days off, expired certificates pass. Token checks then fail, and the user is told to set the clock.
+MAX_OFFSET_SECONDS = 24 * 3600.0
 
 _Document = TypeVar("_Document")
 
@@ -71,7 +74,10 @@ class ProviderConnection:
         self._credential = client_credential
         self.clock = clock
         self.randomness = randomness
-        self._http = TimedCalls(ProviderHttp() if http is None else http, clock)
+        self._http = ProviderHttp() if http is None else http
+        self._was_post = False
+        # The difference that was measured, also one of more than a day; None until an answer was seen.
+        self.measured_clock_offset_seconds: float | None = None
         self._lock = threading.Lock()
         self._metadata: tuple[ProviderMetadata, float] | None = None
         self._keys: tuple[KeySet, float] | None = None
@@ -80,16 +86,12 @@ class ProviderConnection:
     @property
     def clock_offset_seconds(self) -> float:
         """How many seconds the provider's clock is ahead of this machine's; 0 when unknown, small, or over a day."""
-        return self._http.offset_seconds
-
-    @property
-    def measured_clock_offset_seconds(self) -> float | None:
-        """The difference that was measured, also one of more than a day; None until an answer was seen."""
-        return self._http.measured_offset_seconds
+        measured = self.measured_clock_offset_seconds or 0.0
+        return measured if abs(measured) <= MAX_OFFSET_SECONDS else 0.0
 
     def now(self) -> datetime:
         """Return the provider's time, as far as it is known: what the times of tokens are held against."""
-        return self._http.now()
+        return self.clock.now() + timedelta(seconds=self.clock_offset_seconds)
 
     def metadata(self) -> ProviderMetadata:
         """Return the provider's discovery document."""
@@ -215,7 +217,7 @@ class ProviderConnection:
         return keys
 
     def _fetch(self, url: str) -> object:
-        answer = self._http.fetch_json(url)
+        answer = self._timed(lambda: self._http.fetch_json(url), is_post=False)
         if answer.is_success:
             return answer.body
         raise ProviderUnavailable(
@@ -249,12 +251,31 @@ class ProviderConnection:
             randomness=self.randomness,
         )
         sent, headers = {**fields, **authentication.fields}, authentication.headers
-        answer = self._http.post_form(url, sent, headers=headers, needs_body=needs_body)
+        answer = self._timed(
+            lambda: self._http.post_form(url, sent, headers=headers, needs_body=needs_body), is_post=True
+        )
         secrets = [value for value in (*sent.values(), *headers.values()) if isinstance(value, Secret)]
         credentials = [
             Secret(value.reveal().partition(" ")[2]) for value in headers.values() if isinstance(value, Secret)
         ]
         return answer, [*secrets, *credentials, *([self._credential] if isinstance(self._credential, Secret) else [])]
+
+    def _timed(self, call: Callable[[], HttpAnswer], *, is_post: bool) -> HttpAnswer:
+        """Make a call, and compare the provider's clock with this machine's by the response's `Date`.
+
+        It counts only if it is outside the time that the call took. Once there was a POST, documents don't count,
+        because caches may have stored them. Only the provider whose keys are trusted gets here, so no one who can't
+        forge tokens anyway can move the time.
+        """
+        started_at = self.clock.now()
+        answer = call()
+        if answer.date is not None and answer.is_success and (is_post or not self._was_post):
+            first, last = sorted((started_at, self.clock.now()))  # the clock may have been set back
+            date = answer.date + timedelta(seconds=0.5)  # the header has whole seconds
+            is_within = first - _TOLERANCE <= date <= last + _TOLERANCE
+            offset = 0.0 if is_within else (date - first - (last - first) / 2).total_seconds()
+            self.measured_clock_offset_seconds, self._was_post = offset, is_post
+        return answer
 
     def _assertion_audience(self, url: str, token_endpoint: str) -> str:
         if (
@@ -270,60 +291,6 @@ class ProviderConnection:
         if self.verify(tokens, nonce=nonce) is None and needs_id_token:
             raise ProviderMisbehaved("The identity provider gave no ID token.")
         return tokens
-
-
-# Clocks that differ by two seconds count as equal. The rest is for the header's whole seconds.
-_TOLERANCE = timedelta(seconds=2.5)
-# A larger difference is not followed. The header is trusted because of TLS, and TLS itself needs a clock: on a machine
-# that is days off, expired certificates pass. Token checks then fail, and the user is told to set the clock.
-MAX_OFFSET_SECONDS = 24 * 3600.0
-
-
-class TimedCalls:
-    """Makes one provider's calls and compares its clock with this machine's by the `Date` of the newest response.
-
-    A response counts only if its date is outside the time that the call took. Once there was a POST, documents don't
-    count, because caches may have stored them. Only the provider whose keys are trusted gets here, so no one who can't
-    forge tokens anyway can move the time.
-    """
-
-    def __init__(self, http: ProviderCalls, clock: Clock) -> None:
-        self._http = http
-        self._clock = clock
-        self._was_post = False
-        self.measured_offset_seconds: float | None = None
-
-    @property
-    def offset_seconds(self) -> float:
-        """How far the provider's clock is ahead of this machine's; 0 when unknown, small, or too large to follow."""
-        measured = self.measured_offset_seconds or 0.0
-        return measured if abs(measured) <= MAX_OFFSET_SECONDS else 0.0
-
-    def now(self) -> datetime:
-        """Return the provider's time, as far as it is known (aware UTC)."""
-        return self._clock.now() + timedelta(seconds=self.offset_seconds)
-
-    def fetch_json(self, url: str) -> HttpAnswer:
-        """See `ProviderHttp.fetch_json`."""
-        started_at = self._clock.now()
-        return self._measured(self._http.fetch_json(url), started_at, is_post=False)
-
-    def post_form(
-        self, url: str, fields: FormFields, *, headers: FormFields | None = None, needs_body: bool = True
-    ) -> HttpAnswer:
-        """See `ProviderHttp.post_form`."""
-        started_at = self._clock.now()
-        answer = self._http.post_form(url, fields, headers=headers, needs_body=needs_body)
-        return self._measured(answer, started_at, is_post=True)
-
-    def _measured(self, answer: HttpAnswer, started_at: datetime, *, is_post: bool) -> HttpAnswer:
-        if answer.date is not None and answer.is_success and (is_post or not self._was_post):
-            first, last = sorted((started_at, self._clock.now()))  # the clock may have been set back
-            date = answer.date + timedelta(seconds=0.5)  # the header has whole seconds
-            is_within = first - _TOLERANCE <= date <= last + _TOLERANCE
-            offset = 0.0 if is_within else (date - first - (last - first) / 2).total_seconds()
-            self.measured_offset_seconds, self._was_post = offset, is_post
-        return answer
 
 
 def client_credential(client_secret: str | Secret | None, private_key: PrivateKey | None) -> ClientCredential:

@@ -38,10 +38,10 @@ from micromegas_jupyter.oidc.authorization import (
     build_jwt_bearer_request,
     build_token_error,
     build_token_exchange_request,
+    describe_provider_error,
     parse_token_answer,
     parse_token_exchange_answer,
 )
-from micromegas_jupyter.oidc.discovery import describe_provider_error
 from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
 
 GITHUB_URL_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_URL"

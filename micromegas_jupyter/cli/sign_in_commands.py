@@ -342,7 +342,7 @@ def sign_in(
     settings: "ClientSettings", *, flow: str | None = None, store: bool = True, environ: Mapping[str, str] | None = None
 ) -> "OidcAuthProvider | HubTokenProvider":
     """Choose how to sign in, as `flow` or else settings and runtime environment say, and do it; `store` keeps it."""
-    from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, GraphicalBrowser
+    from micromegas_jupyter.auth.flows.base import HUB_TOKEN_VARIABLE, GraphicalBrowser
     from micromegas_jupyter.config.client import SECRET_VARIABLES, Flow
     from micromegas_jupyter.wiring import client_side
     from micromegas_jupyter.wiring import sign_in as signing_in

@@ -16,8 +16,8 @@ from pathlib import Path, PurePath
 import msgspec
 
 from micromegas_jupyter import __version__
+from micromegas_jupyter.auth.flows.base import RuntimeInfo, gather_runtime_info
 from micromegas_jupyter.auth.flows.hub import HubTokenProvider
-from micromegas_jupyter.auth.flows.select import RuntimeInfo, gather_runtime_info
 from micromegas_jupyter.auth.provider import OidcAuthProvider
 from micromegas_jupyter.auth.provider_connection import MAX_OFFSET_SECONDS, ProviderConnection
 from micromegas_jupyter.auth.static import OPEN_FILE_REMEDY, StaticTokenAuthProvider, read_api_key_file

@@ -27,12 +27,12 @@ from micromegas_jupyter.hub.settings import ServiceSettings
 from micromegas_jupyter.oidc.authorization import (
     ACCESS_TOKEN_TYPE,
     ID_TOKEN_TYPE,
+    ProviderMetadata,
     build_token_error,
     build_token_exchange_request,
     parse_token_exchange_answer,
     usable_token,
 )
-from micromegas_jupyter.oidc.discovery import ProviderMetadata
 from micromegas_jupyter.oidc.jwt import TokenProblem, expiry_of, parse_token
 
 MAX_THREADS: Final = 8

@@ -21,7 +21,6 @@ from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import ClaimValue, TokenKind
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.oidc.discovery import names_issuer
 
 if TYPE_CHECKING:
     from joserfc.jwk import ECKey, OKPKey, RSAKey
@@ -231,6 +230,17 @@ def parse_key_set(document: object, *, issuer: str | None = None, tenant: str | 
         except (JoseError, ValueError, TypeError, KeyError):
             continue
     return KeySet(keys=tuple(usable), ignored_count=len(listed) - len(usable))
+
+
+# How one document or key of a provider with many tenants writes an issuer: the caller's tenant goes there.
+TENANT_PLACEHOLDER = "{tenantid}"
+
+
+def names_issuer(stated: object, *, issuer: str, tenant: str | None) -> bool:
+    """Whether a document or key says that it is `issuer`'s, with the tenant put in place when there is one."""
+    if not isinstance(stated, str):
+        return False
+    return issuer in {stated, stated if tenant is None else stated.replace(TENANT_PLACEHOLDER, tenant)}
 
 
 def _import_key(entry: object, issuer: str | None, tenant: str | None) -> VerificationKey:

@@ -30,8 +30,10 @@ from traitlets import Bool, Bunch, Dict, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from micromegas_jupyter.auth.flows.base import (
+    HUB_TOKEN_VARIABLE,
     NOT_FOUND_PAGE,
     NOT_UNDERSTOOD,
+    REDIRECT_VARIABLE,
     STILL_WORKING_PAGE,
     WRONG_METHOD_PAGE,
     Page,
@@ -69,7 +71,6 @@ from micromegas_jupyter.auth.flows.jupyter import (
     public_base,
     state_in,
 )
-from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, REDIRECT_VARIABLE
 from micromegas_jupyter.core.system import Secret
 
 _LOOPBACK_ORIGIN = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost):[1-9][0-9]{0,4}", re.ASCII)

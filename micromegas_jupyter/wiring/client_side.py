@@ -46,8 +46,8 @@ from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenSt
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from micromegas_jupyter.auth.flows.base import RuntimeInfo
     from micromegas_jupyter.auth.flows.hub import HubService, HubTokenProvider
-    from micromegas_jupyter.auth.flows.select import RuntimeInfo
     from micromegas_jupyter.auth.logout import LogoutReport
     from micromegas_jupyter.auth.provider import OidcAuthProvider
     from micromegas_jupyter.auth.tokens.keyring import KeyringTokenStore
@@ -119,7 +119,7 @@ def stored_provider(
 
 
 def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts: RuntimeInfo | None) -> LoginRequired:
-    from micromegas_jupyter.auth.flows.select import detect_environment, gather_runtime_info, login_remedy
+    from micromegas_jupyter.auth.flows.base import detect_environment, gather_runtime_info, login_remedy
 
     environment = detect_environment(environ, gather_runtime_info(environ=environ) if facts is None else facts)
     return LoginRequired(
@@ -499,7 +499,7 @@ def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None)
     environ = process_variables(environ)
     if not environ.get("KERNEL_MICROMEGAS_HUB"):
         return False  # nothing of it is loaded elsewhere
-    from micromegas_jupyter.auth.flows.select import is_below_hub
+    from micromegas_jupyter.auth.flows.base import is_below_hub
 
     has_secret = settings.client_secret is not None or settings.client_secret_file is not None
     names_service_account = settings.private_key is not None or (has_secret and not settings.secret_is_native)

@@ -4,20 +4,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from micromegas_jupyter.auth.flows import select
-from micromegas_jupyter.auth.flows.base import LoginRequest
-from micromegas_jupyter.auth.flows.hub import HubTokenProvider
-from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
-from micromegas_jupyter.auth.flows.select import (
+from micromegas_jupyter.auth.flows import base
+from micromegas_jupyter.auth.flows.base import (
     ARGUMENT,
     REMEMBERED,
     TABLE,
     FlowChoice,
+    LoginRequest,
     RuntimeEnvironment,
     RuntimeInfo,
     gather_runtime_info,
     is_below_hub,
 )
+from micromegas_jupyter.auth.flows.hub import HubTokenProvider
+from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 from micromegas_jupyter.auth.provider import LINGER_SECONDS, CompletedLogin, OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.provider import begin_login as start_login
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
@@ -63,14 +63,14 @@ def choose_flow(  # noqa: PLR0913 - what varies is passed in
     """
     environ = process_variables(environ)
     facts = gather_runtime_info(environ=environ) if facts is None else facts
-    environment = select.detect_environment(environ, facts)
-    offered = select.available_flows(environ, facts)
+    environment = base.detect_environment(environ, facts)
+    offered = base.available_flows(environ, facts)
     origin = ARGUMENT if wanted is not None else None
     if wanted is None and not is_automatic:
         wanted, origin = _lasting_choice(settings, environ)
 
     def choose(can_device: bool | None) -> FlowChoice:  # noqa: FBT001 - the one thing that changes
-        return select.choose_flow(environment, wanted=wanted, origin=origin, can_device=can_device, available=offered)
+        return base.choose_flow(environment, wanted=wanted, origin=origin, can_device=can_device, available=offered)
 
     choice = choose(can_device)
     if choice.flow is Flow.HUB and settings.issuer is None:
@@ -182,10 +182,10 @@ def login(  # noqa: PLR0913 - what varies is passed in
         return started.flow is not Flow.BROWSER or browser.open(started.start_url or "")
 
     try:
-        started = select.start_first(flows, begin=begin, show=show_started)
+        started = base.start_first(flows, begin=begin, show=show_started)
         if started.flow is Flow.PASTE and prompt is not None:
-            ask = partial(prompt, select.PASTE_PROMPT)
-            select.take_pasted(started, prompt=lambda: Secret(ask()), show_error=lambda error: announce(str(error)))
+            ask = partial(prompt, base.PASTE_PROMPT)
+            base.take_pasted(started, prompt=lambda: Secret(ask()), show_error=lambda error: announce(str(error)))
         return started.result()
     finally:
         end()

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 TRACING = Path(__file__).parent / "tracing"
 # What docs/architecture.md calls each flow, and the most files that it may have.
 FLOWS = {
-    "sign-in by redirect": ("Sign-in by redirect", 31),
+    "sign-in by redirect": ("Sign-in by redirect", 29),
     "%%sql": ("`%%sql` to a displayed table", 31),
     "micromegas query": ("`micromegas query`", 24),
     "token check": ("Token check", 12),

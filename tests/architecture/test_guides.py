@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from micromegas_jupyter.auth.flows.select import FLOW_TABLE
+from micromegas_jupyter.auth.flows.base import FLOW_TABLE
 from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.access import parse_access_settings
 from micromegas_jupyter.config.client import CLIENT_PRESETS, Bearer, Flow, WorkloadPlatform, parse_client_settings

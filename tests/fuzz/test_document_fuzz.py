@@ -7,7 +7,7 @@ import pytest
 from micromegas_jupyter.config.access import parse_access_settings
 from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved
-from micromegas_jupyter.oidc.discovery import parse_metadata
+from micromegas_jupyter.oidc.authorization import parse_metadata
 from micromegas_jupyter.oidc.jwt import parse_key_set
 from tests.fakes.mint import ISSUER, ec_key, ed448_key, ed25519_key, rsa_key
 from tests.fuzz.conftest import sizes

@@ -1,22 +1,31 @@
-"""What all flows share: the prompt that a person is shown, the wait for that person, and the code grant behind most."""
+"""Which flow a user signs in by, and what all flows share: the prompt, the wait, the code grant, and the pages."""
 
 from __future__ import annotations
 
 import base64
+import enum
 import hashlib
+import importlib.util
 import io
+import itertools
+import os
 import shutil
+import sys
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from html import escape
+from pathlib import PurePath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO, TypeVar
 
 from micromegas_jupyter.auth.tokens.store import LoginKey, TokenStore
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, Bearer, Flow
+from micromegas_jupyter.core.system import Secret, process_variables
 from micromegas_jupyter.core.text import has_color
-from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.errors import LoginFailed, MicromegasError, ProviderMisbehaved, UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
     TokenSet,
@@ -27,11 +36,444 @@ from micromegas_jupyter.oidc.authorization import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import webbrowser
 
     from micromegas_jupyter.auth.provider_connection import ProviderConnection
-    from micromegas_jupyter.core.system import Secret
-    from micromegas_jupyter.oidc.discovery import ProviderMetadata
+    from micromegas_jupyter.oidc.authorization import ProviderMetadata
+
+# What every program can do; the redirect and the Hub's token need a server that helps.
+BASIC_FLOWS = frozenset({Flow.BROWSER, Flow.DEVICE, Flow.PASTE})
+ARGUMENT = "argument"
+REMEMBERED = "remembered"
+TABLE = "environment"
+MAX_PASTE_TRIES = 5
+PASTE_PROMPT = "Paste the address here (it is not shown): "
+
+UNATTENDED_REMEDY = (
+    "Run `micromegas login` in a terminal on this machine first; or give the program a sign-in of its own: "
+    "MICROMEGAS_OIDC_CLIENT_SECRET, MICROMEGAS_OIDC_PRIVATE_KEY_FILE or MICROMEGAS_OIDC_WORKLOAD."
+)
+_NOT_SET = frozenset({"", "0", "false"})
+
+
+class RuntimeEnvironment(enum.StrEnum):
+    """Where a program runs; each value is its name for people."""
+
+    UNATTENDED = "a notebook that runs by itself"
+    HUB_WITH_SERVICE = "JupyterHub with the sign-in service"
+    JUPYTER_WITH_REDIRECT = "Jupyter with the server extension"
+    HUB = "JupyterHub"
+    COLAB = "Colab"
+    VSCODE_REMOTE = "VS Code on a remote machine"
+    REMOTE_JUPYTER = "Jupyter over SSH"
+    VSCODE = "VS Code"
+    JUPYTER = "Jupyter on this machine"
+    NO_TERMINAL = "a program without a terminal"
+    HUB_TERMINAL = "a terminal on a JupyterHub with the sign-in service"
+    REMOTE_TERMINAL = "a terminal over SSH"
+    TERMINAL = "a terminal with a browser"
+    TERMINAL_WITHOUT_BROWSER = "a terminal without a browser"
+
+    @property
+    def is_unattended(self) -> bool:
+        """Whether nobody can answer: not even a person's own choice makes such a program wait."""
+        return self in {RuntimeEnvironment.UNATTENDED, RuntimeEnvironment.NO_TERMINAL}
+
+    @property
+    def may_have_hub_service(self) -> bool:
+        """Whether the sign-in service of a JupyterHub may be at hand."""
+        return self.is_unattended or self in {RuntimeEnvironment.HUB_WITH_SERVICE, RuntimeEnvironment.HUB_TERMINAL}
+
+
+class FlowRow(NamedTuple):
+    """One row of the table: where it applies, which flows (best first, empty where nobody can sign in), and why.
+
+    `matches` takes the environment variables and the facts; the first row that matches counts.
+    """
+
+    environment: RuntimeEnvironment
+    matches: Callable[[Mapping[str, str], RuntimeInfo], bool]
+    flows: tuple[Flow, ...]
+    reason: str
+
+
+def _has_prefix(environ: Mapping[str, str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in environ)
+
+
+def _is_remote_vscode(environ: Mapping[str, str], facts: RuntimeInfo) -> bool:
+    is_remote = is_remote_session(environ) or environ.get("CODESPACES") or environ.get("REMOTE_CONTAINERS")
+    return facts.has_kernel and _has_prefix(environ, "VSCODE_") and bool(is_remote)
+
+
+_LOOPBACK_FIRST = (Flow.BROWSER, Flow.DEVICE, Flow.PASTE)
+_DEVICE_FIRST = (Flow.DEVICE, Flow.PASTE)
+_HUB_FIRST = (Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE)
+_HUB_REASON = "JupyterHub already knows who is signed in."
+_OTHER_MACHINE = "The kernel runs on another machine than your browser."
+
+FLOW_TABLE: tuple[FlowRow, ...] = (
+    FlowRow(
+        RuntimeEnvironment.UNATTENDED,
+        # nbclient, nbconvert and papermill say that nobody can answer (Jupyter messaging, `execute_request`).
+        lambda _environ, facts: facts.has_kernel and facts.allows_input is False,
+        (),
+        "The notebook runs by itself: nobody is here to sign in.",
+    ),
+    FlowRow(
+        RuntimeEnvironment.HUB_WITH_SERVICE,
+        lambda environ, facts: facts.has_kernel and bool(environ.get(HUB_VARIABLE)),
+        _HUB_FIRST,
+        _HUB_REASON,
+    ),
+    FlowRow(
+        RuntimeEnvironment.JUPYTER_WITH_REDIRECT,
+        # On a Hub the server extension sets the variable only where an administrator opted in, and removes an
+        # inherited one otherwise.
+        lambda environ, facts: facts.has_kernel and bool(environ.get(REDIRECT_VARIABLE)),
+        (Flow.REDIRECT, Flow.DEVICE, Flow.PASTE),
+        "The Jupyter server receives the identity provider's answer and passes it to the kernel.",
+    ),
+    FlowRow(
+        RuntimeEnvironment.HUB,
+        lambda environ, facts: facts.has_kernel and _has_prefix(environ, "JUPYTERHUB_"),
+        _DEVICE_FIRST,
+        "This Hub has no sign-in service. Its administrator can add one that needs no click.",
+    ),
+    FlowRow(
+        RuntimeEnvironment.COLAB,
+        lambda _environ, facts: facts.has_kernel and facts.is_colab,
+        _DEVICE_FIRST,
+        "The kernel runs at Google, where your browser cannot reach it.",
+    ),
+    FlowRow(RuntimeEnvironment.VSCODE_REMOTE, _is_remote_vscode, _DEVICE_FIRST, _OTHER_MACHINE),
+    FlowRow(
+        RuntimeEnvironment.REMOTE_JUPYTER,
+        lambda environ, facts: facts.has_kernel and is_remote_session(environ),
+        _DEVICE_FIRST,
+        _OTHER_MACHINE,
+    ),
+    FlowRow(
+        RuntimeEnvironment.VSCODE,
+        lambda environ, facts: facts.has_kernel and _has_prefix(environ, "VSCODE_"),
+        _LOOPBACK_FIRST,
+        "Kernel and browser run on this machine.",
+    ),
+    FlowRow(
+        RuntimeEnvironment.JUPYTER,
+        lambda _environ, facts: facts.has_kernel,
+        _LOOPBACK_FIRST,
+        "Kernel and browser appear to run on this machine.",
+    ),
+    FlowRow(
+        RuntimeEnvironment.NO_TERMINAL,
+        lambda environ, facts: environ.get("CI", "").lower() not in _NOT_SET or not facts.has_terminal,
+        (),
+        "There is no terminal, or CI is set: nobody is here to sign in.",
+    ),
+    FlowRow(RuntimeEnvironment.HUB_TERMINAL, lambda environ, _facts: is_below_hub(environ), _HUB_FIRST, _HUB_REASON),
+    FlowRow(
+        RuntimeEnvironment.REMOTE_TERMINAL,
+        lambda environ, _facts: is_remote_session(environ),
+        _DEVICE_FIRST,
+        "Your browser runs on another machine than this terminal.",
+    ),
+    FlowRow(
+        RuntimeEnvironment.TERMINAL,
+        lambda _environ, facts: facts.has_browser,
+        _LOOPBACK_FIRST,
+        "A browser opens on this machine and reports back to this program.",
+    ),
+    FlowRow(
+        RuntimeEnvironment.TERMINAL_WITHOUT_BROWSER,
+        lambda _environ, _facts: True,
+        _DEVICE_FIRST,
+        "No browser with a window can be opened from here.",
+    ),
+)
+_ROWS = {row.environment: row for row in FLOW_TABLE}
+
+
+def detect_environment(environ: Mapping[str, str], facts: RuntimeInfo) -> RuntimeEnvironment:
+    """Return where a program with these variables and facts runs."""
+    return next(row.environment for row in FLOW_TABLE if row.matches(environ, facts))
+
+
+def available_flows(environ: Mapping[str, str], facts: RuntimeInfo) -> frozenset[Flow]:
+    """Return the flows that a program with these variables and facts can carry out."""
+    if is_below_hub(environ):
+        return BASIC_FLOWS | {Flow.HUB, Flow.REDIRECT}
+    # A terminal may have inherited the variable from its server, and has no kernel to receive an answer.
+    return BASIC_FLOWS | ({Flow.REDIRECT} if facts.has_kernel and environ.get(REDIRECT_VARIABLE) else set())
+
+
+class SkippedFlow(NamedTuple):
+    """A flow that would come first and cannot be used; the reason is the end of a sentence."""
+
+    flow: Flow
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowChoice:
+    """How to sign in here, and why, as a sentence.
+
+    Attributes:
+        flow: The flow; None when nobody can sign in, and then `remedy` says what to do instead.
+        fallbacks: What to try when that turns out not to work, in order; to be announced, never silent.
+        origin: Who chose: `argument`, `remembered`, `environment`, or the setting's name.
+        skipped: The flows that would have come before it.
+    """
+
+    flow: Flow | None
+    environment: RuntimeEnvironment
+    origin: str
+    reason: str
+    fallbacks: tuple[Flow, ...] = ()
+    skipped: tuple[SkippedFlow, ...] = ()
+    remedy: str = ""
+
+
+def choose_flow(
+    environment: RuntimeEnvironment,
+    *,
+    wanted: Flow | None = None,
+    origin: str | None = None,
+    can_device: bool | None = None,
+    available: Collection[Flow] = BASIC_FLOWS,
+) -> FlowChoice:
+    """Choose how to sign in.
+
+    `wanted` is what a person chose, and `origin` who chose that: `argument`, `remembered` or the setting's name.
+    `can_device` says whether the provider has a device endpoint, and is None when that is not known. `available` are
+    the flows that can be carried out here.
+    """
+    row = _ROWS[environment]
+    origin = TABLE if wanted is None else origin or ARGUMENT
+    choice = FlowChoice(flow=None, environment=environment, origin=TABLE, reason=row.reason)
+    # A flow that somebody has just named for a program without a terminal is what they want.
+    if environment.is_unattended and not (environment is RuntimeEnvironment.NO_TERMINAL and origin == ARGUMENT):
+        if Flow.HUB in available and wanted in {None, Flow.HUB}:  # which needs nobody
+            return replace(choice, flow=Flow.HUB, origin=origin, reason=_HUB_REASON)
+        return replace(choice, remedy=UNATTENDED_REMEDY)
+    candidates = row.flows if wanted is None else (wanted, *(flow for flow in row.flows if flow is not wanted))
+    obstacles = {flow: _obstacle(flow, available, can_device) for flow in candidates}
+    possible = tuple(flow for flow in row.flows if obstacles[flow] is None)
+    skipped = tuple(
+        SkippedFlow(flow, obstacles[flow] or "")
+        for flow in itertools.takewhile(lambda flow: obstacles[flow] is not None, candidates)
+    )
+    if wanted is not None and (not skipped or origin != REMEMBERED):
+        choice = replace(choice, origin=origin)
+        chooser = "an earlier sign-in of this profile" if origin == REMEMBERED else origin
+        if skipped:
+            reason = f"{wanted.value} was chosen by {chooser}, but {skipped[0].reason}."
+            remedy = "Choose another way to sign in, or auto."
+            return replace(choice, reason=reason, skipped=skipped[:1], remedy=remedy)
+        # A flow that was named just now is not replaced by another.
+        fallbacks = () if origin == ARGUMENT else tuple(flow for flow in possible if flow is not wanted)
+        return replace(choice, flow=wanted, fallbacks=fallbacks, reason=f"It was chosen by {chooser}.")
+    if not possible:
+        remedy = "Sign in where a browser can be used: run `micromegas login` there."
+        return replace(choice, skipped=skipped, remedy=remedy)
+    return replace(choice, flow=possible[0], fallbacks=possible[1:], skipped=skipped)
+
+
+def _obstacle(flow: Flow, available: Collection[Flow], can_device: bool | None) -> str | None:  # noqa: FBT001 - private
+    if flow not in available:
+        return "it is not available here"
+    if flow is Flow.DEVICE and can_device is False:
+        return "the identity provider has no device sign-in"
+    return None
+
+
+def is_worth_another_flow(error: MicromegasError) -> bool:
+    """Whether a sign-in that could not be started for this reason may work by another flow."""
+    if error.sign_in_service is not None or isinstance(error, ProviderMisbehaved):
+        return True
+    return isinstance(error, LoginFailed) and error.provider_code != "invalid_client"
+
+
+class StartedLogin(Protocol):
+    """What the two functions below use of a `PendingLogin`."""
+
+    @property
+    def done(self) -> bool: ...  # noqa: D102
+    def submit(self, text: Secret) -> None: ...  # noqa: D102
+
+
+Login = TypeVar("Login", bound=StartedLogin)
+
+
+def start_first(
+    flows: Sequence[Flow], *, reason: str = "", begin: Callable[[Flow, str], Login], show: Callable[[Login, str], bool]
+) -> Login:
+    """Start the first of `flows` that can be started and that the user can use.
+
+    `begin` starts a flow and ends the one before. `show` shows a sign-in, and returns whether the user can use it. Both
+    get the reason for the flow.
+    """
+    left = list(flows)
+    while True:
+        flow = left.pop(0)
+        try:
+            login = begin(flow, reason)
+        except MicromegasError as error:
+            if not left or not is_worth_another_flow(error):
+                raise
+            reason = f"Not by {flow.value}: {error.what}"
+            continue
+        if show(login, reason) or not left:
+            return login
+        reason = "No browser opened here."
+
+
+def take_pasted(
+    login: StartedLogin, *, prompt: Callable[[], Secret | None], show_error: Callable[[MicromegasError], None]
+) -> None:
+    """Prompt until an address fits or the sign-in ends, whose result reports any other failure."""
+    for _ in range(MAX_PASTE_TRIES):
+        pasted = prompt()
+        if pasted is None:
+            return
+        try:
+            login.submit(pasted)
+        except (UsageError, ProviderMisbehaved) as error:
+            if login.done:
+                return
+            show_error(error)
+        else:
+            return
+    raise LoginFailed("None of the pasted addresses belongs to this sign-in.")
+
+
+def login_remedy(environment: RuntimeEnvironment, *, profile: str | None = None) -> str:
+    """Return what somebody who is not signed in does there, or should have done."""
+    option = "" if profile is None else f" --profile {profile}"
+    if environment.is_unattended:
+        return UNATTENDED_REMEDY.replace("micromegas login", f"micromegas login{option}")
+    is_terminal = "terminal" in environment.value
+    command = f"`micromegas login{option}`" if is_terminal else f"%micromegas_login{option}"
+    return f"Run {command}, or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account."
+
+
+# A gateway passes on to a kernel the variables that begin with KERNEL_ and no others. The first is set by this
+# project's Jupyter server extension, the second by its JupyterHub service.
+REDIRECT_VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
+HUB_VARIABLE = "KERNEL_MICROMEGAS_HUB"
+# Set by JupyterHub for every server that it starts: the server's own credential at the Hub.
+HUB_TOKEN_VARIABLE = "JUPYTERHUB_API_TOKEN"  # noqa: S105 - a variable's name, not a token
+# They draw in the terminal that started them (`webbrowser` registers these where there is no display).
+TEXT_BROWSERS = frozenset({"www-browser", "links", "elinks", "lynx", "w3m", "links2", "browsh"})
+BROWSER_START_SECONDS = 5.0
+
+_DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeInfo:
+    """What the choice of a flow depends on besides environment variables."""
+
+    has_kernel: bool = False  # a Jupyter kernel runs this program
+    allows_input: bool | None = None  # the kernel's front end lets a person answer; None when it has not said
+    has_terminal: bool = False  # standard input or standard error is a terminal
+    is_colab: bool = False  # `google.colab` can be imported
+    has_browser: bool = False  # a browser with a window can be opened from here
+
+
+def gather_runtime_info(
+    *, environ: Mapping[str, str] | None = None, shell: object = None, allows_input: bool | None = None
+) -> RuntimeInfo:
+    """Find out where this process runs.
+
+    `shell` stands in for the running IPython shell. `allows_input` is for a kernel whose user is known to be present,
+    such as after a click.
+    """
+    kernel = getattr(_running_shell() if shell is None else shell, "kernel", None)
+    if kernel is not None:
+        return RuntimeInfo(has_kernel=True, allows_input=allows_input or _allows_input(kernel), is_colab=_is_colab())
+    has_terminal = any(_is_terminal(stream) for stream in (sys.stdin, sys.stderr))
+    return RuntimeInfo(has_terminal=has_terminal, has_browser=has_graphical_browser(process_variables(environ)))
+
+
+def is_below_hub(environ: Mapping[str, str]) -> bool:
+    """Whether a Hub with the sign-in service started this program's server, and its token is here, too."""
+    return bool(environ.get(HUB_VARIABLE)) and bool(environ.get(HUB_TOKEN_VARIABLE))
+
+
+def is_remote_session(environ: Mapping[str, str]) -> bool:
+    """Whether the person sits at another machine and sees no window of this one."""
+    return bool(environ.get("SSH_CONNECTION")) and not any(environ.get(name) for name in _DISPLAYS)
+
+
+def has_graphical_browser(environ: Mapping[str, str]) -> bool:
+    """Whether a browser with a window can be opened on the screen that the person sees."""
+    if is_remote_session(environ):
+        return False
+    needs_display = sys.platform not in {"darwin", "win32"}
+    if needs_display and not any(environ.get(name) for name in (*_DISPLAYS, "BROWSER")):
+        return False
+    controller = _browser_controller()
+    return controller is not None and PurePath(str(getattr(controller, "name", ""))).name not in TEXT_BROWSERS
+
+
+class GraphicalBrowser:
+    """The first browser that `webbrowser` finds, if it opens a window; text browsers would take over the terminal."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = os.environ if environ is None else environ
+
+    def open(self, url: str) -> bool:
+        """Open `url` in a new tab; False when there is no such browser. Returns within a few seconds."""
+        if not has_graphical_browser(self._environ):
+            return False
+        results: list[bool] = []
+        opening = threading.Thread(target=lambda: results.append(_open(url)), name="micromegas-browser", daemon=True)
+        opening.start()
+        # A command of the person's own (BROWSER) may stay in the foreground as long as its window is open.
+        opening.join(BROWSER_START_SECONDS)
+        return results[0] if results else True
+
+
+def _browser_controller() -> webbrowser.BaseBrowser | None:
+    import webbrowser  # most programs open none
+
+    with suppress(webbrowser.Error):
+        return webbrowser.get()
+    return None
+
+
+def _open(url: str) -> bool:
+    controller = _browser_controller()
+    with suppress(Exception):  # a program of the person's own, which may fail in any way
+        return controller is not None and controller.open(url, new=2)
+    return False
+
+
+def _running_shell() -> object:
+    # A program that runs in IPython has loaded it; loading it here to find that out would cost a terminal too much.
+    ipython = sys.modules.get("IPython.core.getipython")
+    return None if ipython is None else ipython.get_ipython()
+
+
+def _allows_input(kernel: object) -> bool | None:
+    get_parent = getattr(kernel, "get_parent", None)
+    request = get_parent("shell") if callable(get_parent) else None
+    content = request.get("content") if isinstance(request, Mapping) else None
+    # A front end with a person says so with each request; one that says nothing has none.
+    return bool(content.get("allow_stdin", False)) if isinstance(content, Mapping) else None
+
+
+def _is_colab() -> bool:
+    with suppress(ImportError, ValueError):
+        return importlib.util.find_spec("google.colab") is not None
+    return False
+
+
+def _is_terminal(stream: object) -> bool:
+    with suppress(AttributeError, OSError, ValueError):
+        return bool(stream.isatty())  # type: ignore[attr-defined]  # whatever a program put in its place
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

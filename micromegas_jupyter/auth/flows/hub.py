@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol, TypeVar
 
-from micromegas_jupyter.auth.flows.base import LoginFlow, LoginRequest
+from micromegas_jupyter.auth.flows.base import HUB_TOKEN_VARIABLE, HUB_VARIABLE, LoginFlow, LoginRequest, is_below_hub
 from micromegas_jupyter.auth.flows.jupyter import REDIRECT_TIMEOUT_SECONDS, is_callback_address, is_web_address
-from micromegas_jupyter.auth.flows.select import HUB_TOKEN_VARIABLE, HUB_VARIABLE, is_below_hub
 from micromegas_jupyter.auth.tokens.source import CachedTokenSource, Identity, ServiceToken, identity_of_bearer
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.config.decoding import host_text

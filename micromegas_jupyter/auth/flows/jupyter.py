@@ -22,6 +22,7 @@ import msgspec
 from micromegas_jupyter.auth.flows.base import (
     CONTENT_TYPE,
     NOT_A_PAGE_LOAD,
+    REDIRECT_VARIABLE,
     SECURITY_HEADERS,
     CallbackFlow,
     CodeGrant,
@@ -31,7 +32,6 @@ from micromegas_jupyter.auth.flows.base import (
     Page,
     notice_page,
 )
-from micromegas_jupyter.auth.flows.select import REDIRECT_VARIABLE
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.core.http import split_plain_url
 from micromegas_jupyter.core.system import Secret

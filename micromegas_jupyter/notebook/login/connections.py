@@ -10,7 +10,7 @@ from threading import Lock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
-from micromegas_jupyter.auth.flows.select import ARGUMENT, FlowChoice, GraphicalBrowser, gather_runtime_info
+from micromegas_jupyter.auth.flows.base import ARGUMENT, FlowChoice, GraphicalBrowser, gather_runtime_info
 from micromegas_jupyter.auth.tokens.source import BackgroundRenewal, RenewableProvider
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.protocols import AuthProvider

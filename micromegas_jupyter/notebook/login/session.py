@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
+from micromegas_jupyter.auth.flows.base import start_first
 from micromegas_jupyter.auth.flows.jupyter import START_PATH
-from micromegas_jupyter.auth.flows.select import start_first
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.core.text import cut, printable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.auth.flows.select import (
+from micromegas_jupyter.auth.flows.base import (
     PASTE_PROMPT,
     RuntimeEnvironment,
     gather_runtime_info,

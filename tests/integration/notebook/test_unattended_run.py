@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from micromegas_jupyter.auth.flows.select import UNATTENDED_REMEDY
+from micromegas_jupyter.auth.flows.base import UNATTENDED_REMEDY
 from tests.fakes.notebook_world import SECRET_TOKEN, START_URL
 from tests.integration.notebook.kernels import LOAD, REPOSITORY, run_unattended
 

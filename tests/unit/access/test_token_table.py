@@ -25,7 +25,7 @@ from micromegas_jupyter.config.issuers import OidcServerSettings
 from micromegas_jupyter.core.protocols import WriteAccess
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable
-from micromegas_jupyter.oidc.discovery import build_metadata_url
+from micromegas_jupyter.oidc.authorization import build_metadata_url
 from tests.fakes.mint import ISSUER, NOW, ec_key, forge, mint, rsa_key
 from tests.fakes.provider import FakeProvider
 from tests.unit.access import issuer_cases

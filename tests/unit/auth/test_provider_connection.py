@@ -9,7 +9,7 @@ from urllib.parse import quote_plus
 import pytest
 from joserfc.jwk import ECKey
 
-from micromegas_jupyter.auth.provider_connection import ProviderConnection, TimedCalls
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.http import HttpAnswer
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret
 from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable
@@ -233,27 +233,39 @@ def test_a_fetch_of_rotated_keys_that_failed_counts_too(connection, idp, clock):
 class DatedCalls:
     """Implements `http.ProviderCalls`: every answer takes `trip_seconds` and is dated halfway, in whole seconds."""
 
-    def __init__(self, clock, **changes):
+    def __init__(self, clock):
         self._clock = clock
         self.ahead_seconds = self.trip_seconds = self.sleep_seconds = 0.0
         self.status, self.dates = 200, []
-        vars(self).update(changes)
 
     def fetch_json(self, _url):
         self._clock.advance(self.trip_seconds / 2)
         date = (self._clock.now() + timedelta(seconds=self.ahead_seconds)).replace(microsecond=0)
         self._clock.advance(self.trip_seconds / 2)
         self._clock.sleep_through(self.sleep_seconds)
-        return HttpAnswer(status=self.status, body={}, date=self.dates.pop() if self.dates else date)
+        names = ("jwks_uri", "token_endpoint", "revocation_endpoint")
+        document = {"issuer": DATED, "keys": [rsa_key().jwk()], **{name: f"{DATED}/{name}" for name in names}}
+        return HttpAnswer(status=self.status, body=document, date=self.dates.pop() if self.dates else date)
 
     def post_form(self, url, _fields, **_options):
         return self.fetch_json(url)
 
 
+DATED = "https://id.example.com"
+
+
+def dated_connection(clock):
+    calls = DatedCalls(clock)
+    connection = ProviderConnection(DATED, "notebook", None, http=calls, clock=clock)
+    connection.metadata()
+    return connection, calls
+
+
 def measured(clock, *, by_post=True, **changes):
-    timed = TimedCalls(DatedCalls(clock, **changes), clock)
-    timed.post_form("https://id.example.com/token", {}) if by_post else timed.fetch_json("https://id.example.com/keys")
-    return timed
+    connection, calls = dated_connection(clock)
+    vars(calls).update(changes)
+    connection.revoke(Secret("t0ken"), kind="access_token") if by_post else connection.keys()
+    return connection
 
 
 @pytest.mark.parametrize("ahead_seconds", [300, -300, 86_000, -86_000, 90_000, -90_000])
@@ -261,9 +273,9 @@ def measured(clock, *, by_post=True, **changes):
 def test_a_difference_is_measured_to_about_a_second_and_followed_up_to_a_day(by_post, ahead_seconds, clock):
     timed = measured(clock, by_post=by_post, ahead_seconds=ahead_seconds)
 
-    assert timed.measured_offset_seconds == pytest.approx(ahead_seconds, abs=1)
-    assert timed.offset_seconds == (timed.measured_offset_seconds if abs(ahead_seconds) < 86_400 else 0)
-    assert timed.now() == clock.now() + timedelta(seconds=timed.offset_seconds)
+    assert timed.measured_clock_offset_seconds == pytest.approx(ahead_seconds, abs=1)
+    assert timed.clock_offset_seconds == (timed.measured_clock_offset_seconds if abs(ahead_seconds) < 86_400 else 0)
+    assert timed.now() == clock.now() + timedelta(seconds=timed.clock_offset_seconds)
 
 
 @pytest.mark.parametrize("ahead_seconds", [0, 1.5, -1.5, 2, -2])
@@ -271,19 +283,20 @@ def test_a_difference_is_measured_to_about_a_second_and_followed_up_to_a_day(by_
 def test_a_difference_of_two_seconds_is_none(ahead_seconds, into_the_second, clock):
     clock.advance(into_the_second)
 
-    assert measured(clock, ahead_seconds=ahead_seconds).offset_seconds == 0.0
+    assert measured(clock, ahead_seconds=ahead_seconds).clock_offset_seconds == 0.0
 
 
 def test_a_document_that_a_cache_may_have_kept_does_not_overrule_the_answer_to_a_post(clock):
-    raw = DatedCalls(clock, ahead_seconds=3000)
-    timed = TimedCalls(raw, clock)
-    timed.fetch_json("https://id.example.com/keys")
-    raw.ahead_seconds = 0
-    timed.post_form("https://id.example.com/token", {})
-    raw.ahead_seconds = -3000
-    timed.fetch_json("https://id.example.com/keys")
+    timed, calls = dated_connection(clock)
+    calls.ahead_seconds = 3000
+    timed.keys()
+    assert timed.measured_clock_offset_seconds == pytest.approx(3000, abs=1)
+    calls.ahead_seconds = 0
+    timed.revoke(Secret("t0ken"), kind="access_token")
+    calls.ahead_seconds = -3000
+    timed.keys_after_rotation()
 
-    assert timed.measured_offset_seconds == 0.0
+    assert timed.measured_clock_offset_seconds == 0.0
 
 
 @pytest.mark.parametrize(
@@ -300,4 +313,4 @@ def test_a_document_that_a_cache_may_have_kept_does_not_overrule_the_answer_to_a
     ids=["a failure", "no date", "a slow answer", "slept", "set back", "the first year", "the last year"],
 )
 def test_what_says_nothing_about_the_clocks_is_not_followed(changes, clock):
-    assert measured(clock, **changes).offset_seconds == 0.0
+    assert measured(clock, **changes).clock_offset_seconds == 0.0

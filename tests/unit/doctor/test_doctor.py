@@ -7,8 +7,8 @@ from unittest.mock import Mock
 import pytest
 
 from micromegas_jupyter.auth import OidcAuthProvider
+from micromegas_jupyter.auth.flows.base import RuntimeInfo
 from micromegas_jupyter.auth.flows.hub import HubService, HubTokenProvider, find_hub
-from micromegas_jupyter.auth.flows.select import RuntimeInfo
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import Bearer
 from micromegas_jupyter.core.http import HubHttp

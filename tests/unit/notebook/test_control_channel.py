@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from micromegas_jupyter.auth.flows.base import is_worth_another_flow
 from micromegas_jupyter.auth.flows.jupyter import (
     REPLY_TYPE,
     REQUEST_TYPE,
@@ -15,7 +16,6 @@ from micromegas_jupyter.auth.flows.jupyter import (
     listen,
     open_redirects,
 )
-from micromegas_jupyter.auth.flows.select import is_worth_another_flow
 from micromegas_jupyter.errors import LoginFailed
 
 KERNEL_ID = "4f72b256-c23a-4a31-bdf9-f9fbbb6ed380"

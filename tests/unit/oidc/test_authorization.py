@@ -20,8 +20,12 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.oidc import authorization as module
-from micromegas_jupyter.oidc.authorization import AuthorizationRequest, parse_callback, parse_token_exchange_answer
-from micromegas_jupyter.oidc.discovery import ProviderMetadata
+from micromegas_jupyter.oidc.authorization import (
+    AuthorizationRequest,
+    ProviderMetadata,
+    parse_callback,
+    parse_token_exchange_answer,
+)
 from micromegas_jupyter.oidc.jwt import parse_key_set, parse_token, verify_signature
 from micromegas_jupyter.oidc.private_key import parse_private_key
 from tests.fakes.mint import NOW, NOW_SECONDS, ec_key

@@ -1,11 +1,11 @@
-"""Tests of `oidc.discovery`: documents, and what of a provider's text a person is shown."""
+"""Discovery: documents, and what of a provider's text a person is shown."""
 
 import pytest
 
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderMisbehaved
-from micromegas_jupyter.oidc import discovery
-from micromegas_jupyter.oidc.discovery import parse_jwks_uri, parse_metadata
+from micromegas_jupyter.oidc import authorization
+from micromegas_jupyter.oidc.authorization import parse_jwks_uri, parse_metadata
 
 ISSUER = "https://id.example.com/tenant"
 KEYS_URL = "https://keys.example.com/keys"
@@ -31,7 +31,7 @@ def document(**changes):
 
 
 def test_every_endpoint_and_ability_is_kept():
-    assert parse_metadata(document(), issuer=ISSUER) == discovery.ProviderMetadata(
+    assert parse_metadata(document(), issuer=ISSUER) == authorization.ProviderMetadata(
         issuer=ISSUER, jwks_uri=KEYS_URL, **ENDPOINTS, sends_issuer_in_callback=True,
         token_endpoint_auth_methods=("client_secret_basic", "none"), pkce_methods=("S256", "plain"),
     )  # fmt: skip
@@ -152,7 +152,7 @@ class TestKeysAddress:
     ],
 )
 def test_only_plain_short_text_of_a_provider_is_shown(text, shown):
-    assert discovery.clean_provider_text(text, secrets=[Secret("p w+d/%"), Secret("p w+d/% longer")]) == shown
+    assert authorization.clean_provider_text(text, secrets=[Secret("p w+d/%"), Secret("p w+d/% longer")]) == shown
 
 
 @pytest.mark.parametrize(
@@ -165,4 +165,4 @@ def test_only_plain_short_text_of_a_provider_is_shown(text, shown):
     ],
 )  # fmt: skip
 def test_an_error_is_described_by_code_and_cleaned_description(code, description, shown):
-    assert discovery.describe_provider_error(code, description, secrets=[Secret("s3same")]) == shown
+    assert authorization.describe_provider_error(code, description, secrets=[Secret("s3same")]) == shown

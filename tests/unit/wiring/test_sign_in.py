@@ -9,8 +9,8 @@ import pytest
 import requests
 
 from micromegas_jupyter.auth import OidcAuthProvider, OidcClientCredentialsProvider
+from micromegas_jupyter.auth.flows.base import RuntimeInfo
 from micromegas_jupyter.auth.flows.hub import HubTokenProvider
-from micromegas_jupyter.auth.flows.select import RuntimeInfo
 from micromegas_jupyter.config.client import ClientSettings, Flow, TokenStorage
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (

@@ -8,8 +8,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from micromegas_jupyter.auth.flows import select
-from micromegas_jupyter.auth.flows.select import (
+from micromegas_jupyter.auth.flows import base
+from micromegas_jupyter.auth.flows.base import (
     BASIC_FLOWS,
     GraphicalBrowser,
     RuntimeEnvironment,
@@ -207,7 +207,7 @@ def test_a_browser_counts_if_it_opens_a_window_on_the_persons_screen(monkeypatch
 def test_a_browser_that_stays_in_the_foreground_holds_nobody_up(monkeypatch):
     released = threading.Event()
     foreground = types.SimpleNamespace(name="firefox", open=lambda _url, **_options: released.wait(30))
-    monkeypatch.setattr(select, "BROWSER_START_SECONDS", 0.05)
+    monkeypatch.setattr(base, "BROWSER_START_SECONDS", 0.05)
     monkeypatch.setattr(webbrowser, "get", lambda: foreground)
 
     try:
