@@ -62,7 +62,6 @@ HERE = [
     ("access explain", ("token", "--api-key-file", "keys.json"), NO_SIGN_IN),  # as a server would answer
     ("demo", ("--host", "192.0.2.1"), USAGE),
 ]
-WRONG = [("query", "SELECT nothing FROM t1"), ("processes", "--username", "(")]
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +141,6 @@ def test_a_command_at_the_server_leaves_with_its_code(environs):  # drops a tabl
     expected = {(*name.split(), *words): code for name, (words, code, _) in AT_SERVER.items()}
 
     _check(expected, lambda words: _end(_start(words, environs["alice"])))
-
-
-def test_a_wrong_statement_leaves_with_1(environs):
-    _check(dict.fromkeys(WRONG, FAILED), lambda words: _end(_start(words, environs["alice"])))
 
 
 def test_other_commands_leave_with_their_codes(environs, tmp_path):
