@@ -25,7 +25,6 @@ INGEST = messages.CommandStatementIngest(table="processes")
 PATH = messages.FlightDescriptor(type=messages.FlightDescriptor.PATH, path=["../etc"])
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     "metadata",
     [
@@ -37,12 +36,11 @@ PATH = messages.FlightDescriptor(type=messages.FlightDescriptor.PATH, path=["../
     ],
     ids=["none", "two", "wrong", "no scheme", "identity headers"],
 )
-def test_no_method_answers_without_exactly_one_accepted_credential(flight, method, metadata):
-    answer = flight.call(method, b"\xff not a message", metadata=metadata)
+def test_no_method_answers_without_exactly_one_accepted_credential(flight, metadata):
+    answers = {method: flight.call(method, b"\xff not a message", metadata=metadata) for method in METHODS}
 
-    assert answer.code is grpc.StatusCode.UNAUTHENTICATED
-    assert type(answer.error) is errors.Rejected
-    assert answer.replies == []
+    found = {method: (answer.code, type(answer.error), answer.replies) for method, answer in answers.items()}
+    assert found == dict.fromkeys(METHODS, (grpc.StatusCode.UNAUTHENTICATED, errors.Rejected, []))
 
 
 def test_health_is_answered_to_anybody(flight):
@@ -84,17 +82,11 @@ def test_commands_that_are_not_offered_say_so(flight, method, request_bytes):
 
 
 @pytest.mark.parametrize("method", ["GetFlightInfo", "PollFlightInfo", "GetSchema", "DoGet", "DoPut", "DoAction"])
-@pytest.mark.parametrize("request_bytes", [b"\xff\xff\xff", b"\x0a\x7f"])
-def test_noise_is_refused_cleanly(flight, method, request_bytes):
-    answer = flight.call(method, request_bytes)
+def test_noise_is_refused_cleanly(flight, method):
+    for request in ([b"\xff\xff\xff"], [b"\x0a\x7f"], []):
+        answer = flight.call(method, *request)
 
-    assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert type(answer.error) is errors.UsageError
-
-
-@pytest.mark.parametrize("method", ["GetFlightInfo", "GetSchema", "DoGet", "DoPut", "DoAction", "ListActions"])
-def test_a_call_without_its_message_is_refused(flight, method):
-    assert flight.call(method).code is grpc.StatusCode.INVALID_ARGUMENT
+        assert (answer.code, type(answer.error)) == (grpc.StatusCode.INVALID_ARGUMENT, errors.UsageError), request
 
 
 def _watch(flight, service=""):

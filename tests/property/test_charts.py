@@ -5,7 +5,7 @@ import io
 import json
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.core.text import printable
@@ -17,7 +17,6 @@ from tests.property.arrow_tables import tables
 _MAX_CHARACTERS = 1_000_000
 
 
-@settings(deadline=None)
 @given(tables(), st.none() | st.sampled_from(KINDS))
 def test_any_table_is_drawn_in_little_room_or_the_error_says_what_it_lacks(table, kind):
     try:
@@ -36,7 +35,6 @@ def test_any_table_is_drawn_in_little_room_or_the_error_says_what_it_lacks(table
 _FLOATS = st.floats(-1e290, 1e290)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.none() | _FLOATS), min_size=1, max_size=300), st.integers(1, 20))
 def test_m4_keeps_the_ends_the_lowest_and_the_highest_of_each_column_of_pixels(points, columns):
     points.sort(key=lambda point: point[0])
@@ -55,7 +53,6 @@ def test_m4_keeps_the_ends_the_lowest_and_the_highest_of_each_column_of_pixels(p
         assert len(left) <= max(4, len(inside) if len(x) <= 4 * columns else 4) or len(points) <= 4 * columns
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(_FLOATS, _FLOATS), min_size=1, max_size=300), st.integers(1, 50))
 def test_a_thinned_scatter_plot_counts_each_point(points, max_points):
     x, y = np.array(points).T

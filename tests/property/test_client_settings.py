@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import fields
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.config.client import parse_client_settings
@@ -29,7 +29,6 @@ client_texts = texts | st.sampled_from(
 )
 
 
-@settings(max_examples=300)
 @given(st.dictionaries(client_variables, client_texts), st.none() | texts, st.none() | st.text(max_size=10))
 def test_client_settings_are_read_or_refused(environ, config_text, profile):
     try:
@@ -74,7 +73,6 @@ def test_the_complete_configuration_of_a_client_is_accepted():
     assert read.workload is not None
 
 
-@settings(max_examples=1000)
 @given(st.sampled_from(places(CLIENT_COMPLETE)), telling_values | client_texts, st.booleans())
 def test_any_value_in_any_place_of_a_clients_configuration_is_read_or_refused(place, value, is_left_out):
     text = json.dumps(replaced(CLIENT_COMPLETE, place, value, is_left_out=is_left_out))

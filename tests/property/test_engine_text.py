@@ -5,7 +5,7 @@ import functools
 
 import pyarrow as pa
 from datafusion import SessionContext
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.engine.errors import Context, translate
@@ -45,7 +45,6 @@ def test_after_a_doubt_every_sign_is_seen(text):
     assert found.is_certain or seen
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.sampled_from([" || ", " = ", ", ", " "]), min_size=6, max_size=6),
     st.lists(PIECES, min_size=1, max_size=6),

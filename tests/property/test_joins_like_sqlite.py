@@ -220,8 +220,14 @@ def filled(folder, database, chance, *, has_own_names):
     return FixedTables(tables)
 
 
-@pytest.mark.parametrize("has_own_names", [False, True])
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize(
+    ("seed", "has_own_names"),
+    [
+        pytest.param(seed, has_own_names, marks=pytest.mark.long if (seed in {0, 3}) is has_own_names else ())
+        for seed in range(SEEDS)
+        for has_own_names in (False, True)
+    ],
+)
 def test_rows_are_those_of_sqlite(tmp_path, pytestconfig, seed, has_own_names):
     chance = random.Random(seed)
     with closing(sqlite3.connect(":memory:")) as database:

@@ -3,7 +3,7 @@
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.config.client import Flow
@@ -49,7 +49,6 @@ def seen(html):
     return parser
 
 
-@settings(deadline=None)
 @given(tables(), st.integers(0, 10**9))
 def test_any_table_is_shown_in_little_room_with_its_own_markup_and_no_control_characters(table, more):
     view = RowsView(table)

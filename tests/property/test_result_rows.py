@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.notebook.results.formats import NANOSECONDS
@@ -136,7 +136,6 @@ def places_of(view, order):
     return view.rows(order, 0, view.table.num_rows).column(-1).to_pylist()
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(0, 12))
 def test_rows_are_sorted_by_several_columns_with_nulls_at_the_end(data, rows):
     columns = data.draw(st.lists(plain_columns(rows), min_size=1, max_size=3))
@@ -158,7 +157,6 @@ def matching(values, is_match):
     return [place for place, value in enumerate(values) if value is not None and is_match(value)]
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(1, 12))
 def test_numbers_are_compared_without_rounding(data, rows):
     column, numbers = data.draw(number_columns(rows))
@@ -191,7 +189,6 @@ def add(one, other):
         return one + other
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(1, 12))
 def test_times_are_compared_as_they_are_shown_and_with_an_offset_as_instants(data, rows):
     column, instants = data.draw(time_columns(rows))
@@ -234,7 +231,6 @@ def wall_clock(instant, zone):
     return ((shown - EPOCH) // timedelta(seconds=1)) * SECOND + instant % SECOND
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(1, 12), st.text("abAB", min_size=1, max_size=2))
 def test_texts_are_searched_and_compared_whatever_holds_them(data, rows, typed):
     column, texts = data.draw(text_columns(rows))
@@ -255,7 +251,6 @@ def flipped(compare, typed, text):
     return compare(text, typed)
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(0, 30))
 def test_statistics_count_each_value_once(data, rows):
     column, values = data.draw(plain_columns(rows))
@@ -290,7 +285,6 @@ def is_nan(value):
     return isinstance(value, float) and math.isnan(value)
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(0, 12))
 def test_a_file_holds_the_rows_that_match_in_their_order(data, rows):
     columns = data.draw(st.lists(plain_columns(rows), min_size=1, max_size=3))
@@ -324,7 +318,6 @@ def values_of(table):
     return [[repr(value) for value in column.to_pylist()] for column in table.columns]
 
 
-@settings(deadline=None)
 @given(tables(), st.booleans())
 def test_any_table_can_be_looked_at_and_what_it_cannot_do_is_refused(table, descending):
     view = RowsView(table)

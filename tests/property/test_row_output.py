@@ -7,7 +7,7 @@ import math
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.cli.row_output import RowOptions, write_rows
@@ -46,7 +46,6 @@ def _cell(value):
     return str(value).lower() if isinstance(value, bool) else str(_word(value))
 
 
-@settings(max_examples=50)
 @given(ROWS)
 def test_whole_columns_are_written_as_their_values_are(rows):
     objects = [dict(zip(SCHEMA.names, (None if _is_word(v) else v for v in row), strict=True)) for row in rows]
@@ -61,7 +60,6 @@ def test_whole_columns_are_written_as_their_values_are(rows):
         assert line.removesuffix(text).split() == [cell for cell in others if cell]
 
 
-@settings(max_examples=50, deadline=None)
 @given(tables())
 def test_the_grid_downloads_the_csv_that_the_command_prints(table):
     printed, downloaded = io.StringIO(newline=""), io.BytesIO()

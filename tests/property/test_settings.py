@@ -5,7 +5,7 @@ import json
 from datetime import UTC
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.access import validator_from_environment
@@ -27,7 +27,6 @@ SCOPES = ["read", "write", "ingest", "ingest:orders", "ingest:team_*"]
 server_variables = st.sampled_from(["MICROMEGAS_API_KEYS", "MICROMEGAS_OIDC_CONFIG", "MICROMEGAS_ADMINS"])
 
 
-@settings(max_examples=300)
 @given(st.dictionaries(server_variables, texts))
 def test_server_settings_are_read_or_refused(environ):
     try:
@@ -114,7 +113,6 @@ def test_the_complete_configuration_is_accepted():
     assert len(read.api_keys) == 2
 
 
-@settings(max_examples=1500)
 @given(st.sampled_from(places(COMPLETE)), telling_values, st.booleans())
 def test_any_value_in_any_place_of_the_configuration_is_read_or_refused(place, value, is_left_out):
     text = json.dumps(replaced(COMPLETE, place, value, is_left_out=is_left_out))
@@ -128,7 +126,6 @@ def test_any_value_in_any_place_of_the_configuration_is_read_or_refused(place, v
         assert all(issuer.issuer.startswith("http") for issuer in (read.oidc.issuers if read.oidc else ()))
 
 
-@settings(max_examples=300)
 @given(texts | st.none(), texts | st.none(), st.dictionaries(server_variables, texts))
 def test_files_of_any_content_are_read_or_refused(config_text, key_file_text, environ):
     try:

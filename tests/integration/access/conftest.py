@@ -11,9 +11,9 @@ from tests.integration.other_provider.installing import OtherProviderMissing, in
 from tests.integration.other_provider.running import OtherProvider
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_provider(pytestconfig, tmp_path_factory):
-    """One for this test alone, whose tokens live for three hours."""
+    """One for the tests of a module, each of which leaves it running; its tokens live for three hours."""
     cache = getattr(pytestconfig, "cache", None)
     folder = Path(cache.mkdir("other_provider")) if cache else tmp_path_factory.mktemp("other_provider")
     try:

@@ -1,6 +1,6 @@
 """A statement that nobody waits for any more uses no processor half a second later, and no other caller notices.
 
-Each kind of statement is given up by one method, in turn; with `--long` each kind by every method.
+Each method gives up one kind of statement; with `--long`, every kind.
 """
 
 import subprocess
@@ -81,7 +81,7 @@ def pytest_generate_tests(metafunc):
     if metafunc.config.getoption("--long"):
         cases = [(kind, method) for kind in BUSY for method in METHODS]
     else:
-        cases = [(kind, METHODS[index % len(METHODS)]) for index, kind in enumerate([*BUSY][::2])]
+        cases = list(zip([*BUSY][:: len(METHODS)], METHODS, strict=True))
     metafunc.parametrize(("kind", "method"), cases)
 
 

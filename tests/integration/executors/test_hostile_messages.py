@@ -19,7 +19,7 @@ from tests.integration.ingest.lake_server import create_command, with_command
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
 
-SHORT_TRIES, LONG_TRIES = 150, 5000
+SHORT_TRIES, LONG_TRIES = 60, 5000
 SEED = 13
 # What a caller is told who sends what cannot be read, or too much of it.
 REFUSALS = {

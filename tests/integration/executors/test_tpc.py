@@ -77,7 +77,7 @@ def is_same(one, other):
 @pytest.mark.parametrize(
     ("name", "number"),
     [
-        pytest.param(name, number + 1, marks=pytest.mark.long if number % 4 else ())
+        pytest.param(name, number + 1, marks=pytest.mark.long if number % 8 else ())
         for name, count in COUNTS.items()
         for number in range(count)
     ],

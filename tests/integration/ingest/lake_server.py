@@ -40,8 +40,9 @@ class LakeServer:
             return client.query_arrow(sql).column(0).to_pylist()
 
     def files(self):
-        """Everything that lies in the lake's folder."""
-        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
+        """Everything that lies in the lake's folder, except for the files of maintenance, which runs at any time."""
+        files = (str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
+        return sorted(name for name in files if not name.startswith("_micromegas"))
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def _stored(root):
 def test_no_acknowledged_row_is_lost_or_doubled_when_the_server_is_killed(tmp_path, pytestconfig):
     acknowledged = []
     unsure = []
-    for _ in range(25 if pytestconfig.getoption("--long") else 2):
+    for _ in range(25 if pytestconfig.getoption("--long") else 1):
         # All kills happen while eight writers are under way.
         enough = threading.Event()
         round_acknowledged = []

@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.lakehouse.writing import kill_at_random
 
-KILLS, LONG_KILLS = 8, 200
+KILLS, LONG_KILLS = 1, 200
 
 
 @pytest.mark.timeout(3600)

@@ -224,8 +224,8 @@ for _ in range(int(sys.argv[2])):
 """
 
 
-@pytest.mark.parametrize("kills", [20])
-def test_maintainers_killed_at_any_moment_lose_and_double_nothing(tmp_path, kills):
+def test_maintainers_killed_at_any_moment_lose_and_double_nothing(tmp_path, pytestconfig):
+    kills = 20 if pytestconfig.getoption("--long") else 1
     storage = Storage(tmp_path / "lake")
     _append(storage, -1)
     is_over = threading.Event()

@@ -47,11 +47,6 @@ def _log(service, **fields):
     return export("logs", LogRecord(**{"time_unix_nano": NOON, "body": any_value("kept"), **fields}), service=service)
 
 
-def _stored(server):
-    """All files of the lake, but those of maintenance."""
-    return [name for name in server.lake.files() if not name.startswith("_micromegas")]
-
-
 def _field(number, data):
     size = len(data)
     return bytes([number << 3 | 2, *(size >> bits & 0x7F | 0x80 for bits in (0, 7, 14)), size >> 21]) + data
@@ -192,7 +187,7 @@ def test_a_resource_or_scope_of_many_attributes_is_refused_before_it_is_read(ser
 @pytest.mark.parametrize("case", BAD)
 def test_a_request_that_cannot_be_read_is_refused_as_a_whole(server, case):
     body, changes, status, code = BAD[case]
-    before = _stored(server)
+    before = server.lake.files()
 
     answer = server.post("logs", body, **changes)
 
@@ -200,7 +195,7 @@ def test_a_request_that_cannot_be_read_is_refused_as_a_whole(server, case):
     assert answer.headers["Content-Type"] == "application/x-protobuf"
     assert "Retry-After" not in answer.headers
     assert status_of(answer).message
-    assert _stored(server) == before
+    assert server.lake.files() == before
 
 
 def _json(record):
@@ -217,13 +212,13 @@ def _json(record):
     ids=lambda text: text[:12] + text[-30:],
 )  # fmt: skip
 def test_json_that_cannot_be_read_is_refused_in_json(server, text):
-    before = _stored(server)
+    before = server.lake.files()
 
     answer = server.post("logs", text, kind=JSON)
 
     assert (answer.status_code, answer.headers["Content-Type"], answer.json()["code"]) == (400, JSON, _INVALID)
     assert "Traceback" not in answer.text
-    assert _stored(server) == before
+    assert server.lake.files() == before
 
 
 @pytest.mark.parametrize(
@@ -260,14 +255,14 @@ def test_an_outage_of_the_identity_provider_is_to_be_tried_again(server):
 @pytest.mark.parametrize("signal", ANSWERS)
 @pytest.mark.parametrize("kind", ["application/x-protobuf", JSON])
 def test_an_empty_export_is_accepted(server, signal, kind):
-    before = _stored(server)
+    before = server.lake.files()
 
     answers = [server.post(signal, b"{}" if kind == JSON else b"", kind=kind), server.post(signal, export(signal))]
 
     assert [(answer.status_code, answer.content) for answer in answers] == [
         (200, b"{}" if kind == JSON else b""), (200, b"")
     ]  # fmt: skip
-    assert _stored(server) == before
+    assert server.lake.files() == before
 
 
 REFUSED = {

@@ -91,7 +91,7 @@ def _check_blocks(root, stored):
 @pytest.mark.timeout(7200)
 def test_nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed(tmp_path, pytestconfig):
     acknowledged, unsure = [], {}
-    for _ in range(200 if pytestconfig.getoption("--long") else 2):
+    for _ in range(200 if pytestconfig.getoption("--long") else 1):
         enough, found = threading.Event(), []
         with _serving(tmp_path) as (child, url, uri), ThreadPoolExecutor(_EXPORTERS) as threads:
             # What nobody could tell is exported again, as exporters do.
@@ -117,7 +117,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed(tmp_p
 
 def test_exports_survive_a_killed_ingest_process(tmp_path, pytestconfig):
     names = [str(uuid.uuid4()) for _ in range(5 * _EXPORTERS)]
-    rounds = 20 if pytestconfig.getoption("--long") else 2
+    rounds = 20 if pytestconfig.getoption("--long") else 1
     is_over = threading.Event()
 
     with export_server(tmp_path) as server, ThreadPoolExecutor(_EXPORTERS) as threads:

@@ -106,15 +106,8 @@ def test_a_file_of_settings_that_cannot_be_read_is_refused_by_name(content, refu
 
 
 @pytest.mark.parametrize("name", ["AUDIENCE_GRANTS", "UNSTAMPED_AUDIENCE", "PUBLIC_VIEW_SETS"])
-def test_a_server_that_would_show_what_upstreams_audiences_hide_does_not_start(name, tmp_path):
-    result = subprocess.run(
-        [*COMMAND, "serve", "--port", "0", "--disable-auth", "--lake", str(tmp_path)],
-        env=_environ(**{f"MICROMEGAS_{name}": "x"}), capture_output=True, text=True, timeout=DEADLINE_SECONDS,
-        check=False,
-    )  # fmt: skip
-
-    assert result.returncode == 2
-    assert f"MICROMEGAS_{name}" in result.stderr
+def test_a_server_that_would_show_what_upstreams_audiences_hide_does_not_start(name, refused):
+    assert f"MICROMEGAS_{name}" in refused(**{f"MICROMEGAS_{name}": "x"})
 
 
 def test_limits_count_by_variable_option_and_file(tmp_path):

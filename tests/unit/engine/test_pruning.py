@@ -352,7 +352,7 @@ def typed(tmp_path_factory):
         yield asker
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.long if seed > 7 else ()) for seed in range(24)])
 def test_bounds_of_any_type_lose_no_row(typed, seed):
     chance = random.Random(seed)
 
