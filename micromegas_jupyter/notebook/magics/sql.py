@@ -65,9 +65,8 @@ if TYPE_CHECKING:
     from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.system import Clock
-    from micromegas_jupyter.notebook.login.cells import CellConnections
     from micromegas_jupyter.notebook.login.connections import Client, Connection
-    from micromegas_jupyter.notebook.login.session import NotebookSession
+    from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 
     TimeRange = tuple[datetime | None, datetime | None]
 
