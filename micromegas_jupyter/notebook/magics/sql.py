@@ -477,6 +477,6 @@ def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, ma
         return table, table
     if request.name is None and options.format is None and options.dtype is None:
         return table, QueryResult(table, max_rows=max_rows)
-    from micromegas_jupyter.client.frames import to_frame
+    from micromegas_jupyter.client.json_columns import to_frame
 
     return table, to_frame(table, dtype_backend=options.dtype)
