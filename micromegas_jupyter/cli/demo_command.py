@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from micromegas_jupyter.cli.row_output import write_rows
+from micromegas_jupyter.cli.query_commands import write_rows
 from micromegas_jupyter.cli.serve_command import StopSignal, add_setting_argument, print_ready
 from micromegas_jupyter.config.server import SETTINGS, parse_server_settings
 from micromegas_jupyter.core.http import is_loopback

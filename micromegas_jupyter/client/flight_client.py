@@ -38,8 +38,7 @@ from micromegas_jupyter.client.commands import (
     prepare,
     split_table,
 )
-from micromegas_jupyter.client.frames import check_dtype_backend, to_frame
-from micromegas_jupyter.client.json_columns import shows_json, with_json
+from micromegas_jupyter.client.json_columns import check_dtype_backend, shows_json, to_frame, with_json
 from micromegas_jupyter.client.parameters import Params, bind, quote_literal
 from micromegas_jupyter.client.query_reader import BatchStream, QueryReader, ScanProgress, is_read
 from micromegas_jupyter.client.tables import (

@@ -1,16 +1,19 @@
-"""Columns of binary JSON (JSONB) in results: which they are, and their values as JSON text.
+"""Results as DataFrames, and their columns of binary JSON (JSONB) as JSON text.
 
 This project's server gives the type's name in the field's metadata, upstream's does not: there, a column of bytes is
 taken for JSONB when its first values all are. A wrong guess loses nothing, since what is not JSONB stays bytes.
 """
 
 from collections.abc import Collection
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SAMPLE_ROWS: Final = 10_000
 _SAMPLE_VALUES: Final = 100
@@ -109,3 +112,69 @@ def _plain(chunk: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(chunk.type):
         chunk = chunk.dictionary.cast(pa.large_binary()).take(chunk.indices)
     return chunk.cast(pa.large_binary())
+
+
+ARROW_DTYPES: Final = "pyarrow"
+
+# Equal texts become one object, unless more than this share of a sample differs: looking them up would cost more.
+_TEXT_SAMPLE_ROWS: Final = 16 * 1024
+_MANY_DIFFERENT: Final = 0.9
+_TEXT_CHECKS: Final = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+
+
+def check_dtype_backend(dtype_backend: str | None) -> str | None:
+    """Return the argument."""
+    if dtype_backend not in {None, ARROW_DTYPES}:
+        raise UsageError("dtype_backend is not valid.", remedy=f'Use "{ARROW_DTYPES}", or leave it out.')
+    return dtype_backend
+
+
+def to_frame(table: pa.Table, *, dtype_backend: str | None = None, jsonb: str = "json") -> "pd.DataFrame":
+    """Return the table as a DataFrame that can be written to; dictionaries of nested values are decoded.
+
+    `dtype_backend` is None for NumPy's types, or `"pyarrow"`. JSONB becomes JSON text unless `jsonb` is `"bytes"`.
+    """
+    import pandas as pd
+
+    table = _decode_nested(with_json(table) if shows_json(jsonb) else table)
+    frame: pd.DataFrame
+    if check_dtype_backend(dtype_backend) == ARROW_DTYPES:
+        frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+        return frame
+    different = [index for index, column in enumerate(table.columns) if _is_different(column)]
+    has_index = table.schema.metadata is not None and b"pandas" in table.schema.metadata
+    if not different or has_index:  # pandas' own metadata may move columns into an index, which takes the whole table
+        frame = table.to_pandas()
+        return frame
+    # By number, as names may occur twice.
+    numbered = table.rename_columns([str(index) for index in range(table.num_columns)])
+    others = [index for index in range(table.num_columns) if index not in different]
+    parts = [
+        numbered.select(different).to_pandas(deduplicate_objects=False),
+        *([numbered.select(others).to_pandas()] if others else []),
+    ]
+    frame = pd.concat(parts, axis="columns")[numbered.column_names]
+    frame.columns = pd.Index(table.column_names)
+    return frame
+
+
+def _is_different(column: pa.ChunkedArray) -> bool:
+    """Whether nearly all values are different texts."""
+    if not any(check(column.type) for check in _TEXT_CHECKS) or not len(column):
+        return False
+    import pyarrow.compute as pc  # a command, which makes no frames, starts faster without it
+
+    sample = column.slice(0, _TEXT_SAMPLE_ROWS)
+    return bool(pc.count_distinct(sample).as_py() > _MANY_DIFFERENT * len(sample))
+
+
+def _decode_nested(table: pa.Table) -> pa.Table:
+    """Return a table without dictionaries of nested values."""
+    for index, field in enumerate(table.schema):
+        kind = field.type
+        if pa.types.is_dictionary(kind) and pa.types.is_nested(kind.value_type):
+            # A cast of such a dictionary is not implemented in Arrow, taking by index is.
+            chunks = [chunk.dictionary.take(chunk.indices) for chunk in table.column(index).chunks]
+            decoded = pa.chunked_array(chunks, type=kind.value_type)
+            table = table.set_column(index, field.with_type(kind.value_type), decoded)
+    return table

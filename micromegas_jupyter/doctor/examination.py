@@ -21,7 +21,6 @@ from micromegas_jupyter.auth.flows.hub import HubTokenProvider
 from micromegas_jupyter.auth.provider import OidcAuthProvider
 from micromegas_jupyter.auth.provider_connection import MAX_OFFSET_SECONDS, ProviderConnection
 from micromegas_jupyter.auth.static import OPEN_FILE_REMEDY, StaticTokenAuthProvider, read_api_key_file
-from micromegas_jupyter.auth.tokens.store import LoginKey, TokenStore
 from micromegas_jupyter.client.flight_client import DEPRECATION_NOTICE
 from micromegas_jupyter.client.token_claims import claimed_end, read_claims
 from micromegas_jupyter.config.client import WRAPPER_VARIABLE, ClientSettings, Flow, WorkloadExchange
@@ -37,7 +36,6 @@ from micromegas_jupyter.errors import (
     ProviderUnavailable,
     Rejected,
     ServerUnavailable,
-    TokenStoreError,
     UnsupportedRequest,
 )
 from micromegas_jupyter.flightsql.commands import printable_text
@@ -321,34 +319,8 @@ def check_store(case: Case) -> Finding:
         return failed("store", damage)
     for_these = " for these settings" if others else ""
     text = f"{store.label}{' holds a sign-in' if is_stored else f', nothing kept yet{for_these}'}"
-    details = [_line_of_other(other, case.settings, is_stored=is_stored) for other in others]
+    details = [f"another sign-in of this profile is kept in {other.label}" for other in others]
     return ok("store", text + ("" if mode is None else f" (mode {mode:04o})"), details=details, facts=facts)
-
-
-def _line_of_other(other: TokenStore, settings: ClientSettings, *, is_stored: bool) -> str:
-    try:
-        difference = _difference(other.load()[0].key, settings)
-    except (LoginRequired, TokenStoreError):
-        return f"another sign-in of this profile, which cannot be read: {other.label}"
-    if is_stored:
-        return f"another sign-in of this profile{difference}: {other.label}"
-    return f"a sign-in with other settings{difference} is kept in {other.label}"
-
-
-def _difference(key: LoginKey, settings: ClientSettings) -> str:
-    """Return in brackets how a stored sign-in differs from these settings; empty when it does not."""
-    pairs = (
-        ("issuer", key.issuer, settings.issuer),
-        ("client id", key.client_id, settings.client_id),
-        ("audience", key.audience, settings.audience),
-        ("resource", key.resource, settings.resource),
-    )
-    parts = [
-        f"{name} {stored or 'none'}" for name, stored, configured in pairs if (stored or None) != (configured or None)
-    ]
-    if key.scope is not None and set(key.scope.split()) != set(settings.scope.split()):
-        parts.append(f"scope {key.scope}")
-    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _modes(case: Case) -> dict[Path, int]:

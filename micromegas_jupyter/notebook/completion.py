@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.config.client import ClientSettings
-    from micromegas_jupyter.notebook.login.cells import CellConnections
     from micromegas_jupyter.notebook.login.connections import Client, Connection, Connections, NotebookServices
+    from micromegas_jupyter.notebook.login.session import CellConnections
 
 FETCH_SECONDS: Final = 10.0
 """The deadline of each call."""

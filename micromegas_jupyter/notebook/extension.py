@@ -5,9 +5,8 @@ import atexit
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.notebook.completion import SchemaCache, SqlCompleter
-from micromegas_jupyter.notebook.login.cells import CellConnections
 from micromegas_jupyter.notebook.login.connections import NotebookServices
-from micromegas_jupyter.notebook.login.session import NotebookSession
+from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 from micromegas_jupyter.notebook.magics.connect import ServerMagics
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic

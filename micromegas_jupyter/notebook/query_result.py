@@ -68,7 +68,7 @@ class QueryResult:
 
     def to_pandas(self, *, jsonb: str = "json") -> pd.DataFrame:
         """Return all rows as a pandas DataFrame; binary JSON becomes JSON text unless `jsonb` is `"bytes"`."""
-        from micromegas_jupyter.client.frames import to_frame
+        from micromegas_jupyter.client.json_columns import to_frame
 
         return to_frame(self._table, jsonb=jsonb)
 

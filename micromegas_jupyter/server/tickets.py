@@ -19,8 +19,7 @@ from typing import Any, Final
 
 from cachetools import LRUCache, TTLCache
 
-from micromegas_jupyter.core.files import FileWatch
-from micromegas_jupyter.core.secret_files import read_secret_file
+from micromegas_jupyter.core.files import FileWatch, read_secret_file
 from micromegas_jupyter.core.system import Clock, HiddenBytes, start_thread
 from micromegas_jupyter.errors import ConfigurationError, ResourcesExhausted, UsageError
 from micromegas_jupyter.executors.scheduling import CallerKey

@@ -203,7 +203,7 @@ def _build_client(
     from micromegas_jupyter.client.flight_client import FlightSQLClient
 
     if settings.client_key_file is not None:
-        from micromegas_jupyter.core.secret_files import read_secret_file
+        from micromegas_jupyter.core.files import read_secret_file
 
         setting = settings.origin_of("client_key_file") or "client_key_file"
         read_secret_file(settings.client_key_file, setting=setting)  # refused where others can read it

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, ClientSettings
+from micromegas_jupyter.core.files import read_secret_file, read_secret_line
 from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.core.secret_files import read_secret_file, read_secret_line
 from micromegas_jupyter.oidc.authorization import ClientCredential
 from micromegas_jupyter.oidc.private_key import parse_private_key
 

@@ -25,9 +25,9 @@ from micromegas_jupyter.config.client import (
     WorkloadPlatform,
     WorkloadSetting,
 )
+from micromegas_jupyter.core.files import read_secret_file
 from micromegas_jupyter.core.http import PlatformHttp
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.secret_files import read_secret_file
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, process_variables
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micromegas_jupyter.cli.row_output import RowOptions, write_rows
+from micromegas_jupyter.cli.query_commands import RowOptions, write_rows
 from micromegas_jupyter.core.text import cell_text
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.results.view import RowQuery, RowsView

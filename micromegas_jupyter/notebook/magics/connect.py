@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.notebook.completion import SchemaCache
-    from micromegas_jupyter.notebook.login.cells import CellConnections
-    from micromegas_jupyter.notebook.login.session import NotebookSession
+    from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
     from micromegas_jupyter.notebook.query_result import QueryResult
     from micromegas_jupyter.wiring.server_process import ServerProcess
 

@@ -65,9 +65,8 @@ if TYPE_CHECKING:
     from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.system import Clock
-    from micromegas_jupyter.notebook.login.cells import CellConnections
     from micromegas_jupyter.notebook.login.connections import Client, Connection
-    from micromegas_jupyter.notebook.login.session import NotebookSession
+    from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 
     TimeRange = tuple[datetime | None, datetime | None]
 
@@ -478,6 +477,6 @@ def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, ma
         return table, table
     if request.name is None and options.format is None and options.dtype is None:
         return table, QueryResult(table, max_rows=max_rows)
-    from micromegas_jupyter.client.frames import to_frame
+    from micromegas_jupyter.client.json_columns import to_frame
 
     return table, to_frame(table, dtype_backend=options.dtype)

@@ -299,7 +299,7 @@ class RowReader:
 
     def read_pandas(self) -> pd.DataFrame:
         """Return all rows that are still to come as a DataFrame, with binary JSON as JSON text."""
-        from micromegas_jupyter.client.frames import to_frame
+        from micromegas_jupyter.client.json_columns import to_frame
 
         return to_frame(self.read_all())
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import wcwidth
 
-from micromegas_jupyter.cli.row_output import RowOptions, open_output, write_rows
+from micromegas_jupyter.cli.query_commands import RowOptions, open_output, write_rows
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.errors import QueryError, UsageError
 

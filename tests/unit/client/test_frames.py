@@ -9,7 +9,7 @@ import pytest
 from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 from pandas.testing import assert_frame_equal
 
-from micromegas_jupyter.client.frames import to_frame
+from micromegas_jupyter.client.json_columns import to_frame
 
 
 def of_upstream(table):

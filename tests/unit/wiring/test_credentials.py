@@ -17,8 +17,7 @@ from micromegas_jupyter.config.client import (
     WorkloadPlatform,
     WorkloadSetting,
 )
-from micromegas_jupyter.core.files import find_exposure
-from micromegas_jupyter.core.secret_files import read_secret_line
+from micromegas_jupyter.core.files import find_exposure, read_secret_line
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey
