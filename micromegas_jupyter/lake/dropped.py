@@ -210,7 +210,7 @@ def _move(storage: Storage, source: str, target: str | None, lease: Lease, *, sp
             storage.copy(entry.path, copy)
         storage.delete(entry.path)
 
-    with storage_errors("A dropped table could not be moved."), ThreadPoolExecutor(_MOVED_AT_ONCE) as pool:
+    with storage_errors("A dropped table could not be moved.", storage), ThreadPoolExecutor(_MOVED_AT_ONCE) as pool:
         for _ in range(_MAX_LISTINGS):  # a write that was under way may have added some
             found = [entry for entry in storage.list(source) if entry.path != spared]
             if not found:

@@ -179,7 +179,7 @@ def optimize(storage: Storage, name: str) -> dict[str, int]:
     work = _Round(storage, MaintenanceSettings(min_small_files=2), SYSTEM_CLOCK, None)
     added = 0
     try:
-        with storage_errors("The table could not be optimized."), closing(_Table(storage, name)) as table:
+        with storage_errors("The table could not be optimized.", storage), closing(_Table(storage, name)) as table:
             check_writable(table.delta)
             for _ in range(_OPTIMIZE_ROUNDS):  # again when others commit meanwhile
                 added += sum([work.compact(table, group) for group in work.plan(table)])
@@ -278,7 +278,7 @@ class _Round:
             self._check_lease()
             try:
                 with (
-                    storage_errors(f"The table {name} could not be maintained."),
+                    storage_errors(f"The table {name} could not be maintained.", self._storage),
                     closing(_Table(self._storage, name)) as table,
                 ):
                     self._maintain(table, first_days.get(name, date.min), vacuums=vacuums)
@@ -291,7 +291,7 @@ class _Round:
                 )
                 self._last_error = error.what
                 self._status[name] = msgspec.structs.replace(self._status[name], error=error.what)
-        with storage_errors("What is left of dropped tables could not be removed."):
+        with storage_errors("What is left of dropped tables could not be removed.", self._storage):
             self._remove_remains()
 
     def _check_lease(self) -> None:
@@ -326,7 +326,7 @@ class _Round:
         for name in DEFINITIONS.keys() & set(names):
             with (
                 suppress(TableGone, MicromegasError),  # its own work will say so
-                storage_errors("A table could not be read."),
+                storage_errors("A table could not be read.", self._storage),
                 closing(_Table(self._storage, name)) as table,
             ):
                 if table.has_dates and retention_days(table.properties) is None:

@@ -237,7 +237,7 @@ def _restore_folder(tables: Tables, dropped: DroppedTable, time: datetime, clock
     with (
         closing(TableGuard(storage, dropped.path)) as guard,
         guard.hold(is_exclusive=True),
-        storage_errors("The table could not be restored."),
+        storage_errors("The table could not be restored.", storage),
     ):
         work = _Work(storage, dropped.path, dropped.name, clock, check=guard.check, dropped_at=dropped.dropped_at)
         restored = work.run(time)
@@ -319,7 +319,7 @@ class _Work:
                 raise _too_early(error.earliest) from None
             if any(dropped_at <= time for dropped_at in found.drops):
                 raise _dropped_then(self._name, time)
-            with storage_errors("The table could not be restored."):
+            with storage_errors("The table could not be restored.", self._storage):
                 restored = self._attempt(found)
             if restored is not None:
                 return restored

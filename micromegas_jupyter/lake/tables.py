@@ -165,7 +165,7 @@ class Tables:
         staging = staging or self.new_staging(name)
         self.storage.write(log_path(staging, entry_name(0)), entry)
         root = Path(self.storage.uri)
-        with storage_errors("The table could not be created."):
+        with storage_errors("The table could not be created.", self.storage):
             try:
                 (root / staging).rename(root / name)  # fails when there is a folder that is not empty
             except OSError:
@@ -211,7 +211,7 @@ class Tables:
             except TableGone:
                 raise no_table(name) from None
         root = Path(self.storage.uri)
-        with storage_errors("The table could not be dropped."):
+        with storage_errors("The table could not be dropped.", self.storage):
             make_private_folder(root / DROPPED_FOLDER)
             with self._holding(name, is_exclusive=True) as guard:
                 dropped_at = self._time_after(name, guard.delta)
@@ -290,7 +290,7 @@ class Tables:
     def describe(self, name: str) -> dict[str, Any]:
         """Return what is known of a table, as JSON holds it; `row_count` is None when a file does not say."""
         delta = self._open(name)
-        with storage_errors("The table could not be read."):
+        with storage_errors("The table could not be read.", self.storage):
             metadata = delta.metadata()
             files = live_files(delta)
         counts = files.column("num_records").to_pylist() if "num_records" in files.column_names else []
@@ -317,7 +317,7 @@ class Tables:
     def history(self, name: str, limit: int) -> tuple[dict[str, Any], ...]:
         """Return the latest commits that the log still has, the last one first, as JSON holds them."""
         delta = self._open(name)
-        with storage_errors("The history could not be read."):
+        with storage_errors("The history could not be read.", self.storage):
             return tuple(
                 {
                     "version": one["version"],
@@ -393,7 +393,7 @@ class Tables:
         for _ in range(_MAX_ATTEMPTS):
             entry_id = uuid.uuid4().hex
             properties = CommitProperties(custom_metadata={_ENTRY_ID: entry_id, **facts})
-            with self._holding(name) as guard, storage_errors(what):
+            with self._holding(name) as guard, storage_errors(what, self.storage):
                 delta = guard.delta
                 check_writable(delta)
                 before = delta.version()
@@ -435,7 +435,7 @@ class Tables:
 def list_files(storage: Storage, table: str) -> pa.Table:
     """Return a row for each file of a table as it stands, as `engine.contract.FileSource` describes it."""
     try:
-        with storage_errors(f"The files of the table {table} could not be listed."):
+        with storage_errors(f"The files of the table {table} could not be listed.", storage):
             found = live_files(open_delta(storage, table))
     except TableGone:
         return _FILES.empty_table()
@@ -502,7 +502,7 @@ def no_table(name: str) -> UsageError:
 def replacement_actions(storage: Storage, table: str, stored: pa.Schema, *, version: int, clock: Clock) -> list[Action]:
     """Return the actions that give a table at a version other columns, and take all its rows."""
     delta = open_delta(storage, table)
-    with storage_errors("The table could not be replaced."):
+    with storage_errors("The table could not be replaced.", storage):
         delta.load_as_version(version)
         metadata, protocol = delta.metadata(), delta.protocol()
         paths = live_files(delta).column("path").to_pylist()
