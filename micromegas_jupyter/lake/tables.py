@@ -45,13 +45,15 @@ from micromegas_jupyter.lake.delta_log import (
 )
 from micromegas_jupyter.lake.dropped import (
     DROPPED_FOLDER,
+    MAX_UNDO_HOURS,
+    UNDO_HOURS,
     UNDO_LIMIT,
     check_held,
     free_name,
     hold_names,
     list_dropped,
     mark_dropped,
-    new_dropped_folder,
+    new_dropped,
     postpone_drop,
     read_marker,
 )
@@ -61,6 +63,7 @@ from micromegas_jupyter.telemetry.tables import TABLES
 MAX_TABLES: Final = 1000
 OWNER_PROPERTY: Final = "micromegas.owner"
 RETENTION_PROPERTY: Final = "micromegas.retentionDays"
+UNDO_PROPERTY: Final = "micromegas.undoHours"
 MODEL_RETENTION_DAYS: Final = 7
 """How long rows of the data model's tables are kept by default."""
 DEFINITIONS: Final = {definition.name: definition for definition in TABLES}
@@ -215,13 +218,17 @@ class Tables:
             make_private_folder(root / DROPPED_FOLDER)
             with self._holding(name, is_exclusive=True) as guard:
                 dropped_at = self._time_after(name, guard.delta)
-                (root / name).rename(root / new_dropped_folder(name, dropped_at))
+                hours = undo_hours(guard.delta.metadata().configuration)
+                (root / name).rename(root / new_dropped(name, dropped_at, undo_hours=hours).folder)
             sync_folder(root / DROPPED_FOLDER)
             sync_folder(root)
         return dropped_at
 
     def _drop_object(self, name: str) -> dt.datetime:
-        marked = mark_dropped(self.storage, name, self._time_after(name, self._open(name)))
+        delta = self._open(name)
+        hours = undo_hours(delta.metadata().configuration)
+        marked = new_dropped(name, self._time_after(name, delta), undo_hours=hours)
+        mark_dropped(self.storage, marked)
         last = committed_at(self.storage, name, open_delta(self.storage, name, is_hidden=True).version())
         if last is None or last + _AFTER <= marked.dropped_at:
             return marked.dropped_at
@@ -307,6 +314,7 @@ class Tables:
             "partition_by": metadata.partition_columns,
             "owner": metadata.configuration.get(OWNER_PROPERTY),
             "retention_days": retention_days(metadata.configuration),
+            "undo_hours": undo_hours(metadata.configuration),
             "version": delta.version(),
             "files": files.num_rows,
             "size_bytes": sum(files.column("size_bytes").to_pylist()),
@@ -337,16 +345,25 @@ class Tables:
 
     def set_retention(self, name: str, days: int | None) -> None:
         """Set for how many days rows are kept; None for as long as the server's own setting says."""
-        value = "" if days is None else str(days)
+        self._set_properties(name, {RETENTION_PROPERTY: "" if days is None else str(days)})
+
+    def set_undo_hours(self, name: str, hours: int) -> None:
+        """Set for how long changes can be undone: how long log entries and unused files are kept."""
+        # Checkpoints drop removals after Delta's own duration; vacuum could not date them then.
+        kept = f"interval {hours + 2} hours"
+        durations = {"delta.logRetentionDuration": kept, "delta.deletedFileRetentionDuration": kept}
+        self._set_properties(name, {UNDO_PROPERTY: str(hours), **durations})
+
+    def _set_properties(self, name: str, values: dict[str, str]) -> None:
         self._change(
             name,
             lambda table, properties: table.alter.set_table_properties(
-                {RETENTION_PROPERTY: value},
+                values,
                 raise_if_not_exists=False,
                 commit_properties=properties,
                 post_commithook_properties=_NO_HOOKS,
             ),
-            "The retention could not be set.",
+            "The table's settings could not be changed.",
         )
 
     def check_capacity(self, *, owner: str | None = None, max_tables: int | None = None) -> None:
@@ -590,6 +607,12 @@ def retention_days(properties: Mapping[str, str]) -> int | None:
     """Return the retention that was set for a table alone."""
     text = properties.get(RETENTION_PROPERTY, "")
     return int(text) if text.isascii() and text.isdecimal() and int(text) > 0 else None
+
+
+def undo_hours(properties: Mapping[str, str]) -> int:
+    """Return for how long changes of a table can be undone."""
+    text = properties.get(UNDO_PROPERTY, "")
+    return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) <= MAX_UNDO_HOURS else UNDO_HOURS
 
 
 def first_retained_day(
