@@ -575,8 +575,8 @@ def test_a_longer_undo_keeps_log_files_and_drops_for_that_long(store, storage, t
         restore("t", _undo(dropped_at), clock=FakeClock(dropped_at + 73 * HOUR))
     restore("t", _undo(dropped_at), clock=FakeClock(dropped_at + 71 * HOUR))
     assert ids() == [1, 2, 3]
-    tables.drop("t")
-    report = maintenance.run_round(storage, clock=FakeClock(_now() + 74 * HOUR))
+    dropped_at = tables.drop("t")
+    report = maintenance.run_round(storage, clock=FakeClock(dropped_at + 74 * HOUR))
     assert report.status.done["removed_tables"] == 1
 
 
