@@ -42,6 +42,8 @@ def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for changing in (drop, delete, restore):
         changing.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
+    setting = _add_table_action(actions, "set", "set for how long changes of a table of yours can be undone")
+    setting.add_argument("setting", metavar="undo-hours=N", help="1 to 8760 hours; default of a table: 24")
     _add_table_action(actions, "optimize", "merge the small files of a table of yours now")
     history = _add_table_action(actions, "history", "list the latest commits of a table of yours")
     history.add_argument(
@@ -87,6 +89,7 @@ def run_tables(arguments: argparse.Namespace) -> int:
         "drop": _drop,
         "delete": _delete,
         "restore": _restore,
+        "set": _set,
         "optimize": _optimize,
         "history": _history,
     }
@@ -136,6 +139,7 @@ def _describe(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
     facts: dict[str, object] = {
         "partitioned by": ", ".join(table.partition_by) or None,
         "retention": None if table.retention_days is None else f"{table.retention_days} days",
+        "undo": None if table.undo_hours is None else f"{table.undo_hours} hours",
         "rows": _count(table.row_count),
         "files": _count(table.files),
         "bytes": _count(table.size_bytes),
@@ -173,6 +177,15 @@ def _restore(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
     elif not done.was_dropped and done.version == done.restored_version:
         sentence = f"{arguments.table} is already in its state of that time"
     _print_outcome(arguments, facts, sentence, done)
+
+
+def _set(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
+    name, _, value = arguments.setting.partition("=")
+    if name != "undo-hours" or not (value.isascii() and value.isdecimal()):
+        raise UsageError("That is not a setting of a table.", remedy="Use undo-hours=N, for example undo-hours=72.")
+    client.set_undo_hours(arguments.table, int(value))
+    sentence = f"changes of {arguments.table} can be undone for {int(value):,} hours"
+    _print_outcome(arguments, {"table": arguments.table, "undo_hours": int(value)}, sentence)
 
 
 def _optimize(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:

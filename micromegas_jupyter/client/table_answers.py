@@ -36,6 +36,7 @@ class TableDescription:
         columns: Its columns.
         partition_by: The columns whose values lie in folders of their own.
         retention_days: How long rows are kept; None for as long as the server's own setting says.
+        undo_hours: For how many hours changes can be undone.
         version: The number of its latest commit.
         row_count: How many rows it has; None when that is not known.
         files: In how many files they are.
@@ -48,6 +49,7 @@ class TableDescription:
     columns: tuple[TableColumn, ...]
     partition_by: tuple[str, ...] = ()
     retention_days: int | None = None
+    undo_hours: int | None = None
     version: int | None = None
     row_count: int | None = None
     files: int | None = None

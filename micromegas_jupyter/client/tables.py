@@ -158,6 +158,11 @@ class TableMethods(ABC):
         members = {"table": _checked(table_name), "days": days}
         self._run_on_tables(TableOperation(name="set_retention", members=members), _Nothing)
 
+    def set_undo_hours(self, table_name: str, hours: int) -> None:
+        """Set for how many hours (1 to 8,760) changes of a table of the caller's can be undone."""
+        members = {"table": _checked(table_name), "hours": hours}
+        self._run_on_tables(TableOperation(name="set_undo_hours", members=members), _Nothing)
+
 
 def _checked(text: Any, what: str = "table's name") -> str:
     if not isinstance(text, str) or not text.strip():

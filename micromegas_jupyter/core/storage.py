@@ -33,6 +33,7 @@ _REFUSED: Final = re.compile(
     r"|performing HEAD [^\n]*400 Bad Request"
 )
 _LOCK_SECONDS: Final = 5.0
+_NO_BUCKET: Final = re.compile("<Code>(?:NoSuchBucket|PermanentRedirect|IllegalLocationConstraintException)<")
 # Of one request; deltalake has the same as texts.
 _CONNECT_SECONDS: Final = 5
 _REQUEST_SECONDS: Final = 30
@@ -91,13 +92,21 @@ class Storage:
             "retry_timeout": f"{_RETRY_SECONDS}s",
         }
 
+    def describe(self) -> str:
+        """Return the bucket, region, and prefix for error messages; nothing for a folder."""
+        if self.is_local:
+            return ""
+        bucket, _, prefix = self.uri.removeprefix(S3_SCHEME).partition("/")
+        region = self._config().get("aws_region", "not set")
+        return f"bucket {bucket}, region {region}, prefix {prefix or 'none'}"
+
     def child_uri(self, path: str) -> str:
         """Return the absolute path or address of something in this storage."""
         return f"{self.uri}/{path}"
 
     def list_folders(self, below: str = "") -> list[str]:
         """Return the names of the folders in the storage or in one of its folders, or none if there is nothing."""
-        with storage_errors("The tables could not be listed."):
+        with storage_errors("The tables could not be listed.", self):
             if not self.is_local:
                 prefix = f"{below}/" if below else None
                 found = self._obstore.list_with_delimiter(self._store, prefix=prefix)["common_prefixes"]
@@ -110,7 +119,7 @@ class Storage:
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         """Yield all objects below a folder, in no order; only those whose names sort behind `after`."""
-        with storage_errors("The files of a table could not be listed."):
+        with storage_errors("The files of a table could not be listed.", self):
             first = f"{prefix}/{after}"
             if self.is_local:
                 found_files = _walk(Path(self.uri), Path(self.uri) / prefix)
@@ -126,7 +135,10 @@ class Storage:
         if not paths:
             return True
         if len(paths) <= _MAX_HEADS:
-            with storage_errors("The files of a table could not be found."), ThreadPoolExecutor(len(paths)) as pool:
+            with (
+                storage_errors("The files of a table could not be found.", self),
+                ThreadPoolExecutor(len(paths)) as pool,
+            ):
                 return all(pool.map(self._has, paths))
         # From the first of them on, until the last was found: a bucket lists in the order of names.
         folder = "/".join(os.path.commonprefix([path.split("/")[:-1] for path in paths]))  # noqa: RUF071 - of lists
@@ -146,7 +158,7 @@ class Storage:
 
     def read(self, path: str, *, max_bytes: int = MAX_OBJECT_BYTES) -> tuple[bytes, str] | None:
         """Return a small object and its mark, which changes with its content; None when there is none."""
-        with storage_errors("A file of the lake could not be read."):
+        with storage_errors("A file of the lake could not be read.", self):
             if self.is_local:
                 try:
                     with (Path(self.uri) / path).open("rb") as stream:
@@ -193,7 +205,7 @@ class Storage:
 
     def write(self, path: str, content: Any) -> None:
         """Make or replace an object; it is durable, and was never there in part."""
-        with storage_errors("A file of the lake could not be written."):
+        with storage_errors("A file of the lake could not be written.", self):
             if self.is_local:
                 _write_durably(Path(self.uri) / path, content)
             else:
@@ -203,7 +215,7 @@ class Storage:
         """Write an object if it is still as `mark` says (None: not there); return whether it was written."""
         if self.is_local:
             target = Path(self.uri) / path
-            with storage_errors("A file of the lake could not be written."):
+            with storage_errors("A file of the lake could not be written.", self):
                 make_private_folder(target.parent)
                 try:
                     with FileLock(target.with_name(f".{target.name}.lock"), timeout=_LOCK_SECONDS, mode=0o600):
@@ -216,7 +228,7 @@ class Storage:
                     raise Unavailable("A file of the lake is locked by another process.") from error
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with storage_errors("A file of the lake could not be written."):
+        with storage_errors("A file of the lake could not be written.", self):
             try:
                 self._obstore.put(self._store, path, content, mode="create" if mark is None else {"e_tag": mark})
             except (AlreadyExistsError, PreconditionError):
@@ -232,7 +244,7 @@ class Storage:
         if not self.is_local:
             return self.replace(path, content, mark=None)
         target = Path(self.uri) / path
-        with storage_errors("A file of the lake could not be written."):
+        with storage_errors("A file of the lake could not be written.", self):
             try:
                 _write_durably(target, content, is_exclusive=True)
             except FileExistsError:
@@ -241,12 +253,12 @@ class Storage:
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object of a bucket within it; does nothing if there is no such object."""
-        with storage_errors("A file of the lake could not be copied."), contextlib.suppress(FileNotFoundError):
+        with storage_errors("A file of the lake could not be copied.", self), contextlib.suppress(FileNotFoundError):
             self._obstore.copy(self._store, source, target)
 
     def delete(self, path: str) -> None:
         """Remove an object; does nothing when there is none."""
-        with storage_errors("A file of the lake could not be removed."):
+        with storage_errors("A file of the lake could not be removed.", self):
             if self.is_local:
                 (Path(self.uri) / path).unlink(missing_ok=True)
             else:
@@ -256,14 +268,14 @@ class Storage:
     def sync_folder(self, path: str) -> None:
         """Put a folder's names on disk; a bucket needs no such thing."""
         if self.is_local:
-            with storage_errors("A folder of the lake could not be written."):
+            with storage_errors("A folder of the lake could not be written.", self):
                 sync_folder(Path(self.uri) / path)
 
     def sync_file(self, path: str) -> bool:
         """Put a file's content on disk; False when there is no such file. A bucket needs no such thing."""
         if not self.is_local:
             return False
-        with storage_errors("A file of the lake could not be written."):
+        with storage_errors("A file of the lake could not be written.", self):
             try:
                 descriptor = os.open(Path(self.uri) / path, os.O_RDONLY)
             except FileNotFoundError:
@@ -314,8 +326,9 @@ class Storage:
 
 
 @contextlib.contextmanager
-def storage_errors(what: str) -> Iterator[None]:
-    """Turn errors of the file system, the bucket and Delta into those that cross packages, a full disk apart."""
+def storage_errors(what: str, storage: Storage | None = None) -> Iterator[None]:
+    """Turn errors of the file system, the bucket and Delta into those that cross packages, which name the bucket."""
+    where = "" if storage is None else storage.describe()
     try:
         yield
     except MemoryError:
@@ -323,8 +336,14 @@ def storage_errors(what: str) -> Iterator[None]:
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:
-            if (refused := refused_credentials(what, cause)) is not None:
+            if (refused := refused_credentials(what, cause, where=where)) is not None:
                 raise refused from error
+            if where and _NO_BUCKET.search(str(cause)):
+                raise Unavailable(
+                    f"{what} The bucket does not exist or is in another region: {where}.",
+                    remedy="Check --lake, AWS_REGION, and AWS_ENDPOINT_URL.",
+                    retryable=False,
+                ) from error
             if (isinstance(cause, OSError) and cause.errno in _DISK_FULL_CODES) or _FULL.search(str(cause)):
                 raise ResourcesExhausted(
                     f"{what} The server's storage is full.",
@@ -334,18 +353,19 @@ def storage_errors(what: str) -> Iterator[None]:
             cause = cause.__cause__
         library = type(error).__module__.partition(".")[0]
         if isinstance(error, OSError) or library in {"deltalake", "_internal", "obstore", "pyarrow"}:
-            raise Unavailable(
-                what, remedy="Check the free space, the access rights and the address of the lake's storage."
-            ) from error
+            checked = (
+                f"Check the free space, the access rights and the address of the lake's storage{where and ': '}{where}."
+            )
+            raise Unavailable(what, remedy=checked) from error
         raise
 
 
-def refused_credentials(what: str, error: BaseException | str) -> Unavailable | None:
-    """Return the error when a bucket has refused the server's credentials, else None."""
+def refused_credentials(what: str, error: BaseException | str, *, where: str = "") -> Unavailable | None:
+    """Return the error if a bucket has rejected the server's credentials, or None."""
     if isinstance(error, MicromegasError) or _REFUSED.search(str(error)) is None:
         return None
     return Unavailable(
-        f"{what} The bucket refused the server's credentials.",
+        f"{what} The bucket rejected the server's credentials{where and ': '}{where}.",
         remedy="Tell the server's administrator that they have expired or lack a right; it works again once they are "
         "renewed.",
         retryable=False,

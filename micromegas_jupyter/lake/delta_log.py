@@ -167,7 +167,7 @@ def entry_marks(storage: Storage, log: str, version: int) -> dict[str, str]:
 
 def open_delta(storage: Storage, table: str, *, is_hidden: bool = False) -> DeltaTable:
     """Return the table at its latest version; raises `TableGone`, also for a dropped one unless it may be hidden."""
-    with storage_errors("A table could not be opened."):
+    with storage_errors("A table could not be opened.", storage):
         if not storage.is_local and not is_hidden and storage.read(log_path(table, DROPPED_MARKER)) is not None:
             raise TableGone
         version = None
@@ -264,7 +264,7 @@ def read_write_ids(storage: Storage, table: str, *, version: int) -> dict[str, i
         for entry in list(storage.list(f"{table}/{LOG_FOLDER}", after=f"{checkpoint:020}.c")):
             if entry.path.startswith(log_path(table, prefix)) and entry.path.endswith(".parquet"):
                 found = storage.read(entry.path, max_bytes=MAX_ENTRY_BYTES)
-                with storage_errors("The log of a table could not be read."):
+                with storage_errors("The log of a table could not be read.", storage):
                     rows = pq.read_table(pa.BufferReader(found[0] if found else b""), columns=["txn"])["txn"]
                     ids |= {row["appId"]: int(row["version"]) for row in rows.drop_null().to_pylist() if row["appId"]}
     for one in range(first, version + 1):
@@ -631,7 +631,7 @@ class _Log:
         if path.endswith(".json"):
             yield from parse_actions(found[0].splitlines())
             return
-        with storage_errors("The log of a table could not be read."):
+        with storage_errors("The log of a table could not be read.", self._storage):
             file = pq.ParquetFile(pa.BufferReader(found[0]))
             wanted = [name for name in _IN_CHECKPOINTS if name in file.schema_arrow.names]
             for batch in file.iter_batches(columns=wanted):

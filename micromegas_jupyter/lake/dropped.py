@@ -31,13 +31,14 @@ from micromegas_jupyter.lake.lease import TAKE_OVER_SECONDS, Lease, try_acquire
 
 UNDO_HOURS: Final = 24
 """For how long a drop or another change of a table can be undone."""
+MAX_UNDO_HOURS: Final = 24 * 365
 UNDO_WINDOW: Final = timedelta(hours=UNDO_HOURS)
 UNDO_LIMIT: Final = UNDO_WINDOW + timedelta(minutes=5)
 """What is accepted: a time that was within the window when a user chose it is older when the server checks it."""
 DROPPED_FOLDER: Final = f"{CONTROL_FOLDER}/dropped"
 """Dropped tables, and local ones that were never finished; those are as old as their folder."""
 _LEASE: Final = f"{CONTROL_FOLDER}/dropped-lease.json"
-_FOLDER: Final = re.compile(r"([a-z][a-z0-9_]{0,62})\.([0-9]{1,15})\.([0-9a-f]{32})", re.ASCII)
+_FOLDER: Final = re.compile(r"([a-z][a-z0-9_]{0,62})\.([0-9]{1,15})\.([0-9a-f]{32})(?:\.([0-9]{1,4}))?", re.ASCII)
 _LEASE_SECONDS: Final = TAKE_OVER_SECONDS + 15.0
 _POLL_SECONDS: Final = 0.2
 _MOVED_AT_ONCE: Final = 32
@@ -52,16 +53,22 @@ class DroppedTable:
     dropped_at: datetime
     id: str
     path: str
+    undo_hours: int = UNDO_HOURS
+
+    @property
+    def kept_from(self) -> datetime:
+        """From when on it would be kept if the drop could be undone for the default time."""
+        return self.dropped_at + timedelta(hours=self.undo_hours - UNDO_HOURS)
 
     @property
     def folder(self) -> str:
         """Where it moves when another table takes its name."""
-        return _folder(self.name, self.dropped_at, self.id)
+        return _folder(self)
 
 
-def new_dropped_folder(name: str, dropped_at: datetime) -> str:
-    """Return the path that hides a local table."""
-    return _folder(name, dropped_at, uuid.uuid4().hex)
+def new_dropped(name: str, dropped_at: datetime, *, undo_hours: int) -> DroppedTable:
+    """Return a table to be dropped, which is at its name."""
+    return DroppedTable(name=name, dropped_at=dropped_at, id=uuid.uuid4().hex, path=name, undo_hours=undo_hours)
 
 
 def list_dropped(storage: Storage, name: str) -> list[DroppedTable]:
@@ -81,17 +88,16 @@ def read_marker(storage: Storage, name: str) -> DroppedTable | None:
     try:
         members = json.loads(found[0])
         dropped_at, dropped_id = datetime.fromtimestamp(members["dropped_at"] / 1000, UTC), members["id"]
+        hours = int(members.get("undo_hours", UNDO_HOURS))
     except (ValueError, KeyError, TypeError):
-        dropped_at, dropped_id = datetime.fromtimestamp(0, UTC), uuid.uuid4().hex
-    return DroppedTable(name=name, dropped_at=dropped_at, id=dropped_id, path=name)
+        dropped_at, dropped_id, hours = datetime.fromtimestamp(0, UTC), uuid.uuid4().hex, UNDO_HOURS
+    return DroppedTable(name=name, dropped_at=dropped_at, id=dropped_id, path=name, undo_hours=hours)
 
 
-def mark_dropped(storage: Storage, name: str, dropped_at: datetime) -> DroppedTable:
+def mark_dropped(storage: Storage, record: DroppedTable) -> None:
     """Hide a bucket's table; raises `TableGone` if it is hidden already."""
-    record = DroppedTable(name=name, dropped_at=dropped_at, id=uuid.uuid4().hex, path=name)
-    if not storage.create(log_path(name, DROPPED_MARKER), _marker(record)):
+    if not storage.create(log_path(record.name, DROPPED_MARKER), _marker(record)):
         raise TableGone
-    return record
 
 
 def postpone_drop(storage: Storage, dropped: DroppedTable, dropped_at: datetime) -> datetime:
@@ -112,7 +118,7 @@ def free_name(storage: Storage, name: str, *, lease: Lease, before: datetime) ->
     if marked is None:
         return
     marker = log_path(name, DROPPED_MARKER)
-    _move(storage, name, None if marked.dropped_at < before else marked.folder, lease, spared=marker)
+    _move(storage, name, None if marked.kept_from < before else marked.folder, lease, spared=marker)
     storage.delete(marker)
 
 
@@ -132,13 +138,13 @@ def move_back(storage: Storage, dropped: DroppedTable, *, lease: Lease) -> None:
 
 def remove_dropped(storage: Storage, names: Sequence[str], *, before: datetime) -> int:
     """Remove the tables that were dropped before a time; return how many. `names` are a bucket's hidden folders."""
-    expired = [one for one in _list_moved(storage) if one.dropped_at < before]
+    expired = [one for one in _list_moved(storage) if one.kept_from < before]
     if storage.is_local:
         for one in expired:
             shutil.rmtree(storage.child_uri(one.path), ignore_errors=True)
         return len(expired)
     marked = [found for name in names if (found := read_marker(storage, name)) is not None]
-    expired += [one for one in marked if one.dropped_at < before]
+    expired += [one for one in marked if one.kept_from < before]
     if expired:
         with hold_names(storage) as lease:
             for one in expired:
@@ -179,16 +185,19 @@ def _list_moved(storage: Storage) -> list[DroppedTable]:
         if match := _FOLDER.fullmatch(folder):
             dropped_at = datetime.fromtimestamp(int(match[2]) / 1000, UTC)
             path = f"{DROPPED_FOLDER}/{folder}"
-            found.append(DroppedTable(name=match[1], dropped_at=dropped_at, id=match[3], path=path))
+            hours = int(match[4] or UNDO_HOURS)
+            found.append(DroppedTable(name=match[1], dropped_at=dropped_at, id=match[3], path=path, undo_hours=hours))
     return found
 
 
-def _folder(name: str, dropped_at: datetime, dropped_id: str) -> str:
-    return f"{DROPPED_FOLDER}/{name}.{_ms(dropped_at)}.{dropped_id}"
+def _folder(dropped: DroppedTable) -> str:
+    hours = "" if dropped.undo_hours == UNDO_HOURS else f".{dropped.undo_hours}"
+    return f"{DROPPED_FOLDER}/{dropped.name}.{_ms(dropped.dropped_at)}.{dropped.id}{hours}"
 
 
 def _marker(dropped: DroppedTable) -> bytes:
-    return json.dumps({"dropped_at": _ms(dropped.dropped_at), "id": dropped.id}).encode()
+    hours = {} if dropped.undo_hours == UNDO_HOURS else {"undo_hours": dropped.undo_hours}
+    return json.dumps({"dropped_at": _ms(dropped.dropped_at), "id": dropped.id, **hours}).encode()
 
 
 def _ms(time: datetime) -> int:
@@ -210,7 +219,7 @@ def _move(storage: Storage, source: str, target: str | None, lease: Lease, *, sp
             storage.copy(entry.path, copy)
         storage.delete(entry.path)
 
-    with storage_errors("A dropped table could not be moved."), ThreadPoolExecutor(_MOVED_AT_ONCE) as pool:
+    with storage_errors("A dropped table could not be moved.", storage), ThreadPoolExecutor(_MOVED_AT_ONCE) as pool:
         for _ in range(_MAX_LISTINGS):  # a write that was under way may have added some
             found = [entry for entry in storage.list(source) if entry.path != spared]
             if not found:

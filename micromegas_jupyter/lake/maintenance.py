@@ -41,6 +41,7 @@ from micromegas_jupyter.lake.delta_log import (
     milliseconds,
     read_checkpoint_version,
     read_entry,
+    read_state,
     take_back,
     times_of_files,
     update_delta,
@@ -55,6 +56,7 @@ from micromegas_jupyter.lake.tables import (
     first_retained_day,
     no_table,
     retention_days,
+    undo_hours,
 )
 from micromegas_jupyter.lake.types import PARTITION_DATE
 from micromegas_jupyter.telemetry.tables import merge_rows
@@ -81,8 +83,9 @@ class MaintenanceSettings:
         min_small_files: A partition with so many files smaller than half of `max_file_bytes` is compacted.
         max_file_bytes: About how large files become.
         quiet_seconds: A day that is over is compacted into as few files as possible once nothing came for so long.
-        vacuum_hours: How long an unused file is kept: longer than the longest query or upload, and an hour longer than
-            changes can be undone, so that the files of a restore that began in time are there when it ends.
+        vacuum_hours: How long an unused file is kept, for a table that can be undone for 24 hours; otherwise, as much
+            longer or shorter. That is longer than the longest query or upload, and an hour longer than the undo,
+            so that the files of a restore that began in time are there when it ends.
         vacuum_interval_seconds: How often unused files are looked for.
         checkpoint_commits: After so many commits a table gets a checkpoint.
         retention_days: Rows of the data model's tables older than this are deleted, by whole days. A table's own
@@ -179,7 +182,7 @@ def optimize(storage: Storage, name: str) -> dict[str, int]:
     work = _Round(storage, MaintenanceSettings(min_small_files=2), SYSTEM_CLOCK, None)
     added = 0
     try:
-        with storage_errors("The table could not be optimized."), closing(_Table(storage, name)) as table:
+        with storage_errors("The table could not be optimized.", storage), closing(_Table(storage, name)) as table:
             check_writable(table.delta)
             for _ in range(_OPTIMIZE_ROUNDS):  # again when others commit meanwhile
                 added += sum([work.compact(table, group) for group in work.plan(table)])
@@ -224,7 +227,13 @@ class _Table(TableGuard):
         columns = arrow_schema(self.delta)
         self.schema = pa.schema([one for one in columns if one.name not in self.partition_columns])
         self.has_dates = self.partition_columns == (PARTITION_DATE,)
-        self.files = _list_files(self.delta, self.partition_columns)
+        self.files = _list_files(self.delta, self.partition_columns, self._written_partitions)
+
+    def _written_partitions(self) -> Mapping[str, _Partition]:
+        """Return the partition values of files as the log has them: deltalake writes some types in other ways."""
+        state = read_state(self._storage, self.name, self.delta.version())
+        by = self.partition_columns
+        return {add["path"]: tuple((name, add["partitionValues"][name]) for name in by) for add in state.files.values()}
 
     def partitions(self) -> Iterable[list[_File]]:
         """Return the files of each partition."""
@@ -278,7 +287,7 @@ class _Round:
             self._check_lease()
             try:
                 with (
-                    storage_errors(f"The table {name} could not be maintained."),
+                    storage_errors(f"The table {name} could not be maintained.", self._storage),
                     closing(_Table(self._storage, name)) as table,
                 ):
                     self._maintain(table, first_days.get(name, date.min), vacuums=vacuums)
@@ -291,7 +300,7 @@ class _Round:
                 )
                 self._last_error = error.what
                 self._status[name] = msgspec.structs.replace(self._status[name], error=error.what)
-        with storage_errors("What is left of dropped tables could not be removed."):
+        with storage_errors("What is left of dropped tables could not be removed.", self._storage):
             self._remove_remains()
 
     def _check_lease(self) -> None:
@@ -326,7 +335,7 @@ class _Round:
         for name in DEFINITIONS.keys() & set(names):
             with (
                 suppress(TableGone, MicromegasError),  # its own work will say so
-                storage_errors("A table could not be read."),
+                storage_errors("A table could not be read.", self._storage),
                 closing(_Table(self._storage, name)) as table,
             ):
                 if table.has_dates and retention_days(table.properties) is None:
@@ -470,16 +479,22 @@ class _Round:
         if table.delta.version() - last < self._settings.checkpoint_commits:
             return
         write_checkpoint(self._storage, table.name, table.delta)
-        cleanup_log(self._storage, table.name, before=self._old)
+        before = self._now.timestamp() - self._kept_hours(table) * 3600
+        cleanup_log(self._storage, table.name, before=before)
         self.done["checkpoints"] += 1
+
+    def _kept_hours(self, table: _Table) -> int:
+        return undo_hours(table.properties) - UNDO_HOURS + self._settings.vacuum_hours
 
     def _vacuum(self, table: _Table) -> None:
         """Remove files that no version of the last hours has, those of writes that never committed among them."""
         # deltalake lists, and does not delete: that would be two commits each time, and files that are long gone.
-        hours = self._settings.vacuum_hours
+        hours = self._kept_hours(table)
         listed = table.delta.vacuum(retention_hours=hours, enforce_retention_duration=False, full=True)
         unused = {path.removeprefix(f"{table.delta.table_uri.rstrip('/')}/") for path in listed}
         unused -= {unquote(file.path) for file in table.files}
+        # deltalake 1.6.3 may list vectors that live files need.
+        unused = {path for path in unused if not path.endswith(".bin")}
         self._remove_old(
             list(self._storage.list(table.name)),
             lambda entry: entry.path.removeprefix(f"{table.name}/") in unused or _is_temporary(entry.path),
@@ -522,26 +537,27 @@ class _Round:
                 self.done["removed_files"] += 1
 
 
-def _list_files(delta: Any, partition_columns: Sequence[str]) -> list[_File]:
+def _list_files(
+    delta: Any, partition_columns: Sequence[str], written: Callable[[], Mapping[str, _Partition]]
+) -> list[_File]:
     actions = live_files(delta)
     columns = [actions[name].to_pylist() for name in ("path", "size_bytes", "modification_time")]
     begins = times_of_files(actions, f"min.{_TIME}").to_pylist()
-    values = [_texts(actions[f"partition.{name}"]) for name in partition_columns]
-    partitions = zip(*values, strict=True) if values else [()] * actions.num_rows
-    found = [
-        _File(path, size, modified, tuple(zip(partition_columns, texts, strict=True)), begin)
-        for path, size, modified, texts, begin in zip(*columns, partitions, begins, strict=True)
-    ]
+    kinds = [actions[f"partition.{name}"].type for name in partition_columns]
+    if all(_has_one_text(kind) for kind in kinds):
+        values = [actions[f"partition.{name}"].cast(pa.string()).to_pylist() for name in partition_columns]
+        texts = zip(*values, strict=True) if values else [()] * actions.num_rows
+        partitions = [tuple(zip(partition_columns, one, strict=True)) for one in texts]
+    else:
+        known = written()
+        partitions = [known[path] for path in columns[0]]
+    found = [_File(*one) for one in zip(*columns, partitions, begins, strict=True)]
     return sorted(found, key=lambda file: (file.modified_ms, file.path))
 
 
-def _texts(column: pa.ChunkedArray) -> list[str | None]:
-    """Return partition values as the log has them."""
-    kind = column.type
-    if not any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_date, pa.types.is_integer)):
-        raise UsageError("A table is not maintained: its partitions are of a type that the log writes in several ways.")
-    texts: list[str | None] = column.cast(pa.string()).to_pylist()
-    return texts
+def _has_one_text(kind: pa.DataType) -> bool:
+    """Whether the log writes a partition value of a type in one way."""
+    return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_date, pa.types.is_integer))
 
 
 def _groups(files: Iterable[_File]) -> Iterator[list[_File]]:

@@ -13,10 +13,9 @@ from micromegas_jupyter.errors import PermissionDenied, UsageError
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.flightsql.framing import DecodeLimits, StreamDecoder
 from micromegas_jupyter.lake.delta_log import committed_at
-from micromegas_jupyter.lake.dropped import UNDO_WINDOW
 from micromegas_jupyter.lake.maintenance import optimize
 from micromegas_jupyter.lake.restore import RestoreRequest, restore_table
-from micromegas_jupyter.lake.tables import DEFINITIONS, Tables, no_table
+from micromegas_jupyter.lake.tables import DEFINITIONS, Tables, no_table, undo_hours
 
 _SCHEMA_LIMITS: Final = DecodeLimits(max_columns=512, max_batch_rows=0, max_dictionary_bytes=0)
 # What an operation does on a table of the data model that nothing was written to yet.
@@ -63,7 +62,10 @@ def _check_owner(tables: Tables, name: str, owner: str) -> None:
 
 def _delete(tables: Tables, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     done = tables.delete(name, arguments["where"], hides_values=arguments.get("hides_values", False))
-    return {"deleted_rows": done.rows, **({} if done.committed_at is None else _undo(done.committed_at))}
+    return {
+        "deleted_rows": done.rows,
+        **({} if done.committed_at is None else _undo(done.committed_at, _window(tables, name))),
+    }
 
 
 def _restore(tables: Tables, request: RestoreRequest) -> dict[str, Any]:
@@ -75,12 +77,22 @@ def _restore(tables: Tables, request: RestoreRequest) -> dict[str, Any]:
     elif not (done.added_files or done.removed_files):
         return result
     # Until the restore, a dropped table was not there: the state before its drop is the last one.
-    return result if changed_at is None else {**result, **_undo(changed_at)}
+    return result if changed_at is None else {**result, **_undo(changed_at, _window(tables, request.name))}
 
 
-def _undo(changed_at: dt.datetime) -> dict[str, Any]:
+def _window(tables: Tables, name: str) -> dt.timedelta:
+    delta = tables.find(name)
+    return dt.timedelta(hours=undo_hours({} if delta is None else delta.metadata().configuration))
+
+
+def _drop(tables: Tables, name: str, _: Mapping[str, Any]) -> dict[str, Any]:
+    window = _window(tables, name)
+    return _undo(tables.drop(name), window)
+
+
+def _undo(changed_at: dt.datetime, window: dt.timedelta) -> dict[str, Any]:
     """Return how a change is undone: the time to restore to, and until when that is possible."""
-    times = {"undo_to": changed_at - dt.timedelta(milliseconds=1), "undo_until": changed_at + UNDO_WINDOW}
+    times = {"undo_to": changed_at - dt.timedelta(milliseconds=1), "undo_until": changed_at + window}
     return {name: time.isoformat(timespec="milliseconds") for name, time in times.items()}
 
 
@@ -106,10 +118,11 @@ def _parse_column(encoded: str) -> pa.Field:
 
 _OPERATIONS: Final[Mapping[str, Callable[[Tables, str, Mapping[str, Any]], dict[str, Any] | None]]] = {
     "describe": lambda tables, name, _: tables.describe(name),
-    "drop": lambda tables, name, _: _undo(tables.drop(name)),
+    "drop": _drop,
     "delete": _delete,
     "add_column": lambda tables, name, arguments: tables.add_column(name, _parse_column(arguments["schema"])),
     "optimize": lambda tables, name, _: optimize(tables.storage, name),
     "history": lambda tables, name, arguments: {"versions": tables.history(name, arguments["limit"])},
     "set_retention": lambda tables, name, arguments: tables.set_retention(name, arguments["days"]),
+    "set_undo_hours": lambda tables, name, arguments: tables.set_undo_hours(name, arguments["hours"]),
 }

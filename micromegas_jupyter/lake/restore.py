@@ -6,7 +6,7 @@ deleted since that time, and those that are past it now.
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -64,10 +64,19 @@ from micromegas_jupyter.lake.dropped import (
     list_dropped,
     move_back,
 )
-from micromegas_jupyter.lake.tables import DEFINITIONS, OWNER_PROPERTY, Tables, first_retained_day, is_name, no_table
+from micromegas_jupyter.lake.tables import (
+    DEFINITIONS,
+    OWNER_PROPERTY,
+    Tables,
+    first_retained_day,
+    is_name,
+    no_table,
+    undo_hours,
+)
 from micromegas_jupyter.lake.types import PARTITION_DATE
 
 _MAX_ATTEMPTS: Final = 10
+_MAX_SHOWN: Final = 5  # missing files in an error
 _MAX_APPENDS: Final = 100  # of others, in one attempt
 _MAX_SECONDS: Final = 1800.0  # less than the hour for which maintenance keeps files beyond the window
 _MAX_SKEW: Final = timedelta(minutes=5)
@@ -126,13 +135,14 @@ def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYS
     if found is None:
         raise _nothing_to_restore(tables, request, now)
     _check_owner(name, found.owner, required_owner)
-    if time < now - UNDO_LIMIT:
-        raise _too_early(now - UNDO_WINDOW)
+    window = timedelta(hours=found.undo_hours)
+    if time < now - window - (UNDO_LIMIT - UNDO_WINDOW):
+        raise _too_early(now - window)
     try:
         if found.dropped is None:
             with closing(TableGuard(storage, name)) as guard, guard.hold():
                 return _Work(storage, name, name, clock, check=guard.check).run(time)
-        if now - found.dropped.dropped_at > UNDO_LIMIT:
+        if now - found.dropped.kept_from > UNDO_LIMIT:
             raise no_table(name)
         if live is not None:
             raise _name_is_taken(name)
@@ -150,6 +160,7 @@ class _Found(NamedTuple):
     path: str
     owner: str | None
     dropped: DroppedTable | None
+    undo_hours: int
 
 
 def _find(storage: Storage, name: str, live: DeltaTable | None, time: datetime) -> _Found | None:
@@ -160,7 +171,8 @@ def _find(storage: Storage, name: str, live: DeltaTable | None, time: datetime) 
         metadata = delta.metadata()
         created_ms = metadata.created_time or 0
         if created_ms <= time.timestamp() * 1000:
-            found.append(_Found(created_ms, path, metadata.configuration.get(OWNER_PROPERTY), dropped))
+            properties = metadata.configuration
+            found.append(_Found(created_ms, path, properties.get(OWNER_PROPERTY), dropped, undo_hours(properties)))
 
     if live is not None:
         add(live, name, None)
@@ -187,7 +199,7 @@ def _nothing_to_restore(tables: Tables, request: RestoreRequest, now: datetime) 
             f"The table {name} did not exist at {_iso(time)}.",
             remedy=f"It was created at {_iso(created_at)}: use that time or a later one.",
         )
-    kept = [one for one in list_dropped(tables.storage, name) if now - one.dropped_at <= UNDO_LIMIT]
+    kept = [one for one in list_dropped(tables.storage, name) if now - one.kept_from <= UNDO_LIMIT]
     for one in reversed(kept):
         with suppress(TableGone):
             metadata = open_delta(tables.storage, one.path, is_hidden=True).metadata()
@@ -216,9 +228,11 @@ def _check_owner(name: str, owner: str | None, required_owner: str | None) -> No
         )
 
 
-def _too_early(earliest: datetime) -> UsageError:
+def _too_early(earliest: datetime, missing: Sequence[str] = ()) -> UsageError:
+    more = f" and {len(missing) - _MAX_SHOWN} more" if len(missing) > _MAX_SHOWN else ""
+    files = f" Missing: {', '.join(missing[:_MAX_SHOWN])}{more}." if missing else ""
     return UsageError(
-        "The table cannot be restored to that time: some files or log entries from then are no longer kept.",
+        "The table cannot be restored to that time: some files or log entries from then are no longer kept." + files,
         remedy=f"The earliest possible time is {_iso(earliest)}.",
     )
 
@@ -237,7 +251,7 @@ def _restore_folder(tables: Tables, dropped: DroppedTable, time: datetime, clock
     with (
         closing(TableGuard(storage, dropped.path)) as guard,
         guard.hold(is_exclusive=True),
-        storage_errors("The table could not be restored."),
+        storage_errors("The table could not be restored.", storage),
     ):
         work = _Work(storage, dropped.path, dropped.name, clock, check=guard.check, dropped_at=dropped.dropped_at)
         restored = work.run(time)
@@ -319,7 +333,7 @@ class _Work:
                 raise _too_early(error.earliest) from None
             if any(dropped_at <= time for dropped_at in found.drops):
                 raise _dropped_then(self._name, time)
-            with storage_errors("The table could not be restored."):
+            with storage_errors("The table could not be restored.", self._storage):
                 restored = self._attempt(found)
             if restored is not None:
                 return restored
@@ -448,9 +462,9 @@ class _Work:
         if not added:
             return
         there = {entry.path.removeprefix(f"{self._path}/") for entry in self._storage.list(self._path)}
-        if any(unquote(path) not in there for path, _ in added):
+        if missing := sorted({path for path, _ in added if unquote(path) not in there}):
             gone = [time for path, time in found.removed_at.items() if unquote(path) not in there]
-            raise _too_early(max(gone, default=found.now.committed_at))
+            raise _too_early(max(gone, default=found.now.committed_at), missing)
         for path, _ in added:
             self._storage.sync_file(f"{self._path}/{unquote(path)}")
 

@@ -73,7 +73,7 @@ class ServedFolder:
         """Return all tables by name, Delta tables that `sql` names as they stand now; None is for all of them."""
         tables = self._deltas.list(sql)
         if self._storage.is_local:
-            with self._lock, storage_errors("The folder could not be listed."):
+            with self._lock, storage_errors("The folder could not be listed.", self._storage):
                 now = SYSTEM_CLOCK.monotonic()
                 if self._found is None or sql is None or now >= self._looked_at + _LISTING_SECONDS:
                     self._found = _Listing(self._storage.uri)

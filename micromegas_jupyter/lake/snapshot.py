@@ -177,7 +177,7 @@ class DeltaSnapshots:
         """Return a table as it stands now, the same object while nothing has changed."""
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
-        with lock, storage_errors(f"The table {name} could not be read."):
+        with lock, storage_errors(f"The table {name} could not be read.", self._storage):
             known = self._known.get(name)
             version = -1 if known is None else known.version
             marks = {} if known is None else self._marks(folder, version)

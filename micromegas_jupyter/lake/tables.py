@@ -45,13 +45,15 @@ from micromegas_jupyter.lake.delta_log import (
 )
 from micromegas_jupyter.lake.dropped import (
     DROPPED_FOLDER,
+    MAX_UNDO_HOURS,
+    UNDO_HOURS,
     UNDO_LIMIT,
     check_held,
     free_name,
     hold_names,
     list_dropped,
     mark_dropped,
-    new_dropped_folder,
+    new_dropped,
     postpone_drop,
     read_marker,
 )
@@ -61,6 +63,7 @@ from micromegas_jupyter.telemetry.tables import TABLES
 MAX_TABLES: Final = 1000
 OWNER_PROPERTY: Final = "micromegas.owner"
 RETENTION_PROPERTY: Final = "micromegas.retentionDays"
+UNDO_PROPERTY: Final = "micromegas.undoHours"
 MODEL_RETENTION_DAYS: Final = 7
 """How long rows of the data model's tables are kept by default."""
 DEFINITIONS: Final = {definition.name: definition for definition in TABLES}
@@ -165,7 +168,7 @@ class Tables:
         staging = staging or self.new_staging(name)
         self.storage.write(log_path(staging, entry_name(0)), entry)
         root = Path(self.storage.uri)
-        with storage_errors("The table could not be created."):
+        with storage_errors("The table could not be created.", self.storage):
             try:
                 (root / staging).rename(root / name)  # fails when there is a folder that is not empty
             except OSError:
@@ -211,17 +214,21 @@ class Tables:
             except TableGone:
                 raise no_table(name) from None
         root = Path(self.storage.uri)
-        with storage_errors("The table could not be dropped."):
+        with storage_errors("The table could not be dropped.", self.storage):
             make_private_folder(root / DROPPED_FOLDER)
             with self._holding(name, is_exclusive=True) as guard:
                 dropped_at = self._time_after(name, guard.delta)
-                (root / name).rename(root / new_dropped_folder(name, dropped_at))
+                hours = undo_hours(guard.delta.metadata().configuration)
+                (root / name).rename(root / new_dropped(name, dropped_at, undo_hours=hours).folder)
             sync_folder(root / DROPPED_FOLDER)
             sync_folder(root)
         return dropped_at
 
     def _drop_object(self, name: str) -> dt.datetime:
-        marked = mark_dropped(self.storage, name, self._time_after(name, self._open(name)))
+        delta = self._open(name)
+        hours = undo_hours(delta.metadata().configuration)
+        marked = new_dropped(name, self._time_after(name, delta), undo_hours=hours)
+        mark_dropped(self.storage, marked)
         last = committed_at(self.storage, name, open_delta(self.storage, name, is_hidden=True).version())
         if last is None or last + _AFTER <= marked.dropped_at:
             return marked.dropped_at
@@ -290,7 +297,7 @@ class Tables:
     def describe(self, name: str) -> dict[str, Any]:
         """Return what is known of a table, as JSON holds it; `row_count` is None when a file does not say."""
         delta = self._open(name)
-        with storage_errors("The table could not be read."):
+        with storage_errors("The table could not be read.", self.storage):
             metadata = delta.metadata()
             files = live_files(delta)
         counts = files.column("num_records").to_pylist() if "num_records" in files.column_names else []
@@ -307,6 +314,7 @@ class Tables:
             "partition_by": metadata.partition_columns,
             "owner": metadata.configuration.get(OWNER_PROPERTY),
             "retention_days": retention_days(metadata.configuration),
+            "undo_hours": undo_hours(metadata.configuration),
             "version": delta.version(),
             "files": files.num_rows,
             "size_bytes": sum(files.column("size_bytes").to_pylist()),
@@ -317,7 +325,7 @@ class Tables:
     def history(self, name: str, limit: int) -> tuple[dict[str, Any], ...]:
         """Return the latest commits that the log still has, the last one first, as JSON holds them."""
         delta = self._open(name)
-        with storage_errors("The history could not be read."):
+        with storage_errors("The history could not be read.", self.storage):
             return tuple(
                 {
                     "version": one["version"],
@@ -337,16 +345,25 @@ class Tables:
 
     def set_retention(self, name: str, days: int | None) -> None:
         """Set for how many days rows are kept; None for as long as the server's own setting says."""
-        value = "" if days is None else str(days)
+        self._set_properties(name, {RETENTION_PROPERTY: "" if days is None else str(days)})
+
+    def set_undo_hours(self, name: str, hours: int) -> None:
+        """Set for how long changes can be undone: how long log entries and unused files are kept."""
+        # Checkpoints drop removals after Delta's own duration; vacuum could not date them then.
+        kept = f"interval {hours + 2} hours"
+        durations = {"delta.logRetentionDuration": kept, "delta.deletedFileRetentionDuration": kept}
+        self._set_properties(name, {UNDO_PROPERTY: str(hours), **durations})
+
+    def _set_properties(self, name: str, values: dict[str, str]) -> None:
         self._change(
             name,
             lambda table, properties: table.alter.set_table_properties(
-                {RETENTION_PROPERTY: value},
+                values,
                 raise_if_not_exists=False,
                 commit_properties=properties,
                 post_commithook_properties=_NO_HOOKS,
             ),
-            "The retention could not be set.",
+            "The table's settings could not be changed.",
         )
 
     def check_capacity(self, *, owner: str | None = None, max_tables: int | None = None) -> None:
@@ -393,7 +410,7 @@ class Tables:
         for _ in range(_MAX_ATTEMPTS):
             entry_id = uuid.uuid4().hex
             properties = CommitProperties(custom_metadata={_ENTRY_ID: entry_id, **facts})
-            with self._holding(name) as guard, storage_errors(what):
+            with self._holding(name) as guard, storage_errors(what, self.storage):
                 delta = guard.delta
                 check_writable(delta)
                 before = delta.version()
@@ -435,7 +452,7 @@ class Tables:
 def list_files(storage: Storage, table: str) -> pa.Table:
     """Return a row for each file of a table as it stands, as `engine.contract.FileSource` describes it."""
     try:
-        with storage_errors(f"The files of the table {table} could not be listed."):
+        with storage_errors(f"The files of the table {table} could not be listed.", storage):
             delta = open_delta(storage, table)
             found = live_files(delta)
     except TableGone:
@@ -504,7 +521,7 @@ def no_table(name: str) -> UsageError:
 def replacement_actions(storage: Storage, table: str, stored: pa.Schema, *, version: int, clock: Clock) -> list[Action]:
     """Return the actions that give a table at a version other columns, and take all its rows."""
     delta = open_delta(storage, table)
-    with storage_errors("The table could not be replaced."):
+    with storage_errors("The table could not be replaced.", storage):
         delta.load_as_version(version)
         metadata, protocol = delta.metadata(), delta.protocol()
         paths = live_files(delta).column("path").to_pylist()
@@ -592,6 +609,12 @@ def retention_days(properties: Mapping[str, str]) -> int | None:
     """Return the retention that was set for a table alone."""
     text = properties.get(RETENTION_PROPERTY, "")
     return int(text) if text.isascii() and text.isdecimal() and int(text) > 0 else None
+
+
+def undo_hours(properties: Mapping[str, str]) -> int:
+    """Return for how long changes of a table can be undone."""
+    text = properties.get(UNDO_PROPERTY, "")
+    return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) <= MAX_UNDO_HOURS else UNDO_HOURS
 
 
 def first_retained_day(

@@ -126,7 +126,7 @@ class _State:
             if self.version - read_checkpoint_version(storage, table) > _MAX_ENTRIES:
                 # deltalake opens all entries at once: some hundred take a thread each, and together too much memory.
                 # Maintenance writes checkpoints, but not for servers that are killed again and again.
-                with suppress(MicromegasError), storage_errors("A checkpoint could not be written."):
+                with suppress(MicromegasError), storage_errors("A checkpoint could not be written.", storage):
                     write_checkpoint(storage, table, delta)
             self.short_lived_ids: TTLCache[str, int] = TTLCache(
                 _MAX_SHORT_LIVED_IDS, SHORT_LIVED_SECONDS, timer=SYSTEM_CLOCK.monotonic

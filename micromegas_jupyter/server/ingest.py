@@ -70,7 +70,7 @@ _MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
 _MAX_DEPTH: Final = 3
 _MAX_SHOWN_CHARACTERS: Final = 200
 # What whoever reads a table learns of it; the rest says how many rows there are, which a role may hide.
-_SHOWN_TO_READERS: Final = ("name", "columns", "partition_by", "retention_days")
+_SHOWN_TO_READERS: Final = ("name", "columns", "partition_by", "retention_days", "undo_hours")
 
 # What may take much memory has a process for itself.
 _SEPARATE: Final = frozenset({"delete", "restore"})
@@ -291,8 +291,24 @@ class _SetRetention(_Owned, frozen=True, kw_only=True, tag="set_retention"):
     days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None
 
 
+class _SetUndoHours(_Owned, frozen=True, kw_only=True, tag="set_undo_hours"):
+    """`hours` is for how long changes can be undone."""
+
+    hours: Annotated[int, msgspec.Meta(ge=1, le=8760)]
+
+
 _AnyRequest: TypeAlias = (
-    _List | _Describe | _Create | _Drop | _Delete | _Restore | _AddColumn | _Optimize | _History | _SetRetention
+    _List
+    | _Describe
+    | _Create
+    | _Drop
+    | _Delete
+    | _Restore
+    | _AddColumn
+    | _Optimize
+    | _History
+    | _SetRetention
+    | _SetUndoHours
 )
 
 

@@ -144,7 +144,7 @@ def test_credentials_that_a_bucket_refuses_are_named_and_work_again_once_it_take
             lambda: client.bulk_ingest("other", ROWS, mode="create"),
             lambda: client.drop_table("kept"),
         ):
-            with pytest.raises(Unavailable, match="The bucket refused the server's credentials") as failure:
+            with pytest.raises(Unavailable, match="The bucket rejected the server's credentials") as failure:
                 call()
             assert "Tried" not in failure.value.remedy  # it would be refused again
         wait_until(lambda: is_ready(server, but="storage"), "the server says that it is not ready")

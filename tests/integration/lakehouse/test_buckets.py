@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
+from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core import storage as storage_module
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage
@@ -16,6 +17,7 @@ from micromegas_jupyter.lake import maintenance
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
+from micromegas_jupyter.wiring.server import ServerStack
 from tests.fakes.waiting import wait_until
 from tests.integration.lakehouse.faulty_s3 import BUCKET, FaultyS3, moto_server
 from tests.integration.lakehouse.role_credentials import role_credentials
@@ -78,6 +80,18 @@ def test_a_commit_whose_answer_is_lost_counts_once(s3, writer, count, fault):
     assert count() == 9
 
 
+def test_a_server_reports_at_startup_a_bucket_that_does_not_exist(s3, monkeypatch):
+    for name, value in s3.environ.items():
+        monkeypatch.setenv(name, value)
+    settings = ServerSettings(lake="s3://nowhere/some/prefix", port=0, http_port=0, disable_auth=True)
+
+    with pytest.raises(Unavailable, match="bucket nowhere, region us-east-1, prefix some/prefix") as failure:
+        ServerStack(settings, environ={})
+
+    assert "does not exist" in failure.value.what
+    assert "secret" not in str(failure.value)
+
+
 @pytest.mark.parametrize("fault", [500, 503, "close", "hang"])
 def test_nothing_is_acknowledged_while_s3_fails(s3, writer, count, fault):
     s3.fault = lambda method, path: fault
@@ -87,6 +101,7 @@ def test_nothing_is_acknowledged_while_s3_fails(s3, writer, count, fault):
     s3.released.set()
 
     assert "127.0.0.1" not in str(failure.value)
+    assert f"bucket {BUCKET}, region us-east-1, prefix" in failure.value.remedy
     assert count() == 3
     assert writer.append("t", ROWS, write_id="a").result() == 3
     assert count() == 6
@@ -94,7 +109,7 @@ def test_nothing_is_acknowledged_while_s3_fails(s3, writer, count, fault):
 
 def test_rows_whose_commit_is_refused_are_not_acknowledged_and_can_be_sent_again(s3, writer, count):
     s3.fault = on_entries(403)
-    with pytest.raises(Unavailable, match="The bucket refused the server's credentials"):
+    with pytest.raises(Unavailable, match="The bucket rejected the server's credentials"):
         writer.append("t", ROWS, write_id="a").result()
     assert count() == 3
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -118,7 +119,9 @@ def test_a_day_that_is_over_is_left_alone_while_rows_keep_coming(storage, append
     assert _file_count(storage) == 1
 
 
-@pytest.mark.parametrize("value", ["a b%/é", "", None, 7, date(2026, 1, 2)])
+@pytest.mark.parametrize(
+    "value", ["a b%/é", "", None, 7, date(2026, 1, 2), True, 1.5, Decimal("1.50"), datetime(2026, 1, 2, 3, tzinfo=UTC)]
+)
 def test_partitions_of_all_kinds_keep_their_rows(storage, run_round, value):
     uri = storage.child_uri("odd")
     for number in range(3):

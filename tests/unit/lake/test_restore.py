@@ -556,6 +556,30 @@ def test_a_dropped_table_is_removed_when_its_drop_cannot_be_undone_any_more(stor
         restore("t", _undo(dropped_at))
 
 
+def test_a_longer_undo_keeps_log_files_and_drops_for_that_long(store, storage, tables, restore, ids):
+    store("t", ROWS, "create")
+    assert tables.describe("t")["undo_hours"] == 24
+    tables.set_undo_hours("t", 72)
+    deleted = tables.delete("t", "id = 1")
+    log = sorted(Path(storage.child_uri("t/_delta_log")).glob("*.json"))
+    late = FakeClock(_now() + 71 * HOUR)
+    maintenance.run_round(storage, settings=MaintenanceSettings(checkpoint_commits=1), clock=late)
+
+    restore("t", _undo(deleted.committed_at), clock=late)
+
+    assert (ids(), tables.describe("t")["undo_hours"]) == ([1, 2, 3], 72)
+    assert all(entry.exists() for entry in log)
+    dropped_at = tables.drop("t")
+    maintenance.run_round(storage, clock=FakeClock(dropped_at + 71 * HOUR))
+    with pytest.raises(UsageError, match="no longer kept"):
+        restore("t", _undo(dropped_at), clock=FakeClock(dropped_at + 73 * HOUR))
+    restore("t", _undo(dropped_at), clock=FakeClock(dropped_at + 71 * HOUR))
+    assert ids() == [1, 2, 3]
+    dropped_at = tables.drop("t")
+    report = maintenance.run_round(storage, clock=FakeClock(dropped_at + 74 * HOUR))
+    assert report.status.done["removed_tables"] == 1
+
+
 def test_a_dropped_table_of_another_program_comes_back_though_it_cannot_be_written(tables, restore, storage):
     path = storage.child_uri("t")
     write_deltalake(path, ROWS, configuration={"delta.enableChangeDataFeed": "true"})
