@@ -56,7 +56,7 @@ class DroppedTable:
     undo_hours: int = UNDO_HOURS
 
     @property
-    def kept_from(self) -> datetime:
+    def restorable_since(self) -> datetime:
         """From when on it would be kept if the drop could be undone for the default time."""
         return self.dropped_at + timedelta(hours=self.undo_hours - UNDO_HOURS)
 
@@ -118,7 +118,7 @@ def free_name(storage: Storage, name: str, *, lease: Lease, before: datetime) ->
     if marked is None:
         return
     marker = log_path(name, DROPPED_MARKER)
-    _move(storage, name, None if marked.kept_from < before else marked.folder, lease, spared=marker)
+    _move(storage, name, None if marked.restorable_since < before else marked.folder, lease, spared=marker)
     storage.delete(marker)
 
 
@@ -138,13 +138,13 @@ def move_back(storage: Storage, dropped: DroppedTable, *, lease: Lease) -> None:
 
 def remove_dropped(storage: Storage, names: Sequence[str], *, before: datetime) -> int:
     """Remove the tables that were dropped before a time; return how many. `names` are a bucket's hidden folders."""
-    expired = [one for one in _list_moved(storage) if one.kept_from < before]
+    expired = [one for one in _list_moved(storage) if one.restorable_since < before]
     if storage.is_local:
         for one in expired:
             shutil.rmtree(storage.child_uri(one.path), ignore_errors=True)
         return len(expired)
     marked = [found for name in names if (found := read_marker(storage, name)) is not None]
-    expired += [one for one in marked if one.kept_from < before]
+    expired += [one for one in marked if one.restorable_since < before]
     if expired:
         with hold_names(storage) as lease:
             for one in expired:

@@ -479,17 +479,17 @@ class _Round:
         if table.delta.version() - last < self._settings.checkpoint_commits:
             return
         write_checkpoint(self._storage, table.name, table.delta)
-        before = self._now.timestamp() - self._kept_hours(table) * 3600
+        before = self._now.timestamp() - self._undo_hours_of(table) * 3600
         cleanup_log(self._storage, table.name, before=before)
         self.done["checkpoints"] += 1
 
-    def _kept_hours(self, table: _Table) -> int:
+    def _undo_hours_of(self, table: _Table) -> int:
         return undo_hours(table.properties) - UNDO_HOURS + self._settings.vacuum_hours
 
     def _vacuum(self, table: _Table) -> None:
         """Remove files that no version of the last hours has, those of writes that never committed among them."""
         # deltalake lists, and does not delete: that would be two commits each time, and files that are long gone.
-        hours = self._kept_hours(table)
+        hours = self._undo_hours_of(table)
         listed = table.delta.vacuum(retention_hours=hours, enforce_retention_duration=False, full=True)
         unused = {path.removeprefix(f"{table.delta.table_uri.rstrip('/')}/") for path in listed}
         unused -= {unquote(file.path) for file in table.files}

@@ -142,7 +142,7 @@ def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYS
         if found.dropped is None:
             with closing(TableGuard(storage, name)) as guard, guard.hold():
                 return _Work(storage, name, name, clock, check=guard.check).run(time)
-        if now - found.dropped.kept_from > UNDO_LIMIT:
+        if now - found.dropped.restorable_since > UNDO_LIMIT:
             raise no_table(name)
         if live is not None:
             raise _name_is_taken(name)
@@ -199,7 +199,7 @@ def _nothing_to_restore(tables: Tables, request: RestoreRequest, now: datetime) 
             f"The table {name} did not exist at {_iso(time)}.",
             remedy=f"It was created at {_iso(created_at)}: use that time or a later one.",
         )
-    kept = [one for one in list_dropped(tables.storage, name) if now - one.kept_from <= UNDO_LIMIT]
+    kept = [one for one in list_dropped(tables.storage, name) if now - one.restorable_since <= UNDO_LIMIT]
     for one in reversed(kept):
         with suppress(TableGone):
             metadata = open_delta(tables.storage, one.path, is_hidden=True).metadata()
