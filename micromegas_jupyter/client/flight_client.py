@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar
 
 import pyarrow as pa
 
@@ -511,7 +511,13 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         return self._run(list_cut_off)
 
     def bulk_ingest(
-        self, table_name: str, table: pa.Table, *, mode: str = "append", ingest_id: str | None = None
+        self,
+        table_name: str,
+        table: pa.Table,
+        *,
+        mode: str = "append",
+        ingest_id: str | None = None,
+        times: Literal["exact", "truncate"] = "exact",
     ) -> Any:
         """Add a table's rows to one of the server's tables, for callers who may write to it.
 
@@ -522,6 +528,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
                 of a table that you own, which is created if it does not exist.
             ingest_id: Names this call, so that it can be repeated when its outcome is not known: this project's server
                 stores the rows of one id once.
+            times: `truncate` cuts times to microseconds, which tables store; otherwise finer ones are rejected.
 
         Returns:
             A message with `record_count`, or None when the server does not say.
@@ -531,6 +538,10 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         """
         if not isinstance(table, pa.Table):
             raise UsageError(f"bulk_ingest takes a pyarrow.Table, not {type(table).__name__}.")
+        if times not in {"exact", "truncate"}:
+            raise UsageError('times is "exact" or "truncate".')
+        if times == "truncate":
+            table = _with_microseconds(table)
         command = build_ingest_command(_check_statement(table_name), mode)
         answer = self._run(
             lambda transport, call: transport.do_put(command, table.schema, split_table(table), call),
@@ -829,3 +840,15 @@ def _unusable(what: str) -> ConfigurationError:
     return ConfigurationError(
         what, key=WRAPPER_VARIABLE, remedy=f"Correct {WRAPPER_VARIABLE}, or unset it to use the other settings."
     )
+
+
+def _with_microseconds(table: pa.Table) -> pa.Table:
+    """Return rows whose nanosecond columns are cut to microseconds, toward the past."""
+    import pyarrow.compute as pc  # a client that only reads starts faster without it
+
+    for index, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
+            kind = pa.timestamp("us", field.type.tz)
+            floored = pc.floor_temporal(table.column(index).cast(pa.timestamp("ns")), unit="microsecond")
+            table = table.set_column(index, field.with_type(kind), floored.cast(pa.timestamp("us")).cast(kind))
+    return table

@@ -71,7 +71,7 @@ from micromegas_jupyter.engine.plans.counts import find_files, find_progress, wi
 from micromegas_jupyter.engine.plans.pruning import FilesByTable, row_limits
 from micromegas_jupyter.engine.plans.reads import are_plain, find_reads, unknown_reads, without_rows
 from micromegas_jupyter.engine.plans.terms import is_leakproof
-from micromegas_jupyter.engine.scanner import Mention, find_mentions, scan
+from micromegas_jupyter.engine.scanner import Mention, Scan, find_mentions, scan
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.security import barrier_holds
 from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS, READ_ONLY, LentSession, Sessions
@@ -89,10 +89,12 @@ from micromegas_jupyter.engine.tables import (
     scanned_schema,
 )
 from micromegas_jupyter.engine.views import VIEW_FUNCTIONS, instance_tables
+from micromegas_jupyter.engine.workarounds.far_times import has_far_times, with_far_times
 from micromegas_jupyter.engine.workarounds.in_lists import with_null_safe_lists
 from micromegas_jupyter.engine.workarounds.joins import find_dynamic_filters, has_nested_loops, may_join, plan_joins
 from micromegas_jupyter.engine.workarounds.subqueries import needs_rewrite, rewrite_subqueries
 from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError, StatementRefused
+from micromegas_jupyter.telemetry.tables import MODEL_NAMES
 
 _log = logging.getLogger(__name__)
 _CALLED: Final = VIEW_FUNCTIONS | MESSAGE_FUNCTIONS
@@ -191,6 +193,8 @@ class DataFusionEngine:
         if self._denials is not None and caller.is_admin:
             scanned = with_denial_as_rows(scanned)
         scanned = with_functions_as_rows(scanned)
+        if has_far_times(scanned.sql, request.parameters):
+            scanned = self._with_far_times(scanned, caller)
         placeholders, mentions = find_placeholders(scanned), find_mentions(scanned)
         calls = lift_calls(scan(placeholders.sql), _CALLED) if mentions.among(_CALLED) else []
         if calls:
@@ -210,6 +214,11 @@ class DataFusionEngine:
     def close(self) -> None:
         """Drop the sessions that no query uses."""
         self._sessions.free.clear()
+
+    def _with_far_times(self, scanned: Scan, caller: AuthContext) -> Scan:
+        mentions = find_mentions(scanned)
+        visible = self._visible_tables(caller)
+        return with_far_times(scanned, (one.snapshot.schema for one in visible if any(map(mentions.has, one.names))))
 
     def _visible_tables(self, caller: AuthContext) -> list[VisibleTable]:
         return find_visible_tables(self._tables.snapshot(), caller, self._settings.default_conditions)
@@ -424,7 +433,9 @@ class DataFusionQuery:
         request, placeholders = statement.request, statement.placeholders
         frame = plan.lent.frame(plan.written, plan.optimized)
         self._frame: DataFrame | None = frame
-        schema = wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary)
+        # Upstream's client expects the data model's times in nanoseconds.
+        keeps_units = not plan.tables or any(one.read_as not in MODEL_NAMES for one in plan.tables)
+        schema = wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary, keeps_units=keeps_units)
         self.schema = pa.schema([field.with_name(without_numbers(field.name)) for field in schema])
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.written)
         self.reads_tables = bool(plan.tables) or reads_tables(plan.text)

@@ -471,6 +471,13 @@ _RULES: Final = (
         kind=UnsupportedStatement,
     ),
     Rule(
+        r"to Timestamp\(ns\S* converted value|nanoseconds have to be between|to timestamp\[ns.*out of bounds"
+        r"|^(?:\w+ error: )?Timestamp -?\d+ out of range",
+        "This works only with times of the years 1677 to 2262, and the statement has another one.",
+        "Leave out other times, or compare the column itself: WHERE t = TIMESTAMP '9999-12-31'. CAST(t AS DATE), "
+        "extract, and intervals take all times.",
+    ),
+    Rule(
         r"^(?:\w+ error: )?(Cannot cast string .* to value of (?:U?Int|Float|Decimal)\S* type)\.?$",
         "The statement failed on a value: {1}.",
         "TRY_CAST returns NULL for text that is not a number.",

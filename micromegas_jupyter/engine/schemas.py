@@ -63,24 +63,26 @@ def _flat_type(found: pa.DataType) -> pa.DataType:
     return _flat_type(found.value_type) if pa.types.is_dictionary(found) else _with_children(found, _flat_type)
 
 
-def wire_schema(schema: pa.Schema, *, preserve_dictionary: bool) -> pa.Schema:
+def wire_schema(schema: pa.Schema, *, preserve_dictionary: bool, keeps_units: bool) -> pa.Schema:
     """Return `schema` as it goes on the wire.
 
     DataFusion's own choice varies with its rewrites (`upper` of a dictionary is a string view); clients need one answer
     before the first batch.
-    String and binary views become Utf8 and Binary, timestamps count nanoseconds, dictionaries are flattened unless
-    `preserve_dictionary`; names, order, nullability and the fields' own metadata stay. Dictionaries of bytes are binary
-    JSON, and the metadata says so.
+    String and binary views become Utf8 and Binary, timestamps count nanoseconds unless the result `keeps_units`,
+    dictionaries are flattened unless `preserve_dictionary`; names, order, nullability and the
+    fields' own metadata stay. Dictionaries of bytes are binary JSON, and the metadata says so.
     """
-    return pa.schema([_wire_field(field, preserve_dictionary=preserve_dictionary) for field in schema])
+    return pa.schema(
+        [_wire_field(field, preserve_dictionary=preserve_dictionary, keeps_units=keeps_units) for field in schema]
+    )
 
 
-def _wire_field(field: pa.Field, *, preserve_dictionary: bool) -> pa.Field:
+def _wire_field(field: pa.Field, *, preserve_dictionary: bool, keeps_units: bool) -> pa.Field:
     if field.type.id in _UNCHANGED:
         return field
     if field.type == PROPERTIES:
         field = field.with_metadata({**(field.metadata or {}), **TYPE_METADATA})
-    return field.with_type(_wire_type(field.type, preserve_dictionary=preserve_dictionary))
+    return field.with_type(_wire_type(field.type, preserve_dictionary=preserve_dictionary, keeps_units=keeps_units))
 
 
 def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -91,17 +93,19 @@ def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _wire_type(found: pa.DataType, *, preserve_dictionary: bool) -> pa.DataType:
+def _wire_type(found: pa.DataType, *, preserve_dictionary: bool, keeps_units: bool) -> pa.DataType:
     if pa.types.is_string_view(found):
         return pa.string()
     if pa.types.is_binary_view(found):
         return pa.binary()
     if pa.types.is_timestamp(found):
-        return pa.timestamp("ns", found.tz)
+        return found if keeps_units else pa.timestamp("ns", found.tz)
     if pa.types.is_dictionary(found):
-        value = _wire_type(found.value_type, preserve_dictionary=preserve_dictionary)
+        value = _wire_type(found.value_type, preserve_dictionary=preserve_dictionary, keeps_units=keeps_units)
         return pa.dictionary(found.index_type, value, found.ordered) if preserve_dictionary else value
-    return _with_children(found, functools.partial(_wire_type, preserve_dictionary=preserve_dictionary))
+    return _with_children(
+        found, functools.partial(_wire_type, preserve_dictionary=preserve_dictionary, keeps_units=keeps_units)
+    )
 
 
 def _with_children(found: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:

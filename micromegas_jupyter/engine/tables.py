@@ -71,6 +71,7 @@ from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 from micromegas_jupyter.engine.workarounds.scan_folders import FoundFile, ScanFolders, mark_of
 from micromegas_jupyter.errors import InternalError
+from micromegas_jupyter.telemetry.tables import MODEL_NAMES
 
 _log = logging.getLogger(__name__)
 
@@ -621,7 +622,9 @@ def hides_deleted_rows(context: SessionContext | None = None) -> bool:
 
 def listed_schema(snapshot: TableSnapshot) -> pa.Schema:
     """Return the schema of `SELECT *` over a table."""
-    return wire_schema(visible_schema(snapshot), preserve_dictionary=False)
+    return wire_schema(
+        visible_schema(snapshot), preserve_dictionary=False, keeps_units=snapshot.name not in MODEL_NAMES
+    )
 
 
 @functools.lru_cache(maxsize=64)

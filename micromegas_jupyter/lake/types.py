@@ -29,19 +29,20 @@ _BECOME: Final[dict[_IsKind, pa.DataType]] = {
     pa.types.is_binary_view: pa.binary(),
     pa.types.is_fixed_size_binary: pa.binary(),
     pa.types.is_date: pa.date32(),
+    pa.types.is_uint8: pa.int16(),
+    pa.types.is_uint16: pa.int32(),
+    pa.types.is_uint32: pa.int64(),
+    pa.types.is_uint64: pa.decimal128(20, 0),
+    pa.types.is_float16: pa.float32(),
 }
+_MAX_DIGITS: Final = 38
 # Delta has no place for these.
 _REMEDIES: Final[dict[_IsKind, str]] = {
-    pa.types.is_uint8: "Send it as int16.",
-    pa.types.is_uint16: "Send it as int32.",
-    pa.types.is_uint32: "Send it as int64.",
-    pa.types.is_uint64: "Send it as int64, or as decimal128(20, 0) when values are above 9223372036854775807.",
-    pa.types.is_float16: "Send it as float32.",
     pa.types.is_time: "Send it as text, or as int64 that counts from midnight.",
     pa.types.is_duration: "Send it as int64 that counts nanoseconds, say.",
     pa.types.is_interval: "Send it as text, or as int64.",
     pa.types.is_null: "Send it with the type that its values will have.",
-    pa.types.is_decimal: "Send it as decimal128, with at most 38 digits of which none to all are decimal places.",
+    pa.types.is_decimal: "Send it as a decimal with at most 38 digits, of which none to all are decimal places.",
     pa.types.is_union: "Send one column for each type.",
 }
 _REMEDY: Final = "Send numbers, text, bytes, times, or lists, maps and structs of those."
@@ -114,8 +115,13 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
             raise UsageError(f"The column {shown(field.name)} is missing.", remedy="Every row needs a value in it.")
 
 
-def convert_rows(rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = True) -> pa.RecordBatch:
-    """Return rows, whose columns `check_fits` accepted, with the table's columns; those that are missing are null."""
+def convert_rows(
+    rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = True, first_row: int = 0
+) -> pa.RecordBatch:
+    """Return rows, whose columns `check_fits` accepted, with the table's columns; those that are missing are null.
+
+    Errors count rows from 1 after the `first_row` rows that were sent before.
+    """
     columns = []
     for field in stored:
         column = rows.column(field.name) if field.name in rows.schema.names else pa.nulls(rows.num_rows)
@@ -123,9 +129,13 @@ def convert_rows(rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = Tr
             fitted = _convert(column, field.type)
         except (pa.ArrowException, ValueError) as error:
             theirs = str(field.type)[:_MAX_SHOWN] if is_known else "the table's type"
+            is_time = pa.types.is_timestamp(field.type)
             raise UsageError(
-                f"The column {shown(field.name)} contains a value that does not fit {theirs}.",
-                remedy="Round times to microseconds." if pa.types.is_timestamp(field.type) else "Correct the value.",
+                f"The column {shown(field.name)} contains a value that does not fit {theirs}"
+                f"{_first_unfit(column, field.type, first_row)}.",
+                remedy='Round times to microseconds, or send them with times="truncate".'
+                if is_time
+                else "Correct the value.",
             ) from error
         if fitted.null_count and not field.nullable:
             raise UsageError(f"The column {shown(field.name)} lacks a value.", remedy="Every row needs a value in it.")
@@ -167,8 +177,11 @@ def _stored_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:  # noqa: PLR
         return stored
     if pa.types.is_timestamp(kind):
         return pa.timestamp("us", tz=None if kind.tz is None else "UTC")
-    if pa.types.is_decimal(kind) and not pa.types.is_decimal256(kind) and 0 <= kind.scale <= kind.precision:
-        return pa.decimal128(kind.precision, kind.scale)
+    if pa.types.is_decimal(kind):
+        scale = max(kind.scale, 0)
+        precision = kind.precision - kind.scale + scale
+        if scale <= precision <= _MAX_DIGITS:
+            return pa.decimal128(precision, scale)
     if isinstance(kind, _LISTS):
         return pa.list_(pa.field("element", _stored_type(kind.value_type, depth + 1)))
     if pa.types.is_map(kind):
@@ -184,7 +197,7 @@ def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
     if pa.types.is_dictionary(found) or pa.types.is_run_end_encoded(found):
         found = found.value_type
     if pa.types.is_integer(found):
-        return bool(pa.types.is_integer(wanted))
+        return bool(pa.types.is_integer(wanted) or (pa.types.is_uint64(found) and wanted == _stored_type(found)))
     if pa.types.is_floating(found):
         # Rounding float64 to float32 is silent.
         return bool(pa.types.is_float64(wanted) or (wanted == pa.float32() and not pa.types.is_float64(found)))
@@ -195,6 +208,24 @@ def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
     except _Refused:
         return False
     return bool(stored == wanted)
+
+
+def _first_unfit(column: pa.Array, wanted: pa.DataType, first_row: int) -> str:
+    """Return, as part of a sentence, the first value that can't be stored and its row."""
+    low, high = 0, len(column)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            _convert(column.slice(low, middle - low), wanted)
+            low = middle
+        except (pa.ArrowException, ValueError):
+            high = middle
+    value = column[low]
+    kind = value.type
+    if pa.types.is_date64(kind):
+        value = value.cast(pa.timestamp("ms"))
+    text = str(value.cast(pa.string())) if pa.types.is_temporal(kind) else str(value)
+    return f": {cut(text, _MAX_SHOWN)} in row {first_row + low + 1:,}"
 
 
 def _convert(column: pa.Array, wanted: pa.DataType, *, safe: bool = True) -> pa.Array:

@@ -198,9 +198,15 @@ class LakeWriter:
             stored = stored_schema(schema)
         else:
             stored = committer.fitting_schema(schema, is_known=request.may_read)
-        return LakeWrite(
-            self, request, stored, lambda rows: convert_rows(rows, stored, is_known=request.may_read), committer
-        )
+        sent = 0
+
+        def convert(rows: pa.RecordBatch) -> pa.RecordBatch:
+            nonlocal sent
+            converted = convert_rows(rows, stored, is_known=request.may_read, first_row=sent)
+            sent += rows.num_rows
+            return converted
+
+        return LakeWrite(self, request, stored, convert, committer)
 
     def close(self) -> None:
         """Commit what waits, and end. Safe to call twice."""

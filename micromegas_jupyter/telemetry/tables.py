@@ -354,6 +354,8 @@ VIEWS = (LOG_STATS,)
 """What is computed from tables."""
 EMPTY_SETS = (THREAD_SPANS, ASYNC_EVENTS, NET_SPANS, IMAGES)
 """View sets whose rows only Micromegas's own libraries send; here they have none."""
+MODEL_NAMES: Final = frozenset(one.name for one in (*TABLES, *VIEWS, *EMPTY_SETS, PROCESS_SPANS, PERFETTO_CHUNKS))
+"""The tables and views of the data model, whose times are in nanoseconds in results."""
 
 
 def with_remarks(table: str, schema: pa.Schema) -> pa.Schema:

@@ -1,6 +1,7 @@
 """What a column may hold, and what to send in place of what it may not."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -22,6 +23,13 @@ TIME = pa.timestamp("us", "UTC")
         (pa.date64(), pa.date32()),
         (pa.decimal128(38, 38), pa.decimal128(38, 38)),
         (pa.decimal32(5, 2), pa.decimal128(5, 2)),
+        (pa.decimal256(38, 2), pa.decimal128(38, 2)),
+        (pa.decimal128(5, -2), pa.decimal128(7, 0)),
+        (pa.uint8(), pa.int16()),
+        (pa.uint16(), pa.int32()),
+        (pa.list_(pa.uint32()), pa.list_(pa.field("element", pa.int64()))),
+        (pa.uint64(), pa.decimal128(20, 0)),
+        (pa.float16(), pa.float32()),
         (pa.timestamp("ns", "Europe/Berlin"), TIME),
         (pa.timestamp("s"), pa.timestamp("us")),
         (pa.list_(pa.large_utf8(), 3), pa.list_(pa.field("element", pa.utf8()))),
@@ -37,16 +45,12 @@ def test_a_type_becomes_one_of_deltas(sent, stored):
 @pytest.mark.parametrize(
     ("sent", "instead"),
     [
-        (pa.uint8(), "int16"),
-        (pa.uint64(), "int64"),
-        (pa.float16(), "float32"),
         (pa.time32("ms"), "text"),
         (pa.duration("ns"), "int64"),
         (pa.month_day_nano_interval(), "text"),
-        (pa.decimal256(40, 2), "decimal128"),
-        (pa.decimal128(5, -2), "decimal128"),
+        (pa.decimal256(40, 2), "38 digits"),
+        (pa.decimal128(38, -2), "38 digits"),
         (pa.null(), "type"),
-        (pa.list_(pa.uint32()), "int64"),
         (pa.map_(pa.utf8(), pa.struct([("a", pa.time64("us"))])), "text"),
         (pa.struct([]), "structs"),
         (pa.struct([("a", pa.int8()), ("A", pa.int8())]), "structs"),
@@ -103,6 +107,38 @@ def test_a_value_that_does_not_fit_is_refused(values, stored):
 
     with pytest.raises(UsageError, match="'x'"):
         convert_rows(rows, schema)
+
+
+@pytest.mark.parametrize(
+    ("values", "stored", "shown"),
+    [
+        (pa.array([2000, None, 1001, 1], pa.timestamp("ns", "UTC")), TIME, "1970-01-01 00:00:00.000001001Z in row 13"),
+        (pa.array([0, 1]).view(pa.date64()), pa.date32(), "1970-01-01 00:00:00.001 in row 12"),
+    ],
+)
+def test_an_error_about_a_value_names_its_row(values, stored, shown):
+    with pytest.raises(UsageError) as error:
+        convert_rows(pa.record_batch({"x": values}), pa.schema([("x", stored)]), first_row=10)
+
+    assert "'x'" in error.value.what
+    assert shown in error.value.what
+
+
+def test_values_survive_their_conversion():
+    rows = pa.record_batch(
+        {
+            "big": pa.array([2**64 - 1], pa.uint64()),
+            "half": pa.array([1.5], pa.float16()),
+            "hundreds": pa.array([Decimal(12300)], pa.decimal128(5, -2)),
+            "wide": pa.array([Decimal("1.25")], pa.decimal256(38, 2)),
+        }
+    )
+    stored = stored_schema(rows.schema)
+    check_fits(rows.schema, stored)
+
+    assert convert_rows(rows, stored).to_pylist() == [
+        {"big": 2**64 - 1, "half": 1.5, "hundreds": 12300, "wide": Decimal("1.25")}
+    ]
 
 
 def test_rows_become_those_of_the_table():

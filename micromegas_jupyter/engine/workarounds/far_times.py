@@ -1,0 +1,152 @@
+"""Times outside the years 1677 to 2262 in a statement, as in `valid_to = TIMESTAMP '9999-12-31'`.
+
+DataFusion 55 reads `TIMESTAMP '…'`, and whatever is compared with text or a date, as nanoseconds, which such times
+exceed. A statement that has one counts in microseconds instead.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token, find_brackets, find_calls, scan
+
+_YEARS: Final = range(1678, 2262)  # all of them
+_DATE: Final = re.compile(r"'\s*([0-9]{4})-[0-9]{2}-[0-9]{2}(?:[ T][^']*)?'")
+_FINER: Final = re.compile(r"\.[0-9]{6}[0-9]*[1-9]")
+_MICROSECONDS: Final = "TIMESTAMP(6)"
+_WITH_ZONE: Final = f"{_MICROSECONDS} WITH TIME ZONE"
+_TYPES: Final = {"timestamp": _MICROSECONDS, "timestamptz": _WITH_ZONE}
+_CASTS: Final = frozenset({"cast", "try_cast"})
+_NOW: Final = frozenset({"now", "current_timestamp"})
+_COMPARISONS: Final = frozenset({"=", "<", ">", "<=", ">=", "<>", "!=", "=="})
+_NAMES: Final = frozenset({Kind.WORD, Kind.QUOTED})
+
+
+def has_far_times(sql: str, parameters: pa.RecordBatch | None) -> bool:
+    """Return whether a statement or its parameters may have a time that nanoseconds can't express."""
+    dates = list(_DATE.finditer(sql))
+    if any(_FINER.search(found[0]) for found in dates):
+        return False
+    columns = () if parameters is None else [column for column in parameters.columns if _is_time(column.type)]
+    try:
+        in_parameters = [_has_far_value(column.cast(pa.timestamp("us"))) for column in columns]
+    except pa.ArrowInvalid:  # a finer time
+        return False
+    return any(in_parameters) or any(int(found[1]) not in _YEARS for found in dates)
+
+
+def with_far_times(scanned: Scan, schemas: Iterable[pa.Schema]) -> Scan:
+    """Return a statement in which times count microseconds; `schemas` are those of the tables that it mentions.
+
+    Texts and dates are times if they're compared with a column that is a time in every table that has one by its name.
+    """
+    fields = [field for schema in schemas for field in schema]
+    columns = {one.name for one in fields} - {one.name for one in fields if not pa.types.is_timestamp(one.type)}
+    changes = _Changes(scanned, columns).find() if scanned.is_certain else {}
+    return scan(scanned.with_replaced(sorted(changes.items(), key=lambda one: one[0].start))) if changes else scanned
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def _has_far_value(column: pa.Array) -> bool:
+    return bool(pc.any(pc.invert(pc.is_in(pc.year(column), pa.array(_YEARS, pa.int64()), skip_nulls=True))).as_py())
+
+
+class _Changes:
+    """Finds the tokens of a statement to be replaced, each with the text to take its place."""
+
+    def __init__(self, scanned: Scan, columns: set[str]) -> None:
+        self._scanned = scanned
+        self._tokens = scanned.tokens
+        self._columns = columns
+        self._opened_by = {
+            inner: opened for opened, closed in find_brackets(scanned).items() for inner in range(opened + 1, closed)
+        }
+
+    def find(self) -> dict[Token, str]:
+        found = dict(self._types())
+        for first, last in self._values():
+            if not self._is_compared(first, last):
+                continue
+            tokens = self._tokens[first : last + 1]
+            if tokens[0].kind is Kind.PLACEHOLDER:
+                found[tokens[0]] = f"CAST({tokens[0].text} AS {_MICROSECONDS})"
+                continue
+            text = next(token.text for token in tokens if token.kind is Kind.STRING)
+            found |= dict.fromkeys(tokens, "") | {tokens[0]: f"{_MICROSECONDS} {text}"}
+        return found
+
+    def _name(self, place: int) -> str:
+        return self._tokens[place].name if 0 <= place < len(self._tokens) else ""
+
+    def _types(self) -> Iterator[tuple[Token, str]]:
+        """Return the names of types, and the functions for the current time, which is in nanoseconds."""
+        tokens = self._tokens
+        casts = {
+            place
+            for _, last in find_calls(self._scanned, _CASTS)
+            for place in (last - 1, last - 4)
+            if self._name(place - 1) == "as"
+        }
+        for place, token in enumerate(tokens):
+            if token.kind is not Kind.WORD:
+                continue
+            following = tokens[place + 1 : place + 2]
+            is_literal = bool(following) and (following[0].kind is Kind.STRING or self._name(place + 3) == "zone")
+            is_type = place in casts or self._name(place - 1) == "::" or is_literal
+            if token.name in _TYPES and is_type and self._name(place + 1) != "(":
+                yield token, _TYPES[token.name]
+            elif token.name in _NOW and self._name(place - 1) != ".":
+                has_brackets = self._name(place + 1) == "(" and self._name(place + 2) == ")"
+                if has_brackets:
+                    yield token, f"CAST({token.text}"
+                    yield tokens[place + 2], f") AS {_WITH_ZONE})"
+                elif token.name == "current_timestamp":
+                    yield token, f"CAST({token.text} AS {_WITH_ZONE})"
+
+    def _values(self) -> Iterator[tuple[int, int]]:
+        """Return the first and last token of each text, date, and placeholder."""
+        for place, token in enumerate(self._tokens):
+            if token.kind is Kind.PLACEHOLDER:
+                yield place, place
+            if token.kind is not Kind.STRING or not _DATE.fullmatch(token.text):
+                continue
+            before, after, then = (self._name(place + by) for by in (-1, 1, 2))
+            if before == "date":
+                yield place - 1, place
+            elif after == "::" and then == "date":
+                yield place, place + 2
+            elif before == "(" and self._name(place - 2) in _CASTS and then == "date":
+                yield place - 2, place + 3
+            elif before not in {"timestamp", "timestamptz", "zone"} and after not in {"::", "as"}:
+                yield place, place
+
+    def _is_compared(self, first: int, last: int) -> bool:
+        """Return whether a value is compared with a column of times."""
+        before = self._name(first - 1)
+        if before in _COMPARISONS | {"between"}:
+            return self._is_column(first - 2)
+        if before == "and" and (start := _last(self._tokens[: first - 1], "between")) is not None:
+            return _last(self._tokens[start : first - 1], "and") is None and self._is_column(start - 1)
+        if before in {"(", ","} and self._name(opened := self._opened_by.get(first, 0) - 1) == "in":
+            return self._is_column(opened - 1)
+        if self._name(last + 1) in _COMPARISONS:
+            place = last + 2
+            while self._name(place + 1) == ".":
+                place += 2
+            return self._is_column(place)
+        return False
+
+    def _is_column(self, place: int) -> bool:
+        place -= self._name(place) == "not"
+        is_name = 0 <= place < len(self._tokens) and self._tokens[place].kind in _NAMES
+        return is_name and self._name(place) in self._columns
+
+
+def _last(tokens: Sequence[Token], name: str) -> int | None:
+    return next((place for place in reversed(range(len(tokens))) if tokens[place].name == name), None)
