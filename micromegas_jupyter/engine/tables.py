@@ -43,7 +43,6 @@ from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
 from micromegas_jupyter.engine.errors import damaged_vector, file_gone, files_removed
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 from micromegas_jupyter.engine.plans.live_rows import (
-    MAX_SCANS,
     Vectors,
     all_of,
     live_rows,
@@ -163,13 +162,12 @@ def _restrict_view(
 class TableBuilder:
     """Builds tables in sessions; it keeps the last scans, in which DataFusion has the files' statistics."""
 
-    def __init__(self, *, max_scans: int = MAX_SCANS) -> None:
+    def __init__(self) -> None:
         self._scans: LRUCache[_ScanKey, LogicalPlan] = LRUCache(64)
         self._buckets: dict[str, tuple[Storage, AmazonS3]] = {}
         self._folders = ScanFolders()
         self._vectors = Vectors()
         self._schemas: LRUCache[FoundFile, pa.Schema] = LRUCache(_MAX_SCHEMAS)
-        self._max_scans = max_scans
         # Of the tables that were registered last: the size of their files unless they hide rows, and where these are.
         self._bytes: int | None = 0
         self.is_remote = False
@@ -363,8 +361,8 @@ class TableBuilder:
             cut = [file for file in group if file.path in live]
             rows = [scan(whole, of_group)] if whole or not cut else []
             if cut:
-                urls = self._folders.urls(cut)
-                rows += live_rows(cut, urls, of_group, live, scan, max_scans=self._max_scans)
+                paths = [file.path for file in cut]
+                rows.append(live_rows(scan(cut, of_group), paths, self._folders.urls(cut), live))
             parts += rows if stored is None else [with_names(one, of_group, schema) for one in rows]
         return functools.reduce(DataFrame.union, parts)
 
@@ -607,7 +605,7 @@ def hides_deleted_rows(context: SessionContext | None = None) -> bool:
                 pyarrow.parquet.write_table(rows, path, row_group_size=20)
             files = FileList.of([DataFile(path, deleted=_EXAMPLE) for path in paths])
             table = TableSnapshot(name="t", schema=rows.schema, files=files)
-            read = TableBuilder(max_scans=1).read(context, table, files, rows.schema, shows_values=False)
+            read = TableBuilder().read(context, table, files, rows.schema, shows_values=False)
             try:
                 if not reveals_nothing(context, all_of(read)):
                     return False

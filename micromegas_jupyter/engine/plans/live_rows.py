@@ -22,11 +22,10 @@ from datafusion import functions as f
 from micromegas_jupyter.core.deletion_vectors import FRAME_BYTES, decode_vector, decode_z85, unframed
 from micromegas_jupyter.core.protocols import FIELD_ID, DeletionVector
 from micromegas_jupyter.engine.scanner import quoted
-from micromegas_jupyter.engine.workarounds.scan_folders import FoundFile
 from micromegas_jupyter.errors import InternalError
 
-#: So many files are scanned one by one; in a scan of more, the name of a file says whose rows those of a batch are.
-MAX_SCANS: Final = 16
+# A batch of rows of one file has the file's name once.
+_NAMES: Final = pa.dictionary(pa.int32(), pa.string())
 _ALL_ROWS: Final = (1 << 63) - 1
 _CACHED_BYTES: Final = 32 * 1024 * 1024
 _ENTRY_BYTES: Final = 512
@@ -68,30 +67,20 @@ def _stored(location: str, vectors: Sequence[DeletionVector], read: ReadParts) -
     return itertools.starmap(unframed, zip(vectors, parts, strict=True))
 
 
-def live_rows(  # noqa: PLR0913 - what a scan is
-    files: Sequence[FoundFile],
-    urls: Sequence[str],
-    schema: pa.Schema,
-    live: Mapping[str, pa.BooleanArray],
-    scan: Callable[[Sequence[FoundFile], pa.Schema], DataFrame],
-    *,
-    max_scans: int,
-) -> list[DataFrame]:
-    """Return the live rows of files; `urls` are what a scan of all of them names: the files, or a folder of links."""
-    if len(files) <= max_scans:
-        decide = (functools.partial(_is_live, live[file.path]) for file in files)
-        return [
-            _filtered(scan([file], schema), one, f.file_row_index()) for file, one in zip(files, decide, strict=True)
-        ]
-    is_linked = len(urls) < len(files)
-    names = (
-        [f"{place:06d}" for place in range(len(files))] if is_linked else [_name(urlsplit(url).path) for url in urls]
-    )
-    by_name = {name: live[file.path] for name, file in zip(names, files, strict=True)}
-    if len(by_name) < len(files):
+def live_rows(
+    rows: DataFrame, paths: Sequence[str], urls: Sequence[str], live: Mapping[str, pa.BooleanArray]
+) -> DataFrame:
+    """Return the live rows of a scan of files; `urls` are what it names: the files, or a folder of links."""
+    if len(paths) == 1:
+        return _filtered(rows, functools.partial(_is_live, live[paths[0]]), f.file_row_index())
+    is_linked = len(urls) < len(paths)
+    places = [f"{place:06d}" for place in range(len(paths))]
+    names = places if is_linked else [_name(urlsplit(url).path) for url in urls]
+    by_name = {name: live[path] for name, path in zip(names, paths, strict=True)}
+    if len(by_name) < len(paths):
         raise InternalError("Two files of a table have the same name.")
-    decide_all = functools.partial(_are_live, by_name, is_linked)
-    return [_filtered(scan(files, schema), decide_all, f.file_row_index(), f.input_file_name())]
+    decide = functools.partial(_are_live, by_name, is_linked)
+    return _filtered(rows, decide, f.file_row_index(), f.input_file_name().cast(_NAMES))
 
 
 def _filtered(rows: DataFrame, decide: Callable[..., pa.Array], *arguments: Expr) -> DataFrame:
@@ -105,7 +94,7 @@ def _filtered(rows: DataFrame, decide: Callable[..., pa.Array], *arguments: Expr
     while any(name.startswith(extra) for name in names):
         extra += "_"
     known = [one.alias(f"{extra}{place}") for place, one in enumerate(arguments)]
-    kinds = [pa.int64(), pa.string()][: len(arguments)]
+    kinds = [pa.int64(), _NAMES][: len(arguments)]
     is_live = udf(decide, kinds, pa.bool_(), "volatile", "row_is_live")
     found = rows.select(*columns, *known).filter(is_live(*(col(f"{extra}{place}") for place in range(len(known)))))
     return found.select(*columns)
@@ -124,13 +113,21 @@ def _name(path: str) -> str:
     return unquote(unquote(path)).lstrip("/")
 
 
-def _are_live(by_name: Mapping[str, pa.BooleanArray], is_linked: bool, rows: pa.Array, names: pa.Array) -> pa.Array:  # noqa: FBT001
-    runs, start, parts = pc.run_end_encode(names), 0, []
-    for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-        live = by_name[name.rpartition("/")[2] if is_linked else _name(name)]  # no other file may count as live
-        parts.append(_is_live(live, rows.slice(start, end - start)))
+def _are_live(
+    by_name: Mapping[str, pa.BooleanArray],
+    is_linked: bool,  # noqa: FBT001
+    rows: pa.Array,
+    names: pa.DictionaryArray,
+) -> pa.Array:
+    # No other file may count as live.
+    lives = [by_name[name.rpartition("/")[2] if is_linked else _name(name)] for name in names.dictionary.to_pylist()]
+    if len(lives) == 1 and not names.null_count:
+        return _is_live(lives[0], rows)
+    runs, start, parts = pc.run_end_encode(names.indices), 0, [pa.array([], pa.bool_())]
+    for place, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        parts.append(_is_live(lives[place], rows.slice(start, end - start)))
         start = end
-    return pa.concat_arrays(parts) if parts else pa.array([], pa.bool_())
+    return pa.concat_arrays(parts)
 
 
 def _is_live(live: pa.BooleanArray, rows: pa.Array) -> pa.Array:
