@@ -58,7 +58,7 @@ def _has_far_value(column: pa.Array) -> bool:
 
 
 class _Changes:
-    """Finds the tokens of a statement to be replaced, each with the text to take its place."""
+    """Finds the tokens of a statement to be replaced, each with the text to take its position."""
 
     def __init__(self, scanned: Scan, columns: set[str]) -> None:
         self._scanned = scanned
@@ -81,50 +81,50 @@ class _Changes:
             found |= dict.fromkeys(tokens, "") | {tokens[0]: f"{_MICROSECONDS} {text}"}
         return found
 
-    def _name(self, place: int) -> str:
-        return self._tokens[place].name if 0 <= place < len(self._tokens) else ""
+    def _name(self, position: int) -> str:
+        return self._tokens[position].name if 0 <= position < len(self._tokens) else ""
 
     def _types(self) -> Iterator[tuple[Token, str]]:
         """Return the names of types, and the functions for the current time, which is in nanoseconds."""
         tokens = self._tokens
         casts = {
-            place
+            position
             for _, last in find_calls(self._scanned, _CASTS)
-            for place in (last - 1, last - 4)
-            if self._name(place - 1) == "as"
+            for position in (last - 1, last - 4)
+            if self._name(position - 1) == "as"
         }
-        for place, token in enumerate(tokens):
+        for position, token in enumerate(tokens):
             if token.kind is not Kind.WORD:
                 continue
-            following = tokens[place + 1 : place + 2]
-            is_literal = bool(following) and (following[0].kind is Kind.STRING or self._name(place + 3) == "zone")
-            is_type = place in casts or self._name(place - 1) == "::" or is_literal
-            if token.name in _TYPES and is_type and self._name(place + 1) != "(":
+            following = tokens[position + 1 : position + 2]
+            is_literal = bool(following) and (following[0].kind is Kind.STRING or self._name(position + 3) == "zone")
+            is_type = position in casts or self._name(position - 1) == "::" or is_literal
+            if token.name in _TYPES and is_type and self._name(position + 1) != "(":
                 yield token, _TYPES[token.name]
-            elif token.name in _NOW and self._name(place - 1) != ".":
-                has_brackets = self._name(place + 1) == "(" and self._name(place + 2) == ")"
+            elif token.name in _NOW and self._name(position - 1) != ".":
+                has_brackets = self._name(position + 1) == "(" and self._name(position + 2) == ")"
                 if has_brackets:
                     yield token, f"CAST({token.text}"
-                    yield tokens[place + 2], f") AS {_WITH_ZONE})"
+                    yield tokens[position + 2], f") AS {_WITH_ZONE})"
                 elif token.name == "current_timestamp":
                     yield token, f"CAST({token.text} AS {_WITH_ZONE})"
 
     def _values(self) -> Iterator[tuple[int, int]]:
         """Return the first and last token of each text, date, and placeholder."""
-        for place, token in enumerate(self._tokens):
+        for position, token in enumerate(self._tokens):
             if token.kind is Kind.PLACEHOLDER:
-                yield place, place
+                yield position, position
             if token.kind is not Kind.STRING or not _DATE.fullmatch(token.text):
                 continue
-            before, after, then = (self._name(place + by) for by in (-1, 1, 2))
+            before, after, then = (self._name(position + by) for by in (-1, 1, 2))
             if before == "date":
-                yield place - 1, place
+                yield position - 1, position
             elif after == "::" and then == "date":
-                yield place, place + 2
-            elif before == "(" and self._name(place - 2) in _CASTS and then == "date":
-                yield place - 2, place + 3
+                yield position, position + 2
+            elif before == "(" and self._name(position - 2) in _CASTS and then == "date":
+                yield position - 2, position + 3
             elif before not in {"timestamp", "timestamptz", "zone"} and after not in {"::", "as"}:
-                yield place, place
+                yield position, position
 
     def _is_compared(self, first: int, last: int) -> bool:
         """Return whether a value is compared with a column of times."""
@@ -136,17 +136,17 @@ class _Changes:
         if before in {"(", ","} and self._name(opened := self._opened_by.get(first, 0) - 1) == "in":
             return self._is_column(opened - 1)
         if self._name(last + 1) in _COMPARISONS:
-            place = last + 2
-            while self._name(place + 1) == ".":
-                place += 2
-            return self._is_column(place)
+            position = last + 2
+            while self._name(position + 1) == ".":
+                position += 2
+            return self._is_column(position)
         return False
 
-    def _is_column(self, place: int) -> bool:
-        place -= self._name(place) == "not"
-        is_name = 0 <= place < len(self._tokens) and self._tokens[place].kind in _NAMES
-        return is_name and self._name(place) in self._columns
+    def _is_column(self, position: int) -> bool:
+        position -= self._name(position) == "not"
+        is_name = 0 <= position < len(self._tokens) and self._tokens[position].kind in _NAMES
+        return is_name and self._name(position) in self._columns
 
 
 def _last(tokens: Sequence[Token], name: str) -> int | None:
-    return next((place for place in reversed(range(len(tokens))) if tokens[place].name == name), None)
+    return next((position for position in reversed(range(len(tokens))) if tokens[position].name == name), None)
