@@ -185,15 +185,16 @@ def _named(wanted: Iterable[pa.Field], found: Iterable[pa.Field]) -> list[pa.Fie
     others = list(found)
     by_id = {one.metadata[FIELD_ID]: one for one in others if FIELD_ID in (one.metadata or {})}
     by_name = {one.name: one for one in others}
-    fields = []
+    fields, taken = [], {*by_name}
     for field in wanted:
         # Without any IDs, a file has the physical names.
         other = by_id.get((field.metadata or {}).get(FIELD_ID)) if by_id else by_name.get(field.name)
         name, kind = field.name, field.type
         if other is not None:
             name, kind = other.name, _named_inside(kind, other.type)
-        while other is None and name in by_name:
+        while other is None and name in taken:
             name += "_"
+        taken.add(name)
         fields.append(pa.field(name, kind, field.nullable))
     return fields
 
