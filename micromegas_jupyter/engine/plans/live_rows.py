@@ -157,7 +157,8 @@ def with_names(rows: DataFrame, stored: pa.Schema, wanted: pa.Schema) -> DataFra
         if one.type != other.type:
             rename = functools.partial(_renamed, other.type)
             column = udf(rename, [one.type], other.type, "immutable", "with_names")(column)
-        columns.append(column.alias(other.name))
+        is_same = one.name == other.name and one.type == other.type  # an alias of the same name would be ambiguous
+        columns.append(column if is_same else column.alias(other.name))
     return rows.select(*columns)
 
 

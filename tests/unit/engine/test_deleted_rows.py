@@ -375,3 +375,12 @@ def test_a_mapped_column_never_gets_the_bounds_of_a_part_of_another(tmp_path, mo
         assert ask.rows("SELECT q FROM t WHERE q = 155") == [{"q": 155}]
         log.write_text(log.read_text().replace('{\\"s\\": {\\"x\\": 0}}', '{\\"s.x\\": 0, \\"s\\": {\\"x\\": 0}}'))
         assert ask.rows("SELECT q FROM t WHERE q = 155") == [{"q": 155}]
+
+
+def test_parts_of_a_mapped_column_are_read_when_its_name_is_the_same_in_files(tmp_path):
+    storage = Storage(tmp_path)
+    write_mapped(
+        storage, "t", [pa.table({"q": [1], "s": [{"x": 2}]})], mode="name", physical={"q": "c", "s": "s", "x": "x"}
+    )
+    with asking(ServedFolder(storage)) as ask:
+        assert ask.rows("SELECT q, s['x'] AS v FROM t") == [{"q": 1, "v": 2}]
