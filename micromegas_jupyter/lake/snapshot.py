@@ -251,6 +251,8 @@ class DeltaSnapshots:
             removed |= gone
             adds = {path: one for path, one in adds.items() if path not in gone} | added
         paths = FileList.of(snapshot.files).columns.column("path")
+        if pc.any(pc.is_in(paths, pa.array([*(adds.keys() - removed)], pa.string()))).as_py():
+            return None  # a file is added again, perhaps with another deletion vector
         places = pc.index_in(pa.array([*removed, *adds], pa.string()), value_set=paths).drop_null().unique()
         actions = _as_live_files(adds.values(), known)
         actions = self._with_vectors(folder, actions, [one.get("deletionVector") for one in adds.values()])
@@ -462,7 +464,8 @@ def _with_shown_names(actions: pa.Table, schema: pa.Schema, stored: pa.Schema | 
         actions = actions.append_column("num_records", pa.nulls(actions.num_rows, pa.int64()))
     if stored is None:
         return actions
-    shown = dict(zip(stored.names, schema.names, strict=True))
+    # A dot may also stand before a part of a nested column.
+    shown = {one: other for one, other in zip(stored.names, schema.names, strict=True) if "." not in one}
     columns: dict[str, pa.ChunkedArray] = {}
     for column in actions.column_names:
         what, dot, name = column.partition(".")

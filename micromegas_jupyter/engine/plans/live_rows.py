@@ -154,7 +154,8 @@ def with_names(rows: DataFrame, stored: pa.Schema, wanted: pa.Schema) -> DataFra
         if one.type != other.type:
             rename = functools.partial(_renamed, other.type)
             column = udf(rename, [one.type], other.type, "immutable", "with_names")(column)
-        columns.append(column.alias(other.name))
+        is_same = one.name == other.name and one.type == other.type  # an alias of the same name would be ambiguous
+        columns.append(column if is_same else column.alias(other.name))
     return rows.select(*columns)
 
 
@@ -182,15 +183,16 @@ def _named(wanted: Iterable[pa.Field], found: Iterable[pa.Field]) -> list[pa.Fie
     others = list(found)
     by_id = {one.metadata[FIELD_ID]: one for one in others if FIELD_ID in (one.metadata or {})}
     by_name = {one.name: one for one in others}
-    fields = []
+    fields, taken = [], {*by_name}
     for field in wanted:
         # Without any IDs, a file has the physical names.
         other = by_id.get((field.metadata or {}).get(FIELD_ID)) if by_id else by_name.get(field.name)
         name, kind = field.name, field.type
         if other is not None:
             name, kind = other.name, _named_inside(kind, other.type)
-        while other is None and name in by_name:
+        while other is None and name in taken:
             name += "_"
+        taken.add(name)
         fields.append(pa.field(name, kind, field.nullable))
     return fields
 

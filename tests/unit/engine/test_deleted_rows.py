@@ -325,3 +325,62 @@ def test_a_file_that_is_replaced_by_one_with_other_names_is_read_anew(tmp_path):
             compression="none",
         )
         assert ask.rows("SELECT a, b FROM t") == [{"a": 1, "b": 2}]
+
+
+def test_a_file_that_is_added_again_without_being_removed_never_brings_rows_back(tmp_path):
+    storage = Storage(tmp_path)
+    write_deltalake(storage.child_uri("t"), rows_of_file(0, 10))
+    add = next(
+        found["add"]
+        for line in (tmp_path / "t/_delta_log/00000000000000000000.json").read_text().splitlines()
+        if "add" in (found := json.loads(line))
+    )
+    delete_rows(storage, "t", lambda *_: [0])
+    with asking(ServedFolder(storage)) as ask:
+        assert ask.rows("SELECT count(*) AS c FROM t") == [{"c": 9}]
+        (tmp_path / "t/_delta_log/00000000000000000002.json").write_text(json.dumps({"add": add}) + "\n")
+        with pytest.raises(Unavailable, match="The table t cannot be read"):
+            ask.rows("SELECT count(*) AS c FROM t")
+
+
+def test_a_column_that_a_file_lacks_never_gets_the_values_of_another():
+    def with_ids(**ids):
+        return pa.schema([pa.field(name, pa.int64(), metadata={"PARQUET:field_id": one}) for name, one in ids.items()])
+
+    found = live_rows.names_by_id(with_ids(c="1", x="3", c__="4"), with_ids(c="2", c_="3"))
+
+    assert found.field(1).name == "c_"
+    assert len({*found.names}) == 3
+    assert {found.field(0).name, found.field(2).name}.isdisjoint({"c", "c_"})
+
+
+@pytest.mark.parametrize("mode", ["name", "id"])
+def test_a_mapped_column_never_gets_the_bounds_of_a_part_of_another(tmp_path, mode):
+    storage = Storage(tmp_path)
+    starts = range(0, 400, 10)
+    files = [
+        pa.table({"q": list(range(start, start + 10)), "s": [{"x": number % 3} for number in range(10)]})
+        for start in starts
+    ]
+    write_mapped(storage, "t", files, mode=mode, physical={"q": "s.x", "s": "s", "x": "x"})
+    log = tmp_path / "t/_delta_log/00000000000000000000.json"
+    actions = [json.loads(line) for line in log.read_text().splitlines()]
+    for action in actions:
+        if "add" in action:
+            bounds = {"s": {"x": 0}}
+            stats = {"numRecords": 10, "minValues": bounds, "maxValues": {"s": {"x": 2}}, "nullCount": bounds}
+            action["add"]["stats"] = json.dumps(stats)
+    log.write_text("".join(json.dumps(action) + "\n" for action in actions))
+    with asking(ServedFolder(storage)) as ask:
+        assert ask.rows("SELECT q FROM t WHERE q = 155") == [{"q": 155}]
+        log.write_text(log.read_text().replace('{\\"s\\": {\\"x\\": 0}}', '{\\"s.x\\": 0, \\"s\\": {\\"x\\": 0}}'))
+        assert ask.rows("SELECT q FROM t WHERE q = 155") == [{"q": 155}]
+
+
+def test_parts_of_a_mapped_column_are_read_when_its_name_is_the_same_in_files(tmp_path):
+    storage = Storage(tmp_path)
+    write_mapped(
+        storage, "t", [pa.table({"q": [1], "s": [{"x": 2}]})], mode="name", physical={"q": "c", "s": "s", "x": "x"}
+    )
+    with asking(ServedFolder(storage)) as ask:
+        assert ask.rows("SELECT q, s['x'] AS v FROM t") == [{"q": 1, "v": 2}]
