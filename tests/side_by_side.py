@@ -42,10 +42,9 @@ def process_count(config):
     is_whole = config.args_source is not config.ArgsSource.ARGS
     if not is_whole or options.numprocesses is not None or options.usepdb or options.capture == "no":
         return None
-    count = os.cpu_count() or 1
-    # Slow tests wait for servers, kernels, and browsers for two fifths of their time.
-    count += bool(config.getoption("--slow"))
-    return min(count, MAX_PROCESSES) if count > 1 else None
+    # Tests wait for servers, kernels, and browsers for a third of their time, slow ones for two fifths.
+    count = 1 + (os.cpu_count() or 1)
+    return min(count, MAX_PROCESSES)
 
 
 def scope_of(nodeid):

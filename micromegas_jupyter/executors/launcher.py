@@ -210,9 +210,10 @@ class ZygoteLauncher:
             process.close()
 
     def abandon(self) -> None:
-        """End the zygote of a server that was never opened."""
+        """End the zygote of a server that was never opened, which has forked nothing."""
         self._control.close()
-        self._end_zygote()
+        self._zygote.kill()
+        self._zygote.wait()
 
     def _end_zygote(self) -> None:
         try:

@@ -6,6 +6,7 @@ Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md.
 import contextlib
 import functools
 import json
+import logging
 import os
 import re
 import threading
@@ -46,6 +47,8 @@ from micromegas_jupyter.lake.delta_log import (
 from micromegas_jupyter.lake.types import stored_definition
 from micromegas_jupyter.telemetry.tables import TableDefinition
 
+_LOG = logging.getLogger(__name__)
+_ODD: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, pa.ArrowException)
 _TIME: Final = "time"
 _ALL_COLUMNS: Final = "information_schema"  # a statement that reads it reads the columns of all tables
 _MAX_REQUESTS: Final = 32  # to a bucket at once
@@ -186,10 +189,17 @@ class DeltaSnapshots:
             if known is None or version + 1 in marks:
                 try:
                     known = self._known[name] = self._read(name, folder, known)
-                except BaseException as error:
+                except Unreadable as error:
                     self._known.pop(name, None)
-                    if isinstance(error, Unreadable):
-                        self.refused[name] = error
+                    self.refused[name] = error
+                    raise
+                except _ODD as error:  # what nobody thought of in one table is not to fail statements over the others
+                    self._known.pop(name, None)
+                    _LOG.error("A table could not be read.", extra={"table": name, "kind": type(error).__name__})
+                    self.refused[name] = Unreadable("its log cannot be read")
+                    raise self.refused[name] from error
+                except BaseException:
+                    self._known.pop(name, None)
                     raise
                 self.refused.pop(name, None)
             self._gone.discard(name)

@@ -1,12 +1,14 @@
 """What the command's edges do: exit codes, messages, settings that cannot be read."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from micromegas_jupyter.cli.main import run as run_command
 from tests.integration.executors.server_process import ServerProcess
 
 pytestmark = pytest.mark.integration
@@ -28,15 +30,32 @@ def environ(person):
     }
 
 
-@pytest.mark.parametrize(("key", "value"), MALFORMED)
-def test_a_server_with_a_malformed_setting_does_not_start(micromegas, environ, tmp_path, key, value):
-    result = micromegas("serve", "--port", "0", "--lake", str(tmp_path / "lake"), environ={**environ, key: value})
+@pytest.fixture
+def serve_here(environ, tmp_path, monkeypatch, capsys):
+    """Return what `micromegas serve` writes to standard error in this process, with exit code 2, in an environment."""
 
-    assert result.returncode == 2
-    assert key in result.stderr
-    assert "CONF001" in result.stderr
-    assert "secret-in-the-wrong-place" not in result.stderr
-    assert "Traceback" not in result.stderr
+    def run(*options, **more):
+        with monkeypatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("MICROMEGAS_")]:
+                patch.delenv(name)
+            for name, value in {**environ, **more}.items():
+                patch.setenv(name, value)
+            assert run_command(["serve", "--port", "0", "--lake", str(tmp_path / "lake"), *options]) == 2
+        output, errors = capsys.readouterr()
+        assert output == ""
+        assert "Traceback" not in errors
+        return errors
+
+    return run
+
+
+@pytest.mark.parametrize(("key", "value"), MALFORMED)
+def test_a_server_with_a_malformed_setting_does_not_start(serve_here, key, value):
+    errors = serve_here(**{key: value})
+
+    assert key in errors
+    assert "CONF001" in errors
+    assert "secret-in-the-wrong-place" not in errors
 
 
 def test_a_server_with_nothing_configured_does_not_start(micromegas, environ, tmp_path):
@@ -51,11 +70,8 @@ def test_a_server_with_nothing_configured_does_not_start(micromegas, environ, tm
 @pytest.mark.parametrize(
     "options", [["--host", "0.0.0.0"], ["--host", "0.0.0.0", "--disable-auth"], ["--http-host", "0.0.0.0"]]
 )
-def test_a_server_is_not_exposed_without_saying_so(micromegas, environ, tmp_path, options):
-    result = micromegas("serve", "--port", "0", "--lake", str(tmp_path / "lake"), *options, environ=environ)
-
-    assert result.returncode == 2
-    assert "--insecure" in result.stderr
+def test_a_server_is_not_exposed_without_saying_so(serve_here, options):
+    assert "--insecure" in serve_here(*options)
 
 
 def test_serve_prints_its_ready_line_answers_and_stops_on_sigterm(micromegas, environ, tmp_path):

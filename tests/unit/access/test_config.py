@@ -392,10 +392,11 @@ def test_a_look_reads_nothing_when_nothing_has_changed_and_waits_for_no_reload(v
 def test_a_defect_of_each_look_is_logged_once_until_a_look_goes_well(validator, caplog, monkeypatch):
     rounds = [ValueError, ValueError, None, ValueError, KeyError]
     stops = iter([False] * len(rounds) + [True])
-    monkeypatch.setattr(validator, "look_for_changes", Mock(side_effect=rounds))
-    monkeypatch.setattr(validator, "_stopping", Mock(wait=lambda _seconds: next(stops)))
+    with monkeypatch.context() as patch:  # undone before the validator is closed
+        patch.setattr(validator, "look_for_changes", Mock(side_effect=rounds))
+        patch.setattr(validator, "_stopping", Mock(wait=lambda _seconds: next(stops)))
 
-    validator._run_watch(1)
+        validator._run_watch(1)
 
     logged = events(caplog, "Looking for changes failed.")
     assert [event["kind"] for event in logged] == ["ValueError", "ValueError", "KeyError"]

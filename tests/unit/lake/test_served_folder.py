@@ -17,6 +17,7 @@ from deltalake import DeltaTable, write_deltalake
 from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import Unavailable, UsageError
+from micromegas_jupyter.lake import snapshot
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.served_folder import ServedFolder, wider_type
 from tests.unit.engine.conftest import asking
@@ -379,6 +380,28 @@ UNREADABLE = {
     "outside": ({"add": {"path": "../secret.parquet"}}, "outside"),
     "elsewhere": ({"add": {"path": "file:///etc/passwd"}}, "outside"),
 }
+
+
+def test_an_error_that_nobody_thought_of_leaves_out_one_table_only(tmp_path, monkeypatch, caplog):
+    write_deltalake(str(tmp_path / "good"), NUMBERS)
+    write_deltalake(str(tmp_path / "odd"), pa.table({"odd": [1]}))
+    real = snapshot.arrow_schema
+
+    def schema_of(delta):
+        found = real(delta)
+        return found if "n" in found.names else {}["secret"]
+
+    monkeypatch.setattr(snapshot, "arrow_schema", schema_of)
+
+    folder = serve(tmp_path)
+
+    assert folder.problems == ("odd is left out: its log cannot be read.",)
+    with asking(folder) as ask:
+        assert len(ask.rows("SELECT n FROM good")) == 2
+        with pytest.raises(Unavailable, match="its log cannot be read"):
+            ask.rows("SELECT * FROM odd")
+    assert "secret" not in caplog.text
+    assert {(one.table, one.kind) for one in caplog.records} == {("odd", "KeyError")}
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
