@@ -465,10 +465,10 @@ class Replay:
             self.expired_before = day if self.expired_before is None else max(day, self.expired_before)
 
 
-def replay(storage: Storage, table: str, time: datetime) -> Replay:
-    """Rebuild a table at a time and now; raises `NotInLog`."""
+def replay(storage: Storage, table: str, to: datetime | int) -> Replay:
+    """Rebuild a table at a time or version, and now; raises `NotInLog`."""
     log = _Log(storage, table)
-    then = log.read_base(time)
+    then = log.read_base(to)
     first, last, found = then.version + 1, then.committed_at, None
     if log.newest - first > _MAX_REPLAYED:
         raise ResourcesExhausted(
@@ -479,7 +479,7 @@ def replay(storage: Storage, table: str, time: datetime) -> Replay:
     for version, actions in log.read_entries(first):
         made_at = _time_of(commit_info(actions), log.entries[version])
         last = made_at if last == _LONG_AGO else max(made_at, last + _MILLISECOND)
-        if found is None and last <= time:
+        if found is None and (version <= to if isinstance(to, int) else last <= to):
             then.apply(actions, version, last)
             continue
         if then.version < 0:
@@ -565,8 +565,8 @@ class _Log:
         self.checkpoints = {key[0]: found for key, found in parts.items() if len(found[0]) == int(key[1] or 1)}
         self.newest = max([*self.entries, *self.checkpoints], default=-1)
 
-    def read_base(self, time: datetime) -> TableState:
-        """Return the state to begin with: the newest checkpoint of a version in force at a time or before, or nothing.
+    def read_base(self, to: datetime | int) -> TableState:
+        """Return the state to begin with: the newest checkpoint up to a version, or one in force at a time, or nothing.
 
         All entries after it are there.
         """
@@ -578,7 +578,7 @@ class _Log:
             if version < missing:
                 break
             made_at = self._time_of(version)
-            if made_at <= time:
+            if version <= to if isinstance(to, int) else made_at <= to:
                 return self.read_checkpoint(version, made_at)
             earliest = made_at
         if missing >= 0:

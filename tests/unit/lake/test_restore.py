@@ -77,6 +77,58 @@ def test_deleted_rows_come_back_and_the_restore_is_undone_in_turn(tables, store,
     assert tables.history("t", 1)[0]["operation"] == "RESTORE"
 
 
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_a_version_is_restored_after_a_dry_run_that_changes_nothing(tables, store, ids, restore, storage, is_dropped):  # noqa: PLR0917 - fixtures
+    store("t", ROWS, "create")
+    tables.delete("t", "id >= 2")
+    store("t", MORE)
+    if is_dropped:
+        tables.drop("t")
+    entries = sorted(entry.path for entry in storage.list(""))
+
+    planned = restore("t", 0, dry_run=True)
+
+    assert (planned.restored_version, planned.version, planned.added_files, planned.removed_files) == (0, 2, 1, 2)
+    assert (planned.missing_files, planned.was_dropped) == ((), is_dropped)
+    assert sorted(entry.path for entry in storage.list("")) == entries
+    assert restore("t", 0) == planned._replace(version=3)
+    assert ids() == [1, 2, 3]
+    restore("t", 1)
+    assert ids() == [1]
+    with pytest.raises(UsageError, match="has no version 5") as refused:
+        restore("t", 5)
+    assert "4" in refused.value.remedy
+    with pytest.raises(PermissionDenied):
+        restore("t", 5, required_owner="bob")
+
+
+def test_versions_around_a_drop_are_restored(tables, store, ids, restore):
+    store("t", ROWS, "create")
+    dropped_at = tables.drop("t")
+    restore("t", _undo(dropped_at))
+    store("t", MORE)
+
+    restore("t", 0)
+
+    assert ids() == [1, 2, 3]
+
+
+def test_a_version_whose_window_is_over_is_rejected(tables, store, restore):
+    store("t", ROWS, "create")
+    tables.delete("t", "id = 1")
+
+    with pytest.raises(UsageError, match="no longer kept"):
+        restore("t", 0, clock=FakeClock(_now() + 26 * HOUR))
+
+
+def test_a_dry_run_names_files_that_are_gone(tables, store, restore, storage):
+    store("t", ROWS, "create")
+    tables.delete("t", "id = 1")
+    (gone,) = DeltaTable(storage.child_uri("t")).vacuum(0, enforce_retention_duration=False, dry_run=False)
+
+    assert restore("t", 0, dry_run=True).missing_files == (gone,)
+
+
 def test_a_restore_to_the_present_state_commits_nothing(store, ids, restore, storage):
     store("t", ROWS, "create")
 
