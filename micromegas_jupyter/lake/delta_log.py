@@ -53,6 +53,9 @@ MAX_ENTRY_BYTES: Final = 256 * 1024 * 1024
 _WRITER_FEATURES: Final = frozenset({"appendOnly", "invariants", "timestampNtz"})
 _MAX_WRITER_VERSION: Final = 2
 _FEATURES_VERSION: Final = 7
+_MAPPING_VERSION: Final = 5
+_KEPT_FEATURES: Final = frozenset({"columnMapping", "deletionVectors"})
+_MAPPED_FIELDS: Final = frozenset({"delta.columnMapping.id", "delta.columnMapping.physicalName"})
 _MAX_BRIEF_ENTRIES: Final = 20_000
 _OPEN_ATTEMPTS: Final = 5
 _ENTRY_NAME: Final = re.compile(r"[0-9]{20}\.json")
@@ -206,15 +209,16 @@ def _find_newest_version(storage: Storage, table: str) -> int | None:
     return max((int(name[:20]) for name in names if _ENTRY_NAME.fullmatch(name)), default=None)
 
 
-def check_writable(delta: DeltaTable) -> None:
-    """Check that rows may be added without doing what only other writers can."""
+def check_writable(delta: DeltaTable, *, is_restore: bool = False) -> None:
+    """Check that rows may be added, or whole files be put back, without doing what only other writers can."""
     protocol = delta.protocol()
-    unknown = set(protocol.writer_features or ()) - _WRITER_FEATURES
-    is_known = protocol.min_writer_version <= _MAX_WRITER_VERSION or protocol.min_writer_version == _FEATURES_VERSION
+    version, properties = protocol.min_writer_version, delta.metadata().configuration
+    unknown = set(protocol.writer_features or ()) - _WRITER_FEATURES - (_KEPT_FEATURES if is_restore else set())
+    is_mapped_only = version == _MAPPING_VERSION and not any(map(_has_rule, properties.items()))
+    is_known = version in {*range(_MAX_WRITER_VERSION + 1), _FEATURES_VERSION} or (is_restore and is_mapped_only)
+    known = _MAPPED_FIELDS if is_restore else {"delta.columnMapping.id"}
     has_rules = any(
-        key.startswith("delta.") and key != "delta.columnMapping.id"
-        for field in delta.schema().fields
-        for key in field.metadata
+        key.startswith("delta.") and key not in known for field in delta.schema().fields for key in field.metadata
     )
     if unknown or not is_known or has_rules:
         reason = ", ".join(sorted(unknown)) or "rules for the values of columns"
@@ -222,6 +226,11 @@ def check_writable(delta: DeltaTable) -> None:
             f"The table uses what this server cannot write: {reason}.",
             remedy="Write to it with the program that made it, or make a new table.",
         )
+
+
+def _has_rule(property_: tuple[str, str]) -> bool:
+    name, value = property_
+    return name.startswith("delta.constraints.") or (name == "delta.enableChangeDataFeed" and value != "false")
 
 
 def arrow_schema(delta: DeltaTable) -> pa.Schema:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -64,6 +64,7 @@ from micromegas_jupyter.lake.dropped import (
     list_dropped,
     move_back,
 )
+from micromegas_jupyter.lake.snapshot import Unreadable, vector_path
 from micromegas_jupyter.lake.tables import (
     DEFINITIONS,
     OWNER_PROPERTY,
@@ -84,6 +85,7 @@ _MAX_SKEW: Final = timedelta(minutes=5)
 _CUT: Final = timedelta(milliseconds=1)  # some writers cut the bounds of times to milliseconds
 _FIRST_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)  # the year 1 of some time zones is none in UTC
 _TIME: Final = "time"
+_MAPPING: Final = "delta.columnMapping.mode"
 _ROWS: Final = pa.timestamp("us", "UTC")
 
 
@@ -389,7 +391,7 @@ class _Work:
 
     def _is_writable(self) -> bool:
         try:
-            check_writable(open_delta(self._storage, self._path, is_hidden=True))
+            check_writable(open_delta(self._storage, self._path, is_hidden=True), is_restore=True)
         except UsageError:
             return False
         return True
@@ -398,6 +400,7 @@ class _Work:
         """Commit the state of the time; None if a commit of others makes the plan void."""
         plan = self._plan(found)
         differs = plan.files.keys() != found.now.files.keys() or found.then.columns != found.now.columns
+        differs = differs or found.then.properties.get(_MAPPING) != found.now.properties.get(_MAPPING)
         if self._dropped_at is None and not differs:
             return Restored(found.now.version, found.now.version, 0, 0)
         keeps_files = False
@@ -420,14 +423,22 @@ class _Work:
         return None if version is None else _restored(found, plan, version)
 
     def _check_may_change(self, found: Replay, plan: _Plan) -> None:
-        check_writable(open_delta(self._storage, self._path, is_hidden=True))
+        check_writable(open_delta(self._storage, self._path, is_hidden=True), is_restore=True)
         then, now = found.then, found.now
+        if then.properties.get(_MAPPING) != now.properties.get(_MAPPING):
+            raise UsageError(f"The column mapping of the table {self._name} has changed since that time.")
+        if plan.expired_before is not None and (_MAPPING in now.properties or any(vector for _, vector in plan.files)):
+            raise UsageError(
+                f"The table {self._name} has a retention, which a restore cannot apply to deletion vectors or mapped "
+                "columns.",
+                remedy="Restore it with the program that made it.",
+            )
         if now.properties.get("delta.appendOnly") == "true" and now.files.keys() - plan.files.keys():
             raise UsageError(
                 f"The table {self._name} only takes new rows (delta.appendOnly), so it cannot be restored.",
                 remedy="Remove that property first.",
             )
-        if set(then.protocol.get("writerFeatures") or ()) - set(now.protocol.get("writerFeatures") or ()):
+        if _protocol(then) - _protocol(now):
             raise UsageError(f"The table {self._name} used Delta features at that time that it no longer has.")
         if self._name in DEFINITIONS and then.columns != now.columns:
             raise UsageError(f"The columns of {self._name}, a table of the data model, have changed since that time.")
@@ -511,7 +522,13 @@ class _Work:
         return missing, max(gone, default=found.now.committed_at)
 
     def _paths_to_add(self, found: Replay, plan: _Plan) -> set[str]:
-        return {path for path, _ in plan.files.keys() - found.now.files.keys()}
+        keys = plan.files.keys() - found.now.files.keys()
+        vectors = [vector for key in keys if (vector := plan.files[key].get("deletionVector"))]
+        try:
+            paths = [quote(vector_path(self._storage, self._path, one)) for one in vectors if one["storageType"] != "i"]
+        except Unreadable as error:
+            raise UsageError(f"The table {self._name} cannot be restored: {error}.") from None
+        return {*paths, *(path for path, _ in keys)}
 
     def _commit(self, found: Replay, plan: _Plan) -> int | None:
         """Add the entry after those of others; None if one of them is more than an append."""
@@ -590,6 +607,12 @@ class _Work:
 def _restored(found: Replay, plan: _Plan, version: int) -> Restored:
     added, removed = plan.files.keys() - found.now.files.keys(), found.now.files.keys() - plan.files.keys()
     return Restored(found.then.version, version, len(added), len(removed))
+
+
+def _protocol(state: TableState) -> set[tuple[str, str]]:
+    """Return the features that readers and writers need."""
+    names = ("readerFeatures", "writerFeatures")
+    return {(name, feature) for name in names for feature in state.protocol.get(name) or ()}
 
 
 def _has_times(state: TableState) -> bool:

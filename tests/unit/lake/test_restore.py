@@ -24,10 +24,13 @@ from micromegas_jupyter.lake import restore as restore_module
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, optimize
 from micromegas_jupyter.lake.restore import RestoreRequest, restore_table
+from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 from tests.fakes.clock import FakeClock
+from tests.fakes.delta_tables import delete_rows, write_mapped
 from tests.fakes.telemetry_rows import log_rows
+from tests.unit.engine.conftest import asking
 
 ROWS = pa.table({"id": [1, 2, 3]})
 MORE = pa.table({"id": [4, 5]})
@@ -505,7 +508,7 @@ def test_a_compaction_between_plan_and_commit_makes_the_plan_anew(  # noqa: PLR0
     def interfere(work, *arguments):
         if acts:
             acts.pop()()
-        find(work, *arguments)
+        return find(work, *arguments)
 
     monkeypatch.setattr(restore_module._Work, "_find_files", interfere)
     restore("t", before)
@@ -655,6 +658,49 @@ def test_a_table_that_only_grows_is_not_restored(restore, storage, ids):
     assert ids() == [1, 2, 3, 4, 5]
 
 
+def _shown(storage):
+    with asking(ServedFolder(storage)) as ask:
+        return [row["a"] for row in ask.rows("SELECT a FROM t ORDER BY a")]
+
+
+def check_vectors_are_restored(storage, mode):
+    """Restore states with other deletion vectors, and name the file of one that is gone."""
+    write_mapped(storage, "t", [pa.table({"a": [1, 2, 3, 4]})], mode=mode, physical={"a": "b"})
+    first = delete_rows(storage, "t", lambda *_: [0])
+    delete_rows(storage, "t", lambda *_: [0, 1])
+
+    def restore(version, *, dry_run=False):
+        request = RestoreRequest("t", version, dry_run=dry_run)
+        return restore_table(Tables(storage), request, clock=FakeClock(dt.datetime.fromtimestamp(60, dt.UTC)))
+
+    for version, left in ((1, [2, 3, 4]), (2, [3, 4]), (0, [1, 2, 3, 4]), (1, [2, 3, 4]), (2, [3, 4])):
+        restore(version)
+        assert _shown(storage) == left
+    storage.delete(first)
+    assert restore(1, dry_run=True).missing_files == (first.removeprefix("t/"),)
+    with pytest.raises(UsageError, match=first.removeprefix("t/")):
+        restore(1)
+    assert _shown(storage) == [3, 4]
+
+
+@pytest.mark.parametrize("mode", ["name", "id"])
+def test_deletion_vectors_and_mapped_columns_are_restored(storage, mode):
+    check_vectors_are_restored(storage, mode)
+
+
+def test_another_column_mapping_is_not_restored(storage, restore):
+    write_mapped(storage, "t", [pa.table({"a": [1]})], mode="id", physical={"a": "b"})
+    changed = delta_log.read_state(storage, "t", 0).metadata
+    changed = {**changed, "configuration": {**changed["configuration"], "delta.columnMapping.mode": "name"}}
+    entry = [{"commitInfo": {"timestamp": 2}}, {"metaData": changed}]
+    storage.write(
+        delta_log.log_path("t", delta_log.entry_name(1)), "".join(json.dumps(one) + "\n" for one in entry).encode()
+    )
+
+    with pytest.raises(UsageError, match="column mapping"):
+        restore("t", 0, clock=FakeClock(dt.datetime.fromtimestamp(60, dt.UTC)))
+
+
 def test_of_many_restores_of_a_dropped_table_one_brings_it_back(tables, store, storage, ids):
     store("t", ROWS, "create")
     times = [_now()]
@@ -681,6 +727,7 @@ _KILLED = """
 import datetime as dt, os, signal, sys
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake import restore
+from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.lake.tables import Tables
 import pathlib
 
