@@ -36,10 +36,11 @@ def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
     restore.add_argument(
         "--to",
         required=True,
-        metavar="TIME",
-        help="RFC 3339 such as 2026-01-31T12:00:00Z (without an offset: UTC), or 15m, 2h for that long ago; "
-        "rows stored later are removed",
+        metavar="VERSION|TIME",
+        help="number of a version in the table's history, RFC 3339 such as 2026-01-31T12:00:00Z (without an offset: "
+        "UTC), or 15m, 2h for that long ago; rows stored later are removed",
     )
+    restore.add_argument("--dry-run", action="store_true", help="print what would change, and change nothing")
     for changing in (drop, delete, restore):
         changing.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
     setting = _add_table_action(actions, "set", "set for how long changes of a table of yours can be undone")
@@ -79,7 +80,10 @@ def run_tables(arguments: argparse.Namespace) -> int:
     if arguments.action == "history" and not 1 <= arguments.limit <= _MAX_VERSIONS:
         raise UsageError(f"--limit is a number from 1 to {_MAX_VERSIONS}.")
     if arguments.action == "restore":
-        arguments.to = parse_time(arguments.to, now=SYSTEM_CLOCK.now())
+        from micromegas_jupyter.client.tables import is_version
+
+        to = arguments.to
+        arguments.to = int(to) if is_version(to) else parse_time(to, now=SYSTEM_CLOCK.now())
     if not _is_confirmed(arguments):
         print("nothing was changed", file=sys.stderr)
         return 1
@@ -106,7 +110,7 @@ def _is_confirmed(arguments: argparse.Namespace) -> bool:
         "restore": "Restore the table {}, and remove the rows that were stored after that time?",
     }
     question = questions.get(arguments.action)
-    if question is None or arguments.yes:
+    if question is None or arguments.yes or getattr(arguments, "dry_run", False):
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
@@ -162,7 +166,7 @@ def _delete(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
 
 
 def _restore(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
-    done = client.restore_table(arguments.table, to=arguments.to)
+    done = client.restore_table(arguments.table, to=arguments.to, dry_run=arguments.dry_run)
     facts: dict[str, object] = {
         "table": arguments.table,
         "was_dropped": done.was_dropped,
@@ -170,12 +174,17 @@ def _restore(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
         "version": done.version,
         "added_files": done.added_files,
         "removed_files": done.removed_files,
+        **({"missing_files": done.missing_files} if arguments.dry_run else {}),
     }
-    sentence = f"restored {arguments.table} to version {done.restored_version}"
+    sentence = (
+        f"{'would restore' if arguments.dry_run else 'restored'} {arguments.table} to version {done.restored_version}"
+    )
     if done.added_files or done.removed_files:
         sentence += f" (files added: {done.added_files:,}, removed: {done.removed_files:,})"
     elif not done.was_dropped and done.version == done.restored_version:
         sentence = f"{arguments.table} is already in its state of that time"
+    if done.missing_files:
+        sentence += f"\nnot possible, as files are missing: {', '.join(done.missing_files)}"
     _print_outcome(arguments, facts, sentence, done)
 
 

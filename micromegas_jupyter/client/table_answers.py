@@ -92,14 +92,15 @@ class Undo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreResult(Undo):
-    """What a restore did.
+    """What a restore did, or with `dry_run` would do.
 
     Attributes:
         restored_version: The version that was restored.
-        version: The version that this made; the same if the table was as it should be.
+        version: The version that this made; the latest one if nothing was to change, and in a dry run.
         added_files: How many files came back.
         removed_files: How many files the table no longer has.
         was_dropped: Whether the table had been dropped.
+        missing_files: In a dry run, files that the restore needs but that are gone (at most 1,000).
     """
 
     restored_version: int
@@ -107,6 +108,7 @@ class RestoreResult(Undo):
     added_files: int
     removed_files: int
     was_dropped: bool
+    missing_files: tuple[str, ...] = ()
 
 
 class DeletedRows(int):

@@ -113,15 +113,17 @@ class TableMethods(ABC):
         done = self._run_on_tables(TableOperation(name="delete", members=members, is_slow=True), Deletion)
         return DeletedRows(done.deleted_rows, done.undo)
 
-    def restore_table(self, table_name: str, *, to: "datetime | str") -> "RestoreResult":
-        """Restore a table that the caller owns to its state at a time; a table dropped since then gets its name back.
+    def restore_table(self, table_name: str, *, to: "datetime | str | int", dry_run: bool = False) -> "RestoreResult":
+        """Restore an earlier state of a table that the caller owns; a table dropped since then gets its name back.
 
-        Rows that were stored after that time are removed, and its columns are those of then. Rows that retention
+        Rows that were stored later are removed, and its columns are those of then. Rows that retention
         deleted do not come back. The restore is one commit, and can be undone like any other change.
 
         Args:
             table_name: The name that the table had.
-            to: A time within the last 24 hours: aware, in RFC 3339 (without an offset: UTC), or `2h` for two hours ago.
+            to: A version in the table's history, or a time for which changes can be undone (24 hours by default):
+                aware, in RFC 3339 (without an offset: UTC), or `2h` for two hours ago.
+            dry_run: Return what would change, and change nothing.
 
         Raises:
             UsageError: No table had that name at that time, its files are no longer kept (the message has the earliest
@@ -129,7 +131,7 @@ class TableMethods(ABC):
         """
         from micromegas_jupyter.client.table_answers import RestoreResult
 
-        members = {"table": _checked(table_name), "to": _format_time(to)}
+        members = {"table": _checked(table_name), "to": _format_target(to), **({"dry_run": True} if dry_run else {})}
         return self._run_on_tables(TableOperation(name="restore", members=members, is_slow=True), RestoreResult)
 
     def add_column(self, table_name: str, column: pa.Field) -> None:
@@ -174,11 +176,24 @@ def _checked(text: Any, what: str = "table's name") -> str:
     return text
 
 
+def _format_target(to: Any) -> int | str:
+    """Return a version, or a time as the server reads it."""
+    if (isinstance(to, int) and not isinstance(to, bool) and to >= 0) or (isinstance(to, str) and is_version(to)):
+        return int(to)
+    return _format_time(to)
+
+
+def is_version(text: str) -> bool:
+    """Return whether a text is the number of a version."""
+    return text.isascii() and text.isdecimal()
+
+
 def _format_time(time: Any) -> str:
     found = parse_time(time, now=SYSTEM_CLOCK.now()) if isinstance(time, str) else time
     if not isinstance(found, datetime) or found.tzinfo is None:
         raise UsageError(
-            "The time to restore to is not an aware datetime or text.", remedy='Use "2h" or "2026-01-31T12:00:00Z".'
+            "The time to restore to is not an aware datetime, text, or a version.",
+            remedy='Use "2h", "2026-01-31T12:00:00Z", or 12.',
         )
     return found.isoformat()
 

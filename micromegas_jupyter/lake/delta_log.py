@@ -53,6 +53,9 @@ MAX_ENTRY_BYTES: Final = 256 * 1024 * 1024
 _WRITER_FEATURES: Final = frozenset({"appendOnly", "invariants", "timestampNtz"})
 _MAX_WRITER_VERSION: Final = 2
 _FEATURES_VERSION: Final = 7
+_MAPPING_VERSION: Final = 5
+_KEPT_FEATURES: Final = frozenset({"columnMapping", "deletionVectors"})
+_MAPPED_FIELDS: Final = frozenset({"delta.columnMapping.id", "delta.columnMapping.physicalName"})
 _MAX_BRIEF_ENTRIES: Final = 20_000
 _OPEN_ATTEMPTS: Final = 5
 _ENTRY_NAME: Final = re.compile(r"[0-9]{20}\.json")
@@ -206,15 +209,16 @@ def _find_newest_version(storage: Storage, table: str) -> int | None:
     return max((int(name[:20]) for name in names if _ENTRY_NAME.fullmatch(name)), default=None)
 
 
-def check_writable(delta: DeltaTable) -> None:
-    """Check that rows may be added without doing what only other writers can."""
+def check_writable(delta: DeltaTable, *, is_restore: bool = False) -> None:
+    """Check that rows may be added, or whole files be put back, without doing what only other writers can."""
     protocol = delta.protocol()
-    unknown = set(protocol.writer_features or ()) - _WRITER_FEATURES
-    is_known = protocol.min_writer_version <= _MAX_WRITER_VERSION or protocol.min_writer_version == _FEATURES_VERSION
+    version, properties = protocol.min_writer_version, delta.metadata().configuration
+    unknown = set(protocol.writer_features or ()) - _WRITER_FEATURES - (_KEPT_FEATURES if is_restore else set())
+    is_mapped_only = version == _MAPPING_VERSION and not any(map(_has_rule, properties.items()))
+    is_known = version in {*range(_MAX_WRITER_VERSION + 1), _FEATURES_VERSION} or (is_restore and is_mapped_only)
+    known = _MAPPED_FIELDS if is_restore else {"delta.columnMapping.id"}
     has_rules = any(
-        key.startswith("delta.") and key != "delta.columnMapping.id"
-        for field in delta.schema().fields
-        for key in field.metadata
+        key.startswith("delta.") and key not in known for field in delta.schema().fields for key in field.metadata
     )
     if unknown or not is_known or has_rules:
         reason = ", ".join(sorted(unknown)) or "rules for the values of columns"
@@ -222,6 +226,11 @@ def check_writable(delta: DeltaTable) -> None:
             f"The table uses what this server cannot write: {reason}.",
             remedy="Write to it with the program that made it, or make a new table.",
         )
+
+
+def _has_rule(property_: tuple[str, str]) -> bool:
+    name, value = property_
+    return name.startswith("delta.constraints.") or (name == "delta.enableChangeDataFeed" and value != "false")
 
 
 def arrow_schema(delta: DeltaTable) -> pa.Schema:
@@ -465,10 +474,10 @@ class Replay:
             self.expired_before = day if self.expired_before is None else max(day, self.expired_before)
 
 
-def replay(storage: Storage, table: str, time: datetime) -> Replay:
-    """Rebuild a table at a time and now; raises `NotInLog`."""
+def replay(storage: Storage, table: str, to: datetime | int) -> Replay:
+    """Rebuild a table at a time or version, and now; raises `NotInLog`."""
     log = _Log(storage, table)
-    then = log.read_base(time)
+    then = log.read_base(to)
     first, last, found = then.version + 1, then.committed_at, None
     if log.newest - first > _MAX_REPLAYED:
         raise ResourcesExhausted(
@@ -479,7 +488,7 @@ def replay(storage: Storage, table: str, time: datetime) -> Replay:
     for version, actions in log.read_entries(first):
         made_at = _time_of(commit_info(actions), log.entries[version])
         last = made_at if last == _LONG_AGO else max(made_at, last + _MILLISECOND)
-        if found is None and last <= time:
+        if found is None and (version <= to if isinstance(to, int) else last <= to):
             then.apply(actions, version, last)
             continue
         if then.version < 0:
@@ -565,8 +574,8 @@ class _Log:
         self.checkpoints = {key[0]: found for key, found in parts.items() if len(found[0]) == int(key[1] or 1)}
         self.newest = max([*self.entries, *self.checkpoints], default=-1)
 
-    def read_base(self, time: datetime) -> TableState:
-        """Return the state to begin with: the newest checkpoint of a version in force at a time or before, or nothing.
+    def read_base(self, to: datetime | int) -> TableState:
+        """Return the state to begin with: the newest checkpoint up to a version, or one in force at a time, or nothing.
 
         All entries after it are there.
         """
@@ -578,7 +587,7 @@ class _Log:
             if version < missing:
                 break
             made_at = self._time_of(version)
-            if made_at <= time:
+            if version <= to if isinstance(to, int) else made_at <= to:
                 return self.read_checkpoint(version, made_at)
             earliest = made_at
         if missing >= 0:

@@ -35,7 +35,8 @@ def run_operation(tables: Tables, operation: str, arguments: Mapping[str, Any]) 
         return {}
     required_owner = arguments.get("required_owner")
     if operation == "restore":
-        return _restore(tables, RestoreRequest(name, dt.datetime.fromisoformat(arguments["to"]), required_owner))
+        to = arguments["to"] if isinstance(arguments["to"], int) else dt.datetime.fromisoformat(arguments["to"])
+        return _restore(tables, RestoreRequest(name, to, required_owner, arguments.get("dry_run", False)))
     if required_owner is not None:
         _check_owner(tables, name, required_owner)
     if name in DEFINITIONS and operation in _ON_NOTHING and tables.find(name) is None:
@@ -72,6 +73,9 @@ def _restore(tables: Tables, request: RestoreRequest) -> dict[str, Any]:
     done = restore_table(tables, request)
     result: dict[str, Any] = {**done._asdict(), "was_dropped": done.was_dropped}
     changed_at = result.pop("dropped_at")
+    if request.dry_run:
+        return result
+    del result["missing_files"]
     if changed_at is None and done.version != done.restored_version:
         changed_at = committed_at(tables.storage, request.name, done.version)
     elif not (done.added_files or done.removed_files):

@@ -1,4 +1,4 @@
-"""Restores a table to its state at a time, and a dropped table to its name, for as long as its files are kept.
+"""Restores a table to an earlier state, and a dropped table to its name, for as long as its files are kept.
 
 The state becomes current by one log entry (decision 0036). Rows that retention deleted stay deleted: those that it
 deleted since that time, and those that are past it now.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -64,6 +64,7 @@ from micromegas_jupyter.lake.dropped import (
     list_dropped,
     move_back,
 )
+from micromegas_jupyter.lake.snapshot import Unreadable, vector_path
 from micromegas_jupyter.lake.tables import (
     DEFINITIONS,
     OWNER_PROPERTY,
@@ -77,12 +78,14 @@ from micromegas_jupyter.lake.types import PARTITION_DATE
 
 _MAX_ATTEMPTS: Final = 10
 _MAX_SHOWN: Final = 5  # missing files in an error
+_MAX_LISTED: Final = 1000  # in the result of a dry run
 _MAX_APPENDS: Final = 100  # of others, in one attempt
 _MAX_SECONDS: Final = 1800.0  # less than the hour for which maintenance keeps files beyond the window
 _MAX_SKEW: Final = timedelta(minutes=5)
 _CUT: Final = timedelta(milliseconds=1)  # some writers cut the bounds of times to milliseconds
 _FIRST_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)  # the year 1 of some time zones is none in UTC
 _TIME: Final = "time"
+_MAPPING: Final = "delta.columnMapping.mode"
 _ROWS: Final = pa.timestamp("us", "UTC")
 
 
@@ -95,6 +98,7 @@ class Restored(NamedTuple):
         added_files: How many files came back.
         removed_files: How many files the table no longer has.
         dropped_at: When the table was dropped, if it was.
+        missing_files: Files that a dry run did not find, at most 1,000.
     """
 
     restored_version: int
@@ -102,6 +106,7 @@ class Restored(NamedTuple):
     added_files: int
     removed_files: int
     dropped_at: datetime | None = None
+    missing_files: tuple[str, ...] = ()
 
     @property
     def was_dropped(self) -> bool:
@@ -110,45 +115,54 @@ class Restored(NamedTuple):
 
 
 class RestoreRequest(NamedTuple):
-    """Which table to restore to which time; with `required_owner` only one of that caller's."""
+    """Which table to restore to which time or version; with `required_owner` only one of that caller's.
+
+    A version is one of the table in use, or else of the one that was dropped last. A `dry_run` commits nothing.
+    """
 
     name: str
-    time: datetime
+    to: datetime | int
     required_owner: str | None = None
+    dry_run: bool = False
 
 
 def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYSTEM_CLOCK) -> Restored:
-    """Restore the table that had a name at a time; raises `UsageError` with what is possible instead.
+    """Restore the table that had a name at a time, or a version; raises `UsageError` with what is possible instead.
 
     A table in use gets one commit, after those of others. One that was dropped gets its name back if no other has it.
     """
-    request = request._replace(time=max(request.time, _FIRST_TIME))
-    storage, name, time, required_owner = tables.storage, *request
+    storage, name, required_owner = tables.storage, request.name, request.required_owner
     now = clock.now()
+    to = request.to if isinstance(request.to, int) else max(request.to, _FIRST_TIME)
     if not is_name(name):
         raise no_table(name)
-    if time > now + _MAX_SKEW:
+    if isinstance(to, datetime) and to > now + _MAX_SKEW:
         raise UsageError("The time to restore to is in the future.", remedy="Use a time in the past.")
     live = tables.find(name)
     finish_move(storage, name, before=now - UNDO_LIMIT)
-    found = _find(storage, name, live, time)
+    found = _find_newest(storage, name, live) if isinstance(to, int) else _find(storage, name, live, to)
     if found is None:
-        raise _nothing_to_restore(tables, request, now)
+        raise no_table(name) if isinstance(to, int) else _nothing_to_restore(tables, name, to, required_owner, now=now)
     _check_owner(name, found.owner, required_owner)
+    time = _last_time_of(storage, found, name, to, now=now) if isinstance(to, int) else to
     window = timedelta(hours=found.undo_hours)
     if time < now - window - (UNDO_LIMIT - UNDO_WINDOW):
         raise _too_early(now - window)
     try:
         if found.dropped is None:
             with closing(TableGuard(storage, name)) as guard, guard.hold():
-                return _Work(storage, name, name, clock, check=guard.check).run(time)
+                return _Work(storage, name, name, clock, check=guard.check, dry_run=request.dry_run).run(to)
         if now - found.dropped.restorable_since > UNDO_LIMIT:
             raise no_table(name)
         if live is not None:
             raise _name_is_taken(name)
         tables.check_capacity()
+        if request.dry_run:
+            dropped_at = found.dropped.dropped_at
+            work = _Work(storage, found.path, name, clock, check=lambda _: None, dropped_at=dropped_at, dry_run=True)
+            return work.run(to)._replace(dropped_at=dropped_at)
         bring_back = _restore_folder if storage.is_local else _restore_objects
-        return bring_back(tables, found.dropped, time, clock)
+        return bring_back(tables, found.dropped, to, clock)
     except TableGone:
         raise no_table(name) from None  # it was dropped, or another call restored it
 
@@ -185,9 +199,35 @@ def _find(storage: Storage, name: str, live: DeltaTable | None, time: datetime) 
     return max(found, key=lambda one: one.created_ms, default=None)
 
 
-def _nothing_to_restore(tables: Tables, request: RestoreRequest, now: datetime) -> UsageError:
+def _find_newest(storage: Storage, name: str, live: DeltaTable | None) -> _Found | None:
+    """Return the table in use, or the one that was dropped last."""
+    dropped = None if live is not None else next(reversed(list_dropped(storage, name)), None)
+    path = name if dropped is None else dropped.path
+    try:
+        delta = open_delta(storage, path, is_hidden=True) if live is None and dropped is not None else live
+    except TableGone:
+        return None
+    if delta is None:
+        return None
+    properties = delta.metadata().configuration
+    return _Found(0, path, properties.get(OWNER_PROPERTY), dropped, undo_hours(properties))
+
+
+def _last_time_of(storage: Storage, found: _Found, name: str, version: int, *, now: datetime) -> datetime:
+    """Return the last time at which a version was in force."""
+    newest = open_delta(storage, found.path, is_hidden=True).version()
+    if version > newest:
+        raise UsageError(f"The table {name} has no version {version}.", remedy=f"Its latest one is {newest}.")
+    if version == newest:
+        return now if found.dropped is None else found.dropped.dropped_at
+    ended_at = committed_at(storage, found.path, version + 1)
+    return _FIRST_TIME if ended_at is None else ended_at - _CUT
+
+
+def _nothing_to_restore(
+    tables: Tables, name: str, time: datetime, required_owner: str | None, *, now: datetime
+) -> UsageError:
     """Return the error for a time at which no table had the name, with the times that are possible."""
-    name, time, required_owner = request
     live = tables.find(name)
     if live is not None:
         metadata = live.metadata()
@@ -244,7 +284,7 @@ def _name_is_taken(name: str) -> UsageError:
     )
 
 
-def _restore_folder(tables: Tables, dropped: DroppedTable, time: datetime, clock: Clock) -> Restored:
+def _restore_folder(tables: Tables, dropped: DroppedTable, to: datetime | int, clock: Clock) -> Restored:
     """Restore a local table where it is hidden, and rename its folder back: a crash in between leaves it hidden."""
     storage = tables.storage
     root = Path(storage.uri)
@@ -254,7 +294,7 @@ def _restore_folder(tables: Tables, dropped: DroppedTable, time: datetime, clock
         storage_errors("The table could not be restored.", storage),
     ):
         work = _Work(storage, dropped.path, dropped.name, clock, check=guard.check, dropped_at=dropped.dropped_at)
-        restored = work.run(time)
+        restored = work.run(to)
         try:
             (root / dropped.path).rename(root / dropped.name)  # fails if there is a folder that is not empty
         except OSError:
@@ -266,7 +306,7 @@ def _restore_folder(tables: Tables, dropped: DroppedTable, time: datetime, clock
     return restored._replace(dropped_at=dropped.dropped_at)
 
 
-def _restore_objects(tables: Tables, dropped: DroppedTable, time: datetime, clock: Clock) -> Restored:
+def _restore_objects(tables: Tables, dropped: DroppedTable, to: datetime | int, clock: Clock) -> Restored:
     """Restore a bucket's table behind its marker, and remove that: a crash before leaves it hidden."""
     storage, name = tables.storage, dropped.name
     with hold_names(storage) as lease:
@@ -281,7 +321,7 @@ def _restore_objects(tables: Tables, dropped: DroppedTable, time: datetime, cloc
                 raise _name_is_taken(name)
             move_back(storage, current, lease=lease)
         work = _Work(storage, name, name, clock, check=lambda _: check_held(lease), dropped_at=current.dropped_at)
-        restored = work.run(time)
+        restored = work.run(to)
         check_held(lease)
         storage.delete(log_path(name, DROPPED_MARKER))
     return restored._replace(dropped_at=current.dropped_at)
@@ -312,6 +352,7 @@ class _Work:
         *,
         check: Callable[[int], None],
         dropped_at: datetime | None = None,
+        dry_run: bool = False,
     ) -> None:
         self._storage = storage
         self._path = path
@@ -319,36 +360,38 @@ class _Work:
         self._clock = clock
         self._check = check
         self._dropped_at = dropped_at
+        self._dry_run = dry_run
         self._deadline = SYSTEM_CLOCK.monotonic() + _MAX_SECONDS
 
-    def run(self, time: datetime) -> Restored:
-        """Restore the state of a time."""
-        version = self._version_to_keep(time)
+    def run(self, to: datetime | int) -> Restored:
+        """Restore the state of a time, or a version."""
+        version = self._version_to_keep(to)
         if version is not None and (self._dropped_at is None or not self._is_writable()):
             return Restored(version, version, 0, 0)
         for _ in range(_MAX_ATTEMPTS):
             try:
-                found = replay(self._storage, self._path, time)
+                found = replay(self._storage, self._path, to)
             except NotInLog as error:
                 raise _too_early(error.earliest) from None
-            if any(dropped_at <= time for dropped_at in found.drops):
-                raise _dropped_then(self._name, time)
+            if isinstance(to, datetime) and any(dropped_at <= to for dropped_at in found.drops):
+                raise _dropped_then(self._name, to)
             with storage_errors("The table could not be restored.", self._storage):
                 restored = self._attempt(found)
             if restored is not None:
                 return restored
         raise Unavailable("Other calls kept changing the table, so it was not restored.")
 
-    def _version_to_keep(self, time: datetime) -> int | None:
-        """Return the latest version if that was in force at the time and retention leaves it as it is."""
+    def _version_to_keep(self, to: datetime | int) -> int | None:
+        """Return the latest version if that is wanted or was in force at the time, and retention leaves it as it is."""
         delta = open_delta(self._storage, self._path, is_hidden=True)
         last = committed_at(self._storage, self._path, delta.version())
         kept = first_retained_day(delta.metadata().configuration, self._name, now=self._clock.now())
-        return delta.version() if last is not None and last <= time and kept is None else None
+        is_wanted = to == delta.version() if isinstance(to, int) else last is not None and last <= to
+        return delta.version() if is_wanted and kept is None else None
 
     def _is_writable(self) -> bool:
         try:
-            check_writable(open_delta(self._storage, self._path, is_hidden=True))
+            check_writable(open_delta(self._storage, self._path, is_hidden=True), is_restore=True)
         except UsageError:
             return False
         return True
@@ -357,32 +400,45 @@ class _Work:
         """Commit the state of the time; None if a commit of others makes the plan void."""
         plan = self._plan(found)
         differs = plan.files.keys() != found.now.files.keys() or found.then.columns != found.now.columns
+        differs = differs or found.then.properties.get(_MAPPING) != found.now.properties.get(_MAPPING)
         if self._dropped_at is None and not differs:
             return Restored(found.now.version, found.now.version, 0, 0)
         keeps_files = False
         try:
             self._check_may_change(found, plan)
-            self._find_files(found, plan)
+            missing, earliest = self._find_files(found, plan)
+            if self._dry_run:
+                restored = _restored(found, plan, found.now.version)
+                return restored._replace(missing_files=tuple(missing[:_MAX_LISTED]))
+            if missing:
+                raise _too_early(earliest, missing)
+            for path in self._paths_to_add(found, plan):
+                self._storage.sync_file(f"{self._path}/{unquote(path)}")
             keeps_files = True  # until it is known that no log entry names them
             version = self._commit(found, plan)
             keeps_files = version is not None
         finally:
             if not keeps_files:
                 self._delete_files(plan.written)
-        if version is None:
-            return None
-        added, removed = plan.files.keys() - found.now.files.keys(), found.now.files.keys() - plan.files.keys()
-        return Restored(found.then.version, version, len(added), len(removed))
+        return None if version is None else _restored(found, plan, version)
 
     def _check_may_change(self, found: Replay, plan: _Plan) -> None:
-        check_writable(open_delta(self._storage, self._path, is_hidden=True))
+        check_writable(open_delta(self._storage, self._path, is_hidden=True), is_restore=True)
         then, now = found.then, found.now
+        if then.properties.get(_MAPPING) != now.properties.get(_MAPPING):
+            raise UsageError(f"The column mapping of the table {self._name} has changed since that time.")
+        if plan.expired_before is not None and (_MAPPING in now.properties or any(vector for _, vector in plan.files)):
+            raise UsageError(
+                f"The table {self._name} has a retention, which a restore cannot apply to deletion vectors or mapped "
+                "columns.",
+                remedy="Restore it with the program that made it.",
+            )
         if now.properties.get("delta.appendOnly") == "true" and now.files.keys() - plan.files.keys():
             raise UsageError(
                 f"The table {self._name} only takes new rows (delta.appendOnly), so it cannot be restored.",
                 remedy="Remove that property first.",
             )
-        if set(then.protocol.get("writerFeatures") or ()) - set(now.protocol.get("writerFeatures") or ()):
+        if _protocol(then) - _protocol(now):
             raise UsageError(f"The table {self._name} used Delta features at that time that it no longer has.")
         if self._name in DEFINITIONS and then.columns != now.columns:
             raise UsageError(f"The columns of {self._name}, a table of the data model, have changed since that time.")
@@ -456,17 +512,23 @@ class _Work:
         plan.written += written
         return True
 
-    def _find_files(self, found: Replay, plan: _Plan) -> None:
-        """Check that the files that come back are there, and put them on disk."""
-        added = plan.files.keys() - found.now.files.keys()
-        if not added:
-            return
+    def _find_files(self, found: Replay, plan: _Plan) -> tuple[list[str], datetime]:
+        """Return the files that would come back but are not there, and the earliest time that needs none like them."""
+        if not (added := self._paths_to_add(found, plan)):
+            return [], found.now.committed_at
         there = {entry.path.removeprefix(f"{self._path}/") for entry in self._storage.list(self._path)}
-        if missing := sorted({path for path, _ in added if unquote(path) not in there}):
-            gone = [time for path, time in found.removed_at.items() if unquote(path) not in there]
-            raise _too_early(max(gone, default=found.now.committed_at), missing)
-        for path, _ in added:
-            self._storage.sync_file(f"{self._path}/{unquote(path)}")
+        gone = [time for path, time in found.removed_at.items() if unquote(path) not in there]
+        missing = sorted(path for path in added if unquote(path) not in there)
+        return missing, max(gone, default=found.now.committed_at)
+
+    def _paths_to_add(self, found: Replay, plan: _Plan) -> set[str]:
+        keys = plan.files.keys() - found.now.files.keys()
+        vectors = [vector for key in keys if (vector := plan.files[key].get("deletionVector"))]
+        try:
+            paths = [quote(vector_path(self._storage, self._path, one)) for one in vectors if one["storageType"] != "i"]
+        except Unreadable as error:
+            raise UsageError(f"The table {self._name} cannot be restored: {error}.") from None
+        return {*paths, *(path for path, _ in keys)}
 
     def _commit(self, found: Replay, plan: _Plan) -> int | None:
         """Add the entry after those of others; None if one of them is more than an append."""
@@ -540,6 +602,17 @@ class _Work:
                 "Too many files and writes changed since that time.", remedy="Use a later time.", limit="ingest"
             )
         return content
+
+
+def _restored(found: Replay, plan: _Plan, version: int) -> Restored:
+    added, removed = plan.files.keys() - found.now.files.keys(), found.now.files.keys() - plan.files.keys()
+    return Restored(found.then.version, version, len(added), len(removed))
+
+
+def _protocol(state: TableState) -> set[tuple[str, str]]:
+    """Return the features that readers and writers need."""
+    names = ("readerFeatures", "writerFeatures")
+    return {(name, feature) for name in names for feature in state.protocol.get(name) or ()}
 
 
 def _has_times(state: TableState) -> bool:

@@ -337,15 +337,7 @@ class DeltaSnapshots:
         size, cardinality = int(found["sizeInBytes"]), int(found["cardinality"])
         if kind == "i":
             return DeletionVector(place, None, size, cardinality, rows)
-        path = place.removeprefix("file://").removeprefix(self._storage.child_uri(f"{folder}/".lstrip("/")))
-        if kind == "u":
-            try:
-                name = uuid.UUID(bytes=decode_z85(place[-_NAME_OF_VECTOR:]))
-            except (DamagedVector, ValueError) as error:
-                raise Unreadable("the name of a deletion vector is damaged") from error
-            path = "/".join([*filter(None, [place[:-_NAME_OF_VECTOR]]), f"deletion_vector_{name}.bin"])
-        elif kind != "p":
-            raise Unreadable("the place of a deletion vector is unknown")
+        path = vector_path(self._storage, folder, found)
         return DeletionVector(
             self._location(folder, quote(path)), int(found.get("offset") or 0), size, cardinality, rows
         )
@@ -383,6 +375,20 @@ class DeltaSnapshots:
             has_mixed_types=self._is_foreign,
             bounds=bounds,
         )
+
+
+def vector_path(storage: Storage, folder: str, vector: Action) -> str:
+    """Return the path in its table of the file with a deletion vector that is not in the log; raises `Unreadable`."""
+    kind, place = vector["storageType"], vector["pathOrInlineDv"]
+    if kind == "u":
+        try:
+            name = uuid.UUID(bytes=decode_z85(place[-_NAME_OF_VECTOR:]))
+        except (DamagedVector, ValueError) as error:
+            raise Unreadable("the name of a deletion vector is damaged") from error
+        return "/".join([*filter(None, [place[:-_NAME_OF_VECTOR]]), f"deletion_vector_{name}.bin"])
+    if kind != "p":
+        raise Unreadable("the place of a deletion vector is unknown")
+    return str(place).removeprefix("file://").removeprefix(storage.child_uri(f"{folder}/".lstrip("/")))
 
 
 def range_columns(schema: pa.Schema) -> tuple[str, str] | None:

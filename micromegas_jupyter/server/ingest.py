@@ -266,9 +266,13 @@ class _Delete(_Owned, frozen=True, kw_only=True, tag="delete"):
 
 
 class _Restore(_Owned, frozen=True, kw_only=True, tag="restore"):
-    """`to` is the time, in RFC 3339, whose state comes back; a table that was dropped since comes back, too."""
+    """`to` is the time, in RFC 3339, or version whose state comes back; a table that was dropped since comes back, too.
 
-    to: datetime
+    With `dry_run`, nothing changes.
+    """
+
+    to: datetime | Annotated[int, msgspec.Meta(ge=0)]
+    dry_run: bool = False
 
 
 class _AddColumn(_Owned, frozen=True, kw_only=True, tag="add_column"):
@@ -425,7 +429,7 @@ class TableOperations:
                 raise no_table(table)
             # The process that knows who created the table compares; nobody has created one under an empty name.
             arguments["required_owner"] = owner_of(caller) if may_ingest(caller, table) else ""
-        if isinstance(request, _Restore) and request.to.tzinfo is None:
+        if isinstance(request, _Restore) and isinstance(request.to, datetime) and request.to.tzinfo is None:
             raise UsageError("The time to restore to has no offset.", remedy="Write it as 2026-01-31T12:00:00Z.")
         if isinstance(request, _Delete):
             arguments["hides_values"] = not reads_all(caller, table)

@@ -20,6 +20,7 @@ from tests.fakes.leak_statements import write_tables, wrong_statements
 from tests.integration.lakehouse.faulty_s3 import BUCKET, FaultyS3, moto_server
 from tests.unit.engine.conftest import Asker, asking
 from tests.unit.engine.test_deleted_rows import FILTERS, SWAPPED, swapped_file
+from tests.unit.lake.test_restore import check_vectors_are_restored
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -70,6 +71,10 @@ def test_columns_in_a_bucket_have_their_tables_names(storage, mode, count):
         sql = f"SELECT a, s['x'] AS x FROM t WHERE (b = -{number} OR a = {number}) AND CAST(s['y'] AS BIGINT) > 0"
         assert ask.rows(sql) == [{"a": number, "x": number}]
         assert ask.seeing({"t": (f"a < {number + 1}",)}).rows("SELECT max(a) AS a FROM t") == [{"a": number}]
+
+
+def test_deletion_vectors_in_a_bucket_are_restored(storage):
+    check_vectors_are_restored(storage, "id")
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.long)])

@@ -139,6 +139,8 @@ def test_a_server_on_a_bucket_undoes_a_delete_and_a_drop(bucket):
     with ServerStack(settings, environ={}) as server, FlightSQLClient(server.uri) as client:
         client.bulk_ingest("t", ROWS, mode="create")
         deleted = client.delete_rows("t", "id > 1")
+        planned = client.restore_table("t", to=0, dry_run=True)
+        assert (planned.restored_version, planned.missing_files, _ids(client)) == (0, (), [1])
         client.restore_table("t", to=deleted.undo.undo_to)
         assert _ids(client) == [1, 2, 3]
         gone = client.drop_table("t")

@@ -50,7 +50,11 @@ class Client:
         self.changes.append(("delete", table, where))
         return DeletedRows(1200, UNDO)
 
-    def restore_table(self, table, *, to):
+    def restore_table(self, table, *, to, dry_run):
+        if dry_run:
+            return RestoreResult(
+                restored_version=4, version=8, added_files=3, removed_files=1, was_dropped=False, missing_files=("a",)
+            )
         self.changes.append(("restore", table, to))
         return RestoreResult(restored_version=4, version=9, added_files=3, removed_files=1, was_dropped=False)
 
@@ -181,7 +185,11 @@ def test_a_change_is_printed_with_the_deadline_and_the_command_that_undoes_it(wo
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("2026-11-24T12:00:00.5Z", datetime(2026, 11, 24, 12, 0, 0, 500000, tzinfo=UTC)), ("yesterday", None)],
+    [
+        ("2026-11-24T12:00:00.5Z", datetime(2026, 11, 24, 12, 0, 0, 500000, tzinfo=UTC)),
+        ("12", 12),
+        ("yesterday", None),
+    ],
 )
 def test_the_time_to_restore_to_is_read_before_anything_is_asked(client, text, expected):
     code = main.run(["tables", "restore", "orders", "--to", text, "--yes"])
@@ -189,12 +197,21 @@ def test_the_time_to_restore_to_is_read_before_anything_is_asked(client, text, e
     assert (code, client.changes) == ((0, [("restore", "orders", expected)]) if expected else (2, []))
 
 
+def test_a_dry_run_asks_nothing_and_prints_what_would_change(client, capsys):
+    assert main.run([*RESTORE, "--dry-run"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "would restore orders to version 4 (files added: 3, removed: 1)" in shown
+    assert "files are missing: a" in shown
+    assert client.changes == []
+
+
 @pytest.mark.parametrize(
     ("made", "shown"),
     [(9, "restored orders to version 4"), (4, "orders is already in its state of that time")],
 )
 def test_a_restore_of_columns_alone_is_told_from_one_that_changes_nothing(client, made, shown, capsys):
-    client.restore_table = lambda _, to: RestoreResult(
+    client.restore_table = lambda _, to, dry_run: RestoreResult(
         restored_version=4, version=made, added_files=0, removed_files=0, was_dropped=False
     )
 

@@ -24,10 +24,13 @@ from micromegas_jupyter.lake import restore as restore_module
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, optimize
 from micromegas_jupyter.lake.restore import RestoreRequest, restore_table
+from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 from tests.fakes.clock import FakeClock
+from tests.fakes.delta_tables import delete_rows, write_mapped
 from tests.fakes.telemetry_rows import log_rows
+from tests.unit.engine.conftest import asking
 
 ROWS = pa.table({"id": [1, 2, 3]})
 MORE = pa.table({"id": [4, 5]})
@@ -75,6 +78,58 @@ def test_deleted_rows_come_back_and_the_restore_is_undone_in_turn(tables, store,
     restore("t", _undo(restored_at))
     assert ids() == [1, 4, 5]
     assert tables.history("t", 1)[0]["operation"] == "RESTORE"
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_a_version_is_restored_after_a_dry_run_that_changes_nothing(tables, store, ids, restore, storage, is_dropped):  # noqa: PLR0917 - fixtures
+    store("t", ROWS, "create")
+    tables.delete("t", "id >= 2")
+    store("t", MORE)
+    if is_dropped:
+        tables.drop("t")
+    entries = sorted(entry.path for entry in storage.list(""))
+
+    planned = restore("t", 0, dry_run=True)
+
+    assert (planned.restored_version, planned.version, planned.added_files, planned.removed_files) == (0, 2, 1, 2)
+    assert (planned.missing_files, planned.was_dropped) == ((), is_dropped)
+    assert sorted(entry.path for entry in storage.list("")) == entries
+    assert restore("t", 0) == planned._replace(version=3)
+    assert ids() == [1, 2, 3]
+    restore("t", 1)
+    assert ids() == [1]
+    with pytest.raises(UsageError, match="has no version 5") as refused:
+        restore("t", 5)
+    assert "4" in refused.value.remedy
+    with pytest.raises(PermissionDenied):
+        restore("t", 5, required_owner="bob")
+
+
+def test_versions_around_a_drop_are_restored(tables, store, ids, restore):
+    store("t", ROWS, "create")
+    dropped_at = tables.drop("t")
+    restore("t", _undo(dropped_at))
+    store("t", MORE)
+
+    restore("t", 0)
+
+    assert ids() == [1, 2, 3]
+
+
+def test_a_version_whose_window_is_over_is_rejected(tables, store, restore):
+    store("t", ROWS, "create")
+    tables.delete("t", "id = 1")
+
+    with pytest.raises(UsageError, match="no longer kept"):
+        restore("t", 0, clock=FakeClock(_now() + 26 * HOUR))
+
+
+def test_a_dry_run_names_files_that_are_gone(tables, store, restore, storage):
+    store("t", ROWS, "create")
+    tables.delete("t", "id = 1")
+    (gone,) = DeltaTable(storage.child_uri("t")).vacuum(0, enforce_retention_duration=False, dry_run=False)
+
+    assert restore("t", 0, dry_run=True).missing_files == (gone,)
 
 
 def test_a_restore_to_the_present_state_commits_nothing(store, ids, restore, storage):
@@ -453,7 +508,7 @@ def test_a_compaction_between_plan_and_commit_makes_the_plan_anew(  # noqa: PLR0
     def interfere(work, *arguments):
         if acts:
             acts.pop()()
-        find(work, *arguments)
+        return find(work, *arguments)
 
     monkeypatch.setattr(restore_module._Work, "_find_files", interfere)
     restore("t", before)
@@ -603,6 +658,49 @@ def test_a_table_that_only_grows_is_not_restored(restore, storage, ids):
     assert ids() == [1, 2, 3, 4, 5]
 
 
+def _shown(storage):
+    with asking(ServedFolder(storage)) as ask:
+        return [row["a"] for row in ask.rows("SELECT a FROM t ORDER BY a")]
+
+
+def check_vectors_are_restored(storage, mode):
+    """Restore states with other deletion vectors, and name the file of one that is gone."""
+    write_mapped(storage, "t", [pa.table({"a": [1, 2, 3, 4]})], mode=mode, physical={"a": "b"})
+    first = delete_rows(storage, "t", lambda *_: [0])
+    delete_rows(storage, "t", lambda *_: [0, 1])
+
+    def restore(version, *, dry_run=False):
+        request = RestoreRequest("t", version, dry_run=dry_run)
+        return restore_table(Tables(storage), request, clock=FakeClock(dt.datetime.fromtimestamp(60, dt.UTC)))
+
+    for version, left in ((1, [2, 3, 4]), (2, [3, 4]), (0, [1, 2, 3, 4]), (1, [2, 3, 4]), (2, [3, 4])):
+        restore(version)
+        assert _shown(storage) == left
+    storage.delete(first)
+    assert restore(1, dry_run=True).missing_files == (first.removeprefix("t/"),)
+    with pytest.raises(UsageError, match=first.removeprefix("t/")):
+        restore(1)
+    assert _shown(storage) == [3, 4]
+
+
+@pytest.mark.parametrize("mode", ["name", "id"])
+def test_deletion_vectors_and_mapped_columns_are_restored(storage, mode):
+    check_vectors_are_restored(storage, mode)
+
+
+def test_another_column_mapping_is_not_restored(storage, restore):
+    write_mapped(storage, "t", [pa.table({"a": [1]})], mode="id", physical={"a": "b"})
+    changed = delta_log.read_state(storage, "t", 0).metadata
+    changed = {**changed, "configuration": {**changed["configuration"], "delta.columnMapping.mode": "name"}}
+    entry = [{"commitInfo": {"timestamp": 2}}, {"metaData": changed}]
+    storage.write(
+        delta_log.log_path("t", delta_log.entry_name(1)), "".join(json.dumps(one) + "\n" for one in entry).encode()
+    )
+
+    with pytest.raises(UsageError, match="column mapping"):
+        restore("t", 0, clock=FakeClock(dt.datetime.fromtimestamp(60, dt.UTC)))
+
+
 def test_of_many_restores_of_a_dropped_table_one_brings_it_back(tables, store, storage, ids):
     store("t", ROWS, "create")
     times = [_now()]
@@ -629,6 +727,7 @@ _KILLED = """
 import datetime as dt, os, signal, sys
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake import restore
+from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.lake.tables import Tables
 import pathlib
 
