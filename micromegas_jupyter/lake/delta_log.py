@@ -54,7 +54,7 @@ _WRITER_FEATURES: Final = frozenset({"appendOnly", "invariants", "timestampNtz"}
 _MAX_WRITER_VERSION: Final = 2
 _FEATURES_VERSION: Final = 7
 _MAPPING_VERSION: Final = 5
-_KEPT_FEATURES: Final = frozenset({"columnMapping", "deletionVectors"})
+_FEATURES_TO_RESTORE: Final = frozenset({"columnMapping", "deletionVectors"})
 _MAPPED_FIELDS: Final = frozenset({"delta.columnMapping.id", "delta.columnMapping.physicalName"})
 _MAX_BRIEF_ENTRIES: Final = 20_000
 _OPEN_ATTEMPTS: Final = 5
@@ -213,7 +213,7 @@ def check_writable(delta: DeltaTable, *, is_restore: bool = False) -> None:
     """Check that rows may be added, or whole files be put back, without doing what only other writers can."""
     protocol = delta.protocol()
     version, properties = protocol.min_writer_version, delta.metadata().configuration
-    unknown = set(protocol.writer_features or ()) - _WRITER_FEATURES - (_KEPT_FEATURES if is_restore else set())
+    unknown = set(protocol.writer_features or ()) - _WRITER_FEATURES - (_FEATURES_TO_RESTORE if is_restore else set())
     is_mapped_only = version == _MAPPING_VERSION and not any(map(_has_rule, properties.items()))
     is_known = version in {*range(_MAX_WRITER_VERSION + 1), _FEATURES_VERSION} or (is_restore and is_mapped_only)
     known = _MAPPED_FIELDS if is_restore else {"delta.columnMapping.id"}
