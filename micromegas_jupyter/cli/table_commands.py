@@ -31,7 +31,9 @@ def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
         "--where", required=True, metavar="SQL", help="condition that these rows meet, as after WHERE; true for all"
     )
     restore = _add_table_action(
-        actions, "restore", "restore a table of yours to an earlier state, up to 24 hours ago, even if it was dropped"
+        actions,
+        "restore",
+        "restore a table of yours to an earlier state, even if it was dropped; by default up to 24 hours ago",
     )
     restore.add_argument(
         "--to",
