@@ -38,9 +38,9 @@ def test_adbc_sends_rows_that_everybody_sees_at_once(server, connection, who, mo
 
 
 def test_adbc_makes_a_table_of_every_type_that_is_kept_once_and_adds_to_it(server, connection):
-    not_kept = ["u8", "u16", "u32", "u64", "clock"]
+    not_kept = ["clock"]
     rows = wide_table().drop_columns(not_kept)
-    with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"'u8' has the type uint8.*USE001"):
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"'clock' has the type time64.*USE001"):
         ingest(server, "alice", "made", wide_table(), mode="create")
     assert ingest(server, "alice", "made", rows, mode="create") == 3
     with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"made already.*USE001"):

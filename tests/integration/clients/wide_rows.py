@@ -46,12 +46,10 @@ def wide_table():
 
 
 def sent_table():
-    """Return the rows as they are sent without `preserve_dictionary`: dictionaries flat, moments in nanoseconds."""
+    """Return the rows as they are sent without `preserve_dictionary`: dictionaries flat."""
     table = wide_table()
     return table.cast(pa.schema([pa.field(field.name, _sent(field.type)) for field in table.schema]))
 
 
 def _sent(kind):
-    if pa.types.is_timestamp(kind):
-        return pa.timestamp("ns", kind.tz)
     return kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -40,6 +40,7 @@ AT_SERVER = {
     "tables list": ((), DONE, DONE),
     "tables describe": (("t1",), DONE, DONE),
     "tables history": (("t2",), DONE, FAILED),
+    "tables set": (("t2", "undo-hours=48"), DONE, FAILED),
     "tables optimize": (("t3",), DONE, FAILED),
     "tables delete": (("t4", "--where", "n = 0", "--yes"), DONE, FAILED),
     "tables drop": (("t5", "--yes"), DONE, FAILED),

@@ -511,8 +511,6 @@ MORE_ON_SAIL = MORE | {
     "SELECT count(*) FROM (SELECT id, g AS id FROM t) AS q",
     "SELECT id FROM t WHERE name LIKE 'a!_b' ESCAPE '!'",
     "SELECT id FROM t WHERE (id, g) IN (SELECT t_id, id FROM u)",
-    # Sail's times reach further than nanoseconds do.
-    "SELECT id FROM t WHERE secret = 'no number' AND at > '9999-01-01'",
     # The gateway rejects it before Sail gets it: the constant fails in the embedded engine.
     "SELECT id FROM t WHERE secret = 'no number' AND at > now() - INTERVAL '999999' YEAR",
     # The root of a negative number is not a number.
