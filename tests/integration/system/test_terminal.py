@@ -178,6 +178,8 @@ def test_the_demo_check_needs_no_person_and_no_browser(micromegas, environ):
 
     assert result.returncode == 0, result.stderr
     assert "signed in as Alice Martin <alice@example.com>" in result.stderr
-    assert '{"query_id":' in result.stdout  # of the newest log lines
-    assert "micromegas demo" in result.stdout
+    log_lines, measures, processes = (text.splitlines() for text in result.stdout.strip().split("\n\n"))
+    assert (log_lines[0].split(), len(log_lines)) == (["time", "level", "target", "msg"], 2 + 5)
+    assert len(measures) > 2
+    assert processes[2].startswith("micromegas demo ")
     assert "Closing acceptor" not in result.stderr
