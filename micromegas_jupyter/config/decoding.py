@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from micromegas_jupyter.core.http import LOOPBACK_HOSTS, scheme_and_host
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.text import shown
+from micromegas_jupyter.core.text import JsonError, decode_strict_json, shown
 from micromegas_jupyter.errors import ConfigurationError, UsageError
 
 MAX_SETTING_BYTES = 16 * 2**20

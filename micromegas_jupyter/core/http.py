@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, SecretObject, secret_object
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.engine.functions.denial_store import REPORT_PERIOD, Applied, CutOff
 from micromegas_jupyter.errors import (
     MicromegasError,

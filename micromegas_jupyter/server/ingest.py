@@ -28,9 +28,9 @@ from micromegas_jupyter.access.write_rights import (
     not_owner,
     reads_all,
 )
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthContext, WriteMode, WriteRequest
 from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.engine.partition_calls import RETIRE, PartitionCall
 from micromegas_jupyter.errors import (
     DeadlineExceeded,

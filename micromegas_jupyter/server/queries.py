@@ -13,9 +13,9 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.core.files import FileProblem
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES, RUNNING_QUERIES
 from micromegas_jupyter.engine.functions.denial_store import (
     MAX_RULES,

@@ -31,7 +31,6 @@ from micromegas_jupyter.core.files import (
     read_shared_file,
     write_private_file,
 )
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import (
     SYSTEM_BROWSER,
     SYSTEM_CLOCK,
@@ -41,6 +40,7 @@ from micromegas_jupyter.core.system import (
     Variables,
     process_variables,
 )
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenStoreError
 
 if TYPE_CHECKING:

@@ -38,8 +38,8 @@ from micromegas_jupyter.core.files import (
     restrict_to_owner,
     write_private_file,
 )
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import HiddenBytes, HiddenText, Secret, SecretObject, secret_object
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailable
 from micromegas_jupyter.oidc.authorization import TokenSet
 

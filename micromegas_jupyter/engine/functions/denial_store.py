@@ -15,9 +15,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from micromegas_jupyter.core import files as private_files
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, jitter
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import InvalidStatement, ResourcesExhausted, Unavailable, UsageError
 
 #: What a rule can name, all of them text; NULL is what the client did not send.
