@@ -8,9 +8,9 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from micromegas_jupyter.config.client import AssertionAudience
-from micromegas_jupyter.config.decoding import as_issuer
 from micromegas_jupyter.core.http import HttpAnswer, ProviderCalls, ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness, Secret, secret_object
+from micromegas_jupyter.core.text import as_issuer
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, Unavailable, UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,

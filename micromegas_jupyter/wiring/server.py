@@ -14,11 +14,11 @@ from micromegas_jupyter.access.config import ReloadingValidator, read_access_set
 from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys, RateLimits
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
-from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.core.log_writer import LogWriter
 from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
+from micromegas_jupyter.core.text import is_loopback
 from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unavailable, UsageError
 from micromegas_jupyter.executors.launcher import can_fork, open_launcher
