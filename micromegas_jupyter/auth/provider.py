@@ -283,31 +283,8 @@ class OidcAuthProvider(SessionSource):
         clock = options.get("clock", SYSTEM_CLOCK)
         credential = client_credential(client_secret, options.get("private_key"))
         connect = partial(ProviderConnection, client_credential=credential, http=options.get("http"), clock=clock)
-        return cls.from_connection(store, connect, bearer=options.get("bearer", Bearer.ID_TOKEN), clock=clock)
-
-    @classmethod
-    def from_connection(
-        cls,
-        store: TokenStore,
-        connect: Callable[[str, str], ProviderConnection],
-        *,
-        bearer: Bearer = Bearer.ID_TOKEN,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> Self:
-        """Load a stored sign-in; `connect` gets issuer and client ID when a token is due. Raises as `from_store`."""
-        key = store.load()[0].key
-        as_issuer(key.issuer, "issuer")
-        provider = cls.__new__(cls)
-        SessionSource.__init__(
-            provider,
-            lambda: connect(key.issuer, key.client_id),
-            store,
-            key=key,
-            bearer=Bearer(bearer),
-            clock=clock,
-        )
-        provider._current()  # noqa: SLF001 - own class
-        return provider
+        bearer = options.get("bearer", Bearer.ID_TOKEN)
+        return open_stored_login(store, connect, bearer=bearer, clock=clock, provider_type=cls)
 
     @property
     def scope(self) -> str:
@@ -573,6 +550,25 @@ class CompletedLogin(PendingLogin):
     def wait_closed(self, timeout_seconds: float) -> bool:  # noqa: ARG002 - nothing is open
         """Return at once."""
         return True
+
+
+def open_stored_login(
+    store: TokenStore,
+    connect: Callable[[str, str], ProviderConnection],
+    *,
+    bearer: Bearer,
+    clock: Clock = SYSTEM_CLOCK,
+    provider_type: type[OidcAuthProvider] = OidcAuthProvider,
+) -> OidcAuthProvider:
+    """Load a stored sign-in; `connect` gets issuer and client ID when a token is due. Raises as `from_store`."""
+    key = store.load()[0].key
+    as_issuer(key.issuer, "issuer")
+    provider = provider_type.__new__(provider_type)
+    SessionSource.__init__(
+        provider, lambda: connect(key.issuer, key.client_id), store, key=key, bearer=Bearer(bearer), clock=clock
+    )
+    provider._current()  # noqa: SLF001 - own class
+    return provider
 
 
 def begin_login(

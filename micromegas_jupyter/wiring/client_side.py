@@ -242,10 +242,10 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
     store = token_store(settings, environ)
     if store.mark() is None:
         return None
-    from micromegas_jupyter.auth.provider import OidcAuthProvider
+    from micromegas_jupyter.auth.provider import open_stored_login
     from micromegas_jupyter.auth.provider_connection import configured_connection
 
-    return OidcAuthProvider.from_connection(store, partial(configured_connection, settings), bearer=settings.bearer)
+    return open_stored_login(store, partial(configured_connection, settings), bearer=settings.bearer)
 
 
 def config_folder(environ: Mapping[str, str] | None = None) -> Path:
