@@ -26,8 +26,8 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.executors.launcher import run_in_thread
 from micromegas_jupyter.executors.scheduling import cut_off_error
-from micromegas_jupyter.server.audit import ActionAudit, find_origin, recorded
-from micromegas_jupyter.server.flight_service import Call, FlightService
+from micromegas_jupyter.server.authentication import ActionAudit
+from micromegas_jupyter.server.flight_service import Call, FlightService, find_origin, recorded
 from micromegas_jupyter.server.queries import CHECK_SECONDS, DenyList, QueryRunner
 
 CUT_OFF_ACTION: Final = "MicromegasCutOff"

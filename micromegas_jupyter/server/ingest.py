@@ -49,9 +49,8 @@ from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 from micromegas_jupyter.flightsql.commands import IngestCommand, messages, printable_text
 from micromegas_jupyter.lake.tables import no_table
-from micromegas_jupyter.server.audit import ActionAudit, find_origin, recorded
-from micromegas_jupyter.server.authentication import Headers, single_value
-from micromegas_jupyter.server.flight_service import Call
+from micromegas_jupyter.server.authentication import ActionAudit, Headers, single_value
+from micromegas_jupyter.server.flight_service import Call, find_origin, recorded
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import join_parts

@@ -40,15 +40,17 @@ from micromegas_jupyter.executors.pool import Pool, RunningStatement, StatementR
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.scheduling import CallerKey, Cause
 from micromegas_jupyter.gateway.forwarding import ForwardedStatement, Gateway
-from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, find_origin, hash_statement, recorded
 from micromegas_jupyter.server.authentication import (
+    CallOrigin,
     Headers,
+    QueryAudit,
     claimed_names,
+    hash_statement,
     parse_compression,
     parse_statement,
     resolve_attribution,
 )
-from micromegas_jupyter.server.flight_service import Call, ends_task, translate_error
+from micromegas_jupyter.server.flight_service import Call, ends_task, find_origin, recorded, translate_error
 from micromegas_jupyter.server.monitoring import ServerMetrics, phase
 from micromegas_jupyter.server.settings import FlightServerSettings
 

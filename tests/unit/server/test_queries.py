@@ -16,8 +16,7 @@ from micromegas_jupyter.engine.scanner import fingerprints
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.server import queries
-from micromegas_jupyter.server.audit import CallOrigin
-from micromegas_jupyter.server.authentication import Attribution
+from micromegas_jupyter.server.authentication import Attribution, CallOrigin
 from micromegas_jupyter.server.queries import CancelStatus, DenyList, QueryRunner, RunningQuery, query_key
 from tests.fakes.validator import ALICE
 
