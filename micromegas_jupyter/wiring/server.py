@@ -26,6 +26,7 @@ from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.settings import IngestSettings, PoolSettings, WorkerOptions
 from micromegas_jupyter.lake.lake import Lake, is_lake, make_lake
 from micromegas_jupyter.lake.served_folder import ServedFolder
+from micromegas_jupyter.server.cut_off import DenyList
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
 from micromegas_jupyter.server.monitoring import (
@@ -35,7 +36,6 @@ from micromegas_jupyter.server.monitoring import (
     ServerMetrics,
     open_tracing,
 )
-from micromegas_jupyter.server.queries import DenyList
 from micromegas_jupyter.server.recorder.recorder import MeasureRow, Recorder
 from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, TicketKeyFile

@@ -1,7 +1,7 @@
 """Stores the rules that deny queries and the users who are cut off: one file in a directory or a bucket.
 
 The file is replaced as a whole if it has not changed since it was read. Servers that share a lake share the file.
-`denials` decides whether a rule applies to a query, `server.queries` whether a call is one of a cut-off user.
+`denials` decides whether a rule applies to a query, `server.cut_off` whether a call is one of a cut-off user.
 """
 
 import logging
