@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.notebook.completion import SchemaCache
     from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
-    from micromegas_jupyter.notebook.results.grid import QueryResult
+    from micromegas_jupyter.notebook.query_result import QueryResult
     from micromegas_jupyter.wiring.server_process import ServerProcess
 
 _IN_USE = "●"
@@ -181,7 +181,7 @@ class ServerMagics(Magics):
     def micromegas_tables(self, arguments: argparse.Namespace) -> QueryResult:
         """List the server's tables, or with PATTERN the columns that match it or whose table does."""
         from micromegas_jupyter.notebook import table_list
-        from micromegas_jupyter.notebook.results.grid import QueryResult
+        from micromegas_jupyter.notebook.query_result import QueryResult
 
         check_exclusive(arguments, "connection", "profile")
         named = {"connection": arguments.connection, "profile": arguments.profile}

@@ -332,7 +332,8 @@ class SqlMagic(Magics):
 
     def _show(self, table: pa.Table, value: object, request: SqlRequest, *, max_rows: int) -> None:
         """Show the chart that was asked for, and the rows unless the cell's value shows them itself."""
-        from micromegas_jupyter.notebook.results.grid import QueryResult, shown_table
+        from micromegas_jupyter.notebook.query_result import QueryResult
+        from micromegas_jupyter.notebook.results.grid import shown_table
 
         if (plot := request.options.plot) is not None:
             from micromegas_jupyter.notebook.charts.chart import Chart
@@ -463,7 +464,7 @@ def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, ma
     with reader:
         import pyarrow as pa
 
-        from micromegas_jupyter.notebook.results.grid import QueryResult
+        from micromegas_jupyter.notebook.query_result import QueryResult
 
         if row_format == "polars":
             to_polars(reader.schema.empty_table())  # or all rows would come in vain

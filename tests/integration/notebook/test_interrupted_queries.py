@@ -57,11 +57,11 @@ import sys
 
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
-        if name == "micromegas_jupyter.notebook.results.grid":
+        if name == "micromegas_jupyter.notebook.query_result":
             sys.meta_path.remove(self)
             raise KeyboardInterrupt
 
-sys.modules.pop("micromegas_jupyter.notebook.results.grid", None)
+sys.modules.pop("micromegas_jupyter.notebook.query_result", None)
 sys.meta_path.insert(0, Interrupting())
 """
 

@@ -17,7 +17,7 @@ import vl_convert
 from micromegas_jupyter.errors import MissingPackage, UsageError
 from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.charts.chart import Chart
-from micromegas_jupyter.notebook.results.grid import QueryResult
+from micromegas_jupyter.notebook.query_result import QueryResult
 from tests.fakes.bar_charts import BAR_CHARTS, bar_chart, bar_totals, expected_totals
 
 T0 = 1_700_000_000  # 2023-11-14 22:13:20 UTC

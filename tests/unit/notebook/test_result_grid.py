@@ -18,8 +18,9 @@ from nbconvert import HTMLExporter
 
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results import grid as grid_module
-from micromegas_jupyter.notebook.results.grid import QueryResult, ResultGrid, shown_table
+from micromegas_jupyter.notebook.results.grid import ResultGrid, shown_table
 from micromegas_jupyter.notebook.results.view import RowsView
 from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE
 

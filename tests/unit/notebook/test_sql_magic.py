@@ -9,7 +9,7 @@ import pytest
 
 from micromegas_jupyter.client.query_reader import ScanCounts
 from micromegas_jupyter.errors import InvalidStatement, LoginRequired, QueryCancelled, UsageError
-from micromegas_jupyter.notebook.results.grid import QueryResult
+from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results.rows import Ending, Progress, RowReader
 from tests.fakes.clock import FakeClock
 from tests.fakes.notebook_world import ROWS, FakeReader
