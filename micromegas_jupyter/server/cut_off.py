@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -60,7 +60,6 @@ from micromegas_jupyter.server.flight_service import (
 
 if TYPE_CHECKING:
     from micromegas_jupyter.engine.functions.denials import MatchRules
-    from micromegas_jupyter.server.flight_methods import QueryRunner
 
 CUT_OFF_ACTION: Final = "MicromegasCutOff"
 _MAX_BODY_BYTES: Final = 8192
@@ -277,13 +276,20 @@ def _describe(error: Exception) -> str:
     return error.what if isinstance(error, InvalidStatement) else str(error.args[0])
 
 
+class EndsQueries(Protocol):
+    """Ends running queries by their IDs."""
+
+    def end(self, query_id: str, *, ended_by: str) -> bool:
+        """End a query of a user who was cut off; False if no query with this ID runs."""
+
+
 class CutOffService:
     """Ends open calls of users who are cut off, and handles the action. Belongs to one event loop."""
 
     def __init__(
         self,
         deny_list: DenyList | None,
-        queries: "QueryRunner",
+        queries: EndsQueries,
         *,
         port: Callable[[], int],
         clock: Clock,
