@@ -35,8 +35,8 @@ FLOWS = {
     "micromegas query": ("`micromegas query`", 16),
     "token check": ("Token check", 12),
     "query": ("A statement on the server", 39),
-    "export": ("OTLP to commit", 32),
-    "engine": ("A statement for another engine", 35),
+    "export": ("OTLP to commit", 30),
+    "engine": ("A statement for another engine", 31),
 }
 
 
