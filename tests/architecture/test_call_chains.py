@@ -34,7 +34,7 @@ FLOWS = {
     "%%sql": ("`%%sql` to a displayed table", 24),
     "micromegas query": ("`micromegas query`", 16),
     "token check": ("Token check", 12),
-    "query": ("A statement on the server", 39),
+    "query": ("A statement on the server", 37),
     "export": ("OTLP to commit", 30),
     "engine": ("A statement for another engine", 31),
 }
