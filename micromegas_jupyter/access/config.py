@@ -32,9 +32,9 @@ from micromegas_jupyter.config.access import (
 from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.files import FileProblem, FileWatch, NoSuchFile, read_shared_file
 from micromegas_jupyter.core.http import ProviderHttp
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, start_thread
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, ProviderMisbehaved, Unavailable
 from micromegas_jupyter.oidc.jwt import parse_key_set
 

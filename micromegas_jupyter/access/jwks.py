@@ -23,8 +23,8 @@ from micromegas_jupyter.access.audit import AccessMetrics, TokenBuckets, current
 from micromegas_jupyter.config.issuers import IssuerSetting
 from micromegas_jupyter.core.files import FileProblem, FileWatch, read_shared_file
 from micromegas_jupyter.core.http import FormFields, HttpAnswer, ProviderHttp
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import Clock, Secret, start_thread
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved, ProviderUnavailable, Unavailable
 from micromegas_jupyter.oidc.authorization import build_metadata_url, parse_jwks_uri
 from micromegas_jupyter.oidc.jwt import KeySet, parse_key_set

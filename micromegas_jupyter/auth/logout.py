@@ -14,8 +14,8 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.source import Session, session_of
 from micromegas_jupyter.auth.tokens.store import StoredLogin, TokenStore
-from micromegas_jupyter.config.decoding import host_text
 from micromegas_jupyter.core.system import Browser, Clock, duration_text
+from micromegas_jupyter.core.text import host_text
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, TokenStoreError, Unavailable
 from micromegas_jupyter.oidc.authorization import TokenSet
 

@@ -6,6 +6,7 @@ import contextvars
 import logging
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
@@ -23,6 +24,7 @@ from micromegas_jupyter.core.system import (
     Secret,
     SecretObject,
 )
+from micromegas_jupyter.core.text import as_issuer
 from micromegas_jupyter.errors import (
     InternalError,
     LoginFailed,
@@ -126,7 +128,8 @@ class OidcAuthProvider(SessionSource):
         credential = client_credential(client_secret, private_key)
         connection = ProviderConnection(issuer, client_id, credential, http=http, clock=clock, randomness=randomness)
         key = LoginKey(issuer=issuer, client_id=client_id, audience=audience, scope=scope, resource=resource)
-        super().__init__(connection, _one_store(token_file, store), key=key, bearer=Bearer(bearer))
+        store = _one_store(token_file, store)
+        super().__init__(lambda: connection, store, key=key, bearer=Bearer(bearer), clock=clock)
         if token is not None:
             self._begin(session_of(parse_token(token), issuer=issuer, client_id=client_id))
 
@@ -134,7 +137,14 @@ class OidcAuthProvider(SessionSource):
     def _from_tokens(cls, tokens: TokenSet, request: LoginRequest, *, check: Callable[[], None]) -> Self:
         """Keep what a sign-in brought, in the store if there is one, unless `check` raises just before that."""
         connection, provider = request.connection, cls.__new__(cls)
-        SessionSource.__init__(provider, connection, request.store, key=request.key, bearer=request.bearer)
+        SessionSource.__init__(
+            provider,
+            lambda: connection,
+            request.store,
+            key=request.key,
+            bearer=request.bearer,
+            clock=connection.clock,
+        )
         provider._begin(session_of(tokens, issuer=connection.issuer, client_id=connection.client_id))  # noqa: SLF001 - own class
         if provider.store is not None:
             provider._keep(check=check)  # noqa: SLF001 - own class
@@ -270,19 +280,11 @@ class OidcAuthProvider(SessionSource):
             ConfigurationError: The stored issuer is not acceptable.
         """
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
-        key = store.load()[0].key
-        provider = cls(
-            key.issuer,
-            key.client_id,
-            client_secret,
-            audience=key.audience,
-            scope=key.scope,
-            store=store,
-            resource=key.resource,
-            **options,
-        )
-        provider._current()
-        return provider
+        clock = options.get("clock", SYSTEM_CLOCK)
+        credential = client_credential(client_secret, options.get("private_key"))
+        connect = partial(ProviderConnection, client_credential=credential, http=options.get("http"), clock=clock)
+        bearer = options.get("bearer", Bearer.ID_TOKEN)
+        return open_stored_login(store, connect, bearer=bearer, clock=clock, provider_type=cls)
 
     @property
     def scope(self) -> str:
@@ -293,11 +295,6 @@ class OidcAuthProvider(SessionSource):
     def token_file(self) -> Path | None:
         """The file that the sign-in is stored in; None for one in memory or in a keyring."""
         return self.store.path if isinstance(self.store, FileTokenStore) else None
-
-    @property
-    def clock_offset_seconds(self) -> float:
-        """How far the provider's clock is ahead of this machine's, as far as that was measured."""
-        return self._connection.clock_offset_seconds
 
     def get_token(self, *, bearer: Bearer | Literal["id_token", "access_token"] | None = None) -> str:
         """Return a token that is valid now; costs one look at the store unless it is time to refresh.
@@ -553,6 +550,25 @@ class CompletedLogin(PendingLogin):
     def wait_closed(self, timeout_seconds: float) -> bool:  # noqa: ARG002 - nothing is open
         """Return at once."""
         return True
+
+
+def open_stored_login(
+    store: TokenStore,
+    connect: Callable[[str, str], ProviderConnection],
+    *,
+    bearer: Bearer,
+    clock: Clock = SYSTEM_CLOCK,
+    provider_type: type[OidcAuthProvider] = OidcAuthProvider,
+) -> OidcAuthProvider:
+    """Load a stored sign-in; `connect` gets issuer and client ID when a token is due. Raises as `from_store`."""
+    key = store.load()[0].key
+    as_issuer(key.issuer, "issuer")
+    provider = provider_type.__new__(provider_type)
+    SessionSource.__init__(
+        provider, lambda: connect(key.issuer, key.client_id), store, key=key, bearer=Bearer(bearer), clock=clock
+    )
+    provider._current()  # noqa: SLF001 - own class
+    return provider
 
 
 def begin_login(

@@ -4,13 +4,15 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from micromegas_jupyter.config.client import AssertionAudience
-from micromegas_jupyter.config.decoding import as_issuer
+from micromegas_jupyter.config.client import AssertionAudience, ClientSettings
+from micromegas_jupyter.core.files import read_secret_file, read_secret_line
 from micromegas_jupyter.core.http import HttpAnswer, ProviderCalls, ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, Clock, Randomness, Secret, secret_object
+from micromegas_jupyter.core.text import as_issuer
 from micromegas_jupyter.errors import ProviderMisbehaved, ProviderUnavailable, Unavailable, UsageError
 from micromegas_jupyter.oidc.authorization import (
     AuthorizationRequest,
@@ -37,7 +39,7 @@ from micromegas_jupyter.oidc.device import (
     parse_device_token_error,
 )
 from micromegas_jupyter.oidc.jwt import IdTokenClaims, KeySet, UnknownKey, parse_key_set, verify_id_token
-from micromegas_jupyter.oidc.private_key import PrivateKey
+from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
 
 DOCUMENT_AGE_SECONDS = 3600.0
 KEY_REFETCH_SECONDS = 10.0
@@ -305,3 +307,47 @@ def client_credential(client_secret: str | Secret | None, private_key: PrivateKe
 def hidden_secret(client_secret: str | Secret | None) -> Secret | None:
     """Return a secret as one that does not show among the variables of a traceback."""
     return Secret(client_secret) if isinstance(client_secret, str) else client_secret
+
+
+def configured_connection(settings: ClientSettings, issuer: str, client_id: str) -> ProviderConnection:
+    """Return the connection of an application that the settings name, with what they authenticate it with."""
+    return ProviderConnection(issuer, client_id, configured_credential(settings), http=provider_http(settings))
+
+
+def provider_http(settings: ClientSettings) -> ProviderHttp:
+    """Return what calls the identity provider; raises `ConfigurationError` when the certificates cannot be used."""
+    return ProviderHttp(
+        timeout_seconds=settings.provider_timeout_seconds,
+        extra_ca_bundle=ca_bundle_file(settings),
+        proxy=settings.proxy,
+    )
+
+
+def ca_bundle_file(settings: ClientSettings) -> Path | None:
+    """Return the file of authorities to trust besides the usual ones, its `~` expanded; None when none is set."""
+    if settings.ca_bundle is None:
+        return None
+    written = Path(settings.ca_bundle)
+    try:
+        return written.expanduser()
+    except RuntimeError:  # there is no such home folder; whoever reads the file reports it
+        return written
+
+
+def configured_credential(settings: ClientSettings) -> ClientCredential:
+    """Return what the application authenticates with; None for a public client."""
+    if settings.client_secret is not None:
+        return settings.client_secret
+    if settings.client_secret_file is not None:
+        name = settings.origin_of("client_secret_file") or "client_secret_file"
+        return read_secret_line(settings.client_secret_file, setting=name)
+    if settings.private_key is not None:
+        name = settings.origin_of("private_key") or "private_key"
+        return parse_private_key(
+            read_secret_file(settings.private_key.file, setting=name),
+            key_id=settings.private_key.key_id,
+            algorithm=settings.private_key.algorithm,
+            source_name=name,
+            audience=settings.private_key.audience,
+        )
+    return None

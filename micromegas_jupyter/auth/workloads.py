@@ -26,11 +26,10 @@ from micromegas_jupyter.auth.tokens.source import (
     jwt_service_token,
     opaque_service_token,
 )
-from micromegas_jupyter.config.decoding import as_fetch_url
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.http import Callee, HttpAnswer, PlatformHttp, ProviderCalls, RawAnswer
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret, secret_object
+from micromegas_jupyter.core.text import JsonError, as_fetch_url, decode_strict_json
 from micromegas_jupyter.errors import ConfigurationError, LoginFailed, ProviderMisbehaved, ProviderUnavailable
 from micromegas_jupyter.oidc.authorization import (
     build_assertion,

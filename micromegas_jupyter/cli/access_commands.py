@@ -18,8 +18,9 @@ from micromegas_jupyter.cli.main import (
     print_table,
 )
 from micromegas_jupyter.config.access import READ_SCOPE, SCOPE_REMEDY, ApiKeySetting, is_scope
-from micromegas_jupyter.config.decoding import parse_count, parse_time
+from micromegas_jupyter.config.decoding import parse_count
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
+from micromegas_jupyter.core.text import parse_time
 from micromegas_jupyter.errors import PermissionDenied, Rejected, Unavailable, UsageError
 
 if TYPE_CHECKING:

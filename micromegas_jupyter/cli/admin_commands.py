@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.cli.access_commands import format_time, parse_expiry
 from micromegas_jupyter.cli.main import add_action, add_server_arguments, connect, print_json, print_table
-from micromegas_jupyter.config.decoding import parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.core.text import bytes_text, seconds_text
+from micromegas_jupyter.core.text import bytes_text, parse_time, seconds_text
 from micromegas_jupyter.errors import MicromegasError, PermissionDenied, UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from micromegas_jupyter.cli.query_commands import write_rows
 from micromegas_jupyter.cli.serve_command import StopSignal, add_setting_argument, print_ready
 from micromegas_jupyter.config.server import SETTINGS, parse_server_settings
-from micromegas_jupyter.core.http import is_loopback
+from micromegas_jupyter.core.text import is_loopback
 from micromegas_jupyter.demo.folder import DEFAULT_FOLDER, DemoFolder
 from micromegas_jupyter.errors import (
     ConfigurationError,

@@ -120,7 +120,7 @@ def _add_range_arguments(parser: argparse.ArgumentParser, *, default: str | None
 
 
 def _parse_range(arguments: argparse.Namespace) -> tuple[datetime | None, datetime | None]:
-    from micromegas_jupyter.config.decoding import parse_range
+    from micromegas_jupyter.core.text import parse_range
 
     return parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now())
 
@@ -308,7 +308,7 @@ def _parse_value(name: str, kind: str | None, text: str) -> object:
 
 
 def _parse_timestamp(text: str) -> datetime:
-    from micromegas_jupyter.config.decoding import parse_time
+    from micromegas_jupyter.core.text import parse_time
 
     return parse_time(text, now=SYSTEM_CLOCK.now())
 

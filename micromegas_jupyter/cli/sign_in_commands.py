@@ -17,8 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TextIO
 
 from micromegas_jupyter.cli.main import SIGN_IN_VARIABLES, add_profile_argument, load_pyarrow, show_note
-from micromegas_jupyter.config.decoding import host_text
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, duration_text, process_variables, start_thread
+from micromegas_jupyter.core.text import host_text
 from micromegas_jupyter.errors import LoginFailed, LoginRequired, LoginTimedOut, UnsupportedRequest
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from micromegas_jupyter.cli.main import add_action, add_server_arguments, connect, print_json, print_table
-from micromegas_jupyter.config.decoding import parse_time
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.text import parse_time
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:

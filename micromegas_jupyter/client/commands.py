@@ -14,7 +14,7 @@ from pyarrow import flight
 from micromegas_jupyter.client.parameters import BoundStatement
 from micromegas_jupyter.client.query_reader import BatchStream, ScanProgress
 from micromegas_jupyter.client.transport import Call, CallRecord, FlightStream, Header, Transport, build_header
-from micromegas_jupyter.core.json import decode_strict_json
+from micromegas_jupyter.core.text import decode_strict_json
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,

@@ -723,40 +723,6 @@ class WrappedClient(QueryMethods):
         self._readers.add(reader)
         return reader
 
-    def whoami(self) -> NoReturn:
-        """Raise `UnsupportedRequest`."""
-        raise UnsupportedRequest("The wrapper's client cannot ask who you are.", remedy="Queries work all the same.")
-
-    def list_tables(self, *, timeout_seconds: float | None = None) -> NoReturn:  # noqa: ARG002 - the client's signature
-        """Raise `UnsupportedRequest`."""
-        raise UnsupportedRequest(
-            "The wrapper's client cannot list tables.", remedy="Query information_schema.tables instead."
-        )
-
-    def running_queries(self) -> NoReturn:
-        """Raise `UnsupportedRequest`."""
-        raise UnsupportedRequest("The wrapper's client cannot list what runs on the server.")
-
-    def cancel_query(self, query_id: str) -> NoReturn:  # noqa: ARG002 - the client's signature
-        """Raise `UnsupportedRequest`."""
-        raise UnsupportedRequest("The wrapper's client cannot cancel a query by its id.")
-
-    def query_progress(self, query_id: str) -> NoReturn:  # noqa: ARG002 - the client's signature
-        """Raise `UnsupportedRequest`."""
-        raise UnsupportedRequest("The wrapper's client cannot follow a query.")
-
-    def cut_off(self, issuer: str, subject: str, **_options: object) -> NoReturn:  # noqa: ARG002 - as above
-        """Raise `UnsupportedRequest`."""
-        raise UnsupportedRequest("The wrapper's client cannot end a user's access.")
-
-    def restore_access(self, issuer: str, subject: str) -> NoReturn:  # noqa: ARG002 - as above
-        """Raise `UnsupportedRequest`."""
-        raise UnsupportedRequest("The wrapper's client cannot restore a user's access.")
-
-    def cut_off_users(self) -> NoReturn:
-        """Raise `UnsupportedRequest`."""
-        raise UnsupportedRequest("The wrapper's client cannot list users who are cut off.")
-
     def on_notice(self, callback: Callable[[str], None]) -> None:
         """Do nothing: another client has no notices."""
 
@@ -778,9 +744,29 @@ class WrappedClient(QueryMethods):
             close()
 
     def __getattr__(self, name: str) -> Any:
+        if name in _UNSUPPORTED:
+            return partial(_reject_call, name)
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._inner, name)
+
+
+# What another client cannot do, and what to do instead.
+_UNSUPPORTED: Final = {
+    "whoami": ("ask who you are", "Queries work all the same."),
+    "list_tables": ("list tables", "Query information_schema.tables instead."),
+    "running_queries": ("list what runs on the server", None),
+    "cancel_query": ("cancel a query by its id", None),
+    "query_progress": ("follow a query", None),
+    "cut_off": ("end a user's access", None),
+    "restore_access": ("restore a user's access", None),
+    "cut_off_users": ("list users who are cut off", None),
+}
+
+
+def _reject_call(name: str, *_arguments: object, **_options: object) -> NoReturn:
+    what, remedy = _UNSUPPORTED[name]
+    raise UnsupportedRequest(f"The wrapper's client cannot {what}.", remedy=remedy)
 
 
 class _ForeignStream:

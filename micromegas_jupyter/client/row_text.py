@@ -158,7 +158,8 @@ def _chunks(
     """
     for batch in batches:
         for index, (field, column) in enumerate(zip(batch.schema, batch.columns, strict=True)):
-            if shows_json and index not in are_json and column.null_count < len(column):
+            is_plain = pa.types.is_primitive(field.type) or pa.types.is_string(field.type)
+            if shows_json and not is_plain and index not in are_json and column.null_count < len(column):
                 are_json[index] = holds_jsonb(field, pa.chunked_array([column]))
         for first in range(0, batch.num_rows, _CHUNK_ROWS):
             rows = batch.slice(first, _CHUNK_ROWS)

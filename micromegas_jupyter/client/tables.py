@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 import pyarrow as pa
 
-from micromegas_jupyter.config.decoding import parse_time
-from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.text import decode_strict_json, parse_time
 from micromegas_jupyter.errors import InternalError, UsageError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from micromegas_jupyter.core.json import decode_strict_json
 from micromegas_jupyter.core.system import Secret, duration_text
+from micromegas_jupyter.core.text import decode_strict_json
 from micromegas_jupyter.flightsql.commands import printable_text
 
 _MAX_FIELD_CHARACTERS: Final = 200

@@ -25,9 +25,9 @@ from pyarrow import flight
 
 from micromegas_jupyter.client.certificates import read_client_certificate, read_roots
 from micromegas_jupyter.client.token_claims import describe_token
-from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import Clock, HiddenText, Secret, jitter
+from micromegas_jupyter.core.text import is_loopback
 from micromegas_jupyter.errors import (
     AuthenticationError,
     DeadlineExceeded,

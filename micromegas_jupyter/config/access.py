@@ -18,17 +18,15 @@ from micromegas_jupyter.config.decoding import (
     as_named,
     as_object,
     as_rate,
-    as_text,
     as_texts,
     as_time,
     as_type,
     decode_setting,
     is_too_long,
-    refused,
 )
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings, parse_oidc_config, read_role_names
 from micromegas_jupyter.core.system import Secret
-from micromegas_jupyter.core.text import shown
+from micromegas_jupyter.core.text import as_text, refused, shown
 from micromegas_jupyter.errors import ConfigurationError
 
 EVERY_TABLE = "*"

@@ -4,6 +4,7 @@ import enum
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from itertools import combinations, permutations
 from pathlib import PurePath
 from types import MappingProxyType
@@ -14,21 +15,15 @@ from msgspec import Meta
 
 from micromegas_jupyter.config.decoding import (
     SIGNATURE_ALGORITHMS,
-    as_issuer,
     as_list,
     as_named,
     as_object,
-    as_text,
     as_type,
     decode_setting,
-    is_text,
-    of_type,
     parse_count,
-    refused,
 )
-from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.core.system import Secret, Variables
-from micromegas_jupyter.core.text import shown
+from micromegas_jupyter.core.text import LOOPBACK_HOSTS, as_issuer, as_text, is_text, refused, shown
 from micromegas_jupyter.errors import ConfigurationError
 
 
@@ -192,9 +187,11 @@ def as_preset_name(value: object, key: str) -> str:
 
 # RFC 6749 section 3.3.
 _NAMES = r"^[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*\Z"
-as_scope = of_type(Annotated[str, Meta(pattern=_NAMES, description="a list of names separated by single spaces")])
-as_timeout_seconds = of_type(Annotated[float, Meta(ge=1, le=60)])
-as_algorithm = of_type(Literal[tuple(sorted(SIGNATURE_ALGORITHMS))])
+as_scope = partial(
+    as_type, kind=Annotated[str, Meta(pattern=_NAMES, description="a list of names separated by single spaces")]
+)
+as_timeout_seconds = partial(as_type, kind=Annotated[float, Meta(ge=1, le=60)])
+as_algorithm = partial(as_type, kind=Literal[tuple(sorted(SIGNATURE_ALGORITHMS))])
 
 
 def _setting(
@@ -222,11 +219,11 @@ class WorkloadSetting:
     """How a program signs in with the identity that its platform gives it; `token_file` is Kubernetes's."""
 
     platform: WorkloadPlatform = _setting(
-        of_type(WorkloadPlatform), "MICROMEGAS_OIDC_WORKLOAD", "workload.platform",
+        partial(as_type, kind=WorkloadPlatform), "MICROMEGAS_OIDC_WORKLOAD", "workload.platform",
         meaning="the platform that vouches for the program: `github-actions`, `kubernetes`, `google`, `azure`",
     )
     exchange: WorkloadExchange = _setting(
-        of_type(WorkloadExchange), "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE", "workload.exchange",
+        partial(as_type, kind=WorkloadExchange), "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE", "workload.exchange",
         default=WorkloadExchange.NONE,
         meaning="what becomes of the platform's token: `none` sends it to the server, `token-exchange` exchanges it "
         "at the provider (RFC 8693), `client-assertion` proves the application with it (RFC 7523)",
@@ -261,7 +258,7 @@ class PrivateKeySetting:
         meaning=", ".join(sorted(SIGNATURE_ALGORITHMS)), unset="the usual one of the key's type",
     )
     audience: AssertionAudience = _setting(
-        of_type(AssertionAudience), "MICROMEGAS_OIDC_PRIVATE_KEY_AUDIENCE", "private_key_audience",
+        partial(as_type, kind=AssertionAudience), "MICROMEGAS_OIDC_PRIVATE_KEY_AUDIENCE", "private_key_audience",
         default=AssertionAudience.TOKEN_ENDPOINT,
         meaning="whom the key's statements are made out to: `token-endpoint`, `called-endpoint` (which differs for "
         "revocation and device sign-in), or `issuer`, at providers that ask for that",
@@ -322,7 +319,7 @@ class ClientSettings:
         meaning="what to ask for when signing in",
     )
     bearer: Bearer = _setting(
-        of_type(Bearer), "MICROMEGAS_OIDC_BEARER", "issuers[0].bearer", default=Bearer.ID_TOKEN,
+        partial(as_type, kind=Bearer), "MICROMEGAS_OIDC_BEARER", "issuers[0].bearer", default=Bearer.ID_TOKEN,
         meaning="which token is sent to the server: `id_token` or `access_token`",
         unset="`id_token`; see [Provider presets](#provider-presets)",
     )
@@ -341,7 +338,7 @@ class ClientSettings:
         meaning="how a person signs in: `browser`, `device`, `paste`, `hub`, or `auto`",
     )
     storage: TokenStorage = _setting(
-        of_type(TokenStorage), "MICROMEGAS_TOKEN_STORAGE", "token_storage", default=TokenStorage.FILE,
+        partial(as_type, kind=TokenStorage), "MICROMEGAS_TOKEN_STORAGE", "token_storage", default=TokenStorage.FILE,
         meaning="where the sign-in is stored: `file`, or `keyring`, the operating system's (an error where none can "
         "be used)",
     )

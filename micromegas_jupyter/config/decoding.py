@@ -3,17 +3,20 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, Literal, TypeGuard, TypeVar, get_args, get_origin
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
-from micromegas_jupyter.core.http import LOOPBACK_HOSTS, scheme_and_host
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.text import shown
-from micromegas_jupyter.errors import ConfigurationError, UsageError
+from micromegas_jupyter.core.text import (
+    JsonError,
+    as_text,
+    decode_strict_json,
+    is_text,
+    refused,
+    shown,
+)
 
 MAX_SETTING_BYTES = 16 * 2**20
 MAX_NAME_CHARACTERS = 256
@@ -22,15 +25,9 @@ SIGNATURE_ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
 )
 
-_HTTPS_REMEDY = "Use https; http is accepted on 127.0.0.1, ::1 and localhost only."
 _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-
-
-def refused(key: str, problem: str, remedy: str | None = None) -> ConfigurationError:
-    """Return the error of a setting, whose sentence begins with its key."""
-    return ConfigurationError(f"{key} {problem}.", key=key, remedy=remedy)
 
 
 def decode_setting(text: str, key: str) -> object:
@@ -46,15 +43,6 @@ def decode_setting(text: str, key: str) -> object:
 def is_too_long(text: str) -> bool:
     """Whether a setting's text would not be read."""
     return len(text) > MAX_SETTING_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_SETTING_BYTES
-
-
-def host_text(url: str) -> str:
-    """Return a URL's host and port, which is what a person knows it by; the text itself when it has none."""
-    try:
-        network_location = urlsplit(url).netloc
-    except ValueError:
-        network_location = ""
-    return network_location.rpartition("@")[2] or url
 
 
 def as_object(value: object, key: str, *, known: frozenset[str] | None = None) -> dict[str, object]:
@@ -86,18 +74,6 @@ def as_list(value: object, key: str) -> list[object]:
     if not isinstance(value, list):
         raise refused(key, "is not a JSON list")
     return value
-
-
-def as_text(value: object, key: str) -> str:
-    """Return `value` as text that is not empty and has no control characters."""
-    if not is_text(value):
-        raise refused(key, "is not a text of printable characters")
-    return value
-
-
-def is_text(value: object) -> TypeGuard[str]:
-    """Whether `value` is text that is not empty and has no control characters."""
-    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def as_texts(value: object, key: str) -> tuple[str, ...]:
@@ -145,12 +121,7 @@ def as_type(value: object, key: str, *, kind: Any, is_typed: bool = False, remed
     raise refused(key, f"is not {describe_type(kind)}", remedy)
 
 
-def of_type(kind: Any) -> Callable[[object, str], Any]:
-    """Return the reader of values of a type that msgspec knows."""
-    return partial(as_type, kind=kind)
-
-
-as_flag = of_type(bool)
+as_flag = partial(as_type, kind=bool)
 
 
 def as_count(value: object, key: str, *, maximum: int, minimum: int = 1) -> int:
@@ -205,68 +176,3 @@ class Members:
         if name not in self.values:
             raise refused(self.key(name), "is missing", f"Add {name}.")
         return reader(self.values[name], self.key(name))
-
-
-def as_issuer(value: object, key: str) -> str:
-    """Return an issuer: an https URL, or http on loopback, without query, fragment or user (RFC 9700 section 2.6)."""
-    issuer = as_text(value, key)
-    # What stands before an @ may be a password, so such a text is not shown.
-    if "@" in issuer or "?" in issuer or "#" in issuer:
-        raise refused(key, "names an issuer with a query, a fragment or a user")
-    scheme, host = scheme_and_host(issuer)
-    if host is None:
-        raise refused(key, f"names an issuer that is not an https URL: {shown(issuer)}")
-    if scheme == "http" and host not in LOOPBACK_HOSTS:
-        raise refused(key, f"names the issuer {shown(issuer)} over http", _HTTPS_REMEDY)
-    return issuer
-
-
-def as_fetch_url(value: object, key: str) -> str:
-    """Return a document's address: as an issuer, but with a query, which may hold a secret and is never shown."""
-    url = as_text(value, key)
-    scheme, host = scheme_and_host(url)
-    if host is None or "@" in url.partition("?")[0] or "#" in url:
-        raise refused(key, "is not an https URL without user and fragment")
-    if scheme == "http" and host not in LOOPBACK_HOSTS:
-        raise refused(key, "is a URL over http", _HTTPS_REMEDY)
-    return url
-
-
-_RELATIVE = re.compile(r"([0-9]{1,6})([mhd])")
-_ABSOLUTE = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
-)
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-
-
-def parse_time(text: str, *, now: datetime, is_future: bool = False) -> datetime:
-    """Return the time, aware, that `text` names: RFC 3339 (without an offset: UTC), or `7d` ago or, `is_future`, on."""
-    try:
-        if relative := _RELATIVE.fullmatch(text):
-            distance = timedelta(**{_UNITS[relative[2]]: int(relative[1])})
-            return now + distance if is_future else now - distance
-        if _ABSOLUTE.fullmatch(text):
-            time = datetime.fromisoformat(text.upper())
-            return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        pass  # a month 13, or more days than there are years
-    raise UsageError(
-        f"{shown(text)} is not a time.",
-        remedy=f"Use 15m, 1h or 7d for that long {'from now' if is_future else 'ago'}, or RFC 3339 such as "
-        "2026-01-31T12:00:00Z.",
-    )
-
-
-def parse_range(begin: str | None, end: str | None, *, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """Return the range of `--begin` and `--end`; a begin alone lasts until now."""
-    if begin is None:
-        if end is not None:
-            raise UsageError("--end needs --begin.", remedy="Give both, or --begin alone for a range up to now.")
-        return None, None
-    first = parse_time(begin, now=now)
-    last = now if end is None else parse_time(end, now=now)
-    if first > last:
-        if end is None:
-            raise UsageError("--begin is in the future.", remedy="Name a time in the past, such as 1h for an hour ago.")
-        raise UsageError("--begin is after --end.", remedy="Swap the two.")
-    return first, last

@@ -13,20 +13,16 @@ from micromegas_jupyter.config.decoding import (
     SIGNATURE_ALGORITHMS,
     Members,
     as_count,
-    as_fetch_url,
     as_flag,
-    as_issuer,
     as_list,
     as_named,
     as_object,
-    as_text,
     as_text_or_texts,
     as_texts,
-    of_type,
-    refused,
+    as_type,
 )
 from micromegas_jupyter.core.protocols import ClaimValue, TokenKind
-from micromegas_jupyter.core.text import shown
+from micromegas_jupyter.core.text import as_fetch_url, as_issuer, as_text, refused, shown
 from micromegas_jupyter.errors import ConfigurationError
 
 TENANT_PLACEHOLDER = "{tenantid}"
@@ -181,7 +177,7 @@ class IssuerSetting:
     client_ids: tuple[str, ...] = _member(as_texts, ())
     is_trusted_for_email: bool | None = _member(as_flag, None, name="trusted_for_email")
     tenant: str | None = None
-    token_kind: TokenKind = _member(of_type(TokenKind), TokenKind.EITHER)
+    token_kind: TokenKind = _member(partial(as_type, kind=TokenKind), TokenKind.EITHER)
     is_rfc9068: bool = _member(as_flag, False, name="rfc9068")
     leeway_seconds: int = _member(
         partial(as_count, minimum=0, maximum=MAX_LEEWAY_SECONDS), MAX_LEEWAY_SECONDS, name="leeway_secs"

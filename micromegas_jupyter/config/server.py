@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final, get_args
 import msgspec
 from msgspec import Meta
 
-from micromegas_jupyter.config.decoding import as_type, describe_type, is_text, refused
-from micromegas_jupyter.core.text import shown
+from micromegas_jupyter.config.decoding import as_type, describe_type
+from micromegas_jupyter.core.text import is_text, refused, shown
 
 _DAY_SECONDS: Final = 24 * 3600
 EMBEDDED: Final = "embedded"  # of engines, the one of this package

@@ -20,11 +20,17 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, SecretObject, secret_object
+from micromegas_jupyter.core.text import (
+    JsonError,
+    check_endpoint_url,
+    decode_strict_json,
+    is_loopback_url,
+    split_plain_url,
+)
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved, ProviderUnavailable
 
 if TYPE_CHECKING:
@@ -718,59 +724,3 @@ def _describe(error: Exception) -> ExchangeFailed:
         for kind_of, part, what, kind in failures
         if isinstance(error, kind_of) and part in text
     )
-
-
-MAX_URL_CHARACTERS = 2048
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-
-# Two readers of URLs could take these differently.
-_AMBIGUOUS_CHARACTERS = frozenset(' \\"<>')
-
-
-def is_loopback_url(url: str) -> bool:
-    """Whether the URL's host is this machine, by an address or a name that cannot point elsewhere."""
-    try:
-        return urlsplit(url).hostname in LOOPBACK_HOSTS
-    except ValueError:
-        return False
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine can reach an address to listen on."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResult | None:
-    """Return a URL's parts; None when it has no host, is too long, or two parsers could read it differently."""
-    if max_characters is not None and len(url) > max_characters:
-        return None
-    if not url.isascii() or not url.isprintable() or set(url) & _AMBIGUOUS_CHARACTERS:
-        return None
-    try:
-        parts = urlsplit(url)
-        has_host = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return None
-    return parts if has_host else None
-
-
-def scheme_and_host(url: str) -> tuple[str, str | None]:
-    """Return scheme and host of an http or https URL; no host when it is no such URL or can be misread."""
-    parts = split_plain_url(url)
-    return ("", None) if parts is None or parts.scheme not in {"https", "http"} else (parts.scheme, parts.hostname)
-
-
-def check_endpoint_url(url: str) -> str:
-    """Check that a provider's address may be called (RFC 9700 section 2.6), and return its host for sentences."""
-    parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
-    if parts is None or parts.hostname is None:
-        raise ProviderMisbehaved("The identity provider names an address that cannot be read.")
-    host = parts.hostname
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_url(url)):
-        raise ProviderMisbehaved(f"The identity provider names an address at {host} that is not https.")
-    if "@" in parts.netloc or parts.fragment:
-        raise ProviderMisbehaved(f"The identity provider names an address at {host} with a user or a fragment.")
-    return host

@@ -1,11 +1,15 @@
-"""Text for people: sizes, durations, what an error points at, and text from elsewhere made safe to show."""
+"""Text from elsewhere: strict JSON, addresses, times, and what is safe to show; text for people: sizes, excerpts."""
 
+import ipaddress
 import json
+import re
 import unicodedata
-from collections.abc import Mapping
-from typing import Final, TextIO
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final, TextIO, TypeGuard
+from urllib.parse import SplitResult, urlsplit
 
-from micromegas_jupyter.errors import MicromegasError, QueryError
+from micromegas_jupyter.errors import ConfigurationError, MicromegasError, ProviderMisbehaved, QueryError, UsageError
 
 _BYTE_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _BYTE_STEP: Final = 1000
@@ -18,6 +22,94 @@ _EXCERPT_BEFORE: Final = 80
 _EXCERPT_AFTER: Final = 40
 _INDENT: Final = "    "
 _MAX_SHOWN_CHARACTERS: Final = 80
+MAX_DEPTH = 32
+
+# A string (an unfinished one runs to the end of the text), or one bracket. Each character is looked at once.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
+
+
+class JsonError(ValueError):
+    """The text is not JSON that means one thing only; `args[0]` says why and where, without repeating the text.
+
+    Duplicate names, NaN, Infinity, half characters and deep nesting are rejected.
+    """
+
+
+def decode_strict_json(text: str, *, max_depth: int = MAX_DEPTH) -> object:
+    """Decode JSON text, or raise `JsonError`.
+
+    Source: RFC 7515 section 4 and RFC 7519 section 4 ask that duplicate names be refused.
+    """
+    # Most texts have fewer brackets than the limit has levels, and counting them is fast.
+    if text.count("[") + text.count("{") > max_depth:
+        _check_depth(text, max_depth)
+    if text.startswith("\ufeff"):
+        raise JsonError("line 1, column 1: a byte order mark")
+    try:
+        value = _decode(text)
+    except json.JSONDecodeError as error:
+        raise JsonError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise JsonError(str(error.args[0]) if isinstance(error, JsonError) else "a number out of range") from None
+    if "\\u" in text or not text.isascii():
+        _check_characters(text, value)
+    return value
+
+
+def _decode(text: str) -> object:
+    # Without white space around the value, this spares the decoder's two searches for it.
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        end = -1
+    return value if end == len(text) else _DECODER.decode(text)
+
+
+def _object_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise JsonError("a name appears twice in one object")
+    return found
+
+
+def _refuse_constant(_constant: str) -> float:
+    raise JsonError("NaN and Infinity are not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in {float("inf"), float("-inf")}:
+        raise JsonError("a number out of range")
+    return number
+
+
+def _check_characters(text: str, value: object) -> None:
+    """Refuse lone surrogates, written out or escaped: they are no characters, and no UTF-8 can carry them."""
+    try:
+        text.encode("utf-8")
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise JsonError("half of a surrogate pair") from None
+
+
+def _check_depth(text: str, max_depth: int) -> None:
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(text):
+        piece = found.group()
+        if piece in "[{":
+            depth += 1
+        elif piece in "]}":
+            depth -= 1
+        if depth > max_depth:
+            raise JsonError(f"nested deeper than {max_depth}")
+
+
+# Made once: a decoder costs about as much to make as a token costs to decode.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite
+)
+_scan: Callable[[str, int], tuple[object, int]] = _DECODER.scan_once  # type: ignore[attr-defined] # not in typeshed
 
 
 encode_json: Final = json.JSONEncoder(ensure_ascii=False).encode
@@ -120,3 +212,153 @@ def statement_excerpt(error: MicromegasError, sql: str | None) -> list[str]:
     right = printable(text[before : before + _EXCERPT_AFTER]) + end
     caret = " " * terminal_width(left) + f"^ line {error.line}, column {error.column}"
     return [_INDENT + left + right, _INDENT + caret]
+
+
+MAX_URL_CHARACTERS = 2048
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+# Two readers of URLs could take these differently.
+_AMBIGUOUS_CHARACTERS = frozenset(' \\"<>')
+
+
+def is_loopback_url(url: str) -> bool:
+    """Whether the URL's host is this machine, by an address or a name that cannot point elsewhere."""
+    try:
+        return urlsplit(url).hostname in LOOPBACK_HOSTS
+    except ValueError:
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine can reach an address to listen on."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResult | None:
+    """Return a URL's parts; None when it has no host, is too long, or two parsers could read it differently."""
+    if max_characters is not None and len(url) > max_characters:
+        return None
+    if not url.isascii() or not url.isprintable() or set(url) & _AMBIGUOUS_CHARACTERS:
+        return None
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if has_host else None
+
+
+def scheme_and_host(url: str) -> tuple[str, str | None]:
+    """Return scheme and host of an http or https URL; no host when it is no such URL or can be misread."""
+    parts = split_plain_url(url)
+    return ("", None) if parts is None or parts.scheme not in {"https", "http"} else (parts.scheme, parts.hostname)
+
+
+def check_endpoint_url(url: str) -> str:
+    """Check that a provider's address may be called (RFC 9700 section 2.6), and return its host for sentences."""
+    parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
+    if parts is None or parts.hostname is None:
+        raise ProviderMisbehaved("The identity provider names an address that cannot be read.")
+    host = parts.hostname
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_url(url)):
+        raise ProviderMisbehaved(f"The identity provider names an address at {host} that is not https.")
+    if "@" in parts.netloc or parts.fragment:
+        raise ProviderMisbehaved(f"The identity provider names an address at {host} with a user or a fragment.")
+    return host
+
+
+_HTTPS_REMEDY = "Use https; http is accepted on 127.0.0.1, ::1 and localhost only."
+
+
+def host_text(url: str) -> str:
+    """Return a URL's host and port, which is what a person knows it by; the text itself when it has none."""
+    try:
+        network_location = urlsplit(url).netloc
+    except ValueError:
+        network_location = ""
+    return network_location.rpartition("@")[2] or url
+
+
+def refused(key: str, problem: str, remedy: str | None = None) -> ConfigurationError:
+    """Return the error of a setting, whose sentence begins with its key."""
+    return ConfigurationError(f"{key} {problem}.", key=key, remedy=remedy)
+
+
+def as_text(value: object, key: str) -> str:
+    """Return `value` as text that is not empty and has no control characters."""
+    if not is_text(value):
+        raise refused(key, "is not a text of printable characters")
+    return value
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether `value` is text that is not empty and has no control characters."""
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
+def as_issuer(value: object, key: str) -> str:
+    """Return an issuer: an https URL, or http on loopback, without query, fragment or user (RFC 9700 section 2.6)."""
+    issuer = as_text(value, key)
+    # What stands before an @ may be a password, so such a text is not shown.
+    if "@" in issuer or "?" in issuer or "#" in issuer:
+        raise refused(key, "names an issuer with a query, a fragment or a user")
+    scheme, host = scheme_and_host(issuer)
+    if host is None:
+        raise refused(key, f"names an issuer that is not an https URL: {shown(issuer)}")
+    if scheme == "http" and host not in LOOPBACK_HOSTS:
+        raise refused(key, f"names the issuer {shown(issuer)} over http", _HTTPS_REMEDY)
+    return issuer
+
+
+def as_fetch_url(value: object, key: str) -> str:
+    """Return a document's address: as an issuer, but with a query, which may hold a secret and is never shown."""
+    url = as_text(value, key)
+    scheme, host = scheme_and_host(url)
+    if host is None or "@" in url.partition("?")[0] or "#" in url:
+        raise refused(key, "is not an https URL without user and fragment")
+    if scheme == "http" and host not in LOOPBACK_HOSTS:
+        raise refused(key, "is a URL over http", _HTTPS_REMEDY)
+    return url
+
+
+_RELATIVE = re.compile(r"([0-9]{1,6})([mhd])")
+_ABSOLUTE = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
+)
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_time(text: str, *, now: datetime, is_future: bool = False) -> datetime:
+    """Return the time, aware, that `text` names: RFC 3339 (without an offset: UTC), or `7d` ago or, `is_future`, on."""
+    try:
+        if relative := _RELATIVE.fullmatch(text):
+            distance = timedelta(**{_UNITS[relative[2]]: int(relative[1])})
+            return now + distance if is_future else now - distance
+        if _ABSOLUTE.fullmatch(text):
+            time = datetime.fromisoformat(text.upper())
+            return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        pass  # a month 13, or more days than there are years
+    raise UsageError(
+        f"{shown(text)} is not a time.",
+        remedy=f"Use 15m, 1h or 7d for that long {'from now' if is_future else 'ago'}, or RFC 3339 such as "
+        "2026-01-31T12:00:00Z.",
+    )
+
+
+def parse_range(begin: str | None, end: str | None, *, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """Return the range of `--begin` and `--end`; a begin alone lasts until now."""
+    if begin is None:
+        if end is not None:
+            raise UsageError("--end needs --begin.", remedy="Give both, or --begin alone for a range up to now.")
+        return None, None
+    first = parse_time(begin, now=now)
+    last = now if end is None else parse_time(end, now=now)
+    if first > last:
+        if end is None:
+            raise UsageError("--begin is in the future.", remedy="Name a time in the past, such as 1h for an hour ago.")
+        raise UsageError("--begin is after --end.", remedy="Swap the two.")
+    return first, last

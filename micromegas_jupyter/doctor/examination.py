@@ -19,7 +19,12 @@ from micromegas_jupyter import __version__
 from micromegas_jupyter.auth.flows.base import RuntimeInfo, gather_runtime_info
 from micromegas_jupyter.auth.flows.hub import HubTokenProvider
 from micromegas_jupyter.auth.provider import OidcAuthProvider
-from micromegas_jupyter.auth.provider_connection import MAX_OFFSET_SECONDS, ProviderConnection
+from micromegas_jupyter.auth.provider_connection import (
+    MAX_OFFSET_SECONDS,
+    ProviderConnection,
+    configured_credential,
+    provider_http,
+)
 from micromegas_jupyter.auth.static import OPEN_FILE_REMEDY, StaticTokenAuthProvider, read_api_key_file
 from micromegas_jupyter.client.flight_client import DEPRECATION_NOTICE
 from micromegas_jupyter.client.token_claims import claimed_end, read_claims
@@ -39,7 +44,7 @@ from micromegas_jupyter.errors import (
     UnsupportedRequest,
 )
 from micromegas_jupyter.flightsql.commands import printable_text
-from micromegas_jupyter.wiring import client_side, credentials
+from micromegas_jupyter.wiring import client_side
 from micromegas_jupyter.wiring import sign_in as signing_in
 from micromegas_jupyter.wiring.service_accounts import service_provider
 
@@ -237,7 +242,7 @@ def _check_authorities(settings: ClientSettings) -> None:
     if settings.ca_bundle is not None:
         name = settings.origin_of("ca_bundle") or "MICROMEGAS_CA_BUNDLE"
         try:
-            credentials.provider_http(settings)
+            provider_http(settings)
         except ConfigurationError as error:
             raise _naming(error, name) from None
     if settings.issuer is not None:
@@ -254,7 +259,7 @@ def _check_credential(case: Case) -> None:
     elif settings.service_account_file is not None:
         service_provider(settings, case.environ)
     elif settings.workload is None or settings.workload.exchange is WorkloadExchange.TOKEN_EXCHANGE:
-        credentials.client_credential(settings)
+        configured_credential(settings)
 
 
 def _naming(error: ConfigurationError, setting: str) -> ConfigurationError:
@@ -629,7 +634,7 @@ def _check_provider_calls(case: Case, prevented: Collection[str]) -> tuple[list[
         why = "no identity provider is configured"
         return [skipped("issuer", why), skipped("clock", why)], None
     try:
-        http = credentials.provider_http(settings)
+        http = provider_http(settings)
     except MicromegasError as error:
         return [failed("issuer", error), skipped("clock", _NOT_CHECKED)], None
     connection = ProviderConnection(settings.issuer, settings.client_id or "", None, http=http, clock=case.clock)

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import WriteMode
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import (
     ConfigurationError,
     MicromegasError,

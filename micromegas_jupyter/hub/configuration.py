@@ -23,9 +23,9 @@ from traitlets.config import Config
 from micromegas_jupyter.auth.flows.jupyter import public_base
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.config.client import CLIENT_PRESETS, Bearer, recognize_preset
-from micromegas_jupyter.config.decoding import as_issuer
-from micromegas_jupyter.core.http import LOOPBACK_HOSTS, ProviderHttp
+from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.text import LOOPBACK_HOSTS, as_issuer
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.hub.callers import SERVICE_SCOPES, find_dangerous_scope
 from micromegas_jupyter.hub.settings import check_resource, parse_service_url

@@ -8,9 +8,8 @@ from urllib.parse import urlsplit
 
 from micromegas_jupyter.auth.flows.jupyter import public_base
 from micromegas_jupyter.config.client import Bearer
-from micromegas_jupyter.config.decoding import as_issuer
-from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.core.text import LOOPBACK_HOSTS, as_issuer
 from micromegas_jupyter.errors import ConfigurationError
 
 KEY_FILE: Final = "JUPYTERHUB_SSL_KEYFILE"

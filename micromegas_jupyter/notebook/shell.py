@@ -24,9 +24,9 @@ from IPython.core.error import UsageError as IPythonUsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from micromegas_jupyter.config.client import ClientSettings
-from micromegas_jupyter.config.decoding import host_text as url_host
 from micromegas_jupyter.core import system
 from micromegas_jupyter.core.text import cut, printable, short_query_id, statement_excerpt
+from micromegas_jupyter.core.text import host_text as url_host
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, QueryCancelled, UsageError
 
 _Function = TypeVar("_Function", bound=Callable[..., object])

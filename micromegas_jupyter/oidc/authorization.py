@@ -16,9 +16,8 @@ from typing import TypeAlias
 from urllib.parse import parse_qsl, quote, quote_plus
 
 from micromegas_jupyter.config.client import PROTECTED_PARAMETERS
-from micromegas_jupyter.config.decoding import as_issuer
-from micromegas_jupyter.core.http import check_endpoint_url, is_loopback_url
 from micromegas_jupyter.core.system import Randomness, Secret, SecretObject, secret_object
+from micromegas_jupyter.core.text import as_issuer, check_endpoint_url, is_loopback_url
 from micromegas_jupyter.errors import (
     AuthenticationError,
     ConfigurationError,

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from micromegas_jupyter.core.http import check_endpoint_url, is_loopback_url
 from micromegas_jupyter.core.system import Secret, secret_object
+from micromegas_jupyter.core.text import check_endpoint_url, is_loopback_url
 from micromegas_jupyter.errors import LoginRefused, LoginTimedOut, ProviderMisbehaved
 from micromegas_jupyter.oidc.authorization import complete_scope, read_lifetime, read_token, resource_fields
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import ClaimValue, TokenKind
 from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ProviderMisbehaved
 
 if TYPE_CHECKING:

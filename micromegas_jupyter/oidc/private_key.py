@@ -10,8 +10,8 @@ from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from micromegas_jupyter.config.client import AssertionAudience
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.jwt import MAX_RSA_BITS, MIN_RSA_BITS, key_classes
 

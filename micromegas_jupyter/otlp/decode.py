@@ -23,7 +23,7 @@ from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from micromegas_jupyter.core import jsonb
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.otlp.exchange import MAX_RECORDS, Encoding, ExportRequest, Signal, too_large, too_many
 

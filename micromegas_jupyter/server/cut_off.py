@@ -8,27 +8,58 @@ import asyncio
 import json
 import logging
 import platform
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
-from micromegas_jupyter.core.system import Clock
-from micromegas_jupyter.engine.functions.denial_store import REPORT_PERIOD, Applied, CutOff
+from micromegas_jupyter.core.files import FileProblem
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
+from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
+from micromegas_jupyter.engine.functions.denial_store import (
+    MAX_RULES,
+    REPORT_PERIOD,
+    Applied,
+    CutOff,
+    Denial,
+    DenialStore,
+    MalformedFile,
+    with_hits,
+)
+from micromegas_jupyter.engine.scanner import fingerprints
 from micromegas_jupyter.errors import (
+    ConfigurationError,
+    InvalidStatement,
     MicromegasError,
     PermissionDenied,
+    QueryDenied,
+    Rejected,
     Unavailable,
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.executors.launcher import run_in_thread
+from micromegas_jupyter.executors.launcher import await_shared, run_in_thread
 from micromegas_jupyter.executors.scheduling import cut_off_error
-from micromegas_jupyter.server.audit import ActionAudit, find_origin, recorded
-from micromegas_jupyter.server.flight_service import Call, FlightService
-from micromegas_jupyter.server.queries import CHECK_SECONDS, DenyList, QueryRunner
+from micromegas_jupyter.server.authentication import (
+    ActionAudit,
+    CallOrigin,
+    Headers,
+    claimed_names,
+)
+from micromegas_jupyter.server.flight_service import (
+    Call,
+    FlightService,
+    find_origin,
+    recorded,
+)
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.engine.functions.denials import MatchRules
 
 CUT_OFF_ACTION: Final = "MicromegasCutOff"
 _MAX_BODY_BYTES: Final = 8192
@@ -38,6 +69,11 @@ _WRITE_SECONDS: Final = 15.0
 _MAX_SERVERS: Final = 32
 _MAX_QUERY_IDS: Final = 8
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
+CHECK_SECONDS: Final = 1.0
+MAX_AGE_SECONDS: Final = 4.0
+_WAIT_SECONDS: Final = 5.0
+_HITS_SECONDS: Final = 5.0
+_MAX_UNREAD_SECONDS: Final = 10.0
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 
 
@@ -49,13 +85,211 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     until: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
+class DenyList:
+    """Refuses queries that an administrator has denied, before they are planned, and knows who is cut off.
+
+    Rules are made and removed while the server runs; a change of the file holds within five seconds, and a file that
+    cannot be used at the start is a ConfigurationError. `on_denied` is called with the rule's id and must not block.
+    `_hits_lock` covers the hits that are not written yet; `_file_lock` lets one thread at a time read the file.
+    """
+
+    def __init__(
+        self, location: str, *, clock: Clock = SYSTEM_CLOCK, on_denied: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.store = self._file = DenialStore(location, clock=clock)
+        self._mark: str | None = None
+        self._clock = clock
+        self._on_denied = on_denied
+        self._hits_lock = threading.Lock()
+        self._hits: dict[str, datetime] = {}
+        self._hits_due_at = float("-inf")
+        self._changes = 0
+        self._file_lock = threading.Lock()
+        self._checked_at = clock.monotonic()  # when the reading began that was done last
+        self._read_at = self._checked_at  # when the one began that could read the file
+        self._refreshing: asyncio.Task[None] | None = None
+        self._problem: str | None = None
+        self._is_malformed = False
+        #: The users who are cut off, by `issuer|subject`.
+        self.cut_offs: Mapping[str, CutOff] = {}
+        #: The rules as they were last read, and what applies them.
+        self._denials: tuple[Sequence[Denial], MatchRules | None] = ((), None)
+        try:
+            self._denials = self._read()
+        except (FileProblem, MalformedFile, InvalidStatement) as error:
+            raise ConfigurationError(
+                f"The list of denied queries ({self._file.name}) cannot be used: {_describe(error)}.",
+                key=self._file.name,
+                remedy="Correct or remove the file, and start again.",
+            ) from None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the file could be read lately, and used.
+
+        Replicas share the file: storage that fails for a moment must not end the readiness of all of them.
+        """
+        return not self._is_malformed and self._clock.monotonic() - self._read_at < _MAX_UNREAD_SECONDS
+
+    def find_cut_off(self, caller: AuthContext, headers: Headers) -> CutOff | None:
+        """Return what cuts off a caller, the owner of its API key, or the user whom the key names; for any thread."""
+        if not (known := self.cut_offs):
+            return None
+        found = [known.get(f"{caller.issuer}|{caller.subject}"), known.get(caller.owner or "")]
+        if caller.auth_type is AuthType.API_KEY and (names := claimed_names(headers)):
+            addresses = {name.lower() for name in names}
+            found += [one for one in known.values() if one.subject in names or (one.email or "").lower() in addresses]
+        now = self._clock.now()
+        return next((one for one in found if one is not None and not one.is_over(now)), None)
+
+    def check_caller(self, caller: AuthContext, headers: Headers) -> None:
+        """Reject a caller who is cut off."""
+        if self.find_cut_off(caller, headers) is not None:
+            raise Rejected(reason="cut_off")
+
+    async def check(self, origin: CallOrigin, sql: str) -> None:
+        """Refuse a query that a rule denies, unless an administrator's query names a function of denials."""
+        seen = -1
+        # Rules that are made meanwhile count: what is not listed yet is not ended for them.
+        while seen != self._changes:
+            seen = self._changes
+            await self._check_once(origin, sql)
+
+    async def _check_once(self, origin: CallOrigin, sql: str) -> None:
+        await self.refresh()
+        rules, matching = self._denials
+        if matching is None or len(sql) > MAX_STATEMENT_BYTES:
+            return  # what is longer is refused for that, and reading it would cost more than running a short one
+        facts = {
+            "user_id": origin.attribution.user,
+            "email": origin.attribution.email,
+            "service_account": origin.caller.subject if origin.caller.auth_type is AuthType.API_KEY else None,
+            **{
+                name: origin.tags.get(name) for name in ("client", "agent", "entrypoint", "session", "notebook", "cell")
+            },
+            "client_ip": origin.client_address,
+            "sql": sql,
+        }
+        is_admin = origin.caller.is_admin
+
+        def find_match() -> int | None:
+            from micromegas_jupyter.engine.functions.denials import names_denial_function
+
+            found = matching.first_match(facts, fingerprints(sql))
+            return None if found is not None and is_admin and names_denial_function(sql) else found
+
+        position = await asyncio.to_thread(find_match)
+        if position is None:
+            return
+        rule = rules[position]
+        with self._hits_lock:
+            self._hits[rule.rule_id] = self._clock.now()
+        self._on_denied(rule.rule_id)
+        _LOG.warning("query denied by rule %s: %s, user=%s", rule.rule_id, rule.reason, origin.attribution.user)
+        raise QueryDenied(f"This query is denied by rule {rule.rule_id}: {rule.reason.rstrip('.')}.", limit="denied")
+
+    def write_hits(self) -> None:
+        """Write when rules were last hit; when the file cannot be written, the log says so."""
+        with self._hits_lock:
+            hits, self._hits = self._hits, {}
+        if not hits:
+            return
+        try:
+            self._file.change(lambda rules: with_hits(rules, hits))
+        except MicromegasError:
+            _LOG.warning("the last hits of query denials could not be written")
+
+    def invalidate(self) -> None:
+        """Have the next query wait until the file is read again; belongs to the event loop of the queries."""
+        self._checked_at, self._refreshing = float("-inf"), None  # one under way may have read it before
+        self._changes += 1
+
+    async def refresh(self) -> None:
+        """Wait until the rules are young enough, or the storage does not answer for some seconds."""
+        came_at = self._clock.monotonic()
+        while (age := came_at - self._checked_at) >= CHECK_SECONDS:
+            refreshing = self._refreshing
+            if refreshing is None:
+                refreshing = self._refreshing = asyncio.get_running_loop().create_task(self._refresh_once())
+                refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
+            elif age < MAX_AGE_SECONDS:
+                return  # another query looks
+            done, _ = await asyncio.wait({refreshing}, timeout=_WAIT_SECONDS)
+            if not done:
+                return
+            await await_shared(refreshing)
+
+    async def _refresh_once(self) -> None:
+        began_at = self._clock.monotonic()
+        try:
+            # Not on a thread of the loop's pool: storage may hang, and those are few.
+            await run_in_thread(self._refresh, name="denials")
+            if self._problem is None:
+                self._read_at = began_at
+        finally:
+            if self._refreshing is asyncio.current_task():
+                self._checked_at, self._refreshing = began_at, None
+
+    def reload(self) -> None:
+        """Read the file again; one that cannot be used leaves the rules as they were."""
+        with self._file_lock:
+            try:
+                self._denials, self._problem, self._is_malformed = self._read(), None, False
+            except (FileProblem, MalformedFile, InvalidStatement) as error:
+                self._is_malformed |= not isinstance(error, FileProblem)
+                known, self._problem = self._problem, _describe(error)
+                if self._problem != known:
+                    text = "the list of denied queries cannot be used, the rules before it stay in force: %s"
+                    _LOG.error(text, self._problem)
+
+    def _refresh(self) -> None:
+        now = self._clock.monotonic()
+        if now >= self._hits_due_at:
+            # Each write has all replicas read the file again, and may cross one that cuts a user off.
+            self._hits_due_at = now + _HITS_SECONDS
+            self.write_hits()
+        with suppress(FileProblem):  # said by `reload` when it was read last
+            if self._problem is None and self._file.mark() == self._mark:
+                return
+        self.reload()
+
+    def _read(self) -> "tuple[Sequence[Denial], MatchRules | None]":
+        self._mark = self._file.mark()
+        found = self._file.read()
+        rules = found.rules
+        if len(rules) > MAX_RULES:
+            raise MalformedFile(f"it has {len(rules)} rules, more than the maximum of {MAX_RULES}")
+        self.cut_offs = {one.identity: one for one in found.cut_off}
+        if not rules:
+            return (), None
+        expressions = tuple(rule.match_expr for rule in rules)
+        matching = self._denials[1]
+        if matching is None or matching.expressions != expressions:
+            # It loads the engine, which most servers need not.
+            from micromegas_jupyter.engine.functions.denials import MatchRules
+
+            matching = MatchRules(expressions)
+        return rules, matching
+
+
+def _describe(error: Exception) -> str:
+    return error.what if isinstance(error, InvalidStatement) else str(error.args[0])
+
+
+class EndsQueries(Protocol):
+    """Ends running queries by their IDs."""
+
+    def end(self, query_id: str, *, ended_by: str) -> bool:
+        """End a query of a user who was cut off; False if no query with this ID runs."""
+
+
 class CutOffService:
     """Ends open calls of users who are cut off, and handles the action. Belongs to one event loop."""
 
     def __init__(
         self,
         deny_list: DenyList | None,
-        queries: QueryRunner,
+        queries: EndsQueries,
         *,
         port: Callable[[], int],
         clock: Clock,

@@ -28,8 +28,8 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.executors.ingest import Exports, IngestProcess
 from micromegas_jupyter.executors.scheduling import CallerKey
 from micromegas_jupyter.otlp.exchange import SIZE_LIMIT, ExportReport, ExportRequest, Signal
-from micromegas_jupyter.server.audit import ActionAudit, CallOrigin, find_origin, recorded
-from micromegas_jupyter.server.flight_service import Call
+from micromegas_jupyter.server.authentication import ActionAudit, CallOrigin
+from micromegas_jupyter.server.flight_service import Call, find_origin, recorded
 from micromegas_jupyter.server.monitoring import ServerMetrics
 
 _MIB: Final = 1024 * 1024

@@ -1,21 +1,33 @@
-"""The methods and actions of Flight SQL: which call asks for what, and the shape of its answer."""
+"""The methods and actions of Flight SQL, and the queries that they run: limits, denials, rows to the client."""
 
 import asyncio
+import enum
 import json
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import accumulate
 from typing import Any, Final
 
 from micromegas_jupyter.config.access import READ_SCOPE
+from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
+from micromegas_jupyter.engine.contract import RUNNING_QUERIES
+from micromegas_jupyter.engine.partition_calls import PartitionCall, find_partition_call
 from micromegas_jupyter.errors import (
     ConfigurationError,
     DeadlineExceeded,
     MicromegasError,
     PermissionDenied,
+    QueryDenied,
     UnsupportedRequest,
     UsageError,
 )
-from micromegas_jupyter.executors.pool import ClientGone
+from micromegas_jupyter.executors.pool import ClientGone, Pool, RunningStatement, StatementReport
+from micromegas_jupyter.executors.protocol import Output, Statement
+from micromegas_jupyter.executors.scheduling import CallerKey, Cause
 from micromegas_jupyter.flightsql.commands import (
     IssuedQuery,
     MetadataQuery,
@@ -34,13 +46,41 @@ from micromegas_jupyter.flightsql.commands import (
     refuse_transaction,
 )
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits
+from micromegas_jupyter.gateway.forwarding import ForwardedStatement, Gateway
+from micromegas_jupyter.server.authentication import (
+    CallOrigin,
+    QueryAudit,
+    hash_statement,
+    parse_compression,
+    parse_statement,
+    resolve_attribution,
+)
 from micromegas_jupyter.server.catalog import ServerFacts, build_metadata, metadata_schema
-from micromegas_jupyter.server.cut_off import CUT_OFF_ACTION, CutOffService
-from micromegas_jupyter.server.flight_service import NOTICE_TRAILER, Call
+from micromegas_jupyter.server.cut_off import CUT_OFF_ACTION, CutOffService, DenyList
+from micromegas_jupyter.server.flight_service import (
+    NOTICE_TRAILER,
+    Call,
+    ends_task,
+    find_origin,
+    recorded,
+    translate_error,
+)
 from micromegas_jupyter.server.ingest import TABLES_ACTION, IngestRunner, TableOperations
-from micromegas_jupyter.server.queries import QUERIES_ACTION, CancelStatus, QueryKey, QueryRunner, query_key
+from micromegas_jupyter.server.monitoring import ServerMetrics, phase
+from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import PreparedStatements, Tickets, can_travel
 
+_CANCEL_SECONDS: Final = 2.0
+QUERIES_ACTION: Final = "MicromegasQueries"
+COUNTS_TRAILER: Final = "x-micromegas-counts"
+_MAX_EXPLAINED_CHARACTERS: Final = 4096  # clients accept 8 KiB of metadata
+_MAX_BODY_BYTES: Final = 1024
+_MAX_LISTED: Final = 500  # of what runs, the longest first
+_MAX_LISTED_CHARACTERS: Final = 1000
+#: Longer statements are searched, and larger values hashed, on another thread.
+_MAX_INLINE_CHARACTERS: Final = 4096
+_MAX_INLINE_BYTES: Final = 256 * 1024
+_LOG: Final = logging.getLogger("micromegas_jupyter.server")
 RELOAD_ACTION: Final = "micromegas.access.reload"
 # They check the caller themselves.
 _ANY_SCOPE: Final = frozenset({"MicromegasWhoAmI", TABLES_ACTION, CUT_OFF_ACTION, RELOAD_ACTION})
@@ -73,6 +113,281 @@ _CUT_OFF_DESCRIPTION: Final = (
     "For administrators."
 )
 _RELOAD_DESCRIPTION: Final = "Read the access configuration again: no body, one JSON object. For administrators."
+
+
+QueryKey = tuple[str, str, bytes]
+
+#: Runs a function that changes partitions, and returns when it said what.
+ChangePartitions = Callable[[Call, PartitionCall], Awaitable[tuple[tuple[int, str], ...]]]
+
+
+class CancelStatus(enum.IntEnum):
+    """The result of a cancellation, in the numbers of Flight's `CancelStatus` and Flight SQL's `CancelResult`."""
+
+    CANCELLED = 1
+    CANCELLING = 2
+    NOT_CANCELLABLE = 3
+
+
+def query_key(caller: CallerKey, name: bytes) -> QueryKey:
+    """Return the key of a caller's query, which nobody else can name; `name` is its ticket, or the id of one."""
+    return (*caller, name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunningQuery:
+    """A statement while its rows are read, or while it waits for a slot."""
+
+    key: QueryKey = field(repr=False)
+    caller: CallerKey
+    origin: CallOrigin
+    sql: str = field(repr=False)
+    statement: RunningStatement
+    began_at: datetime
+
+    def describe(self, now: datetime) -> dict[str, object]:
+        """Return what its caller and administrators see of it."""
+        report, attribution = self.statement.report, self.origin.attribution
+        return {
+            "query_id": self.origin.query_id,
+            "user": attribution.user,
+            "email": attribution.email,
+            "client_ip": self.origin.client_address,
+            "client": self.origin.tags.get("client"),
+            "entrypoint": self.origin.tags.get("entrypoint"),
+            "began_at": self.began_at,
+            "seconds": round((now - self.began_at).total_seconds(), 3),
+            "is_running": self.statement.is_running,
+            "peak_memory_bytes": max(self.statement.peak_bytes, report.peak_memory_bytes or 0),
+            "sql": self.sql[:_MAX_LISTED_CHARACTERS],
+            "files": None if report.progress is None else report.progress.files,
+            "scanned": None if report.progress is None else report.progress.scanned,
+        }
+
+
+class QueryRunner:
+    """Plans and runs queries, and lets callers cancel theirs. Belongs to one event loop."""
+
+    def __init__(  # noqa: PLR0913 - the parts of a server
+        self,
+        pool: Pool,
+        gateway: Gateway | None = None,
+        *,
+        settings: FlightServerSettings,
+        clock: Clock,
+        metrics: ServerMetrics,
+        deny_list: DenyList | None = None,
+        change_partitions: ChangePartitions | None = None,
+    ) -> None:
+        self._running: dict[str, RunningQuery] = {}  # by their ids
+        self._ending: asyncio.Task[None] | None = None
+        self._pool = pool
+        self._gateway = gateway
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._deny_list = deny_list
+        self._change_partitions = change_partitions
+
+    async def plan(self, call: Call, sql: str, parameters: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+        """Return the IPC schemas of a statement's result and of its parameters, as its caller would run it."""
+        statement, origin, running, audit = await self._prepare(call, sql, parameters)
+        try:
+            await self._check_denials(origin, sql)
+            with phase("plan"):
+                async with running:
+                    return await self._runner(running, sql).plan(statement)
+        except BaseException as error:
+            # A client that is refused here never asks for the rows, so a denial, or a plan that had to be ended, is
+            # audited now. Other failures happen again when the rows are requested.
+            if isinstance(error, QueryDenied) or (running.report.cause is not None and not ends_task(error)):
+                audit.write("error", translate_error(error, call.query_id))
+                await audit.deliver()
+            raise
+
+    async def run(self, call: Call, sql: str, parameters: tuple[bytes, ...], *, key: QueryKey) -> None:
+        """Run a statement and send its rows, to be cancelled by `key`; writes the audit line however it ends."""
+        statement, origin, running, audit = await self._prepare(call, sql, parameters)
+        output = Output(
+            compression=parse_compression(call.headers),
+            max_rows=self._settings.max_rows,
+            max_bytes=self._settings.max_result_bytes,
+        )
+
+        async def write(frame: bytes) -> None:
+            await call.write(frame)
+            self._metrics.bytes_sent.add(len(frame))
+
+        def count(status: str, error: MicromegasError | None) -> None:
+            self._metrics.count_query(running.report, audit.seconds(), status, error)
+
+        async with recorded(audit, call, count):
+            await self._check_denials(origin, sql)
+            statement = await self._with_messages(call, statement)
+            now = self._clock.now()
+            query = RunningQuery(
+                key=key, caller=call.caller_key, origin=origin, sql=sql, statement=running, began_at=now
+            )
+            with self.listed(query), ExitStack() as phases:
+                phases.enter_context(phase("wait"))
+
+                def begin_run(statement: Statement) -> Statement:
+                    phases.close()
+                    phases.enter_context(phase("run"))
+                    if RUNNING_QUERIES not in sql.lower():
+                        return statement
+                    return replace(statement, running=tuple(self._describe_visible(call)))
+
+                async with running:
+                    runner = self._runner(running, sql)
+                    await runner.run(statement, output=output, write=write, on_running=begin_run)
+            if (counts := _build_counts(running.report)) is not None:
+                call.add_trailer(COUNTS_TRAILER, counts)
+
+    @contextmanager
+    def listed(self, query: RunningQuery) -> Iterator[None]:
+        """Let the query be found while the body runs."""
+        self._running[query.origin.query_id] = query
+        try:
+            yield
+        finally:
+            del self._running[query.origin.query_id]
+
+    async def cancel(self, keys: Collection[QueryKey]) -> CancelStatus:
+        """End the statements with these keys, and wait a moment for their end."""
+        return await self._end([query for query in self._running.values() if query.key in keys], Cause.CANCELLED)
+
+    async def answer_action(self, call: Call, body: bytes) -> bytes:
+        """Answer `MicromegasQueries`: list, follow or cancel a caller's queries, or as an administrator anybody's."""
+        request = _parse_request(body)
+        if request["operation"] == "list":
+            return json.dumps({"queries": self._describe_visible(call)}, default=datetime.isoformat).encode()
+        wanted = [one for one in self._visible(call) if one.origin.query_id == request["query_id"]]
+        if request["operation"] == "progress":
+            found = next((one.statement.report.progress for one in wanted), None)
+            return json.dumps({"progress": None if found is None else found._asdict()}).encode()
+        for query in wanted:
+            query.statement.report.ended_by = resolve_attribution(call.caller, call.headers).user
+        status = await self._end(wanted, Cause.CANCELLED)
+        if wanted:
+            _LOG.info("query cancelled by its id, query_id=%s", request["query_id"])
+        return json.dumps({"status": status.name.lower()}).encode()
+
+    def _visible(self, call: Call) -> list[RunningQuery]:
+        """Return the running queries that a caller may see and end."""
+        return [one for one in self._running.values() if call.caller.is_admin or one.caller == call.caller_key]
+
+    def _describe_visible(self, call: Call) -> list[dict[str, object]]:
+        """Return what a caller sees of the queries that run besides the call itself, the longest-running first."""
+        now = self._clock.now()
+        others = [one for one in self._visible(call) if one.origin.query_id != call.query_id]
+        return [one.describe(now) for one in sorted(others, key=lambda one: one.began_at)[:_MAX_LISTED]]
+
+    def end(self, query_id: str, *, ended_by: str) -> bool:
+        """End a query of a user who was cut off; False if no query with this ID runs."""
+        query = self._running.get(query_id)
+        if query is None:
+            return False
+        query.statement.report.ended_by = ended_by
+        query.statement.end(Cause.CUT_OFF)
+        return True
+
+    def apply_denials(self) -> None:
+        """Apply new denials to the next query and, soon, to running ones."""
+        if self._deny_list is not None:
+            self._deny_list.invalidate()
+            self._ending = asyncio.get_running_loop().create_task(self._end_denied())
+
+    async def _end_denied(self) -> None:
+        for query in list(self._running.values()):
+            try:
+                await self._check_denials(query.origin, query.sql)
+            except QueryDenied:
+                query.statement.end(Cause.DENIED)
+
+    async def _end(self, queries: Sequence[RunningQuery], cause: Cause) -> CancelStatus:
+        statements = [query.statement for query in queries]
+        if not statements:
+            return CancelStatus.NOT_CANCELLABLE
+        for statement in statements:
+            statement.end(cause)
+        try:
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                for statement in statements:
+                    await statement.has_ended.wait()
+        except TimeoutError:
+            return CancelStatus.CANCELLING
+        return CancelStatus.CANCELLED
+
+    async def tables(self, call: Call) -> list[tuple[str, bytes]]:
+        """Return the tables that the caller sees, each with its IPC schema."""
+        async with RunningStatement(self._pool, call.source, query_id=call.query_id) as running:
+            return await self._runner(running).list_tables(call.caller)
+
+    def _runner(self, running: RunningStatement, sql: str | None = None) -> RunningStatement | ForwardedStatement:
+        return running if self._gateway is None else self._gateway.runner(running, sql)
+
+    async def _prepare(
+        self, call: Call, sql: str, parameters: tuple[bytes, ...]
+    ) -> tuple[Statement, CallOrigin, RunningStatement, QueryAudit]:
+        statement = parse_statement(call.headers, sql, call.caller, parameters)
+        origin = find_origin(call)
+        running = RunningStatement(self._pool, call.source, query_id=call.query_id)
+        is_large = len(sql) > _MAX_INLINE_CHARACTERS or sum(map(len, parameters)) > _MAX_INLINE_BYTES
+        hashes = await asyncio.to_thread(hash_statement, statement) if is_large else None
+        audit = QueryAudit(origin, statement, running.report, self._clock, hashes=hashes)
+        return statement, origin, running, audit
+
+    async def _with_messages(self, call: Call, statement: Statement) -> Statement:
+        """Run the function in an administrator's statement that changes partitions, once the statement is planned."""
+        if not call.caller.is_admin or self._change_partitions is None:
+            return statement
+        if len(statement.sql) <= _MAX_INLINE_CHARACTERS:
+            changing = find_partition_call(statement.sql)
+        else:
+            changing = await asyncio.to_thread(find_partition_call, statement.sql)
+        if changing is None:
+            return statement
+        async with RunningStatement(self._pool, call.source, query_id=call.query_id) as planning:
+            await self._runner(planning, statement.sql).plan(statement)
+        return replace(statement, messages=await self._change_partitions(call, changing))
+
+    async def _check_denials(self, origin: CallOrigin, sql: str) -> None:
+        if self._deny_list is not None:
+            await self._deny_list.check(origin, sql)
+
+
+def _build_counts(report: StatementReport) -> str | None:
+    """Return what a client is told of the files that its statement has read; None if it reads none or hides rows."""
+    if not report.shows_counts or not report.files_total:
+        return None
+    tables = [table._asdict() for table in report.explained]
+    sizes = accumulate(len(json.dumps(table)) for table in tables)
+    counts = {
+        "files": report.files_read,
+        "total": report.files_total,
+        "bytes": report.bytes_scanned,
+        "rows": report.rows_scanned,
+        "explained": [table for table, size in zip(tables, sizes, strict=True) if size <= _MAX_EXPLAINED_CHARACTERS],
+    }
+    return json.dumps(counts)
+
+
+def _parse_request(body: bytes) -> dict[str, Any]:
+    """Return what is asked for: `{"operation": "list"}`, or `cancel` or `progress` with the `query_id`."""
+    try:
+        found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)
+    except (UnicodeDecodeError, JsonError):
+        found = None
+    named = {"operation", "query_id"}
+    members = {"list": {"operation"}, "cancel": named, "progress": named}
+    operation = found.get("operation") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(operation, str) or found.keys() != members.get(operation):
+        raise UsageError(
+            f"The body of {QUERIES_ACTION} cannot be used.",
+            remedy="Send one JSON object with the operation: list, or cancel or progress with the query_id.",
+        )
+    return found
 
 
 class FlightMethods:

@@ -24,13 +24,12 @@ from micromegas_jupyter.gateway.forwarding import Gateway
 from micromegas_jupyter.gateway.tables import EngineTables
 from micromegas_jupyter.server.authentication import Authenticator, build_limits
 from micromegas_jupyter.server.catalog import ServerFacts
-from micromegas_jupyter.server.cut_off import CutOffService
+from micromegas_jupyter.server.cut_off import CutOffService, DenyList
 from micromegas_jupyter.server.exports import ExportRunner
-from micromegas_jupyter.server.flight_methods import FlightMethods
+from micromegas_jupyter.server.flight_methods import FlightMethods, QueryRunner
 from micromegas_jupyter.server.flight_service import FlightService
 from micromegas_jupyter.server.ingest import IngestRunner, TableOperations
 from micromegas_jupyter.server.monitoring import LoopWatch, Readiness, ReadinessProbe, ServerMetrics, Tracing
-from micromegas_jupyter.server.queries import DenyList, QueryRunner
 from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, PreparedStatements, Signer, Tickets
 from micromegas_jupyter.server.tls import flight_credentials

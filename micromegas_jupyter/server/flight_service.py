@@ -25,6 +25,7 @@ from micromegas_jupyter.errors import (
     InternalError,
     MicromegasError,
     PermissionDenied,
+    QueryCancelled,
     ResourcesExhausted,
     ServerUnavailable,
     UsageError,
@@ -41,7 +42,16 @@ from micromegas_jupyter.flightsql.commands import (
     status_text,
 )
 from micromegas_jupyter.flightsql.framing import ParameterLimits
-from micromegas_jupyter.server.authentication import Authenticator, Headers, find_client_address, group_headers
+from micromegas_jupyter.server.authentication import (
+    UNKNOWN_ADDRESS,
+    Authenticator,
+    CallAudit,
+    CallOrigin,
+    Headers,
+    build_origin,
+    find_client_address,
+    group_headers,
+)
 from micromegas_jupyter.server.monitoring import CallSpan, ReadinessProbe, ServerMetrics, Tracing
 from micromegas_jupyter.server.settings import FlightServerSettings
 
@@ -570,3 +580,44 @@ def _add_notice(context: "_Context[bytes, bytes]", caller: AuthContext) -> None:
         # Metadata is printable ASCII; gRPC would end the call over anything else.
         shown = _NOT_PRINTABLE.sub("?", caller.notice[:_MAX_NOTICE_CHARACTERS])
         context.set_trailing_metadata(((NOTICE_TRAILER, shown),))
+
+
+def find_origin(call: Call) -> CallOrigin:
+    """Return the origin of a call; fails if nothing can be recorded now, or its headers are wrong."""
+    call.check_audit()
+    return build_origin(call.query_id, call.describe().client_address or UNKNOWN_ADDRESS, call.caller, call.headers)
+
+
+class recorded:  # noqa: N801 - used like a function
+    """Write the line and count the call however the body ends: `ok`, `error`, or `incomplete` when the client left.
+
+    The call's status is sent after this, and so after its line is on its way.
+    """
+
+    def __init__(self, audit: CallAudit, call: Call, count: Callable[[str, MicromegasError | None], None]) -> None:
+        self._audit = audit
+        self._call = call
+        self._count = count
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, _kind: object, raised: BaseException | None, _traceback: object) -> None:
+        audit, context = self._audit, self._call.context
+        if raised is None:
+            audit.write("ok")
+            self._count("ok", None)
+        elif ends_task(raised) or isinstance(raised, ClientGone | QueryCancelled) or context.done():
+            audit.write("incomplete")
+            self._count("incomplete", None)
+            # A status follows unless the client has left.
+            is_ended_here = isinstance(raised, asyncio.CancelledError) and not context.done()
+            if not is_ended_here and not isinstance(raised, QueryCancelled):
+                return
+        else:
+            error = translate_error(raised, self._call.query_id)
+            audit.write("error", error)
+            self._count("error", error)
+            await audit.deliver()
+            raise error from raised
+        await audit.deliver()

@@ -28,9 +28,9 @@ from micromegas_jupyter.access.write_rights import (
     not_owner,
     reads_all,
 )
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.protocols import AuthContext, WriteMode, WriteRequest
 from micromegas_jupyter.core.system import Clock
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.engine.partition_calls import RETIRE, PartitionCall
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
@@ -49,9 +49,8 @@ from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 from micromegas_jupyter.flightsql.commands import IngestCommand, messages, printable_text
 from micromegas_jupyter.lake.tables import no_table
-from micromegas_jupyter.server.audit import ActionAudit, find_origin, recorded
-from micromegas_jupyter.server.authentication import Headers, single_value
-from micromegas_jupyter.server.flight_service import Call
+from micromegas_jupyter.server.authentication import ActionAudit, Headers, single_value
+from micromegas_jupyter.server.flight_service import Call, find_origin, recorded
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import join_parts

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
@@ -31,16 +32,15 @@ from micromegas_jupyter.core.files import (
     read_shared_file,
     write_private_file,
 )
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import (
     SYSTEM_BROWSER,
     SYSTEM_CLOCK,
     Browser,
     Clock,
-    Secret,
     Variables,
     process_variables,
 )
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ConfigurationError, LoginRequired, TokenStoreError
 
 if TYPE_CHECKING:
@@ -209,8 +209,8 @@ def _build_client(
         read_secret_file(settings.client_key_file, setting=setting)  # refused where others can read it
     ca_bundle = None
     if settings.ca_bundle is not None:
+        from micromegas_jupyter.auth.provider_connection import ca_bundle_file
         from micromegas_jupyter.core.http import read_certificates
-        from micromegas_jupyter.wiring.credentials import ca_bundle_file
 
         ca_bundle = ca_bundle_file(settings)
         if ca_bundle is not None:
@@ -242,17 +242,10 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
     store = token_store(settings, environ)
     if store.mark() is None:
         return None
-    from micromegas_jupyter.auth.provider import OidcAuthProvider
-    from micromegas_jupyter.wiring.credentials import client_credential, provider_http
+    from micromegas_jupyter.auth.provider import open_stored_login
+    from micromegas_jupyter.auth.provider_connection import configured_connection
 
-    credential = client_credential(settings)
-    return OidcAuthProvider.from_store(
-        store,
-        credential if isinstance(credential, Secret) else None,
-        private_key=None if isinstance(credential, Secret) else credential,
-        bearer=settings.bearer,
-        http=provider_http(settings),
-    )
+    return open_stored_login(store, partial(configured_connection, settings), bearer=settings.bearer)
 
 
 def config_folder(environ: Mapping[str, str] | None = None) -> Path:
@@ -440,13 +433,12 @@ def logout(  # noqa: PLR0913 - its dependencies
     With `end_session`, the browser shows the page that ends the person's session at the provider, too.
     """
     from micromegas_jupyter.auth.logout import end_stored_logins
-    from micromegas_jupyter.auth.provider_connection import ProviderConnection
-    from micromegas_jupyter.wiring.credentials import client_credential, provider_http
+    from micromegas_jupyter.auth.provider_connection import ProviderConnection, configured_credential, provider_http
 
     def connect(issuer: str, client_id: str) -> ProviderConnection:
         calls = provider_http(settings) if http is None else http
         is_configured = (issuer, client_id) == (settings.issuer, settings.client_id)
-        credential = client_credential(settings) if is_configured else None
+        credential = configured_credential(settings) if is_configured else None
         return ProviderConnection(issuer, client_id, credential, http=calls, clock=clock)
 
     return end_stored_logins(
@@ -513,8 +505,8 @@ def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None)
 def hub_service(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> HubService:
     """Return the sign-in service of the Hub that started this program's server."""
     from micromegas_jupyter.auth.flows.hub import HUB, HubService, find_hub
+    from micromegas_jupyter.auth.provider_connection import ca_bundle_file
     from micromegas_jupyter.core.http import HubHttp
-    from micromegas_jupyter.wiring.credentials import ca_bundle_file
 
     try:
         endpoint = find_hub(process_variables(environ))

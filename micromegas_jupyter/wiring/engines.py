@@ -10,8 +10,8 @@ import psutil
 
 from micromegas_jupyter.config.server import EMBEDDED, ServerSettings
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
-from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.core.text import is_loopback
 from micromegas_jupyter.errors import ConfigurationError, extra
 from micromegas_jupyter.gateway.backend import Engine, EngineAddress, EngineSettings
 from micromegas_jupyter.gateway.tables import EngineTables

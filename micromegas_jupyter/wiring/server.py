@@ -14,11 +14,11 @@ from micromegas_jupyter.access.config import ReloadingValidator, read_access_set
 from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys, RateLimits
 from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned
-from micromegas_jupyter.core.http import is_loopback
 from micromegas_jupyter.core.log_writer import LogWriter
 from micromegas_jupyter.core.protocols import TableSource
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS, process_variables
+from micromegas_jupyter.core.text import is_loopback
 from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Unavailable, UsageError
 from micromegas_jupyter.executors.launcher import can_fork, open_launcher
@@ -26,6 +26,7 @@ from micromegas_jupyter.executors.pool import Pool
 from micromegas_jupyter.executors.settings import IngestSettings, PoolSettings, WorkerOptions
 from micromegas_jupyter.lake.lake import Lake, is_lake, make_lake
 from micromegas_jupyter.lake.served_folder import ServedFolder
+from micromegas_jupyter.server.cut_off import DenyList
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
 from micromegas_jupyter.server.monitoring import (
@@ -35,7 +36,6 @@ from micromegas_jupyter.server.monitoring import (
     ServerMetrics,
     open_tracing,
 )
-from micromegas_jupyter.server.queries import DenyList
 from micromegas_jupyter.server.recorder.recorder import MeasureRow, Recorder
 from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, TicketKeyFile

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned, write_private_file
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret, Variables, run_interruptibly
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ServerUnavailable, UsageError
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.lake import is_lake as is_lake_folder

@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from micromegas_jupyter.auth.client_credentials import OidcClientCredentialsProvider
-from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.provider_connection import (
+    ProviderConnection,
+    ca_bundle_file,
+    configured_credential,
+    provider_http,
+)
 from micromegas_jupyter.auth.workloads import (
     AZURE_APP_ENDPOINT_VARIABLE,
     AzureManagedIdentitySource,
@@ -19,6 +24,7 @@ from micromegas_jupyter.auth.workloads import (
     token_exchange,
 )
 from micromegas_jupyter.config.client import (
+    DEFAULT_SCOPE,
     Bearer,
     ClientSettings,
     WorkloadExchange,
@@ -31,7 +37,6 @@ from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret, process_variables
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.wiring.credentials import ca_bundle_file, client_credential, provider_http, service_scope
 
 AUDIENCE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE"
 EXCHANGE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE"
@@ -57,7 +62,7 @@ def service_provider(settings: ClientSettings, environ: Mapping[str, str] | None
         return None
     if settings.secret_is_native and settings.private_key is None:
         return None
-    credential = client_credential(settings)
+    credential = configured_credential(settings)
     if credential is None:
         return None
     return OidcClientCredentialsProvider(
@@ -70,6 +75,15 @@ def service_provider(settings: ClientSettings, environ: Mapping[str, str] | None
         resource=settings.resource,
         http=provider_http(settings),
     )
+
+
+def service_scope(settings: ClientSettings) -> str | None:
+    """Return the scope that somebody chose for a program; None leaves it to the provider.
+
+    The default, and what a preset puts in its place, ask for a person's claims, which no program has.
+    """
+    is_chosen = settings.scope != DEFAULT_SCOPE and not (settings.origin_of("scope") or "").startswith("preset ")
+    return settings.scope if is_chosen else None
 
 
 def _google_service_account(settings: ClientSettings, path: PurePath) -> GoogleServiceAccountProvider:
@@ -169,7 +183,7 @@ def _workload_exchange(
             remedy="Set both MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID.",
         )
     is_assertion = workload.exchange is WorkloadExchange.CLIENT_ASSERTION
-    credential = None if is_assertion else client_credential(settings)  # an assertion is itself the credential
+    credential = None if is_assertion else configured_credential(settings)  # an assertion is itself the credential
     connection = ProviderConnection(
         settings.issuer, client_id, credential, http=provider_http(settings), clock=SYSTEM_CLOCK
     )

@@ -20,7 +20,7 @@ from micromegas_jupyter.auth.flows.hub import HubTokenProvider
 from micromegas_jupyter.auth.flows.jupyter import RedirectLogins
 from micromegas_jupyter.auth.provider import LINGER_SECONDS, CompletedLogin, OidcAuthProvider, PendingLogin
 from micromegas_jupyter.auth.provider import begin_login as start_login
-from micromegas_jupyter.auth.provider_connection import ProviderConnection
+from micromegas_jupyter.auth.provider_connection import ProviderConnection, configured_connection, provider_http
 from micromegas_jupyter.config.client import DEFAULT_SCOPE, ClientSettings, Flow
 from micromegas_jupyter.core.system import SYSTEM_BROWSER, SYSTEM_CLOCK, Browser, Secret, process_variables
 from micromegas_jupyter.errors import (
@@ -36,7 +36,6 @@ from micromegas_jupyter.wiring.client_side import (
     sign_in_configured,
     token_store,
 )
-from micromegas_jupyter.wiring.credentials import client_credential, provider_http
 
 _FALLBACK_LINES = {
     Flow.REDIRECT: "Continuing with a page of the Hub that you open in your browser.",
@@ -124,7 +123,7 @@ def begin_login(
             settings = replace(settings, issuer=offered.issuer, client_id=offered.client_id)
     issuer, client_id = provider_of(settings)
     request = LoginRequest(
-        connection=ProviderConnection(issuer, client_id, client_credential(settings), http=provider_http(settings)),
+        connection=configured_connection(settings, issuer, client_id),
         store=token_store(settings, environ) if store else None,
         bearer=settings.bearer,
         scope=settings.scope or DEFAULT_SCOPE,

@@ -26,7 +26,7 @@ from typing import Final
 import psutil
 
 from micromegas_jupyter.core.files import FileProblem, ensure_private_folder
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 
 _VERSION: Final = 1

@@ -30,13 +30,13 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 TRACING = Path(__file__).parent / "tracing"
 # What docs/architecture.md calls each flow, and the most files that it may have.
 FLOWS = {
-    "sign-in by redirect": ("Sign-in by redirect", 29),
-    "%%sql": ("`%%sql` to a displayed table", 30),
-    "micromegas query": ("`micromegas query`", 23),
+    "sign-in by redirect": ("Sign-in by redirect", 26),
+    "%%sql": ("`%%sql` to a displayed table", 24),
+    "micromegas query": ("`micromegas query`", 16),
     "token check": ("Token check", 12),
-    "query": ("A statement on the server", 39),
-    "export": ("OTLP to commit", 32),
-    "engine": ("A statement for another engine", 35),
+    "query": ("A statement on the server", 37),
+    "export": ("OTLP to commit", 30),
+    "engine": ("A statement for another engine", 31),
 }
 
 

@@ -11,7 +11,7 @@ from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.access import parse_access_settings
 from micromegas_jupyter.config.client import CLIENT_PRESETS, Bearer, Flow, WorkloadPlatform, parse_client_settings
 from micromegas_jupyter.config.issuers import PRESETS
-from micromegas_jupyter.core.json import decode_strict_json
+from micromegas_jupyter.core.text import decode_strict_json
 from micromegas_jupyter.engine.security import condition_problem
 from micromegas_jupyter.executors.scheduling import CHARGED, Cause, build_error
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions

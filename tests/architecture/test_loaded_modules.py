@@ -28,7 +28,7 @@ assert shell.user_ns["rows"]["n"].tolist() == [1, 2, 3]
 
 @pytest.mark.parametrize(
     ("program", "limit"),
-    [pytest.param(CONNECT, 28, id="connect().query()"), pytest.param(MAGIC, 63, id="%load_ext and %sql")],
+    [pytest.param(CONNECT, 25, id="connect().query()"), pytest.param(MAGIC, 63, id="%load_ext and %sql")],
 )
 def test_a_query_loads_few_modules(program, limit, capsys):
     command = [sys.executable, "-W", "ignore", "-c", program]

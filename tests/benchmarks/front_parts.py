@@ -12,10 +12,9 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.executors.pool import RunningStatement, StatementReport
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.flightsql.commands import messages, parse_message, parse_ticket, statement_ticket
-from micromegas_jupyter.server.audit import QueryAudit, build_origin
-from micromegas_jupyter.server.authentication import Authenticator, group_headers
+from micromegas_jupyter.server.authentication import Authenticator, QueryAudit, build_origin, group_headers
+from micromegas_jupyter.server.flight_methods import query_key
 from micromegas_jupyter.server.monitoring import ServerMetrics
-from micromegas_jupyter.server.queries import query_key
 from tests.fakes.servers import build_pool
 
 SQL = "SELECT 1"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from micromegas_jupyter.config.access import parse_access_settings
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved
 from micromegas_jupyter.oidc.authorization import parse_metadata
 from micromegas_jupyter.oidc.jwt import parse_key_set

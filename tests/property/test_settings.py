@@ -18,8 +18,8 @@ from micromegas_jupyter.config.access import (
     parse_api_keys,
     render_api_keys,
 )
-from micromegas_jupyter.config.decoding import as_fetch_url, as_issuer
 from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.core.text import as_fetch_url, as_issuer
 from micromegas_jupyter.errors import ConfigurationError
 from tests.property.settings_values import places, replaced, telling_values, texts
 

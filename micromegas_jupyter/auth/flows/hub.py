@@ -16,18 +16,16 @@ from micromegas_jupyter.auth.flows.base import HUB_TOKEN_VARIABLE, HUB_VARIABLE,
 from micromegas_jupyter.auth.flows.jupyter import REDIRECT_TIMEOUT_SECONDS, is_callback_address, is_web_address
 from micromegas_jupyter.auth.tokens.source import CachedTokenSource, Identity, ServiceToken, identity_of_bearer
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.config.decoding import host_text
-from micromegas_jupyter.core.http import (
-    HUB_SERVICE,
-    HUB_UNAVAILABLE_REMEDY,
+from micromegas_jupyter.core.http import HUB_SERVICE, HUB_UNAVAILABLE_REMEDY, HubHttp
+from micromegas_jupyter.core.protocols import AuthProvider
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret, SecretObject
+from micromegas_jupyter.core.text import (
     MAX_URL_CHARACTERS,
-    HubHttp,
+    host_text,
     is_loopback_url,
     scheme_and_host,
     split_plain_url,
 )
-from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret, SecretObject
 from micromegas_jupyter.errors import (
     ConfigurationError,
     LoginFailed,

@@ -33,8 +33,8 @@ from micromegas_jupyter.auth.flows.base import (
     notice_page,
 )
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.http import split_plain_url
 from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.core.text import split_plain_url
 from micromegas_jupyter.errors import LoginFailed, MicromegasError
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from micromegas_jupyter.auth.flows.base import (
     notice_page,
 )
 from micromegas_jupyter.config.client import Flow
-from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.core.text import LOOPBACK_HOSTS
 from micromegas_jupyter.errors import LoginFailed, UsageError
 
 TIMEOUT_SECONDS = 300.0

@@ -31,8 +31,8 @@ from micromegas_jupyter.auth.tokens.store import (
     write_store_file,
 )
 from micromegas_jupyter.core.files import FileMark
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import HiddenText, Secret, process_variables
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError
 
 if TYPE_CHECKING:

@@ -411,23 +411,37 @@ class SessionSource(TokenSource):
 
     def __init__(
         self,
-        connection: ProviderConnection,
+        connect: Callable[[], ProviderConnection],
         store: TokenStore | None,
         *,
         key: LoginKey,
         bearer: Bearer,
+        clock: Clock,
     ) -> None:
-        super().__init__(connection.clock)
-        self.issuer = connection.issuer
-        self.client_id = connection.client_id
+        super().__init__(clock)
+        self.issuer = key.issuer
+        self.client_id = key.client_id
         self.audience = key.audience
         self.store = store
         self.bearer = bearer
-        self._connection = connection
+        self._connect = connect
+        self._connected: ProviderConnection | None = None
         self._key = key
         self._state = _State(session=None)
         self._follows_store = store is not None
         self._scope = key.scope
+
+    @property
+    def _connection(self) -> ProviderConnection:
+        """The provider's connection, which is first used when a token is due."""
+        if self._connected is None:
+            self._connected = self._connect()
+        return self._connected
+
+    @property
+    def clock_offset_seconds(self) -> float:
+        """How far the provider's clock is ahead of this machine's, as far as that was measured."""
+        return 0.0 if self._connected is None else self._connected.clock_offset_seconds
 
     def _begin(self, session: Session) -> None:
         """Take a new sign-in, which counts in place of the stored one until it is saved."""
@@ -450,7 +464,7 @@ class SessionSource(TokenSource):
         return self._bearer_token(self._current(), bearer)
 
     def _bearer_token(self, session: Session, bearer: Bearer | None) -> BearerToken | None:
-        offset = timedelta(seconds=self._connection.clock_offset_seconds)
+        offset = timedelta(seconds=self.clock_offset_seconds)
         return session.bearer_token(bearer or self.bearer, offset=offset)
 
     def _is_held(self, token: Secret) -> bool:

@@ -38,8 +38,8 @@ from micromegas_jupyter.core.files import (
     restrict_to_owner,
     write_private_file,
 )
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.system import HiddenBytes, HiddenText, Secret, SecretObject, secret_object
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import LoginRequired, TokenStoreError, Unavailable
 from micromegas_jupyter.oidc.authorization import TokenSet
 
@@ -446,7 +446,7 @@ class FileTokenStore(TokenStore):
 
     def _with_old_extras(self, key: LoginKey) -> LoginKey:
         """Return the key with scope and resource from the previous version's file, which the next `save` removes."""
-        if key.scope is not None or key.resource is not None:
+        if key.scope is not None or key.resource is not None or not os.path.lexists(self._old_extras_path):
             return key
         try:
             found = parse_key(_read_text(self._old_extras_path)[0])

@@ -8,8 +8,8 @@ from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 from urllib.request import HTTPCookieProcessor, HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener
 
-from micromegas_jupyter.core.http import LOOPBACK_HOSTS
 from micromegas_jupyter.core.system import start_thread
+from micromegas_jupyter.core.text import LOOPBACK_HOSTS
 from micromegas_jupyter.demo.provider.state import PASSWORD
 from micromegas_jupyter.errors import LoginFailed, LoginTimedOut
 

@@ -1,7 +1,7 @@
 """Stores the rules that deny queries and the users who are cut off: one file in a directory or a bucket.
 
 The file is replaced as a whole if it has not changed since it was read. Servers that share a lake share the file.
-`denials` decides whether a rule applies to a query, `server.queries` whether a call is one of a cut-off user.
+`denials` decides whether a rule applies to a query, `server.cut_off` whether a call is one of a cut-off user.
 """
 
 import logging
@@ -15,9 +15,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from micromegas_jupyter.core import files as private_files
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
 from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, jitter
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import InvalidStatement, ResourcesExhausted, Unavailable, UsageError
 
 #: What a rule can name, all of them text; NULL is what the client did not send.

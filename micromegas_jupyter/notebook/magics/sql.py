@@ -17,9 +17,8 @@ from IPython.core.magic import Magics, magics_class
 from traitlets import Enum, Int, Unicode
 
 from micromegas_jupyter.config.client import parse_result_rows
-from micromegas_jupyter.config.decoding import parse_range
 from micromegas_jupyter.core.system import process_variables
-from micromegas_jupyter.core.text import bytes_text, seconds_text, short_query_id
+from micromegas_jupyter.core.text import bytes_text, parse_range, seconds_text, short_query_id
 from micromegas_jupyter.errors import UnsupportedRequest, UsageError, extra
 from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.results.rows import (

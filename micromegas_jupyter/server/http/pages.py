@@ -32,8 +32,14 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.flightsql.commands import messages, status_text
 from micromegas_jupyter.otlp.exchange import MAX_WIRE_BYTES, Encoding, ExportRequest, Signal, too_large
-from micromegas_jupyter.server.audit import ActionAudit, build_origin
-from micromegas_jupyter.server.authentication import Authenticator, Headers, ReceivedHeaders, find_forwarded_address
+from micromegas_jupyter.server.authentication import (
+    ActionAudit,
+    Authenticator,
+    Headers,
+    ReceivedHeaders,
+    build_origin,
+    find_forwarded_address,
+)
 from micromegas_jupyter.server.exports import FINAL_LIMITS, Admission, ExportRunner
 from micromegas_jupyter.server.flight_service import QUERY_ID_HEADER
 

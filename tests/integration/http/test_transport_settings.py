@@ -6,11 +6,11 @@ import traceback
 import pytest
 import requests
 
+from micromegas_jupyter.auth.provider_connection import provider_http
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ProviderUnavailable
-from micromegas_jupyter.wiring.credentials import provider_http
 from tests.fakes.raw_server import RawServer, hang
 from tests.fakes.scripted_provider import Reply, ScriptedProvider
 from tests.fakes.tls_provider import OTHER_HOST, TlsProvider, server_context

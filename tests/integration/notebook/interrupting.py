@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake.served_folder import ServedFolder
-from micromegas_jupyter.server.audit import AUDIT_LOGGER
+from micromegas_jupyter.server.authentication import AUDIT_LOGGER
 from tests.integration.flight_harness import running_server
 
 if TYPE_CHECKING:

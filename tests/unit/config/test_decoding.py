@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from micromegas_jupyter.config.decoding import as_time, parse_range, parse_time
+from micromegas_jupyter.config.decoding import as_time
+from micromegas_jupyter.core.text import parse_range, parse_time
 from micromegas_jupyter.errors import ConfigurationError, UsageError
 
 

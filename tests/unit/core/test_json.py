@@ -2,7 +2,7 @@
 
 import pytest
 
-from micromegas_jupyter.core.json import JsonError, decode_strict_json
+from micromegas_jupyter.core.text import JsonError, decode_strict_json
 
 
 @pytest.mark.parametrize(

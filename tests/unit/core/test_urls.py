@@ -2,8 +2,7 @@
 
 import pytest
 
-from micromegas_jupyter.config.decoding import as_fetch_url, as_issuer
-from micromegas_jupyter.core.http import check_endpoint_url, is_loopback_url
+from micromegas_jupyter.core.text import as_fetch_url, as_issuer, check_endpoint_url, is_loopback_url
 from micromegas_jupyter.errors import ConfigurationError, ProviderMisbehaved
 
 

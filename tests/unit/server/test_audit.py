@@ -25,8 +25,8 @@ from micromegas_jupyter.errors import (
 from micromegas_jupyter.executors.pool import StatementReport
 from micromegas_jupyter.executors.protocol import Statement
 from micromegas_jupyter.executors.scheduling import Cause
-from micromegas_jupyter.server.audit import CallOrigin, QueryAudit, classify_error, recorded
-from micromegas_jupyter.server.authentication import Attribution
+from micromegas_jupyter.server.authentication import Attribution, CallOrigin, QueryAudit, classify_error
+from micromegas_jupyter.server.flight_service import recorded
 from tests.fakes.validator import ALICE
 
 STATEMENT = Statement(sql="SELECT 1", caller=ALICE)

@@ -18,7 +18,7 @@ from micromegas_jupyter.engine.functions.denial_store import (
     with_hits,
 )
 from micromegas_jupyter.errors import Rejected, Unavailable, UsageError
-from micromegas_jupyter.server.queries import DenyList
+from micromegas_jupyter.server.cut_off import DenyList
 from tests.fakes.validator import ALICE
 
 KEY = AuthContext(subject="a key", issuer="api_key", auth_type=AuthType.API_KEY, may_delegate=True)

@@ -15,10 +15,10 @@ from micromegas_jupyter.engine.functions.denial_store import DenialStore
 from micromegas_jupyter.engine.scanner import fingerprints
 from micromegas_jupyter.errors import ConfigurationError, InvalidStatement, QueryDenied, Unavailable
 from micromegas_jupyter.executors.scheduling import Cause
-from micromegas_jupyter.server import queries
-from micromegas_jupyter.server.audit import CallOrigin
-from micromegas_jupyter.server.authentication import Attribution
-from micromegas_jupyter.server.queries import CancelStatus, DenyList, QueryRunner, RunningQuery, query_key
+from micromegas_jupyter.server import cut_off
+from micromegas_jupyter.server.authentication import Attribution, CallOrigin
+from micromegas_jupyter.server.cut_off import DenyList
+from micromegas_jupyter.server.flight_methods import CancelStatus, QueryRunner, RunningQuery, query_key
 from tests.fakes.validator import ALICE
 
 ALICE_KEY = ("https://id.example", "alice")
@@ -145,7 +145,7 @@ def test_a_denial_that_is_made_while_a_query_is_checked_holds_for_it(open_list, 
                 loop.call_soon_threadsafe(deny_list.invalidate)
             return fingerprints(sql)
 
-        monkeypatch.setattr(queries, "fingerprints", deny_now)
+        monkeypatch.setattr(cut_off, "fingerprints", deny_now)
         await deny_list.check(ORIGIN, SQL)
 
     with pytest.raises(QueryDenied):
@@ -155,7 +155,7 @@ def test_a_denial_that_is_made_while_a_query_is_checked_holds_for_it(open_list, 
 def test_storage_that_hangs_holds_up_neither_the_event_loop_nor_queries_for_long(open_list, clock, monkeypatch):
     deny_list = open_list()
     may_end = threading.Event()
-    monkeypatch.setattr(queries, "_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(cut_off, "_WAIT_SECONDS", 0.05)
     monkeypatch.setattr(DenialStore, "mark", lambda _: may_end.wait(30) and None)
     clock.advance(60.0)
 
@@ -245,7 +245,7 @@ def test_a_link_in_place_of_the_file_is_not_followed(open_list, path):
 
 
 def test_a_statement_that_does_not_end_in_time_is_reported_as_cancelling(monkeypatch):
-    monkeypatch.setattr("micromegas_jupyter.server.queries._CANCEL_SECONDS", 0.01)
+    monkeypatch.setattr("micromegas_jupyter.server.flight_methods._CANCEL_SECONDS", 0.01)
     parts = dict.fromkeys(("pool", "settings", "clock", "metrics"))
     runner, statement = QueryRunner(parts.pop("pool"), **parts), Mock(has_ended=asyncio.Event())
     query = RunningQuery(

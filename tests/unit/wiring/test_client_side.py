@@ -134,6 +134,14 @@ def test_a_stored_sign_in_wins_over_a_service_accounts_secret(signed_in, environ
     assert provider.identity().email == "alice@example.com"
 
 
+def test_an_applications_secret_is_read_when_a_token_is_due(signed_in, environ):
+    provider = stored_provider(replace(signed_in, client_secret_file=PurePath("not there")), environ)
+
+    assert provider.get_token()
+    with pytest.raises(ConfigurationError, match="client_secret_file"):
+        provider.renew()
+
+
 @pytest.mark.parametrize(
     "settings",
     [

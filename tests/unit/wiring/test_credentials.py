@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from micromegas_jupyter.auth import OidcClientCredentialsProvider
+from micromegas_jupyter.auth.provider_connection import configured_credential
 from micromegas_jupyter.auth.workloads import GoogleServiceAccountProvider, WorkloadProvider
 from micromegas_jupyter.config.client import (
     DEFAULT_SCOPE,
@@ -21,8 +22,7 @@ from micromegas_jupyter.core.files import find_exposure, read_secret_line
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.oidc.private_key import PrivateKey
-from micromegas_jupyter.wiring.credentials import client_credential, service_scope
-from micromegas_jupyter.wiring.service_accounts import service_provider
+from micromegas_jupyter.wiring.service_accounts import service_provider, service_scope
 from tests.fakes.mint import ec_key
 from tests.fakes.platform_stand_ins import GoogleTokenEndpoint
 
@@ -52,10 +52,10 @@ def google_file(tmp_path):
 
 def test_secret_and_key_are_read_from_their_files(tmp_path, key_file):
     secret_file = write(tmp_path / "secret", "s3same\n")
-    key = client_credential(ClientSettings(**SERVICE, private_key=PrivateKeySetting(file=key_file, key_id="k1")))
+    key = configured_credential(ClientSettings(**SERVICE, private_key=PrivateKeySetting(file=key_file, key_id="k1")))
 
-    assert client_credential(ClientSettings(**SERVICE)) is None
-    assert client_credential(ClientSettings(**SERVICE, client_secret_file=secret_file)) == Secret("s3same")
+    assert configured_credential(ClientSettings(**SERVICE)) is None
+    assert configured_credential(ClientSettings(**SERVICE, client_secret_file=secret_file)) == Secret("s3same")
     assert isinstance(key, PrivateKey)
     assert (key.algorithm, key.key_id) == ("ES256", "k1")
 
@@ -117,7 +117,7 @@ def test_a_file_that_others_can_reach_is_refused_with_the_remedy_and_left_as_it_
     settings = ClientSettings(**SERVICE, client_secret_file=file, origins=(("client_secret_file", name),))
 
     with pytest.raises(ConfigurationError, match="by others") as caught:
-        client_credential(settings)
+        configured_credential(settings)
 
     assert "chmod 600" in caught.value.remedy
     assert caught.value.key == name

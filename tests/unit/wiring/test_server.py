@@ -18,7 +18,7 @@ from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import ConfigurationError
 from micromegas_jupyter.lake.lake import Lake
-from micromegas_jupyter.server.queries import DenyList
+from micromegas_jupyter.server.cut_off import DenyList
 from micromegas_jupyter.wiring import server
 from micromegas_jupyter.wiring.server import (
     DEFAULT_ROW_FILTERS,
