@@ -34,7 +34,7 @@ from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, PreparedStatements, Signer, Tickets
 from micromegas_jupyter.server.tls import flight_credentials
 
-_START_SECONDS: Final = 30.0
+_START_SECONDS: Final = 90.0  # executors may take a minute on a busy machine
 _STOP_SLACK_SECONDS: Final = 15.0
 _DEFAULT_GRACE_SECONDS: Final = 5.0
 _METADATA_SLACK_BYTES: Final = 16 * 1024
@@ -134,8 +134,8 @@ class ServerThread:
         """Start the thread and wait until the server answers; ConfigurationError when it cannot listen."""
         self._thread = threading.Thread(target=self._run, name="flight-server", daemon=True)
         self._thread.start()
-        if not self._is_settled.wait(_START_SECONDS):
-            raise InternalError("The server did not start in time.", remedy="Start it again.")
+        if not self._is_settled.wait(_START_SECONDS) or isinstance(self._failure, TimeoutError):
+            raise InternalError("The server did not start in time.", remedy="Start it again.") from self._failure
         if self._failure is not None:
             self._thread.join()
             raise self._failure

@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[3]
-SHORT_TRIES, LONG_TRIES = 20, 3000
+SHORT_TRIES, LONG_TRIES = 8, 3000
 SEED = 20261124
 # Those that are silent end then.
 STATEMENT_SECONDS = 5

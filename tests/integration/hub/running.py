@@ -151,8 +151,15 @@ class RunningHub:
                     child.kill()
 
     def end(self):
-        """Stop it and every program of its people."""
-        self.stop()
+        """Kill it, whatever it started, and every program of its people: nobody needs it to stop in order any more."""
+        process, self._process = self._process, None
+        if process is not None:
+            hub = psutil.Process(process.pid)
+            with suppress(psutil.NoSuchProcess):
+                for child in [*hub.children(recursive=True), hub]:
+                    with suppress(psutil.NoSuchProcess):
+                        child.kill()
+            process.wait(timeout=TIMEOUT_SECONDS)
         for _round in range(3):  # each may leave a program that was just being started
             left = self._of_people()
             for process in left:

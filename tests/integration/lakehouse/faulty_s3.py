@@ -75,6 +75,7 @@ class FaultyS3:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or each body waits 40 ms for the acknowledgment of its headers
 
             def answer(self):
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))

@@ -135,7 +135,7 @@ def test_owners_and_administrators_undo_a_delete_and_a_drop_with_a_line_in_the_a
 
 @pytest.mark.usefixtures("s3")
 def test_a_server_on_a_bucket_undoes_a_delete_and_a_drop(bucket):
-    settings = ServerSettings(lake=bucket.uri, port=0, http_port=0, disable_auth=True)
+    settings = ServerSettings(lake=bucket.uri, port=0, no_http=True, disable_auth=True, no_telemetry=True)
     with ServerStack(settings, environ={}) as server, FlightSQLClient(server.uri) as client:
         client.bulk_ingest("t", ROWS, mode="create")
         deleted = client.delete_rows("t", "id > 1")
@@ -334,8 +334,10 @@ def test_a_restore_during_which_another_table_takes_the_name_leaves_that_alone(b
 
 @pytest.mark.parametrize(
     "change",
-    [lambda storage: Tables(storage).delete("t", "id = 1"), lambda storage: maintenance.optimize(storage, "t")],
-    ids=["delete", "optimize"],
+    [
+        pytest.param(lambda storage: Tables(storage).delete("t", "id = 1"), id="delete"),
+        pytest.param(lambda storage: maintenance.optimize(storage, "t"), id="optimize", marks=pytest.mark.long),
+    ],
 )
 def test_a_change_during_which_the_table_is_dropped_leaves_nothing_behind(bucket, s3, change):
     _create(bucket, ROWS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -96,6 +97,13 @@ def carol(servers):
             wait_until(lambda server=server: not is_rejected(server, token_of("bob")), "access is restored")
 
 
+def open_calls(server):
+    """Return how many calls a server answers now, exports included."""
+    headers = {"Authorization": f"Bearer {token_of('carol')}"}
+    shown = requests.get(f"{server.ready['http']}/metrics", headers=headers, timeout=60).text
+    return float(re.search(r"^micromegas_server_calls_open (\S+)$", shown, re.MULTILINE)[1])
+
+
 def end_of(call):
     """Return the error with which a call ends, and when."""
     try:
@@ -141,6 +149,8 @@ def test_a_cut_off_ends_a_query_a_stream_and_an_export_at_both_replicas(servers,
         for server in servers:
             with client(server, token_of("carol")) as other:
                 wait_until(lambda other=other: len(other.running_queries()) == 2, "both queries run")
+            # An export that has not begun is rejected instead of ended.
+            wait_until(lambda server=server: open_calls(server) >= 3, "the export is open")
 
         began_at = SYSTEM_CLOCK.monotonic()
         reports = carol.cut_off(ISSUER, "bob", email="bob@example.com")

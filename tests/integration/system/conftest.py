@@ -1,11 +1,16 @@
 """The demo's stack, once for all tests of the whole system: real provider, real server, real telemetry."""
 
+import io
+import logging
+import os
 import socket
 import subprocess
 import sys
+import warnings
 
 import pytest
 
+from micromegas_jupyter.cli.main import run as run_command
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.demo.stack import DemoStack, wait_for_rows
@@ -60,6 +65,36 @@ def micromegas():
             [sys.executable, "-m", "micromegas_jupyter.cli", *arguments], env=environ, input=text, capture_output=True,
             text=True, check=False, timeout=COMMAND_TIMEOUT_SECONDS,
         )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def micromegas_here(monkeypatch):
+    """Run the `micromegas` command in this process: the same code and result, without loading modules each time."""
+
+    def run(*arguments, environ, text=""):
+        stdin = io.TextIOWrapper(io.BytesIO(text.encode()))
+        streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for name in ("stdout", "stderr")}
+        handlers = logging.root.handlers.copy()
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("default")  # in pytest, warnings are errors
+            for name in os.environ.keys() - environ.keys():
+                patch.delenv(name)
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            for name, stream in {"stdin": stdin, **streams}.items():
+                patch.setattr(sys, name, stream)
+            try:
+                code = run_command(arguments)
+            except SystemExit as left:
+                code = left.code
+            finally:
+                logging.root.handlers[:] = handlers
+        for stream in streams.values():
+            stream.flush()
+        printed = {name: stream.buffer.getvalue().decode() for name, stream in streams.items()}
+        return subprocess.CompletedProcess(arguments, code, **printed)
 
     return run
 

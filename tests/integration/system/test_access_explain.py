@@ -27,8 +27,10 @@ def token(stack):
 
 
 @pytest.fixture
-def explain(micromegas):
-    return lambda *arguments, environ, text="": micromegas("access", "explain", *arguments, environ=environ, text=text)
+def explain(micromegas_here):
+    return lambda *arguments, environ, text="": micromegas_here(
+        "access", "explain", *arguments, environ=environ, text=text
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "Bearer ", "\n  "])
@@ -77,11 +79,11 @@ def test_json_has_the_outcome_and_each_step(explain, environ, token):
     assert all(step["passed"] for step in found["steps"])
 
 
-def test_configuration_and_key_file_may_be_named_as_for_a_server(explain, micromegas, environ, token, tmp_path):
+def test_configuration_and_key_file_may_be_named_as_for_a_server(explain, micromegas_here, environ, token, tmp_path):
     bare = {name: value for name, value in environ.items() if not name.startswith("MICROMEGAS_")}
     config, keys = tmp_path / "access.json", tmp_path / "keys.json"
     config.write_text(json.dumps({"oidc": json.loads(environ["MICROMEGAS_OIDC_CONFIG"])}))
-    key = micromegas("keys", "create", "robot", "--file", str(keys), environ=bare).stdout
+    key = micromegas_here("keys", "create", "robot", "--file", str(keys), environ=bare).stdout
 
     results = [
         explain("--access-config", str(config), environ=bare, text=token),

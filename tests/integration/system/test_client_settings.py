@@ -61,10 +61,10 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_doctor_names_each_variable_that_is_set(micromegas, nobody, files, group):
+def test_doctor_names_each_variable_that_is_set(micromegas_here, nobody, files, group):
     variables = {f"MICROMEGAS_{name}": value.format(**files) for name, value in GROUPS[group].items()}
 
-    result = micromegas("doctor", "--json", environ={**nobody, **variables})
+    result = micromegas_here("doctor", "--json", environ={**nobody, **variables})
 
     checks = {check["check"]: check for check in json.loads(result.stdout)["checks"]}
     named = {f"MICROMEGAS_{name}" for name in GROUPS[group] if name not in DETAILS}
@@ -73,17 +73,17 @@ def test_doctor_names_each_variable_that_is_set(micromegas, nobody, files, group
 
 
 @pytest.mark.parametrize("detail", DETAILS)
-def test_a_detail_of_something_that_is_not_set_stops_the_program_by_its_name(micromegas, nobody, detail):
+def test_a_detail_of_something_that_is_not_set_stops_the_program_by_its_name(micromegas_here, nobody, detail):
     application = {f"MICROMEGAS_{name}": value for name, value in APPLICATION.items()}
 
-    result = micromegas("whoami", environ={**nobody, **application, f"MICROMEGAS_{detail}": "none"})
+    result = micromegas_here("whoami", environ={**nobody, **application, f"MICROMEGAS_{detail}": "none"})
 
     assert (result.returncode, result.stdout) == (2, "")
     assert f"MICROMEGAS_{detail}" in result.stderr
 
 
-def test_a_client_without_settings_is_one_of_this_machine(micromegas, nobody):
-    result = micromegas("doctor", "--json", environ=nobody)
+def test_a_client_without_settings_is_one_of_this_machine(micromegas_here, nobody):
+    result = micromegas_here("doctor", "--json", environ=nobody)
 
     assert "localhost:50051" in json.loads(result.stdout)["checks"][-1]["found"]
 
@@ -130,11 +130,11 @@ def test_connect_follows_a_profile_by_argument_and_by_variable(stack, configured
 
 @pytest.mark.parametrize(("name", "mode"), [("config/config.json", 0o666), ("client-secret", 0o644)])
 def test_a_file_that_others_could_have_written_or_a_secret_that_they_could_read_is_refused(
-    micromegas, configured, tmp_path, name, mode
+    micromegas_here, configured, tmp_path, name, mode
 ):
     (tmp_path / name).chmod(mode)
 
-    result = micromegas("query", "SELECT 1", "--profile", "job", environ=configured)
+    result = micromegas_here("query", "SELECT 1", "--profile", "job", environ=configured)
 
     assert (result.returncode, result.stdout) == (2, "")
     assert "CONF001" in result.stderr

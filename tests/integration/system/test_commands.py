@@ -19,10 +19,10 @@ pytestmark = pytest.mark.integration
 SQL = "SELECT count(*) AS n FROM log_entries"
 
 
-def test_whoami_names_the_person_and_what_the_server_knows(stack, person, sign_in, micromegas):
+def test_whoami_names_the_person_and_what_the_server_knows(stack, person, sign_in, micromegas_here):
     sign_in(person)
 
-    result = micromegas("whoami", environ=person)
+    result = micromegas_here("whoami", environ=person)
 
     assert result.returncode == 0, result.stderr
     mine, servers = result.stdout.splitlines()
@@ -47,8 +47,8 @@ def test_logout_in_a_terminal_ends_it_for_a_client_that_is_open(stack, person, s
     client.close()
 
 
-def test_a_query_without_a_sign_in_says_what_to_do_and_leaves_with_3(stack, person, micromegas):
-    result = micromegas("query", SQL, environ=person)
+def test_a_query_without_a_sign_in_says_what_to_do_and_leaves_with_3(stack, person, micromegas_here):
+    result = micromegas_here("query", SQL, environ=person)
 
     assert result.returncode == 3
     assert result.stdout == ""
@@ -56,9 +56,9 @@ def test_a_query_without_a_sign_in_says_what_to_do_and_leaves_with_3(stack, pers
     assert "Traceback" not in result.stderr
 
 
-def test_a_service_account_needs_no_person(service, micromegas):
-    result = micromegas("query", SQL, "--format", "csv", environ=service)
-    mine, servers = micromegas("whoami", environ=service).stdout.splitlines()
+def test_a_service_account_needs_no_person(service, micromegas_here):
+    result = micromegas_here("query", SQL, "--format", "csv", environ=service)
+    mine, servers = micromegas_here("whoami", environ=service).stdout.splitlines()
 
     name = service["MICROMEGAS_OIDC_CLIENT_ID"]
     assert result.returncode == 0, result.stderr
@@ -67,11 +67,11 @@ def test_a_service_account_needs_no_person(service, micromegas):
     assert f"knows you as {name}" in servers
 
 
-def test_a_service_account_by_option(stack, person, micromegas):
+def test_a_service_account_by_option(stack, person, micromegas_here):
     service = stack.service_environment()
     environ = {**person, "MICROMEGAS_OIDC_AUDIENCE": service["MICROMEGAS_OIDC_AUDIENCE"]}
 
-    result = micromegas(
+    result = micromegas_here(
         "query", SQL, "--client-id", service["MICROMEGAS_OIDC_CLIENT_ID"],
         "--client-secret", service["MICROMEGAS_OIDC_CLIENT_SECRET"], "--issuer", service["MICROMEGAS_OIDC_ISSUER"],
         environ=environ,
@@ -84,11 +84,12 @@ CLI = [sys.executable, "-m", "micromegas_jupyter.cli"]
 ROWS = "SELECT value AS n, 'x\"y,' || repeat('z', 80) AS text FROM generate_series(1, 2)"
 
 
-def test_rows_are_printed_as_table_csv_and_json(micromegas, service):
+def test_rows_are_printed_as_table_csv_and_json(micromegas_here, service):
     printed = {
-        name: micromegas("query", ROWS, "--format", name, environ=service).stdout for name in ("table", "csv", "json")
+        name: micromegas_here("query", ROWS, "--format", name, environ=service).stdout
+        for name in ("table", "csv", "json")
     }
-    whole = micromegas("query", ROWS, "--max-colwidth", "0", environ=service).stdout
+    whole = micromegas_here("query", ROWS, "--max-colwidth", "0", environ=service).stdout
 
     expected = [{"n": n, "text": 'x"y,' + "z" * 80} for n in (1, 2)]
     assert json.loads(printed["json"]) == expected
@@ -98,26 +99,26 @@ def test_rows_are_printed_as_table_csv_and_json(micromegas, service):
     assert "z" * 80 in whole
 
 
-def test_a_statement_is_read_from_a_file_and_from_standard_input(micromegas, service, tmp_path):
+def test_a_statement_is_read_from_a_file_and_from_standard_input(micromegas_here, service, tmp_path):
     (tmp_path / "statement.sql").write_text("SELECT 'from the file' AS said")
     said = "SELECT 'from the input' AS said"
     answers = [
-        micromegas("query", "--file", place, "--format", "csv", environ=service, text=said).stdout.splitlines()[1]
+        micromegas_here("query", "--file", place, "--format", "csv", environ=service, text=said).stdout.splitlines()[1]
         for place in (str(tmp_path / "statement.sql"), "-")
     ]
 
     assert answers == ["from the file", "from the input"]
 
 
-def test_values_a_limit_and_a_file_are_options(micromegas, service, tmp_path):
+def test_values_a_limit_and_a_file_are_options(micromegas_here, service, tmp_path):
     sql = "SELECT value + :more AS n, :name AS name FROM generate_series(1, 5)"
     target = tmp_path / "rows.jsonl"
 
-    result = micromegas(
+    result = micromegas_here(
         "query", "-", "-p", "more=10", "-p", "name:text=7", "--limit", "2", "--output", str(target),
         environ=service, text=sql,
     )  # fmt: skip
-    refused = micromegas("query", "SELECT :d", "-p", "d:date=tomorrow", environ=service)
+    refused = micromegas_here("query", "SELECT :d", "-p", "d:date=tomorrow", environ=service)
 
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert list(map(json.loads, target.read_text().splitlines())) == [{"n": n, "name": "7"} for n in (11, 12)]
@@ -125,16 +126,20 @@ def test_values_a_limit_and_a_file_are_options(micromegas, service, tmp_path):
     assert "-p d is not a valid date" in refused.stderr
 
 
-def test_a_value_without_a_type_has_that_of_its_column(micromegas, service):
+def test_a_value_without_a_type_has_that_of_its_column(micromegas_here, service):
     rows = "('404', 404, 1.5, true, TIMESTAMPTZ '2026-01-31T08:00:00Z'), ('x', 1, NULL, false, now())"
     source = f"(VALUES {rows}) AS t(s, i, f, b, at)"
     condition = "s = :s AND i = :i AND f > :f AND b = :b AND at < :at AND f IS DISTINCT FROM :none"
     values = ("-p", "s=404", "-p", "i=404", "-p", "f=1", "-p", "b=true", "-p", "at=1h", "-p", "none=null", "-p", "n=1")
 
-    found = micromegas("query", f"SELECT s, :n AS n FROM {source} WHERE {condition} LIMIT :n", *values, environ=service)
-    wrong = micromegas("query", f"SELECT s FROM {source} WHERE i = :i", "-p", "i=404x", environ=service)
-    by_type = micromegas("query", "SELECT arrow_typeof(:i) AS t", "-p", "i:int=404", "--format", "csv", environ=service)
-    function = micromegas("query", "SELECT round(1.25, :n)", "-p", "n=1", environ=service)
+    found = micromegas_here(
+        "query", f"SELECT s, :n AS n FROM {source} WHERE {condition} LIMIT :n", *values, environ=service
+    )
+    wrong = micromegas_here("query", f"SELECT s FROM {source} WHERE i = :i", "-p", "i=404x", environ=service)
+    by_type = micromegas_here(
+        "query", "SELECT arrow_typeof(:i) AS t", "-p", "i:int=404", "--format", "csv", environ=service
+    )
+    function = micromegas_here("query", "SELECT round(1.25, :n)", "-p", "n=1", environ=service)
 
     assert found.stdout.split()[-2:] == ["404", "1"], found.stderr
     assert (wrong.returncode, "does not fit its column, which has the type int64" in wrong.stderr) == (2, True)
@@ -142,11 +147,13 @@ def test_a_value_without_a_type_has_that_of_its_column(micromegas, service):
     assert (function.returncode, "-p NAME:TYPE=VALUE" in function.stderr) == (1, True)
 
 
-def test_a_plan_tells_what_would_be_read(micromegas, service):
-    found = micromegas("query", "--explain", "SELECT name FROM measures WHERE value = :n", "-p", "n=4", environ=service)
-    wrong = micromegas("query", "--explain", "SELECT 1,\n  tagret FROM log_entries", environ=service)
-    refused = micromegas("query", "--explain", "SELECT 1", "--limit", "1", environ=service)
-    hostile = micromegas("query", "--explain", 'SELECT name AS "a\x1b[2J" FROM measures', environ=service)
+def test_a_plan_tells_what_would_be_read(micromegas_here, service):
+    found = micromegas_here(
+        "query", "--explain", "SELECT name FROM measures WHERE value = :n", "-p", "n=4", environ=service
+    )
+    wrong = micromegas_here("query", "--explain", "SELECT 1,\n  tagret FROM log_entries", environ=service)
+    refused = micromegas_here("query", "--explain", "SELECT 1", "--limit", "1", environ=service)
+    hostile = micromegas_here("query", "--explain", 'SELECT name AS "a\x1b[2J" FROM measures', environ=service)
 
     assert found.stdout.startswith("logical plan\n  "), found.stderr
     assert re.search(r"\n\nfiles to read\n  measures: \d+ of \d+ files?, [\d.]+ k?B, [\d,]+ rows?\n\Z", found.stdout)
@@ -155,23 +162,23 @@ def test_a_plan_tells_what_would_be_read(micromegas, service):
     assert ("\x1b" in hostile.stdout, r"AS a\x1b[2J" in hostile.stdout) == (False, True), hostile.stderr
 
 
-def test_an_error_points_at_its_place_and_nothing_configured_is_said(micromegas, service):
-    wrong = micromegas("query", "SELECT 1,\n  tagret FROM log_entries", environ=service)
+def test_an_error_points_at_its_place_and_nothing_configured_is_said(micromegas_here, service):
+    wrong = micromegas_here("query", "SELECT 1,\n  tagret FROM log_entries", environ=service)
     plain = {name: value for name, value in service.items() if not name.startswith("MICROMEGAS_")}
-    unset = micromegas("query", "SELECT 1", environ={**plain, "MICROMEGAS_CONFIG_DIR": "/nowhere"})
+    unset = micromegas_here("query", "SELECT 1", environ={**plain, "MICROMEGAS_CONFIG_DIR": "/nowhere"})
 
     assert wrong.stderr.splitlines()[1:] == ["      tagret FROM log_entries", "      ^ line 2, column 3"]
     assert "note: no server is configured, so this asks grpc://localhost:50051" in unset.stderr
 
 
-def test_a_time_range_cuts_what_is_read(micromegas, service):
+def test_a_time_range_cuts_what_is_read(micromegas_here, service):
     def count(*options):
         sql = "SELECT count(*) AS n FROM log_entries"
-        return int(micromegas("query", sql, "--format", "csv", *options, environ=service).stdout.split()[1])
+        return int(micromegas_here("query", sql, "--format", "csv", *options, environ=service).stdout.split()[1])
 
     past = ("--begin", "2020-01-01T00:00:00Z", "--end", "2020-01-02T00:00:00Z")
 
-    empty = micromegas("query", "SELECT msg FROM log_entries", *past, environ=service)
+    empty = micromegas_here("query", "SELECT msg FROM log_entries", *past, environ=service)
 
     assert empty.stderr == "no rows from 2020-01-01T00:00:00Z to 2020-01-02T00:00:00Z\n"
     assert count(*past) == 0
@@ -218,8 +225,8 @@ def test_the_version_and_the_older_name_of_logout_are_there(person, micromegas):
     assert (older.returncode, older.stdout.startswith("Nobody was signed in")) == (0, True)
 
 
-def test_bash_completes_commands_and_options(person, micromegas, tmp_path):
-    script = micromegas("completion", "bash", environ=person)
+def test_bash_completes_commands_and_options(person, micromegas_here, tmp_path):
+    script = micromegas_here("completion", "bash", environ=person)
     (tmp_path / "completion.sh").write_text(script.stdout)
     ask = (
         "source completion.sh; complete() { :; }; COMP_WORDS=(micromegas query --form); COMP_CWORD=2; "
@@ -230,18 +237,18 @@ def test_bash_completes_commands_and_options(person, micromegas, tmp_path):
     assert found.stdout.split() == ["--format"], found.stderr
 
 
-def test_who_still_uses_a_key_is_shown_to_administrators(person, service, sign_in, micromegas, tmp_path):
+def test_who_still_uses_a_key_is_shown_to_administrators(person, service, sign_in, micromegas_here, tmp_path):
     file = tmp_path / "keys.json"
-    micromegas("keys", "create", "forgotten", "--file", str(file), environ=person)
+    micromegas_here("keys", "create", "forgotten", "--file", str(file), environ=person)
     sign_in(person)
 
     def usage():
-        shown = micromegas("keys", "usage", "--since", "1h", "--json", "--file", str(file), environ=person)
+        shown = micromegas_here("keys", "usage", "--since", "1h", "--json", "--file", str(file), environ=person)
         return {row["name"]: row for row in json.loads(shown.stdout)}
 
     wait_until(lambda: "demo-probe" in usage(), "the server has stored its audit")
     rows = usage()
-    refused = micromegas("keys", "usage", environ=service)
+    refused = micromegas_here("keys", "usage", environ=service)
 
     assert rows["demo-probe"]["calls"] > 0
     assert rows["demo-probe"]["address"] == "127.0.0.1"

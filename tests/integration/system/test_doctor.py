@@ -13,9 +13,9 @@ CHECKS = ["program", "settings", "sign-in", "store", "issuer", "clock", "token",
 
 
 @pytest.fixture
-def doctor(micromegas):
+def doctor(micromegas_here):
     def run(environ):
-        result = micromegas("doctor", "--json", environ=environ)
+        result = micromegas_here("doctor", "--json", environ=environ)
         return result.returncode, {check["check"]: check for check in json.loads(result.stdout)["checks"]}
 
     return run
@@ -57,11 +57,11 @@ def test_a_server_that_is_down_is_one_failure_with_4(stack, person, sign_in, doc
 
 
 def test_a_provider_that_is_down_is_said_and_the_server_is_asked_all_the_same(
-    stack, person, micromegas, unused_address
+    stack, person, micromegas_here, unused_address
 ):
     environ = {**person, "MICROMEGAS_OIDC_ISSUER": f"http://{unused_address}"}
 
-    result = micromegas("doctor", environ=environ)
+    result = micromegas_here("doctor", environ=environ)
 
     assert "✗ issuer: " in result.stdout
     assert "AVAIL002" in result.stdout
@@ -84,20 +84,20 @@ def test_a_local_server_without_a_sign_in_is_in_order(nobody, doctor, tmp_path):
     assert found["settings"]["details"][-1].startswith("no provider is configured: set MICROMEGAS_OIDC_ISSUER")
 
 
-def test_a_damaged_token_file_is_a_failure_that_a_logout_mends(stack, person, sign_in, doctor, micromegas):
+def test_a_damaged_token_file_is_a_failure_that_a_logout_mends(stack, person, sign_in, doctor, micromegas_here):
     token_file = sign_in(person).token_file
     token_file.write_text("{")
 
     _, damaged = doctor(person)
-    micromegas("logout", environ=person)
+    micromegas_here("logout", environ=person)
     _, mended = doctor(person)
 
     assert (damaged["store"]["outcome"], mended["store"]["outcome"]) == ("failed", "ok")
     assert "micromegas logout" in damaged["store"]["remedy"]
 
 
-def test_settings_that_cannot_be_read_are_the_only_finding_and_leave_with_2(stack, person, micromegas):
-    result = micromegas("doctor", environ={**person, "MICROMEGAS_OIDC_ISSUER": "http://id.example.com"})
+def test_settings_that_cannot_be_read_are_the_only_finding_and_leave_with_2(stack, person, micromegas_here):
+    result = micromegas_here("doctor", environ={**person, "MICROMEGAS_OIDC_ISSUER": "http://id.example.com"})
 
     assert result.returncode == 2
     assert "✗ settings: MICROMEGAS_OIDC_ISSUER names the issuer" in result.stdout

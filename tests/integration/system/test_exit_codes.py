@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.cli.main import build_parser, run
+from micromegas_jupyter.cli.main import build_parser
 from micromegas_jupyter.config.client import Flow
 from micromegas_jupyter.demo.provider.scripted_person import ScriptedPerson
 from micromegas_jupyter.wiring import client_side
@@ -46,6 +46,8 @@ AT_SERVER = {
     "tables drop": (("t5", "--yes"), DONE, FAILED),
     "tables restore": (("t6", "--to", "2020-01-01T00:00:00Z", "--yes"), USAGE, FAILED),  # there was no table
 }
+# The code path of the others at a server that is away, and when a process ends.
+ONE_OF_EACH_KIND = ("whoami", "doctor", "query", "processes", "admin cut-off", "tables list")
 # The others, which run in one folder, the first one before the rest.
 HERE = [
     ("keys create", ("ci", "--file", "keys.json"), DONE),
@@ -106,47 +108,60 @@ def _check(expected, run):
 
 
 @pytest.fixture
-def run_here(environs, monkeypatch, capsys):
+def run_here(environs, micromegas_here):
     """Run a command in this process, as a user; return its code and what it printed."""
 
     def run_as(who, words):
-        with monkeypatch.context() as patch, Path(os.devnull).open() as nothing:
-            patch.setattr(sys, "stdin", nothing)
-            for name, value in environs[who].items():
-                patch.setenv(name, value)
-            try:
-                code = run(words)
-            except SystemExit as ended:
-                code = ended.code
-        printed = "".join(capsys.readouterr())
+        result = micromegas_here(*words, environ=environs[who])
+        printed = result.stdout + result.stderr
         assert "Traceback" not in printed
-        return code, printed[-500:]
+        return result.returncode, printed[-500:]
 
     return run_as
 
 
-@pytest.mark.parametrize("who", ["bob", "nobody", "away"])
-def test_a_command_at_the_server_returns_its_code(run_here, who):
+def _at_server(names, who):
     codes = {"nobody": NO_SIGN_IN, "away": AWAY}
-    expected = {
-        (*name.split(), *words): codes.get(who, code_of_others)
-        for name, (words, _, code_of_others) in AT_SERVER.items()
+    return {
+        (*name.split(), *words): codes.get(who, code if who == "alice" else code_of_others)
+        for name, (words, code, code_of_others) in AT_SERVER.items()
+        if name in names
     }
+
+
+# Alice drops a table, so she comes last, and no process does so again. A server that is away takes seconds each time.
+@pytest.mark.parametrize("who", ["bob", "nobody", "away", "alice"])
+def test_a_command_at_the_server_returns_its_code(run_here, who, pytestconfig):
+    is_short = who == "away" and not pytestconfig.getoption("--long")
+    expected = _at_server(ONE_OF_EACH_KIND if is_short else AT_SERVER, who)
 
     found = {words: run_here(who, words) for words in expected}
 
     assert {words: code for words, (code, _) in found.items()} == expected, found
 
 
-def test_a_command_at_the_server_leaves_with_its_code(environs):  # drops a table, so it comes last
-    expected = {(*name.split(), *words): code for name, (words, code, _) in AT_SERVER.items()}
+def test_a_command_at_the_server_leaves_with_its_code(environs, pytestconfig):
+    is_long = pytestconfig.getoption("--long")
+    names = AT_SERVER.keys() - {"tables drop"} if is_long else {*ONE_OF_EACH_KIND, "cancel", "tables restore"}
 
-    _check(expected, lambda words: _end(_start(words, environs["alice"])))
+    _check(_at_server(names, "alice"), lambda words: _end(_start(words, environs["alice"])))
 
 
-def test_other_commands_leave_with_their_codes(environs, tmp_path):
+def test_other_commands_return_their_codes(run_here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "token").write_text("no-token")
-    (first, *_), *_ = expected = [((*name.split(), *words), code) for name, words, code in HERE]
+    expected = {(*name.split(), *words): code for name, words, code in HERE}
+
+    found = {words: run_here("nobody", words) for words in expected}
+
+    assert {words: code for words, (code, _) in found.items()} == expected, found
+
+
+def test_other_commands_leave_with_their_codes(environs, tmp_path, pytestconfig):
+    (tmp_path / "token").write_text("no-token")
+    is_long = pytestconfig.getoption("--long")
+    here = [(name, words, code) for name, words, code in HERE if is_long or name in {"keys create", "serve", "demo"}]
+    (first, *_), *_ = expected = [((*name.split(), *words), code) for name, words, code in here]
 
     def run_there(words):
         return _end(_start(words, environs["nobody"], cwd=tmp_path))

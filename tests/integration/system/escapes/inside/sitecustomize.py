@@ -77,7 +77,7 @@ class Watch:
     def __init__(self, notes):
         self._notes = notes
         self._own = threading.local()
-        self._is_watched = {}
+        self._watched, self._others = set(), set()
         self._handlers = {
             "os.exec": lambda _path, arguments, environ: self._child(arguments, environ),
             "os.posix_spawn": lambda _path, arguments, environ: self._child(arguments, environ),
@@ -106,25 +106,27 @@ class Watch:
             self._own.is_busy = False
 
     def look_at_objects(self):
-        for item in gc.get_objects():
-            if self._is_of_interest(item):
-                for show in (repr,) if isinstance(item, str) else (repr, str):
-                    try:
-                        text = show(item)
-                    except Exception:  # noqa: BLE001 - it may be half made at this moment
-                        continue
-                    self._notes.add("repr", f"{type(item).__module__}.{type(item).__qualname__}", text)
+        others = self._others
+        for item in gc.get_objects():  # hundreds of thousands, nearly all of them of other types
+            kind = type(item)
+            if kind in others or not self._is_of_interest(kind):
+                continue
+            for show in (repr,) if isinstance(item, str) else (repr, str):
+                try:
+                    text = show(item)
+                except Exception:  # noqa: BLE001 - it may be half made at this moment
+                    continue
+                self._notes.add("repr", f"{kind.__module__}.{kind.__qualname__}", text)
 
     def note_error(self, error):
         self.undisturbed("traceback", lambda: self._notes.add("traceback", type(error).__name__, traceback_text(error)))
 
-    def _is_of_interest(self, item):
-        kind = type(item)
-        found = self._is_watched.get(kind)
-        if found is None:
-            module = str(getattr(kind, "__module__", ""))
-            found = module.partition(".")[0] in {PACKAGE, "_asyncio", "asyncio"} or kind is functools.partial
-            self._is_watched[kind] = found
+    def _is_of_interest(self, kind):
+        if kind in self._watched:
+            return True
+        module = str(getattr(kind, "__module__", ""))
+        found = module.partition(".")[0] in {PACKAGE, "_asyncio", "asyncio"} or kind is functools.partial
+        (self._watched if found else self._others).add(kind)
         return found
 
     def _child(self, arguments, environ):
