@@ -33,8 +33,6 @@ ROLES = {
     "loader": {"ingest": ["orders", "log_entries"]},
     "partly": {"tables": {"partly_read": "id = 1"}, "owns": ["partly_read"]},
     "nothing": {"tables": ["no_such_table"]},
-    "current": {"tables": {"terms": "until = TIMESTAMP '9999-12-31'"}},
-    "dated": {"tables": {"terms": "until <> '9999-12-31' AND since <= DATE '9999-12-31'"}},
     "team": {"tables": ["team_a"], "owns": ["team_*"]},
     "everything": {"tables": ["*"], "owns": ["*"], "ingest": ["*"]},
 }
@@ -196,32 +194,6 @@ def test_a_condition_that_ends_its_process_ends_no_upload(flight, admin, as_pers
     has_ended.set()
 
     assert len(list(upload)) == 1  # how many rows were stored
-
-
-@pytest.mark.parametrize(("role", "ids"), [("current", [3]), ("dated", [1, 2])])
-def test_conditions_on_rows_hold_for_times_that_nanoseconds_cannot_express(admin, as_person, role, ids):
-    years = [1, 2026, 9999, None]
-    times = [year and datetime(year, 12, 31, tzinfo=UTC) for year in years]
-    since = [time and time.date() for time in times]
-    columns = {"until": pa.array(times, pa.timestamp("us", "UTC")), "since": pa.array(since, pa.date32())}
-    admin.bulk_ingest("terms", pa.table({"id": [1, 2, 3, 4], **columns}), mode="create")
-
-    with as_person("tess", role) as tess:
-        for condition, expected in {
-            "true": {1, 2, 3, 4},
-            "until = TIMESTAMP '9999-12-31'": {3},
-            "until > now()": {2, 3},
-            "until <= '2026-12-31' OR since = DATE '0001-12-31'": {1, 2},
-            "until IS NULL": {4},
-            "arrow_cast(until, 'Int64') > 0": {2, 3},
-        }.items():
-            found = tess.query_arrow(f"SELECT id FROM terms WHERE {condition} ORDER BY id").column("id").to_pylist()
-            assert found == sorted(expected & set(ids)), condition
-        assert tess.query_arrow("SELECT min(until), max(until) FROM terms").to_pylist() == [
-            {"min(terms.until)": times[ids[0] - 1], "max(terms.until)": times[ids[-1] - 1]}
-        ]
-        found = tess.query_arrow("SELECT count(*) AS n FROM terms WHERE until < $1", params=[times[2]])
-        assert found.column("n").to_pylist() == [len(set(ids) & {1, 2})]
 
 
 def test_what_somebody_neither_reads_nor_writes_to_does_not_exist_for_them(admin, as_person):

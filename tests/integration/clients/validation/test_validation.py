@@ -25,7 +25,16 @@ PACKAGES = (
 )  # fmt: skip
 PARTS = ("connection", "ingest", "query", "statement")
 SETTINGS = "[pytest]\npython_files = *.py\nmarkers = feature\n"
-CASES = ("boolean", "date", "decimal", "decimal_scale_negative", "fixed_size_binary", "float32", "int16", "string_view")
+CASES = (
+    "boolean",
+    "date",
+    "decimal",
+    "decimal_scale_negative",
+    "fixed_size_binary",
+    "float32",
+    "int16",
+    "large_string",
+)
 
 
 @pytest.fixture(scope="module")
