@@ -1,11 +1,13 @@
 """Rows of the years 1 and 9999: sent, read, and compared by each client, and written in each format."""
 
 import csv
+import hashlib
 import io
 import json
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, date, datetime
 
 import pandas as pd
@@ -18,9 +20,15 @@ from adbc_driver_flightsql import dbapi as adbc
 from micromegas.auth import StaticTokenAuthProvider as UpstreamAuth
 from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 
+from micromegas_jupyter.access.config import ReloadingValidator
 from micromegas_jupyter.cli.query_commands import RowOptions, write_rows
+from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
+from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.notebook.results.grid import ResultGrid, RowsView
+from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry_rows import log_batch
+from tests.integration.ingest.lake_server import lake_server
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore:Cannot disable autocommit:Warning")]
 
@@ -140,6 +148,58 @@ def test_the_grid_shows_them(alice):
     assert all(year in shown for year in ("0001-01-01", "9999-12-31"))
 
 
+ROLES = {
+    "current": {"tables": {"terms": "local = TIMESTAMP '9999-12-31 23:59:59.999999'"}},
+    "dated": {"tables": {"terms": "z < '9999-12-31' AND day <= DATE '9999-12-31'"}},
+}
+
+
+@pytest.fixture(scope="module")
+def filtered(tmp_path_factory):
+    """Open a client whose key has a role."""
+    root, config = tmp_path_factory.mktemp("terms"), tmp_path_factory.mktemp("access") / "access.json"
+    keys = [
+        {"name": role, "sha256": hashlib.sha256(f"the-key-of-{role}-here".encode()).hexdigest(), "roles": [role]}
+        for role in ROLES
+    ]
+    config.write_text(json.dumps({"api_keys": keys, "roles": ROLES}))
+    writer = LakeWriter(Storage(root))
+    write = writer.open_write(WriteRequest(table="terms", mode=WriteMode.CREATE), ROWS.schema)
+    write.write(ROWS.to_batches()[0])
+    write.commit()
+    writer.close()
+    with (
+        closing(ReloadingValidator({"MICROMEGAS_ACCESS_CONFIG": str(config)}, clock=FakeClock())) as validator,
+        lake_server(root, validator=validator) as served,
+    ):
+        yield lambda role: served.client(f"the-key-of-{role}-here")
+
+
+@pytest.mark.parametrize(("role", "ids"), [("current", {2}), ("dated", {0, 1})])
+def test_conditions_on_rows_hold_for_far_times(filtered, role, ids):
+    conditions = {
+        "true": {0, 1, 2, 3},
+        "local = TIMESTAMP '9999-12-31 23:59:59.999999'": {2},
+        "z >= '9999-12-31'": {2},
+        "z > now() - INTERVAL '1 day'": {2},
+        "z <= '2026-12-31' OR day = DATE '0001-01-01'": {0, 1},
+        "z IS NULL": {3},
+        "CAST(z AS BIGINT) > 0": {1, 2},
+    }
+
+    with filtered(role) as client:
+        found = {
+            condition: set(client.query_arrow(f"SELECT id FROM terms WHERE {condition}").column("id").to_pylist())
+            for condition in conditions
+        }
+        (ends,) = client.query_arrow("SELECT min(z) AS a, max(z) AS b FROM terms").to_pylist()
+        below = client.query_arrow("SELECT id FROM terms WHERE z < $1", params=[LAST]).column("id").to_pylist()
+
+    assert found == {condition: expected & ids for condition, expected in conditions.items()}
+    assert (ends["a"], ends["b"]) == (TIMES[min(ids)], TIMES[max(ids)])
+    assert set(below) == ids & {0, 1}
+
+
 @pytest.mark.slow
 def test_pandas_of_the_other_major_version_shows_them(alice, tmp_path):
     other = "pandas>=3,<4" if pd.__version__ < "3" else "pandas<3"
@@ -152,9 +212,9 @@ def test_pandas_of_the_other_major_version_shows_them(alice, tmp_path):
     )
     program = shutil.which("uv")
     assert program is not None, "uv is not installed; run: pip install uv"
-    packages = ("--with", other, "--with", f"pyarrow=={pa.__version__}")
+    options = ("--no-project", "--python", sys.executable, "--with", other, "--with", f"pyarrow=={pa.__version__}")
     done = subprocess.run(
-        [program, "-q", "run", "--no-project", "--python", sys.executable, *packages, "python", "-c", code, str(tmp_path / "far.arrow")],
+        [program, "-q", "run", *options, "python", "-c", code, str(tmp_path / "far.arrow")],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
 
