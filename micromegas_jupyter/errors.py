@@ -104,6 +104,18 @@ class UsageError(MicromegasError):
     exit_code = 2
 
 
+class TableExists(UsageError):
+    """A table of that name already exists, or has other columns than the rows; nothing was stored.
+
+    Append to it, replace it, or choose another name.
+    """
+
+    code = "USE002"
+    default_remedy = 'Append to it (mode "append"), or choose another name.'
+    grpc_code = "ALREADY_EXISTS"
+    http_status = 409
+
+
 class AuthenticationError(MicromegasError):
     """Base of the errors that mean that there is no usable credential; never raised as such."""
 

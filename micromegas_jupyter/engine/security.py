@@ -33,9 +33,10 @@ from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.functions.identity import NO_TEXTS, with_caller_in_condition
 from micromegas_jupyter.engine.functions.query_functions import register_condition_functions
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
-from micromegas_jupyter.engine.scanner import Kind, Scan, Token, quoted
+from micromegas_jupyter.engine.scanner import Kind, Scan, Token, quoted, scan
 from micromegas_jupyter.engine.schemas import flat_schema, visible_schema
 from micromegas_jupyter.engine.views import with_views
+from micromegas_jupyter.engine.workarounds.far_times import has_far_times, with_far_times
 from micromegas_jupyter.engine.workarounds.in_lists import null_safe_condition
 from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, Unavailable
 
@@ -68,6 +69,7 @@ _NOBODY: Final = AuthContext(subject="nobody", issuer="https://id.example", auth
 def apply_conditions(rows: DataFrame, conditions: tuple[str, ...], *, table: str) -> DataFrame:
     """Return the rows that meet one of `conditions`."""
     schema = rows.schema()
+    conditions = tuple(_with_far_times(condition, schema) for condition in conditions)
     problems = (condition_problem(condition, schema) for condition in conditions)
     problem = next((found for found in problems if found is not None), None)
     if problem is None and len(conditions) > 1:
@@ -79,6 +81,10 @@ def apply_conditions(rows: DataFrame, conditions: tuple[str, ...], *, table: str
         "The server cannot decide which rows of a table you may read, so the statement is not run.",
         remedy="Tell the server's administrator; the server's log names the table.",
     )
+
+
+def _with_far_times(condition: str, schema: pa.Schema) -> str:
+    return with_far_times(scan(condition), [schema]).sql if has_far_times(condition, None) else condition
 
 
 def _either(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
@@ -292,7 +298,9 @@ def _problem_of_role(snapshot: TableSnapshot, own: Sequence[str]) -> str | None:
         # A table without files has its columns too.
         schema = flat_schema(visible_schema(snapshot))
         found = (
-            condition_problem(with_caller_in_condition(one, caller, columns=schema.names), schema)
+            condition_problem(
+                _with_far_times(with_caller_in_condition(one, caller, columns=schema.names), schema), schema
+            )
             for one in own
             for caller in (_SOMEBODY, _NOBODY)
         )

@@ -34,9 +34,12 @@ _NOT_COMPRESSED: Final = -1
 _VIEW_BYTES: Final = 16
 _CONTINUATION: Final = b"\xff\xff\xff\xff"  # Arrow IPC, encapsulated message format
 _ALIGNMENT: Final = 8
-# Arrow makes an extension type's values by code that somebody registered, so such a field must not reach it.
+# Arrow makes an extension type's values by code that somebody registered, so such a field must not reach it: the key is
+# overwritten, and the values are those of the storage type. A name can't hold the other key, which isn't printable.
 # Source: Arrow columnar format, "Extension Types".
 _EXTENSION_KEY: Final = b"ARROW:extension:name"
+_STORAGE_KEY: Final = b"ARROW:extension\0name"
+_EXTENSIONS: Final = frozenset({b"arrow.uuid", b"arrow.json", b"arrow.bool8"})
 # Arrow unpacks the bodies of messages that say so in their metadata, too, as version 0.17 wrote them.
 _FORMER_COMPRESSION_KEY: Final = b"ARROW:experimental_compression"
 # Inside lists and dictionaries of one batch: while rows are measured, each takes some numbers.
@@ -276,7 +279,29 @@ def split_rows(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[tuple[pa.Re
 
 def row_sizes(batch: pa.RecordBatch) -> Sizes:
     """Return the bytes of each row; a value counts as at least one."""
-    return sum(map(_sizes, batch.columns), np.zeros(batch.num_rows, np.int64))
+    sizes = np.zeros(batch.num_rows, np.int64)
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        try:
+            sizes += _column_sizes(column)
+        except _NotAccepted as error:
+            raise error.of_column(field.name) from None
+    return sizes
+
+
+def _column_sizes(array: pa.Array) -> Sizes:
+    """Return the sizes in a column whose type may be one that isn't accepted inside others."""
+    if pa.types.is_run_end_encoded(array.type):
+        rows = np.arange(array.offset, array.offset + len(array))
+        runs = np.searchsorted(array.run_ends.to_numpy(), rows, side="right")
+        found: Sizes = _sizes(array.values)[runs]
+        return found
+    if isinstance(array.type, pa.ListViewType | pa.LargeListViewType):
+        # Several views may be of the same values.
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(_sizes(array.values))])
+        is_valid = array.is_valid().to_numpy(zero_copy_only=False)
+        first = np.where(is_valid, array.offsets.to_numpy(), 0).astype(np.int64)
+        return _one_or_more(ends[first + np.where(is_valid, array.sizes.to_numpy(), 0)] - ends[first])
+    return _sizes(array)
 
 
 def _sizes(array: pa.Array) -> Sizes:  # noqa: PLR0911 - one line for each kind
@@ -306,14 +331,18 @@ def _sizes(array: pa.Array) -> Sizes:  # noqa: PLR0911 - one line for each kind
         import pyarrow.compute as pc  # a client, which measures nothing, starts faster without it
 
         return _one_or_more(pc.binary_length(array).fill_null(0).to_numpy())
-    raise _not_accepted(kind)
+    raise _NotAccepted(str(kind))
 
 
-def _not_accepted(kind: pa.DataType) -> UnsupportedRequest:
-    """Return the error for a type, such as one whose values hold nothing and so could be there in any number."""
-    return UnsupportedRequest(
-        f"Columns of type {str(kind)[:80]} are not accepted.", remedy="Send plain values, lists or structs."
-    )
+class _NotAccepted(Exception):
+    """A type is not accepted, such as one whose values hold nothing and so could be there in any number."""
+
+    def of_column(self, name: str) -> UnsupportedRequest:
+        """Return the error for the column that has the type."""
+        return UnsupportedRequest(
+            f"The column {name[:80]!r} has the type {str(self)[:80]}, which is not accepted.",
+            remedy="Send plain values, lists or structs.",
+        )
 
 
 def _fixed_width(kind: pa.DataType) -> int | None:
@@ -455,11 +484,8 @@ class StreamDecoder:
             raise not_arrow_data()
         if found.kind is not HeaderKind.SCHEMA:
             self._check_sizes(found, header, body)
-        elif _EXTENSION_KEY in header:
-            raise UnsupportedRequest(
-                "Columns of extension types are not accepted.",
-                remedy="Send the plain values below them, for example text instead of arrow.uuid or arrow.json.",
-            )
+        else:
+            header = header.replace(_EXTENSION_KEY, _STORAGE_KEY)
         padding = bytes(-len(header) % _ALIGNMENT)
         size = (len(header) + len(padding)).to_bytes(4, "little")
         for piece in filter(None, (_CONTINUATION, size, header + padding, body)):
@@ -499,28 +525,33 @@ class StreamDecoder:
     def _check_schema(self, schema: pa.Schema) -> None:
         if len(schema) > self._limits.max_columns:
             raise _too_large("There are more than", self._limits.max_columns, "columns")
-        count = sum(self._count_fields(field.type, depth=1) for field in schema)
+        count = 0
+        for field in schema:
+            _check_text(field.name)
+            try:
+                count += self._count_fields(field, depth=1)
+            except _NotAccepted as error:
+                raise error.of_column(field.name) from None
         if count > self._limits.max_fields:
             raise _too_large("There are more than", self._limits.max_fields, "fields in all columns")
-        for name in schema.names:
-            _check_text(name)
 
-    def _count_fields(self, kind: pa.DataType, *, depth: int) -> int:
+    def _count_fields(self, field: pa.Field, *, depth: int) -> int:
+        kind, extension = field.type, (field.metadata or {}).get(_STORAGE_KEY)
+        if extension is not None and extension not in _EXTENSIONS:
+            raise _NotAccepted(ascii(extension)[2:-1])
         if depth > self._limits.max_depth:
             raise _too_large("Types lie more than", self._limits.max_depth, "deep in each other")
         if depth > 1 and is_view(kind):
-            raise UnsupportedRequest(
-                "View types are not accepted inside other types.", remedy="Send plain text or bytes there."
-            )
+            raise _NotAccepted(f"{kind} inside another type")
         if pa.types.is_fixed_size_binary(kind) and not kind.byte_width:
-            raise _not_accepted(kind)
+            raise _NotAccepted(str(kind))
         if pa.types.is_timestamp(kind) and kind.tz is not None:
             _check_text(kind.tz)
-        for index in range(kind.num_fields):
-            _check_text(kind.field(index).name)
-        inner = [kind.field(index).type for index in range(kind.num_fields)]
+        inner = [kind.field(index) for index in range(kind.num_fields)]
+        for one in inner:
+            _check_text(one.name)
         if pa.types.is_dictionary(kind):
-            inner.append(kind.value_type)
+            inner.append(pa.field("", kind.value_type))
         return 1 + sum(self._count_fields(found, depth=depth + 1) for found in inner)
 
     def _check_sizes(self, header: IpcHeader, encoded: bytes, body: bytes) -> None:

@@ -20,7 +20,7 @@ from micromegas_jupyter.core.files import sync_folder
 from micromegas_jupyter.core.storage import Storage, make_private_folder, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.core.text import shown
-from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
+from micromegas_jupyter.errors import ResourcesExhausted, TableExists, Unavailable, UsageError
 from micromegas_jupyter.lake.delta_log import (
     DROPPED_MARKER,
     EXPIRED_BEFORE,
@@ -506,11 +506,9 @@ def check_partition_columns(stored: pa.Schema, partition_by: Sequence[str]) -> N
         raise UsageError("The partition columns leave no column.", remedy="Name fewer of them, each once.")
 
 
-def exists_already(name: str) -> UsageError:
-    """Return the error for a table that is not to be there."""
-    return UsageError(
-        f"There is a table {name} already.", remedy='Append to it (mode "append"), or choose another name.'
-    )
+def exists_already(name: str) -> TableExists:
+    """Return the error for creating a table that exists."""
+    return TableExists(f"The table {name} already exists.")
 
 
 def no_table(name: str) -> UsageError:

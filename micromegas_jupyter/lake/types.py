@@ -233,4 +233,9 @@ def _convert(column: pa.Array, wanted: pa.DataType, *, safe: bool = True) -> pa.
         column = column.dictionary_decode()
     elif pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
+    elif isinstance(column.type, pa.ListViewType | pa.LargeListViewType):
+        # Arrow 23 loses values in its cast of a slice, or of one with another value type.
+        ends = pc.cumulative_sum(pc.fill_null(pc.list_value_length(column), 0).cast(pa.int64()))
+        offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
+        column = pa.LargeListArray.from_arrays(offsets, column.flatten(), mask=column.is_null())
     return column if column.type == wanted else column.cast(wanted, safe=safe)

@@ -21,7 +21,7 @@ from cachetools import TTLCache
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UsageError
+from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, TableExists, Unavailable, UsageError
 from micromegas_jupyter.lake.data_files import check_partitions, write_files
 from micromegas_jupyter.lake.delta_log import (
     LOG_FOLDER,
@@ -197,7 +197,7 @@ class LakeWriter:
         if committer is None or (request.mode is WriteMode.REPLACE and not is_repeated):
             stored = stored_schema(schema)
         else:
-            stored = committer.fitting_schema(schema, is_known=request.may_read)
+            stored = committer.fitting_schema(schema, request)
         sent = 0
 
         def convert(rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -439,14 +439,19 @@ class _Committer:
                 self.is_gone = True
         return not self.is_gone
 
-    def fitting_schema(self, schema: pa.Schema, *, is_known: bool) -> pa.Schema:
+    def fitting_schema(self, schema: pa.Schema, request: WriteRequest) -> pa.Schema:
         """Return the table's columns, which rows of `schema` must fit; they are looked up again when those do not."""
         try:
-            check_fits(schema, self.state.schema, is_known=is_known)
+            check_fits(schema, self.state.schema, is_known=request.may_read)
         except UsageError:
             if not self.refresh():
                 raise no_table(self._table) from None
-            check_fits(schema, self.state.schema, is_known=is_known)
+            try:
+                check_fits(schema, self.state.schema, is_known=request.may_read)
+            except UsageError as error:
+                if request.mode is WriteMode.CREATE_OR_APPEND:  # ADBC expects this status
+                    raise TableExists(error.what, remedy=error.remedy) from None
+                raise
         return self.state.schema
 
     def stage(self, rows: pa.Table, partition_by: tuple[str, ...]) -> list[Action]:

@@ -43,7 +43,7 @@ def test_adbc_makes_a_table_of_every_type_that_is_kept_once_and_adds_to_it(serve
     with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"'clock' has the type time64.*USE001"):
         ingest(server, "alice", "made", wide_table(), mode="create")
     assert ingest(server, "alice", "made", rows, mode="create") == 3
-    with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"made already.*USE001"):
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match=r"made already exists.*USE002"):
         ingest(server, "alice", "made", rows, mode="create")
 
     with connection.cursor() as cursor:
@@ -58,7 +58,7 @@ def test_adbc_makes_a_table_of_every_type_that_is_kept_once_and_adds_to_it(serve
     ("options", "kind", "text"),
     [
         ({"mode": "replace"}, adbc_driver_manager.ProgrammingError, "belongs to the data model.*USE001"),
-        ({"mode": "create"}, adbc_driver_manager.ProgrammingError, "log_entries already.*USE001"),
+        ({"mode": "create"}, adbc_driver_manager.ProgrammingError, "log_entries already exists.*USE002"),
         ({"temporary": True}, adbc_driver_manager.NotSupportedError, "Temporary.*SQL007"),
         ({"catalog_name": "other"}, adbc_driver_manager.NotSupportedError, "one catalog.*SQL007"),
         ({"db_schema_name": "other"}, adbc_driver_manager.NotSupportedError, "one schema.*SQL007"),

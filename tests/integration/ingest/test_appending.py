@@ -9,9 +9,11 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from adbc_driver_flightsql import DatabaseOptions
 from adbc_driver_flightsql import dbapi as adbc
+from adbc_driver_manager import AdbcStatusCode
 from adbc_driver_manager import Error as AdbcError
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
@@ -19,7 +21,7 @@ from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.core.jsonb import decode, encode, to_json
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.errors import PermissionDenied, UsageError
+from micromegas_jupyter.errors import PermissionDenied, TableExists, UsageError
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 from tests.fakes.telemetry_rows import PAIRS, log_batch, sent_processes
@@ -188,6 +190,7 @@ def test_each_ingest_is_counted(server, alice):
 
 
 _WHEN = datetime(2026, 11, 25, 12, tzinfo=UTC)
+_ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +238,18 @@ def test_every_kept_type_reads_back(server, connection):
         "struct": pa.array([{"a": 1, "b": ["x"]}, None]),
         "map": pa.array([[("k", 1)], None], pa.map_(pa.utf8(), pa.int64())),
         "pairs": pa.array([[{"key": "a", "value": "b"}], None], PAIRS),
+        "runs": pc.run_end_encode(pa.array(["same", None])),
+        "listed": pa.array([["a", "b"], None], pa.list_view(pa.utf8())),
+        "largely": pa.array([[1], None], pa.large_list_view(pa.uint8())),
+        "tiny": pa.array([255, None], pa.uint8()),
+        "huge": pa.array([2**64 - 1, None], pa.uint64()),
+        "half": pa.array([1.5, None], pa.float16()),
+        "round": pa.array([Decimal(1200), None], pa.decimal128(2, -2)),
+        "wide": pa.array([Decimal("1.5"), None], pa.decimal256(38, 1)),
+        "key": pa.array([_ID.bytes, None], pa.uuid()),
+        "keys": pa.ListArray.from_arrays([0, 1, 1], pa.array([_ID.bytes], pa.uuid()), mask=pa.array([False, True])),
+        "json": pa.array(['{"a": 1}', None], pa.json_()),
+        "bool8": pa.array([True, None]).cast(pa.int8()).cast(pa.bool8()),
     }
     table = pa.table(values)
 
@@ -245,6 +260,10 @@ def test_every_kept_type_reads_back(server, connection):
         found = client.query_arrow("SELECT * FROM kinds")
     expected = {name: column.to_pylist() * 2 for name, column in values.items()}
     expected["seconds"] = [_WHEN.replace(tzinfo=None), None] * 2
+    expected |= {"key": [_ID.bytes, None] * 2, "keys": [[_ID.bytes], None] * 2, "bool8": [1, None] * 2}
+    assert [str(found.schema.field(name).type) for name in ("huge", "key", "json", "bool8", "round")] == [
+        "decimal128(20, 0)", "binary", "string", "int8", "decimal128(4, 0)",
+    ]  # fmt: skip
     assert found.to_pydict() == expected
 
 
@@ -271,11 +290,24 @@ def test_a_name_that_could_be_misread_is_refused(server, name):
         (pa.array([time(1, 2)], pa.time64("us")), "time64"),
         (pa.array([timedelta(seconds=1)]), "duration"),
         (pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])]), "union"),
+        (pa.array([["a"]], pa.list_(pa.string_view())), "string_view inside"),
+        (pa.array([[[1]]], pa.list_(pa.list_view(pa.int8()))), "list_view"),
+        (pa.array([[1, 2]], pa.list_(pa.int8(), 2)).cast(pa.fixed_shape_tensor(pa.int8(), [2])), "fixed_shape_tensor"),
     ],
-    ids=["null", "list of null", "empty struct", "time", "duration", "union"],
+    ids=[
+        "null",
+        "list of null",
+        "empty struct",
+        "time",
+        "duration",
+        "union",
+        "view inside",
+        "list view inside",
+        "tensor",
+    ],
 )
 def test_a_type_that_is_not_kept_is_refused_by_column(connection, column, kind):
-    with pytest.raises(AdbcError, match=kind):
+    with pytest.raises(AdbcError, match=rf"column 'odd' has the type .*{kind}"):
         _ingest(connection, "odd", pa.table({"odd": column}))
 
 
@@ -292,11 +324,18 @@ def test_finer_times_are_rejected_by_row_unless_they_are_to_be_cut(server, alice
 def test_a_table_is_made_once_unless_it_is_to_be_replaced(server, connection):
     _ingest(connection, "once", pa.table({"id": [1]}))
 
-    with pytest.raises(AdbcError, match="There is a table once already"):
+    with pytest.raises(AdbcError, match=r"once already exists\. Append to it.*USE002") as existing:
         _ingest(connection, "once", pa.table({"id": [2]}))
+    with server.client("alice") as alice, pytest.raises(TableExists):
+        alice.create_table("once", pa.schema({"id": pa.int64()}))
+    with server.client("alice") as alice, pytest.raises(TableExists):
+        alice.bulk_ingest("once", pa.table({"id": [2]}), mode="create")
+    with server.client("alice") as alice, pytest.raises(TableExists, match="no column 'other'"):
+        alice.bulk_ingest("once", pa.table({"other": [2]}), mode="create_append")
     with pytest.raises(AdbcError, match="There is no table 'absent'"):
         _ingest(connection, "absent", pa.table({"id": [3]}), "append")
 
+    assert existing.value.status_code is AdbcStatusCode.ALREADY_EXISTS
     assert server.column("SELECT id FROM once") == [1]
     assert _ingest(connection, "once", pa.table({"name": ["other columns"]}), "replace") == 1
     assert server.column("SELECT * FROM once") == ["other columns"]

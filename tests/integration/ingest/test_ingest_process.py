@@ -11,7 +11,7 @@ import requests
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.config.server import ServerSettings
-from micromegas_jupyter.errors import ServerUnavailable, Unavailable, UsageError
+from micromegas_jupyter.errors import ServerUnavailable, TableExists, Unavailable, UsageError
 from micromegas_jupyter.wiring.server import ServerStack
 from tests.fakes.waiting import wait_until
 from tests.integration.ingest.lake_server import append_command, lake_server
@@ -72,7 +72,7 @@ def test_two_servers_on_one_lake_see_each_others_commits(tmp_path):
         assert other.column("SELECT id FROM shared") == [1]
         bob.bulk_ingest("shared", ROWS)
         assert one.column("SELECT count(*) FROM shared") == [2]
-        with pytest.raises(UsageError, match="There is a table shared already"):
+        with pytest.raises(TableExists, match="shared already exists"):
             bob.bulk_ingest("shared", ROWS, mode="create")
         bob.drop_table("shared")
         with pytest.raises(UsageError, match=r"There is no table|was dropped"):

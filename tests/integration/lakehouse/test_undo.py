@@ -433,5 +433,5 @@ def test_a_table_is_not_created_over_one_whose_first_log_entries_were_cleaned_up
     DeltaTable(bucket.child_uri("t"), storage_options=bucket.options).create_checkpoint()
     bucket.delete(f"t/_delta_log/{0:020}.json")
 
-    with pytest.raises(UsageError, match="There is a table t already"):
+    with pytest.raises(UsageError, match="The table t already exists"):
         Tables(bucket).create("t", MORE.schema)

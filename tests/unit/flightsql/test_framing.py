@@ -1,6 +1,7 @@
 """Batches leave as `FlightData` of bounded size and read back unchanged; hostile parameters are refused."""
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from micromegas_jupyter.errors import ResourcesExhausted, UnsupportedRequest, UsageError
@@ -89,13 +90,23 @@ FAR, TWO = (2_000_000).to_bytes(4, "little"), (2).to_bytes(4, "little")
     [
         (_compressed(pa.record_batch({"n": [0] * 1000})), UnsupportedRequest),
         (_compressed(pa.record_batch({"w": pa.array(["a"] * 9).dictionary_encode()}))[:2], UnsupportedRequest),
-        (_encode(pa.schema({"ids": pa.list_(pa.uuid())}), []), UnsupportedRequest),
+        (_encode(pa.schema({"ids": pa.list_(pa.fixed_shape_tensor(pa.int8(), [2]))}), []), UnsupportedRequest),
+        (_encode(pa.schema({"ARROW:extension:name": pa.int8()}), []), UsageError),
         (_damaged([1, 2], lambda body: body[:-8]), UsageError),
         (_damaged(["aa", "bb"], lambda body: body.replace(TWO, FAR, 1)), UsageError),
         (_damaged(["marker"], lambda body: body.replace(b"marker", b"\xff\xfe\xff\xfe\xff\xfe")), UsageError),
         (_encode(pa.schema({"n": pa.int64()}), [pa.record_batch({"n": [1, 2]})])[1:], UsageError),
     ],
-    ids=["compressed", "compressed dictionary", "extension type", "body", "offsets", "not UTF-8", "no schema"],
+    ids=[
+        "compressed",
+        "compressed dictionary",
+        "extension type",
+        "extension key",
+        "body",
+        "offsets",
+        "not UTF-8",
+        "no schema",
+    ],
 )
 def test_hostile_parameters_are_refused(frames, kind):
     with pytest.raises(kind):
@@ -119,6 +130,12 @@ _TEXTS = ["a", None, "long enough for a buffer"]
         (pa.array([{"a": "abc", "b": 1}, None]), [11, 9]),
         (pa.array([[("key", 1)], None], pa.map_(pa.utf8(), pa.int64())), [11, 1]),
         (pa.array([["abc", "d"], ["e", "f"]], pa.list_(pa.utf8(), 2)), [4, 2]),
+        (pc.run_end_encode(pa.array(["abc", "abc", None])), [3, 3, 1]),
+        (pa.array([["abc", "d"], None, ["e"]], pa.list_view(pa.utf8())), [4, 1, 1]),
+        (
+            pa.ListViewArray.from_arrays(pa.array([1, 0], pa.int32()), pa.array([1, 2], pa.int32()), pa.array([7, 8])),
+            [8, 16],
+        ),
     ],
     ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
 )
@@ -145,9 +162,10 @@ def test_rows_are_cut_by_their_size_and_a_larger_row_is_refused():
     [
         pa.array([{}], pa.struct([])),
         pa.Array.from_buffers(pa.list_(pa.int8(), 0), 5, [None], children=[pa.array([], pa.int8())]),
-        pa.array([[1]], pa.list_view(pa.int8())),
+        pa.array([[[1]]], pa.list_(pa.list_view(pa.int8()))),
+        pa.StructArray.from_arrays([pc.run_end_encode(pa.array([1]))], ["a"]),
     ],
-    ids=["empty struct", "lists of nothing", "list view"],
+    ids=["empty struct", "lists of nothing", "list view inside", "run-end encoded inside"],
 )
 def test_what_cannot_be_measured_is_refused(column):
     with pytest.raises(UnsupportedRequest):

@@ -97,7 +97,7 @@ def test_a_table_that_somebody_else_made_meanwhile_is_not_replaced(writer, table
     write.write(rows.to_batches()[0])
     tables.create("t", pa.schema([("theirs", pa.int64())]), owner="bob")
 
-    with pytest.raises(UsageError, match="There is a table"):
+    with pytest.raises(UsageError, match="already exists"):
         write.commit()
 
     assert read("t").column_names == ["theirs"]
