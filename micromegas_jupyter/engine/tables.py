@@ -398,9 +398,11 @@ class TableBuilder:
             size = needed
         raise FileNotFoundError(file.path)
 
-    def _read_parts(self, location: str, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[bytes] | None:
+    def _read_parts(self, location: str, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[bytes]:
         storage, path = self._object(location)
-        return storage.read_parts(path, offsets, sizes)
+        if (parts := storage.read_parts(path, offsets, sizes)) is None:
+            raise FileNotFoundError(location)
+        return parts
 
     def _object(self, location: str) -> tuple[Storage, str]:
         """Return where a file is: a storage, and its path there."""
