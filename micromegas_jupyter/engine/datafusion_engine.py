@@ -586,7 +586,8 @@ def _find_reads(plan: _Plan, statement: _Statement) -> Reads:
     if _SCAN not in plan.text:
         return {}
     time_range, outline = statement.request.time_range, statement.outline
-    optimized, scans = plan.optimized, {name: table for table in plan.tables for name in table.names}
+    optimized = plan.optimized
+    scans: Mapping[str, VisibleTable] = {name: table for table in plan.tables for name in table.names}
     columns: Mapping[str, Sequence[str]] = {name: table.snapshot.schema.names for name, table in scans.items()}
     try:
         if (
