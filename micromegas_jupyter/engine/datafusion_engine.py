@@ -6,7 +6,7 @@ the process limits its time and memory, and may end it at any moment.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -68,7 +68,7 @@ from micromegas_jupyter.engine.planning import (
 )
 from micromegas_jupyter.engine.plans.constants import check_constants
 from micromegas_jupyter.engine.plans.counts import find_files, find_progress, with_counts, without_counts
-from micromegas_jupyter.engine.plans.pruning import FilesByTable, row_limits
+from micromegas_jupyter.engine.plans.pruning import FilesByTable, counted_scans, row_limits
 from micromegas_jupyter.engine.plans.reads import are_plain, find_reads, unknown_reads, without_rows
 from micromegas_jupyter.engine.plans.terms import is_leakproof
 from micromegas_jupyter.engine.scanner import Mention, Scan, find_mentions, scan
@@ -133,13 +133,18 @@ class _Statement:
 class _Outline:
     """What is known of a statement before its tables are read: the `files` that are enough, and `limits` of rows.
 
-    What the caller wrote must be behind the barrier, unless all of it is leakproof. Constants may have been checked.
+    Of `counted` tables with deleted rows, it needs the number of rows, and no values. What the caller wrote must be
+    behind the barrier, unless all of it is leakproof. Constants may have been checked. `optimized` is its plan over
+    `scans` of no files.
     """
 
     is_checked: bool = False
     needs_barrier: bool = False
+    counted: Collection[str] = ()
     files: FilesByTable = field(default_factory=dict, repr=False)
     limits: Mapping[str, Expr] = field(default_factory=dict, repr=False)
+    optimized: LogicalPlan | None = field(default=None, repr=False)
+    scans: Mapping[str, VisibleTable] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,6 +318,7 @@ class DataFusionEngine:
             is_behind_barrier=outline.needs_barrier,
             files=outline.files,
             limits=outline.limits,
+            counted=outline.counted,
             is_flat=not request.preserve_dictionary,
             allows_fragments=allows_fragments and len(mentioned) == 1,
         )
@@ -368,7 +374,9 @@ class DataFusionEngine:
             files = needed_files(optimized, scans, mentions=mentions, time_range=time_range)
             schemas = {name: scanned_schema(table) for name, table in scans.items()}
             if not hides_rows or is_leakproof(session, frame.logical_plan(), optimized, schemas):
-                return _Outline(is_checked=True, files=files)
+                with_deleted = [name for name, table in scans.items() if table.has_deleted_rows]
+                counted = {scans[name].snapshot.name for name in counted_scans(optimized, with_deleted)}
+                return _Outline(is_checked=True, counted=counted, files=files, optimized=optimized, scans=scans)
         hidden = {name: table for name, table in scans.items() if table.needs_barrier}
         found = row_limits(optimized, {name: schemas[name] for name in hidden}, may_change=may_change(mentions))
         limits = {scans[name].snapshot.name: limit for name, limit in found.items()}
@@ -577,9 +585,20 @@ def _find_reads(plan: _Plan, statement: _Statement) -> Reads:
     """Return what a planned statement reads; may use up the tables in its session."""
     if _SCAN not in plan.text:
         return {}
-    optimized, columns = plan.optimized, {table.snapshot.name: table.snapshot.schema.names for table in plan.tables}
+    time_range, outline = statement.request.time_range, statement.outline
+    optimized = plan.optimized
+    scans: Mapping[str, VisibleTable] = {name: table for table in plan.tables for name in table.names}
+    columns: Mapping[str, Sequence[str]] = {name: table.snapshot.schema.names for name, table in scans.items()}
     try:
-        if optimized is None or not are_plain(plan.tables, statement.request.time_range):
+        if (
+            outline
+            and outline.optimized
+            and optimized
+            and are_plain(outline.scans.values(), time_range, is_outline=True)
+        ):
+            optimized, scans = outline.optimized, outline.scans
+            columns = {name: table.snapshot.schema.names for name, table in scans.items()}
+        elif optimized is None or not are_plain(plan.tables, time_range):
             if time.process_time() - statement.cpu_started > _MAX_PLANNING_SECONDS:
                 return unknown_reads(plan.tables)  # a second plan would take as long
             session = plan.lent.session
@@ -587,7 +606,7 @@ def _find_reads(plan: _Plan, statement: _Statement) -> Reads:
             frame = session.sql_with_options(plan.sql, READ_ONLY, param_values=statement.values)
             optimized = frame.optimized_logical_plan()
         functions = sorted(statement.mentions.among(_TABLE_FUNCTIONS))
-        return find_reads(optimized, plan.tables, columns, functions=functions)
+        return find_reads(optimized, scans, columns, functions=functions)
     except BaseException as error:
         if not is_engine_failure(error):
             raise

@@ -13,6 +13,7 @@ from micromegas_jupyter.engine.scanner import quoted
 from micromegas_jupyter.telemetry.tables import PROPERTIES
 
 # Types that go on the wire as they are.
+_ROWS_PER_BATCH: Final = 1 << 18
 _UNCHANGED: Final = frozenset(one.id for one in (pa.bool_(), pa.int32(), pa.int64(), pa.float64(), pa.string()))
 
 
@@ -34,6 +35,24 @@ def _merged_schema(schema: pa.Schema, merge_sql: str | None, raw_name: str | Non
 def no_rows(context: SessionContext, schema: pa.Schema) -> DataFrame:
     """Return a frame without rows."""
     return context.read_batch(pa.RecordBatch.from_pylist([], schema=schema))
+
+
+def rows_without_values(context: SessionContext, schema: pa.Schema, count: int) -> DataFrame | None:
+    """Return a frame of so many rows whose values must not matter, or None if a nested column is never null.
+
+    It knows the number of its rows. A column that is never null stays so, since `key IS NOT NULL` is then always true.
+    """
+    if any(one.type.num_fields and not one.nullable for one in schema):
+        return None
+    size = min(count, _ROWS_PER_BATCH)
+    columns = [pa.nulls(size, one.type) for one in schema]
+    filled = [
+        column if one.nullable else pa.Array.from_buffers(one.type, size, [None, *column.buffers()[1:]])
+        for one, column in zip(schema, columns, strict=True)
+    ]
+    batch = pa.RecordBatch.from_arrays(filled, schema=schema)
+    whole, rest = divmod(count, _ROWS_PER_BATCH)
+    return context.read_batches([*[batch] * whole, batch.slice(0, rest)])
 
 
 def register_rows(

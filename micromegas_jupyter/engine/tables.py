@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,6 +42,7 @@ from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
 from micromegas_jupyter.engine.errors import damaged_vector, file_gone, files_removed
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
+from micromegas_jupyter.engine.plans.counts import find_total
 from micromegas_jupyter.engine.plans.live_rows import (
     Vectors,
     all_of,
@@ -61,6 +62,7 @@ from micromegas_jupyter.engine.scanner import Mention, quoted
 from micromegas_jupyter.engine.schemas import (
     flat_schema,
     no_rows,
+    rows_without_values,
     visible_schema,
     wire_schema,
 )
@@ -184,12 +186,13 @@ class TableBuilder:
         is_behind_barrier: bool,
         files: FilesByTable | None = None,
         limits: Mapping[str, Expr] = _NO_LIMITS,
+        counted: Collection[str] = (),
         is_flat: bool = False,
         allows_fragments: bool = False,
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them; `files` says which files of a table are enough.
 
-        Rows that don't meet the `limits` of their table are left out.
+        Rows that don't meet the `limits` of their table are left out, and those of `counted` tables have no values.
 
         With `allows_fragments`, filters on small files are kept out of the decoder; see `has_fragments`.
 
@@ -212,7 +215,10 @@ class TableBuilder:
                 needed = (files or {}).get(snapshot.name)
                 if needed is None:
                     needed = _files_in_range(table, time_range)
-                rows = self.read(context, snapshot, needed, schema, shows_values=not table.needs_barrier)
+                is_counted = snapshot.name in counted
+                rows = self.read(
+                    context, snapshot, needed, schema, shows_values=not table.needs_barrier, is_counted=is_counted
+                )
                 limit = limits.get(snapshot.name)
                 rows = _build(
                     context,
@@ -294,7 +300,7 @@ class TableBuilder:
                 needed |= prune(rows.optimized_logical_plan(), candidates, may_change=False)
         return needed
 
-    def read(
+    def read(  # noqa: PLR0913 - what a scan is
         self,
         context: SessionContext,
         snapshot: TableSnapshot,
@@ -302,10 +308,12 @@ class TableBuilder:
         schema: pa.Schema,
         *,
         shows_values: bool = True,
+        is_counted: bool = False,
     ) -> DataFrame:
         """Return the plan of native scans over explicit files, one for each set of partition values that SQL sees.
 
-        Unless it `shows_values`, whether a column can be null doesn't depend on them.
+        Unless it `shows_values`, whether a column can be null doesn't depend on them. Rows that are only counted come
+        from the log if it has their number.
         """
         shown = [name for name in snapshot.partition_columns if name in schema.names]
         try:
@@ -315,6 +323,9 @@ class TableBuilder:
             raise (file_gone() if snapshot.bounds is None else files_removed(snapshot.name)) from error
         except DamagedVector as error:
             raise damaged_vector(snapshot.name, str(error)) from error
+        count = find_total(snapshot, files, "rows") if is_counted else None
+        if count is not None and (counted := rows_without_values(context, schema, count)) is not None:
+            return counted
         sizes = [file.size for file in found]
         # What a filter is evaluated on must not depend on hidden rows either.
         are_large = None in sizes or sum(filter(None, sizes)) > _FRAGMENT_BYTES * len(sizes)
@@ -387,9 +398,11 @@ class TableBuilder:
             size = needed
         raise FileNotFoundError(file.path)
 
-    def _read_parts(self, location: str, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[bytes] | None:
+    def _read_parts(self, location: str, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[bytes]:
         storage, path = self._object(location)
-        return storage.read_parts(path, offsets, sizes)
+        if (parts := storage.read_parts(path, offsets, sizes)) is None:
+            raise FileNotFoundError(location)
+        return parts
 
     def _object(self, location: str) -> tuple[Storage, str]:
         """Return where a file is: a storage, and its path there."""
@@ -480,13 +493,15 @@ def scanned_schema(table: VisibleTable) -> pa.Schema:
 def is_large(table: VisibleTable, mentions: Mention, time_range: TimeRange | None) -> bool:
     """Return whether a statement may read only some of a table's many files."""
     snapshot = table.snapshot
-    if len(snapshot.files) < _MIN_PRUNED or not any(map(mentions.has, table.names)):
+    # A statement over deleted rows is planned twice anyway.
+    most = 1 if table.has_deleted_rows and not table.hides_rows else _MIN_PRUNED - 1
+    if len(snapshot.files) <= most or not any(map(mentions.has, table.names)):
         return False
     columns = {*bounded_columns(snapshot), *snapshot.partition_columns} & set(snapshot.schema.names)
     if snapshot.source is not None:
         columns.add(snapshot.source.time_column)
     has_conditions = table.hides_rows or bool(table.equal) or any(map(mentions.has, columns))
-    return has_conditions and len(_files_in_range(table, time_range)) >= _MIN_PRUNED
+    return has_conditions and len(_files_in_range(table, time_range)) > most
 
 
 def has_constants(table: VisibleTable) -> bool:

@@ -215,8 +215,8 @@ class DeltaSnapshots:
         mapping = _check_readable(delta)
         by = tuple(delta.metadata().partition_columns)
         found = arrow_schema(delta)
-        schema = pa.schema([_shown_field(one) for one in found])
-        stored = None if mapping == "none" else pa.schema([_stored_field(one, mapping) for one in found])
+        schema = pa.schema(map(_field, found))
+        stored = None if mapping == "none" else pa.schema([_field(one, mapping) for one in found])
         definition = self._definitions.get(name)
         if definition is not None:
             if stored is not None:
@@ -442,21 +442,20 @@ def _plain_path(path: str) -> str:
     return unquote(unquote(path))
 
 
-def _shown_field(field: pa.Field) -> pa.Field:
-    """Return a column as SQL sees it. Older files may have nulls in nested ones, whatever the table says."""
-    metadata = {key: value for key, value in (field.metadata or {}).items() if not key.decode().startswith(_NAMES)}
-    return pa.field(field.name, _changed_inside(field.type, _shown_field), field.nullable, metadata or None)
+def _field(field: pa.Field, mapping: str | None = None) -> pa.Field:
+    """Return a column as SQL sees it, or as files have it by the `mapping` of columns: its name, or with its ID.
 
-
-def _stored_field(field: pa.Field, mapping: str) -> pa.Field:
-    """Return a column as files have it: its name, or with its ID."""
+    Older files may have nulls in nested ones, whatever the table says.
+    """
     facts = field.metadata or {}
+    inner = _changed_inside(field.type, functools.partial(_field, mapping=mapping))
+    if mapping is None:
+        others = {key: value for key, value in facts.items() if not key.decode().startswith(_NAMES)}
+        return pa.field(field.name, inner, field.nullable, others or None)
     name, field_id = (facts.get(f"{_NAMES}{key}".encode()) for key in ("physicalName", "id"))
     if name is None or (mapping == "id" and field_id is None):
         raise Unreadable(f"the name of a column in its files is unknown (column mapping by {mapping})")
-    metadata = {FIELD_ID: field_id} if mapping == "id" else None
-    inner = _changed_inside(field.type, functools.partial(_stored_field, mapping=mapping))
-    return pa.field(name.decode(), inner, field.nullable, metadata)
+    return pa.field(name.decode(), inner, field.nullable, {FIELD_ID: field_id} if mapping == "id" else None)
 
 
 def _changed_inside(kind: pa.DataType, change: Callable[[pa.Field], pa.Field]) -> pa.DataType:

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pyarrow.compute as pc
 from datafusion.plan import ExecutionPlan, MetricsSet
 
+from micromegas_jupyter.core.file_list import FileList
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.contract import QueryStatistics, ScanProgress, TableFiles, VisibleTable
 
 
@@ -69,14 +71,15 @@ def _scan_count(table: VisibleTable) -> int:
 
 def find_files(table: VisibleTable) -> TableFiles:
     """Return what a statement needs of a table, as its log has it."""
-    files, bounds = table.snapshot.files, table.snapshot.bounds
-    needed = {file.path for file in table.needed}
-    places = [place for place, file in enumerate(files) if file.path in needed]
+    snapshot, needed = table.snapshot, FileList.of(table.needed)
+    size, rows = (find_total(snapshot, needed, name) for name in ("bytes", "rows"))
+    return TableFiles(snapshot.name, len(needed), len(snapshot.files), size, rows)
 
-    def total(name: str) -> int | None:
-        if bounds is None or name not in bounds.column_names:
-            return None
-        known = bounds.column(name).take(places)
-        return None if known.null_count else int(pc.sum(known, min_count=0).as_py())
 
-    return TableFiles(table.snapshot.name, len(places), len(files), total("bytes"), total("rows"))
+def find_total(snapshot: TableSnapshot, files: FileList, name: str) -> int | None:
+    """Return the bytes or rows of some files of a table, None if its log does not have them for each."""
+    if snapshot.bounds is None or name not in snapshot.bounds.column_names:
+        return None
+    paths = FileList.of(snapshot.files).columns.column("path")
+    known = snapshot.bounds.column(name).filter(pc.is_in(paths, files.columns.column("path")))
+    return None if known.null_count else int(pc.sum(known, min_count=0).as_py())

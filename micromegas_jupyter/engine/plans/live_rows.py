@@ -30,8 +30,8 @@ _ALL_ROWS: Final = (1 << 63) - 1
 _CACHED_BYTES: Final = 32 * 1024 * 1024
 _ENTRY_BYTES: Final = 512
 
-#: Returns parts of a file, by their offsets and sizes; None if there is no such file.
-ReadParts = Callable[[str, Sequence[int], Sequence[int]], Sequence[bytes] | None]
+#: Returns parts of a file, by their offsets and sizes; raises `FileNotFoundError`.
+ReadParts = Callable[[str, Sequence[int], Sequence[int]], Sequence[bytes]]
 
 
 class Vectors:
@@ -48,23 +48,16 @@ class Vectors:
         missing = sorted({*vectors.values()} - found.keys(), key=lambda one: (one.location, one.offset or 0))
         for location, group in itertools.groupby(missing, key=lambda one: "" if one.offset is None else one.location):
             some = list(group)
-            contents = map(_inline, some) if not location else _stored(location, some, read)
+            if location:
+                parts = read(location, [one.offset or 0 for one in some], [one.size + FRAME_BYTES for one in some])
+                contents = list(map(unframed, some, parts))
+            else:
+                contents = [decode_z85(one.location)[: one.size] for one in some]
             for vector, content in zip(some, contents, strict=True):
                 found[vector] = live = decode_vector(vector, content)
                 with suppress(ValueError):  # it is larger than the cache
                     self._live[vector] = live
         return {path: found[vector] for path, vector in vectors.items()}
-
-
-def _inline(vector: DeletionVector) -> bytes:
-    return decode_z85(vector.location)[: vector.size]
-
-
-def _stored(location: str, vectors: Sequence[DeletionVector], read: ReadParts) -> Iterable[bytes]:
-    parts = read(location, [one.offset or 0 for one in vectors], [one.size + FRAME_BYTES for one in vectors])
-    if parts is None:
-        raise FileNotFoundError(location)
-    return itertools.starmap(unframed, zip(vectors, parts, strict=True))
 
 
 def live_rows(

@@ -70,11 +70,15 @@ class Candidates:
 
 
 class _Scan(NamedTuple):
-    """A scan of a plan: the conditions on its rows; if there are none, perhaps only so many are needed in an order."""
+    """A scan of a plan: the conditions on its rows; if there are none, perhaps only so many are needed in an order.
+
+    If it `is_counted`, only the number of its rows matters.
+    """
 
     conditions: Sequence[Expr]
     order: SortExpr | None
     limit: int
+    is_counted: bool
 
 
 def files_in_range(snapshot: TableSnapshot, time_range: TimeRange | None, files: FileList | None = None) -> FileList:
@@ -126,6 +130,11 @@ def prune(plan: LogicalPlan, tables: Mapping[str, Candidates], *, may_change: bo
             snapshot, tables[name].time_range, files if mask is None else files.where(mask)
         )
     return needed
+
+
+def counted_scans(plan: LogicalPlan, names: Iterable[str]) -> set[str]:
+    """Return the scans of which an optimized plan needs the number of rows, and no values."""
+    return {name for name, scans in _find_scans(plan, names).items() if all(one.is_counted for one in scans)}
 
 
 def row_limits(plan: LogicalPlan, scans: Mapping[str, pa.Schema], *, may_change: bool) -> dict[str, Expr]:
@@ -224,7 +233,8 @@ def _collect(plan: LogicalPlan, scans: dict[str, list[_Scan]], order: SortExpr |
             node = plan.to_variant()
             if node.table_name() in scans:
                 conditions = node.filters()
-                scans[node.table_name()].append(_Scan(conditions, None if conditions else order, limit))
+                is_counted = not conditions and node.projection() == []
+                scans[node.table_name()].append(_Scan(conditions, None if conditions else order, limit, is_counted))
         case "Sort":
             node = plan.to_variant()
             fetch, first = node.get_fetch_val(), node.sort_exprs()[0]

@@ -30,18 +30,26 @@ _OWN_FILTERS: Final = "full_filters=["
 _RETURNED_ROWS: Final = "?table?"
 
 
-def are_plain(tables: Iterable[VisibleTable], time_range: TimeRange | None) -> bool:
-    """Return whether scans of these tables, in the plan of a statement, return no columns but those it asks for."""
+def are_plain(tables: Iterable[VisibleTable], time_range: TimeRange | None, *, is_outline: bool = False) -> bool:
+    """Return whether scans of these tables, in the plan of a statement, return no columns but those it asks for.
+
+    Those of an outline have the columns that SQL sees.
+    """
     return not any(
-        table.needs_barrier
-        or table.snapshot.stored_schema
+        table.hides_rows
         or table.equal
         or table.snapshot.merge_sql
         or table.snapshot.source
         or (time_range is not None and table.snapshot.range_columns)
-        or {*table.snapshot.partition_columns} & {*table.snapshot.schema.names}
+        or (not is_outline and _has_other_columns(table))
         for table in tables
     )
+
+
+def _has_other_columns(table: VisibleTable) -> bool:
+    snapshot = table.snapshot
+    has_partitions = not {*snapshot.partition_columns}.isdisjoint(snapshot.schema.names)
+    return table.has_deleted_rows or snapshot.stored_schema is not None or has_partitions
 
 
 def without_rows(session: "SessionContext", tables: Iterable[VisibleTable]) -> dict[str, Sequence[str]]:
@@ -56,24 +64,23 @@ def without_rows(session: "SessionContext", tables: Iterable[VisibleTable]) -> d
 
 def find_reads(
     optimized: "LogicalPlan",
-    tables: Sequence[VisibleTable],
+    tables: Mapping[str, VisibleTable],
     columns: Mapping[str, Sequence[str]],
     *,
     functions: Iterable[str],
 ) -> Reads:
-    """Return the tables that a plan reads, each with its columns, of `columns` by the name of its scan.
+    """Return the tables that a plan reads, each with its columns, of `columns`; both are by the names of their scans.
 
     If the columns of a table cannot be determined, `ANY` stands for them. Views also count as reads of their source.
     `functions` are the table functions that the statement may call.
     """
-    by_name = {name: table for table in tables for name in table.names}
     reads: dict[str, set[str]] = {}
     text = optimized.display_indent()
     for name, found in _scanned(optimized, text, columns):
         if name not in columns:
             reads.setdefault(name, set()).update(found)
             continue
-        table = by_name[name]
+        table = tables[name]
         reads.setdefault(table.read_as, set()).update(found, (column for column, _ in table.equal))
         if (source := table.snapshot.source) is not None:
             reads.setdefault(source.table, set()).update(source.columns)

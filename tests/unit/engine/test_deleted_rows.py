@@ -143,6 +143,41 @@ def test_reading_loads_only_the_vectors_that_are_needed(tmp_path, monkeypatch):
         assert len(loaded) == 41
 
 
+def _counters(planned):
+    rows = [row for batch in planned.batches() for row in batch.to_pylist()]
+    return rows, planned.reads, planned.statistics.files_read
+
+
+def test_rows_that_are_only_counted_come_from_the_log(tmp_path):
+    storage = Storage(tmp_path)
+    schema = pa.schema([pa.field("key", pa.string(), nullable=False), pa.field("n", pa.int64())])
+    rows = pa.table({"key": ["a", "b", "c"] * 100, "n": [1, None, 2] * 100}, schema)
+    for part in (rows, rows.slice(0, 20)):
+        write_deltalake(storage.child_uri("t"), part, mode="append")
+    delete_rows(storage, "t", lambda _, count: range(0, count, 10))
+
+    with asking(ServedFolder(storage)) as ask:
+        counted = {
+            sql: _counters(admin(ask).plan(f"SELECT {sql}"))
+            for sql in (
+                "count(*) AS c FROM t",
+                "count(*) AS c FROM t WHERE key IS NOT NULL",
+                "count(*) AS c FROM t WHERE 1 = 1 LIMIT 5",
+            )
+        }
+        assert counted == dict.fromkeys(counted, ([{"c": 288}], {"t": ()}, 0))
+        assert _counters(admin(ask).plan("SELECT count(n) AS c FROM t")) == ([{"c": 192}], {"t": ("n",)}, 2)
+        assert ask.rows("SELECT count(*) AS c FROM t a, t b") == [{"c": 288 * 288}]
+        assert ask.rows("SELECT count(*) AS c FROM t a, t b WHERE b.n = 1") == [{"c": 288 * 96}]
+        hiding = ask.seeing({"t": ("key = 'a'",)})
+        assert hiding.rows("SELECT count(*) AS c FROM t") == ask.rows("SELECT count(*) AS c FROM t WHERE key = 'a'")
+
+
+def test_a_lookup_opens_only_the_file_with_its_row(storage):
+    with asking(ServedFolder(storage)) as ask:
+        assert _counters(admin(ask).plan("SELECT n FROM few WHERE n = 2001")) == ([{"n": 2001}], {"few": ("n",)}, 1)
+
+
 @pytest.mark.parametrize("is_inline", [True, False])
 @pytest.mark.parametrize("has_partitions", [True, False])
 def test_rows_are_deltas_own(tmp_path, is_inline, has_partitions):
