@@ -151,17 +151,18 @@ class Notebook:
 
 @pytest.fixture
 def open_file(request, browser_context, jupyter):
-    """Open a notebook by its path, in JupyterLab alone in its page."""
+    """Open a notebook by its path: in JupyterLab alone in the page of all tests, or in a page of its own."""
     pages = []
 
-    def open_one(app, path):
-        if app == "lab":
+    def open_one(app, path, *, in_own_page=False):
+        if app == "lab" and not in_own_page:
             page = request.getfixturevalue("lab_page")
             open_alone(page, path.name)
         else:
             page = browser_context.new_page()
             pages.append(page)
-            page.goto(f"{jupyter.origin}{BASE_URL}notebooks/{path.name}?{jupyter.query}")
+            place = f"lab/workspaces/{path.stem}/tree" if app == "lab" else "notebooks"
+            page.goto(f"{jupyter.origin}{BASE_URL}{place}/{path.name}?{jupyter.query}")
         return Notebook(page, path)
 
     yield open_one
