@@ -152,7 +152,7 @@ class Lab:
 
 @pytest.fixture(scope="package")
 def lab(context, demo):
-    """One page of JupyterLab for all tests: to load it takes ten times what a notebook in it takes."""
+    """One page of JupyterLab for all tests, which is loaded once."""
     return Lab(context, demo)
 
 
