@@ -205,12 +205,18 @@ def shared_temporary_folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_laboratory(tmp_path_factory):
-    """Turn off the JupyterLab extension that comes with jupysql, which highlights the same cells as this project's."""
-    folder = tmp_path_factory.mktemp("jupyter") / "labconfig"
-    folder.mkdir()
-    (folder / "page_config.json").write_text('{"disabledExtensions": {"jupysql-plugin": true}}', encoding="utf-8")
+    """Turn off the JupyterLab extension that comes with jupysql, which highlights the same cells as this project's.
+
+    Pages of JupyterLab expose their application, so that tests can open one notebook after the other in one page.
+    """
+    folder = tmp_path_factory.mktemp("jupyter")
+    (folder / "labconfig").mkdir()
+    page_config = folder / "labconfig" / "page_config.json"
+    page_config.write_text('{"disabledExtensions": {"jupysql-plugin": true}}', encoding="utf-8")
+    server_config = folder / "jupyter_server_config.json"
+    server_config.write_text('{"LabApp": {"expose_app_in_browser": true}}', encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JUPYTER_CONFIG_PATH", str(folder.parent), prepend=os.pathsep)
+        patch.setenv("JUPYTER_CONFIG_PATH", str(folder), prepend=os.pathsep)
         yield
 
 

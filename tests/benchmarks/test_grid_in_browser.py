@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.integration.browser.conftest import browser, chromium, context, demo, notebook_opener
+from tests.integration.browser.conftest import browser, chromium, context, demo, lab, notebook_opener
 
-__all__ = ["browser", "chromium", "context", "demo"]
+__all__ = ["browser", "chromium", "context", "demo", "lab"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -68,9 +68,9 @@ SMOOTH, JUMPS = [step / 40_000 for step in range(200)], [(7 * step % 31) / 31 fo
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])
-def test_a_grid_of_a_million_rows_in_a_page(context, demo, tmp_path, say, app):
+def test_a_grid_of_a_million_rows_in_a_page(lab, tmp_path, say, app):
     found = {}
-    with notebook_opener(context, demo, tmp_path, app=app) as open_notebook:
+    with notebook_opener(lab, tmp_path, app=app) as open_notebook:
         page, _ = open_notebook(f"measured-{app}", MAKE, SHOW)
         page.locator(".micromegas-grid tbody td").first.wait_for()
         page.evaluate(TOOLS)

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import TimeoutError as PageTimeoutError
 
 from tests.integration.binder.binders import BASE_URL, HUB_TOKEN, TOKEN
-from tests.integration.browser.looks import choose_theme, luminance, wait_for_kernel
+from tests.integration.browser.looks import choose_theme, luminance, open_alone, run_all, wait_for_kernel
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -32,18 +32,22 @@ def context(browser, binder):
     made.close()
 
 
-def open_notebook(context, binder, name, kernel):
+@pytest.fixture(scope="module")
+def lab(context, binder):
+    """The page that Binder's link shows."""
     page = context.new_page()
-    page.goto(f"{binder.url}lab/workspaces/{name}/tree/notebooks/{name}.ipynb")
-    page.get_by_role("tab", name=f"{name}.ipynb").wait_for()
+    page.goto(f"{binder.url}lab/tree/notebooks/quickstart.ipynb")
+    page.get_by_role("tab", name="quickstart.ipynb").wait_for()
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-    wait_for_kernel(page, f"text=/{re.escape(kernel)}.*Idle/")
+    wait_for_kernel(page)
     return page
 
 
-def run_all(page):
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+def run_notebook(lab, name, kernel):
+    """Open a notebook alone and run all its cells."""
+    open_alone(lab, f"notebooks/{name}.ipynb")
+    wait_for_kernel(lab, f"text=/{re.escape(kernel)}.*Idle/")
+    run_all(lab)
 
 
 def wait_at_top(page, text):
@@ -95,11 +99,11 @@ def memory_of(programs):
     return taken
 
 
-@pytest.fixture(scope="module")
-def quickstart(context, binder):
+@pytest.fixture
+def quickstart(context, binder, lab):
     """The quickstart after Run All and a sign-in as Alice."""
-    page = open_notebook(context, binder, "quickstart", "Python 3")
-    run_all(page)
+    page = lab
+    run_notebook(page, "quickstart", "Python 3")
     link = wait_at_top(page, page.get_by_role("link", name=re.compile("Sign in")).first)
     with context.expect_page() as opened:
         link.click()
@@ -134,13 +138,12 @@ def test_the_quickstart_signs_in_and_queries(quickstart, binder, save_screenshot
     assert f'"{BASE_URL}micromegas-demo/authorize' not in saved
 
 
-def test_the_job_runs_in_its_own_kernel_with_nobody_signed_in(context, binder):
-    page = open_notebook(context, binder, "service-account", "Service account")
-    run_all(page)
+def test_the_job_runs_in_its_own_kernel_with_nobody_signed_in(lab, binder):
+    run_notebook(lab, "service-account", "Service account")
 
-    check_rows(saved_when_done(page, binder, "service-account"))
+    check_rows(saved_when_done(lab, binder, "service-account"))
 
-    assert page.get_by_role("link", name=re.compile("^Sign in")).count() == 0
+    assert lab.get_by_role("link", name=re.compile("^Sign in")).count() == 0
 
 
 def test_the_providers_pages_are_for_people_of_this_jupyter_only(browser, binder):

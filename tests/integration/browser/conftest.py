@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.integration.browser.looks import IDLE, wait_for_kernel
+from tests.integration.browser.looks import IDLE, close_all, open_alone, run_all, wait_for_kernel
 
 CHROMIUM_OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -102,36 +102,86 @@ def context(browser):
     made.close()
 
 
+class Lab:
+    """The page of JupyterLab that all tests share: each shows its notebook there alone."""
+
+    def __init__(self, context, demo):
+        self.context, self.notebooks = context, demo.notebooks
+        self._url, self.page = demo.lab_url, None
+
+    def show(self, path):
+        """Open a notebook in the page and wait for its kernel; the page is loaded where there is none."""
+        if self.page is None:
+            self.page = self._load()
+        self.page.set_viewport_size(VIEWPORT)
+        self.page.emulate_media(forced_colors="null", reduced_motion="null")
+        open_alone(self.page, path.name)
+        self.page.locator(".jp-KernelName", has_text="ipykernel").first.wait_for()
+        wait_for_kernel(self.page)
+        return self.page
+
+    def show_in_own_page(self, path, *, app, host):
+        """Open a notebook in a page of its own, in one of the two applications and at one of the machine's names."""
+        page = self.context.new_page()
+        place = f"/lab/workspaces/{path.stem}/tree/{path.name}" if app == "lab" else f"/notebooks/{path.name}"
+        page.goto(self._url.replace("/lab/tree/quickstart.ipynb", place).replace("127.0.0.1", host))
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        page.locator(".jp-KernelName", has_text="ipykernel").first.wait_for()
+        wait_for_kernel(page, IDLE if app == "lab" else ".jp-Notebook-ExecutionIndicator[data-status='idle']")
+        return page
+
+    def _load(self):
+        """Follow the address that the demo prints, which shows the quickstart."""
+        page = self.context.new_page()
+        page.goto(self._url)
+        page.get_by_role("tab", name="quickstart.ipynb").wait_for()
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        wait_for_kernel(page)
+        return page
+
+    def close_notebooks(self):
+        """Close what is open, and the page as well where a test has left a dialog in it."""
+        if self.page is None:
+            return
+        if self.page.is_closed() or self.page.locator(".jp-Dialog").count():
+            self.page.close()
+            self.page = None
+        else:
+            close_all(self.page)
+
+
+@pytest.fixture(scope="package")
+def lab(context, demo):
+    """One page of JupyterLab for all tests, which is loaded once."""
+    return Lab(context, demo)
+
+
 @pytest.fixture
-def open_notebook(context, demo, tmp_path):
+def open_notebook(lab, tmp_path):
     """Open a new notebook with a configuration folder of its own, apart from all other tests, and run all its cells."""
-    with notebook_opener(context, demo, tmp_path / "config") as open_one:
+    with notebook_opener(lab, tmp_path / "config") as open_one:
         yield open_one
 
 
 @contextmanager
-def notebook_opener(context, demo, config, *, app="lab"):
-    """Give a function that opens a new notebook of a name and cells and runs them; its page closes with the block."""
-    before = context.pages
-    context.clear_cookies(name=PROVIDER_COOKIE)
+def notebook_opener(lab, config, *, app="lab", host="127.0.0.1"):
+    """Give a function that opens a new notebook of a name and cells and runs them; it closes with the block."""
+    before = lab.context.pages
+    lab.context.clear_cookies(name=PROVIDER_COOKIE)
 
     def open_one(name, *sources):
         first = [f"%env MICROMEGAS_CONFIG_DIR={config}", "%load_ext micromegas_jupyter"]
-        path = demo.notebooks / f"{name}.ipynb"
+        path = lab.notebooks / f"{name}.ipynb"
         cells = [nbformat.v4.new_code_cell(source) for source in (*first, *sources)]
         metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
         path.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=cells, metadata=metadata)), encoding="utf-8")
-        page = context.new_page()
-        place = f"/lab/workspaces/{name}/tree/{path.name}" if app == "lab" else f"/notebooks/{path.name}"
-        page.goto(demo.lab_url.replace("/lab/tree/quickstart.ipynb", place))
-        page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-        page.locator(".jp-KernelName", has_text="ipykernel").first.wait_for()
-        wait_for_kernel(page, IDLE if app == "lab" else ".jp-Notebook-ExecutionIndicator[data-status='idle']")
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        is_shared = (app, host) == ("lab", "127.0.0.1")
+        page = lab.show(path) if is_shared else lab.show_in_own_page(path, app=app, host=host)
+        run_all(page)
         return page, path
 
     yield open_one
-    for page in context.pages:
-        if page not in before:
+    lab.close_notebooks()
+    for page in lab.context.pages:
+        if page not in before and page is not lab.page:
             page.close()

@@ -30,6 +30,39 @@ def wait_for_kernel(page, idle=IDLE):
         page.locator(idle).first.wait_for()
 
 
+# JupyterLab fills an empty main area with a launcher, which would hide what opens next: this one goes last.
+_OPEN_ALONE = """async path => {
+    const { commands, serviceManager, shell } = jupyterapp;
+    const others = [...shell.widgets("main")];
+    const launcher = await commands.execute("launcher:create");
+    for (const each of others) {
+        const session = each.context?.sessionContext?.session?.id;
+        each.dispose();
+        if (session) serviceManager.sessions.shutdown(session).catch(() => {});
+    }
+    if (!path) return;
+    await commands.execute("docmanager:open", { path });
+    launcher.dispose();
+}"""
+
+
+def open_alone(page, path):
+    """Open a notebook in a page of JupyterLab that has loaded, after closing all others there and their kernels."""
+    page.evaluate(_OPEN_ALONE, path)
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+
+
+def close_all(page):
+    """Close all notebooks of a page of JupyterLab, and shut their kernels down."""
+    page.evaluate(_OPEN_ALONE, None)
+
+
+def run_all(page):
+    """Run all cells of a notebook by its menu."""
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
 def choose_theme(page, name):
     """Choose one of JupyterLab's themes by its menu and wait until it has come."""
     page.get_by_role("menuitem", name="Settings", exact=True).click()
@@ -55,8 +88,9 @@ def luminance(locator):
 def check_accessible(page, selector, *, texts):
     """Check a part of JupyterLab that is in sight with axe, which must have measured the contrast of so many texts."""
     # JupyterLab's body has no height of its own, and what is in it counts as out of sight.
-    page.add_style_tag(content="body { height: 100vh; }")
+    style = page.add_style_tag(content="body { height: 100vh; }")
     found = Axe().run(page, context=selector, options=AXE_OPTIONS).response
+    style.evaluate("style => style.remove()")
     assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
     (contrast,) = [each for each in found["passes"] if each["id"] == "color-contrast"]
     assert len(contrast["nodes"]) >= texts

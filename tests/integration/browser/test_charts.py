@@ -21,9 +21,9 @@ FROM generate_series(0, 19999)
 
 
 @pytest.fixture(scope="module")
-def page(context, demo, tmp_path_factory):
+def page(lab, tmp_path_factory):
     """A notebook with a chart."""
-    with notebook_opener(context, demo, tmp_path_factory.mktemp("config")) as open_notebook:
+    with notebook_opener(lab, tmp_path_factory.mktemp("config")) as open_notebook:
         page, _ = open_notebook("chart", "%micromegas_login --flow device", PLOT)
         sign_in_by_code(page)
         page.locator(".vega-embed canvas").wait_for()

@@ -4,7 +4,6 @@ import io
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.csv
@@ -41,10 +40,10 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.fixture(scope="module")
-def notebook(request, context, demo, tmp_path_factory):
+def notebook(request, lab, tmp_path_factory):
     """A notebook with a grid of a million rows: its page and its file."""
     config = tmp_path_factory.mktemp("config")
-    with notebook_opener(context, demo, config, app=request.param) as open_notebook:
+    with notebook_opener(lab, config, app=request.param) as open_notebook:
         page, path = open_notebook(f"grid-{request.param}", MAKE, FORGET, SHOW)
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page.locator(".micromegas-grid").wait_for()
@@ -270,9 +269,8 @@ def test_the_keyboard_does_it_all_and_jupyterlab_takes_no_key_that_is_typed(page
     assert page.locator(".jp-Notebook .jp-Cell").count() == cells
 
 
-def test_a_page_over_http_from_another_machine_copies_too(context, demo, tmp_path):
-    remote = SimpleNamespace(lab_url=demo.lab_url.replace("127.0.0.1", "jupyter.example"), notebooks=demo.notebooks)
-    with notebook_opener(context, remote, tmp_path) as open_notebook:
+def test_a_page_over_http_from_another_machine_copies_too(lab, tmp_path):
+    with notebook_opener(lab, tmp_path, host="jupyter.example") as open_notebook:
         page, _ = open_notebook("remote", MAKE.replace("many_rows()", "many_rows(100)"), SHOW)
         grid = page.locator(".micromegas-grid")
         cell(grid, 2, "level").click()

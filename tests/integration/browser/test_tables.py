@@ -11,12 +11,22 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 SQL = "%%sql\nSELECT * FROM log"
 
 
+STATEMENT = "SELECT time, 'literal' AS quoted FROM log_entries -- newest"
+# Only looked at: the cell before them fails, which ends Run All.
+EDITED = (
+    f"%%sql errors << --begin 1h\n{STATEMENT}",
+    f"\n  %%micromegas_sql\n{STATEMENT} again",
+    "SELECT = 'python'  # %%sql",
+    "%%sqlish\nSELECT 1",
+)
+
+
 @pytest.fixture(scope="module")
-def page(context, demo, tmp_path_factory):
-    """A notebook with a signed-in user, the tables, the columns of one of them, and a SQL cell."""
-    with notebook_opener(context, demo, tmp_path_factory.mktemp("config")) as open_notebook:
+def page(lab, tmp_path_factory):
+    """A notebook with a signed-in user, the tables, the columns of one of them, and SQL cells."""
+    with notebook_opener(lab, tmp_path_factory.mktemp("config")) as open_notebook:
         lists = ("%micromegas_tables", "%micromegas_tables log_entries")
-        page, _ = open_notebook("tables", "%micromegas_login --flow device", *lists, SQL)
+        page, _ = open_notebook("tables", "%micromegas_login --flow device", *lists, SQL, *EDITED)
         sign_in_by_code(page)
         page.locator(".micromegas-grid").nth(1).wait_for()
         page.locator("text=/Python 3.*Idle/").first.wait_for()
@@ -33,7 +43,7 @@ def test_tables_and_the_columns_of_one_are_grids(page):
 
 
 def test_tab_completes_a_table_and_then_its_columns(page, tmp_path):
-    cell = page.locator(".jp-Notebook .cm-content").filter(has_text="%%sql")
+    cell = page.locator(".jp-Notebook .cm-content").filter(has_text="SELECT * FROM log")
     cell.click()
     page.keyboard.press("Control+End")
     offers = page.locator(".jp-Completer")
@@ -52,18 +62,7 @@ def test_tab_completes_a_table_and_then_its_columns(page, tmp_path):
     expect(cell).to_contain_text("WHERE l.level")
 
 
-STATEMENT = "SELECT time, 'literal' AS quoted FROM log_entries -- newest"
-
-
-def test_cells_that_begin_with_the_magic_are_edited_as_sql(open_notebook, tmp_path):
-    page, _ = open_notebook(
-        "sql-mode",
-        f"%%sql errors << --begin 1h\n{STATEMENT}",
-        f"\n  %%micromegas_sql\n{STATEMENT} again",
-        "SELECT = 'python'  # %%sql",
-        "%%sqlish\nSELECT 1",
-    )
-
+def test_cells_that_begin_with_the_magic_are_edited_as_sql(page, tmp_path):
     def editor(text):
         return page.locator(".jp-Notebook .cm-content").filter(has_text=text)
 

@@ -15,6 +15,7 @@ from micromegas_jupyter.demo.folder import copy_notebooks
 from micromegas_jupyter.demo.lab import LabProcess
 from micromegas_jupyter.demo.stack import DemoStack
 from tests.integration.browser.conftest import CHROMIUM_OPTIONS, chromium
+from tests.integration.browser.looks import open_alone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,15 +80,21 @@ def browser_context(chromium, jupyter):
         browser.close()
 
 
+@pytest.fixture(scope="package")
+def lab_page(browser_context, jupyter):
+    """A page of JupyterLab, in which tests open one notebook after the other."""
+    page = browser_context.new_page()
+    page.goto(f"{jupyter.origin}{BASE_URL}lab?{jupyter.query}")
+    page.locator(".jp-Launcher").first.wait_for()
+    return page
+
+
 class Notebook:
     """A notebook as a person has it open in one of the two applications."""
 
-    def __init__(self, context, jupyter, app, path):
+    def __init__(self, page, path):
         self.path = path
-        self.app = app
-        self.page = context.new_page()
-        place = f"lab/workspaces/{path.stem}/tree" if app == "lab" else "notebooks"
-        self.page.goto(f"{jupyter.origin}{BASE_URL}{place}/{path.name}?{jupyter.query}")
+        self.page = page
         self.wait_until_idle()
 
     def wait_until_idle(self):
@@ -143,9 +150,29 @@ class Notebook:
 
 
 @pytest.fixture
-def open_notebook(browser_context, jupyter, stack, tmp_path):
+def open_file(request, browser_context, jupyter):
+    """Open a notebook by its path: in JupyterLab alone in the page of all tests, or in a page of its own."""
+    pages = []
+
+    def open_one(app, path, *, in_own_page=False):
+        if app == "lab" and not in_own_page:
+            page = request.getfixturevalue("lab_page")
+            open_alone(page, path.name)
+        else:
+            page = browser_context.new_page()
+            pages.append(page)
+            place = f"lab/workspaces/{path.stem}/tree" if app == "lab" else "notebooks"
+            page.goto(f"{jupyter.origin}{BASE_URL}{place}/{path.name}?{jupyter.query}")
+        return Notebook(page, path)
+
+    yield open_one
+    for page in pages:
+        page.close()
+
+
+@pytest.fixture
+def open_notebook(open_file, jupyter, tmp_path):
     """Open notebooks whose kernels keep their sign-in in this test's own folder."""
-    opened = []
 
     def open_one(app, name, *sources):
         first = [f"%env MICROMEGAS_CONFIG_DIR={tmp_path / 'config'}\n%load_ext micromegas_jupyter"]
@@ -153,10 +180,6 @@ def open_notebook(browser_context, jupyter, stack, tmp_path):
         cells = [nbformat.v4.new_code_cell(source) for source in (*first, *sources)]
         made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNELSPEC})
         path.write_text(nbformat.writes(made), encoding="utf-8")
-        notebook = Notebook(browser_context, jupyter, app, path)
-        opened.append(notebook)
-        return notebook
+        return open_file(app, path)
 
-    yield open_one
-    for notebook in opened:
-        notebook.page.close()
+    return open_one

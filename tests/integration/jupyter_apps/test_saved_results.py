@@ -3,15 +3,13 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.integration.jupyter_apps.conftest import Notebook
-
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 WIDGETS = (".micromegas-card", ".micromegas-grid")
 SAVED = ("Signed in as Alice Martin", "first 20 of 30 rows")
 
 
-def test_what_is_shown_is_live_with_its_kernel_and_readable_without(open_notebook, browser_context, jupyter, app):
+def test_what_is_shown_is_live_with_its_kernel_and_readable_without(open_notebook, open_file, jupyter, app):
     """A copy of the file is opened, whose kernel knows nothing of the widgets."""
     rows = "%%sql\nSELECT value AS n FROM generate_series(1, 30)"
     notebook = open_notebook(app, "saved-result", "%micromegas_login", rows)
@@ -29,10 +27,9 @@ def test_what_is_shown_is_live_with_its_kernel_and_readable_without(open_noteboo
     for widget in WIDGETS:
         expect(notebook.page.locator(widget)).to_be_visible()
 
-    page = Notebook(browser_context, jupyter, app, copy).page
+    page = open_file(app, copy, in_own_page=True).page
 
     for text in SAVED:
         expect(page.locator(".jp-RenderedHTMLCommon").get_by_text(text)).to_be_visible()
     for text in (*WIDGETS, "text=Loading widget", "text=Error displaying widget"):
         expect(page.locator(text).locator("visible=true")).to_have_count(0)
-    page.close()

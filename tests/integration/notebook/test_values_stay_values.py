@@ -13,6 +13,7 @@ from tests.integration.notebook.interrupting import served
 
 pytestmark = pytest.mark.integration
 
+TEXTS_PER_QUERY = 8
 SECRET = "the other table's secret"
 
 
@@ -51,10 +52,16 @@ def broken(found):
 
 
 def test_a_text_comes_back_as_it_was_sent_and_equals_itself_and_nothing_else(shell):
-    statement = "SELECT id, :value AS value FROM texts WHERE text = :value"
+    found = []
+    for start in range(0, len(TEXTS), TEXTS_PER_QUERY):
+        batch = list(enumerate(TEXTS))[start : start + TEXTS_PER_QUERY]
+        columns = (
+            f":v{n} AS value{n}, (SELECT array_agg(id) FROM texts WHERE text = :v{n}) AS ids{n}" for n, _ in batch
+        )
+        (row,) = rows(shell, f"SELECT {', '.join(columns)}", **{f"v{n}": text for n, text in batch})
+        found += [((row[f"value{n}"], row[f"ids{n}"]), (text, [n])) for n, text in batch]
 
-    found = [(rows(shell, statement, value=text), [{"id": n, "value": text}]) for n, text in enumerate(TEXTS)]
-
+    assert len(found) == len(TEXTS)
     assert broken(found) == []
 
 
