@@ -41,10 +41,8 @@ def test_every_notebook_is_run_here():
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(ENVIRONMENTS) | set(IN_ANY_ORDER) | on_a_hub
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["quickstart", *(pytest.param(name, marks=pytest.mark.slow) for name in ENVIRONMENTS if name != "quickstart")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_every_cell_of_a_notebook_works(name, stack, run_with_nbval):
     path = NOTEBOOKS / f"{name}.ipynb"
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
