@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import tempfile
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,9 @@ from tests.screenshots import save_screenshot
 from tests.side_by_side import CHANGING_NAME, make_scheduler, order_of, process_count
 
 __all__ = ["save_screenshot"]
+
+# jsonschema checks one more format with this package if it is installed. Loading it takes a second in each process.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 _SKIPPED = []
 
@@ -148,6 +152,14 @@ def pytest_collection_modifyitems(config, items):
 def _is_slow(item):
     in_slow_folder = item.nodeid.startswith(SLOW) and not item.nodeid.startswith(FAST)
     return in_slow_folder or item.get_closest_marker("slow") is not None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    if hasattr(item.config, "workerinput"):
+        report.keywords = {}  # nothing reads them, and every test would send them three times
+    return report
 
 
 def pytest_runtest_logreport(report):
