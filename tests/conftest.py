@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import tempfile
 from itertools import count
 from pathlib import Path
@@ -14,9 +15,12 @@ import pytest
 
 from tests.fakes.clock import FakeClock
 from tests.screenshots import save_screenshot
-from tests.side_by_side import CHANGING_NAME, make_scheduler, order_of, process_count
+from tests.side_by_side import CHANGING_NAME, make_scheduler, order_of, places_of, process_count
 
 __all__ = ["save_screenshot"]
+
+# jsonschema checks one more format with this package if it is installed. Loading it takes a second in each process.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 _SKIPPED = []
 
@@ -108,6 +112,13 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session):
+    config = session.config
+    if hasattr(config, "workerinput") and _is_whole_run(config):
+        # Processes compile different modules first, so that each finds most of them compiled by another.
+        number, total = int(config.workerinput["workerid"].removeprefix("gw")), config.workerinput["workercount"]
+        places = [place for place in places_of(ROOT / "tests") if not pytest_ignore_collect(place, config)]
+        begin = number * len(places) // total
+        config.args = [str(place) for place in (*places[begin:], *places[:begin])]
     # Collecting makes hundreds of thousands of objects that all stay: looking for garbage among them is wasted time.
     gc.disable()
     try:
@@ -132,6 +143,7 @@ def pytest_ignore_collect(collection_path, config):
     return (is_slow_run and has_none) or None
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest groups tests by their parameters, which depends on the order
 def pytest_collection_modifyitems(config, items):
     if _is_whole_run(config):
         is_slow, is_long = bool(config.getoption("--slow")), config.getoption("--long")
@@ -142,12 +154,20 @@ def pytest_collection_modifyitems(config, items):
     if changing:
         raise pytest.UsageError(f"give these tests ids that are the same in each run: {changing}")
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: order_of(item.nodeid))
+        items.sort(key=lambda item: (order_of(item.nodeid), item.nodeid.partition("::")[0].split("/")))
 
 
 def _is_slow(item):
     in_slow_folder = item.nodeid.startswith(SLOW) and not item.nodeid.startswith(FAST)
     return in_slow_folder or item.get_closest_marker("slow") is not None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    if hasattr(item.config, "workerinput"):
+        report.keywords = {}  # nothing reads them, and every test would send them three times
+    return report
 
 
 def pytest_runtest_logreport(report):

@@ -47,6 +47,12 @@ def process_count(config):
     return min(count, MAX_PROCESSES)
 
 
+def places_of(tests):
+    """Return the folders and files that hold all tests, of about the same size."""
+    folders = sorted(path for path in tests.iterdir() if path.is_dir() and path.name != "unit")
+    return [path for path in (*folders, *sorted((tests / "unit").iterdir())) if not path.name.startswith("__")]
+
+
 def scope_of(nodeid):
     """Return the file or folder whose tests run in one process."""
     return next((folder for folder in SHARED_SERVERS if nodeid.startswith(f"{folder}/")), nodeid.partition("::")[0])

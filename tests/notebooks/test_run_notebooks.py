@@ -42,10 +42,8 @@ def test_every_notebook_is_run_here():
 
 
 # The test of a job runs the notebook of the service account, too.
-LONG_MARKS = (pytest.mark.slow, pytest.mark.long)
-
-
-@pytest.mark.parametrize("name", ["quickstart", pytest.param("service-account", marks=LONG_MARKS)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["quickstart", pytest.param("service-account", marks=pytest.mark.long)])
 def test_every_cell_of_a_notebook_works(name, stack, run_with_nbval):
     path = NOTEBOOKS / f"{name}.ipynb"
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]

@@ -126,7 +126,8 @@ def test_somebody_who_is_not_signed_in_to_jupyter_comes_back_to_the_start_after_
     assert back.headers["Location"].startswith(provider.issuer)
 
 
-@pytest.mark.parametrize("door", ["password", pytest.param("open", marks=[pytest.mark.slow, pytest.mark.long])])
+@pytest.mark.slow
+@pytest.mark.parametrize("door", ["password", pytest.param("open", marks=pytest.mark.long)])
 def test_a_server_of_another_kind_works_as_well(door, provider, tmp_path):
     environ = kernel_environment(tmp_path, issuer=provider.issuer, client_id=provider.client_id)
 

@@ -13,6 +13,7 @@ from tests.integration.executors.server_process import ServerProcess
 
 pytestmark = pytest.mark.integration
 
+KEYS = '[{"name": "ci", "key": "a-key-for-this-test-only"}]'
 MALFORMED = [
     ("MICROMEGAS_ADMINS", '["alice@example.com"'),
     ("MICROMEGAS_OIDC_CONFIG", '{"issuers": [{"issuer": "http://id.example.com", "audience": "a"}]}'),
@@ -23,30 +24,50 @@ MALFORMED = [
 
 
 @pytest.fixture
-def environ(person):
-    return {
-        **{name: value for name, value in person.items() if not name.startswith("MICROMEGAS_")},
-        "MICROMEGAS_API_KEYS": '[{"name": "ci", "key": "a-key-for-this-test-only"}]',
-    }
+def environ(tmp_path):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
+    own = {"MICROMEGAS_CONFIG_DIR": str(tmp_path / "config"), "MICROMEGAS_API_KEYS": KEYS}
+    return {**kept, **own}
 
 
 @pytest.fixture
-def serve_here(environ, tmp_path, monkeypatch, capsys):
-    """Return what `micromegas serve` writes to standard error in this process, with exit code 2, in an environment."""
+def run_here(environ, monkeypatch, capsys):
+    """Run the command in this process and return its exit code and what it writes."""
 
-    def run(*options, **more):
+    def run(*words, **more):
         with monkeypatch.context() as patch:
             for name in [name for name in os.environ if name.startswith("MICROMEGAS_")]:
                 patch.delenv(name)
             for name, value in {**environ, **more}.items():
                 patch.setenv(name, value)
-            assert run_command(["serve", "--port", "0", "--lake", str(tmp_path / "lake"), *options]) == 2
+            try:
+                code = run_command(words)
+            except SystemExit as exiting:
+                code = exiting.code
         output, errors = capsys.readouterr()
-        assert output == ""
         assert "Traceback" not in errors
+        return code, output, errors
+
+    return run
+
+
+@pytest.fixture
+def serve_here(run_here, tmp_path):
+    """Return what `micromegas serve` writes to standard error in this process, with exit code 2."""
+
+    def run(*options, **more):
+        code, output, errors = run_here("serve", "--port", "0", "--lake", str(tmp_path / "lake"), *options, **more)
+        assert (code, output) == (2, "")
         return errors
 
     return run
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    with ServerProcess(folder, lake=folder / "lake", keys={}, variables={"MICROMEGAS_API_KEYS": KEYS}) as running:
+        yield running
 
 
 @pytest.mark.parametrize(("key", "value"), MALFORMED)
@@ -58,13 +79,10 @@ def test_a_server_with_a_malformed_setting_does_not_start(serve_here, key, value
     assert "secret-in-the-wrong-place" not in errors
 
 
-def test_a_server_with_nothing_configured_does_not_start(micromegas, environ, tmp_path):
+def test_a_server_with_nothing_configured_does_not_start(serve_here, environ):
     del environ["MICROMEGAS_API_KEYS"]
 
-    result = micromegas("serve", "--port", "0", "--lake", str(tmp_path / "lake"), environ=environ)
-
-    assert result.returncode == 2
-    assert "MICROMEGAS_OIDC_CONFIG" in result.stderr
+    assert "MICROMEGAS_OIDC_CONFIG" in serve_here()
 
 
 @pytest.mark.parametrize(
@@ -92,58 +110,57 @@ def test_serve_prints_its_ready_line_answers_and_stops_on_sigterm(micromegas, en
     assert process.returncode == 0, errors
 
 
-def test_a_configuration_is_checked_without_serving(micromegas, environ, tmp_path):
+def test_a_configuration_is_checked_without_serving(micromegas, run_here, serve_here, environ, tmp_path):
     roles = {"reader": {"tables": {"log_entries": "nothing = 1"}}}
     (tmp_path / "access.json").write_text(json.dumps({"roles": roles}))
-    lake = ("--lake", str(tmp_path / "lake"))
+    check = ("serve", "--check-config", "--lake", str(tmp_path / "lake"))
 
-    valid = micromegas("serve", "--check-config", *lake, environ=environ)
-    wrong = micromegas(
-        "serve", "--check-config", *lake, "--access-config", str(tmp_path / "access.json"), environ=environ
-    )
+    valid = micromegas(*check, environ=environ)
+    wrong = serve_here("--check-config", "--access-config", str(tmp_path / "access.json"))
     away = {"issuers": [{"issuer": "http://127.0.0.1:1", "audience": "lake"}]}
     doubtful = {"MICROMEGAS_OIDC_CONFIG": json.dumps(away), "MICROMEGAS_SERVER_MAX_QUERYS": "1"}
-    silent = micromegas("serve", "--check-config", *lake, environ={**environ, **doubtful})
-    elsewhere = micromegas("serve", "--check-config", *lake, "--host", "192.0.2.1", "--insecure", environ=environ)
+    silent, printed, warnings = run_here(*check, **doubtful)
+    elsewhere = serve_here("--check-config", "--host", "192.0.2.1", "--insecure")
 
     assert (valid.returncode, valid.stdout.splitlines()[0]) == (0, "The configuration is valid."), valid.stderr
     assert not (tmp_path / "lake").exists()
-    assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert "nothing" in wrong.stderr
-    assert (silent.returncode, "127.0.0.1:1" in silent.stdout) == (0, True)
-    assert "warning: The identity provider 127.0.0.1:1 " in silent.stderr
-    assert "Did you mean MICROMEGAS_SERVER_MAX_QUERIES?" in silent.stderr
+    assert "nothing" in wrong
+    assert (silent, "127.0.0.1:1" in printed) == (0, True)
+    assert "warning: The identity provider 127.0.0.1:1 " in warnings
+    assert "Did you mean MICROMEGAS_SERVER_MAX_QUERIES?" in warnings
     assert "warning" not in valid.stderr.lower()
-    assert elsewhere.returncode == 2
-    assert "Cannot bind to 192.0.2.1:" in elsewhere.stderr
-    assert "port" not in elsewhere.stderr
+    assert "Cannot bind to 192.0.2.1:" in elsewhere
+    assert "port" not in elsewhere
 
 
-def test_an_api_key_file_in_a_profile_is_used(stack, micromegas, environ, tmp_path):
-    variables = {"MICROMEGAS_API_KEYS": environ["MICROMEGAS_API_KEYS"]}
-    with ServerProcess(tmp_path / "server", lake=tmp_path / "lake", keys={}, variables=variables) as server:
-        folder = tmp_path / "config"
-        folder.mkdir()
-        key_file = tmp_path / "robot.key"
-        key_file.write_text("a-key-for-this-test-only\n")
-        profiles = {"profiles": {"robot": {"uri": server.uri, "api_key_file": str(key_file)}}}
-        (folder / "config.json").write_text(json.dumps(profiles))
-        own = {**environ, "MICROMEGAS_CONFIG_DIR": str(folder)}
-        accepted = micromegas("whoami", "--profile", "robot", environ=own)
-        answered = micromegas("query", "SELECT 1", "--profile", "robot", environ=own)
-        key_file.write_text("another-key-that-nobody-knows")
-        refused = micromegas("query", "SELECT 1", "--profile", "robot", environ=own)
+@pytest.fixture
+def key_file(server, tmp_path):
+    """The API key file of the profile `robot`, whose server has that key."""
+    (tmp_path / "config").mkdir()
+    path = tmp_path / "robot.key"
+    path.write_text("a-key-for-this-test-only\n")
+    profiles = {"profiles": {"robot": {"uri": server.uri, "api_key_file": str(path)}}}
+    (tmp_path / "config/config.json").write_text(json.dumps(profiles))
+    return path
 
-    assert accepted.stdout.startswith("API key from robot.key\nserver 127.0.0.1:")
-    assert "knows you as ci" in accepted.stdout
+
+def test_an_api_key_file_in_a_profile_is_used(run_here, key_file):
+    accepted, account, notes = run_here("whoami", "--profile", "robot")
+    answered, _, more_notes = run_here("query", "SELECT 1", "--profile", "robot")
+    key_file.write_text("another-key-that-nobody-knows")
+    refused, _, errors = run_here("query", "SELECT 1", "--profile", "robot")
+
+    assert (accepted, answered, refused) == (0, 0, 3)
+    assert account.startswith("API key from robot.key\nserver 127.0.0.1:")
+    assert "knows you as ci" in account
     # The key is one in plain text.
-    assert [result.stderr.count("note: ") for result in (accepted, answered)] == [1, 1]
-    assert refused.returncode == 3
-    assert "AUTH010" in refused.stderr
+    assert [one.count("note: ") for one in (notes, more_notes)] == [1, 1]
+    assert "AUTH010" in errors
 
 
-def test_a_bad_statement_leaves_with_1_and_points_at_the_place(service, micromegas):
-    result = micromegas("query", "SELECT tagret FROM log_entries", environ=service)
+@pytest.mark.usefixtures("key_file")
+def test_a_bad_statement_leaves_with_1_and_points_at_the_place(environ, micromegas):
+    result = micromegas("query", "SELECT tagret FROM log_entries", "--profile", "robot", environ=environ)
 
     assert result.returncode == 1
     assert "SQL001" in result.stderr
@@ -151,24 +168,25 @@ def test_a_bad_statement_leaves_with_1_and_points_at_the_place(service, micromeg
     assert "Traceback" not in result.stderr
 
 
-def test_a_server_that_is_not_there_leaves_with_4(person, micromegas):
-    environ = {name: value for name, value in person.items() if "OIDC" not in name}
+def test_a_server_that_is_not_there_leaves_with_4(run_here):
+    code, _, errors = run_here("query", "SELECT 1", "--uri", "grpc://127.0.0.1:1")
 
-    result = micromegas("query", "SELECT 1", "--uri", "grpc://127.0.0.1:1", environ=environ)
-
-    assert result.returncode == 4
-    assert "AVAIL003" in result.stderr
+    assert code == 4
+    assert "AVAIL003" in errors
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["query"], ["query", "SELECT 1", "--begin", "1hx"], ["query", "SELECT 1", "--end", "1h"], ["nonsense"], []],
-)
-def test_a_command_that_cannot_be_understood_leaves_with_2(person, micromegas, arguments):
-    result = micromegas(*arguments, environ=person)
+def test_a_command_that_cannot_be_understood_leaves_with_2(environ, micromegas):
+    result = micromegas("query", "SELECT 1", "--begin", "1hx", environ=environ)
 
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("words", [["query"], ["query", "SELECT 1", "--end", "1h"], ["nonsense"], []])
+def test_words_that_cannot_be_understood_leave_with_2(run_here, words):
+    code, output, _ = run_here(*words)
+
+    assert (code, output) == (2, "")
 
 
 def test_the_demo_check_needs_no_person_and_no_browser(micromegas, environ):

@@ -1,6 +1,7 @@
 """Files that a statement does not need are not read, and no row is ever lost by that."""
 
 import random
+from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -134,7 +135,7 @@ def random_statement(chance):
     return shape.replace("{c}", first).replace("{d}", condition(chance)).replace("{e}", day)
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.long if seed > 7 else ()) for seed in range(16)])
 def test_a_pruned_table_gives_the_rows_of_one_that_is_read_whole(ask, seed):
     chance = random.Random(seed)
     statement = random_statement(chance)
@@ -210,7 +211,7 @@ def test_only_files_with_the_first_rows_are_looked_for(tables, order, numbers):
         assert ask.rows(f"SELECT time FROM t ORDER BY {order}") == ask.rows(f"SELECT time FROM u ORDER BY {order}")
 
 
-@pytest.mark.parametrize("limit", [1, 4, 9, 100, 400])
+@pytest.mark.parametrize("limit", [1, 9, 400, *(pytest.param(limit, marks=pytest.mark.long) for limit in (4, 100))])
 @pytest.mark.parametrize(
     "statement",
     [
@@ -331,7 +332,7 @@ def value_near(chance, name, number):  # noqa: PLR0911 - a value of each type
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory):
     """A Delta table of columns of many types in seventy files, and the same rows in one file."""
-    folder, chance, parts = tmp_path_factory.mktemp("typed"), random.Random(11), []
+    folder, chance, parts, commits = tmp_path_factory.mktemp("typed"), random.Random(11), [], defaultdict(list)
     for number in range(70):
         stored = {name: [value_near(chance, name, number) for _ in range(3)] for name in [*KINDS][:9]}
         stored["day"], stored["code"] = [number // 20] * 3, [(None, -1, 2, 9007199254740993)[number % 4]] * 3
@@ -340,13 +341,18 @@ def typed(tmp_path_factory):
         for name, kind in KINDS.items():
             plain = {"d": pa.int32(), "day": pa.int32(), "t": pa.int64(), "z": pa.int64()}.get(name, kind)
             columns.append(pa.array(stored[name], plain).cast(kind))
-        parts.append(pa.table(columns, names=[*KINDS]))
+        part = pa.table(columns, names=[*KINDS])
+        # A commit makes one file of each partition.
+        partition = tuple(stored[name][0] for name in ("day", "code", "area"))
+        commits[sum(one == partition for one, _ in parts)].append(part)
+        parts.append((partition, part))
+    for tables in commits.values():
         by = ["day", "code", "area"]
-        write_deltalake(str(folder / "t"), parts[-1], mode="append", partition_by=by)
+        write_deltalake(str(folder / "t"), pa.concat_tables(tables), mode="append", partition_by=by)
     (table,) = DeltaSnapshots(Storage(folder)).list(None).values()
     assert len(table.files) == 70
     assert len(table.bounds.column_names) > 8
-    pq.write_table(pa.concat_tables(parts), folder / "whole.parquet")
+    pq.write_table(pa.concat_tables(part for _, part in parts), folder / "whole.parquet")
     whole = TableSnapshot(name="u", schema=table.schema, files=(DataFile(str(folder / "whole.parquet")),))
     with asking([table, whole]) as asker:
         yield asker

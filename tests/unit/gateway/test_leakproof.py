@@ -1,6 +1,7 @@
 """Both engines' adapters come to one verdict about whether a predicate may be evaluated on hidden rows."""
 
 from decimal import Decimal
+from functools import cache
 from itertools import product
 
 import pyarrow as pa
@@ -105,6 +106,7 @@ def context():
     return context
 
 
+@cache
 def by_plan(context, sql):
     try:
         frame = context.sql(sql)

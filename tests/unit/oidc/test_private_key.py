@@ -125,7 +125,7 @@ UNUSABLE = [
             {"kid": "a\nb"}, {"alg": 1}, {"alg": "RS256"},
         )
     ),
-    *(pem_of(key) for key in (ec.generate_private_key(ec.SECP256K1()), dsa.generate_private_key(2048))),
+    *(pem_of(key) for key in (ec.generate_private_key(ec.SECP256K1()), dsa.generate_private_key(1024))),
     pem_of(x25519.X25519PrivateKey.generate()), PEM.replace("PRIVATE", "ENCRYPTED PRIVATE"), PEM + "ENCRYPTED",
     PEM.replace("\n-----END", "AAAA\n-----END"), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
     "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----", "-----BEGIN PRIVATE KEY-----" + "A" * 70_000,
