@@ -149,7 +149,7 @@ def test_a_table_that_the_caller_may_not_see_is_like_none(lake, sql):
     for name in ("t", "z"):
         with pytest.raises(MicromegasError) as refused:
             lake.ask(sql.format(name), OTHERS)
-        errors.append((type(refused.value), str(refused.value).replace(name, "z"), refused.value.remedy))
+        errors.append((type(refused.value), str(refused.value).replace(f" {name}.", " z."), refused.value.remedy))
 
     assert errors[0] == errors[1]
 
@@ -158,21 +158,21 @@ LEAKS = [
     "SELECT * FROM table_at('t', 0) ORDER BY 1",
     "SELECT count(*), min(id), max(id) FROM table_at('t', 0)",
     "SELECT p.id FROM table_at('t', 0) AS p WHERE 1 / (CASE WHEN p.team = 'blue' THEN 0 ELSE 1 END) = 1 ORDER BY 1",
-    "WITH t AS (SELECT * FROM table_at('t', 0)) SELECT CAST(CASE team WHEN 'blue' THEN 'x' ELSE '1' END AS BIGINT) FROM t",
+    "WITH t AS (SELECT * FROM table_at('t', 0)) SELECT CAST(CASE team WHEN 'blue' THEN 'x' ELSE '1' END AS INT) FROM t",
     "SELECT (SELECT max(id) FROM table_at('t', 0)) AS n",
     "SELECT a.id FROM table_at('t', 0) a LEFT JOIN table_at('t', 2) b ON a.id = b.id ORDER BY 1",
     "SELECT \"table_at_1\".id FROM table_at('t', 0) ORDER BY 1",
     "SELECT id FROM table_at('t', 0) ORDER BY id DESC LIMIT 1",
     "SELECT approx_distinct(id), string_agg(team) FROM table_at('t', 0)",
-    "SELECT version, files_added, rows_added, rows_removed FROM table_history('t') WHERE version = 0",
     "EXPLAIN SELECT id FROM table_at('t', 0)",
     "EXPLAIN ANALYZE SELECT id FROM table_at('t', 0)",
 ]
 
 
+@pytest.mark.parametrize("is_deleted", [False, True])
 @pytest.mark.parametrize("sql", LEAKS)
-def test_rows_hidden_by_a_filter_change_nothing_that_a_caller_learns(tmp_path, sql):
-    """Two worlds differ in rows that the caller may not see, some of which vectors deleted: results are the same."""
+def test_hidden_and_deleted_rows_of_a_version_change_nothing_that_a_caller_learns(tmp_path, sql, is_deleted):
+    """Two worlds differ in rows that a filter hides, or that vectors had deleted by then: results are the same."""
     outcomes = []
     for number, hidden in enumerate(([7, 8], [70, 80, 90, 100])):
         (folder := tmp_path / str(number)).mkdir()
@@ -181,8 +181,11 @@ def test_rows_hidden_by_a_filter_change_nothing_that_a_caller_learns(tmp_path, s
             one.store(made, "create")
             one.store(MORE)
             one.tables.set_time_travel("t", "readers")
+            if is_deleted:
+                delete_rows(one.storage, "t", lambda _path, rows: range(1, rows - 1) if rows > 2 else [])
+            asked, caller = (sql.replace(" 0)", " 3)"), READER) if is_deleted else (sql, FILTERED)
             try:
-                outcomes.append(one.ask(sql, FILTERED))
+                outcomes.append(one.ask(asked, caller))
             except MicromegasError as error:
                 outcomes.append((type(error), str(error)))
 
@@ -295,8 +298,8 @@ def test_a_table_with_the_name_of_a_stand_in_is_another_one(lake):
 def test_the_reads_name_the_table(lake):
     asker = Asker(lake.engine, None, OWNER)
 
-    assert asker.plan(AT_0).reads == {"t": ["id"]}
-    assert {name: [*found] for name, found in asker.plan("SELECT * FROM table_history('t')").reads.items()} == {"t": []}
+    assert asker.plan(AT_0).reads == {"t": ("id",)}
+    assert asker.plan("SELECT * FROM table_history('t')").reads == {"t": ()}
     assert asker.plan("SELECT 1 FROM table_history('t')").reads_tables
 
 
