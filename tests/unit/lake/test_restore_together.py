@@ -24,7 +24,8 @@ from tests.unit.engine.conftest import asking
 
 ROWS = pa.table({"id": [1, 2, 3]})
 WRITERS, PROCESSES = 8, 2
-PAUSE_SECONDS = 0.02  # of each writer: more commits only make the log longer
+COMPACTED = 40  # rows that are stored between two compactions, each of which makes a restore plan anew
+PAUSE_SECONDS = 0.05  # of each writer: more commits only make the log longer
 WAIT_SECONDS = 120.0
 
 
@@ -79,15 +80,27 @@ class _Crowd:
             assert self._changed.wait_for(lambda: len({who for who, _ in self._of_round()}) == WRITERS, WAIT_SECONDS)
             return {one for one, (_, began_in) in self.acknowledged.items() if began_in == self.round}
 
+    def wait_for_more(self, count):
+        """Wait until so many more rows are stored; return whether they are, and not the end has come."""
+        with self._changed:
+            wanted = len(self.acknowledged) + count
+            self._changed.wait_for(lambda: len(self.acknowledged) >= wanted or self.is_over.is_set(), WAIT_SECONDS)
+            return not self.is_over.is_set()
+
+    def end(self):
+        """Have all stop."""
+        with self._changed:
+            self.is_over.set()
+            self._changed.notify_all()
+
     def _of_round(self):
         return [found for found in self.acknowledged.values() if found[1] == self.round]
 
 
 def _compact(storage, crowd, done):
-    while not crowd.is_over.is_set():
+    while crowd.wait_for_more(COMPACTED):
         with suppress(UsageError):  # the table has deletion vectors
             done.append(optimize(storage, "t")["removed_files"])
-        crowd.is_over.wait(0.05)
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(60, marks=pytest.mark.long)])
@@ -118,7 +131,7 @@ def test_nothing_that_is_acknowledged_after_a_restore_is_lost(storage, tables, s
                 assert len(found) == len({*found})
                 assert vectors <= delta_log.read_state(storage, "t", done.version).files.keys()
         finally:
-            crowd.is_over.set()
+            crowd.end()
         for one in running:
             one.result()
         for one in writers:
