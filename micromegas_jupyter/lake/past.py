@@ -82,7 +82,7 @@ def read_past(storage: Storage, name: str, to: datetime | int | None) -> PastTab
     commits = _commits_since(storage, name, log, to)
     version = to if isinstance(to, int) else _version_at(name, commits, to)
     if version < log.first:
-        raise _not_kept(name, version, "log entries", log.first)
+        raise _removed(name, version, "log entries", log.first)
     try:
         snapshot = DeltaSnapshots(storage, definitions=DEFINITIONS).at(name, version)
     except Unreadable as error:
@@ -184,7 +184,7 @@ def _iso(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _not_kept(name: str, version: int, what: str, first: int | None = None) -> InvalidStatement:
+def _removed(name: str, version: int, what: str, first: int | None = None) -> InvalidStatement:
     remedy = f"The earliest possible version is {first}." if first is not None else None
     return InvalidStatement(
         f"Version {version} of the table {name} can no longer be read: {what} were removed.",
@@ -203,7 +203,7 @@ def _check_files(storage: Storage, name: str, version: int, snapshot: TableSnaps
     if gone := sorted(wanted - there):
         shown = ", ".join(path.rpartition("/")[2] for path in gone[:_MAX_SHOWN])
         more = f" and {len(gone) - _MAX_SHOWN:,} more" if len(gone) > _MAX_SHOWN else ""
-        raise _not_kept(name, version, f"files ({shown}{more})")
+        raise _removed(name, version, f"files ({shown}{more})")
 
 
 def _without_expired(snapshot: TableSnapshot, first: date) -> tuple[TableSnapshot, str | None]:
