@@ -4,6 +4,7 @@ Roles and scopes say what a caller may do (`AuthContext.write_access`). Beside t
 as long as they may send rows to it; the table's own property holds who that was. Administrators may all.
 """
 
+from hashlib import sha256
 from typing import Final
 
 from micromegas_jupyter.config.access import INGEST_SCOPE, READ_SCOPE, WRITE_SCOPE
@@ -42,6 +43,27 @@ def may_create(caller: AuthContext, table: str) -> bool:
 def is_owner(caller: AuthContext, table: str) -> bool:
     """Whether the caller owns the table, whoever created it; tables of the data model belong to administrators."""
     return caller.is_admin or (table not in MODEL_TABLES and caller.write_access.owns_table(table))
+
+
+def owner_of(caller: AuthContext) -> str:
+    """Return how tables name who created them: hexadecimal digits that reveal nothing of issuer and subject."""
+    parts = (part.encode() for part in (caller.issuer, caller.subject))
+    return sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()
+
+
+def owns(caller: AuthContext, table: str, *, created_by: str | None) -> bool:
+    """Whether the caller owns the table, by a role or because they created it and may still send rows to it."""
+    return is_owner(caller, table) or (created_by == owner_of(caller) and may_ingest(caller, table))
+
+
+def check_may_time_travel(caller: AuthContext, table: str, *, created_by: str | None, allows_readers: bool) -> None:
+    """Check that the caller, who may read the table, may also read its earlier versions."""
+    if not (allows_readers or owns(caller, table, created_by=created_by)):
+        raise PermissionDenied(
+            f"You may not read earlier versions of the table {shown(table)}, which have rows that were deleted since.",
+            reason="time_travel_not_allowed",
+            remedy=f"Ask its owner, who can allow it: micromegas tables set {shown(table)} time-travel=readers",
+        )
 
 
 def check_may_ingest(caller: AuthContext, table: str, mode: WriteMode = WriteMode.APPEND) -> None:

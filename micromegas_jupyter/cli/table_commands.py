@@ -45,8 +45,13 @@ def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
     restore.add_argument("--dry-run", action="store_true", help="print what would change, and change nothing")
     for changing in (drop, delete, restore):
         changing.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
-    setting = _add_table_action(actions, "set", "set for how long changes of a table of yours can be undone")
-    setting.add_argument("setting", metavar="undo-hours=N", help="1 to 8760 hours; default of a table: 24")
+    setting = _add_table_action(actions, "set", "set how changes of a table of yours can be undone")
+    setting.add_argument(
+        "setting",
+        metavar="SETTING=VALUE",
+        help="undo-hours=N: for how long, 1 to 8760 hours, 24 by default; time-travel=owners|readers: who may read "
+        "earlier versions in SQL, owners by default",
+    )
     _add_table_action(actions, "optimize", "merge the small files of a table of yours now")
     history = _add_table_action(actions, "history", "list the latest commits of a table of yours")
     history.add_argument(
@@ -146,6 +151,7 @@ def _describe(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
         "partitioned by": ", ".join(table.partition_by) or None,
         "retention": None if table.retention_days is None else f"{table.retention_days} days",
         "undo": None if table.undo_hours is None else f"{table.undo_hours} hours",
+        "time travel": table.time_travel,
         "rows": _count(table.row_count),
         "files": _count(table.files),
         "bytes": _count(table.size_bytes),
@@ -192,8 +198,16 @@ def _restore(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
 
 def _set(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
     name, _, value = arguments.setting.partition("=")
+    if name == "time-travel" and value in {"owners", "readers"}:
+        client.set_time_travel(arguments.table, value)
+        sentence = f"{value} of {arguments.table} may read its earlier versions"
+        _print_outcome(arguments, {"table": arguments.table, "time_travel": value}, sentence)
+        return
     if name != "undo-hours" or not (value.isascii() and value.isdecimal()):
-        raise UsageError("That is not a setting of a table.", remedy="Use undo-hours=N, for example undo-hours=72.")
+        raise UsageError(
+            "That is not a setting of a table.",
+            remedy="Use undo-hours=N, for example undo-hours=72, or time-travel=owners|readers.",
+        )
     client.set_undo_hours(arguments.table, int(value))
     sentence = f"changes of {arguments.table} can be undone for {int(value):,} hours"
     _print_outcome(arguments, {"table": arguments.table, "undo_hours": int(value)}, sentence)

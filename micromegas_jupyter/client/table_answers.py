@@ -37,6 +37,7 @@ class TableDescription:
         partition_by: The columns whose values lie in folders of their own.
         retention_days: How long rows are kept; None for as long as the server's own setting says.
         undo_hours: For how many hours changes can be undone.
+        time_travel: Who may read earlier versions: "owners", or all "readers" of the table.
         version: The number of its latest commit.
         row_count: How many rows it has; None when that is not known.
         files: In how many files they are.
@@ -50,6 +51,7 @@ class TableDescription:
     partition_by: tuple[str, ...] = ()
     retention_days: int | None = None
     undo_hours: int | None = None
+    time_travel: str | None = None
     version: int | None = None
     row_count: int | None = None
     files: int | None = None

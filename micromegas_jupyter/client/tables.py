@@ -164,6 +164,11 @@ class TableMethods(ABC):
         members = {"table": _checked(table_name), "hours": hours}
         self._run_on_tables(TableOperation(name="set_undo_hours", members=members), _Nothing)
 
+    def set_time_travel(self, table_name: str, to: str) -> None:
+        """Set who may read earlier versions of a table of the caller's: its "owners", or all of its "readers"."""
+        members = {"table": _checked(table_name), "to": to}
+        self._run_on_tables(TableOperation(name="set_time_travel", members=members), _Nothing)
+
 
 def _checked(text: Any, what: str = "table's name") -> str:
     if not isinstance(text, str) or not text.strip():

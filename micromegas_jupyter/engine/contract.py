@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
+    from micromegas_jupyter.core.protocols import AuthContext, DataFile, TableSnapshot
 
 
 #: The longest statement that any setting allows.
@@ -161,6 +161,17 @@ class FileSource(Protocol):
         Its columns: `path` below the table's folder, `size`, `rows` (null if unknown), `written` (when), and bounds of
         times, null if unknown: `first_insert`, `last_insert`, `first_event`, `last_event`.
         """
+
+    def past(
+        self, table: str, to: datetime | int | None, caller: AuthContext
+    ) -> tuple[TableSnapshot, str | None] | None:
+        """Return a table at a time or version, by default now, if the caller may read earlier ones; None if it is gone.
+
+        Rows that do not meet the condition, if there is one, do not exist.
+        """
+
+    def history(self, table: str, caller: AuthContext) -> pa.Table | None:
+        """Return a row for each commit, with counts of files and rows, if the caller may read earlier versions."""
 
 
 class TableFiles(NamedTuple):

@@ -52,6 +52,7 @@ from micromegas_jupyter.engine.functions.query_functions import (
     with_functions_as_rows,
     without_numbers,
 )
+from micromegas_jupyter.engine.functions.time_travel import TABLE_AT, TABLE_HISTORY, TIME_TRAVEL, TimeTravel
 from micromegas_jupyter.engine.partition_calls import MESSAGE_FUNCTIONS
 from micromegas_jupyter.engine.planning import (
     Placeholders,
@@ -69,9 +70,9 @@ from micromegas_jupyter.engine.planning import (
 from micromegas_jupyter.engine.plans.constants import check_constants
 from micromegas_jupyter.engine.plans.counts import find_files, find_progress, with_counts, without_counts
 from micromegas_jupyter.engine.plans.pruning import FilesByTable, counted_scans, row_limits
-from micromegas_jupyter.engine.plans.reads import are_plain, find_reads, unknown_reads, without_rows
+from micromegas_jupyter.engine.plans.reads import are_plain, find_reads, merged, unknown_reads, without_rows
 from micromegas_jupyter.engine.plans.terms import is_leakproof
-from micromegas_jupyter.engine.scanner import Mention, Scan, find_mentions, scan
+from micromegas_jupyter.engine.scanner import Mention, Scan, find_mentions, quoted, scan
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
 from micromegas_jupyter.engine.security import barrier_holds
 from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS, READ_ONLY, LentSession, Sessions
@@ -86,6 +87,7 @@ from micromegas_jupyter.engine.tables import (
     may_change,
     needed_files,
     needs_statistics,
+    restrict_past,
     scanned_schema,
 )
 from micromegas_jupyter.engine.views import VIEW_FUNCTIONS, instance_tables
@@ -97,7 +99,7 @@ from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError
 from micromegas_jupyter.telemetry.tables import MODEL_NAMES
 
 _log = logging.getLogger(__name__)
-_CALLED: Final = VIEW_FUNCTIONS | MESSAGE_FUNCTIONS
+_CALLED: Final = VIEW_FUNCTIONS | MESSAGE_FUNCTIONS | TIME_TRAVEL
 _FUNCTIONS: Final = IDENTITY_NAMES | DENIAL_NAMES | LISTING_NAMES
 _TABLE_FUNCTIONS: Final = LISTING_NAMES | {LIST}
 _SCAN: Final = "TableScan"
@@ -119,6 +121,7 @@ class _Statement:
     instances: list[VisibleTable] = field(repr=False)
     calls: Sequence[Call]
     init_seconds: float
+    histories: dict[str, tuple[str, pa.RecordBatch]] = field(default_factory=dict, repr=False)
     cpu_started: float = field(default_factory=time.process_time)
     outline: "_Outline | None" = field(default=None, repr=False)
     failures: list[MicromegasError] = field(default_factory=list, repr=False)
@@ -240,7 +243,8 @@ class DataFusionEngine:
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
         visible = self._visible_tables(caller)
-        tables, problems = _without_problems(visible, mentions)
+        stand_ins = {call.stand_in for call in calls}
+        tables, problems = _without_problems([one for one in visible if one.snapshot.name not in stand_ins], mentions)
         statement = _Statement(
             request=request,
             caller=caller,
@@ -262,16 +266,38 @@ class DataFusionEngine:
             with translated(context):
                 bound = values if statement.is_bound else None
                 statement.instances = instance_tables(calls, visible, values=bound, sql=placeholders.sql)
+                self._travel(statement, visible, values=bound)
                 plan = self._plan(statement)
                 context.hides_values = any(table.hides_rows for table in plan.tables)
                 plan = self._with_workarounds(plan, statement)
-                return DataFusionQuery(plan, statement, context, reads=_find_reads(plan, statement))
-        except QueryError as error:
+                of_history = {name: () for name, _ in statement.histories.values()}
+                return DataFusionQuery(plan, statement, context, reads=merged(_find_reads(plan, statement), of_history))
+        except MicromegasError as error:
             for call in calls:
                 error.what = error.what.replace(call.stand_in, f"{call.function}(…)")
-            if placeholders.has_question_marks:
+            if isinstance(error, QueryError) and placeholders.has_question_marks:
                 error.line = error.column = None  # DataFusion counts in a text with `$1` in their place
             raise
+
+    def _travel(
+        self, statement: _Statement, visible: Sequence[VisibleTable], *, values: Mapping[str, pa.Scalar] | None
+    ) -> None:
+        """Read the earlier versions of tables, and their histories, for the calls of a statement."""
+        calls = [call for call in statement.calls if call.function in TIME_TRAVEL]
+        if not calls:
+            return
+        travel = TimeTravel(
+            self._files,
+            statement.caller,
+            visible,
+            restrict=lambda table: restrict_past(table, statement.caller, self._settings.default_conditions),
+            values=values,
+            sql=statement.placeholders.sql,
+        )
+        statement.instances += [travel.table_at(call) for call in calls if call.function == TABLE_AT]
+        statement.histories |= {
+            call.stand_in: travel.table_history(call) for call in calls if call.function == TABLE_HISTORY
+        }
 
     def _plan(self, statement: _Statement, *, can_spill: bool = True, allows_fragments: bool = True) -> _Plan:
         """Plan a statement in a session with all that it mentions, and check the plan before it is optimized."""
@@ -296,6 +322,8 @@ class DataFusionEngine:
             session, statement.tables, files=self._files, running=request.running, mentions=mentions
         )
         register_messages(session, statement.calls, request.messages)
+        for name, (_, rows) in statement.histories.items():
+            session.register_table(quoted(name), session.read_batch(rows).into_view())
         functions = QueryFunctions(
             session, statement.placeholders.sql, mentions=mentions, tables=mentioned, failures=statement.failures
         )
@@ -446,7 +474,7 @@ class DataFusionQuery:
         schema = wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary, keeps_units=keeps_units)
         self.schema = pa.schema([field.with_name(without_numbers(field.name)) for field in schema])
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.written)
-        self.reads_tables = bool(plan.tables) or reads_tables(plan.text)
+        self.reads_tables = bool(plan.tables or statement.histories) or reads_tables(plan.text)
         is_admin = statement.caller.is_admin
         self.hides_rows = any(one.hides_rows or (one.needs_barrier and not is_admin) for one in plan.tables)
         # A column may have the name of a table.

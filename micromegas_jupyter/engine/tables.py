@@ -66,12 +66,12 @@ from micromegas_jupyter.engine.schemas import (
     visible_schema,
     wire_schema,
 )
-from micromegas_jupyter.engine.security import apply_conditions, behind_barrier, reveals_nothing
+from micromegas_jupyter.engine.security import apply_conditions, behind_barrier, condition_problem, reveals_nothing
 from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS
 from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 from micromegas_jupyter.engine.workarounds.scan_folders import FoundFile, ScanFolders, mark_of
-from micromegas_jupyter.errors import InternalError
+from micromegas_jupyter.errors import InternalError, UnsupportedStatement
 from micromegas_jupyter.telemetry.tables import MODEL_NAMES
 
 _log = logging.getLogger(__name__)
@@ -123,6 +123,19 @@ def find_visible_tables(
             for snapshot in snapshots
         ]
     return [_restrict(snapshot, access, caller) for snapshot in snapshots if _exists(snapshot, access)]
+
+
+def restrict_past(snapshot: TableSnapshot, caller: AuthContext, default_conditions: Mapping[str, str]) -> VisibleTable:
+    """Return an earlier version of a table that exists for `caller`; its conditions must fit the columns of then."""
+    table = find_visible_tables([snapshot], caller, default_conditions)[0]
+    columns = visible_schema(snapshot) if table.conditions and snapshot.merge_sql is not None else snapshot.schema
+    if any(condition_problem(one, columns) for one in table.conditions):
+        raise UnsupportedStatement(
+            f"This version of the table {snapshot.name} has other columns, so it is not known which of its rows you "
+            "may read.",
+            remedy="Read a later version.",
+        )
+    return table
 
 
 def _exists(snapshot: TableSnapshot, access: TableAccess) -> bool:

@@ -197,26 +197,37 @@ def _equal(view_set: ViewSet, instance: str | None, *, sql: str, at: int) -> tup
     return ((_PROCESS, found),)
 
 
+_CONSTANTS: Final = "Write a text, a parameter, or an expression of these."
 _context: Final = functools.cache(SessionContext)
 
 
 def _fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: int) -> str | None:
     """Return the text that a constant expression stands for; None when it is a parameter that is not bound yet."""
+    found = fold(text, values, sql=sql, at=at)
+    if found is not None and not isinstance(found, str):
+        raise refused(sql, at, "An argument of a view is not a text.", _CONSTANTS)
+    return found
+
+
+def fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: int) -> object:
+    """Return the value of a constant expression, times as aware ones; None for a parameter that is not bound yet."""
     tokens = scan(text).tokens
     if len(tokens) == 1 and tokens[0].kind is Kind.STRING and text[0] == "'":
         return text[1:-1].replace("''", "'")
     if values is None and any(token.kind is Kind.PLACEHOLDER for token in tokens):
         return None
-    remedy = "Write a text, a parameter, or an expression of these."
     if any(token.kind is Kind.WORD and token.name in SUBQUERY_KEYWORDS for token in tokens):
-        raise refused(sql, at, "An argument of a view is no constant.", remedy)
+        raise refused(sql, at, "An argument of a view is no constant.", _CONSTANTS)
     try:
         rows = _context().sql_with_options(f"SELECT ({text}\n) AS value", READ_ONLY, param_values=dict(values or {}))
-        found = rows.to_pylist()[0]["value"]
+        found = pa.chunked_array([one.column(0) for one in rows.collect()])
     except BaseException as error:
         if isinstance(error, MicromegasError) or not is_engine_failure(error):
             raise
-        raise refused(sql, at, "An argument of a view is no constant.", remedy) from error
-    if not isinstance(found, str):
-        raise refused(sql, at, "An argument of a view is not a text.", remedy)
-    return found
+        raise refused(sql, at, "An argument of a view is no constant.", _CONSTANTS) from error
+    if pa.types.is_timestamp(found.type) or pa.types.is_date(found.type):
+        found = found.cast(pa.timestamp("us"), safe=False).cast(pa.timestamp("us", "UTC"))
+    value = found[0].as_py()
+    if value is None:
+        raise refused(sql, at, "An argument of a view is null.", _CONSTANTS)
+    return value

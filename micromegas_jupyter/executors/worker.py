@@ -13,13 +13,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import pyarrow as pa
 
+from micromegas_jupyter.access.write_rights import check_may_time_travel
 from micromegas_jupyter.core.file_list import TableChange
 from micromegas_jupyter.core.protocols import AuthContext, TableSnapshot
 from micromegas_jupyter.core.storage import Storage
@@ -48,6 +50,7 @@ _MIB: Final = 1024 * 1024
 _MAX_LISTED_CHARACTERS: Final = 64 * _MIB  # of schemas, in hexadecimal digits
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
+_Read = TypeVar("_Read")
 
 
 class _LogRecords(logging.Handler):
@@ -69,16 +72,51 @@ class _LogRecords(logging.Handler):
         return records
 
 
-class _LakeFiles:
-    """Tells of the files of a lake's tables; deltalake is loaded when somebody asks."""
+class LakeFiles:
+    """Tells of the files of a lake's tables, and of earlier versions; deltalake is loaded when somebody asks."""
 
     def __init__(self, lake: str) -> None:
         self._lake = lake
 
     def files(self, table: str) -> pa.Table:
+        """See `engine.contract.FileSource`."""
         from micromegas_jupyter.lake.tables import list_files
 
         return list_files(Storage(self._lake), table)
+
+    def past(
+        self, table: str, to: datetime | int | None, caller: AuthContext
+    ) -> "tuple[TableSnapshot, str | None] | None":
+        """See `engine.contract.FileSource`."""
+        from micromegas_jupyter.lake.past import read_past
+
+        found = self._read_checked(table, caller, lambda storage: read_past(storage, table, to))
+        return None if found is None else (found.snapshot, found.condition)
+
+    def history(self, table: str, caller: AuthContext) -> pa.Table | None:
+        """See `engine.contract.FileSource`."""
+        from micromegas_jupyter.lake.past import read_history
+
+        return self._read_checked(table, caller, lambda storage: read_history(storage, table))
+
+    def _read_checked(self, table: str, caller: AuthContext, read: Callable[[Storage], _Read]) -> _Read | None:
+        from micromegas_jupyter.lake.delta_log import TableGone, open_delta
+        from micromegas_jupyter.lake.tables import OWNER_PROPERTY, allows_readers
+
+        storage, found = Storage(self._lake), None
+        try:
+            for is_read in (False, True):  # after it, too: another table may have got the name meanwhile
+                found = read(storage) if is_read else None
+                properties = open_delta(storage, table).metadata().configuration
+                check_may_time_travel(
+                    caller,
+                    table,
+                    created_by=properties.get(OWNER_PROPERTY),
+                    allows_readers=allows_readers(properties),
+                )
+        except TableGone:
+            return None
+        return found
 
 
 class Outbox:
@@ -192,7 +230,7 @@ class Worker:
             self,
             options.engine,
             denials=self._denials,
-            files=None if options.lake is None else _LakeFiles(options.lake),
+            files=None if options.lake is None else LakeFiles(options.lake),
         )
         self._plan_id = 0
         self._planned: PlannedQuery | None = None

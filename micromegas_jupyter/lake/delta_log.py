@@ -168,12 +168,12 @@ def entry_marks(storage: Storage, log: str, version: int) -> dict[str, str]:
     return {} if DROPPED_MARKER in found else found
 
 
-def open_delta(storage: Storage, table: str, *, is_hidden: bool = False) -> DeltaTable:
-    """Return the table at its latest version; raises `TableGone`, also for a dropped one unless it may be hidden."""
+def open_delta(storage: Storage, table: str, *, is_hidden: bool = False, version: int | None = None) -> DeltaTable:
+    """Return the table at a version, by default its latest; raises `TableGone`, as for a dropped one that is hidden."""
     with storage_errors("A table could not be opened.", storage):
         if not storage.is_local and not is_hidden and storage.read(log_path(table, DROPPED_MARKER)) is not None:
             raise TableGone
-        version = None
+        wanted = version
         for is_last in (*[False] * _OPEN_ATTEMPTS, True):
             try:
                 return DeltaTable(storage.child_uri(table), version=version, storage_options=storage.options)
@@ -183,7 +183,7 @@ def open_delta(storage: Storage, table: str, *, is_hidden: bool = False) -> Delt
                 # A drop may come in between.
                 if is_last or not (storage.is_local or _is_gap(error)):
                     raise
-                if _is_gap(error):
+                if _is_gap(error) and wanted is None:
                     version = _find_newest_version(storage, table)
     raise TableGone
 
@@ -476,7 +476,7 @@ class Replay:
 
 def replay(storage: Storage, table: str, to: datetime | int) -> Replay:
     """Rebuild a table at a time or version, and now; raises `NotInLog`."""
-    log = _Log(storage, table)
+    log = TableLog(storage, table)
     then = log.read_base(to)
     first, last, found = then.version + 1, then.committed_at, None
     if log.newest - first > _MAX_REPLAYED:
@@ -486,7 +486,7 @@ def replay(storage: Storage, table: str, to: datetime | int) -> Replay:
             limit="ingest",
         )
     for version, actions in log.read_entries(first):
-        made_at = _time_of(commit_info(actions), log.entries[version])
+        made_at = time_of(commit_info(actions), log.entries[version])
         last = made_at if last == _LONG_AGO else max(made_at, last + _MILLISECOND)
         if found is None and (version <= to if isinstance(to, int) else last <= to):
             then.apply(actions, version, last)
@@ -500,11 +500,11 @@ def replay(storage: Storage, table: str, to: datetime | int) -> Replay:
 
 def read_state(storage: Storage, table: str, version: int) -> TableState:
     """Rebuild a table at a version; raises `Unavailable` if the log no longer has what that needs."""
-    log = _Log(storage, table)
+    log = TableLog(storage, table)
     base = max((one for one in log.checkpoints if one <= version), default=-1)
     state = log.read_checkpoint(base, _LONG_AGO) if base >= 0 else TableState()
     for number, actions in log.read_entries(base + 1, version + 1, is_durable=False):
-        state.apply(actions, number, _time_of(commit_info(actions), log.entries.get(number, 0.0)))
+        state.apply(actions, number, time_of(commit_info(actions), log.entries.get(number, 0.0)))
     return state
 
 
@@ -518,16 +518,16 @@ def committed_at(storage: Storage, table: str, version: int) -> datetime | None:
         actions = read_entry(storage, table, version - back)
         if actions is None:
             break
-        times.append(_time_of(commit_info(actions), 0.0) + back * _MILLISECOND)
+        times.append(time_of(commit_info(actions), 0.0) + back * _MILLISECOND)
     return max(times, default=None)
 
 
 def was_dropped(storage: Storage, table: str, time: datetime) -> bool:
     """Whether a table was dropped at a time, and brought back later."""
-    version = _Log(storage, table).newest
+    version = TableLog(storage, table).newest
     while (actions := read_entry(storage, table, version)) is not None:
         info = commit_info(actions)
-        made_at = _time_of(info, time.timestamp())
+        made_at = time_of(info, time.timestamp())
         if made_at <= time:
             return False
         if DROPPED_AT in info and info[DROPPED_AT] <= time.timestamp() * 1000:
@@ -542,7 +542,7 @@ def cleanup_log(storage: Storage, table: str, *, before: float) -> int:
     deltalake removes every old entry before the newest checkpoint, and with it the version that was in force at the
     beginning of the window.
     """
-    checkpoints = _Log(storage, table).checkpoints
+    checkpoints = TableLog(storage, table).checkpoints
     kept = max((version for version, (_, changed_at) in checkpoints.items() if changed_at <= before), default=0)
     removed = 0
     for entry in sorted(storage.list(f"{table}/{LOG_FOLDER}")):
@@ -553,7 +553,7 @@ def cleanup_log(storage: Storage, table: str, *, before: float) -> int:
     return removed
 
 
-class _Log:
+class TableLog:
     """The log of a table: when its entries were changed, and its complete checkpoints with their paths and times."""
 
     def __init__(self, storage: Storage, table: str) -> None:
@@ -573,6 +573,15 @@ class _Log:
                 parts[key] = ([*paths, entry.path], max(changed_at, entry.modified_at))
         self.checkpoints = {key[0]: found for key, found in parts.items() if len(found[0]) == int(key[1] or 1)}
         self.newest = max([*self.entries, *self.checkpoints], default=-1)
+
+    @property
+    def first(self) -> int:
+        """The first version that can be rebuilt, as all entries after it are there."""
+        missing = self.newest
+        while missing in self.entries:
+            missing -= 1
+        kept = (version for version in self.checkpoints if version >= missing)
+        return min(kept, default=self.newest + 1) if missing >= 0 else 0
 
     def read_base(self, to: datetime | int) -> TableState:
         """Return the state to begin with: the newest checkpoint up to a version, or one in force at a time, or nothing.
@@ -613,7 +622,7 @@ class _Log:
 
     def _time_of(self, version: int) -> datetime:
         if version in self.entries:
-            return _time_of(commit_info(self._read_entry(version)), self.entries[version])
+            return time_of(commit_info(self._read_entry(version)), self.entries[version])
         return datetime.fromtimestamp(self.checkpoints[version][1], UTC)  # the version was made before
 
     def read_checkpoint(self, version: int, made_at: datetime) -> TableState:
@@ -652,7 +661,8 @@ def _cleaned_up() -> Unavailable:
     return Unavailable("The table's log was cleaned up in the meantime.", remedy="Try again.")
 
 
-def _time_of(info: Action, changed_at: float) -> datetime:
+def time_of(info: Action, changed_at: float) -> datetime:
+    """Return when a commit was made; when its entry was changed, if it does not say."""
     made_ms = info.get("inCommitTimestamp") or info.get("timestamp")
     return datetime.fromtimestamp(changed_at if made_ms is None else made_ms / 1000, UTC)
 

@@ -129,4 +129,5 @@ _OPERATIONS: Final[Mapping[str, Callable[[Tables, str, Mapping[str, Any]], dict[
     "history": lambda tables, name, arguments: {"versions": tables.history(name, arguments["limit"])},
     "set_retention": lambda tables, name, arguments: tables.set_retention(name, arguments["days"]),
     "set_undo_hours": lambda tables, name, arguments: tables.set_undo_hours(name, arguments["hours"]),
+    "set_time_travel": lambda tables, name, arguments: tables.set_time_travel(name, arguments["to"]),
 }

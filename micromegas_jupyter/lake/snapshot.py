@@ -138,6 +138,14 @@ class DeltaSnapshots:
             self._empty[definition.name] = found
         return found
 
+    def at(self, name: str, version: int) -> TableSnapshot:
+        """Return a table at a version; raises `TableGone` or `Unreadable`."""
+        with storage_errors(f"The table {name} could not be read.", self._storage):
+            try:
+                return self._read_version(name, name, _open(self._storage, name, version), None).snapshot
+            except _ODD as error:
+                raise Unreadable("its log cannot be read") from error
+
     def _find(self, name: str, folder: str, *, is_named: bool) -> TableSnapshot | None:
         """Return a table, when it `is_named` or new as it stands now; None where there is none."""
         known = self._known.get(name)
@@ -211,6 +219,9 @@ class DeltaSnapshots:
         if known is not None and (advanced := self._advance(name, folder, known)) is not None:
             return advanced
         delta = _open(self._storage, folder) if known is None else update_delta(known.delta, self._storage, folder)
+        return self._read_version(name, folder, delta, known)
+
+    def _read_version(self, name: str, folder: str, delta: DeltaTable, known: _Known | None) -> _Known:
         mark = self._marks(folder, delta.version()).get(delta.version())
         mapping = _check_readable(delta)
         by = tuple(delta.metadata().partition_columns)
@@ -396,12 +407,12 @@ def range_columns(schema: pa.Schema) -> tuple[str, str] | None:
     return (_TIME, _TIME) if _TIME in schema.names and pa.types.is_timestamp(schema.field(_TIME).type) else None
 
 
-def _open(storage: Storage, folder: str) -> DeltaTable:
+def _open(storage: Storage, folder: str, version: int | None = None) -> DeltaTable:
     """Open a table; raises `TableGone`, or `Unreadable` when deltalake cannot know what its log means."""
     if storage.is_local and not Path(storage.uri, folder, LOG_FOLDER).is_dir():
         raise TableGone
     try:
-        return open_delta(storage, folder)
+        return open_delta(storage, folder, version=version)
     except Unavailable as error:
         text = " ".join(str(error.__cause__).split())
         is_known = _UNSUPPORTED.search(text) is not None

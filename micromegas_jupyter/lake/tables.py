@@ -64,6 +64,10 @@ MAX_TABLES: Final = 1000
 OWNER_PROPERTY: Final = "micromegas.owner"
 RETENTION_PROPERTY: Final = "micromegas.retentionDays"
 UNDO_PROPERTY: Final = "micromegas.undoHours"
+TIME_TRAVEL_PROPERTY: Final = "micromegas.timeTravel"
+"""Who may read earlier versions of a table: `OWNERS`, the default, or `READERS`."""
+OWNERS: Final = "owners"
+READERS: Final = "readers"
 MODEL_RETENTION_DAYS: Final = 7
 """How long rows of the data model's tables are kept by default."""
 DEFINITIONS: Final = {definition.name: definition for definition in TABLES}
@@ -315,6 +319,7 @@ class Tables:
             "owner": metadata.configuration.get(OWNER_PROPERTY),
             "retention_days": retention_days(metadata.configuration),
             "undo_hours": undo_hours(metadata.configuration),
+            "time_travel": READERS if allows_readers(metadata.configuration) else OWNERS,
             "version": delta.version(),
             "files": files.num_rows,
             "size_bytes": sum(files.column("size_bytes").to_pylist()),
@@ -353,6 +358,10 @@ class Tables:
         kept = f"interval {hours + 2} hours"
         durations = {"delta.logRetentionDuration": kept, "delta.deletedFileRetentionDuration": kept}
         self._set_properties(name, {UNDO_PROPERTY: str(hours), **durations})
+
+    def set_time_travel(self, name: str, to: str) -> None:
+        """Set who may read earlier versions."""
+        self._set_properties(name, {TIME_TRAVEL_PROPERTY: to})
 
     def _set_properties(self, name: str, values: dict[str, str]) -> None:
         self._change(
@@ -613,6 +622,11 @@ def undo_hours(properties: Mapping[str, str]) -> int:
     """Return for how long changes of a table can be undone."""
     text = properties.get(UNDO_PROPERTY, "")
     return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) <= MAX_UNDO_HOURS else UNDO_HOURS
+
+
+def allows_readers(properties: Mapping[str, str]) -> bool:
+    """Return whether all who read a table may read its earlier versions."""
+    return properties.get(TIME_TRAVEL_PROPERTY) == READERS
 
 
 def first_retained_day(

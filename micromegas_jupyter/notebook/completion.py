@@ -48,7 +48,8 @@ _FUNCTIONS_SQL: Final = "SELECT DISTINCT routine_name FROM information_schema.ro
 # What servers with Micromegas's tables have beside them.
 _TABLE_FUNCTIONS: Final = (
     "expand_histogram", "jsonb_array_elements", "jsonb_each", "list_partitions", "list_view_sets",
-    "perfetto_trace_chunks", "process_spans", "running_queries", "view_instance",
+    "perfetto_trace_chunks", "process_spans", "running_queries", "table_at", "table_history",
+    "view_instance",
 )  # fmt: skip
 FRESH_SECONDS: Final = 300.0
 """How long an answer is used before it is fetched again in the background."""

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from hashlib import sha256
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import grpc
 import msgspec
@@ -26,6 +26,8 @@ from micromegas_jupyter.access.write_rights import (
     may_ingest,
     may_read,
     not_owner,
+    owner_of,
+    owns,
     reads_all,
 )
 from micromegas_jupyter.core.protocols import AuthContext, WriteMode, WriteRequest
@@ -53,7 +55,6 @@ from micromegas_jupyter.server.authentication import ActionAudit, Headers, singl
 from micromegas_jupyter.server.flight_service import Call, find_origin, recorded
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
-from micromegas_jupyter.server.tickets import join_parts
 from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, LOG_STATS
 
 INGEST_ID_HEADER: Final = "x-micromegas-ingest-id"
@@ -69,7 +70,7 @@ _MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
 _MAX_DEPTH: Final = 3
 _MAX_SHOWN_CHARACTERS: Final = 200
 # What whoever reads a table learns of it; the rest says how many rows there are, which a role may hide.
-_SHOWN_TO_READERS: Final = ("name", "columns", "partition_by", "retention_days", "undo_hours")
+_SHOWN_TO_READERS: Final = ("name", "columns", "partition_by", "retention_days", "undo_hours", "time_travel")
 
 # What may take much memory has a process for itself.
 _SEPARATE: Final = frozenset({"delete", "restore"})
@@ -92,11 +93,6 @@ def build_write_id(caller: CallerKey, table: str, ingest_id: str) -> str:
     """Return the name of a caller's write in a table: hexadecimal digits that reveal nothing of the parts."""
     parts = (text.encode() for text in (*caller, table, ingest_id))
     return sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).hexdigest()
-
-
-def owner_of(caller: AuthContext) -> str:
-    """Return how tables name who created them: hexadecimal digits that reveal nothing of issuer and subject."""
-    return sha256(join_parts(caller.issuer.encode(), caller.subject.encode())).hexdigest()
 
 
 def build_request(
@@ -300,6 +296,12 @@ class _SetUndoHours(_Owned, frozen=True, kw_only=True, tag="set_undo_hours"):
     hours: Annotated[int, msgspec.Meta(ge=1, le=8760)]
 
 
+class _SetTimeTravel(_Owned, frozen=True, kw_only=True, tag="set_time_travel"):
+    """`to` is who may read earlier versions: the table's owners, or all who read the table."""
+
+    to: Literal["owners", "readers"]
+
+
 _AnyRequest: TypeAlias = (
     _List
     | _Describe
@@ -312,6 +314,7 @@ _AnyRequest: TypeAlias = (
     | _History
     | _SetRetention
     | _SetUndoHours
+    | _SetTimeTravel
 )
 
 
@@ -412,12 +415,12 @@ class TableOperations:
         if not (may_read(caller, table) or may_ingest(caller, table)):
             raise no_table(table)
         found = await self._operate(call, "describe", {"table": table})
-        owns = _owns(caller, table, created_by=found.pop("owner", None))
-        if not owns:
+        is_own = owns(caller, table, created_by=found.pop("owner", None))
+        if not is_own:
             if not may_read(caller, table):
                 raise not_owner(caller, table)
             found = {name: found[name] for name in _SHOWN_TO_READERS if name in found}
-        return {**found, "is_owner": owns}
+        return {**found, "is_owner": is_own}
 
     async def _operate_as_owner(self, call: Call, request: _Owned) -> dict[str, Any]:
         caller, table = call.caller, request.table
@@ -466,11 +469,7 @@ def _visible_tables(caller: AuthContext, listed: dict[str, Any]) -> list[dict[st
     owners: dict[str, str | None] = {**dict.fromkeys(MODEL_TABLES), **listed["owners"]}
     shown = []
     for name, created_by in sorted(owners.items()):
-        owns = _owns(caller, name, created_by=created_by)
-        if owns or may_read(caller, name) or may_ingest(caller, name):
-            shown.append({"name": name, "is_owner": owns, "may_ingest": may_ingest(caller, name)})
+        is_own = owns(caller, name, created_by=created_by)
+        if is_own or may_read(caller, name) or may_ingest(caller, name):
+            shown.append({"name": name, "is_owner": is_own, "may_ingest": may_ingest(caller, name)})
     return shown
-
-
-def _owns(caller: AuthContext, table: str, *, created_by: str | None) -> bool:
-    return is_owner(caller, table) or (created_by == owner_of(caller) and may_ingest(caller, table))

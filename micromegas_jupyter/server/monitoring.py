@@ -49,7 +49,7 @@ _SECONDS: Final = (
 _OUTCOMES: Final = ("ok", "error", "incomplete")
 _TABLE_OPERATIONS: Final = (
     "list", "describe", "create", "drop", "delete", "restore", "add_column", "optimize", "history", "set_retention",
-    "set_undo_hours",
+    "set_undo_hours", "set_time_travel",
     _OTHER,
 )  # fmt: skip
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")

@@ -154,6 +154,8 @@ def test_a_server_on_a_bucket_undoes_a_delete_and_a_drop(bucket):
         assert _ids(client) == [1, 2, 3]
         client.bulk_ingest("t", MORE)
         assert _ids(client) == [1, 2, 3, 4, 5]
+        assert client.query_arrow("SELECT id FROM table_at('t', 0) ORDER BY id")["id"].to_pylist() == [1, 2, 3]
+        assert client.query_arrow("SELECT is_readable FROM table_history('t')")["is_readable"].to_pylist()[-1] is True
 
 
 def _restore(storage, time, **options):

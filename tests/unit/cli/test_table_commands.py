@@ -42,6 +42,12 @@ class Client:
         self.optimize_table = lambda _: OptimizeResult(removed_files=50, added_files=1)
         self.on_notice = lambda _: None
 
+    def set_time_travel(self, table, to):
+        self.changes.append(("set_time_travel", table, to))
+
+    def set_undo_hours(self, table, hours):
+        self.changes.append(("set_undo_hours", table, hours))
+
     def drop_table(self, table):
         self.changes.append(("drop", table))
         return UNDO
@@ -218,3 +224,18 @@ def test_a_restore_of_columns_alone_is_told_from_one_that_changes_nothing(client
     main.run([*RESTORE, "--yes"])
 
     assert capsys.readouterr().out.splitlines()[0] == shown
+
+
+def test_settings_of_a_table_are_checked_before_they_are_sent(client, capsys):
+    for setting in ("time-travel=everyone", "time-travel", "undo-hours=two", "colour=red"):
+        assert main.run(["tables", "set", "orders", setting]) == 2
+    assert client.changes == []
+    assert "time-travel=owners|readers" in capsys.readouterr().err
+
+    assert main.run(["tables", "set", "orders", "time-travel=readers"]) == 0
+    assert main.run(["tables", "set", "orders", "undo-hours=72", "--format", "json"]) == 0
+
+    assert client.changes == [("set_time_travel", "orders", "readers"), ("set_undo_hours", "orders", 72)]
+    sentence, _, found = capsys.readouterr().out.partition("\n")
+    assert sentence == "readers of orders may read its earlier versions"
+    assert json.loads(found) == {"table": "orders", "undo_hours": 72}

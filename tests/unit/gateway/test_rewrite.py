@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from micromegas_jupyter.config.server import EngineDialect
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.engine.scanner import Kind, scan
-from micromegas_jupyter.errors import InternalError, InvalidStatement, MicromegasError, QueryError, StatementRefused
+from micromegas_jupyter.errors import (
+    InternalError,
+    InvalidStatement,
+    MicromegasError,
+    QueryError,
+    StatementRefused,
+    UnsupportedStatement,
+)
 from micromegas_jupyter.gateway import terms
 from micromegas_jupyter.gateway.rewrite import access_of, rewrite, try_plan
 from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, PROCESSES
@@ -169,6 +176,24 @@ def test_a_hidden_table_is_one_that_does_not_exist(dialect):
 
     assert errors[0] == errors[1]
     assert caught.value.what == "There is no table named hidden."
+
+
+@pytest.mark.parametrize("dialect", EngineDialect)
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM table_at('t', 0)",
+        "SELECT * FROM \"table_at\"('t', 0) AS x",
+        "WITH c AS (SELECT * FROM table_history('t')) SELECT * FROM c",
+        "SELECT (SELECT max(id) FROM TABLE_AT('t', 0))",
+        "SELECT * FROM t VERSION AS OF 0",
+        "SELECT * FROM t FOR SYSTEM_TIME AS OF '2026-11-30'",
+        "SELECT * FROM t TIMESTAMP AS OF '2026-11-30'",
+    ],
+)
+def test_time_travel_is_not_forwarded(dialect, sql):
+    with pytest.raises(UnsupportedStatement, match=r"table function table_(at|history)|version at TABLE"):
+        text_of(sql, dialect, access=None)
 
 
 @pytest.mark.parametrize("dialect", EngineDialect)
