@@ -1,7 +1,7 @@
 """Statements of every kind have the rows that are left, as NumPy counts them, and show nothing of deleted ones."""
 
 import json
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -13,13 +13,15 @@ import pytest
 from deltalake import DeltaTable, WriterProperties, write_deltalake
 
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.engine.contract import TimeRange
+from micromegas_jupyter.engine.contract import EngineSettings, TimeRange
+from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
 from micromegas_jupyter.errors import MicromegasError, StatementRefused, UsageError
 from micromegas_jupyter.lake.delta_log import read_state
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, optimize, run_round
 from micromegas_jupyter.lake.served_folder import ServedFolder
+from micromegas_jupyter.lake.tables import list_files
 from tests.fakes.delta_tables import delete_rows
-from tests.unit.engine.conftest import asking
+from tests.unit.engine.conftest import Asker, asking
 from tests.unit.engine.test_deleted_rows import admin
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -259,6 +261,21 @@ def test_time_ranges_and_listings_have_only_rows_that_are_left(table, files, who
             found = str(ask.rows(sql))
             assert str(files * ROWS) not in found
             assert "1998" not in found  # the year of the deleted rows
+
+
+def test_listed_files_tell_nothing_of_deleted_rows_even_if_none_are_left(tmp_path):
+    storage = Storage(tmp_path)
+    write_deltalake(storage.child_uri("t"), rows_of_file(0))
+    delete_rows(storage, "t", lambda _, count: range(count))
+
+    class Files:
+        def files(self, table):
+            return list_files(storage, table)
+
+    source = ServedFolder(storage)
+    with closing(DataFusionEngine(source, EngineSettings(), files=Files())) as engine:
+        (found,) = admin(Asker(engine, source)).rows("SELECT * FROM list_partitions()")
+    assert (found["num_rows"], found["min_event_time"], found["max_event_time"]) == (None, None, None)
 
 
 def _read_actions(storage):
