@@ -4,6 +4,7 @@ Only tables that the statement names are built. Who has which rights is decided 
 """
 
 import functools
+import itertools
 import logging
 import os
 import tempfile
@@ -44,10 +45,12 @@ from micromegas_jupyter.engine.errors import damaged_vector, file_gone, files_re
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 from micromegas_jupyter.engine.plans.counts import find_total
 from micromegas_jupyter.engine.plans.live_rows import (
+    Fits,
     Vectors,
     all_of,
+    fit_to_file,
+    has_structs,
     live_rows,
-    names_by_id,
     with_names,
 )
 from micromegas_jupyter.engine.plans.pruning import (
@@ -376,23 +379,24 @@ class TableBuilder:
         """Return the rows of files that are not deleted, under the names that SQL sees."""
         stored, names = snapshot.stored_schema, snapshot.schema.names
         wanted = schema if stored is None else pa.schema([stored.field(names.index(name)) for name in schema.names])
-        groups: dict[pa.Schema, list[FoundFile]] = {}
-        for file, found in zip(files, self._footers(wanted, files), strict=True):
-            groups.setdefault(wanted if found is None else names_by_id(wanted, found), []).append(file)
+        groups: dict[tuple[pa.Schema, Fits], list[FoundFile]] = {}
+        footers = itertools.repeat(None) if stored is None else self._footers(wanted, files)
+        for file, found in zip(files, footers, strict=False):
+            groups.setdefault((wanted, ()) if found is None else fit_to_file(wanted, found), []).append(file)
         parts = []
-        for of_group, group in (groups or {wanted.remove_metadata(): []}).items():
+        for (of_group, fits), group in (groups or {(wanted.remove_metadata(), ()): []}).items():
             whole = [file for file in group if file.path not in live]
             cut = [file for file in group if file.path in live]
             rows = [scan(whole, of_group)] if whole or not cut else []
             if cut:
                 paths = [file.path for file in cut]
                 rows.append(live_rows(scan(cut, of_group), paths, self._folders.urls(cut), live))
-            parts += rows if stored is None else [with_names(one, of_group, schema) for one in rows]
+            parts += rows if stored is None else [with_names(one, of_group, schema, fits) for one in rows]
         return functools.reduce(DataFrame.union, parts)
 
     def _footers(self, wanted: pa.Schema, files: Sequence[FoundFile]) -> Iterable[pa.Schema | None]:
-        """Return the schemas of files if their columns are found by IDs, otherwise None for each."""
-        if not any(FIELD_ID in (field.metadata or {}) for field in wanted):
+        """Return the schemas of files if columns have IDs or fields of structs, otherwise None for each."""
+        if not any(FIELD_ID in (field.metadata or {}) or has_structs(field.type) for field in wanted):
             return [None] * len(files)
         missing = [file for file in files if file not in self._schemas]
         with ThreadPoolExecutor(_MAX_REQUESTS if self.is_remote else 1) as pool:

@@ -222,8 +222,9 @@ def check_writable(delta: DeltaTable, *, is_restore: bool = False) -> None:
     )
     if unknown or not is_known or has_rules:
         reason = ", ".join(sorted(unknown)) or "rules for the values of columns"
+        name = unquote(delta.table_uri.rstrip("/").rpartition("/")[2])
         raise UsageError(
-            f"The table uses what this server cannot write: {reason}.",
+            f"The table {name} uses what this server cannot write: {reason}.",
             remedy="Write to it with the program that made it, or make a new table.",
         )
 

@@ -35,7 +35,6 @@ from micromegas_jupyter.lake.delta_log import (
     arrow_schema,
     entry_marks,
     entry_name,
-    file_key,
     live_files,
     log_path,
     open_delta,
@@ -71,13 +70,20 @@ _REMEDY: Final = "Tell the server's administrator."
 _UNSUPPORTED: Final = re.compile("Unsupported|Invalid protocol|Schema error")
 
 
+#: Identifies a logical file: where it is, and where its deletion vector is, or None.
+_Key = tuple[str, tuple[str, int | None] | None]
+
+
 class Unreadable(Exception):
     """A table that would be read wrongly or not at all; its text completes "is left out: "."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A table at one version; `mark` tells its last log entry from that of another table in the same place."""
+    """A table at one version; `mark` tells its last log entry from that of another table in the same place.
+
+    `emptied` are live files without any rows left, which are not in the snapshot.
+    """
 
     delta: DeltaTable  # as it was read last
     version: int
@@ -86,6 +92,7 @@ class _Known:
     bounded: tuple[str, ...]
     max_files: int
     snapshot: TableSnapshot
+    emptied: frozenset[_Key] = frozenset()
 
 
 class DeltaSnapshots:
@@ -235,16 +242,20 @@ class DeltaSnapshots:
             _check_columns(stored_definition(definition), schema)
             schema = _defined_schema(definition)
         actions = _with_shown_names(live_files(delta), schema, stored)
+        adds: list[Action] = []
         if _VECTORS in (delta.protocol().reader_features or ()):
             vectors = _find_vectors(self._storage, folder, delta.version(), actions)
+            paths = actions.column("path").to_pylist()
+            adds = [{"path": path, "deletionVector": one} for path, one in zip(paths, vectors, strict=True) if one]
             actions = self._with_vectors(folder, actions, vectors)
         files = self._files(name, folder, by, actions)
+        emptied = _without(files, (self._key(folder, one) for one in adds))
         bounded = _bounded_columns(actions, schema)
         snapshot = self._snapshot(name, schema, by, files, bounds=_bounds(actions, bounded))
         snapshot = replace(snapshot, stored_schema=stored)
         if known is not None and known.snapshot == snapshot:
             snapshot = known.snapshot
-        return _Known(delta, delta.version(), mark, actions.schema, bounded, 2 * len(files), snapshot)
+        return _Known(delta, delta.version(), mark, actions.schema, bounded, 2 * len(files), snapshot, emptied)
 
     def _advance(self, name: str, folder: str, known: _Known) -> _Known | None:
         """Return a table by the log's next entries; None if it's better read anew.
@@ -259,32 +270,37 @@ class DeltaSnapshots:
 
     def _follow(self, name: str, folder: str, known: _Known) -> _Known | None:
         version, snapshot = known.version, known.snapshot
-        adds, removed = dict[str, Action](), set[str]()
+        adds, removed = dict[_Key, Action](), set[_Key]()
         while (entry := self._read_entry(folder, version + 1)) is not None:
             version += 1
             if version > known.version + _MAX_ENTRIES or not all(map(_is_of_files, entry)):
                 return None
-            removes = [one["remove"] for one in entry if "remove" in one]
-            gone = {self._location(folder, one["path"]) for one in removes}
-            added = {self._location(folder, one["add"]["path"]): one["add"] for one in entry if "add" in one}
-            if not {*map(file_key, removes)}.isdisjoint(map(file_key, added.values())):
+            gone = {self._key(folder, one["remove"]) for one in entry if "remove" in one}
+            added = {self._key(folder, one["add"]): one["add"] for one in entry if "add" in one}
+            if not gone.isdisjoint(added):
                 return None
             removed |= gone
-            adds = {path: one for path, one in adds.items() if path not in gone} | added
-        paths = FileList.of(snapshot.files).columns.column("path")
-        if pc.any(pc.is_in(paths, pa.array([*(adds.keys() - removed)], pa.string()))).as_py():
+            adds = {key: one for key, one in adds.items() if key not in gone} | added
+        before = FileList.of(snapshot.files)
+        paths, vectors, emptied = before.columns.column("path"), before.vectors, known.emptied - removed
+        cleared = {path for path, vector in removed if vector == _vector_key(vectors.get(path))}
+        again = {path for path, _ in adds} - cleared
+        is_live = pc.any(pc.is_in(pa.array([*again], pa.string()), paths)).as_py()
+        if is_live or len({path for path, _ in adds}) < len(adds) or any(path in again for path, _ in emptied):
             return None  # a file is added again, perhaps with another deletion vector
-        places = pc.index_in(pa.array([*removed, *adds], pa.string()), value_set=paths).drop_null().unique()
+        places = pc.index_in(pa.array([*cleared], pa.string()), value_set=paths).drop_null()
         actions = _as_live_files(adds.values(), known)
         actions = self._with_vectors(folder, actions, [one.get("deletionVector") for one in adds.values()])
         files = self._files(name, folder, snapshot.partition_columns, actions)
+        emptied |= _without(files, adds)
         change = TableChange(snapshot, places.to_numpy(), files, _bounds(actions, known.bounded))
         if len(snapshot.files) + len(files) > known.max_files:
             return None
         snapshot = change.apply(snapshot) if len(places) or len(files) else snapshot
         mark = self._marks(folder, version).get(version)
         # Looked at last: another table in this place has neither entry.
-        return replace(known, version=version, mark=mark, snapshot=snapshot) if self._is_at(folder, known) else None
+        found = replace(known, version=version, mark=mark, snapshot=snapshot, emptied=emptied)
+        return found if self._is_at(folder, known) else None
 
     def _read_entry(self, folder: str, version: int) -> Sequence[Action] | None:
         path = log_path(folder, entry_name(version))
@@ -352,6 +368,12 @@ class DeltaSnapshots:
         return DeletionVector(
             self._location(folder, quote(path)), int(found.get("offset") or 0), size, cardinality, rows
         )
+
+    def _key(self, folder: str, file: Action) -> _Key:
+        """Return the key of the file that an `add` or `remove` action is about."""
+        vector = file.get("deletionVector")
+        known = self._vector(folder, vector, None) if vector else None
+        return self._location(folder, file["path"]), _vector_key(known)
 
     def _location(self, folder: str, path: str) -> str:
         parts = unquote(path).split("/")
@@ -447,6 +469,18 @@ def _find_vectors(storage: Storage, folder: str, version: int, actions: pa.Table
     if not len(adds) == len(vectors) == len(paths) or vectors.keys() != {*paths}:
         raise Unreadable("its log does not have the same files as its latest version")
     return [vectors[path] for path in paths]
+
+
+def _vector_key(vector: DeletionVector | None) -> tuple[str, int | None] | None:
+    return None if vector is None else (vector.location, vector.offset)
+
+
+def _without(files: FileList, keys: Iterable[_Key]) -> frozenset[_Key]:
+    """Return the keys of files that are not in a list."""
+    if not (known := [*keys]):
+        return frozenset()
+    paths = {*files.paths}
+    return frozenset(key for key in known if key[0] not in paths)
 
 
 def _plain_path(path: str) -> str:

@@ -466,8 +466,9 @@ def list_files(storage: Storage, table: str) -> pa.Table:
             found = live_files(delta)
     except TableGone:
         return _FILES.empty_table()
+    if "deletionVectors" in (delta.protocol().reader_features or ()):
+        found = found.select(["path", "size_bytes", "modification_time"])  # counts and bounds are of deleted rows, too
     names, definition = found.column_names, DEFINITIONS.get(table)
-    has_counts = "num_records" in names and "deletionVectors" not in (delta.protocol().reader_features or ())
     if definition is not None and definition.merge_rule is not None:
         first, last = definition.range_columns
     else:
@@ -476,7 +477,7 @@ def list_files(storage: Storage, table: str) -> pa.Table:
     columns = {
         "path": pa.array(map(unquote, found.column("path").to_pylist()), pa.string()),
         "size": found.column("size_bytes"),
-        "rows": found.column("num_records") if has_counts else pa.nulls(found.num_rows),
+        "rows": found.column("num_records") if "num_records" in names else pa.nulls(found.num_rows),
         "written": found.column("modification_time").cast(pa.timestamp("ms", "UTC")),
         "first_insert": times_of_files(found, "min.insert_time"),
         "last_insert": times_of_files(found, "max.insert_time"),

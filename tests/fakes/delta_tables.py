@@ -102,56 +102,94 @@ def delete_rows(storage, table, choose, *, is_inline=False, prefix=""):
     return path
 
 
-def _map(part, physical, ids):
-    """Give the fields of a schema, at any depth, IDs and other names in the files."""
-    for one in part.values() if isinstance(part, dict) else part:
-        if isinstance(one, dict | list):
-            _map(one, physical, ids)
-    if isinstance(part, dict) and "nullable" in part:
-        name = physical.get(part["name"], part["name"])
-        part["metadata"] = {"delta.columnMapping.id": next(ids), "delta.columnMapping.physicalName": name}
+class _Mapping:
+    """The names of fields in the log and in files, at any depth, and IDs, which a field keeps under all its names."""
+
+    def __init__(self, mode):
+        self._mode = mode
+        self._ids = {}
+
+    def id_of(self, place):
+        return self._ids.setdefault(place, len(self._ids) + 1)
+
+    def for_log(self, fields, physical, inside=()):
+        """Give the fields of a struct in the log their IDs and physical names."""
+        for field in fields:
+            place = (*inside, physical.get(field["name"], field["name"]))
+            names = {"delta.columnMapping.id": self.id_of(place), "delta.columnMapping.physicalName": place[-1]}
+            field["metadata"] = names
+            self._for_log(field["type"], physical, place)
+
+    def _for_log(self, kind, physical, place):
+        if isinstance(kind, dict):
+            self.for_log(kind.get("fields", ()), physical, place)
+            for part in ("elementType", "keyType", "valueType"):
+                self._for_log(kind.get(part), physical, place)
+
+    def in_file(self, field, physical, in_files, inside=()):
+        """Return a field as a file has it."""
+        place = (*inside, physical.get(field.name, field.name))
+        kind = self._in_file(field.type, physical, in_files, place)
+        facts = {"PARQUET:field_id": str(self.id_of(place))} if self._mode == "id" else None
+        return pa.field(in_files.get(field.name, place[-1]), kind, field.nullable, facts)
+
+    def _in_file(self, kind, physical, in_files, place):
+        if pa.types.is_struct(kind):
+            return pa.struct([self.in_file(one, physical, in_files, place) for one in kind])
+        if pa.types.is_list(kind):
+            return pa.list_(self._in_file(kind.value_type, physical, in_files, place))
+        if pa.types.is_map(kind):
+            parts = (kind.key_type, kind.item_type)
+            return pa.map_(*(self._in_file(part, physical, in_files, place) for part in parts))
+        return kind
 
 
-def write_mapped(storage, table, files, *, mode, physical, in_files=None):
+def _renamed(column, kind):
+    """Return values with other names of the fields inside."""
+    values = column.combine_chunks()
+    values = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
+    return pa.Array._import_from_c_capsule(kind.__arrow_c_schema__(), values.__arrow_c_array__()[1])
+
+
+def write_mapped(storage, table, files, *, mode, physical, in_files=None, schema=None, by=()):
     """Make a table of Arrow tables, one for each file, with other names of columns in the files.
 
-    `physical` are the names that the log has, at any depth, and `in_files` those that the files have, by IDs.
+    `physical` are the names that the log has, at any depth, and `in_files` those that the files have, by IDs. A file of
+    an earlier `schema` is a pair of its rows and the physical names of its fields. Fields are the same by these.
     """
-    schema = files[0].schema
+    mapping = _Mapping(mode)
+    files = [one if isinstance(one, tuple) else (one, physical) for one in files]
+    schema = schema or files[0][0].schema
     fields = json.loads(Schema.from_arrow(schema).to_json())["fields"]
-    _map([one["type"] for one in fields if isinstance(one["type"], dict)], physical, itertools.count(100))
-    for number, field in enumerate(fields, 1):
-        names = {"delta.columnMapping.id": number, "delta.columnMapping.physicalName": physical[field["name"]]}
-        field["metadata"] = names
+    mapping.for_log(fields, physical)
     protocol = {"minReaderVersion": 2, "minWriterVersion": 5}
     metadata = {
         "id": str(uuid.uuid4()),
         "format": {"provider": "parquet", "options": {}},
         "schemaString": json.dumps({"type": "struct", "fields": fields}),
-        "partitionColumns": [],
-        "configuration": {"delta.columnMapping.mode": mode, "delta.columnMapping.maxColumnId": str(len(fields))},
+        "partitionColumns": list(by),
+        "configuration": {"delta.columnMapping.mode": mode, "delta.columnMapping.maxColumnId": "999"},
         "createdTime": 1,
     }
     actions = [{"protocol": protocol}, {"metaData": metadata}]
-    for number, rows in enumerate(files):
-        names = [(in_files or physical)[name] for name in rows.column_names]
-        ids = [{"PARQUET:field_id": str(schema.get_field_index(name) + 1)} for name in rows.column_names]
-        stored = [
-            pa.field(name, field.type, field.nullable, one if mode == "id" else None)
-            for name, field, one in zip(names, rows.schema, ids, strict=True)
-        ]
+    for number, (all_columns, names) in enumerate(files):
+        partition = {names.get(name, name): all_columns[name][0].as_py() for name in by}
+        values = {name: None if value is None else str(value) for name, value in partition.items()}
+        rows = all_columns.drop_columns(list(by))
+        stored = pa.schema([mapping.in_file(field, names, in_files or {}) for field in rows.schema])
+        columns = [_renamed(column, field.type) for column, field in zip(rows.columns, stored, strict=True)]
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_arrays(rows.columns, schema=pa.schema(stored)), sink)
+        pq.write_table(pa.Table.from_arrays(columns, schema=stored), sink)
         content = sink.getvalue().to_pybytes()
         storage.write(f"{table}/{number}.parquet", content)
         stats = {"numRecords": rows.num_rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
         for name in rows.column_names:
             if pa.types.is_integer(rows.schema.field(name).type):
-                values = rows.column(name).to_pylist()
-                stats["minValues"][physical[name]] = min(values)
-                stats["maxValues"][physical[name]] = max(values)
-                stats["nullCount"][physical[name]] = 0
-        facts = {"path": f"{number}.parquet", "partitionValues": {}, "size": len(content), "modificationTime": 1}
+                found = rows.column(name).to_pylist()
+                stats["minValues"][names.get(name, name)] = min(found)
+                stats["maxValues"][names.get(name, name)] = max(found)
+                stats["nullCount"][names.get(name, name)] = 0
+        facts = {"path": f"{number}.parquet", "partitionValues": values, "size": len(content), "modificationTime": 1}
         actions.append({"add": {**facts, "dataChange": True, "stats": json.dumps(stats)}})
     lines = "".join(json.dumps(one) + "\n" for one in actions)
     storage.write(log_path(table, entry_name(0)), lines.encode())

@@ -30,6 +30,10 @@ _ALL_ROWS: Final = (1 << 63) - 1
 _CACHED_BYTES: Final = 32 * 1024 * 1024
 _ENTRY_BYTES: Final = 512
 
+#: How values of a file become those of a column, unless only names differ: for each field of a struct, its place in the
+#: file and its own fit, or None; for a list, the fit of its values; for a map, those of its keys and values.
+Fit = tuple[Any, ...] | None
+Fits = tuple[Fit, ...]
 #: Returns parts of a file, by their offsets and sizes; raises `FileNotFoundError`.
 ReadParts = Callable[[str, Sequence[int], Sequence[int]], Sequence[bytes]]
 
@@ -139,16 +143,16 @@ def _is_live(live: pa.BooleanArray, rows: pa.Array) -> pa.Array:
     return pa.array(found)
 
 
-def with_names(rows: DataFrame, stored: pa.Schema, wanted: pa.Schema) -> DataFrame:
-    """Return columns under other names by their places, also inside of nested ones, of which nothing is copied."""
+def with_names(rows: DataFrame, stored: pa.Schema, wanted: pa.Schema, fits: Fits = ()) -> DataFrame:
+    """Return columns under other names by their places, also inside of nested ones, which are only copied to fit."""
     columns = []
-    for one, other in zip(stored, wanted, strict=True):
+    for one, other, fit in itertools.zip_longest(stored, wanted, fits):
         column = col(quoted(one.name))
-        if one.type != other.type:
-            rename = functools.partial(_renamed, other.type)
+        if one.type != other.type or fit is not None:
+            rename = functools.partial(_fitted, other.type, fit)
             column = udf(rename, [one.type], other.type, "immutable", "with_names")(column)
         is_same = one.name == other.name and one.type == other.type  # an alias of the same name would be ambiguous
-        columns.append(column if is_same else column.alias(other.name))
+        columns.append(column if is_same and fit is None else column.alias(other.name))
     return rows.select(*columns)
 
 
@@ -163,41 +167,78 @@ class _Renamed:
         return self._wanted.__arrow_c_schema__(), self._values.__arrow_c_array__()[1]
 
 
-def _renamed(wanted: pa.DataType, values: pa.Array) -> pa.Array:
-    return pa.array(_Renamed(wanted, values))
+def _fitted(wanted: pa.DataType, fit: Fit, values: pa.Array) -> pa.Array:
+    if fit is None:
+        return pa.array(_Renamed(wanted, values))
+    if pa.types.is_struct(wanted):
+        columns = [
+            pa.nulls(len(values), field.type) if one is None else _fitted(field.type, one[1], values.field(one[0]))
+            for field, one in zip(wanted, fit, strict=True)
+        ]
+        return pa.StructArray.from_arrays(columns, fields=list(wanted), mask=values.is_null())
+    if pa.types.is_map(wanted):  # a list of keys and values
+        before, after = (pa.list_(pa.struct([one.key_field, one.item_field])) for one in (values.type, wanted))
+        entries = pa.array(_Renamed(before, values))
+        return pa.array(_Renamed(wanted, _fitted(after, (tuple(enumerate(fit)),), entries)))
+    inside = _fitted(wanted.value_type, fit[0], values.values)
+    return pa.Array.from_buffers(wanted, len(values), values.buffers()[:2], values.null_count, values.offset, [inside])
 
 
-def names_by_id(wanted: pa.Schema, found: pa.Schema) -> pa.Schema:
-    """Return columns under the names that a file has for their IDs; one that it does not have gets an unused name."""
-    return pa.schema(_named(wanted, found))
+def has_structs(kind: pa.DataType) -> bool:
+    """Return whether fields of structs are in values of a type."""
+    return pa.types.is_struct(kind) or any(has_structs(kind.field(place).type) for place in range(kind.num_fields))
 
 
-def _named(wanted: Iterable[pa.Field], found: Iterable[pa.Field]) -> list[pa.Field]:
-    others = list(found)
-    by_id = {one.metadata[FIELD_ID]: one for one in others if FIELD_ID in (one.metadata or {})}
-    by_name = {one.name: one for one in others}
-    fields, taken = [], {*by_name}
-    for field in wanted:
-        # Without any IDs, a file has the physical names.
-        other = by_id.get((field.metadata or {}).get(FIELD_ID)) if by_id else by_name.get(field.name)
-        name, kind = field.name, field.type
-        if other is not None:
-            name, kind = other.name, _named_inside(kind, other.type)
+def fit_to_file(wanted: pa.Schema, found: pa.Schema) -> tuple[pa.Schema, Fits]:
+    """Return columns as they are read from a file, and how these fit; one that it does not have gets an unused name."""
+    fields, fits, taken = [], [], {*found.names}
+    for field, other in zip(wanted, _matches(wanted, found), strict=True):
+        name = field.name if other is None else other.name
         while other is None and name in taken:
             name += "_"
         taken.add(name)
+        kind, fit = (field.type, None) if other is None else _fit(field.type, other.type)
         fields.append(pa.field(name, kind, field.nullable))
-    return fields
+        fits.append(fit)
+    return pa.schema(fields), tuple(fits)
 
 
-def _named_inside(wanted: pa.DataType, found: pa.DataType) -> pa.DataType:
-    def inside(field: pa.Field, other: pa.Field) -> pa.Field:
-        return pa.field(field.name, _named_inside(field.type, other.type), field.nullable)
+def _matches(wanted: Iterable[pa.Field], found: Iterable[pa.Field]) -> list[pa.Field | None]:
+    """Return the field of a file for each one that is wanted, by IDs. Without any, a file has the physical names."""
+    others = list(found)
+    by_id = {one.metadata[FIELD_ID]: one for one in others if FIELD_ID in (one.metadata or {})}
+    by_name = {one.name: one for one in others}
+    ids = [(field, (field.metadata or {}).get(FIELD_ID)) for field in wanted]
+    return [by_id.get(one) if by_id and one is not None else by_name.get(field.name) for field, one in ids]
 
+
+def _fit(wanted: pa.DataType, found: pa.DataType, *, by_place: bool = False) -> tuple[pa.DataType, Fit]:
+    """Return the type that values of a file are read with, and how they fit.
+
+    DataFusion takes fields of structs by their names, and those in maps by their places. It rejects a struct of which
+    it finds no field.
+    """
     if pa.types.is_struct(wanted) and pa.types.is_struct(found):
-        return pa.struct(_named(wanted.fields, found.fields))
-    if pa.types.is_list(wanted) and pa.types.is_list(found):
-        return pa.list_(inside(wanted.value_field, found.value_field))
+        matches = _matches(wanted.fields, found.fields)
+        known = [one for one in matches if one is not None]
+        read = found.fields if by_place or not known else known
+        inner = {
+            other.name: _fit(field.type, other.type, by_place=by_place)
+            for field, other in zip(wanted, matches, strict=True)
+            if other is not None
+        }
+        places = {one.name: place for place, one in enumerate(read)}
+        fit = tuple(None if one is None else (places[one.name], inner[one.name][1]) for one in matches)
+        is_same = fit == tuple((place, None) for place in range(len(read)))
+        kinds = [inner[one.name][0] if one.name in inner else one.type for one in read]
+        fields = [pa.field(one.name, kind) for one, kind in zip(read, kinds, strict=True)]
+        return pa.struct(fields), None if is_same else fit
+    if pa.types.is_list(wanted) and (pa.types.is_list(found) or pa.types.is_large_list(found)):
+        kind, inside = _fit(wanted.value_type, found.value_type, by_place=by_place)
+        return pa.list_(wanted.value_field.with_type(kind)), None if inside is None else (inside,)
     if pa.types.is_map(wanted) and pa.types.is_map(found):
-        return pa.map_(inside(wanted.key_field, found.key_field), inside(wanted.item_field, found.item_field))
-    return wanted
+        key, of_key = _fit(wanted.key_type, found.key_type, by_place=True)
+        item, of_item = _fit(wanted.item_type, found.item_type, by_place=True)
+        kind = pa.map_(wanted.key_field.with_type(key), wanted.item_field.with_type(item))
+        return kind, None if of_key is of_item is None else (of_key, of_item)
+    return wanted, None

@@ -162,8 +162,8 @@ def test_golden_tables_of_delta_kernel_have_their_expected_rows(tmp_path, names)
     assert found >= (70 if names is None else len(SOME_GOLDENS))
 
 
-#: Of variants, which Arrow has no type for, and with times beyond the year 2262.
-UNREAD = {"spark-variant-checkpoint", "table_with_edge_timestamps"}
+#: Of variants, which Arrow has no type for.
+UNREAD = {"spark-variant-checkpoint"}
 SOME_TABLES = ("table-with-dv-small", "table_with_column_mapping", "checkpoint-v2-table", "cdf-table-with-cdc-and-dvs")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from micromegas_jupyter.engine.contract import VisibleTable
 from micromegas_jupyter.engine.plans import live_rows
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused, Unavailable, UnsupportedStatement, UsageError
 from micromegas_jupyter.lake import snapshot
+from micromegas_jupyter.lake.delta_log import read_state
 from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.lake.tables import Tables
 from tests.fakes.delta_tables import delete_rows, write_mapped
@@ -334,13 +336,8 @@ def test_columns_have_their_tables_names(tmp_path, mode, in_files, has_vectors):
 def test_names_inside_of_columns_are_those_of_the_table(tmp_path):
     nested = pa.struct([("a", pa.int64()), ("b", pa.list_(pa.struct([("deep", pa.string())])))])
     rows = pa.table({"col": pa.array([{"a": 1, "b": [{"deep": "x"}, None]}, None], nested)})
-    in_files = pa.struct([("b", pa.int64()), ("a", pa.list_(pa.struct([("col-9", pa.string())])))])
-    write_mapped(
-        Storage(tmp_path), "t", [rows], mode="name", physical={"col": "col-1", "a": "b", "b": "a", "deep": "col-9"}
-    )
-    (file,) = (tmp_path / "t").glob("*.parquet")
-    column = pa.array([{"b": 1, "a": [{"col-9": "x"}, None]}, None], in_files)
-    pq.write_table(pa.table({"col-1": column}), file)
+    physical = {"col": "col-1", "a": "b", "b": "a", "deep": "col-9"}
+    write_mapped(Storage(tmp_path), "t", [rows], mode="name", physical=physical)
 
     with asking(ServedFolder(Storage(tmp_path))) as ask:
         assert ask.rows("SELECT * FROM t") == [{"col": {"a": 1, "b": [{"deep": "x"}, None]}}, {"col": None}]
@@ -378,11 +375,70 @@ def test_a_file_that_is_added_again_without_being_removed_never_brings_rows_back
             ask.rows("SELECT count(*) AS c FROM t")
 
 
+#: Changes of a file in the log, of which rows are deleted: its entries before, the next, and the rows that are left.
+FOLLOWED = {
+    "removed": ("some", ["remove"], 0),
+    "removed without its vector": ("some", ["remove bare"], 9),
+    "removed with an earlier vector": ("some twice", ["remove earlier"], 8),
+    "changed": ("some", ["remove", "add more"], 8),
+    "changed without the removal of its vector": ("some", ["remove bare", "add more"], None),
+    "changed with the removal of an earlier vector": ("some twice", ["remove earlier", "add more"], None),
+    "restored": ("some", ["remove", "add bare"], 10),
+    "restored twice": ("some", ["remove", "add bare", "add more"], None),
+    "restored without being removed": ("some", ["add bare"], None),
+    "emptied, then restored": ("all", ["remove", "add bare"], 10),
+    "emptied, then restored without being removed": ("all", ["add bare"], None),
+    "emptied, then restored with another removal": ("all", ["remove bare", "add bare"], None),
+}
+
+
+@pytest.mark.parametrize("case", FOLLOWED)
+def test_a_running_server_has_the_rows_of_a_new_one_when_a_file_changes(tmp_path, case):
+    before, after, count = FOLLOWED[case]
+    storage = Storage(tmp_path)
+    write_deltalake(storage.child_uri("t"), rows_of_file(0, 10))
+    actions = [_actions_of_file(storage)]
+    write_deltalake(storage.child_uri("t"), rows_of_file(1, 10), mode="append")
+    file = actions[0][0]["add"]["path"]
+    for number in range({"some": 1, "some twice": 2, "all": 1}[before]):
+        deleted = range(10 if before == "all" else number + 1)
+        delete_rows(storage, "t", lambda path, _, deleted=deleted: deleted if path == file else [])
+        actions.append(_actions_of_file(storage, file))
+    delete_rows(storage, "t", lambda path, _: [7, 8] if path == file else [])
+    more = _actions_of_file(storage, file)
+    entry = tmp_path / f"t/_delta_log/{len(actions) + 1:020}.json"
+    entry.unlink()
+    known = {
+        "remove": actions[-1][1],
+        "remove bare": actions[0][1],
+        "remove earlier": actions[-2][1],
+        "add more": more[0],
+        "add bare": actions[0][0],
+    }
+
+    running = ServedFolder(storage)
+    running.snapshot("SELECT * FROM t")
+    entry.write_text("".join(json.dumps(known[one]) + "\n" for one in after))
+    for each in (running, ServedFolder(storage)):
+        (table,) = each.snapshot("SELECT * FROM t")
+        assert (table.problem is None) == (count is not None)
+        with asking(each) as ask, nullcontext() if count is not None else pytest.raises(Unavailable, match="table t "):
+            assert ask.rows("SELECT count(*) AS c FROM t WHERE n < 10") == [{"c": count}]
+
+
+def _actions_of_file(storage, path=None):
+    """Return the actions that add and remove a file of a table, or its only one, as it is."""
+    files = read_state(storage, "t", DeltaTable(storage.child_uri("t")).version()).files.values()
+    (add,) = (one for one in files if path in {None, one["path"]})
+    key = {name: add[name] for name in ("path", "deletionVector") if name in add}
+    return {"add": add}, {"remove": key | {"deletionTimestamp": 1, "dataChange": True}}
+
+
 def test_a_column_that_a_file_lacks_never_gets_the_values_of_another():
     def with_ids(**ids):
         return pa.schema([pa.field(name, pa.int64(), metadata={"PARQUET:field_id": one}) for name, one in ids.items()])
 
-    found = live_rows.names_by_id(with_ids(c="1", x="3", c__="4"), with_ids(c="2", c_="3"))
+    found, _ = live_rows.fit_to_file(with_ids(c="1", x="3", c__="4"), with_ids(c="2", c_="3"))
 
     assert found.field(1).name == "c_"
     assert len({*found.names}) == 3
