@@ -467,7 +467,8 @@ def _stored_range(table: VisibleTable, time_range: TimeRange | None) -> TimeRang
     if source is None:
         return time_range
     try:
-        return replace(time_range, end=time_range.end + timedelta(seconds=source.slack_seconds))
+        begin = time_range.begin - timedelta(seconds=source.lookback_seconds)
+        return replace(time_range, begin=begin, end=time_range.end + timedelta(seconds=source.slack_seconds))
     except OverflowError:
         return time_range
 

@@ -17,7 +17,7 @@ from datafusion import DataFrame, SessionContext, udaf, udf
 
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.engine.contract import VisibleTable
-from micromegas_jupyter.engine.functions import histograms, jsonb_functions, numeric, properties
+from micromegas_jupyter.engine.functions import histograms, jsonb_functions, numeric, otel_histograms, properties
 from micromegas_jupyter.engine.functions.columns import (
     BYTES,
     DICTIONARY,
@@ -32,6 +32,8 @@ from micromegas_jupyter.engine.functions.histograms import BINS, HISTOGRAM, Make
 from micromegas_jupyter.engine.scanner import Mention, Scan, Token, find_brackets, find_calls, find_calls_in_from, scan
 from micromegas_jupyter.engine.schemas import flat_schema
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError
+from micromegas_jupyter.telemetry.histograms import OTEL_HISTOGRAM
+from micromegas_jupyter.telemetry.tables import TIMESTAMP
 
 _Call = Callable[..., pa.Array]
 _ENTRIES: Final = pa.list_(
@@ -82,13 +84,20 @@ _SCALARS: Final = {
     "sum_from_histogram": _plain(histograms.field("sum"), _F64, HISTOGRAM),
     "count_from_histogram": _plain(histograms.field("count"), pa.uint64(), HISTOGRAM),
     "histogram_bins": _plain(histograms.rows, BINS, HISTOGRAM),
+    "histogram_quantile": _plain(otel_histograms.quantile, _F64, OTEL_HISTOGRAM, _F64),
+    "histogram_increase": _plain(
+        otel_histograms.increase, OTEL_HISTOGRAM, OTEL_HISTOGRAM, TIMESTAMP, OTEL_HISTOGRAM, TIMESTAMP
+    ),
+    "histogram_buckets": _plain(otel_histograms.buckets, otel_histograms.BUCKETS, OTEL_HISTOGRAM),
+    "histogram_to_bins": _plain(otel_histograms.to_bins, HISTOGRAM, OTEL_HISTOGRAM, _F64, _F64, pa.int64()),
     "bin_center": _plain(numeric.vectorized(numeric.bin_center), _F64, _F64, _F64),
     "lerp": _plain(numeric.vectorized(numeric.lerp), _F64, _F64, _F64, _F64),
     "unlerp": _plain(numeric.vectorized(numeric.unlerp), _F64, _F64, _F64, _F64),
 }
 _AGGREGATES: Final = {
-    "make_histogram": (MakeHistogram, [_F64, _F64, pa.int64(), _F64]),
-    "sum_histograms": (SumHistograms, [HISTOGRAM]),
+    "make_histogram": (MakeHistogram, [_F64, _F64, pa.int64(), _F64], HISTOGRAM),
+    "sum_histograms": (SumHistograms, [HISTOGRAM], HISTOGRAM),
+    "histogram_merge": (otel_histograms.Merge, [OTEL_HISTOGRAM], OTEL_HISTOGRAM),
 }
 _ROWS: Final = {
     "jsonb_each": "SELECT item['key'] AS key, item['value'] AS value "
@@ -130,8 +139,11 @@ class QueryFunctions:
         self.sql = sql
         self._session = session
         self._failures = failures
-        in_conditions = _functions_in_conditions(tables)
-        wanted = FUNCTION_NAMES if mentions.has(_ROUTINES) else mentions.among(FUNCTION_NAMES) | in_conditions
+        in_views = _functions_in_views(tables)
+        in_conditions = _functions_in_conditions(tables) | in_views & CONDITION_FUNCTIONS
+        wanted = (
+            FUNCTION_NAMES if mentions.has(_ROUTINES) else mentions.among(FUNCTION_NAMES) | in_conditions | in_views
+        )
         self._scalars = [name for name in _SCALARS if name in wanted]
         self._aggregates = [name for name in _AGGREGATES if name in wanted]
         self._untried: dict[str, list[pa.DataType]] = {}
@@ -147,9 +159,9 @@ class QueryFunctions:
         for name in self._scalars:
             self._register(name)
         for name in self._aggregates:
-            accumulator, arguments = _AGGREGATES[name]
+            accumulator, arguments, result = _AGGREGATES[name]
             make = functools.partial(accumulator, failures)
-            session.register_udaf(udaf(make, arguments, HISTOGRAM, [HISTOGRAM], "immutable", name))
+            session.register_udaf(udaf(make, arguments, result, [result], "immutable", name))
 
     def plan(self, plan: Callable[[str], DataFrame]) -> DataFrame:
         """Return what `plan` makes of the statement, with functions for the types that it calls them with."""
@@ -230,6 +242,11 @@ def _functions_in_conditions(tables: Sequence[VisibleTable]) -> frozenset[str]:
     """Return the functions in the conditions on rows of tables."""
     names = (_names(one) for table in tables for one in table.all_conditions)
     return CONDITION_FUNCTIONS.intersection(itertools.chain.from_iterable(names))
+
+
+def _functions_in_views(tables: Sequence[VisibleTable]) -> frozenset[str]:
+    views = (table.snapshot for table in tables if table.snapshot.source is not None)
+    return FUNCTION_NAMES.intersection(itertools.chain.from_iterable(_names(view.merge_sql or "") for view in views))
 
 
 @functools.lru_cache(maxsize=256)
