@@ -654,27 +654,16 @@ def _read_points(scope: int, metric: Any, kind: str, histograms: HistogramPoints
     if kind == "summary":
         return [row for point in data.data_points for row in _read_summary(scope, name, unit, point)]
     facts: tuple[object, ...] = ("gauge",)
-    if kind in {EXPLICIT, EXPONENTIAL}:
-        temporality = data.aggregation_temporality
-        facts = (kind, temporality)
-        return [
-            (
-                scope,
-                one.time_unix_nano,
-                name,
-                unit,
-                _LEFT_OUT if one.flags & _NO_VALUE else histograms.add(one, kind, temporality),
-                facts,
-                tuple(one.attributes),
-            )
-            for one in data.data_points
-        ]
+    if is_histogram := kind in {EXPLICIT, EXPONENTIAL}:
+        facts = (kind, data.aggregation_temporality)
     if kind == "sum":
         facts = ("sum", data.aggregation_temporality, data.is_monotonic)
     rows = []
     for one in data.data_points:
         value: object = _NO_NUMBER
-        if one.HasField("as_double"):
+        if is_histogram:
+            value = _LEFT_OUT if one.flags & _NO_VALUE else histograms.add(one, kind, data.aggregation_temporality)
+        elif one.HasField("as_double"):
             value = one.as_double
         elif one.HasField("as_int"):
             value = float(one.as_int)
