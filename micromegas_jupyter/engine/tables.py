@@ -61,12 +61,11 @@ from micromegas_jupyter.engine.scanner import Mention, quoted
 from micromegas_jupyter.engine.schemas import (
     flat_schema,
     no_rows,
-    visible_schema,
     wire_schema,
 )
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier, reveals_nothing
 from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS
-from micromegas_jupyter.engine.views import with_views
+from micromegas_jupyter.engine.views import visible_schema, with_views
 from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 from micromegas_jupyter.engine.workarounds.scan_folders import FoundFile, ScanFolders, mark_of
 from micromegas_jupyter.errors import InternalError

@@ -8,7 +8,7 @@ plans, before there are rows, so that those are rewritten as sub-selects.
 import functools
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -240,25 +240,26 @@ class QueryFunctions:
 
 def _functions_in_conditions(tables: Sequence[VisibleTable]) -> frozenset[str]:
     """Return the functions in the conditions on rows of tables."""
-    names = (_names(one) for table in tables for one in table.all_conditions)
+    names = (names_in(one) for table in tables for one in table.all_conditions)
     return CONDITION_FUNCTIONS.intersection(itertools.chain.from_iterable(names))
 
 
 def _functions_in_views(tables: Sequence[VisibleTable]) -> frozenset[str]:
     views = (table.snapshot for table in tables if table.snapshot.source is not None)
-    return FUNCTION_NAMES.intersection(itertools.chain.from_iterable(_names(view.merge_sql or "") for view in views))
+    return FUNCTION_NAMES.intersection(itertools.chain.from_iterable(names_in(view.merge_sql or "") for view in views))
 
 
 @functools.lru_cache(maxsize=256)
-def _names(condition: str) -> frozenset[str]:
-    return scan(condition).names
+def names_in(sql: str) -> frozenset[str]:
+    """Return the names in a condition or a view."""
+    return scan(sql).names
 
 
-def register_condition_functions(session: SessionContext) -> None:
-    """Give a session the functions that conditions on rows may call, for the flat columns that those are about."""
-    for name in CONDITION_FUNCTIONS:
+def register_flat_functions(session: SessionContext, names: Collection[str] = CONDITION_FUNCTIONS) -> None:
+    """Give a session functions that conditions on rows and views may call, for flat columns."""
+    for name in _SCALARS.keys() & names:
         function = _SCALARS[name]
-        kinds = [BYTES, *function.arguments[1:]]
+        kinds = [BYTES, *function.arguments[1:]] if name in CONDITION_FUNCTIONS else list(function.arguments)
         session.register_udf(udf(function.make(), kinds, function.result, "immutable", name))
 
 
