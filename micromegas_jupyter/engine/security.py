@@ -31,11 +31,11 @@ from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableSnapshot, TableSource
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.functions.identity import NO_TEXTS, with_caller_in_condition
-from micromegas_jupyter.engine.functions.query_functions import register_flat_functions
+from micromegas_jupyter.engine.functions.query_functions import register_flat_functions, visible_schema
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, quoted
 from micromegas_jupyter.engine.schemas import flat_schema
-from micromegas_jupyter.engine.views import visible_schema, with_views
+from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.in_lists import null_safe_condition
 from micromegas_jupyter.errors import ConfigurationError, InternalError, MicromegasError, QueryError, Unavailable
 

@@ -42,6 +42,7 @@ from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
 from micromegas_jupyter.engine.errors import damaged_vector, file_gone, files_removed
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
+from micromegas_jupyter.engine.functions.query_functions import visible_schema
 from micromegas_jupyter.engine.plans.live_rows import (
     Vectors,
     all_of,
@@ -65,7 +66,7 @@ from micromegas_jupyter.engine.schemas import (
 )
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier, reveals_nothing
 from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS
-from micromegas_jupyter.engine.views import visible_schema, with_views
+from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 from micromegas_jupyter.engine.workarounds.scan_folders import FoundFile, ScanFolders, mark_of
 from micromegas_jupyter.errors import InternalError

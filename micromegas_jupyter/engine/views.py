@@ -18,10 +18,8 @@ from micromegas_jupyter.core.protocols import TableSnapshot, ViewSource
 from micromegas_jupyter.engine.calls import Call, refused
 from micromegas_jupyter.engine.contract import VisibleTable
 from micromegas_jupyter.engine.errors import is_engine_failure, missing_parameter
-from micromegas_jupyter.engine.functions.query_functions import names_in, register_flat_functions
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS
-from micromegas_jupyter.engine.scanner import Kind, quoted, scan
-from micromegas_jupyter.engine.schemas import no_rows
+from micromegas_jupyter.engine.scanner import Kind, scan
 from micromegas_jupyter.engine.sessions import READ_ONLY
 from micromegas_jupyter.errors import MicromegasError, Unavailable
 from micromegas_jupyter.telemetry.tables import (
@@ -168,22 +166,6 @@ def with_views(snapshots: Iterable[TableSnapshot]) -> list[TableSnapshot]:
         and view.is_possible(table)
     ]
     return [*tables, *views]
-
-
-def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
-    """Return the columns that a condition on the table is about, after the merge if it has one."""
-    return _merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
-
-
-@functools.lru_cache(maxsize=256)
-def _merged_schema(schema: pa.Schema, merge_sql: str | None, raw_name: str | None) -> pa.Schema:
-    context = SessionContext()
-    rows = no_rows(context, schema)
-    if merge_sql is not None and raw_name is not None:
-        register_flat_functions(context, names_in(merge_sql))
-        context.register_table(quoted(raw_name), rows.into_view())
-        rows = context.sql(merge_sql)
-    return rows.schema()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,8 @@ def _samples():
         time_unix_nano=NOON, severity_number=9, severity_text="INFO", body=any_value(_VALUES), trace_id=bytes(16),
         span_id=bytes(8), event_name="e", attributes=attributes(_VALUES),
     )  # fmt: skip
-    metrics = [Metric(name=kind, unit="1") for kind in ("sum", "gauge", "summary", "histogram", "exponential_histogram")]
+    kinds = ("sum", "gauge", "summary", "histogram", "exponential_histogram")
+    metrics = [Metric(name=kind, unit="1") for kind in kinds]
     for metric in metrics:
         point = getattr(metric, metric.name).data_points.add(time_unix_nano=NOON, attributes=attributes(_VALUES))
         if metric.name in {"sum", "gauge"}:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from datafusion import DataFrame, SessionContext, udaf, udf
 
 from micromegas_jupyter.core import jsonb
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.contract import VisibleTable
 from micromegas_jupyter.engine.functions import histograms, jsonb_functions, numeric, otel_histograms, properties
 from micromegas_jupyter.engine.functions.columns import (
@@ -29,8 +30,17 @@ from micromegas_jupyter.engine.functions.columns import (
     to_jsonb,
 )
 from micromegas_jupyter.engine.functions.histograms import BINS, HISTOGRAM, MakeHistogram, SumHistograms
-from micromegas_jupyter.engine.scanner import Mention, Scan, Token, find_brackets, find_calls, find_calls_in_from, scan
-from micromegas_jupyter.engine.schemas import flat_schema
+from micromegas_jupyter.engine.scanner import (
+    Mention,
+    Scan,
+    Token,
+    find_brackets,
+    find_calls,
+    find_calls_in_from,
+    quoted,
+    scan,
+)
+from micromegas_jupyter.engine.schemas import flat_schema, no_rows
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError
 from micromegas_jupyter.telemetry.histograms import OTEL_HISTOGRAM
 from micromegas_jupyter.telemetry.tables import TIMESTAMP
@@ -240,18 +250,17 @@ class QueryFunctions:
 
 def _functions_in_conditions(tables: Sequence[VisibleTable]) -> frozenset[str]:
     """Return the functions in the conditions on rows of tables."""
-    names = (names_in(one) for table in tables for one in table.all_conditions)
+    names = (_names(one) for table in tables for one in table.all_conditions)
     return CONDITION_FUNCTIONS.intersection(itertools.chain.from_iterable(names))
 
 
 def _functions_in_views(tables: Sequence[VisibleTable]) -> frozenset[str]:
     views = (table.snapshot for table in tables if table.snapshot.source is not None)
-    return FUNCTION_NAMES.intersection(itertools.chain.from_iterable(names_in(view.merge_sql or "") for view in views))
+    return FUNCTION_NAMES.intersection(itertools.chain.from_iterable(_names(view.merge_sql or "") for view in views))
 
 
 @functools.lru_cache(maxsize=256)
-def names_in(sql: str) -> frozenset[str]:
-    """Return the names in a condition or a view."""
+def _names(sql: str) -> frozenset[str]:
     return scan(sql).names
 
 
@@ -261,6 +270,22 @@ def register_flat_functions(session: SessionContext, names: Collection[str] = CO
         function = _SCALARS[name]
         kinds = [BYTES, *function.arguments[1:]] if name in CONDITION_FUNCTIONS else list(function.arguments)
         session.register_udf(udf(function.make(), kinds, function.result, "immutable", name))
+
+
+def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
+    """Return the columns that a condition on the table is about, after the merge if it has one."""
+    return _merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
+
+
+@functools.lru_cache(maxsize=256)
+def _merged_schema(schema: pa.Schema, merge_sql: str | None, raw_name: str | None) -> pa.Schema:
+    context = SessionContext()
+    rows = no_rows(context, schema)
+    if merge_sql is not None and raw_name is not None:
+        register_flat_functions(context, _names(merge_sql))
+        context.register_table(quoted(raw_name), rows.into_view())
+        rows = context.sql(merge_sql)
+    return rows.schema()
 
 
 def without_numbers(text: str) -> str:

@@ -33,7 +33,8 @@ TYPES = {
     pa.float64(): "double", pa.bool_(): "boolean", pa.dictionary(pa.int32(), pa.utf8()): "text",
     pa.dictionary(pa.int16(), pa.utf8()): "text",
     pa.dictionary(pa.int32(), pa.binary()): "JSONB", pa.timestamp("ns", "+00:00"): "timestamp (UTC)",
-    OTEL_HISTOGRAM: "histogram", pa.binary(8): "bytes (8)", pa.binary(16): "bytes (16)", pa.list_(pa.utf8()): "list of text",
+    OTEL_HISTOGRAM: "histogram",
+    pa.binary(8): "bytes (8)", pa.binary(16): "bytes (16)", pa.list_(pa.utf8()): "list of text",
 }  # fmt: skip
 
 
