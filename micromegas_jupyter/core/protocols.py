@@ -222,15 +222,17 @@ class TableProblem(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSource:
-    """The rows that a view is computed from, of up to `slack_seconds` after its own `time_column`.
+    """The rows that a view is computed from.
 
-    The view reads these `columns` of the table, whichever of its own columns are asked for.
+    Their times are up to `lookback_seconds` before and `slack_seconds` after the view's own `time_column`. It reads
+    these `columns` of the table, whichever of its own columns are asked for.
     """
 
     table: str
     columns: tuple[str, ...]
     time_column: str
-    slack_seconds: int
+    slack_seconds: int = 0
+    lookback_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

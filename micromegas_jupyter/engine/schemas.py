@@ -8,28 +8,11 @@ import pyarrow as pa
 from datafusion import DataFrame, SessionContext, udtf
 
 from micromegas_jupyter.core.jsonb import TYPE_METADATA
-from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine.scanner import quoted
 from micromegas_jupyter.telemetry.tables import PROPERTIES
 
 # Types that go on the wire as they are.
 _ROWS_PER_BATCH: Final = 1 << 18
 _UNCHANGED: Final = frozenset(one.id for one in (pa.bool_(), pa.int32(), pa.int64(), pa.float64(), pa.string()))
-
-
-def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
-    """Return the columns that a condition on the table is about, after the merge if it has one."""
-    return _merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
-
-
-@functools.lru_cache(maxsize=256)
-def _merged_schema(schema: pa.Schema, merge_sql: str | None, raw_name: str | None) -> pa.Schema:
-    context = SessionContext()
-    rows = no_rows(context, schema)
-    if merge_sql is not None and raw_name is not None:
-        context.register_table(quoted(raw_name), rows.into_view())
-        rows = context.sql(merge_sql)
-    return rows.schema()
 
 
 def no_rows(context: SessionContext, schema: pa.Schema) -> DataFrame:

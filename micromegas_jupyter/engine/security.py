@@ -31,10 +31,10 @@ from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableSnapshot, TableSource
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.functions.identity import NO_TEXTS, with_caller_in_condition
-from micromegas_jupyter.engine.functions.query_functions import register_condition_functions
+from micromegas_jupyter.engine.functions.query_functions import register_flat_functions, visible_schema
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, quoted, scan
-from micromegas_jupyter.engine.schemas import flat_schema, visible_schema
+from micromegas_jupyter.engine.schemas import flat_schema
 from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.far_times import has_far_times, with_far_times
 from micromegas_jupyter.engine.workarounds.in_lists import null_safe_condition
@@ -180,7 +180,7 @@ def _find_problem_together(conditions: tuple[str, ...], schema: pa.Schema) -> st
 
 def _context() -> SessionContext:
     context = SessionContext()
-    register_condition_functions(context)
+    register_flat_functions(context)
     return context
 
 

@@ -43,6 +43,7 @@ from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
 from micromegas_jupyter.engine.errors import damaged_vector, file_gone, files_removed
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
+from micromegas_jupyter.engine.functions.query_functions import visible_schema
 from micromegas_jupyter.engine.plans.counts import find_total
 from micromegas_jupyter.engine.plans.live_rows import (
     Fits,
@@ -66,7 +67,6 @@ from micromegas_jupyter.engine.schemas import (
     flat_schema,
     no_rows,
     rows_without_values,
-    visible_schema,
     wire_schema,
 )
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier, condition_problem, reveals_nothing
@@ -497,7 +497,8 @@ def _stored_range(table: VisibleTable, time_range: TimeRange | None) -> TimeRang
     if source is None:
         return time_range
     try:
-        return replace(time_range, end=time_range.end + timedelta(seconds=source.slack_seconds))
+        begin = time_range.begin - timedelta(seconds=source.lookback_seconds)
+        return replace(time_range, begin=begin, end=time_range.end + timedelta(seconds=source.slack_seconds))
     except OverflowError:
         return time_range
 

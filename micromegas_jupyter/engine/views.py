@@ -24,7 +24,11 @@ from micromegas_jupyter.engine.sessions import READ_ONLY
 from micromegas_jupyter.errors import MicromegasError, Unavailable
 from micromegas_jupyter.telemetry.tables import (
     BLOCKS,
+    COUNTER_INCREASES,
     EMPTY_SETS,
+    HISTOGRAM_INCREASES,
+    HISTOGRAMS,
+    INCREASE_LOOKBACK_SECONDS,
     LOG_ENTRIES,
     LOG_STATS,
     LOG_STATS_BIN,
@@ -35,6 +39,8 @@ from micromegas_jupyter.telemetry.tables import (
     PROCESSES,
     STREAMS,
     VIEW_INSTANCE,
+    VIEW_SOURCES,
+    VIEWS,
     TableDefinition,
 )
 
@@ -48,39 +54,118 @@ _OF_SPANS: Final = {
     PERFETTO_CHUNKS.name: (PERFETTO_CHUNKS, ("begin", "end")),
 }
 _PROCESS: Final = "process_id"
-_ROWS_OF_LOG_STATS: Final = "__log_stats__rows"
-_KEYS: Final = ("process_id", "level", "target")
-_MINUTE: Final = 60
 _MAX_SHOWN: Final = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """A view of the data model; `sql` computes it from the rows of its source, whose name takes the place of `{}`."""
+
+    definition: TableDefinition
+    columns: tuple[str, ...]
+    sql: str
+    slack_seconds: int = 0
+    lookback_seconds: int = 0
+
+    def over(self, table: TableSnapshot) -> TableSnapshot:
+        """Return the view as a table with the files of its source."""
+        raw_name, time_column = f"__{self.definition.name}__rows", self.definition.range_columns[0]
+        source = ViewSource(
+            table=table.name,
+            columns=self.columns,
+            time_column=time_column,
+            slack_seconds=self.slack_seconds,
+            lookback_seconds=self.lookback_seconds,
+        )
+        sql = self.sql.format(f'"{raw_name}"')
+        return replace(table, name=self.definition.name, merge_sql=sql, raw_name=raw_name, source=source)
+
+    def is_possible(self, table: TableSnapshot) -> bool:
+        """Return whether a table has what the view is computed from."""
+        if table.problem is not None:
+            return not table.problem.is_elsewhere
+        schema = table.schema
+        return set(self.columns) <= set(schema.names) and pa.types.is_timestamp(schema.field("time").type)
+
+
+_STATS_KEYS: Final = ("process_id", "level", "target")
+_STATS: Final = _View(
+    definition=LOG_STATS,
+    columns=("time", *_STATS_KEYS),
+    # In the unit of the time itself, which date_bin would change to one with a shorter range.
+    sql=f"SELECT date_trunc('{LOG_STATS_BIN}', time) AS time_bin, {', '.join(_STATS_KEYS)}, count(*) AS count "  # noqa: S608
+    f"FROM {{}} GROUP BY 1, {', '.join(_STATS_KEYS)}",
+    slack_seconds=60,
+)
+_LOOKBACK: Final = f"INTERVAL '{INCREASE_LOOKBACK_SECONDS} seconds'"
+
+
+def _seconds(end: str, begin: str) -> str:
+    """Return the SQL of the seconds between two times."""
+    end, begin = (f"CAST(arrow_cast({one}, 'Timestamp(Nanosecond, None)') AS BIGINT)" for one in (end, begin))
+    return f"({end} - {begin}) / 1e9"
+
+
+def _listed(definition: TableDefinition, **computed: str) -> str:
+    """Return the SELECT list of a view's columns; those that aren't computed are the source's own."""
+    return ", ".join(f"{computed[name]} AS {name}" if name in computed else name for name in definition.schema.names)
+
+
+# A cumulative series that began within the lookback has its first point in the range. Of others, the first is unknown.
+_HISTOGRAM_INCREASES: Final = _View(
+    definition=HISTOGRAM_INCREASES,
+    columns=tuple(HISTOGRAMS.schema.names),
+    sql="SELECT "  # noqa: S608
+    + _listed(
+        HISTOGRAM_INCREASES,
+        histogram="CASE WHEN is_first THEN histogram "
+        "ELSE histogram_increase(histogram, start_time, previous, previous_start) END",
+        seconds=_seconds(
+            "time", "CASE WHEN is_first OR start_time > previous_time THEN start_time ELSE previous_time END"
+        ),
+    )
+    + " FROM (SELECT *, NOT is_cumulative OR previous_time IS NULL AND coalesce(start_time >= time - "
+    + _LOOKBACK
+    + ", false) AS is_first FROM (SELECT *, lag(histogram) OVER series_points AS previous, "
+    "lag(start_time) OVER series_points AS previous_start, lag(time) OVER series_points AS previous_time FROM {} "
+    "WINDOW series_points AS (PARTITION BY name, series ORDER BY time)) AS points) AS compared",
+    lookback_seconds=INCREASE_LOOKBACK_SECONDS,
+)
+_FACT: Final = "property_get(arrow_cast(properties, 'Binary'), 'otel.metric.{}')"
+_COUNTER_INCREASES: Final = _View(
+    definition=COUNTER_INCREASES,
+    columns=tuple(MEASURES.schema.names),
+    sql="SELECT "  # noqa: S608
+    + _listed(COUNTER_INCREASES, rate="increase / nullif(seconds, 0.0)")
+    + " FROM (SELECT *, CASE WHEN is_delta OR value < previous THEN value ELSE value - previous END AS increase, "
+    + _seconds("time", "previous_time")
+    + " AS seconds FROM (SELECT *, "
+    + _FACT.format("aggregation_temporality")
+    + " = '1' AS is_delta, lag(value) OVER series_values AS previous, lag(time) OVER series_values AS previous_time "
+    "FROM {} WHERE "
+    + _FACT.format("kind")
+    + " = 'sum' AND "
+    + _FACT.format("is_monotonic")
+    + " = 'true' WINDOW series_values AS (PARTITION BY name, stream_id, target, unit, properties ORDER BY time)"
+    ") AS values_in_order) AS compared",
+    lookback_seconds=INCREASE_LOOKBACK_SECONDS,
+)
+_VIEWS: Final = (_STATS, _HISTOGRAM_INCREASES, _COUNTER_INCREASES)
 
 
 def with_views(snapshots: Iterable[TableSnapshot]) -> list[TableSnapshot]:
     """Return tables, and after them the views that are computed from some of them."""
     tables = list(snapshots)
     names = {table.name for table in tables}
-    views = [_log_stats(table) for table in tables if table.name == LOG_ENTRIES.name and _has_stats(table)]
-    return [*tables, *(view for view in views if view.name not in names)]
-
-
-def _has_stats(table: TableSnapshot) -> bool:
-    if table.problem is not None:
-        return not table.problem.is_elsewhere
-    (time, _), names = LOG_ENTRIES.range_columns, table.schema.names
-    return {time, *_KEYS} <= set(names) and pa.types.is_timestamp(table.schema.field(time).type)
-
-
-def _log_stats(table: TableSnapshot) -> TableSnapshot:
-    time_bin, *_, count = LOG_STATS.schema.names
-    keys = ", ".join(_KEYS)
-    return replace(
-        table,
-        name=LOG_STATS.name,
-        # In the unit of the time itself, which date_bin would change to one with a shorter range.
-        merge_sql=f"SELECT date_trunc('{LOG_STATS_BIN}', time) AS {time_bin}, {keys}, count(*) AS {count} "  # noqa: S608
-        f'FROM "{_ROWS_OF_LOG_STATS}" GROUP BY 1, {keys}',
-        raw_name=_ROWS_OF_LOG_STATS,
-        source=ViewSource(table=table.name, columns=("time", *_KEYS), time_column=time_bin, slack_seconds=_MINUTE),
-    )
+    views = [
+        view.over(table)
+        for table in tables
+        for view in _VIEWS
+        if table.name == VIEW_SOURCES[view.definition.name]
+        and view.definition.name not in names
+        and view.is_possible(table)
+    ]
+    return [*tables, *views]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +181,8 @@ class ViewSet:
 VIEW_SETS: Final[Mapping[str, ViewSet]] = {
     one.definition.name: one
     for one in (
-        *(ViewSet(definition=table, of="process", has_global=True) for table in (LOG_ENTRIES, MEASURES)),
-        *(ViewSet(definition=table, of=None, has_global=True) for table in (PROCESSES, STREAMS, BLOCKS, LOG_STATS)),
+        *(ViewSet(definition=table, of="process", has_global=True) for table in (LOG_ENTRIES, MEASURES, HISTOGRAMS)),
+        *(ViewSet(definition=table, of=None, has_global=True) for table in (PROCESSES, STREAMS, BLOCKS, *VIEWS)),
         ViewSet(definition=OTEL_SPANS, of="process"),
         *(
             ViewSet(definition=table, of="stream" if table.name == "thread_spans" else "process", is_empty=True)

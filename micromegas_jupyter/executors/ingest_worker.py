@@ -166,7 +166,7 @@ class ExportStore:
             )
             refusals = mapped.refusals
             answer = encode_answer(request, refused=refusals.count, first=refusals.reason)
-            report = ExportReport(stored=mapped.records.num_rows, refused=refusals.count, answer=answer)
+            report = ExportReport(stored=mapped.stored, refused=refusals.count, answer=answer)
             if not mapped.blocks:
                 on_done(report)
                 return
@@ -174,7 +174,7 @@ class ExportStore:
             kind = "-own" if request.is_own else "-trusted" if request.is_trusted else ""
             write_id = f"{mapped.write_id}{kind}"
             for table, rows in (
-                (request.signal.table, mapped.records),
+                *mapped.records.items(),
                 (BLOCKS.name, block_rows(mapped.blocks, now_ns=now_ns)),
             ):
                 writes.append(self._open(table, rows.schema, write_id))

@@ -9,7 +9,7 @@ from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.lake.delta_log import CONTROL_FOLDER
 from micromegas_jupyter.lake.snapshot import DeltaSnapshots
 from micromegas_jupyter.lake.tables import DEFINITIONS
-from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, LOG_STATS, VIEW_INSTANCE
+from micromegas_jupyter.telemetry.tables import VIEW_INSTANCE, VIEW_SOURCES
 
 _MARKER: Final = f"{CONTROL_FOLDER}/lake.json"
 
@@ -33,7 +33,7 @@ def _with_sources(sql: str) -> str:
     lowered = sql.lower()
     if VIEW_INSTANCE in lowered:  # its arguments may be expressions
         return " ".join([sql, *DEFINITIONS])
-    return f"{sql} {LOG_ENTRIES.name}" if LOG_STATS.name in lowered else sql
+    return " ".join([sql, *(source for view, source in VIEW_SOURCES.items() if view in lowered)])
 
 
 def is_lake(storage: Storage) -> bool:

@@ -58,7 +58,7 @@ from micromegas_jupyter.lake.dropped import (
     read_marker,
 )
 from micromegas_jupyter.lake.types import PARTITION_DATE, stored_definition, stored_field, stored_schema
-from micromegas_jupyter.telemetry.tables import TABLES
+from micromegas_jupyter.telemetry.tables import TABLES, VIEW_SOURCES
 
 MAX_TABLES: Final = 1000
 OWNER_PROPERTY: Final = "micromegas.owner"
@@ -79,7 +79,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 # Names that upstream's data model has for tables and views which are not kept here yet.
 _RESERVED: Final = frozenset(
     {
-        "async_events", "images", "information_schema", "log_stats", "net_spans", "payloads", "thread_spans",
+        *VIEW_SOURCES, "async_events", "images", "information_schema", "net_spans", "payloads", "thread_spans",
     }
 )  # fmt: skip
 _TIMES: Final = ("written", "first_insert", "last_insert", "first_event", "last_event")

@@ -35,11 +35,13 @@ from micromegas_jupyter.otlp.decode import (
     value_text,
 )
 from micromegas_jupyter.otlp.exchange import MAX_RECORDS, Signal, too_many
+from micromegas_jupyter.otlp.histograms import EXPLICIT, EXPONENTIAL, HistogramPoints, number_series
 from micromegas_jupyter.telemetry.conversion import ORIGIN_PROPERTY, SERVER_ORIGIN, find_own_targets
 from micromegas_jupyter.telemetry.levels import Level
 from micromegas_jupyter.telemetry.tables import (
     BLOCKS,
     EMPTY_METADATA,
+    HISTOGRAMS,
     LOG_ENTRIES,
     MEASURES,
     NANOSECONDS_PER_SECOND,
@@ -97,11 +99,7 @@ _LONG_TEXT: Final = f"Its text takes more than {MAX_ATTRIBUTE_BYTES:,} bytes."
 _METRIC_FACTS: Final = ("otel.metric.kind", "otel.metric.aggregation_temporality", "otel.metric.is_monotonic")
 _PROCESS_TEXTS: Final = ("exe", "username", "realname", "computer", "distro", "cpu_brand", "parent_process_id")
 # In place of a point's value.
-_LEFT_OUT, _NO_NUMBER, _HISTOGRAM = object(), object(), object()
-_POINT_REFUSALS: Final = {
-    _NO_NUMBER: "It has no value.",
-    _HISTOGRAM: "Histograms are not kept; have the program record sums or gauges.",
-}
+_LEFT_OUT, _NO_NUMBER = object(), object()
 # What no exporter can know stands for ids while the rest of a set is encoded: logs of traces differ in nothing else.
 _PLACEHOLDERS: Final = tuple(binascii.hexlify(secrets.token_bytes(size)) for size in (_TRACE_BYTES, _SPAN_BYTES))
 _NOTHING: Final = jsonb.encode([])
@@ -155,11 +153,16 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MappedExport:
-    """The rows of one request, and what is refused of it; without rows `records` has none."""
+    """The rows of one request by table, and what is refused of it."""
 
     blocks: Sequence[Block]
-    records: pa.RecordBatch = field(repr=False)
+    records: Mapping[str, pa.RecordBatch] = field(repr=False)
     refusals: Refusals
+
+    @property
+    def stored(self) -> int:
+        """The number of records that are stored."""
+        return sum(rows.num_rows for rows in self.records.values())
 
     @property
     def write_id(self) -> str:
@@ -426,19 +429,16 @@ class _Mapper:
 
     def finish(self, *, is_trusted: bool) -> MappedExport:
         """Return all rows."""
-        schema = self.table.schema
         if not self.rows:
-            nothing = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
-            return MappedExport(blocks=(), records=nothing, refusals=self.refusals)
+            return MappedExport(blocks=(), records={}, refusals=self.refusals)
+        schema = self.table.schema
         by_column = list(zip(*self.rows, strict=True))
         del self.rows
         checks = _Checks(len(by_column[0]))
         self._set_block_times(by_column)
         indices = np.repeat(np.arange(len(self.blocks), dtype=np.int32), self.sizes)
         columns = self._origin_columns(indices) | self.build(by_column, checks, is_trusted=is_trusted)
-        arrays = ((columns[field.name], field.type) for field in schema)
-        fitting = [array if array.type == kind else array.cast(kind) for array, kind in arrays]
-        batch = pa.RecordBatch.from_arrays(fitting, schema=schema)
+        batch = _fit(columns, schema)
         kept = checks.stored_rows(
             self.refusals,
             lambda row: f"Number {row + 1:,}, of the scope {shown(self.scopes.names[by_column[0][row]])}",
@@ -448,7 +448,11 @@ class _Mapper:
             left = set(indices[kept].tolist())
             self.blocks = [block for index, block in enumerate(self.blocks) if index in left]
         _check_days(batch.column(self.table.range_columns[0]))
-        return MappedExport(blocks=self.blocks, records=batch, refusals=self.refusals)
+        return MappedExport(blocks=self.blocks, records=self.split(batch, kept), refusals=self.refusals)
+
+    def split(self, batch: pa.RecordBatch, kept: Numbers | None) -> Mapping[str, pa.RecordBatch]:  # noqa: ARG002
+        """Return the stored rows by table; `kept` says which of all rows these are, None for all."""
+        return {self.table.name: batch} if batch.num_rows else {}
 
     def starts(self) -> Numbers:
         """Return where the rows of each block begin."""
@@ -576,8 +580,19 @@ class _Logs(_Mapper):
         return {**self.scopes.properties[scope], **{name: value for name, value in more.items() if value}}
 
 
+def _fit(columns: Mapping[str, pa.Array], schema: pa.Schema) -> pa.RecordBatch:
+    arrays = ((columns[field.name], field.type) for field in schema)
+    return pa.RecordBatch.from_arrays(
+        [array if array.type == kind else array.cast(kind) for array, kind in arrays], schema=schema
+    )
+
+
 class _Metrics(_Mapper):
     table = MEASURES
+
+    def __init__(self, now_ns: int) -> None:
+        super().__init__(now_ns)
+        self._histograms = HistogramPoints(self.count)
 
     def read(self, message: Any) -> None:
         for part in message.scope_metrics:
@@ -586,7 +601,7 @@ class _Metrics(_Mapper):
                 kind = metric.WhichOneof("data")
                 if kind is not None:
                     self.check_count(getattr(metric, kind).data_points)
-                    self.rows += _read_points(scope, metric, kind)
+                    self.rows += _read_points(scope, metric, kind, self._histograms)
 
     def times(self, columns: Sequence[Any]) -> tuple[Numbers, Numbers]:
         self._times = np.array(columns[1], np.uint64)
@@ -595,12 +610,19 @@ class _Metrics(_Mapper):
     def build(self, columns: Sequence[Any], checks: _Checks, *, is_trusted: bool) -> dict[str, pa.Array]:  # noqa: ARG002
         scopes, _, names, units, values, facts, attributes = columns
         checks.leave_out(np.array([value is _LEFT_OUT for value in values]))
-        for refusal, reason in _POINT_REFUSALS.items():
-            checks.refuse_each(
-                np.array([value is refusal for value in values]),
-                lambda row, reason=reason: f"{shown(names[row])}: {reason}",  # type: ignore[misc]
-            )
-        checks.refuse_each(self._times == 0, lambda row: f"{shown(names[row])}: It has no time.")
+        self._numbers = np.array([value if isinstance(value, int) else -1 for value in values])
+
+        def refuse(rows: Numbers, reason: str) -> None:
+            checks.refuse_each(rows, lambda row: f"{shown(names[row])}: {reason}")
+
+        refuse(np.array([value is _NO_NUMBER for value in values]), "It has no value.")
+        is_histogram = self._numbers >= 0
+        if is_histogram.any():
+            for points, reason in self._histograms.find_problems():
+                rows = is_histogram.copy()
+                rows[is_histogram] = points[self._numbers[is_histogram]]
+                refuse(rows, reason)
+        refuse(self._times == 0, "It has no time.")
         _check_times(self._times, checks)
         positions = self.find_sets(attributes, facts, lambda fact: dict(zip(_METRIC_FACTS, fact, strict=False)))
         self.check_sets(positions, checks)
@@ -613,21 +635,35 @@ class _Metrics(_Mapper):
             "properties": self.sets.column(positions),
         }
 
+    def split(self, batch: pa.RecordBatch, kept: Numbers | None) -> Mapping[str, pa.RecordBatch]:
+        numbers = self._numbers if kept is None else self._numbers[kept]
+        is_histogram = numbers >= 0
+        if not is_histogram.any():
+            return super().split(batch, kept)
+        rows = batch.filter(pa.array(is_histogram))
+        columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+        columns |= self._histograms.columns(numbers[is_histogram], _encode)
+        columns["series"] = number_series(rows)
+        found = {HISTOGRAMS.name: _fit(columns, HISTOGRAMS.schema)}
+        return {**super().split(batch.filter(pa.array(~is_histogram)), kept), **found}
 
-def _read_points(scope: int, metric: Any, kind: str) -> list[Any]:
-    """Return a row for each number of a metric, with its value or why it has none."""
+
+def _read_points(scope: int, metric: Any, kind: str, histograms: HistogramPoints) -> list[Any]:
+    """Return a row for each point of a metric, with its value, its number among histograms, or why it has neither."""
     name, unit, data = metric.name, metric.unit, getattr(metric, kind)
     if kind == "summary":
         return [row for point in data.data_points for row in _read_summary(scope, name, unit, point)]
-    if kind not in {"sum", "gauge"}:
-        return [(scope, one.time_unix_nano, name, unit, _HISTOGRAM, (), ()) for one in data.data_points]
     facts: tuple[object, ...] = ("gauge",)
+    if is_histogram := kind in {EXPLICIT, EXPONENTIAL}:
+        facts = (kind, data.aggregation_temporality)
     if kind == "sum":
         facts = ("sum", data.aggregation_temporality, data.is_monotonic)
     rows = []
     for one in data.data_points:
         value: object = _NO_NUMBER
-        if one.HasField("as_double"):
+        if is_histogram:
+            value = _LEFT_OUT if one.flags & _NO_VALUE else histograms.add(one, kind, data.aggregation_temporality)
+        elif one.HasField("as_double"):
             value = one.as_double
         elif one.HasField("as_int"):
             value = float(one.as_int)

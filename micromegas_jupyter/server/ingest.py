@@ -55,7 +55,7 @@ from micromegas_jupyter.server.authentication import ActionAudit, Headers, singl
 from micromegas_jupyter.server.flight_service import Call, find_origin, recorded
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
-from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, LOG_STATS
+from micromegas_jupyter.telemetry.tables import VIEW_SOURCES
 
 INGEST_ID_HEADER: Final = "x-micromegas-ingest-id"
 INGEST_ROWS_HEADER: Final = "x-micromegas-ingest-rows"
@@ -367,8 +367,8 @@ class TableOperations:
         that each query computes, so there is nothing to retire.
         """
         table = changing.view_set
-        if table == LOG_STATS.name:
-            message = f"{table} is always current: each query computes it from {LOG_ENTRIES.name}."
+        if table in VIEW_SOURCES:
+            message = f"{table} is always current: each query computes it from {VIEW_SOURCES[table]}."
             return ((int(self._clock.now().timestamp() * 1e6) * 1000, message),)
         _check_is_merged(changing)
         audit = ActionAudit(find_origin(call), self._clock, "table")

@@ -7,6 +7,7 @@ from typing import Final
 import pyarrow as pa
 
 from micromegas_jupyter.core import jsonb
+from micromegas_jupyter.telemetry.histograms import OTEL_HISTOGRAM
 
 DICTIONARY = pa.dictionary(pa.int32(), pa.utf8())
 TIMESTAMP = pa.timestamp("ns", tz="+00:00")
@@ -115,7 +116,7 @@ def _define_rows(
     )
 
 
-def _define_events(name: str, remark: str, *own: _Column) -> TableDefinition:
+def _define_events(name: str, remark: str, *own: _Column, optional: Collection[str] = ()) -> TableDefinition:
     return _define_rows(
         name,
         remark,
@@ -127,6 +128,7 @@ def _define_events(name: str, remark: str, *own: _Column) -> TableDefinition:
         ("properties", PROPERTIES, "JSON object (JSONB) of this row's attributes."),
         _PROCESS_PROPERTIES,
         range_columns=("time", "time"),
+        optional=optional,
     )
 
 
@@ -157,6 +159,19 @@ MEASURES = _define_events(
     ("name", DICTIONARY, "The metric."),
     ("unit", DICTIONARY, "What the value is counted in."),
     ("value", pa.float64(), "The measured value."),
+)
+
+HISTOGRAMS = _define_events(
+    "histograms",
+    "What programs measured as histograms, one row for each point, as it was sent.",
+    ("name", DICTIONARY, "The metric."),
+    ("unit", DICTIONARY, "What the values are counted in."),
+    ("series", pa.int64(), "The same in all points of a program's metric that have the same attributes."),
+    ("start_time", TIMESTAMP, "The time since which it counts; a new one is a reset. Null if the program didn't say."),
+    ("is_cumulative", pa.bool_(), "Whether it counts since start_time, not since the point before it."),
+    ("histogram", OTEL_HISTOGRAM, "Count, sum, minimum, maximum, and the buckets; see histogram_quantile."),
+    ("exemplars", pa.binary(), "Single values: a JSONB array of objects with value, time, trace_id, and span_id."),
+    optional={"start_time", "exemplars"},
 )
 
 PROCESSES = _define_states(
@@ -259,6 +274,28 @@ LOG_STATS = _define_rows(
 LOG_STATS_BIN: Final = "minute"
 """The unit of `date_trunc` that makes `time_bin` of a time."""
 
+_SECONDS: Final = ("seconds", pa.float64(), "How long it took; null if that isn't known.")
+HISTOGRAM_INCREASES = _define_events(
+    "histogram_increases",
+    "What each point of a histogram added to the one before it; computed when it is asked for.",
+    *((name, HISTOGRAMS.schema.field(name).type, HISTOGRAMS.remarks[name]) for name in ("name", "unit", "series")),
+    ("histogram", OTEL_HISTOGRAM, "What was added; null for the first point of a series that began earlier."),
+    _SECONDS,
+    ("exemplars", pa.binary(), HISTOGRAMS.remarks["exemplars"]),
+    optional={"histogram", "seconds", "exemplars"},
+)
+COUNTER_INCREASES = _define_events(
+    "counter_increases",
+    "What each value of a counter added to the one before it; computed when it is asked for.",
+    *((name, MEASURES.schema.field(name).type, MEASURES.remarks[name]) for name in ("name", "unit", "value")),
+    ("increase", pa.float64(), "What was added; null for the first value."),
+    _SECONDS,
+    ("rate", pa.float64(), "The increase in one second."),
+    optional={"increase", "seconds", "rate"},
+)
+INCREASE_LOOKBACK_SECONDS: Final = 300
+"""The time before a time range in which the point before its first one is found."""
+
 _SPAN_COLUMNS: Final = (
     ("id", pa.int64(), "Identifies the call in its thread."),
     ("parent", pa.int64(), "The call that it was made in."),
@@ -347,11 +384,17 @@ IMAGES = _define_rows(
     range_columns=("time", "time"),
 )
 
-TABLES = (PROCESSES, STREAMS, BLOCKS, LOG_ENTRIES, MEASURES, OTEL_SPANS)
+TABLES = (PROCESSES, STREAMS, BLOCKS, LOG_ENTRIES, MEASURES, HISTOGRAMS, OTEL_SPANS)
 VIEW_INSTANCE: Final = "view_instance"
 """The table function that names what one process or stream sent of a view set."""
-VIEWS = (LOG_STATS,)
+VIEWS = (LOG_STATS, HISTOGRAM_INCREASES, COUNTER_INCREASES)
 """What is computed from tables."""
+VIEW_SOURCES: Final = {
+    LOG_STATS.name: LOG_ENTRIES.name,
+    HISTOGRAM_INCREASES.name: HISTOGRAMS.name,
+    COUNTER_INCREASES.name: MEASURES.name,
+}
+"""The table that each view is computed from."""
 EMPTY_SETS = (THREAD_SPANS, ASYNC_EVENTS, NET_SPANS, IMAGES)
 """View sets whose rows only Micromegas's own libraries send; here they have none."""
 MODEL_NAMES: Final = frozenset(one.name for one in (*TABLES, *VIEWS, *EMPTY_SETS, PROCESS_SPANS, PERFETTO_CHUNKS))

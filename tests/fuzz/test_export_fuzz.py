@@ -27,11 +27,22 @@ def _samples():
         time_unix_nano=NOON, severity_number=9, severity_text="INFO", body=any_value(_VALUES), trace_id=bytes(16),
         span_id=bytes(8), event_name="e", attributes=attributes(_VALUES),
     )  # fmt: skip
-    metrics = [Metric(name=kind, unit="1") for kind in ("sum", "gauge", "summary", "histogram")]
+    kinds = ("sum", "gauge", "summary", "histogram", "exponential_histogram")
+    metrics = [Metric(name=kind, unit="1") for kind in kinds]
     for metric in metrics:
         point = getattr(metric, metric.name).data_points.add(time_unix_nano=NOON, attributes=attributes(_VALUES))
         if metric.name in {"sum", "gauge"}:
             point.as_int = 1
+        elif metric.name != "summary":
+            getattr(metric, metric.name).aggregation_temporality = 2
+            point.count = 3
+            point.exemplars.add(as_double=1.5, trace_id=bytes(16), filtered_attributes=attributes(_VALUES))
+    explicit, exponential = metrics[3].histogram.data_points[0], metrics[4].exponential_histogram.data_points[0]
+    explicit.bucket_counts.extend([1, 2])
+    explicit.explicit_bounds.append(0.5)
+    exponential.positive.bucket_counts.extend([1, 1])
+    exponential.negative.bucket_counts.append(1)
+    exponential.negative.offset = -7
     span = Span(
         trace_id=bytes(16), span_id=bytes(8), name="s", start_time_unix_nano=NOON, end_time_unix_nano=NOON + 1,
         attributes=attributes(_VALUES),
@@ -48,7 +59,8 @@ def _samples():
 
 def _take(request):
     mapped = map_request(request.signal, decode_request(request), origins=OriginCache(), now_ns=NOON, is_trusted=False)
-    mapped.records.validate(full=True)
+    for rows in mapped.records.values():
+        rows.validate(full=True)
     block_rows(mapped.blocks, now_ns=NOON).validate(full=True)
     encode_answer(request, refused=mapped.refusals.count, first=mapped.refusals.reason)
 

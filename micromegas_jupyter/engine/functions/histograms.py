@@ -26,7 +26,7 @@ HISTOGRAM: Final = pa.struct(
 BINS: Final = pa.list_(
     pa.struct([pa.field("bin_center", pa.float64(), nullable=False), pa.field("count", pa.uint64(), nullable=False)])
 )
-_MAX_BINS: Final = 65536
+MAX_BINS: Final = 65536
 _MAX: Final = sys.float_info.max
 
 
@@ -91,8 +91,8 @@ class MakeHistogram(_Histogram):
         start, end, bins = (one[0].as_py() for one in values[:3])
         if start is None or end is None or bins is None or not np.isfinite([start, end]).all() or start > end:
             self._fail("A histogram needs a start that is not above its end; both must be finite and not NULL.")
-        if not 1 <= bins <= _MAX_BINS:
-            self._fail(f"A histogram has 1 to {_MAX_BINS} bins.")
+        if not 1 <= bins <= MAX_BINS:
+            self._fail(f"A histogram has 1 to {MAX_BINS} bins.")
         self._take_shape(_Shape(start, end, bins))
         numbers = values[3].drop_null().to_numpy()
         with np.errstate(all="ignore"):

@@ -12,8 +12,9 @@ import pyarrow as pa
 from datafusion import SessionContext
 
 from micromegas_jupyter.engine.contract import RUNNING_QUERIES, FileSource, VisibleTable
+from micromegas_jupyter.engine.functions.query_functions import visible_schema
 from micromegas_jupyter.engine.scanner import Mention
-from micromegas_jupyter.engine.schemas import register_rows, visible_schema
+from micromegas_jupyter.engine.schemas import register_rows
 from micromegas_jupyter.engine.views import GLOBAL, VIEW_SETS
 
 VIEW_SETS_FUNCTION: Final = "list_view_sets"

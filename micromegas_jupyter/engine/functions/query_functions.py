@@ -8,7 +8,7 @@ plans, before there are rows, so that those are rewritten as sub-selects.
 import functools
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,8 +16,9 @@ import pyarrow as pa
 from datafusion import DataFrame, SessionContext, udaf, udf
 
 from micromegas_jupyter.core import jsonb
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.contract import VisibleTable
-from micromegas_jupyter.engine.functions import histograms, jsonb_functions, numeric, properties
+from micromegas_jupyter.engine.functions import histograms, jsonb_functions, numeric, otel_histograms, properties
 from micromegas_jupyter.engine.functions.columns import (
     BYTES,
     DICTIONARY,
@@ -29,9 +30,20 @@ from micromegas_jupyter.engine.functions.columns import (
     to_jsonb,
 )
 from micromegas_jupyter.engine.functions.histograms import BINS, HISTOGRAM, MakeHistogram, SumHistograms
-from micromegas_jupyter.engine.scanner import Mention, Scan, Token, find_brackets, find_calls, find_calls_in_from, scan
-from micromegas_jupyter.engine.schemas import flat_schema
+from micromegas_jupyter.engine.scanner import (
+    Mention,
+    Scan,
+    Token,
+    find_brackets,
+    find_calls,
+    find_calls_in_from,
+    quoted,
+    scan,
+)
+from micromegas_jupyter.engine.schemas import flat_schema, no_rows
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError
+from micromegas_jupyter.telemetry.histograms import OTEL_HISTOGRAM
+from micromegas_jupyter.telemetry.tables import TIMESTAMP
 
 _Call = Callable[..., pa.Array]
 _ENTRIES: Final = pa.list_(
@@ -82,13 +94,20 @@ _SCALARS: Final = {
     "sum_from_histogram": _plain(histograms.field("sum"), _F64, HISTOGRAM),
     "count_from_histogram": _plain(histograms.field("count"), pa.uint64(), HISTOGRAM),
     "histogram_bins": _plain(histograms.rows, BINS, HISTOGRAM),
+    "histogram_quantile": _plain(otel_histograms.quantile, _F64, OTEL_HISTOGRAM, _F64),
+    "histogram_increase": _plain(
+        otel_histograms.increase, OTEL_HISTOGRAM, OTEL_HISTOGRAM, TIMESTAMP, OTEL_HISTOGRAM, TIMESTAMP
+    ),
+    "histogram_buckets": _plain(otel_histograms.buckets, otel_histograms.BUCKETS, OTEL_HISTOGRAM),
+    "histogram_to_bins": _plain(otel_histograms.to_bins, HISTOGRAM, OTEL_HISTOGRAM, _F64, _F64, pa.int64()),
     "bin_center": _plain(numeric.vectorized(numeric.bin_center), _F64, _F64, _F64),
     "lerp": _plain(numeric.vectorized(numeric.lerp), _F64, _F64, _F64, _F64),
     "unlerp": _plain(numeric.vectorized(numeric.unlerp), _F64, _F64, _F64, _F64),
 }
 _AGGREGATES: Final = {
-    "make_histogram": (MakeHistogram, [_F64, _F64, pa.int64(), _F64]),
-    "sum_histograms": (SumHistograms, [HISTOGRAM]),
+    "make_histogram": (MakeHistogram, [_F64, _F64, pa.int64(), _F64], HISTOGRAM),
+    "sum_histograms": (SumHistograms, [HISTOGRAM], HISTOGRAM),
+    "histogram_merge": (otel_histograms.Merge, [OTEL_HISTOGRAM], OTEL_HISTOGRAM),
 }
 _ROWS: Final = {
     "jsonb_each": "SELECT item['key'] AS key, item['value'] AS value "
@@ -130,8 +149,11 @@ class QueryFunctions:
         self.sql = sql
         self._session = session
         self._failures = failures
-        in_conditions = _functions_in_conditions(tables)
-        wanted = FUNCTION_NAMES if mentions.has(_ROUTINES) else mentions.among(FUNCTION_NAMES) | in_conditions
+        in_views = _functions_in_views(tables)
+        in_conditions = _functions_in_conditions(tables) | in_views & CONDITION_FUNCTIONS
+        wanted = (
+            FUNCTION_NAMES if mentions.has(_ROUTINES) else mentions.among(FUNCTION_NAMES) | in_conditions | in_views
+        )
         self._scalars = [name for name in _SCALARS if name in wanted]
         self._aggregates = [name for name in _AGGREGATES if name in wanted]
         self._untried: dict[str, list[pa.DataType]] = {}
@@ -147,9 +169,9 @@ class QueryFunctions:
         for name in self._scalars:
             self._register(name)
         for name in self._aggregates:
-            accumulator, arguments = _AGGREGATES[name]
+            accumulator, arguments, result = _AGGREGATES[name]
             make = functools.partial(accumulator, failures)
-            session.register_udaf(udaf(make, arguments, HISTOGRAM, [HISTOGRAM], "immutable", name))
+            session.register_udaf(udaf(make, arguments, result, [result], "immutable", name))
 
     def plan(self, plan: Callable[[str], DataFrame]) -> DataFrame:
         """Return what `plan` makes of the statement, with functions for the types that it calls them with."""
@@ -232,17 +254,38 @@ def _functions_in_conditions(tables: Sequence[VisibleTable]) -> frozenset[str]:
     return CONDITION_FUNCTIONS.intersection(itertools.chain.from_iterable(names))
 
 
+def _functions_in_views(tables: Sequence[VisibleTable]) -> frozenset[str]:
+    views = (table.snapshot for table in tables if table.snapshot.source is not None)
+    return FUNCTION_NAMES.intersection(itertools.chain.from_iterable(_names(view.merge_sql or "") for view in views))
+
+
 @functools.lru_cache(maxsize=256)
-def _names(condition: str) -> frozenset[str]:
-    return scan(condition).names
+def _names(sql: str) -> frozenset[str]:
+    return scan(sql).names
 
 
-def register_condition_functions(session: SessionContext) -> None:
-    """Give a session the functions that conditions on rows may call, for the flat columns that those are about."""
-    for name in CONDITION_FUNCTIONS:
+def register_flat_functions(session: SessionContext, names: Collection[str] = CONDITION_FUNCTIONS) -> None:
+    """Give a session functions that conditions on rows and views may call, for flat columns."""
+    for name in _SCALARS.keys() & names:
         function = _SCALARS[name]
-        kinds = [BYTES, *function.arguments[1:]]
+        kinds = [BYTES, *function.arguments[1:]] if name in CONDITION_FUNCTIONS else list(function.arguments)
         session.register_udf(udf(function.make(), kinds, function.result, "immutable", name))
+
+
+def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
+    """Return the columns that a condition on the table is about, after the merge if it has one."""
+    return _merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
+
+
+@functools.lru_cache(maxsize=256)
+def _merged_schema(schema: pa.Schema, merge_sql: str | None, raw_name: str | None) -> pa.Schema:
+    context = SessionContext()
+    rows = no_rows(context, schema)
+    if merge_sql is not None and raw_name is not None:
+        register_flat_functions(context, _names(merge_sql))
+        context.register_table(quoted(raw_name), rows.into_view())
+        rows = context.sql(merge_sql)
+    return rows.schema()
 
 
 def without_numbers(text: str) -> str:

@@ -28,7 +28,8 @@ MANY_COUNT = 300_000
 _FAR_FUTURE = 4_000_000_000
 _KEYS = {"reader": {"read"}, "collector": {"ingest"}, "loader": {"read", "ingest"}}
 TABLE_NAMES = [
-    "blocks", "empty", "log_entries", "log_stats", "many", "measures", "otel_spans", "processes", "streams",
+    "blocks", "counter_increases", "empty", "histogram_increases", "histograms", "log_entries", "log_stats",
+    "many", "measures", "otel_spans", "processes", "streams",
     "underXscore", "under_score", "wide",
 ]  # fmt: skip
 

@@ -27,7 +27,7 @@ from tests.integration.flight_harness import messages, opening_frame, result_of,
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore:Cannot disable autocommit:Warning")]
 
 ORDERS = pa.table({"id": [1, 2, 3], "city": ["Oslo", "Rome", "Bern"]})
-MODEL_TABLES = {"blocks", "log_entries", "measures", "otel_spans", "processes", "streams"}
+MODEL_TABLES = {"blocks", "histograms", "log_entries", "measures", "otel_spans", "processes", "streams"}
 ROLES = {
     "reader": {"tables": {"orders": None, "*": "1 = 1"}},
     "loader": {"ingest": ["orders", "log_entries"]},

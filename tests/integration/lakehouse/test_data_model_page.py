@@ -8,6 +8,7 @@ import pytest
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.telemetry.histograms import OTEL_HISTOGRAM
 from micromegas_jupyter.telemetry.tables import EMPTY_SETS, REMARKS_KEY, TABLES, VIEWS
 from tests.architecture.guide_text import blocks, read_page, table_rows
 from tests.fakes.validator import FakeValidator
@@ -32,6 +33,7 @@ TYPES = {
     pa.float64(): "double", pa.bool_(): "boolean", pa.dictionary(pa.int32(), pa.utf8()): "text",
     pa.dictionary(pa.int16(), pa.utf8()): "text",
     pa.dictionary(pa.int32(), pa.binary()): "JSONB", pa.timestamp("ns", "+00:00"): "timestamp (UTC)",
+    OTEL_HISTOGRAM: "histogram",
     pa.binary(8): "bytes (8)", pa.binary(16): "bytes (16)", pa.list_(pa.utf8()): "list of text",
 }  # fmt: skip
 

@@ -146,7 +146,7 @@ def _texts(client, sql):
     return client.query_arrow(sql).column("msg").to_pylist()
 
 
-BASE_TABLES = ("blocks", "log_entries", "measures", "otel_spans", "processes", "streams")
+BASE_TABLES = ("blocks", "histograms", "log_entries", "measures", "otel_spans", "processes", "streams")
 
 
 @pytest.mark.parametrize("table", BASE_TABLES)

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 VISIBLE_SECONDS = 30
-SIGNALS = ("log_entries", "measures", "otel_spans")
+SIGNALS = ("log_entries", "measures", "histograms", "otel_spans")
 
 if sys.argv[1] == "grpc":
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter

@@ -114,6 +114,7 @@ MANY = {
     "events": ("traces", (1, 2, 2, 11)),
     "points of a sum": ("metrics", (1, 2, 2, 7, 1)),
     "points of a histogram": ("metrics", (1, 2, 2, 9, 1)),
+    "exemplars of a histogram": ("metrics", (1, 2, 2, 9, 1, 8)),
     "quantiles of a summary": ("metrics", (1, 2, 2, 11, 1, 6)),
 }
 
@@ -169,7 +170,7 @@ def test_what_is_inside_of_lists_and_maps_is_counted_before_it_is_decoded(monkey
     whole = read()
     monkeypatch.setattr(decode, "_MAX_VALUES", 2)
 
-    assert whole.records.num_rows
+    assert whole.stored
     with pytest.raises(UsageError, match="have more than 2 values"):
         read()
 

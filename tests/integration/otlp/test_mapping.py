@@ -1,5 +1,6 @@
 """Each field of OTLP, and the column that it goes to."""
 
+import base64
 import hashlib
 import json
 import math
@@ -7,11 +8,13 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
+from google.protobuf import json_format
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, NumberDataPoint, SummaryDataPoint
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from micromegas_jupyter.core import jsonb
+from micromegas_jupyter.telemetry.histograms import OTEL_HISTOGRAM
 from tests.integration.otlp.exporting import (
     ANSWERS,
     JSON,
@@ -219,21 +222,112 @@ def test_points_of_sums_gauges_and_summaries_are_measures(server):
     assert block["nb_objects"] == 8  # a summary counts four
 
 
-def test_what_upstream_drops_of_metrics_is_counted_as_refused(server):
-    histogram, nothing, timeless = Metric(name="h"), Metric(name="nothing"), Metric(name="timeless")
-    histogram.histogram.data_points.add(time_unix_nano=NOON, count=1)
-    histogram.histogram.data_points.add(time_unix_nano=NOON, count=1)
+def test_points_without_value_or_time_are_rejected(server):
+    nothing, timeless = Metric(name="nothing"), Metric(name="timeless")
     nothing.gauge.data_points.add(time_unix_nano=NOON)
     timeless.gauge.data_points.add(as_int=1)
     good = Metric(name="good")
     good.gauge.data_points.add(time_unix_nano=NOON, as_int=1)
 
-    answer = server.post("metrics", export("metrics", histogram, nothing, timeless, good, service="refused-points"))
+    answer = server.post("metrics", export("metrics", nothing, timeless, good, service="refused-points"))
 
     found = ANSWERS["metrics"].FromString(answer.content).partial_success
-    assert (answer.status_code, found.rejected_data_points) == (200, 4)
-    assert found.error_message.startswith("4 refused. The first: Number 1, of the scope 'shop.lib': 'h': Histograms")
+    assert (answer.status_code, found.rejected_data_points) == (200, 2)
+    assert found.error_message.startswith("2 refused. The first: Number 1, of the scope 'shop.lib': 'nothing': It has")
     assert [row["name"] for row in server.rows("SELECT name FROM measures WHERE exe = 'refused-points'")] == ["good"]
+
+
+@pytest.mark.parametrize("encoding", ["protobuf", "json"])
+def test_histograms_are_stored_as_sent(server, encoding):
+    service = f"histograms-{encoding}"
+    explicit, exponential, gauge = Metric(name="explicit", unit="ms"), Metric(name="expo"), Metric(name="gauge")
+    explicit.histogram.aggregation_temporality = 2
+    point = explicit.histogram.data_points.add(
+        time_unix_nano=NOON, start_time_unix_nano=NOON - 10**9, count=6, sum=30.5, min=1, max=20,
+        bucket_counts=[4, 0, 2], explicit_bounds=[5, 10], attributes=attributes({"k": "v"}),
+    )  # fmt: skip
+    point.exemplars.add(
+        as_double=7.5, time_unix_nano=NOON, trace_id=_TRACE, span_id=_SPAN, filtered_attributes=attributes({"n": 1})
+    )
+    explicit.histogram.data_points.add(time_unix_nano=NOON + 1, count=9)
+    exponential.exponential_histogram.aggregation_temporality = 1
+    point = exponential.exponential_histogram.data_points.add(
+        time_unix_nano=NOON, count=8, zero_count=2, zero_threshold=0.25, scale=3
+    )
+    point.positive.offset, point.negative.offset = 2**31 - 4, -(2**31)
+    point.positive.bucket_counts.extend([0, 3, 1])
+    point.negative.bucket_counts.append(2)
+    gauge.gauge.data_points.add(time_unix_nano=NOON, as_int=1)
+
+    request = export("metrics", explicit, exponential, gauge, service=service)
+    if encoding == "json":
+        body = json_format.MessageToJson(request)
+        for one in (_TRACE, _SPAN):  # OTLP's JSON has ids in hexadecimal
+            body = body.replace(base64.b64encode(one).decode(), one.hex())
+        answer = server.post("metrics", body, kind=JSON)
+        assert answer.json() == {}, answer.text
+    else:
+        _stored(server, "metrics", request)
+
+    rows = server.rows(f"SELECT * FROM histograms WHERE exe = '{service}' ORDER BY name, time")
+    nothing = dict.fromkeys(OTEL_HISTOGRAM.names)
+    empty = {name: [] for name in ("indices", "counts", "negative_indices", "negative_counts")}
+    assert [(row["name"], row["unit"], row["is_cumulative"], row["histogram"]) for row in rows] == [
+        ("explicit", "ms", True, nothing | empty | {
+            "count": 6, "sum": 30.5, "min": 1.0, "max": 20.0, "bounds": [5.0, 10.0], "indices": [0, 2], "counts": [4, 2]
+        }),
+        ("explicit", "ms", True, nothing | empty | {"count": 9, "bounds": [], "indices": [0], "counts": [9]}),
+        ("expo", "", False, nothing | {
+            "count": 8, "scale": 3, "zero_count": 2, "zero_threshold": 0.25,
+            "indices": [2**31 - 3, 2**31 - 2], "counts": [3, 1], "negative_indices": [-(2**31)], "negative_counts": [2],
+        }),
+    ]  # fmt: skip
+    assert [row["start_time"] is not None for row in rows] == [True, False, False]
+    assert rows[0]["series"] != rows[1]["series"] != rows[2]["series"]
+    assert jsonb.decode(rows[0]["exemplars"]) == [
+        {"attributes": {"n": 1}, "span_id": _SPAN.hex(), "time": NOON, "trace_id": _TRACE.hex(), "value": 7.5}
+    ]
+    assert [row["exemplars"] for row in rows[1:]] == [None, None]
+    assert properties(rows[0]) == {"k": "v", "otel.metric.kind": "histogram", "otel.metric.aggregation_temporality": 2}
+    assert [row["name"] for row in server.rows(f"SELECT name FROM measures WHERE exe = '{service}'")] == ["gauge"]
+
+
+_POINT = {"time_unix_nano": NOON, "count": 3}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "reason"),
+    [
+        ("histogram", {"bucket_counts": [1, 2], "explicit_bounds": [1.0, 2.0]}, "one bucket more than bounds"),
+        ("histogram", {"explicit_bounds": [1.0]}, "one bucket more than bounds"),
+        ("histogram", {"bucket_counts": [1, 1], "explicit_bounds": [1.0]}, "do not add up"),
+        ("histogram", {"bucket_counts": [1, 1, 1], "explicit_bounds": [2.0, 1.0]}, "finite and ascend"),
+        ("histogram", {"bucket_counts": [1, 1, 1], "explicit_bounds": [2.0, 2.0]}, "finite and ascend"),
+        ("histogram", {"bucket_counts": [1, 2], "explicit_bounds": [math.nan]}, "finite and ascend"),
+        ("histogram", {"bucket_counts": [2**64 - 1, 4], "explicit_bounds": [1.0]}, "2^53"),
+        ("histogram", {"bucket_counts": [3] + [0] * 2000, "explicit_bounds": range(2000)}, "2,000 buckets"),
+        ("exponential_histogram", {"zero_count": 2}, "do not add up"),
+        ("exponential_histogram", {"zero_count": 3, "scale": 21}, "scale"),
+        ("exponential_histogram", {"zero_count": 3, "zero_threshold": -1.0}, "threshold"),
+        ("exponential_histogram", {"zero_count": 3, "positive": {"bucket_counts": [0] * 2001}}, "2,000 buckets"),
+        ("exponential_histogram", {"positive": {"offset": 2**31 - 1, "bucket_counts": [0, 3]}}, "offset"),
+    ],
+)
+def test_a_histogram_that_contradicts_itself_is_rejected_alone(server, kind, fields, reason):
+    bad, good = Metric(name="bad"), Metric(name="good")
+    service = f"bad-{kind}-{hashlib.sha256(repr(fields).encode()).hexdigest()[:8]}"
+    for metric in (bad, good):
+        getattr(metric, kind).aggregation_temporality = 1
+    getattr(bad, kind).data_points.add(**(_POINT | fields))
+    getattr(good, kind).data_points.add(**(_POINT | ({} if kind == "histogram" else {"zero_count": 3})))
+
+    answer = server.post("metrics", export("metrics", bad, good, service=service))
+
+    found = ANSWERS["metrics"].FromString(answer.content).partial_success
+    assert (answer.status_code, found.rejected_data_points) == (200, 1)
+    assert found.error_message.startswith("1 refused. The first: Number 1, of the scope 'shop.lib': 'bad': ")
+    assert reason in found.error_message
+    assert [row["name"] for row in server.rows(f"SELECT name FROM histograms WHERE exe = '{service}'")] == ["good"]
 
 
 def test_all_of_a_span_is_kept(server):

@@ -124,7 +124,7 @@ class Micromegas(model.DriverQuirks):
     def is_table_not_found(self, table_name, error):
         return "There is no table" in str(error)
 
-    def try_drop_table(self, cursor, *, table_name, schema_name=None, catalog_name=None, temporary=False):
+    def try_drop_table(self, cursor, *, table_name, **_unused):
         with pyarrow.flight.connect(self.setup.database["uri"].get_or_raise()) as client:
             body = json.dumps({"operation": "drop", "table": table_name}).encode()
             try:
