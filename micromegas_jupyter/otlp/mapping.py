@@ -450,8 +450,8 @@ class _Mapper:
         _check_days(batch.column(self.table.range_columns[0]))
         return MappedExport(blocks=self.blocks, records=self.split(batch, kept), refusals=self.refusals)
 
-    def split(self, batch: pa.RecordBatch, kept: Numbers | None) -> Mapping[str, pa.RecordBatch]:  # noqa: ARG002
-        """Return the stored rows by table; `kept` says which of all rows these are, None for all."""
+    def split(self, batch: pa.RecordBatch, chosen: Numbers | None) -> Mapping[str, pa.RecordBatch]:  # noqa: ARG002
+        """Return the stored rows by table; `chosen` says which of all rows these are, None for all."""
         return {self.table.name: batch} if batch.num_rows else {}
 
     def starts(self) -> Numbers:
@@ -635,17 +635,17 @@ class _Metrics(_Mapper):
             "properties": self.sets.column(positions),
         }
 
-    def split(self, batch: pa.RecordBatch, kept: Numbers | None) -> Mapping[str, pa.RecordBatch]:
-        numbers = self._numbers if kept is None else self._numbers[kept]
+    def split(self, batch: pa.RecordBatch, chosen: Numbers | None) -> Mapping[str, pa.RecordBatch]:
+        numbers = self._numbers if chosen is None else self._numbers[chosen]
         is_histogram = numbers >= 0
         if not is_histogram.any():
-            return super().split(batch, kept)
+            return super().split(batch, chosen)
         rows = batch.filter(pa.array(is_histogram))
         columns = dict(zip(rows.schema.names, rows.columns, strict=True))
         columns |= self._histograms.columns(numbers[is_histogram], _encode)
         columns["series"] = number_series(rows)
         found = {HISTOGRAMS.name: _fit(columns, HISTOGRAMS.schema)}
-        return {**super().split(batch.filter(pa.array(~is_histogram)), kept), **found}
+        return {**super().split(batch.filter(pa.array(~is_histogram)), chosen), **found}
 
 
 def _read_points(scope: int, metric: Any, kind: str, histograms: HistogramPoints) -> list[Any]:

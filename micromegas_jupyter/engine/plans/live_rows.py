@@ -212,7 +212,7 @@ def _matches(wanted: Iterable[pa.Field], found: Iterable[pa.Field]) -> list[pa.F
     return [by_id.get(one) if by_id and one is not None else by_name.get(field.name) for field, one in ids]
 
 
-def _fit(wanted: pa.DataType, found: pa.DataType, *, by_place: bool = False) -> tuple[pa.DataType, Fit]:
+def _fit(wanted: pa.DataType, found: pa.DataType, *, by_position: bool = False) -> tuple[pa.DataType, Fit]:
     """Return the type that values of a file are read with, and how they fit.
 
     DataFusion takes fields of structs by their names, and those in maps by their places. It rejects a struct of which
@@ -221,9 +221,9 @@ def _fit(wanted: pa.DataType, found: pa.DataType, *, by_place: bool = False) -> 
     if pa.types.is_struct(wanted) and pa.types.is_struct(found):
         matches = _matches(wanted.fields, found.fields)
         known = [one for one in matches if one is not None]
-        read = found.fields if by_place or not known else known
+        read = found.fields if by_position or not known else known
         inner = {
-            other.name: _fit(field.type, other.type, by_place=by_place)
+            other.name: _fit(field.type, other.type, by_position=by_position)
             for field, other in zip(wanted, matches, strict=True)
             if other is not None
         }
@@ -234,11 +234,11 @@ def _fit(wanted: pa.DataType, found: pa.DataType, *, by_place: bool = False) -> 
         fields = [pa.field(one.name, kind) for one, kind in zip(read, kinds, strict=True)]
         return pa.struct(fields), None if is_same else fit
     if pa.types.is_list(wanted) and (pa.types.is_list(found) or pa.types.is_large_list(found)):
-        kind, inside = _fit(wanted.value_type, found.value_type, by_place=by_place)
+        kind, inside = _fit(wanted.value_type, found.value_type, by_position=by_position)
         return pa.list_(wanted.value_field.with_type(kind)), None if inside is None else (inside,)
     if pa.types.is_map(wanted) and pa.types.is_map(found):
-        key, of_key = _fit(wanted.key_type, found.key_type, by_place=True)
-        item, of_item = _fit(wanted.item_type, found.item_type, by_place=True)
+        key, of_key = _fit(wanted.key_type, found.key_type, by_position=True)
+        item, of_item = _fit(wanted.item_type, found.item_type, by_position=True)
         kind = pa.map_(wanted.key_field.with_type(key), wanted.item_field.with_type(item))
         return kind, None if of_key is of_item is None else (of_key, of_item)
     return wanted, None
