@@ -131,25 +131,26 @@ _NO_SIGNATURE: Final = re.compile(r"a call to '(\w+)' function: coercion from")
 class QueryFunctions:
     """The functions that a statement mentions, in its session until `remove`; `sql` is the statement that was planned.
 
-    The `tables` are those that it mentions.
+    The `tables` are those that it mentions; views among those that are `registered` call functions, too.
     One that lists the engine's functions gets all of them.
 
     If calls of a function have arguments of several types, each gets a number, and a function of its own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a statement and what it reads
         self,
         session: SessionContext,
         sql: str,
         *,
         mentions: Mention,
         tables: Sequence[VisibleTable],
+        registered: Sequence[VisibleTable],
         failures: list[MicromegasError],
     ) -> None:
         self.sql = sql
         self._session = session
         self._failures = failures
-        in_views = _functions_in_views(tables)
+        in_views = _functions_in_views(registered)
         in_conditions = _functions_in_conditions(tables) | in_views & CONDITION_FUNCTIONS
         wanted = (
             FUNCTION_NAMES if mentions.has(_ROUTINES) else mentions.among(FUNCTION_NAMES) | in_conditions | in_views
