@@ -189,6 +189,7 @@ def test_words_that_cannot_be_understood_leave_with_2(run_here, words):
     assert (code, output) == (2, "")
 
 
+@pytest.mark.slow
 def test_the_demo_check_needs_no_person_and_no_browser(micromegas, environ):
     del environ["MICROMEGAS_API_KEYS"]
 

@@ -62,8 +62,15 @@ def seen_as(values, fields):
     return [value and {name: value.get(physical) for name, (physical, _) in fields.items()} for value in values]
 
 
-@pytest.mark.parametrize("mode", ["name", "id"])
-@pytest.mark.parametrize("has_vectors", [False, True], ids=["all rows", "deleted rows"])
+@pytest.mark.parametrize(
+    ("mode", "has_vectors"),
+    [
+        pytest.param("name", True, id="deleted rows-name"),
+        pytest.param("id", False, id="all rows-id"),
+        pytest.param("name", False, id="all rows-name", marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param("id", True, id="deleted rows-id", marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
+)
 def test_nested_fields_are_those_of_the_table(tmp_path, mode, has_vectors):
     storage, wanted = Storage(tmp_path), {}
     for number, (place, change) in enumerate(itertools.product(PLACES, CHANGES)):
