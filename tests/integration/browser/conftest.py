@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.integration.browser.looks import IDLE, close_all, open_alone, run_all, wait_for_kernel
+from tests.integration.browser.looks import IDLE, close_all, open_alone, run_all, show_tab, wait_for_kernel
 
 CHROMIUM_OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -134,8 +134,7 @@ class Lab:
         """Follow the address that the demo prints, which shows the quickstart."""
         page = self.context.new_page()
         page.goto(self._url)
-        page.get_by_role("tab", name="quickstart.ipynb").wait_for()
-        page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        show_tab(page, "quickstart.ipynb")
         wait_for_kernel(page)
         return page
 

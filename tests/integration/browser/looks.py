@@ -49,7 +49,13 @@ _OPEN_ALONE = """async path => {
 def open_alone(page, path):
     """Open a notebook in a page of JupyterLab that has loaded, after closing all others there and their kernels."""
     page.evaluate(_OPEN_ALONE, path)
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    show_tab(page, path)
+
+
+def show_tab(page, name):
+    """Bring a notebook in front of what JupyterLab restores or launches beside it, and wait for its cells."""
+    page.get_by_role("tab", name=name).first.click()
+    page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell").first.wait_for()
 
 
 def close_all(page):

@@ -38,7 +38,7 @@ def test_tables_and_the_columns_of_one_are_grids(page):
     tables, columns = page.locator(".micromegas-grid").all()
 
     expect(tables).to_contain_text("What programs logged")
-    expect(tables.get_by_role("rowheader")).to_have_count(8)
+    expect(tables.get_by_role("rowheader")).to_have_count(11)
     expect(columns).to_contain_text("The module or logger")
 
 
