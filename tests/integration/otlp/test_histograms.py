@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -33,23 +34,28 @@ grpc = pytest.importorskip("opentelemetry.exporter.otlp.proto.grpc.metric_export
 http_spans = pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
+_DEBIAN_GO = Path("/usr/share/gocode")
 _NODE = Path(__file__).parent / "node"
 TOKEN = {"authorization": "Bearer collector"}
-BOUNDS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
+BOUNDS = [-1.0, -0.5, 0.0, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
 RATIOS = (0.5, 0.9, 0.99)
 STEPS, VALUES = 6, 2000
 
 
-def make_steps(count=STEPS, size=VALUES):
-    """Return what a program measures between exports, by route: one narrow distribution, one wide with zeros."""
+def make_steps(count=STEPS, size=VALUES, *, has_negative=False):
+    """Return what a program measures between exports, by route: narrow, wide with zeros, or on both sides of zero."""
     random = np.random.default_rng(3)
-    return [
+    steps = [
         {
             "/cart": random.lognormal(math.log(0.05), 0.7, size).tolist(),
             "/search": [0.0] * (size // 10) + random.lognormal(math.log(0.1), 1.2, size).tolist(),
         }
         for _ in range(count)
     ]
+    if has_negative:
+        for step in steps:
+            step["/drift"] = random.normal(-0.3, 0.3, size).tolist()
+    return steps
 
 
 def send_from_python(server, steps, *, protocol, temporality, service):
@@ -84,7 +90,7 @@ def check_points(server, steps, *, temporality, service):
         "SELECT name, is_cumulative, count(*) AS points, count(DISTINCT time) AS times FROM histograms "
         f"WHERE exe = '{service}' GROUP BY 1, 2 ORDER BY 1"
     )
-    expected = {"is_cumulative": temporality == "cumulative", "points": 2 * len(steps), "times": len(steps)}
+    expected = {"is_cumulative": temporality == "cumulative", "points": len(steps[0]) * len(steps), "times": len(steps)}
     assert points == [{"name": name, **expected} for name in ("latency", "latency.exp")]
     quantiles = ", ".join(f"histogram_quantile(merged, {ratio})" for ratio in RATIOS)
     rows = server.rows(
@@ -92,9 +98,10 @@ def check_points(server, steps, *, temporality, service):
         "(SELECT name, property_get(properties, 'http.route') AS route, histogram_merge(histogram) AS merged "
         f"FROM histogram_increases WHERE exe = '{service}' GROUP BY 1, 2) ORDER BY 1, 2"
     )
+    routes = sorted(steps[0])
     assert [(row["name"], row["route"]) for row in rows] == [
-        ("latency", "/cart"), ("latency", "/search"), ("latency.exp", "/cart"), ("latency.exp", "/search")
-    ]  # fmt: skip
+        (name, route) for name in ("latency", "latency.exp") for route in routes
+    ]
     for row in rows:
         values = np.concatenate([step[row["route"]] for step in steps])
         merged, found = row["merged"], np.array(row["found"])
@@ -117,10 +124,9 @@ def compare_with_promtool(rows, folder):
         pytest.skip("promtool is missing: apt-get install -y prometheus")
     for number, row in enumerate(rows):
         merged = row["merged"]
-        dense = np.zeros(max(merged["indices"]) + 1 - (low := min(0, *merged["indices"])), int)
-        dense[np.array(merged["indices"]) - low] = merged["counts"]
         if merged["scale"] is None:
-            totals = np.cumsum(np.concatenate([dense, np.zeros(len(BOUNDS) + 1 - len(dense), int)]))
+            counts = dict(zip(merged["indices"], merged["counts"], strict=True))
+            totals = np.cumsum([counts.get(index, 0) for index in range(len(BOUNDS) + 1)])
             labels = [*map(repr, BOUNDS), "+Inf"]
             series = [
                 {"series": f'h{number}_bucket{{le="{le}"}}', "values": str(total)}
@@ -128,10 +134,10 @@ def compare_with_promtool(rows, folder):
             ]
             name = f"h{number}_bucket"
         else:
-            text = " ".join(map(str, dense))
             point = (
                 f"schema:{merged['scale']} count:{merged['count']} z_bucket:{merged['zero_count']} "
-                f"offset:{low + 1} buckets:[{text}]"
+                + _dense("", merged["indices"], merged["counts"])
+                + _dense("n_", merged["negative_indices"], merged["negative_counts"])
             )
             series, name = [{"series": f"h{number}", "values": f"{{{{{point}}}}}"}], f"h{number}"
         asked = [
@@ -160,6 +166,15 @@ def compare_with_promtool(rows, folder):
             )
             theirs = lower * (upper / lower) ** ((theirs - lower) / (upper - lower))
         assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+def _dense(prefix, indices, counts):
+    """Return buckets as promtool reads them; it counts their indices from 1."""
+    if not indices:
+        return ""
+    found = dict(zip(indices, counts, strict=True))
+    listed = " ".join(str(found.get(index, 0)) for index in range(indices[0], indices[-1] + 1))
+    return f" {prefix}offset:{indices[0] + 1} {prefix}buckets:[{listed}]"
 
 
 def test_python_loses_no_point(server):
@@ -192,6 +207,31 @@ def test_node_s_quantiles_are_those_of_promtool(server, tmp_path, node_program, 
     (tmp_path / "values.json").write_text(json.dumps({"bounds": BOUNDS, "steps": steps}), encoding="utf-8")
     node, _npm = find_node()
     command = [node, node_program, protocol, temporality, server.url, service, tmp_path / "values.json"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=600)
+    assert (done.returncode, done.stderr) == (0, "")
+    compare_with_promtool(check_points(server, steps, temporality=temporality, service=service), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def go_program(pytestconfig, tmp_path_factory):
+    """Build a program with the SDK that Debian has."""
+    if shutil.which("go") is None or not (_DEBIAN_GO / "src/go.opentelemetry.io/otel").is_dir():
+        pytest.skip("Go's SDK is missing: apt-get install -y golang-go golang-opentelemetry-otel-dev")
+    program, cache = tmp_path_factory.mktemp("go") / "send", pytestconfig.cache.mkdir("go")
+    environ = {**os.environ, "GO111MODULE": "off", "GOPATH": str(_DEBIAN_GO), "GOCACHE": str(cache)}
+    command = ["go", "build", "-o", str(program), str(Path(__file__).parent / "go" / "main.go")]
+    subprocess.run(command, env=environ, check=True, timeout=1800)
+    return program
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("temporality", ["delta", "cumulative"])
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_go_s_quantiles_are_those_of_promtool(server, tmp_path, go_program, protocol, temporality):
+    steps, service = make_steps(has_negative=True), f"go-{protocol}-{temporality}"
+    (tmp_path / "values.json").write_text(json.dumps({"bounds": BOUNDS, "steps": steps}), encoding="utf-8")
+    endpoint = server.url if protocol == "http" else server.lake.uri.replace("grpc:", "http:")
+    command = [go_program, protocol, temporality, endpoint, service, tmp_path / "values.json"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     compare_with_promtool(check_points(server, steps, temporality=temporality, service=service), tmp_path)
