@@ -188,9 +188,10 @@ class UpstreamPage(Page):
 
     get = head = post
 
-    def write_error(self, _status_code: int, **_details: object) -> None:
+    def write_error(self, status_code: int, **_details: object) -> None:
         """Respond with 404, after which upstream's library sends no more."""
-        self.set_status(HTTPStatus.NOT_FOUND.value)
+        is_defect = status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+        self.set_status(status_code if is_defect else HTTPStatus.NOT_FOUND.value)
         self.set_header("Connection", "close")
         self.finish(f"This server takes OTLP only: {', '.join(PATHS)}. {UPSTREAM_ONLY_PAGE}\n")
 
