@@ -8,7 +8,10 @@ remote client. A docstring says what an error means and what to do, with links t
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
+
+#: Where it is documented what only Micromegas's own server has.
+UPSTREAM_ONLY_PAGE: Final = 'See "What of Micromegas isn\'t here" in docs/migration.md.'
 
 
 class MicromegasError(Exception):

@@ -19,6 +19,7 @@ from micromegas_jupyter.core.storage import refused_credentials
 from micromegas_jupyter.engine.scanner import Kind, line_and_column, scan
 from micromegas_jupyter.engine.type_names import with_sql_names
 from micromegas_jupyter.errors import (
+    UPSTREAM_ONLY_PAGE,
     InternalError,
     InvalidStatement,
     MicromegasError,
@@ -496,7 +497,8 @@ _ONLY_UPSTREAM: Final = "Only Micromegas's own server has it."
 #: What to do about names that only Micromegas's own server has. One that this server learns leaves this list.
 _UPSTREAM_FUNCTIONS: Final = {
     r"view_instance": "Query the table itself, for example FROM log_entries WHERE process_id = '…'.",
-    r"parse_block|get_payload": "Only rows are kept here, not the bytes they came in: WHERE block_id = '…' finds them.",
+    r"parse_block|get_payload": "Only rows are kept here, not the bytes they came in: WHERE block_id = '…' finds them. "
+    + UPSTREAM_ONLY_PAGE,
     r"rgba|lerp_color|color_scale": "Only Micromegas's web app uses it. Charts here choose colors: --plot, --color.",
     r"deny_queries|list_query_denials|remove_query_denial": "It is for administrators, on a server with a lake.",
 }

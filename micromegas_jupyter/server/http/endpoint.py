@@ -30,7 +30,15 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError, PermissionDenied, Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.server.authentication import Authenticator, CheckCaller
 from micromegas_jupyter.server.exports import ExportRunner
-from micromegas_jupyter.server.http.pages import PATHS, REALM, Connections, ExportPage, Page
+from micromegas_jupyter.server.http.pages import (
+    PATHS,
+    REALM,
+    UPSTREAM_PATHS,
+    Connections,
+    ExportPage,
+    Page,
+    UpstreamPage,
+)
 from micromegas_jupyter.server.monitoring import NotReady, Readiness, ReadinessProbe
 from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.server.tls import HttpTls
@@ -231,7 +239,9 @@ class HttpEndpoint:
             is_alive=self._is_alive,
             threads=threads,
         )
-        routes: list[tuple[str, type[Page], dict[str, object]]] = []
+        routes: list[tuple[str, type[Page], dict[str, object]]] = [
+            (UPSTREAM_PATHS, UpstreamPage, {"connections": connections})
+        ]
         if self._exports is not None:
             found = {"connections": connections, "exports": self._exports}
             routes += [(re.escape(path), ExportPage, found) for path in PATHS]

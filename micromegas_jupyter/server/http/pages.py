@@ -21,6 +21,7 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.core.protocols import AuthContext
 from micromegas_jupyter.errors import (
+    UPSTREAM_ONLY_PAGE,
     DeadlineExceeded,
     InternalError,
     MicromegasError,
@@ -47,6 +48,10 @@ REALM: Final = 'Bearer realm="micromegas"'
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 #: OTLP's own paths and upstream's.
 PATHS: Final = {f"{prefix}/v1/{signal.value}": signal for prefix in ("", "/ingestion/otlp") for signal in Signal}
+#: Upstream's ingestion other than OTLP.
+UPSTREAM_PATHS: Final = (
+    r"/ingestion/(?:insert_(?:process|stream|block)|webhook|otlp/v1/metrics/firehose|cloudwatch/v1/logs/firehose)"
+)
 _MAX_DROPPED_BYTES: Final = 16 * 1024 * 1024
 _MAX_UNKNOWN_BYTES: Final = 1024 * 1024  # of callers who are not let in
 _BODY_SECONDS: Final = 30.0
@@ -148,6 +153,48 @@ class Page(RequestHandler):
         """The client's IP address, behind a trusted proxy as that says."""
         return find_forwarded_address(self.request.remote_ip or "", self.headers, self._connections.trusted_proxies)
 
+    def announced_bytes(self) -> int | None:
+        """Return the body's length from the headers, or None."""
+        text = self.request.headers.get("Content-Length", "")
+        return int(text) if text.isdecimal() and text.isascii() else None
+
+    def expect_body(self, max_bytes: int) -> bool:
+        """Allow a body of this size; return whether the client would not send it before an error response."""
+        announced = self.announced_bytes() or 0
+        if isinstance(self.request.connection, HTTP1Connection):
+            self.request.connection.set_max_body_size(max(announced, max_bytes))
+        is_awaited = self.request.headers.get("Expect", "").lower() == "100-continue"
+        return is_awaited or announced > max_bytes
+
+
+@stream_request_body
+class UpstreamPage(Page):
+    """Responds on paths of upstream's ingestion that this server doesn't have."""
+
+    async def prepare(self) -> None:
+        """Drop the body before the response unless it is large: a client that is sending may not read one."""
+        await super().prepare()
+        if self._stream is not None:
+            self._connections.receiving.add(self._stream)
+        if self.expect_body(_MAX_UNKNOWN_BYTES):
+            raise HTTPError(HTTPStatus.NOT_FOUND)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Drop a part of the body."""
+
+    def post(self) -> None:
+        """Respond with the paths that exist."""
+        raise HTTPError(HTTPStatus.NOT_FOUND)
+
+    get = head = post
+
+    def write_error(self, status_code: int, **_details: object) -> None:
+        """Respond with 404, after which upstream's library sends no more."""
+        is_defect = status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+        self.set_status(status_code if is_defect else HTTPStatus.NOT_FOUND.value)
+        self.set_header("Connection", "close")
+        self.finish(f"This server takes OTLP only: {', '.join(PATHS)}. {UPSTREAM_ONLY_PAGE}\n")
+
 
 @stream_request_body
 class ExportPage(Page):
@@ -179,14 +226,10 @@ class ExportPage(Page):
             await self._check()
         except MicromegasError as error:
             self._refusal = error
-        announced = self._announced_bytes() or 0
         max_bytes = _MAX_UNKNOWN_BYTES if isinstance(self._refusal, Rejected) else MAX_WIRE_BYTES + _MAX_DROPPED_BYTES
-        connection = self.request.connection
-        if isinstance(connection, HTTP1Connection):
-            connection.set_body_timeout(_BODY_SECONDS)
-            connection.set_max_body_size(max(announced, max_bytes))
-        is_awaited = self.request.headers.get("Expect", "").lower() == "100-continue"
-        if self._refusal is not None and (is_awaited or announced > max_bytes):
+        if isinstance(self.request.connection, HTTP1Connection):
+            self.request.connection.set_body_timeout(_BODY_SECONDS)
+        if self.expect_body(max_bytes) and self._refusal is not None:
             await self._fail(self._refusal)
 
     def data_received(self, chunk: bytes) -> None:
@@ -197,7 +240,7 @@ class ExportPage(Page):
                 self._check_access()
                 if self._received_bytes > MAX_WIRE_BYTES:
                     raise too_large(MAX_WIRE_BYTES)
-                if self._announced_bytes() is None:
+                if self.announced_bytes() is None:
                     self._admission.extend(len(chunk))
             except MicromegasError as error:
                 self._refusal, self._chunks = error, []
@@ -305,7 +348,7 @@ class ExportPage(Page):
             self._has_known_type = False
             raise UsageError("The body is compressed in an unknown way.", remedy="Use gzip, or no compression.")
         self._is_compressed = compression == "gzip"
-        size = self._announced_bytes()
+        size = self.announced_bytes()
         if size is not None and size > MAX_WIRE_BYTES:
             raise too_large(MAX_WIRE_BYTES)
         self._admission = self._exports.admit((caller.issuer, caller.subject), size or 0)
@@ -314,11 +357,6 @@ class ExportPage(Page):
         """Reject an export whose sender has lost access since it began."""
         if self._caller is not None:
             self._connections.authenticator.check_again(self._caller, self.headers, self.describe)
-
-    def _announced_bytes(self) -> int | None:
-        """Return the length that the headers say; None where they do not."""
-        text = self.request.headers.get("Content-Length", "")
-        return int(text) if text.isdecimal() and text.isascii() else None
 
     def _answer_error(self, error: MicromegasError) -> None:
         """Answer with a `google.rpc.Status`, as OTLP has it for HTTP."""

@@ -18,6 +18,7 @@ from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.http import endpoint
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
 from micromegas_jupyter.server.monitoring import NotReady, ReadinessProbe, ServerMetrics
+from tests.architecture.guide_text import read_page
 from tests.fakes.clock import FakeClock
 from tests.fakes.validator import FakeValidator
 
@@ -144,6 +145,30 @@ def test_only_reading_methods_are_answered(port, method):
         status, headers, body = request(port, path, method=method, headers=ALICE)
 
         assert (status, headers["allow"], body) == (405, "GET, HEAD", b"Method Not Allowed\n")
+
+
+NATIVE_PATHS = (
+    "/ingestion/insert_process", "/ingestion/insert_stream", "/ingestion/insert_block", "/ingestion/webhook",
+    "/ingestion/otlp/v1/metrics/firehose", "/ingestion/cloudwatch/v1/logs/firehose",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", NATIVE_PATHS)
+def test_paths_of_upstream_s_other_ingestion_point_to_what_is_not_here(port, path):
+    title = "## What of Micromegas isn't here"
+    assert f"\n{title}\n" in read_page("migration.md")
+    head, body = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n", b"x" * 200_000
+    for sent in (
+        (head % len(body)).encode() + b"\r\n" + body,
+        (head % 10**12).encode() + b"Expect: 100-continue\r\n\r\n",
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode(),
+    ):
+        answer = send(port, sent)
+
+        # Upstream's library logs the body of a 4xx response, and doesn't send again.
+        assert answer.startswith(b"HTTP/1.1 404 ")
+        assert title.removeprefix("## ").encode() in answer
+        assert b"docs/migration.md" in answer
 
 
 def test_answers_name_no_version_and_are_not_stored_and_head_has_no_body(port):
