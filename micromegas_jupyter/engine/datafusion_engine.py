@@ -324,8 +324,9 @@ class DataFusionEngine:
         register_messages(session, statement.calls, request.messages)
         for name, (_, rows) in statement.histories.items():
             session.register_table(quoted(name), session.read_batch(rows).into_view())
+        sources = sources if mentions.among(LISTS) else mentioned
         functions = QueryFunctions(
-            session, statement.placeholders.sql, mentions=mentions, tables=mentioned, failures=statement.failures
+            session, statement.placeholders.sql, mentions=mentions, tables=sources, failures=statement.failures
         )
         lent.clean_up = functions.remove
 
@@ -333,7 +334,6 @@ class DataFusionEngine:
             return _plan_in(session, functions, statement.values)
 
         self._check_deleted_rows(mentioned)
-        sources = sources if mentions.among(LISTS) else mentioned
         outline = statement.outline or self._outline(statement, session, sources, plan)
         statement.outline = outline
         if outline.needs_barrier:

@@ -338,6 +338,13 @@ def test_a_table_with_the_name_of_a_stand_in_is_another_one(lake):
     assert lake.ids("SELECT a.id FROM table_at('t', 1) a, table_at_1 ORDER BY 1") == [1, 2]
 
 
+@pytest.mark.parametrize("more", ["", ", table_at('t', 0)"])
+def test_the_tables_of_a_lake_are_listed_with_views_that_call_functions(lake, more):
+    found = {row["table_name"] for row in lake.ask(f"SELECT table_name FROM information_schema.tables{more}", ADMIN)}
+
+    assert {"t", "counter_increases", "histogram_increases"} <= found
+
+
 def test_the_reads_name_the_table(lake):
     asker = Asker(lake.engine, None, OWNER)
 
