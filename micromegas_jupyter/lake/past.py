@@ -164,9 +164,9 @@ def _without_expired(snapshot: TableSnapshot, first: date) -> PastTable:
 
 def _paths(storage: Storage, name: str, add: Action) -> list[str]:
     """Return where a file and its deletion vector are; raises `Unreadable`."""
-    vector = add.get("deletionVector")
-    is_apart = vector is not None and vector["storageType"] != "i"
-    parts = [unquote(add["path"]), *([vector_path(storage, name, vector)] if is_apart else [])]
+    parts, vector = [unquote(add["path"])], add.get("deletionVector")
+    if vector is not None and vector["storageType"] != "i":
+        parts.append(vector_path(storage, name, vector))
     return [f"{name}/{path}" for path in parts]
 
 
