@@ -83,8 +83,8 @@ class VisibleTable:
 
     `raw_name` is None when the table has no raw rows or when they do not exist for the caller. Of a view,
     `source_conditions` are those on the rows that it is computed from. Only rows with the values of `equal` are in it.
-    `instance_of` is the table or view that it stands in for, if any. `needed` are the files that a planned statement
-    needs of it.
+    `instance_of` is the table or view that it stands in for, if any. Rows that do not meet `retained` were deleted by
+    retention. `needed` are the files that a planned statement needs of it.
     """
 
     snapshot: TableSnapshot
@@ -93,6 +93,7 @@ class VisibleTable:
     source_conditions: tuple[str, ...] = ()
     equal: tuple[tuple[str, str | None], ...] = ()
     instance_of: str | None = None
+    retained: str | None = None
     needed: Sequence[DataFile] = field(default=(), repr=False, compare=False)
 
     @property
@@ -113,7 +114,7 @@ class VisibleTable:
     @property
     def has_deleted_rows(self) -> bool:
         """Whether its files may have rows that are deleted, which exist for nobody."""
-        return FileList.of(self.snapshot.files).has_vectors
+        return self.retained is not None or FileList.of(self.snapshot.files).has_vectors
 
     @property
     def reuses_names(self) -> bool:

@@ -287,9 +287,9 @@ class DataFusionEngine:
         if not calls:
             return
         travel = TimeTravel(
-            self._files,
-            statement.caller,
-            visible,
+            files=self._files,
+            caller=statement.caller,
+            tables={table.snapshot.name: table for table in visible},
             restrict=lambda table: restrict_past(table, statement.caller, self._settings.default_conditions),
             values=values,
             sql=statement.placeholders.sql,

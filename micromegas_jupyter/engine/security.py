@@ -69,8 +69,8 @@ _NOBODY: Final = AuthContext(subject="nobody", issuer="https://id.example", auth
 def apply_conditions(rows: DataFrame, conditions: tuple[str, ...], *, table: str) -> DataFrame:
     """Return the rows that meet one of `conditions`."""
     schema = rows.schema()
-    conditions = tuple(_with_far_times(condition, schema) for condition in conditions)
     problems = (condition_problem(condition, schema) for condition in conditions)
+    conditions = tuple(_with_far_times(condition, schema) for condition in conditions)
     problem = next((found for found in problems if found is not None), None)
     if problem is None and len(conditions) > 1:
         problem = _find_problem_together(conditions, schema)
@@ -103,6 +103,7 @@ def _either(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
 @functools.lru_cache(maxsize=1024)
 def condition_problem(condition: str, schema: pa.Schema) -> str | None:
     """Return why `condition` cannot be used on rows of `schema` (a clause about it), or None when it can."""
+    condition = _with_far_times(condition, schema)
     return _problem_of_text(condition) or _problem_of_plan(condition, schema)
 
 
@@ -298,9 +299,7 @@ def _problem_of_role(snapshot: TableSnapshot, own: Sequence[str]) -> str | None:
         # A table without files has its columns too.
         schema = flat_schema(visible_schema(snapshot))
         found = (
-            condition_problem(
-                _with_far_times(with_caller_in_condition(one, caller, columns=schema.names), schema), schema
-            )
+            condition_problem(with_caller_in_condition(one, caller, columns=schema.names), schema)
             for one in own
             for caller in (_SOMEBODY, _NOBODY)
         )

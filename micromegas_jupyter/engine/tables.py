@@ -131,7 +131,7 @@ def find_visible_tables(
 def restrict_past(snapshot: TableSnapshot, caller: AuthContext, default_conditions: Mapping[str, str]) -> VisibleTable:
     """Return an earlier version of a table that exists for `caller`; its conditions must fit the columns of then."""
     table = find_visible_tables([snapshot], caller, default_conditions)[0]
-    columns = visible_schema(snapshot) if table.conditions and snapshot.merge_sql is not None else snapshot.schema
+    columns = flat_schema(visible_schema(snapshot))
     if any(condition_problem(one, columns) for one in table.conditions):
         raise UnsupportedStatement(
             f"This version of the table {snapshot.name} has other columns, so it is not known which of its rows you "
@@ -581,8 +581,10 @@ def _build(  # noqa: PLR0913 - what a table is built from
     rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
     if limit is not None:
         rows = rows.filter(limit)
+    if table.retained is not None:
+        rows = apply_conditions(rows, (table.retained,), table=table.read_as)
     if holds_back:
-        rows = all_of(rows)
+        rows = all_of(rows) if table.retained is None else behind_barrier(rows)
     if table.source_conditions:
         rows = apply_conditions(rows, table.source_conditions, table=snapshot.name)
     if snapshot.merge_sql is not None and snapshot.raw_name is not None:

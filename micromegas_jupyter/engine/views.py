@@ -306,13 +306,13 @@ def fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: int
     try:
         rows = _context().sql_with_options(f"SELECT ({text}\n) AS value", READ_ONLY, param_values=dict(values or {}))
         found = pa.chunked_array([one.column(0) for one in rows.collect()])
+        if pa.types.is_timestamp(found.type) or pa.types.is_date(found.type):
+            found = found.cast(pa.timestamp("us"), safe=False).cast(pa.timestamp("us", "UTC"))
+        value = found[0].as_py()
     except BaseException as error:
         if isinstance(error, MicromegasError) or not is_engine_failure(error):
             raise
         raise refused(sql, at, "An argument of a view is no constant.", _CONSTANTS) from error
-    if pa.types.is_timestamp(found.type) or pa.types.is_date(found.type):
-        found = found.cast(pa.timestamp("us"), safe=False).cast(pa.timestamp("us", "UTC"))
-    value = found[0].as_py()
     if value is None:
         raise refused(sql, at, "An argument of a view is null.", _CONSTANTS)
     return value

@@ -90,8 +90,7 @@ class LakeFiles:
         """See `engine.contract.FileSource`."""
         from micromegas_jupyter.lake.past import read_past
 
-        found = self._read_checked(table, caller, lambda storage: read_past(storage, table, to))
-        return None if found is None else (found.snapshot, found.condition)
+        return self._read_checked(table, caller, lambda storage: read_past(storage, table, to))
 
     def history(self, table: str, caller: AuthContext) -> pa.Table | None:
         """See `engine.contract.FileSource`."""

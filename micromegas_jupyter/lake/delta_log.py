@@ -475,18 +475,20 @@ class Replay:
             self.expired_before = day if self.expired_before is None else max(day, self.expired_before)
 
 
-def replay(storage: Storage, table: str, to: datetime | int) -> Replay:
-    """Rebuild a table at a time or version, and now; raises `NotInLog`."""
+def replay(
+    storage: Storage, table: str, to: datetime | int, *, max_commits: int = _MAX_REPLAYED, is_durable: bool = True
+) -> Replay:
+    """Rebuild a table at a time or version, and now, by entries made durable or only read; raises `NotInLog`."""
     log = TableLog(storage, table)
     then = log.read_base(to)
     first, last, found = then.version + 1, then.committed_at, None
-    if log.newest - first > _MAX_REPLAYED:
+    if log.newest - first > max_commits:
         raise ResourcesExhausted(
-            f"There are more than {_MAX_REPLAYED:,} commits since that time.",
+            f"There are more than {max_commits:,} commits since that time.",
             remedy="Use a later time.",
             limit="ingest",
         )
-    for version, actions in log.read_entries(first):
+    for version, actions in log.read_entries(first, is_durable=is_durable):
         made_at = time_of(commit_info(actions), log.entries[version])
         last = made_at if last == _LONG_AGO else max(made_at, last + _MILLISECOND)
         if found is None and (version <= to if isinstance(to, int) else last <= to):

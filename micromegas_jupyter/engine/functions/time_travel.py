@@ -4,8 +4,9 @@ A table that stands in for the call has the files of the version. It is subject 
 current one; who may read earlier versions at all is checked where they are read.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -31,67 +32,57 @@ _EXAMPLES: Final = {
 _Found = TypeVar("_Found")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimeTravel:
     """Reads the tables that stand in for the calls of one statement; `values` are None if it has not got them yet.
 
-    `restrict` returns a version of a table as the caller may see it.
+    `tables` are by name those that the caller sees. `restrict` returns a version of one as the caller may see it.
     """
 
-    def __init__(  # noqa: PLR0913 - what a statement has
-        self,
-        files: FileSource | None,
-        caller: AuthContext,
-        tables: Sequence[VisibleTable],
-        *,
-        restrict: Callable[[TableSnapshot], VisibleTable],
-        values: Mapping[str, pa.Scalar] | None,
-        sql: str,
-    ) -> None:
-        self._files = files
-        self._caller = caller
-        self._known = {table.snapshot.name: table for table in tables}
-        self._restrict = restrict
-        self._values = values
-        self._sql = sql
+    files: FileSource | None
+    caller: AuthContext
+    tables: Mapping[str, VisibleTable]
+    restrict: Callable[[TableSnapshot], VisibleTable]
+    values: Mapping[str, pa.Scalar] | None
+    sql: str
 
     def table_at(self, call: Call) -> VisibleTable:
         """Return an earlier version of a table with the rows that the caller may see."""
         name, (text, at) = self._find(call, 2), call.arguments[1]
         to = self._version_or_time(text, at)
-        snapshot, condition = self._read(call, name, lambda files: files.past(name, to, self._caller))
+        snapshot, condition = self._read(call, name, lambda files: files.past(name, to, self.caller))
         return replace(
-            self._restrict(snapshot),
+            self.restrict(snapshot),
             snapshot=replace(snapshot, name=call.stand_in),
             raw_name=None,
-            source_conditions=() if condition is None else (condition,),
+            retained=condition,
             instance_of=name,
         )
 
     def table_history(self, call: Call) -> tuple[str, pa.RecordBatch]:
         """Return a table's name and its commits; counts are null if there may be rows that the caller must not see."""
         name = self._find(call, 1)
-        rows = self._read(call, name, lambda files: files.history(name, self._caller)).combine_chunks()
-        if self._known[name].hides_rows:
+        rows = self._read(call, name, lambda files: files.history(name, self.caller)).combine_chunks()
+        if self.tables[name].hides_rows:
             for column in _COUNTS:
-                kind = rows.schema.field(column).type
-                rows = rows.set_column(rows.column_names.index(column), column, pa.nulls(len(rows), kind))
+                rows = rows.set_column(rows.column_names.index(column), column, pa.nulls(len(rows), pa.int64()))
         return name, rows.to_batches()[0]
 
     def _find(self, call: Call, count: int) -> str:
         """Return the table that a call is about, which its caller sees."""
         if len(call.arguments) != count:
             what = "a table and a version or time" if call.function == TABLE_AT else "a table"
-            raise refused(self._sql, call.start, f"{call.function} takes {what}.", _EXAMPLES[call.function])
+            raise refused(self.sql, call.start, f"{call.function} takes {what}.", _EXAMPLES[call.function])
         text, at = call.arguments[0]
-        name = fold(text, self._values, sql=self._sql, at=at)
+        name = fold(text, self.values, sql=self.sql, at=at)
         if name is None:
             raise missing_parameter([text])
-        table = self._known.get(name) if isinstance(name, str) else None
+        table = self.tables.get(name) if isinstance(name, str) else None
         if table is None:
             raise self._no_table(str(name), at)
         if table.snapshot.source is not None:
             raise refused(
-                self._sql,
+                self.sql,
                 at,
                 f"{name} is a view that each query computes, so it has no earlier versions.",
                 f"Read those of {table.snapshot.source.table}.",
@@ -100,27 +91,28 @@ class TimeTravel:
 
     def _no_table(self, name: str, at: int) -> Exception:
         what = f"There is no table named {name[:_MAX_SHOWN]}."
-        return refused(self._sql, at, what, "SHOW TABLES lists those that you may read.")
+        return refused(self.sql, at, what, "SHOW TABLES lists those that you may read.")
 
     def _version_or_time(self, text: str, at: int) -> int | datetime | None:
-        found = fold(text, self._values, sql=self._sql, at=at)
+        found = fold(text, self.values, sql=self.sql, at=at)
         if isinstance(found, str):
             try:
                 found = int(found) if found.isascii() and found.isdecimal() else datetime.fromisoformat(found)
             except ValueError:
                 found = text
         if isinstance(found, datetime):
-            return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+            with suppress(OverflowError):  # the year 1 of some time zones is none in UTC
+                return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
         if found is None or (type(found) is int and 0 <= found < _MAX_VERSION):
             return found
-        raise refused(self._sql, at, "That is neither a version nor a time.", _EXAMPLES[TABLE_AT])
+        raise refused(self.sql, at, "That is neither a version nor a time.", _EXAMPLES[TABLE_AT])
 
     def _read(self, call: Call, name: str, read: Callable[[FileSource], _Found | None]) -> _Found:
-        if self._files is None:
+        if self.files is None:
             raise UnsupportedStatement(
                 f"{call.function} needs a lake, and this server keeps none.", remedy="Ask a server that keeps a lake."
             )
-        found = read(self._files)
+        found = read(self.files)
         if found is None:
             raise self._no_table(name, call.arguments[0][1])
         return found

@@ -73,7 +73,7 @@ def find_files(table: VisibleTable) -> TableFiles:
     """Return what a statement needs of a table, as its log has it."""
     snapshot, needed = table.snapshot, FileList.of(table.needed)
     size, rows = (find_total(snapshot, needed, name) for name in ("bytes", "rows"))
-    return TableFiles(snapshot.name, len(needed), len(snapshot.files), size, rows)
+    return TableFiles(table.read_as, len(needed), len(snapshot.files), size, rows)
 
 
 def find_total(snapshot: TableSnapshot, files: FileList, name: str) -> int | None:

@@ -37,6 +37,7 @@ def are_plain(tables: Iterable[VisibleTable], time_range: TimeRange | None, *, i
     """
     return not any(
         table.hides_rows
+        or table.retained
         or table.equal
         or table.snapshot.merge_sql
         or table.snapshot.source

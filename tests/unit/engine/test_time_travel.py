@@ -17,6 +17,7 @@ from micromegas_jupyter.errors import (
     InvalidStatement,
     MicromegasError,
     PermissionDenied,
+    StatementRefused,
     UnsupportedStatement,
 )
 from micromegas_jupyter.executors.worker import LakeFiles
@@ -32,6 +33,8 @@ OWNER = replace(CALLER, subject="owner", write_access=WriteAccess(creates=frozen
 ADMIN = replace(CALLER, subject="root", is_admin=True)
 READER = replace(CALLER, subject="reader")
 FILTERED = replace(CALLER, subject="eve", table_access=TableAccess(filters={"t": ("team = 'red'",)}))
+# The decoder cannot evaluate it, so only the barrier keeps what the caller wrote from being evaluated first.
+TAGGED = replace(FILTERED, table_access=TableAccess(filters={"t": ("tags[1] = 'red'",)}))
 OTHERS = replace(CALLER, subject="bob", table_access=TableAccess(filters={"u": ()}))
 ROWS = pa.table({"id": [1, 2, 3, 4], "team": ["red", "blue", "red", "blue"]})
 MORE = pa.table({"id": [5, 6], "team": ["red", "blue"]})
@@ -164,9 +167,14 @@ LEAKS = [
     "SELECT \"table_at_1\".id FROM table_at('t', 0) ORDER BY 1",
     "SELECT id FROM table_at('t', 0) ORDER BY id DESC LIMIT 1",
     "SELECT approx_distinct(id), string_agg(team) FROM table_at('t', 0)",
+    "SELECT id FROM table_at('t', 0) WHERE 1 / (id - 7) <> 5 ORDER BY 1",
     "EXPLAIN SELECT id FROM table_at('t', 0)",
     "EXPLAIN ANALYZE SELECT id FROM table_at('t', 0)",
 ]
+
+
+def _tagged(rows):
+    return rows.append_column("tags", pa.array([[team] for team in rows["team"].to_pylist()]))
 
 
 @pytest.mark.parametrize("is_deleted", [False, True])
@@ -177,13 +185,14 @@ def test_hidden_and_deleted_rows_of_a_version_change_nothing_that_a_caller_learn
     for number, hidden in enumerate(([7, 8], [70, 80, 90, 100])):
         (folder := tmp_path / str(number)).mkdir()
         with world(folder) as one:
-            made = pa.table({"id": [1, *hidden, 3], "team": ["red", *["blue"] * len(hidden), "red"]})
-            one.store(made, "create")
-            one.store(MORE)
+            team = ("blue", "green")[number]  # what fails on hidden rows fails on those of one world
+            made = pa.table({"id": [1, *hidden, 3], "team": ["red", *[team] * len(hidden), "red"]})
+            one.store(_tagged(made), "create")
+            one.store(_tagged(MORE))
             one.tables.set_time_travel("t", "readers")
             if is_deleted:
                 delete_rows(one.storage, "t", lambda _path, rows: range(1, rows - 1) if rows > 2 else [])
-            asked, caller = (sql.replace(" 0)", " 3)"), READER) if is_deleted else (sql, FILTERED)
+            asked, caller = (sql.replace(" 0)", " 3)"), READER) if is_deleted else (sql, TAGGED)
             try:
                 outcomes.append(one.ask(asked, caller))
             except MicromegasError as error:
@@ -222,6 +231,16 @@ def test_a_filter_that_does_not_fit_the_columns_of_then_rejects_the_version(lake
         lake.ids(caller=caller)
 
 
+def test_a_filter_with_a_far_time_holds_on_a_version(tmp_path):
+    days = pa.array([dt.datetime(2026, 11, 1, tzinfo=dt.UTC), None], pa.timestamp("us", "UTC"))
+    with world(tmp_path) as lake:
+        lake.store(pa.table({"id": [1, 2], "time": days}), "create")
+        lake.tables.set_time_travel("t", "readers")
+        access = TableAccess(filters={"t": ("time < '9999-12-31'",)})
+
+        assert lake.ids(caller=replace(READER, table_access=access)) == [1]
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "what"),
     [
@@ -230,6 +249,9 @@ def test_a_filter_that_does_not_fit_the_columns_of_then_rejects_the_version(lake
         ("table_at('t', 'soon')", InvalidStatement, "neither a version nor a time"),
         ("table_at('t', -1)", InvalidStatement, "neither a version nor a time"),
         ("table_at('t', 1.5)", InvalidStatement, "neither a version nor a time"),
+        ("table_at('t', '0001-01-01T00:00+05:00')", InvalidStatement, "neither a version nor a time"),
+        ("table_at('t', to_timestamp_seconds(99999999999999))", InvalidStatement, "no constant"),
+        ("table_at('t', arrow_cast(2147483647, 'Date32'))", InvalidStatement, "no constant"),
         ("table_at('t', NULL)", InvalidStatement, "null"),
         ("table_at('t')", InvalidStatement, "takes a table and a version or time"),
         ("table_at('t', (SELECT 1))", InvalidStatement, "no constant"),
@@ -286,6 +308,27 @@ def test_what_retention_deleted_does_not_come_back(tmp_path):
         lake.tables.delete("t", "id = 2")
 
         assert lake.ids() == [2, 3, 4]
+        assert lake.ids("SELECT id FROM table_at('t', 0) WHERE 1 / (id - 1) <> 5 ORDER BY 1") == [2, 3, 4]
+        assert Asker(lake.engine, None, OWNER).plan(AT_0).reads == {"t": ("id",)}
+        assert lake.ask(f"EXPLAIN {AT_0}")[0]["plan_type"] == "logical_plan"
+        with pytest.raises(
+            StatementRefused, match="not shown in detail because rows of one of its tables were deleted"
+        ):
+            lake.ask(f"EXPLAIN ANALYZE {AT_0}")
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.timestamp("us", "UTC")])
+def test_rows_past_the_retention_do_not_come_back_whoever_deleted_them(tmp_path, kind):
+    now = dt.datetime.now(dt.UTC)
+    times = [now - dt.timedelta(days=10), now, None]
+    with world(tmp_path) as lake:
+        lake.store(pa.table({"id": [1, 2, 3], "time": pa.array(times, pa.timestamp("us", "UTC")).cast(kind)}), "create")
+        lake.tables.delete("t", "id < 3")
+        assert lake.ids() == [1, 2, 3]
+
+        lake.tables.set_retention("t", 5)
+
+        assert lake.ids() == [2, 3]
 
 
 def test_a_table_with_the_name_of_a_stand_in_is_another_one(lake):
@@ -295,10 +338,18 @@ def test_a_table_with_the_name_of_a_stand_in_is_another_one(lake):
     assert lake.ids("SELECT a.id FROM table_at('t', 1) a, table_at_1 ORDER BY 1") == [1, 2]
 
 
+@pytest.mark.parametrize("more", ["", ", table_at('t', 0)"])
+def test_the_tables_of_a_lake_are_listed_with_views_that_call_functions(lake, more):
+    found = {row["table_name"] for row in lake.ask(f"SELECT table_name FROM information_schema.tables{more}", ADMIN)}
+
+    assert {"t", "counter_increases", "histogram_increases"} <= found
+
+
 def test_the_reads_name_the_table(lake):
     asker = Asker(lake.engine, None, OWNER)
 
     assert asker.plan(AT_0).reads == {"t": ("id",)}
+    assert [one.name for one in asker.plan(f"EXPLAIN {AT_0}").explained] == ["t"]
     assert asker.plan("SELECT * FROM table_history('t')").reads == {"t": ()}
     assert asker.plan("SELECT 1 FROM table_history('t')").reads_tables
 
