@@ -516,6 +516,25 @@ def test_a_compaction_between_plan_and_commit_makes_the_plan_anew(  # noqa: PLR0
     assert (ids(), acts) == ([0, 1, 2], [])
 
 
+def test_compactions_of_later_rows_before_each_commit_do_not_keep_a_restore_from_its_own(
+    store, restore, storage, ids, monkeypatch
+):
+    store("t", ROWS, "create")
+    find, merged = restore_module._Work._find_files, []
+
+    def interfere(work, *arguments):
+        for _ in range(2):
+            store("t", MORE)
+        merged.append(optimize(storage, "t")["removed_files"])
+        return find(work, *arguments)
+
+    monkeypatch.setattr(restore_module._Work, "_find_files", interfere)
+    store("t", MORE)
+    restore("t", 0)
+
+    assert (ids(), min(merged) > 1) == ([1, 2, 3], True)
+
+
 def test_states_are_rebuilt_from_checkpoints_after_the_log_was_cleaned_up(store, restore, storage, ids, tables):
     store("t", ROWS, "create")
     too_early = _now()
