@@ -189,6 +189,15 @@ def has_structs(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) or any(has_structs(kind.field(place).type) for place in range(kind.num_fields))
 
 
+def has_inner_structs(kind: pa.DataType) -> bool:
+    """Return whether structs are in lists or maps in values of a type."""
+    if pa.types.is_struct(kind):
+        return any(has_inner_structs(field.type) for field in kind)
+    if pa.types.is_map(kind):
+        return any(pa.types.is_struct(one) or has_inner_structs(one) for one in (kind.key_type, kind.item_type))
+    return pa.types.is_list(kind) and (pa.types.is_struct(kind.value_type) or has_inner_structs(kind.value_type))
+
+
 def fit_to_file(wanted: pa.Schema, found: pa.Schema) -> tuple[pa.Schema, Fits]:
     """Return columns as they are read from a file, and how these fit; one that it does not have gets an unused name."""
     fields, fits, taken = [], [], {*found.names}

@@ -1,4 +1,4 @@
-"""Fields of nested columns keep their values when they are renamed, dropped, and added again, by name and by ID."""
+"""Fields of nested columns keep their values when they are renamed, dropped, and added, by name and by ID."""
 
 import itertools
 
@@ -20,10 +20,13 @@ CHANGES = {
     "dropped, then added again": {"a": ("a", pa.int64()), "b": ("col-1", pa.string())},
     "dropped, then added with another type": {"a": ("col-1", pa.bool_()), "b": ("b", pa.string())},
     "added": {"a": ("a", pa.int64()), "b": ("b", pa.string()), "c": ("col-1", pa.int64())},
+    "added before the others": {"c": ("col-1", pa.int64()), "a": ("a", pa.int64()), "b": ("b", pa.string())},
     "added as a struct": {"a": ("a", pa.int64()), "b": ("b", pa.string()), "c": ("c", pa.struct([("a", pa.int64())]))},
     "all dropped": {"c": ("col-1", pa.int64())},
     "in another order": {"b": ("b", pa.string()), "a": ("a", pa.int64())},
 }
+#: The changes of a table without mapped columns.
+UNMAPPED = ("dropped", "added", "added before the others", "added as a struct", "in another order")
 #: What is around the struct: its type, and a value.
 PLACES = {
     "struct": (lambda kind: kind, lambda value: value),
@@ -62,15 +65,16 @@ def seen_as(values, fields):
     return [value and {name: value.get(physical) for name, (physical, _) in fields.items()} for value in values]
 
 
-@pytest.mark.parametrize("mode", ["name", "id"])
+@pytest.mark.parametrize("mode", ["name", "id", "none"])
 @pytest.mark.parametrize("has_vectors", [False, True], ids=["all rows", "deleted rows"])
 def test_nested_fields_are_those_of_the_table(tmp_path, mode, has_vectors):
     storage, wanted = Storage(tmp_path), {}
-    for number, (place, change) in enumerate(itertools.product(PLACES, CHANGES)):
+    for number, (place, change) in enumerate(itertools.product(PLACES, UNMAPPED if mode == "none" else CHANGES)):
         now, files, rows = CHANGES[change], [], []
         for fields in (BEFORE, now):
             values = values_of(fields)
             names = {"n": "col-n", "col": "col-0", "in": "col-in"} | {name: one for name, (one, _) in fields.items()}
+            names = {} if mode == "none" else names
             files.append((rows_of(fields, seen_as(values, fields), place), names))
             rows += rows_of(now, seen_as(values, now), place).to_pylist()
         in_files = IN_FILES if mode == "id" and number % 2 else None
