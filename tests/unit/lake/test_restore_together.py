@@ -26,7 +26,7 @@ from tests.unit.engine.conftest import asking
 ROWS = pa.table({"id": [1, 2, 3]})
 WRITERS, PROCESSES = 8, 2
 PAUSE_SECONDS = 0.02  # of each writer: more commits only make the log longer
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 120.0  # for any writer
 
 
 class _OtherProgram:
@@ -127,7 +127,8 @@ class _Crowd:
             return self._errors or len(stored) == WRITERS
 
         with self._changed:
-            assert self._changed.wait_for(is_done, WAIT_SECONDS)
+            while not is_done():
+                assert self._changed.wait(WAIT_SECONDS), "no writer stores anything"
             for error in self._errors:
                 raise error
             return self.of_round()
