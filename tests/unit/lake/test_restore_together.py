@@ -25,7 +25,7 @@ from tests.unit.engine.conftest import asking
 
 ROWS = pa.table({"id": [1, 2, 3]})
 WRITERS, PROCESSES = 8, 2
-PAUSE_SECONDS = 0.02  # of each writer: more commits only make the log longer
+PAUSE_SECONDS = 0.1  # of each thread: more commits only make the log longer
 WAIT_SECONDS = 120.0  # for any writer
 
 
