@@ -50,8 +50,8 @@ from micromegas_jupyter.engine.plans.live_rows import (
     Vectors,
     all_of,
     fit_to_file,
-    has_inner_structs,
     has_structs,
+    has_structs_in_maps,
     live_rows,
     with_names,
 )
@@ -483,12 +483,11 @@ class TableBuilder:
 def _has_files_to_fit(snapshot: TableSnapshot, stored: pa.Schema) -> bool:
     """Return whether files may have columns with other fields or IDs than a scan matches to those of a table.
 
-    DataFusion matches fields by their names, but not those in lists and maps.
+    DataFusion matches fields by their names, but those in maps by their places.
     """
     if snapshot.stored_schema is not None:
         return any(FIELD_ID in (field.metadata or {}) or has_structs(field.type) for field in stored)
-    is_fixed = snapshot.file_format is not FileFormat.PARQUET or snapshot.name in MODEL_NAMES
-    return not is_fixed and any(has_inner_structs(field.type) for field in stored)
+    return snapshot.file_format is FileFormat.PARQUET and any(has_structs_in_maps(field.type) for field in stored)
 
 
 def _cuts_last(table: VisibleTable) -> bool:

@@ -189,13 +189,11 @@ def has_structs(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) or any(has_structs(kind.field(place).type) for place in range(kind.num_fields))
 
 
-def has_inner_structs(kind: pa.DataType) -> bool:
-    """Return whether structs are in lists or maps in values of a type."""
-    if pa.types.is_struct(kind):
-        return any(has_inner_structs(field.type) for field in kind)
+def has_structs_in_maps(kind: pa.DataType) -> bool:
+    """Return whether structs are in maps, at any depth, in values of a type."""
     if pa.types.is_map(kind):
-        return any(pa.types.is_struct(one) or has_inner_structs(one) for one in (kind.key_type, kind.item_type))
-    return pa.types.is_list(kind) and (pa.types.is_struct(kind.value_type) or has_inner_structs(kind.value_type))
+        return has_structs(kind.key_type) or has_structs(kind.item_type)
+    return any(has_structs_in_maps(kind.field(place).type) for place in range(kind.num_fields))
 
 
 def fit_to_file(wanted: pa.Schema, found: pa.Schema) -> tuple[pa.Schema, Fits]:

@@ -10,7 +10,7 @@ from tests.integration.lakehouse.writing import kill_at_random
 KILLS, LONG_KILLS = 1, 200
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.long)])
 def root(request, tmp_path, monkeypatch):
     if request.param == "folder":
         yield tmp_path / "lake"

@@ -64,15 +64,15 @@ class _OtherProgram:
         return {**facts, "stats": json.dumps({"numRecords": rows.num_rows})}
 
     def _commit(self, entry, *, first=None, removed=frozenset()):
-        version = self._version + 1 if first is None else first
-        while not self._storage.create(delta_log.log_path("t", delta_log.entry_name(version)), entry):
-            found = delta_log.read_entry(self._storage, "t", version) if removed else ()
-            if any("remove" in action and action["remove"]["path"] in removed for action in found):
-                return False
-            version += 1
         with self._lock:
-            self._version = max(self._version, version)
-        return True
+            version = self._version + 1 if first is None else first
+            while not self._storage.create(delta_log.log_path("t", delta_log.entry_name(version)), entry):
+                found = delta_log.read_entry(self._storage, "t", version) if removed else ()
+                if any("remove" in action and action["remove"]["path"] in removed for action in found):
+                    return False
+                version += 1
+            self._version = version
+            return True
 
 
 class _Crowd:
