@@ -51,6 +51,7 @@ from micromegas_jupyter.engine.plans.live_rows import (
     all_of,
     fit_to_file,
     has_structs,
+    has_structs_in_maps,
     live_rows,
     with_names,
 )
@@ -348,7 +349,7 @@ class TableBuilder:
         pushes_down = are_large or not shows_values or not self._allows_fragments
         self.has_fragments |= not pushes_down
         scan: _Scan = functools.partial(self._scan, context, snapshot, pushes_down=pushes_down)
-        if live or snapshot.stored_schema is not None:
+        if live or snapshot.stored_schema is not None or _has_files_to_fit(snapshot, schema):
             scan = functools.partial(self._scan_live, scan, snapshot, live)
         if not found or not shown:
             return scan(found, schema)
@@ -380,9 +381,12 @@ class TableBuilder:
         stored, names = snapshot.stored_schema, snapshot.schema.names
         wanted = schema if stored is None else pa.schema([stored.field(names.index(name)) for name in schema.names])
         groups: dict[tuple[pa.Schema, Fits], list[FoundFile]] = {}
-        footers = itertools.repeat(None) if stored is None else self._footers(wanted, files)
+        footers = self._footers(files) if _has_files_to_fit(snapshot, wanted) else itertools.repeat(None)
         for file, found in zip(files, footers, strict=False):
-            groups.setdefault((wanted, ()) if found is None else fit_to_file(wanted, found), []).append(file)
+            of_file, fits = (wanted, ()) if found is None else fit_to_file(wanted, found)
+            if stored is None and all(fit is None for fit in fits):
+                of_file, fits = wanted, ()
+            groups.setdefault((of_file, fits), []).append(file)
         parts = []
         for (of_group, fits), group in (groups or {(wanted.remove_metadata(), ()): []}).items():
             whole = [file for file in group if file.path not in live]
@@ -391,13 +395,11 @@ class TableBuilder:
             if cut:
                 paths = [file.path for file in cut]
                 rows.append(live_rows(scan(cut, of_group), paths, self._folders.urls(cut), live))
-            parts += rows if stored is None else [with_names(one, of_group, schema, fits) for one in rows]
+            parts += rows if stored is None and not fits else [with_names(one, of_group, schema, fits) for one in rows]
         return functools.reduce(DataFrame.union, parts)
 
-    def _footers(self, wanted: pa.Schema, files: Sequence[FoundFile]) -> Iterable[pa.Schema | None]:
-        """Return the schemas of files if columns have IDs or fields of structs, otherwise None for each."""
-        if not any(FIELD_ID in (field.metadata or {}) or has_structs(field.type) for field in wanted):
-            return [None] * len(files)
+    def _footers(self, files: Sequence[FoundFile]) -> Iterable[pa.Schema]:
+        """Return the schemas of files."""
         missing = [file for file in files if file not in self._schemas]
         with ThreadPoolExecutor(_MAX_REQUESTS if self.is_remote else 1) as pool:
             self._schemas.update(zip(missing, pool.map(self._footer, missing), strict=True))
@@ -476,6 +478,16 @@ class TableBuilder:
             storage = Storage(f"{S3_SCHEME}{name}")
             self._buckets[name] = storage, _object_store(name, storage.options)
         return self._buckets[name]
+
+
+def _has_files_to_fit(snapshot: TableSnapshot, stored: pa.Schema) -> bool:
+    """Return whether files may have columns with other fields or IDs than a scan matches to those of a table.
+
+    DataFusion matches fields by their names, but those in maps by their places.
+    """
+    if snapshot.stored_schema is not None:
+        return any(FIELD_ID in (field.metadata or {}) or has_structs(field.type) for field in stored)
+    return snapshot.file_format is FileFormat.PARQUET and any(has_structs_in_maps(field.type) for field in stored)
 
 
 def _cuts_last(table: VisibleTable) -> bool:

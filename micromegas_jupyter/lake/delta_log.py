@@ -91,14 +91,18 @@ def entry_name(version: int) -> str:
 
 
 def read_entry(storage: Storage, table: str, version: int, *, is_durable: bool = True) -> list[Action] | None:
-    """Return the actions of a version that another process may have added, or None; made durable unless only read."""
+    """Return the actions of a version that another process may have added, or None; made durable unless only read.
+
+    Entries of this project were on disk before they got their names. To sync thousands again would take minutes.
+    """
     path = log_path(table, entry_name(version))
     found = storage.read(path, max_bytes=MAX_ENTRY_BYTES)
     if found is None:
         return None
-    if is_durable:
+    actions = parse_actions(found[0].splitlines())
+    if is_durable and commit_info(actions).get("engineInfo") != ENGINE:
         storage.sync_file(path)
-    return parse_actions(found[0].splitlines())
+    return actions
 
 
 def parse_actions(lines: Iterable[bytes]) -> list[Action]:

@@ -79,7 +79,7 @@ from micromegas_jupyter.lake.types import PARTITION_DATE
 _MAX_ATTEMPTS: Final = 10
 _MAX_SHOWN: Final = 5  # missing files in an error
 _MAX_LISTED: Final = 1000  # in the result of a dry run
-_MAX_APPENDS: Final = 100  # of others, in one attempt
+_MAX_COMMITS: Final = 100  # that others add first, in one attempt
 _MAX_SECONDS: Final = 1800.0  # less than the hour for which maintenance keeps files beyond the window
 _MAX_SKEW: Final = timedelta(minutes=5)
 _CUT: Final = timedelta(milliseconds=1)  # some writers cut the bounds of times to milliseconds
@@ -379,7 +379,7 @@ class _Work:
                 restored = self._attempt(found)
             if restored is not None:
                 return restored
-        raise Unavailable("Other calls kept changing the table, so it was not restored.")
+        raise Unavailable("Other calls kept changing the table, so it was not restored.", remedy="Try again.")
 
     def _version_to_keep(self, to: datetime | int) -> int | None:
         """Return the latest version if that is wanted or was in force at the time, and retention leaves it as it is."""
@@ -531,13 +531,13 @@ class _Work:
         return {*paths, *(path for path, _ in keys)}
 
     def _commit(self, found: Replay, plan: _Plan) -> int | None:
-        """Add the entry after those of others; None if one of them is more than an append."""
+        """Add the entry after those of others; None if one of them makes the plan void."""
         entry_id = uuid.uuid4().hex
-        for _ in range(_MAX_APPENDS):
+        for _ in range(_MAX_COMMITS):
             while (other := read_entry(self._storage, self._path, found.now.version + 1)) is not None:
                 if is_entry(other, entry_id):
                     return found.now.version + 1  # only the answer to our own write got lost
-                if any(action.keys() & {"metaData", "protocol", "remove"} for action in other):
+                if _makes_void(other, plan):
                     return None
                 committed_ms = commit_info(other).get("timestamp", 0)
                 found.advance(other, found.now.version + 1, datetime.fromtimestamp(committed_ms / 1000, UTC))
@@ -602,6 +602,17 @@ class _Work:
                 "Too many files and writes changed since that time.", remedy="Use a later time.", limit="ingest"
             )
         return content
+
+
+def _makes_void(other: Sequence[Action], plan: _Plan) -> bool:
+    """Whether a commit changes what a plan was made from, as appends and compactions of later rows don't.
+
+    A planned file that was live has to be checked before it is put back.
+    """
+    return EXPIRED_BEFORE in commit_info(other) or any(
+        action.keys() & {"metaData", "protocol"} or ("remove" in action and file_key(action["remove"]) in plan.files)
+        for action in other
+    )
 
 
 def _restored(found: Replay, plan: _Plan, version: int) -> Restored:

@@ -117,7 +117,7 @@ class _Mapping:
         for field in fields:
             place = (*inside, physical.get(field["name"], field["name"]))
             names = {"delta.columnMapping.id": self.id_of(place), "delta.columnMapping.physicalName": place[-1]}
-            field["metadata"] = names
+            field["metadata"] = {} if self._mode == "none" else names
             self._for_log(field["type"], physical, place)
 
     def _for_log(self, kind, physical, place):
@@ -155,20 +155,24 @@ def write_mapped(storage, table, files, *, mode, physical, in_files=None, schema
     """Make a table of Arrow tables, one for each file, with other names of columns in the files.
 
     `physical` are the names that the log has, at any depth, and `in_files` those that the files have, by IDs. A file of
-    an earlier `schema` is a pair of its rows and the physical names of its fields. Fields are the same by these.
+    an earlier `schema` is a pair of its rows and the physical names of its fields. Fields are the same by these. With
+    the mode `none`, columns have only one name.
     """
     mapping = _Mapping(mode)
     files = [one if isinstance(one, tuple) else (one, physical) for one in files]
     schema = schema or files[0][0].schema
     fields = json.loads(Schema.from_arrow(schema).to_json())["fields"]
     mapping.for_log(fields, physical)
-    protocol = {"minReaderVersion": 2, "minWriterVersion": 5}
+    is_mapped = mode != "none"
+    reader, writer = (2, 5) if is_mapped else (1, 2)
+    protocol = {"minReaderVersion": reader, "minWriterVersion": writer}
+    properties = {"delta.columnMapping.mode": mode, "delta.columnMapping.maxColumnId": "999"}
     metadata = {
         "id": str(uuid.uuid4()),
         "format": {"provider": "parquet", "options": {}},
         "schemaString": json.dumps({"type": "struct", "fields": fields}),
         "partitionColumns": list(by),
-        "configuration": {"delta.columnMapping.mode": mode, "delta.columnMapping.maxColumnId": "999"},
+        "configuration": properties if is_mapped else {},
         "createdTime": 1,
     }
     actions = [{"protocol": protocol}, {"metaData": metadata}]

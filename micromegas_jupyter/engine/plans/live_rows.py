@@ -189,6 +189,13 @@ def has_structs(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) or any(has_structs(kind.field(place).type) for place in range(kind.num_fields))
 
 
+def has_structs_in_maps(kind: pa.DataType) -> bool:
+    """Return whether structs are in maps, at any depth, in values of a type."""
+    if pa.types.is_map(kind):
+        return has_structs(kind.key_type) or has_structs(kind.item_type)
+    return any(has_structs_in_maps(kind.field(place).type) for place in range(kind.num_fields))
+
+
 def fit_to_file(wanted: pa.Schema, found: pa.Schema) -> tuple[pa.Schema, Fits]:
     """Return columns as they are read from a file, and how these fit; one that it does not have gets an unused name."""
     fields, fits, taken = [], [], {*found.names}

@@ -50,6 +50,16 @@ def moto_server():
         process.stdout.close()
 
 
+def environ_of(port):
+    """Return the variables by which a process finds the S3 on a port."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }
+
+
 def _request(port, method, path, headers, body):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
@@ -112,12 +122,7 @@ class FaultyS3:
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
-        self.environ = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._server.server_port}",
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-        }
+        self.environ = environ_of(self._server.server_port)
 
     def close(self):
         self.released.set()

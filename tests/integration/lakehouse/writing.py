@@ -59,12 +59,13 @@ def ingest(root, name):
 
 def plain(root, name):
     """Write as a foreign program does."""
+    storage = Storage(root)
     for number in itertools.count():
         write_id = f"{name}-plain-{number}"
         say("foreign", write_id)
-        properties = CommitProperties(max_commit_retries=1000)
+        options = {"commit_properties": CommitProperties(max_commit_retries=1000), "storage_options": storage.options}
         try:
-            write_deltalake(f"{root}/{TABLE}", make_rows(write_id), mode="append", commit_properties=properties)
+            write_deltalake(storage.child_uri(TABLE), make_rows(write_id), mode="append", **options)
         except DeltaError as error:
             if "contiguous" not in str(
                 error
@@ -159,7 +160,7 @@ class Child:
 def kill_at_random(root, *, kills, roles, seed=3):
     """Kill processes of these roles one after another, each followed by the next; check that no row is lost or doubled.
 
-    Returns facts to print.
+    `root` is a folder, or the address of a bucket. Returns facts to print.
     """
     chance, names = random.Random(seed), itertools.count()
     storage = Storage(root)
@@ -180,23 +181,25 @@ def kill_at_random(root, *, kills, roles, seed=3):
             child.kill()
     said = [line for child in [*ended, *children] for line in child.said]
     acknowledged = {name for kind, name in said if kind == "ack" and not name.startswith("compacted")}
-    _check(root, acknowledged)
+    _check(storage, acknowledged)
     unanswered = {name for kind, name in said if kind == "try"} - acknowledged
     writer = LakeWriter(storage, interval_seconds=0)
     for future in [writer.append(TABLE, make_rows(name), write_id=name) for name in unanswered]:
         assert future.result() == ROWS_PER_WRITE
     writer.close()
-    _check(root, acknowledged | unanswered)
-    table = DeltaTable(f"{root}/{TABLE}")
+    _check(storage, acknowledged | unanswered)
+    table = DeltaTable(storage.child_uri(TABLE), storage_options=storage.options)
     litter = table.vacuum(0, enforce_retention_duration=False, dry_run=False, full=True)
-    live = {Path(uri).name for uri in table.file_uris()}
-    assert {path.name for path in Path(root, TABLE).glob("*.parquet")} == live
+    live = {f"{TABLE}/{Path(uri).name}" for uri in table.file_uris()}
+    found = {entry.path for entry in storage.list(TABLE)}
+    assert {path for path in found if path.endswith(".parquet") and "/_" not in path} == live
     return {"acknowledged": len(acknowledged), "repeated": len(unanswered), "removed files": len(litter)}
 
 
-def _check(root, expected):
+def _check(storage, expected):
     """Check that the table holds all rows of these writes, and no row of any write twice."""
-    found = Counter(DeltaTable(f"{root}/{TABLE}").to_pyarrow_table(columns=["id"]).column("id").to_pylist())
+    table = DeltaTable(storage.child_uri(TABLE), storage_options=storage.options)
+    found = Counter(table.to_pyarrow_table(columns=["id"]).column("id").to_pylist())
     assert expected - found.keys() == set()
     assert {name: count for name, count in found.items() if count != ROWS_PER_WRITE} == {}
 

@@ -1,4 +1,4 @@
-"""Fields of nested columns keep their values when they are renamed, dropped, and added again, by name and by ID."""
+"""Fields of nested columns keep their values when they are renamed, dropped, and added, by name and by ID."""
 
 import itertools
 
@@ -20,10 +20,13 @@ CHANGES = {
     "dropped, then added again": {"a": ("a", pa.int64()), "b": ("col-1", pa.string())},
     "dropped, then added with another type": {"a": ("col-1", pa.bool_()), "b": ("b", pa.string())},
     "added": {"a": ("a", pa.int64()), "b": ("b", pa.string()), "c": ("col-1", pa.int64())},
+    "added before the others": {"c": ("col-1", pa.int64()), "a": ("a", pa.int64()), "b": ("b", pa.string())},
     "added as a struct": {"a": ("a", pa.int64()), "b": ("b", pa.string()), "c": ("c", pa.struct([("a", pa.int64())]))},
     "all dropped": {"c": ("col-1", pa.int64())},
     "in another order": {"b": ("b", pa.string()), "a": ("a", pa.int64())},
 }
+#: The changes of a table without mapped columns.
+UNMAPPED = ("dropped", "added", "added before the others", "added as a struct", "in another order")
 #: What is around the struct: its type, and a value.
 PLACES = {
     "struct": (lambda kind: kind, lambda value: value),
@@ -67,17 +70,20 @@ def seen_as(values, fields):
     [
         pytest.param("name", True, id="deleted rows-name"),
         pytest.param("id", False, id="all rows-id"),
+        pytest.param("none", True, id="deleted rows-none"),
+        pytest.param("none", False, id="all rows-none", marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param("name", False, id="all rows-name", marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param("id", True, id="deleted rows-id", marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )
 def test_nested_fields_are_those_of_the_table(tmp_path, mode, has_vectors):
     storage, wanted = Storage(tmp_path), {}
-    for number, (place, change) in enumerate(itertools.product(PLACES, CHANGES)):
+    for number, (place, change) in enumerate(itertools.product(PLACES, UNMAPPED if mode == "none" else CHANGES)):
         now, files, rows = CHANGES[change], [], []
         for fields in (BEFORE, now):
             values = values_of(fields)
             names = {"n": "col-n", "col": "col-0", "in": "col-in"} | {name: one for name, (one, _) in fields.items()}
+            names = {} if mode == "none" else names
             files.append((rows_of(fields, seen_as(values, fields), place), names))
             rows += rows_of(now, seen_as(values, now), place).to_pylist()
         in_files = IN_FILES if mode == "id" and number % 2 else None

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import PermissionDenied, UsageError
 from micromegas_jupyter.lake import delta_log, maintenance
 from micromegas_jupyter.lake import restore as restore_module
@@ -514,6 +515,47 @@ def test_a_compaction_between_plan_and_commit_makes_the_plan_anew(  # noqa: PLR0
     restore("t", before)
 
     assert (ids(), acts) == ([0, 1, 2], [])
+
+
+def test_compactions_of_later_rows_before_each_commit_do_not_keep_a_restore_from_its_own(
+    store, restore, storage, ids, monkeypatch
+):
+    store("t", ROWS, "create")
+    find, merged = restore_module._Work._find_files, []
+
+    def interfere(work, *arguments):
+        for _ in range(2):
+            store("t", MORE)
+        merged.append(optimize(storage, "t")["removed_files"])
+        return find(work, *arguments)
+
+    monkeypatch.setattr(restore_module._Work, "_find_files", interfere)
+    store("t", MORE)
+    restore("t", 0)
+
+    assert (ids(), min(merged) > 1) == ([1, 2, 3], True)
+
+
+def test_a_restore_syncs_the_log_entries_of_other_programs_alone(tmp_path):
+    synced = []
+
+    class Observed(Storage):
+        def sync_file(self, path):
+            synced.append(path)
+            return super().sync_file(path)
+
+    storage = Observed(tmp_path / "lake")
+    tables = Tables(storage)
+    tables.create("t", ROWS.schema)
+    with closing(LakeWriter(storage, interval_seconds=0)) as writer:
+        for _ in range(3):
+            writer.append("t", ROWS).result()
+        write_deltalake(storage.child_uri("t"), MORE, mode="append")
+        writer.append("t", ROWS).result()
+        synced.clear()
+        restore_table(tables, RestoreRequest("t", 1))
+
+    assert {path for path in synced if path.endswith(".json")} == {"t/_delta_log/00000000000000000004.json"}
 
 
 def test_states_are_rebuilt_from_checkpoints_after_the_log_was_cleaned_up(store, restore, storage, ids, tables):
