@@ -4,13 +4,15 @@ Source: https://opentelemetry.io/docs/specs/otel/metrics/data-model/#histogram.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice, repeat
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 
+from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.otlp.decode import ValueCount, decode_message, plain_attributes
 from micromegas_jupyter.telemetry.histograms import (
     MAX_BUCKETS,
@@ -29,6 +31,9 @@ _DELTA, _CUMULATIVE = 1, 2  # AggregationTemporality
 _MAX_EXEMPLARS: Final = 1000
 _MAX_EXEMPLAR_BYTES: Final = 1024 * 1024
 _MAX_BUCKET_BYTES: Final = 10 * MAX_BUCKETS + 16  # a count takes at most ten bytes
+_TOO_MANY: Final = bytes(8 * MAX_BUCKETS + 8)  # in place of what isn't read
+_MAX_EXPORT_BUCKETS: Final = 4_000_000
+"""Of all points; each takes up to 60 times its bytes while it is read."""
 _MANY_BUCKETS: Final = f"It has more than {MAX_BUCKETS:,} buckets."
 _MANY_EXEMPLARS: Final = f"It has more than {_MAX_EXEMPLARS:,} exemplars, or they take more than 1 MiB."
 _NO_TEMPORALITY: Final = "It is neither delta nor cumulative."
@@ -37,67 +42,79 @@ Encode = Callable[[object], bytes | None]
 
 
 class HistogramPoints:
-    """The histogram points of one export. `add` takes them one by one; checks and columns are of all at once."""
+    """The histogram points of one export. `extend` takes those of a metric; checks and columns are of all at once."""
 
     def __init__(self, count: ValueCount) -> None:
         self._count = count
-        self._facts: list[tuple[Any, ...]] = []
+        self._facts: tuple[list[Any], ...] = tuple([] for _ in range(11))
         self._parts: list[tuple[bytes, bytes, bytes]] = []  # bounds, positive and negative counts: eight bytes each
         self._exemplars: list[tuple[bytes, ...]] = []
         self._early: dict[int, str] = {}
+        self._buckets_left = _MAX_EXPORT_BUCKETS
 
-    def add(self, point: Any, kind: str, temporality: int) -> int:
-        """Take a point; return its number."""
-        number, has, scale, zero_count, threshold = len(self._facts), point.HasField, None, None, None
-        bounds, negative, positive_offset, negative_offset = b"", b"", 0, 0
+    def extend(self, points: Sequence[Any], kind: str, temporality: int) -> range:
+        """Take the points of a metric; return their numbers."""
+        numbers = range(len(self._parts), len(self._parts) + len(points))
+        if not numbers:
+            return numbers
+        positive_offsets = negative_offsets = repeat(0)
+        scales = zeros = thresholds = repeat(None)
         if kind == EXPLICIT:
-            bounds, positive = b"".join(point.explicit_bounds), b"".join(point.bucket_counts)
-            if not positive:
-                bounds, positive = _read_unpacked(point)
+            parts = [(*_read_explicit(one), b"") for one in points]
         else:
-            scale, zero_count, threshold = point.scale, point.zero_count, point.zero_threshold
-            positive_offset, positive = self._read_buckets(point.positive, number)
-            negative_offset, negative = self._read_buckets(point.negative, number)
-        exemplars = tuple(point.exemplars)
-        if max(len(positive) + len(negative), len(bounds)) > 8 * MAX_BUCKETS:
-            self._early[number] = _MANY_BUCKETS
-        elif exemplars and (len(exemplars) > _MAX_EXEMPLARS or sum(map(len, exemplars)) > _MAX_EXEMPLAR_BYTES):
-            self._early[number] = _MANY_EXEMPLARS
-        elif temporality not in {_DELTA, _CUMULATIVE}:
-            self._early[number] = _NO_TEMPORALITY
-        if number in self._early:
-            bounds, positive, negative, exemplars = b"", b"", b"", ()
-        self._facts.append(
-            (
-                point.start_time_unix_nano,
-                point.count,
-                point.sum if has("sum") else None,
-                point.min if has("min") else None,
-                point.max if has("max") else None,
-                scale,
-                zero_count,
-                threshold,
-                positive_offset,
-                negative_offset,
-                temporality == _CUMULATIVE,
-            )
+            positive_offsets, positive = zip(*(self._read_buckets(one.positive) for one in points), strict=True)
+            negative_offsets, negative = zip(*(self._read_buckets(one.negative) for one in points), strict=True)
+            scales, zeros, thresholds = zip(*((p.scale, p.zero_count, p.zero_threshold) for p in points), strict=True)
+            parts = list(zip(repeat(b""), positive, negative))
+        exemplars = [tuple(found) if (found := one.exemplars) else () for one in points]
+        is_known = temporality in {_DELTA, _CUMULATIVE}
+        for at, (number, (bounds, positive, negative), own) in enumerate(zip(numbers, parts, exemplars, strict=True)):
+            if max(len(positive) + len(negative), len(bounds)) > 8 * MAX_BUCKETS:
+                self._early[number] = _MANY_BUCKETS
+            elif own and (len(own) > _MAX_EXEMPLARS or sum(map(len, own)) > _MAX_EXEMPLAR_BYTES):
+                self._early[number] = _MANY_EXEMPLARS
+            elif not is_known:
+                self._early[number] = _NO_TEMPORALITY
+            else:
+                continue
+            parts[at], exemplars[at] = (b"", b"", b""), ()
+        columns = (
+            [one.start_time_unix_nano for one in points],
+            [one.count for one in points],
+            [one.sum if one.HasField("sum") else None for one in points],
+            [one.min if one.HasField("min") else None for one in points],
+            [one.max if one.HasField("max") else None for one in points],
+            scales,
+            zeros,
+            thresholds,
+            positive_offsets,
+            negative_offsets,
+            repeat(temporality == _CUMULATIVE),
         )
-        self._parts.append((bounds, positive, negative))
-        self._exemplars.append(exemplars)
-        return number
+        for known, more in zip(self._facts, columns, strict=True):
+            known.extend(islice(more, len(points)))
+        self._parts += parts
+        self._exemplars += exemplars
+        return numbers
 
-    def _read_buckets(self, data: bytes, number: int) -> tuple[int, bytes]:
+    def _read_buckets(self, data: bytes) -> tuple[int, bytes]:
         if not data:
             return 0, b""
         if len(data) > _MAX_BUCKET_BYTES:
-            self._early[number] = _MANY_BUCKETS
-            return 0, b""
+            return 0, _TOO_MANY
         buckets = decode_message(metrics_pb2.ExponentialHistogramDataPoint.Buckets, data)
-        return buckets.offset, np.array(buckets.bucket_counts[:], np.uint64).tobytes()
+        counts = buckets.bucket_counts[:]
+        self._buckets_left -= len(counts)
+        if self._buckets_left < 0:
+            raise UsageError(
+                f"The histograms in the export have more than {_MAX_EXPORT_BUCKETS:,} buckets.",
+                remedy="Export fewer points at a time (send_batch_max_size).",
+            )
+        return buckets.offset, np.array(counts, np.uint64).tobytes()
 
     def find_problems(self) -> list[tuple[Numbers, str]]:
         """Return why points are rejected, with which those are (by number)."""
-        facts = list(zip(*self._facts, strict=True))
+        facts = self._facts
         positive_offsets, negative_offsets = facts[8:10]
         counts, is_exponential = np.array(facts[1], np.uint64), np.array([one is not None for one in facts[5]])
         scales, zeros, thresholds = (
@@ -140,8 +157,9 @@ class HistogramPoints:
 
     def columns(self, numbers: Numbers, encode: Encode) -> dict[str, pa.Array]:
         """Return the columns of the points with these numbers (ascending) that only histograms have."""
-        starts, *scalars, positive_offsets, negative_offsets, is_cumulative = zip(
-            *(self._facts[number] for number in numbers.tolist()), strict=True
+        chosen = numbers.tolist()
+        starts, *scalars, positive_offsets, negative_offsets, is_cumulative = (
+            [fact[number] for number in chosen] for fact in self._facts
         )
         is_explicit = np.array([one is None for one in scalars[4]])
         bounds, positive, negative = (_take(one, numbers) for one in self._read_lists())
@@ -160,7 +178,7 @@ class HistogramPoints:
             at = np.arange(len(rows)) - lists.starts[rows] + np.array(offsets, np.int64)[rows]
             parts[f"{prefix}indices"] = Lists.of_rows(at[used], rows[used], len(numbers))
             parts[f"{prefix}counts"] = Lists.of_rows(lists.values[used], rows[used], len(numbers))
-        exemplars = [self._exemplars[number] for number in numbers.tolist()]
+        exemplars = [self._exemplars[number] for number in chosen]
         return {
             "start_time": pa.array([one or None for one in starts], pa.int64()).cast(TIMESTAMP),
             "is_cumulative": pa.array(is_cumulative, pa.bool_()),
@@ -181,11 +199,21 @@ class HistogramPoints:
         }
 
 
-def _read_unpacked(point: Any) -> tuple[bytes, bytes]:
-    """Return bounds and counts of a point that isn't packed, as every reader must accept, or has only its count."""
+def _read_explicit(point: Any) -> tuple[bytes, bytes]:
+    """Return bounds and counts, eight bytes each; a point without either has its count in one bucket."""
+    bounds, counts = point.explicit_bounds, point.bucket_counts
+    if len(bounds) == len(counts) == 1:
+        bounds, counts = bounds[0], counts[0]
+        if len(counts) == len(bounds) + 8 and len(bounds) % 8 == 0:
+            return bounds, counts
+    elif sum(map(len, counts)) > 8 * MAX_BUCKETS:
+        return b"", _TOO_MANY
+    # Not packed, or in several pieces, as every reader must accept it, or malformed.
     whole = decode_message(metrics_pb2.HistogramDataPoint, point.SerializeToString())
-    counts = whole.bucket_counts[:] or ([] if whole.explicit_bounds else [whole.count])
-    return np.array(whole.explicit_bounds[:], np.float64).tobytes(), np.array(counts, np.uint64).tobytes()
+    bounds, counts = (one[: MAX_BUCKETS + 1] for one in (whole.explicit_bounds, whole.bucket_counts))
+    if not counts and not bounds:
+        counts = [whole.count]
+    return np.array(bounds, np.float64).tobytes(), np.array(counts, np.uint64).tobytes()
 
 
 def _add_up(lists: Lists) -> Numbers:

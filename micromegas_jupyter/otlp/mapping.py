@@ -653,17 +653,19 @@ def _read_points(scope: int, metric: Any, kind: str, histograms: HistogramPoints
     name, unit, data = metric.name, metric.unit, getattr(metric, kind)
     if kind == "summary":
         return [row for point in data.data_points for row in _read_summary(scope, name, unit, point)]
-    facts: tuple[object, ...] = ("gauge",)
-    if is_histogram := kind in {EXPLICIT, EXPONENTIAL}:
-        facts = (kind, data.aggregation_temporality)
-    if kind == "sum":
-        facts = ("sum", data.aggregation_temporality, data.is_monotonic)
+    points = list(data.data_points)
+    if kind in {EXPLICIT, EXPONENTIAL}:
+        numbers = histograms.extend(points, kind, data.aggregation_temporality)
+        facts: tuple[object, ...] = (kind, data.aggregation_temporality)
+        return [
+            (scope, one.time_unix_nano, name, unit, _LEFT_OUT if one.flags & _NO_VALUE else number, facts, sent)
+            for one, number, sent in zip(points, numbers, [tuple(one.attributes) for one in points], strict=True)
+        ]
+    facts = ("sum", data.aggregation_temporality, data.is_monotonic) if kind == "sum" else ("gauge",)
     rows = []
-    for one in data.data_points:
+    for one in points:
         value: object = _NO_NUMBER
-        if is_histogram:
-            value = _LEFT_OUT if one.flags & _NO_VALUE else histograms.add(one, kind, data.aggregation_temporality)
-        elif one.HasField("as_double"):
+        if one.HasField("as_double"):
             value = one.as_double
         elif one.HasField("as_int"):
             value = float(one.as_int)
