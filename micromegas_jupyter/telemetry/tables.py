@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -37,7 +38,8 @@ class ColumnRole(NamedTuple):
 
 _COLUMNS_BY_ROLE: Final = {
     "time": "time insert_time start_time end_time begin_time begin end last_update_time last_block_end_time time_bin",
-    "measure": "value increase rate seconds duration count nb_objects payload_size bit_size tsc_frequency",
+    "measure": "value increase rate seconds:s duration:ns count:1 nb_objects:1 payload_size:By bit_size:bit "
+    "tsc_frequency:Hz",
     "category": "exe username realname computer distro cpu_brand target name unit kind status format is_cumulative "
     "is_outgoing depth event_type filename line thread_name connection_name",
     "identifier": "process_id parent_process_id stream_id block_id trace_id span_id parent_span_id series id parent "
@@ -45,13 +47,11 @@ _COLUMNS_BY_ROLE: Final = {
     "severity": "level",
     "text": "msg status_message",
 }
-_UNITS: Final = {
-    "seconds": "s", "duration": "ns", "count": "1", "nb_objects": "1", "payload_size": "By", "bit_size": "bit",
-    "tsc_frequency": "Hz",
-}  # fmt: skip
 ROLES: Final = tuple(_COLUMNS_BY_ROLE)
 _ROLE_OF_COLUMN: Final = {
-    column: ColumnRole(role, _UNITS.get(column)) for role, columns in _COLUMNS_BY_ROLE.items() for column in columns.split()
+    column.partition(":")[0]: ColumnRole(role, column.partition(":")[2] or None)
+    for role, columns in _COLUMNS_BY_ROLE.items()
+    for column in columns.split()
 }
 
 
@@ -60,11 +60,11 @@ def find_role(column: str) -> ColumnRole | None:
     return _ROLE_OF_COLUMN.get(column.rpartition(".")[2])
 
 
-def role_metadata(role: ColumnRole | None) -> dict[bytes, str]:
-    """Return the metadata of a column with this role."""
-    if role is None or role.role not in ROLES:
-        return {}
-    return {ROLE_KEY: role.role} if role.unit is None else {ROLE_KEY: role.role, UNIT_KEY: role.unit}
+@lru_cache(maxsize=64)
+def role_metadata(role: ColumnRole | None) -> pa.KeyValueMetadata:
+    """Return the metadata of a column with this role; empty for others."""
+    unit = {UNIT_KEY: role.unit} if role and role.unit else {}
+    return pa.KeyValueMetadata({ROLE_KEY: role.role, **unit} if role and role.role in ROLES else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
