@@ -36,19 +36,22 @@ _FIXED: Final = {
 }
 #: Fields of histograms, and of `jsonb_each`.
 _FIELDS: Final = {"key": _CATEGORY, "count": _COUNT, "sum": _MEASURE, "min": _MEASURE, "max": _MEASURE}
-#: Functions that return a value of their first argument, or a rounded one; one of their arguments; sums; and text.
-_SELECTIONS, _CHOICES, _SUMS, _TEXTS = (
-    frozenset(names.split())
-    for names in (
-        "min max first_value last_value nth_value any_value lag lead median approx_median percentile_cont "
-        "quantile_cont approx_percentile_cont approx_percentile_cont_with_weight round trunc abs ceil floor arrow_cast "
-        "encode decode array_element",
-        "coalesce nullif nvl ifnull greatest least",
-        "sum avg mean stddev stddev_pop stddev_samp",
-        "|| lower upper initcap trim btrim ltrim rtrim concat concat_ws substr substring split_part replace left right "
-        "regexp_replace string_agg",
-    )
-)
+#: Functions that return a value of their first argument, or a rounded one.
+_SELECTIONS: Final = frozenset(
+    {
+        "min", "max", "first_value", "last_value", "nth_value", "any_value", "lag", "lead", "median", "approx_median",
+        "percentile_cont", "quantile_cont", "approx_percentile_cont", "approx_percentile_cont_with_weight", "round",
+        "trunc", "abs", "ceil", "floor", "arrow_cast", "encode", "decode", "array_element",
+    }
+)  # fmt: skip
+_CHOICES: Final = frozenset({"coalesce", "nullif", "nvl", "ifnull", "greatest", "least"})
+_SUMS: Final = frozenset({"sum", "avg", "mean", "stddev", "stddev_pop", "stddev_samp"})
+_TEXTS: Final = frozenset(
+    {
+        "||", "lower", "upper", "trim", "btrim", "ltrim", "rtrim", "concat", "concat_ws", "substr", "substring", "left",
+        "right", "split_part", "replace", "regexp_replace", "string_agg",
+    }
+)  # fmt: skip
 _ARITHMETIC: Final = frozenset("+-*/%&|#^")
 _CONDITIONS: Final = frozenset({"Not", "InList", "Between", "Like", "SimilarTo", "InSubquery", "Exists"})
 _STEPS: Final = frozenset({"Filter", "Sort", "Limit", "Distinct", "Repartition", "Unnest"})
@@ -67,12 +70,12 @@ def with_roles(schema: pa.Schema, written: LogicalPlan, tables: Iterable[Visible
         if (definition := table.read_as.removesuffix("()")) in DEFINITIONS
         for alias in table.names
     }
-    if not models:
-        return schema
     try:
-        found = _outputs(written, models)
+        found = _outputs(written, models) if models else ()
     except Exception:  # noqa: BLE001 - a part that DataFusion-Python has no class for, or a plan that is too deep
         _log.debug("the roles of a result's columns cannot be determined", exc_info=True)
+        found = ()
+    if not found:
         return schema
     if [name for _, name, _ in found] == schema.names:
         roles = [role for _, _, role in found]
