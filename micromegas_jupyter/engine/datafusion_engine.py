@@ -473,7 +473,7 @@ class DataFusionQuery:
         # Upstream's client expects the data model's times in nanoseconds.
         keeps_units = not plan.tables or any(one.read_as not in MODEL_NAMES for one in plan.tables)
         schema = wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary, keeps_units=keeps_units)
-        self.schema = with_roles(schema, plan.written, plan.tables)
+        self.schema = with_roles(schema, plan.written, plan.tables) if plan.tables else schema
         if (names := list(map(without_numbers, schema.names))) != schema.names:
             self.schema = pa.schema([field.with_name(name) for field, name in zip(self.schema, names, strict=True)])
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.written)

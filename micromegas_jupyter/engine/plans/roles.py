@@ -21,37 +21,30 @@ _UNKNOWN: Final = ColumnRole("")
 _NO_ROLE: Final = ColumnRole("none")
 _MEASURE, _COUNT, _TIME = ColumnRole("measure"), ColumnRole("measure", "1"), ColumnRole("time")
 _CATEGORY: Final = ColumnRole("category")
-_FIXED: Final = {
-    name: role
-    for role, names in {
-        _COUNT: "count approx_distinct regr_count row_number rank dense_rank ntile length char_length character_length "
-        "octet_length bit_length cardinality array_length jsonb_array_length properties_length count_from_histogram",
-        _MEASURE: "histogram_quantile quantile_from_histogram variance_from_histogram sum_from_histogram jsonb_as_f64 "
-        "corr percent_rank cume_dist",
-        _TIME: "date_bin date_trunc now current_timestamp current_date to_date make_date from_unixtime to_timestamp "
-        "to_timestamp_seconds to_timestamp_millis to_timestamp_micros to_timestamp_nanos",
-        _CATEGORY: "date_part to_char date_format property_get jsonb_as_string regexp_like regexp_match",
-    }.items()
+_FIRST, _ANY, _SUM, _TEXT = "first", "any", "sum", "text"
+# What functions return: a fixed role, or one like that of the first operand, of any, of summed ones, or of text.
+_RULES: Final[Mapping[str, ColumnRole | str]] = {
+    name: rule
+    for rule, names in (
+        (_COUNT, "count approx_distinct regr_count row_number rank dense_rank ntile character_length octet_length"),
+        (_COUNT, "cardinality array_length jsonb_array_length properties_length count_from_histogram"),
+        (_MEASURE, "histogram_quantile quantile_from_histogram variance_from_histogram sum_from_histogram"),
+        (_MEASURE, "jsonb_as_f64 corr percent_rank cume_dist"),
+        (_TIME, "date_bin date_trunc now current_timestamp current_date to_date make_date from_unixtime to_timestamp"),
+        (_TIME, "to_timestamp_seconds to_timestamp_millis to_timestamp_micros to_timestamp_nanos"),
+        (_CATEGORY, "date_part to_char date_format property_get jsonb_as_string regexp_like regexp_match"),
+        (_FIRST, "min max first_value last_value nth_value any_value lag lead median approx_median percentile_cont"),
+        (_FIRST, "quantile_cont approx_percentile_cont approx_percentile_cont_with_weight round trunc abs ceil floor"),
+        (_FIRST, "arrow_cast encode decode array_element"),
+        (_ANY, "coalesce nullif nvl ifnull greatest least"),
+        (_SUM, "sum avg mean stddev stddev_pop stddev_samp"),
+        (_TEXT, "|| lower upper trim btrim ltrim rtrim concat concat_ws substr substring left right split_part"),
+        (_TEXT, "replace regexp_replace string_agg"),
+    )
     for name in names.split()
 }
 #: Fields of histograms, and of `jsonb_each`.
 _FIELDS: Final = {"key": _CATEGORY, "count": _COUNT, "sum": _MEASURE, "min": _MEASURE, "max": _MEASURE}
-#: Functions that return a value of their first argument, or a rounded one.
-_SELECTIONS: Final = frozenset(
-    {
-        "min", "max", "first_value", "last_value", "nth_value", "any_value", "lag", "lead", "median", "approx_median",
-        "percentile_cont", "quantile_cont", "approx_percentile_cont", "approx_percentile_cont_with_weight", "round",
-        "trunc", "abs", "ceil", "floor", "arrow_cast", "encode", "decode", "array_element",
-    }
-)  # fmt: skip
-_CHOICES: Final = frozenset({"coalesce", "nullif", "nvl", "ifnull", "greatest", "least"})
-_SUMS: Final = frozenset({"sum", "avg", "mean", "stddev", "stddev_pop", "stddev_samp"})
-_TEXTS: Final = frozenset(
-    {
-        "||", "lower", "upper", "trim", "btrim", "ltrim", "rtrim", "concat", "concat_ws", "substr", "substring", "left",
-        "right", "split_part", "replace", "regexp_replace", "string_agg",
-    }
-)  # fmt: skip
 _ARITHMETIC: Final = frozenset("+-*/%&|#^")
 _CONDITIONS: Final = frozenset({"Not", "InList", "Between", "Like", "SimilarTo", "InSubquery", "Exists"})
 _STEPS: Final = frozenset({"Filter", "Sort", "Limit", "Distinct", "Repartition", "Unnest"})
@@ -192,24 +185,25 @@ def _role(expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR0911 - one 
 def _call(name: str, expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR0911, C901 - one per rule
     """Return the role of what a function or an operator returns."""
     name, operands = name.lower().partition("__call_")[0], expression.rex_call_operands()
-    if name in _FIXED or (expression.variant_name() == "BinaryExpr" and name not in _ARITHMETIC | _TEXTS):
-        return _FIXED.get(name, _CATEGORY)
-    if name == "get_field" and (role := _FIELDS.get(str(operands[-1].python_value()))):
-        return role
+    is_comparison = expression.variant_name() == "BinaryExpr" and name not in _ARITHMETIC
+    rule = _RULES.get(name, _CATEGORY if is_comparison else None)
+    if name == "get_field":
+        rule = _FIELDS.get(str(operands[-1].python_value()))
+    if isinstance(rule, ColumnRole):
+        return rule
     found = [_role(one, scope) for one in operands]
     roles = {one.role for one in found}
-    if name in _SELECTIONS:
+    if rule == _FIRST:
         return found[0]
-    if name in _TEXTS:
+    if rule == _TEXT:
         return next((one for one in found if one.role in {"identifier", "severity", "text"}), _CATEGORY)
-    if name in _SUMS and not found[0].role:
-        return _MEASURE
+    if rule == _SUM:
+        return found[0] if found[0].role == "measure" else _NO_ROLE if found[0].role else _MEASURE
     if roles == {"time"} and name == "-":
         return _MEASURE
-    keeps_unit = name in {"+", "-", "negative"} and roles <= {"measure", "time", ""}
-    if name in _CHOICES or keeps_unit or (name in _SUMS and found[0].role == "measure"):
+    if rule == _ANY or (name in {"+", "-", "negative"} and roles <= {"measure", "time", ""}):
         return _agreed(found)
-    if not roles <= {"measure", "category", ""} or (roles != {""} and name in _SUMS):
+    if not roles <= {"measure", "category", ""}:
         return _NO_ROLE
     if name in {"*", "/"} and found[0].role == "measure" and found[1] == _COUNT:
         return found[0]
