@@ -71,6 +71,7 @@ from micromegas_jupyter.engine.plans.constants import check_constants
 from micromegas_jupyter.engine.plans.counts import find_files, find_progress, with_counts, without_counts
 from micromegas_jupyter.engine.plans.pruning import FilesByTable, counted_scans, row_limits
 from micromegas_jupyter.engine.plans.reads import are_plain, find_reads, merged, unknown_reads, without_rows
+from micromegas_jupyter.engine.plans.roles import with_roles
 from micromegas_jupyter.engine.plans.terms import is_leakproof
 from micromegas_jupyter.engine.scanner import Mention, Scan, find_mentions, quoted, scan
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
@@ -477,7 +478,9 @@ class DataFusionQuery:
         # Upstream's client expects the data model's times in nanoseconds.
         keeps_units = not plan.tables or any(one.read_as not in MODEL_NAMES for one in plan.tables)
         schema = wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary, keeps_units=keeps_units)
-        self.schema = pa.schema([field.with_name(without_numbers(field.name)) for field in schema])
+        self.schema = with_roles(schema, plan.written, plan.tables) if plan.tables else schema
+        if (names := list(map(without_numbers, schema.names))) != schema.names:
+            self.schema = pa.schema([field.with_name(name) for field, name in zip(self.schema, names, strict=True)])
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.written)
         self.reads_tables = bool(plan.tables or statement.histories) or reads_tables(plan.text)
         is_admin = statement.caller.is_admin

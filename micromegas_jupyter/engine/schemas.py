@@ -91,7 +91,9 @@ def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Return `batch` with exactly `schema`, which `wire_schema` made of the plan's schema."""
     if batch.schema.equals(schema, check_metadata=True):
         return batch
-    columns = [_convert(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
+    columns = batch.columns
+    if batch.schema.types != schema.types:
+        columns = [_convert(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

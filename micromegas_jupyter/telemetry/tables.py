@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 
@@ -15,6 +16,10 @@ PROPERTIES = pa.dictionary(pa.int32(), pa.binary())
 """JSON objects in binary (`core.jsonb`), each distinct one once."""
 REMARKS_KEY: Final = b"ARROW:FLIGHT:SQL:REMARKS"
 """The metadata key of a remark (Flight SQL, column metadata of `CommandGetTables`)."""
+ROLE_KEY: Final = b"micromegas.role"
+"""The metadata key of what a column is: one of `ROLES`."""
+UNIT_KEY: Final = b"micromegas.unit"
+"""The metadata key of a measure's unit, in the notation of OpenTelemetry (UCUM)."""
 _POSITION = "__position"
 
 
@@ -22,6 +27,44 @@ def build_constant_properties(properties: Mapping[str, object], length: int) -> 
     """Return the same property set in all `length` rows."""
     encoded = pa.array([jsonb.encode(properties)], pa.binary())
     return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), length), encoded)
+
+
+class ColumnRole(NamedTuple):
+    """What a column is, and of a measure the unit, if all rows have the same."""
+
+    role: str
+    unit: str | None = None
+
+
+_COLUMNS_BY_ROLE: Final = {
+    "time": "time insert_time start_time end_time begin_time begin end last_update_time last_block_end_time time_bin",
+    "measure": "value increase rate seconds:s duration:ns count:1 nb_objects:1 payload_size:By bit_size:bit "
+    "tsc_frequency:Hz",
+    "category": "exe username realname computer distro cpu_brand target name unit kind status format is_cumulative "
+    "is_outgoing depth event_type filename line thread_name connection_name",
+    "identifier": "process_id parent_process_id stream_id block_id trace_id span_id parent_span_id series id parent "
+    "hash",
+    "severity": "level",
+    "text": "msg status_message",
+}
+ROLES: Final = tuple(_COLUMNS_BY_ROLE)
+_ROLE_OF_COLUMN: Final = {
+    column.partition(":")[0]: ColumnRole(role, column.partition(":")[2] or None)
+    for role, columns in _COLUMNS_BY_ROLE.items()
+    for column in columns.split()
+}
+
+
+def find_role(column: str) -> ColumnRole | None:
+    """Return the role of a column of the data model, None if it has none; names mean the same in all tables."""
+    return _ROLE_OF_COLUMN.get(column.rpartition(".")[2])
+
+
+@lru_cache(maxsize=64)
+def role_metadata(role: ColumnRole | None) -> pa.KeyValueMetadata:
+    """Return the metadata of a column with this role; empty for others."""
+    unit = {UNIT_KEY: role.unit} if role and role.unit else {}
+    return pa.KeyValueMetadata({ROLE_KEY: role.role, **unit} if role and role.role in ROLES else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,7 +440,8 @@ VIEW_SOURCES: Final = {
 """The table that each view is computed from."""
 EMPTY_SETS = (THREAD_SPANS, ASYNC_EVENTS, NET_SPANS, IMAGES)
 """View sets whose rows only Micromegas's own libraries send; here they have none."""
-MODEL_NAMES: Final = frozenset(one.name for one in (*TABLES, *VIEWS, *EMPTY_SETS, PROCESS_SPANS, PERFETTO_CHUNKS))
+DEFINITIONS: Final = {one.name: one for one in (*TABLES, *VIEWS, *EMPTY_SETS, PROCESS_SPANS, PERFETTO_CHUNKS)}
+MODEL_NAMES: Final = frozenset(DEFINITIONS)
 """The tables and views of the data model, whose times are in nanoseconds in results."""
 
 
@@ -413,7 +457,9 @@ def with_remarks(table: str, schema: pa.Schema) -> pa.Schema:
     else:
         return schema
     fields = [
-        column.with_metadata({**(column.metadata or {}), REMARKS_KEY: remarks[column.name]})
+        column.with_metadata(
+            {**(column.metadata or {}), REMARKS_KEY: remarks[column.name], **role_metadata(find_role(column.name))}
+        )
         if column.name in remarks
         else column
         for column in schema

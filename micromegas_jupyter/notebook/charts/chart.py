@@ -29,6 +29,7 @@ from micromegas_jupyter.core.text import cut, printable, rows_text
 from micromegas_jupyter.errors import UsageError, extra
 from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.results.formats import decoded, sql_type
+from micromegas_jupyter.telemetry.tables import ROLE_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,6 +161,7 @@ def _arrow_table(rows: object) -> pa.Table:
 
 # Numbers of identifiers and codes are never added up; codes repeat, so they are categories unless named as an axis.
 Role = StrEnum("Role", ["TIME", "NUMBER", "IDENTIFIER", "CATEGORY", "CODE", "NONE"])
+_NUMBER_ROLES = {b"measure": Role.NUMBER, b"severity": Role.CODE, b"category": Role.CODE}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,10 +213,7 @@ def choose(table: pa.Table, *, kind: _Name, x: _Name, y: _Names, color: _Name) -
     if not table.num_rows:
         raise UsageError("There is nothing to draw: the result has no rows.", remedy="Widen the time range or WHERE.")
     table = with_json(table, {x, color})
-    rows, arrays = min(table.num_rows, _SAMPLE_ROWS), zip(table.column_names, map(decoded, table.columns), strict=True)
-    columns = [
-        Column(name, shown(name).translate(_REPLACED_IN_TITLES), each, _role(each, name)) for name, each in arrays
-    ]
+    rows, columns = min(table.num_rows, _SAMPLE_ROWS), _columns(table)
     if isinstance(y, str):
         y = [y] if y in table.column_names else [name.strip() for name in y.split(",")]
     along, color_by, named_y = (
@@ -267,11 +266,22 @@ def choose(table: pa.Table, *, kind: _Name, x: _Name, y: _Names, color: _Name) -
     return Choice(kind, chosen_x, measures[:MAX_PANELS], color_by or series, unit if has_units else [], notes)
 
 
-def _role(values: pa.ChunkedArray, name: str) -> Role:
-    kind = values.type
+def _columns(table: pa.Table) -> list[Column]:
+    has_roles = any(ROLE_KEY in (field.metadata or {}) for field in table.schema)
+    return [
+        Column(one.name, shown(one.name).translate(_REPLACED_IN_TITLES), each, _role(each, one, has_roles=has_roles))
+        for one, each in zip(table.schema, map(decoded, table.columns), strict=True)
+    ]
+
+
+def _role(values: pa.ChunkedArray, field: pa.Field, *, has_roles: bool) -> Role:
+    """Return what a column is; if the server gave any column a role, numbers without one are no measures."""
+    kind, name = values.type, field.name
     if types.is_timestamp(kind) or types.is_date(kind):
         return Role.TIME
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_duration(kind):
+        if has_roles:
+            return _NUMBER_ROLES.get((field.metadata or {}).get(ROLE_KEY, b""), Role.IDENTIFIER)
         role = Role.IDENTIFIER if _IDENTIFIER.search(name) else Role.CODE if _CODE.search(name) else Role.NUMBER
         return role if role is not Role.NUMBER and _are_whole(values) else Role.NUMBER
     return Role.CATEGORY if str(kind) in {"string", "large_string", "string_view", "bool"} else Role.NONE

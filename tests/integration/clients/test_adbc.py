@@ -6,10 +6,17 @@ from decimal import Decimal
 
 import adbc_driver_flightsql.dbapi
 import adbc_driver_manager
+import micromegas.auth
+import micromegas.flightsql.client
+import pandas as pd
 import pyarrow as pa
 import pytest
 from adbc_driver_flightsql import ConnectionOptions, DatabaseOptions, StatementOptions
 
+from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.telemetry.tables import ROLE_KEY
 from tests.integration.clients.adbc import ENDLESS, adbc_connection, drain, fetch_rows
 from tests.integration.clients.serving import MANY_COUNT, TABLE_NAMES
 from tests.integration.clients.wide_rows import NAMES, sent_table
@@ -24,6 +31,32 @@ def test_rows_are_fetched_as_a_table(cursor):
 
     assert table.schema.types == sent_table().schema.types
     assert table.to_pylist() == sent_table().to_pylist()
+
+
+def test_all_schemas_of_a_statement_have_the_same_roles(server, cursor):
+    sql = (
+        "SELECT date_trunc('minute', time) AS minute, name, max(value) AS v, count(*) AS n FROM measures GROUP BY 1, 2"
+    )
+    roles = [b"time", b"category", b"measure", b"measure"]
+
+    with FlightSQLClient(server.uri, auth_provider=StaticTokenAuthProvider(Secret(server.tokens["bob"]))) as client:
+        schemas = [client.prepare_statement(sql).dataset_schema, client.query_arrow(sql).schema]
+        frame = client.query(sql)
+    _, of_info = cursor.adbc_execute_partitions(sql)
+    schemas += [of_info, cursor.adbc_execute_schema(sql)]
+    cursor.execute(sql)
+    table = cursor.fetch_arrow_table()
+    upstream = micromegas.flightsql.client.FlightSQLClient(
+        server.uri, auth_provider=micromegas.auth.StaticTokenAuthProvider(server.tokens["bob"])
+    )
+
+    assert [field.metadata[ROLE_KEY] for field in table.schema] == roles
+    assert all(one.equals(table.schema, check_metadata=True) for one in schemas)
+    order = ["minute", "name"]
+    pd.testing.assert_frame_equal(
+        upstream.query(sql).sort_values(order, ignore_index=True), frame.sort_values(order, ignore_index=True)
+    )
+    assert frame["n"].sum() == 60
 
 
 def test_a_partition_is_read_by_another_connection_of_the_caller(server, cursor):

@@ -170,6 +170,22 @@ def test_codes_and_identifiers_are_never_added_up(name, kind):
     assert encoding(areas)["y"]["stack"] is None
 
 
+def test_roles_in_the_schema_take_precedence_over_names():
+    roles = {"time": "time", "status": "measure", "n": "identifier", "worst": "severity", "total": None}
+    arrays = [times(6), *[pa.array([200, 404, 500, 200, 500, 200])] * 4]
+    fields = [
+        pa.field(name, array.type, metadata={"micromegas.role": role} if role else {"other": "metadata"})
+        for (name, role), array in zip(roles.items(), arrays, strict=True)
+    ]
+    table = pa.table(arrays, schema=pa.schema(fields))
+    bare = table.replace_schema_metadata(None).cast(pa.schema([field.remove_metadata() for field in fields]))
+
+    assert [encoding(Chart(table), number)["y"]["title"] for number in range(len(panels(Chart(table))))] == ["status"]
+    assert "sum of" not in json.dumps(Chart(table, kind="bar", x="worst", y="total").spec)
+    assert "sum of" in json.dumps(Chart(bare, kind="bar", x="worst", y="total").spec)
+    assert len(panels(Chart(bare))) == 3
+
+
 def test_a_code_is_a_category_until_it_is_named_as_an_axis():
     table = pa.table({"time": times(6), "level": [3, 4, 3, 3, 10, 4], "took": NUMBERS["a"]})
 
