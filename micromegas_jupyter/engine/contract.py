@@ -84,7 +84,7 @@ class VisibleTable:
     `raw_name` is None when the table has no raw rows or when they do not exist for the caller. Of a view,
     `source_conditions` are those on the rows that it is computed from. Only rows with the values of `equal` are in it.
     `instance_of` is the table or view that it stands in for, if any. `needed` are the files that a planned statement
-    needs of it.
+    needs of it. If it `cuts_times`, the statement gets all times in microseconds.
     """
 
     snapshot: TableSnapshot
@@ -94,6 +94,7 @@ class VisibleTable:
     equal: tuple[tuple[str, str | None], ...] = ()
     instance_of: str | None = None
     needed: Sequence[DataFile] = field(default=(), repr=False, compare=False)
+    cuts_times: bool = False
 
     @property
     def read_as(self) -> str:

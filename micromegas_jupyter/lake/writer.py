@@ -275,6 +275,9 @@ class LakeWriter:
             self.tables.create_defined(request.table)
             committer = self._require(request.table)
         if not is_compatible(stored, committer.state.schema):
+            self.tables.complete_defined(request.table)
+            committer = self._require(request.table, is_certain=True)
+        if not is_compatible(stored, committer.state.schema):
             raise Unavailable(
                 f"The table {request.table} takes no rows: its columns are not those of the data model.",
                 remedy="Tell the server's administrator; a lake of an earlier version must be replaced by a new one.",
