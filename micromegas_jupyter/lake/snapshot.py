@@ -239,8 +239,8 @@ class DeltaSnapshots:
         if definition is not None:
             if stored is not None:
                 raise Unreadable(f"its columns have other names in its files (column mapping by {mapping})")
-            known = {*definition.schema.names, *schema.names}  # older tables have no column for nanoseconds
-            _check_columns([one for one in stored_definition(definition) if one.name in known], schema)
+            expected = {*definition.schema.names, *schema.names}  # older tables have no column for nanoseconds
+            _check_columns([one for one in stored_definition(definition) if one.name in expected], schema)
             schema = _defined_schema(definition)
         actions = _with_shown_names(live_files(delta), schema, stored)
         adds: list[Action] = []
