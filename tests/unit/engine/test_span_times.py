@@ -189,7 +189,9 @@ def test_the_columns_of_nanoseconds_are_in_files_only(tmp_path):
         assert ask.table(f"SELECT * FROM {SPANS}").schema.names == OTEL_SPANS.schema.names
         assert dict(ask.engine.tables(ask.caller))[SPANS].names == OTEL_SPANS.schema.names
         reads = ask.plan(f"SELECT name FROM {SPANS} WHERE start_time > now()").reads
-        in_query = ask.plan(f"SELECT (SELECT max(start_time) FROM {SPANS} s WHERE s.name = o.name) FROM {SPANS} o").reads
+        in_query = ask.plan(
+            f"SELECT (SELECT max(start_time) FROM {SPANS} s WHERE s.name = o.name) FROM {SPANS} o"
+        ).reads
         with pytest.raises(MicromegasError):
             ask.rows(f"SELECT start_time{NANOS} FROM {SPANS}")
     assert {name: sorted(found) for name, found in reads.items()} == {SPANS: ["name", "start_time"]}
