@@ -109,7 +109,7 @@ _PROCESS_PROPERTIES: Final = (
 _ORIGIN: Final = (_PROCESS_ID, _STREAM_ID, _BLOCK_ID, _INSERT_TIME)
 
 
-def _define_rows(  # noqa: PLR0913 - what a table is
+def _define_rows(
     name: str,
     remark: str,
     *columns: _Column,

@@ -111,7 +111,7 @@ def test_lists_intervals_and_units_of_times_are_exact(ask, times):
     assert shifted(ask.table(f"{FROM} WHERE start_time BETWEEN {sql_of(low)} AND {sql_of(high)}")) == within
     assert shifted(ask.table(f"{FROM} WHERE start_time IN ({names})")) == listed
     assert shifted(ask.table(f"{FROM} WHERE date_trunc('hour', start_time) = {sql_of(HOUR_NS)}")) == of_hour
-    assert within and listed and of_hour
+    assert all((within, listed, of_hour))
 
 
 @pytest.mark.parametrize("order", ["ASC", "DESC"])
@@ -136,7 +136,8 @@ def test_the_earliest_and_latest_times_and_distinct_ones_are_exact(ask, times):
 def test_spans_are_joined_by_nanoseconds(ask, times):
     pairs = ask.rows(f"SELECT count(*) AS n FROM {SPANS} a JOIN {SPANS} b ON a.start_time = b.end_time")
     within = ask.rows(
-        f"SELECT count(*) AS n FROM {SPANS} a JOIN {SPANS} b ON a.start_time >= b.start_time AND a.end_time <= b.end_time"
+        f"SELECT count(*) AS n FROM {SPANS} a JOIN {SPANS} b "
+        "ON a.start_time >= b.start_time AND a.end_time <= b.end_time"
     )
 
     assert pairs == [{"n": sum(one[0] == other[1] for one in times for other in times)}]
