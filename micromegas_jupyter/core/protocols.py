@@ -244,7 +244,8 @@ class TableSnapshot:
     The values of `partition_columns` are not in the files but in `DataFile.partition`. A view has the columns and files
     of its `source`, and `merge_sql` computes it. Rows of a table with a `problem` must not be read; its columns are
     those that it had before, if any are known. If columns have other names in the files, `stored_schema` has them in
-    the same order, with the IDs of fields if columns are matched by these.
+    the same order, with the IDs of fields if columns are matched by these. Columns of `split_times` count nanoseconds;
+    files have them in microseconds, and the rest in columns whose names end in `NANOS`.
 
     `bounds` has a row for each of `files`, and of some columns `min.x`, `max.x` and `nulls.x`, where no value of the
     file is lower or greater and so many are null, `rows`, and `bytes`; null where it is unknown. Times count
@@ -264,6 +265,7 @@ class TableSnapshot:
     problem: TableProblem | None = None
     source: ViewSource | None = None
     stored_schema: pa.Schema | None = field(default=None, repr=False)
+    split_times: tuple[str, ...] = ()
 
 
 @runtime_checkable

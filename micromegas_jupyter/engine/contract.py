@@ -84,7 +84,8 @@ class VisibleTable:
     `raw_name` is None when the table has no raw rows or when they do not exist for the caller. Of a view,
     `source_conditions` are those on the rows that it is computed from. Only rows with the values of `equal` are in it.
     `instance_of` is the table or view that it stands in for, if any. Rows that do not meet `retained` were deleted by
-    retention. `needed` are the files that a planned statement needs of it.
+    retention. `needed` are the files that a planned statement needs of it. If it `cuts_times`, the statement gets all
+    times in microseconds.
     """
 
     snapshot: TableSnapshot
@@ -95,6 +96,7 @@ class VisibleTable:
     instance_of: str | None = None
     retained: str | None = None
     needed: Sequence[DataFile] = field(default=(), repr=False, compare=False)
+    cuts_times: bool = False
 
     @property
     def read_as(self) -> str:

@@ -244,6 +244,9 @@ class DataFusionEngine:
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
         visible = self._visible_tables(caller)
+        split = [one.snapshot.name for one in visible if one.snapshot.split_times]
+        if any(map(mentions.has, split)) and has_far_times(placeholders.sql, request.parameters):
+            visible = [replace(one, cuts_times=bool(one.snapshot.split_times)) for one in visible]
         stand_ins = {call.stand_in for call in calls}
         tables, problems = _without_problems([one for one in visible if one.snapshot.name not in stand_ins], mentions)
         statement = _Statement(

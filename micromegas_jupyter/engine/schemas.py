@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import pyarrow as pa
-from datafusion import DataFrame, SessionContext, udtf
+from datafusion import DataFrame, SessionContext, col, lit, udtf
+from datafusion import functions as f
+from datafusion.expr import Expr
 
 from micromegas_jupyter.core.jsonb import TYPE_METADATA
-from micromegas_jupyter.telemetry.tables import PROPERTIES
+from micromegas_jupyter.engine.scanner import quoted
+from micromegas_jupyter.telemetry.tables import NANOS, PROPERTIES
 
 # Types that go on the wire as they are.
 _ROWS_PER_BATCH: Final = 1 << 18
@@ -44,6 +47,38 @@ def register_rows(
     """Give a session a table function that returns these rows."""
     found = session.read_batch(pa.RecordBatch.from_pylist([dict(row) for row in rows], schema=schema)).into_view()
     session.register_udtf(udtf(lambda *_: found, function))
+
+
+@functools.lru_cache(maxsize=64)
+def stored_times(schema: pa.Schema, split: tuple[str, ...]) -> pa.Schema:
+    """Return the columns that are read for a schema with times of which files have the nanoseconds apart."""
+    fields = [one.with_type(_in_microseconds(one.type)) if one.name in split else one for one in schema]
+    return pa.schema([*fields, *(pa.field(f"{name}{NANOS}", pa.int16()) for name in split)])
+
+
+@functools.lru_cache(maxsize=64)
+def whole_times(schema: pa.Schema, split: tuple[str, ...]) -> list[Expr]:
+    """Return the expressions that make the columns of a schema of those of `stored_times`.
+
+    They are made of whole numbers, so that none fails on any value; a time without nanoseconds has 0.
+    """
+    columns = {one.name: col(quoted(one.name)) for one in schema}
+    for name in split:
+        ticks = columns[name].cast(pa.int64()) * lit(1000)
+        nanos = f.coalesce(col(quoted(f"{name}{NANOS}")), lit(pa.scalar(0, pa.int16())))
+        columns[name] = (ticks + nanos).cast(schema.field(name).type).alias(name)
+    return list(columns.values())
+
+
+def cut_times(rows: DataFrame, split: tuple[str, ...]) -> DataFrame:
+    """Return rows with these times in microseconds."""
+    kinds = {one.name: one.type for one in rows.schema()}
+    cut = {name: col(quoted(name)).cast(_in_microseconds(kinds[name])).alias(name) for name in split}
+    return rows.select(*(cut.get(name, col(quoted(name))) for name in kinds))
+
+
+def _in_microseconds(time: pa.TimestampType) -> pa.DataType:
+    return pa.timestamp("us", time.tz)
 
 
 @functools.lru_cache(maxsize=256)

@@ -65,9 +65,12 @@ from micromegas_jupyter.engine.plans.pruning import (
 )
 from micromegas_jupyter.engine.scanner import Mention, quoted
 from micromegas_jupyter.engine.schemas import (
+    cut_times,
     flat_schema,
     no_rows,
     rows_without_values,
+    stored_times,
+    whole_times,
     wire_schema,
 )
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier, condition_problem, reveals_nothing
@@ -232,10 +235,15 @@ class TableBuilder:
                 needed = (files or {}).get(snapshot.name)
                 if needed is None:
                     needed = _files_in_range(table, time_range)
-                is_counted = snapshot.name in counted
+                is_counted, split = snapshot.name in counted, snapshot.split_times
+                stored = stored_times(schema, split) if split else schema
                 rows = self.read(
-                    context, snapshot, needed, schema, shows_values=not table.needs_barrier, is_counted=is_counted
+                    context, snapshot, needed, stored, shows_values=not table.needs_barrier, is_counted=is_counted
                 )
+                if split:
+                    # First as files have them, so that their statistics count.
+                    rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
+                    rows = rows.select(*whole_times(schema, split))
                 limit = limits.get(snapshot.name)
                 rows = _build(
                     context,
@@ -524,7 +532,9 @@ def is_large(table: VisibleTable, mentions: Mention, time_range: TimeRange | Non
     """Return whether a statement may read only some of a table's many files."""
     snapshot = table.snapshot
     # A statement over deleted rows is planned twice anyway.
-    most = 1 if table.has_deleted_rows and not table.hides_rows else _MIN_PRUNED - 1
+    is_planned_twice = table.has_deleted_rows and not table.hides_rows
+    # DataFusion doesn't rule out files by times that are made of two columns.
+    most = 1 if is_planned_twice or any(map(mentions.has, snapshot.split_times)) else _MIN_PRUNED - 1
     if len(snapshot.files) <= most or not any(map(mentions.has, table.names)):
         return False
     columns = {*bounded_columns(snapshot), *snapshot.partition_columns} & set(snapshot.schema.names)
@@ -593,10 +603,7 @@ def _build(  # noqa: PLR0913 - what a table is built from
     rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
     if limit is not None:
         rows = rows.filter(limit)
-    if table.retained is not None:
-        rows = apply_conditions(rows, (table.retained,), table=table.read_as)
-    if holds_back:
-        rows = all_of(rows) if table.retained is None else behind_barrier(rows)
+    rows = _without_deleted(rows, table, holds_back=holds_back)
     if table.source_conditions:
         rows = apply_conditions(rows, table.source_conditions, table=snapshot.name)
     if snapshot.merge_sql is not None and snapshot.raw_name is not None:
@@ -609,9 +616,19 @@ def _build(  # noqa: PLR0913 - what a table is built from
     for name, value in table.equal:
         # A text of this kind becomes one of the column's dictionary; lit(value) would have the column cast.
         rows = rows.filter(col(quoted(name)) == lit(pa.scalar(value, pa.utf8())))
+    if table.cuts_times:
+        rows = cut_times(rows, snapshot.split_times)
     if snapshot.source is not None:
         return _cut(rows, snapshot, time_range, columns=(snapshot.source.time_column,) * 2)
     return _cut(rows, snapshot, time_range, columns=snapshot.range_columns) if _cuts_last(table) else rows
+
+
+def _without_deleted(rows: DataFrame, table: VisibleTable, *, holds_back: bool) -> DataFrame:
+    if table.retained is not None:
+        rows = apply_conditions(rows, (table.retained,), table=table.read_as)
+    if holds_back:
+        return all_of(rows) if table.retained is None else behind_barrier(rows)
+    return rows
 
 
 def check_scans() -> None:

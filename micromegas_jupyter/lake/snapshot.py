@@ -239,7 +239,8 @@ class DeltaSnapshots:
         if definition is not None:
             if stored is not None:
                 raise Unreadable(f"its columns have other names in its files (column mapping by {mapping})")
-            _check_columns(stored_definition(definition), schema)
+            expected = {*definition.schema.names, *schema.names}  # older tables have no column for nanoseconds
+            _check_columns([one for one in stored_definition(definition) if one.name in expected], schema)
             schema = _defined_schema(definition)
         actions = _with_shown_names(live_files(delta), schema, stored)
         adds: list[Action] = []
@@ -407,6 +408,7 @@ class DeltaSnapshots:
             raw_name=None if definition is None else definition.raw_name,
             has_mixed_types=self._is_foreign,
             bounds=bounds,
+            split_times=() if definition is None else definition.split_times,
         )
 
 
@@ -535,7 +537,7 @@ def _with_shown_names(actions: pa.Table, schema: pa.Schema, stored: pa.Schema | 
     return pa.table(columns)
 
 
-def _check_columns(wanted: pa.Schema, found: pa.Schema) -> None:
+def _check_columns(wanted: Iterable[pa.Field], found: pa.Schema) -> None:
     for one in wanted:
         if one.name not in found.names or found.field(one.name).type.id != one.type.id:
             raise Unreadable(f"its column {one.name} is missing or has another type than in the data model")
@@ -554,7 +556,7 @@ def _bounded_columns(actions: pa.Table, schema: pa.Schema) -> tuple[str, ...]:
         if "." in column.name or not {*names} <= {*actions.column_names}:
             continue  # a dot may also stand before a part of a nested column
         low, high = (actions.column(name) for name in names[:2])
-        is_time = all(pa.types.is_timestamp(one) and one.unit == "us" for one in (kind, low.type))
+        is_time = pa.types.is_timestamp(low.type) and low.type.unit == "us" and pa.types.is_timestamp(kind)
         is_plain = pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date(kind)
         if not is_time and (low.type != kind or not is_plain):
             continue
@@ -614,10 +616,9 @@ def _check_no_link(path: str, location: str) -> None:
 
 
 def _defined_schema(definition: TableDefinition) -> pa.Schema:
-    """Return the columns as SQL sees them: those of the data model with times in microseconds."""
+    """Return the columns as SQL sees them: those of the data model with times in microseconds, unless split."""
+    is_cut = {one.name: pa.types.is_timestamp(one.type) for one in definition.schema}
+    is_cut |= dict.fromkeys(definition.split_times, False)
     return pa.schema(
-        [
-            one.with_type(pa.timestamp("us", one.type.tz)) if pa.types.is_timestamp(one.type) else one
-            for one in definition.schema
-        ]
+        [one.with_type(pa.timestamp("us", one.type.tz)) if is_cut[one.name] else one for one in definition.schema]
     )

@@ -147,6 +147,21 @@ class Tables:
         columns = stored_definition(DEFINITIONS[name]).append(pa.field(PARTITION_DATE, pa.date32()))
         self.add(name, columns, partition_by=(PARTITION_DATE,))
 
+    def complete_defined(self, name: str) -> None:
+        """Add the columns that a table of the data model lacks because an earlier version made it."""
+
+        def alter(table: DeltaTable, properties: CommitProperties) -> None:
+            names = {known.name for known in table.schema().fields}
+            missing = [one for one in stored_definition(DEFINITIONS[name]) if one.nullable and one.name not in names]
+            if missing:
+                table.alter.add_columns(
+                    Schema.from_arrow(pa.schema(missing)).fields,
+                    commit_properties=properties,
+                    post_commithook_properties=_NO_HOOKS,
+                )
+
+        self._change(name, alter, "The table could not be given its columns.")
+
     def add(  # noqa: PLR0913 - a table and what its first version holds
         self,
         name: str,
@@ -307,13 +322,14 @@ class Tables:
         counts = files.column("num_records").to_pylist() if "num_records" in files.column_names else []
         if "deletionVectors" in (delta.protocol().reader_features or ()):
             counts = [None]  # what was written, and not what is left of it
-        hidden = {PARTITION_DATE} if name in DEFINITIONS else set()
+        definition = DEFINITIONS.get(name)
+        shown_names = None if definition is None else definition.schema.names
         return {
             "name": name,
             "columns": [
                 {"name": column.name, "type": str(column.type), "nullable": column.nullable}
                 for column in arrow_schema(delta)
-                if column.name not in hidden
+                if shown_names is None or column.name in shown_names
             ],
             "partition_by": metadata.partition_columns,
             "owner": metadata.configuration.get(OWNER_PROPERTY),

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from micromegas_jupyter.core.text import cut, shown
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
-from micromegas_jupyter.telemetry.tables import TableDefinition
+from micromegas_jupyter.telemetry.tables import NANOS, TableDefinition
 
 PARTITION_DATE: Final = "date"
 """The partition column of the data model's tables, which is not among their columns in SQL."""
@@ -36,6 +37,7 @@ _BECOME: Final[dict[_IsKind, pa.DataType]] = {
     pa.types.is_float16: pa.float32(),
 }
 _MAX_DIGITS: Final = 38
+_NANOS_PER_MICROSECOND: Final = 1000
 # Delta has no place for these.
 _REMEDIES: Final[dict[_IsKind, str]] = {
     pa.types.is_time: "Send it as text, or as int64 that counts from midnight.",
@@ -88,7 +90,8 @@ def stored_field(field: pa.Field) -> pa.Field:
 
 def stored_definition(definition: TableDefinition) -> pa.Schema:
     """Return the columns of a data model's table as they are stored, without the partition column."""
-    return pa.schema([stored_field(field) for field in definition.schema])
+    nanos = [pa.field(f"{name}{NANOS}", pa.int16()) for name in definition.split_times]
+    return pa.schema([*map(stored_field, definition.schema), *nanos])
 
 
 def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -> None:
@@ -144,14 +147,22 @@ def convert_rows(
 
 
 def convert_definition_rows(rows: pa.RecordBatch, definition: TableDefinition, stored: pa.Schema) -> pa.RecordBatch:
-    """Return rows of the data model as they are stored, with the partition column: times are cut to microseconds."""
-    columns = [
-        _convert(rows.column(field.name), field.type, safe=not pa.types.is_timestamp(field.type)) for field in stored
-    ]
-    partition = pc.cast(columns[stored.get_field_index(definition.range_columns[0])], pa.date32(), safe=False)
-    return pa.RecordBatch.from_arrays(
-        [*columns, partition], schema=stored.append(pa.field(PARTITION_DATE, pa.date32()))
-    )
+    """Return rows of the data model as they are stored, with the partition column.
+
+    Times are cut to microseconds, and the rest of `split_times` goes to columns of their own.
+    """
+    columns = {
+        field.name: _convert(rows.column(field.name), field.type, safe=not pa.types.is_timestamp(field.type))
+        for field in stored
+        if field.name in rows.schema.names
+    }
+    for name in definition.split_times:
+        times, nanos = np.divmod(rows.column(name).cast(pa.int64()).to_numpy(), _NANOS_PER_MICROSECOND)
+        columns[name] = pa.array(times).cast(stored.field(name).type)
+        columns[f"{name}{NANOS}"] = pa.array(nanos.astype(np.int16))
+    columns[PARTITION_DATE] = pc.cast(columns[definition.range_columns[0]], pa.date32(), safe=False)
+    schema = stored.append(pa.field(PARTITION_DATE, pa.date32()))
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def is_compatible(written: pa.Schema, stored: pa.Schema) -> bool:

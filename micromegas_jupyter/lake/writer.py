@@ -268,12 +268,7 @@ class LakeWriter:
         if not request.is_own:
             check_columns(schema, definition)
         stored = stored_definition(definition)
-        committer = self._find(request.table)
-        if committer is not None and not is_compatible(stored, committer.state.schema):
-            committer = self._find(request.table, is_certain=True)
-        if committer is None:
-            self.tables.create_defined(request.table)
-            committer = self._require(request.table)
+        committer = self._require_defined(request.table, stored)
         if not is_compatible(stored, committer.state.schema):
             raise Unavailable(
                 f"The table {request.table} takes no rows: its columns are not those of the data model.",
@@ -290,6 +285,19 @@ class LakeWriter:
             return convert_definition_rows(converted, definition, stored)
 
         return LakeWrite(self, request, committer.state.schema, convert, committer)
+
+    def _require_defined(self, table: str, stored: pa.Schema) -> "_Committer":
+        """Return the committer of a table of the data model, which is made, or gets the columns that it lacks."""
+        committer = self._find(table)
+        if committer is not None and not is_compatible(stored, committer.state.schema):
+            committer = self._find(table, is_certain=True)
+        if committer is None:
+            self.tables.create_defined(table)
+            committer = self._require(table)
+        if not is_compatible(stored, committer.state.schema):
+            self.tables.complete_defined(table)
+            committer = self._require(table, is_certain=True)
+        return committer
 
     def _require(self, table: str, *, is_certain: bool = False) -> "_Committer":
         committer = self._find(table, is_certain=is_certain)

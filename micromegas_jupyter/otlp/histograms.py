@@ -57,8 +57,13 @@ class HistogramPoints:
         numbers = range(len(self._parts), len(self._parts) + len(points))
         if not numbers:
             return numbers
-        positive_offsets = negative_offsets = repeat(0)
-        scales = zeros = thresholds = repeat(None)
+        positive: Any
+        negative: Any
+        positive_offsets: Any = repeat(0)
+        negative_offsets: Any = repeat(0)
+        scales: Any = repeat(None)
+        zeros: Any = repeat(None)
+        thresholds: Any = repeat(None)
         if kind == EXPLICIT:
             parts = [(*_read_explicit(one), b"") for one in points]
         else:

@@ -14,6 +14,8 @@ DICTIONARY = pa.dictionary(pa.int32(), pa.utf8())
 TIMESTAMP = pa.timestamp("ns", tz="+00:00")
 PROPERTIES = pa.dictionary(pa.int32(), pa.binary())
 """JSON objects in binary (`core.jsonb`), each distinct one once."""
+NANOS: Final = "_nanos"
+"""The end of the name of a stored column with the nanoseconds (0 to 999) that its time has beyond microseconds."""
 REMARKS_KEY: Final = b"ARROW:FLIGHT:SQL:REMARKS"
 """The metadata key of a remark (Flight SQL, column metadata of `CommandGetTables`)."""
 ROLE_KEY: Final = b"micromegas.role"
@@ -98,7 +100,10 @@ _Column = tuple[str, pa.DataType, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDefinition:
-    """One table; without a `merge_rule` the stored rows are its rows. A time range filters by `range_columns`."""
+    """One table; without a `merge_rule` the stored rows are its rows. A time range filters by `range_columns`.
+
+    Times are stored in microseconds; those of `split_times` have their nanoseconds in a second column (`NANOS`).
+    """
 
     name: str
     remark: str = field(repr=False)
@@ -107,6 +112,7 @@ class TableDefinition:
     range_columns: tuple[str, str]
     sort_columns: tuple[str, ...]
     merge_rule: MergeRule | None = None
+    split_times: tuple[str, ...] = ()
 
     @property
     def raw_name(self) -> str | None:
@@ -147,7 +153,12 @@ _ORIGIN: Final = (_PROCESS_ID, _STREAM_ID, _BLOCK_ID, _INSERT_TIME)
 
 
 def _define_rows(
-    name: str, remark: str, *columns: _Column, range_columns: tuple[str, str], optional: Collection[str] = ()
+    name: str,
+    remark: str,
+    *columns: _Column,
+    range_columns: tuple[str, str],
+    optional: Collection[str] = (),
+    split_times: tuple[str, ...] = (),
 ) -> TableDefinition:
     return TableDefinition(
         name=name,
@@ -156,6 +167,7 @@ def _define_rows(
         remarks={column: text for column, _, text in columns},
         range_columns=range_columns,
         sort_columns=range_columns[:1],
+        split_times=split_times,
     )
 
 
@@ -275,6 +287,7 @@ OTEL_SPANS = _define_rows(
     ("links", pa.binary(), "Spans of other traces: a JSONB array of objects with trace_id, span_id and attributes."),
     optional={"parent_span_id", "status_message"},
     range_columns=("start_time", "end_time"),
+    split_times=("start_time", "end_time"),
 )
 
 _STREAM_OF_BLOCK: Final = "dependencies_metadata objects_metadata tags properties insert_time format"

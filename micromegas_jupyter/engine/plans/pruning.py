@@ -290,7 +290,9 @@ def _compare(  # noqa: PLR0913 - a comparison, and of what
     lower, upper = sign in {">", ">=", "="}, sign in {"<", "<=", "="}
     low = high = value.value if isinstance(value, pa.DictionaryScalar) else value
     if pa.types.is_timestamp(value.type):
-        low, high = (_ticks(value.value + shift) for shift in (-_CUT - _DRIFT * may_change, _CUT + slack))
+        # Bounds of times that count nanoseconds are rounded, by less than `_CUT`.
+        microseconds = value.value * 10**6 // _TICKS_PER_SECOND[value.type.unit]
+        low, high = (_ticks(microseconds + shift) for shift in (-_CUT - _DRIFT * may_change, _CUT + slack))
         upper = upper and not may_change
     elif may_change:
         return None

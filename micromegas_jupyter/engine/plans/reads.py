@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.engine.contract import ANY, Reads, TimeRange, VisibleTable
 from micromegas_jupyter.engine.scanner import quoted
+from micromegas_jupyter.telemetry.tables import NANOS
 
 if TYPE_CHECKING:
     from datafusion import SessionContext
@@ -77,12 +78,14 @@ def find_reads(
     """
     reads: dict[str, set[str]] = {}
     text = optimized.display_indent()
-    for name, found in _scanned(optimized, text, columns):
+    nanos = {name: [f"{one}{NANOS}" for one in tables[name].snapshot.split_times] for name in columns}
+    for name, found in _scanned(optimized, text, {name: [*known, *nanos[name]] for name, known in columns.items()}):
         if name not in columns:
             reads.setdefault(name, set()).update(found)
             continue
         table = tables[name]
-        reads.setdefault(table.read_as, set()).update(found, (column for column, _ in table.equal))
+        asked = set(found).difference(nanos[name])
+        reads.setdefault(table.read_as, set()).update(asked, (column for column, _ in table.equal))
         if (source := table.snapshot.source) is not None:
             reads.setdefault(source.table, set()).update(source.columns)
     if _RETURNED_ROWS in text:
