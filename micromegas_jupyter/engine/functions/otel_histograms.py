@@ -1,5 +1,6 @@
 """SQL functions of the column `histogram`: quantile, merge, increase, buckets. All take whole columns."""
 
+import functools
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -9,7 +10,14 @@ from datafusion import Accumulator
 
 from micromegas_jupyter.engine.functions.histograms import HISTOGRAM, MAX_BINS
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError
-from micromegas_jupyter.telemetry.histograms import MIN_SCALE, OTEL_HISTOGRAM, Lists, Numbers, build_histograms
+from micromegas_jupyter.telemetry.histograms import (
+    MAX_SCALE,
+    MIN_SCALE,
+    OTEL_HISTOGRAM,
+    Lists,
+    Numbers,
+    build_histograms,
+)
 
 BUCKETS: Final = pa.list_(pa.struct({"lower": pa.float64(), "upper": pa.float64(), "count": pa.int64()}))
 _MAX_SPREAD: Final = 4096  # indices between the first and the last bucket of a merged histogram
@@ -23,26 +31,59 @@ _Columns = dict[str, pa.Array | Numbers | Lists]
 
 
 class _Parts:
-    """The parts of a column of histograms as arrays; a null row has no buckets."""
+    """The parts of a column of histograms as arrays, each read when it is needed; a null row has no buckets."""
 
     def __init__(self, column: pa.Array) -> None:
-        parts = dict(zip(OTEL_HISTOGRAM.names, column.flatten(), strict=True))
-
-        def read(name: str, missing: float) -> Numbers:
-            found: Numbers = pc.fill_null(parts[name], missing).to_numpy(zero_copy_only=False)
-            return found
-
         self.column = column
         self.length = len(column)
+        fields = column.flatten() if column.null_count else _fields(column)
+        self._parts = dict(zip(OTEL_HISTOGRAM.names, fields, strict=True))
         self.is_valid: Numbers = column.is_valid().to_numpy(zero_copy_only=False)
-        self.count = read("count", 0)
-        self.sum, self.min, self.max = (read(name, np.nan) for name in _NUMBERS)
-        self.is_exponential: Numbers = parts["scale"].is_valid().to_numpy(zero_copy_only=False)
-        self.scale = read("scale", 0)
-        self.zero_count, self.zero_threshold = read("zero_count", 0), read("zero_threshold", 0.0)
-        self.bounds, self.indices, self.counts, self.negative_indices, self.negative_counts = (
-            Lists.read(parts[name]) for name in ("bounds", "indices", "counts", "negative_indices", "negative_counts")
-        )
+        self.is_exponential: Numbers = self._parts["scale"].is_valid().to_numpy(zero_copy_only=False)
+        scale = self.scale
+        for indices, counts in ((self.indices, self.counts), (self.negative_indices, self.negative_counts)):
+            is_explicit = ~self.is_exponential[indices.rows] if not self.is_exponential.all() else None
+            wrong = not np.array_equal(indices.lengths, counts.lengths) or (counts.values < 0).any()
+            if not wrong and is_explicit is not None:
+                at, ends = indices.values[is_explicit], self.bounds.lengths[indices.rows[is_explicit]]
+                wrong = ((at < 0) | (at > ends)).any()
+            if wrong or (scale < MIN_SCALE).any() or (scale > MAX_SCALE).any():
+                raise InvalidStatement(
+                    "A histogram has buckets that its bounds, counts, or scale contradict.",
+                    remedy="Pass the column histogram, or what a function of OpenTelemetry's histograms returned.",
+                )
+
+    def _read(self, name: str, missing: float) -> Numbers:
+        part = self._parts[name]
+        found: Numbers = (pc.fill_null(part, missing) if part.null_count else part).to_numpy(zero_copy_only=False)
+        return found
+
+    def _list(self, name: str) -> Lists:
+        part = self._parts[name]
+        if part.null_count:
+            part = pc.fill_null(part, pa.scalar([], part.type))
+        offsets = part.offsets.to_numpy()
+        values = part.values[int(offsets[0]) : int(offsets[-1])]
+        if values.null_count:
+            values = pc.fill_null(values, 0)
+        return Lists(values.to_numpy(zero_copy_only=False), np.diff(offsets).astype(np.int64))
+
+    count = functools.cached_property(lambda self: self._read("count", 0))
+    sum = functools.cached_property(lambda self: self._read("sum", np.nan))
+    min = functools.cached_property(lambda self: self._read("min", np.nan))
+    max = functools.cached_property(lambda self: self._read("max", np.nan))
+    scale = functools.cached_property(lambda self: self._read("scale", 0))
+    zero_count = functools.cached_property(lambda self: self._read("zero_count", 0))
+    zero_threshold = functools.cached_property(lambda self: self._read("zero_threshold", 0.0))
+    bounds = functools.cached_property(lambda self: self._list("bounds"))
+    indices = functools.cached_property(lambda self: self._list("indices"))
+    counts = functools.cached_property(lambda self: self._list("counts"))
+    negative_indices = functools.cached_property(lambda self: self._list("negative_indices"))
+    negative_counts = functools.cached_property(lambda self: self._list("negative_counts"))
+
+
+def _fields(column: pa.Array) -> list[pa.Array]:
+    return [column.field(at) for at in range(column.type.num_fields)]
 
 
 class _Ranges(NamedTuple):
@@ -312,9 +353,14 @@ class Merge(Accumulator):
 
 def merge_all(column: pa.Array) -> pa.Array | None:
     """Return the sum of a column as a column of one row, None without any histogram."""
-    column = column.drop_null()
+    if column.null_count:
+        column = column.drop_null()
     if not len(column):
         return None
+    # Those that counted nothing change nothing: neither minimum and maximum nor bounds or scale.
+    is_used = pc.fill_null(pc.greater(column.field("count"), 0), fill_value=False)
+    if is_used.true_count < len(column):
+        column = column.filter(is_used) if is_used.true_count else column[:1]
     parts = _Parts(column)
     if parts.is_exponential.any() and not parts.is_exponential.all():
         raise InvalidStatement(

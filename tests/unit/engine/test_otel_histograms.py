@@ -136,7 +136,7 @@ def _samples(least: float = -1e6):
 def test_a_merge_of_explicit_histograms_is_the_histogram_of_all_values(parts: list[list[float]]) -> None:
     whole = list(itertools.chain(*parts))
     found = merged(*map(explicit, parts))
-    assert found == (normal(_without_extremes(explicit(whole), parts)) if parts else None)
+    assert found == (normal(explicit(whole)) if parts else None)
 
 
 @given(parts=st.lists(st.tuples(_samples(), st.integers(0, 4)), min_size=1, max_size=6))
@@ -144,15 +144,8 @@ def test_a_merge_of_explicit_histograms_is_the_histogram_of_all_values(parts: li
 def test_a_merge_of_exponential_histograms_has_the_coarsest_scale(parts: list[tuple[list[float], int]]) -> None:
     found = merged(*(exponential(values, scale) for values, scale in parts))
     whole = list(itertools.chain(*(values for values, _ in parts)))
-    expected = exponential(whole, min(scale for _, scale in parts))
-    assert found == normal(_without_extremes(expected, [values for values, _ in parts]))
-
-
-def _without_extremes(histogram, parts):
-    """Return a histogram without minimum and maximum if a part doesn't have them."""
-    if all(parts):
-        return histogram
-    return {name: value for name, value in histogram.items() if name not in {"min", "max"}}
+    scales = [scale for values, scale in parts if values] or [parts[0][1]]
+    assert found == normal(exponential(whole, min(scales)))
 
 
 def test_a_merge_keeps_the_bounds_that_all_have() -> None:
@@ -248,3 +241,27 @@ def test_parts_of_a_null_row_are_null() -> None:
     found = functions.increase(column(explicit([1.0])), starts, column(None), starts)
     assert found.flatten()[0].to_pylist() == [None]
     assert found.field("count").to_pylist() == [None]
+
+
+def test_an_empty_part_changes_nothing() -> None:
+    values = [1.0, 7.0, 30.0]
+    for whole in (explicit(values), exponential(values)):
+        for empty in ({"count": 0, "sum": 0.0}, {"count": 0, "scale": -2, "zero_count": 0}, explicit([], [3.0])):
+            assert merged(empty, whole, empty) == normal(whole)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"bounds": [1.0], "indices": [10**9], "counts": [1]},
+        {"bounds": [1.0], "indices": [-1], "counts": [1]},
+        {"bounds": [1.0], "indices": [0, 1], "counts": [1]},
+        {"bounds": [1.0], "indices": [0], "counts": [-1]},
+        {"scale": 2**31 - 1, "indices": [0], "counts": [1]},
+    ],
+)
+def test_a_histogram_that_nothing_sent_is_rejected(parts) -> None:
+    wrong = column({"count": 1, **parts})
+    for call in (functions.merge_all, functions.buckets, lambda one: functions.quantile(one, pa.array([0.5]))):
+        with pytest.raises(InvalidStatement, match="contradict"):
+            call(wrong)
