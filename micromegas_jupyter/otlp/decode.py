@@ -6,7 +6,7 @@ found without decoding them, and each distinct one is decoded once.
 
 import base64
 import zlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any, Final
@@ -128,8 +128,7 @@ def _check_counts(signal: Signal, data: bytes) -> None:
 
 
 def _count_parts(message: Any) -> int:
-    kind: Hashable = type(message)
-    return sum(map(len, [getattr(message, name) for name in _list_names(kind)]))
+    return sum(map(len, [getattr(message, name) for name in _list_names(message.__class__)]))
 
 
 @cache
