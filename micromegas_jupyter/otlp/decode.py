@@ -6,10 +6,10 @@ found without decoding them, and each distinct one is decoded once.
 
 import base64
 import zlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from types import ModuleType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from google.protobuf.message import DecodeError
@@ -128,10 +128,7 @@ def _check_counts(signal: Signal, data: bytes) -> None:
 
 
 def _count_parts(message: Any) -> int:
-    count = 0
-    for name in _list_names(cast("Hashable", type(message))):
-        count += len(getattr(message, name))
-    return count
+    return sum(map(len, [getattr(message, name) for name in _list_names(message.__class__)]))
 
 
 @cache

@@ -4,7 +4,7 @@ Source: https://opentelemetry.io/docs/specs/otel/metrics/data-model/#histogram.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any, Final
 
@@ -57,20 +57,18 @@ class HistogramPoints:
         numbers = range(len(self._parts), len(self._parts) + len(points))
         if not numbers:
             return numbers
-        positive: Any
-        negative: Any
-        positive_offsets: Any = repeat(0)
-        negative_offsets: Any = repeat(0)
-        scales: Any = repeat(None)
-        zeros: Any = repeat(None)
-        thresholds: Any = repeat(None)
+        positive_offsets: Iterable[int] = repeat(0)
+        negative_offsets: Iterable[int] = repeat(0)
+        scales: Iterable[int | None] = repeat(None)
+        zeros: Iterable[int | None] = repeat(None)
+        thresholds: Iterable[float | None] = repeat(None)
         if kind == EXPLICIT:
             parts = [(*_read_explicit(one), b"") for one in points]
         else:
-            positive_offsets, positive = zip(*(self._read_buckets(one.positive) for one in points), strict=True)
-            negative_offsets, negative = zip(*(self._read_buckets(one.negative) for one in points), strict=True)
+            positive_offsets, positives = zip(*(self._read_buckets(one.positive) for one in points), strict=True)
+            negative_offsets, negatives = zip(*(self._read_buckets(one.negative) for one in points), strict=True)
             scales, zeros, thresholds = zip(*((p.scale, p.zero_count, p.zero_threshold) for p in points), strict=True)
-            parts = list(zip(repeat(b""), positive, negative))
+            parts = list(zip(repeat(b""), positives, negatives))
         exemplars = [tuple(found) if (found := one.exemplars) else () for one in points]
         is_known = temporality in {_DELTA, _CUMULATIVE}
         for at, (number, (bounds, positive, negative), own) in enumerate(zip(numbers, parts, exemplars, strict=True)):

@@ -36,8 +36,8 @@ class _Parts:
     def __init__(self, column: pa.Array) -> None:
         self.column = column
         self.length = len(column)
-        parts = column.flatten() if column.null_count else _fields(column)
-        self._parts = dict(zip(OTEL_HISTOGRAM.names, parts, strict=True))
+        fields = column.flatten() if column.null_count else _fields(column)
+        self._parts = dict(zip(OTEL_HISTOGRAM.names, fields, strict=True))
         self.is_valid: Numbers = column.is_valid().to_numpy(zero_copy_only=False)
         self.is_exponential: Numbers = self._parts["scale"].is_valid().to_numpy(zero_copy_only=False)
         scale = self.scale
