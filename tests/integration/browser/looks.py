@@ -49,7 +49,7 @@ _OPEN_ALONE = """async path => {
 def open_alone(page, path):
     """Open a notebook in a page of JupyterLab that has loaded, after closing all others there and their kernels."""
     page.evaluate(_OPEN_ALONE, path)
-    show_tab(page, path)
+    show_tab(page, path.rpartition("/")[2])
 
 
 def show_tab(page, name):

@@ -198,7 +198,8 @@ def test_the_demo_check_needs_no_person_and_no_browser(micromegas, environ):
     assert result.returncode == 0, result.stderr
     assert "signed in as Alice Martin <alice@example.com>" in result.stderr
     log_lines, measures, processes = (text.splitlines() for text in result.stdout.strip().split("\n\n"))
-    assert (log_lines[0].split(), len(log_lines)) == (["time", "level", "target", "msg"], 2 + 5)
+    assert log_lines[0].split() == ["time", "level", "target", "msg"]
+    assert 2 < len(log_lines) <= 2 + 5  # as many as there are by then
     assert len(measures) > 2
     assert processes[2].startswith("micromegas demo ")
     assert "Closing acceptor" not in result.stderr
