@@ -14,7 +14,15 @@ import nbformat
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.integration.browser.looks import IDLE, close_all, open_alone, run_all, show_tab, wait_for_kernel
+from tests.integration.browser.looks import (
+    IDLE,
+    close_all,
+    open_alone,
+    overwrite_changed_files,
+    run_all,
+    show_tab,
+    wait_for_kernel,
+)
 
 CHROMIUM_OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -48,6 +56,10 @@ def demo(chromium, tmp_path_factory):
     completer = home / "settings" / "@jupyterlab" / "completer-extension" / "manager.jupyterlab-settings"
     completer.parent.mkdir(parents=True)
     completer.write_text(json.dumps({"providerTimeout": STATE_TIMEOUT_MILLISECONDS}), encoding="utf-8")
+    # JupyterLab takes a file for somebody else's when it saves by itself while a test saves.
+    documents = home / "settings" / "@jupyterlab" / "docmanager-extension" / "plugin.jupyterlab-settings"
+    documents.parent.mkdir(parents=True)
+    documents.write_text(json.dumps({"autosave": False}), encoding="utf-8")
     server = home / "jupyter-config" / "jupyter_server_config.json"
     server.parent.mkdir()
     server.write_text(json.dumps({"ServerApp": {"allow_remote_access": True}}), encoding="utf-8")
@@ -98,6 +110,7 @@ def context(browser):
     """One profile for all tests: JupyterLab's programs are loaded once."""
     made = browser.new_context(viewport=VIEWPORT)
     made.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
+    made.on("page", overwrite_changed_files)
     yield made
     made.close()
 

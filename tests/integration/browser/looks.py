@@ -111,6 +111,12 @@ def sign_in_by_code(page):
     return widget, code
 
 
+def overwrite_changed_files(page):
+    """Answer JupyterLab's question about a changed file whenever it covers what a test clicks: the page is right."""
+    overwrite = page.get_by_role("button", name="Overwrite")
+    page.add_locator_handler(overwrite, lambda button: button.click())
+
+
 def save(page):
     """Save the notebook by keyboard and wait until it is; again when something changes it meanwhile."""
     overwrite = page.get_by_role("button", name="Overwrite")

@@ -1,9 +1,11 @@
 """A chart in JupyterLab: values, zoom, legend and both themes."""
 
 import re
+from contextlib import suppress
 
 import pyarrow as pa
 import pytest
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from micromegas_jupyter.notebook.charts.chart import Chart
 from tests.fakes.bar_charts import BAR_CHARTS, bar_chart, bar_totals, expected_totals
@@ -11,6 +13,8 @@ from tests.integration.browser.conftest import notebook_opener
 from tests.integration.browser.looks import choose_theme, save, sign_in_by_code
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+
+HOVER_TRIES, HOVER_MILLISECONDS = 30, 3_000
 
 PLOT = """%%sql --plot
 SELECT arrow_cast(1700000000000000000 + value * 1000000000, 'Timestamp(Nanosecond, Some("UTC"))') AS time,
@@ -86,10 +90,14 @@ def test_a_chart_shows_values_zooms_and_isolates_in_both_themes(page, tmp_path):
     output = page.locator(".jp-OutputArea-output").filter(has=canvas)
     assert output.evaluate("each => each.scrollWidth === each.clientWidth")
 
-    page.mouse.move(box["x"] + 300, box["y"] + 120)
-    page.mouse.move(box["x"] + 304, box["y"] + 122)
     tooltip = page.locator("#vg-tooltip-element.visible")
-    tooltip.wait_for()
+    for _ in range(HOVER_TRIES):  # a chart that is drawn anew hears nothing of a pointer that rests
+        box = canvas.bounding_box()
+        page.mouse.move(box["x"] + 300, box["y"] + 120)
+        page.mouse.move(box["x"] + 304, box["y"] + 122)
+        with suppress(PlaywrightTimeoutError):
+            tooltip.wait_for(timeout=HOVER_MILLISECONDS)
+            break
     assert re.search(
         r"time \(UTC\):\s*2023-11-1\d .*latency \(ms\):\s*\d.*host:\s*host-\d", tooltip.inner_text(), re.DOTALL
     )
