@@ -111,6 +111,24 @@ def test_the_first_point_of_a_series_that_began_long_before_has_no_increase(tmp_
     assert [row["n"] for row in rows] == [None, 1, 1, 1]
 
 
+def test_a_first_point_that_begins_at_its_own_time_has_no_increase(tmp_path):
+    """OpenTelemetry's sign of an unknown start, as the Collector sends it for what it scrapes from Prometheus."""
+    scraped = points([[5.0] * 1000, [5.0], [5.0]])
+    for point in scraped.histogram.data_points:
+        point.start_time_unix_nano = scraped.histogram.data_points[0].time_unix_nano
+    with asking(tables(tmp_path / "t", scraped)) as ask:
+        rows = ask.rows("SELECT histogram['count'] AS n, seconds FROM histogram_increases ORDER BY time")
+    assert [tuple(row.values()) for row in rows] == [(None, None), (1, 60.0), (1, 60.0)]
+
+
+def test_a_value_that_is_flagged_as_not_recorded_is_no_reset(tmp_path):
+    metric = counter([5, 0, 7])
+    metric.sum.data_points[1].flags = 1
+    with asking(tables(tmp_path / "t", metric)) as ask:
+        rows = ask.rows("SELECT value, increase FROM counter_increases ORDER BY time")
+    assert [tuple(row.values()) for row in rows] == [(5.0, None), (7.0, 2.0)]
+
+
 def test_quantiles_and_merges_are_of_the_values_in_the_range(tmp_path, values):
     with asking(tables(tmp_path / "t", points(values))) as ask:
         times = TimeRange(begin=NOON + timedelta(minutes=10), end=NOON + timedelta(minutes=19))
