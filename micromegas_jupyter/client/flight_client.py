@@ -80,6 +80,8 @@ from micromegas_jupyter.flightsql.commands import messages, parse_message, state
 if TYPE_CHECKING:
     import pandas as pd
 
+    from micromegas_jupyter.client.traces import Trace
+
 # RFC 3339 section 5.6, with a space allowed as its note says and any fraction up to nanoseconds.
 _RFC3339: Final = re.compile(
     r"(?P<date>\d{4}-\d{2}-\d{2})[Tt ](?P<time>\d{2}:\d{2}:\d{2})(?:\.(?P<fraction>\d{1,9}))?"
@@ -231,7 +233,23 @@ class QueryMethods(ABC):
 
 
 class TelemetryQueries(QueryMethods):
-    """Upstream's ready-made queries; they raise what `query` raises."""
+    """Ready-made queries, most of them upstream's; they raise what `query` raises."""
+
+    def trace(self, trace_id: str, begin: TimeArgument = None, end: TimeArgument = None) -> "Trace":
+        """Return the spans of a trace with their tree, self times, and critical path.
+
+        Args:
+            trace_id: 32 hexadecimal digits, optionally with dashes or `0x`.
+            begin: Start of the time range (as for `query`). Without a range, all of the table is searched.
+            end: End of the time range; now when only `begin` is given.
+
+        Raises:
+            UsageError: The ID is malformed, or there are no such spans that you can read.
+            ResourcesExhausted: The trace has more than a million spans.
+        """
+        from micromegas_jupyter.client.traces import fetch_trace  # needs numpy and pyarrow.compute
+
+        return fetch_trace(trace_id, lambda sql: self.query_arrow(sql, begin, end))
 
     def find_process(self, process_id: str) -> "pd.DataFrame":
         """Return the row of a process; empty when there is none."""
