@@ -266,6 +266,8 @@ def _fetch_token(provider: AuthProvider) -> Secret | None:
 
 QUERY_ID_KEY: Final = "x-micromegas-query-id"
 _COUNTS_KEY: Final = "x-micromegas-counts"
+#: Sent with the cursor of a follow, or where it begins; its response has the next cursor.
+TAIL_KEY: Final = "x-micromegas-tail"
 _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 _PUSHBACK: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -278,6 +280,7 @@ class CallRecord:
         self.error_details: bytes | None = None
         self.connection = 0  # over which of its client's connections it was made
         self.counts: str | None = None  # JSON: of files, at the end of a query
+        self.cursor: str | None = None  # the next one of a follow
         self.pushback_ms: int | None = None  # when a failed call may be made again; -1 for never
 
     def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
@@ -291,6 +294,9 @@ class CallRecord:
         counts = headers.get(_COUNTS_KEY, ())
         if counts and isinstance(counts[0], str):
             self.counts = counts[0]
+        cursors = headers.get(TAIL_KEY, ())
+        if cursors and isinstance(cursors[0], str):
+            self.cursor = cursors[0]
         if pushback := headers.get(_PUSHBACK_KEY, ()):
             self.pushback_ms = int(pushback[0]) if _PUSHBACK.fullmatch(str(pushback[0])) else -1
 

@@ -308,6 +308,8 @@ def bound_name(column: str) -> str:
 class RowByRow:
     """A `PlannedQuery` over several rows of parameters; plans a row when the previous one has been read."""
 
+    reached: None = None
+
     def __init__(
         self, plan: Callable[[StatementRequest], PlannedQuery], request: StatementRequest, parameters: pa.RecordBatch
     ) -> None:
@@ -326,7 +328,7 @@ class RowByRow:
     @property
     def statistics(self) -> QueryStatistics:
         """What the query took so far."""
-        return _sum(self._ended, self._current.statistics)
+        return summed(self._ended, self._current.statistics)
 
     def progress(self) -> None:
         """Return None: nobody knows which files the next rows of parameters need."""
@@ -352,7 +354,7 @@ class RowByRow:
                     remedy="Run the statement for each row alone.",
                 )
             # Only the statistics are kept: with very many rows the plans would add up.
-            self._ended = _sum(self._ended, self._current.statistics)
+            self._ended = summed(self._ended, self._current.statistics)
             self._current = planned
             self.hides_rows |= planned.hides_rows
             if planned.reads != self.reads:
@@ -365,7 +367,8 @@ def _nullable(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_nullable(True) for field in schema], metadata=schema.metadata)
 
 
-def _sum(first: QueryStatistics, second: QueryStatistics) -> QueryStatistics:
+def summed(first: QueryStatistics, second: QueryStatistics) -> QueryStatistics:
+    """Return what two statements took together."""
     facts: dict[str, Any] = asdict(first)
     for name, value in asdict(second).items():
         facts[name] = None if value is None or facts[name] is None else facts[name] + value
