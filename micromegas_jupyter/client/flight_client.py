@@ -38,7 +38,6 @@ from micromegas_jupyter.client.commands import (
     prepare,
     split_table,
 )
-from micromegas_jupyter.client.follow import Follow
 from micromegas_jupyter.client.json_columns import check_dtype_backend, shows_json, to_frame, with_json
 from micromegas_jupyter.client.parameters import Params, bind, quote_literal
 from micromegas_jupyter.client.query_reader import BatchStream, QueryReader, ScanProgress, is_read
@@ -80,6 +79,8 @@ from micromegas_jupyter.flightsql.commands import messages, parse_message, state
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from micromegas_jupyter.client.follow import Follow
 
 # RFC 3339 section 5.6, with a space allowed as its note says and any fraction up to nanoseconds.
 _RFC3339: Final = re.compile(
@@ -397,7 +398,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         )
         return self._open(sql, params, options, timeout_seconds)
 
-    def follow(
+    def follow(  # noqa: PLR0913 - the arguments of `query`, then keywords
         self,
         sql: str,
         begin: TimeArgument = None,
@@ -406,7 +407,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         cursor: str | None = None,
         poll_seconds: float = 10.0,
         max_reconnects: int = 10,
-    ) -> Follow:
+    ) -> "Follow":
         """Follow what is added to a table: an iterator of Arrow tables, each row in exactly one of them.
 
         Args:
@@ -424,6 +425,8 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         """
         if cursor is not None and begin is not None:
             raise UsageError("begin and cursor cannot be combined.", remedy="The cursor tells where to begin.")
+        from micromegas_jupyter.client.follow import Follow  # few programs follow a table
+
         options = build_option_headers(preserve_dictionary=self._preserve_dictionary)
         return Follow(
             lambda headers, seconds: self._open(sql, params, (*options, *headers), seconds),

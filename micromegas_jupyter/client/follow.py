@@ -122,6 +122,6 @@ class Follow:
 
 
 def _check_seconds(seconds: float) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _MAX_WAIT_SECONDS:
+    if not 0 <= seconds <= _MAX_WAIT_SECONDS:
         raise UsageError(f"A follow waits from 0 to {_MAX_WAIT_SECONDS:,.0f} seconds for rows.")
     return float(seconds)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from micromegas_jupyter.core.file_list import FileList
 
@@ -169,6 +169,13 @@ class QueryStatistics:
     bytes_scanned: int | None = 0
     spilled_bytes: int | None = 0
     spill_count: int | None = 0
+
+    def plus(self, other: QueryStatistics) -> QueryStatistics:
+        """Return what two statements took together."""
+        facts: dict[str, Any] = asdict(self)
+        for name, value in asdict(other).items():
+            facts[name] = None if value is None or facts[name] is None else facts[name] + value
+        return QueryStatistics(**facts)
 
 
 class FileSource(Protocol):

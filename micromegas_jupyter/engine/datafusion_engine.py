@@ -380,10 +380,7 @@ class DataFusionEngine:
         )
         optimized = None
         if not is_explain(text):
-            if request.tail is not None:
-                frame = frame.limit(request.tail.max_rows, request.tail.offset)
-            elif request.row_limit is not None:
-                frame = frame.limit(request.row_limit)
+            frame = _limit(frame, request)
             optimized = _optimize(frame, is_bound=statement.is_bound)
             if optimized is not None and not outline.is_checked:
                 check_constants(session, optimized)
@@ -606,6 +603,12 @@ def _check_explained(tables: Sequence[VisibleTable], *, has_details: bool, is_ad
             "The plan of this statement is not shown in detail because rows of one of its tables were deleted.",
             remedy="Write EXPLAIN without ANALYZE and VERBOSE.",
         )
+
+
+def _limit(frame: DataFrame, request: StatementRequest) -> DataFrame:
+    if request.tail is not None:
+        return frame.limit(request.tail.max_rows, request.tail.offset)
+    return frame if request.row_limit is None else frame.limit(request.row_limit)
 
 
 def _optimize(frame: DataFrame, *, is_bound: bool) -> LogicalPlan | None:

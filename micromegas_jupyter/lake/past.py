@@ -275,18 +275,7 @@ class TableTail:
     def read(self, position: TailPosition, *, by: Sequence[str], max_files: int) -> AddedFiles | None:
         """Return the files that were added after a position, to a table partitioned `by` columns; None if none were."""
         self._check(position)
-        pending, end = dict[str, _Pending](), position
-        while (content := self._entry(end.version + 1)) is not None:
-            if end.version - position.version >= _MAX_COMMITS:
-                raise self._expired(position, f"there were more than {_MAX_COMMITS:,} commits since")
-            actions = parse_actions(content.splitlines())
-            new = self._apply(pending, actions, position)
-            first = position.index if end.version == position.version else 0
-            for index, add in list(enumerate(new))[first:]:
-                if len(pending) <= max_files:  # one more tells the position after the others
-                    start = replace(end, index=index, offset=0)
-                    pending[add["path"]] = _Pending(start=start, add=add)
-            end = _after(content, actions, end.version + 1)
+        pending, end = self._find_pending(position, max_files=max_files)
         if end.version == position.version:
             return None
         found = [*pending.values()]
@@ -305,6 +294,22 @@ class TableTail:
                 kept.append(at)
         is_cut = len(found) > max_files
         return AddedFiles(tuple(files), (*kept, positions[min(max_files, len(found))]), is_cut=is_cut)
+
+    def _find_pending(self, position: TailPosition, *, max_files: int) -> tuple[dict[str, _Pending], TailPosition]:
+        """Return the files that were added after a position by path, at most one more than `max_files`, and the end."""
+        pending, end = dict[str, _Pending](), position
+        while (content := self._entry(end.version + 1)) is not None:
+            if end.version - position.version >= _MAX_COMMITS:
+                raise self._expired(position, f"there were more than {_MAX_COMMITS:,} commits since")
+            actions = parse_actions(content.splitlines())
+            new = self._apply(pending, actions, position)
+            first = position.index if end.version == position.version else 0
+            for index, add in list(enumerate(new))[first:]:
+                if len(pending) <= max_files:  # one more tells the position after the others
+                    start = replace(end, index=index, offset=0)
+                    pending[add["path"]] = _Pending(start=start, add=add)
+            end = _after(content, actions, end.version + 1)
+        return pending, end
 
     def _resumed(self, first: _Pending, position: TailPosition, by: Sequence[str]) -> TailPosition:
         is_first = (first.start.version, first.start.index) == (position.version, position.index)
@@ -336,12 +341,7 @@ class TableTail:
             else:
                 known.is_gone = True
         if changed:
-            partitions = [one.get("partitionValues") for one in changed]
-            for known in pending.values():
-                if known.is_compacted and known.add["path"] in by_path:
-                    known.is_compacted = False
-                elif known.is_compacted and (known.add.get("partitionValues") in partitions or None in partitions):
-                    known.is_gone, known.is_changed = is_replacing, not is_replacing
+            _note_compacted(pending, by_path, changed, is_replacing=is_replacing)
         new = [add for add in adds if add["dataChange"]]
         if operation in {_DELETE, RESTORE}:
             return []
@@ -382,6 +382,18 @@ class TableTail:
             f"The follow of the table {self._table} cannot continue after {_iso(position.committed_at)}: {why}.",
             restart_from=position.committed_at,
         )
+
+
+def _note_compacted(
+    pending: Mapping[str, _Pending], by_path: Mapping[str, Action], changed: Sequence[Action], *, is_replacing: bool
+) -> None:
+    """Note that rows of compacted files may have been changed: which file their rows came from is unknown."""
+    partitions = [one.get("partitionValues") for one in changed]
+    for known in pending.values():
+        if known.is_compacted and known.add["path"] in by_path:
+            known.is_compacted = False
+        elif known.is_compacted and (known.add.get("partitionValues") in partitions or None in partitions):
+            known.is_gone, known.is_changed = is_replacing, not is_replacing
 
 
 def _after(content: bytes, actions: Sequence[Action], version: int) -> TailPosition:

@@ -1,7 +1,7 @@
 """Follows: reads of what was added to a table since a cursor, which the client sends back with its next read.
 
 A server keeps nothing between two reads, so that another one, or this one after a restart, can continue. A cursor is
-sealed: the versions in it would reveal how often rows are added that its caller may not see.
+encrypted: the versions in it would reveal how often rows are added that its caller may not see.
 """
 
 import asyncio
@@ -94,14 +94,14 @@ class Cursor:
 
 
 class CursorKey:
-    """Seals the cursors of a lake's callers with a key that the lake keeps, so that each of its servers opens them."""
+    """Encrypts cursors with a key that the lake stores, so that each server of the lake can decrypt them."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._lock = threading.Lock()
         self._key: bytes | None = None
 
-    def seal(self, cursor: Cursor, caller: CallerKey) -> str:
+    def encrypt(self, cursor: Cursor, caller: CallerKey) -> str:
         """Return the text of a cursor, which only this caller can send back."""
         at, nonce = cursor.position, secrets.token_bytes(_NONCE_BYTES)
         content = _FORMAT.pack(
@@ -119,15 +119,15 @@ class CursorKey:
         )
         return _PREFIX + base64.urlsafe_b64encode(nonce + self._cipher(caller).encrypt(nonce, content, None)).decode()
 
-    def open(self, text: str, caller: CallerKey) -> Cursor:
-        """Return the cursor that was sealed for a caller."""
+    def decrypt(self, text: str, caller: CallerKey) -> Cursor:
+        """Return the cursor that was encrypted for a caller."""
         try:
             if len(text) > _MAX_CHARACTERS or not text.startswith(_PREFIX):
                 raise ValueError  # noqa: TRY301 - as one that does not decode
-            sealed = base64.urlsafe_b64decode(text[len(_PREFIX) :])
-            if base64.urlsafe_b64encode(sealed).decode() != text[len(_PREFIX) :]:
+            encrypted = base64.urlsafe_b64decode(text[len(_PREFIX) :])
+            if base64.urlsafe_b64encode(encrypted).decode() != text[len(_PREFIX) :]:
                 raise ValueError  # noqa: TRY301 - not as it was issued
-            content = self._cipher(caller).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
+            content = self._cipher(caller).decrypt(encrypted[:_NONCE_BYTES], encrypted[_NONCE_BYTES:], None)
             found = _FORMAT.unpack(content)
         except (binascii.Error, ValueError, InvalidTag, struct.error):
             raise UsageError("The cursor was not issued to you by a server of this lake.", remedy=_AGAIN) from None
@@ -215,7 +215,7 @@ class TailRunner:
             if statement.row_limit is not None:
                 raise UsageError("A follow has no limit.", remedy="Leave the limit out.")  # noqa: TRY301
             if text.startswith(_PREFIX):
-                cursor = await asyncio.to_thread(self._key.open, text, call.caller_key)
+                cursor = await asyncio.to_thread(self._key.decrypt, text, call.caller_key)
                 audit = FollowAudit(replace(origin, query_id=str(cursor.follow_id)), statement, report, self._clock)
                 audit.state, audit.total_rows = "running", cursor.rows
             table = find_followed_table(sql)
@@ -249,7 +249,7 @@ class TailRunner:
             cursor = self._note(audit, cursor)
             for frame in reader.frames or (_NO_ROWS,):
                 await call.answer(frame)
-            call.add_trailer(TAIL_HEADER, await asyncio.to_thread(self._key.seal, cursor, call.caller_key))
+            call.add_trailer(TAIL_HEADER, await asyncio.to_thread(self._key.encrypt, cursor, call.caller_key))
         except Exception as error:
             if ends_task(error) or isinstance(error, ClientGone):
                 raise

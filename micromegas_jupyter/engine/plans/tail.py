@@ -17,11 +17,11 @@ from micromegas_jupyter.engine.contract import (
     QueryStatistics,
     ScanProgress,
     StatementRequest,
+    TableFiles,
     Tail,
     VisibleTable,
 )
 from micromegas_jupyter.engine.errors import file_gone
-from micromegas_jupyter.engine.planning import summed
 from micromegas_jupyter.engine.scanner import Mention
 from micromegas_jupyter.errors import CursorExpired, InternalError, Unavailable, UnsupportedStatement
 
@@ -74,14 +74,14 @@ class FileByFile:
         self.reads = self._current.reads
         self.reads_tables = True
         self.hides_rows = self._current.hides_rows
-        self.explained: tuple[()] = ()
+        self.explained: Sequence[TableFiles] = ()
         self.reached: tuple[int, int] | None = (0, tail.offset)
         self._ended = QueryStatistics()  # of the files before the current one
 
     @property
     def statistics(self) -> QueryStatistics:
         """What the query took so far."""
-        return summed(self._ended, self._current.statistics)
+        return self._ended.plus(self._current.statistics)
 
     def progress(self) -> ScanProgress | None:
         """Return None: a read of a follow is short."""
@@ -124,12 +124,11 @@ class FileByFile:
             planned = self._plan_file(index + 1, rows)
             if not planned.schema.equals(self.schema, check_metadata=True):
                 raise InternalError("The files of a follow have different columns.")
-            self._ended, self._current = summed(self._ended, self._current.statistics), planned
+            self._ended, self._current = self._ended.plus(self._current.statistics), planned
             current = planned.batches()
 
 
 def _rows_that_fit(batch: pa.RecordBatch, size: int, *, takes_one: bool) -> int:
     """Return how many rows of a batch, with about the same size each, take up to so many bytes."""
-    if batch.nbytes <= size:
-        return batch.num_rows
-    return max(int(takes_one), max(size, 0) * batch.num_rows // batch.nbytes)
+    rows, taken = int(batch.num_rows), int(batch.nbytes)
+    return rows if taken <= size else max(int(takes_one), max(size, 0) * rows // taken)

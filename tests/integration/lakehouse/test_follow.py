@@ -6,6 +6,7 @@ import logging
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 
 import pyarrow as pa
 import pytest
@@ -116,7 +117,7 @@ def test_a_large_commit_is_returned_in_parts_at_any_server_of_the_lake(owner, se
         assert continued.read(0).num_rows == 0
         assert continued.schema.names == ["id"]
     assert [len(one) for one in parts] == [10_000, 10_000, 5_001]
-    assert sum(parts, []) == list(range(1, 25_002))
+    assert [*chain.from_iterable(parts)] == list(range(1, 25_002))
 
 
 def test_a_read_has_at_most_eight_mebibytes(owner):
@@ -264,8 +265,8 @@ def test_a_cursor_is_of_one_caller_statement_and_role(owner, server):
     owner.bulk_ingest("u", _rows(1), mode="replace")
     owner.drop_table("u")
     flipped = cursor[:-3] + ("A" if cursor[-3] != "A" else "B") + cursor[-2:]
-    foreign = (flipped, cursor[:40], cursor[:-4], "mt1.", f"mt1.{'A' * 4000}", f"mt1.{cursor[4:].swapcase()}", f"{cursor}=")
-    for text in foreign:
+    swapped, longer = f"mt1.{cursor[4:].swapcase()}", f"mt1.{'A' * 4000}"
+    for text in (flipped, cursor[:40], cursor[:-4], "mt1.", longer, swapped, f"{cursor}="):
         with pytest.raises(UsageError, match="not issued to you"):
             owner.follow(SQL, cursor=text).read(0)
     for sql in ("SELECT id  FROM t", "SELECT id FROM u", "SELECT team FROM t"):
