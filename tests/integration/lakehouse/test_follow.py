@@ -1,28 +1,36 @@
 """Follows: every row exactly once, whatever happens to the table, its servers, and its readers' rights meanwhile."""
 
 import datetime as dt
+import itertools
 import json
 import logging
 import threading
-from contextlib import contextmanager
+import time
+import uuid
+from collections import Counter
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 
+import psutil
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider as Token
 from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableAccess, WriteAccess
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import (
     CursorExpired,
     InvalidStatement,
+    MicromegasError,
     UnsupportedStatement,
     UsageError,
 )
 from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.wiring.server import ServerStack
 from tests.fakes.validator import FakeValidator
 from tests.fakes.waiting import wait_until
 from tests.integration.flight_harness import running_server
@@ -321,3 +329,55 @@ def test_cancel_ends_the_wait(owner):
     with owner.follow(SQL, poll_seconds=20) as follow:
         threading.Timer(0.3, follow.cancel).start()
         assert list(follow) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [10, pytest.param(600, marks=pytest.mark.long)])
+def test_a_thousand_rows_a_second_are_returned_once_each_across_a_restart(tmp_path, seconds):
+    def start(port):
+        settings = ServerSettings(no_http=True, lake=tmp_path, port=port, disable_auth=True)
+        return ServerStack(settings, environ={}).__enter__()
+
+    stacks = [start(0)]
+    uri = stacks[0].uri
+
+    def restart():
+        stacks.pop().__exit__(None, None, None)
+        stacks.append(start(int(uri.rpartition(":")[2])))
+
+    rows, is_over, sizes = itertools.count(), threading.Event(), []
+
+    def write():
+        """Add 250 rows four times a second, each batch until it is acknowledged."""
+        with FlightSQLClient(uri) as client:
+            while not is_over.wait(0.25):
+                ids, ingest_id = [*itertools.islice(rows, 250)], str(uuid.uuid4())
+                while True:
+                    with suppress(MicromegasError):
+                        client.bulk_ingest("t", _rows(*ids), ingest_id=ingest_id)
+                        break
+
+    with FlightSQLClient(uri) as client:
+        client.bulk_ingest("t", _rows(-1), mode="create")
+        follow = client.follow(SQL, max_reconnects=100)
+        writers = [threading.Thread(target=write) for _ in range(2)]
+        for one in writers:
+            one.start()
+        found, ends_at = Counter(), time.monotonic() + seconds
+        restarting = threading.Timer(seconds / 2, restart)
+        restarting.start()
+        while time.monotonic() < ends_at:
+            found.update(_ids(follow.read(1)))
+            sizes.append(psutil.Process().memory_info().rss)
+        is_over.set()
+        restarting.join()
+        for one in writers:
+            one.join()
+        found.update(_read_all(follow))
+        count = next(rows)
+    stacks.pop().__exit__(None, None, None)
+
+    print(f"{count:,} rows, {follow.reconnects} reconnects, {(sizes[-1] - sizes[len(sizes) // 10]) / 1e6:+.0f} MB")
+    assert found == Counter(range(count))
+    assert count > 100 * seconds
+    assert sizes[-1] - sizes[len(sizes) // 10] < 100_000_000
