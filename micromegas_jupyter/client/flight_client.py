@@ -80,8 +80,8 @@ from micromegas_jupyter.flightsql.commands import messages, parse_message, state
 if TYPE_CHECKING:
     import pandas as pd
 
-    from micromegas_jupyter.client.traces import Trace
     from micromegas_jupyter.client.follow import Follow
+    from micromegas_jupyter.client.traces import Trace
 
 # RFC 3339 section 5.6, with a space allowed as its note says and any fraction up to nanoseconds.
 _RFC3339: Final = re.compile(
@@ -241,14 +241,13 @@ class TelemetryQueries(QueryMethods):
 
         Args:
             trace_id: 32 hexadecimal digits, optionally with dashes or `0x`.
-            begin: Start of the time range (as for `query`). Without a range, all of the table is searched.
-            end: End of the time range; now when only `begin` is given.
+            begin: Start of the time range, as for `query`; without one, all of the table is searched.
+            end: End of it.
 
         Raises:
             UsageError: The ID is malformed, or there are no such spans that you can read.
-            ResourcesExhausted: The trace has more than a million spans.
         """
-        from micromegas_jupyter.client.traces import fetch_trace  # needs numpy and pyarrow.compute
+        from micromegas_jupyter.client.traces import fetch_trace
 
         return fetch_trace(trace_id, lambda sql: self.query_arrow(sql, begin, end))
 
@@ -431,19 +430,18 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
             sql: `SELECT … FROM` one table, perhaps with `WHERE`; it cannot sort, join, aggregate, or limit.
             begin: Return also the rows that were committed after this time; by default only those to come.
             params: Values, as for `query`.
-            cursor: Continue an earlier follow of this statement by its `cursor`, in place of `begin`.
+            cursor: Continue an earlier follow by its `cursor`, in place of `begin`.
             poll_seconds: How long `read` waits for rows by default.
-            max_reconnects: How many failed reads in a row are repeated while the server is unavailable.
+            max_reconnects: How many failed reads in a row are repeated.
 
         Raises:
             CursorExpired: The server no longer has what was added since the cursor or `begin`.
             UnsupportedStatement: The statement cannot be followed.
-            UnsupportedRequest: The server follows no tables.
         """
-        if cursor is not None and begin is not None:
-            raise UsageError("begin and cursor cannot be combined.", remedy="The cursor tells where to begin.")
         from micromegas_jupyter.client.follow import Follow  # few programs follow a table
 
+        if cursor is not None and begin is not None:
+            raise UsageError("begin and cursor cannot be combined.", remedy="The cursor tells where to begin.")
         options = build_option_headers(preserve_dictionary=self._preserve_dictionary)
         return Follow(
             lambda headers, seconds: self._open(sql, params, (*options, *headers), seconds),
