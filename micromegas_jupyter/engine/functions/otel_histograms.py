@@ -356,7 +356,9 @@ class MergePool:
         self._rows = self._slices = 0
         numbers = np.repeat(np.arange(len(groups)), [sum(map(len, one.parts)) for one in groups])
         try:
-            merged = merge_groups(pa.concat_arrays([part for one in groups for part in one.parts]), numbers, len(groups))
+            merged = merge_groups(
+                pa.concat_arrays([part for one in groups for part in one.parts]), numbers, len(groups)
+            )
         except MicromegasError as error:
             self._failures.append(error)
             raise

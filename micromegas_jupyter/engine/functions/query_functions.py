@@ -104,6 +104,8 @@ _SCALARS: Final = {
     "lerp": _plain(numeric.vectorized(numeric.lerp), _F64, _F64, _F64, _F64),
     "unlerp": _plain(numeric.vectorized(numeric.unlerp), _F64, _F64, _F64, _F64),
 }
+
+
 def _merge(failures: list[MicromegasError]) -> Callable[[], otel_histograms.Merge]:
     return functools.partial(otel_histograms.Merge, otel_histograms.MergePool(failures))
 
