@@ -57,7 +57,8 @@ def test_merges_beside_native_sums(tmp_path, say, kind):
     with asking([_make(tmp_path, is_exponential=kind == "exponential")]) as ask:
         native, merged = (min(_seconds(ask, sql) for _ in range(RUNS)) for sql in (NATIVE, MERGED))
     say(
-        f"{POINTS:,} {kind} points into p99 of {GROUPS} groups: {merged:.2f} s of CPU, x {merged / native:.2f} of {native:.2f} s"
+        f"{POINTS:,} {kind} points into p99 of {GROUPS} groups: {merged:.2f} s of CPU, "
+        f"x {merged / native:.2f} of {native:.2f} s"
     )
 
 

@@ -153,9 +153,9 @@ def _closed(parts: _Parts, ranges: _Ranges) -> tuple[Numbers, Numbers]:
     rows, is_exponential = ranges.rows, parts.is_exponential[ranges.rows]
     least, greatest = parts.min[rows], parts.max[rows]
     first = np.where(np.isfinite(ranges.upper), np.minimum(ranges.upper, 0.0), 0.0)
-    lower = np.where(np.isneginf(ranges.lower), np.where(np.isnan(least), first, least), ranges.lower)
+    lower = np.where(np.isneginf(ranges.lower), np.where(np.isfinite(least), least, first), ranges.lower)
     last = np.where(is_exponential, np.finfo(float).max, lower)
-    upper = np.where(np.isposinf(ranges.upper), np.where(np.isnan(greatest), last, greatest), ranges.upper)
+    upper = np.where(np.isposinf(ranges.upper), np.where(np.isfinite(greatest), greatest, last), ranges.upper)
     return lower, upper
 
 
@@ -226,8 +226,8 @@ def to_bins(column: pa.Array, starts: pa.Array, ends: pa.Array, numbers: pa.Arra
             {
                 "start": start,
                 "end": end,
-                "min": float(least if np.isnan(parts.min[row]) else parts.min[row]),
-                "max": float(greatest if np.isnan(parts.max[row]) else parts.max[row]),
+                "min": float(parts.min[row] if np.isfinite(parts.min[row]) else least),
+                "max": float(parts.max[row] if np.isfinite(parts.max[row]) else greatest),
                 "sum": float(np.nan_to_num(parts.sum[row])),
                 "sum_sq": float((counts * ((lower + upper) / 2) ** 2).sum()),
                 "count": total,
@@ -237,6 +237,7 @@ def to_bins(column: pa.Array, starts: pa.Array, ends: pa.Array, numbers: pa.Arra
     return pa.array(found, HISTOGRAM)
 
 
+@np.errstate(invalid="ignore")
 def increase(column: pa.Array, starts: pa.Array, previous: pa.Array, previous_starts: pa.Array) -> pa.Array:
     """Return what was counted since the previous point of a cumulative series; null without one.
 
@@ -260,15 +261,25 @@ def increase(column: pa.Array, starts: pa.Array, previous: pa.Array, previous_st
     differs = now.bounds.values[ours] != before.bounds.values[theirs]
     goes_on[np.repeat(compared, now.bounds.lengths[compared])[differs]] = False
     shift = np.clip(before.scale - now.scale, 0, 31)
-    sides = [
-        (now.indices, now.counts, before.indices, before.counts),
-        (now.negative_indices, now.negative_counts, before.negative_indices, before.negative_counts),
-    ]
+    first = np.where(now.zero_threshold > before.zero_threshold, _first_above(now.zero_threshold, now.scale), -np.inf)
+    zeros_before = before.zero_count.astype(np.int64)
+    sides = []
+    for prefix in ("", "negative_"):
+        (indices, counts), (old_indices, old_counts) = (
+            (getattr(one, f"{prefix}indices"), getattr(one, f"{prefix}counts")) for one in (now, before)
+        )
+        rows = old_indices.rows
+        inside = old_indices.values >> shift[rows] < first[rows]  # of a zero bucket that became wider
+        np.add.at(zeros_before, rows[inside], old_counts.values[inside])
+        old_indices, old_counts = (
+            Lists.of_rows(one.values[~inside], rows[~inside], before.length) for one in (old_indices, old_counts)
+        )
+        sides.append((indices, counts, old_indices, old_counts))
     differences = [_subtract(*side, shift, goes_on) for side in sides]
     for rows, _, left in differences:
         goes_on[rows[left < 0]] = False  # a reset that nobody announced
-    zero_count = now.zero_count - before.zero_count
-    goes_on &= ~(zero_count < 0) | (now.zero_threshold > before.zero_threshold)
+    zero_count = now.zero_count - zeros_before
+    goes_on &= zero_count >= 0
     parts: _Columns = {}
     for prefix, side in zip(("", "negative_"), sides, strict=True):
         rows, indices, left = _subtract(*side, shift, goes_on)
@@ -282,7 +293,7 @@ def increase(column: pa.Array, starts: pa.Array, previous: pa.Array, previous_st
     parts |= {name: pc.if_else(ended, whole[name], pa.scalar(None, pa.float64())) for name in ("min", "max")}
     parts["count"] = np.where(goes_on, now.count - before.count, now.count)
     parts["sum"] = pa.array(np.where(goes_on, now.sum - before.sum, now.sum), pa.float64(), from_pandas=True)
-    zero_count = np.where(goes_on, np.maximum(zero_count, 0), now.zero_count)
+    zero_count = np.where(goes_on, zero_count, now.zero_count)
     parts["zero_count"] = pa.array(zero_count, pa.int64(), mask=~now.is_exponential)
     return build_histograms(parts, ~(now.is_valid & before.is_valid))
 
