@@ -116,6 +116,8 @@ def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
         return True  # whether the table takes rows without a value is seen row by row
     if wanted == PROPERTIES:
         return _is_properties(found)
+    if pa.types.is_boolean(wanted) or pa.types.is_struct(wanted):
+        return bool(found == wanted)
     if pa.types.is_dictionary(found):
         found = found.value_type
     if pa.types.is_list(wanted):

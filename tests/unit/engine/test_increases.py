@@ -55,17 +55,22 @@ def counter(values, *, kind=CUMULATIVE, name="requests", is_monotonic=True, tena
     return metric
 
 
+def mapped_rows(*metrics, name="web"):
+    """Return the rows of an export of a service, by table."""
+    body = export("metrics", *metrics, service=name).SerializeToString()
+    request = ExportRequest(signal=Signal.METRICS, body=body)
+    mapped = map_request(
+        request.signal, decode_request(request), origins=OriginCache(), now_ns=NOON_NS, is_trusted=True
+    )
+    assert not mapped.refusals.count
+    return mapped.records.items()
+
+
 def tables(folder, *metrics, services=("web",)):
     """Return both tables, each service in a file of its own."""
     rows = {HISTOGRAMS.name: [], MEASURES.name: []}
     for service in services:
-        body = export("metrics", *metrics, service=service).SerializeToString()
-        request = ExportRequest(signal=Signal.METRICS, body=body)
-        mapped = map_request(
-            request.signal, decode_request(request), origins=OriginCache(), now_ns=NOON_NS, is_trusted=True
-        )
-        assert not mapped.refusals.count
-        for table, batch in mapped.records.items():
+        for table, batch in mapped_rows(*metrics, name=service):
             rows[table].append(batch)
     folder.mkdir(exist_ok=True)
     return [

@@ -303,7 +303,9 @@ def test_a_wider_zero_bucket_is_no_reset() -> None:
     before, after = exponential(values, scale=2), exponential([*values, 0.0, 5.0, -0.1], scale=1, zero_threshold=1.0)
     (found,) = functions.increase(column(after), starts, column(before), starts).to_pylist()
     assert (found["count"], found["zero_count"], found["counts"], found["negative_counts"]) == (3, 2, [1], [])
-    (found,) = functions.increase(column(exponential([0.1], zero_threshold=1.0)), starts, column(before), starts).to_pylist()
+    (found,) = functions.increase(
+        column(exponential([0.1], zero_threshold=1.0)), starts, column(before), starts
+    ).to_pylist()
     assert (found["count"], found["zero_count"]) == (1, 1)
 
 

@@ -238,3 +238,23 @@ def test_an_older_table_gains_the_columns_at_its_first_write(tmp_path):
         other.close()
     history = [one["operation"] for one in DeltaTable(storage.child_uri(SPANS)).history()]
     assert history.count("ADD COLUMN") == 1
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        f"start_time < {sql_of(500)}",
+        f'{sql_of(501)} = "start_time" OR END_TIME > {sql_of(1_999)}',
+        f"start_time BETWEEN {sql_of(-1)} AND {sql_of(499)} AND name <> 'start_time = end_time'",
+        "arrow_cast(end_time - start_time, 'Int64') >= 500 -- end_time",
+        "start_time >= end_time",
+        f"date_trunc('second', start_time) = {sql_of(0)} AND start_time > {sql_of(1_000)}",
+    ],
+)
+def test_a_deletion_is_of_the_spans_that_a_statement_with_its_condition_shows(tmp_path, condition):
+    storage = lake_of(tmp_path, [spans((0, 5), (499, 600), (500, 500)), spans((501, 1001), (1_500, 2_000))])
+    with asking(Lake(storage)) as ask:
+        every, named = (shifted(ask.table(f"{FROM} WHERE {one}")) for one in ("true", f"{condition}\n"))
+        assert 0 < len(named) < len(every)
+        assert Tables(storage).delete(SPANS, condition).rows == len(named)
+        assert shifted(ask.table(FROM)) == sorted({*every}.difference(named))
