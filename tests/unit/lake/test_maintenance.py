@@ -22,10 +22,10 @@ from micromegas_jupyter.cli.main import run
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake import maintenance
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.lease import TAKE_OVER_SECONDS
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, read_status
 from micromegas_jupyter.lake.tables import Tables
-from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.telemetry.tables import HISTOGRAMS, LOG_ENTRIES, PROCESSES
 from tests.fakes.clock import FakeClock
