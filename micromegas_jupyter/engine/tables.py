@@ -213,7 +213,8 @@ class TableBuilder:
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them; `files` says which files of a table are enough.
 
-        Rows that don't meet the `limits` of their table are left out, those of `stored_limits` by what files hold, and those of `counted` tables have no values.
+        Rows that don't meet the `limits` of their table are left out, those of `stored_limits` by what files hold, and
+        those of `counted` tables have no values.
 
         With `allows_fragments`, filters on small files are kept out of the decoder; see `has_fragments`.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
-from datafusion import DataFrame, SessionContext, udaf, udf
+from datafusion import Accumulator, DataFrame, SessionContext, udaf, udf
 
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.core.protocols import TableSnapshot
@@ -110,7 +110,8 @@ def _merge(failures: list[MicromegasError]) -> Callable[[], otel_histograms.Merg
     return functools.partial(otel_histograms.Merge, otel_histograms.MergePool(failures))
 
 
-_AGGREGATES: Final = {
+_Aggregate = tuple[Callable[[list[MicromegasError]], Callable[[], Accumulator]], list[pa.DataType], pa.DataType]
+_AGGREGATES: Final[dict[str, _Aggregate]] = {
     "make_histogram": (functools.partial(functools.partial, MakeHistogram), [_F64, _F64, pa.int64(), _F64], HISTOGRAM),
     "sum_histograms": (functools.partial(functools.partial, SumHistograms), [HISTOGRAM], HISTOGRAM),
     "histogram_merge": (_merge, [OTEL_HISTOGRAM], OTEL_HISTOGRAM),
@@ -176,8 +177,8 @@ class QueryFunctions:
         for name in self._scalars:
             self._register(name)
         for name in self._aggregates:
-            make, arguments, result = _AGGREGATES[name]
-            session.register_udaf(udaf(make(failures), arguments, result, [result], "immutable", name))
+            of_statement, arguments, result = _AGGREGATES[name]
+            session.register_udaf(udaf(of_statement(failures), arguments, result, [result], "immutable", name))
 
     def plan(self, plan: Callable[[str], DataFrame]) -> DataFrame:
         """Return what `plan` makes of the statement, with functions for the types that it calls them with."""
