@@ -113,7 +113,14 @@ def test_the_first_point_of_a_series_that_began_long_before_has_no_increase(tmp_
         point.start_time_unix_nano = late.histogram.data_points[0].start_time_unix_nano
     with asking(tables(tmp_path / "t", late)) as ask:
         rows = ask.rows("SELECT histogram['count'] AS n, seconds FROM histogram_increases ORDER BY time")
+        sums = ask.rows(SUMS)
+        computed = ask.rows(
+            "SELECT sum(h['count']) AS n, count(h['sum']) AS known FROM "
+            "(SELECT CASE WHEN histogram['count'] < 3 THEN NULL ELSE histogram END AS h FROM histograms)"
+        )
     assert [row["n"] for row in rows] == [None, 1, 1, 1]
+    assert sums == [{"n": 3, "total": 15.0}]
+    assert computed == [{"n": 7, "known": 2}]
 
 
 def test_quantiles_and_merges_are_of_the_values_in_the_range(tmp_path, values):
