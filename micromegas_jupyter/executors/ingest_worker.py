@@ -165,22 +165,22 @@ class ExportStore:
                 is_trusted=request.is_trusted,
                 is_own=request.is_own,
             )
-            records, refusals = mapped.records, mapped.refusals
-            if HISTOGRAMS.name in records and (reason := self._writer.find_problem(HISTOGRAMS.name)) is not None:
+            refusals, points = mapped.refusals, mapped.records.get(HISTOGRAMS.name)
+            if points is not None and (reason := self._writer.find_problem(HISTOGRAMS.name)) is not None:
                 # An earlier version let users make a table of this name, which must not cost the other metrics.
-                records = {table: rows for table, rows in records.items() if table != HISTOGRAMS.name}
-                refusals.add(reason, mapped.records[HISTOGRAMS.name].num_rows)
+                refusals.add(reason, points.num_rows)
+                others = {table: rows for table, rows in mapped.records.items() if table != HISTOGRAMS.name}
+                mapped = replace(mapped, records=others)
             answer = encode_answer(request, refused=refusals.count, first=refusals.reason)
-            stored = sum(rows.num_rows for rows in records.values())
-            report = ExportReport(stored=stored, refused=refusals.count, answer=answer)
-            if not stored:
+            report = ExportReport(stored=mapped.stored, refused=refusals.count, answer=answer)
+            if not mapped.stored:
                 on_done(report)
                 return
             # Rows that only a trusted caller may send make another write of the same export.
             kind = "-own" if request.is_own else "-trusted" if request.is_trusted else ""
             write_id = f"{mapped.write_id}{kind}"
             for table, rows in (
-                *records.items(),
+                *mapped.records.items(),
                 (BLOCKS.name, block_rows(mapped.blocks, now_ns=now_ns)),
             ):
                 writes.append(self._open(table, rows.schema, write_id))
