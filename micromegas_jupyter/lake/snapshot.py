@@ -25,7 +25,7 @@ from deltalake.exceptions import DeltaError
 
 from micromegas_jupyter.core.deletion_vectors import DamagedVector, decode_z85
 from micromegas_jupyter.core.file_list import NO_FILES, VECTOR, FileList, TableChange
-from micromegas_jupyter.core.protocols import FIELD_ID, DeletionVector, TableProblem, TableSnapshot
+from micromegas_jupyter.core.protocols import FIELD_ID, DataFile, DeletionVector, TableProblem, TableSnapshot
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.delta_log import (
@@ -152,6 +152,16 @@ class DeltaSnapshots:
                 return self._read_version(name, name, _open(self._storage, name, version), None).snapshot
             except _ODD as error:
                 raise Unreadable("its log cannot be read") from error
+
+    def data_file(self, table: str, add: Action, by: Sequence[str]) -> DataFile:
+        """Return the file that an `add` action adds to a table with these partition columns; raises `Unreadable`."""
+        values, vector = add.get("partitionValues") or {}, add.get("deletionVector")
+        rows = json.loads(add.get("stats") or "{}").get("numRecords") if vector else None
+        return DataFile(
+            self._location(table, add["path"]),
+            tuple(values.get(name) for name in by),
+            deleted=self._vector(table, vector, rows) if vector else None,
+        )
 
     def _find(self, name: str, folder: str, *, is_named: bool) -> TableSnapshot | None:
         """Return a table, when it `is_named` or new as it stands now; None where there is none."""
