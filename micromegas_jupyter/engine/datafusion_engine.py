@@ -69,7 +69,7 @@ from micromegas_jupyter.engine.planning import (
 )
 from micromegas_jupyter.engine.plans.constants import check_constants
 from micromegas_jupyter.engine.plans.counts import find_files, find_progress, with_counts, without_counts
-from micromegas_jupyter.engine.plans.pruning import FilesByTable, counted_scans, row_limits
+from micromegas_jupyter.engine.plans.pruning import FilesByTable, counted_scans, row_limits, stored_limits
 from micromegas_jupyter.engine.plans.reads import are_plain, find_reads, merged, unknown_reads, without_rows
 from micromegas_jupyter.engine.plans.roles import with_roles
 from micromegas_jupyter.engine.plans.tail import FileByFile, check_followable, read_instead
@@ -148,6 +148,7 @@ class _Outline:
     counted: Collection[str] = ()
     files: FilesByTable = field(default_factory=dict, repr=False)
     limits: Mapping[str, Expr] = field(default_factory=dict, repr=False)
+    stored_limits: Mapping[str, Expr] = field(default_factory=dict, repr=False)
     optimized: LogicalPlan | None = field(default=None, repr=False)
     scans: Mapping[str, VisibleTable] = field(default_factory=dict, repr=False)
 
@@ -360,6 +361,7 @@ class DataFusionEngine:
             is_behind_barrier=outline.needs_barrier,
             files=outline.files,
             limits=outline.limits,
+            stored_limits=outline.stored_limits,
             counted=outline.counted,
             is_flat=not request.preserve_dictionary,
             allows_fragments=allows_fragments and len(mentioned) == 1,
@@ -422,7 +424,17 @@ class DataFusionEngine:
             if not hides_rows or is_leakproof(session, frame.logical_plan(), optimized, schemas):
                 with_deleted = [name for name, table in scans.items() if table.has_deleted_rows]
                 counted = {scans[name].snapshot.name for name in counted_scans(optimized, with_deleted)}
-                return _Outline(is_checked=True, counted=counted, files=files, optimized=optimized, scans=scans)
+                split = {name: one.snapshot for name, one in scans.items() if one.snapshot.split_times}
+                split = {name: one for name, one in split.items() if not scans[name].needs_barrier}
+                found = stored_limits(optimized, split, may_change=may_change(mentions))
+                return _Outline(
+                    is_checked=True,
+                    counted=counted,
+                    files=files,
+                    stored_limits={scans[name].snapshot.name: limit for name, limit in found.items()},
+                    optimized=optimized,
+                    scans=scans,
+                )
         hidden = {name: table for name, table in scans.items() if table.needs_barrier}
         found = row_limits(optimized, {name: schemas[name] for name in hidden}, may_change=may_change(mentions))
         limits = {scans[name].snapshot.name: limit for name, limit in found.items()}

@@ -206,13 +206,15 @@ class TableBuilder:
         is_behind_barrier: bool,
         files: FilesByTable | None = None,
         limits: Mapping[str, Expr] = _NO_LIMITS,
+        stored_limits: Mapping[str, Expr] = _NO_LIMITS,
         counted: Collection[str] = (),
         is_flat: bool = False,
         allows_fragments: bool = False,
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them; `files` says which files of a table are enough.
 
-        Rows that don't meet the `limits` of their table are left out, and those of `counted` tables have no values.
+        Rows that don't meet the `limits` of their table are left out, those of `stored_limits` by what files hold, and
+        those of `counted` tables have no values.
 
         With `allows_fragments`, filters on small files are kept out of the decoder; see `has_fragments`.
 
@@ -243,6 +245,8 @@ class TableBuilder:
                 if split:
                     # First as files have them, so that their statistics count.
                     rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
+                    if snapshot.name in stored_limits:
+                        rows = rows.filter(stored_limits[snapshot.name])
                     rows = rows.select(*whole_times(schema, split))
                 limit = limits.get(snapshot.name)
                 rows = _build(

@@ -58,7 +58,7 @@ from micromegas_jupyter.lake.dropped import (
     read_marker,
 )
 from micromegas_jupyter.lake.types import PARTITION_DATE, stored_definition, stored_field, stored_schema
-from micromegas_jupyter.telemetry.tables import TABLES, VIEW_SOURCES
+from micromegas_jupyter.telemetry.tables import NANOS, TABLES, VIEW_SOURCES
 
 MAX_TABLES: Final = 1000
 OWNER_PROPERTY: Final = "micromegas.owner"
@@ -85,6 +85,11 @@ _RESERVED: Final = frozenset(
 _TIMES: Final = ("written", "first_insert", "last_insert", "first_event", "last_event")
 _FILES: Final = pa.schema({"path": pa.string(), "size": pa.int64(), "rows": pa.int64(), **dict.fromkeys(_TIMES, TIME)})
 _MAX_PREDICATE: Final = 10_000
+#: A name of a column; text and comments come first, so that none is found in them.
+_COLUMN: Final = re.compile(
+    r"""'(?:[^']|'')*'|\$\$.*?\$\$|--[^\n]*|/\*.*?\*/|"(?P<quoted>[^"]*)"|(?<![.\w])(?P<word>[^\W\d]\w*)""",
+    re.DOTALL,
+)
 _OF_A_CONDITION: Final = re.compile(
     "evaluating filter|(?:Cast|Compute|Parser|Execution) error|Divide by zero|[Oo]verflow|regex|"
     "nondeterministic function|convert expression to string|Invalid comparison operation"
@@ -268,7 +273,8 @@ class Tables:
 
         If the rows are `expired_before` a day, a restore never brings them back.
         """
-        condition = _checked_predicate(predicate, arrow_schema(self._open(name)), self._check_condition)
+        columns = arrow_schema(self._open(name))
+        condition = _checked_predicate(_with_whole_times(predicate, name, columns), columns, self._check_condition)
         # deltalake deletes all rows where a condition without columns is NULL or fails.
         if (is_met := _constant(condition)) is not None:
             if not is_met:
@@ -572,6 +578,21 @@ def _creation(stored: pa.Schema, partition_by: Sequence[str], properties: Mappin
         )
         content = (Path(folder) / LOG_FOLDER / entry_name(0)).read_bytes()
     return [json.loads(line) for line in content.splitlines()]
+
+
+def _with_whole_times(predicate: str, name: str, columns: pa.Schema) -> str:
+    """Return a condition on times as statements see them, with their nanoseconds."""
+    split = DEFINITIONS[name].split_times if name in DEFINITIONS else ()
+    times = {one for one in split if f"{one}{NANOS}" in columns.names}
+
+    def whole(found: re.Match[str]) -> str:
+        column = found["quoted"] or (found["word"] or "").lower()
+        if column not in times:
+            return found[0]
+        ticks = f"arrow_cast({column}, 'Int64') * 1000 + coalesce({column}{NANOS}, 0)"
+        return f"""arrow_cast({ticks}, 'Timestamp(Nanosecond, Some("UTC"))')"""
+
+    return _COLUMN.sub(whole, predicate) if times else predicate
 
 
 def _checked_predicate(predicate: str, schema: pa.Schema, check: Callable[[Any], None]) -> str:

@@ -55,17 +55,22 @@ def counter(values, *, kind=CUMULATIVE, name="requests", is_monotonic=True, tena
     return metric
 
 
+def mapped_rows(*metrics, name="web"):
+    """Return the rows of an export of a service, by table."""
+    body = export("metrics", *metrics, service=name).SerializeToString()
+    request = ExportRequest(signal=Signal.METRICS, body=body)
+    mapped = map_request(
+        request.signal, decode_request(request), origins=OriginCache(), now_ns=NOON_NS, is_trusted=True
+    )
+    assert not mapped.refusals.count
+    return mapped.records.items()
+
+
 def tables(folder, *metrics, services=("web",)):
     """Return both tables, each service in a file of its own."""
     rows = {HISTOGRAMS.name: [], MEASURES.name: []}
     for service in services:
-        body = export("metrics", *metrics, service=service).SerializeToString()
-        request = ExportRequest(signal=Signal.METRICS, body=body)
-        mapped = map_request(
-            request.signal, decode_request(request), origins=OriginCache(), now_ns=NOON_NS, is_trusted=True
-        )
-        assert not mapped.refusals.count
-        for table, batch in mapped.records.items():
+        for table, batch in mapped_rows(*metrics, name=service):
             rows[table].append(batch)
     folder.mkdir(exist_ok=True)
     return [
@@ -108,7 +113,14 @@ def test_the_first_point_of_a_series_that_began_long_before_has_no_increase(tmp_
         point.start_time_unix_nano = late.histogram.data_points[0].start_time_unix_nano
     with asking(tables(tmp_path / "t", late)) as ask:
         rows = ask.rows("SELECT histogram['count'] AS n, seconds FROM histogram_increases ORDER BY time")
+        sums = ask.rows(SUMS)
+        computed = ask.rows(
+            "SELECT sum(h['count']) AS n, count(h['sum']) AS known FROM "
+            "(SELECT CASE WHEN histogram['count'] < 3 THEN NULL ELSE histogram END AS h FROM histograms)"
+        )
     assert [row["n"] for row in rows] == [None, 1, 1, 1]
+    assert sums == [{"n": 3, "total": 15.0}]
+    assert computed == [{"n": 7, "known": 2}]
 
 
 def test_a_first_point_that_begins_at_its_own_time_has_no_increase(tmp_path):
