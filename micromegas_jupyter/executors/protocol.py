@@ -211,6 +211,7 @@ class Statement:
     preserve_dictionary: bool = False
     messages: tuple[tuple[int, str], ...] = ()  # of the administrators' function that it calls, and that has run
     running: tuple[Mapping[str, object], ...] = field(default=(), hash=False, repr=False)  # of `running_queries()`
+    is_estimated: bool = False  # what it would read is in the metadata of its schema, unless that would reveal rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
