@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
-from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.cli import main, query_commands
+from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.client.query_reader import ScanCounts, TableCounts, parse_estimate
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.core.system import Secret

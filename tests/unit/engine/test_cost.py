@@ -4,7 +4,7 @@ import os
 import statistics
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 import duckdb
@@ -18,6 +18,7 @@ from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.contract import TimeRange
 from micromegas_jupyter.engine.plans.cost import FOOTER_BYTES
 from micromegas_jupyter.errors import MicromegasError, ScanTooLarge
+from micromegas_jupyter.executors.worker import with_estimate
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.telemetry.tables import TABLES
@@ -39,7 +40,7 @@ VALUES = {"?": ("0", 3), "$name": ("name", "name 1"), "$worst": ("worst", 3), "$
 WIDE = "SELECT * FROM logs"
 
 
-def _column(field, count, first, rng):
+def _column(field, count, first, rng):  # noqa: PLR0911 - one for each kind of type
     kind = field.type
     if pa.types.is_dictionary(kind):
         return _column(field.with_type(kind.value_type), count, first, rng).dictionary_encode().cast(kind)
@@ -296,32 +297,26 @@ def test_what_a_statement_asks_for_decides_nothing_of_a_caller_with_a_row_filter
 
 
 def test_roles_and_whole_days_decide_of_a_caller_with_a_row_filter(telemetry):
-    day = [datetime.fromtimestamp(BEGIN_NS / 10**9 + 86_400 * number, UTC) for number in range(4)]
-    asker = limited(telemetry, 0, {"log_entries": ("exe = 'exe 1'",)})
+    begin = datetime.fromtimestamp(BEGIN_NS / 10**9, UTC)
+    (table,) = [one for one in telemetry.tables.snapshot() if one.name == "log_entries"]
+    size = min(os.stat(file.path).st_size for file in table.files)  # noqa: PTH116 - one number
+    largest = max(os.stat(file.path).st_size for file in table.files)  # noqa: PTH116 - one number
 
-    def fits(allowed, begin, end):
-        return rejection(limited(asker, allowed, asker.caller.table_access.filters), "SELECT msg FROM log_entries", time_range=TimeRange(begin=begin, end=end)) is None  # fmt: skip
+    def fits(allowed, first, last):
+        days = TimeRange(begin=begin + first, end=begin + last)
+        asker = limited(telemetry, allowed, {"log_entries": ("exe = 'exe 1'",)})
+        return rejection(asker, "SELECT msg FROM log_entries", time_range=days) is None
 
-    (one,) = {
-        size
-        for size in (file.stat().st_size for file in _files(telemetry, "log_entries"))
-        if fits(size, day[0], day[0].replace(hour=1)) and not fits(size - 1, day[0], day[0].replace(hour=1))
-    }
-    assert fits(one, day[0].replace(hour=13), day[0].replace(hour=13, minute=1))
-    assert not fits(one, day[0], day[1].replace(hour=1))
-
-
-def _files(asker, name):
-    from pathlib import Path
-
-    (table,) = [one for one in asker.tables.snapshot() if one.name == name]
-    return [Path(file.path) for file in table.files]
+    hour = timedelta(hours=1)
+    for first, last in ((hour, 2 * hour), (0 * hour, 23 * hour), (13 * hour, 14 * hour)):
+        assert fits(largest, first, last)
+        assert not fits(size - 1, first, last)
+    assert not fits(largest, hour, 25 * hour)
+    assert fits(2 * largest, hour, 25 * hour)
 
 
 @pytest.mark.parametrize("sql", [*SEARCHES[:-1], "SELECT n FROM other, logs"])
 def test_a_caller_with_a_row_filter_gets_no_estimate(worlds, sql):
-    from micromegas_jupyter.executors.worker import with_estimate
-
     schemas = [with_estimate(world.seeing(ROLE).plan(sql, is_estimated=True)) for world in worlds]
 
     assert schemas[0].equals(schemas[1], check_metadata=True)
