@@ -400,6 +400,20 @@ class QueryDenied(ResourcesExhausted):
     http_status = 403
 
 
+class ScanTooLarge(ResourcesExhausted):
+    """The statement would read more bytes than your roles allow; it was not run.
+
+    The message has the estimate, and the columns and days that cost most. Ask for fewer columns or a shorter time
+    range. `--dry-run` shows what a statement will read. If you may read only some rows of a table, the message has no
+    estimate, and whole files of the days in the call's time range count
+    ([`max_scan_bytes`](access.md#how-much-a-statement-may-read)). It is a `ResourcesExhausted`.
+    """
+
+    code = "SQL010"
+    default_remedy = "Ask for fewer columns or a shorter time range."
+    http_status = 403
+
+
 class DeadlineExceeded(QueryError):
     """The query took longer than the server allows, or than the caller's own deadline.
 

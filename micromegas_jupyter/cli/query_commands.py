@@ -86,6 +86,12 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain", action="store_true", help="show how the server would run it and what it would read; don't run it"
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show the columns that it would return, and about how many bytes, files, and rows it would read; don't "
+        "run it",
+    )
     add_row_arguments(parser)
     parser.add_argument(
         "--issuer", metavar="URL", help="identity provider of a service account; default: the configured one"
@@ -170,7 +176,13 @@ def run_query(arguments: argparse.Namespace) -> int:
     if arguments.explain:
         if arguments.output or arguments.format or arguments.limit is not None:
             raise UsageError("--explain prints the plan.", remedy="Leave out --output, --format and --limit.")
+        if arguments.dry_run:
+            raise UsageError("--explain and --dry-run cannot be combined.", remedy="Leave one of them out.")
         return _explain(arguments, sql, time_range, parameters)
+    if arguments.dry_run:
+        if arguments.output or arguments.format not in {None, "table", "json"}:
+            raise UsageError("--dry-run prints columns, as a table or JSON.", remedy="Leave out --output and --format.")
+        return _describe(arguments, sql, time_range, parameters)
     return write_answer(arguments, sql, *time_range, parameters=parameters, limit=arguments.limit)
 
 
@@ -192,6 +204,33 @@ def _explain(
         ):
             for line in read_plan(reader).split("\n"):
                 print(printable(line))  # names of columns may hold what steers a terminal
+    return 0
+
+
+def _describe(
+    arguments: argparse.Namespace,
+    sql: str,
+    time_range: "tuple[datetime | None, datetime | None]",
+    parameters: Mapping[str, object] | None,
+) -> int:
+    """Print the columns that a statement would return; on standard error, what it would read, or all as JSON."""
+    arguments.statement = sql
+    with _open_client(arguments) as client:
+        from micromegas_jupyter.client.query_reader import NO_ESTIMATE, parse_estimate
+
+        client.on_notice(show_note)
+        schema = client.describe_statement(sql, *time_range, parameters, limit=arguments.limit)
+    estimate = parse_estimate(schema)
+    columns = [{"column": one.name, "type": str(one.type), "nullable": one.nullable} for one in schema]
+    if arguments.format == "json":
+        import msgspec
+
+        print(msgspec.json.encode({"columns": columns, "estimate": estimate}).decode())
+        return 0
+    width = max((len(printable(one.name)) for one in schema), default=0)
+    for one in schema:
+        print(f"{printable(one.name):<{width}}  {printable(str(one.type))}{'' if one.nullable else ' not null'}")
+    print(NO_ESTIMATE if estimate is None else f"It {estimate.text()}.", file=sys.stderr)
     return 0
 
 

@@ -29,6 +29,7 @@ from micromegas_jupyter.client.commands import (
     build_ingest_headers,
     cancel_by_id,
     change_access,
+    describe,
     fetch_tables,
     find_progress,
     list_cut_off,
@@ -473,6 +474,28 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
             transport.uses.finish()
         self._readers.add(reader)
         return reader
+
+    def describe_statement(
+        self,
+        sql: str,
+        begin: TimeArgument = None,
+        end: TimeArgument = None,
+        params: Params = None,
+        *,
+        limit: int | None = None,
+    ) -> pa.Schema:
+        """Return the schema of a statement's result without running it.
+
+        The arguments are those of `open_query`. With `parse_estimate`, the metadata shows what the statement would read
+        if the server has that.
+        """
+        sql = _check_statement(sql)
+        begin_text, end_text = format_time_range(begin, end, now=self._clock.now())
+        options = build_option_headers(
+            begin=begin_text, end=end_text, limit=limit, preserve_dictionary=self._preserve_dictionary
+        )
+        bound = None if params is None else bind(sql, params)
+        return self._run(lambda transport, call: describe(transport, sql, bound, call), headers=options)
 
     def prepare_statement(self, sql: str) -> PreparedStatement:
         """Ask the server for a statement's schemas without running it."""

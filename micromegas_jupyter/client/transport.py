@@ -777,10 +777,11 @@ class Transport:
                     raise InternalError("The server's answer is too large.")
             return results
 
-    def get_flight_info(self, command: bytes, call: Call) -> flight.FlightInfo:
-        """Ask how to run a command."""
+    def describe(self, command: bytes, call: Call, *, as_schema: bool = False) -> Any:
+        """Ask how to run a command, or for a `flight.SchemaResult`."""
         with self._calling(call) as client:
-            return client.get_flight_info(flight.FlightDescriptor.for_command(command), _options(call))
+            ask = client.get_schema if as_schema else client.get_flight_info
+            return ask(flight.FlightDescriptor.for_command(command), _options(call))
 
     def do_put(self, command: bytes, schema: pa.Schema, batches: Iterable[pa.RecordBatch], call: Call) -> bytes | None:
         """Send batches and return the metadata of the server's answer, None when there is none."""

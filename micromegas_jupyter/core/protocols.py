@@ -109,6 +109,7 @@ class AuthContext:
         roles: The caller's roles on this server.
         scopes: What the credential is for: `read`, `write`, `ingest`, `ingest:TABLE`.
         table_access: Which tables and rows the caller may read; None for all.
+        max_scan_bytes: How many bytes a statement of the caller may read; None for any number.
         write_access: Which tables the caller may write to; administrators may write to all.
         owner: Of an API key, the user who is responsible for it, as `issuer|subject`; None if the key names none.
         notice: A sentence that every answer to this caller should carry, about a credential that will not do for
@@ -129,6 +130,7 @@ class AuthContext:
     roles: tuple[str, ...] = ()
     scopes: frozenset[str] = frozenset({"read"})
     table_access: TableAccess | None = None
+    max_scan_bytes: int | None = None
     write_access: WriteAccess = WriteAccess()
     owner: str | None = None
     notice: str | None = None

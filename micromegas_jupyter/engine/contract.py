@@ -80,6 +80,7 @@ class StatementRequest:
         messages: What the administrators' function in it has done: times (nanoseconds since 1970) and texts.
         running: The rows of `running_queries()`: those that the caller may see, and no others.
         tail: The files to read in place of the table's own; None for an ordinary statement.
+        is_estimated: Whether what it would read is wanted.
     """
 
     sql: str = field(repr=False)
@@ -91,6 +92,7 @@ class StatementRequest:
     messages: tuple[tuple[int, str], ...] = ()
     running: tuple[Mapping[str, object], ...] = field(default=(), hash=False, repr=False)
     tail: Tail | None = field(default=None, hash=False, repr=False)
+    is_estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,9 +203,9 @@ class FileSource(Protocol):
 
 
 class TableFiles(NamedTuple):
-    """What a statement that is explained needs of a table: so many `files` of `total`, with their bytes and rows.
+    """What a statement that is explained or estimated reads of a table: so many `files` of `total`, bytes, and rows.
 
-    `size` and `rows` are None if the table's log doesn't have them for each file.
+    `size` and `rows` are for all its scans of the table, None if these aren't known for each file.
     """
 
     name: str
@@ -227,8 +229,8 @@ class PlannedQuery(Protocol):
     "1", …; `$1` as "0"; `$name` as "name"; null if unknown. `reads_tables` is False only if the plan, as it was before
     it was optimized, depends on no table, view or listing of them. `reads` covers the rows of parameters that were
     planned so far. If it `hides_rows`, its caller must not learn its counts or progress. `explained` is what EXPLAIN
-    shows of tables to callers who see all their rows. For a `Tail`, `reached` is the index of the next file to read,
-    with the offset in it.
+    and a request that `is_estimated` show of tables to callers who see all their rows. For a `Tail`, `reached` is the
+    index of the next file to read, with the offset in it.
     """
 
     schema: pa.Schema

@@ -5,6 +5,7 @@ the process limits its time and memory, and may end it at any moment.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -68,7 +69,8 @@ from micromegas_jupyter.engine.planning import (
     without_paths,
 )
 from micromegas_jupyter.engine.plans.constants import check_constants
-from micromegas_jupyter.engine.plans.counts import find_files, find_progress, with_counts, without_counts
+from micromegas_jupyter.engine.plans.cost import Footers, TableCost, check_cost, estimate, whole_days, whole_files
+from micromegas_jupyter.engine.plans.counts import find_progress, with_counts, without_counts
 from micromegas_jupyter.engine.plans.pruning import FilesByTable, counted_scans, row_limits, stored_limits
 from micromegas_jupyter.engine.plans.reads import are_plain, find_reads, merged, unknown_reads, without_rows
 from micromegas_jupyter.engine.plans.roles import with_roles
@@ -81,6 +83,7 @@ from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS, READ_ONLY, LentS
 from micromegas_jupyter.engine.tables import (
     LISTS,
     TableBuilder,
+    find_files_in_range,
     find_visible_tables,
     has_constants,
     hides_deleted_rows,
@@ -105,8 +108,10 @@ _CALLED: Final = VIEW_FUNCTIONS | MESSAGE_FUNCTIONS | TIME_TRAVEL
 _FUNCTIONS: Final = IDENTITY_NAMES | DENIAL_NAMES | LISTING_NAMES
 _TABLE_FUNCTIONS: Final = LISTING_NAMES | {LIST}
 _SCAN: Final = "TableScan"
+_EXPLAIN: Final = frozenset({"explain"})
 #: With these, EXPLAIN shows counts of rows and bounds of values.
 _DETAILS: Final = frozenset({"analyze", "verbose"})
+_ANALYZE: Final = frozenset({"analyze"})
 _MAX_PLANNING_SECONDS: Final = 2.0
 
 
@@ -129,6 +134,12 @@ class _Statement:
     failures: list[MicromegasError] = field(default_factory=list, repr=False)
 
     @property
+    def is_estimated(self) -> bool:
+        """Whether it needs to be known what it will read."""
+        is_wanted = self.request.is_estimated or self.caller.max_scan_bytes is not None
+        return is_wanted or bool(self.mentions.among(_EXPLAIN))
+
+    @property
     def is_bound(self) -> bool:
         """Whether it has the values that it needs."""
         return self.request.parameters is not None or not self.placeholders.columns
@@ -140,7 +151,8 @@ class _Outline:
 
     Of `counted` tables with deleted rows, it needs the number of rows, and no values. What the caller wrote must be
     behind the barrier, unless all of it is leakproof. Constants may have been checked. `optimized` is its plan over
-    `scans` of no files.
+    `scans` of no files. Of these, an estimate has a `text`, and the files that are `charged` of tables with rows that
+    don't exist for the caller.
     """
 
     is_checked: bool = False
@@ -151,13 +163,16 @@ class _Outline:
     stored_limits: Mapping[str, Expr] = field(default_factory=dict, repr=False)
     optimized: LogicalPlan | None = field(default=None, repr=False)
     scans: Mapping[str, VisibleTable] = field(default_factory=dict, repr=False)
+    text: str = field(default="", repr=False)
+    charged: FilesByTable = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
     """A statement's plan, and the tables in its session.
 
-    `written` is before, and `text` shows, what is `optimized`: nothing for EXPLAIN, or if a value is missing.
+    `written` is before, and `text` shows, what is `optimized`: nothing for EXPLAIN, or if a value is missing. `costs`
+    are what it reads, if that is estimated.
     """
 
     lent: LentSession
@@ -166,6 +181,7 @@ class _Plan:
     text: str
     optimized: LogicalPlan | None
     tables: Sequence[VisibleTable]
+    costs: Sequence[TableCost] = ()
 
 
 class DataFusionEngine:
@@ -185,6 +201,7 @@ class DataFusionEngine:
         self._settings = settings
         self._sessions = Sessions(settings)
         self._builder = TableBuilder()
+        self._footers = Footers(self._builder.read_footer)
         self._barrier_holds = False
         self._hides_deleted_rows: bool | None = None
 
@@ -216,8 +233,11 @@ class DataFusionEngine:
         if tail is not None and (rows is None or rows.num_rows <= 1):
             return FileByFile(lambda part: self._plan_row(part, caller, placeholders, mentions, calls), request, tail)
         if rows is None or rows.num_rows <= 1:
-            return self._plan_row(request, caller, placeholders, mentions, calls)
-        return RowByRow(lambda row: self._plan_row(row, caller, placeholders, mentions, calls), request, rows)
+            return self._plan_row(request, caller, placeholders, mentions, calls, spent=[])
+        spent: list[int] = []
+        return RowByRow(
+            lambda row: self._plan_row(row, caller, placeholders, mentions, calls, spent=spent), request, rows
+        )
 
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
         """Return each table that `caller` sees with the schema that `SELECT *` gives."""
@@ -236,15 +256,17 @@ class DataFusionEngine:
     def _visible_tables(self, caller: AuthContext) -> list[VisibleTable]:
         return find_visible_tables(self._tables.snapshot(), caller, self._settings.default_conditions)
 
-    def _plan_row(
+    def _plan_row(  # noqa: PLR0913 - what is known of a statement
         self,
         request: StatementRequest,
         caller: AuthContext,
         placeholders: Placeholders,
         mentions: Mention,
         calls: Sequence[Call],
+        *,
+        spent: list[int],
     ) -> "DataFusionQuery":
-        """Plan a request without parameters, or with one row of them."""
+        """Plan a request without parameters, or with one row of them; others may have `spent` bytes of its limit."""
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
         visible = self._visible_tables(caller)
@@ -280,6 +302,11 @@ class DataFusionEngine:
                 plan = self._plan(statement)
                 context.hides_values = any(table.hides_rows for table in plan.tables)
                 plan = self._with_workarounds(plan, statement)
+                if caller.max_scan_bytes is not None and statement.is_bound and _is_run(plan, mentions):
+                    allowed = caller.max_scan_bytes - sum(spent)
+                    names_costs = not any(table.needs_barrier for table in plan.tables)
+                    limit = caller.max_scan_bytes
+                    spent.append(check_cost(plan.costs, allowed=allowed, limit=limit, names_costs=names_costs))
                 of_history = {name: () for name, _ in statement.histories.values()}
                 return DataFusionQuery(plan, statement, context, reads=merged(_find_reads(plan, statement), of_history))
         except MicromegasError as error:
@@ -389,7 +416,28 @@ class DataFusionEngine:
         else:
             _check_explained(tables, has_details=bool(mentions.among(_DETAILS)), is_admin=caller.is_admin)
         written = frame.logical_plan()
-        return _Plan(lent=lent, sql=functions.sql, written=written, text=text, optimized=optimized, tables=tables)
+        return _Plan(
+            lent=lent,
+            sql=functions.sql,
+            written=written,
+            text=text,
+            optimized=optimized,
+            tables=tables,
+            costs=self._estimate(statement, outline, tables) if statement.is_estimated else (),
+        )
+
+    def _estimate(self, statement: _Statement, outline: _Outline, tables: Sequence[VisibleTable]) -> list[TableCost]:
+        """Return what a statement over registered tables reads."""
+        by_name = {table.snapshot.name: table for table in tables}
+        scans: dict[str, VisibleTable] = {}
+        hidden: dict[str, VisibleTable] = {}
+        for name, table in outline.scans.items():
+            charged = outline.charged.get(table.snapshot.name)
+            needed = by_name[table.snapshot.name].needed if charged is None else charged
+            (hidden if table.hides_rows else scans)[name] = replace(table, needed=needed)
+        partitions = self._settings.target_partitions or statement.request.partitions or os.cpu_count() or 1
+        seen = estimate(outline.text, scans, self._footers, partitions=partitions)
+        return seen + whole_files(outline.text, hidden)
 
     def _outline(
         self,
@@ -401,9 +449,9 @@ class DataFusionEngine:
         """Plan a statement over scans of no files, check its constants, and find what it needs of its tables."""
         mentions, time_range = statement.mentions, statement.request.time_range
         hides_rows = any(table.needs_barrier and any(map(mentions.has, table.names)) for table in sources)
-        tail = statement.request.tail
+        tail, is_estimated = statement.request.tail, statement.is_estimated
         is_simple = not any(is_large(one, mentions, time_range) or has_constants(one) for one in sources)
-        if is_simple and not hides_rows and tail is None:
+        if is_simple and not hides_rows and not is_estimated and tail is None:
             return _Outline()
         with self._builder.outline(session, sources, mentions=mentions, time_range=time_range) as scans:
             try:
@@ -416,10 +464,12 @@ class DataFusionEngine:
                 if tail is not None or not is_engine_failure(error):
                     raise
                 # Planning it over the tables, or running it, shows what is wrong.
-                return _Outline(needs_barrier=hides_rows)
+                scan_all = "\n".join(f"TableScan: {name}" for name in scans)
+                return _Outline(needs_barrier=hides_rows, scans=scans, text=scan_all)
             if not is_explain(text):
                 check_constants(session, optimized)
-            files = needed_files(optimized, scans, mentions=mentions, time_range=time_range)
+            files = needed_files(optimized, scans, mentions=mentions, time_range=time_range, is_estimated=is_estimated)
+            shown = optimized.display_indent() if is_estimated else ""
             schemas = {name: scanned_schema(table) for name, table in scans.items()}
             if not hides_rows or is_leakproof(session, frame.logical_plan(), optimized, schemas):
                 with_deleted = [name for name, table in scans.items() if table.has_deleted_rows]
@@ -427,6 +477,7 @@ class DataFusionEngine:
                 split = {name: one.snapshot for name, one in scans.items() if one.snapshot.split_times}
                 split = {name: one for name, one in split.items() if not scans[name].needs_barrier}
                 found = stored_limits(optimized, split, may_change=may_change(mentions))
+                charged = self._charged(statement, session, scans) if is_estimated and hides_rows else {}
                 return _Outline(
                     is_checked=True,
                     counted=counted,
@@ -434,7 +485,10 @@ class DataFusionEngine:
                     stored_limits={scans[name].snapshot.name: limit for name, limit in found.items()},
                     optimized=optimized,
                     scans=scans,
+                    text=shown,
+                    charged=charged,
                 )
+        charged = self._charged(statement, session, scans) if is_estimated else {}
         hidden = {name: table for name, table in scans.items() if table.needs_barrier}
         found = row_limits(optimized, {name: schemas[name] for name in hidden}, may_change=may_change(mentions))
         limits = {scans[name].snapshot.name: limit for name, limit in found.items()}
@@ -442,7 +496,29 @@ class DataFusionEngine:
             session, hidden, limits, mentions=mentions, time_range=time_range
         )
         seen = {name: of for name, of in files.items() if name not in {one.snapshot.name for one in hidden.values()}}
-        return _Outline(is_checked=True, needs_barrier=True, files={**seen, **of_hidden}, limits=limits)
+        return _Outline(
+            is_checked=True,
+            needs_barrier=True,
+            files={**seen, **of_hidden},
+            limits=limits,
+            scans=scans,
+            text=shown,
+            charged=charged,
+        )
+
+    def _charged(
+        self, statement: _Statement, session: SessionContext, scans: Mapping[str, VisibleTable]
+    ) -> FilesByTable:
+        """Return the files that count towards the limit of a caller for whom some rows of them don't exist.
+
+        Only the time range of the call, in whole days, and the conditions of the caller's roles rule out files: by what
+        the statement rules out, a caller could search for values of hidden rows.
+        """
+        caller, mentions = statement.caller, statement.mentions
+        hidden = {name: one for name, one in scans.items() if one.needs_barrier and not caller.is_admin}
+        days = whole_days(statement.request.time_range)
+        of_large = self._builder.files_behind_barrier(session, hidden, {}, mentions=mentions, time_range=days)
+        return {one.snapshot.name: find_files_in_range(one, days) for one in hidden.values()} | dict(of_large)
 
     def _check_deleted_rows(self, tables: Sequence[VisibleTable]) -> None:
         """Check, once in this process, that deleted rows stay hidden before a table that has some is read."""
@@ -519,7 +595,8 @@ class DataFusionQuery:
         self._running: DataFrame | None = None
         self._unbound = () if request.parameters is not None else placeholders.written
         self._is_explain = is_explain(plan.text)
-        self.explained: Sequence[TableFiles] = [find_files(table) for table in self._tables] if self._is_explain else []
+        is_shown = self._is_explain or request.is_estimated
+        self.explained: Sequence[TableFiles] = [cost.counts() for cost in plan.costs] if is_shown else []
         # A described plan must stay the root of its plan, so its limit is applied while the rows pass.
         self._row_limit = request.row_limit if self._is_explain else None
         self._context = context
@@ -578,6 +655,11 @@ class DataFusionQuery:
         except Exception:  # noqa: BLE001 - the rows were given
             _log.warning("the engine's counters cannot be read", exc_info=True)
             self.statistics = without_counts(self.statistics)
+
+
+def _is_run(plan: _Plan, mentions: Mention) -> bool:
+    """Return whether running a statement reads its tables."""
+    return not is_explain(plan.text) or bool(mentions.among(_ANALYZE))
 
 
 def _has_floats(kind: pa.DataType) -> bool:

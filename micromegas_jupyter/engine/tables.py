@@ -236,7 +236,7 @@ class TableBuilder:
             if any(map(mentions.has, table.names)):
                 needed = (files or {}).get(snapshot.name)
                 if needed is None:
-                    needed = _files_in_range(table, time_range)
+                    needed = find_files_in_range(table, time_range)
                 is_counted, split = snapshot.name in counted, snapshot.split_times
                 stored = stored_times(schema, split) if split else schema
                 rows = self.read(
@@ -418,16 +418,20 @@ class TableBuilder:
         return [self._schemas[file] for file in files]
 
     def _footer(self, file: FoundFile) -> pa.Schema:
-        if file.mark:
-            return pyarrow.parquet.read_schema(file.path)
-        storage, path = self._object(file.path)
+        return self.read_footer(file.path).schema.to_arrow_schema()
+
+    def read_footer(self, location: str) -> pyarrow.parquet.FileMetaData:
+        """Return the footer of a file."""
+        if not location.startswith(S3_SCHEME):
+            return pyarrow.parquet.read_metadata(location)
+        storage, path = self._object(location)
         size = _FOOTER_BYTES
         while (content := storage.read_end(path, size)) is not None:
             needed = int.from_bytes(content[-_TAIL_BYTES:-4], "little") + _TAIL_BYTES
             if needed <= len(content) or len(content) < size:
-                return pyarrow.parquet.read_schema(pa.BufferReader(content))
+                return pyarrow.parquet.read_metadata(pa.BufferReader(content))
             size = needed
-        raise FileNotFoundError(file.path)
+        raise FileNotFoundError(location)
 
     def _read_parts(self, location: str, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[bytes]:
         storage, path = self._object(location)
@@ -545,7 +549,7 @@ def is_large(table: VisibleTable, mentions: Mention, time_range: TimeRange | Non
     if snapshot.source is not None:
         columns.add(snapshot.source.time_column)
     has_conditions = table.hides_rows or bool(table.equal) or any(map(mentions.has, columns))
-    return has_conditions and len(_files_in_range(table, time_range)) > most
+    return has_conditions and len(find_files_in_range(table, time_range)) > most
 
 
 def has_constants(table: VisibleTable) -> bool:
@@ -559,15 +563,17 @@ def needed_files(
     *,
     mentions: Mention,
     time_range: TimeRange | None,
+    is_estimated: bool = False,
 ) -> FilesByTable:
     """Return, for large tables, the files in which a row can meet the conditions that an outline's scans have.
 
-    A file that every scan of its table rules out cannot change the result.
+    If what it reads `is_estimated`, all tables count as large. A file that every scan of its table rules out cannot
+    change the result.
     """
     candidates = {
         name: Candidates(table.snapshot, _stored_range(table, time_range))
         for name, table in scans.items()
-        if is_large(table, mentions, time_range)
+        if is_estimated or is_large(table, mentions, time_range)
     }
     return prune(optimized, candidates, may_change=may_change(mentions)) if candidates else {}
 
@@ -584,7 +590,8 @@ def may_change(mentions: Mention) -> bool:
     return bool(mentions.among(_CLOCKS))
 
 
-def _files_in_range(table: VisibleTable, time_range: TimeRange | None) -> FileList:
+def find_files_in_range(table: VisibleTable, time_range: TimeRange | None) -> FileList:
+    """Return the files of a table that may have rows in a range."""
     return files_in_range(table.snapshot, _stored_range(table, time_range))
 
 

@@ -222,6 +222,7 @@ class Statement:
     messages: tuple[tuple[int, str], ...] = ()  # of the administrators' function that it calls, and that has run
     running: tuple[Mapping[str, object], ...] = field(default=(), hash=False, repr=False)  # of `running_queries()`
     tail: Tail | None = field(default=None, hash=False, repr=False)  # of a follow
+    is_estimated: bool = False  # what it would read is in the metadata of its schema, unless that would reveal rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ from micromegas_jupyter.errors import InternalError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.settings import WorkerOptions, limit_process
+from micromegas_jupyter.flightsql.commands import ESTIMATE_KEY
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
 from micromegas_jupyter.telemetry.tables import with_remarks
 
@@ -48,6 +49,7 @@ _MAX_ERROR_BYTES: Final = 64 * 1024
 _SEND_BUFFER_BYTES: Final = 1024 * 1024  # some batches ahead of the client: fewer switches between processes
 _MIB: Final = 1024 * 1024
 _MAX_LISTED_CHARACTERS: Final = 64 * _MIB  # of schemas, in hexadecimal digits
+_MAX_ESTIMATED: Final = 100  # tables that are listed
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 _Read = TypeVar("_Read")
@@ -302,9 +304,10 @@ class Worker:
                     self._run(planned, output)
                     return
                 self._planned, self._plan_id = planned, plan_id
+                schema = with_estimate(planned) if statement.is_estimated else planned.schema
                 schemas = {
                     "reads_tables": planned.reads_tables,
-                    "schema": planned.schema.serialize().to_pybytes().hex(),
+                    "schema": schema.serialize().to_pybytes().hex(),
                     "parameters": planned.parameter_schema.serialize().to_pybytes().hex(),
                 }
                 self._send(protocol.PLANNED, schemas)
@@ -342,6 +345,7 @@ class Worker:
             messages=statement.messages,
             running=statement.running,
             tail=statement.tail,
+            is_estimated=statement.is_estimated,
         )
         with _cpu_limit(self._options.planning_seconds):
             planned = self._engine.plan(request, statement.caller)
@@ -449,6 +453,23 @@ class Worker:
     def _send(self, kind: bytes, facts: object) -> None:
         body = msgspec.json.encode(facts)
         self._outbox.add(kind, len(body), body, at_once=True)
+
+
+def with_estimate(planned: PlannedQuery) -> pa.Schema:
+    """Return a schema with what the statement would read, if its caller sees all rows of its tables."""
+    if planned.hides_rows:
+        return planned.schema
+    tables = planned.explained
+    sizes, rows = [one.size for one in tables], [one.rows for one in tables]
+    estimate = {
+        "files": sum(one.files for one in tables),
+        "rows": None if None in rows else sum(filter(None, rows)),
+        "bytes": None if None in sizes else sum(filter(None, sizes)),
+        "tables": [one._asdict() for one in tables[:_MAX_ESTIMATED]],
+    }
+    return planned.schema.with_metadata(
+        {**(planned.schema.metadata or {}), ESTIMATE_KEY: msgspec.json.encode(estimate)}
+    )
 
 
 class _ResultSize:

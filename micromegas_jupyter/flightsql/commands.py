@@ -324,6 +324,9 @@ def _parse_command(envelope: "Envelope") -> Command:
 ERROR_DETAILS_KEY = "micromegas-error-bin"
 """The trailing metadata key; gRPC carries `-bin` values as bytes."""
 
+ESTIMATE_KEY = b"micromegas.estimate"
+"""In the metadata of a schema that `GetSchema` returns: what the statement would read, as JSON."""
+
 MAX_DETAILS_BYTES = 4096
 """Upper bound of an encoded error. In base64 it leaves 2.7 kB of a client's usual 8 kB for everything else."""
 

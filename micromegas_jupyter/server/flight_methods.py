@@ -190,9 +190,12 @@ class QueryRunner:
         self._deny_list = deny_list
         self._change_partitions = change_partitions
 
-    async def plan(self, call: Call, sql: str, parameters: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+    async def plan(
+        self, call: Call, sql: str, parameters: tuple[bytes, ...], *, is_estimated: bool = False
+    ) -> tuple[bytes, bytes]:
         """Return the IPC schemas of a statement's result and of its parameters, as its caller would run it."""
         statement, origin, running, audit = await self._prepare(call, sql, parameters)
+        statement = replace(statement, is_estimated=is_estimated)
         try:
             await self.check_denials(origin, sql)
             with phase("plan"):
@@ -456,7 +459,7 @@ class FlightMethods:
         info = await self._build_flight_info(call)
         await call.answer(messages.PollInfo(info=info, progress=1.0).SerializeToString())
 
-    async def _build_flight_info(self, call: Call) -> Any:
+    async def _build_flight_info(self, call: Call, *, is_estimated: bool = False) -> Any:
         call.require_scope(READ_SCOPE)
         descriptor = parse_message(messages.FlightDescriptor, await call.read_only_message())
         command = parse_descriptor(descriptor)
@@ -467,7 +470,7 @@ class FlightMethods:
         else:
             sql, parameters = self._find_statement(call, command)
             # The exact schema: some clients reject rows whose schema differs from the announced one.
-            schema, _ = await self._queries.plan(call, sql, parameters)
+            schema, _ = await self._queries.plan(call, sql, parameters, is_estimated=is_estimated)
             if isinstance(command, PreparedQuery) and not can_travel(parameters):
                 # The values stay where they are stored.
                 endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=prepared_ticket(command.handle)))
@@ -483,7 +486,7 @@ class FlightMethods:
         )
 
     async def _get_schema(self, call: Call) -> None:
-        info = await self._build_flight_info(call)
+        info = await self._build_flight_info(call, is_estimated=True)
         await call.answer(messages.SchemaResult(schema=info.schema).SerializeToString())
 
     async def _do_get(self, call: Call) -> None:
