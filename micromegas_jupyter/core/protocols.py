@@ -267,7 +267,7 @@ class TableSnapshot:
     source: ViewSource | None = None
     stored_schema: pa.Schema | None = field(default=None, repr=False)
     split_times: tuple[str, ...] = ()
-    materialized: "Materialized | None" = field(default=None, repr=False)
+    materialized: Materialized | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,12 +275,15 @@ class Materialized:
     """What a materialized view has besides its files: the rows of `extract_sql` over `source`.
 
     The files of `source` are those whose rows are not in the view yet. If the view `is_stale`, they are all files of
-    that table, and the view has none. `properties` are those of its Delta table.
+    that table, and the view has none. `properties` are those of its Delta table; `updated_at` and `updated_by` tell of
+    its definition.
     """
 
     source: TableSnapshot
     extract_sql: str
     properties: Mapping[str, str] = field(default_factory=dict)
+    updated_at: str = ""
+    updated_by: str = ""
     is_stale: bool = False
 
 

@@ -55,9 +55,7 @@ class _Source:
         return self._tables
 
 
-def check_definition(
-    tables: Sequence[TableSnapshot], settings: EngineSettings, view: ViewDefinition
-) -> dict[str, str]:
+def check_definition(tables: Sequence[TableSnapshot], settings: EngineSettings, view: ViewDefinition) -> dict[str, str]:
     """Check that a view can be made, and return its source and, in hexadecimal digits, the IPC schema of its table."""
     check_name(view.name)
     others = [one for one in tables if one.materialized is not None and one.name != view.name]
@@ -69,7 +67,7 @@ def check_definition(
         )
     empty = [replace(one, files=NO_FILES, bounds=None) for one in tables if one.problem is None]
     table = TableSnapshot(name=view.name, schema=pa.schema([]), files=NO_FILES)
-    facts = view_snapshot(table, view, source="")
+    facts = view_snapshot(table, view, {})
     assert facts.materialized is not None  # noqa: S101
     query = _plan(facts.materialized.extract_sql, settings, *empty, name="extract_query")
     source = _find_source(query, tables)
@@ -192,7 +190,12 @@ def _find_source(query: DataFusionQuery, tables: Sequence[TableSnapshot]) -> str
     known = {one.name: one for one in tables}
     steps = [re.split(r"[:\s]", line.strip(), maxsplit=1)[0] for line in query.text.splitlines()]
     names = [name for name in query.reads if name in known]
-    if len(query.reads) != 1 or len(names) != 1 or steps.count("TableScan") != 1 or "subquery" in query.text.lower().replace("subqueryalias", ""):
+    if (
+        len(query.reads) != 1
+        or len(names) != 1
+        or steps.count("TableScan") != 1
+        or "subquery" in query.text.lower().replace("subqueryalias", "")
+    ):
         raise _unfit("extract_query", "does not read exactly one table, once")
     if others := sorted(set(steps) - _STEPS):
         raise _unfit("extract_query", f"has {', '.join(others)}, and so can't be computed for new rows alone")
@@ -207,4 +210,6 @@ def _listed(schema: pa.Schema) -> str:
 
 
 def _unfit(query: str, reason: str) -> InvalidStatement:
-    return InvalidStatement(f"The {query} of the view {reason}.", remedy="Change the definition; see docs/sql-reference.md.")
+    return InvalidStatement(
+        f"The {query} of the view {reason}.", remedy="Change the definition; see docs/sql-reference.md."
+    )

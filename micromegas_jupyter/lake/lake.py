@@ -87,10 +87,10 @@ class Lake:
 
     def view(self, name: str) -> View | None:
         """Return a materialized view as it stands now; None if there is none."""
-        found = self._snapshots.list(name)
-        if name not in found or found[name].materialized is None:
+        table = self._snapshots.current(name)
+        if table is None or table.materialized is None:
             return None
-        self._follow(name, found[name], found)
+        self._follow(name, table, {})
         return self._views.get(name)
 
     def _follow(self, name: str, table: TableSnapshot, found: dict[str, TableSnapshot]) -> TableSnapshot:
@@ -100,7 +100,7 @@ class Lake:
         source_name = table.materialized.source.name
         for _ in range(_ATTEMPTS):
             # After the view, whose rows are of no later version then.
-            source = self._snapshots.list(source_name).get(source_name)
+            source = self._snapshots.current(source_name)
             view = self._compose(name, source)
             if view is None:
                 return table

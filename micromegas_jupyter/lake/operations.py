@@ -33,6 +33,13 @@ def run_operation(tables: Tables, operation: str, arguments: Mapping[str, Any]) 
         tables.check_capacity(owner=arguments["owner"], max_tables=arguments["most_tables"])
         tables.create(name, schema, owner=arguments["owner"], partition_by=arguments["partition_by"])
         return {}
+    if operation == "create_view":
+        view, schema = arguments["view"], pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(arguments["schema"])))
+        replaces, owner = arguments["replaces"], arguments["owner"]
+        was_there = tables.create_view(view, schema, source=arguments["source"], replaces=replaces, owner=owner)
+        return {"status": "replaced" if was_there else "created"}
+    if operation == "drop_view":
+        return {"status": "dropped" if tables.drop_view(name) else "not_found"}
     required_owner = arguments.get("required_owner")
     if operation == "restore":
         to = arguments["to"] if isinstance(arguments["to"], int) else dt.datetime.fromisoformat(arguments["to"])

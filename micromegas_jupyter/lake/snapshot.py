@@ -56,7 +56,7 @@ from micromegas_jupyter.lake.delta_log import (
     times_of_files,
     update_delta,
 )
-from micromegas_jupyter.lake.tables import VIEW_SOURCE_PROPERTY
+from micromegas_jupyter.lake.tables import VIEW_SOURCE_PROPERTY, VIEW_UPDATED_BY_PROPERTY, VIEW_UPDATED_PROPERTY
 from micromegas_jupyter.lake.types import stored_definition
 from micromegas_jupyter.telemetry.tables import TableDefinition
 from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
@@ -184,6 +184,10 @@ class DeltaSnapshots:
                 return self._read_version(name, name, _open(self._storage, name, version), None).snapshot
             except _ODD as error:
                 raise Unreadable("its log cannot be read") from error
+
+    def current(self, name: str) -> TableSnapshot | None:
+        """Return one table as it stands now, whatever else there is."""
+        return self._find(name, name, is_named=True)
 
     def known(self, name: str) -> TableVersion | None:
         """Return a table as it was listed last."""
@@ -326,8 +330,7 @@ class DeltaSnapshots:
         snapshot = replace(snapshot, stored_schema=stored)
         properties = delta.metadata().configuration
         if (view := ViewDefinition.from_properties(properties)) is not None:
-            snapshot = view_snapshot(snapshot, view, source=properties[VIEW_SOURCE_PROPERTY])
-            snapshot = replace(snapshot, materialized=replace(snapshot.materialized, properties=dict(properties)))
+            snapshot = view_snapshot(snapshot, view, properties)
         if known is not None and known.snapshot == snapshot:
             snapshot = known.snapshot
         return _Known(delta, delta.version(), mark, actions.schema, bounded, 2 * len(files), snapshot, emptied)
@@ -504,7 +507,7 @@ def _added_files(entry: Sequence[Action]) -> list[Action] | None:
     return None if is_removed or any(one.get("deletionVector") for one in adds) else adds
 
 
-def view_snapshot(table: TableSnapshot, view: ViewDefinition, *, source: str) -> TableSnapshot:
+def view_snapshot(table: TableSnapshot, view: ViewDefinition, properties: Mapping[str, str]) -> TableSnapshot:
     """Return the table of a materialized view as it is without the rows of its source."""
     raw_name = f"__{view.name}__partitions"
     return replace(
@@ -513,7 +516,10 @@ def view_snapshot(table: TableSnapshot, view: ViewDefinition, *, source: str) ->
         merge_sql=view.merge_partitions_query.replace("{source}", f'"{raw_name}"'),
         range_columns=view.range_columns,
         materialized=Materialized(
-            source=TableSnapshot(name=source, schema=pa.schema([]), files=()),
+            source=TableSnapshot(name=properties.get(VIEW_SOURCE_PROPERTY, ""), schema=pa.schema([]), files=()),
+            properties=dict(properties),
+            updated_at=properties.get(VIEW_UPDATED_PROPERTY, ""),
+            updated_by=properties.get(VIEW_UPDATED_BY_PROPERTY, ""),
             extract_sql=view.extract_query.replace("{begin}", _FIRST_TIME).replace("{end}", _LAST_TIME),
         ),
     )

@@ -34,6 +34,7 @@ from micromegas_jupyter.core.protocols import AuthContext, WriteMode, WriteReque
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.engine.partition_calls import RETIRE, PartitionCall
+from micromegas_jupyter.engine.view_statements import CreateView, DropView
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InternalError,
@@ -42,11 +43,13 @@ from micromegas_jupyter.errors import (
     PermissionDenied,
     QueryCancelled,
     ResourcesExhausted,
+    ServerUnavailable,
     UnsupportedRequest,
     UnsupportedStatement,
     UsageError,
 )
-from micromegas_jupyter.executors.ingest import IngestCall, IngestProcess
+from micromegas_jupyter.executors.ingest import IngestCall, IngestProcess, check_view, refresh_view
+from micromegas_jupyter.executors.pool import Pool, RunningStatement
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 from micromegas_jupyter.flightsql.commands import IngestCommand, messages, printable_text
@@ -68,6 +71,7 @@ TABLES_ACTION: Final = "MicromegasTables"
 _MAX_BODY_BYTES: Final = 256 * 1024
 _MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
 _MAX_DEPTH: Final = 3
+_MAX_REBUILDS: Final = 3
 _MAX_SHOWN_CHARACTERS: Final = 200
 # What whoever reads a table learns of it; the rest says how many rows there are, which a role may hide.
 _SHOWN_TO_READERS: Final = ("name", "columns", "partition_by", "retention_days", "undo_hours", "time_travel")
@@ -360,15 +364,20 @@ class TableOperations:
                 raise ResourcesExhausted("The answer is larger than 2 MiB.", remedy="Ask for less.")
         return answer
 
-    async def change_partitions(self, call: Call, changing: PartitionCall) -> tuple[tuple[int, str], ...]:
+    async def change_partitions(self, call: Call, changing: PartitionCall, pool: Pool) -> tuple[tuple[int, str], ...]:
         """Run the partition function that an administrator's statement calls; return its time and message.
 
-        Merging files is an operation on a table like any other. Nothing else is stored for a base table or for a view
+        Of a materialized view, its rows in the range of times are rebuilt. Merging files is an operation on a table like any other. Nothing else is stored for a base table or for a view
         that each query computes, so there is nothing to retire.
         """
         table = changing.view_set
         if table in VIEW_SOURCES:
             message = f"{table} is always current: each query computes it from {VIEW_SOURCES[table]}."
+            return ((int(self._clock.now().timestamp() * 1e6) * 1000, message),)
+        await pool.listing.refresh()
+        if any(one.name == table and one.materialized is not None for one in pool.listing.tables):
+            await self._rebuild(call, changing, pool)
+            message = f"{table}: the rows from {changing.begin.isoformat()} to {changing.end.isoformat()} were rebuilt."
             return ((int(self._clock.now().timestamp() * 1e6) * 1000, message),)
         _check_is_merged(changing)
         audit = ActionAudit(find_origin(call), self._clock, "table")
@@ -377,6 +386,39 @@ class TableOperations:
             result = await self._in_time(self._operate(call, "optimize", {"table": table}))
         message = f"{table}: {result['removed_files']:,} files were replaced by {result['added_files']:,}."
         return ((int(self._clock.now().timestamp() * 1e6) * 1000, message),)
+
+    async def _rebuild(self, call: Call, changing: PartitionCall, pool: Pool) -> None:
+        """Compute the rows of a materialized view in a range of times from its source."""
+        audit = ActionAudit(find_origin(call), self._clock, "table")
+        async with recorded(audit, call, self._counter(audit)):
+            audit.fields |= {"operation": "rebuild_view", "table": changing.view_set}
+            for _ in range(_MAX_REBUILDS):
+                times = changing.begin, changing.end
+                if (await self._in_time(refresh_view(pool, changing.view_set, times, niceness=0)))["is_stored"]:
+                    return
+            raise ServerUnavailable("The view is being refreshed by others all the time.", remedy="Try again.")
+
+    async def change_view(self, call: Call, found: CreateView | DropView, pool: Pool) -> str:
+        """Create, replace, or drop a materialized view for an administrator; return what was done."""
+        is_drop = isinstance(found, DropView)
+        operation, name = ("drop_view", found.name) if is_drop else ("create_view", found.definition.name)
+        audit = ActionAudit(find_origin(call), self._clock, "table")
+        async with recorded(audit, call, self._counter(audit)):
+            audit.fields |= {"operation": operation, "table": name[:_MAX_TABLE_CHARACTERS]}
+            arguments: dict[str, object] = {"table": name}
+            if not is_drop:
+                audit.fields["digest"] = found.definition.digest
+                async with RunningStatement(pool, call.source, query_id=call.query_id) as planning:
+                    await planning.refresh_tables()
+                    await planning.begin()
+                    arguments |= await planning.call(check_view, pool.options.engine, found.definition)
+                arguments |= {"view": found.definition, "replaces": found.replaces, "owner": owner_of(call.caller)}
+            result = await self._in_time(self._operate(call, operation, arguments))
+            if result["status"] == "not_found" and is_drop and not found.if_exists:
+                raise UsageError(
+                    f"There is no materialized view {name[:_MAX_SHOWN_CHARACTERS]}.", remedy="Name another."
+                )
+        return str(result["status"])
 
     def _counter(self, audit: ActionAudit) -> Callable[[str, MicromegasError | None], None]:
         def count(outcome: str, _error: MicromegasError | None) -> None:
