@@ -26,6 +26,8 @@ class DropView:
 
 
 def parse_view_statement(sql):
+    sql_body = re.sub(r"\A(?:\s*(?:--[^\n]*\n|/\*.*?\*/))*", "", sql, flags=re.S)
+    full, sql = sql, sql_body
     if m := _DROP.match(sql):
         return DropView(m[2], bool(m[1]))
     if not (m := _CREATE.match(sql)):
@@ -38,6 +40,6 @@ def parse_view_statement(sql):
         )
     known = {k: v for k, v in values.items() if k in ViewDefinition.__dataclass_fields__}
     try:
-        return CreateView(ViewDefinition(name=m[2], sql=sql, **known), bool(m[1]))
+        return CreateView(ViewDefinition(name=m[2], sql=full, **known), bool(m[1]))
     except TypeError as e:
         raise InvalidStatement(str(e)) from e

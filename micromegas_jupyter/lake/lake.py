@@ -36,6 +36,7 @@ from micromegas_jupyter.telemetry.tables import VIEW_INSTANCE, VIEW_SOURCES
 from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
 
 _MARKER: Final = f"{CONTROL_FOLDER}/lake.json"
+_VIEW_LISTS: Final = "list_view_set"  # how functions begin that list views
 _ATTEMPTS: Final = 3
 _MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 
@@ -70,7 +71,7 @@ class Lake:
 
     def snapshot(self, sql: str | None = None) -> tuple[TableSnapshot, ...]:
         """Return all tables, those that `sql` names as they stand now; None is for all of them."""
-        text = None if sql is None else _with_sources(sql)
+        text = None if sql is None or _VIEW_LISTS in sql.lower() else _with_sources(sql)
         found = self._snapshots.list(text)
         views = [name for name, table in found.items() if table.materialized is not None]
         lowered = None if text is None else text.lower()

@@ -3,7 +3,9 @@
 import sys
 
 import pytest
+from micromegas.auth import StaticTokenAuthProvider as Upstream
 from micromegas.cli import views as upstream
+from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider as Token
 from micromegas_jupyter.client.flight_client import FlightSQLClient
@@ -44,16 +46,16 @@ def _context(name):
     )  # fmt: skip
 
 
-@pytest.fixture
-def storage(tmp_path):
-    storage = Storage(tmp_path / "lake")
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory):
+    storage = Storage(tmp_path_factory.mktemp("views") / "lake")
     writer = LakeWriter(storage, interval_seconds=0)
     writer.append("log_entries", log_batch([0, 1, 2])).result()
     writer.close()
     return storage
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def harness(storage):
     validator = FakeValidator()
     validator.known = {name: _context(name) for name in ("alice", "bob")}
@@ -67,6 +69,7 @@ def harness(storage):
 def admin(harness):
     with FlightSQLClient(harness.uri, auth_provider=Token("alice")) as client:
         yield client
+        client.query_arrow("DROP MATERIALIZED VIEW IF EXISTS per_minute")
 
 
 def _rows(client, sql):
@@ -84,3 +87,87 @@ def test_administrators_create_replace_and_drop_views(admin):
     assert _rows(admin, "DROP MATERIALIZED VIEW IF EXISTS per_minute") == [("per_minute", "not_found")]
     with pytest.raises(UsageError):
         admin.query_arrow("DROP MATERIALIZED VIEW per_minute")
+
+
+def test_other_callers_read_views_and_cannot_change_or_list_them(harness, admin):
+    admin.query_arrow(CREATE)
+
+    with FlightSQLClient(harness.uri, auth_provider=Token("bob")) as bob:
+        for statement in (CREATE, "DROP MATERIALIZED VIEW per_minute", "SELECT * FROM list_view_set_definitions()"):
+            with pytest.raises(PermissionDenied):
+                bob.query_arrow(statement)
+
+
+@pytest.mark.parametrize(
+    ("changed", "by"),
+    [
+        ("FROM log_entries\n", "FROM log_entries JOIN processes USING (process_id)\n"),
+        ("FROM log_entries\n", "FROM processes\n"),
+        ("FROM log_entries\n", "FROM missing\n"),
+        ("GROUP BY 1, 2\n  $$,\n  count", "GROUP BY 1, 2 LIMIT 5\n  $$,\n  count"),
+        ("count(*) AS n", "count(*) FILTER (WHERE time < now()) AS n"),
+        ("sum(n) AS n", "sum(n) AS other"),
+        ("time_column = 'time_bin'", "time_column = 'msg'"),
+        ("per_minute", "log_entries"),
+        ("per_minute", "log_stats"),
+    ],
+)
+def test_a_definition_that_cannot_work_is_rejected(admin, changed, by):
+    with pytest.raises((InvalidStatement, UsageError)):
+        admin.query_arrow(CREATE.replace(changed, by))
+
+    assert _rows(admin, "SELECT count(*) FROM list_view_set_definitions()") == [(0,)]
+
+
+def test_rows_of_a_view_come_from_its_source_alone(admin):
+    admin.query_arrow(CREATE)
+    rows = admin.query_arrow("SELECT * FROM per_minute")
+
+    with pytest.raises(UsageError):
+        admin.bulk_ingest("per_minute", rows, mode="append")
+    with pytest.raises(UsageError):
+        admin.delete_rows("per_minute", "true")
+
+
+def test_partition_functions_rebuild_rows_of_a_view(admin):
+    admin.query_arrow(CREATE)
+    calls = (
+        "retire_partitions('per_minute', 'global', '2020-01-01T00:00:00Z', '2030-01-01T00:00:00Z')",
+        "materialize_partitions('per_minute', '2020-01-01T00:00:00Z', '2030-01-01T00:00:00Z', 3600)",
+        "regenerate_partitions('per_minute', '2020-01-01T00:00:00Z', '2030-01-01T00:00:00Z', 3600)",
+    )
+
+    for call in calls:
+        ((message,),) = _rows(admin, f"SELECT msg FROM {call}")
+        assert message.startswith("per_minute: the rows from 2020-01-01")
+
+    assert _rows(admin, "SELECT sum(n) FROM per_minute") == [(3,)]
+    assert _rows(admin, "SELECT sum(num_rows) FROM list_partitions() WHERE view_set_name = 'per_minute'") == [(3,)]
+
+
+def test_upstreams_command_manages_views_as_code(harness, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(upstream, "make_client", lambda _: UpstreamClient(harness.uri, auth_provider=Upstream("alice")))
+    folder = tmp_path / "views"
+    folder.mkdir()
+    file = folder / "per_minute.sql"
+    file.write_text(f"-- Lines per minute.\n{CREATE};\n")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["micromegas-views", *arguments])
+        upstream.main()
+        return capsys.readouterr().out
+
+    where = ("--dir", str(folder))
+    assert "+ create: per_minute" in run("plan", *where, "--no-color")
+    assert "per_minute: created" in run("apply", *where, "--auto-approve")
+    assert "No changes. 1 unchanged." in run("plan", *where)
+    file.write_text(file.read_text().replace("1 minute", "1 hour"))
+    assert "per_minute: replaced" in run("apply", *where, "--auto-approve")
+    assert "1 hour" in run("show", "per_minute")
+    assert run("list", *where).split()[-5:-2] == ["per_minute", "unchanged", "4000"]
+    file.write_text(CREATE)
+    assert "1 updated" in run("pull", *where)
+    assert "1 hour" in file.read_text()
+    (folder / "other.sql").write_text(CREATE.replace("per_minute", "other"))
+    file.unlink()
+    assert "per_minute: dropped" in run("apply", *where, "--auto-approve", "--prune")
