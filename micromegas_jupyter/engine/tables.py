@@ -149,6 +149,10 @@ def restrict_past(snapshot: TableSnapshot, caller: AuthContext, default_conditio
 
 def _exists(snapshot: TableSnapshot, access: TableAccess) -> bool:
     """Whether a table exists for a caller; a view, only with what it is computed from."""
+    if snapshot.materialized is not None:
+        # Its rows are made of all rows of its source.
+        source_name = snapshot.materialized.source.name
+        return all(map(access.may_read, (snapshot.name, source_name))) and not access.conditions(source_name)
     source = snapshot.source
     return access.may_read(snapshot.name) and (source is None or access.may_read(source.table))
 
@@ -156,7 +160,8 @@ def _exists(snapshot: TableSnapshot, access: TableAccess) -> bool:
 def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> VisibleTable:
     if snapshot.source is not None:
         return _restrict_view(snapshot, snapshot.source, access, caller)
-    conditions = tuple(access.conditions(snapshot.name))
+    is_view = snapshot.materialized is not None  # a condition on all tables may not fit its columns
+    conditions = access.filters.get(snapshot.name, ()) if is_view else tuple(access.conditions(snapshot.name))
     if conditions:
         # A condition is about the merged rows, whose columns may have other names.
         columns = visible_schema(snapshot).names if snapshot.merge_sql is not None else snapshot.schema.names

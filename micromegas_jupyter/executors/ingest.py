@@ -30,6 +30,9 @@ _CHECK_SECONDS: Final = 30.0
 _MAINTENANCE_SECONDS: Final = 15.0
 _MAX_ROUND_SECONDS: Final = 3600.0
 _FULL_SECONDS: Final = 60.0
+_REFRESH_SECONDS: Final = 60
+_MAX_REFRESH_SECONDS: Final = 600
+_MAX_REFRESH_FAILURES: Final = 10
 
 
 class StorageSpace:
@@ -349,17 +352,36 @@ async def refresh_view(
         pool.discard(executor)
 
 
-async def _refresh_views(pool: Pool, names: Sequence[str]) -> None:
-    """Refresh views one after another, each in its own process: what one breaks, it doesn't break for others."""
-    for name in names:
-        try:
-            await refresh_view(pool, name)
-        except (ExecutorEnded, TimeoutError):
-            _LOG.warning("The process that refreshed the view %s was ended.", name)
-        except MicromegasError as error:
-            _LOG.warning("The view %s could not be refreshed: %s", name, error.what)
-        except Exception as error:  # noqa: BLE001 - the others must be refreshed
-            _LOG.warning("The view %s could not be refreshed.", name, exc_info=error)
+class ViewRefresher:
+    """Refreshes materialized views, one after another: each at most once a minute, one that fails ever less often."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._task: asyncio.Task[None] | None = None
+        self._due: dict[str, tuple[float, int]] = {}  # monotonic, and how often it failed in a row
+
+    def start(self, names: Sequence[str]) -> None:
+        """Refresh views that lack rows, unless others are being refreshed."""
+        now = self._pool.clock.monotonic()
+        due = [name for name in names if self._due.get(name, (now, 0))[0] <= now]
+        if due and (self._task is None or self._task.done()):
+            self._task = self._pool.run_in_background(self._refresh(due))
+
+    async def _refresh(self, names: Sequence[str]) -> None:
+        for name in names:
+            failures = self._due.get(name, (0.0, 0))[1] + 1
+            try:
+                # In its own process, which it may break.
+                await refresh_view(self._pool, name)
+                failures = 0
+            except (ExecutorEnded, TimeoutError):
+                _LOG.warning("The process that refreshed the view %s was ended.", name)
+            except MicromegasError as error:
+                _LOG.warning("The view %s could not be refreshed: %s", name, error.what)
+            except Exception as error:  # noqa: BLE001 - the others must be refreshed
+                _LOG.warning("The view %s could not be refreshed.", name, exc_info=error)
+            seconds = min(_REFRESH_SECONDS << failures, _MAX_REFRESH_SECONDS)
+            self._due[name] = self._pool.clock.monotonic() + seconds, min(failures, _MAX_REFRESH_FAILURES)
 
 
 async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
@@ -369,7 +391,7 @@ async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lam
     refreshed meanwhile: maintenance doesn't wait for them.
     """
     seen: object = None
-    refreshing: asyncio.Task[None] | None = None
+    refresher = ViewRefresher(pool)
     while True:
         await asyncio.sleep(_MAINTENANCE_SECONDS)
         try:
@@ -384,8 +406,7 @@ async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lam
             seen = facts.get("seen")
             if facts.get("status"):
                 on_status(facts["status"])
-                if (views := facts["status"]["views"]) and (refreshing is None or refreshing.done()):
-                    refreshing = pool.run_in_background(_refresh_views(pool, views))
+                refresher.start(facts["status"]["views"])
         except ExecutorEnded:
             _LOG.warning("The process that maintained the lake has ended; another follows.")
         except Exception as error:  # noqa: BLE001 - the next round must come

@@ -19,7 +19,7 @@ from micromegas_jupyter.core.file_list import NO_FILES, FileList
 from micromegas_jupyter.core.protocols import TableProblem, TableSnapshot
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
-from micromegas_jupyter.errors import Unavailable, UsageError
+from micromegas_jupyter.errors import MicromegasError, Unavailable, UsageError
 from micromegas_jupyter.lake.data_files import write_runs
 from micromegas_jupyter.lake.delta_log import (
     CONTROL_FOLDER,
@@ -77,7 +77,11 @@ class Lake:
         lowered = None if text is None else text.lower()
         for name in views:
             if lowered is None or name in lowered or name not in self._views:
-                found[name] = self._follow(name, found[name], found)
+                try:
+                    found[name] = self._follow(name, found[name], found)
+                except MicromegasError as error:  # statements over other tables must not fail
+                    problem = TableProblem(error.what, error.remedy, retryable=error.retryable)
+                    found[name] = replace(found[name], problem=problem)
             else:
                 found[name] = self._views[name].snapshot
         with self._lock:
@@ -121,14 +125,12 @@ class Lake:
             return None
         known = self._snapshots.known(facts.source.name)
         if source is None or source.problem is not None or known is None:
-            what, is_retryable = f"The table {facts.source.name} that it is computed from", False
-            what = f"{what} does not exist." if source is None or source.problem is None else source.problem.what
-            if source is not None and source.problem is not None:
-                is_retryable = source.problem.retryable
+            cause = None if source is None else source.problem
             problem = TableProblem(
-                f"The materialized view {name} cannot be read: {what}",
+                f"The materialized view {name} cannot be read: "
+                + (cause.what if cause else f"there is no table {facts.source.name} that it could be computed from."),
                 "Ask one of the server's administrators to replace or drop the view.",
-                retryable=is_retryable,
+                retryable=bool(cause and cause.retryable),
             )
             return View(replace(table.snapshot, problem=problem), table, None)
         application = _app_id(facts.properties, known.table_id)

@@ -211,7 +211,7 @@ class Tables:
         return True
 
     def create_view(
-        self, view: ViewDefinition, schema: pa.Schema, *, source: str, replaces: bool, owner: str | None
+        self, view: ViewDefinition, schema: pa.Schema, *, source: str, replaces: bool, owner: str, updated_by: str
     ) -> bool:
         """Make an empty materialized view, or, if it `replaces` one, empty that in the same commit; whether it did."""
         check_name(view.name)
@@ -220,7 +220,7 @@ class Tables:
             VIEW_SOURCE_PROPERTY: source,
             VIEW_ID_PROPERTY: uuid.uuid4().hex,
             VIEW_UPDATED_PROPERTY: self._clock.now().isoformat(),
-            VIEW_UPDATED_BY_PROPERTY: owner or "",
+            VIEW_UPDATED_BY_PROPERTY: updated_by,
         }
         properties = {**_VIEW_PROPERTIES, **view.to_properties(), **facts}
         for _ in range(_MAX_ATTEMPTS):

@@ -413,6 +413,7 @@ class TableOperations:
                     await planning.begin()
                     arguments |= await planning.call(check_view, pool.options.engine, found.definition)
                 arguments |= {"view": found.definition, "replaces": found.replaces, "owner": owner_of(call.caller)}
+                arguments["updated_by"] = find_origin(call).attribution.user
             result = await self._in_time(self._operate(call, operation, arguments))
             if result["status"] == "not_found" and is_drop and not found.if_exists:
                 raise UsageError(

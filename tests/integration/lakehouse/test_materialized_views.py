@@ -39,11 +39,21 @@ CREATE = """CREATE MATERIALIZED VIEW per_minute WITH (
 
 
 def _context(name):
-    access = None if name == "alice" else TableAccess(filters={"log_entries": ()})
+    filters = {
+        "bob": {"log_entries": ()},
+        "carol": {"log_entries": (), "per_minute": ()},
+        "dave": {"*": ()},
+        "erin": {"log_entries": ("msg = 'w:1'",), "per_minute": ()},
+        "frank": {"*": ("msg = 'w:1'",)},
+        "grace": {"log_entries": (), "per_minute": ("msg = 'w:1'",)},
+    }.get(name)
     return AuthContext(
-        subject=name, issuer="https://id.example", auth_type=AuthType.OIDC, is_admin=name == "alice",
-        table_access=access,
-    )  # fmt: skip
+        subject=name,
+        issuer="https://id.example",
+        auth_type=AuthType.OIDC,
+        is_admin=filters is None,
+        table_access=None if filters is None else TableAccess(filters=filters),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +68,7 @@ def storage(tmp_path_factory):
 @pytest.fixture(scope="module")
 def harness(storage):
     validator = FakeValidator()
-    validator.known = {name: _context(name) for name in ("alice", "bob")}
+    validator.known = {name: _context(name) for name in ("alice", "bob", "carol", "dave", "erin", "frank", "grace")}
     with running_server(
         tables=Lake(storage), validator=validator, worker={"lake": storage.uri}, pool={"max_executors": 2}
     ) as running:
@@ -89,13 +99,27 @@ def test_administrators_create_replace_and_drop_views(admin):
         admin.query_arrow("DROP MATERIALIZED VIEW per_minute")
 
 
-def test_other_callers_read_views_and_cannot_change_or_list_them(harness, admin):
+def test_other_callers_cannot_change_or_list_views(harness, admin):
     admin.query_arrow(CREATE)
 
     with FlightSQLClient(harness.uri, auth_provider=Token("bob")) as bob:
         for statement in (CREATE, "DROP MATERIALIZED VIEW per_minute", "SELECT * FROM list_view_set_definitions()"):
             with pytest.raises(PermissionDenied):
                 bob.query_arrow(statement)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("bob", None), ("carol", 3), ("dave", 3), ("erin", None), ("frank", None), ("grace", 1)]
+)
+def test_callers_read_a_view_if_they_may_read_all_rows_of_its_source(harness, admin, name, count):
+    admin.query_arrow(CREATE)
+
+    with FlightSQLClient(harness.uri, auth_provider=Token(name)) as client:
+        if count is None:
+            with pytest.raises(InvalidStatement):
+                client.query_arrow("SELECT * FROM per_minute")
+        else:
+            assert _rows(client, "SELECT sum(n) FROM per_minute") == [(count,)]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +188,7 @@ def test_upstreams_command_manages_views_as_code(harness, tmp_path, monkeypatch,
     file.write_text(file.read_text().replace("1 minute", "1 hour"))
     assert "per_minute: replaced" in run("apply", *where, "--auto-approve")
     assert "1 hour" in run("show", "per_minute")
-    assert run("list", *where).split()[-5:-2] == ["per_minute", "unchanged", "4000"]
+    assert run("list", *where).split()[-6:-3] == ["per_minute", "unchanged", "4000"]
     file.write_text(CREATE)
     assert "1 updated" in run("pull", *where)
     assert "1 hour" in file.read_text()

@@ -78,7 +78,7 @@ class Views:
         view = view or definition()
         facts = check_definition(self.lake.snapshot(), SETTINGS, view)
         schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(facts["schema"])))
-        self.tables.create_view(view, schema, source=facts["source"], replaces=replaces, owner="ann")
+        self.tables.create_view(view, schema, source=facts["source"], replaces=replaces, owner="ann", updated_by="ann")
 
     def refresh(self, name="per_minute", **options):
         return refresh_view(Storage(self.storage.uri), SETTINGS, name, **options)
