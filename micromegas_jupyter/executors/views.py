@@ -102,12 +102,14 @@ def refresh_view(
     if view.source is None:
         problem = view.snapshot.problem
         raise UsageError("The view cannot be refreshed." if problem is None else problem.what)
-    is_stored = True
-    if rebuilt is not None or view.snapshot.materialized.is_stale or view.watermark != view.source.version:
-        runs = _new_rows(view, settings) if rebuilt is None else _rebuilt_rows(view, settings, rebuilt)
-        is_whole = rebuilt is not None or view.snapshot.materialized.is_stale
+    is_stored, merged = True, 0
+    if rebuilt is not None or view.facts.is_stale or view.watermark != view.source.version:
+        if rebuilt is None:
+            runs = _run(view.facts.extract_sql, settings, view.facts.source, view.table.snapshot.schema)
+        else:
+            runs = _rebuilt_rows(view, settings, view.source.snapshot, rebuilt)
+        is_whole = rebuilt is not None or view.facts.is_stale
         is_stored = commit_view(storage, view, runs, operation=REFRESH, removed=None if is_whole else ())
-    merged = 0
     after = lake.view(name)
     if is_stored and after is not None and (small := _small_files(after)):
         files = FileList.of(one for one in after.snapshot.files if one.path.rpartition("/")[2] in small)
@@ -116,25 +118,20 @@ def refresh_view(
     return {"is_stored": is_stored, "merged_files": merged}
 
 
-def _new_rows(view: View, settings: EngineSettings) -> Iterator[pa.Table]:
-    facts = view.snapshot.materialized
-    return _run(facts.extract_sql, settings, facts.source, view.table.snapshot.schema)
-
-
-def _rebuilt_rows(view: View, settings: EngineSettings, times: tuple[datetime, datetime]) -> Iterator[pa.Table]:
+def _rebuilt_rows(
+    view: View, settings: EngineSettings, source: TableSnapshot, times: tuple[datetime, datetime]
+) -> Iterator[pa.Table]:
     """Return all rows of a view: those in a range of times from its source as it is, and the others as they were."""
-    facts, columns, schema = view.snapshot.materialized, view.snapshot.range_columns, view.table.snapshot.schema
-    first, last = map(quoted, columns)
+    schema, columns = view.table.snapshot.schema, view.snapshot.range_columns or ("", "")
     begin, end = (f"'{one.isoformat()}'" for one in times)
-    inside = f"{first} < {end} AND {last} >= {begin}"
+    inside = f"{quoted(columns[0])} < {end} AND {quoted(columns[1])} >= {begin}"
     outside = f"({inside}) IS NOT TRUE"
-    everything = f"SELECT * FROM ({facts.extract_sql}\n) AS computed WHERE "  # noqa: S608
-    whole = replace(view.source.snapshot, bounds=None)
+    everything = f"SELECT * FROM ({view.facts.extract_sql}\n) AS computed WHERE "  # noqa: S608
     own = _own_rows(view, FileList.of(view.snapshot.files))
     return itertools.chain(
         _run(f"SELECT * FROM {own.name} WHERE {outside}", settings, own, schema),  # noqa: S608
-        _run(f"{everything}{outside}", settings, facts.source, schema),
-        _run(f"{everything}{inside}", settings, whole, schema),
+        _run(f"{everything}{outside}", settings, view.facts.source, schema),
+        _run(f"{everything}{inside}", settings, replace(source, bounds=None), schema),
     )
 
 
@@ -146,7 +143,7 @@ def _own_rows(view: View, files: FileList) -> TableSnapshot:
 def _small_files(view: View) -> set[str]:
     """Return the names of a view's small files, if there are many."""
     snapshot = view.snapshot
-    if snapshot.materialized.is_stale or snapshot.bounds is None or len(snapshot.files) < _MERGE_FILES:
+    if view.facts.is_stale or snapshot.bounds is None or len(snapshot.files) < _MERGE_FILES:
         return set()
     sizes = snapshot.bounds.column("bytes").to_pylist()
     found = zip(FileList.of(snapshot.files).paths, sizes, strict=True)

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from micromegas_jupyter.core.file_list import NO_FILES, FileList
-from micromegas_jupyter.core.protocols import TableProblem, TableSnapshot
+from micromegas_jupyter.core.protocols import Materialized, TableProblem, TableSnapshot
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import MicromegasError, Unavailable, UsageError
@@ -27,7 +27,9 @@ from micromegas_jupyter.lake.delta_log import (
     TableGone,
     TableGuard,
     build_entry,
+    entry_name,
     live_files,
+    log_path,
     milliseconds,
 )
 from micromegas_jupyter.lake.snapshot import DeltaSnapshots, TableVersion
@@ -51,9 +53,11 @@ class View(NamedTuple):
     """A materialized view at one pair of versions: of its table, and of its source.
 
     Its table has the rows of its source up to the version `watermark`; None if it has none, or those of another table.
+    `facts` are those of its snapshot. If it can't be read, there is no `source`.
     """
 
     snapshot: TableSnapshot
+    facts: Materialized
     table: TableVersion
     source: TableVersion | None
     watermark: int | None = None
@@ -132,7 +136,7 @@ class Lake:
                 "Ask one of the server's administrators to replace or drop the view.",
                 retryable=bool(cause and cause.retryable),
             )
-            return View(replace(table.snapshot, problem=problem), table, None)
+            return View(replace(table.snapshot, problem=problem), facts, table, None)
         application = _app_id(facts.properties, known.table_id)
         version, watermark = self._snapshots.transaction(name, application)
         if version != table.version:
@@ -143,13 +147,14 @@ class Lake:
         of_source = replace(known.snapshot, files=known.snapshot.files if files is None else files)
         if files is not None:
             of_source = replace(of_source, bounds=None)
+        facts = replace(facts, source=of_source, is_stale=is_stale)
         snapshot = replace(
             table.snapshot,
             files=NO_FILES if is_stale else table.snapshot.files,
             bounds=None if is_stale else table.snapshot.bounds,
-            materialized=replace(facts, source=of_source, is_stale=is_stale),
+            materialized=facts,
         )
-        return View(snapshot, table, known, watermark, application)
+        return View(snapshot, facts, table, known, watermark, application)
 
 
 def commit_view(
@@ -167,7 +172,7 @@ def commit_view(
             added.append(one)  # at once, so that all are removed when a later one fails
         with closing(TableGuard(storage, name)) as guard, guard.hold():
             delta, now = guard.delta, milliseconds(clock)
-            if (delta.metadata().id, delta.version()) != (view.table.table_id, view.table.version):
+            if (str(delta.metadata().id), delta.version()) != (view.table.table_id, view.table.version):
                 return False
             paths = live_files(delta).column("path").to_pylist()
             actions: list[Action] = [
@@ -181,7 +186,7 @@ def commit_view(
             facts = {"readVersion": view.table.version, "isBlindAppend": False}
             content = build_entry(operation, entry_id, [*actions, *added], clock=clock, **facts)
             is_stored = True  # until it is known that no log entry has the files
-            is_stored = add_entry(storage, guard, name, view.table.version + 1, content, entry_id)
+            is_stored = add_entry(storage, guard, log_path(name, entry_name(view.table.version + 1)), content)
     except TableGone:
         is_stored = False
     finally:

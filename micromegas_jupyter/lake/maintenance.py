@@ -355,14 +355,15 @@ class _Round:
     def _look_at_view(self, name: str) -> None:
         """Note whether a view has to be refreshed, which other processes do."""
         view = self._lake.view(name)
-        facts = None if view is None else view.snapshot.materialized
-        if view is None or facts is None:
+        if view is None:
             return
-        self._view_sources[name] = facts.source.name
-        self._stale_views += facts.is_stale
-        if view.snapshot.problem is not None:
-            raise UsageError(view.snapshot.problem.what)
-        if view.source is not None and (facts.is_stale or view.watermark != view.source.version):
+        self._view_sources[name] = view.facts.source.name
+        if view.source is None:
+            raise UsageError(
+                "The view cannot be read." if view.snapshot.problem is None else view.snapshot.problem.what
+            )
+        self._stale_views += view.facts.is_stale
+        if view.facts.is_stale or view.watermark != view.source.version:
             self._views.append(name)
 
     def _first_days(self, names: Iterable[str]) -> dict[str, date]:

@@ -32,6 +32,7 @@ from micromegas_jupyter.lake.delta_log import (
     arrow_schema,
     build_entry,
     check_writable,
+    commit_info,
     committed_at,
     entry_name,
     is_entry,
@@ -39,6 +40,7 @@ from micromegas_jupyter.lake.delta_log import (
     log_path,
     milliseconds,
     open_delta,
+    parse_actions,
     read_checkpoint_version,
     read_entry,
     take_back,
@@ -85,6 +87,7 @@ _PROPERTIES: Final = {
 }
 # Without a duration for transactions: the watermark of a view must never be forgotten.
 _VIEW_PROPERTIES: Final = {"delta.logRetentionDuration": "interval 1 day"}
+_KEPT_PROPERTIES: Final = (OWNER_PROPERTY, RETENTION_PROPERTY, UNDO_PROPERTY, TIME_TRAVEL_PROPERTY)
 RETENTION: Final = "RETENTION"
 """The operation, in histories, of a commit by which retention deleted rows; deltalake calls it DELETE."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
@@ -210,7 +213,7 @@ class Tables:
             sync_folder(root)
         return True
 
-    def create_view(
+    def create_view(  # noqa: PLR0913 - a view and who made it
         self, view: ViewDefinition, schema: pa.Schema, *, source: str, replaces: bool, owner: str, updated_by: str
     ) -> bool:
         """Make an empty materialized view, or, if it `replaces` one, empty that in the same commit; whether it did."""
@@ -245,12 +248,12 @@ class Tables:
         with self._holding(name) as guard:
             version, entry_id = guard.delta.version(), uuid.uuid4().hex
             found = guard.delta.metadata().configuration
-            kept = {one: found[one] for one in (OWNER_PROPERTY, RETENTION_PROPERTY, UNDO_PROPERTY) if one in found}
+            kept: dict[str, str] = {one: found[one] for one in _KEPT_PROPERTIES if one in found}
             actions = replacement_actions(
                 self.storage, name, stored, version=version, clock=self._clock, properties={**kept, **properties}
             )
             content = build_entry("CREATE OR REPLACE VIEW", entry_id, actions, clock=self._clock, readVersion=version)
-            return add_entry(self.storage, guard, name, version + 1, content, entry_id)
+            return add_entry(self.storage, guard, log_path(name, entry_name(version + 1)), content)
 
     def drop_view(self, name: str) -> bool:
         """Hide a materialized view as `drop` does; False if there is none."""
@@ -622,11 +625,11 @@ def check_no_view(delta: DeltaTable, name: str) -> None:
         )
 
 
-def add_entry(  # noqa: PLR0913 - an entry and where it belongs
-    storage: Storage, guard: TableGuard, table: str, version: int, content: bytes, entry_id: str
-) -> bool:
+def add_entry(storage: Storage, guard: TableGuard, path: str, content: bytes) -> bool:
     """Add a log entry to a table that is held; False if another one has its version. Never tries another version."""
-    if not storage.create(log_path(table, entry_name(version)), content):
+    table, version = path.partition(f"/{LOG_FOLDER}/")[0], int(Path(path).stem)
+    entry_id = commit_info(parse_actions(content.splitlines()[:1]))["txnId"]
+    if not storage.create(path, content):
         winner = read_entry(storage, table, version)
         return winner is not None and is_entry(winner, entry_id)  # only the answer to our own write got lost
     try:

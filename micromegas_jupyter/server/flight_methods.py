@@ -16,7 +16,6 @@ from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.engine.contract import RUNNING_QUERIES
 from micromegas_jupyter.engine.partition_calls import find_partition_call
-from micromegas_jupyter.engine.view_statements import CreateView, DropView, parse_view_statement
 from micromegas_jupyter.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -70,6 +69,7 @@ from micromegas_jupyter.server.ingest import TABLES_ACTION, IngestRunner, TableO
 from micromegas_jupyter.server.monitoring import ServerMetrics, phase
 from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.server.tickets import PreparedStatements, Tickets, can_travel
+from micromegas_jupyter.telemetry.view_definitions import CreateView, DropView, parse_view_statement
 
 _CANCEL_SECONDS: Final = 2.0
 QUERIES_ACTION: Final = "MicromegasQueries"
@@ -381,8 +381,7 @@ async def _parse(parse: Callable[[str], _Parsed], sql: str) -> _Parsed:
 
 def _with_status(statement: Statement, view: CreateView | DropView, status: str) -> Statement:
     """Return a statement whose one row has what was done with a view."""
-    name = view.name if isinstance(view, DropView) else view.definition.name
-    values = (one.replace("'", "''") for one in (name, status))
+    values = (one.replace("'", "''") for one in (view.name, status))
     return replace(statement, sql="SELECT '{}' AS view_set_name, '{}' AS status".format(*values))
 
 

@@ -34,7 +34,6 @@ from micromegas_jupyter.core.protocols import AuthContext, WriteMode, WriteReque
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.engine.partition_calls import RETIRE, PartitionCall
-from micromegas_jupyter.engine.view_statements import CreateView, DropView
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InternalError,
@@ -59,6 +58,7 @@ from micromegas_jupyter.server.flight_service import Call, find_origin, recorded
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.telemetry.tables import VIEW_SOURCES
+from micromegas_jupyter.telemetry.view_definitions import CreateView, DropView
 
 INGEST_ID_HEADER: Final = "x-micromegas-ingest-id"
 INGEST_ROWS_HEADER: Final = "x-micromegas-ingest-rows"
@@ -367,8 +367,9 @@ class TableOperations:
     async def change_partitions(self, call: Call, changing: PartitionCall, pool: Pool) -> tuple[tuple[int, str], ...]:
         """Run the partition function that an administrator's statement calls; return its time and message.
 
-        Of a materialized view, its rows in the range of times are rebuilt. Merging files is an operation on a table like any other. Nothing else is stored for a base table or for a view
-        that each query computes, so there is nothing to retire.
+        Of a materialized view, its rows in the range of times are rebuilt. Merging files of another table is an
+        operation on it like any other: they are the only copy of its rows, so there is nothing to retire. Nothing is
+        stored for a view that each query computes.
         """
         table = changing.view_set
         if table in VIEW_SOURCES:
@@ -400,13 +401,12 @@ class TableOperations:
 
     async def change_view(self, call: Call, found: CreateView | DropView, pool: Pool) -> str:
         """Create, replace, or drop a materialized view for an administrator; return what was done."""
-        is_drop = isinstance(found, DropView)
-        operation, name = ("drop_view", found.name) if is_drop else ("create_view", found.definition.name)
+        operation = "create_view" if isinstance(found, CreateView) else "drop_view"
         audit = ActionAudit(find_origin(call), self._clock, "table")
         async with recorded(audit, call, self._counter(audit)):
-            audit.fields |= {"operation": operation, "table": name[:_MAX_TABLE_CHARACTERS]}
-            arguments: dict[str, object] = {"table": name}
-            if not is_drop:
+            audit.fields |= {"operation": operation, "table": found.name[:_MAX_TABLE_CHARACTERS]}
+            arguments: dict[str, object] = {"table": found.name}
+            if isinstance(found, CreateView):
                 audit.fields["digest"] = found.definition.digest
                 async with RunningStatement(pool, call.source, query_id=call.query_id) as planning:
                     await planning.refresh_tables()
@@ -415,10 +415,8 @@ class TableOperations:
                 arguments |= {"view": found.definition, "replaces": found.replaces, "owner": owner_of(call.caller)}
                 arguments["updated_by"] = find_origin(call).attribution.user
             result = await self._in_time(self._operate(call, operation, arguments))
-            if result["status"] == "not_found" and is_drop and not found.if_exists:
-                raise UsageError(
-                    f"There is no materialized view {name[:_MAX_SHOWN_CHARACTERS]}.", remedy="Name another."
-                )
+            if result["status"] == "not_found" and isinstance(found, DropView) and not found.if_exists:
+                raise UsageError(f"There is no materialized view {found.name[:_MAX_SHOWN_CHARACTERS]}.")
         return str(result["status"])
 
     def _counter(self, audit: ActionAudit) -> Callable[[str, MicromegasError | None], None]:

@@ -20,21 +20,18 @@ from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, optimize, run_round
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
-from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
+from micromegas_jupyter.telemetry.view_definitions import parse_view_statement
 from tests.fakes.fixed_tables import FixedTables
 
 SCHEMA = pa.schema([("time", pa.timestamp("us", "UTC")), ("key", pa.int64())])
 KEPT_DAYS = 3
 EXTRACT = "SELECT date_bin(INTERVAL '1 minute', time) AS time_bin, key, count(*) AS n FROM events GROUP BY 1, 2"
-VIEW = ViewDefinition(
-    name="per_minute",
-    extract_query=EXTRACT,
-    count_src_query="SELECT count(*) AS count FROM events",
-    merge_partitions_query="SELECT time_bin, key, sum(n) AS n FROM {source} GROUP BY 1, 2",
-    update_group=1,
-    time_column="time_bin",
-    sql="CREATE MATERIALIZED VIEW per_minute",
-)
+VIEW = parse_view_statement(
+    f"""CREATE MATERIALIZED VIEW per_minute WITH (extract_query = $${EXTRACT}$$, update_group = 1,
+        count_src_query = 'SELECT count(*) AS count FROM blocks WHERE insert_time BETWEEN {{begin}} AND {{end}}',
+        merge_partitions_query = 'SELECT time_bin, key, sum(n) AS n FROM {{source}} GROUP BY 1, 2',
+        time_column = 'time_bin')"""
+).definition
 _REPOSITORY = Path(__file__).parents[3]
 _SETTINGS = EngineSettings(memory_limit_bytes=256 << 20)
 _ADMIN = AuthContext(subject="ann", issuer="none", auth_type=AuthType.NONE, is_admin=True)
@@ -93,7 +90,7 @@ def compare(root):
     kept = (dt.datetime.now(dt.UTC) - dt.timedelta(days=KEPT_DAYS - 1)).date()
 
     def rows(source):
-        order = f"SELECT CAST(time_bin AS TIMESTAMP) AS t, key, n FROM {source} AS r WHERE time_bin >= '{kept}' ORDER BY 1, 2"
+        order = f"SELECT time_bin::TIMESTAMP, key, n FROM {source} AS r WHERE time_bin >= '{kept}' ORDER BY 1, 2"
         with closing(DataFusionEngine(tables, _SETTINGS)) as engine:
             planned = engine.plan(StatementRequest(sql=order), _ADMIN)
             return pa.Table.from_batches(list(planned.batches()), planned.schema)

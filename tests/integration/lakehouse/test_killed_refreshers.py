@@ -1,4 +1,4 @@
-"""A view with three refreshers, late rows, compaction, retention, and deletions by a user: all are killed at any moment."""
+"""A view with three refreshers, late rows, compaction, retention, and deletions, all of which are killed."""
 
 import random
 import sys

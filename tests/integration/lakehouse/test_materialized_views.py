@@ -11,7 +11,7 @@ from micromegas_jupyter.auth import StaticTokenAuthProvider as Token
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableAccess
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.errors import InvalidStatement, PermissionDenied, TableExists, UnsupportedRequest, UsageError
+from micromegas_jupyter.errors import InvalidStatement, PermissionDenied, TableExists, UsageError
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.writer import LakeWriter
 from tests.fakes.telemetry_rows import log_batch

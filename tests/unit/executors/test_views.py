@@ -17,7 +17,7 @@ from micromegas_jupyter.lake.maintenance import MaintenanceSettings, optimize, r
 from micromegas_jupyter.lake.restore import RestoreRequest, restore_table
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
-from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
+from micromegas_jupyter.telemetry.view_definitions import parse_view_statement
 from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry_rows import NOON, NOON_NS, log_batch, log_rows
 
@@ -27,17 +27,12 @@ EXTRACT = "SELECT date_bin(INTERVAL '1 minute', time) AS time_bin, msg, count(*)
 MERGE = "SELECT time_bin, msg, sum(n) AS n FROM {source} GROUP BY 1, 2"
 
 
-def definition(**changed):
-    values = {
-        "name": "per_minute",
-        "extract_query": EXTRACT,
-        "count_src_query": "SELECT count(*) AS count FROM log_entries",
-        "merge_partitions_query": MERGE,
-        "update_group": 1,
-        "time_column": "time_bin",
-        "sql": "CREATE MATERIALIZED VIEW per_minute",
-    }
-    return ViewDefinition(**{**values, **changed})
+def definition(*, name="per_minute", extract_query=EXTRACT):
+    sql = f"""CREATE MATERIALIZED VIEW {name} WITH (extract_query = $${extract_query}$$,
+        merge_partitions_query = '{MERGE}',
+        count_src_query = 'SELECT count(*) AS count FROM blocks WHERE insert_time BETWEEN {{begin}} AND {{end}}',
+        update_group = 1, time_column = 'time_bin')"""
+    return parse_view_statement(sql).definition
 
 
 def later(**delta):
@@ -114,7 +109,7 @@ def test_a_view_is_equal_to_the_direct_query_at_each_step(views):
     views.refresh()
     assert views.of_view() == views.direct()
     view = views.lake.view("per_minute")
-    assert (view.watermark, len(view.snapshot.materialized.source.files)) == (view.source.version, 0)
+    assert (view.watermark, len(view.facts.source.files)) == (view.source.version, 0)
 
 
 def test_rows_that_come_late_are_added(views):
@@ -162,7 +157,7 @@ def test_retention_of_the_source_keeps_the_rows_of_the_view(views):
 
     assert views.rows("SELECT count(*) FROM log_entries") == [(0,)]
     assert {row[:2] for row in before} <= {row[:2] for row in views.of_view()}
-    assert not views.lake.view("per_minute").snapshot.materialized.is_stale
+    assert not views.lake.view("per_minute").facts.is_stale
     assert views.tables.history("log_entries", 1)[0]["operation"] == "RETENTION"
 
 
@@ -175,10 +170,10 @@ def test_a_deletion_by_a_user_rebuilds_the_view(views, is_refreshed_before):
     views.tables.delete("log_entries", "msg = 'w:1'")
 
     assert views.of_view() == views.direct()
-    assert views.lake.view("per_minute").snapshot.materialized.is_stale
+    assert views.lake.view("per_minute").facts.is_stale
     views.refresh()
     assert views.of_view() == views.direct()
-    assert not views.lake.view("per_minute").snapshot.materialized.is_stale
+    assert not views.lake.view("per_minute").facts.is_stale
 
 
 def test_a_restore_of_the_source_rebuilds_the_view(views):
