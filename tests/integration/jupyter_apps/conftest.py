@@ -74,7 +74,7 @@ def jupyter(chromium, stack, tmp_path_factory):
 def browser_context(chromium, jupyter):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
-        context = browser.new_context(viewport={"width": 1280, "height": 1000})
+        context = browser.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
         context.set_default_timeout(LONGEST_WAIT_MILLISECONDS)
         yield context
         browser.close()
