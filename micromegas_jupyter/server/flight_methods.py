@@ -341,11 +341,8 @@ class QueryRunner:
 
     async def _with_messages(self, call: Call, statement: Statement) -> Statement:
         """Run an administrator's statement that changes a view, or partitions once the statement is planned."""
-        if (view := await self._find_view_statement(call, statement)) is not None:
-            if self._operations is None or self._gateway is not None:
-                raise UnsupportedRequest(
-                    "Materialized views exist only on servers with a lake.", remedy="Create them in the other engine."
-                )
+        view = await self._find_view_statement(call, statement)
+        if view is not None and self._operations is not None:
             return _with_status(statement, view, await self._operations.change_view(call, view, self._pool))
         if not call.caller.is_admin or self._operations is None:
             return statement
@@ -366,6 +363,10 @@ class QueryRunner:
                 "Only administrators may create, replace, or drop materialized views.",
                 reason="not_administrator",
                 remedy="Ask one of the server's administrators to do it.",
+            )
+        if found is not None and (self._operations is None or self._gateway is not None):
+            raise UnsupportedRequest(
+                "Materialized views exist only on servers with a lake.", remedy="Define them in the other engine."
             )
         return found
 

@@ -375,7 +375,8 @@ class TableOperations:
         if table in VIEW_SOURCES:
             message = f"{table} is always current: each query computes it from {VIEW_SOURCES[table]}."
             return ((int(self._clock.now().timestamp() * 1e6) * 1000, message),)
-        await pool.listing.refresh()
+        if table not in MODEL_TABLES:
+            await pool.listing.refresh()
         if any(one.name == table and one.materialized is not None for one in pool.listing.tables):
             await self._rebuild(call, changing, pool)
             message = f"{table}: the rows from {changing.begin.isoformat()} to {changing.end.isoformat()} were rebuilt."

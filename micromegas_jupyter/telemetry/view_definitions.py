@@ -93,7 +93,7 @@ def parse_view_statement(sql: str) -> CreateView | DropView | None:
 
     Raises `InvalidStatement` if it can't be understood.
     """
-    return _parse(sql) if "materialized" in sql.lower() else None
+    return _parse.__wrapped__(sql) if "materialized" in sql.lower() else None
 
 
 @functools.lru_cache(maxsize=256)

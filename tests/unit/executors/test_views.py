@@ -305,3 +305,32 @@ def test_a_retention_of_a_view_is_about_its_time_column(views):
     run_round(views.storage, clock=later(days=30))
 
     assert views.of_view() == []
+
+
+def test_the_watermark_outlives_checkpoints_and_the_cleanup_of_the_log(views):
+    views.create()
+    views.refresh()
+    settings = MaintenanceSettings(checkpoint_commits=1)
+
+    for number in range(2):  # the second checkpoint lets the log before the first one go
+        run_round(views.storage, settings=settings, clock=later(days=10 + 10 * number))
+    (view,) = [one for one in views.lake.snapshot() if one.name == "per_minute"]
+
+    assert not view.materialized.is_stale
+    assert Lake(views.storage).view("per_minute").watermark is not None
+    assert views.of_view() != []
+
+
+def test_files_and_log_of_a_source_wait_for_a_view_for_a_day(views):
+    views.create()
+    views.tables.set_undo_hours("log_entries", 1)
+    views.refresh()
+    run_round(views.storage)  # which learns of the view
+    views.store(9)
+    optimize(views.storage, "log_entries")
+
+    clock = FakeClock(dt.datetime.now(dt.UTC) + dt.timedelta(hours=20))
+    run_round(views.storage, settings=MaintenanceSettings(checkpoint_commits=1), clock=clock)
+
+    assert views.of_view() == views.direct()
+    assert not views.lake.view("per_minute").facts.is_stale
