@@ -87,7 +87,7 @@ _PROPERTIES: Final = {
 }
 # Without a duration for transactions: the watermark of a view must never be forgotten.
 _VIEW_PROPERTIES: Final = {"delta.logRetentionDuration": "interval 1 day"}
-_KEPT_PROPERTIES: Final = (OWNER_PROPERTY, RETENTION_PROPERTY, UNDO_PROPERTY, TIME_TRAVEL_PROPERTY)
+_PRESERVED_PROPERTIES: Final = (OWNER_PROPERTY, RETENTION_PROPERTY, UNDO_PROPERTY, TIME_TRAVEL_PROPERTY)
 RETENTION: Final = "RETENTION"
 """The operation, in histories, of a commit by which retention deleted rows; deltalake calls it DELETE."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
@@ -248,7 +248,7 @@ class Tables:
         with self._holding(name) as guard:
             version, entry_id = guard.delta.version(), uuid.uuid4().hex
             found = guard.delta.metadata().configuration
-            kept: dict[str, str] = {one: found[one] for one in _KEPT_PROPERTIES if one in found}
+            kept: dict[str, str] = {one: found[one] for one in _PRESERVED_PROPERTIES if one in found}
             actions = replacement_actions(
                 self.storage, name, stored, version=version, clock=self._clock, properties={**kept, **properties}
             )
