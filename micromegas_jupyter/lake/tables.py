@@ -232,7 +232,7 @@ class Tables:
                 self.check_capacity()
                 if self.add(view.name, stored, owner=owner, properties=properties):
                     return False
-            elif ViewDefinition.from_properties(delta.metadata().configuration) is None:
+            elif VIEW_SOURCE_PROPERTY not in delta.metadata().configuration:
                 raise TableExists(f"There is a table {view.name}, which is not a materialized view.")
             elif not replaces:
                 raise TableExists(
@@ -260,7 +260,7 @@ class Tables:
         delta = self.find(name)
         if delta is None:
             return False
-        if ViewDefinition.from_properties(delta.metadata().configuration) is None:
+        if VIEW_SOURCE_PROPERTY not in delta.metadata().configuration:
             raise UsageError(
                 f"{shown(name)} is a table, not a materialized view.", remedy="Run `micromegas tables drop`."
             )
@@ -618,7 +618,7 @@ def no_table(name: str) -> UsageError:
 
 def check_no_view(delta: DeltaTable, name: str) -> None:
     """Check that a table isn't a materialized view, whose rows only its definition makes."""
-    if ViewDefinition.from_properties(delta.metadata().configuration) is not None:
+    if VIEW_SOURCE_PROPERTY in delta.metadata().configuration:
         raise UsageError(
             f"{shown(name)} is a materialized view: its rows come from the table that it is computed from.",
             remedy="Change the rows of that table, or replace the view's definition.",

@@ -1,4 +1,4 @@
-"""What a one-minute roll-up costs, beside the direct query: processor seconds over the same rows, printed, never judged.
+"""What a one-minute roll-up costs, beside the direct query over the same rows: CPU seconds, printed, never judged.
 
 The rows of the last minute are not in the view yet, as between two refreshes.
 """
