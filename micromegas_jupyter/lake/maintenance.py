@@ -237,7 +237,10 @@ class _Table(TableGuard):
         columns = arrow_schema(self.delta)
         self.schema = pa.schema([one for one in columns if one.name not in self.partition_columns])
         self.has_dates = self.partition_columns == (PARTITION_DATE,)
-        self.view = ViewDefinition.from_properties(self.properties)
+        try:
+            self.view = ViewDefinition.from_properties(self.properties)
+        except ValueError as error:
+            raise UsageError(f"The definition of the materialized view {self.name} is damaged.") from error
         self.time_column = _TIME if self.view is None else self.view.range_columns[1]
         self.files = _list_files(self.delta, self.partition_columns, self._written_partitions, self.time_column)
 

@@ -59,12 +59,19 @@ class ViewDefinition:
 
     @staticmethod
     def from_properties(properties: Mapping[str, str]) -> "ViewDefinition | None":
-        """Return the definition of a table that is a materialized view; None for another one."""
-        sql = properties.get(VIEW_PROPERTY)
-        found = None if sql is None else _parse(sql)
-        if sql is not None and not isinstance(found, CreateView):
-            raise ValueError("the definition of a materialized view is damaged")
-        return found.definition if isinstance(found, CreateView) else None
+        """Return the definition of a table that is a materialized view; None for another one.
+
+        Raises `ValueError` if it can't be understood, as another version of this program may write it.
+        """
+        if (sql := properties.get(VIEW_PROPERTY)) is None:
+            return None
+        try:
+            found = _parse(sql)
+        except InvalidStatement as error:
+            raise ValueError(error.what) from error
+        if not isinstance(found, CreateView):
+            raise ValueError("the definition of a materialized view is damaged")  # noqa: TRY004 - of a value
+        return found.definition
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,13 @@ from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableAccess
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import InvalidStatement, PermissionDenied, TableExists, UsageError
+from micromegas_jupyter.executors import ingest
 from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 from tests.fakes.telemetry_rows import log_batch
 from tests.fakes.validator import FakeValidator
+from tests.fakes.waiting import wait_until
 from tests.integration.flight_harness import running_server
 
 pytestmark = pytest.mark.integration
@@ -195,3 +198,30 @@ def test_upstreams_command_manages_views_as_code(harness, tmp_path, monkeypatch,
     (folder / "other.sql").write_text(CREATE.replace("per_minute", "other"))
     file.unlink()
     assert "per_minute: dropped" in run("apply", *where, "--auto-approve", "--prune")
+
+
+def test_the_server_refreshes_views_and_reports_stale_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(ingest, "_MAINTENANCE_SECONDS", 0.1)
+    monkeypatch.setattr(ingest, "_REFRESH_SECONDS", 0)
+    storage = Storage(tmp_path / "lake")
+    writer = LakeWriter(storage, interval_seconds=0)
+    writer.append("log_entries", log_batch([0, 1, 2])).result()
+    validator = FakeValidator()
+    validator.known = {"alice": _context("alice")}
+
+    def view():
+        return Lake(storage).view("per_minute")
+
+    with (
+        running_server(tables=Lake(storage), validator=validator, worker={"lake": storage.uri}) as harness,
+        FlightSQLClient(harness.uri, auth_provider=Token("alice")) as client,
+    ):
+        client.query_arrow(CREATE)
+        wait_until(lambda: view().watermark == view().source.version, "the view is refreshed")
+        writer.append("log_entries", log_batch([3])).result()
+        wait_until(lambda: view().watermark == view().source.version, "the view is refreshed again")
+        Tables(storage).delete("log_entries", "msg = 'w:0'")
+        wait_until(lambda: not view().facts.is_stale, "the view is rebuilt")
+        wait_until(lambda: harness.metric("lake_stale_views") == 0, "no view is stale")
+        assert _rows(client, "SELECT sum(n) FROM per_minute") == [(3,)]
+    writer.close()

@@ -17,7 +17,7 @@ from micromegas_jupyter.lake.maintenance import MaintenanceSettings, optimize, r
 from micromegas_jupyter.lake.restore import RestoreRequest, restore_table
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
-from micromegas_jupyter.telemetry.view_definitions import parse_view_statement
+from micromegas_jupyter.telemetry.view_definitions import VIEW_PROPERTY, parse_view_statement
 from tests.fakes.clock import FakeClock
 from tests.fakes.telemetry_rows import NOON, NOON_NS, log_batch, log_rows
 
@@ -334,3 +334,15 @@ def test_files_and_log_of_a_source_wait_for_a_view_for_a_day(views):
 
     assert views.of_view() == views.direct()
     assert not views.lake.view("per_minute").facts.is_stale
+
+
+def test_a_damaged_definition_concerns_no_other_table(views):
+    views.create()
+    views.create(definition(name="other"))
+    views.tables._set_properties("per_minute", {VIEW_PROPERTY: "CREATE MATERIALIZED VIEW per_minute WITH (color = 1)"})
+
+    with pytest.raises(Unavailable):
+        views.of_view()
+    assert views.rows("SELECT sum(n) FROM other") == [(3,)]
+    errors = {name: one.error for name, one in run_round(views.storage).status.tables.items() if one.error}
+    assert errors == {"per_minute": "The definition of the materialized view per_minute is damaged."}
