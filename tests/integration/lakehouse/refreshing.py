@@ -5,6 +5,7 @@ import itertools
 import random
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -32,6 +33,7 @@ VIEW = parse_view_statement(
         merge_partitions_query = 'SELECT time_bin, key, sum(n) AS n FROM {{source}} GROUP BY 1, 2',
         time_column = 'time_bin')"""
 ).definition
+_PAUSE_SECONDS = 0.2
 _REPOSITORY = Path(__file__).parents[3]
 _SETTINGS = EngineSettings(memory_limit_bytes=256 << 20)
 _ADMIN = AuthContext(subject="ann", issuer="none", auth_type=AuthType.NONE, is_admin=True)
@@ -62,7 +64,8 @@ def _store(writer, mode=WriteMode.APPEND):
 
 def write(root):
     writer = LakeWriter(Storage(root), interval_seconds=0)
-    while True:
+    pace = threading.Event()
+    while not pace.wait(_PAUSE_SECONDS):  # else files become more than a round of compaction takes
         _store(writer)
         yield
 
@@ -79,8 +82,9 @@ def change(root):
     for number in itertools.count():
         optimize(storage, "events")
         run_round(storage, settings=settings)
-        if number % 5 == 4:
-            Tables(storage).delete("events", f"key = {random.randint(0, 4)} AND time < now() - INTERVAL '30 minutes'")
+        if number % 3 == 1:
+            before = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=3)
+            Tables(storage).delete("events", f"key = {random.randint(0, 4)} AND time < '{before.isoformat()}'")
         yield
 
 
