@@ -8,6 +8,7 @@ remote client. A docstring says what an error means and what to do, with links t
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, ClassVar, Final, Self
 
 #: Where it is documented what only Micromegas's own server has.
@@ -410,6 +411,23 @@ class DeadlineExceeded(QueryError):
     default_remedy = "Ask for less at a time, or allow more time."
     grpc_code = "DEADLINE_EXCEEDED"
     http_status = 504
+
+
+class CursorExpired(QueryError):
+    """A follow cannot continue at its cursor: log entries or files that it needs are gone, or rows were changed.
+
+    Everything that was committed before `restart_from` has been returned. Query the rows since then, and begin a new
+    follow ([Following a table](python.md#following-a-table)).
+    """
+
+    code = "SQL009"
+    default_remedy = "Query the rows since then, and begin a new follow."
+    grpc_code = "OUT_OF_RANGE"
+    http_status = 410
+
+    def __init__(self, what: str, *, restart_from: datetime | None = None, **options: Any) -> None:
+        super().__init__(what, **options)
+        self.restart_from = restart_from
 
 
 class QueryCancelled(QueryError):

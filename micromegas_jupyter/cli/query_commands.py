@@ -80,7 +80,7 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
         help="value for :NAME in the statement, repeatable; it takes the type of the column that it is compared with; "
         f"without one, it is text. NAME:TYPE=VALUE sets the type: {', '.join(_PARAMETER_TYPES)}",
     )  # fmt: skip
-    _add_range_arguments(parser)
+    add_range_arguments(parser)
     parser.add_argument("--all", action="store_true", help="query without a time range; the default without --begin")
     parser.add_argument("--limit", type=int, metavar="N", help="at most this many rows; default: all")
     parser.add_argument(
@@ -103,7 +103,8 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--oidc", action="store_true", help="sign in again for this query only, and store nothing")
 
 
-def _add_range_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+def add_range_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """Add the options of a time range."""
     default_text = "" if default is None else f"; default: {default}"
     parser.add_argument(
         "--begin",
@@ -119,7 +120,8 @@ def _add_range_arguments(parser: argparse.ArgumentParser, *, default: str | None
     )
 
 
-def _parse_range(arguments: argparse.Namespace) -> tuple[datetime | None, datetime | None]:
+def parse_time_range(arguments: argparse.Namespace) -> tuple[datetime | None, datetime | None]:
+    """Return the time range that the options specify."""
     from micromegas_jupyter.core.text import parse_range
 
     return parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now())
@@ -164,7 +166,7 @@ def run_query(arguments: argparse.Namespace) -> int:
         raise UsageError("--limit is a number of rows, 0 or more.")
     if arguments.all and (arguments.begin or arguments.end):
         raise UsageError("--all means no time range: leave out --begin and --end.")
-    time_range = _parse_range(arguments)
+    time_range = parse_time_range(arguments)
     if arguments.explain:
         if arguments.output or arguments.format or arguments.limit is not None:
             raise UsageError("--explain prints the plan.", remedy="Leave out --output, --format and --limit.")
@@ -180,7 +182,7 @@ def _explain(
 ) -> int:
     """Print the plan of a statement, and what it would read."""
     arguments.statement = sql
-    with _open_client(arguments) as client:
+    with open_query_client(arguments) as client:
         from micromegas_jupyter.client.explain import EXPLAIN, positions_without_explain, read_plan
 
         client.on_notice(show_note)
@@ -212,7 +214,7 @@ def write_answer(  # noqa: PLR0913 - as a query takes them
     )
     arguments.statement = sql  # an error points into it
     is_shown = arguments.output in {None, "-"} and sys.stdout.isatty()
-    with _open_client(arguments) as client, _Progress(is_quiet_with_rows=is_shown) as progress:
+    with open_query_client(arguments) as client, _Progress(is_quiet_with_rows=is_shown) as progress:
         client.on_notice(show_note)
         more = {} if limit is None else {"limit": limit}
         with (
@@ -347,7 +349,7 @@ def _statement(arguments: argparse.Namespace) -> str:
     return text
 
 
-def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
+def open_query_client(arguments: argparse.Namespace) -> "FlightSQLClient":
     """Return the client of the stored sign-in, or of who the options say the caller is."""
     from micromegas_jupyter.wiring import client_side
 
@@ -407,7 +409,7 @@ def _stored_or_new_provider(
 
 def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    _add_range_arguments(parser, default="1h")
+    add_range_arguments(parser, default="1h")
     parser.add_argument(
         "--limit", type=int, metavar="N", default=1_000_000, help="list at most N; default: %(default)s"
     )
@@ -421,7 +423,7 @@ def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
 def run_processes(arguments: argparse.Namespace) -> int:
     """Print the programs, the one that started first at the top."""
     _check_count(arguments.limit, "--limit")
-    begin, end = _parse_range(arguments)
+    begin, end = parse_time_range(arguments)
     condition = _matches((name, getattr(arguments, name)) for name in ("username", "exe", "computer"))
     width = arguments.max_colwidth
     is_cut = width > 0 and choose_format(arguments.format, arguments.output) == "table"
@@ -464,7 +466,7 @@ def run_process_log(arguments: argparse.Namespace) -> int:
         f"ORDER BY time {order} LIMIT {count}"
     )
     sql = f"SELECT * FROM ({chosen}) ORDER BY time"  # noqa: S608 - quoted above
-    return write_answer(arguments, sql, *_parse_range(arguments))
+    return write_answer(arguments, sql, *parse_time_range(arguments))
 
 
 def _levels() -> list[str]:
@@ -507,18 +509,18 @@ def run_process_metrics(arguments: argparse.Namespace) -> int:
         f"ORDER BY time LIMIT {arguments.limit}"
     )
     if not arguments.stats:
-        return write_answer(arguments, chosen, *_parse_range(arguments))
+        return write_answer(arguments, chosen, *parse_time_range(arguments))
     statistics = (
         "count(value) AS count, min(value) AS min, avg(value) AS mean, median(value) AS median, max(value) AS max, "
         "sum(value) AS sum"
     )
     sql = f"SELECT name, {statistics} FROM ({chosen}) GROUP BY name ORDER BY name"  # noqa: S608 - quoted above
-    return write_answer(arguments, sql, *_parse_range(arguments))
+    return write_answer(arguments, sql, *parse_time_range(arguments))
 
 
 def _add_process_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("process_id", metavar="PROCESS", help="process_id, as micromegas processes shows it")
-    _add_range_arguments(parser)
+    add_range_arguments(parser)
 
 
 def _quote(text: str) -> str:

@@ -264,6 +264,11 @@ class QueryReader:
         return None if text is None else parse_counts(text)
 
     @property
+    def cursor(self) -> str | None:
+        """The next cursor of a follow, once all rows have arrived."""
+        return self._call.record.cursor
+
+    @property
     def elapsed_seconds(self) -> float:
         """Seconds from the start to now, or to the end when it has come."""
         return (self._clock.monotonic() if self._ended_at is None else self._ended_at) - self._started_at

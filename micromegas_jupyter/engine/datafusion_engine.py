@@ -72,6 +72,7 @@ from micromegas_jupyter.engine.plans.counts import find_files, find_progress, wi
 from micromegas_jupyter.engine.plans.pruning import FilesByTable, counted_scans, row_limits
 from micromegas_jupyter.engine.plans.reads import are_plain, find_reads, merged, unknown_reads, without_rows
 from micromegas_jupyter.engine.plans.roles import with_roles
+from micromegas_jupyter.engine.plans.tail import FileByFile, check_followable, read_instead
 from micromegas_jupyter.engine.plans.terms import is_leakproof
 from micromegas_jupyter.engine.scanner import Mention, Scan, find_mentions, quoted, scan
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
@@ -210,7 +211,9 @@ class DataFusionEngine:
             scanned = with_stand_ins(placeholders.sql, calls)
             placeholders, mentions = replace(placeholders, sql=scanned.sql), find_mentions(scanned)
         request = with_plain_parameters(request, placeholders)
-        rows = request.parameters
+        rows, tail = request.parameters, request.tail
+        if tail is not None and (rows is None or rows.num_rows <= 1):
+            return FileByFile(lambda part: self._plan_row(part, caller, placeholders, mentions, calls), request, tail)
         if rows is None or rows.num_rows <= 1:
             return self._plan_row(request, caller, placeholders, mentions, calls)
         return RowByRow(lambda row: self._plan_row(row, caller, placeholders, mentions, calls), request, rows)
@@ -244,6 +247,8 @@ class DataFusionEngine:
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
         visible = self._visible_tables(caller)
+        if request.tail is not None:
+            visible = read_instead(visible, request.tail)
         split = [one.snapshot.name for one in visible if one.snapshot.split_times]
         if any(map(mentions.has, split)) and has_far_times(placeholders.sql, request.parameters):
             visible = [replace(one, cuts_times=bool(one.snapshot.split_times)) for one in visible]
@@ -368,15 +373,14 @@ class DataFusionEngine:
             return self._plan(statement, can_spill=can_spill, allows_fragments=False)
         has_mixed_types = any(table.snapshot.has_mixed_types for table in mentioned)
         lent.configure(
-            partitions=self._settings.target_partitions or self._builder.partitions or request.partitions or 0,
+            partitions=1 if request.tail else self._find_partitions(request),
             uses_footers=not has_mixed_types and (request.row_limit is not None or needs_statistics(text)),
             is_remote=self._builder.is_remote,
             has_floats=any(_has_floats(one.type) for table in tables for one in table.snapshot.schema),
         )
         optimized = None
         if not is_explain(text):
-            if request.row_limit is not None:
-                frame = frame.limit(request.row_limit)
+            frame = _limit(frame, request)
             optimized = _optimize(frame, is_bound=statement.is_bound)
             if optimized is not None and not outline.is_checked:
                 check_constants(session, optimized)
@@ -395,14 +399,19 @@ class DataFusionEngine:
         """Plan a statement over scans of no files, check its constants, and find what it needs of its tables."""
         mentions, time_range = statement.mentions, statement.request.time_range
         hides_rows = any(table.needs_barrier and any(map(mentions.has, table.names)) for table in sources)
-        if not hides_rows and not any(is_large(one, mentions, time_range) or has_constants(one) for one in sources):
+        tail = statement.request.tail
+        is_simple = not any(is_large(one, mentions, time_range) or has_constants(one) for one in sources)
+        if is_simple and not hides_rows and tail is None:
             return _Outline()
         with self._builder.outline(session, sources, mentions=mentions, time_range=time_range) as scans:
             try:
                 frame, text = plan()
+                if tail is not None:
+                    is_plain = not statement.calls and not is_explain(text)
+                    check_followable(text, [*scans.values()], mentions, is_plain=is_plain, table=tail.table)
                 optimized = frame.optimized_logical_plan()
             except BaseException as error:
-                if not is_engine_failure(error):
+                if tail is not None or not is_engine_failure(error):
                     raise
                 # Planning it over the tables, or running it, shows what is wrong.
                 return _Outline(needs_barrier=hides_rows)
@@ -430,6 +439,9 @@ class DataFusionEngine:
             self._hides_deleted_rows = hides_deleted_rows(self._sessions.open())
         if with_some and not self._hides_deleted_rows:
             raise damaged_vector(with_some[0], "cannot be used with this version of the engine")
+
+    def _find_partitions(self, request: StatementRequest) -> int:
+        return self._settings.target_partitions or self._builder.partitions or request.partitions or 0
 
     def _check_barrier(self) -> None:
         self._barrier_holds = self._barrier_holds or barrier_holds(self._sessions.open())
@@ -502,6 +514,7 @@ class DataFusionQuery:
         self._row_limit = request.row_limit if self._is_explain else None
         self._context = context
         self._lent = plan.lent
+        self.reached: tuple[int, int] | None = None
 
     def progress(self) -> ScanProgress | None:
         """Return how much of its files is scanned, from any thread; None if it's not running or hides rows."""
@@ -592,6 +605,12 @@ def _check_explained(tables: Sequence[VisibleTable], *, has_details: bool, is_ad
             "The plan of this statement is not shown in detail because rows of one of its tables were deleted.",
             remedy="Write EXPLAIN without ANALYZE and VERBOSE.",
         )
+
+
+def _limit(frame: DataFrame, request: StatementRequest) -> DataFrame:
+    if request.tail is not None:
+        return frame.limit(request.tail.max_rows, request.tail.offset)
+    return frame if request.row_limit is None else frame.limit(request.row_limit)
 
 
 def _optimize(frame: DataFrame, *, is_bound: bool) -> LogicalPlan | None:

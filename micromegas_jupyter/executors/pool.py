@@ -432,6 +432,7 @@ class StatementReport:
     shows_counts: bool = False  # to its caller, from whom none of its tables hides rows
     explained: Sequence[TableFiles] = ()  # of the tables that an EXPLAIN reads
     progress: ScanProgress | None = None  # of a statement that `shows_counts`, while it runs
+    reached: tuple[int, int] | None = None  # by a read of a follow: the next file, and the offset in it
 
 
 def _number(facts: dict[str, Any], name: str) -> float | None:
@@ -769,6 +770,8 @@ class RunningStatement:
             kind, body = await self.read()
             if kind == protocol.END:
                 pool.listing.note_plan(self.caller_key, statement.sql, self._facts)
+                if statement.tail is not None:
+                    self.report.reached = protocol.parse_reached(self._facts, count=len(statement.tail.files))
                 return
             if kind == protocol.READS and len(body) <= _MAX_READS_BYTES and left_reads:
                 self.report.reads = parse_reads(protocol.parse_json(body))

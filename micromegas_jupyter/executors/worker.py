@@ -344,6 +344,7 @@ class Worker:
             partitions=partitions,
             messages=statement.messages,
             running=statement.running,
+            tail=statement.tail,
         )
         with _cpu_limit(self._options.planning_seconds):
             planned = self._engine.plan(request, statement.caller)
@@ -444,6 +445,8 @@ class Worker:
             statistics = planned.statistics
             facts |= msgspec.to_builtins(statistics) | {"peak_memory_bytes": peak_bytes}
             facts["reads_tables"] = planned.reads_tables
+            if planned.reached is not None:
+                facts["reached"] = planned.reached
             if statistics.files_total and not planned.hides_rows:
                 facts |= {"shows_counts": True, "explained": planned.explained}
         if self._denials is not None and self._denials.has_changed:

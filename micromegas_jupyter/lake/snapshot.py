@@ -28,6 +28,7 @@ from micromegas_jupyter.core.deletion_vectors import DamagedVector, decode_z85
 from micromegas_jupyter.core.file_list import NO_FILES, VECTOR, FileList, TableChange
 from micromegas_jupyter.core.protocols import (
     FIELD_ID,
+    DataFile,
     DeletionVector,
     Materialized,
     TableProblem,
@@ -226,6 +227,16 @@ class DeltaSnapshots:
                 return None
             adds += found
         return self._files(name, name, table.snapshot.partition_columns, _as_live_files(adds, known))
+
+    def data_file(self, table: str, add: Action, by: Sequence[str]) -> DataFile:
+        """Return the file that an `add` action adds to a table with these partition columns; raises `Unreadable`."""
+        values, vector = add.get("partitionValues") or {}, add.get("deletionVector")
+        rows = json.loads(add.get("stats") or "{}").get("numRecords") if vector else None
+        return DataFile(
+            self._location(table, add["path"]),
+            tuple(values.get(name) for name in by),
+            deleted=self._vector(table, vector, rows) if vector else None,
+        )
 
     def _find(self, name: str, folder: str, *, is_named: bool) -> TableSnapshot | None:
         """Return a table, when it `is_named` or new as it stands now; None where there is none."""

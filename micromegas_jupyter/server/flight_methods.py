@@ -68,6 +68,7 @@ from micromegas_jupyter.server.flight_service import (
 from micromegas_jupyter.server.ingest import TABLES_ACTION, IngestRunner, TableOperations
 from micromegas_jupyter.server.monitoring import ServerMetrics, phase
 from micromegas_jupyter.server.settings import FlightServerSettings
+from micromegas_jupyter.server.tails import TAIL_HEADER, TailRunner
 from micromegas_jupyter.server.tickets import PreparedStatements, Tickets, can_travel
 from micromegas_jupyter.telemetry.view_definitions import CreateView, DropView, parse_view_statement
 
@@ -192,7 +193,7 @@ class QueryRunner:
         """Return the IPC schemas of a statement's result and of its parameters, as its caller would run it."""
         statement, origin, running, audit = await self._prepare(call, sql, parameters)
         try:
-            await self._check_denials(origin, sql)
+            await self.check_denials(origin, sql)
             if (changing := await self._find_view_statement(call, statement)) is not None:
                 statement = _with_status(statement, changing, "")
             with phase("plan"):
@@ -223,7 +224,7 @@ class QueryRunner:
             self._metrics.count_query(running.report, audit.seconds(), status, error)
 
         async with recorded(audit, call, count):
-            await self._check_denials(origin, sql)
+            await self.check_denials(origin, sql)
             statement = await self._with_messages(call, statement)
             now = self._clock.now()
             query = RunningQuery(
@@ -302,7 +303,7 @@ class QueryRunner:
     async def _end_denied(self) -> None:
         for query in list(self._running.values()):
             try:
-                await self._check_denials(query.origin, query.sql)
+                await self.check_denials(query.origin, query.sql)
             except QueryDenied:
                 query.statement.end(Cause.DENIED)
 
@@ -370,7 +371,8 @@ class QueryRunner:
             )
         return found
 
-    async def _check_denials(self, origin: CallOrigin, sql: str) -> None:
+    async def check_denials(self, origin: CallOrigin, sql: str) -> None:
+        """Raise QueryDenied if an administrator has denied the statement."""
         if self._deny_list is not None:
             await self._deny_list.check(origin, sql)
 
@@ -428,6 +430,7 @@ class FlightMethods:
         queries: QueryRunner,
         prepared: PreparedStatements,
         tickets: Tickets,
+        tails: TailRunner,
         ingests: IngestRunner,
         operations: TableOperations,
         cut_offs: CutOffService,
@@ -438,6 +441,7 @@ class FlightMethods:
         self._queries = queries
         self._prepared = prepared
         self._tickets = tickets
+        self._tails = tails
         self._ingests = ingests
         self._facts = facts
         self._reload = reload
@@ -520,16 +524,22 @@ class FlightMethods:
             case IssuedQuery():
                 content = self._tickets.read(command.signed, call.caller_key)
                 key = query_key(call.caller_key, content.id)
-                await self._queries.run(call, content.sql, tuple(content.parameters), key=key)
+                await self._run_query(call, content.sql, tuple(content.parameters), key=key)
             case StatementQuery() | PreparedQuery():
                 key = query_key(call.caller_key, ticket)
-                await self._queries.run(call, *self._find_statement(call, command), key=key)
+                await self._run_query(call, *self._find_statement(call, command), key=key)
             case _:
                 tables = await self._queries.tables(call) if command.name == "CommandGetTables" else []
                 batch = build_metadata(command, tables, self._facts)
                 encoder = FlightDataEncoder(batch.schema)
                 for message in (encoder.encode_schema(), *encoder.encode_batch(batch)):
                     await call.answer(message)
+
+    async def _run_query(self, call: Call, sql: str, parameters: tuple[bytes, ...], *, key: QueryKey) -> None:
+        if TAIL_HEADER in call.headers:
+            await self._tails.run(call, sql, parameters)
+        else:
+            await self._queries.run(call, sql, parameters, key=key)
 
     async def _do_put(self, call: Call) -> None:
         try:

@@ -51,15 +51,14 @@ from tests.integration.browser.widget_states import show"""
     page.wait_for_function("() => (document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0) === 0")
     expect(page.locator(CARD).first).to_be_in_viewport()
 
+    page.screenshot(path=str(tmp_path / "folded.png"))
+    for more in page.locator(f"{CARD} summary").all():
+        more.click()
     for theme in THEMES:
         choose_theme(page, theme)
         page.screenshot(path=str(tmp_path / f"{theme}.png"))
-        check_accessible(page, CARD, texts=3 * len(STATES) + 1)
+        check_accessible(page, CARD, texts=4 * len(STATES) + 1)
 
-    for more in page.locator(f"{CARD} summary").all():
-        more.click()
-    check_accessible(page, CARD, texts=4 * len(STATES) + 1)
-    page.screenshot(path=str(tmp_path / "unfolded.png"))
     page.set_viewport_size({"width": 620, "height": 7000})
     page.screenshot(path=str(tmp_path / "narrow.png"))
     page.emulate_media(forced_colors="active")
