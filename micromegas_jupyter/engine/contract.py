@@ -134,7 +134,9 @@ class VisibleTable:
     @property
     def has_deleted_rows(self) -> bool:
         """Whether its files may have rows that are deleted, which exist for nobody."""
-        return self.retained is not None or FileList.of(self.snapshot.files).has_vectors
+        materialized = self.snapshot.materialized
+        sources = () if materialized is None else (materialized.source,)
+        return self.retained is not None or any(FileList.of(one.files).has_vectors for one in (self.snapshot, *sources))
 
     @property
     def reuses_names(self) -> bool:

@@ -575,6 +575,8 @@ class DataFusionQuery:
 
     def __init__(self, plan: _Plan, statement: _Statement, context: Context, *, reads: Reads) -> None:
         self.reads = reads
+        #: The plan before it was optimized.
+        self.text = plan.text
         request, placeholders = statement.request, statement.placeholders
         frame = plan.lent.frame(plan.written, plan.optimized)
         self._frame: DataFrame | None = frame

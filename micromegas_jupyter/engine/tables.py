@@ -34,6 +34,7 @@ from micromegas_jupyter.core.protocols import (
     DataFile,
     DeletionVector,
     FileFormat,
+    Materialized,
     TableAccess,
     TableSnapshot,
     ViewSource,
@@ -41,7 +42,7 @@ from micromegas_jupyter.core.protocols import (
 )
 from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
-from micromegas_jupyter.engine.errors import damaged_vector, file_gone, files_removed
+from micromegas_jupyter.engine.errors import damaged_vector, file_gone, files_removed, is_engine_failure
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 from micromegas_jupyter.engine.functions.query_functions import visible_schema
 from micromegas_jupyter.engine.plans.counts import find_total
@@ -74,7 +75,7 @@ from micromegas_jupyter.engine.schemas import (
     wire_schema,
 )
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier, condition_problem, reveals_nothing
-from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS
+from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS, READ_ONLY
 from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 from micromegas_jupyter.engine.workarounds.scan_folders import FoundFile, ScanFolders, mark_of
@@ -113,6 +114,7 @@ _NO_FILE: Final = "file:///none"
 _MAX_REQUESTS: Final = 32  # to a bucket at once
 _MAX_SCHEMAS: Final = 4096  # of files whose columns have IDs
 _FOOTER_BYTES: Final = 64 * 1024
+_MAX_REASON: Final = 300
 _TAIL_BYTES: Final = 8  # the size of a footer, and a magic number
 _Scan = Callable[[Sequence[FoundFile], pa.Schema], DataFrame]
 _ScanKey = tuple[str, pa.Schema, FileFormat, bool, tuple[str, ...]]
@@ -147,6 +149,10 @@ def restrict_past(snapshot: TableSnapshot, caller: AuthContext, default_conditio
 
 def _exists(snapshot: TableSnapshot, access: TableAccess) -> bool:
     """Whether a table exists for a caller; a view, only with what it is computed from."""
+    if snapshot.materialized is not None:
+        # Its rows are made of all rows of its source.
+        source_name = snapshot.materialized.source.name
+        return all(map(access.may_read, (snapshot.name, source_name))) and not access.conditions(source_name)
     source = snapshot.source
     return access.may_read(snapshot.name) and (source is None or access.may_read(source.table))
 
@@ -154,7 +160,8 @@ def _exists(snapshot: TableSnapshot, access: TableAccess) -> bool:
 def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> VisibleTable:
     if snapshot.source is not None:
         return _restrict_view(snapshot, snapshot.source, access, caller)
-    conditions = tuple(access.conditions(snapshot.name))
+    is_view = snapshot.materialized is not None  # a condition on all tables may not fit its columns
+    conditions = access.filters.get(snapshot.name, ()) if is_view else tuple(access.conditions(snapshot.name))
     if conditions:
         # A condition is about the merged rows, whose columns may have other names.
         columns = visible_schema(snapshot).names if snapshot.merge_sql is not None else snapshot.schema.names
@@ -228,7 +235,8 @@ class TableBuilder:
         lists_names = bool(mentions.among(LISTS))
         is_flat = is_flat and not lists_names and not mentions.among(_TYPE_QUESTIONS)
         registered: list[VisibleTable] = []
-        for table in tables:
+        # Views that are materialized come first, since their queries need the name of their source.
+        for table in sorted(tables, key=lambda one: one.snapshot.materialized is None):
             snapshot = table.snapshot
             # Text is grouped in two thirds of the time.
             is_flattened = is_flat and not table.needs_barrier
@@ -248,6 +256,8 @@ class TableBuilder:
                     if snapshot.name in stored_limits:
                         rows = rows.filter(stored_limits[snapshot.name])
                     rows = rows.select(*whole_times(schema, split))
+                if snapshot.materialized is not None:
+                    rows = self._with_new_rows(context, table, snapshot.materialized, rows)
                 limit = limits.get(snapshot.name)
                 rows = _build(
                     context,
@@ -265,11 +275,42 @@ class TableBuilder:
                 registered.append(replace(table, needed=needed))
             elif lists_names:
                 unfiltered = replace(table, conditions=(), source_conditions=(), raw_name=None)
+                if snapshot.materialized is not None:  # its queries may fail
+                    unfiltered = replace(unfiltered, snapshot=replace(snapshot, merge_sql=None, raw_name=None))
                 rows = _build(context, unfiltered, no_rows(context, schema), mentions=mentions, time_range=None)
             else:
                 continue
             context.register_table(quoted(snapshot.name), rows.into_view())
         return registered
+
+    def _with_new_rows(
+        self, context: SessionContext, table: VisibleTable, view: Materialized, rows: DataFrame
+    ) -> DataFrame:
+        """Return the rows of a materialized view and those that its source has got since."""
+        if not len(view.source.files):
+            return rows
+        with _definition_errors(table):
+            return rows.union(self.extract(context, view, rows.schema(), shows_values=not table.needs_barrier))
+
+    def extract(
+        self, context: SessionContext, view: Materialized, columns: pa.Schema, *, shows_values: bool = True
+    ) -> DataFrame:
+        """Return the rows that a materialized view's query gives over its source, with the columns of the view."""
+        source, name = view.source, quoted(view.source.name)
+        files = FileList.of(source.files)
+        schema = source.schema if shows_values else flat_schema(source.schema)
+        stored = stored_times(schema, source.split_times) if source.split_times else schema
+        rows = self.read(context, source, files, stored, shows_values=shows_values)
+        if source.split_times:
+            rows = rows.select(*whole_times(schema, source.split_times))
+        if files.has_vectors:
+            rows = all_of(rows)
+        context.register_table(name, rows.into_view())
+        try:
+            found = context.sql_with_options(view.extract_sql, READ_ONLY)
+        finally:
+            context.deregister_table(name)
+        return found.select(*[col(quoted(one.name)).cast(one.type).alias(one.name) for one in columns])
 
     @property
     def partitions(self) -> int | None:
@@ -510,11 +551,11 @@ def _cuts_last(table: VisibleTable) -> bool:
     """Whether a time range is about the merged rows.
 
     A condition is about whole merged rows: cut before the merge, they would be made of the range's states only, and a
-    row that is hidden could show itself as it was at another time.
+    row that is hidden could show itself as it was at another time. The merge of a materialized view may change times.
     """
     snapshot = table.snapshot
     is_merged = snapshot.merge_sql is not None and snapshot.raw_name is not None and snapshot.source is None
-    return is_merged and bool(table.conditions)
+    return is_merged and (bool(table.conditions) or snapshot.materialized is not None)
 
 
 def _stored_range(table: VisibleTable, time_range: TimeRange | None) -> TimeRange | None:
@@ -619,7 +660,8 @@ def _build(  # noqa: PLR0913 - what a table is built from
         rows = apply_conditions(rows, table.source_conditions, table=snapshot.name)
     if snapshot.merge_sql is not None and snapshot.raw_name is not None:
         context.register_table(quoted(snapshot.raw_name), rows.into_view())
-        rows = context.sql(snapshot.merge_sql)
+        with _definition_errors(table):
+            rows = context.sql_with_options(snapshot.merge_sql, READ_ONLY)
         if table.raw_name is None or not mentions.has(table.raw_name):
             context.deregister_table(quoted(snapshot.raw_name))
     if table.conditions:
@@ -632,6 +674,21 @@ def _build(  # noqa: PLR0913 - what a table is built from
     if snapshot.source is not None:
         return _cut(rows, snapshot, time_range, columns=(snapshot.source.time_column,) * 2)
     return _cut(rows, snapshot, time_range, columns=snapshot.range_columns) if _cuts_last(table) else rows
+
+
+@contextmanager
+def _definition_errors(table: VisibleTable) -> Iterator[None]:
+    """Report an error of a materialized view's definition as such."""
+    try:
+        yield
+    except BaseException as error:
+        if table.snapshot.materialized is None or not is_engine_failure(error):
+            raise
+        reason = "" if table.needs_barrier else f": {' '.join(str(error).split())[:_MAX_REASON]}"
+        raise UnsupportedStatement(
+            f"The definition of the materialized view {table.snapshot.name} does not fit its source any more{reason}",
+            remedy="Ask one of the server's administrators to replace or drop the view.",
+        ) from error
 
 
 def _without_deleted(rows: DataFrame, table: VisibleTable, *, holds_back: bool) -> DataFrame:

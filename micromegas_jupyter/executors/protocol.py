@@ -58,6 +58,7 @@ CHECK: Final = b"k"
 # arguments; answered with ANSWER and END.
 CALL: Final = b"f"
 MAINTAIN: Final = b"m"  # do a round of maintenance; answered with END
+REFRESH: Final = b"v"  # refresh a materialized view, of (name, range of times or None); answered with END
 SERVE: Final = b"s"  # serve ingest; after ACCEPTED each CHANNEL byte on the socket comes with a channel
 
 CHANNEL: Final = b"o"

@@ -270,7 +270,7 @@ class Worker:
 
     def _answer(self, kind: bytes, body: bytes) -> None:
         self._size = _ResultSize(Output())
-        self._knows_tables = kind in {protocol.CHECK, protocol.MAINTAIN}
+        self._knows_tables = kind in {protocol.CHECK, protocol.MAINTAIN, protocol.REFRESH}
         try:
             if os.fstat(2).st_size > _MAX_ERROR_BYTES:
                 os.ftruncate(2, 0)
@@ -330,6 +330,9 @@ class Worker:
             case protocol.MAINTAIN:
                 (seen,) = pickle.loads(body)  # noqa: S301 - from the front
                 self._send(protocol.END, {**self._maintain(seen), **self._statistics()})
+            case protocol.REFRESH:
+                name, rebuilt = pickle.loads(body)  # noqa: S301 - from the front
+                self._send(protocol.END, {**self._refresh(name, rebuilt), **self._statistics()})
             case _:
                 raise InternalError("An executor received an unknown request.")
 
@@ -422,6 +425,13 @@ class Worker:
             raise InternalError("This executor has no lake to maintain.")
         report = run_round(Storage(self._options.lake), seen=None if seen is None else ObservedLease(*seen))
         return {"seen": report.seen, "status": None if report.status is None else msgspec.to_builtins(report.status)}
+
+    def _refresh(self, name: str, rebuilt: tuple[datetime, datetime] | None) -> dict[str, object]:
+        from micromegas_jupyter.executors.views import refresh_view
+
+        if self._options.lake is None:
+            raise InternalError("This executor has no lake to maintain.")
+        return refresh_view(Storage(self._options.lake), self._options.engine, name, rebuilt)
 
     def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:
         """Return what the statement took so far, and how much memory the process has."""

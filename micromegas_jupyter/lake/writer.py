@@ -51,6 +51,7 @@ from micromegas_jupyter.lake.tables import (
     DEFINITIONS,
     Tables,
     check_name,
+    check_no_view,
     exists_already,
     no_table,
     replacement_actions,
@@ -122,6 +123,7 @@ class _State:
         del self.guard.delta  # it would keep the names of all files
         try:
             check_writable(delta)
+            check_no_view(delta, table)
             self.version = delta.version()
             self.write_ids = read_write_ids(storage, table, version=self.version)
             if self.version - read_checkpoint_version(storage, table) > _MAX_ENTRIES:

@@ -227,7 +227,7 @@ class ServerThread:
             clock=clock,
             metrics=metrics,
             deny_list=self._deny_list,
-            change_partitions=operations.change_partitions,
+            operations=operations,
         )
         pool.on_denials_changed = queries.apply_denials
         cut_offs = CutOffService(self._deny_list, queries, port=lambda: self.port, clock=clock)

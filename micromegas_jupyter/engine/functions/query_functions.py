@@ -262,8 +262,9 @@ def _functions_in_conditions(tables: Sequence[VisibleTable]) -> frozenset[str]:
 
 
 def _functions_in_views(tables: Sequence[VisibleTable]) -> frozenset[str]:
-    views = (table.snapshot for table in tables if table.snapshot.source is not None)
-    return FUNCTION_NAMES.intersection(itertools.chain.from_iterable(_names(view.merge_sql or "") for view in views))
+    views = (table.snapshot for table in tables if table.snapshot.source or table.snapshot.materialized)
+    queries = [one for view in views for one in (view.merge_sql, view.materialized and view.materialized.extract_sql)]
+    return FUNCTION_NAMES.intersection(itertools.chain.from_iterable(_names(one or "") for one in queries))
 
 
 @functools.lru_cache(maxsize=256)
@@ -281,6 +282,8 @@ def register_flat_functions(session: SessionContext, names: Collection[str] = CO
 
 def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
     """Return the columns that a condition on the table is about, after the merge if it has one."""
+    if snapshot.materialized is not None:
+        return snapshot.schema  # its definition may fail by now, and has these columns otherwise
     return _merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
 
 

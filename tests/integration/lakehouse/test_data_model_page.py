@@ -34,6 +34,7 @@ FUNCTIONS = {
     "list_view_sets": "list_view_sets()",
     "list_partitions": "list_partitions()",
     "running_queries": "running_queries()",
+    "list_view_set_definitions": "list_view_set_definitions()",
     "process_spans": f"process_spans('{ID}', 'both')",
     "perfetto_trace_chunks": f"perfetto_trace_chunks('{ID}', 'async', TIMESTAMP '2026-11-26T12:00:00', now())",
 }
