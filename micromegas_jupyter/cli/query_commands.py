@@ -215,7 +215,7 @@ def _describe(
 ) -> int:
     """Print the columns that a statement would return; on standard error, what it would read, or all as JSON."""
     arguments.statement = sql
-    with _open_client(arguments) as client:
+    with open_query_client(arguments) as client:
         from micromegas_jupyter.client.query_reader import NO_ESTIMATE, parse_estimate
 
         client.on_notice(show_note)

@@ -229,15 +229,14 @@ class DataFusionEngine:
             scanned = with_stand_ins(placeholders.sql, calls)
             placeholders, mentions = replace(placeholders, sql=scanned.sql), find_mentions(scanned)
         request = with_plain_parameters(request, placeholders)
-        rows, tail = request.parameters, request.tail
-        if tail is not None and (rows is None or rows.num_rows <= 1):
-            return FileByFile(lambda part: self._plan_row(part, caller, placeholders, mentions, calls), request, tail)
-        if rows is None or rows.num_rows <= 1:
-            return self._plan_row(request, caller, placeholders, mentions, calls, spent=[])
-        spent: list[int] = []
-        return RowByRow(
-            lambda row: self._plan_row(row, caller, placeholders, mentions, calls, spent=spent), request, rows
-        )
+        rows, tail, spent = request.parameters, request.tail, list[int]()
+
+        def plan_part(part: StatementRequest) -> PlannedQuery:
+            return self._plan_row(part, caller, placeholders, mentions, calls, spent=spent)
+
+        if rows is not None and rows.num_rows > 1:
+            return RowByRow(plan_part, request, rows)
+        return plan_part(request) if tail is None else FileByFile(plan_part, request, tail)
 
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
         """Return each table that `caller` sees with the schema that `SELECT *` gives."""

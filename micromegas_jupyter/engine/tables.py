@@ -251,11 +251,7 @@ class TableBuilder:
                     context, snapshot, needed, stored, shows_values=not table.needs_barrier, is_counted=is_counted
                 )
                 if split:
-                    # First as files have them, so that their statistics count.
-                    rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
-                    if snapshot.name in stored_limits:
-                        rows = rows.filter(stored_limits[snapshot.name])
-                    rows = rows.select(*whole_times(schema, split))
+                    rows = _with_whole_times(rows, table, time_range, schema, stored_limits.get(snapshot.name))
                 if snapshot.materialized is not None:
                     rows = self._with_new_rows(context, table, snapshot.materialized, rows)
                 limit = limits.get(snapshot.name)
@@ -811,6 +807,17 @@ def _object_store(bucket: str, options: Mapping[str, str]) -> AmazonS3:
         endpoint=options.get("aws_endpoint_url"),
         allow_http=options["allow_http"] == "true",
     )
+
+
+def _with_whole_times(
+    rows: DataFrame, table: VisibleTable, time_range: TimeRange | None, schema: pa.Schema, limit: Expr | None
+) -> DataFrame:
+    """Return rows with times of nanoseconds, after conditions on the times that files store, whose statistics count."""
+    snapshot = table.snapshot
+    rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
+    if limit is not None:
+        rows = rows.filter(limit)
+    return rows.select(*whole_times(schema, snapshot.split_times))
 
 
 def _cut(

@@ -62,7 +62,7 @@ class TableCost:
 
 @dataclass(frozen=True, slots=True)
 class _Footer:
-    """The share of a file that each column takes, the rows of its largest row group, and its own bytes for each group."""
+    """The share of a file that each column takes, the rows of its largest row group, and its bytes for each group."""
 
     shares: Mapping[str, float]
     group_rows: int
