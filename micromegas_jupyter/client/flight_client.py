@@ -40,15 +40,7 @@ from micromegas_jupyter.client.commands import (
     split_table,
 )
 from micromegas_jupyter.client.json_columns import check_dtype_backend, shows_json, to_frame, with_json
-from micromegas_jupyter.client.parameters import (
-    Params,
-    TimeArgument,
-    bind,
-    check_timeout,
-    format_time,
-    format_time_range,
-    quote_literal,
-)
+from micromegas_jupyter.client.parameters import Params, bind, quote_literal
 from micromegas_jupyter.client.query_reader import BatchStream, QueryReader, ScanProgress, is_read
 from micromegas_jupyter.client.tables import (
     TABLES_ACTION,
@@ -75,6 +67,7 @@ from micromegas_jupyter.client.transport import (
 from micromegas_jupyter.config.client import WRAPPER_VARIABLE
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, hide_texts, run_interruptibly
+from micromegas_jupyter.core.text import TimeArgument, format_time, format_time_range
 from micromegas_jupyter.errors import (
     ConfigurationError,
     InternalError,
@@ -91,6 +84,20 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client.follow import Follow
     from micromegas_jupyter.client.traces import Trace
+
+
+_MAX_TIMEOUT_SECONDS: Final = 30 * 24 * 3600
+
+
+def check_timeout(timeout_seconds: float | None) -> float | None:
+    """Return the timeout; it is a number between 0 and 30 days, or None."""
+    if timeout_seconds is None:
+        return None
+    if isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, (int, float)):
+        raise UsageError("timeout_seconds is not a number.")
+    if not 0 < timeout_seconds <= _MAX_TIMEOUT_SECONDS:
+        raise UsageError("timeout_seconds is not between 0 and 30 days.", remedy="Leave it out for no limit.")
+    return float(timeout_seconds)
 
 
 class QueryMethods(ABC):
