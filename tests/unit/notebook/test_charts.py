@@ -16,7 +16,7 @@ import vl_convert
 
 from micromegas_jupyter.errors import MissingPackage, UsageError
 from micromegas_jupyter.notebook.charts import KINDS
-from micromegas_jupyter.notebook.charts.chart import Chart
+from micromegas_jupyter.notebook.charts.chart import VEGA_LITE_VERSION, Chart
 from micromegas_jupyter.notebook.query_result import QueryResult
 from tests.fakes.bar_charts import BAR_CHARTS, bar_chart, bar_totals, expected_totals
 
@@ -102,10 +102,12 @@ def test_rows_that_texts_do_not_tell_apart_are_points_with_their_color():
 def test_every_kind_is_a_valid_specification_with_stable_names(kind, names):
     table = table_of(**NUMBERS, **HOSTS)
 
+    names = {name: column for name, column in names.items() if (kind, name) != ("heat", "color")}
+
     chart = Chart(table, kind=kind, **names)
 
     assert chart.to_altair()  # which checks it against Vega-Lite's schema
-    assert vl_convert.vegalite_to_vega(json.dumps(chart.spec), vl_version="5.20")["marks"]
+    assert vl_convert.vegalite_to_vega(json.dumps(chart.spec), vl_version=VEGA_LITE_VERSION)["marks"]
     assert chart.spec == Chart(table, kind=kind, **names).spec
     assert {name["name"] for name in chart.spec["params"]} <= {"zoom", "legend"}
 
@@ -139,7 +141,7 @@ def test_identifiers_are_no_measures_and_what_is_left_out_is_said():
 
 @pytest.mark.parametrize("case", BAR_CHARTS)
 def test_drawn_bars_add_up_to_what_sql_counts_and_sums(case):
-    scene = vl_convert.vegalite_to_scenegraph(bar_chart(case).spec, vl_version="5.20")["scenegraph"]
+    scene = vl_convert.vegalite_to_scenegraph(bar_chart(case).spec, vl_version=VEGA_LITE_VERSION)["scenegraph"]
 
     assert bar_totals(scene) == [
         (pytest.approx(expected), pytest.approx(expected)) for expected in expected_totals(case)
@@ -217,7 +219,7 @@ def test_a_column_or_value_of_any_name_is_drawn(name):
     ]
 
     for chart, total in zip(charts, (21.5, 15, 15), strict=True):
-        scene = vl_convert.vegalite_to_scenegraph(chart.spec, vl_version="5.20")["scenegraph"]
+        scene = vl_convert.vegalite_to_scenegraph(chart.spec, vl_version=VEGA_LITE_VERSION)["scenegraph"]
         assert bar_totals(scene) == [(pytest.approx(total), pytest.approx(total))]
         assert not any('"' in each for each in texts_of(chart.spec, "title"))
 
@@ -425,12 +427,24 @@ def test_a_chart_is_saved_by_its_suffix_and_goes_into_altair(tmp_path):
         (table_of(n=pa.nulls(6, pa.int64())), {}, "no row has a value for each axis"),
         (pa.table({"time": pa.nulls(2, pa.timestamp("s")), "n": [1, 2]}), {}, "time holds no times"),
         (pa.table(HOSTS), {"kind": "line"}, "nothing to draw"),
-        (table_of(**HOSTS), {"kind": "line"}, r"needs one more column of numbers \(time timestamp"),
+        (table_of(**HOSTS), {"kind": "point"}, r"needs one more column of numbers \(time timestamp"),
         (table_of(**HOSTS, **NUMBERS), {"x": "host", "kind": "point"}, "only be drawn as bars"),
         (table_of(**HOSTS), {"y": "host"}, r"needs numbers.* \(host text\)"),
         (table_of(**NUMBERS), {"color": "time"}, "colors texts or numbers"),
         (table_of(load=NUMBERS["a"]), {"y": "laod"}, 'no column "laod"'),
         (table_of(load=NUMBERS["a"]), {"kind": "pie"}, '"pie" is not a kind'),
+        (table_of(load=NUMBERS["a"]), {"agg": "p95,p101"}, '"p101" is not an aggregate'),
+        (table_of(load=NUMBERS["a"]), {"agg": "mean", "kind": "hist"}, "Charts of the kind hist count rows"),
+        (table_of(load=NUMBERS["a"]), {"agg": [f"p{number}" for number in range(13)]}, "at most 12 aggregates"),
+        (table_of(**HOSTS), {"agg": "p50"}, r"p50 needs a column of numbers \(time timestamp"),
+        (table_of(level=[1, 2] * 3), {"agg": "sum", "y": "level"}, r"no meaningful sum \(level bigint\)"),
+        (table_of(load=NUMBERS["a"]), {"bins": 0}, "number of bins is out of range"),
+        (pa.table(HOSTS), {"bins": 5}, r"Only times and numbers have bins \(host text\)"),
+        (table_of(load=NUMBERS["a"]), {"log": "z"}, '"z" is not an axis'),
+        (table_of(load=NUMBERS["a"]), {"log": "x"}, r"Only an axis of numbers can be logarithmic \(time"),
+        (table_of(load=[-1, 0] * 3), {"log": "y"}, "no value of load is above zero"),
+        (table_of(load=NUMBERS["a"]), {"kind": "heat", "color": "load"}, "colors of a heat map count rows"),
+        (pa.table(HOSTS), {"kind": "heat"}, r"needs one more column for its y axis \(host text\)"),
         (pa.table({"time": times(2), "l": [[1], [2]]}), {"y": ["l"]}, "This type cannot be drawn"),
     ],
 )
