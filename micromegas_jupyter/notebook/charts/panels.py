@@ -156,6 +156,7 @@ def _number_axis(title: str, values: np.ndarray, *, is_count: bool = False, is_l
     zero = low == high or (low >= 0 and (low <= high / 2 or (is_count and high - low > high / 100)))
     si = "1e3" if max(-low, high) >= 10_000 else "1e4"  # noqa: PLR2004 - five digits
     axis: Spec = {"labelExpr": _NUMBER_LABELS.replace("{si}", si)}
+    axis |= {"labelOverlap": "greedy", "labelSeparation": 8} if is_log else {}
     scale: Spec = {"type": "log", "nice": False} if is_log else {"zero": zero}
     return Axis(values, {"type": "quantitative", "title": title, "axis": axis, "scale": scale})
 
@@ -166,9 +167,8 @@ def _positive(axis: Axis, name: str, choice: Choice) -> Axis:
         return axis
     below = int(np.count_nonzero(axis.values <= 0))
     if below:
-        choice.notes.append(
-            f"Not drawn: {below:,} values of {axis.encoding['title']} that are zero or less (log axis)."
-        )
+        title = axis.encoding["title"]
+        choice.notes.append(f"Not drawn: {below:,} of {title} (zero or negative, on a logarithmic axis).")
     values = np.where(axis.values > 0, axis.values, np.nan)
     if np.isnan(values).all():
         what = f"There is nothing to draw: no value of {axis.encoding['title']} is above zero."
@@ -259,15 +259,15 @@ def _lines(choice: Choice, y: Axis, series: Groups, max_bytes: int) -> Spec:
 
 
 def _area(data: Data, encoding: Spec, series: Groups, *, is_stacked: bool) -> Spec:
-    if encoding["y"]["scale"].get("type") == "log":
-        data["base"] = np.full(len(data["y"]), _base(data["y"]))
-        encoding |= {"y2": {"field": "base"}}
-    else:
+    if encoding["y"]["scale"].get("type") != "log":
         encoding["y"] |= {"scale": {"zero": True}}
     encoding["y"] |= {"stack": "zero" if is_stacked else None}
+    if encoding["x"]["type"] == "quantitative":
+        # Vega-Lite 5.6 stacks along x if it may not along y, and draws all series as one.
+        encoding["x"] |= {"stack": None}
     if is_stacked:
         _stack_in_order(data, encoding, series)
-    return _panel(data, {"type": "area", "fillOpacity": 0.8 if is_stacked else 0.5}, encoding)
+    return _panel(data, {"type": "area", "orient": "vertical", "fillOpacity": 0.8 if is_stacked else 0.5}, encoding)
 
 
 def _stack_in_order(data: Data, encoding: Spec, series: Groups) -> None:

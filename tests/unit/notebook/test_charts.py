@@ -8,6 +8,7 @@ import sys
 from datetime import timedelta
 from decimal import Decimal
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -202,6 +203,41 @@ def test_a_code_is_a_category_until_it_is_named_as_an_axis():
     assert Chart(table, kind="bar", x="time", y="level").spec["title"]["subtitle"] == [
         "Not summed: level (codes and identifiers are counted)."
     ]
+
+
+def test_percentiles_are_those_of_percentile_cont_in_the_slots_of_date_bin():
+    table = pa.table({"time": times(600, step=7), "took": np.random.default_rng(2).gamma(2, 40, 600)})
+
+    chart = Chart(table, kind="line", agg="p50,p95,count", bins=10)
+
+    query = """SELECT epoch_ms(time_bucket(INTERVAL '15 minutes', time)) AS x, quantile_cont(took, 0.5) AS p50,
+        quantile_cont(took, 0.95) AS p95, count(took) AS count FROM rows GROUP BY x"""
+    found = duckdb.from_arrow(table).query("rows", query).fetchall()
+    wanted = {
+        (x, name): value for x, *values in found for name, value in zip(("p50", "p95", "count"), values, strict=True)
+    }
+    drawn = {(int(row["x"]), row["series"]): float(row["y"]) for row in rows(chart)}
+    assert drawn == {key: pytest.approx(value) for key, value in wanted.items()}
+
+
+def test_only_counts_and_sums_are_stacked_and_never_along_a_logarithmic_axis():
+    table = table_of(host=["a", "b"] * 3, took=[1.0, 20, 300, 4, 0, 6])
+
+    for agg, log, stack in (("sum", None, "zero"), ("count", None, "zero"), ("mean", None, None), ("sum", "y", None)):
+        chart = Chart(table, kind="bar", x="time", y="took", color="host", agg=agg, log=log)
+        assert encoding(chart)["y"]["stack"] == stack
+        assert ("y2" in encoding(chart)) == (log == "y")
+    assert chart.spec["title"]["subtitle"] == ["Not drawn: 1 of took (zero or negative, on a logarithmic axis)."]
+
+
+def test_a_heat_map_counts_each_row_once_in_few_rectangles():
+    table = pa.table({"time": times(9_000), "took": np.random.default_rng(2).gamma(2, 40, 9_000)})
+
+    chart = Chart(table, kind="heat", log="y")
+
+    assert sum(int(row["rows"]) for row in rows(chart)) == 9_000
+    assert len({row["x"] for row in rows(chart)}) <= 41
+    assert len({row["y"] for row in rows(chart)}) <= 25
 
 
 ODD_NAMES = [
