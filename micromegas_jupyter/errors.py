@@ -8,6 +8,7 @@ remote client. A docstring says what an error means and what to do, with links t
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, ClassVar, Final, Self
 
 #: Where it is documented what only Micromegas's own server has.
@@ -399,6 +400,20 @@ class QueryDenied(ResourcesExhausted):
     http_status = 403
 
 
+class ScanTooLarge(ResourcesExhausted):
+    """The statement would read more bytes than your roles allow; it was not run.
+
+    The message has the estimate, and the columns and days that cost most. Ask for fewer columns or a shorter time
+    range. `--dry-run` shows what a statement will read. If you may read only some rows of a table, the message has no
+    estimate, and whole files of the days in the call's time range count
+    ([`max_scan_bytes`](access.md#how-much-a-statement-may-read)). It is a `ResourcesExhausted`.
+    """
+
+    code = "SQL010"
+    default_remedy = "Ask for fewer columns or a shorter time range."
+    http_status = 403
+
+
 class DeadlineExceeded(QueryError):
     """The query took longer than the server allows, or than the caller's own deadline.
 
@@ -410,6 +425,23 @@ class DeadlineExceeded(QueryError):
     default_remedy = "Ask for less at a time, or allow more time."
     grpc_code = "DEADLINE_EXCEEDED"
     http_status = 504
+
+
+class CursorExpired(QueryError):
+    """A follow cannot continue at its cursor: log entries or files that it needs are gone, or rows were changed.
+
+    Everything that was committed before `restart_from` has been returned. Query the rows since then, and begin a new
+    follow ([Following a table](python.md#following-a-table)).
+    """
+
+    code = "SQL009"
+    default_remedy = "Query the rows since then, and begin a new follow."
+    grpc_code = "OUT_OF_RANGE"
+    http_status = 410
+
+    def __init__(self, what: str, *, restart_from: datetime | None = None, **options: Any) -> None:
+        super().__init__(what, **options)
+        self.restart_from = restart_from
 
 
 class QueryCancelled(QueryError):

@@ -190,6 +190,7 @@ class ApiKeyValidator(BaseValidator):
             roles=roles,
             scopes=setting.scopes,
             table_access=table_access,
+            max_scan_bytes=self._roles.scan_limit(roles),
             write_access=self._write_access(setting, roles),
             owner=setting.owner,
             notice=LEGACY_NOTICE if text is not None and self._legacy is LegacyApiKeys.WARN else None,

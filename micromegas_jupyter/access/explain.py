@@ -124,6 +124,8 @@ def _described(context: AuthContext) -> str:
     if context.table_access is not None:
         filters = context.table_access.filters
         parts.append(f"tables {_shown(sorted(filters)) if filters else 'none'}")
+    if context.max_scan_bytes is not None:
+        parts.append(f"reads at most {context.max_scan_bytes:,} bytes with one statement")
     access = context.write_access
     if access.ingest or access.creates:
         parts.append(f"sends rows to {_shown(sorted(access.ingest | access.creates))}")

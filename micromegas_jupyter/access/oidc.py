@@ -307,6 +307,7 @@ class Issuer:
             client_id=_first_text(claims, CLIENT_CLAIMS),
             roles=roles,
             table_access=table_access,
+            max_scan_bytes=None if is_admin else self._roles.scan_limit(roles),
             write_access=self._roles.write_access(roles),
         )
 

@@ -278,6 +278,12 @@ class Roles:
         roles = tuple(dict.fromkeys(name for name in (*names, *self._default_roles) if name in self._roles))
         return roles, None if is_admin else self._cached_access(roles)
 
+    def scan_limit(self, roles: tuple[str, ...]) -> int | None:
+        """Return how many bytes a statement of the bearers of these roles may read: the most that a role allows."""
+        granted = [self._roles[name] for name in roles] if self._roles else []
+        limits = [role.max_scan_bytes for role in granted if role.tables]
+        return None if None in limits else max(filter(None, limits), default=None)
+
     def write_access(self, roles: tuple[str, ...]) -> WriteAccess:
         """Return what these roles, as `grant` returned them, let their bearers write to."""
         return self._cached_write_access(roles)

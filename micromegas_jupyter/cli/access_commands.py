@@ -327,6 +327,7 @@ def _decision_facts(decision: "Decision") -> dict[str, object]:
         "groups": list(context.groups),
         "roles": list(context.roles),
         "scopes": sorted(context.scopes),
+        "max_scan_bytes": context.max_scan_bytes,
         "ingest": sorted(context.write_access.ingest | context.write_access.creates),
         "owns": sorted(context.write_access.owns),
     }

@@ -43,6 +43,7 @@ _COMMANDS = {
     "processes": ("query_commands", "list the programs that recently sent telemetry"),
     "process-log": ("query_commands", "print what one program logged"),
     "process-metrics": ("query_commands", "print what one program measured"),
+    "trace": ("trace_command", "show one trace: its spans as a tree, and what took the time"),
     "tables": ("table_commands", "list, describe, change and drop the tables of a server"),
     "keys": ("access_commands", "make, list and revoke the API keys in a key file"),
     "serve": ("serve_command", "run a Flight SQL server over a folder of telemetry"),
@@ -64,7 +65,13 @@ SIGN_IN_VARIABLES = {
     "resource": "MICROMEGAS_OIDC_RESOURCE",
 }
 _LASTING = {"serve", "demo"}
-_PRINTS_ROWS = {"query", "processes", "process-log", "process-metrics"}  # which hold what they are to the last letter
+_PRINTS_ROWS = {
+    "query",
+    "processes",
+    "process-log",
+    "process-metrics",
+    "trace",
+}  # which hold what they are to the last letter
 # What argparse reports without repeating what was typed.
 _SAFE_REPORT = re.compile(
     r"(the following arguments are required: |one of the arguments ).*|"

@@ -80,11 +80,17 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
         help="value for :NAME in the statement, repeatable; it takes the type of the column that it is compared with; "
         f"without one, it is text. NAME:TYPE=VALUE sets the type: {', '.join(_PARAMETER_TYPES)}",
     )  # fmt: skip
-    _add_range_arguments(parser)
+    add_range_arguments(parser)
     parser.add_argument("--all", action="store_true", help="query without a time range; the default without --begin")
     parser.add_argument("--limit", type=int, metavar="N", help="at most this many rows; default: all")
     parser.add_argument(
         "--explain", action="store_true", help="show how the server would run it and what it would read; don't run it"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show the columns that it would return, and about how many bytes, files, and rows it would read; don't "
+        "run it",
     )
     add_row_arguments(parser)
     parser.add_argument(
@@ -103,7 +109,8 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--oidc", action="store_true", help="sign in again for this query only, and store nothing")
 
 
-def _add_range_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+def add_range_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """Add the options of a time range."""
     default_text = "" if default is None else f"; default: {default}"
     parser.add_argument(
         "--begin",
@@ -119,7 +126,8 @@ def _add_range_arguments(parser: argparse.ArgumentParser, *, default: str | None
     )
 
 
-def _parse_range(arguments: argparse.Namespace) -> tuple[datetime | None, datetime | None]:
+def parse_time_range(arguments: argparse.Namespace) -> tuple[datetime | None, datetime | None]:
+    """Return the time range that the options specify."""
     from micromegas_jupyter.core.text import parse_range
 
     return parse_range(arguments.begin, arguments.end, now=SYSTEM_CLOCK.now())
@@ -164,11 +172,17 @@ def run_query(arguments: argparse.Namespace) -> int:
         raise UsageError("--limit is a number of rows, 0 or more.")
     if arguments.all and (arguments.begin or arguments.end):
         raise UsageError("--all means no time range: leave out --begin and --end.")
-    time_range = _parse_range(arguments)
+    time_range = parse_time_range(arguments)
     if arguments.explain:
         if arguments.output or arguments.format or arguments.limit is not None:
             raise UsageError("--explain prints the plan.", remedy="Leave out --output, --format and --limit.")
+        if arguments.dry_run:
+            raise UsageError("--explain and --dry-run cannot be combined.", remedy="Leave one of them out.")
         return _explain(arguments, sql, time_range, parameters)
+    if arguments.dry_run:
+        if arguments.output or arguments.format not in {None, "table", "json"}:
+            raise UsageError("--dry-run prints columns, as a table or JSON.", remedy="Leave out --output and --format.")
+        return _describe(arguments, sql, time_range, parameters)
     return write_answer(arguments, sql, *time_range, parameters=parameters, limit=arguments.limit)
 
 
@@ -180,7 +194,7 @@ def _explain(
 ) -> int:
     """Print the plan of a statement, and what it would read."""
     arguments.statement = sql
-    with _open_client(arguments) as client:
+    with open_query_client(arguments) as client:
         from micromegas_jupyter.client.explain import EXPLAIN, positions_without_explain, read_plan
 
         client.on_notice(show_note)
@@ -190,6 +204,33 @@ def _explain(
         ):
             for line in read_plan(reader).split("\n"):
                 print(printable(line))  # names of columns may hold what steers a terminal
+    return 0
+
+
+def _describe(
+    arguments: argparse.Namespace,
+    sql: str,
+    time_range: "tuple[datetime | None, datetime | None]",
+    parameters: Mapping[str, object] | None,
+) -> int:
+    """Print the columns that a statement would return; on standard error, what it would read, or all as JSON."""
+    arguments.statement = sql
+    with open_query_client(arguments) as client:
+        from micromegas_jupyter.client.query_reader import NO_ESTIMATE, parse_estimate
+
+        client.on_notice(show_note)
+        schema = client.describe_statement(sql, *time_range, parameters, limit=arguments.limit)
+    estimate = parse_estimate(schema)
+    columns = [{"column": one.name, "type": str(one.type), "nullable": one.nullable} for one in schema]
+    if arguments.format == "json":
+        import msgspec
+
+        print(msgspec.json.encode({"columns": columns, "estimate": estimate}).decode())
+        return 0
+    width = max((len(printable(one.name)) for one in schema), default=0)
+    for one in schema:
+        print(f"{printable(one.name):<{width}}  {printable(str(one.type))}{'' if one.nullable else ' not null'}")
+    print(NO_ESTIMATE if estimate is None else f"It {estimate.text()}.", file=sys.stderr)
     return 0
 
 
@@ -212,7 +253,7 @@ def write_answer(  # noqa: PLR0913 - as a query takes them
     )
     arguments.statement = sql  # an error points into it
     is_shown = arguments.output in {None, "-"} and sys.stdout.isatty()
-    with _open_client(arguments) as client, _Progress(is_quiet_with_rows=is_shown) as progress:
+    with open_query_client(arguments) as client, _Progress(is_quiet_with_rows=is_shown) as progress:
         client.on_notice(show_note)
         more = {} if limit is None else {"limit": limit}
         with (
@@ -347,7 +388,7 @@ def _statement(arguments: argparse.Namespace) -> str:
     return text
 
 
-def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
+def open_query_client(arguments: argparse.Namespace) -> "FlightSQLClient":
     """Return the client of the stored sign-in, or of who the options say the caller is."""
     from micromegas_jupyter.wiring import client_side
 
@@ -407,7 +448,7 @@ def _stored_or_new_provider(
 
 def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    _add_range_arguments(parser, default="1h")
+    add_range_arguments(parser, default="1h")
     parser.add_argument(
         "--limit", type=int, metavar="N", default=1_000_000, help="list at most N; default: %(default)s"
     )
@@ -421,7 +462,7 @@ def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
 def run_processes(arguments: argparse.Namespace) -> int:
     """Print the programs, the one that started first at the top."""
     _check_count(arguments.limit, "--limit")
-    begin, end = _parse_range(arguments)
+    begin, end = parse_time_range(arguments)
     condition = _matches((name, getattr(arguments, name)) for name in ("username", "exe", "computer"))
     width = arguments.max_colwidth
     is_cut = width > 0 and choose_format(arguments.format, arguments.output) == "table"
@@ -464,7 +505,7 @@ def run_process_log(arguments: argparse.Namespace) -> int:
         f"ORDER BY time {order} LIMIT {count}"
     )
     sql = f"SELECT * FROM ({chosen}) ORDER BY time"  # noqa: S608 - quoted above
-    return write_answer(arguments, sql, *_parse_range(arguments))
+    return write_answer(arguments, sql, *parse_time_range(arguments))
 
 
 def _levels() -> list[str]:
@@ -507,18 +548,18 @@ def run_process_metrics(arguments: argparse.Namespace) -> int:
         f"ORDER BY time LIMIT {arguments.limit}"
     )
     if not arguments.stats:
-        return write_answer(arguments, chosen, *_parse_range(arguments))
+        return write_answer(arguments, chosen, *parse_time_range(arguments))
     statistics = (
         "count(value) AS count, min(value) AS min, avg(value) AS mean, median(value) AS median, max(value) AS max, "
         "sum(value) AS sum"
     )
     sql = f"SELECT name, {statistics} FROM ({chosen}) GROUP BY name ORDER BY name"  # noqa: S608 - quoted above
-    return write_answer(arguments, sql, *_parse_range(arguments))
+    return write_answer(arguments, sql, *parse_time_range(arguments))
 
 
 def _add_process_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("process_id", metavar="PROCESS", help="process_id, as micromegas processes shows it")
-    _add_range_arguments(parser)
+    add_range_arguments(parser)
 
 
 def _quote(text: str) -> str:

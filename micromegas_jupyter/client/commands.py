@@ -1,6 +1,6 @@
 """Flight SQL commands: prepared statements, the list of tables, rows to ingest, and who the server says you are."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -33,6 +33,7 @@ FOLLOW_TIMEOUT_SECONDS: Final = 2.0
 """How long a call about a query's progress may last, for which a line waits."""
 
 _CLOSE_TIMEOUT_SECONDS: Final = 5.0
+_T = TypeVar("_T")
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 _SET_TYPE: Final = "If the type of a value is wrong, set it: -p NAME:TYPE=VALUE."
 _WITHOUT_VALUES: Final = "Write the values into the statement, or use a server that prepares statements."
@@ -176,6 +177,39 @@ def _read_description(data: bytes) -> pa.Schema:
 
 def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> BatchStream:
     """Start a statement with its values; returns when the schema of the result is here."""
+
+    def read(command: bytes, close: Callable[[], None]) -> BatchStream:
+        with _unless_unsupported(call):
+            info = transport.describe(command, control_call(call))
+        return transport.do_get(_only_ticket(info), call, on_close=close)
+
+    return _with_bound(transport, statement, call, read)
+
+
+def describe(transport: Transport, sql: str, statement: BoundStatement | None, call: Call) -> pa.Schema:
+    """Return the schema of a statement's result, with what it would read in its metadata if the server has that."""
+    if statement is None:
+        command = pack_any(messages.CommandStatementQuery(query=sql))
+        try:
+            return transport.describe(command, control_call(call), as_schema=True).schema
+        except UnsupportedRequest:  # of other servers
+            return prepare(transport, sql, call).dataset_schema
+
+    def read(command: bytes, close: Callable[[], None]) -> pa.Schema:
+        found = transport.describe(command, control_call(call), as_schema=True).schema
+        close()
+        return found
+
+    return _with_bound(transport, statement, call, read)
+
+
+def _with_bound(
+    transport: Transport,
+    statement: BoundStatement,
+    call: Call,
+    read: Callable[[bytes, Callable[[], None]], _T],
+) -> _T:
+    """Return what `read` does, which gets the command of a statement with its values, and what closes it."""
     with original_positions(statement):
         created = _create(transport, statement.sql, call)
         handle = created.prepared_statement_handle
@@ -185,9 +219,7 @@ def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> B
             )
             handle = _bind(transport, handle, row, call)
             command = pack_any(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
-            with _unless_unsupported(call):
-                info = transport.get_flight_info(command, control_call(call))
-            return transport.do_get(_only_ticket(info), call, on_close=partial(_close, transport, handle, call))
+            return read(command, partial(_close, transport, handle, call))
         except BaseException as error:
             _close(transport, handle, call)
             if statement.untyped and isinstance(error, InvalidStatement):
@@ -271,7 +303,7 @@ def fetch_tables(transport: Transport, call: Call) -> dict[str, pa.Schema]:
     """Return the schema of each table by its name."""
     command = pack_any(messages.CommandGetTables(include_schema=True))
     try:
-        stream = transport.do_get(_only_ticket(transport.get_flight_info(command, call)), call)
+        stream = transport.do_get(_only_ticket(transport.describe(command, call)), call)
     except UnsupportedStatement as error:
         raise UnsupportedRequest(
             "The server does not list its tables.", remedy="Query information_schema.tables.", query_id=error.query_id

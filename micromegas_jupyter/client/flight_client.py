@@ -29,6 +29,7 @@ from micromegas_jupyter.client.commands import (
     build_ingest_headers,
     cancel_by_id,
     change_access,
+    describe,
     fetch_tables,
     find_progress,
     list_cut_off,
@@ -79,6 +80,9 @@ from micromegas_jupyter.flightsql.commands import messages, parse_message, state
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from micromegas_jupyter.client.follow import Follow
+    from micromegas_jupyter.client.traces import Trace
 
 # RFC 3339 section 5.6, with a space allowed as its note says and any fraction up to nanoseconds.
 _RFC3339: Final = re.compile(
@@ -231,7 +235,22 @@ class QueryMethods(ABC):
 
 
 class TelemetryQueries(QueryMethods):
-    """Upstream's ready-made queries; they raise what `query` raises."""
+    """Ready-made queries, most of them upstream's; they raise what `query` raises."""
+
+    def trace(self, trace_id: str, begin: TimeArgument = None, end: TimeArgument = None) -> "Trace":
+        """Return the spans of a trace with their tree, self times, and critical path.
+
+        Args:
+            trace_id: 32 hexadecimal digits, optionally with dashes or `0x`.
+            begin: Start of the time range, as for `query`; without one, all of the table is searched.
+            end: End of it.
+
+        Raises:
+            UsageError: The ID is malformed, or there are no such spans that you can read.
+        """
+        from micromegas_jupyter.client.traces import fetch_trace
+
+        return fetch_trace(trace_id, lambda sql: self.query_arrow(sql, begin, end))
 
     def find_process(self, process_id: str) -> "pd.DataFrame":
         """Return the row of a process; empty when there is none."""
@@ -390,11 +409,53 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
 
         The arguments are those of `query`; `limit` is for rows, and `timeout_seconds` replaces the client's own.
         """
-        sql = _check_statement(sql)
         begin_text, end_text = format_time_range(begin, end, now=self._clock.now())
         options = build_option_headers(
             begin=begin_text, end=end_text, limit=limit, preserve_dictionary=self._preserve_dictionary
         )
+        return self._open(sql, params, options, timeout_seconds)
+
+    def follow(  # noqa: PLR0913 - the arguments of `query`, then keywords
+        self,
+        sql: str,
+        begin: TimeArgument = None,
+        params: Params = None,
+        *,
+        cursor: str | None = None,
+        poll_seconds: float = 10.0,
+        max_reconnects: int = 10,
+    ) -> "Follow":
+        """Follow what is added to a table: an iterator of Arrow tables, each row in exactly one of them.
+
+        Args:
+            sql: `SELECT … FROM` one table, perhaps with `WHERE`; it cannot sort, join, aggregate, or limit.
+            begin: Return also the rows that were committed after this time; by default only those to come.
+            params: Values, as for `query`.
+            cursor: Continue an earlier follow by its `cursor`, in place of `begin`.
+            poll_seconds: How long `read` waits for rows by default.
+            max_reconnects: How many failed reads in a row are repeated.
+
+        Raises:
+            CursorExpired: The server no longer has what was added since the cursor or `begin`.
+            UnsupportedStatement: The statement cannot be followed.
+        """
+        from micromegas_jupyter.client.follow import Follow  # few programs follow a table
+
+        if cursor is not None and begin is not None:
+            raise UsageError("begin and cursor cannot be combined.", remedy="The cursor tells where to begin.")
+        options = build_option_headers(preserve_dictionary=self._preserve_dictionary)
+        return Follow(
+            lambda headers, seconds: self._open(sql, params, (*options, *headers), seconds),
+            start=cursor or format_time(begin, name="begin") or "now",
+            cursor=cursor,
+            poll_seconds=poll_seconds,
+            max_reconnects=max_reconnects,
+        )
+
+    def _open(
+        self, sql: str, params: Params, options: tuple[Header, ...], timeout_seconds: float | None
+    ) -> QueryReader:
+        sql = _check_statement(sql)
         transport, bound = self._transport, None if params is None else bind(sql, params)
 
         def open_stream(call: Call) -> BatchStream:
@@ -413,6 +474,28 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
             transport.uses.finish()
         self._readers.add(reader)
         return reader
+
+    def describe_statement(
+        self,
+        sql: str,
+        begin: TimeArgument = None,
+        end: TimeArgument = None,
+        params: Params = None,
+        *,
+        limit: int | None = None,
+    ) -> pa.Schema:
+        """Return the schema of a statement's result without running it.
+
+        The arguments are those of `open_query`. With `parse_estimate`, the metadata shows what the statement would read
+        if the server has that.
+        """
+        sql = _check_statement(sql)
+        begin_text, end_text = format_time_range(begin, end, now=self._clock.now())
+        options = build_option_headers(
+            begin=begin_text, end=end_text, limit=limit, preserve_dictionary=self._preserve_dictionary
+        )
+        bound = None if params is None else bind(sql, params)
+        return self._run(lambda transport, call: describe(transport, sql, bound, call), headers=options)
 
     def prepare_statement(self, sql: str) -> PreparedStatement:
         """Ask the server for a statement's schemas without running it."""

@@ -19,6 +19,7 @@ from micromegas_jupyter.client.transport import Attempts, Call, Credential
 from micromegas_jupyter.core.system import WAIT_SLICE_SECONDS, Clock, start_thread
 from micromegas_jupyter.core.text import bytes_text, files_text, rows_text
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, UsageError
+from micromegas_jupyter.flightsql.commands import ESTIMATE_KEY
 
 _FOLLOW_SECONDS: Final = 1.0
 _MAX_WAITING_EVENTS: Final = 4
@@ -97,6 +98,33 @@ class ScanCounts(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """Return `12 of 120 files, 3.4 MB, 2,000,000 rows`."""
         return _counts_text(self.files, self.total, self.bytes, self.rows)
+
+
+NO_ESTIMATE: Final = (
+    "The server doesn't show what it would read: it has no estimate, or you may read only some rows of a table."
+)
+
+
+class ScanEstimate(msgspec.Struct, frozen=True):
+    """What a statement would read; None for what isn't known."""
+
+    files: _Count
+    rows: _Count | None = None
+    bytes: _Count | None = None
+    tables: tuple[TableCounts, ...] = ()
+
+    def text(self) -> str:
+        """Return `reads about 120 MB of 3 files, 1,200,000 rows`."""
+        size = "" if self.bytes is None else f"about {bytes_text(self.bytes)} of "
+        rows = "" if self.rows is None else f", {rows_text(self.rows)}"
+        return f"reads {size}{files_text(self.files)}{rows}" if self.files else "reads no files"
+
+
+def parse_estimate(schema: pa.Schema) -> ScanEstimate | None:
+    """Return what a server states in a schema's metadata; None for anything else."""
+    with suppress(msgspec.DecodeError, ValueError, RecursionError):
+        return msgspec.json.decode((schema.metadata or {}).get(ESTIMATE_KEY, b""), type=ScanEstimate)
+    return None
 
 
 def parse_counts(text: str) -> ScanCounts | None:
@@ -262,6 +290,11 @@ class QueryReader:
         """
         text = self._call.record.counts
         return None if text is None else parse_counts(text)
+
+    @property
+    def cursor(self) -> str | None:
+        """The next cursor of a follow, once all rows have arrived."""
+        return self._call.record.cursor
 
     @property
     def elapsed_seconds(self) -> float:

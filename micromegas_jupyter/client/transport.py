@@ -266,6 +266,7 @@ def _fetch_token(provider: AuthProvider) -> Secret | None:
 
 QUERY_ID_KEY: Final = "x-micromegas-query-id"
 _COUNTS_KEY: Final = "x-micromegas-counts"
+TAIL_KEY: Final = "x-micromegas-tail"  # the cursor of a follow, or where it begins
 _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 _PUSHBACK: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -278,19 +279,19 @@ class CallRecord:
         self.error_details: bytes | None = None
         self.connection = 0  # over which of its client's connections it was made
         self.counts: str | None = None  # JSON: of files, at the end of a query
+        self.cursor: str | None = None  # the next one of a follow
         self.pushback_ms: int | None = None  # when a failed call may be made again; -1 for never
 
     def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
         """Store what is known in a call's initial or trailing metadata; the sender is not trusted."""
-        query_ids = headers.get(QUERY_ID_KEY, ())
-        if query_ids and is_query_id(query_ids[0]):
-            self.query_id = str(query_ids[0])
+        texts = {key: values[0] for key, values in headers.items() if values and isinstance(values[0], str)}
+        if is_query_id(query_id := texts.get(QUERY_ID_KEY)):
+            self.query_id = query_id
         details = headers.get(ERROR_DETAILS_KEY, ())
         if details and isinstance(details[0], bytes) and len(details[0]) <= MAX_DETAILS_BYTES:
             self.error_details = details[0]
-        counts = headers.get(_COUNTS_KEY, ())
-        if counts and isinstance(counts[0], str):
-            self.counts = counts[0]
+        self.counts = texts.get(_COUNTS_KEY, self.counts)
+        self.cursor = texts.get(TAIL_KEY, self.cursor)
         if pushback := headers.get(_PUSHBACK_KEY, ()):
             self.pushback_ms = int(pushback[0]) if _PUSHBACK.fullmatch(str(pushback[0])) else -1
 
@@ -776,10 +777,11 @@ class Transport:
                     raise InternalError("The server's answer is too large.")
             return results
 
-    def get_flight_info(self, command: bytes, call: Call) -> flight.FlightInfo:
-        """Ask how to run a command."""
+    def describe(self, command: bytes, call: Call, *, as_schema: bool = False) -> Any:
+        """Ask how to run a command, or for a `flight.SchemaResult`."""
         with self._calling(call) as client:
-            return client.get_flight_info(flight.FlightDescriptor.for_command(command), _options(call))
+            ask = client.get_schema if as_schema else client.get_flight_info
+            return ask(flight.FlightDescriptor.for_command(command), _options(call))
 
     def do_put(self, command: bytes, schema: pa.Schema, batches: Iterable[pa.RecordBatch], call: Call) -> bytes | None:
         """Send batches and return the metadata of the server's answer, None when there is none."""

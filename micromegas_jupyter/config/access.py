@@ -31,7 +31,8 @@ from micromegas_jupyter.errors import ConfigurationError
 
 EVERY_TABLE = "*"
 
-_ROLE_MEMBERS = frozenset({"tables", "ingest", "owns"})
+_ROLE_MEMBERS = frozenset({"tables", "ingest", "owns", "max_scan_bytes"})
+_MAX_BYTES = 1 << 60
 _TABLE_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}\*?")
 _PATTERN_REMEDY = "Write a table's name (lower-case letters, digits, underscores), a prefix such as team_*, or *."
 
@@ -44,11 +45,13 @@ class RoleSetting:
         tables: The readable tables (`*`: all others), each with a condition in SQL for its rows, or None for all rows.
         ingest: The tables that they may send rows to: names, prefixes (`team_*`), or `*`.
         owns: The tables that they may also create, replace, alter, optimize and drop, and delete rows of.
+        max_scan_bytes: How many bytes a statement may read, by its estimate; None for any number.
     """
 
     tables: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
     ingest: frozenset[str] = frozenset()
     owns: frozenset[str] = frozenset()
+    max_scan_bytes: int | None = None
 
 
 def parse_roles(value: object, key: str) -> dict[str, RoleSetting]:
@@ -58,7 +61,7 @@ def parse_roles(value: object, key: str) -> dict[str, RoleSetting]:
 
 def _parse_role(value: object, key: str) -> RoleSetting:
     role = Members(values=as_object(value, key, known=_ROLE_MEMBERS), place=key)
-    if not role.values:
+    if not role.values.keys() - {"max_scan_bytes"}:
         raise refused(
             f"{key}.tables", "is missing", "Add the tables that the role may read, or those that it may write to."
         )
@@ -66,6 +69,7 @@ def _parse_role(value: object, key: str) -> RoleSetting:
         tables=MappingProxyType(role.read("tables", _as_readable_tables, {})),
         ingest=role.read("ingest", _as_table_patterns, frozenset()),
         owns=role.read("owns", _as_table_patterns, frozenset()),
+        max_scan_bytes=role.read("max_scan_bytes", partial(as_count, maximum=_MAX_BYTES), None),
     )
 
 

@@ -109,6 +109,7 @@ class AuthContext:
         roles: The caller's roles on this server.
         scopes: What the credential is for: `read`, `write`, `ingest`, `ingest:TABLE`.
         table_access: Which tables and rows the caller may read; None for all.
+        max_scan_bytes: How many bytes a statement of the caller may read; None for any number.
         write_access: Which tables the caller may write to; administrators may write to all.
         owner: Of an API key, the user who is responsible for it, as `issuer|subject`; None if the key names none.
         notice: A sentence that every answer to this caller should carry, about a credential that will not do for
@@ -129,6 +130,7 @@ class AuthContext:
     roles: tuple[str, ...] = ()
     scopes: frozenset[str] = frozenset({"read"})
     table_access: TableAccess | None = None
+    max_scan_bytes: int | None = None
     write_access: WriteAccess = WriteAccess()
     owner: str | None = None
     notice: str | None = None
@@ -245,7 +247,8 @@ class TableSnapshot:
     of its `source`, and `merge_sql` computes it. Rows of a table with a `problem` must not be read; its columns are
     those that it had before, if any are known. If columns have other names in the files, `stored_schema` has them in
     the same order, with the IDs of fields if columns are matched by these. Columns of `split_times` count nanoseconds;
-    files have them in microseconds, and the rest in columns whose names end in `NANOS`.
+    files have them in microseconds, and the rest in columns whose names end in `NANOS`. A materialized view has its own
+    files, with partial rows that `merge_sql` merges, and `materialized`.
 
     `bounds` has a row for each of `files`, and of some columns `min.x`, `max.x` and `nulls.x`, where no value of the
     file is lower or greater and so many are null, `rows`, and `bytes`; null where it is unknown. Times count
@@ -266,6 +269,24 @@ class TableSnapshot:
     source: ViewSource | None = None
     stored_schema: pa.Schema | None = field(default=None, repr=False)
     split_times: tuple[str, ...] = ()
+    materialized: Materialized | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Materialized:
+    """What a materialized view has besides its files: the rows of `extract_sql` over `source`.
+
+    The files of `source` are those whose rows are not in the view yet. If the view `is_stale`, they are all files of
+    that table, and the view has none. `properties` are those of its Delta table; `updated_at` and `updated_by` tell of
+    its definition.
+    """
+
+    source: TableSnapshot
+    extract_sql: str
+    properties: Mapping[str, str] = field(default_factory=dict)
+    updated_at: str = ""
+    updated_by: str = ""
+    is_stale: bool = False
 
 
 @runtime_checkable

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from micromegas_jupyter.core.file_list import FileList
 
@@ -54,6 +54,20 @@ class TimeRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """What a read of a follow covers: `files` of a table, one after another, up to a number of rows and bytes.
+
+    `offset` counts the rows of the statement's result over the first file that earlier reads returned.
+    """
+
+    table: str
+    files: tuple[DataFile, ...] = field(repr=False)
+    offset: int = 0
+    max_rows: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatementRequest:
     """One statement as a caller sent it.
 
@@ -65,6 +79,8 @@ class StatementRequest:
         partitions: How many partitions it runs in; None for one per processor.
         messages: What the administrators' function in it has done: times (nanoseconds since 1970) and texts.
         running: The rows of `running_queries()`: those that the caller may see, and no others.
+        tail: The files to read in place of the table's own; None for an ordinary statement.
+        is_estimated: Whether what it would read is wanted.
     """
 
     sql: str = field(repr=False)
@@ -75,6 +91,8 @@ class StatementRequest:
     partitions: int | None = None
     messages: tuple[tuple[int, str], ...] = ()
     running: tuple[Mapping[str, object], ...] = field(default=(), hash=False, repr=False)
+    tail: Tail | None = field(default=None, hash=False, repr=False)
+    is_estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +134,9 @@ class VisibleTable:
     @property
     def has_deleted_rows(self) -> bool:
         """Whether its files may have rows that are deleted, which exist for nobody."""
-        return self.retained is not None or FileList.of(self.snapshot.files).has_vectors
+        materialized = self.snapshot.materialized
+        sources = () if materialized is None else (materialized.source,)
+        return self.retained is not None or any(FileList.of(one.files).has_vectors for one in (self.snapshot, *sources))
 
     @property
     def reuses_names(self) -> bool:
@@ -154,6 +174,13 @@ class QueryStatistics:
     spilled_bytes: int | None = 0
     spill_count: int | None = 0
 
+    def plus(self, other: QueryStatistics) -> QueryStatistics:
+        """Return what two statements took together."""
+        facts: dict[str, Any] = asdict(self)
+        for name, value in asdict(other).items():
+            facts[name] = None if value is None or facts[name] is None else facts[name] + value
+        return QueryStatistics(**facts)
+
 
 class FileSource(Protocol):
     """Tells of the files that tables are stored in, beyond what a snapshot needs of them."""
@@ -178,9 +205,9 @@ class FileSource(Protocol):
 
 
 class TableFiles(NamedTuple):
-    """What a statement that is explained needs of a table: so many `files` of `total`, with their bytes and rows.
+    """What a statement that is explained or estimated reads of a table: so many `files` of `total`, bytes, and rows.
 
-    `size` and `rows` are None if the table's log doesn't have them for each file.
+    `size` and `rows` are for all its scans of the table, None if these aren't known for each file.
     """
 
     name: str
@@ -204,7 +231,8 @@ class PlannedQuery(Protocol):
     "1", …; `$1` as "0"; `$name` as "name"; null if unknown. `reads_tables` is False only if the plan, as it was before
     it was optimized, depends on no table, view or listing of them. `reads` covers the rows of parameters that were
     planned so far. If it `hides_rows`, its caller must not learn its counts or progress. `explained` is what EXPLAIN
-    shows of tables to callers who see all their rows.
+    and a request that `is_estimated` show of tables to callers who see all their rows. For a `Tail`, `reached` is the
+    index of the next file to read, with the offset in it.
     """
 
     schema: pa.Schema
@@ -213,6 +241,7 @@ class PlannedQuery(Protocol):
     reads_tables: bool
     hides_rows: bool
     explained: Sequence[TableFiles]
+    reached: tuple[int, int] | None
 
     @property
     def statistics(self) -> QueryStatistics: ...  # noqa: D102 - see above

@@ -5,6 +5,7 @@ the process limits its time and memory, and may end it at any moment.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -68,10 +69,12 @@ from micromegas_jupyter.engine.planning import (
     without_paths,
 )
 from micromegas_jupyter.engine.plans.constants import check_constants
-from micromegas_jupyter.engine.plans.counts import find_files, find_progress, with_counts, without_counts
-from micromegas_jupyter.engine.plans.pruning import FilesByTable, counted_scans, row_limits
+from micromegas_jupyter.engine.plans.cost import Footers, TableCost, check_cost, estimate, whole_days, whole_files
+from micromegas_jupyter.engine.plans.counts import find_progress, with_counts, without_counts
+from micromegas_jupyter.engine.plans.pruning import FilesByTable, counted_scans, row_limits, stored_limits
 from micromegas_jupyter.engine.plans.reads import are_plain, find_reads, merged, unknown_reads, without_rows
 from micromegas_jupyter.engine.plans.roles import with_roles
+from micromegas_jupyter.engine.plans.tail import FileByFile, check_followable, read_instead
 from micromegas_jupyter.engine.plans.terms import is_leakproof
 from micromegas_jupyter.engine.scanner import Mention, Scan, find_mentions, quoted, scan
 from micromegas_jupyter.engine.schemas import to_wire, wire_schema
@@ -80,6 +83,7 @@ from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS, READ_ONLY, LentS
 from micromegas_jupyter.engine.tables import (
     LISTS,
     TableBuilder,
+    find_files_in_range,
     find_visible_tables,
     has_constants,
     hides_deleted_rows,
@@ -104,8 +108,10 @@ _CALLED: Final = VIEW_FUNCTIONS | MESSAGE_FUNCTIONS | TIME_TRAVEL
 _FUNCTIONS: Final = IDENTITY_NAMES | DENIAL_NAMES | LISTING_NAMES
 _TABLE_FUNCTIONS: Final = LISTING_NAMES | {LIST}
 _SCAN: Final = "TableScan"
+_EXPLAIN: Final = frozenset({"explain"})
 #: With these, EXPLAIN shows counts of rows and bounds of values.
 _DETAILS: Final = frozenset({"analyze", "verbose"})
+_ANALYZE: Final = frozenset({"analyze"})
 _MAX_PLANNING_SECONDS: Final = 2.0
 
 
@@ -128,6 +134,12 @@ class _Statement:
     failures: list[MicromegasError] = field(default_factory=list, repr=False)
 
     @property
+    def is_estimated(self) -> bool:
+        """Whether it needs to be known what it will read."""
+        is_wanted = self.request.is_estimated or self.caller.max_scan_bytes is not None
+        return is_wanted or bool(self.mentions.among(_EXPLAIN))
+
+    @property
     def is_bound(self) -> bool:
         """Whether it has the values that it needs."""
         return self.request.parameters is not None or not self.placeholders.columns
@@ -139,7 +151,8 @@ class _Outline:
 
     Of `counted` tables with deleted rows, it needs the number of rows, and no values. What the caller wrote must be
     behind the barrier, unless all of it is leakproof. Constants may have been checked. `optimized` is its plan over
-    `scans` of no files.
+    `scans` of no files. Of these, an estimate has a `text`, and the files that are `charged` of tables with rows that
+    don't exist for the caller.
     """
 
     is_checked: bool = False
@@ -147,15 +160,19 @@ class _Outline:
     counted: Collection[str] = ()
     files: FilesByTable = field(default_factory=dict, repr=False)
     limits: Mapping[str, Expr] = field(default_factory=dict, repr=False)
+    stored_limits: Mapping[str, Expr] = field(default_factory=dict, repr=False)
     optimized: LogicalPlan | None = field(default=None, repr=False)
     scans: Mapping[str, VisibleTable] = field(default_factory=dict, repr=False)
+    text: str = field(default="", repr=False)
+    charged: FilesByTable = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
     """A statement's plan, and the tables in its session.
 
-    `written` is before, and `text` shows, what is `optimized`: nothing for EXPLAIN, or if a value is missing.
+    `written` is before, and `text` shows, what is `optimized`: nothing for EXPLAIN, or if a value is missing. `costs`
+    are what it reads, if that is estimated.
     """
 
     lent: LentSession
@@ -164,6 +181,7 @@ class _Plan:
     text: str
     optimized: LogicalPlan | None
     tables: Sequence[VisibleTable]
+    costs: Sequence[TableCost] = ()
 
 
 class DataFusionEngine:
@@ -183,6 +201,7 @@ class DataFusionEngine:
         self._settings = settings
         self._sessions = Sessions(settings)
         self._builder = TableBuilder()
+        self._footers = Footers(self._builder.read_footer)
         self._barrier_holds = False
         self._hides_deleted_rows: bool | None = None
 
@@ -210,10 +229,14 @@ class DataFusionEngine:
             scanned = with_stand_ins(placeholders.sql, calls)
             placeholders, mentions = replace(placeholders, sql=scanned.sql), find_mentions(scanned)
         request = with_plain_parameters(request, placeholders)
-        rows = request.parameters
-        if rows is None or rows.num_rows <= 1:
-            return self._plan_row(request, caller, placeholders, mentions, calls)
-        return RowByRow(lambda row: self._plan_row(row, caller, placeholders, mentions, calls), request, rows)
+        rows, tail, spent = request.parameters, request.tail, list[int]()
+
+        def plan_part(part: StatementRequest) -> PlannedQuery:
+            return self._plan_row(part, caller, placeholders, mentions, calls, spent=spent)
+
+        if rows is not None and rows.num_rows > 1:
+            return RowByRow(plan_part, request, rows)
+        return plan_part(request) if tail is None else FileByFile(plan_part, request, tail)
 
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
         """Return each table that `caller` sees with the schema that `SELECT *` gives."""
@@ -232,18 +255,22 @@ class DataFusionEngine:
     def _visible_tables(self, caller: AuthContext) -> list[VisibleTable]:
         return find_visible_tables(self._tables.snapshot(), caller, self._settings.default_conditions)
 
-    def _plan_row(
+    def _plan_row(  # noqa: PLR0913 - what is known of a statement
         self,
         request: StatementRequest,
         caller: AuthContext,
         placeholders: Placeholders,
         mentions: Mention,
         calls: Sequence[Call],
+        *,
+        spent: list[int],
     ) -> "DataFusionQuery":
-        """Plan a request without parameters, or with one row of them."""
+        """Plan a request without parameters, or with one row of them; others may have `spent` bytes of its limit."""
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
         visible = self._visible_tables(caller)
+        if request.tail is not None:
+            visible = read_instead(visible, request.tail)
         split = [one.snapshot.name for one in visible if one.snapshot.split_times]
         if any(map(mentions.has, split)) and has_far_times(placeholders.sql, request.parameters):
             visible = [replace(one, cuts_times=bool(one.snapshot.split_times)) for one in visible]
@@ -274,6 +301,11 @@ class DataFusionEngine:
                 plan = self._plan(statement)
                 context.hides_values = any(table.hides_rows for table in plan.tables)
                 plan = self._with_workarounds(plan, statement)
+                if caller.max_scan_bytes is not None and statement.is_bound and _is_run(plan, mentions):
+                    allowed = caller.max_scan_bytes - sum(spent)
+                    names_costs = not any(table.needs_barrier for table in plan.tables)
+                    limit = caller.max_scan_bytes
+                    spent.append(check_cost(plan.costs, allowed=allowed, limit=limit, names_costs=names_costs))
                 of_history = {name: () for name, _ in statement.histories.values()}
                 return DataFusionQuery(plan, statement, context, reads=merged(_find_reads(plan, statement), of_history))
         except MicromegasError as error:
@@ -355,6 +387,7 @@ class DataFusionEngine:
             is_behind_barrier=outline.needs_barrier,
             files=outline.files,
             limits=outline.limits,
+            stored_limits=outline.stored_limits,
             counted=outline.counted,
             is_flat=not request.preserve_dictionary,
             allows_fragments=allows_fragments and len(mentioned) == 1,
@@ -368,22 +401,42 @@ class DataFusionEngine:
             return self._plan(statement, can_spill=can_spill, allows_fragments=False)
         has_mixed_types = any(table.snapshot.has_mixed_types for table in mentioned)
         lent.configure(
-            partitions=self._settings.target_partitions or self._builder.partitions or request.partitions or 0,
+            partitions=1 if request.tail else self._find_partitions(request),
             uses_footers=not has_mixed_types and (request.row_limit is not None or needs_statistics(text)),
             is_remote=self._builder.is_remote,
             has_floats=any(_has_floats(one.type) for table in tables for one in table.snapshot.schema),
         )
         optimized = None
         if not is_explain(text):
-            if request.row_limit is not None:
-                frame = frame.limit(request.row_limit)
+            frame = _limit(frame, request)
             optimized = _optimize(frame, is_bound=statement.is_bound)
             if optimized is not None and not outline.is_checked:
                 check_constants(session, optimized)
         else:
             _check_explained(tables, has_details=bool(mentions.among(_DETAILS)), is_admin=caller.is_admin)
         written = frame.logical_plan()
-        return _Plan(lent=lent, sql=functions.sql, written=written, text=text, optimized=optimized, tables=tables)
+        return _Plan(
+            lent=lent,
+            sql=functions.sql,
+            written=written,
+            text=text,
+            optimized=optimized,
+            tables=tables,
+            costs=self._estimate(statement, outline, tables) if statement.is_estimated else (),
+        )
+
+    def _estimate(self, statement: _Statement, outline: _Outline, tables: Sequence[VisibleTable]) -> list[TableCost]:
+        """Return what a statement over registered tables reads."""
+        by_name = {table.snapshot.name: table for table in tables}
+        scans: dict[str, VisibleTable] = {}
+        hidden: dict[str, VisibleTable] = {}
+        for name, table in outline.scans.items():
+            charged = outline.charged.get(table.snapshot.name)
+            needed = by_name[table.snapshot.name].needed if charged is None else charged
+            (hidden if table.hides_rows else scans)[name] = replace(table, needed=needed)
+        partitions = self._settings.target_partitions or statement.request.partitions or os.cpu_count() or 1
+        seen = estimate(outline.text, scans, self._footers, partitions=partitions)
+        return seen + whole_files(outline.text, hidden)
 
     def _outline(
         self,
@@ -395,25 +448,46 @@ class DataFusionEngine:
         """Plan a statement over scans of no files, check its constants, and find what it needs of its tables."""
         mentions, time_range = statement.mentions, statement.request.time_range
         hides_rows = any(table.needs_barrier and any(map(mentions.has, table.names)) for table in sources)
-        if not hides_rows and not any(is_large(one, mentions, time_range) or has_constants(one) for one in sources):
+        tail, is_estimated = statement.request.tail, statement.is_estimated
+        is_simple = not any(is_large(one, mentions, time_range) or has_constants(one) for one in sources)
+        if is_simple and not hides_rows and not is_estimated and tail is None:
             return _Outline()
         with self._builder.outline(session, sources, mentions=mentions, time_range=time_range) as scans:
             try:
                 frame, text = plan()
+                if tail is not None:
+                    is_plain = not statement.calls and not is_explain(text)
+                    check_followable(text, [*scans.values()], mentions, is_plain=is_plain, table=tail.table)
                 optimized = frame.optimized_logical_plan()
             except BaseException as error:
-                if not is_engine_failure(error):
+                if tail is not None or not is_engine_failure(error):
                     raise
                 # Planning it over the tables, or running it, shows what is wrong.
-                return _Outline(needs_barrier=hides_rows)
+                scan_all = "\n".join(f"TableScan: {name}" for name in scans)
+                return _Outline(needs_barrier=hides_rows, scans=scans, text=scan_all)
             if not is_explain(text):
                 check_constants(session, optimized)
-            files = needed_files(optimized, scans, mentions=mentions, time_range=time_range)
+            files = needed_files(optimized, scans, mentions=mentions, time_range=time_range, is_estimated=is_estimated)
+            shown = optimized.display_indent() if is_estimated else ""
             schemas = {name: scanned_schema(table) for name, table in scans.items()}
             if not hides_rows or is_leakproof(session, frame.logical_plan(), optimized, schemas):
                 with_deleted = [name for name, table in scans.items() if table.has_deleted_rows]
                 counted = {scans[name].snapshot.name for name in counted_scans(optimized, with_deleted)}
-                return _Outline(is_checked=True, counted=counted, files=files, optimized=optimized, scans=scans)
+                split = {name: one.snapshot for name, one in scans.items() if one.snapshot.split_times}
+                split = {name: one for name, one in split.items() if not scans[name].needs_barrier}
+                found = stored_limits(optimized, split, may_change=may_change(mentions))
+                charged = self._charged(statement, session, scans) if is_estimated and hides_rows else {}
+                return _Outline(
+                    is_checked=True,
+                    counted=counted,
+                    files=files,
+                    stored_limits={scans[name].snapshot.name: limit for name, limit in found.items()},
+                    optimized=optimized,
+                    scans=scans,
+                    text=shown,
+                    charged=charged,
+                )
+        charged = self._charged(statement, session, scans) if is_estimated else {}
         hidden = {name: table for name, table in scans.items() if table.needs_barrier}
         found = row_limits(optimized, {name: schemas[name] for name in hidden}, may_change=may_change(mentions))
         limits = {scans[name].snapshot.name: limit for name, limit in found.items()}
@@ -421,7 +495,29 @@ class DataFusionEngine:
             session, hidden, limits, mentions=mentions, time_range=time_range
         )
         seen = {name: of for name, of in files.items() if name not in {one.snapshot.name for one in hidden.values()}}
-        return _Outline(is_checked=True, needs_barrier=True, files={**seen, **of_hidden}, limits=limits)
+        return _Outline(
+            is_checked=True,
+            needs_barrier=True,
+            files={**seen, **of_hidden},
+            limits=limits,
+            scans=scans,
+            text=shown,
+            charged=charged,
+        )
+
+    def _charged(
+        self, statement: _Statement, session: SessionContext, scans: Mapping[str, VisibleTable]
+    ) -> FilesByTable:
+        """Return the files that count towards the limit of a caller for whom some rows of them don't exist.
+
+        Only the time range of the call, in whole days, and the conditions of the caller's roles rule out files: by what
+        the statement rules out, a caller could search for values of hidden rows.
+        """
+        caller, mentions = statement.caller, statement.mentions
+        hidden = {name: one for name, one in scans.items() if one.needs_barrier and not caller.is_admin}
+        days = whole_days(statement.request.time_range)
+        of_large = self._builder.files_behind_barrier(session, hidden, {}, mentions=mentions, time_range=days)
+        return {one.snapshot.name: find_files_in_range(one, days) for one in hidden.values()} | dict(of_large)
 
     def _check_deleted_rows(self, tables: Sequence[VisibleTable]) -> None:
         """Check, once in this process, that deleted rows stay hidden before a table that has some is read."""
@@ -430,6 +526,9 @@ class DataFusionEngine:
             self._hides_deleted_rows = hides_deleted_rows(self._sessions.open())
         if with_some and not self._hides_deleted_rows:
             raise damaged_vector(with_some[0], "cannot be used with this version of the engine")
+
+    def _find_partitions(self, request: StatementRequest) -> int:
+        return self._settings.target_partitions or self._builder.partitions or request.partitions or 0
 
     def _check_barrier(self) -> None:
         self._barrier_holds = self._barrier_holds or barrier_holds(self._sessions.open())
@@ -475,6 +574,8 @@ class DataFusionQuery:
 
     def __init__(self, plan: _Plan, statement: _Statement, context: Context, *, reads: Reads) -> None:
         self.reads = reads
+        #: The plan before it was optimized.
+        self.text = plan.text
         request, placeholders = statement.request, statement.placeholders
         frame = plan.lent.frame(plan.written, plan.optimized)
         self._frame: DataFrame | None = frame
@@ -495,11 +596,13 @@ class DataFusionQuery:
         self._running: DataFrame | None = None
         self._unbound = () if request.parameters is not None else placeholders.written
         self._is_explain = is_explain(plan.text)
-        self.explained: Sequence[TableFiles] = [find_files(table) for table in self._tables] if self._is_explain else []
+        is_shown = self._is_explain or request.is_estimated
+        self.explained: Sequence[TableFiles] = [cost.counts() for cost in plan.costs] if is_shown else []
         # A described plan must stay the root of its plan, so its limit is applied while the rows pass.
         self._row_limit = request.row_limit if self._is_explain else None
         self._context = context
         self._lent = plan.lent
+        self.reached: tuple[int, int] | None = None
 
     def progress(self) -> ScanProgress | None:
         """Return how much of its files is scanned, from any thread; None if it's not running or hides rows."""
@@ -555,6 +658,11 @@ class DataFusionQuery:
             self.statistics = without_counts(self.statistics)
 
 
+def _is_run(plan: _Plan, mentions: Mention) -> bool:
+    """Return whether running a statement reads its tables."""
+    return not is_explain(plan.text) or bool(mentions.among(_ANALYZE))
+
+
 def _has_floats(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind.value_type if pa.types.is_dictionary(kind) else kind))
 
@@ -590,6 +698,12 @@ def _check_explained(tables: Sequence[VisibleTable], *, has_details: bool, is_ad
             "The plan of this statement is not shown in detail because rows of one of its tables were deleted.",
             remedy="Write EXPLAIN without ANALYZE and VERBOSE.",
         )
+
+
+def _limit(frame: DataFrame, request: StatementRequest) -> DataFrame:
+    if request.tail is not None:
+        return frame.limit(request.tail.max_rows, request.tail.offset)
+    return frame if request.row_limit is None else frame.limit(request.row_limit)
 
 
 def _optimize(frame: DataFrame, *, is_bound: bool) -> LogicalPlan | None:

@@ -452,6 +452,11 @@ _RULES: Final = (
         "This kind of literal is not supported.",
         "Write text as 'text', or with escapes as E'a\\n', and bytes as X'0A'.",
     ),
+    Rule(
+        r"Expected: end of statement, found: (end)\b",
+        "The statement cannot be parsed: {1} is a keyword.",
+        'A column of that name needs double quotes: "{1}".',
+    ),
     Rule(r"Unsupported SQL type (.+?)\.?$", "The engine has no type named {1}.", name=1, kind=UnsupportedStatement),
     # DataFusion reports these as its own defects.
     Rule(
@@ -494,18 +499,21 @@ _RULES: Final = (
 )
 
 _ONLY_UPSTREAM: Final = "Only Micromegas's own server has it."
+_AUDIENCES: Final = "Roles take the place of Micromegas's audiences. " + UPSTREAM_ONLY_PAGE
 #: What to do about names that only Micromegas's own server has. One that this server learns leaves this list.
 _UPSTREAM_FUNCTIONS: Final = {
     r"view_instance": "Query the table itself, for example FROM log_entries WHERE process_id = '…'.",
     r"parse_block|get_payload": "Only rows are kept here, not the bytes they came in: WHERE block_id = '…' finds them. "
     + UPSTREAM_ONLY_PAGE,
     r"rgba|lerp_color|color_scale": "Only Micromegas's web app uses it. Charts here choose colors: --plot, --color.",
+    r"list_audience_grants": _AUDIENCES,
     r"deny_queries|list_query_denials|remove_query_denial": "It is for administrators, on a server with a lake.",
 }
 _UPSTREAM_TABLES: Final = {
     r"images|net_spans|async_events|thread_spans": "Name a process or a stream: view_instance('…', 'its id').",
     r"__(?:blocks|log_stats)__partitions": _ONLY_UPSTREAM,
 }
+_UPSTREAM_COLUMNS: Final = {r"audience": _AUDIENCES}
 _WINDOW_FUNCTIONS: Final = frozenset(
     {"row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead"}
 )
@@ -536,7 +544,7 @@ def unknown_name(
 def _remedy_by_kind(what: str, name: str, sql: str) -> str | None:
     if what == "function" and name in _WINDOW_FUNCTIONS and not re.search(r"\bover\b", sql, re.IGNORECASE):
         return f"{name} needs a window: {name}(…) OVER (ORDER BY …)."
-    known = {"table": _UPSTREAM_TABLES, "function": _UPSTREAM_FUNCTIONS}.get(what, {})
+    known = {"table": _UPSTREAM_TABLES, "function": _UPSTREAM_FUNCTIONS, "column": _UPSTREAM_COLUMNS}.get(what, {})
     return next((remedy for names, remedy in known.items() if re.fullmatch(names, name.lower())), None)
 
 

@@ -1,12 +1,13 @@
 """Upstream's functions that change partitions, as administrators call them in SQL, for the front to find.
 
-Partitions are the files of Delta tables here. To materialize or regenerate them merges small files. Retiring them is
-rejected, because these files are the only copy of the rows, whereas upstream can rebuild its partitions.
+Of a materialized view, they rebuild the rows in a range of times. Partitions of other tables are the files of Delta
+tables here. To materialize or regenerate them merges small files. Retiring them is rejected, because these files are
+the only copy of the rows, whereas upstream can rebuild its partitions.
 """
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from micromegas_jupyter.engine.calls import Call, lift_calls, refused
@@ -32,10 +33,12 @@ _MAX_SHOWN: Final = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionCall:
-    """One call, with the arguments that matter: files are merged regardless of range and instance."""
+    """One call, with the arguments that matter; the range of times is for materialized views."""
 
     function: str
     view_set: str
+    begin: datetime
+    end: datetime
 
 
 def find_partition_call(sql: str) -> PartitionCall | None:
@@ -62,22 +65,23 @@ def _parse(sql: str, call: Call) -> PartitionCall:
     if len(call.arguments) != len(names):
         what, remedy = f"{function} takes {len(names)} constants.", f"Write {function}({', '.join(names)})."
         raise refused(sql, call.start, what, remedy)
-    view_set = ""
+    view_set, times = "", dict[str, datetime]()
     for name, (text, at) in zip(names, call.arguments, strict=True):
         pattern, kind = _KINDS.get(name, (_TEXT, "a text"))
         found = pattern.fullmatch(text)
         if found is None:
             raise refused(sql, at, f"The {name} of {function} is not {kind} as a constant.", _TIMES)
-        if pattern is _TIME and not _is_time(found[1]):
-            raise refused(sql, at, f"{found[1][:_MAX_SHOWN]!r}, an argument of {function}, is not a time.", _TIMES)
+        if pattern is _TIME:
+            times[name] = _parse_time(found[1], sql=sql, at=at, function=function)
         if name in {"view", "view set"}:
             view_set = found[1].replace("''", "'")
-    return PartitionCall(function=function, view_set=view_set)
+    return PartitionCall(function=function, view_set=view_set, **times)
 
 
-def _is_time(text: str) -> bool:
+def _parse_time(text: str, *, sql: str, at: int, function: str) -> datetime:
     try:
-        datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
-        return False
-    return True
+        what = f"{text[:_MAX_SHOWN]!r}, an argument of {function}, is not a time."
+        raise refused(sql, at, what, _TIMES) from None
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -6,7 +6,7 @@ its time and memory.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -308,6 +308,8 @@ def bound_name(column: str) -> str:
 class RowByRow:
     """A `PlannedQuery` over several rows of parameters; plans a row when the previous one has been read."""
 
+    reached: tuple[int, int] | None = None
+
     def __init__(
         self, plan: Callable[[StatementRequest], PlannedQuery], request: StatementRequest, parameters: pa.RecordBatch
     ) -> None:
@@ -326,7 +328,7 @@ class RowByRow:
     @property
     def statistics(self) -> QueryStatistics:
         """What the query took so far."""
-        return _sum(self._ended, self._current.statistics)
+        return self._ended.plus(self._current.statistics)
 
     def progress(self) -> None:
         """Return None: nobody knows which files the next rows of parameters need."""
@@ -352,7 +354,7 @@ class RowByRow:
                     remedy="Run the statement for each row alone.",
                 )
             # Only the statistics are kept: with very many rows the plans would add up.
-            self._ended = _sum(self._ended, self._current.statistics)
+            self._ended = self._ended.plus(self._current.statistics)
             self._current = planned
             self.hides_rows |= planned.hides_rows
             if planned.reads != self.reads:
@@ -363,13 +365,6 @@ class RowByRow:
 def _nullable(schema: pa.Schema) -> pa.Schema:
     """Return the schema with every column nullable: a value in one row may be null in the next."""
     return pa.schema([field.with_nullable(True) for field in schema], metadata=schema.metadata)
-
-
-def _sum(first: QueryStatistics, second: QueryStatistics) -> QueryStatistics:
-    facts: dict[str, Any] = asdict(first)
-    for name, value in asdict(second).items():
-        facts[name] = None if value is None or facts[name] is None else facts[name] + value
-    return QueryStatistics(**facts)
 
 
 def with_plain_parameters(request: StatementRequest, placeholders: Placeholders) -> StatementRequest:

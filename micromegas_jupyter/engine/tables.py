@@ -34,6 +34,7 @@ from micromegas_jupyter.core.protocols import (
     DataFile,
     DeletionVector,
     FileFormat,
+    Materialized,
     TableAccess,
     TableSnapshot,
     ViewSource,
@@ -41,7 +42,7 @@ from micromegas_jupyter.core.protocols import (
 )
 from micromegas_jupyter.core.storage import S3_SCHEME, Storage
 from micromegas_jupyter.engine.contract import TimeRange, VisibleTable
-from micromegas_jupyter.engine.errors import damaged_vector, file_gone, files_removed
+from micromegas_jupyter.engine.errors import damaged_vector, file_gone, files_removed, is_engine_failure
 from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 from micromegas_jupyter.engine.functions.query_functions import visible_schema
 from micromegas_jupyter.engine.plans.counts import find_total
@@ -74,7 +75,7 @@ from micromegas_jupyter.engine.schemas import (
     wire_schema,
 )
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier, condition_problem, reveals_nothing
-from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS
+from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS, READ_ONLY
 from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 from micromegas_jupyter.engine.workarounds.scan_folders import FoundFile, ScanFolders, mark_of
@@ -113,6 +114,7 @@ _NO_FILE: Final = "file:///none"
 _MAX_REQUESTS: Final = 32  # to a bucket at once
 _MAX_SCHEMAS: Final = 4096  # of files whose columns have IDs
 _FOOTER_BYTES: Final = 64 * 1024
+_MAX_REASON: Final = 300
 _TAIL_BYTES: Final = 8  # the size of a footer, and a magic number
 _Scan = Callable[[Sequence[FoundFile], pa.Schema], DataFrame]
 _ScanKey = tuple[str, pa.Schema, FileFormat, bool, tuple[str, ...]]
@@ -147,6 +149,10 @@ def restrict_past(snapshot: TableSnapshot, caller: AuthContext, default_conditio
 
 def _exists(snapshot: TableSnapshot, access: TableAccess) -> bool:
     """Whether a table exists for a caller; a view, only with what it is computed from."""
+    if snapshot.materialized is not None:
+        # Its rows are made of all rows of its source.
+        source_name = snapshot.materialized.source.name
+        return all(map(access.may_read, (snapshot.name, source_name))) and not access.conditions(source_name)
     source = snapshot.source
     return access.may_read(snapshot.name) and (source is None or access.may_read(source.table))
 
@@ -154,7 +160,8 @@ def _exists(snapshot: TableSnapshot, access: TableAccess) -> bool:
 def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> VisibleTable:
     if snapshot.source is not None:
         return _restrict_view(snapshot, snapshot.source, access, caller)
-    conditions = tuple(access.conditions(snapshot.name))
+    is_view = snapshot.materialized is not None  # a condition on all tables may not fit its columns
+    conditions = access.filters.get(snapshot.name, ()) if is_view else tuple(access.conditions(snapshot.name))
     if conditions:
         # A condition is about the merged rows, whose columns may have other names.
         columns = visible_schema(snapshot).names if snapshot.merge_sql is not None else snapshot.schema.names
@@ -206,13 +213,15 @@ class TableBuilder:
         is_behind_barrier: bool,
         files: FilesByTable | None = None,
         limits: Mapping[str, Expr] = _NO_LIMITS,
+        stored_limits: Mapping[str, Expr] = _NO_LIMITS,
         counted: Collection[str] = (),
         is_flat: bool = False,
         allows_fragments: bool = False,
     ) -> list[VisibleTable]:
         """Register the mentioned tables and return them; `files` says which files of a table are enough.
 
-        Rows that don't meet the `limits` of their table are left out, and those of `counted` tables have no values.
+        Rows that don't meet the `limits` of their table are left out, those of `stored_limits` by what files hold, and
+        those of `counted` tables have no values.
 
         With `allows_fragments`, filters on small files are kept out of the decoder; see `has_fragments`.
 
@@ -226,7 +235,8 @@ class TableBuilder:
         lists_names = bool(mentions.among(LISTS))
         is_flat = is_flat and not lists_names and not mentions.among(_TYPE_QUESTIONS)
         registered: list[VisibleTable] = []
-        for table in tables:
+        # Views that are materialized come first, since their queries need the name of their source.
+        for table in sorted(tables, key=lambda one: one.snapshot.materialized is None):
             snapshot = table.snapshot
             # Text is grouped in two thirds of the time.
             is_flattened = is_flat and not table.needs_barrier
@@ -234,16 +244,16 @@ class TableBuilder:
             if any(map(mentions.has, table.names)):
                 needed = (files or {}).get(snapshot.name)
                 if needed is None:
-                    needed = _files_in_range(table, time_range)
+                    needed = find_files_in_range(table, time_range)
                 is_counted, split = snapshot.name in counted, snapshot.split_times
                 stored = stored_times(schema, split) if split else schema
                 rows = self.read(
                     context, snapshot, needed, stored, shows_values=not table.needs_barrier, is_counted=is_counted
                 )
                 if split:
-                    # First as files have them, so that their statistics count.
-                    rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
-                    rows = rows.select(*whole_times(schema, split))
+                    rows = _with_whole_times(rows, table, time_range, schema, stored_limits.get(snapshot.name))
+                if snapshot.materialized is not None:
+                    rows = self._with_new_rows(context, table, snapshot.materialized, rows)
                 limit = limits.get(snapshot.name)
                 rows = _build(
                     context,
@@ -261,11 +271,42 @@ class TableBuilder:
                 registered.append(replace(table, needed=needed))
             elif lists_names:
                 unfiltered = replace(table, conditions=(), source_conditions=(), raw_name=None)
+                if snapshot.materialized is not None:  # its queries may fail
+                    unfiltered = replace(unfiltered, snapshot=replace(snapshot, merge_sql=None, raw_name=None))
                 rows = _build(context, unfiltered, no_rows(context, schema), mentions=mentions, time_range=None)
             else:
                 continue
             context.register_table(quoted(snapshot.name), rows.into_view())
         return registered
+
+    def _with_new_rows(
+        self, context: SessionContext, table: VisibleTable, view: Materialized, rows: DataFrame
+    ) -> DataFrame:
+        """Return the rows of a materialized view and those that its source has got since."""
+        if not len(view.source.files):
+            return rows
+        with _definition_errors(table):
+            return rows.union(self.extract(context, view, rows.schema(), shows_values=not table.needs_barrier))
+
+    def extract(
+        self, context: SessionContext, view: Materialized, columns: pa.Schema, *, shows_values: bool = True
+    ) -> DataFrame:
+        """Return the rows that a materialized view's query gives over its source, with the columns of the view."""
+        source, name = view.source, quoted(view.source.name)
+        files = FileList.of(source.files)
+        schema = source.schema if shows_values else flat_schema(source.schema)
+        stored = stored_times(schema, source.split_times) if source.split_times else schema
+        rows = self.read(context, source, files, stored, shows_values=shows_values)
+        if source.split_times:
+            rows = rows.select(*whole_times(schema, source.split_times))
+        if files.has_vectors:
+            rows = all_of(rows)
+        context.register_table(name, rows.into_view())
+        try:
+            found = context.sql_with_options(view.extract_sql, READ_ONLY)
+        finally:
+            context.deregister_table(name)
+        return found.select(*[col(quoted(one.name)).cast(one.type).alias(one.name) for one in columns])
 
     @property
     def partitions(self) -> int | None:
@@ -414,16 +455,20 @@ class TableBuilder:
         return [self._schemas[file] for file in files]
 
     def _footer(self, file: FoundFile) -> pa.Schema:
-        if file.mark:
-            return pyarrow.parquet.read_schema(file.path)
-        storage, path = self._object(file.path)
+        return self.read_footer(file.path).schema.to_arrow_schema()
+
+    def read_footer(self, location: str) -> pyarrow.parquet.FileMetaData:
+        """Return the footer of a file."""
+        if not location.startswith(S3_SCHEME):
+            return pyarrow.parquet.read_metadata(location)
+        storage, path = self._object(location)
         size = _FOOTER_BYTES
         while (content := storage.read_end(path, size)) is not None:
             needed = int.from_bytes(content[-_TAIL_BYTES:-4], "little") + _TAIL_BYTES
             if needed <= len(content) or len(content) < size:
-                return pyarrow.parquet.read_schema(pa.BufferReader(content))
+                return pyarrow.parquet.read_metadata(pa.BufferReader(content))
             size = needed
-        raise FileNotFoundError(file.path)
+        raise FileNotFoundError(location)
 
     def _read_parts(self, location: str, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[bytes]:
         storage, path = self._object(location)
@@ -502,11 +547,11 @@ def _cuts_last(table: VisibleTable) -> bool:
     """Whether a time range is about the merged rows.
 
     A condition is about whole merged rows: cut before the merge, they would be made of the range's states only, and a
-    row that is hidden could show itself as it was at another time.
+    row that is hidden could show itself as it was at another time. The merge of a materialized view may change times.
     """
     snapshot = table.snapshot
     is_merged = snapshot.merge_sql is not None and snapshot.raw_name is not None and snapshot.source is None
-    return is_merged and bool(table.conditions)
+    return is_merged and (bool(table.conditions) or snapshot.materialized is not None)
 
 
 def _stored_range(table: VisibleTable, time_range: TimeRange | None) -> TimeRange | None:
@@ -541,7 +586,7 @@ def is_large(table: VisibleTable, mentions: Mention, time_range: TimeRange | Non
     if snapshot.source is not None:
         columns.add(snapshot.source.time_column)
     has_conditions = table.hides_rows or bool(table.equal) or any(map(mentions.has, columns))
-    return has_conditions and len(_files_in_range(table, time_range)) > most
+    return has_conditions and len(find_files_in_range(table, time_range)) > most
 
 
 def has_constants(table: VisibleTable) -> bool:
@@ -555,15 +600,17 @@ def needed_files(
     *,
     mentions: Mention,
     time_range: TimeRange | None,
+    is_estimated: bool = False,
 ) -> FilesByTable:
     """Return, for large tables, the files in which a row can meet the conditions that an outline's scans have.
 
-    A file that every scan of its table rules out cannot change the result.
+    If what it reads `is_estimated`, all tables count as large. A file that every scan of its table rules out cannot
+    change the result.
     """
     candidates = {
         name: Candidates(table.snapshot, _stored_range(table, time_range))
         for name, table in scans.items()
-        if is_large(table, mentions, time_range)
+        if is_estimated or is_large(table, mentions, time_range)
     }
     return prune(optimized, candidates, may_change=may_change(mentions)) if candidates else {}
 
@@ -580,7 +627,8 @@ def may_change(mentions: Mention) -> bool:
     return bool(mentions.among(_CLOCKS))
 
 
-def _files_in_range(table: VisibleTable, time_range: TimeRange | None) -> FileList:
+def find_files_in_range(table: VisibleTable, time_range: TimeRange | None) -> FileList:
+    """Return the files of a table that may have rows in a range."""
     return files_in_range(table.snapshot, _stored_range(table, time_range))
 
 
@@ -608,7 +656,8 @@ def _build(  # noqa: PLR0913 - what a table is built from
         rows = apply_conditions(rows, table.source_conditions, table=snapshot.name)
     if snapshot.merge_sql is not None and snapshot.raw_name is not None:
         context.register_table(quoted(snapshot.raw_name), rows.into_view())
-        rows = context.sql(snapshot.merge_sql)
+        with _definition_errors(table):
+            rows = context.sql_with_options(snapshot.merge_sql, READ_ONLY)
         if table.raw_name is None or not mentions.has(table.raw_name):
             context.deregister_table(quoted(snapshot.raw_name))
     if table.conditions:
@@ -621,6 +670,21 @@ def _build(  # noqa: PLR0913 - what a table is built from
     if snapshot.source is not None:
         return _cut(rows, snapshot, time_range, columns=(snapshot.source.time_column,) * 2)
     return _cut(rows, snapshot, time_range, columns=snapshot.range_columns) if _cuts_last(table) else rows
+
+
+@contextmanager
+def _definition_errors(table: VisibleTable) -> Iterator[None]:
+    """Report an error of a materialized view's definition as such."""
+    try:
+        yield
+    except BaseException as error:
+        if table.snapshot.materialized is None or not is_engine_failure(error):
+            raise
+        reason = "" if table.needs_barrier else f": {' '.join(str(error).split())[:_MAX_REASON]}"
+        raise UnsupportedStatement(
+            f"The definition of the materialized view {table.snapshot.name} does not fit its source any more{reason}",
+            remedy="Ask one of the server's administrators to replace or drop the view.",
+        ) from error
 
 
 def _without_deleted(rows: DataFrame, table: VisibleTable, *, holds_back: bool) -> DataFrame:
@@ -743,6 +807,17 @@ def _object_store(bucket: str, options: Mapping[str, str]) -> AmazonS3:
         endpoint=options.get("aws_endpoint_url"),
         allow_http=options["allow_http"] == "true",
     )
+
+
+def _with_whole_times(
+    rows: DataFrame, table: VisibleTable, time_range: TimeRange | None, schema: pa.Schema, limit: Expr | None
+) -> DataFrame:
+    """Return rows with times of nanoseconds, after conditions on the times that files store, whose statistics count."""
+    snapshot = table.snapshot
+    rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
+    if limit is not None:
+        rows = rows.filter(limit)
+    return rows.select(*whole_times(schema, snapshot.split_times))
 
 
 def _cut(

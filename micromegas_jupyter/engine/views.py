@@ -112,6 +112,7 @@ def _listed(definition: TableDefinition, **computed: str) -> str:
 
 
 # A cumulative series that began within the lookback has its first point in the range. Of others, the first is unknown.
+# So is a start at the time of the first point: OpenTelemetry's sign of an unknown start.
 _HISTOGRAM_INCREASES: Final = _View(
     definition=HISTOGRAM_INCREASES,
     columns=tuple(HISTOGRAMS.schema.names),
@@ -124,7 +125,8 @@ _HISTOGRAM_INCREASES: Final = _View(
             "time", "CASE WHEN is_first OR start_time > previous_time THEN start_time ELSE previous_time END"
         ),
     )
-    + " FROM (SELECT *, NOT is_cumulative OR previous_time IS NULL AND coalesce(start_time >= time - "
+    + " FROM (SELECT *, NOT is_cumulative OR previous_time IS NULL AND "
+    "coalesce(start_time < time AND start_time >= time - "
     + _LOOKBACK
     + ", false) AS is_first FROM (SELECT *, lag(histogram) OVER series_points AS previous, "
     "lag(start_time) OVER series_points AS previous_start, lag(time) OVER series_points AS previous_time FROM {} "

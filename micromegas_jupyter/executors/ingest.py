@@ -5,19 +5,23 @@ import base64
 import itertools
 import logging
 import pickle
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
+from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import InternalError, ResourcesExhausted, ServerUnavailable
+from micromegas_jupyter.engine.contract import EngineSettings
+from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, ServerUnavailable
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import Channel, Executor, ExecutorEnded, await_shared
 from micromegas_jupyter.executors.pool import Pool, log_records
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import LONG_NICENESS, CallerKey, RunningLimit
 from micromegas_jupyter.otlp.exchange import ExportReport, ExportRequest
+from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
 _START_SECONDS: Final = 60.0
@@ -26,6 +30,9 @@ _CHECK_SECONDS: Final = 30.0
 _MAINTENANCE_SECONDS: Final = 15.0
 _MAX_ROUND_SECONDS: Final = 3600.0
 _FULL_SECONDS: Final = 60.0
+_REFRESH_SECONDS: Final = 60
+_MAX_REFRESH_SECONDS: Final = 600
+_MAX_REFRESH_FAILURES: Final = 10
 
 
 class StorageSpace:
@@ -324,12 +331,67 @@ def _parse_report(facts: dict[str, Any]) -> ExportReport:
         raise InternalError("An answer of the ingest process cannot be read.") from None
 
 
+def check_view(tables: Sequence[TableSnapshot], settings: EngineSettings, view: ViewDefinition) -> dict[str, str]:
+    """Check the definition of a view, in an executor, as `views.check_definition` does."""
+    from micromegas_jupyter.executors.views import check_definition  # it loads DataFusion
+
+    return check_definition(tables, settings, view)
+
+
+async def refresh_view(
+    pool: Pool, name: str, rebuilt: tuple[datetime, datetime] | None = None, *, niceness: int = LONG_NICENESS
+) -> dict[str, Any]:
+    """Have an executor refresh a view, which nothing else runs in, as `views.refresh_view` does."""
+    executor = await pool.detach()
+    try:
+        executor.renice(niceness)
+        async with asyncio.timeout(_MAX_ROUND_SECONDS):
+            await executor.send(protocol.REFRESH, pickle.dumps((name, rebuilt)))
+            return _facts_of(*await executor.read())
+    finally:
+        pool.discard(executor)
+
+
+class ViewRefresher:
+    """Refreshes materialized views, one after another: each at most once a minute, one that fails ever less often."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._task: asyncio.Task[None] | None = None
+        self._due: dict[str, tuple[float, int]] = {}  # monotonic, and how often it failed in a row
+
+    def start(self, names: Sequence[str]) -> None:
+        """Refresh views that lack rows, unless others are being refreshed."""
+        now = self._pool.clock.monotonic()
+        due = [name for name in names if self._due.get(name, (now, 0))[0] <= now]
+        if due and (self._task is None or self._task.done()):
+            self._task = self._pool.run_in_background(self._refresh(due))
+
+    async def _refresh(self, names: Sequence[str]) -> None:
+        for name in names:
+            failures = self._due.get(name, (0.0, 0))[1] + 1
+            try:
+                # In its own process, which it may break.
+                await refresh_view(self._pool, name)
+                failures = 0
+            except (ExecutorEnded, TimeoutError):
+                _LOG.warning("The process that refreshed the view %s was ended.", name)
+            except MicromegasError as error:
+                _LOG.warning("The view %s could not be refreshed: %s", name, error.what)
+            except Exception as error:  # noqa: BLE001 - the others must be refreshed
+                _LOG.warning("The view %s could not be refreshed.", name, exc_info=error)
+            seconds = min(_REFRESH_SECONDS << failures, _MAX_REFRESH_SECONDS)
+            self._due[name] = self._pool.clock.monotonic() + seconds, min(failures, _MAX_REFRESH_FAILURES)
+
+
 async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
     """Have an executor do a round of maintenance every few seconds, until this is cancelled.
 
-    `on_status` gets a `LakeStatus` as JSON holds it, after each round that was this server's.
+    `on_status` gets a `LakeStatus` as JSON holds it, after each round that was this server's. Views that lack rows are
+    refreshed meanwhile: maintenance doesn't wait for them.
     """
     seen: object = None
+    refresher = ViewRefresher(pool)
     while True:
         await asyncio.sleep(_MAINTENANCE_SECONDS)
         try:
@@ -344,6 +406,7 @@ async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lam
             seen = facts.get("seen")
             if facts.get("status"):
                 on_status(facts["status"])
+                refresher.start(facts["status"]["views"])
         except ExecutorEnded:
             _LOG.warning("The process that maintained the lake has ended; another follows.")
         except Exception as error:  # noqa: BLE001 - the next round must come

@@ -35,6 +35,7 @@ from micromegas_jupyter.otlp.exchange import ExportReport, ExportRequest
 from micromegas_jupyter.otlp.mapping import Block, OriginCache, block_rows, map_request
 from micromegas_jupyter.telemetry.tables import (
     BLOCKS,
+    HISTOGRAMS,
     NANOSECONDS_PER_SECOND,
     PROCESSES,
     STREAMS,
@@ -164,10 +165,15 @@ class ExportStore:
                 is_trusted=request.is_trusted,
                 is_own=request.is_own,
             )
-            refusals = mapped.refusals
+            refusals, points = mapped.refusals, mapped.records.get(HISTOGRAMS.name)
+            if points is not None and (reason := self._writer.find_problem(HISTOGRAMS.name)) is not None:
+                # An earlier version let users make a table of this name, which must not cost the other metrics.
+                refusals.add(reason, points.num_rows)
+                others = {table: rows for table, rows in mapped.records.items() if table != HISTOGRAMS.name}
+                mapped = replace(mapped, records=others)
             answer = encode_answer(request, refused=refusals.count, first=refusals.reason)
             report = ExportReport(stored=mapped.stored, refused=refusals.count, answer=answer)
-            if not mapped.blocks:
+            if not mapped.stored:
                 on_done(report)
                 return
             # Rows that only a trusted caller may send make another write of the same export.

@@ -170,7 +170,7 @@ class Pool:
             if kind == protocol.ERROR:
                 raise protocol.parse_error(protocol.parse_json(body))
             self._put_idle(executor)
-        self._run_in_background(self.governor.govern())
+        self.run_in_background(self.governor.govern())
 
     async def close(self) -> None:
         """End all executors."""
@@ -321,7 +321,7 @@ class Pool:
 
     def _add(self, process: Process, connection: socket.socket) -> None:
         executor = self._executors[process.pid] = Executor(process, connection)
-        self._run_in_background(self._welcome(executor))
+        self.run_in_background(self._welcome(executor))
 
     async def _welcome(self, executor: Executor) -> None:
         """Wait until a new executor is ready; one that does not get so is ended, and counted when its end is known."""
@@ -375,10 +375,12 @@ class Pool:
         self._next_start = None
         self._refill()
 
-    def _run_in_background(self, work: Any) -> None:
+    def run_in_background(self, work: Any) -> asyncio.Task[None]:
+        """Run work until the pool is closed at the latest."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def await_end(self, executor: Executor) -> Ended:
         """Return how an executor ended that has ended, or was discarded."""
@@ -430,6 +432,7 @@ class StatementReport:
     shows_counts: bool = False  # to its caller, from whom none of its tables hides rows
     explained: Sequence[TableFiles] = ()  # of the tables that an EXPLAIN reads
     progress: ScanProgress | None = None  # of a statement that `shows_counts`, while it runs
+    reached: tuple[int, int] | None = None  # by a read of a follow: the next file, and the offset in it
 
 
 def _number(facts: dict[str, Any], name: str) -> float | None:
@@ -767,6 +770,8 @@ class RunningStatement:
             kind, body = await self.read()
             if kind == protocol.END:
                 pool.listing.note_plan(self.caller_key, statement.sql, self._facts)
+                if statement.tail is not None:
+                    self.report.reached = protocol.parse_reached(self._facts, count=len(statement.tail.files))
                 return
             if kind == protocol.READS and len(body) <= _MAX_READS_BYTES and left_reads:
                 self.report.reads = parse_reads(protocol.parse_json(body))

@@ -20,7 +20,7 @@ import msgspec
 import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, WriteRequest
-from micromegas_jupyter.engine.contract import ScanProgress, TableFiles, TimeRange
+from micromegas_jupyter.engine.contract import ScanProgress, TableFiles, Tail, TimeRange
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.flightsql.commands import decode_error, encode_error
@@ -39,6 +39,7 @@ _LARGE_RECEIVE_BYTES: Final = 1024 * 1024
 _MAX_PACKED: Final = 256  # of callers and outputs
 _MAX_COMMAS: Final = 256 * 1024  # of one answer; a statement has at most half as many
 _MAX_FILES: Final = 2**31
+_MAX_OFFSET: Final = 2**63
 _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
 
 # Front to executor: pickled.
@@ -57,6 +58,7 @@ CHECK: Final = b"k"
 # arguments; answered with ANSWER and END.
 CALL: Final = b"f"
 MAINTAIN: Final = b"m"  # do a round of maintenance; answered with END
+REFRESH: Final = b"v"  # refresh a materialized view, of (name, range of times or None); answered with END
 SERVE: Final = b"s"  # serve ingest; after ACCEPTED each CHANNEL byte on the socket comes with a channel
 
 CHANNEL: Final = b"o"
@@ -192,6 +194,15 @@ def parse_progress(facts: dict[str, Any]) -> ScanProgress | None:
     return None
 
 
+def parse_reached(facts: dict[str, Any], *, count: int) -> tuple[int, int]:
+    """Return where a read of a follow over so many files has ended, as an executor states it."""
+    with suppress(msgspec.ValidationError):
+        index, offset = msgspec.convert(facts.get("reached"), tuple[int, int])
+        if 0 <= offset < _MAX_OFFSET and 0 <= index <= count and (index < count or not offset):
+            return index, offset
+    raise InternalError("An executor's answer cannot be read.")
+
+
 def parse_explained(facts: dict[str, Any]) -> tuple[TableFiles, ...]:
     """Return the tables that an executor states for an EXPLAIN; none for anything else."""
     with suppress(msgspec.ValidationError):
@@ -211,6 +222,8 @@ class Statement:
     preserve_dictionary: bool = False
     messages: tuple[tuple[int, str], ...] = ()  # of the administrators' function that it calls, and that has run
     running: tuple[Mapping[str, object], ...] = field(default=(), hash=False, repr=False)  # of `running_queries()`
+    tail: Tail | None = field(default=None, hash=False, repr=False)  # of a follow
+    is_estimated: bool = False  # what it would read is in the metadata of its schema, unless that would reveal rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

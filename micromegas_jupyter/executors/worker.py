@@ -33,6 +33,7 @@ from micromegas_jupyter.errors import InternalError, ResourcesExhausted
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.protocol import Output, Statement
 from micromegas_jupyter.executors.settings import WorkerOptions, limit_process
+from micromegas_jupyter.flightsql.commands import ESTIMATE_KEY
 from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLimits, decode_parameters
 from micromegas_jupyter.telemetry.tables import with_remarks
 
@@ -48,6 +49,7 @@ _MAX_ERROR_BYTES: Final = 64 * 1024
 _SEND_BUFFER_BYTES: Final = 1024 * 1024  # some batches ahead of the client: fewer switches between processes
 _MIB: Final = 1024 * 1024
 _MAX_LISTED_CHARACTERS: Final = 64 * _MIB  # of schemas, in hexadecimal digits
+_MAX_ESTIMATED: Final = 100  # tables that are listed
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 _Read = TypeVar("_Read")
@@ -268,7 +270,7 @@ class Worker:
 
     def _answer(self, kind: bytes, body: bytes) -> None:
         self._size = _ResultSize(Output())
-        self._knows_tables = kind in {protocol.CHECK, protocol.MAINTAIN}
+        self._knows_tables = kind in {protocol.CHECK, protocol.MAINTAIN, protocol.REFRESH}
         try:
             if os.fstat(2).st_size > _MAX_ERROR_BYTES:
                 os.ftruncate(2, 0)
@@ -302,9 +304,10 @@ class Worker:
                     self._run(planned, output)
                     return
                 self._planned, self._plan_id = planned, plan_id
+                schema = with_estimate(planned) if statement.is_estimated else planned.schema
                 schemas = {
                     "reads_tables": planned.reads_tables,
-                    "schema": planned.schema.serialize().to_pybytes().hex(),
+                    "schema": schema.serialize().to_pybytes().hex(),
                     "parameters": planned.parameter_schema.serialize().to_pybytes().hex(),
                 }
                 self._send(protocol.PLANNED, schemas)
@@ -327,6 +330,9 @@ class Worker:
             case protocol.MAINTAIN:
                 (seen,) = pickle.loads(body)  # noqa: S301 - from the front
                 self._send(protocol.END, {**self._maintain(seen), **self._statistics()})
+            case protocol.REFRESH:
+                name, rebuilt = pickle.loads(body)  # noqa: S301 - from the front
+                self._send(protocol.END, {**self._refresh(name, rebuilt), **self._statistics()})
             case _:
                 raise InternalError("An executor received an unknown request.")
 
@@ -341,6 +347,8 @@ class Worker:
             partitions=partitions,
             messages=statement.messages,
             running=statement.running,
+            tail=statement.tail,
+            is_estimated=statement.is_estimated,
         )
         with _cpu_limit(self._options.planning_seconds):
             planned = self._engine.plan(request, statement.caller)
@@ -418,6 +426,13 @@ class Worker:
         report = run_round(Storage(self._options.lake), seen=None if seen is None else ObservedLease(*seen))
         return {"seen": report.seen, "status": None if report.status is None else msgspec.to_builtins(report.status)}
 
+    def _refresh(self, name: str, rebuilt: tuple[datetime, datetime] | None) -> dict[str, object]:
+        from micromegas_jupyter.executors.views import refresh_view
+
+        if self._options.lake is None:
+            raise InternalError("This executor has no lake to maintain.")
+        return refresh_view(Storage(self._options.lake), self._options.engine, name, rebuilt)
+
     def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:
         """Return what the statement took so far, and how much memory the process has."""
         private_bytes, peak_bytes = self._memory.measure()
@@ -434,6 +449,8 @@ class Worker:
             statistics = planned.statistics
             facts |= msgspec.to_builtins(statistics) | {"peak_memory_bytes": peak_bytes}
             facts["reads_tables"] = planned.reads_tables
+            if planned.reached is not None:
+                facts["reached"] = planned.reached
             if statistics.files_total and not planned.hides_rows:
                 facts |= {"shows_counts": True, "explained": planned.explained}
         if self._denials is not None and self._denials.has_changed:
@@ -446,6 +463,23 @@ class Worker:
     def _send(self, kind: bytes, facts: object) -> None:
         body = msgspec.json.encode(facts)
         self._outbox.add(kind, len(body), body, at_once=True)
+
+
+def with_estimate(planned: PlannedQuery) -> pa.Schema:
+    """Return a schema with what the statement would read, if its caller sees all rows of its tables."""
+    if planned.hides_rows:
+        return planned.schema
+    tables = planned.explained
+    sizes, rows = [one.size for one in tables], [one.rows for one in tables]
+    estimate = {
+        "files": sum(one.files for one in tables),
+        "rows": None if None in rows else sum(filter(None, rows)),
+        "bytes": None if None in sizes else sum(filter(None, sizes)),
+        "tables": [one._asdict() for one in tables[:_MAX_ESTIMATED]],
+    }
+    return planned.schema.with_metadata(
+        {**(planned.schema.metadata or {}), ESTIMATE_KEY: msgspec.json.encode(estimate)}
+    )
 
 
 class _ResultSize:

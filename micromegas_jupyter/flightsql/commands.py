@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeGuard, cast
@@ -19,6 +20,7 @@ from micromegas_jupyter.core.protocols import WriteMode
 from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import (
     ConfigurationError,
+    CursorExpired,
     MicromegasError,
     QueryError,
     ResourcesExhausted,
@@ -322,6 +324,9 @@ def _parse_command(envelope: "Envelope") -> Command:
 ERROR_DETAILS_KEY = "micromegas-error-bin"
 """The trailing metadata key; gRPC carries `-bin` values as bytes."""
 
+ESTIMATE_KEY = b"micromegas.estimate"
+"""In the metadata of a schema that `GetSchema` returns: what the statement would read, as JSON."""
+
 MAX_DETAILS_BYTES = 4096
 """Upper bound of an encoded error. In base64 it leaves 2.7 kB of a client's usual 8 kB for everything else."""
 
@@ -357,6 +362,8 @@ def encode_error(error: MicromegasError) -> bytes:
     delay = error.retry_after_seconds if isinstance(error, ResourcesExhausted) else None
     if delay is not None and 0 < delay <= _MAX_RETRY_SECONDS:
         details.retry_after_seconds = delay
+    if isinstance(error, CursorExpired):
+        details.restart_from = error.restart_from
     if isinstance(error, Unavailable):
         details.retryable = error.retryable
     max_cost = MAX_DETAILS_BYTES - len(msgspec.json.encode(details))
@@ -419,6 +426,7 @@ class _Details(msgspec.Struct, omit_defaults=True):
     column: Annotated[int, msgspec.Meta(ge=1, le=_MAX_POSITION)] | None = None
     retry_after_seconds: Annotated[float, msgspec.Meta(gt=0, le=_MAX_RETRY_SECONDS)] | None = None
     retryable: bool = True  # of what is unavailable
+    restart_from: Annotated[datetime, msgspec.Meta(tz=True)] | None = None  # of a follow
 
 
 def _rebuild(details: _Details) -> MicromegasError | None:
@@ -434,6 +442,8 @@ def _rebuild(details: _Details) -> MicromegasError | None:
     error.query_id = details.query_id
     if isinstance(error, ResourcesExhausted):
         error.retry_after_seconds = details.retry_after_seconds
+    if isinstance(error, CursorExpired):
+        error.restart_from = details.restart_from
     if isinstance(error, Unavailable):
         error.retryable = details.retryable
     return cast("MicromegasError", error)

@@ -48,7 +48,9 @@ from micromegas_jupyter.lake.delta_log import (
     write_checkpoint,
 )
 from micromegas_jupyter.lake.dropped import DROPPED_FOLDER, UNDO_HOURS, remove_dropped
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.lease import Lease, ObservedLease, try_acquire
+from micromegas_jupyter.lake.snapshot import MAX_LATE_SECONDS
 from micromegas_jupyter.lake.tables import (
     DEFINITIONS,
     MODEL_RETENTION_DAYS,
@@ -60,6 +62,7 @@ from micromegas_jupyter.lake.tables import (
 )
 from micromegas_jupyter.lake.types import PARTITION_DATE
 from micromegas_jupyter.telemetry.tables import merge_rows
+from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
 
 STATUS_OBJECT: Final = f"{CONTROL_FOLDER}/maintenance.json"
 _MEBIBYTE: Final = 1024 * 1024
@@ -124,7 +127,11 @@ class TableStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LakeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What the last round of maintenance did and found; `done` counts by kind of work. Times are aware UTC."""
+    """What the last round of maintenance did and found; `done` counts by kind of work. Times are aware UTC.
+
+    `view_sources` has all materialized views with their sources. The `views` lack rows of these; of the `stale_views`,
+    no stored row can be used.
+    """
 
     finished_at: datetime
     duration_seconds: float
@@ -133,6 +140,9 @@ class LakeStatus(msgspec.Struct, frozen=True, kw_only=True):
     done: dict[str, int]
     free_bytes: int | None = None
     last_error: str | None = None
+    views: tuple[str, ...] = ()
+    view_sources: dict[str, str] = {}
+    stale_views: int = 0
 
 
 class MaintenanceReport(NamedTuple):
@@ -227,7 +237,12 @@ class _Table(TableGuard):
         columns = arrow_schema(self.delta)
         self.schema = pa.schema([one for one in columns if one.name not in self.partition_columns])
         self.has_dates = self.partition_columns == (PARTITION_DATE,)
-        self.files = _list_files(self.delta, self.partition_columns, self._written_partitions)
+        try:
+            self.view = ViewDefinition.from_properties(self.properties)
+        except ValueError as error:
+            raise UsageError(f"The definition of the materialized view {self.name} is damaged.") from error
+        self.time_column = _TIME if self.view is None else self.view.range_columns[1]
+        self.files = _list_files(self.delta, self.partition_columns, self._written_partitions, self.time_column)
 
     def _written_partitions(self) -> Mapping[str, _Partition]:
         """Return the partition values of files as the log has them: deltalake writes some types in other ways."""
@@ -255,6 +270,11 @@ class _Round:
         self.done: Counter[str] = Counter()
         self._status: dict[str, TableStatus] = {}
         self._last_error: str | None = None
+        self._lake = Lake(storage)
+        self._views: list[str] = []
+        self._stale_views = 0
+        self._view_sources: dict[str, str] = {}
+        self._sources: frozenset[str] = frozenset()  # of the views of the last round
 
     def run(self) -> LakeStatus:
         began_at = self._clock.monotonic()
@@ -262,6 +282,7 @@ class _Round:
         vacuumed_at = None if before is None else before.vacuumed_at
         interval = timedelta(seconds=self._settings.vacuum_interval_seconds)
         vacuums = vacuumed_at is None or self._now - vacuumed_at >= interval
+        self._sources = frozenset(() if before is None else before.view_sources.values())
         with suppress(_LeaseLost):
             self._work({} if before is None else before.tables, vacuums=vacuums)
             vacuumed_at = self._now if vacuums else vacuumed_at
@@ -273,6 +294,9 @@ class _Round:
             done=dict(self.done),
             free_bytes=shutil.disk_usage(self._storage.uri).free if self._storage.is_local else None,
             last_error=self._last_error,
+            views=tuple(self._views),
+            view_sources=self._view_sources,
+            stale_views=self._stale_views,
         )
         with suppress(_LeaseLost):
             self._check_lease()
@@ -311,6 +335,8 @@ class _Round:
         error = None
         try:
             check_writable(table.delta)
+            if table.view is not None:
+                self._look_at_view(table.name)
             self._delete_old_rows(table, first_day)
             for group in self.plan(table):
                 self.compact(table, group)
@@ -328,6 +354,20 @@ class _Round:
             lag_seconds=0.0 if newest_ms is None else max(0.0, round(self._now.timestamp() - newest_ms / 1000, 1)),
             error=error,
         )
+
+    def _look_at_view(self, name: str) -> None:
+        """Note whether a view has to be refreshed, which other processes do."""
+        view = self._lake.view(name)
+        if view is None:
+            return
+        self._view_sources[name] = view.facts.source.name
+        if view.source is None:
+            raise UsageError(
+                "The view cannot be read." if view.snapshot.problem is None else view.snapshot.problem.what
+            )
+        self._stale_views += view.facts.is_stale
+        if view.facts.is_stale or view.watermark != view.source.version:
+            self._views.append(name)
 
     def _first_days(self, names: Iterable[str]) -> dict[str, date]:
         """Return from which day on the data model's tables are kept, so that they are not too large together."""
@@ -357,10 +397,11 @@ class _Round:
         if table.has_dates:
             column, is_due = PARTITION_DATE, any(file.day < first_day for file in table.files)
         else:
-            column, is_due = _TIME, any(file.begin is not None and file.begin < first for file in table.files)
+            column, is_due = table.time_column, any(file.begin and file.begin < first for file in table.files)
         if is_due and table.properties.get("delta.appendOnly") != "true":
             limit = first_day.isoformat() if table.has_dates else first.isoformat()
-            deleted = self._tables.delete(table.name, f"{column} < '{limit}'", expired_before=first_day)
+            quoted = column.replace('"', '""')
+            deleted = self._tables.delete(table.name, f"\"{quoted}\" < '{limit}'", expired_before=first_day)
             self.done["deleted_rows"] += deleted.rows
             table.refresh()
 
@@ -371,8 +412,13 @@ class _Round:
         return table.has_dates and files[0].day < self._now.date()
 
     def plan(self, table: _Table) -> list[list[_File]]:
-        """Return the files that are to become fewer, in groups that are of one partition and not too large."""
+        """Return the files that are to become fewer, in groups that are of one partition and not too large.
+
+        Files of views are merged when they are refreshed.
+        """
         found: list[list[_File]] = []
+        if table.view is not None:
+            return found
         quiet_from = self._now.timestamp() - self._settings.quiet_seconds
         for files in table.partitions():
             small = [file for file in files if self._is_small(file)]
@@ -484,7 +530,9 @@ class _Round:
         self.done["checkpoints"] += 1
 
     def _undo_hours_of(self, table: _Table) -> int:
-        return undo_hours(table.properties) - UNDO_HOURS + self._settings.vacuum_hours
+        hours = undo_hours(table.properties) - UNDO_HOURS + self._settings.vacuum_hours
+        # Views need the log and the files of their source for so long.
+        return max(hours, MAX_LATE_SECONDS // 3600 + 1) if table.name in self._sources else hours
 
     def _vacuum(self, table: _Table) -> None:
         """Remove files that no version of the last hours has, those of writes that never committed among them."""
@@ -538,11 +586,11 @@ class _Round:
 
 
 def _list_files(
-    delta: Any, partition_columns: Sequence[str], written: Callable[[], Mapping[str, _Partition]]
+    delta: Any, partition_columns: Sequence[str], written: Callable[[], Mapping[str, _Partition]], time_column: str
 ) -> list[_File]:
     actions = live_files(delta)
     columns = [actions[name].to_pylist() for name in ("path", "size_bytes", "modification_time")]
-    begins = times_of_files(actions, f"min.{_TIME}").to_pylist()
+    begins = times_of_files(actions, f"min.{time_column}").to_pylist()
     kinds = [actions[f"partition.{name}"].type for name in partition_columns]
     if all(_has_one_text(kind) for kind in kinds):
         values = [actions[f"partition.{name}"].cast(pa.string()).to_pylist() for name in partition_columns]

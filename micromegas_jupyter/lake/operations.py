@@ -33,6 +33,8 @@ def run_operation(tables: Tables, operation: str, arguments: Mapping[str, Any]) 
         tables.check_capacity(owner=arguments["owner"], max_tables=arguments["most_tables"])
         tables.create(name, schema, owner=arguments["owner"], partition_by=arguments["partition_by"])
         return {}
+    if operation == "create_view":
+        return _create_view(tables, arguments)
     required_owner = arguments.get("required_owner")
     if operation == "restore":
         to = arguments["to"] if isinstance(arguments["to"], int) else dt.datetime.fromisoformat(arguments["to"])
@@ -84,6 +86,12 @@ def _restore(tables: Tables, request: RestoreRequest) -> dict[str, Any]:
     return result if changed_at is None else {**result, **_undo(changed_at, _window(tables, request.name))}
 
 
+def _create_view(tables: Tables, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(arguments["schema"])))
+    facts = {name: arguments[name] for name in ("source", "replaces", "owner", "updated_by")}
+    return {"status": "replaced" if tables.create_view(arguments["view"], schema, **facts) else "created"}
+
+
 def _window(tables: Tables, name: str) -> dt.timedelta:
     delta = tables.find(name)
     return dt.timedelta(hours=undo_hours({} if delta is None else delta.metadata().configuration))
@@ -123,6 +131,7 @@ def _parse_column(encoded: str) -> pa.Field:
 _OPERATIONS: Final[Mapping[str, Callable[[Tables, str, Mapping[str, Any]], dict[str, Any] | None]]] = {
     "describe": lambda tables, name, _: tables.describe(name),
     "drop": _drop,
+    "drop_view": lambda tables, name, _: {"status": "dropped" if tables.drop_view(name) else "not_found"},
     "delete": _delete,
     "add_column": lambda tables, name, arguments: tables.add_column(name, _parse_column(arguments["schema"])),
     "optimize": lambda tables, name, _: optimize(tables.storage, name),

@@ -1,12 +1,13 @@
-"""Earlier versions of a table, as SQL reads them by `table_at` and `table_history`.
+"""Earlier versions of a table, as SQL reads them by `table_at` and `table_history`, and the files added since one.
 
 A version is readable while the log can rebuild it and its files are there. Rows that retention deleted since do not
 come back, as with a restore.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -15,11 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from micromegas_jupyter.core.file_list import FileList
-from micromegas_jupyter.core.protocols import TableSnapshot
+from micromegas_jupyter.core.protocols import DataFile, TableSnapshot
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
-from micromegas_jupyter.errors import InvalidStatement, Unavailable
+from micromegas_jupyter.errors import CursorExpired, InvalidStatement, Unavailable
 from micromegas_jupyter.lake.delta_log import (
+    DROPPED_MARKER,
+    MAX_ENTRY_BYTES,
+    RESTORE,
     TIME,
     Action,
     NotInLog,
@@ -27,7 +31,10 @@ from micromegas_jupyter.lake.delta_log import (
     TableLog,
     TableState,
     commit_info,
+    entry_name,
     file_key,
+    log_path,
+    parse_actions,
     read_entry,
     replay,
     time_of,
@@ -40,6 +47,12 @@ MAX_LISTED: Final = 1000
 _MAX_COMMITS: Final = 20_000
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _MAX_SHOWN: Final = 3
+_MARK_BYTES: Final = 16
+_FILE_BYTES: Final = 8
+_NEVER: Final = datetime.fromtimestamp(0, UTC)
+_DELETE: Final = "DELETE"
+#: Operations that replace all rows by new ones.
+_REPLACING: Final = frozenset({"WRITE", "CREATE OR REPLACE TABLE", "CREATE OR REPLACE TABLE AS SELECT"})
 _TIME: Final = "time"
 HISTORY: Final = pa.schema(
     [
@@ -186,3 +199,211 @@ def _count_rows(adds: Iterable[Action | None]) -> int | None:
             return None
         count += rows - (add.get("deletionVector") or {"cardinality": 0})["cardinality"]
     return count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TailPosition:
+    """How far a table was followed: all commits up to `version`, and some of the files that the next one added.
+
+    `mark` tells the version's log entry from that of another table. `index` is that of the next file, of which `offset`
+    rows were returned; `file` identifies that file with its deleted rows.
+    """
+
+    version: int
+    mark: bytes
+    committed_at: datetime
+    index: int = 0
+    offset: int = 0
+    file: bytes = bytes(_FILE_BYTES)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pending:
+    """A file that a commit added, and what later ones did to it."""
+
+    start: TailPosition
+    add: Action
+    is_compacted: bool = False
+    is_gone: bool = False
+    is_changed: bool = False
+
+
+class AddedFiles(NamedTuple):
+    """Files that were added to a table, and the positions before each of them and after the last one."""
+
+    files: tuple[DataFile, ...]
+    positions: tuple[TailPosition, ...]
+    is_cut: bool  # whether more were added
+
+    def position(self, index: int, offset: int) -> TailPosition:
+        """Return the position at a file of which so many rows were returned."""
+        found = self.positions[index]
+        if index == len(self.files):
+            return found
+        return replace(found, offset=offset, file=_identify(self.files[index]) if offset else found.file)
+
+
+class TableTail:
+    """Finds what was added to a table; raises `TableGone`, or `CursorExpired` where that can't be told."""
+
+    def __init__(self, storage: Storage, table: str) -> None:
+        self._storage = storage
+        self._table = table
+        self._snapshots = DeltaSnapshots(storage)
+
+    def find(self, since: datetime | None) -> TailPosition:
+        """Return the position after the last commit, or after those that were made up to a time."""
+        log = TableLog(self._storage, self._table)
+        first = version = log.newest
+        if since is None or version < 0:
+            return self._position(version)
+        while first - 1 in log.entries:
+            first -= 1
+        low, high = first - 1, version
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._position(middle).committed_at <= since else (low, middle - 1)
+        if 0 <= low < first:
+            earliest = self._position(first).committed_at
+            raise CursorExpired(
+                f"The log of the table {self._table} no longer has the commits before {_iso(earliest)}.",
+                remedy="Follow the table from then on, and query the rows before.",
+                restart_from=earliest,
+            )
+        return self._position(low)
+
+    def read(self, position: TailPosition, *, by: Sequence[str], max_files: int) -> AddedFiles | None:
+        """Return the files that were added after a position, to a table partitioned `by` columns; None if none were."""
+        self._check(position)
+        pending, end = self._find_pending(position, max_files=max_files)
+        if end.version == position.version:
+            return None
+        found = [*pending.values()]
+        positions = [one.start for one in found] + [end]
+        if position.offset and found:
+            positions[0] = self._resumed(found[0], position, by)
+        files: list[DataFile] = []
+        kept: list[TailPosition] = []
+        for one, at in zip(found[:max_files], positions, strict=False):
+            if one.is_changed:
+                if not files:
+                    raise self._expired(position, "rows that were not yet returned were changed or deleted")
+                return AddedFiles(tuple(files), (*kept, at), is_cut=True)
+            if not one.is_gone:
+                files.append(self._snapshots.data_file(self._table, one.add, by))
+                kept.append(at)
+        is_cut = len(found) > max_files
+        return AddedFiles(tuple(files), (*kept, positions[min(max_files, len(found))]), is_cut=is_cut)
+
+    def _find_pending(self, position: TailPosition, *, max_files: int) -> tuple[dict[str, _Pending], TailPosition]:
+        """Return the files that were added after a position by path, at most one more than `max_files`, and the end."""
+        pending, end = dict[str, _Pending](), position
+        while (content := self._entry(end.version + 1)) is not None:
+            if end.version - position.version >= _MAX_COMMITS:
+                raise self._expired(position, f"there were more than {_MAX_COMMITS:,} commits since")
+            actions = parse_actions(content.splitlines())
+            new = self._apply(pending, actions, position)
+            first = position.index if end.version == position.version else 0
+            for index, add in list(enumerate(new))[first:]:
+                if len(pending) <= max_files:  # one more tells the position after the others
+                    start = replace(end, index=index, offset=0)
+                    pending[add["path"]] = _Pending(start=start, add=add)
+            end = _after(content, actions, end.version + 1)
+        return pending, end
+
+    def _resumed(self, first: _Pending, position: TailPosition, by: Sequence[str]) -> TailPosition:
+        is_first = (first.start.version, first.start.index) == (position.version, position.index)
+        if first.is_gone or first.is_changed or not is_first:
+            return first.start
+        if _identify(self._snapshots.data_file(self._table, first.add, by)) != position.file:
+            raise self._expired(position, "rows of a file were deleted while it was read")
+        return replace(first.start, offset=position.offset, file=position.file)
+
+    def _apply(
+        self, pending: Mapping[str, _Pending], actions: Sequence[Action], position: TailPosition
+    ) -> list[Action]:
+        """Note what a commit did to pending files, and return those that it added with new rows."""
+        adds = [one["add"] for one in actions if "add" in one]
+        removes = [one["remove"] for one in actions if "remove" in one]
+        operation, by_path = commit_info(actions).get("operation"), {add["path"]: add for add in adds}
+        changed = [one for one in removes if one.get("dataChange", True)]
+        is_replacing = bool(changed) and operation in _REPLACING
+        rewrites = any(add["dataChange"] and add["path"] not in pending for add in adds) and not is_replacing
+        for one in removes:
+            if (known := pending.get(one["path"])) is None:
+                continue
+            if (again := by_path.get(one["path"])) is not None:
+                known.add = again
+            elif not one.get("dataChange", True):
+                known.is_compacted = True
+            elif rewrites and operation != RESTORE:
+                known.is_changed = True
+            else:
+                known.is_gone = True
+        if changed:
+            _note_compacted(pending, by_path, changed, is_replacing=is_replacing)
+        new = [add for add in adds if add["dataChange"]]
+        if operation in {_DELETE, RESTORE}:
+            return []
+        if new and changed and not is_replacing:
+            raise self._expired(position, f"another program changed rows ({str(operation)[:_MARK_BYTES]})")
+        return new
+
+    def _check(self, position: TailPosition) -> None:
+        """Check that the log still has the entry of a position."""
+        log = self._storage
+        if not log.is_local and log.read(log_path(self._table, DROPPED_MARKER)) is not None:
+            raise TableGone
+        content = self._entry(position.version)
+        if content is not None and _mark(content) == position.mark:
+            return
+        if content is None and (newest := TableLog(log, self._table).newest) < 0:
+            if position.version < 0:
+                return
+            raise TableGone
+        if content is None and position.version < 0 and self._entry(0) is not None:
+            return
+        is_other = content is not None or newest < position.version
+        raise self._expired(position, "another table has its name" if is_other else "its log was cleaned up")
+
+    def _position(self, version: int) -> TailPosition:
+        if version < 0:
+            return TailPosition(version=-1, mark=bytes(_MARK_BYTES), committed_at=_NEVER)
+        if (content := self._entry(version)) is None:
+            raise TableGone
+        return _after(content, parse_actions(content.splitlines()), version)
+
+    def _entry(self, version: int) -> bytes | None:
+        found = self._storage.read(log_path(self._table, entry_name(version)), max_bytes=MAX_ENTRY_BYTES)
+        return None if version < 0 or found is None else found[0]
+
+    def _expired(self, position: TailPosition, why: str) -> CursorExpired:
+        return CursorExpired(
+            f"The follow of the table {self._table} cannot continue after {_iso(position.committed_at)}: {why}.",
+            restart_from=position.committed_at,
+        )
+
+
+def _note_compacted(
+    pending: Mapping[str, _Pending], by_path: Mapping[str, Action], changed: Sequence[Action], *, is_replacing: bool
+) -> None:
+    """Note that rows of compacted files may have been changed: which file their rows came from is unknown."""
+    partitions = [one.get("partitionValues") for one in changed]
+    for known in pending.values():
+        if known.is_compacted and known.add["path"] in by_path:
+            known.is_compacted = False
+        elif known.is_compacted and (known.add.get("partitionValues") in partitions or None in partitions):
+            known.is_gone, known.is_changed = is_replacing, not is_replacing
+
+
+def _after(content: bytes, actions: Sequence[Action], version: int) -> TailPosition:
+    made_at = time_of(commit_info(actions), 0.0)
+    return TailPosition(version=version, mark=_mark(content), committed_at=made_at)
+
+
+def _mark(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:_MARK_BYTES]
+
+
+def _identify(file: DataFile) -> bytes:
+    return hashlib.sha256(repr((file.path, file.deleted)).encode()).digest()[:_FILE_BYTES]

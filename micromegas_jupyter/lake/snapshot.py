@@ -15,36 +15,52 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from cachetools import LRUCache
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from micromegas_jupyter.core.deletion_vectors import DamagedVector, decode_z85
 from micromegas_jupyter.core.file_list import NO_FILES, VECTOR, FileList, TableChange
-from micromegas_jupyter.core.protocols import FIELD_ID, DeletionVector, TableProblem, TableSnapshot
+from micromegas_jupyter.core.protocols import (
+    FIELD_ID,
+    DataFile,
+    DeletionVector,
+    Materialized,
+    TableProblem,
+    TableSnapshot,
+)
 from micromegas_jupyter.core.storage import Storage, storage_errors
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import Unavailable
 from micromegas_jupyter.lake.delta_log import (
+    EXPIRED_BEFORE,
     LOG_FOLDER,
+    RESTORE,
     Action,
     TableGone,
     arrow_schema,
+    commit_info,
     entry_marks,
     entry_name,
     live_files,
     log_path,
     open_delta,
     parse_actions,
+    read_entry,
     read_state,
+    time_of,
     times_of_files,
     update_delta,
 )
+from micromegas_jupyter.lake.tables import VIEW_SOURCE_PROPERTY, VIEW_UPDATED_BY_PROPERTY, VIEW_UPDATED_PROPERTY
 from micromegas_jupyter.lake.types import stored_definition
 from micromegas_jupyter.telemetry.tables import TableDefinition
+from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
 
 _LOG = logging.getLogger(__name__)
 _ODD: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, pa.ArrowException)
@@ -54,6 +70,12 @@ _MAX_REQUESTS: Final = 32  # to a bucket at once
 # Of the log: more or longer ones are left to deltalake.
 _MAX_ENTRIES: Final = 100
 _MAX_ENTRY_BYTES: Final = 1024 * 1024
+# A view is refreshed by versions, not by times: what stands for upstream's bounds of a partition are all times.
+_FIRST_TIME: Final = "1678-01-01T00:00:00Z"
+_LAST_TIME: Final = "2262-01-01T00:00:00Z"
+MAX_LATE_SECONDS: Final = 24 * 3600
+"""How long a table's log and files wait for a view to be refreshed."""
+_MAX_FOLLOWED: Final = 8192  # of the log of a view's source
 # Some writers cut the bounds of times to milliseconds.
 _CUT: Final = 1000
 # They change nothing about how a data file is read once the log is known.
@@ -95,6 +117,14 @@ class _Known:
     emptied: frozenset[_Key] = frozenset()
 
 
+class TableVersion(NamedTuple):
+    """A table at a version, which `table_id` tells from those of another one of its name."""
+
+    table_id: str
+    version: int
+    snapshot: TableSnapshot
+
+
 class DeltaSnapshots:
     """Follows the tables in a storage, or the one that it is. Safe to use from several threads.
 
@@ -113,6 +143,9 @@ class DeltaSnapshots:
         self._known: dict[str, _Known] = {}
         self._empty: dict[str, TableSnapshot] = {}
         self._gone: set[str] = set()  # folders without a table, such as those of a bucket's dropped ones
+        # When commits were made and which files they added, by the ID of the table and its version; None instead of
+        # files if they removed rows, too.
+        self._added: LRUCache[tuple[str, int], tuple[float, list[Action] | None]] = LRUCache(_MAX_FOLLOWED)
         self.refused: dict[str, Unreadable] = {}
 
     def list(self, sql: str | None) -> dict[str, TableSnapshot]:
@@ -152,6 +185,58 @@ class DeltaSnapshots:
                 return self._read_version(name, name, _open(self._storage, name, version), None).snapshot
             except _ODD as error:
                 raise Unreadable("its log cannot be read") from error
+
+    def current(self, name: str) -> TableSnapshot | None:
+        """Return one table as it stands now, whatever else there is."""
+        return self._find(name, name, is_named=True)
+
+    def known(self, name: str) -> TableVersion | None:
+        """Return a table as it was listed last."""
+        with self._lock:
+            lock = self._locks.setdefault(name, threading.Lock())
+        with lock:
+            known = self._known.get(name)
+            return None if known is None else TableVersion(_id_of(known), known.version, known.snapshot)
+
+    def transaction(self, name: str, app_id: str) -> tuple[int, int | None]:
+        """Return the version of a table as it was listed last, and that of an application's transaction in it."""
+        with self._locks[name], storage_errors(f"The table {name} could not be read.", self._storage):
+            known = self._known[name]
+            found = known.delta.transaction_version(app_id)
+            return known.version, None if found is None or found < 0 else found  # a restore takes it back
+
+    def added(self, table: TableVersion, after: int) -> FileList | None:
+        """Return the files with rows that were added to a table after a version, whether they are live or not.
+
+        None if rows were removed other than by retention, or if the first of these commits is so old that the log may
+        not have it any more, or vacuum may have removed its files.
+        """
+        name, adds = table.snapshot.name, list[Action]()
+        known = self._known.get(name)
+        if known is None or table.version - after > _MAX_FOLLOWED:
+            return None
+        for version in range(after + 1, table.version + 1):
+            key = table.table_id, version
+            if key not in self._added:
+                if (entry := read_entry(self._storage, name, version, is_durable=False)) is None:
+                    return None
+                self._added[key] = time_of(commit_info(entry), 0.0).timestamp(), _added_files(entry)
+            committed_at, found = self._added[key]
+            is_late = version == after + 1 and committed_at < SYSTEM_CLOCK.now().timestamp() - MAX_LATE_SECONDS
+            if found is None or is_late:
+                return None
+            adds += found
+        return self._files(name, name, table.snapshot.partition_columns, _as_live_files(adds, known))
+
+    def data_file(self, table: str, add: Action, by: Sequence[str]) -> DataFile:
+        """Return the file that an `add` action adds to a table with these partition columns; raises `Unreadable`."""
+        values, vector = add.get("partitionValues") or {}, add.get("deletionVector")
+        rows = json.loads(add.get("stats") or "{}").get("numRecords") if vector else None
+        return DataFile(
+            self._location(table, add["path"]),
+            tuple(values.get(name) for name in by),
+            deleted=self._vector(table, vector, rows) if vector else None,
+        )
 
     def _find(self, name: str, folder: str, *, is_named: bool) -> TableSnapshot | None:
         """Return a table, when it `is_named` or new as it stands now; None where there is none."""
@@ -254,6 +339,9 @@ class DeltaSnapshots:
         bounded = _bounded_columns(actions, schema)
         snapshot = self._snapshot(name, schema, by, files, bounds=_bounds(actions, bounded))
         snapshot = replace(snapshot, stored_schema=stored)
+        properties = delta.metadata().configuration
+        if (view := ViewDefinition.from_properties(properties)) is not None:
+            snapshot = view_snapshot(snapshot, view, properties)
         if known is not None and known.snapshot == snapshot:
             snapshot = known.snapshot
         return _Known(delta, delta.version(), mark, actions.schema, bounded, 2 * len(files), snapshot, emptied)
@@ -271,6 +359,8 @@ class DeltaSnapshots:
 
     def _follow(self, name: str, folder: str, known: _Known) -> _Known | None:
         version, snapshot = known.version, known.snapshot
+        if snapshot.materialized is not None:
+            return None
         adds, removed = dict[_Key, Action](), set[_Key]()
         while (entry := self._read_entry(folder, version + 1)) is not None:
             version += 1
@@ -410,6 +500,40 @@ class DeltaSnapshots:
             bounds=bounds,
             split_times=() if definition is None else definition.split_times,
         )
+
+
+def _id_of(known: _Known) -> str:
+    return str(known.delta.metadata().id)
+
+
+def _added_files(entry: Sequence[Action]) -> list[Action] | None:
+    """Return the files with rows that a commit added; None if it removed some, other than by retention."""
+    info = commit_info(entry)
+    if info.get("operation") == RESTORE:
+        return None
+    if EXPIRED_BEFORE in info:
+        return []  # what it added is left of files that it removed
+    adds = [one["add"] for one in entry if "add" in one and one["add"].get("dataChange", True)]
+    is_removed = any("remove" in one and one["remove"].get("dataChange", True) for one in entry)
+    return None if is_removed or any(one.get("deletionVector") for one in adds) else adds
+
+
+def view_snapshot(table: TableSnapshot, view: ViewDefinition, properties: Mapping[str, str]) -> TableSnapshot:
+    """Return the table of a materialized view as it is without the rows of its source."""
+    raw_name = f"__{view.name}__partitions"
+    return replace(
+        table,
+        raw_name=raw_name,
+        merge_sql=view.merge_partitions_query.replace("{source}", f'"{raw_name}"'),
+        range_columns=view.range_columns,
+        materialized=Materialized(
+            source=TableSnapshot(name=properties.get(VIEW_SOURCE_PROPERTY, ""), schema=pa.schema([]), files=()),
+            properties=dict(properties),
+            updated_at=properties.get(VIEW_UPDATED_PROPERTY, ""),
+            updated_by=properties.get(VIEW_UPDATED_BY_PROPERTY, ""),
+            extract_sql=view.extract_query.replace("{begin}", _FIRST_TIME).replace("{end}", _LAST_TIME),
+        ),
+    )
 
 
 def vector_path(storage: Storage, folder: str, vector: Action) -> str:

@@ -32,12 +32,15 @@ from micromegas_jupyter.lake.delta_log import (
     arrow_schema,
     build_entry,
     check_writable,
+    commit_info,
     committed_at,
     entry_name,
+    is_entry,
     live_files,
     log_path,
     milliseconds,
     open_delta,
+    parse_actions,
     read_checkpoint_version,
     read_entry,
     take_back,
@@ -58,12 +61,19 @@ from micromegas_jupyter.lake.dropped import (
     read_marker,
 )
 from micromegas_jupyter.lake.types import PARTITION_DATE, stored_definition, stored_field, stored_schema
-from micromegas_jupyter.telemetry.tables import TABLES, VIEW_SOURCES
+from micromegas_jupyter.telemetry.tables import NANOS, TABLES, VIEW_SOURCES
+from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
 
 MAX_TABLES: Final = 1000
 OWNER_PROPERTY: Final = "micromegas.owner"
 RETENTION_PROPERTY: Final = "micromegas.retentionDays"
 UNDO_PROPERTY: Final = "micromegas.undoHours"
+VIEW_SOURCE_PROPERTY: Final = "micromegas.viewSource"
+"""The table that a materialized view is computed from."""
+VIEW_ID_PROPERTY: Final = "micromegas.viewId"
+"""Tells a view from others that had the same definition before."""
+VIEW_UPDATED_PROPERTY: Final = "micromegas.viewUpdatedAt"
+VIEW_UPDATED_BY_PROPERTY: Final = "micromegas.viewUpdatedBy"
 TIME_TRAVEL_PROPERTY: Final = "micromegas.timeTravel"
 """Who may read earlier versions of a table: `OWNERS`, the default, or `READERS`."""
 OWNERS: Final = "owners"
@@ -75,6 +85,11 @@ _PROPERTIES: Final = {
     "delta.logRetentionDuration": "interval 1 day",
     "delta.setTransactionRetentionDuration": "interval 1 day",
 }
+# Without a duration for transactions: the watermark of a view must never be forgotten.
+_VIEW_PROPERTIES: Final = {"delta.logRetentionDuration": "interval 1 day"}
+_PRESERVED_PROPERTIES: Final = (OWNER_PROPERTY, RETENTION_PROPERTY, UNDO_PROPERTY, TIME_TRAVEL_PROPERTY)
+RETENTION: Final = "RETENTION"
+"""The operation, in histories, of a commit by which retention deleted rows; deltalake calls it DELETE."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 # Names that upstream's data model has for tables and views which are not kept here yet.
 _RESERVED: Final = frozenset(
@@ -85,6 +100,11 @@ _RESERVED: Final = frozenset(
 _TIMES: Final = ("written", "first_insert", "last_insert", "first_event", "last_event")
 _FILES: Final = pa.schema({"path": pa.string(), "size": pa.int64(), "rows": pa.int64(), **dict.fromkeys(_TIMES, TIME)})
 _MAX_PREDICATE: Final = 10_000
+#: A name of a column; text and comments come first, so that none is found in them.
+_COLUMN: Final = re.compile(
+    r"""'(?:[^']|'')*'|\$\$.*?\$\$|--[^\n]*|/\*.*?\*/|"(?P<quoted>[^"]*)"|(?<![.\w])(?P<word>[^\W\d]\w*)""",
+    re.DOTALL,
+)
 _OF_A_CONDITION: Final = re.compile(
     "evaluating filter|(?:Cast|Compute|Parser|Execution) error|Divide by zero|[Oo]verflow|regex|"
     "nondeterministic function|convert expression to string|Invalid comparison operation"
@@ -171,12 +191,13 @@ class Tables:
         partition_by: Sequence[str] = (),
         actions: Sequence[Action] = (),
         staging: str | None = None,
+        properties: Mapping[str, str] = _PROPERTIES,
     ) -> bool:
         """Make a table whose first version has these actions; False when there is one of that name already.
 
         The files of the actions are in `staging`, which `new_staging` named.
         """
-        properties = {**_PROPERTIES, **({} if owner is None else {OWNER_PROPERTY: owner})}
+        properties = {**properties, **({} if owner is None else {OWNER_PROPERTY: owner})}
         made = [one for one in _creation(stored, partition_by, properties) if "commitInfo" not in one]
         entry = build_entry("CREATE TABLE", uuid.uuid4().hex, [*made, *actions], clock=self._clock)
         if not self.storage.is_local:
@@ -195,6 +216,60 @@ class Tables:
                     raise
                 return False
             sync_folder(root)
+        return True
+
+    def create_view(  # noqa: PLR0913 - a view and who made it
+        self, view: ViewDefinition, schema: pa.Schema, *, source: str, replaces: bool, owner: str, updated_by: str
+    ) -> bool:
+        """Make an empty materialized view, or, if it `replaces` one, empty that in the same commit; whether it did."""
+        check_name(view.name)
+        stored = stored_schema(schema)
+        facts = {
+            VIEW_SOURCE_PROPERTY: source,
+            VIEW_ID_PROPERTY: uuid.uuid4().hex,
+            VIEW_UPDATED_PROPERTY: self._clock.now().isoformat(),
+            VIEW_UPDATED_BY_PROPERTY: updated_by,
+        }
+        properties = {**_VIEW_PROPERTIES, **view.to_properties(), **facts}
+        for _ in range(_MAX_ATTEMPTS):
+            delta = self.find(view.name)
+            if delta is None:
+                self.check_capacity()
+                if self.add(view.name, stored, owner=owner, properties=properties):
+                    return False
+            elif VIEW_SOURCE_PROPERTY not in delta.metadata().configuration:
+                raise TableExists(f"There is a table {view.name}, which is not a materialized view.")
+            elif not replaces:
+                raise TableExists(
+                    f"The materialized view {view.name} already exists.",
+                    remedy="Write CREATE OR REPLACE MATERIALIZED VIEW to change it.",
+                )
+            elif self._replace_view(view.name, stored, properties):
+                return True
+        raise Unavailable("The view is being changed by others all the time.")
+
+    def _replace_view(self, name: str, stored: pa.Schema, properties: Mapping[str, str]) -> bool:
+        """Give a view another definition, without rows; False if another commit came in between."""
+        with self._holding(name) as guard:
+            version, entry_id = guard.delta.version(), uuid.uuid4().hex
+            found = guard.delta.metadata().configuration
+            kept: dict[str, str] = {one: found[one] for one in _PRESERVED_PROPERTIES if one in found}
+            actions = replacement_actions(
+                self.storage, name, stored, version=version, clock=self._clock, properties={**kept, **properties}
+            )
+            content = build_entry("CREATE OR REPLACE VIEW", entry_id, actions, clock=self._clock, readVersion=version)
+            return add_entry(self.storage, guard, log_path(name, entry_name(version + 1)), content)
+
+    def drop_view(self, name: str) -> bool:
+        """Hide a materialized view as `drop` does; False if there is none."""
+        delta = self.find(name)
+        if delta is None:
+            return False
+        if VIEW_SOURCE_PROPERTY not in delta.metadata().configuration:
+            raise UsageError(
+                f"{shown(name)} is a table, not a materialized view.", remedy="Run `micromegas tables drop`."
+            )
+        self.drop(name)
         return True
 
     def new_staging(self, name: str) -> str:
@@ -268,7 +343,11 @@ class Tables:
 
         If the rows are `expired_before` a day, a restore never brings them back.
         """
-        condition = _checked_predicate(predicate, arrow_schema(self._open(name)), self._check_condition)
+        found = self._open(name)
+        if expired_before is None:
+            check_no_view(found, name)
+        columns = arrow_schema(found)
+        condition = _checked_predicate(_with_whole_times(predicate, name, columns), columns, self._check_condition)
         # deltalake deletes all rows where a condition without columns is NULL or fails.
         if (is_met := _constant(condition)) is not None:
             if not is_met:
@@ -302,6 +381,7 @@ class Tables:
             )
 
         def alter(table: DeltaTable, properties: CommitProperties) -> None:
+            check_no_view(table, name)
             names = {known.name.lower() for known in table.schema().fields}
             if stored.name.lower() in names:
                 raise UsageError(f"There is a column {shown(column.name)} already.", remedy="Choose another name.")
@@ -351,7 +431,7 @@ class Tables:
                 {
                     "version": one["version"],
                     "committed_at": _time(one.get("timestamp")),
-                    "operation": one.get("operation", ""),
+                    "operation": RETENTION if EXPIRED_BEFORE in one else one.get("operation", ""),
                     "engine": one.get("engineInfo"),
                     "parameters": one.get("operationParameters") or {},
                     "metrics": one.get("operationMetrics") or {},
@@ -542,14 +622,46 @@ def no_table(name: str) -> UsageError:
     return UsageError(f"There is no table {shown(name)}.", remedy="Name an existing table, or create it.")
 
 
-def replacement_actions(storage: Storage, table: str, stored: pa.Schema, *, version: int, clock: Clock) -> list[Action]:
-    """Return the actions that give a table at a version other columns, and take all its rows."""
+def check_no_view(delta: DeltaTable, name: str) -> None:
+    """Check that a table isn't a materialized view, whose rows only its definition makes."""
+    if VIEW_SOURCE_PROPERTY in delta.metadata().configuration:
+        raise UsageError(
+            f"{shown(name)} is a materialized view: its rows come from the table that it is computed from.",
+            remedy="Change the rows of that table, or replace the view's definition.",
+        )
+
+
+def add_entry(storage: Storage, guard: TableGuard, path: str, content: bytes) -> bool:
+    """Add a log entry to a table that is held; False if another one has its version. Never tries another version."""
+    table, version = path.partition(f"/{LOG_FOLDER}/")[0], int(Path(path).stem)
+    entry_id = commit_info(parse_actions(content.splitlines()[:1]))["txnId"]
+    if not storage.create(path, content):
+        winner = read_entry(storage, table, version)
+        return winner is not None and is_entry(winner, entry_id)  # only the answer to our own write got lost
+    try:
+        guard.check(version)
+    except TableGone:  # a bucket's table was dropped before the commit
+        take_back(storage, table, version, entry_id)
+        raise
+    return True
+
+
+def replacement_actions(  # noqa: PLR0913 - options by keyword
+    storage: Storage,
+    table: str,
+    stored: pa.Schema,
+    *,
+    version: int,
+    clock: Clock,
+    properties: Mapping[str, str] | None = None,
+) -> list[Action]:
+    """Return the actions that give a table at a version other columns and perhaps properties, and take all its rows."""
     delta = open_delta(storage, table)
     with storage_errors("The table could not be replaced.", storage):
         delta.load_as_version(version)
         metadata, protocol = delta.metadata(), delta.protocol()
         paths = live_files(delta).column("path").to_pylist()
-    actions = _creation(stored, (), metadata.configuration)
+    actions = _creation(stored, (), metadata.configuration if properties is None else properties)
     made = next(action["metaData"] for action in actions if "metaData" in action)
     needed = next(action["protocol"] for action in actions if "protocol" in action)
     features = {*(needed.get("writerFeatures") or ()), *(protocol.writer_features or ())}
@@ -572,6 +684,21 @@ def _creation(stored: pa.Schema, partition_by: Sequence[str], properties: Mappin
         )
         content = (Path(folder) / LOG_FOLDER / entry_name(0)).read_bytes()
     return [json.loads(line) for line in content.splitlines()]
+
+
+def _with_whole_times(predicate: str, name: str, columns: pa.Schema) -> str:
+    """Return a condition on times as statements see them, with their nanoseconds."""
+    split = DEFINITIONS[name].split_times if name in DEFINITIONS else ()
+    times = {one for one in split if f"{one}{NANOS}" in columns.names}
+
+    def whole(found: re.Match[str]) -> str:
+        column = found["quoted"] or (found["word"] or "").lower()
+        if column not in times:
+            return found[0]
+        ticks = f"arrow_cast({column}, 'Int64') * 1000 + coalesce({column}{NANOS}, 0)"
+        return f"""arrow_cast({ticks}, 'Timestamp(Nanosecond, Some("UTC"))')"""
+
+    return _COLUMN.sub(whole, predicate) if times else predicate
 
 
 def _checked_predicate(predicate: str, schema: pa.Schema, check: Callable[[Any], None]) -> str:

@@ -51,6 +51,7 @@ from micromegas_jupyter.lake.tables import (
     DEFINITIONS,
     Tables,
     check_name,
+    check_no_view,
     exists_already,
     no_table,
     replacement_actions,
@@ -65,7 +66,7 @@ from micromegas_jupyter.lake.types import (
 )
 from micromegas_jupyter.telemetry.conversion import check_columns, check_origin, check_targets
 from micromegas_jupyter.telemetry.conversion import convert_rows as convert_model_rows
-from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, TableDefinition
+from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, NANOS, TableDefinition
 
 COMMIT_INTERVAL_SECONDS: Final = 0.2
 STAGE_BYTES: Final = 128 * 1024 * 1024
@@ -77,6 +78,7 @@ _MAX_GROUP_BYTES: Final = 256 * 1024 * 1024
 _MAX_QUEUED_BYTES: Final = 512 * 1024 * 1024
 _MAX_QUEUED_WRITES: Final = 10_000
 _QUEUE_SECONDS: Final = 30.0
+_TAKES_NO_ROWS: Final = "Tell the server's administrator; a lake of an earlier version must be replaced by a new one."
 _MAX_IDLE_TABLES: Final = 100  # each has a descriptor open, until nobody uses it any more
 _MAX_ATTEMPTS: Final = 100
 _MAX_FAILURES: Final = 2
@@ -121,6 +123,7 @@ class _State:
         del self.guard.delta  # it would keep the names of all files
         try:
             check_writable(delta)
+            check_no_view(delta, table)
             self.version = delta.version()
             self.write_ids = read_write_ids(storage, table, version=self.version)
             if self.version - read_checkpoint_version(storage, table) > _MAX_ENTRIES:
@@ -208,6 +211,12 @@ class LakeWriter:
 
         return LakeWrite(self, request, stored, convert, committer)
 
+    def find_problem(self, table: str) -> str | None:
+        """Return why a table of the data model takes no rows, if its columns don't let it."""
+        stored = stored_definition(DEFINITIONS[table])
+        is_fit = is_compatible(stored, self._require_defined(table, stored).state.schema)
+        return None if is_fit else f"{_takes_no_rows(table)} {_TAKES_NO_ROWS}"
+
     def close(self) -> None:
         """Commit what waits, and end. Safe to call twice."""
         with self._lock:
@@ -270,11 +279,7 @@ class LakeWriter:
         stored = stored_definition(definition)
         committer = self._require_defined(request.table, stored)
         if not is_compatible(stored, committer.state.schema):
-            raise Unavailable(
-                f"The table {request.table} takes no rows: its columns are not those of the data model.",
-                remedy="Tell the server's administrator; a lake of an earlier version must be replaced by a new one.",
-                retryable=False,
-            )
+            raise Unavailable(_takes_no_rows(request.table), remedy=_TAKES_NO_ROWS, retryable=False)
 
         def convert(rows: pa.RecordBatch) -> pa.RecordBatch:
             converted = rows if request.is_own else convert_model_rows(rows, definition)
@@ -294,7 +299,8 @@ class LakeWriter:
         if committer is None:
             self.tables.create_defined(table)
             committer = self._require(table)
-        if not is_compatible(stored, committer.state.schema):
+        known = pa.schema([one for one in stored if not one.name.endswith(NANOS)])
+        if not is_compatible(stored, committer.state.schema) and is_compatible(known, committer.state.schema):
             self.tables.complete_defined(table)
             committer = self._require(table, is_certain=True)
         return committer
@@ -718,6 +724,10 @@ def _transactions(group: Sequence[_Pending]) -> list[Action]:
         [(one.write_id, one.row_count) for one in group if one.write_id and not one.is_short_lived],
     )
     return [{"txn": {"appId": name, "version": count, "lastUpdated": now}} for name, count in ids]
+
+
+def _takes_no_rows(table: str) -> str:
+    return f"The table {table} takes no rows: its columns are not those of the data model."
 
 
 def _gone(table: str) -> UsageError:

@@ -665,12 +665,12 @@ def _read_points(scope: int, metric: Any, kind: str, histograms: HistogramPoints
     rows = []
     for one in points:
         value: object = _NO_NUMBER
-        if one.HasField("as_double"):
+        if one.flags & _NO_VALUE:
+            value = _LEFT_OUT
+        elif one.HasField("as_double"):
             value = one.as_double
         elif one.HasField("as_int"):
             value = float(one.as_int)
-        elif one.flags & _NO_VALUE:
-            value = _LEFT_OUT
         rows.append((scope, one.time_unix_nano, name, unit, value, facts, tuple(one.attributes)))
     return rows
 

@@ -219,14 +219,14 @@ def _parse_time_range(headers: Headers) -> TimeRange | None:
     begin_text, end_text = _first(headers, "query_range_begin"), _first(headers, "query_range_end")
     if not begin_text or not end_text:
         return None
-    begin = _parse_time(begin_text, "query_range_begin", rounds_up=False)
-    end = _parse_time(end_text, "query_range_end", rounds_up=True)
+    begin = parse_time(begin_text, "query_range_begin", rounds_up=False)
+    end = parse_time(end_text, "query_range_end", rounds_up=True)
     if end < begin:
         raise UsageError("The query's time range ends before it begins.", remedy="Exchange begin and end.")
     return TimeRange(begin=begin, end=end)
 
 
-def _parse_time(text: str, header: str, *, rounds_up: bool) -> datetime:
+def parse_time(text: str, header: str, *, rounds_up: bool) -> datetime:
     """Read an RFC 3339 time; what is finer than a microsecond widens the range rather than losing rows."""
     found = _RFC3339.fullmatch(text)
     with suppress(ValueError, OverflowError):
@@ -685,6 +685,21 @@ class QueryAudit(CallAudit):
         if report.ended_by is not None:
             result["ended_by"] = report.ended_by
         return result
+
+
+class FollowAudit(QueryAudit):
+    """The audit of a follow: a line at its start, each minute, and at its end, with its state and all rows so far."""
+
+    def __init__(self, origin: CallOrigin, statement: Statement, report: StatementReport, clock: Clock) -> None:
+        super().__init__(origin, statement, report, clock)
+        self.state = "start"
+        self.total_rows = 0
+
+    def _request(self) -> dict[str, object]:
+        return {**super()._request(), "follow": self.state}
+
+    def _result(self) -> dict[str, object]:
+        return {**super()._result(), "output_rows": self.total_rows}
 
 
 class ActionAudit(CallAudit):

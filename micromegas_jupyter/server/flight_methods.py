@@ -9,13 +9,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from micromegas_jupyter.config.access import READ_SCOPE
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.engine.contract import RUNNING_QUERIES
-from micromegas_jupyter.engine.partition_calls import PartitionCall, find_partition_call
+from micromegas_jupyter.engine.partition_calls import find_partition_call
 from micromegas_jupyter.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -68,7 +68,9 @@ from micromegas_jupyter.server.flight_service import (
 from micromegas_jupyter.server.ingest import TABLES_ACTION, IngestRunner, TableOperations
 from micromegas_jupyter.server.monitoring import ServerMetrics, phase
 from micromegas_jupyter.server.settings import FlightServerSettings
+from micromegas_jupyter.server.tails import TAIL_HEADER, TailRunner
 from micromegas_jupyter.server.tickets import PreparedStatements, Tickets, can_travel
+from micromegas_jupyter.telemetry.view_definitions import CreateView, DropView, parse_view_statement
 
 _CANCEL_SECONDS: Final = 2.0
 QUERIES_ACTION: Final = "MicromegasQueries"
@@ -93,6 +95,7 @@ _MAX_ENDPOINTS: Final = 16
 _MAX_OPTIONS: Final = 64
 _NOT_READ_HERE: Final = "Nothing reads this flight at this server. If another one does, end its DoGet to cancel it."
 _MAX_NAME: Final = 256
+_Parsed = TypeVar("_Parsed")
 # Names that clients know from Flight SQL and ADBC. Tables have no catalog and no schema; times are in UTC.
 _OPTIONS: Final = {"catalog": "", "schema": "", "timezone": "UTC"}
 _DESCRIPTIONS: Final = {
@@ -116,9 +119,6 @@ _RELOAD_DESCRIPTION: Final = "Read the access configuration again: no body, one 
 
 
 QueryKey = tuple[str, str, bytes]
-
-#: Runs a function that changes partitions, and returns when it said what.
-ChangePartitions = Callable[[Call, PartitionCall], Awaitable[tuple[tuple[int, str], ...]]]
 
 
 class CancelStatus(enum.IntEnum):
@@ -177,7 +177,7 @@ class QueryRunner:
         clock: Clock,
         metrics: ServerMetrics,
         deny_list: DenyList | None = None,
-        change_partitions: ChangePartitions | None = None,
+        operations: TableOperations | None = None,
     ) -> None:
         self._running: dict[str, RunningQuery] = {}  # by their ids
         self._ending: asyncio.Task[None] | None = None
@@ -187,13 +187,18 @@ class QueryRunner:
         self._clock = clock
         self._metrics = metrics
         self._deny_list = deny_list
-        self._change_partitions = change_partitions
+        self._operations = operations
 
-    async def plan(self, call: Call, sql: str, parameters: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+    async def plan(
+        self, call: Call, sql: str, parameters: tuple[bytes, ...], *, is_estimated: bool = False
+    ) -> tuple[bytes, bytes]:
         """Return the IPC schemas of a statement's result and of its parameters, as its caller would run it."""
         statement, origin, running, audit = await self._prepare(call, sql, parameters)
+        statement = replace(statement, is_estimated=is_estimated)
         try:
-            await self._check_denials(origin, sql)
+            await self.check_denials(origin, sql)
+            if (changing := await self._find_view_statement(call, statement)) is not None:
+                statement = _with_status(statement, changing, "")
             with phase("plan"):
                 async with running:
                     return await self._runner(running, sql).plan(statement)
@@ -222,7 +227,7 @@ class QueryRunner:
             self._metrics.count_query(running.report, audit.seconds(), status, error)
 
         async with recorded(audit, call, count):
-            await self._check_denials(origin, sql)
+            await self.check_denials(origin, sql)
             statement = await self._with_messages(call, statement)
             now = self._clock.now()
             query = RunningQuery(
@@ -301,7 +306,7 @@ class QueryRunner:
     async def _end_denied(self) -> None:
         for query in list(self._running.values()):
             try:
-                await self._check_denials(query.origin, query.sql)
+                await self.check_denials(query.origin, query.sql)
             except QueryDenied:
                 query.statement.end(Cause.DENIED)
 
@@ -339,22 +344,51 @@ class QueryRunner:
         return statement, origin, running, audit
 
     async def _with_messages(self, call: Call, statement: Statement) -> Statement:
-        """Run the function in an administrator's statement that changes partitions, once the statement is planned."""
-        if not call.caller.is_admin or self._change_partitions is None:
+        """Run an administrator's statement that changes a view, or partitions once the statement is planned."""
+        view = await self._find_view_statement(call, statement)
+        if view is not None and self._operations is not None:
+            return _with_status(statement, view, await self._operations.change_view(call, view, self._pool))
+        if not call.caller.is_admin or self._operations is None:
             return statement
-        if len(statement.sql) <= _MAX_INLINE_CHARACTERS:
-            changing = find_partition_call(statement.sql)
-        else:
-            changing = await asyncio.to_thread(find_partition_call, statement.sql)
+        changing = await _parse(find_partition_call, statement.sql)
         if changing is None:
             return statement
         async with RunningStatement(self._pool, call.source, query_id=call.query_id) as planning:
             await self._runner(planning, statement.sql).plan(statement)
-        return replace(statement, messages=await self._change_partitions(call, changing))
+        return replace(statement, messages=await self._operations.change_partitions(call, changing, self._pool))
 
-    async def _check_denials(self, origin: CallOrigin, sql: str) -> None:
+    async def _find_view_statement(self, call: Call, statement: Statement) -> CreateView | DropView | None:
+        """Return what a statement does with materialized views; only administrators may change them."""
+        if "materialized" not in statement.sql.lower():
+            return None
+        found = await _parse(parse_view_statement, statement.sql)
+        if found is not None and not call.caller.is_admin:
+            raise PermissionDenied(
+                "Only administrators may create, replace, or drop materialized views.",
+                reason="not_administrator",
+                remedy="Ask one of the server's administrators to do it.",
+            )
+        if found is not None and (self._operations is None or self._gateway is not None):
+            raise UnsupportedRequest(
+                "Materialized views exist only on servers with a lake.", remedy="Define them in the other engine."
+            )
+        return found
+
+    async def check_denials(self, origin: CallOrigin, sql: str) -> None:
+        """Raise QueryDenied if an administrator has denied the statement."""
         if self._deny_list is not None:
             await self._deny_list.check(origin, sql)
+
+
+async def _parse(parse: Callable[[str], _Parsed], sql: str) -> _Parsed:
+    """Return what a function finds in a statement, if that is long on another thread."""
+    return parse(sql) if len(sql) <= _MAX_INLINE_CHARACTERS else await asyncio.to_thread(parse, sql)
+
+
+def _with_status(statement: Statement, view: CreateView | DropView, status: str) -> Statement:
+    """Return a statement whose one row has what was done with a view."""
+    values = (one.replace("'", "''") for one in (view.name, status))
+    return replace(statement, sql="SELECT '{}' AS view_set_name, '{}' AS status".format(*values))
 
 
 def _build_counts(report: StatementReport) -> str | None:
@@ -399,6 +433,7 @@ class FlightMethods:
         queries: QueryRunner,
         prepared: PreparedStatements,
         tickets: Tickets,
+        tails: TailRunner,
         ingests: IngestRunner,
         operations: TableOperations,
         cut_offs: CutOffService,
@@ -409,6 +444,7 @@ class FlightMethods:
         self._queries = queries
         self._prepared = prepared
         self._tickets = tickets
+        self._tails = tails
         self._ingests = ingests
         self._facts = facts
         self._reload = reload
@@ -452,7 +488,7 @@ class FlightMethods:
         info = await self._build_flight_info(call)
         await call.answer(messages.PollInfo(info=info, progress=1.0).SerializeToString())
 
-    async def _build_flight_info(self, call: Call) -> Any:
+    async def _build_flight_info(self, call: Call, *, is_estimated: bool = False) -> Any:
         call.require_scope(READ_SCOPE)
         descriptor = parse_message(messages.FlightDescriptor, await call.read_only_message())
         command = parse_descriptor(descriptor)
@@ -463,7 +499,7 @@ class FlightMethods:
         else:
             sql, parameters = self._find_statement(call, command)
             # The exact schema: some clients reject rows whose schema differs from the announced one.
-            schema, _ = await self._queries.plan(call, sql, parameters)
+            schema, _ = await self._queries.plan(call, sql, parameters, is_estimated=is_estimated)
             if isinstance(command, PreparedQuery) and not can_travel(parameters):
                 # The values stay where they are stored.
                 endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=prepared_ticket(command.handle)))
@@ -479,7 +515,7 @@ class FlightMethods:
         )
 
     async def _get_schema(self, call: Call) -> None:
-        info = await self._build_flight_info(call)
+        info = await self._build_flight_info(call, is_estimated=True)
         await call.answer(messages.SchemaResult(schema=info.schema).SerializeToString())
 
     async def _do_get(self, call: Call) -> None:
@@ -491,16 +527,22 @@ class FlightMethods:
             case IssuedQuery():
                 content = self._tickets.read(command.signed, call.caller_key)
                 key = query_key(call.caller_key, content.id)
-                await self._queries.run(call, content.sql, tuple(content.parameters), key=key)
+                await self._run_query(call, content.sql, tuple(content.parameters), key=key)
             case StatementQuery() | PreparedQuery():
                 key = query_key(call.caller_key, ticket)
-                await self._queries.run(call, *self._find_statement(call, command), key=key)
+                await self._run_query(call, *self._find_statement(call, command), key=key)
             case _:
                 tables = await self._queries.tables(call) if command.name == "CommandGetTables" else []
                 batch = build_metadata(command, tables, self._facts)
                 encoder = FlightDataEncoder(batch.schema)
                 for message in (encoder.encode_schema(), *encoder.encode_batch(batch)):
                     await call.answer(message)
+
+    async def _run_query(self, call: Call, sql: str, parameters: tuple[bytes, ...], *, key: QueryKey) -> None:
+        if TAIL_HEADER in call.headers:
+            await self._tails.run(call, sql, parameters)
+        else:
+            await self._queries.run(call, sql, parameters, key=key)
 
     async def _do_put(self, call: Call) -> None:
         try:

@@ -15,6 +15,7 @@ import psutil
 
 from micromegas_jupyter.core.log_writer import LogWriter
 from micromegas_jupyter.core.protocols import TokenValidator
+from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ConfigurationError, InternalError
 from micromegas_jupyter.executors.ingest import IngestProcess, maintain
@@ -31,6 +32,7 @@ from micromegas_jupyter.server.flight_service import FlightService
 from micromegas_jupyter.server.ingest import IngestRunner, TableOperations
 from micromegas_jupyter.server.monitoring import LoopWatch, Readiness, ReadinessProbe, ServerMetrics, Tracing
 from micromegas_jupyter.server.settings import FlightServerSettings
+from micromegas_jupyter.server.tails import TailRunner
 from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, PreparedStatements, Signer, Tickets
 from micromegas_jupyter.server.tls import flight_credentials
 
@@ -211,6 +213,7 @@ class ServerThread:
 
     def _build_service(self, authenticator: Authenticator) -> tuple[FlightService, CutOffService]:
         settings, metrics, clock, pool = self._settings, self.metrics, self._clock, self._pool
+        lake = pool.options.lake
         prepared = PreparedStatements(self._signer, settings=settings, clock=clock)
         metrics.prepared.set_function(lambda: len(prepared))
         metrics.watch_pool(pool)
@@ -224,7 +227,7 @@ class ServerThread:
             clock=clock,
             metrics=metrics,
             deny_list=self._deny_list,
-            change_partitions=operations.change_partitions,
+            operations=operations,
         )
         pool.on_denials_changed = queries.apply_denials
         cut_offs = CutOffService(self._deny_list, queries, port=lambda: self.port, clock=clock)
@@ -232,6 +235,13 @@ class ServerThread:
             queries=queries,
             prepared=prepared,
             tickets=Tickets(self._signer, life_seconds=settings.ticket_life_seconds, clock=clock),
+            tails=TailRunner(
+                pool,
+                storage=None if lake is None or self._gateway is not None else Storage(lake),
+                clock=clock,
+                check_denials=queries.check_denials,
+                is_stopping=lambda: self._stop_requested is not None and self._stop_requested.is_set(),
+            ),
             ingests=ingests,
             operations=operations,
             cut_offs=cut_offs,

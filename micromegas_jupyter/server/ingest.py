@@ -42,11 +42,13 @@ from micromegas_jupyter.errors import (
     PermissionDenied,
     QueryCancelled,
     ResourcesExhausted,
+    ServerUnavailable,
     UnsupportedRequest,
     UnsupportedStatement,
     UsageError,
 )
-from micromegas_jupyter.executors.ingest import IngestCall, IngestProcess
+from micromegas_jupyter.executors.ingest import IngestCall, IngestProcess, check_view, refresh_view
+from micromegas_jupyter.executors.pool import Pool, RunningStatement
 from micromegas_jupyter.executors.protocol import Upload
 from micromegas_jupyter.executors.scheduling import CallerKey, RunningLimit
 from micromegas_jupyter.flightsql.commands import IngestCommand, messages, printable_text
@@ -56,6 +58,7 @@ from micromegas_jupyter.server.flight_service import Call, find_origin, recorded
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from micromegas_jupyter.server.settings import FlightServerSettings
 from micromegas_jupyter.telemetry.tables import VIEW_SOURCES
+from micromegas_jupyter.telemetry.view_definitions import CreateView, DropView
 
 INGEST_ID_HEADER: Final = "x-micromegas-ingest-id"
 INGEST_ROWS_HEADER: Final = "x-micromegas-ingest-rows"
@@ -68,6 +71,7 @@ TABLES_ACTION: Final = "MicromegasTables"
 _MAX_BODY_BYTES: Final = 256 * 1024
 _MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
 _MAX_DEPTH: Final = 3
+_MAX_REBUILDS: Final = 3
 _MAX_SHOWN_CHARACTERS: Final = 200
 # What whoever reads a table learns of it; the rest says how many rows there are, which a role may hide.
 _SHOWN_TO_READERS: Final = ("name", "columns", "partition_by", "retention_days", "undo_hours", "time_travel")
@@ -360,15 +364,22 @@ class TableOperations:
                 raise ResourcesExhausted("The answer is larger than 2 MiB.", remedy="Ask for less.")
         return answer
 
-    async def change_partitions(self, call: Call, changing: PartitionCall) -> tuple[tuple[int, str], ...]:
+    async def change_partitions(self, call: Call, changing: PartitionCall, pool: Pool) -> tuple[tuple[int, str], ...]:
         """Run the partition function that an administrator's statement calls; return its time and message.
 
-        Merging files is an operation on a table like any other. Nothing else is stored for a base table or for a view
-        that each query computes, so there is nothing to retire.
+        Of a materialized view, its rows in the range of times are rebuilt. Merging files of another table is an
+        operation on it like any other: they are the only copy of its rows, so there is nothing to retire. Nothing is
+        stored for a view that each query computes.
         """
         table = changing.view_set
         if table in VIEW_SOURCES:
             message = f"{table} is always current: each query computes it from {VIEW_SOURCES[table]}."
+            return ((int(self._clock.now().timestamp() * 1e6) * 1000, message),)
+        if table not in MODEL_TABLES:
+            await pool.listing.refresh()
+        if any(one.name == table and one.materialized is not None for one in pool.listing.tables):
+            await self._rebuild(call, changing, pool)
+            message = f"{table}: the rows from {changing.begin.isoformat()} to {changing.end.isoformat()} were rebuilt."
             return ((int(self._clock.now().timestamp() * 1e6) * 1000, message),)
         _check_is_merged(changing)
         audit = ActionAudit(find_origin(call), self._clock, "table")
@@ -377,6 +388,37 @@ class TableOperations:
             result = await self._in_time(self._operate(call, "optimize", {"table": table}))
         message = f"{table}: {result['removed_files']:,} files were replaced by {result['added_files']:,}."
         return ((int(self._clock.now().timestamp() * 1e6) * 1000, message),)
+
+    async def _rebuild(self, call: Call, changing: PartitionCall, pool: Pool) -> None:
+        """Compute the rows of a materialized view in a range of times from its source."""
+        audit = ActionAudit(find_origin(call), self._clock, "table")
+        async with recorded(audit, call, self._counter(audit)):
+            audit.fields |= {"operation": "rebuild_view", "table": changing.view_set}
+            for _ in range(_MAX_REBUILDS):
+                times = changing.begin, changing.end
+                if (await self._in_time(refresh_view(pool, changing.view_set, times, niceness=0)))["is_stored"]:
+                    return
+            raise ServerUnavailable("The view is being refreshed by others all the time.", remedy="Try again.")
+
+    async def change_view(self, call: Call, found: CreateView | DropView, pool: Pool) -> str:
+        """Create, replace, or drop a materialized view for an administrator; return what was done."""
+        operation = "create_view" if isinstance(found, CreateView) else "drop_view"
+        audit = ActionAudit(find_origin(call), self._clock, "table")
+        async with recorded(audit, call, self._counter(audit)):
+            audit.fields |= {"operation": operation, "table": found.name[:_MAX_TABLE_CHARACTERS]}
+            arguments: dict[str, object] = {"table": found.name}
+            if isinstance(found, CreateView):
+                audit.fields["digest"] = found.definition.digest
+                async with RunningStatement(pool, call.source, query_id=call.query_id) as planning:
+                    await planning.refresh_tables()
+                    await planning.begin()
+                    arguments |= await planning.call(check_view, pool.options.engine, found.definition)
+                arguments |= {"view": found.definition, "replaces": found.replaces, "owner": owner_of(call.caller)}
+                arguments["updated_by"] = find_origin(call).attribution.user
+            result = await self._in_time(self._operate(call, operation, arguments))
+            if result["status"] == "not_found" and isinstance(found, DropView) and not found.if_exists:
+                raise UsageError(f"There is no materialized view {found.name[:_MAX_SHOWN_CHARACTERS]}.")
+        return str(result["status"])
 
     def _counter(self, audit: ActionAudit) -> Callable[[str, MicromegasError | None], None]:
         def count(outcome: str, _error: MicromegasError | None) -> None:

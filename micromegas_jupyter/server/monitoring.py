@@ -49,7 +49,7 @@ _SECONDS: Final = (
 _OUTCOMES: Final = ("ok", "error", "incomplete")
 _TABLE_OPERATIONS: Final = (
     "list", "describe", "create", "drop", "delete", "restore", "add_column", "optimize", "history", "set_retention",
-    "set_undo_hours", "set_time_travel",
+    "set_undo_hours", "set_time_travel", "create_view", "drop_view", "rebuild_view",
     _OTHER,
 )  # fmt: skip
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
@@ -132,6 +132,9 @@ class ServerMetrics:
             ),
         }
         self._lake_errors = self._gauge("lake_failed_tables", "Tables that the last round of maintenance failed at.")
+        self._stale_views = self._gauge(
+            "lake_stale_views", "Materialized views that are computed from their whole source until they are refreshed."
+        )
         self._lake_free = self._gauge(
             "lake_free_bytes", "Free space where the lake lies; NaN if that is a bucket, and before the first round "
             "of maintenance.",
@@ -227,6 +230,7 @@ class ServerMetrics:
             values = [float(table[name]) for table in tables]
             gauge.set(max(values, default=0.0) if name == "lag_seconds" else sum(values))
         self._lake_errors.set(sum(table["error"] is not None for table in tables))
+        self._stale_views.set(status["stale_views"])
         if status["free_bytes"] is not None:
             self._lake_free.set(status["free_bytes"])
         self._maintained.set_to_current_time()

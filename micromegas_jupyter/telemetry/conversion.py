@@ -112,7 +112,7 @@ def convert_rows(rows: pa.RecordBatch, definition: TableDefinition) -> pa.Record
 
 
 def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
-    if pa.types.is_null(found):
+    if pa.types.is_null(found) or found == wanted:
         return True  # whether the table takes rows without a value is seen row by row
     if wanted == PROPERTIES:
         return _is_properties(found)

@@ -8,6 +8,7 @@ from typing import Final
 
 import psutil
 
+from micromegas_jupyter.config.access import AccessSettings
 from micromegas_jupyter.config.server import EMBEDDED, ServerSettings
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.system import Secret
@@ -76,6 +77,17 @@ def build_engine(settings: ServerSettings) -> EngineTables | None:
             )
         )
     )
+
+
+def check_no_scan_limit(access: AccessSettings) -> None:
+    """Check that no role limits what a statement reads: what an engine will read is not known."""
+    for name, role in (access.roles or {}).items():
+        if role.max_scan_bytes is not None:
+            raise ConfigurationError(
+                f"The role {name!r} has max_scan_bytes, and this server does not know what its engine will read.",
+                key=f"roles.{name}.max_scan_bytes",
+                remedy="Remove max_scan_bytes from the role, or --engine.",
+            )
 
 
 def warn_of_open_engine(engine: EngineTables) -> None:

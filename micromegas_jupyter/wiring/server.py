@@ -41,7 +41,7 @@ from micromegas_jupyter.server.settings import FlightServerSettings, TlsFiles
 from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, TicketKeyFile
 from micromegas_jupyter.telemetry.conversion import QUERY_AUDIT_TARGET
 from micromegas_jupyter.telemetry.tables import nanoseconds_since_epoch
-from micromegas_jupyter.wiring.engines import build_engine, check_sql_parser, warn_of_open_engine
+from micromegas_jupyter.wiring.engines import build_engine, check_no_scan_limit, check_sql_parser, warn_of_open_engine
 from micromegas_jupyter.wiring.take_over import (
     ReservedPort,
     Taken,
@@ -157,7 +157,7 @@ class ServerStack:
                     self._environ,
                     legacy_api_keys=LegacyApiKeys.ON if settings.enable_legacy_api_keys else None,
                     # An engine's tables are not known yet; a condition is checked again when it is used.
-                    check=self._check_role_conditions if self._engine is None else None,
+                    check=self._check_role_conditions if self._engine is None else check_no_scan_limit,
                 )
         except BaseException:
             launcher.abandon()

@@ -6,16 +6,22 @@ import threading
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 
 DEADLINE_SECONDS = 60.0
-_LOOK_SECONDS = 0.005
+_LOOK_SECONDS, _MAX_LOOK_SECONDS = 0.005, 0.1
+_MAX_DELAY = 1 / 8
 
 
 def wait_until(look, what, *, seconds=DEADLINE_SECONDS, pause_seconds=_LOOK_SECONDS):
-    """Return what is looked for, as soon as it is there or true."""
-    deadline = SYSTEM_CLOCK.monotonic() + seconds
+    """Return what is looked for, as soon as it is there or true.
+
+    Many looks are queries, or read all of /proc: during a long wait they become less frequent, down to ten per second.
+    The wait takes an eighth longer at most.
+    """
+    began_at = SYSTEM_CLOCK.monotonic()
     pause = threading.Event()
     while not (found := look()):
-        assert SYSTEM_CLOCK.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        pause.wait(pause_seconds)
+        waited_seconds = SYSTEM_CLOCK.monotonic() - began_at
+        assert waited_seconds < seconds, f"not within {seconds:g} s: {what}"
+        pause.wait(max(pause_seconds, min(waited_seconds * _MAX_DELAY, _MAX_LOOK_SECONDS)))
     return found
 
 

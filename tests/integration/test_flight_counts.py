@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.cli import main, query_commands
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.client.query_reader import ScanCounts, TableCounts
+from micromegas_jupyter.client.query_reader import ScanCounts, TableCounts, parse_estimate
 from micromegas_jupyter.core.protocols import TableAccess
 from micromegas_jupyter.core.system import Secret
+from micromegas_jupyter.errors import ScanTooLarge
 from tests.fakes.fixed_tables import FixedTables
 from tests.fakes.validator import BOB as BOB_CONTEXT
 from tests.fakes.validator import FakeValidator
@@ -47,6 +49,8 @@ def worlds(tmp_path_factory):
             validator = FakeValidator()
             access = TableAccess(filters={"logs": ("exe = 'x'",), "other": ("exe = 'x'",)})
             validator.known["bob"] = replace(BOB_CONTEXT, table_access=access)
+            validator.known["carol"] = replace(validator.known["bob"], max_scan_bytes=1)
+            validator.known["dan"] = replace(BOB_CONTEXT, max_scan_bytes=100_000)
             tables = FixedTables(write_world(number, tmp_path_factory.mktemp("world")))
             found.append(stack.enter_context(running_server(tables=tables, validator=validator)))
         yield found
@@ -74,8 +78,9 @@ def test_counts_come_at_the_end_of_statements_that_read_tables(worlds):
 def test_an_explain_lists_what_its_tables_would_take(worlds):
     counts = _read(worlds[0], "EXPLAIN SELECT * FROM logs JOIN other ON id = log_id WHERE id < 10")
 
-    known = {"name": "logs", "files": 2, "total": FILES, "size": None, "rows": 10}
-    assert TableCounts(**known) in counts.explained
+    (logs,) = [table for table in counts.explained if table.name == "logs"]
+    assert logs == TableCounts(name="logs", files=2, total=FILES, size=logs.size, rows=10)
+    assert logs.size > 0
     assert [table.name for table in counts.explained] == ["logs", "other"]
     assert counts == ScanCounts(files=0, total=2 * FILES, bytes=0, rows=0, explained=counts.explained)
 
@@ -137,3 +142,58 @@ def test_progress_is_for_callers_who_see_all_rows(worlds):
 
     assert seen[0] == seen[1]
     assert {"files", "scanned"} <= seen[0].keys()
+
+
+def _describe(flight, name, *arguments):
+    with _client(flight, name) as client:
+        return client.describe_statement(*arguments)
+
+
+def test_a_schema_tells_what_a_statement_would_read(worlds):
+    schema = _describe(worlds[0], "alice", "SELECT id, msg FROM logs WHERE id < 10")
+    bound = _describe(worlds[0], "alice", "SELECT id, msg FROM logs WHERE id < :id", None, None, {"id": 10})
+    estimate = parse_estimate(schema)
+
+    assert schema.names == ["id", "msg"]
+    assert (estimate.files, estimate.rows, [one.name for one in estimate.tables]) == (2, 10, ["logs"])
+    assert estimate.bytes > 0
+    assert parse_estimate(bound) == estimate
+    assert parse_estimate(_describe(worlds[0], "alice", "SELECT 1")).text() == "reads no files"
+
+
+@pytest.mark.parametrize("sql", [sql for sql in STATEMENTS if "EXPLAIN" not in sql])
+def test_a_caller_with_a_row_filter_gets_no_estimate_and_the_same_rejection_in_both_worlds(worlds, sql):
+    schemas = [_describe(flight, "bob", sql) for flight in worlds]
+    errors = []
+    for flight in worlds:
+        with pytest.raises(ScanTooLarge) as caught:
+            _describe(flight, "carol", sql)
+        errors.append((caught.value.what, caught.value.remedy))
+
+    assert schemas[0].equals(schemas[1], check_metadata=True)
+    assert parse_estimate(schemas[0]) is None
+    assert errors[0] == errors[1]
+
+
+def test_a_role_limits_what_a_statement_reads(worlds):
+    with _client(worlds[0], "dan") as client:
+        assert len(client.query_arrow("SELECT id FROM logs WHERE id < 10")) == 10
+        with pytest.raises(ScanTooLarge, match=r"would read about .* of 36 files.*allow 100 kB.*logs\.id \("):
+            client.query_arrow("SELECT id FROM logs")
+        assert parse_estimate(client.describe_statement("SELECT id FROM logs WHERE id < 10")).files == 2
+
+
+def test_the_command_shows_columns_and_what_would_be_read(worlds, monkeypatch, capsys):
+    # Only the sign-in is left out.
+    monkeypatch.setattr(query_commands, "_open_client", lambda _: _client(worlds[0], "alice"))
+    command = ["query", "SELECT id, msg FROM logs WHERE id < 10", "--all", "--dry-run"]
+    assert main.run(command) == 0
+    shown = capsys.readouterr()
+    assert main.run([*command, "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+
+    assert shown.out == "id   int64\nmsg  string\n"
+    assert shown.err.startswith("It reads about ")
+    assert shown.err.endswith(" of 2 files, 10 rows.\n")
+    assert [one["column"] for one in found["columns"]] == ["id", "msg"]
+    assert (found["estimate"]["files"], found["estimate"]["rows"]) == (2, 10)

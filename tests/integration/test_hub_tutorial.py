@@ -81,7 +81,7 @@ def opened_page(chromium):
         launcher = stack.enter_context(sync_playwright()).chromium
         browser = launcher.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
         stack.callback(browser.close)
-        page = browser.new_page()
+        page = browser.new_page(reduced_motion="reduce")
         page.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
         yield page
 

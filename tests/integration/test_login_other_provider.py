@@ -50,7 +50,7 @@ class Make:
 
 @pytest.fixture
 def demo_make():
-    with DemoProvider() as running:
+    with DemoProvider(device_interval_seconds=1) as running:
         yield Make(running, person=ScriptedPerson, walk=sign_in, audience=running.lake_audience)
 
 

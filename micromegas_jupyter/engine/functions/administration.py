@@ -12,11 +12,12 @@ from datafusion import SessionContext
 
 from micromegas_jupyter.engine.calls import Call, lift_calls
 from micromegas_jupyter.engine.functions.denials import DENIAL_NAMES
+from micromegas_jupyter.engine.functions.listings import VIEW_DEFINITIONS_FUNCTION
 from micromegas_jupyter.engine.partition_calls import MESSAGE_FUNCTIONS, PARTITION_NAMES
 from micromegas_jupyter.engine.scanner import Scan, quoted
 from micromegas_jupyter.errors import PermissionDenied
 
-_FOR_ADMINISTRATORS: Final = DENIAL_NAMES | PARTITION_NAMES
+_FOR_ADMINISTRATORS: Final = DENIAL_NAMES | PARTITION_NAMES | {VIEW_DEFINITIONS_FUNCTION}
 _MESSAGES: Final = pa.schema(
     [pa.field("time", pa.timestamp("ns", "+00:00"), nullable=False), pa.field("msg", pa.string(), nullable=False)]
 )

@@ -1,4 +1,4 @@
-"""`list_view_sets()` and `list_partitions()`, with upstream's columns, and `running_queries()`.
+"""`list_view_sets()`, `list_view_set_definitions()`, `list_partitions()`: upstream's columns; and `running_queries()`.
 
 They tell what can be asked for, where it is stored, and what runs now.
 Of a table of which a caller may read only some rows, a file is listed without what tells of its rows.
@@ -6,6 +6,7 @@ Of a table of which a caller may read only some rows, a file is listed without w
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import pyarrow as pa
@@ -16,10 +17,13 @@ from micromegas_jupyter.engine.functions.query_functions import visible_schema
 from micromegas_jupyter.engine.scanner import Mention
 from micromegas_jupyter.engine.schemas import register_rows
 from micromegas_jupyter.engine.views import GLOBAL, VIEW_SETS
+from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
 
 VIEW_SETS_FUNCTION: Final = "list_view_sets"
 PARTITIONS_FUNCTION: Final = "list_partitions"
-LISTING_NAMES: Final = frozenset({VIEW_SETS_FUNCTION, PARTITIONS_FUNCTION, RUNNING_QUERIES})
+#: For administrators.
+VIEW_DEFINITIONS_FUNCTION: Final = "list_view_set_definitions"
+LISTING_NAMES: Final = frozenset({VIEW_SETS_FUNCTION, PARTITIONS_FUNCTION, RUNNING_QUERIES, VIEW_DEFINITIONS_FUNCTION})
 _TIME: Final = pa.timestamp("ns", "+00:00")
 _FORMAT_VERSION: Final = 1
 _HASH_BYTES: Final = 8
@@ -32,6 +36,10 @@ def _schema(*nullable: str, **columns: pa.DataType) -> pa.Schema:
 _VIEW_SETS: Final = _schema(
     view_set_name=pa.string(), current_schema_hash=pa.binary(), schema=pa.string(), has_view_maker=pa.bool_(),
     global_instance_available=pa.bool_(),
+)  # fmt: skip
+_VIEW_DEFINITIONS: Final = _schema(
+    view_set_name=pa.string(), definition_sql=pa.string(), update_group=pa.int32(), updated_at=_TIME,
+    updated_by=pa.string(),
 )  # fmt: skip
 # Upstream always has the size of a file and the number of its rows; here they would count hidden rows.
 _PARTITIONS: Final = _schema(
@@ -59,7 +67,9 @@ def register_listing_functions(
 ) -> None:
     """Give a session those of the functions that the statement mentions, over what its caller sees."""
     if mentions.has(VIEW_SETS_FUNCTION):
-        register_rows(session, VIEW_SETS_FUNCTION, _view_sets(), _VIEW_SETS)
+        register_rows(session, VIEW_SETS_FUNCTION, _view_sets(tables), _VIEW_SETS)
+    if mentions.has(VIEW_DEFINITIONS_FUNCTION):
+        register_rows(session, VIEW_DEFINITIONS_FUNCTION, _view_definitions(tables), _VIEW_DEFINITIONS)
     if mentions.has(PARTITIONS_FUNCTION):
         rows = (row for table in tables if files is not None for row in _partitions(table, files))
         register_rows(session, PARTITIONS_FUNCTION, rows, _PARTITIONS)
@@ -67,18 +77,33 @@ def register_listing_functions(
         register_rows(session, RUNNING_QUERIES, running, _RUNNING)
 
 
-def _view_sets() -> Iterator[dict[str, Any]]:
-    for name, view_set in VIEW_SETS.items():
-        schema = view_set.definition.schema
+def _view_sets(tables: Sequence[VisibleTable]) -> Iterator[dict[str, Any]]:
+    found = [(name, one.definition.schema, one.of is not None, one.has_global) for name, one in VIEW_SETS.items()]
+    views = (one.snapshot for one in tables if one.snapshot.materialized is not None)
+    for name, schema, has_maker, has_global in (*found, *((one.name, one.schema, False, True) for one in views)):
         yield {
             "view_set_name": name,
             "current_schema_hash": _schema_hash(schema),
             "schema": "\n".join(
                 f"{field.name}: {field.type}{'' if field.nullable else ' not null'}" for field in schema
             ),
-            "has_view_maker": view_set.of is not None,
-            "global_instance_available": view_set.has_global,
+            "has_view_maker": has_maker,
+            "global_instance_available": has_global,
         }
+
+
+def _view_definitions(tables: Sequence[VisibleTable]) -> Iterator[dict[str, Any]]:
+    for table in tables:
+        facts = table.snapshot.materialized
+        view = None if facts is None else ViewDefinition.from_properties(facts.properties)
+        if facts is not None and view is not None:
+            yield {
+                "view_set_name": table.snapshot.name,
+                "definition_sql": view.sql,
+                "update_group": view.update_group,
+                "updated_at": datetime.fromisoformat(facts.updated_at),
+                "updated_by": facts.updated_by,
+            }
 
 
 def _schema_hash(schema: pa.Schema) -> bytes:

@@ -1,6 +1,8 @@
 """SQL functions of the column `histogram`: quantile, merge, increase, buckets. All take whole columns."""
 
 import functools
+import threading
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,9 +23,9 @@ from micromegas_jupyter.telemetry.histograms import (
 
 BUCKETS: Final = pa.list_(pa.struct({"lower": pa.float64(), "upper": pa.float64(), "count": pa.int64()}))
 _MAX_SPREAD: Final = 4096  # indices between the first and the last bucket of a merged histogram
-_WAITING_ROWS: Final = 2048  # a call takes as long as some hundred rows
-_WAITING_SLICES: Final = 16  # a slice of a few rows keeps its whole batch in memory
-_NUMBERS: Final = ("sum", "min", "max")
+_WAITING_ROWS: Final = 65_536  # of all groups
+_WAITING_SLICES: Final = 8192  # a slice of a few rows keeps its whole batch in memory
+_DENSE: Final = 4  # a table of sums may have so many times as many places as there are buckets
 _ROW_SHIFT: Final = 33  # a bucket's key is its row, then its index, which has 32 bits and a sign
 
 
@@ -60,6 +62,8 @@ class _Parts:
 
     def _list(self, name: str) -> Lists:
         part = self._parts[name]
+        if part.null_count == len(part):
+            return Lists(part.values.slice(0, 0).to_numpy(), np.zeros(len(part), np.int64))
         if part.null_count:
             part = pc.fill_null(part, pa.scalar([], part.type))
         offsets = part.offsets.to_numpy()
@@ -149,9 +153,9 @@ def _closed(parts: _Parts, ranges: _Ranges) -> tuple[Numbers, Numbers]:
     rows, is_exponential = ranges.rows, parts.is_exponential[ranges.rows]
     least, greatest = parts.min[rows], parts.max[rows]
     first = np.where(np.isfinite(ranges.upper), np.minimum(ranges.upper, 0.0), 0.0)
-    lower = np.where(np.isneginf(ranges.lower), np.where(np.isnan(least), first, least), ranges.lower)
+    lower = np.where(np.isneginf(ranges.lower), np.where(np.isfinite(least), least, first), ranges.lower)
     last = np.where(is_exponential, np.finfo(float).max, lower)
-    upper = np.where(np.isposinf(ranges.upper), np.where(np.isnan(greatest), last, greatest), ranges.upper)
+    upper = np.where(np.isposinf(ranges.upper), np.where(np.isfinite(greatest), greatest, last), ranges.upper)
     return lower, upper
 
 
@@ -222,8 +226,8 @@ def to_bins(column: pa.Array, starts: pa.Array, ends: pa.Array, numbers: pa.Arra
             {
                 "start": start,
                 "end": end,
-                "min": float(least if np.isnan(parts.min[row]) else parts.min[row]),
-                "max": float(greatest if np.isnan(parts.max[row]) else parts.max[row]),
+                "min": float(parts.min[row] if np.isfinite(parts.min[row]) else least),
+                "max": float(parts.max[row] if np.isfinite(parts.max[row]) else greatest),
                 "sum": float(np.nan_to_num(parts.sum[row])),
                 "sum_sq": float((counts * ((lower + upper) / 2) ** 2).sum()),
                 "count": total,
@@ -233,6 +237,7 @@ def to_bins(column: pa.Array, starts: pa.Array, ends: pa.Array, numbers: pa.Arra
     return pa.array(found, HISTOGRAM)
 
 
+@np.errstate(invalid="ignore")
 def increase(column: pa.Array, starts: pa.Array, previous: pa.Array, previous_starts: pa.Array) -> pa.Array:
     """Return what was counted since the previous point of a cumulative series; null without one.
 
@@ -256,15 +261,25 @@ def increase(column: pa.Array, starts: pa.Array, previous: pa.Array, previous_st
     differs = now.bounds.values[ours] != before.bounds.values[theirs]
     goes_on[np.repeat(compared, now.bounds.lengths[compared])[differs]] = False
     shift = np.clip(before.scale - now.scale, 0, 31)
-    sides = [
-        (now.indices, now.counts, before.indices, before.counts),
-        (now.negative_indices, now.negative_counts, before.negative_indices, before.negative_counts),
-    ]
+    first = np.where(now.zero_threshold > before.zero_threshold, _first_above(now.zero_threshold, now.scale), -np.inf)
+    zeros_before = before.zero_count.astype(np.int64)
+    sides = []
+    for prefix in ("", "negative_"):
+        (indices, counts), (old_indices, old_counts) = (
+            (getattr(one, f"{prefix}indices"), getattr(one, f"{prefix}counts")) for one in (now, before)
+        )
+        rows = old_indices.rows
+        inside = old_indices.values >> shift[rows] < first[rows]  # of a zero bucket that became wider
+        np.add.at(zeros_before, rows[inside], old_counts.values[inside])
+        old_indices, old_counts = (
+            Lists.of_rows(one.values[~inside], rows[~inside], before.length) for one in (old_indices, old_counts)
+        )
+        sides.append((indices, counts, old_indices, old_counts))
     differences = [_subtract(*side, shift, goes_on) for side in sides]
     for rows, _, left in differences:
         goes_on[rows[left < 0]] = False  # a reset that nobody announced
-    zero_count = now.zero_count - before.zero_count
-    goes_on &= ~(zero_count < 0) | (now.zero_threshold > before.zero_threshold)
+    zero_count = now.zero_count - zeros_before
+    goes_on &= zero_count >= 0
     parts: _Columns = {}
     for prefix, side in zip(("", "negative_"), sides, strict=True):
         rows, indices, left = _subtract(*side, shift, goes_on)
@@ -278,7 +293,7 @@ def increase(column: pa.Array, starts: pa.Array, previous: pa.Array, previous_st
     parts |= {name: pc.if_else(ended, whole[name], pa.scalar(None, pa.float64())) for name in ("min", "max")}
     parts["count"] = np.where(goes_on, now.count - before.count, now.count)
     parts["sum"] = pa.array(np.where(goes_on, now.sum - before.sum, now.sum), pa.float64(), from_pandas=True)
-    zero_count = np.where(goes_on, np.maximum(zero_count, 0), now.zero_count)
+    zero_count = np.where(goes_on, zero_count, now.zero_count)
     parts["zero_count"] = pa.array(zero_count, pa.int64(), mask=~now.is_exponential)
     return build_histograms(parts, ~(now.is_valid & before.is_valid))
 
@@ -303,9 +318,16 @@ def _subtract(  # noqa: PLR0913, PLR0917 - two columns of buckets
 
 
 def _add_up(rows: Numbers, indices: Numbers, counts: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-    """Return the sum of the counts of each row and index, ascending."""
+    """Return the sum of the counts of each row and index, ascending; those that are dense lack sums of 0."""
     if not len(rows):
         return rows, indices, counts
+    low, height = int(indices.min()), int(rows.max()) + 1
+    width = int(indices.max()) - low + 1
+    if width * height <= _DENSE * len(rows):
+        sums = np.zeros(width * height, np.int64)  # whole numbers stay exact beyond 2^53
+        np.add.at(sums, rows * width + (indices - low), counts)
+        keys = np.flatnonzero(sums)
+        return keys // width, keys % width + low, sums[keys]
     keys = (rows.astype(np.int64) << _ROW_SHIFT) + indices
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
@@ -314,20 +336,57 @@ def _add_up(rows: Numbers, indices: Numbers, counts: Numbers) -> tuple[Numbers, 
     return rows[chosen], indices[chosen], np.add.reduceat(counts[order], first)
 
 
-class Merge(Accumulator):
-    """`histogram_merge(histogram)`: the sum; explicit ones are reduced to the bounds that all have."""
+class MergePool:
+    """What the groups of a statement wait with, to be added at once: a call for each group takes much longer."""
 
     def __init__(self, failures: list[MicromegasError]) -> None:
         self._failures = failures
-        self._waiting: list[pa.Array] = []
-        self._rows = 0
+        self._lock = threading.Lock()
+        self._waiting: dict[Merge, None] = {}
+        self._rows = self._slices = 0
+
+    def add(self, group: "Merge", column: pa.Array) -> None:
+        """Add a slice of histograms to a group."""
+        with self._lock:
+            group.parts.append(column)
+            self._waiting[group] = None
+            self._rows += len(column)
+            self._slices += 1
+            if self._slices >= _WAITING_SLICES or self._rows >= _WAITING_ROWS:
+                self._fold()
+
+    def total(self, group: "Merge") -> pa.Scalar:
+        """Return the sum of a group; null without any histogram."""
+        with self._lock:
+            if group in self._waiting:
+                self._fold()
+        return group.parts[0][0] if group.parts else pa.scalar(None, OTEL_HISTOGRAM)
+
+    def _fold(self) -> None:
+        groups, self._waiting = list(self._waiting), {}
+        self._rows = self._slices = 0
+        numbers = np.repeat(np.arange(len(groups)), [sum(map(len, one.parts)) for one in groups])
+        try:
+            merged = merge_groups(
+                pa.concat_arrays([part for one in groups for part in one.parts]), numbers, len(groups)
+            )
+        except MicromegasError as error:
+            self._failures.append(error)
+            raise
+        for number, group in enumerate(groups):
+            group.parts = [merged.slice(number, 1)]
+
+
+class Merge(Accumulator):
+    """`histogram_merge(histogram)`: the sum; explicit ones are reduced to the bounds that all have."""
+
+    def __init__(self, pool: MergePool) -> None:
+        self._pool = pool
+        self.parts: list[pa.Array] = []
 
     def update(self, *values: pa.Array) -> None:
         """Add histograms."""
-        self._waiting.append(values[0])
-        self._rows += len(values[0])
-        if len(self._waiting) >= _WAITING_SLICES or self._rows >= _WAITING_ROWS:
-            self._fold()
+        self._pool.add(self, values[0])
 
     def merge(self, states: list[pa.Array]) -> None:
         """Add sums."""
@@ -339,84 +398,122 @@ class Merge(Accumulator):
 
     def evaluate(self) -> pa.Scalar:
         """Return the sum; null without any histogram."""
-        self._fold()
-        return self._waiting[0][0] if self._waiting else pa.scalar(None, OTEL_HISTOGRAM)
-
-    def _fold(self) -> None:
-        try:
-            merged = merge_all(pa.concat_arrays(self._waiting)) if self._waiting else None
-        except MicromegasError as error:
-            self._failures.append(error)
-            raise
-        self._waiting, self._rows = [] if merged is None else [merged], 0
+        return self._pool.total(self)
 
 
-def merge_all(column: pa.Array) -> pa.Array | None:
-    """Return the sum of a column as a column of one row, None without any histogram."""
-    if column.null_count:
-        column = column.drop_null()
-    if not len(column):
-        return None
+def merge_groups(column: pa.Array, groups: Numbers, count: int) -> pa.Array:
+    """Return the sums of histograms by the numbers of their groups, of which there are so many; null without any."""
+    keep: Numbers = column.is_valid().to_numpy(zero_copy_only=False)
+    counted = pc.fill_null(column.field("count"), 0).to_numpy(zero_copy_only=False) > 0
     # Those that counted nothing change nothing: neither minimum and maximum nor bounds or scale.
-    is_used = pc.fill_null(pc.greater(column.field("count"), 0), fill_value=False)
-    if is_used.true_count < len(column):
-        column = column.filter(is_used) if is_used.true_count else column[:1]
+    has_counted = np.zeros(count, bool)
+    has_counted[groups[keep & counted]] = True
+    idle = np.flatnonzero(keep & ~has_counted[groups])
+    keep &= counted
+    keep[idle[np.unique(groups[idle], return_index=True)[1]]] = True
+    if not keep.all():
+        column, groups = column.filter(pa.array(keep)), groups[keep]
     parts = _Parts(column)
     if parts.is_exponential.any() and not parts.is_exponential.all():
-        raise InvalidStatement(
-            "histogram_merge can't add explicit and exponential histograms.",
-            remedy="Add histogram['scale'] IS NULL to GROUP BY, or select one kind with WHERE.",
+        is_exponential = np.zeros(count, bool)
+        is_exponential[groups[parts.is_exponential]] = True
+        if is_exponential[groups[~parts.is_exponential]].any():
+            raise InvalidStatement(
+                "histogram_merge can't add explicit and exponential histograms.",
+                remedy="Add histogram['scale'] IS NULL to GROUP BY, or select one kind with WHERE.",
+            )
+        exponential, explicit = (
+            merge_groups(column.filter(pa.array(mask)), groups[mask], count)
+            for mask in (parts.is_exponential, ~parts.is_exponential)
         )
-    merged: _Columns = {"count": np.array([parts.count.sum()])}
-    for name, add in (("sum", np.sum), ("min", np.min), ("max", np.max)):
-        merged[name] = pa.array([add(getattr(parts, name))], pa.float64(), from_pandas=True)
-    own = _merge_exponential(parts) if parts.is_exponential[0] else _merge_explicit(parts)
-    return build_histograms(merged | own)
+        return pc.if_else(pa.array(is_exponential), exponential, explicit)
+    is_empty = np.ones(count, bool)
+    is_empty[groups] = False
+    merged: _Columns = {"count": _fold_groups(np.add, parts.count, groups, np.zeros(count, np.int64))}
+    for name, add, start in (("sum", np.add, 0.0), ("min", np.minimum, np.inf), ("max", np.maximum, -np.inf)):
+        found = _fold_groups(add, getattr(parts, name), groups, np.full(count, start))
+        merged[name] = pa.array(found, pa.float64(), from_pandas=True)
+    merge = _merge_exponential if parts.is_exponential.any() else _merge_explicit
+    return build_histograms(merged | merge(parts, groups, count), is_empty if is_empty.any() else None)
 
 
-def _merge_explicit(parts: _Parts) -> _Columns:
+@np.errstate(invalid="ignore")
+def _fold_groups(add: np.ufunc, values: Numbers, groups: Numbers, result: Numbers) -> Numbers:
+    add.at(result, groups, values)
+    return result
+
+
+def _merge_explicit(parts: _Parts, groups: Numbers, count: int) -> _Columns:
     bounds, indices = parts.bounds, parts.indices.values
-    length = bounds.lengths[0]
-    common = bounds.values[:length]
-    is_same = (
-        (bounds.lengths == length).all() and (bounds.values.reshape(-1, length) == common).all() if length else False
-    )
-    if not is_same and (bounds.lengths > 0).any():
-        values, counts = np.unique(bounds.values, return_counts=True)
-        common = values[counts == parts.length]
-        indices = np.searchsorted(common, _bound(bounds, parts.indices.rows, indices))
-    elif not is_same:
-        common, indices = np.zeros(0), np.zeros_like(indices)
-    added = np.bincount(indices, weights=parts.counts.values, minlength=1)
-    return {"bounds": _one_row(common), **_buckets("", np.flatnonzero(added), added[added > 0])}
+    rows = parts.indices.rows
+    found, first = np.unique(groups, return_index=True)
+    first_of = np.zeros(count, np.int64)
+    first_of[found] = first
+    pattern, length = first_of[groups], bounds.lengths[0] if len(bounds.lengths) else 0
+    if (bounds.lengths == length).all():
+        table = bounds.values.reshape(len(bounds.lengths), length)
+        differs = (table != table[pattern]).any(axis=1)
+    else:
+        differs = bounds.lengths != bounds.lengths[pattern]
+        alike = np.flatnonzero(~differs)
+        ours, theirs = (bounds.values[_positions(bounds, one)] for one in (alike, pattern[alike]))
+        differs[np.repeat(alike, bounds.lengths[alike])[ours != theirs]] = True
+    lengths = np.zeros(count, np.int64)
+    lengths[found] = bounds.lengths[first]
+    common = np.split(bounds.values[_positions(bounds, first)], np.cumsum(lengths)[:-1])
+    for group in np.unique(groups[differs]).tolist():
+        own = np.flatnonzero(groups == group)
+        values, numbers = np.unique(bounds.values[_positions(bounds, own)], return_counts=True)
+        common[group] = values[numbers == len(own)]
+        at = np.flatnonzero(groups[rows] == group)
+        indices = indices.astype(np.int64)
+        indices[at] = np.searchsorted(common[group], _bound(bounds, rows[at], indices[at]))
+    used, indices, added = _add_up(groups[rows], indices, parts.counts.values)
+    lists = Lists(np.concatenate([np.zeros(0), *common]), np.array([len(one) for one in common], np.int64))
+    return {"bounds": lists, **_buckets("", used, indices, added, count)}
 
 
-def _merge_exponential(parts: _Parts) -> _Columns:
-    scale, threshold = int(parts.scale.min()), float(parts.zero_threshold.max())
-    found = []
+def _merge_exponential(parts: _Parts, groups: Numbers, count: int) -> _Columns:
+    scale = _fold_groups(np.minimum, parts.scale, groups, np.full(count, MAX_SCALE))
+    threshold = _fold_groups(np.maximum, parts.zero_threshold, groups, np.zeros(count))
+    shift, found = parts.scale - scale[groups], []
     for indices, counts in ((parts.indices, parts.counts), (parts.negative_indices, parts.negative_counts)):
-        shifted = indices.values.astype(np.int64) >> (parts.scale - scale)[indices.rows]
-        found.append(_add_up(np.zeros(len(shifted), np.int64), shifted, counts.values))
-    while scale > MIN_SCALE and any(len(at) and at[-1] - at[0] >= _MAX_SPREAD for _, at, _ in found):
-        scale -= 1
-        found = [_add_up(rows, at >> 1, counts) for rows, at, counts in found]
-    zero_count = int(parts.zero_count.sum())
+        rows = indices.rows
+        shifted = indices.values.astype(np.int64) >> shift[rows]
+        found.append(_add_up(groups[rows], shifted, counts.values))
+    while (is_wide := (scale > MIN_SCALE) & _are_wide(found, count)).any():
+        scale = scale - is_wide
+        found = [_add_up(rows, at >> is_wide[rows].astype(np.int64), added) for rows, at, added in found]
+    zero_count = _fold_groups(np.add, parts.zero_count, groups, np.zeros(count, np.int64))
     merged: _Columns = {}
-    first = np.floor(np.log2(threshold) * 2.0**scale + 1e-9) if threshold > 0 else -np.inf
-    for prefix, (_, at, added) in zip(("", "negative_"), found, strict=True):
-        inside = at < first  # of the widest zero bucket
-        zero_count += int(added[inside].sum())
-        merged |= _buckets(prefix, at[~inside], added[~inside])
-    return merged | {
-        "scale": np.array([scale], np.int32),
-        "zero_count": np.array([zero_count]),
-        "zero_threshold": np.array([threshold]),
+    first = _first_above(threshold, scale)
+    for prefix, (rows, at, added) in zip(("", "negative_"), found, strict=True):
+        inside = at < first[rows]  # of the widest zero bucket
+        np.add.at(zero_count, rows[inside], added[inside])
+        merged |= _buckets(prefix, rows[~inside], at[~inside], added[~inside], count)
+    return merged | {"scale": scale.astype(np.int32), "zero_count": zero_count, "zero_threshold": threshold}
+
+
+@np.errstate(divide="ignore")
+def _first_above(threshold: Numbers, scale: Numbers) -> Numbers:
+    """Return the first exponential bucket that is not inside of the zero bucket."""
+    first: Numbers = np.floor(np.log2(threshold) * np.exp2(scale.astype(float)) + 1e-9)
+    return first
+
+
+def _are_wide(found: Iterable[tuple[Numbers, Numbers, Numbers]], count: int) -> Numbers:
+    """Return which rows have buckets that are too far from each other."""
+    result = np.zeros(count, bool)
+    for rows, at, _ in found:
+        if len(rows):
+            starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
+            ends = np.append(starts[1:], len(rows)) - 1
+            result[rows[starts]] |= at[ends] - at[starts] >= _MAX_SPREAD
+    return result
+
+
+def _buckets(prefix: str, rows: Numbers, indices: Numbers, counts: Numbers, count: int) -> _Columns:
+    return {
+        f"{prefix}indices": Lists.of_rows(indices, rows, count),
+        f"{prefix}counts": Lists.of_rows(counts, rows, count),
     }
-
-
-def _buckets(prefix: str, indices: Numbers, counts: Numbers) -> _Columns:
-    return {f"{prefix}indices": _one_row(indices), f"{prefix}counts": _one_row(counts)}
-
-
-def _one_row(values: Numbers) -> Lists:
-    return Lists(values, np.array([len(values)]))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
-from datafusion import DataFrame, SessionContext, udaf, udf
+from datafusion import Accumulator, DataFrame, SessionContext, udaf, udf
 
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.core.protocols import TableSnapshot
@@ -104,10 +104,17 @@ _SCALARS: Final = {
     "lerp": _plain(numeric.vectorized(numeric.lerp), _F64, _F64, _F64, _F64),
     "unlerp": _plain(numeric.vectorized(numeric.unlerp), _F64, _F64, _F64, _F64),
 }
-_AGGREGATES: Final = {
-    "make_histogram": (MakeHistogram, [_F64, _F64, pa.int64(), _F64], HISTOGRAM),
-    "sum_histograms": (SumHistograms, [HISTOGRAM], HISTOGRAM),
-    "histogram_merge": (otel_histograms.Merge, [OTEL_HISTOGRAM], OTEL_HISTOGRAM),
+
+
+def _merge(failures: list[MicromegasError]) -> Callable[[], otel_histograms.Merge]:
+    return functools.partial(otel_histograms.Merge, otel_histograms.MergePool(failures))
+
+
+_Aggregate = tuple[Callable[[list[MicromegasError]], Callable[[], Accumulator]], list[pa.DataType], pa.DataType]
+_AGGREGATES: Final[dict[str, _Aggregate]] = {
+    "make_histogram": (functools.partial(functools.partial, MakeHistogram), [_F64, _F64, pa.int64(), _F64], HISTOGRAM),
+    "sum_histograms": (functools.partial(functools.partial, SumHistograms), [HISTOGRAM], HISTOGRAM),
+    "histogram_merge": (_merge, [OTEL_HISTOGRAM], OTEL_HISTOGRAM),
 }
 _ROWS: Final = {
     "jsonb_each": "SELECT item['key'] AS key, item['value'] AS value "
@@ -170,9 +177,8 @@ class QueryFunctions:
         for name in self._scalars:
             self._register(name)
         for name in self._aggregates:
-            accumulator, arguments, result = _AGGREGATES[name]
-            make = functools.partial(accumulator, failures)
-            session.register_udaf(udaf(make, arguments, result, [result], "immutable", name))
+            of_statement, arguments, result = _AGGREGATES[name]
+            session.register_udaf(udaf(of_statement(failures), arguments, result, [result], "immutable", name))
 
     def plan(self, plan: Callable[[str], DataFrame]) -> DataFrame:
         """Return what `plan` makes of the statement, with functions for the types that it calls them with."""
@@ -256,8 +262,9 @@ def _functions_in_conditions(tables: Sequence[VisibleTable]) -> frozenset[str]:
 
 
 def _functions_in_views(tables: Sequence[VisibleTable]) -> frozenset[str]:
-    views = (table.snapshot for table in tables if table.snapshot.source is not None)
-    return FUNCTION_NAMES.intersection(itertools.chain.from_iterable(_names(view.merge_sql or "") for view in views))
+    views = (table.snapshot for table in tables if table.snapshot.source or table.snapshot.materialized)
+    queries = [one for view in views for one in (view.merge_sql, view.materialized and view.materialized.extract_sql)]
+    return FUNCTION_NAMES.intersection(itertools.chain.from_iterable(_names(one or "") for one in queries))
 
 
 @functools.lru_cache(maxsize=256)
@@ -275,6 +282,8 @@ def register_flat_functions(session: SessionContext, names: Collection[str] = CO
 
 def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
     """Return the columns that a condition on the table is about, after the merge if it has one."""
+    if snapshot.materialized is not None:
+        return snapshot.schema  # its definition may fail by now, and has these columns otherwise
     return _merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
 
 

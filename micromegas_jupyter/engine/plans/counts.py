@@ -8,7 +8,7 @@ from datafusion.plan import ExecutionPlan, MetricsSet
 
 from micromegas_jupyter.core.file_list import FileList
 from micromegas_jupyter.core.protocols import TableSnapshot
-from micromegas_jupyter.engine.contract import QueryStatistics, ScanProgress, TableFiles, VisibleTable
+from micromegas_jupyter.engine.contract import QueryStatistics, ScanProgress, VisibleTable
 
 
 def with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatistics:
@@ -67,13 +67,6 @@ def _scan_count(table: VisibleTable) -> int:
     """Return in how many scans a table's needed files are read once, as `TableBuilder.read` plans it."""
     is_split = not set(table.snapshot.partition_columns).isdisjoint(table.snapshot.schema.names)
     return len({file.partition for file in table.needed}) if is_split else bool(table.needed)
-
-
-def find_files(table: VisibleTable) -> TableFiles:
-    """Return what a statement needs of a table, as its log has it."""
-    snapshot, needed = table.snapshot, FileList.of(table.needed)
-    size, rows = (find_total(snapshot, needed, name) for name in ("bytes", "rows"))
-    return TableFiles(table.read_as, len(needed), len(snapshot.files), size, rows)
 
 
 def find_total(snapshot: TableSnapshot, files: FileList, name: str) -> int | None:

@@ -152,6 +152,36 @@ def row_limits(plan: LogicalPlan, scans: Mapping[str, pa.Schema], *, may_change:
     return limits
 
 
+def stored_limits(plan: LogicalPlan, scans: Mapping[str, TableSnapshot], *, may_change: bool) -> dict[str, Expr]:
+    """Return what the stored microseconds of split times meet in the needed rows of scans, never too narrow."""
+    limits: dict[str, Expr] = {}
+    for name, found in _find_scans(plan, scans).items():
+        limit_of = functools.partial(_stored_limit, scans[name], may_change=may_change)
+        limit = _either([_both([_fold(one, limit_of) for one in scan.conditions]) for scan in found])
+        if limit is not None:
+            limits[name] = limit
+    return limits
+
+
+def _stored_limit(  # noqa: PLR0913 - a comparison, and of what
+    snapshot: TableSnapshot, column: Any, sign: str, constants: Sequence[Any], slack: int, *, may_change: bool
+) -> Expr | None:
+    name, values = column.to_variant().name(), [one.python_value() for one in constants]
+    if name not in snapshot.split_times:
+        return None
+    kind = snapshot.schema.field(name).type
+    if not all(isinstance(one, pa.Scalar) and one.is_valid and one.type == kind for one in values):
+        return None
+    ticks = [one.value * 10**6 // _TICKS_PER_SECOND[kind.unit] for one in values]
+    stored, compared = pa.timestamp("us", kind.tz), col(quoted(name))
+    bounds = []
+    if sign not in {"<", "<="}:
+        bounds.append(compared >= lit(_moved(min(ticks) - may_change * _DRIFT, stored)))
+    if sign not in {">", ">="} and not may_change:
+        bounds.append(compared <= lit(_moved(max(ticks) + 2 * slack, stored)))  # as in `_limit`
+    return _both(bounds)
+
+
 def _both(known: Sequence[_T | None]) -> _T | None:
     found = [one for one in known if one is not None]  # an Expr equals whatever it's compared with
     return functools.reduce(operator.and_, found) if found else None

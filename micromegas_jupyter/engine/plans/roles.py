@@ -15,24 +15,30 @@ from micromegas_jupyter.engine.contract import VisibleTable
 from micromegas_jupyter.telemetry.tables import DEFINITIONS, ColumnRole, find_role, role_metadata
 
 _log = logging.getLogger(__name__)
-#: Of constants, and of columns outside the data model.
+#: Of columns outside the data model, and of what is read from JSON.
 _UNKNOWN: Final = ColumnRole("")
+#: Of constants and parameters: text among them names a group, as in `CASE level WHEN 1 THEN 'fatal' END`.
+_CONSTANT: Final = ColumnRole("constant")
 #: Of values that aren't measures and have no other role, such as a sum of severities.
 _NO_ROLE: Final = ColumnRole("none")
-_MEASURE, _COUNT, _TIME = ColumnRole("measure"), ColumnRole("measure", "1"), ColumnRole("time")
+_MEASURE, _COUNT, _BYTES = ColumnRole("measure"), ColumnRole("measure", "1"), ColumnRole("measure", "By")
+_TIME: Final = ColumnRole("time")
 _CATEGORY: Final = ColumnRole("category")
 _FIRST, _ANY, _SUM, _TEXT = "first", "any", "sum", "text"
 # What functions return: a fixed role, or one like that of the first operand, of any, of summed ones, or of text.
 _RULES: Final[Mapping[str, ColumnRole | str]] = {
     name: rule
     for rule, names in (
-        (_COUNT, "count approx_distinct regr_count row_number rank dense_rank ntile character_length octet_length"),
+        (_COUNT, "count approx_distinct regr_count row_number rank dense_rank ntile character_length"),
         (_COUNT, "cardinality array_length jsonb_array_length properties_length count_from_histogram"),
         (_MEASURE, "histogram_quantile quantile_from_histogram variance_from_histogram sum_from_histogram"),
         (_MEASURE, "jsonb_as_f64 corr percent_rank cume_dist"),
+        (_BYTES, "octet_length"),
+        (_UNKNOWN, "jsonb_parse jsonb_get jsonb_path_query jsonb_path_query_first jsonb_as_i64"),
         (_TIME, "date_bin date_trunc now current_timestamp current_date to_date make_date from_unixtime to_timestamp"),
         (_TIME, "to_timestamp_seconds to_timestamp_millis to_timestamp_micros to_timestamp_nanos"),
-        (_CATEGORY, "date_part to_char date_format property_get jsonb_as_string regexp_like regexp_match"),
+        (_CATEGORY, "to_char date_format property_get jsonb_as_string regexp_like regexp_match array_has"),
+        (_CATEGORY, "starts_with ends_with contains bool_and bool_or"),
         (_FIRST, "min max first_value last_value nth_value any_value lag lead median approx_median percentile_cont"),
         (_FIRST, "quantile_cont approx_percentile_cont approx_percentile_cont_with_weight round trunc abs ceil floor"),
         (_FIRST, "arrow_cast encode decode array_element"),
@@ -77,12 +83,20 @@ def with_roles(schema: pa.Schema, written: LogicalPlan, tables: Iterable[Visible
     return pa.schema(
         [
             field.with_metadata({**field.metadata, **more} if field.metadata else more)
-            if (more := role_metadata(role))
+            if (more := role_metadata(_fitting(role, field.type)))
             else field
             for field, role in zip(schema, roles, strict=True)
         ],
         metadata=schema.metadata,
     )
+
+
+def _fitting(role: ColumnRole, kind: pa.DataType) -> ColumnRole:
+    """Return a role that fits the type: only single values are measures or times, and text constants name groups."""
+    if role == _CONSTANT:
+        return _CATEGORY if pa.types.is_string(kind) or pa.types.is_large_string(kind) else _NO_ROLE
+    is_plain = role.role not in {"measure", "time"} or pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
+    return role if is_plain else _NO_ROLE
 
 
 @functools.lru_cache(maxsize=64)
@@ -175,6 +189,8 @@ def _role(expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR0911 - one 
             return _call(expression.to_variant().aggregate_type(), expression, scope)
         case "ScalarFunction" | "BinaryExpr" | "Negative":
             return _call(expression.rex_call_operator(), expression, scope)
+        case "Literal" | "Placeholder":
+            return _CONSTANT
         case "Case":
             case = expression.to_variant()
             values = [value for _, value in case.when_then_expr()] + list(filter(None, [case.else_expr()]))
@@ -192,7 +208,12 @@ def _call(name: str, expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR
     if isinstance(rule, ColumnRole):
         return rule
     found = [_role(one, scope) for one in operands]
+    if rule == _ANY:
+        return _agreed(found)
+    found = [_UNKNOWN if one == _CONSTANT else one for one in found]
     roles = {one.role for one in found}
+    if name == "date_part":  # of a time, or of an interval
+        return _MEASURE if "measure" in roles else _CATEGORY
     if rule == _FIRST:
         return found[0]
     if rule == _TEXT:
@@ -201,7 +222,7 @@ def _call(name: str, expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR
         return found[0] if found[0].role == "measure" else _NO_ROLE if found[0].role else _MEASURE
     if roles == {"time"} and name == "-":
         return _MEASURE
-    if rule == _ANY or (name in {"+", "-", "negative"} and roles <= {"measure", "time", ""}):
+    if name in {"+", "-", "negative"} and roles <= {"measure", "time", ""}:
         return _agreed(found)
     if not roles <= {"measure", "category", ""}:
         return _NO_ROLE
@@ -214,7 +235,10 @@ def _call(name: str, expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR
 
 def _agreed(roles: Iterable[ColumnRole]) -> ColumnRole:
     """Return the role of values that may be any of these; constants fit all."""
-    found = {one for one in roles if one.role}
+    given = set(roles) - {_CONSTANT}
+    found = {one for one in given if one.role}
     if len({one.role for one in found}) > 1:
         return _NO_ROLE
-    return found.pop() if len(found) == 1 else ColumnRole(found.pop().role) if found else _UNKNOWN
+    if found:
+        return found.pop() if len(found) == 1 else ColumnRole(found.pop().role)
+    return _UNKNOWN if given else _CONSTANT

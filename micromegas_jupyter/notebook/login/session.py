@@ -448,9 +448,12 @@ class NotebookSession:
 
     def _watch(self, attempt: Attempt) -> None:
         """Look for a sign-in in another notebook or terminal, until there is one or this one has ended."""
+        was_found = False
         while not attempt.over.wait(CHECK_SECONDS):
             provider = self._stored_elsewhere(attempt.settings)
-            if provider is None or attempt.login.done:
+            # A sign-in is stored shortly before its own end is known.
+            is_other, was_found = was_found and not attempt.login.done, provider is not None
+            if provider is None or not is_other:
                 # A page that has just drawn the card may have missed it, and cannot ask while a cell runs (ipykernel 6)
                 self.remind()
             elif self._end(attempt, provider):

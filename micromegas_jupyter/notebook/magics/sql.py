@@ -147,7 +147,11 @@ class SqlMagic(Magics):
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this statement")
     @argument("--format", choices=FORMATS, help="what the rows become; a reader gets them as you iterate, at any size")
     @argument("--explain", action="store_true", help="show its plan and what it would read, without running it")
-    @argument("--dry-run", action="store_true", help="show the columns it would return, without running it")
+    @argument(
+        "--dry-run",
+        action="store_true",
+        help="show the columns it would return and what it would read, without running it",
+    )
     @argument(
         "--plot",
         metavar="KIND",
@@ -380,22 +384,33 @@ class SqlMagic(Magics):
     def _describe(self, request: SqlRequest) -> object | None:
         """Fetch the columns that the request's statement would return, without running it."""
         from micromegas_jupyter.client.commands import original_positions
+        from micromegas_jupyter.client.flight_client import FlightSQLClient
         from micromegas_jupyter.client.parameters import bind_named
+        from micromegas_jupyter.client.query_reader import NO_ESTIMATE, parse_estimate
         from micromegas_jupyter.notebook.results.formats import sql_type_of
 
+        options = request.options
+        time_range = parse_range(options.begin, options.end, now=self._session.dependencies.clock.now())
         with self._connected(request) as (_, connection, line):
-            prepare = getattr(connection.client, "prepare_statement", None)
+            client = connection.client
+            prepare = getattr(client, "prepare_statement", None)
             if not callable(prepare):
                 raise UnsupportedRequest(
                     "The wrapper's client cannot describe a statement without running it.", remedy="Use --limit 0."
                 )
             line.clear()
-            bound = bind_named(request.sql, request.params)
-            with original_positions(bound):
-                schema = prepare(bound.sql).dataset_schema
+            if isinstance(client, FlightSQLClient):
+                params = dict(request.params) or None
+                schema = client.describe_statement(request.sql, *time_range, params, limit=options.limit)
+            else:
+                bound = bind_named(request.sql, request.params)
+                with original_positions(bound):
+                    schema = prepare(bound.sql).dataset_schema
+        estimate = parse_estimate(schema)
         nulls = {True: "possible", False: "never"}
         rows = [(shown_name(each.name), sql_type_of(each), nulls[each.nullable]) for each in schema]
-        table = TextTable(head=("column", "type", "null"), rows=rows, note="The statement was not run.")
+        told = NO_ESTIMATE if estimate is None else f"It {estimate.text()}."
+        table = TextTable(head=("column", "type", "null"), rows=rows, note=f"{told} The statement was not run.")
         return self._assign(table if request.name is None else schema, request, connection)
 
     def _connected(self, request: SqlRequest) -> AbstractContextManager[tuple[ClientSettings, Connection, LiveLine]]:

@@ -23,7 +23,7 @@ MEMORY_BYTES = 2 << 30
 @pytest.fixture(scope="module")
 def context(browser, binder):
     """The browser of somebody who is signed in to this Jupyter, as a Hub would have it."""
-    made = browser.new_context(viewport={"width": 1280, "height": 900})
+    made = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     made.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
     page = made.new_page()
     page.goto(f"{binder.url}login?token={TOKEN}")

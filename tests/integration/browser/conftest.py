@@ -108,7 +108,8 @@ def browser(chromium):
 @pytest.fixture(scope="package")
 def context(browser):
     """One profile for all tests: JupyterLab's programs are loaded once."""
-    made = browser.new_context(viewport=VIEWPORT)
+    # An animation has a page drawn sixty times a second without a graphics card.
+    made = browser.new_context(viewport=VIEWPORT, reduced_motion="reduce")
     made.set_default_timeout(STATE_TIMEOUT_MILLISECONDS)
     made.on("page", overwrite_changed_files)
     yield made
@@ -127,7 +128,7 @@ class Lab:
         if self.page is None:
             self.page = self._load()
         self.page.set_viewport_size(VIEWPORT)
-        self.page.emulate_media(forced_colors="null", reduced_motion="null")
+        self.page.emulate_media(forced_colors="null", reduced_motion="reduce")
         open_alone(self.page, path.name)
         self.page.locator(".jp-KernelName", has_text="ipykernel").first.wait_for()
         wait_for_kernel(self.page)

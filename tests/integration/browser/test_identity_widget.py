@@ -51,24 +51,26 @@ from tests.integration.browser.widget_states import show"""
     page.wait_for_function("() => (document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0) === 0")
     expect(page.locator(CARD).first).to_be_in_viewport()
 
+    page.screenshot(path=str(tmp_path / "folded.png"))
+    for more in page.locator(f"{CARD} summary").all():
+        more.click()
     for theme in THEMES:
         choose_theme(page, theme)
         page.screenshot(path=str(tmp_path / f"{theme}.png"))
-        check_accessible(page, CARD, texts=3 * len(STATES) + 1)
+        check_accessible(page, CARD, texts=4 * len(STATES) + 1)
 
-    for more in page.locator(f"{CARD} summary").all():
-        more.click()
-    check_accessible(page, CARD, texts=4 * len(STATES) + 1)
-    page.screenshot(path=str(tmp_path / "unfolded.png"))
     page.set_viewport_size({"width": 620, "height": 7000})
     page.screenshot(path=str(tmp_path / "narrow.png"))
-    page.emulate_media(forced_colors="active", reduced_motion="reduce")
+    page.emulate_media(forced_colors="active")
     page.screenshot(path=str(tmp_path / "forced colors.png"))
     relative = page.locator(f"{CARD} a[href*='micromegas/start/abc.def']")
     base = "location.origin + JSON.parse(document.getElementById('jupyter-config-data').textContent).baseUrl"
     assert relative.get_attribute("href") == f"{page.evaluate(base)}micromegas/start/abc.def"
     marks = page.locator(f"{CARD} .mark")
-    assert set(marks.evaluate_all("marks => marks.map(each => getComputedStyle(each).animationName)")) == {"none"}
+    names = "marks => marks.map(each => getComputedStyle(each).animationName)"
+    assert set(marks.evaluate_all(names)) == {"none"}
+    page.emulate_media(reduced_motion="no-preference")
+    assert set(marks.evaluate_all(names)) == {"none", "micromegas-breathe"}
 
 
 def test_run_all_shows_whoever_looks_at_the_last_cell_where_to_sign_in(open_notebook, tmp_path):

@@ -68,7 +68,7 @@ def running_client_server(folder, *, provider=None, tls_files=None):
     validator = validator_from_environment(environ)
     sources = (Lake(lake), ServedFolder(Storage(plain)))
     tables = SimpleNamespace(snapshot=lambda sql=None: [table for source in sources for table in source.snapshot(sql)])
-    pool = build_pool(tables, worker={"lake": str(folder / "lake")})
+    pool = build_pool(tables, worker={"lake": str(folder / "lake"), "denials_file": str(folder / "denials.json")})
     with closing(validator), open_server(pool, validator=validator, tls_files=tls_files) as server:
         yield ClientServer(server.port, tokens, is_encrypted=tls_files is not None)
 

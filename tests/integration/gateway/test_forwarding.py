@@ -16,6 +16,7 @@ from micromegas_jupyter.errors import (
     ResourcesExhausted,
     StatementRefused,
     Unavailable,
+    UnsupportedRequest,
     UnsupportedStatement,
 )
 from micromegas_jupyter.flightsql.commands import messages
@@ -87,6 +88,7 @@ def test_what_fails_on_a_hidden_value_does_not_show_it(front):
         ("DROP TABLE log_entries", StatementRefused),
         ("SELECT * FROM log_entries, information_schema.tables", UnsupportedStatement),
         ("SELECT 1; SELECT 2", StatementRefused),
+        ("DROP MATERIALIZED VIEW log_counts", UnsupportedRequest),
         (f"SELECT {'(' * 3000}1{')' * 3000}", StatementRefused),
     ],
 )

@@ -37,7 +37,7 @@ def context(chromium, signed_in):
     kept = [(each.name, each.value or "", each.domain, each.path) for each in hers.session.cookies]
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
-        made = launched.new_context(viewport={"width": 1280, "height": 720})
+        made = launched.new_context(viewport={"width": 1280, "height": 720}, reduced_motion="reduce")
         made.set_default_timeout(PATIENCE_MILLISECONDS)
         made.add_cookies([dict(zip(("name", "value", "domain", "path"), each, strict=True)) for each in kept])
         yield made

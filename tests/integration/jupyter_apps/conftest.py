@@ -29,10 +29,11 @@ KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "langua
 
 
 def pytest_generate_tests(metafunc):
-    """Run each scene in JupyterLab, and in Notebook 7 one of them, or in the long run both."""
+    """Run each scene in JupyterLab, and one of them in Notebook 7 instead, or in the long run each in both."""
     if "app" in metafunc.fixturenames:
-        is_in_both = metafunc.config.getoption("--long") or metafunc.function.__name__.startswith("test_run_all")
-        metafunc.parametrize("app", ["lab", "notebook"] if is_in_both else ["lab"])
+        # In JupyterLab, `tests/integration/browser/test_quickstart.py` runs all cells and signs in, too.
+        app = "notebook" if metafunc.function.__name__.startswith("test_run_all") else "lab"
+        metafunc.parametrize("app", ["lab", "notebook"] if metafunc.config.getoption("--long") else [app])
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def jupyter(chromium, stack, tmp_path_factory):
 def browser_context(chromium, jupyter):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_OPTIONS))
-        context = browser.new_context(viewport={"width": 1280, "height": 1000})
+        context = browser.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
         context.set_default_timeout(LONGEST_WAIT_MILLISECONDS)
         yield context
         browser.close()

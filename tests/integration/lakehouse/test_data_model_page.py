@@ -9,7 +9,17 @@ from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.telemetry.histograms import OTEL_HISTOGRAM
-from micromegas_jupyter.telemetry.tables import EMPTY_SETS, REMARKS_KEY, TABLES, VIEWS
+from micromegas_jupyter.telemetry.tables import (
+    EMPTY_SETS,
+    REMARKS_KEY,
+    ROLE_KEY,
+    ROLES,
+    TABLES,
+    UNIT_KEY,
+    VIEWS,
+    find_role,
+    role_metadata,
+)
 from tests.architecture.guide_text import blocks, read_page, table_rows
 from tests.fakes.validator import FakeValidator
 from tests.integration.flight_harness import running_server
@@ -24,6 +34,7 @@ FUNCTIONS = {
     "list_view_sets": "list_view_sets()",
     "list_partitions": "list_partitions()",
     "running_queries": "running_queries()",
+    "list_view_set_definitions": "list_view_set_definitions()",
     "process_spans": f"process_spans('{ID}', 'both')",
     "perfetto_trace_chunks": f"perfetto_trace_chunks('{ID}', 'async', TIMESTAMP '2026-11-26T12:00:00', now())",
 }
@@ -76,6 +87,19 @@ def test_columns_are_those_of_the_running_server(client, name):
     assert [row[:2] for row in _documented(name)] == _served(found.schema)
     assert [row[2] for row in _documented(name)] == list(DEFINED[name].remarks.values())
     assert DEFINED[name].remark in SECTIONS[name].replace("\n", " ")
+
+
+def test_the_page_has_the_role_and_unit_of_each_column(client):
+    served = [field for name, schema in client.list_tables().items() if name in DEFINED for field in schema]
+    others = [field.with_metadata(role_metadata(find_role(field.name))) for one in EMPTY_SETS for field in one.schema]
+    found = {}
+    for field in (*served, *others):
+        role, unit = ((field.metadata or {}).get(key, b"").decode() for key in (ROLE_KEY, UNIT_KEY))
+        if role:
+            found.setdefault(role, set()).add(f"`{field.name.rpartition('.')[2]}`" + f" in `{unit}`" * bool(unit))
+
+    rows = [row for row in table_rows(SECTIONS["Column roles"]) if row[0] in ROLES]
+    assert {role: set(columns.split(", ")) for role, columns in rows} == found
 
 
 @pytest.mark.parametrize("name", [definition.name for definition in (*TABLES, *VIEWS)])

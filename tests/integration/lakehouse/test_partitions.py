@@ -2,6 +2,7 @@
 
 import datetime as dt
 import time
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pytest
@@ -43,9 +44,8 @@ def _context(name):
     )
 
 
-@pytest.fixture
-def lake(tmp_path):
-    storage = Storage(tmp_path / "lake")
+def _make_lake(folder):
+    storage = Storage(folder)
     writer = LakeWriter(storage, interval_seconds=0)
     for number in range(3):
         writer.append("log_entries", log_batch([number])).result()
@@ -57,8 +57,8 @@ def lake(tmp_path):
     return storage
 
 
-@pytest.fixture
-def harness(lake):
+@contextmanager
+def _server(lake):
     validator = FakeValidator()
     validator.known = {name: _context(name) for name in ("alice", "bob", "carol")}
     with running_server(
@@ -67,8 +67,8 @@ def harness(lake):
         yield running
 
 
-@pytest.fixture
-def client(harness):
+@contextmanager
+def _clients(harness):
     opened = {}
 
     def connect(name="alice"):
@@ -79,6 +79,36 @@ def client(harness):
     yield connect
     for one in opened.values():
         one.close()
+
+
+@pytest.fixture(scope="module")
+def kept_harness(tmp_path_factory):
+    """A server on a lake that no test changes."""
+    with _server(_make_lake(tmp_path_factory.mktemp("kept") / "lake")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kept(kept_harness):
+    with _clients(kept_harness) as connect:
+        yield connect
+
+
+@pytest.fixture
+def lake(tmp_path):
+    return _make_lake(tmp_path / "lake")
+
+
+@pytest.fixture
+def harness(lake):
+    with _server(lake) as running:
+        yield running
+
+
+@pytest.fixture
+def client(harness):
+    with _clients(harness) as connect:
+        yield connect
 
 
 PARTITIONS = pa.schema(
@@ -127,8 +157,8 @@ def test_partitions_are_the_files_of_the_tables(client, lake):
     assert client("bob").query_arrow(makers).to_pylist() == [{"n": 5}]
 
 
-def test_of_hidden_rows_a_listing_tells_nothing(client):
-    rows = client("carol").query_arrow("SELECT * FROM list_partitions() ORDER BY view_set_name").to_pylist()
+def test_of_hidden_rows_a_listing_tells_nothing(kept):
+    rows = kept("carol").query_arrow("SELECT * FROM list_partitions() ORDER BY view_set_name").to_pylist()
 
     assert [row["view_set_name"] for row in rows] == ["blocks"] * 2 + ["log_entries"] * 3
     for row in rows[2:]:
@@ -150,18 +180,18 @@ BASE_TABLES = ("blocks", "histograms", "log_entries", "measures", "otel_spans", 
 
 
 @pytest.mark.parametrize("table", BASE_TABLES)
-def test_retiring_the_partitions_of_a_base_table_deletes_nothing_and_points_to_the_command(client, harness, table):
-    upstream = UpstreamClient(harness.uri, auth_provider=StaticTokenAuthProvider("alice"))
+def test_retiring_the_partitions_of_a_base_table_deletes_nothing_and_points_to_the_command(kept, kept_harness, table):
+    upstream = UpstreamClient(kept_harness.uri, auth_provider=StaticTokenAuthProvider("alice"))
     counts = "SELECT view_set_name, sum(num_rows) AS n FROM list_partitions() GROUP BY 1 ORDER BY 1"
-    before = client().query_arrow(counts)
+    before = kept().query_arrow(counts)
 
     with pytest.raises(pa.ArrowNotImplementedError, match=f"micromegas tables delete {table}"):
         upstream.retire_partitions(table, "global", NOON - DAY, NOON + 9 * DAY)
     for instance in ("global", P1):
         with pytest.raises(UnsupportedStatement, match=f"micromegas tables delete {table}"):
-            client().retire_partitions(table, instance, NOON - DAY, NOON + 9 * DAY)
+            kept().retire_partitions(table, instance, NOON - DAY, NOON + 9 * DAY)
 
-    assert client().query_arrow(counts) == before
+    assert kept().query_arrow(counts) == before
 
 
 def test_administrators_merge_files(client, harness):
@@ -184,10 +214,10 @@ def test_administrators_merge_files(client, harness):
     ]
 
 
-def test_log_stats_are_always_current(client, harness, capsys):
-    upstream = UpstreamClient(harness.uri, auth_provider=StaticTokenAuthProvider("alice"))
+def test_log_stats_are_always_current(kept, kept_harness, capsys):
+    upstream = UpstreamClient(kept_harness.uri, auth_provider=StaticTokenAuthProvider("alice"))
 
-    for one in (upstream, client()):
+    for one in (upstream, kept()):
         one.materialize_partitions("log_stats", NOON, NOON + DAY, 3600)
         one.regenerate_partitions("log_stats", NOON, NOON + DAY, 3600)
         one.retire_partitions("log_stats", "global", NOON, NOON + DAY)
@@ -207,18 +237,18 @@ NOTHING = {
 }
 
 
-def test_what_is_wrong_is_said_before_a_row_is_gone(client):
+def test_what_is_wrong_is_said_before_a_row_is_gone(kept):
     for sql, what in NOTHING.items():
         with pytest.raises(InvalidStatement, match=what):
-            client().query(sql)
+            kept().query(sql)
 
-    assert client().query_arrow("SELECT count(*) AS n FROM log_entries").to_pylist() == [{"n": 3}]
+    assert kept().query_arrow("SELECT count(*) AS n FROM log_entries").to_pylist() == [{"n": 3}]
 
 
 ALL_LOGS = "FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30')"
 
 
-def test_who_is_no_administrator_is_told_so_and_planning_or_describing_changes_nothing(client):
+def test_who_is_no_administrator_is_told_so_and_planning_or_describing_changes_nothing(kept):
     for sql in (
         f"SELECT time, msg {ALL_LOGS}",
         f"SELECT 1 WHERE EXISTS (SELECT 1 {ALL_LOGS})",
@@ -226,14 +256,14 @@ def test_who_is_no_administrator_is_told_so_and_planning_or_describing_changes_n
         "SELECT * FROM materialize_partitions('log_entries', '2026-11-24', '2026-11-30', 60)",
     ):
         with pytest.raises(PermissionDenied, match="Only administrators may call"):
-            client("bob").query(sql)
+            kept("bob").query(sql)
         with pytest.raises(PermissionDenied, match="Only administrators may call"):
-            client("bob").prepare_statement(sql)
+            kept("bob").prepare_statement(sql)
     with pytest.raises(UnsupportedStatement, match="micromegas tables delete"):
-        client().query("SELECT retire_partition_by_file('x')")
-    assert client().prepare_statement(f"SELECT msg {ALL_LOGS}").dataset_schema.names == ["msg"]
+        kept().query("SELECT retire_partition_by_file('x')")
+    assert kept().prepare_statement(f"SELECT msg {ALL_LOGS}").dataset_schema.names == ["msg"]
 
-    assert client().query_arrow("SELECT count(*) AS n FROM log_entries").to_pylist() == [{"n": 3}]
+    assert kept().query_arrow("SELECT count(*) AS n FROM log_entries").to_pylist() == [{"n": 3}]
 
 
 def test_views_see_what_was_just_stored(client):

@@ -77,6 +77,7 @@ def test_values_formats_plans_connections_and_history_work_over_the_real_server(
     plan, columns, listed = (shown_text(run, cell) for cell in (10, 11, 14))
     assert plan.startswith("logical plan\n  ")
     assert re.search(r"^value +bigint +never$", columns, flags=re.MULTILINE)
+    assert columns.endswith("It reads no files. The statement was not run.")
     assert shown_text(run, 12).startswith("--connection here means 127.0.0.1:")
     assert [line.split()[0] for line in listed.splitlines()[2:]] == ["1", "2", "3", "4", "5", "6", "7"]
     assert all(" done " in line for line in listed.splitlines()[2:])

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urljoin, urlsplit
 
+import psutil
 import requests
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_server.auth.security import passwd
@@ -204,8 +205,11 @@ def wait_for_address(runtime, process, log):
     def look():
         assert process.poll() is None, log.read_text()[-3000:]
         for path in runtime.glob("jpserver-*.json"):
-            with suppress(ValueError, requests.ConnectionError):  # being written, or not listening yet
+            with suppress(ValueError, IndexError, requests.ConnectionError):  # being written, or not listening yet
                 url = str(json.loads(path.read_text())["url"]).replace("localhost", "127.0.0.1")
+                if ":0/" in url:  # jupyter_server before 2.20 writes the port that was asked for
+                    listening = [one for one in psutil.Process(process.pid).net_connections() if one.status == "LISTEN"]
+                    url = url.replace(":0/", f":{listening[0].laddr.port}/")
                 requests.get(f"{url}api", timeout=TIMEOUT_SECONDS)
                 return url
         return None

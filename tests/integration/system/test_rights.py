@@ -170,13 +170,13 @@ def test_everybody_else_s_queries_are_hidden_without_roles(stack, person, sign_i
         assert bob.query_arrow("SELECT count(*) AS n FROM log_entries")["n"][0].as_py() > 0
 
 
-def test_a_new_key_works_within_seconds_and_a_revoked_one_no_longer(server, micromegas):
-    made = micromegas("keys", "create", "robot", "--role", "everything", environ=server.environ)
+def test_a_new_key_works_within_seconds_and_a_revoked_one_no_longer(server, micromegas_here):
+    made = micromegas_here("keys", "create", "robot", "--role", "everything", environ=server.environ)
     key = made.stdout.strip()
     assert made.returncode == 0, made.stderr
     wait_until(lambda: _outcome(server, key) == "answered", "the key is known", seconds=30)
 
-    assert micromegas("keys", "revoke", "robot", environ=server.environ).returncode == 0
+    assert micromegas_here("keys", "revoke", "robot", environ=server.environ).returncode == 0
     wait_until(lambda: _outcome(server, key) == "Rejected", "the key is revoked", seconds=30)
 
     # Within three seconds on a machine that does little else.
@@ -184,15 +184,15 @@ def test_a_new_key_works_within_seconds_and_a_revoked_one_no_longer(server, micr
     assert key not in server.log()
 
 
-def test_a_key_for_ingestion_may_not_read(server, micromegas):
-    key = micromegas("keys", "create", "collector", "--scope", "ingest", environ=server.environ).stdout.strip()
+def test_a_key_for_ingestion_may_not_read(server, micromegas_here):
+    key = micromegas_here("keys", "create", "collector", "--scope", "ingest", environ=server.environ).stdout.strip()
 
     # Each of the two processes reads the new key within a second or so.
     wait_until(lambda: all(_outcome(server, key) == PermissionDenied.__name__ for _ in range(8)), "the change counts")
 
 
-def test_a_key_for_metrics_reads_the_metrics_and_runs_no_query(server, micromegas):
-    key = micromegas("keys", "create", "prometheus", "--scope", "metrics", environ=server.environ).stdout.strip()
+def test_a_key_for_metrics_reads_the_metrics_and_runs_no_query(server, micromegas_here):
+    key = micromegas_here("keys", "create", "prometheus", "--scope", "metrics", environ=server.environ).stdout.strip()
     wait_until(lambda: _outcome(server, key) == PermissionDenied.__name__, "the change counts")
 
     scrape = urllib.request.Request(f"{server.ready['http']}/metrics", headers={"Authorization": f"Bearer {key}"})

@@ -198,6 +198,20 @@ class TestRoles:
         assert Roles(ROLES).grant(["eu_logs"], is_admin=True) == (("eu_logs",), None)
         assert not Roles({}).grant(["logs"])[1].may_read("log_entries")
 
+    @pytest.mark.parametrize(
+        ("names", "expected"),
+        [((), None), (("few",), 10), (("few", "many"), 90), (("few", "any"), None), (("few", "writer"), 10)],
+    )
+    def test_the_highest_limit_of_roles_with_tables_holds(self, names, expected):
+        roles = {
+            "few": RoleSetting(tables={"t": None}, max_scan_bytes=10),
+            "many": RoleSetting(tables={"t": None}, max_scan_bytes=90),
+            "any": RoleSetting(tables={"u": None}),
+            "writer": RoleSetting(ingest=frozenset({"t"})),
+        }
+
+        assert Roles(roles).scan_limit(names) == expected
+
     def test_default_roles_are_everybodys_and_each_counts_once_in_order_if_it_is_configured(self):
         roles = Roles(ROLES, ["logs", "gone"])
 

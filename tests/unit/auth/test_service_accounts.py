@@ -241,6 +241,16 @@ def test_a_job_without_the_permission_is_told_which_one(clock, variable):
         *((GoogleMetadataSource, body, FLAVOR) for body in (b"\xff\xfe", mint(audience="other"))),
         *((GoogleMetadataSource, mint(audience="lake"), headers) for headers in ({}, {"metadata-flavor": "google"})),
     ],
+    ids=[
+        "nothing",
+        "bytes",
+        "number",
+        "other GitHub audience",
+        "more bytes",
+        "other audience",
+        "no flavor",
+        "other flavor",
+    ],
 )
 def test_an_answer_without_a_jwt_for_the_audience_or_googles_header_is_refused(source, body, headers, clock):
     asked = source(GITHUB, audience="lake", http=platform(answer(body, headers=headers)), clock=clock)
@@ -254,7 +264,9 @@ def token_file(path, clock):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"opaque", b"\xff\xfe", mint(without=["exp"]).encode(), mint(expires_in=-1).encode()]
+    "content",
+    [b"", b"opaque", b"\xff\xfe", mint(without=["exp"]).encode(), mint(expires_in=-1).encode()],
+    ids=["nothing", "opaque", "bytes", "no end", "expired"],
 )
 def test_a_file_without_a_jwt_that_is_valid_is_a_failed_login(tmp_path, clock, content):
     (tmp_path / "token").write_bytes(content)

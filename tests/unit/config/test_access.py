@@ -118,6 +118,12 @@ def test_a_configuration_file_alone_is_enough():
     )
 
 
+def test_a_role_may_limit_what_a_statement_reads():
+    roles = {"analyst": {"tables": ["t"], "max_scan_bytes": 10**12}}
+
+    assert parse({"roles": roles}).roles == {"analyst": RoleSetting(tables={"t": None}, max_scan_bytes=10**12)}
+
+
 def test_a_role_may_name_tables_to_write_to_and_none_to_read():
     roles = {"loader": {"ingest": ["orders", "*"]}, "team": {"tables": ["team_a"], "owns": ["team_*"]}}
 
@@ -214,6 +220,9 @@ def test_files_that_are_named_wrongly_are_refused(environ, text, key):
             ({"roles": {"a": {"tables": {"spans": ""}}}}, ".roles.a.tables.spans"),
             ({"roles": {"a": {"tables": {"spans": True}}}}, ".roles.a.tables.spans"),
             ({"roles": {"a": {"ingest": []}}}, ".roles.a.ingest"),
+            ({"roles": {"a": {"max_scan_bytes": 5}}}, ".roles.a.tables"),
+            *(({"roles": {"a": {"tables": ["t"], "max_scan_bytes": wrong}}}, ".roles.a.max_scan_bytes")
+              for wrong in (0, -1, "5", 1.5, None, True)),
             ({"roles": {"a": {"ingest": "orders"}}}, ".roles.a.ingest"),
             ({"roles": {"a": {"owns": {"orders": None}}}}, ".roles.a.owns"),
             *(({"roles": {"a": {"owns": ["fine", wrong]}}}, ".roles.a.owns[1]")

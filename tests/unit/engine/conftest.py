@@ -27,6 +27,10 @@ class Asker:
         access = TableAccess(filters=filters)
         return Asker(self.engine, self.tables, replace(self.caller, table_access=access))
 
+    def as_administrator(self):
+        """Return an administrator who asks."""
+        return Asker(self.engine, self.tables, replace(self.caller, is_admin=True))
+
     def plan(self, sql, **options):
         return self.engine.plan(StatementRequest(sql=sql, **options), self.caller)
 

@@ -55,17 +55,22 @@ def counter(values, *, kind=CUMULATIVE, name="requests", is_monotonic=True, tena
     return metric
 
 
+def mapped_rows(*metrics, name="web"):
+    """Return the rows of an export of a service, by table."""
+    body = export("metrics", *metrics, service=name).SerializeToString()
+    request = ExportRequest(signal=Signal.METRICS, body=body)
+    mapped = map_request(
+        request.signal, decode_request(request), origins=OriginCache(), now_ns=NOON_NS, is_trusted=True
+    )
+    assert not mapped.refusals.count
+    return mapped.records.items()
+
+
 def tables(folder, *metrics, services=("web",)):
     """Return both tables, each service in a file of its own."""
     rows = {HISTOGRAMS.name: [], MEASURES.name: []}
     for service in services:
-        body = export("metrics", *metrics, service=service).SerializeToString()
-        request = ExportRequest(signal=Signal.METRICS, body=body)
-        mapped = map_request(
-            request.signal, decode_request(request), origins=OriginCache(), now_ns=NOON_NS, is_trusted=True
-        )
-        assert not mapped.refusals.count
-        for table, batch in mapped.records.items():
+        for table, batch in mapped_rows(*metrics, name=service):
             rows[table].append(batch)
     folder.mkdir(exist_ok=True)
     return [
@@ -108,7 +113,32 @@ def test_the_first_point_of_a_series_that_began_long_before_has_no_increase(tmp_
         point.start_time_unix_nano = late.histogram.data_points[0].start_time_unix_nano
     with asking(tables(tmp_path / "t", late)) as ask:
         rows = ask.rows("SELECT histogram['count'] AS n, seconds FROM histogram_increases ORDER BY time")
+        sums = ask.rows(SUMS)
+        computed = ask.rows(
+            "SELECT sum(h['count']) AS n, count(h['sum']) AS known FROM "
+            "(SELECT CASE WHEN histogram['count'] < 3 THEN NULL ELSE histogram END AS h FROM histograms)"
+        )
     assert [row["n"] for row in rows] == [None, 1, 1, 1]
+    assert sums == [{"n": 3, "total": 15.0}]
+    assert computed == [{"n": 7, "known": 2}]
+
+
+def test_a_first_point_that_begins_at_its_own_time_has_no_increase(tmp_path):
+    """OpenTelemetry's sign of an unknown start, as the Collector sends it for what it scrapes from Prometheus."""
+    scraped = points([[5.0] * 1000, [5.0], [5.0]])
+    for point in scraped.histogram.data_points:
+        point.start_time_unix_nano = scraped.histogram.data_points[0].time_unix_nano
+    with asking(tables(tmp_path / "t", scraped)) as ask:
+        rows = ask.rows("SELECT histogram['count'] AS n, seconds FROM histogram_increases ORDER BY time")
+    assert [tuple(row.values()) for row in rows] == [(None, None), (1, 60.0), (1, 60.0)]
+
+
+def test_a_value_that_is_flagged_as_not_recorded_is_no_reset(tmp_path):
+    metric = counter([5, 0, 7])
+    metric.sum.data_points[1].flags = 1
+    with asking(tables(tmp_path / "t", metric)) as ask:
+        rows = ask.rows("SELECT value, increase FROM counter_increases ORDER BY time")
+    assert [tuple(row.values()) for row in rows] == [(5.0, None), (7.0, 2.0)]
 
 
 def test_quantiles_and_merges_are_of_the_values_in_the_range(tmp_path, values):

@@ -63,9 +63,13 @@ def normal(found):
     }
 
 
+def merge_all(histograms):
+    return functions.merge_groups(histograms, np.zeros(len(histograms), np.int64), 1)
+
+
 def merged(*histograms):
-    found = functions.merge_all(column(*histograms))
-    return None if found is None else normal(found[0].as_py())
+    (found,) = merge_all(column(*histograms)).to_pylist()
+    return None if found is None else normal(found)
 
 
 def test_quantiles_of_explicit_histograms_are_in_the_bucket_of_the_true_one() -> None:
@@ -170,7 +174,7 @@ def test_a_merge_puts_small_buckets_into_the_widest_zero_bucket() -> None:
 
 def test_both_kinds_cannot_be_merged() -> None:
     with pytest.raises(InvalidStatement, match="explicit and exponential"):
-        functions.merge_all(column(explicit([1.0]), exponential([1.0])))
+        merge_all(column(explicit([1.0]), exponential([1.0])))
 
 
 @pytest.mark.parametrize("make", [explicit, exponential])
@@ -262,6 +266,62 @@ def test_an_empty_part_changes_nothing() -> None:
 )
 def test_a_histogram_that_nothing_sent_is_rejected(parts) -> None:
     wrong = column({"count": 1, **parts})
-    for call in (functions.merge_all, functions.buckets, lambda one: functions.quantile(one, pa.array([0.5]))):
+    for call in (merge_all, functions.buckets, lambda one: functions.quantile(one, pa.array([0.5]))):
         with pytest.raises(InvalidStatement, match="contradict"):
             call(wrong)
+
+
+BUCKET = {"count": 1, "bounds": [1.0], "indices": [0], "counts": [1]}
+
+
+def test_infinite_and_unknown_facts_stay_what_they_are() -> None:
+    ends = {"min": -math.inf, "max": math.inf, "sum": math.inf}
+    assert merged({**BUCKET, **ends}, {**BUCKET, "min": 0.5, "max": 0.5, "sum": 0.5})["min"] == -math.inf
+    for parts in ({**ends, "sum": math.nan}, {"min": 0.5}):
+        found = merged({**BUCKET, **parts}, {**BUCKET, "min": 0.5, "sum": 0.5})
+        assert (found["count"], "sum" in found) == (2, False)
+    assert "sum" not in merged({**BUCKET, "sum": math.inf}, {**BUCKET, "sum": -math.inf})
+    unbounded = {"count": 4, **ends, "bounds": [10.0], "indices": [1], "counts": [4]}
+    for ratio in (0.0, 0.5, 1.0):
+        assert quantile(unbounded, ratio) == 10.0
+    starts = pa.array([5], pa.int64()).cast(TIME)
+    (found,) = functions.increase(
+        column({**BUCKET, "count": 2, "counts": [2], **ends}), starts, column({**BUCKET, **ends}), starts
+    ).to_pylist()
+    assert (found["count"], found["sum"]) == (1, None)
+
+
+@pytest.mark.parametrize("kind", [{"bounds": [1.0]}, {"scale": 3, "zero_count": 0, "zero_threshold": 0.0}])
+def test_merged_counts_are_exact_beyond_what_a_double_holds(kind) -> None:
+    parts = [{"count": count, **kind, "indices": [1], "counts": [count]} for count in (2**53, 1, 2**53, 1, 1)]
+    found = merged(*parts)
+    assert (found["count"], found["counts"]) == (2**54 + 3, [2**54 + 3])
+
+
+def test_a_wider_zero_bucket_is_no_reset() -> None:
+    values, starts = [-3.0, -0.2, 0.1, 0.2, 3.0], pa.array([5], pa.int64()).cast(TIME)
+    before, after = exponential(values, scale=2), exponential([*values, 0.0, 5.0, -0.1], scale=1, zero_threshold=1.0)
+    (found,) = functions.increase(column(after), starts, column(before), starts).to_pylist()
+    assert (found["count"], found["zero_count"], found["counts"], found["negative_counts"]) == (3, 2, [1], [])
+    (found,) = functions.increase(
+        column(exponential([0.1], zero_threshold=1.0)), starts, column(before), starts
+    ).to_pylist()
+    assert (found["count"], found["zero_count"]) == (1, 1)
+
+
+@given(
+    parts=st.lists(st.tuples(st.integers(0, 3), st.sampled_from([explicit, exponential, None]), _samples()), max_size=9)
+)
+@settings(deadline=None)
+def test_groups_are_merged_as_each_alone(parts) -> None:
+    kinds = {}
+    rows = [(group, kinds.setdefault(group, make), values) for group, make, values in parts]
+    bounds = [BOUNDS, BOUNDS[2:], [], BOUNDS]
+    made = [
+        None if make is None else make(values, bounds[(group + at) % 4]) if make is explicit else make(values, at % 3)
+        for at, (group, make, values) in enumerate(rows)
+    ]
+    found = functions.merge_groups(column(*made), np.array([group for group, *_ in rows], np.int64), 4).to_pylist()
+    for group, one in enumerate(found):
+        own = [histogram for histogram, (number, *_) in zip(made, rows, strict=True) if number == group]
+        assert (None if one is None else normal(one)) == merged(*own)

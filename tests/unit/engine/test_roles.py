@@ -276,6 +276,131 @@ SELECT 1 AS level
 
 EXPLAIN SELECT level FROM log_entries
 -- - -
+
+SELECT date_trunc('hour', time_bin) AS hour, sum(count) AS total FROM log_stats GROUP BY 1
+-- time measure[1]
+
+SELECT name, quantile_from_histogram(make_histogram(0, 100000000, 50, duration), 0.5) / 1e6 AS p50_ms, count(*) FROM
+process_spans('{PROCESS}', 'thread') GROUP BY name
+-- category measure measure[1]
+
+SELECT make_histogram(0, 100, 10, value), array_agg(value), array_agg(time) FROM measures
+-- - - -
+
+SELECT process_id, avg(payload_size), avg(nb_objects), count(*), count(DISTINCT stream_id) FROM blocks GROUP BY 1
+-- identifier measure[By] measure[1] measure[1] measure[1]
+
+SELECT time_bin, sum(CASE WHEN level <= 2 THEN count ELSE 0 END) AS n, sum(CASE WHEN level <= 2 THEN count ELSE 0 END)
+* 100.0 / sum(count) AS percent FROM log_stats GROUP BY time_bin
+-- time measure[1] measure
+
+SELECT level, sum(count) * 100.0 / (SELECT sum(count) FROM log_stats) AS share FROM log_stats GROUP BY level
+-- severity measure
+
+WITH q AS (SELECT time, jsonb_parse(msg) AS j FROM log_entries WHERE target = 'audit') SELECT jsonb_as_string(jsonb_get(
+j, 'client')) AS client, sum(jsonb_as_f64(jsonb_get(j, 'total_ms'))) AS ms, approx_percentile_cont(jsonb_as_f64(
+jsonb_get(j, 'total_ms')), 0.95) AS p95, sum(jsonb_as_i64(jsonb_get(j, 'bytes'))) AS bytes FROM q GROUP BY client
+-- category measure measure measure
+
+SELECT b.name, depth, approx_percentile_cont(ms, 0.5), stddev(ms) FROM (SELECT b.name, b.depth, CAST((e.time - b.time)
+AS BIGINT) / 1000000 AS ms FROM view_instance('async_events', '{PROCESS}') b LEFT JOIN view_instance('async_events',
+'{PROCESS}') e ON b.span_id = e.span_id) AS b GROUP BY b.name, depth
+-- category category measure measure
+
+SELECT time, depth, repeat('  ', depth) || name AS indented FROM view_instance('async_events', '{PROCESS}')
+-- time category category
+
+SELECT date_bin('1 day', start_time) AS date, sum(arrow_cast(last_block_end_time - start_time, 'Int64') / 3.6e12) AS h
+FROM processes GROUP BY date
+-- time measure
+
+SELECT CASE level WHEN 1 THEN 'FATAL' WHEN 2 THEN 'ERROR' ELSE NULL END AS name, count(*) AS count FROM log_entries
+GROUP BY name
+-- category measure[1]
+
+SELECT CASE WHEN level <= 2 THEN msg END, CASE WHEN level <= 2 THEN 'bad' ELSE target END, CASE WHEN level <= 2 THEN
+'bad' ELSE msg END FROM log_entries
+-- text category text
+
+SELECT 'logs' AS source, count(*) AS n FROM log_entries UNION ALL SELECT 'spans', count(*) FROM otel_spans
+-- category measure[1]
+
+SELECT 'none' AS msg FROM log_entries UNION ALL SELECT msg FROM log_entries
+-- text
+
+SELECT property_get(properties, 'env') AS env, count(CASE WHEN level <= 2 THEN 1 END) AS failed FROM log_entries GROUP
+BY env
+-- category measure[1]
+
+SELECT properties_length(properties), bin_center(value, 50.0), unlerp(0.0, max(value) OVER (), value) FROM measures
+-- measure[1] measure measure
+
+SELECT CAST(time AS VARCHAR), CAST(value AS VARCHAR), CAST(l.level AS VARCHAR), arrow_cast(value, 'Utf8') FROM measures
+JOIN (SELECT level FROM log_entries) AS l ON true
+-- - - severity -
+
+SELECT array_has(tags, 'cpu'), starts_with(format, 'otlp'), bool_or(format = 'a') FROM streams GROUP BY tags, format
+-- category category category
+
+SELECT starts_with(msg, 'a'), octet_length(msg), strpos(msg, 'a') FROM log_entries
+-- category measure[By] -
+
+SELECT approx_percentile_cont(0.95) WITHIN GROUP (ORDER BY duration), percentile_cont(0.5) WITHIN GROUP (ORDER BY
+duration), median(duration) FROM otel_spans
+-- measure[ns] measure[ns] measure[ns]
+
+SELECT extract(epoch FROM end_time - start_time), extract(hour FROM start_time), max(end_time) - min(start_time) AS life
+FROM otel_spans GROUP BY start_time, end_time
+-- measure category measure
+
+SELECT time - INTERVAL '1 hour' AS before, now() - time AS age, time::date AS day FROM log_entries
+-- time measure time
+
+SELECT time, exe, p.computer FROM log_entries JOIN processes p USING (process_id, exe)
+-- time category category
+
+SELECT coalesce(target, 'none'), coalesce(level, 0), nullif(level, 4) FROM log_entries
+-- category severity severity
+
+SELECT name, count(*) / 60.0 AS per_second, count(*) * 1.0 / sum(count(*)) OVER () AS share FROM measures GROUP BY name
+-- category measure measure
+
+SELECT log10(value), power(value, 2), value % 10, sqrt(duration) FROM measures, otel_spans
+-- measure measure measure measure
+
+SELECT first_value(level ORDER BY time), last_value(msg ORDER BY time), string_agg(msg, ', '), array_agg(msg) FROM
+log_entries
+-- severity text text -
+
+SELECT histogram['max'] AS worst, histogram['sum'] / histogram['count'] AS mean, is_cumulative FROM histograms
+-- measure measure category
+
+SELECT (last - first)::float / nullif(last - first, 0) AS ratio FROM (SELECT min(value) AS first, max(value) AS last
+FROM measures) AS b
+-- measure
+
+SELECT encode(span_id, 'hex') AS span, trace_id = X'00' AS same, kind, status_message FROM otel_spans
+-- identifier category category text
+
+SELECT time, level FROM log_entries INTERSECT SELECT time, level FROM log_entries
+-- time severity
+
+SELECT target, level, count(*) FROM log_entries GROUP BY GROUPING SETS ((target), (level))
+-- category severity measure[1]
+
+SELECT time, avg(value) OVER w AS mean, value - avg(value) OVER w AS off, count(*) OVER w AS n FROM measures WINDOW w AS
+(PARTITION BY name ORDER BY time ROWS 5 PRECEDING)
+-- time measure measure measure[1]
+
+SELECT name AS span_id, span_id AS name FROM otel_spans
+-- category identifier
+
+SELECT m.name AS metric, date_bin(INTERVAL '5 minutes', m.time) AS time, sum(m.value) FILTER (WHERE l.level < 3) FROM
+measures m JOIN log_entries l ON l.process_id = m.process_id GROUP BY 1, 2
+-- category time measure
+
+SELECT "streams.tags", "streams.format", "processes.computer", begin_time, end_ticks - begin_ticks FROM blocks
+-- - category category time -
 """
 STATEMENTS = [one.rsplit("\n-- ", 1) for one in EXAMPLES.replace("{PROCESS}", PROCESS).strip().split("\n\n")]
 
@@ -303,11 +428,18 @@ def test_a_row_filter_changes_no_role(model, sql):
 
 
 def test_values_of_parameters_change_no_role(model):
-    sql = "SELECT duration / $divisor AS d, histogram['count'] * $divisor AS n FROM otel_spans, histograms"
+    sql = (
+        "SELECT duration / $divisor AS d, histogram['count'] * $divisor AS n, CASE WHEN duration > $divisor THEN "
+        "'slow' ELSE 'fast' END AS pace FROM otel_spans, histograms"
+    )
     unbound = model.plan(sql).schema
     rows = pa.RecordBatch.from_pydict({"divisor": [1e3, 1e6]})
-    assert roles(model.plan(sql, parameters=rows.slice(0, 1)).schema) == roles(unbound) == "measure measure"
-    assert roles(model.plan(sql, parameters=rows).schema) == "measure measure"
+    assert roles(model.plan(sql, parameters=rows.slice(0, 1)).schema) == roles(unbound) == "measure measure category"
+    assert roles(model.plan(sql, parameters=rows).schema) == "measure measure category"
+    sql = "SELECT CASE WHEN level > 3 THEN $label ELSE 'b' END, CAST($label AS VARCHAR), level FROM log_entries"
+    rows = pa.RecordBatch.from_pydict({"label": ["a"]})
+    assert roles(model.plan(sql).schema) == "category category severity"
+    assert roles(model.plan(sql, parameters=rows).schema) == "category category severity"
 
 
 def test_batches_have_the_metadata_that_was_promised(tmp_path):

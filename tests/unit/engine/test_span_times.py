@@ -238,3 +238,47 @@ def test_an_older_table_gains_the_columns_at_its_first_write(tmp_path):
         other.close()
     history = [one["operation"] for one in DeltaTable(storage.child_uri(SPANS)).history()]
     assert history.count("ADD COLUMN") == 1
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        f"start_time < {sql_of(500)}",
+        f'{sql_of(501)} = "start_time" OR END_TIME > {sql_of(1_999)}',
+        f"start_time BETWEEN {sql_of(-1)} AND {sql_of(499)} AND name <> 'start_time = end_time'",
+        "arrow_cast(end_time - start_time, 'Int64') >= 500 -- end_time",
+        "start_time >= end_time",
+        f"date_trunc('second', start_time) = {sql_of(0)} AND start_time > {sql_of(1_000)}",
+    ],
+)
+def test_a_deletion_is_of_the_spans_that_a_statement_with_its_condition_shows(tmp_path, condition):
+    storage = lake_of(tmp_path, [spans((0, 5), (499, 600), (500, 500)), spans((501, 1001), (1_500, 2_000))])
+    with asking(Lake(storage)) as ask:
+        every, named = (shifted(ask.table(f"{FROM} WHERE {one}")) for one in ("true", f"{condition}\n"))
+        assert 0 < len(named) < len(every)
+        assert Tables(storage).delete(SPANS, condition).rows == len(named)
+        assert shifted(ask.table(FROM)) == sorted({*every}.difference(named))
+
+
+def test_only_row_groups_in_which_times_may_be_are_read(tmp_path):
+    storage = lake_of(tmp_path, [spans((-HOUR_NS, 0)), spans(*((at * 10_007, at * 10_007 + 5) for at in range(400)))])
+    with asking(Lake(storage)) as ask:
+        file = Path(max(Lake(storage).snapshot(SPANS)[-1].files, key=lambda one: Path(one.path).stat().st_size).path)
+        pq.write_table(pq.read_table(file), file, row_group_size=100)
+        metadata, content = pq.read_metadata(file), bytearray(file.read_bytes())
+        for group in (0, 1, 3):
+            for at in range(metadata.num_columns):
+                column = metadata.row_group(group).column(at)
+                begin = column.dictionary_page_offset or column.data_page_offset
+                content[begin : begin + column.total_compressed_size] = bytes(column.total_compressed_size)
+        file.write_bytes(content)
+        low, high = (at * 10_007 for at in (200, 299))
+        for condition in (
+            f"start_time BETWEEN {sql_of(low)} AND {sql_of(high)}",
+            f"start_time > {sql_of(low - 1)} AND end_time <= {sql_of(high + 5)} AND name <> ''",
+            f"(start_time = {sql_of(low)} OR start_time IN ({sql_of(low)}, {sql_of(high)}))",
+        ):
+            found = shifted(ask.table(f"{FROM} WHERE {condition}"))
+            assert (found[0], found[-1]) == ((low, low + 5), (high, high + 5))
+        with pytest.raises(MicromegasError):
+            ask.rows(FROM)

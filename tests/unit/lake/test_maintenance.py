@@ -22,11 +22,15 @@ from micromegas_jupyter.cli.main import run
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake import maintenance
+from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.lease import TAKE_OVER_SECONDS
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, read_status
 from micromegas_jupyter.lake.tables import Tables
-from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, PROCESSES
+from micromegas_jupyter.lake.writer import LakeWriter
+from micromegas_jupyter.telemetry.tables import HISTOGRAMS, LOG_ENTRIES, PROCESSES
 from tests.fakes.clock import FakeClock
+from tests.unit.engine.conftest import asking
+from tests.unit.engine.test_increases import SUMS, mapped_rows, points
 
 DAY = 24 * 3600
 SOON = MaintenanceSettings(min_small_files=3, quiet_seconds=0.0)
@@ -524,3 +528,26 @@ def test_the_status_of_a_lake_is_shown(storage, append, run_round, capsys):
     assert "numbers" in shown
     assert "free disk" in shown
     assert json.loads(capsys.readouterr().out)["tables"]["numbers"]["files"] == 1
+
+
+def test_histograms_are_compacted_and_deleted_with_their_days(storage, run_round):
+    writer = LakeWriter(storage, interval_seconds=0)
+    try:
+        for days_ago in (20, 1, 0):
+            for values in ([1.0], [5.0, 20.0], [200.0]):
+                metric = points([values], start=-days_ago * 24 * 60, temporality=1)
+                for table, rows in mapped_rows(metric, name=f"{days_ago}-{len(values)}-{values[0]}"):
+                    writer.append(table, rows).result(60)
+    finally:
+        writer.close()
+    parts = ", ".join(f"histogram['{name}'] AS {name}" for name in ("count", "sum", "bounds", "indices", "counts"))
+    statement = f"SELECT time, series, {parts} FROM histograms ORDER BY time, series"
+    with asking(Lake(storage)) as ask:
+        before = ask.rows(statement)
+        assert ask.rows(SUMS) == [{"n": 12, "total": 3 * 226.0}]
+
+        run_round()
+
+        assert ask.rows(statement) == before[3:]
+        assert ask.rows(SUMS) == [{"n": 8, "total": 2 * 226.0}]
+    assert _file_count(storage, HISTOGRAMS.name) == 2

@@ -90,6 +90,29 @@ def test_a_sign_in_in_another_program_ends_the_wait_in_this_one(world, session):
     assert shown(session) is IdentityStatus.SIGNED_IN
 
 
+@pytest.mark.usefixtures("quick_looks")
+def test_a_stored_sign_in_that_is_this_ones_own_cancels_nothing(world, session, monkeypatch):
+    looks, signed_in = [], Event()
+    monkeypatch.setattr(session, "_stored_elsewhere", lambda _settings: None)
+    world.stored = None
+
+    def look(_settings):
+        looks.append(None)
+        if len(looks) == 2:  # it is stored shortly before its end is known
+            world.logins[0].succeed()
+        return FakePersonalProvider()
+
+    attempt = session.sign_in(
+        SETTINGS,
+        FlowToUse(flow=Flow.DEVICE),
+        on_begun=lambda _login: monkeypatch.setattr(session, "_stored_elsewhere", look) is None,
+        on_signed_in=signed_in.set,
+    )
+
+    assert signed_in.wait(DEADLINE_SECONDS)
+    assert not attempt.login.is_cancelled
+
+
 def test_a_cell_that_waits_continues_when_another_flow_replaces_the_sign_in(world, session):
     world.stored = None
     session.sign_in(SETTINGS, FlowToUse(flow=Flow.BROWSER))

@@ -1,5 +1,6 @@
 """A server is built from its settings: it is safe to reach, and each part gets its limits in its own units."""
 
+import json
 import threading
 import tomllib
 from contextlib import closing
@@ -238,3 +239,18 @@ def test_lines_about_other_people_are_for_administrators(tmp_path, is_admin, exp
 
     engine.close()
     assert seen == expected
+
+
+def test_a_server_with_another_engine_rejects_roles_that_limit_what_is_read(tmp_path):
+    config = tmp_path / "access.json"
+    config.write_text('{"roles": {"analyst": {"tables": ["t"], "max_scan_bytes": 5}}}')
+    settings = ServerSettings(engine="grpc://127.0.0.1:9", lake="", spill_directory=tmp_path)
+    environ = {
+        "MICROMEGAS_ACCESS_CONFIG": str(config),
+        "MICROMEGAS_API_KEYS": json.dumps([{"name": "a", "sha256": "0" * 64}]),
+    }
+
+    with pytest.raises(ConfigurationError, match="'analyst' has max_scan_bytes") as raised:
+        ServerStack(settings, environ=environ)
+
+    assert raised.value.key == "roles.analyst.max_scan_bytes"

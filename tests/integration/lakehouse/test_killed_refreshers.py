@@ -1,0 +1,46 @@
+"""A view with three refreshers, late rows, compaction, retention, and deletions, all of which are killed."""
+
+import random
+import sys
+
+import pytest
+
+from tests.integration.lakehouse.faulty_s3 import BUCKET, environ_of, moto_server
+from tests.integration.lakehouse.refreshing import Child, compare, make
+
+KILLS, LONG_KILLS = 1, 100
+ROLES = ("write", "refresh", "refresh", "refresh", "change")
+
+
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.long)])
+def root(request, tmp_path, monkeypatch):
+    if request.param == "folder":
+        yield tmp_path / "lake"
+        return
+    with moto_server() as port:
+        for name, value in environ_of(port).items():
+            monkeypatch.setenv(name, value)
+        yield f"s3://{BUCKET}/lake"
+
+
+@pytest.mark.timeout(3600)
+def test_a_view_equals_the_direct_query_whatever_is_killed(root, pytestconfig, capsys):
+    kills, rows = LONG_KILLS if pytestconfig.getoption("--long") else KILLS, []
+    make(root)
+    children = [Child(role, root) for role in ROLES]
+    try:
+        for _ in range(kills):
+            for child in children:
+                child.wait_for_work()
+            rows.append(compare(root))
+            killed = random.randrange(len(children))
+            children[killed].kill()
+            rows.append(compare(root))
+            children[killed] = Child(ROLES[killed], root)
+    finally:
+        for child in children:
+            child.kill()
+    rows.append(compare(root))
+
+    with capsys.disabled():
+        print(f"\n{root}: {kills} kills, {rows[-1]} groups, {len(rows)} comparisons", file=sys.stderr)
