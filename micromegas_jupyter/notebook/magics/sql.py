@@ -163,9 +163,7 @@ class SqlMagic(Magics):
     @argument("--x", metavar="NAME", help="the column along the chart's x axis")
     @argument("--y", metavar="NAMES", help="the columns of numbers that the chart shows, separated by commas")
     @argument("--color", metavar="NAME", help="the column whose values have a color each in the chart")
-    @argument(
-        "--agg", metavar="NAMES", help="aggregates of y: count, sum, mean, min, max, p50, p99.9, …"
-    )
+    @argument("--agg", metavar="NAMES", help="aggregates of y: count, sum, mean, min, max, p50, p99.9, …")
     @argument("--bins", metavar="N", type=int, help="about how many slots the chart's x axis has")
     @argument("--log", choices=("x", "y", "xy"), help="the chart's logarithmic axes")
     @argument("--dtype", choices=("pyarrow",), help="columns of pandas.ArrowDtype: less time and memory")
