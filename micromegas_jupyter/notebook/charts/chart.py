@@ -122,7 +122,9 @@ def draw(choice: Choice) -> tuple[Spec, str]:
     notes = list(dict.fromkeys(choice.notes))
     panels = [panel for panel in panels if len(next(iter(panel["data"].values())))]
     if not panels:
-        raise UsageError("There is nothing to draw: no row has a value for each axis.", remedy="Choose with x and y.")
+        empty = [column.title for column in [choice.x, *choice.y] if column.values.null_count == len(column.values)]
+        why = f"{empty[0]} is NULL in every row" if empty else "no row has a value for each axis"
+        raise UsageError(f"There is nothing to draw: {why}.", remedy="Choose other columns with x and y.")
     title, over = ", ".join(column.title for column in choice.y) or "rows", _preposition(choice)
     if not set(choice.aggregates) <= {"count", "sum"}:
         title = f"{', '.join(choice.aggregates)} of {title}"

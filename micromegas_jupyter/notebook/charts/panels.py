@@ -380,7 +380,10 @@ def _place_encoding(along: Slots | Groups, column: Column, choice: Choice, *, na
     if column.role is Role.TIME:
         return dict(encoding)
     found = _number_axis(encoding["title"], along.edges, is_log=is_log).encoding
-    return found if is_log else found | {"scale": {"zero": False}}
+    if is_log:
+        return found
+    # Rounded or padded ends would leave gaps before the first bin and after the last.
+    return found | {"scale": {"zero": False, "nice": False, "padding": 0}}
 
 
 def _heat_panel(choice: Choice, y: Column) -> Spec:

@@ -460,7 +460,7 @@ def test_a_chart_is_saved_by_its_suffix_and_goes_into_altair(tmp_path):
         (pa.table({}), {}, "no rows"),
         (pa.table({"l": [[1]]}), {}, r"There is nothing to draw \(l bigint\[\]\)"),
         (pa.table({"pid": [1, 2]}), {}, "nothing to draw"),
-        (table_of(n=pa.nulls(6, pa.int64())), {}, "no row has a value for each axis"),
+        (table_of(n=pa.nulls(6, pa.int64())), {}, "n is NULL in every row"),
         (pa.table({"time": pa.nulls(2, pa.timestamp("s")), "n": [1, 2]}), {}, "time holds no times"),
         (pa.table(HOSTS), {"kind": "line"}, "nothing to draw"),
         (table_of(**HOSTS), {"kind": "point"}, r"needs one more column of numbers \(time timestamp"),
@@ -496,3 +496,14 @@ def test_marks_have_no_overlays_which_jupyterlab_does_not_draw_in_a_named_view(k
     chart = Chart(table_of(**NUMBERS), kind=kind)
 
     assert all(not {"line", "point"} & set(layer["mark"]) for panel in panels(chart) for layer in panel["layer"])
+
+
+@pytest.mark.parametrize(("values", "ends"), [(np.linspace(5, 275, 40), (0, 280)), (np.arange(3), (-0.5, 2.5))])
+def test_a_histograms_axis_ends_with_its_bins(values, ends):
+    chart = Chart(pa.table({"ms": values}), kind="hist")
+    svg = bundle_of(chart)["image/svg+xml"]
+
+    edges = [float(row[name]) for row in rows(chart) for name in ("x", "x2")]
+    assert (min(edges), max(edges)) == ends
+    first_bar = re.search(r'mark-rect role-mark.*?<path[^>]* d="M([\d.]+),', svg)
+    assert float(first_bar[1]) == 0
