@@ -116,9 +116,10 @@ def test_other_callers_cannot_change_or_list_views(harness, admin):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("bob", None), ("carol", 3), ("dave", 3), ("erin", None), ("frank", None), ("grace", 1)]
+    ("name", "count"),
+    [("bob", None), ("carol", 3), ("dave", 3), ("erin", 1), ("frank", 1), ("grace", 1), ("ivan", None)],
 )
-def test_callers_read_a_view_if_they_may_read_all_rows_of_its_source(harness, admin, name, count):
+def test_callers_read_the_rows_of_a_view_that_come_from_rows_they_may_read(harness, admin, name, count):
     admin.query_arrow(CREATE)
 
     with FlightSQLClient(harness.uri, auth_provider=Token(name)) as client:
