@@ -123,7 +123,7 @@ def _problem_of_tokens(scanned: Scan) -> str | None:
         if token.kind is Kind.WORD and token.name in SUBQUERY_KEYWORDS:
             return "it contains a subquery"
         is_call = following is not None and following.kind is Kind.OPEN and token.kind in {Kind.WORD, Kind.QUOTED}
-        if is_call and token.name.lower() in _changing_functions():
+        if is_call and token.name.lower() in changing_functions():
             return f"it calls {token.name.lower()}, whose result changes"
     if any(_goes_on_after_distinct_from(scanned.tokens, start) for start in range(len(scanned.tokens))):
         return "IS DISTINCT FROM takes all that follows it for its right side; put it in brackets"
@@ -219,7 +219,7 @@ def _reason(text: str) -> str:
 
 
 @functools.cache
-def _changing_functions() -> frozenset[str]:
+def changing_functions() -> frozenset[str]:
     """Return the names of functions whose result does not depend on their arguments alone."""
     context = SessionContext(SessionConfig().with_information_schema(True))
     found = context.sql(

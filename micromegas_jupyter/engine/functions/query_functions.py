@@ -278,6 +278,9 @@ def register_flat_functions(session: SessionContext, names: Collection[str] = CO
         function = _SCALARS[name]
         kinds = [BYTES, *function.arguments[1:]] if name in CONDITION_FUNCTIONS else list(function.arguments)
         session.register_udf(udf(function.make(), kinds, function.result, "immutable", name))
+    for name in _AGGREGATES.keys() & names:
+        of_statement, arguments, result = _AGGREGATES[name]
+        session.register_udaf(udaf(of_statement([]), arguments, result, [result], "immutable", name))
 
 
 def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
