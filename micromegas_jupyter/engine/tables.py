@@ -64,7 +64,6 @@ from micromegas_jupyter.engine.plans.pruning import (
     partition_value,
     prune,
 )
-from micromegas_jupyter.engine.plans.view_rights import view_condition
 from micromegas_jupyter.engine.scanner import Mention, quoted
 from micromegas_jupyter.engine.schemas import (
     cut_times,
@@ -77,6 +76,7 @@ from micromegas_jupyter.engine.schemas import (
 )
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier, condition_problem, reveals_nothing
 from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS, READ_ONLY
+from micromegas_jupyter.engine.view_rights import view_condition
 from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 from micromegas_jupyter.engine.workarounds.scan_folders import FoundFile, ScanFolders, mark_of

@@ -8,7 +8,7 @@ import pytest
 from datafusion import SessionContext
 
 from micromegas_jupyter.core.protocols import Materialized, TableAccess, TableSnapshot
-from micromegas_jupyter.engine.plans import view_rights
+from micromegas_jupyter.engine import view_rights
 from micromegas_jupyter.engine.security import condition_problem
 from micromegas_jupyter.engine.tables import restrict_past
 from micromegas_jupyter.errors import UnsupportedStatement

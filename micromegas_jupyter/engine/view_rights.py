@@ -39,8 +39,9 @@ def view_condition(
 ) -> tuple[str, ...] | None:
     """Return the conditions on a materialized view's stored rows that mean what `conditions` mean on its source.
 
-    `problem_of` returns why a condition doesn't fit columns, or None. The conditions leave what the view's queries return for those rows of the source that meet one of the conditions. Returns None
-    if there are no such conditions: then the view doesn't exist for the caller.
+    They leave what the view's queries return for those rows of the source that meet one of the conditions. Returns None
+    if there are no such conditions: then the view doesn't exist for the caller. `problem_of` returns why a condition
+    doesn't fit columns, or None.
     """
     if not conditions:
         return ()
