@@ -9,7 +9,7 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar
@@ -67,6 +67,7 @@ from micromegas_jupyter.client.transport import (
 from micromegas_jupyter.config.client import WRAPPER_VARIABLE
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, hide_texts, run_interruptibly
+from micromegas_jupyter.core.text import TimeArgument, format_time, format_time_range
 from micromegas_jupyter.errors import (
     ConfigurationError,
     InternalError,
@@ -83,64 +84,6 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client.follow import Follow
     from micromegas_jupyter.client.traces import Trace
-
-# RFC 3339 section 5.6, with a space allowed as its note says and any fraction up to nanoseconds.
-_RFC3339: Final = re.compile(
-    r"(?P<date>\d{4}-\d{2}-\d{2})[Tt ](?P<time>\d{2}:\d{2}:\d{2})(?:\.(?P<fraction>\d{1,9}))?"
-    r"(?P<offset>[Zz]|[+-]\d{2}:\d{2})",
-    re.ASCII,
-)
-_EPOCH: Final = "1970-01-01T00:00:00+00:00"
-_REMEDY: Final = (
-    "Use a datetime with a time zone, a pandas.Timestamp with one, or RFC 3339 text such as 2026-11-24T12:00:00Z."
-)
-
-TimeArgument = datetime | str | None
-
-
-def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
-    """Return RFC 3339 text with an offset in upstream's format, nanoseconds included."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return _format_text(value, name)
-    if not isinstance(value, datetime):
-        raise UsageError(f"{name} is not a time: {type(value).__name__}.", remedy=_REMEDY)
-    try:
-        offset = value.utcoffset()
-    except ValueError:  # pandas.NaT is a datetime that has none
-        offset = None
-    if offset is None:
-        raise UsageError(f"{name} has no time zone.", remedy=_REMEDY)
-    if offset.total_seconds() % 60:
-        # RFC 3339 offsets end at minutes; historic local times have seconds.
-        value = value.astimezone(UTC)
-    return value.isoformat()
-
-
-def format_time_range(begin: TimeArgument, end: TimeArgument, *, now: datetime) -> tuple[str | None, str | None]:
-    """Return both ends of a time range, or neither: a server silently ignores one that lacks an end."""
-    begin_text, end_text = format_time(begin, name="begin"), format_time(end, name="end")
-    if begin_text is None and end_text is None:
-        return None, None
-    begin_text, end_text = begin_text or _EPOCH, end_text or now.isoformat()
-    if datetime.fromisoformat(begin_text) > datetime.fromisoformat(end_text):
-        raise UsageError("begin is after end.", remedy="Swap them; without an end, the range ends now.")
-    return begin_text, end_text
-
-
-def _format_text(text: str, name: str) -> str:
-    found = _RFC3339.fullmatch(text.strip())
-    if found is None:
-        raise UsageError(f"{name} is not RFC 3339 text with an offset.", remedy=_REMEDY)
-    fraction = f".{found['fraction']}" if found["fraction"] else ""
-    offset = "+00:00" if found["offset"] in {"Z", "z"} else found["offset"]
-    whole = f"{found['date']}T{found['time']}{fraction}{offset}"
-    try:
-        at = datetime.fromisoformat(whole)
-    except ValueError:
-        raise UsageError(f"{name} is not a time that exists.", remedy=_REMEDY) from None
-    return whole if len(fraction) > len(".123456") else at.isoformat()
 
 
 _MAX_TIMEOUT_SECONDS: Final = 30 * 24 * 3600

@@ -264,9 +264,7 @@ def _fetch_token(provider: AuthProvider) -> Secret | None:
     return None
 
 
-QUERY_ID_KEY: Final = "x-micromegas-query-id"
-_COUNTS_KEY: Final = "x-micromegas-counts"
-TAIL_KEY: Final = "x-micromegas-tail"  # the cursor of a follow, or where it begins
+QUERY_ID_KEY, TAIL_KEY, _COUNTS_KEY = "x-micromegas-query-id", "x-micromegas-tail", "x-micromegas-counts"
 _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 _PUSHBACK: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -780,8 +778,8 @@ class Transport:
     def describe(self, command: bytes, call: Call, *, as_schema: bool = False) -> Any:
         """Ask how to run a command, or for a `flight.SchemaResult`."""
         with self._calling(call) as client:
-            ask = client.get_schema if as_schema else client.get_flight_info
-            return ask(flight.FlightDescriptor.for_command(command), _options(call))
+            descriptor = flight.FlightDescriptor.for_command(command)
+            return (client.get_schema if as_schema else client.get_flight_info)(descriptor, _options(call))
 
     def do_put(self, command: bytes, schema: pa.Schema, batches: Iterable[pa.RecordBatch], call: Call) -> bytes | None:
         """Send batches and return the metadata of the server's answer, None when there is none."""

@@ -362,3 +362,62 @@ def parse_range(begin: str | None, end: str | None, *, now: datetime) -> tuple[d
             raise UsageError("--begin is in the future.", remedy="Name a time in the past, such as 1h for an hour ago.")
         raise UsageError("--begin is after --end.", remedy="Swap the two.")
     return first, last
+
+
+# RFC 3339 section 5.6, with a space allowed as its note says and any fraction up to nanoseconds.
+_RFC3339: Final = re.compile(
+    r"(?P<date>\d{4}-\d{2}-\d{2})[Tt ](?P<time>\d{2}:\d{2}:\d{2})(?:\.(?P<fraction>\d{1,9}))?"
+    r"(?P<offset>[Zz]|[+-]\d{2}:\d{2})",
+    re.ASCII,
+)
+_EARLIEST_TIME: Final = "1970-01-01T00:00:00+00:00"
+_TIME_REMEDY: Final = (
+    "Use a datetime with a time zone, a pandas.Timestamp with one, or RFC 3339 text such as 2026-11-24T12:00:00Z."
+)
+
+TimeArgument = datetime | str | None
+
+
+def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
+    """Return RFC 3339 text with an offset in upstream's format, nanoseconds included."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return _format_text(value, name)
+    if not isinstance(value, datetime):
+        raise UsageError(f"{name} is not a time: {type(value).__name__}.", remedy=_TIME_REMEDY)
+    try:
+        offset = value.utcoffset()
+    except ValueError:  # pandas.NaT is a datetime that has none
+        offset = None
+    if offset is None:
+        raise UsageError(f"{name} has no time zone.", remedy=_TIME_REMEDY)
+    if offset.total_seconds() % 60:
+        # RFC 3339 offsets end at minutes; historic local times have seconds.
+        value = value.astimezone(UTC)
+    return value.isoformat()
+
+
+def format_time_range(begin: TimeArgument, end: TimeArgument, *, now: datetime) -> tuple[str | None, str | None]:
+    """Return both ends of a time range, or neither: a server silently ignores one that lacks an end."""
+    begin_text, end_text = format_time(begin, name="begin"), format_time(end, name="end")
+    if begin_text is None and end_text is None:
+        return None, None
+    begin_text, end_text = begin_text or _EARLIEST_TIME, end_text or now.isoformat()
+    if datetime.fromisoformat(begin_text) > datetime.fromisoformat(end_text):
+        raise UsageError("begin is after end.", remedy="Swap them; without an end, the range ends now.")
+    return begin_text, end_text
+
+
+def _format_text(text: str, name: str) -> str:
+    found = _RFC3339.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"{name} is not RFC 3339 text with an offset.", remedy=_TIME_REMEDY)
+    fraction = f".{found['fraction']}" if found["fraction"] else ""
+    offset = "+00:00" if found["offset"] in {"Z", "z"} else found["offset"]
+    whole = f"{found['date']}T{found['time']}{fraction}{offset}"
+    try:
+        at = datetime.fromisoformat(whole)
+    except ValueError:
+        raise UsageError(f"{name} is not a time that exists.", remedy=_TIME_REMEDY) from None
+    return whole if len(fraction) > len(".123456") else at.isoformat()

@@ -171,7 +171,7 @@ def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext)
         source = snapshot.materialized.source
         on_source = access.conditions(source.name)
         of_source = tuple(with_caller_in_condition(one, caller, columns=source.schema.names) for one in on_source)
-        if view_condition(snapshot, of_source) is None:
+        if view_condition(snapshot, of_source, condition_problem) is None:
             return None
     raw_name = snapshot.raw_name
     # A condition is about the merged rows: it would not mean the same on the states that they are made of.

@@ -79,7 +79,7 @@ class QueryResult:
         return to_polars(self._table)
 
     def chart(self, kind: str | None = None, **options: Any) -> Chart:
-        """Return a chart of the rows; `kind` is line, point, bar, area or hist, options are `x`, `y` and `color`."""
+        """Return a chart of the rows; the options are those of `Chart`: `x`, `y`, `color`, `agg`, `bins`, and `log`."""
         from micromegas_jupyter.notebook.charts.chart import Chart
 
         return Chart(self._table, kind=kind, **options)

@@ -40,7 +40,7 @@ _METHODS: Final = frozenset({
 #: Alerts ask for the increase of these; a series that is not there yet has none, and its first event would be missed.
 _LIMITS: Final = (
     "call_rate", "calls", "crash", "denied", "ended_statements", "engine", "exports", "ingest", "memory", "otlp_size",
-    "planning", "prepared", "query_timeout", "queue", "result_bytes", "rows", "silent_client", "stack",
+    "planning", "prepared", "query_timeout", "queue", "result_bytes", "rows", "scan_bytes", "silent_client", "stack",
     "stalled_client", "storage", _OTHER,
 )  # fmt: skip
 _SECONDS: Final = (

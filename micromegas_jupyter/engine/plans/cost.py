@@ -114,7 +114,7 @@ def estimate(plan: str, scans: Mapping[str, VisibleTable], footers: Footers, *, 
         if not {*columns} <= {*every, *_rests(table.snapshot)}:
             columns = every  # a name has a comma or a bracket
         is_limited = _LIMIT.search(rest) is not None and _FILTERS not in rest
-        _add_scan(cost, table, columns, footers, most_groups=partitions if is_limited else 0)
+        _add_scan(cost, table, columns, footers, max_groups=partitions if is_limited else 0)
     return list(found.values())
 
 
@@ -163,8 +163,8 @@ def check_cost(costs: Sequence[TableCost], *, allowed: int, limit: int, names_co
     days = sum((cost.days for cost in costs), Counter[int]())
     raise ScanTooLarge(
         f"This statement would read about {bytes_text(size)} of {files_text(sum(cost.files for cost in costs))}, and "
-        f"your roles allow {bytes_text(limit)} for one statement. Columns that cost most: {_most(columns, str)}."
-        + (f" Days that cost most: {_most(days, _day_text)}." if len(days) > 1 else ""),
+        f"your roles allow {bytes_text(limit)} for one statement. Columns that cost most: {_list_top(columns, str)}."
+        + (f" Days that cost most: {_list_top(days, _day_text)}." if len(days) > 1 else ""),
         limit="scan_bytes",
     )
 
@@ -179,11 +179,11 @@ def _rests(snapshot: TableSnapshot) -> list[str]:
 
 
 def _add_scan(
-    cost: TableCost, table: VisibleTable, columns: Iterable[str], footers: Footers, *, most_groups: int
+    cost: TableCost, table: VisibleTable, columns: Iterable[str], footers: Footers, *, max_groups: int
 ) -> None:
     """Add what one scan reads of some columns.
 
-    With `most_groups`, it stops after some rows: of each file it reads one row group, and of one file so many.
+    With `max_groups`, it stops after some rows: of each file it reads one row group, and of one file so many.
     """
     snapshot, files, sizes = table.snapshot, FileList.of(table.needed), _sizes(table)
     if not len(files):
@@ -200,9 +200,9 @@ def _add_scan(
         shares = _stored_shares(snapshot, columns, footer.shares)
         stored = np.maximum(stored - footer.size, 0)
         counts = _of_files(table, "rows")
-        if most_groups and counts is not None and footer.group_rows:
+        if max_groups and counts is not None and footer.group_rows:
             whole, stored = stored.sum(), stored * np.minimum(1.0, footer.group_rows / np.maximum(counts, 1))
-            spare = min((most_groups - 1) * stored.max(), whole - stored.sum())
+            spare = min((max_groups - 1) * stored.max(), whole - stored.sum())
             rows = int(np.minimum(counts, footer.group_rows).sum())
     share = min(1.0, sum(shares.values())) if snapshot.file_format is FileFormat.PARQUET else 1.0
     read = np.ceil(stored * share) + np.minimum(sizes, FOOTER_BYTES)
@@ -243,7 +243,7 @@ def _sizes(table: VisibleTable) -> Int64s | None:
     return np.array([os.stat(path).st_size for path in paths], dtype=np.int64)  # noqa: PTH116 - hundreds of files
 
 
-def _most(costs: Counter[_Key], shown: Callable[[_Key], str]) -> str:
+def _list_top(costs: Counter[_Key], shown: Callable[[_Key], str]) -> str:
     listed = [f"{shown(key)} ({bytes_text(size)})" for key, size in costs.most_common(_MAX_NAMED) if size]
     return ", ".join(listed) or "none, only the footers of files"
 

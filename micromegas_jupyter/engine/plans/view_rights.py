@@ -9,7 +9,7 @@ scan, without subqueries, grouping sets, or functions whose result changes.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import pyarrow as pa
@@ -19,10 +19,9 @@ from datafusion.plan import LogicalPlan
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.errors import is_engine_failure
-from micromegas_jupyter.engine.functions.query_functions import register_flat_functions
+from micromegas_jupyter.engine.functions.query_functions import changing_functions, register_flat_functions
 from micromegas_jupyter.engine.scanner import quoted, scan
 from micromegas_jupyter.engine.schemas import flat_schema
-from micromegas_jupyter.engine.security import changing_functions, condition_problem
 from micromegas_jupyter.engine.sessions import READ_ONLY
 
 _NOTHING: Final = pa.schema([])
@@ -35,10 +34,12 @@ _EXACT: Final = (
 _SAME_COLUMNS: Final = frozenset({"Filter", "Sort", "SubqueryAlias"})
 
 
-def view_condition(view: TableSnapshot, conditions: tuple[str, ...]) -> tuple[str, ...] | None:
+def view_condition(
+    view: TableSnapshot, conditions: tuple[str, ...], problem_of: Callable[[str, pa.Schema], object]
+) -> tuple[str, ...] | None:
     """Return the conditions on a materialized view's stored rows that mean what `conditions` mean on its source.
 
-    They leave what the view's queries return for those rows of the source that meet one of the conditions. Returns None
+    `problem_of` returns why a condition doesn't fit columns, or None. The conditions leave what the view's queries return for those rows of the source that meet one of the conditions. Returns None
     if there are no such conditions: then the view doesn't exist for the caller.
     """
     if not conditions:
@@ -55,7 +56,7 @@ def view_condition(view: TableSnapshot, conditions: tuple[str, ...]) -> tuple[st
             (view.merge_sql, view.raw_name, flat_schema(view.schema)),
             source.split_times,
         )
-        is_kept = bool(len(columns)) and not any(condition_problem(one, columns) for one in conditions)
+        is_kept = bool(len(columns)) and not any(problem_of(one, columns) for one in conditions)
     except BaseException as error:
         if not is_engine_failure(error):
             raise

@@ -1,3 +1,3 @@
 """Charts of a query's rows, as Vega-Lite."""
 
-KINDS = ("line", "point", "bar", "area", "hist")
+KINDS = ("line", "area", "bar", "hist", "heat", "point")

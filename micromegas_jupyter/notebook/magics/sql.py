@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 FORMATS = {"pandas": "DataFrame", "arrow": "pyarrow.Table", "polars": "polars.DataFrame", "reader": "reader"}
 """The values of `--format`, and what a line calls the variable's type."""
 
+CHART_OPTIONS = ("x", "y", "color", "agg", "bins", "log")
 MAX_QUERIES = 200
 SQL_MAGIC_NAME = "micromegas_sql"
 _MAX_LISTED = 20
@@ -157,11 +158,14 @@ class SqlMagic(Magics):
         nargs="?",
         const=True,
         choices=KINDS,
-        help="show a chart: line, point, bar, area or hist",
+        help="show a chart: line, area, bar, hist (a histogram), heat (a heat map) or point",
     )
     @argument("--x", metavar="NAME", help="the column along the chart's x axis")
     @argument("--y", metavar="NAMES", help="the columns of numbers that the chart shows, separated by commas")
     @argument("--color", metavar="NAME", help="the column whose values have a color each in the chart")
+    @argument("--agg", metavar="NAMES", help="aggregates of y: count, sum, mean, min, max, p50, p99.9, …")
+    @argument("--bins", metavar="N", type=int, help="about how many slots the chart's x axis has")
+    @argument("--log", choices=("x", "y", "xy"), help="the chart's logarithmic axes")
     @argument("--dtype", choices=("pyarrow",), help="columns of pandas.ArrowDtype: less time and memory")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     @line_cell_magic(SQL_MAGIC_NAME)
@@ -185,7 +189,7 @@ class SqlMagic(Magics):
             check_exclusive(arguments, "connection", "profile")
             for option in ("format", "plot", "dtype"):
                 check_exclusive(arguments, "explain", "dry_run", option)
-            for option in ("x", "y", "color"):
+            for option in CHART_OPTIONS:
                 if arguments.plot is None and getattr(arguments, option) is not None:
                     raise UsageError(f"--{option} is about a chart.", remedy="Add --plot.")
             for option in ("begin", "limit", "format"):
@@ -343,8 +347,8 @@ class SqlMagic(Magics):
             from micromegas_jupyter.notebook.charts.chart import Chart
 
             try:
-                names = {name: getattr(request.options, name) for name in ("x", "y", "color")}
-                display(Chart(table, kind=None if plot is True else plot, **names))
+                options = {name: getattr(request.options, name) for name in CHART_OPTIONS}
+                display(Chart(table, kind=None if plot is True else plot, **options))
             except UsageError as error:  # which must not keep the rows from the person
                 print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
         if isinstance(value, QueryResult):

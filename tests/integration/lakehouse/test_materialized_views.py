@@ -253,6 +253,7 @@ def test_upstreams_command_manages_views_as_code(harness, tmp_path, monkeypatch,
     assert "per_minute: dropped" in run("apply", *where, "--auto-approve", "--prune")
 
 
+@pytest.mark.slow
 def test_the_server_refreshes_views_and_reports_stale_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(ingest, "_MAINTENANCE_SECONDS", 0.1)
     monkeypatch.setattr(ingest, "_REFRESH_SECONDS", 0)

@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client.flight_client import FlightSQLClient, format_time, format_time_range
+from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.core.text import format_time, format_time_range
 from micromegas_jupyter.errors import UsageError
 
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

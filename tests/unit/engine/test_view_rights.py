@@ -8,7 +8,8 @@ import pytest
 from datafusion import SessionContext
 
 from micromegas_jupyter.core.protocols import Materialized, TableAccess, TableSnapshot
-from micromegas_jupyter.engine.plans.view_rights import view_condition
+from micromegas_jupyter.engine.plans import view_rights
+from micromegas_jupyter.engine.security import condition_problem
 from micromegas_jupyter.engine.tables import restrict_past
 from micromegas_jupyter.errors import UnsupportedStatement
 from tests.fakes.fixed_tables import CALLER
@@ -27,6 +28,10 @@ NONE = pa.schema([])
 KEYS = "SELECT exe, level, count(*) AS n FROM logs GROUP BY exe, level"
 MERGE = "SELECT exe, level, sum(n) AS n FROM {source} GROUP BY exe, level"
 MERGED = "SELECT exe, sum(n) AS n FROM {source} GROUP BY exe"
+
+
+def view_condition(view, conditions):
+    return view_rights.view_condition(view, conditions, condition_problem)
 
 
 def context(source=(), schema=SOURCE):

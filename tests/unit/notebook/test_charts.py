@@ -8,6 +8,7 @@ import sys
 from datetime import timedelta
 from decimal import Decimal
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -16,7 +17,7 @@ import vl_convert
 
 from micromegas_jupyter.errors import MissingPackage, UsageError
 from micromegas_jupyter.notebook.charts import KINDS
-from micromegas_jupyter.notebook.charts.chart import Chart
+from micromegas_jupyter.notebook.charts.chart import VEGA_LITE_VERSION, Chart
 from micromegas_jupyter.notebook.query_result import QueryResult
 from tests.fakes.bar_charts import BAR_CHARTS, bar_chart, bar_totals, expected_totals
 
@@ -102,10 +103,12 @@ def test_rows_that_texts_do_not_tell_apart_are_points_with_their_color():
 def test_every_kind_is_a_valid_specification_with_stable_names(kind, names):
     table = table_of(**NUMBERS, **HOSTS)
 
+    names = {name: column for name, column in names.items() if (kind, name) != ("heat", "color")}
+
     chart = Chart(table, kind=kind, **names)
 
     assert chart.to_altair()  # which checks it against Vega-Lite's schema
-    assert vl_convert.vegalite_to_vega(json.dumps(chart.spec), vl_version="5.20")["marks"]
+    assert vl_convert.vegalite_to_vega(json.dumps(chart.spec), vl_version=VEGA_LITE_VERSION)["marks"]
     assert chart.spec == Chart(table, kind=kind, **names).spec
     assert {name["name"] for name in chart.spec["params"]} <= {"zoom", "legend"}
 
@@ -139,7 +142,7 @@ def test_identifiers_are_no_measures_and_what_is_left_out_is_said():
 
 @pytest.mark.parametrize("case", BAR_CHARTS)
 def test_drawn_bars_add_up_to_what_sql_counts_and_sums(case):
-    scene = vl_convert.vegalite_to_scenegraph(bar_chart(case).spec, vl_version="5.20")["scenegraph"]
+    scene = vl_convert.vegalite_to_scenegraph(bar_chart(case).spec, vl_version=VEGA_LITE_VERSION)["scenegraph"]
 
     assert bar_totals(scene) == [
         (pytest.approx(expected), pytest.approx(expected)) for expected in expected_totals(case)
@@ -202,6 +205,41 @@ def test_a_code_is_a_category_until_it_is_named_as_an_axis():
     ]
 
 
+def test_percentiles_are_those_of_percentile_cont_in_the_slots_of_date_bin():
+    table = pa.table({"time": times(600, step=7), "took": np.random.default_rng(2).gamma(2, 40, 600)})
+
+    chart = Chart(table, kind="line", agg="p50,p95,count", bins=10)
+
+    query = """SELECT epoch_ms(time_bucket(INTERVAL '15 minutes', time)) AS x, quantile_cont(took, 0.5) AS p50,
+        quantile_cont(took, 0.95) AS p95, count(took) AS count FROM rows GROUP BY x"""
+    found = duckdb.from_arrow(table).query("rows", query).fetchall()
+    wanted = {
+        (x, name): value for x, *values in found for name, value in zip(("p50", "p95", "count"), values, strict=True)
+    }
+    drawn = {(int(row["x"]), row["series"]): float(row["y"]) for row in rows(chart)}
+    assert drawn == {key: pytest.approx(value) for key, value in wanted.items()}
+
+
+def test_only_counts_and_sums_are_stacked_and_never_along_a_logarithmic_axis():
+    table = table_of(host=["a", "b"] * 3, took=[1.0, 20, 300, 4, 0, 6])
+
+    for agg, log, stack in (("sum", None, "zero"), ("count", None, "zero"), ("mean", None, None), ("sum", "y", None)):
+        chart = Chart(table, kind="bar", x="time", y="took", color="host", agg=agg, log=log)
+        assert encoding(chart)["y"]["stack"] == stack
+        assert ("y2" in encoding(chart)) == (log == "y")
+    assert chart.spec["title"]["subtitle"] == ["Not drawn: 1 of took (zero or negative, on a logarithmic axis)."]
+
+
+def test_a_heat_map_counts_each_row_once_in_few_rectangles():
+    table = pa.table({"time": times(9_000), "took": np.random.default_rng(2).gamma(2, 40, 9_000)})
+
+    chart = Chart(table, kind="heat", log="y")
+
+    assert sum(int(row["rows"]) for row in rows(chart)) == 9_000
+    assert len({row["x"] for row in rows(chart)}) <= 41
+    assert len({row["y"] for row in rows(chart)}) <= 25
+
+
 ODD_NAMES = [
     "constructor", "__proto__", "toString", "a.b", "a[0]", "a['b']", 'a["b"]', "a\\b", "datum.x", "series", "",
 ]  # fmt: skip
@@ -217,7 +255,7 @@ def test_a_column_or_value_of_any_name_is_drawn(name):
     ]
 
     for chart, total in zip(charts, (21.5, 15, 15), strict=True):
-        scene = vl_convert.vegalite_to_scenegraph(chart.spec, vl_version="5.20")["scenegraph"]
+        scene = vl_convert.vegalite_to_scenegraph(chart.spec, vl_version=VEGA_LITE_VERSION)["scenegraph"]
         assert bar_totals(scene) == [(pytest.approx(total), pytest.approx(total))]
         assert not any('"' in each for each in texts_of(chart.spec, "title"))
 
@@ -425,12 +463,24 @@ def test_a_chart_is_saved_by_its_suffix_and_goes_into_altair(tmp_path):
         (table_of(n=pa.nulls(6, pa.int64())), {}, "no row has a value for each axis"),
         (pa.table({"time": pa.nulls(2, pa.timestamp("s")), "n": [1, 2]}), {}, "time holds no times"),
         (pa.table(HOSTS), {"kind": "line"}, "nothing to draw"),
-        (table_of(**HOSTS), {"kind": "line"}, r"needs one more column of numbers \(time timestamp"),
+        (table_of(**HOSTS), {"kind": "point"}, r"needs one more column of numbers \(time timestamp"),
         (table_of(**HOSTS, **NUMBERS), {"x": "host", "kind": "point"}, "only be drawn as bars"),
         (table_of(**HOSTS), {"y": "host"}, r"needs numbers.* \(host text\)"),
         (table_of(**NUMBERS), {"color": "time"}, "colors texts or numbers"),
         (table_of(load=NUMBERS["a"]), {"y": "laod"}, 'no column "laod"'),
         (table_of(load=NUMBERS["a"]), {"kind": "pie"}, '"pie" is not a kind'),
+        (table_of(load=NUMBERS["a"]), {"agg": "p95,p101"}, '"p101" is not an aggregate'),
+        (table_of(load=NUMBERS["a"]), {"agg": "mean", "kind": "hist"}, "Charts of the kind hist count rows"),
+        (table_of(load=NUMBERS["a"]), {"agg": [f"p{number}" for number in range(13)]}, "at most 12 aggregates"),
+        (table_of(**HOSTS), {"agg": "p50"}, r"p50 needs a column of numbers \(time timestamp"),
+        (table_of(level=[1, 2] * 3), {"agg": "sum", "y": "level"}, r"no meaningful sum \(level bigint\)"),
+        (table_of(load=NUMBERS["a"]), {"bins": 0}, "number of bins is out of range"),
+        (pa.table(HOSTS), {"bins": 5}, r"Only times and numbers have bins \(host text\)"),
+        (table_of(load=NUMBERS["a"]), {"log": "z"}, '"z" is not an axis'),
+        (table_of(load=NUMBERS["a"]), {"log": "x"}, r"Only an axis of numbers can be logarithmic \(time"),
+        (table_of(load=[-1, 0] * 3), {"log": "y"}, "no value of load is above zero"),
+        (table_of(load=NUMBERS["a"]), {"kind": "heat", "color": "load"}, "colors of a heat map count rows"),
+        (pa.table(HOSTS), {"kind": "heat"}, r"needs one more column for its y axis \(host text\)"),
         (pa.table({"time": times(2), "l": [[1], [2]]}), {"y": ["l"]}, "This type cannot be drawn"),
     ],
 )

@@ -27,6 +27,7 @@ from tests.fakes.notebook_world import ROWS, FakeReader
         ("--dry-run --format reader", "cannot be combined"),
         ("--plot=pie", "invalid choice: 'pie'"),
         ("--x time", "--x is about a chart"),
+        ("--log y", "--log is about a chart"),
         ("--plot --format reader", "--plot needs all rows, and a reader has none yet"),
         ("SELECT :low, :high", "There is no variable for :low, :high"),
         ("SELECT :when", ":when cannot be bound"),
@@ -67,7 +68,7 @@ def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell, world):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ("--plot line", "✗ The y axis needs one more column of numbers (n bigint)."),
+        ("--plot point", "✗ The y axis needs one more column of numbers (n bigint)."),
         ("--plot bar --y mgs", '✗ The result has no column "mgs". Did you mean msg?'),
     ],
 )
@@ -83,9 +84,11 @@ def test_a_kind_follows_plot_and_any_other_word_begins_the_statement(shell, worl
     shell.run_cell("%sql --plot SELECT n FROM t")
     shell.run_cell("a = %sql --plot bar --x msg --y n SELECT n, msg FROM t")
     shell.run_cell("%%sql --plot=hist\nSELECT n, msg FROM t")
+    shell.run_cell("%%sql --plot bar --x msg --y n --agg p50,max --log y\nSELECT n, msg FROM t")
 
     assert [query["sql"].strip() for query in world.asked] == [
         "SELECT n FROM t",
+        "SELECT n, msg FROM t",
         "SELECT n, msg FROM t",
         "SELECT n, msg FROM t",
     ]
@@ -94,6 +97,7 @@ def test_a_kind_follows_plot_and_any_other_word_begins_the_statement(shell, worl
         "bar chart: n by msg",
         "bar chart: n by msg",
         "hist chart: n",
+        "bar chart: p50, max of n by msg",
     ]
 
 

@@ -1,0 +1,108 @@
+"""What the columns of a result are to a chart: times, numbers, categories, or numbers that are never added up."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
+
+from micromegas_jupyter.core.text import cut, printable
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.results.formats import decoded, sql_type
+from micromegas_jupyter.telemetry.tables import ROLE_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_LISTED: Final = 300
+"""How long a list of columns in a message may be."""
+
+_MAX_CHARACTERS = 50
+_IDENTIFIER = re.compile(r"(?:^|[\W_])(?i:ids?|[ptug]id|ppid|port|hash|key)$|[a-z](?:Id|Pid|Tid|Port|Hash)$")
+_CODE = re.compile(r"(?:^|[\W_])(?i:levels?|status|codes?)$|[a-z](?:Level|Status|Code)$")
+# XML has no place for two of these, and Vega-Lite puts titles into expressions without escaping a backslash, and before
+# 5.8 a quotation mark.
+_REPLACED = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd", ord("\\"): "\u29f5"}
+_REPLACED_IN_TITLES = {ord('"'): "\u201d"}
+# Vega looks texts of expressions up in JavaScript objects, and draws nothing for those that every object has.
+_OBJECT_PROPERTIES = frozenset(
+    {
+        "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__", "__proto__", "constructor",
+        "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf",
+    }
+)  # fmt: skip
+
+# Numbers of identifiers and codes are never added up; codes repeat, so they are categories unless named as an axis.
+Role = StrEnum("Role", ["TIME", "NUMBER", "IDENTIFIER", "CATEGORY", "CODE", "NONE"])
+_NUMBER_ROLES = {b"measure": Role.NUMBER, b"severity": Role.CODE, b"category": Role.CODE}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Column:
+    """A column of the result, without dictionary encoding; its title is the name, fit to be shown."""
+
+    name: str
+    title: str
+    values: pa.ChunkedArray
+    role: Role
+
+
+def shown(text: str) -> str:
+    """Return a name or value from elsewhere, short and without what would steer a terminal or a page."""
+    found = cut(printable(cut(text, _MAX_CHARACTERS)), _MAX_CHARACTERS).translate(_REPLACED) or "(empty)"
+    return found + "\u00a0" * (found in _OBJECT_PROPERTIES)
+
+
+def columns_of(table: pa.Table) -> list[Column]:
+    """Return a table's columns with the roles in its schema or, if it has none, those that types and names suggest."""
+    has_roles = any(ROLE_KEY in (field.metadata or {}) for field in table.schema)
+    return [
+        Column(one.name, shown(one.name).translate(_REPLACED_IN_TITLES), each, _role(each, one, has_roles=has_roles))
+        for one, each in zip(table.schema, map(decoded, table.columns), strict=True)
+    ]
+
+
+def _role(values: pa.ChunkedArray, field: pa.Field, *, has_roles: bool) -> Role:
+    """Return what a column is; if the server gave any column a role, numbers without one are no measures."""
+    kind, name = values.type, field.name
+    if types.is_timestamp(kind) or types.is_date(kind):
+        return Role.TIME
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_duration(kind):
+        if has_roles:
+            return _NUMBER_ROLES.get((field.metadata or {}).get(ROLE_KEY, b""), Role.IDENTIFIER)
+        role = Role.IDENTIFIER if _IDENTIFIER.search(name) else Role.CODE if _CODE.search(name) else Role.NUMBER
+        return role if role is not Role.NUMBER and _are_whole(values) else Role.NUMBER
+    return Role.CATEGORY if str(kind) in {"string", "large_string", "string_view", "bool"} else Role.NONE
+
+
+def _are_whole(values: pa.ChunkedArray) -> bool:
+    """Whether all numbers are whole; pandas makes floats of integers with nulls."""
+    if types.is_floating(values.type):
+        return pc.all(pc.equal(pc.floor(values), values)).as_py() is not False
+    return bool(types.is_integer(values.type))
+
+
+def named_column(columns: Sequence[Column], name: str) -> Column:
+    """Return the column with a name; UsageError if there is none, or it cannot be drawn."""
+    found = next((column for column in columns if column.name == name), None)
+    if found is None:
+        nearest = get_close_matches(name, [column.name for column in columns], n=1)
+        names = cut(", ".join(column.title for column in columns), MAX_LISTED)
+        remedy = f"Did you mean {shown(nearest[0])}?" if nearest else f"The columns are {names}."
+        raise UsageError(f'The result has no column "{shown(name)}".', remedy=remedy)
+    if found.role is Role.NONE:
+        raise undrawable("This type cannot be drawn", [found])
+    return found
+
+
+def undrawable(why: str, columns: Sequence[Column], *, remedy: str = "") -> UsageError:
+    """Return an error that lists columns with their types."""
+    found = cut(", ".join(f"{each.title} {sql_type(each.values.type)}" for each in columns), MAX_LISTED)
+    remedy = remedy or "Select times, numbers or texts, for example: SELECT time, value FROM measures."
+    return UsageError(f"{why} ({found or 'no columns'}).", remedy=remedy)
