@@ -16,6 +16,7 @@ from micromegas_jupyter.executors.views import check_definition, refresh_view
 from micromegas_jupyter.lake.lake import REFRESH, Lake, commit_view
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, optimize, run_round
 from micromegas_jupyter.lake.restore import RestoreRequest, restore_table
+from micromegas_jupyter.lake.snapshot import _added_files
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.telemetry.view_definitions import VIEW_PROPERTY, parse_view_statement
@@ -395,3 +396,12 @@ def test_deletion_vectors_of_another_program_make_a_view_stale(views):
     views.refresh()
     assert views.of_view() == views.direct()
     assert len(views.direct()) == 2
+
+
+@pytest.mark.parametrize(("mode", "is_rebuilt"), [({"delta.columnMapping.mode": "name"}, True), ({}, False)])
+def test_a_view_is_rebuilt_if_columns_of_its_source_may_have_been_renamed(mode, is_rebuilt):
+    file = {"path": "a.parquet", "dataChange": True}
+
+    added = _added_files([{"metaData": {"configuration": mode}}, {"add": file}])
+
+    assert added == (None if is_rebuilt else [file])
