@@ -52,24 +52,24 @@ def view_condition(
     if source.merge_sql is not None or source.source is not None or source.materialized is not None:
         return None
     try:
-        columns = _kept_columns(
+        columns = _shared_columns(
             (facts.extract_sql, source.name, flat_schema(source.schema)),
             (view.merge_sql, view.raw_name, flat_schema(view.schema)),
             source.split_times,
         )
-        is_kept = bool(len(columns)) and not any(problem_of(one, columns) for one in conditions)
+        is_shared = bool(len(columns)) and not any(problem_of(one, columns) for one in conditions)
     except BaseException as error:
         if not is_engine_failure(error):
             raise
         return None
-    return conditions if is_kept else None
+    return conditions if is_shared else None
 
 
 _Query = tuple[str, str, pa.Schema]
 
 
 @functools.lru_cache(maxsize=512)
-def _kept_columns(extract: _Query, merge: _Query, split_times: tuple[str, ...]) -> pa.Schema:
+def _shared_columns(extract: _Query, merge: _Query, split_times: tuple[str, ...]) -> pa.Schema:
     """Return the columns that a view's queries, each over a table of a name and a schema, pass through to its rows."""
     (_, _, source), (_, _, stored) = extract, merge
     try:
