@@ -10,7 +10,14 @@ import pyarrow as pa
 
 from micromegas_jupyter.client.query_reader import QueryReader
 from micromegas_jupyter.client.transport import TAIL_KEY, Header, build_header
-from micromegas_jupyter.errors import InternalError, MicromegasError, QueryCancelled, Unavailable, UsageError
+from micromegas_jupyter.errors import (
+    DeadlineExceeded,
+    InternalError,
+    MicromegasError,
+    QueryCancelled,
+    Unavailable,
+    UsageError,
+)
 
 _WAIT_KEY: Final = "x-micromegas-tail-wait"
 _END_KEY: Final = "x-micromegas-tail-end"
@@ -25,9 +32,9 @@ _MAX_PAUSE_SECONDS: Final = 10.0
 class Follow:
     """An iterator of Arrow tables with rows that were added. Made by `FlightSQLClient.follow`; belongs to one thread.
 
-    A read that fails because the server is unavailable is repeated with the same cursor, so no row is lost or returned
-    twice. `cursor` is where another follow of the statement continues after the table that was returned last; `rows`
-    counts those that were returned, and `reconnects` the reads that were repeated.
+    A read that fails because the server is unavailable or slow is repeated with the same cursor, so no row is lost or
+    returned twice. `cursor` is where another follow of the statement continues after the table that was returned last;
+    `rows` counts those that were returned, and `reconnects` the reads that were repeated.
     """
 
     def __init__(
@@ -105,9 +112,9 @@ class Follow:
                 raise QueryCancelled("The follow was cancelled.")
             try:
                 return self._read((build_header(_WAIT_KEY, f"{wait_seconds:g}"),), wait_seconds + _SLACK_SECONDS)
-            except Unavailable as error:
+            except (Unavailable, DeadlineExceeded) as error:
                 failures += 1
-                if not error.retryable or failures > self._max_reconnects:
+                if not (error.retryable or isinstance(error, DeadlineExceeded)) or failures > self._max_reconnects:
                     raise
             self.reconnects += 1
             self._stopped.wait(min(_FIRST_PAUSE_SECONDS * 2 ** (failures - 1), _MAX_PAUSE_SECONDS))

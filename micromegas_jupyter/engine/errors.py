@@ -17,7 +17,7 @@ import pyarrow as pa
 from micromegas_jupyter.core.protocols import TableProblem
 from micromegas_jupyter.core.storage import refused_credentials
 from micromegas_jupyter.engine.scanner import Kind, line_and_column, scan
-from micromegas_jupyter.engine.type_names import with_sql_names
+from micromegas_jupyter.engine.schemas import with_sql_names
 from micromegas_jupyter.errors import (
     UPSTREAM_ONLY_PAGE,
     InternalError,

@@ -42,12 +42,12 @@ class PartitionCall:
 
 
 def find_partition_call(sql: str) -> PartitionCall | None:
-    """Return the call that a statement of an administrator has, None when it has none."""
+    """Return the call that a statement of an administrator runs, or None. EXPLAIN runs none."""
     if "partition" not in sql.lower():
         return None
     scanned = scan(sql)
     calls = lift_calls(scanned, PARTITION_NAMES)
-    if not calls:
+    if not calls or scanned.tokens[0].name == "explain":
         return None
     call = calls[0]
     if call.function in _BY_ONE:

@@ -24,14 +24,18 @@ from itertools import cycle, islice
 from typing import Any, Final
 
 import pyarrow as pa
-from datafusion import DataFrame, Expr, SessionConfig, SessionContext, col, lit
+from datafusion import DataFrame, Expr, SessionContext, col, lit
 from datafusion import functions as f
 
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableSnapshot, TableSource
 from micromegas_jupyter.engine.errors import is_engine_failure
 from micromegas_jupyter.engine.functions.identity import NO_TEXTS, with_caller_in_condition
-from micromegas_jupyter.engine.functions.query_functions import register_flat_functions, visible_schema
+from micromegas_jupyter.engine.functions.query_functions import (
+    changing_functions,
+    register_flat_functions,
+    visible_schema,
+)
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, quoted, scan
 from micromegas_jupyter.engine.schemas import flat_schema
@@ -45,8 +49,6 @@ _log = logging.getLogger(__name__)
 _MAX_CONDITION_BYTES: Final = 16384
 _MAX_NAMED: Final = 20
 _NO_EXPRESSION: Final = "it is not one SQL expression"
-# These return one value for a whole statement.
-_STABLE_FUNCTIONS: Final = frozenset({"now", "today", "current_date", "current_time", "current_timestamp"})
 _NO_FIELD = re.compile(r"No field named (\S+?)\.(?:\s|$)")
 _TEXTS: Final = ("", "x", "-1", "(", "é", "9" * 40, "%_\\")
 _PROPERTIES: Final[Sequence[object]] = ({}, {"x": "", "-1": 1, "(": [None]}, [], "x")
@@ -123,7 +125,7 @@ def _problem_of_tokens(scanned: Scan) -> str | None:
         if token.kind is Kind.WORD and token.name in SUBQUERY_KEYWORDS:
             return "it contains a subquery"
         is_call = following is not None and following.kind is Kind.OPEN and token.kind in {Kind.WORD, Kind.QUOTED}
-        if is_call and token.name.lower() in _changing_functions():
+        if is_call and token.name.lower() in changing_functions():
             return f"it calls {token.name.lower()}, whose result changes"
     if any(_goes_on_after_distinct_from(scanned.tokens, start) for start in range(len(scanned.tokens))):
         return "IS DISTINCT FROM takes all that follows it for its right side; put it in brackets"
@@ -216,16 +218,6 @@ def _reason(text: str) -> str:
     if "SQL error" in text:
         return _NO_EXPRESSION
     return "its operators, functions and types do not fit together"
-
-
-@functools.cache
-def _changing_functions() -> frozenset[str]:
-    """Return the names of functions whose result does not depend on their arguments alone."""
-    context = SessionContext(SessionConfig().with_information_schema(True))
-    found = context.sql(
-        "SELECT DISTINCT routine_name FROM information_schema.routines WHERE NOT is_deterministic"
-    ).to_pylist()
-    return frozenset(row["routine_name"] for row in found) - _STABLE_FUNCTIONS
 
 
 def trial_rows(schema: pa.Schema) -> pa.RecordBatch:

@@ -76,6 +76,7 @@ from micromegas_jupyter.engine.schemas import (
 )
 from micromegas_jupyter.engine.security import apply_conditions, behind_barrier, condition_problem, reveals_nothing
 from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS, READ_ONLY
+from micromegas_jupyter.engine.view_rights import view_condition
 from micromegas_jupyter.engine.views import with_views
 from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 from micromegas_jupyter.engine.workarounds.scan_folders import FoundFile, ScanFolders, mark_of
@@ -131,14 +132,15 @@ def find_visible_tables(
             VisibleTable(snapshot=snapshot, raw_name=snapshot.raw_name if snapshot.source is None else None)
             for snapshot in snapshots
         ]
-    return [_restrict(snapshot, access, caller) for snapshot in snapshots if _exists(snapshot, access)]
+    found = (_restrict(snapshot, access, caller) for snapshot in snapshots if _exists(snapshot, access))
+    return [table for table in found if table is not None]
 
 
 def restrict_past(snapshot: TableSnapshot, caller: AuthContext, default_conditions: Mapping[str, str]) -> VisibleTable:
     """Return an earlier version of a table that exists for `caller`; its conditions must fit the columns of then."""
-    table = find_visible_tables([snapshot], caller, default_conditions)[0]
+    table = next(iter(find_visible_tables([snapshot], caller, default_conditions)), None)
     columns = flat_schema(visible_schema(snapshot))
-    if any(condition_problem(one, columns) for one in table.conditions):
+    if table is None or any(condition_problem(one, columns) for one in table.conditions):
         raise UnsupportedStatement(
             f"This version of the table {snapshot.name} has other columns, so it is not known which of its rows you "
             "may read.",
@@ -149,15 +151,13 @@ def restrict_past(snapshot: TableSnapshot, caller: AuthContext, default_conditio
 
 def _exists(snapshot: TableSnapshot, access: TableAccess) -> bool:
     """Whether a table exists for a caller; a view, only with what it is computed from."""
+    source_name = snapshot.source.table if snapshot.source is not None else None
     if snapshot.materialized is not None:
-        # Its rows are made of all rows of its source.
         source_name = snapshot.materialized.source.name
-        return all(map(access.may_read, (snapshot.name, source_name))) and not access.conditions(source_name)
-    source = snapshot.source
-    return access.may_read(snapshot.name) and (source is None or access.may_read(source.table))
+    return access.may_read(snapshot.name) and (source_name is None or access.may_read(source_name))
 
 
-def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> VisibleTable:
+def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> VisibleTable | None:
     if snapshot.source is not None:
         return _restrict_view(snapshot, snapshot.source, access, caller)
     is_view = snapshot.materialized is not None  # a condition on all tables may not fit its columns
@@ -166,11 +166,18 @@ def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext)
         # A condition is about the merged rows, whose columns may have other names.
         columns = visible_schema(snapshot).names if snapshot.merge_sql is not None else snapshot.schema.names
         conditions = tuple(with_caller_in_condition(one, caller, columns=columns) for one in conditions)
+    of_source: tuple[str, ...] = ()
+    if snapshot.materialized is not None:
+        source = snapshot.materialized.source
+        on_source = access.conditions(source.name)
+        of_source = tuple(with_caller_in_condition(one, caller, columns=source.schema.names) for one in on_source)
+        if view_condition(snapshot, of_source, condition_problem) is None:
+            return None
     raw_name = snapshot.raw_name
     # A condition is about the merged rows: it would not mean the same on the states that they are made of.
-    if conditions or (raw_name is not None and access.filters.get(raw_name)):
+    if conditions or of_source or (raw_name is not None and access.filters.get(raw_name)):
         raw_name = None
-    return VisibleTable(snapshot=snapshot, conditions=conditions, raw_name=raw_name)
+    return VisibleTable(snapshot=snapshot, conditions=conditions, source_conditions=of_source, raw_name=raw_name)
 
 
 def _restrict_view(
@@ -286,13 +293,13 @@ class TableBuilder:
         if not len(view.source.files):
             return rows
         with _definition_errors(table):
-            return rows.union(self.extract(context, view, rows.schema(), shows_values=not table.needs_barrier))
+            return rows.union(self.extract(context, table, view, rows.schema()))
 
     def extract(
-        self, context: SessionContext, view: Materialized, columns: pa.Schema, *, shows_values: bool = True
+        self, context: SessionContext, table: VisibleTable, view: Materialized, columns: pa.Schema
     ) -> DataFrame:
         """Return the rows that a materialized view's query gives over its source, with the columns of the view."""
-        source, name = view.source, quoted(view.source.name)
+        source, name, shows_values = view.source, quoted(view.source.name), not table.needs_barrier
         files = FileList.of(source.files)
         schema = source.schema if shows_values else flat_schema(source.schema)
         stored = stored_times(schema, source.split_times) if source.split_times else schema
@@ -301,6 +308,9 @@ class TableBuilder:
             rows = rows.select(*whole_times(schema, source.split_times))
         if files.has_vectors:
             rows = all_of(rows)
+        if table.source_conditions:
+            # The view's query may fail on a hidden row.
+            rows = behind_barrier(apply_conditions(rows, table.source_conditions, table=source.name))
         context.register_table(name, rows.into_view())
         try:
             found = context.sql_with_options(view.extract_sql, READ_ONLY)
@@ -654,6 +664,8 @@ def _build(  # noqa: PLR0913 - what a table is built from
     rows = _without_deleted(rows, table, holds_back=holds_back)
     if table.source_conditions:
         rows = apply_conditions(rows, table.source_conditions, table=snapshot.name)
+        if snapshot.materialized is not None:
+            rows = behind_barrier(rows)
     if snapshot.merge_sql is not None and snapshot.raw_name is not None:
         context.register_table(quoted(snapshot.raw_name), rows.into_view())
         with _definition_errors(table):

@@ -507,9 +507,14 @@ def _id_of(known: _Known) -> str:
 
 
 def _added_files(entry: Sequence[Action]) -> list[Action] | None:
-    """Return the files with rows that a commit added; None if it removed some, other than by retention."""
+    """Return the files with rows that a commit added; None if it removed some, other than by retention.
+
+    Also None if it may have renamed columns: stored rows of a view would keep values of columns that have other names.
+    """
     info = commit_info(entry)
-    if info.get("operation") == RESTORE:
+    settings = [one["metaData"].get("configuration") or {} for one in entry if "metaData" in one]
+    is_mapped = any(one.get("delta.columnMapping.mode", "none") != "none" for one in settings)
+    if info.get("operation") == RESTORE or is_mapped:
         return None
     if EXPIRED_BEFORE in info:
         return []  # what it added is left of files that it removed

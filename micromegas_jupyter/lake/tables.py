@@ -431,7 +431,7 @@ class Tables:
                 {
                     "version": one["version"],
                     "committed_at": _time(one.get("timestamp")),
-                    "operation": RETENTION if EXPIRED_BEFORE in one else one.get("operation", ""),
+                    "operation": _name_operation(one),
                     "engine": one.get("engineInfo"),
                     "parameters": one.get("operationParameters") or {},
                     "metrics": one.get("operationMetrics") or {},
@@ -719,6 +719,12 @@ def _checked_predicate(predicate: str, schema: pa.Schema, check: Callable[[Any],
         raise _wrong_predicate(error) from error
     check(expression)
     return condition
+
+
+def _name_operation(commit: Mapping[str, Any]) -> str:
+    """Return the operation of a commit; deltalake calls the deletion by retention DELETE, too."""
+    operation = str(commit.get("operation", ""))
+    return RETENTION if EXPIRED_BEFORE in commit and operation == "DELETE" else operation
 
 
 def _constant(condition: str) -> bool | None:

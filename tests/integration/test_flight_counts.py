@@ -185,7 +185,7 @@ def test_a_role_limits_what_a_statement_reads(worlds):
 
 def test_the_command_shows_columns_and_what_would_be_read(worlds, monkeypatch, capsys):
     # Only the sign-in is left out.
-    monkeypatch.setattr(query_commands, "_open_client", lambda _: _client(worlds[0], "alice"))
+    monkeypatch.setattr(query_commands, "open_query_client", lambda _: _client(worlds[0], "alice"))
     command = ["query", "SELECT id, msg FROM logs WHERE id < 10", "--all", "--dry-run"]
     assert main.run(command) == 0
     shown = capsys.readouterr()

@@ -244,8 +244,7 @@ def increase(column: pa.Array, starts: pa.Array, previous: pa.Array, previous_st
     After a reset it is all of the point: another start, fewer values in a bucket, other bounds, a finer scale.
     """
     now, before = _Parts(column), _Parts(previous)
-    is_unset = pc.and_(pc.is_null(starts), pc.is_null(previous_starts))
-    is_same_start = pc.or_(is_unset, pc.fill_null(pc.equal(starts, previous_starts), fill_value=False))
+    is_same_start = pc.fill_null(pc.equal(starts, previous_starts), fill_value=True)  # null if a sender omits it
     goes_on: Numbers = (
         is_same_start.to_numpy(zero_copy_only=False)
         & now.is_valid

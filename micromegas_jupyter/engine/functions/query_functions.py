@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
-from datafusion import Accumulator, DataFrame, SessionContext, udaf, udf
+from datafusion import Accumulator, DataFrame, SessionConfig, SessionContext, udaf, udf
 
 from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.core.protocols import TableSnapshot
@@ -278,6 +278,23 @@ def register_flat_functions(session: SessionContext, names: Collection[str] = CO
         function = _SCALARS[name]
         kinds = [BYTES, *function.arguments[1:]] if name in CONDITION_FUNCTIONS else list(function.arguments)
         session.register_udf(udf(function.make(), kinds, function.result, "immutable", name))
+    for name in _AGGREGATES.keys() & names:
+        of_statement, arguments, result = _AGGREGATES[name]
+        session.register_udaf(udaf(of_statement([]), arguments, result, [result], "immutable", name))
+
+
+# These return one value for a whole statement.
+_STABLE_FUNCTIONS: Final = frozenset({"now", "today", "current_date", "current_time", "current_timestamp"})
+
+
+@functools.cache
+def changing_functions() -> frozenset[str]:
+    """Return the names of functions whose result does not depend on their arguments alone."""
+    context = SessionContext(SessionConfig().with_information_schema(True))
+    found = context.sql(
+        "SELECT DISTINCT routine_name FROM information_schema.routines WHERE NOT is_deterministic"
+    ).to_pylist()
+    return frozenset(row["routine_name"] for row in found) - _STABLE_FUNCTIONS
 
 
 def visible_schema(snapshot: TableSnapshot) -> pa.Schema:

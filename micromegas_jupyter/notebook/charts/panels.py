@@ -112,7 +112,7 @@ def draw_panels(choice: Choice) -> Drawn:
     if not choice.aggregates:
         make, room = (_points, MAX_POINTS) if choice.kind == "point" else (_lines, _MAX_CSV_BYTES // len(series.labels))
         return Drawn([make(choice, y, series, room // len(measures)) for y in measures], measures, series)
-    along = _places(choice, measures[0], lines=len(series.labels) * len(choice.aggregates))
+    along = _choose_slots(choice, measures[0], lines=len(series.labels) * len(choice.aggregates))
     found = [_aggregated(choice, along, choice.x, y, series) for y in measures]
     return Drawn(found, measures, _lines_of(choice, series))
 
@@ -217,7 +217,7 @@ def _lines_of(choice: Choice, series: Groups) -> Groups:
     return Groups(series.codes, labels, series.title or "aggregate")
 
 
-def _places(choice: Choice, weights: Axis, *, lines: int) -> Slots | Groups:
+def _choose_slots(choice: Choice, weights: Axis, *, lines: int) -> Slots | Groups:
     """Return the slots of the x axis, or its bars."""
     x = choice.x
     is_binned = choice.kind != "bar" or choice.bins or "x" in choice.log or x.role is Role.TIME
@@ -227,10 +227,10 @@ def _places(choice: Choice, weights: Axis, *, lines: int) -> Slots | Groups:
     return _group([x], weights, choice.notes, MAX_BARS)
 
 
-def _slots(column: Column, choice: Choice, *, lines: int = 1, most: int = MAX_POINTS, axis: str = "x") -> Slots:
-    """Return slots of times or numbers, so many that `lines` of them have no more than the most points."""
+def _slots(column: Column, choice: Choice, *, lines: int = 1, max_points: int = MAX_POINTS, axis: str = "x") -> Slots:
+    """Return slots of times or numbers, so many that `lines` of them have no more than `max_points`."""
     usual = TIME_SLOTS if column.role is Role.TIME else NUMBER_SLOTS
-    bins = min((choice.bins if axis == "x" else None) or usual, max(most // lines, 1))
+    bins = min((choice.bins if axis == "x" else None) or usual, max(max_points // lines, 1))
     if column.role is not Role.TIME:
         values = _positive(_axis(column), axis, choice).values
         return number_slots(values, bins=bins, is_log=axis in choice.log)
@@ -313,7 +313,7 @@ def _aggregated(choice: Choice, along: Slots | Groups, column: Column, y: Axis, 
     at = np.flatnonzero(~np.isnan(axis.values))
     slot, line = at // len(lines.labels), at % len(lines.labels)
     data = {"y": axis.values[at], "series": np.array(lines.labels)[line]}
-    x = _place_encoding(along, column, choice)
+    x = _slot_encoding(along, column, choice)
     is_stacked = len(names) == 1 and set(names) <= ADDITIVE and not is_log
     if isinstance(along, Groups):
         data = {"x": np.array(along.labels)[slot]} | data
@@ -373,7 +373,7 @@ def _base(values: np.ndarray) -> float:
     return float(10.0 ** np.floor(np.log10(values.min()) - 1e-9))
 
 
-def _place_encoding(along: Slots | Groups, column: Column, choice: Choice, *, name: str = "x") -> Spec:
+def _slot_encoding(along: Slots | Groups, column: Column, choice: Choice, *, name: str = "x") -> Spec:
     if isinstance(along, Groups):
         return {"type": "nominal", "title": column.title, "sort": along.labels}
     encoding, is_log = _axis(column).encoding, name in choice.log
@@ -404,7 +404,7 @@ def _heat_panel(choice: Choice, y: Column) -> Spec:
         data |= {name: places.edges[slot], f"{name}2": places.edges[slot + 1]}
         ends[f"{name}2"] = {"field": f"{name}2"}
     data["rows"] = counts[cells].astype(float)
-    x_end, y_end = (_place_encoding(along[name], column, choice, name=name) for name, column in columns.items())
+    x_end, y_end = (_slot_encoding(along[name], column, choice, name=name) for name, column in columns.items())
     rows: Spec = {"field": "rows", "type": "quantitative", "title": "rows"}
     scale = {"type": "log", "domain": [1, max(int(counts.max()), 2)], "range": [0.2, 1]}
     encoding = _encoding(x_end, y_end, Groups(cells, [""]), rows | {"scale": scale}) | ends
@@ -413,11 +413,11 @@ def _heat_panel(choice: Choice, y: Column) -> Spec:
 
 
 def _heat_slots(choice: Choice, name: str, column: Column) -> Slots | Groups:
-    most = HEAT_SLOTS[name == "y"]
+    max_slots = HEAT_SLOTS[name == "y"]
     if column.role is not Role.CATEGORY:
-        return _slots(column, choice, most=most, axis=name)
+        return _slots(column, choice, max_points=max_slots, axis=name)
     counted = _number_axis("rows", np.ones(len(column.values)))
-    return _group([column], counted, choice.notes, min(most, MAX_BARS), adds_up=True)
+    return _group([column], counted, choice.notes, min(max_slots, MAX_BARS), adds_up=True)
 
 
 def _count(along: Slots | Groups) -> int:

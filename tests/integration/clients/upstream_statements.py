@@ -113,6 +113,14 @@ vs.view_set_name = p.view_set_name GROUP BY vs.view_set_name HAVING size > 0 ORD
 SELECT * FROM materialize_partitions('blocks', '2024-01-01T00:00:00Z', '2024-01-02T00:00:00Z', 86400);
 SELECT * FROM regenerate_partitions('blocks', '2024-01-01T00:00:00Z', '2024-01-02T00:00:00Z', 86400);
 SELECT * FROM list_query_denials();
+CREATE OR REPLACE MATERIALIZED VIEW levels WITH (extract_query = $$SELECT date_bin(INTERVAL '1 minute', time) AS
+time_bin, level, count(*) AS n FROM log_entries WHERE insert_time >= '{begin}' AND insert_time < '{end}' GROUP BY 1, 2
+$$, count_src_query = $$SELECT sum(nb_objects) AS count FROM blocks WHERE insert_time >= '{begin}' AND insert_time <
+'{end}'$$, merge_partitions_query = $$SELECT time_bin, level, sum(n) AS n FROM {source} GROUP BY 1, 2$$, update_group =
+4000, time_column = 'time_bin');
+SELECT view_set_name FROM list_view_set_definitions();
+DROP MATERIALIZED VIEW levels;
+DROP MATERIALIZED VIEW IF EXISTS levels;
 SELECT * FROM deny_queries('sql LIKE ''%no such text%'' OR client_ip = ''192.0.2.1''', 'too many');
 SELECT remove_query_denial('9f2c41ab-73de-4015-9d2e-000000000000') AS result
 """,
@@ -155,9 +163,6 @@ ABSENT = {
     r"array_length\(properties\)": ("SELECT array_length(properties) FROM measures", "does not take these arguments"),
     r"begin, end\b": (f"SELECT name, begin, end FROM process_spans('{PROCESS}', 'both')", "keyword"),
     r"FLOAT64": ("SELECT CAST(value AS FLOAT64) FROM measures", "no type named FLOAT64"),
-    # Until materialized views are here: then these belong to RUNS.
-    r"MATERIALIZED VIEW": ("DROP MATERIALIZED VIEW IF EXISTS absent", "only reads"),
-    r"list_view_set_definitions": ("SELECT * FROM list_view_set_definitions()", "no function named"),
 }
 #: Statements of the pages that are no examples to run: about the reader's own tables, or with a part to fill in.
 _READERS_OWN = re.compile(

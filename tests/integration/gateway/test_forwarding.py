@@ -21,6 +21,7 @@ from micromegas_jupyter.errors import (
 )
 from micromegas_jupyter.flightsql.commands import messages
 from micromegas_jupyter.gateway import tables as gateway_tables
+from micromegas_jupyter.server.tails import TAIL_HEADER
 from tests.fakes import scripted_engine
 from tests.fakes.ports import free_port
 from tests.fakes.scripted_engine import ROWS, frames_of
@@ -96,6 +97,12 @@ def test_what_is_not_forwarded_is_refused_with_the_reason(front, sql, error):
     planned = front.call("GetFlightInfo", harness.descriptor_bytes(messages.CommandStatementQuery(query=sql)))
 
     assert [type(planned.error), type(front.query(sql).error)] == [error, error]
+
+
+def test_nothing_is_followed(front):
+    answer = front.query("SELECT msg FROM log_entries", metadata=(*ALICE, (TAIL_HEADER, "now")))
+
+    assert (answer.code, type(answer.error)) == (grpc.StatusCode.UNIMPLEMENTED, UnsupportedRequest)
 
 
 def test_prepared_statements_take_values(front):

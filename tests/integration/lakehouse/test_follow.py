@@ -24,8 +24,11 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableAccess
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import (
     CursorExpired,
+    DeadlineExceeded,
     InvalidStatement,
     MicromegasError,
+    QueryDenied,
+    ScanTooLarge,
     UnsupportedStatement,
     UsageError,
 )
@@ -34,6 +37,8 @@ from micromegas_jupyter.wiring.server import ServerStack
 from tests.fakes.validator import FakeValidator
 from tests.fakes.waiting import wait_until
 from tests.integration.flight_harness import running_server
+from tests.integration.lakehouse.faulty_s3 import BUCKET, environ_of, moto_server
+from tests.integration.lakehouse.test_materialized_views import CREATE
 
 pytestmark = pytest.mark.integration
 
@@ -296,6 +301,33 @@ def test_a_cursor_is_of_one_caller_statement_and_role(owner, server):
     assert _read_all(owner.follow(SQL, cursor=cursor)) == [1, 2]
 
 
+def test_rights_that_are_removed_end_the_next_read(owner, server):
+    with _client(server, "eve") as eve:
+        follow = eve.follow(SQL)
+        owner.bulk_ingest("t", _rows(1))
+        server.validator.known["eve"] = replace(_context("eve"), table_access=TableAccess(filters={"other": ()}))
+        try:
+            with pytest.raises(UsageError, match="rights to the table have changed"):
+                follow.read(0)
+        finally:
+            server.validator.known["eve"] = _context("eve")
+        assert _ids(follow.read()) == [1]
+
+
+def test_a_limit_of_scanned_bytes_does_not_apply_to_files_that_are_added(owner, server):
+    server.validator.known["eve"] = replace(_context("eve"), max_scan_bytes=1)
+    try:
+        with _client(server, "eve") as eve:
+            follow = eve.follow(SQL)
+            owner.bulk_ingest("t", _rows(1, team="blue"))
+            owner.bulk_ingest("t", _rows(2))
+            assert _read_all(follow) == [2]
+            with pytest.raises(ScanTooLarge):
+                eve.query_arrow(SQL)
+    finally:
+        server.validator.known["eve"] = _context("eve")
+
+
 def test_a_follow_is_audited_at_its_start_each_minute_and_at_its_end(owner, caplog, monkeypatch):
     def lines():
         found = [json.loads(one.getMessage()) for one in caplog.records if one.name == "micromegas_jupyter.audit"]
@@ -325,10 +357,100 @@ def test_a_follow_that_its_client_leaves_is_audited_as_incomplete(owner, caplog,
         wait_until(lambda: any('"incomplete"' in one.getMessage() for one in caplog.records), "the line")
 
 
+def test_a_read_that_takes_too_long_is_repeated(owner, monkeypatch):
+    follow = owner.follow(SQL, max_reconnects=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("micromegas_jupyter.client.follow._SLACK_SECONDS", -1.5)
+        with pytest.raises(DeadlineExceeded):
+            follow.read(2)
+    assert follow.reconnects == 1
+    owner.bulk_ingest("t", _rows(1))
+    assert _ids(follow.read()) == [1]
+
+
 def test_cancel_ends_the_wait(owner):
     with owner.follow(SQL, poll_seconds=20) as follow:
         threading.Timer(0.3, follow.cancel).start()
         assert list(follow) == []
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A client, who is an administrator, of a server that records itself."""
+    folder = tmp_path_factory.mktemp("recorded")
+    settings = ServerSettings(no_http=True, lake=folder, port=0, disable_auth=True, telemetry_interval_seconds=0.2)
+    with ServerStack(settings, environ={}) as stack, FlightSQLClient(stack.uri) as client:
+        found = "SELECT count(*) AS n FROM log_entries"
+        wait_until(lambda: client.query_arrow(found)["n"].to_pylist() != [0], "the server recorded its start")
+        yield client
+
+
+def _until_marked(follow):
+    """Log a line; return the lines that are read until it is."""
+    log, mark, found = logging.getLogger("marking"), uuid.uuid4().hex, []
+    log.setLevel(logging.INFO)
+    log.info(mark)
+    while mark not in found:
+        found += follow.read(20)["msg"].to_pylist()
+    return found[: found.index(mark)]
+
+
+def test_a_follow_of_the_log_does_not_feed_itself(recorded):
+    with recorded.follow("SELECT msg FROM log_entries") as follow:
+        before = [*_until_marked(follow), *_until_marked(follow)]
+        assert ['"follow":"start"' in one for one in before if '"follow"' in one] == [True]
+        for _ in range(20):
+            follow.read(0.1)
+        between = _until_marked(follow)
+        follow_id = json.loads(next(one for one in before if '"follow"' in one))["query_id"]
+    assert len(between) < 20
+    assert not [one for one in between if follow_id in one]
+    lines = f'SELECT msg FROM log_entries WHERE msg LIKE \'{{"query_id":"{follow_id}%\''
+    wait_until(lambda: recorded.query_arrow(lines).num_rows >= 2, "the lines of its start and end")
+    assert recorded.query_arrow(lines).num_rows == 2
+
+
+def test_a_denial_ends_the_next_read(recorded):
+    sql = f"SELECT id, 1 AS marker_{uuid.uuid4().hex} FROM denied"
+    recorded.bulk_ingest("denied", _rows(0), mode="create")
+    follow = recorded.follow(sql)
+    made = recorded.query_arrow(f"SELECT msg FROM deny_queries('sql LIKE ''%{sql[-30:]}''', 'a test')")
+    recorded.bulk_ingest("denied", _rows(1))
+    with pytest.raises(QueryDenied):
+        follow.read(0)
+    recorded.query_arrow(f"SELECT remove_query_denial('{made['msg'][0]}')")
+    assert _ids(follow.read()) == [1]
+
+
+def test_views_are_not_followed_nor_with_the_cursor_of_a_table(recorded):
+    recorded.bulk_ingest("t", _rows(0), mode="create")
+    recorded.query_arrow(CREATE)
+    cursor = recorded.follow(SQL).cursor
+    for name in ("per_minute", "log_stats", "processes", "histogram_increases"):
+        with pytest.raises(UnsupportedStatement, match="cannot be followed"):
+            recorded.follow(f"SELECT * FROM {name}")
+        with pytest.raises(UsageError, match="another statement"):
+            recorded.follow(f"SELECT * FROM {name}", cursor=cursor).read(0)
+
+
+@pytest.mark.slow
+def test_rows_in_a_bucket_are_returned_once_across_compaction(monkeypatch):
+    with moto_server() as port:
+        for name, value in environ_of(port).items():
+            monkeypatch.setenv(name, value)
+        storage = Storage(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+        settings = ServerSettings(no_http=True, lake=storage.uri, port=0, disable_auth=True)
+        with ServerStack(settings, environ={}) as stack, FlightSQLClient(stack.uri) as client:
+            client.bulk_ingest("t", _rows(0), mode="create")
+            follow, late = client.follow(SQL), client.follow(SQL)
+            client.bulk_ingest("t", _rows(1))
+            client.bulk_ingest("t", _rows(2, 3))
+            assert _ids(follow.read()) == [1, 2, 3]
+            table = DeltaTable(storage.child_uri("t"), storage_options=storage.options)
+            assert table.optimize.compact()["numFilesRemoved"] == 3
+            client.bulk_ingest("t", _rows(4))
+            assert _read_all(follow) == [4]
+            assert _read_all(late) == [1, 2, 3, 4]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from micromegas_jupyter.auth import StaticTokenAuthProvider as Token
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableAccess
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.errors import InvalidStatement, PermissionDenied, TableExists, UsageError
+from micromegas_jupyter.errors import InvalidStatement, MicromegasError, PermissionDenied, TableExists, UsageError
 from micromegas_jupyter.executors import ingest
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.tables import Tables
@@ -40,6 +40,8 @@ CREATE = """CREATE MATERIALIZED VIEW per_minute WITH (
   time_column = 'time_bin'
 )"""
 
+NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan")
+
 
 def _context(name):
     filters = {
@@ -49,6 +51,8 @@ def _context(name):
         "erin": {"log_entries": ("msg = 'w:1'",), "per_minute": ()},
         "frank": {"*": ("msg = 'w:1'",)},
         "grace": {"log_entries": (), "per_minute": ("msg = 'w:1'",)},
+        "heidi": {"per_minute": ()},
+        "ivan": {"log_entries": ("target = 'w'",), "per_minute": ()},
     }.get(name)
     return AuthContext(
         subject=name,
@@ -71,7 +75,7 @@ def storage(tmp_path_factory):
 @pytest.fixture(scope="module")
 def harness(storage):
     validator = FakeValidator()
-    validator.known = {name: _context(name) for name in ("alice", "bob", "carol", "dave", "erin", "frank", "grace")}
+    validator.known = {name: _context(name) for name in NAMES}
     with running_server(
         tables=Lake(storage), validator=validator, worker={"lake": storage.uri}, pool={"max_executors": 2}
     ) as running:
@@ -112,9 +116,10 @@ def test_other_callers_cannot_change_or_list_views(harness, admin):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("bob", None), ("carol", 3), ("dave", 3), ("erin", None), ("frank", None), ("grace", 1)]
+    ("name", "count"),
+    [("bob", None), ("carol", 3), ("dave", 3), ("erin", 1), ("frank", 1), ("grace", 1), ("ivan", None)],
 )
-def test_callers_read_a_view_if_they_may_read_all_rows_of_its_source(harness, admin, name, count):
+def test_callers_read_the_rows_of_a_view_that_come_from_rows_they_may_read(harness, admin, name, count):
     admin.query_arrow(CREATE)
 
     with FlightSQLClient(harness.uri, auth_provider=Token(name)) as client:
@@ -123,6 +128,54 @@ def test_callers_read_a_view_if_they_may_read_all_rows_of_its_source(harness, ad
                 client.query_arrow("SELECT * FROM per_minute")
         else:
             assert _rows(client, "SELECT sum(n) FROM per_minute") == [(count,)]
+
+
+#: Whatever could show that a view exists.
+PROBES = (
+    "SELECT * FROM per_minute",
+    "SELECT n FROM per_minute WHERE 1 / (n - 1) = 0",
+    "SELECT missing FROM per_minute",
+    "SELECT * FROM __per_minute__partitions",
+    "EXPLAIN SELECT * FROM per_minute",
+    "EXPLAIN ANALYZE SELECT * FROM per_minute",
+    "DESCRIBE per_minute",
+    "SHOW TABLES",
+    "SHOW COLUMNS FROM per_minute",
+    "SELECT table_name FROM information_schema.tables ORDER BY 1",
+    "SELECT table_name, column_name FROM information_schema.columns ORDER BY 1, 2",
+    "SELECT table_name, definition FROM information_schema.views ORDER BY 1",
+    "SELECT view_set_name FROM list_view_sets() ORDER BY 1",
+    "SELECT view_set_name FROM list_partitions() ORDER BY 1",
+    "SELECT * FROM list_view_set_definitions()",
+    "SELECT * FROM view_instance('per_minute', 'global')",
+    "SELECT * FROM table_history('per_minute')",
+    "SELECT * FROM table_at('per_minute', 0)",
+    "DROP MATERIALIZED VIEW per_minute",
+    "SELECT * FROM retire_partitions('per_minute', 'global', '2020-01-01T00:00:00Z', '2030-01-01T00:00:00Z')",
+)
+
+
+def _outcome(run):
+    try:
+        return str(run())
+    except MicromegasError as error:
+        return type(error), error.what, error.remedy
+
+
+@pytest.mark.parametrize("name", ["bob", "heidi", "ivan"])
+def test_nothing_shows_a_view_to_callers_who_may_not_read_it(harness, admin, name):
+    def outcomes():
+        with FlightSQLClient(harness.uri, auth_provider=Token(name)) as client:
+            found = {sql: _outcome(lambda sql=sql: client.query_arrow(sql).to_pylist()) for sql in PROBES}
+            found["GetTables"] = _outcome(lambda: sorted(client.list_tables()))
+            found["GetFlightInfo"] = _outcome(lambda: client.describe_statement("SELECT * FROM per_minute"))
+            return found
+
+    without = outcomes()
+    admin.query_arrow(CREATE)
+
+    assert outcomes() == without
+    assert "log_entries" in without["GetTables"] or name == "heidi"
 
 
 @pytest.mark.parametrize(
@@ -200,6 +253,7 @@ def test_upstreams_command_manages_views_as_code(harness, tmp_path, monkeypatch,
     assert "per_minute: dropped" in run("apply", *where, "--auto-approve", "--prune")
 
 
+@pytest.mark.slow
 def test_the_server_refreshes_views_and_reports_stale_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(ingest, "_MAINTENANCE_SECONDS", 0.1)
     monkeypatch.setattr(ingest, "_REFRESH_SECONDS", 0)

@@ -37,6 +37,7 @@ AT_SERVER = {
     "keys usage": ((), DONE, FAILED),
     "admin who-read": (("log_entries",), DONE, FAILED),
     "admin cut-off": ((), DONE, FAILED),
+    "trace": (("f" * 32,), USAGE, USAGE),  # there is no such trace
     "tables list": ((), DONE, DONE),
     "tables describe": (("t1",), DONE, DONE),
     "tables history": (("t2",), DONE, FAILED),

@@ -301,6 +301,13 @@ class TestAzure:
         url = "http://127.0.0.1:41056/MSI/token/?api-version=2019-08-01&resource=api%3A%2F%2Flake&client_id=two"
         http.get.assert_called_once_with(url, headers={"X-IDENTITY-HEADER": Secret("s3same")}, platform=ANY)
 
+    def test_without_an_endpoint_the_secret_of_an_app_is_sent_nowhere(self, clock):
+        http = platform(answer({"access_token": "issued", "expires_in": 60}))
+
+        self.source(http, clock, {"IDENTITY_HEADER": "s3same"}).fetch()
+
+        assert http.get.call_args.kwargs["headers"] == {"Metadata": "true"}
+
     @pytest.mark.parametrize("odd", ["soon", "06/20/2019 02:57:58 +00:00", True, -1, 1.5, "1" * 30, None])
     def test_an_unreadable_life_leaves_it_to_the_token(self, clock, odd):
         body = {"access_token": mint(expires_in=900), "expires_in": odd, "expires_on": odd}

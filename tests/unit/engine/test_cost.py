@@ -138,6 +138,7 @@ def test_estimates_of_telemetry_are_never_low_and_mostly_close(telemetry):
     assert statistics.median(found) <= 1.2
 
 
+@pytest.mark.slow  # DuckDB's extension makes the tables
 def test_estimates_of_tpch_are_never_low_and_mostly_close(tpch):
     asker, queries = tpch
     found = ratios(asker, queries)

@@ -9,7 +9,7 @@ import pytest
 
 from micromegas_jupyter.core.protocols import TableSnapshot
 from micromegas_jupyter.engine.errors import Context, translate
-from micromegas_jupyter.engine.type_names import with_sql_names
+from micromegas_jupyter.engine.schemas import with_sql_names
 from micromegas_jupyter.errors import (
     InternalError,
     InvalidStatement,

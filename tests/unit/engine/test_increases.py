@@ -133,6 +133,14 @@ def test_a_first_point_that_begins_at_its_own_time_has_no_increase(tmp_path):
     assert [tuple(row.values()) for row in rows] == [(None, None), (1, 60.0), (1, 60.0)]
 
 
+def test_a_point_without_a_start_is_no_reset(tmp_path):
+    metric = points([[5.0]] * 4)
+    metric.histogram.data_points[2].start_time_unix_nano = 0
+    with asking(tables(tmp_path / "t", metric)) as ask:
+        rows = ask.rows("SELECT histogram['count'] AS n, seconds FROM histogram_increases ORDER BY time")
+    assert [tuple(row.values()) for row in rows] == [(1, 30.0), (1, 60.0), (1, 60.0), (1, 60.0)]
+
+
 def test_a_value_that_is_flagged_as_not_recorded_is_no_reset(tmp_path):
     metric = counter([5, 0, 7])
     metric.sum.data_points[1].flags = 1

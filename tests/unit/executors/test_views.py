@@ -1,6 +1,7 @@
 """Materialized views: their rows are those of a direct query, whatever happens to their source."""
 
 import datetime as dt
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -15,10 +16,12 @@ from micromegas_jupyter.executors.views import check_definition, refresh_view
 from micromegas_jupyter.lake.lake import REFRESH, Lake, commit_view
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, optimize, run_round
 from micromegas_jupyter.lake.restore import RestoreRequest, restore_table
+from micromegas_jupyter.lake.snapshot import _added_files
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.telemetry.view_definitions import VIEW_PROPERTY, parse_view_statement
 from tests.fakes.clock import FakeClock
+from tests.fakes.delta_tables import delete_rows
 from tests.fakes.telemetry_rows import NOON, NOON_NS, log_batch, log_rows
 
 ADMIN = AuthContext(subject="ann", issuer="none", auth_type=AuthType.NONE, is_admin=True)
@@ -346,3 +349,59 @@ def test_a_damaged_definition_concerns_no_other_table(views):
     assert views.rows("SELECT sum(n) FROM other") == [(3,)]
     errors = {name: one.error for name, one in run_round(views.storage).status.tables.items() if one.error}
     assert errors == {"per_minute": "The definition of the materialized view per_minute is damaged."}
+
+
+def test_a_copy_of_a_lake_has_its_views(views, tmp_path):
+    views.create()
+    views.refresh()
+    views.store(5)
+    shutil.copytree(tmp_path / "lake", tmp_path / "copy")
+    views.store(6)
+    copy = Views(tmp_path / "copy")
+
+    assert copy.lake.view("per_minute").watermark is not None
+    assert copy.of_view() == copy.direct() != views.of_view()
+    copy.refresh()
+    assert copy.of_view() == copy.direct()
+    assert not copy.lake.view("per_minute").facts.is_stale
+    copy.writer.close()
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_a_refresh_of_a_view_that_is_dropped_or_replaced_meanwhile_stores_nothing(views, is_replaced):
+    views.create()
+    view = Lake(views.storage).view("per_minute")
+    rows = pa.table({"time_bin": [NOON], "msg": ["x"], "n": [1]}).cast(view.table.snapshot.schema)
+
+    def change():
+        yield rows
+        if is_replaced:
+            views.create(replaces=True)
+        else:
+            views.tables.drop_view("per_minute")
+            views.create()
+
+    assert not commit_view(views.storage, view, change(), operation=REFRESH, removed=())
+    assert views.of_view() == views.direct()
+    assert Lake(views.storage).view("per_minute").watermark is None
+
+
+def test_deletion_vectors_of_another_program_make_a_view_stale(views):
+    views.create()
+    views.refresh()
+    delete_rows(views.storage, "log_entries", lambda *_: [0])
+
+    assert views.lake.view("per_minute").facts.is_stale
+    assert views.of_view() == views.direct()
+    views.refresh()
+    assert views.of_view() == views.direct()
+    assert len(views.direct()) == 2
+
+
+@pytest.mark.parametrize(("mode", "is_rebuilt"), [({"delta.columnMapping.mode": "name"}, True), ({}, False)])
+def test_a_view_is_rebuilt_if_columns_of_its_source_may_have_been_renamed(mode, is_rebuilt):
+    file = {"path": "a.parquet", "dataChange": True}
+
+    added = _added_files([{"metaData": {"configuration": mode}}, {"add": file}])
+
+    assert added == (None if is_rebuilt else [file])
