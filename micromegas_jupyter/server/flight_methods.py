@@ -75,6 +75,12 @@ from micromegas_jupyter.telemetry.view_definitions import CreateView, DropView, 
 
 _CANCEL_SECONDS: Final = 2.0
 QUERIES_ACTION: Final = "MicromegasQueries"
+#: The members of the body of `MicromegasQueries`, by the operation.
+QUERY_OPERATIONS: Final = {
+    "list": {"operation"},
+    "cancel": {"operation", "query_id"},
+    "progress": {"operation", "query_id"},
+}
 COUNTS_TRAILER: Final = "x-micromegas-counts"
 _MAX_EXPLAINED_CHARACTERS: Final = 4096  # clients accept 8 KiB of metadata
 _MAX_BODY_BYTES: Final = 1024
@@ -419,10 +425,8 @@ def _parse_request(body: bytes) -> dict[str, Any]:
         found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)
     except (UnicodeDecodeError, JsonError):
         found = None
-    named = {"operation", "query_id"}
-    members = {"list": {"operation"}, "cancel": named, "progress": named}
     operation = found.get("operation") if isinstance(found, dict) else None
-    if not isinstance(found, dict) or not isinstance(operation, str) or found.keys() != members.get(operation):
+    if not isinstance(found, dict) or not isinstance(operation, str) or found.keys() != QUERY_OPERATIONS.get(operation):
         raise UsageError(
             f"The body of {QUERIES_ACTION} cannot be used.",
             remedy="Send one JSON object with the operation: list, or cancel or progress with the query_id.",
