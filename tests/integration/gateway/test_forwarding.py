@@ -94,7 +94,7 @@ def test_what_fails_on_a_hidden_value_does_not_show_it(front):
         ("DROP MATERIALIZED VIEW log_counts", UnsupportedRequest),
         ("SELECT retire_partition_by_file('x')", UnsupportedStatement),
         ("SELECT * FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30')", UnsupportedStatement),
-        ('SELECT "deny_queries"($$client = \'x\'$$, $$y$$)', InvalidStatement),
+        ("SELECT \"deny_queries\"($$client = 'x'$$, $$y$$)", InvalidStatement),
         (f"SELECT {'(' * 3000}1{')' * 3000}", StatementRefused),
     ],
 )
