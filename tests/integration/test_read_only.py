@@ -22,6 +22,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from micromegas_jupyter import connect
+from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.functions.administration import ADMINISTRATION_NAMES
 from micromegas_jupyter.errors import PermissionDenied, ReadOnlyCall, UsageError
@@ -360,3 +362,22 @@ def test_a_rejection_is_in_the_audit(system, caplog):
     assert [(one["outcome"], one["reason"], one["code"]) for one in events if one["outcome"] == "forbidden"] == [
         ("forbidden", "read_only", "AUTH021")
     ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "options"), [("true", {}), ("false", {"read_only": True}), ("true", {"read_only": False})]
+)
+def test_a_client_makes_read_only_calls(system, tmp_path, setting, options):
+    options |= {"environ": {"MICROMEGAS_READ_ONLY": setting, "MICROMEGAS_CONFIG_DIR": str(tmp_path)}}
+    with connect(system.flight.uri, auth_provider=StaticTokenAuthProvider("alice"), **options) as client:
+        for change in (
+            lambda: client.bulk_ingest("orders", ORDERS, mode="create"),
+            lambda: client.drop_table("log_entries"),
+            lambda: client.query("SELECT deny_queries('client = ''x''', 'y')"),
+            lambda: client.cancel_query(system.query_id),
+        ):
+            with pytest.raises(ReadOnlyCall, match="A read-only call can't"):
+                change()
+
+        assert client.query_arrow("SELECT count(*) AS n FROM log_entries").to_pylist() == [{"n": 2}]
+        assert client.running_queries() == []
