@@ -71,7 +71,8 @@ def write(root):
 
 
 def refresh(root):
-    while True:
+    pace = threading.Event()
+    while not pace.wait(_PAUSE_SECONDS * random.random()):  # else refreshers leave no processor to the others
         refresh_view(Storage(root), _SETTINGS, VIEW.name)
         yield
 
