@@ -336,7 +336,7 @@ def _parse_parameters(texts: Iterable[str]) -> dict[str, object] | None:
 
 def _parse_value(name: str, kind: str | None, text: str) -> object:
     if kind is None:
-        from micromegas_jupyter.client.parameters import Untyped  # with pyarrow
+        from micromegas_jupyter.flightsql.parameters import Untyped  # with pyarrow
 
         return Untyped(text, _parse_timestamp)
     read = _PARAMETER_TYPES.get(kind)
@@ -563,7 +563,7 @@ def _add_process_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _quote(text: str) -> str:
-    from micromegas_jupyter.client.parameters import quote_literal  # with pyarrow
+    from micromegas_jupyter.flightsql.parameters import quote_literal  # with pyarrow
 
     return quote_literal(text)
 
@@ -691,7 +691,7 @@ def _jsonb_columns(schema: "pa.Schema", batch: "pa.RecordBatch | None") -> list[
     """Return the columns of binary JSON, as the first rows show it."""
     import pyarrow as pa
 
-    from micromegas_jupyter.client.json_columns import holds_jsonb, is_declared_jsonb
+    from micromegas_jupyter.core.jsonb import holds_jsonb, is_declared_jsonb
 
     if batch is None:
         return [index for index, field in enumerate(schema) if is_declared_jsonb(field)]
@@ -704,7 +704,7 @@ def _with_json_text(batch: "pa.RecordBatch", named: Sequence[int], schema: "pa.S
         return batch
     import pyarrow as pa
 
-    from micromegas_jupyter.client.json_columns import json_texts
+    from micromegas_jupyter.core.jsonb import json_texts
 
     columns = [
         json_texts(pa.chunked_array([column])).combine_chunks().cast(pa.string()) if index in named else column
