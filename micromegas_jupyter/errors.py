@@ -249,6 +249,19 @@ class PermissionDenied(MicromegasError):
         self.reason = reason
 
 
+class ReadOnlyCall(PermissionDenied):
+    """The call is read-only, and it would have changed something; nothing was changed.
+
+    An agent made the call, or the connection was opened with `read_only=True` (`--read-only`, or the header
+    `x-micromegas-read-only: true`). Such calls read what you may read, whoever you are, and list and cancel only your
+    own queries. To make the change, repeat it over a connection of your own that is not read-only. It is a
+    `PermissionDenied`.
+    """
+
+    code = "AUTH021"
+    default_remedy = "If you want this change, make it yourself over a connection that isn't read-only."
+
+
 class Unavailable(MicromegasError):
     """A required component does not respond, so nothing could be decided.
 

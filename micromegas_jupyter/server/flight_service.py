@@ -20,6 +20,7 @@ import grpc
 from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.core.log_writer import LogWriter
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.core.read_only import parse_read_only
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InternalError,
@@ -149,8 +150,9 @@ class Readers:
 class Call:
     """An authenticated call; messages go in and out as bytes.
 
-    `source` is whom it counts for: the caller, or without authentication its connection. `describe` gathers its facts
-    for audit events. Methods that write raise `ClientGone` when the client has left.
+    `source` is whom it counts for: the caller, or without authentication its connection. One that `is_read_only` must
+    not change anything (`check_may_change_state`). `describe` gathers its facts for audit events. Methods that write
+    raise `ClientGone` when the client has left.
     """
 
     context: grpc.aio.ServicerContext[bytes, bytes] = field(repr=False)
@@ -160,6 +162,7 @@ class Call:
     query_id: str
     describe: Callable[[], CallFacts] = field(repr=False)
     readers: Readers = field(repr=False)
+    is_read_only: bool = False
     audit_log: LogWriter | None = field(default=None, repr=False)
     read_timeout_seconds: float = 60.0
     write_timeout_seconds: float = 300.0
@@ -531,6 +534,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             caller=caller,
             source=(caller.issuer, context.peer() if caller.auth_type is AuthType.NONE else caller.subject),
             query_id=query_id,
+            is_read_only=parse_read_only(headers),
             describe=describe,
             readers=self._readers,
             audit_log=self._audit_log,
