@@ -38,6 +38,7 @@ _COMMANDS = {
     "completion": ("main", "print a completion script for a shell"),
     "explain": ("sign_in_commands", "explain an error code: what happened, and what to do"),
     "query": ("query_commands", "run one SQL statement and print its rows"),
+    "mcp": ("query_commands", "let an agent on this machine query with your sign-in (MCP)"),
     "queries": ("admin_commands", "list the queries that run on the server"),
     "cancel": ("admin_commands", "end a query that runs on the server"),
     "processes": ("query_commands", "list the programs that recently sent telemetry"),

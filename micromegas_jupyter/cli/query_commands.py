@@ -711,3 +711,23 @@ def _with_json_text(batch: "pa.RecordBatch", named: Sequence[int], schema: "pa.S
         for index, column in enumerate(batch.columns)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def add_mcp_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `micromegas mcp`."""
+    add_server_arguments(parser)
+    parser.add_argument("--print-config", action="store_true", help="print the configuration for common agents")
+
+
+def run_mcp(arguments: argparse.Namespace) -> int:
+    """Serve the agent that started this program."""
+    from micromegas_jupyter.wiring.agents import describe_configurations, serve_agent
+
+    if arguments.print_config:
+        named = {"--profile": arguments.profile, "--uri": arguments.uri}
+        options = [word for option, value in named.items() if value is not None for word in (option, value)]
+        print(describe_configurations(str(Path(sys.argv[0]).absolute()), ["mcp", *options]))
+        return 0
+    settings = load_client_settings(profile=arguments.profile)
+    serve_agent(settings if arguments.uri is None else replace(settings, uri=arguments.uri))
+    return 0

@@ -1,1 +1,1 @@
-"""The Model Context Protocol without I/O: messages, tools, and rows as text; shared by the server and the command."""
+"""The Model Context Protocol: messages, tools, and rows as text, for the server and for `micromegas mcp`."""

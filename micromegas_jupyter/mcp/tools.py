@@ -16,7 +16,7 @@ from msgspec import Meta
 from micromegas_jupyter.core.error_page import explain_error
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.core.text import parse_range
-from micromegas_jupyter.errors import MicromegasError, Rejected, UsageError
+from micromegas_jupyter.errors import LoginRequired, MicromegasError, UsageError
 from micromegas_jupyter.mcp.protocol import (
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
@@ -349,11 +349,12 @@ TOOLS: Final = (
 
 @dataclass(kw_only=True)
 class McpServer:
-    """Handles one caller's requests. `on_rejected` may return a result that asks the user to sign in."""
+    """Handles one caller's requests. `on_login_required` may return a result that asks the user to sign in, or
+    None once the user has."""
 
     backend: Backend
     version: str
-    on_rejected: Callable[[Request], Awaitable[Result | None]] | None = None
+    on_login_required: Callable[[Request], Awaitable[Result | None]] | None = None
     name: str = "micromegas"
     instructions: str = (
         "Read-only SQL (DataFusion) over telemetry and other tables, with the signed-in user's own rights. Call "
@@ -382,17 +383,17 @@ class McpServer:
         if tool is None:
             raise ProtocolError(INVALID_PARAMS, "Unknown tool")
         try:
-            given = request.params.get("arguments") or {}
             try:
-                arguments = msgspec.convert(given, tool.arguments, strict=True)
+                arguments = msgspec.convert(request.params.get("arguments") or {}, tool.arguments, strict=True)
             except msgspec.ValidationError as error:
                 raise UsageError(f"The arguments are not valid: {error}.", remedy="See the tool's schema.") from None
-            return await tool.run(self.backend, arguments, request, notify)
+            try:
+                return await tool.run(self.backend, arguments, request, notify)
+            except LoginRequired:
+                asked = None if self.on_login_required is None else await self.on_login_required(request)
+                return await tool.run(self.backend, arguments, request, notify) if asked is None else asked
         except MicromegasError as error:
-            asked = None
-            if isinstance(error, Rejected) and self.on_rejected is not None:
-                asked = await self.on_rejected(request)
-            return error_result(error) if asked is None else asked
+            return error_result(error)
 
     async def _read(self, request: Request) -> Result:
         uri = str(request.params.get("uri"))
