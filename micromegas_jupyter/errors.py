@@ -252,10 +252,9 @@ class PermissionDenied(MicromegasError):
 class ReadOnlyCall(PermissionDenied):
     """The call is read-only, and it would have changed something; nothing was changed.
 
-    An agent made the call, or the connection was opened with `read_only=True` (`--read-only`, or the header
-    `x-micromegas-read-only: true`). Such calls read what you may read, whoever you are, and list and cancel only your
-    own queries. To make the change, repeat it over a connection of your own that is not read-only. It is a
-    `PermissionDenied`.
+    An agent made the call, or it has the header `x-micromegas-read-only: true`
+    ([read-only calls](flight-sql.md#read-only-calls)). Administrators can't change anything in such a call, either. To
+    make the change, repeat it over a connection that isn't read-only. It is a `PermissionDenied`.
     """
 
     code = "AUTH021"

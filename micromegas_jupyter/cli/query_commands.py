@@ -722,6 +722,7 @@ def add_mcp_arguments(parser: argparse.ArgumentParser) -> None:
 def run_mcp(arguments: argparse.Namespace) -> int:
     """Serve the agent that started this program."""
     from micromegas_jupyter.wiring.agents import describe_configurations, serve_agent
+    from micromegas_jupyter.wiring.client_side import load_client_settings
 
     if arguments.print_config:
         named = {"--profile": arguments.profile, "--uri": arguments.uri}

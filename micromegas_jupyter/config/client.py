@@ -190,6 +190,14 @@ _NAMES = r"^[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*\Z"
 as_scope = partial(
     as_type, kind=Annotated[str, Meta(pattern=_NAMES, description="a list of names separated by single spaces")]
 )
+_FLAGS: Final = {"true": True, "false": False}
+
+
+def as_read_only(value: object, key: str) -> bool:
+    """Return a flag, which a variable has as `true` or `false`."""
+    return bool(as_type(_FLAGS.get(value, value) if isinstance(value, str) else value, key, kind=bool))
+
+
 as_timeout_seconds = partial(as_type, kind=Annotated[float, Meta(ge=1, le=60)])
 as_algorithm = partial(as_type, kind=Literal[tuple(sorted(SIGNATURE_ALGORITHMS))])
 
@@ -355,6 +363,11 @@ class ClientSettings:
     client_key_file: PurePath | None = _setting(
         as_path, "MICROMEGAS_CLIENT_KEY_FILE", "client_key_file",
         meaning="a PEM file of its key, closed to others; goes with the certificate",
+    )
+    read_only: bool = _setting(
+        as_read_only, "MICROMEGAS_READ_ONLY", "read_only", unset="`false`",
+        meaning="whether the server rejects [all changes](flight-sql.md#read-only-calls) by calls from here: `true` or "
+        "`false`",
     )
     proxy: Secret | None = _setting(
         as_proxy, "MICROMEGAS_OIDC_PROXY", "proxy", unset="the environment's (`https_proxy` and its like)",

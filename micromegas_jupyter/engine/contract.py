@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from micromegas_jupyter.core.protocols import AuthContext, DataFile, TableSnapshot
+    from micromegas_jupyter.engine.partition_calls import PartitionCall
 
 
 #: The longest statement that any setting allows.
@@ -81,6 +82,7 @@ class StatementRequest:
         running: The rows of `running_queries()`: those that the caller may see, and no others.
         tail: The files to read in place of the table's own; None for an ordinary statement.
         is_estimated: Whether what it would read is wanted.
+        is_read_only: Whether it must not change anything.
     """
 
     sql: str = field(repr=False)
@@ -93,6 +95,7 @@ class StatementRequest:
     running: tuple[Mapping[str, object], ...] = field(default=(), hash=False, repr=False)
     tail: Tail | None = field(default=None, hash=False, repr=False)
     is_estimated: bool = False
+    is_read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +235,7 @@ class PlannedQuery(Protocol):
     it was optimized, depends on no table, view or listing of them. `reads` covers the rows of parameters that were
     planned so far. If it `hides_rows`, its caller must not learn its counts or progress. `explained` is what EXPLAIN
     and a request that `is_estimated` show of tables to callers who see all their rows. For a `Tail`, `reached` is the
-    index of the next file to read, with the offset in it.
+    index of the next file to read, with the offset in it. The front makes the `change` before it runs the statement.
     """
 
     schema: pa.Schema
@@ -242,6 +245,7 @@ class PlannedQuery(Protocol):
     hides_rows: bool
     explained: Sequence[TableFiles]
     reached: tuple[int, int] | None
+    change: PartitionCall | None
 
     @property
     def statistics(self) -> QueryStatistics: ...  # noqa: D102 - see above

@@ -33,14 +33,9 @@ from micromegas_jupyter.engine.contract import (
     VisibleTable,
 )
 from micromegas_jupyter.engine.errors import Context, damaged_vector, is_engine_failure, missing_parameter, translated
-from micromegas_jupyter.engine.functions.administration import check_administrator, register_messages
+from micromegas_jupyter.engine.functions.administration import ADMINISTRATION_NAMES, AdministrationCalls
 from micromegas_jupyter.engine.functions.denial_store import DenialStore
-from micromegas_jupyter.engine.functions.denials import (
-    DENIAL_NAMES,
-    LIST,
-    register_denial_functions,
-    with_denial_as_rows,
-)
+from micromegas_jupyter.engine.functions.denials import LIST, register_denial_functions, with_denial_as_rows
 from micromegas_jupyter.engine.functions.identity import (
     IDENTITY_NAMES,
     register_identity_functions,
@@ -54,7 +49,7 @@ from micromegas_jupyter.engine.functions.query_functions import (
     without_numbers,
 )
 from micromegas_jupyter.engine.functions.time_travel import TABLE_AT, TABLE_HISTORY, TIME_TRAVEL, TimeTravel
-from micromegas_jupyter.engine.partition_calls import MESSAGE_FUNCTIONS
+from micromegas_jupyter.engine.partition_calls import PartitionCall
 from micromegas_jupyter.engine.planning import (
     Placeholders,
     RowByRow,
@@ -63,6 +58,7 @@ from micromegas_jupyter.engine.planning import (
     check_statement,
     find_placeholders,
     is_explain,
+    is_run,
     parameter_schema,
     reads_tables,
     with_plain_parameters,
@@ -104,8 +100,8 @@ from micromegas_jupyter.errors import InternalError, MicromegasError, QueryError
 from micromegas_jupyter.telemetry.tables import MODEL_NAMES
 
 _log = logging.getLogger(__name__)
-_CALLED: Final = VIEW_FUNCTIONS | MESSAGE_FUNCTIONS | TIME_TRAVEL
-_FUNCTIONS: Final = IDENTITY_NAMES | DENIAL_NAMES | LISTING_NAMES
+_CALLED: Final = VIEW_FUNCTIONS | TIME_TRAVEL
+_FUNCTIONS: Final = IDENTITY_NAMES | ADMINISTRATION_NAMES | LISTING_NAMES
 _TABLE_FUNCTIONS: Final = LISTING_NAMES | {LIST}
 _SCAN: Final = "TableScan"
 _EXPLAIN: Final = frozenset({"explain"})
@@ -132,6 +128,10 @@ class _Statement:
     cpu_started: float = field(default_factory=time.process_time)
     outline: "_Outline | None" = field(default=None, repr=False)
     failures: list[MicromegasError] = field(default_factory=list, repr=False)
+    administration: AdministrationCalls = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.administration = AdministrationCalls(request=self.request, caller=self.caller, failures=self.failures)
 
     @property
     def is_estimated(self) -> bool:
@@ -172,7 +172,7 @@ class _Plan:
     """A statement's plan, and the tables in its session.
 
     `written` is before, and `text` shows, what is `optimized`: nothing for EXPLAIN, or if a value is missing. `costs`
-    are what it reads, if that is estimated.
+    are what it reads, if that is estimated. The `change` is what it does besides.
     """
 
     lent: LentSession
@@ -182,6 +182,7 @@ class _Plan:
     optimized: LogicalPlan | None
     tables: Sequence[VisibleTable]
     costs: Sequence[TableCost] = ()
+    change: PartitionCall | None = None
 
 
 class DataFusionEngine:
@@ -216,8 +217,6 @@ class DataFusionEngine:
         scanned = check_statement(request.sql, max_bytes=self._settings.max_statement_bytes)
         check_no_ignored_clause(scanned)
         scanned = with_identity_syntax(scanned)
-        if not caller.is_admin:
-            check_administrator(scanned)
         if self._denials is not None and caller.is_admin:
             scanned = with_denial_as_rows(scanned)
         scanned = with_functions_as_rows(scanned)
@@ -351,15 +350,14 @@ class DataFusionEngine:
         else:
             lent = self._sessions.lend()
         session = lent.session
+        administration = statement.administration
         if self._denials is not None and caller.is_admin:
-            register_denial_functions(
-                session, self._denials, caller=caller, mentions=mentions, failures=statement.failures
-            )
+            register_denial_functions(session, self._denials, administration, mentions=mentions)
         register_identity_functions(session, caller, tables=statement.tables, mentions=mentions)
         register_listing_functions(
             session, statement.tables, files=self._files, running=request.running, mentions=mentions
         )
-        register_messages(session, statement.calls, request.messages)
+        administration.register(session, statement.placeholders.sql, mentions)
         for name, (_, rows) in statement.histories.items():
             session.register_table(quoted(name), session.read_batch(rows).into_view())
         sources = sources if mentions.among(LISTS) else mentioned
@@ -374,7 +372,7 @@ class DataFusionEngine:
         lent.clean_up = functions.remove
 
         def plan() -> tuple[DataFrame, str]:
-            return _plan_in(session, functions, statement.values)
+            return _plan_in(session, functions, statement)
 
         self._check_deleted_rows(mentioned)
         outline = statement.outline or self._outline(statement, session, sources, plan)
@@ -397,6 +395,7 @@ class DataFusionEngine:
         statement.init_seconds += SYSTEM_CLOCK.monotonic() - started
         frame, text = plan()
         check_plan(text)
+        administration.is_explained, change = is_explain(text), administration.check(is_run=is_run(text))
         if self._builder.has_fragments and may_join(text):
             # The rewrites of joins hold only with filters in the decoder.
             lent.release()
@@ -412,6 +411,7 @@ class DataFusionEngine:
         if not is_explain(text):
             frame = _limit(frame, request)
             optimized = _optimize(frame, is_bound=statement.is_bound)
+            administration.check(is_run=is_run(text))
             if optimized is not None and not outline.is_checked:
                 check_constants(session, optimized)
         else:
@@ -425,6 +425,7 @@ class DataFusionEngine:
             optimized=optimized,
             tables=tables,
             costs=self._estimate(statement, outline, tables) if statement.is_estimated else (),
+            change=change,
         )
 
     def _estimate(self, statement: _Statement, outline: _Outline, tables: Sequence[VisibleTable]) -> list[TableCost]:
@@ -576,6 +577,7 @@ class DataFusionQuery:
 
     def __init__(self, plan: _Plan, statement: _Statement, context: Context, *, reads: Reads) -> None:
         self.reads = reads
+        self.change = plan.change
         #: The plan before it was optimized.
         self.text = plan.text
         request, placeholders = statement.request, statement.placeholders
@@ -669,11 +671,12 @@ def _has_floats(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind.value_type if pa.types.is_dictionary(kind) else kind))
 
 
-def _plan_in(session: SessionContext, functions: QueryFunctions, values: dict[str, pa.Scalar]) -> tuple[DataFrame, str]:
+def _plan_in(session: SessionContext, functions: QueryFunctions, statement: _Statement) -> tuple[DataFrame, str]:
     """Plan a statement in a session, rewritten where DataFusion would give other rows; return also its plan as text."""
 
     def plan_text(sql: str) -> DataFrame:
-        return session.sql_with_options(sql, READ_ONLY, param_values=values)
+        statement.administration.forget()
+        return session.sql_with_options(sql, READ_ONLY, param_values=statement.values)
 
     frame = functions.plan(plan_text)
     text = frame.logical_plan().display_indent()

@@ -134,6 +134,7 @@ def _describe(token: Token) -> str:
 # other way round. Lookups in information_schema ignore case.
 _SETTINGS = re.compile(r"^ *TableScan: .*df_settings", re.MULTILINE | re.IGNORECASE)
 _EXPLAIN = re.compile(r"\s*(?:Explain|Analyze)\b")
+_DESCRIBE = re.compile(r"\s*DescribeTable\b")
 _CHILDREN: Final = ("predicate", "projections", "left", "right", "expr", "low", "high", "pattern", "list")
 _STEPS_WITHOUT_TABLES: Final = ("Projection:", "EmptyRelation", "Values:", "Filter:", "Limit:", "Sort:")
 _MAX_VISITED: Final = 2000
@@ -157,6 +158,11 @@ def reads_tables(plan_text: str) -> bool:
 def is_explain(plan_text: str) -> bool:
     """Return whether the result of a plan, one step a line, is a description of a plan, which may show paths."""
     return _EXPLAIN.match(plan_text) is not None
+
+
+def is_run(plan_text: str) -> bool:
+    """Return whether a plan, one step a line, is of a statement that runs, and not of one that describes another."""
+    return not is_explain(plan_text) and _DESCRIBE.match(plan_text) is None
 
 
 def placeholder_types(plan: LogicalPlan) -> dict[str, pa.DataType]:
@@ -323,6 +329,7 @@ class RowByRow:
         self.reads_tables = self._current.reads_tables
         self.hides_rows = self._current.hides_rows
         self.explained = self._current.explained
+        self.change = self._current.change
         self._ended = QueryStatistics()  # of the rows before the current one
 
     @property

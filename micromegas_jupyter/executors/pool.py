@@ -22,6 +22,7 @@ from cachetools import TTLCache
 from micromegas_jupyter.core.protocols import AuthContext, TableSource
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.contract import ANY, Reads, ScanProgress, TableFiles
+from micromegas_jupyter.engine.partition_calls import PartitionCall
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted, StatementRefused, Unavailable
 from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import (
@@ -433,6 +434,7 @@ class StatementReport:
     explained: Sequence[TableFiles] = ()  # of the tables that an EXPLAIN reads
     progress: ScanProgress | None = None  # of a statement that `shows_counts`, while it runs
     reached: tuple[int, int] | None = None  # by a read of a follow: the next file, and the offset in it
+    change: PartitionCall | None = None  # made before it runs; once it is planned
 
 
 def _number(facts: dict[str, Any], name: str) -> float | None:
@@ -730,16 +732,14 @@ class RunningStatement:
         executor = await self.begin()
         plan_id, version = next(pool.plan_ids), pool.listing.version
         found = await self._request_plan(statement, plan_id)
+        self.report.change = protocol.parse_change(found)
         pool.listing.note_plan(self.caller_key, statement.sql, found)
         schemas = bytes.fromhex(str(found["schema"])), bytes.fromhex(str(found["parameters"]))
         if len(statement.sql) <= _MAX_CACHED_SQL_CHARACTERS:
-            executor.plan = CachedPlan(
-                statement=statement,
-                version=version,
-                plan_id=plan_id,
-                expires_at=pool.clock.monotonic() + _PLAN_SECONDS,
-            )
-            if not statement.parameters and sum(map(len, schemas)) <= _MAX_SCHEMAS_BYTES:
+            expires_at = pool.clock.monotonic() + _PLAN_SECONDS
+            executor.plan = CachedPlan(statement=statement, version=version, plan_id=plan_id, expires_at=expires_at)
+            is_small = not statement.parameters and sum(map(len, schemas)) <= _MAX_SCHEMAS_BYTES
+            if is_small and self.report.change is None:
                 pool.schemas[version, statement] = schemas
         return schemas
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import AuthContext, WriteRequest
 from micromegas_jupyter.engine.contract import ScanProgress, TableFiles, Tail, TimeRange
+from micromegas_jupyter.engine.partition_calls import PartitionCall
 from micromegas_jupyter.errors import InternalError, MicromegasError, ResourcesExhausted
 from micromegas_jupyter.executors.settings import IngestSettings
 from micromegas_jupyter.flightsql.commands import decode_error, encode_error
@@ -203,6 +204,14 @@ def parse_reached(facts: dict[str, Any], *, count: int) -> tuple[int, int]:
     raise InternalError("An executor's answer cannot be read.")
 
 
+def parse_change(facts: dict[str, Any]) -> PartitionCall | None:
+    """Return what a planned statement changes, as an executor states it."""
+    try:
+        return msgspec.convert(facts.get("change"), PartitionCall | None)
+    except msgspec.ValidationError:
+        raise InternalError("An executor's answer cannot be read.") from None
+
+
 def parse_explained(facts: dict[str, Any]) -> tuple[TableFiles, ...]:
     """Return the tables that an executor states for an EXPLAIN; none for anything else."""
     with suppress(msgspec.ValidationError):
@@ -224,6 +233,7 @@ class Statement:
     running: tuple[Mapping[str, object], ...] = field(default=(), hash=False, repr=False)  # of `running_queries()`
     tail: Tail | None = field(default=None, hash=False, repr=False)  # of a follow
     is_estimated: bool = False  # what it would read is in the metadata of its schema, unless that would reveal rows
+    is_read_only: bool = False  # it must not change anything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -309,6 +309,7 @@ class Worker:
                     "reads_tables": planned.reads_tables,
                     "schema": schema.serialize().to_pybytes().hex(),
                     "parameters": planned.parameter_schema.serialize().to_pybytes().hex(),
+                    "change": msgspec.to_builtins(planned.change),
                 }
                 self._send(protocol.PLANNED, schemas)
             case protocol.TABLES:
@@ -349,6 +350,7 @@ class Worker:
             running=statement.running,
             tail=statement.tail,
             is_estimated=statement.is_estimated,
+            is_read_only=statement.is_read_only,
         )
         with _cpu_limit(self._options.planning_seconds):
             planned = self._engine.plan(request, statement.caller)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import grpc
 import pyarrow as pa
 
+from micromegas_jupyter.core.read_only import READ_ONLY_HEADER
 from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.errors import (
     ConfigurationError,
@@ -73,6 +74,8 @@ _LISTING_LIMITS: Final = DecodeLimits(
 )
 #: Schemas of SQL by whose tables a name without a schema is found, in the engines that are known.
 _OPEN_SCHEMAS: Final = frozenset({None, "", "public", "default", "main"})
+#: Only statements that read are forwarded; another server of this kind makes sure.
+_READ_ONLY: Final = ((READ_ONLY_HEADER, "true"),)
 _NO_ANSWER: Final = "The engine behind this server does not answer, or has ended."
 _TRY_AGAIN: Final = "Try again in a moment. If this persists, tell the server's administrator."
 # Addresses, and paths of two parts or more.
@@ -334,9 +337,9 @@ class Engine:
     async def _metadata(self) -> tuple[tuple[str, str], ...]:
         token = self.settings.token
         if token is None:
-            return ()
+            return _READ_ONLY
         if self.settings.user is None:
-            return (("authorization", f"Bearer {token.reveal()}"),)
+            return (*_READ_ONLY, ("authorization", f"Bearer {token.reveal()}"))
         bearer = self._bearer
         if bearer is None:
             if self._renewal is None or self._renewal.done():
@@ -344,7 +347,7 @@ class Engine:
                 self._renewal.add_done_callback(lambda task: task.cancelled() or task.exception())
             # One renewal for all callers, who would otherwise take all threads of the loop.
             bearer = await await_shared(self._renewal)
-        return (("authorization", bearer),)
+        return (*_READ_ONLY, ("authorization", bearer))
 
     async def _renew_bearer(self, user: str, password: Secret) -> str:
         bearer = self._bearer = await asyncio.to_thread(self._shake_hands, user, password)
@@ -386,7 +389,7 @@ class Engine:
         """Whether the engine rejected its own token as expired, so that the call is repeated with a new one."""
         if error.code() is not grpc.StatusCode.UNAUTHENTICATED or self.settings.user is None:
             return False
-        if metadata == (("authorization", self._bearer),):  # otherwise another call has renewed it already
+        if ("authorization", self._bearer) in metadata:  # otherwise another call has renewed it already
             self._bearer = None
         return True
 

@@ -53,7 +53,9 @@ class StdioServer:
         threading.Thread(target=read, name="mcp-input", daemon=True).start()
         while line := await lines.get():
             if len(line) > _MAX_LINE_BYTES:
-                await self._send(ProtocolError(protocol.INVALID_REQUEST, "The message is larger than 1 MiB.").body(None))
+                await self._send(
+                    ProtocolError(protocol.INVALID_REQUEST, "The message is larger than 1 MiB.").body(None)
+                )
                 break
             if line.strip():
                 await self._take(line)

@@ -119,7 +119,9 @@ def single_value(headers: Headers, name: str) -> str | None:
     return values[0] if values else None
 
 
-def parse_statement(headers: Headers, sql: str, caller: AuthContext, parameters: tuple[bytes, ...] = ()) -> Statement:
+def parse_statement(
+    headers: Headers, sql: str, caller: AuthContext, parameters: tuple[bytes, ...] = (), *, is_read_only: bool
+) -> Statement:
     """Return a statement with what `query_range_begin`, `query_range_end`, `limit` and `preserve_dictionary` say.
 
     One end of a range without the other is ignored, and an empty one counts as not sent, as upstream does.
@@ -134,6 +136,7 @@ def parse_statement(headers: Headers, sql: str, caller: AuthContext, parameters:
         time_range=_parse_time_range(headers),
         row_limit=None if limit is None else int(limit),
         preserve_dictionary=(_first(headers, "preserve_dictionary") or "").lower() == "true",
+        is_read_only=is_read_only,
     )
 
 

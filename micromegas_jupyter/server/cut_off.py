@@ -18,6 +18,7 @@ import msgspec
 
 from micromegas_jupyter.core.files import FileProblem
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.core.read_only import check_may_change_state
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
@@ -387,6 +388,7 @@ class CutOffService:
             return json.dumps({"cut_off": shown}).encode()
         if not request.issuer or not request.subject:
             raise _unusable()
+        check_may_change_state(call, "end or restore a user's access")
         if request.operation == "add" and (request.issuer, request.subject) == call.caller_key:
             raise UsageError("You cannot end your own access.", remedy="Have another administrator do it.")
         origin, now = find_origin(call), self._clock.now()

@@ -15,6 +15,7 @@ from typing import Final
 from micromegas_jupyter.access.write_rights import check_may_ingest
 from micromegas_jupyter.core.log_writer import LogWriter
 from micromegas_jupyter.core.protocols import AuthContext
+from micromegas_jupyter.core.read_only import CallContext, check_may_change_state
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
@@ -73,8 +74,9 @@ class ExportRunner:
         """Store exports on this event loop from now on."""
         self._loop = asyncio.get_running_loop()
 
-    def check_right(self, caller: AuthContext, signal: Signal) -> None:
+    def check_right(self, call: CallContext, caller: AuthContext, signal: Signal) -> None:
         """Check that the caller may send records of this signal."""
+        check_may_change_state(call, "send telemetry")
         check_may_ingest(caller, signal.table)
         if self._exports is None:
             raise UnsupportedRequest("This server only reads.", remedy="Send to a server that keeps a lake.")
@@ -180,7 +182,7 @@ class ExportRunner:
 
     async def _answer(self, signal: Signal, call: Call) -> None:
         try:
-            self.check_right(call.caller, signal)
+            self.check_right(call, call.caller, signal)
         except MicromegasError:
             self._metrics.count_export(signal.value, "error", size=0)
             raise

@@ -12,10 +12,11 @@ from itertools import accumulate
 from typing import Any, Final, TypeVar
 
 from micromegas_jupyter.config.access import READ_SCOPE
+from micromegas_jupyter.core.read_only import check_may_change_state
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.engine.contract import RUNNING_QUERIES
-from micromegas_jupyter.engine.partition_calls import find_partition_call
+from micromegas_jupyter.engine.partition_calls import may_call_partition_function
 from micromegas_jupyter.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -74,6 +75,12 @@ from micromegas_jupyter.telemetry.view_definitions import CreateView, DropView, 
 
 _CANCEL_SECONDS: Final = 2.0
 QUERIES_ACTION: Final = "MicromegasQueries"
+#: The members of the body of `MicromegasQueries`, by the operation.
+QUERY_OPERATIONS: Final = {
+    "list": {"operation"},
+    "cancel": {"operation", "query_id"},
+    "progress": {"operation", "query_id"},
+}
 COUNTS_TRAILER: Final = "x-micromegas-counts"
 _MAX_EXPLAINED_CHARACTERS: Final = 4096  # clients accept 8 KiB of metadata
 _MAX_BODY_BYTES: Final = 1024
@@ -267,20 +274,24 @@ class QueryRunner:
         request = _parse_request(body)
         if request["operation"] == "list":
             return json.dumps({"queries": self._describe_visible(call)}, default=datetime.isoformat).encode()
-        wanted = [one for one in self._visible(call) if one.origin.query_id == request["query_id"]]
+        query = self._running.get(request["query_id"])
+        wanted = [one for one in self._visible(call) if one is query]
         if request["operation"] == "progress":
             found = next((one.statement.report.progress for one in wanted), None)
             return json.dumps({"progress": None if found is None else found._asdict()}).encode()
-        for query in wanted:
-            query.statement.report.ended_by = resolve_attribution(call.caller, call.headers).user
+        if query is not None and not wanted and call.caller.is_admin:
+            check_may_change_state(call, "end the queries of other users")
+        for one in wanted:
+            one.statement.report.ended_by = resolve_attribution(call.caller, call.headers).user
         status = await self._end(wanted, Cause.CANCELLED)
         if wanted:
             _LOG.info("query cancelled by its id, query_id=%s", request["query_id"])
         return json.dumps({"status": status.name.lower()}).encode()
 
     def _visible(self, call: Call) -> list[RunningQuery]:
-        """Return the running queries that a caller may see and end."""
-        return [one for one in self._running.values() if call.caller.is_admin or one.caller == call.caller_key]
+        """Return the running queries that a caller may see and end; in a read-only call, administrators' own only."""
+        sees_all = call.caller.is_admin and not call.is_read_only
+        return [one for one in self._running.values() if sees_all or one.caller == call.caller_key]
 
     def _describe_visible(self, call: Call) -> list[dict[str, object]]:
         """Return what a caller sees of the queries that run besides the call itself, the longest-running first."""
@@ -335,7 +346,7 @@ class QueryRunner:
     async def _prepare(
         self, call: Call, sql: str, parameters: tuple[bytes, ...]
     ) -> tuple[Statement, CallOrigin, RunningStatement, QueryAudit]:
-        statement = parse_statement(call.headers, sql, call.caller, parameters)
+        statement = parse_statement(call.headers, sql, call.caller, parameters, is_read_only=call.is_read_only)
         origin = find_origin(call)
         running = RunningStatement(self._pool, call.source, query_id=call.query_id)
         is_large = len(sql) > _MAX_INLINE_CHARACTERS or sum(map(len, parameters)) > _MAX_INLINE_BYTES
@@ -348,14 +359,13 @@ class QueryRunner:
         view = await self._find_view_statement(call, statement)
         if view is not None and self._operations is not None:
             return _with_status(statement, view, await self._operations.change_view(call, view, self._pool))
-        if not call.caller.is_admin or self._operations is None:
-            return statement
-        changing = await _parse(find_partition_call, statement.sql)
-        if changing is None:
+        if not call.caller.is_admin or self._operations is None or not may_call_partition_function(statement.sql):
             return statement
         async with RunningStatement(self._pool, call.source, query_id=call.query_id) as planning:
             await self._runner(planning, statement.sql).plan(statement)
-        return replace(statement, messages=await self._operations.change_partitions(call, changing, self._pool))
+        if (change := planning.report.change) is None:
+            return statement
+        return replace(statement, messages=await self._operations.change_partitions(call, change, self._pool))
 
     async def _find_view_statement(self, call: Call, statement: Statement) -> CreateView | DropView | None:
         """Return what a statement does with materialized views; only administrators may change them."""
@@ -368,6 +378,8 @@ class QueryRunner:
                 reason="not_administrator",
                 remedy="Ask one of the server's administrators to do it.",
             )
+        if found is not None:
+            check_may_change_state(call, "create, replace, or drop materialized views")
         if found is not None and (self._operations is None or self._gateway is not None):
             raise UnsupportedRequest(
                 "Materialized views exist only on servers with a lake.", remedy="Define them in the other engine."
@@ -413,10 +425,8 @@ def _parse_request(body: bytes) -> dict[str, Any]:
         found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)
     except (UnicodeDecodeError, JsonError):
         found = None
-    named = {"operation", "query_id"}
-    members = {"list": {"operation"}, "cancel": named, "progress": named}
     operation = found.get("operation") if isinstance(found, dict) else None
-    if not isinstance(found, dict) or not isinstance(operation, str) or found.keys() != members.get(operation):
+    if not isinstance(found, dict) or not isinstance(operation, str) or found.keys() != QUERY_OPERATIONS.get(operation):
         raise UsageError(
             f"The body of {QUERIES_ACTION} cannot be used.",
             remedy="Send one JSON object with the operation: list, or cancel or progress with the query_id.",
@@ -658,6 +668,7 @@ class FlightMethods:
             raise PermissionDenied("Only administrators may reload the configuration.", reason="not_administrator")
         if self._reload is None:
             raise UnsupportedRequest("This server has no access configuration to reload.")
+        check_may_change_state(call, "reload the access configuration")
         try:
             try:
                 async with asyncio.timeout(_RELOAD_SECONDS), self._reload_lock:

@@ -31,6 +31,7 @@ from micromegas_jupyter.access.write_rights import (
     reads_all,
 )
 from micromegas_jupyter.core.protocols import AuthContext, WriteMode, WriteRequest
+from micromegas_jupyter.core.read_only import check_may_change_state
 from micromegas_jupyter.core.system import Clock
 from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.engine.partition_calls import RETIRE, PartitionCall
@@ -144,6 +145,7 @@ class IngestRunner:
 
     async def run(self, call: Call, command: IngestCommand, first: bytes) -> None:
         """Store the rows of one call and answer with their count; writes the audit line however it ends."""
+        check_may_change_state(call, "send rows")
         check_may_ingest(call.caller, command.table, command.mode)
         shown = {"table": command.table[:_MAX_TABLE_CHARACTERS], "mode": command.mode.value}
         audit = ActionAudit(find_origin(call), self._clock, "ingest", **shown, rows=0, received_bytes=0)
@@ -322,6 +324,10 @@ _AnyRequest: TypeAlias = (
 )
 
 
+#: What changes nothing.
+_READS: Final = (_List, _Describe, _History)
+
+
 def parse_request(body: bytes) -> _AnyRequest:
     """Read the body of a call."""
     if len(body) > _MAX_BODY_BYTES:
@@ -354,6 +360,8 @@ class TableOperations:
         audit = ActionAudit(find_origin(call), self._clock, "table")
         async with recorded(audit, call, self._counter(audit)):
             request = parse_request(body)
+            if not isinstance(request, _READS) and not (isinstance(request, _Restore) and request.dry_run):
+                check_may_change_state(call, "change tables")
             found = msgspec.to_builtins(request).items()
             audit.fields |= {name: value for name, value in found if name not in {"schema", "partition_by"}}
             result = await self._in_time(self._run(call, request))
@@ -371,6 +379,7 @@ class TableOperations:
         operation on it like any other: they are the only copy of its rows, so there is nothing to retire. Nothing is
         stored for a view that each query computes.
         """
+        check_may_change_state(call, "change partitions")
         table = changing.view_set
         if table in VIEW_SOURCES:
             message = f"{table} is always current: each query computes it from {VIEW_SOURCES[table]}."

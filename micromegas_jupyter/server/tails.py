@@ -204,7 +204,8 @@ class TailRunner:
 
     async def run(self, call: Call, sql: str, parameters: tuple[bytes, ...]) -> None:
         """Send what was added since the cursor in a call's headers, with the next cursor at the end."""
-        statement, origin = parse_statement(call.headers, sql, call.caller, parameters), find_origin(call)
+        statement = parse_statement(call.headers, sql, call.caller, parameters, is_read_only=call.is_read_only)
+        origin = find_origin(call)
         report, text, cursor = StatementReport(), single_value(call.headers, TAIL_HEADER) or "", None
         audit = FollowAudit(origin, statement, report, self._clock)
         try:

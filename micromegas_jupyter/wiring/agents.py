@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -15,11 +15,11 @@ import pyarrow as pa
 from micromegas_jupyter import __version__
 from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core.text import host_text
-from micromegas_jupyter.errors import LoginRequired, MicromegasError
+from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.mcp.protocol import URL_ELICITATION_REQUIRED, ProtocolError, Request
 from micromegas_jupyter.mcp.stdio import StdioServer
 from micromegas_jupyter.mcp.tools import MAX_RESULT_BYTES, Fetched, McpServer, Query, Result, text_result
-from micromegas_jupyter.wiring.client_side import open_client, stored_provider
+from micromegas_jupyter.wiring.client_side import open_client, stored_provider, without_wrapper
 from micromegas_jupyter.wiring.sign_in import login
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class ClientBackend:
     """Runs tools over Flight, as the user and read-only; one client serves all requests until the user signs in."""
 
     def __init__(self, settings: ClientSettings) -> None:
-        self._settings = settings
+        self._settings = replace(settings, read_only=True)
         self._lock = threading.Lock()
         self._client: FlightSQLClient | None = None
 
@@ -74,7 +74,9 @@ class ClientBackend:
         with self._lock:
             if self._client is None:
                 provider = stored_provider(self._settings)
-                self._client = open_client(self._settings, provider, entrypoint="mcp", read_only=True)
+                # A wrapper module's client might not be read-only.
+                environ = without_wrapper()
+                self._client = open_client(self._settings, provider, environ=environ, entrypoint="mcp")
             return self._client
 
     async def _run(self, work: "Callable[[FlightSQLClient], _T]") -> _T:

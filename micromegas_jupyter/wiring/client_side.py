@@ -156,12 +156,13 @@ def open_client(
     return _build_client(settings, auth_provider, entrypoint=entrypoint) if wrapped is None else wrapped
 
 
-def connect(
+def connect(  # noqa: PLR0913 - options that few give
     uri: str | None = None,
     *,
     profile: str | None = None,
     auth_provider: AuthProvider | None = None,
     preserve_dictionary: bool = False,
+    read_only: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> FlightSQLClient:
     """Return a client; without arguments it follows the environment and `~/.micromegas/config.json`.
@@ -171,6 +172,7 @@ def connect(
         profile: A profile of `config.json`.
         auth_provider: Gives the bearer token of each call; wins over the configured sign-in.
         preserve_dictionary: Keep dictionary-encoded columns as they are.
+        read_only: Have the server reject what would change something, even if the setting `read_only` doesn't.
         environ: Stands in for the process environment.
 
     Returns:
@@ -181,7 +183,7 @@ def connect(
         ConfigurationError: A setting is malformed.
         LoginRequired: A sign-in is configured and nobody is signed in.
     """
-    if uri is None and profile is None and auth_provider is None:
+    if uri is None and profile is None and auth_provider is None and not read_only:
         wrapped = _wrapped_client(environ)
         if wrapped is not None:
             return wrapped
@@ -189,6 +191,8 @@ def connect(
     settings = load_client_settings(profile=profile, environ=environ)
     if uri is not None:
         settings = replace(settings, uri=uri, origins=(*settings.origins, ("uri", "argument")))
+    if read_only:
+        settings = replace(settings, read_only=True, origins=(*settings.origins, ("read_only", "argument")))
     provider = stored_provider(settings, environ) if auth_provider is None else auth_provider
     return _build_client(settings, provider, preserve_dictionary=preserve_dictionary)
 
@@ -222,6 +226,7 @@ def _build_client(
         preserve_dictionary=preserve_dictionary,
         client_entrypoint=entrypoint,
         extra_ca_bundle=ca_bundle,
+        read_only=settings.read_only,
         client_certificate_file=None if certificate_file is None else Path(certificate_file),
         client_key_file=None if key_file is None else Path(key_file),
     )

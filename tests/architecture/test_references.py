@@ -28,7 +28,7 @@ PART = re.compile(r"(<!-- code: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 #: The parts of the pages' tables, and what each has: the first whose pattern fits a name.
 CLIENT = {
     "settings without a person": r"client_secret.*|private_key.*|api_key_file|service_account_file|workload.*",
-    "settings of the connection": r"uri|ca_bundle|client_\w+_file",
+    "settings of the connection": r"uri|ca_bundle|client_\w+_file|read_only",
     "settings of signing in": r".*",
 }
 ERRORS = {

@@ -38,6 +38,7 @@ class ScriptedEngine(grpc.GenericRpcHandler):
         self.rows = frames_of(ROWS)
         self.has_ended = threading.Event()  # the last answer with rows
         self.authorizations = []
+        self.read_only = []  # the header of each call
         self.tokens_expired = 0  # those of Handshake
         self.is_listing, self.may_list, self.may_shake_hands = threading.Event(), threading.Event(), threading.Event()
         self.may_list.set()
@@ -62,6 +63,7 @@ class ScriptedEngine(grpc.GenericRpcHandler):
 
     def _authenticate(self, context):
         self._note_authorization(context)
+        self.read_only.append(dict(context.invocation_metadata()).get("x-micromegas-read-only"))
         if self.tokens_expired and dict(context.invocation_metadata()).get("authorization") != self.authorization:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token has expired")
 

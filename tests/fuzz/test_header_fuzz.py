@@ -44,7 +44,7 @@ CALLER = FakeValidator().validate_token("alice")
 def test_a_damaged_header_is_read_or_refused(fuzzing):
     readers = (
         parse_authorization,
-        lambda headers: parse_statement(headers, "SELECT 1", CALLER),
+        lambda headers: parse_statement(headers, "SELECT 1", CALLER, is_read_only=False),
         parse_compression,
         parse_client_tags,
         lambda headers: resolve_attribution(CALLER, headers),

@@ -8,12 +8,13 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, Protocol
 
 import pyarrow as pa
 from datafusion import DataFrame, ScalarUDF, SessionContext, udf
 
 from micromegas_jupyter.core.protocols import AuthContext
+from micromegas_jupyter.engine.contract import StatementRequest
 from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate
 from micromegas_jupyter.engine.functions.denial_store import MATCH_COLUMNS, DenialStore
 from micromegas_jupyter.engine.planning import SUBQUERY_KEYWORDS, check_expression
@@ -123,40 +124,55 @@ def with_denial_as_rows(scanned: Scan) -> Scan:
     return scanned
 
 
+class DenialCalls(Protocol):
+    """One statement of an administrator, of which it is checked whether it may change denials."""
+
+    request: StatementRequest
+    caller: AuthContext
+    failures: list[MicromegasError]
+
+    def check_denial(self) -> None:
+        """Check that the statement may change denials now."""
+
+
 def register_denial_functions(
     session: SessionContext,
     denials: DenialStore,
+    calls: DenialCalls,
     *,
-    caller: AuthContext,
     mentions: Mention,
-    failures: list[MicromegasError],
 ) -> None:
     """Give a session of an administrator those of the functions that the statement mentions."""
 
     def deny(match_expr: str | None, reason: str | None) -> str:
+        calls.check_denial()
         if match_expr is None or reason is None:
             raise InvalidStatement(
                 "A denial needs an expression and a reason.", remedy=f"Write {DENY}('sql_hash = ''…''', 'why')."
             )
         check_match(match_expr)
-        return denials.add(match_expr, reason, created_by=caller.subject)
+        return denials.add(match_expr, reason, created_by=calls.caller.subject)
 
     def remove(rule_id: str | None) -> str:
+        calls.check_denial()
         if rule_id is not None and denials.remove(rule_id):
             return f"SUCCESS: rule {rule_id} was removed"
         return f"ERROR: there is no rule {rule_id}"
 
     if mentions.has(DENY):
-        session.register_udf(_run_time(DENY, deny, 2, failures))
+        session.register_udf(_run_time(DENY, deny, 2, calls))
     if mentions.has(REMOVE):
-        session.register_udf(_run_time(REMOVE, remove, 1, failures))
+        session.register_udf(_run_time(REMOVE, remove, 1, calls))
     if mentions.has(LIST):
         rules = ({name: getattr(rule, name) for name in _COLUMNS} for rule in denials.rules())
         register_rows(session, LIST, rules, _SCHEMA)
 
 
-def _run_time(name: str, function: Callable[..., str], arity: int, failures: list[MicromegasError]) -> ScalarUDF:
-    """Return a function of texts that the engine calls for each row when the statement runs."""
+def _run_time(name: str, function: Callable[..., str], arity: int, calls: DenialCalls) -> ScalarUDF:
+    """Return a function of texts that the engine calls for each row when the statement runs.
+
+    In a read-only call, the planner may call it, and so learns that the statement is rejected.
+    """
 
     def call(*columns: pa.Array) -> pa.Array:
         rows = zip(*(one.to_pylist() for one in columns), strict=True)
@@ -165,7 +181,8 @@ def _run_time(name: str, function: Callable[..., str], arity: int, failures: lis
             with ThreadPoolExecutor(1) as thread:
                 return pa.array(list(thread.map(lambda row: function(*row), rows)), pa.string())
         except Exception as error:
-            failures.append(error if isinstance(error, MicromegasError) else InternalError(f"{name} failed."))
+            calls.failures.append(error if isinstance(error, MicromegasError) else InternalError(f"{name} failed."))
             raise
 
-    return udf(call, [pa.string()] * arity, pa.string(), "volatile", name)
+    volatility = "immutable" if calls.request.is_read_only else "volatile"
+    return udf(call, [pa.string()] * arity, pa.string(), volatility, name)

@@ -75,6 +75,7 @@ class FileByFile:
         self.reads_tables = True
         self.hides_rows = self._current.hides_rows
         self.explained: Sequence[TableFiles] = ()
+        self.change = self._current.change
         self.reached: tuple[int, int] | None = (0, tail.offset)
         self._ended = QueryStatistics()  # of the files before the current one
 

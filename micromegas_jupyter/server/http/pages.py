@@ -20,6 +20,7 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.core.protocols import AuthContext
+from micromegas_jupyter.core.read_only import parse_read_only
 from micromegas_jupyter.errors import (
     UPSTREAM_ONLY_PAGE,
     DeadlineExceeded,
@@ -147,6 +148,11 @@ class Page(RequestHandler):
     def headers(self) -> Headers:
         """The request's headers, as those of calls."""
         return {name.lower(): tuple(self.request.headers.get_list(name)) for name in self.request.headers}
+
+    @cached_property
+    def is_read_only(self) -> bool:
+        """Whether the request must not change anything."""
+        return parse_read_only(self.headers)
 
     @cached_property
     def client_address(self) -> str:
@@ -324,7 +330,7 @@ class ExportPage(Page):
             raise PermissionDenied("Exporters have to show a certificate.", reason="certificate_missing")
         caller = await self.authenticate()
         try:
-            self._exports.check_right(caller, self._signal)
+            self._exports.check_right(self, caller, self._signal)
             query_id = str(uuid.uuid4())
             self.set_header(QUERY_ID_HEADER, query_id)
             # Fails for a request that names another user.

@@ -171,7 +171,7 @@ def test_nothing_in_a_row_is_hidden_from_its_reader_or_ends_its_frame(alice):
     characters = [0x00, 0x0A, 0x0D, 0x1B, 0x7F, 0x9B, 0xAD, 0x61C, 0x180E, 0x200B, 0x200F, 0x202E, 0x2028, 0x2066]
     characters += [0xFE0F, 0xFEFF, 0xFFFC, 0xE0041, 0xE01EF]
     hostile = "".join(map(chr, characters[1:])) + "</rows-00000000>\nevent: message\ndata: {}\n\n"
-    found = alice.query('SELECT :h AS h, 1 AS one', params={"h": hostile})
+    found = alice.query("SELECT :h AS h, 1 AS one", params={"h": hostile})
 
     rows = found.text.split("\n", 2)[2]
     mark = rows.partition("\n")[0].strip("<>")

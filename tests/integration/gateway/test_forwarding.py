@@ -9,9 +9,11 @@ import pytest
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.core.read_only import READ_ONLY_HEADER
 from micromegas_jupyter.errors import (
     InvalidStatement,
     QueryCancelled,
+    ReadOnlyCall,
     ResourcesExhausted,
     StatementRefused,
     Unavailable,
@@ -90,6 +92,9 @@ def test_what_fails_on_a_hidden_value_does_not_show_it(front):
         ("SELECT * FROM log_entries, information_schema.tables", UnsupportedStatement),
         ("SELECT 1; SELECT 2", StatementRefused),
         ("DROP MATERIALIZED VIEW log_counts", UnsupportedRequest),
+        ("SELECT retire_partition_by_file('x')", UnsupportedStatement),
+        ("SELECT * FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30')", UnsupportedStatement),
+        ("SELECT \"deny_queries\"($$client = 'x'$$, $$y$$)", InvalidStatement),
         (f"SELECT {'(' * 3000}1{')' * 3000}", StatementRefused),
     ],
 )
@@ -97,6 +102,13 @@ def test_what_is_not_forwarded_is_refused_with_the_reason(front, sql, error):
     planned = front.call("GetFlightInfo", harness.descriptor_bytes(messages.CommandStatementQuery(query=sql)))
 
     assert [type(planned.error), type(front.query(sql).error)] == [error, error]
+
+
+def test_a_read_only_call_reads_and_defines_no_view(front):
+    metadata = (*ALICE, (READ_ONLY_HEADER, "true"))
+
+    assert rows_of(front.query(COUNT, metadata=metadata))["n"].to_pylist() == [8]
+    assert type(front.query("DROP MATERIALIZED VIEW log_counts", metadata=metadata).error) is ReadOnlyCall
 
 
 def test_nothing_is_followed(front):

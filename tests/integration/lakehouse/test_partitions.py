@@ -227,13 +227,13 @@ def test_log_stats_are_always_current(kept, kept_harness, capsys):
 
 NOTHING = {
     "SELECT time, mgs FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30')": "mgs",
-    "SELECT time, msg FROM retire_partitions('log_entries', 'global', '2026-11-24', now())": "not a time",
+    "SELECT time, msg FROM retire_partitions('log_entries', 'global', '2026-11-24', (SELECT now()))": "not a time",
     "SELECT time, msg FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-13-30')": "not a time",
     "SELECT time, msg FROM retire_partitions('log_entries', 'global', '2026-11-24')": "4 constants",
     "SELECT time, msg FROM retire_partitions('images', 'global', '2026-11-24', '2026-11-30')": "Nothing is stored",
     "SELECT time, msg FROM materialize_partitions('orders', '2026-11-24', '2026-11-30', 60)": "Nothing is stored",
     "SELECT 1 FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30'), "
-    "retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30')": "twice",
+    "retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30') AS again": "twice",
 }
 
 

@@ -202,6 +202,7 @@ def test_the_servers_credentials_are_shown_to_the_engine(engine):
     _ask(engine.uri, token=Secret("pass"), user="svc")
 
     assert list(dict.fromkeys(engine.authorizations)) == ["Bearer t1", "Basic c3ZjOnBhc3M=", "Bearer given"]
+    assert set(engine.read_only) == {"true"}
 
 
 def test_calls_at_once_share_a_handshake(engine):

@@ -239,7 +239,7 @@ PROXY = "ipv4:10.0.0.1:4711"
 
 
 def _options(**headers):
-    return parse_statement({key: (value,) for key, value in headers.items()}, "SELECT 1", ALICE)
+    return parse_statement({key: (value,) for key, value in headers.items()}, "SELECT 1", ALICE, is_read_only=False)
 
 
 NOON = "2026-11-24T12:00:00Z"
