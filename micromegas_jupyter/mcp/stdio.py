@@ -53,9 +53,8 @@ class StdioServer:
         threading.Thread(target=read, name="mcp-input", daemon=True).start()
         while line := await lines.get():
             if len(line) > _MAX_LINE_BYTES:
-                await self._send(
-                    ProtocolError(protocol.INVALID_REQUEST, "The message is larger than 1 MiB.").body(None)
-                )
+                error = ProtocolError(protocol.INVALID_REQUEST, "The message is larger than 1 MiB.")
+                await self._send(error.body(None))
                 break
             if line.strip():
                 await self._take(line)
@@ -70,14 +69,14 @@ class StdioServer:
             with suppress(ProtocolError):
                 identity = protocol.message_id(message)
             request = protocol.read(message, None)
-            if isinstance(request, Request) and request.id in self._running:
-                raise ProtocolError(protocol.INVALID_REQUEST, "A request with this id is running.")
         except ProtocolError as error:
             await self._send(error.body(identity))
             return
         if isinstance(request, Cancelled):
             if (task := self._running.get(request.request_id)) is not None:
                 task.cancel()
+        elif request is not None and request.id in self._running:
+            await self._send(ProtocolError(protocol.INVALID_REQUEST, "A request with this id is running.").body(None))
         elif request is not None:
             if request.method == "initialize":
                 self._capabilities = request.capabilities
@@ -88,7 +87,7 @@ class StdioServer:
     async def _respond(self, request: Request) -> None:
         try:
             response = await protocol.respond(self._handler, request, self._send)
-        except Exception:  # a defect ends one request
+        except Exception:  # noqa: BLE001 - a defect ends one request
             _LOG.exception("A request failed.")
             response = ProtocolError(protocol.INTERNAL_ERROR, "The request failed.").body(request.id)
         await self._send(response)

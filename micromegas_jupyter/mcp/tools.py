@@ -349,8 +349,9 @@ TOOLS: Final = (
 
 @dataclass(kw_only=True)
 class McpServer:
-    """Handles one caller's requests. `on_login_required` may return a result that asks the user to sign in, or
-    None once the user has.
+    """Handles one caller's requests.
+
+    `on_login_required` may return a result that asks the user to sign in, or None once the user has.
     """
 
     backend: Backend

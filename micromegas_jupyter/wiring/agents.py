@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import threading
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _URL_SECONDS: Final = 20.0
 _SIGN_IN_SECONDS: Final = 300.0
 _INPUT: Final = "sign_in"
+_LOG: Final = logging.getLogger("micromegas_jupyter.mcp")
 _T = TypeVar("_T")
 
 
@@ -183,7 +185,7 @@ class _SignIn:
             login(self._settings, browser=self)
             self._backend.close()
         except MicromegasError as error:
-            print(f"{error.code}: {error}", file=sys.stderr)
+            _LOG.warning("%s: %s", error.code, error)
         finally:
             self._has_url.set()
 

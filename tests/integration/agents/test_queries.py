@@ -191,8 +191,8 @@ def test_errors_show_the_text_of_statements_without_hidden_characters(alice):
 
 
 def test_numbers_that_javascript_would_round_are_text(alice):
-    sql = "SELECT 9007199254740991 AS a, 9007199254740992 AS b, CAST('NaN' AS DOUBLE) AS c, 1.5 AS d, true AS e, NULL AS f"
-    found = alice.query(sql)
+    numbers = "9007199254740991 AS a, 9007199254740992 AS b, CAST('NaN' AS DOUBLE) AS c, 1.5 AS d"
+    found = alice.query(f"SELECT {numbers}, true AS e, NULL AS f")
 
     assert found.structured["rows"] == [[9007199254740991, "9007199254740992", "nan", 1.5, True, None]]
     assert "9007199254740991,9007199254740992,nan,1.5,true,\n" in found.text
