@@ -58,11 +58,19 @@ class HttpCalls:
 
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(serve(), loop))
 
-    def end_soon(self, query_id: str, cause: Cause) -> None:
-        """End a query if it is running."""
-        if self._attached is not None:
-            loop, queries, _ = self._attached
-            loop.call_soon_threadsafe(lambda: queries.end(query_id, cause=cause))
+    def end_soon(self, query_id: str, cause: Cause, *, otherwise: Callable[[], object]) -> None:
+        """End a query; call `otherwise` on this loop if it isn't running."""
+        if self._attached is None:
+            otherwise()
+            return
+        loop, queries, _ = self._attached
+        here = asyncio.get_running_loop()
+
+        def end() -> None:
+            if not queries.end(query_id, cause=cause):
+                here.call_soon_threadsafe(otherwise)
+
+        loop.call_soon_threadsafe(end)
 
 
 class HttpBackend:
@@ -78,6 +86,7 @@ class HttpBackend:
         self._caller = caller
         self._describe = describe
         self._query_id = str(uuid.uuid4())
+        self.is_withdrawn = False
 
     async def tables(self) -> list[tuple[str, pa.Schema]]:
         """Return the tables that the caller may read."""
@@ -135,9 +144,11 @@ class HttpBackend:
         table = await asyncio.to_thread(frames.read)
         return Fetched(table=table, query_id=self._query_id, truncated_by="bytes" if frames.is_cut else None)
 
-    def withdraw(self) -> None:
-        """End the query of a request that its client gave up."""
-        self._calls.end_soon(self._query_id, Cause.WITHDRAWN)
+    def withdraw(self, task: asyncio.Task[Any]) -> None:
+        """End the query of a request that its client gave up, or its task if it runs none."""
+        self.is_withdrawn = True
+        # Not both: a canceled task would not wait for its executor's end, and the audit would lack the cause.
+        self._calls.end_soon(self._query_id, Cause.WITHDRAWN, otherwise=task.cancel)
 
     async def _run(
         self,

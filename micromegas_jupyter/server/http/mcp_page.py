@@ -277,7 +277,9 @@ class McpPage(Page):
                 pinging.cancel()
             if key is not None and running.get(key, (None,))[0] is backend:
                 del running[key]
-        if self._has_begun:
+        if backend.is_withdrawn:
+            self._end_canceled()
+        elif self._has_begun:
             await self._write_event(response)
             self.finish()
         else:
@@ -301,8 +303,7 @@ class McpPage(Page):
         found = None if key is None else self._site.running.get(key)
         if found is not None:
             backend, task = found
-            backend.withdraw()
-            task.cancel()
+            backend.withdraw(task)
 
     def _send(self, status: int, body: Mapping[str, Any]) -> None:
         self.set_status(status)
