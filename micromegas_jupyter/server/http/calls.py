@@ -15,7 +15,14 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import ServerUnavailable
 from micromegas_jupyter.executors.pool import ClientGone
 from micromegas_jupyter.executors.scheduling import Cause, tool_timeout_error
-from micromegas_jupyter.flightsql.framing import DecodeLimits, FlightDataEncoder, HeaderKind, StreamDecoder, read_frame
+from micromegas_jupyter.flightsql.framing import (
+    DecodeLimits,
+    FlightDataEncoder,
+    HeaderKind,
+    StreamDecoder,
+    frame_of_header,
+    read_frame,
+)
 from micromegas_jupyter.flightsql.parameters import bind
 from micromegas_jupyter.mcp.tools import MAX_RESULT_BYTES, Fetched, Query
 from micromegas_jupyter.server.authentication import Headers, ReceivedHeaders
@@ -33,6 +40,7 @@ _DECODING: Final = DecodeLimits(
     max_view_bytes=8 * MAX_RESULT_BYTES,
 )
 _MAX_AGENT_CHARACTERS: Final = 64
+_PREFIX_BYTES: Final = 8  # of an encapsulated message: a mark, and the size of its metadata
 
 
 class HttpCalls:
@@ -91,7 +99,7 @@ class HttpBackend:
     async def tables(self) -> list[tuple[str, pa.Schema]]:
         """Return the tables that the caller may read."""
         found = await self._run(lambda queries, call: queries.tables(call))
-        return [(name, pa.ipc.read_schema(pa.py_buffer(schema))) for name, schema in found]
+        return [(name, _decode_schema(schema)) for name, schema in found]
 
     async def running(self) -> list[dict[str, Any]]:
         """Return the caller's running queries."""
@@ -174,6 +182,14 @@ class HttpBackend:
             return call
 
         return await self._calls.run(work, build)
+
+
+def _decode_schema(encoded: bytes) -> pa.Schema:
+    """Decode an encapsulated IPC message with the checks that rows have."""
+    decoder = StreamDecoder(_DECODING)
+    size = int.from_bytes(encoded[4:_PREFIX_BYTES], "little")
+    decoder.decode(frame_of_header(encoded[_PREFIX_BYTES : _PREFIX_BYTES + size]))
+    return decoder.schema
 
 
 class _Enough(ClientGone):
