@@ -67,7 +67,6 @@ from micromegas_jupyter.client.transport import (
 from micromegas_jupyter.config.client import WRAPPER_VARIABLE
 from micromegas_jupyter.core.jsonb import with_json
 from micromegas_jupyter.core.protocols import AuthProvider
-from micromegas_jupyter.core.read_only import READ_ONLY_HEADER
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, hide_texts, run_interruptibly
 from micromegas_jupyter.core.text import TimeArgument, format_time, format_time_range
 from micromegas_jupyter.errors import (
@@ -329,9 +328,11 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         self._credentials = CredentialSource(auth_provider, parse_static_headers(headers or ()))
         if not allow_plaintext:
             self._credentials.check_plaintext(self._address)
-        self._headers = build_tag_headers(os.environ if environ is None else environ, entrypoint=client_entrypoint)
+        self._tag_headers = build_tag_headers(os.environ if environ is None else environ, entrypoint=client_entrypoint)
         if read_only:
-            self._headers += (build_header(READ_ONLY_HEADER, "true"),)
+            from micromegas_jupyter.core.read_only import READ_ONLY_HEADER  # few clients need it
+
+            self._tag_headers += (build_header(READ_ONLY_HEADER, "true"),)
         self._preserve_dictionary = bool(preserve_dictionary)
         self._timeout_seconds = check_timeout(timeout_seconds)
         self._clock = clock
@@ -416,7 +417,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         attempts = self._attempts(
             self._timeout_seconds if timeout_seconds is None else timeout_seconds, may_repeat=is_read(sql)
         )
-        build_call = partial(self._build_call, attempts, headers=(*self._headers, *options))
+        build_call = partial(self._build_call, attempts, headers=(*self._tag_headers, *options))
         transport.uses.begin()  # also while a token is fetched, and between the calls of a bound statement
         try:
             reader = QueryReader(attempts, build_call, open_stream, clock=self._clock)
@@ -634,7 +635,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         attempts = self._attempts(timeout_seconds, may_repeat=may_repeat, stopped=self._closed)
         credential = attempts.credentials.fetch()
         while True:
-            call = self._build_call(attempts, credential, headers=(*self._headers, *headers))
+            call = self._build_call(attempts, credential, headers=(*self._tag_headers, *headers))
             try:
                 return run_interruptibly(partial(work, self._transport, call))
             except MicromegasError as error:

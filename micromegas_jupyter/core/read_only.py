@@ -4,10 +4,9 @@ A call is read-only because its client asked for it (`x-micromegas-read-only`) o
 property of the call, not of the caller: an administrator's agent must not have the administrator's functions.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from micromegas_jupyter.errors import ReadOnlyCall, UsageError
+from micromegas_jupyter.errors import ReadOnlyCall
 
 READ_ONLY_HEADER: Final = "x-micromegas-read-only"
 
@@ -24,16 +23,3 @@ def check_may_change_state(call: CallContext, change: str) -> None:
     """Raise `ReadOnlyCall` if a call is read-only; `change` completes "A read-only call can't …"."""
     if call.is_read_only:
         raise ReadOnlyCall(f"A read-only call can't {change}.", reason="read_only")
-
-
-def parse_read_only(headers: Mapping[str, Sequence[str]]) -> bool:
-    """Return whether the headers of a call make it read-only; anything but `true` and `false` is rejected."""
-    match tuple(headers.get(READ_ONLY_HEADER, ())):
-        case () | ("false",):
-            return False
-        case ("true",):
-            return True
-        case _:
-            raise UsageError(
-                f"The header {READ_ONLY_HEADER} is neither true nor false.", remedy="Send true, or leave it out."
-            )

@@ -43,6 +43,7 @@ from micromegas_jupyter.access.validator import BaseValidator, CallLimits, Refus
 from micromegas_jupyter.config.access import RateLimits
 from micromegas_jupyter.core.log_writer import RECEIPT_FIELD, Receipt
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
+from micromegas_jupyter.core.read_only import READ_ONLY_HEADER
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, HiddenText, Secret
 from micromegas_jupyter.engine.contract import ANY, TimeRange
 from micromegas_jupyter.engine.scanner import sql_hash
@@ -117,6 +118,19 @@ def single_value(headers: Headers, name: str) -> str | None:
     if len(values) > 1:
         raise UsageError(f"The header {name} was sent {len(values)} times.", remedy="Send it once.")
     return values[0] if values else None
+
+
+def parse_read_only(headers: Headers) -> bool:
+    """Return whether headers make a call read-only; anything but `true` and `false` is rejected."""
+    match headers.get(READ_ONLY_HEADER, ()):
+        case () | ("false",):
+            return False
+        case ("true",):
+            return True
+        case _:
+            raise UsageError(
+                f"The header {READ_ONLY_HEADER} is neither true nor false.", remedy="Send true, or leave it out."
+            )
 
 
 def parse_statement(

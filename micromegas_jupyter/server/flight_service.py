@@ -20,7 +20,6 @@ import grpc
 from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.core.log_writer import LogWriter
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
-from micromegas_jupyter.core.read_only import parse_read_only
 from micromegas_jupyter.errors import (
     DeadlineExceeded,
     InternalError,
@@ -52,6 +51,7 @@ from micromegas_jupyter.server.authentication import (
     build_origin,
     find_client_address,
     group_headers,
+    parse_read_only,
 )
 from micromegas_jupyter.server.monitoring import CallSpan, ReadinessProbe, ServerMetrics, Tracing
 from micromegas_jupyter.server.settings import FlightServerSettings

@@ -4,6 +4,7 @@ The entry points are those of the server's registries: methods, actions and thei
 pages. A new one fails here until it is tried, and it is tried twice: read-only, when it must change nothing, and not.
 """
 
+import asyncio
 import base64
 import hashlib
 import inspect
@@ -301,6 +302,8 @@ def test_a_read_only_call_changes_nothing_even_of_an_administrator(system):
         before = system.state()
         assert not isinstance(call(system, (*ALICE, READ_ONLY)).error, PermissionDenied), name
         assert system.state() == before, name
+    dry_run = _table("restore", table="log_entries", to=0, dry_run=True)
+    assert dry_run(system, (*ALICE, READ_ONLY)).error is None
     for name, call in NEVER.items():
         assert call(system, (*ALICE, READ_ONLY)).error is not None, name
     for name, call in CHANGES.items():
@@ -322,6 +325,13 @@ def test_planning_a_change_is_rejected_too(system):
         _action("CreatePreparedStatement", pack_any(messages.ActionCreatePreparedStatementRequest(query=CREATE))),
     ):
         assert isinstance(call(system, (*ALICE, READ_ONLY)).error, ReadOnlyCall)
+
+
+def test_the_front_process_does_not_rely_on_executors_for_partition_calls():
+    operations = ingest.TableOperations(Mock(), settings=Mock(), clock=Mock(), metrics=Mock())
+
+    with pytest.raises(ReadOnlyCall):
+        asyncio.run(operations.change_partitions(Mock(is_read_only=True), Mock(), Mock()))
 
 
 def test_administrators_see_and_cancel_only_their_own_queries_in_read_only_calls(system):

@@ -20,7 +20,6 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from micromegas_jupyter.access.audit import CallFacts
 from micromegas_jupyter.core.protocols import AuthContext
-from micromegas_jupyter.core.read_only import parse_read_only
 from micromegas_jupyter.errors import (
     UPSTREAM_ONLY_PAGE,
     DeadlineExceeded,
@@ -41,6 +40,7 @@ from micromegas_jupyter.server.authentication import (
     ReceivedHeaders,
     build_origin,
     find_forwarded_address,
+    parse_read_only,
 )
 from micromegas_jupyter.server.exports import FINAL_LIMITS, Admission, ExportRunner
 from micromegas_jupyter.server.flight_service import QUERY_ID_HEADER
