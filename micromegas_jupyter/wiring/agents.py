@@ -49,10 +49,10 @@ async def _serve(settings: ClientSettings, backend: "ClientBackend", target: Any
     sign_in = _SignIn(settings, backend)
 
     def build(server: StdioServer) -> McpServer:
-        async def ask(request: Request) -> Result | None:
-            return await sign_in.ask(request, server)
+        async def request_sign_in(request: Request) -> Result | None:
+            return await sign_in.request_sign_in(request, server)
 
-        return McpServer(backend=backend, version=__version__, on_login_required=ask)
+        return McpServer(backend=backend, version=__version__, on_login_required=request_sign_in)
 
     await StdioServer(sys.stdin.buffer, target, build).serve()
 
@@ -145,7 +145,7 @@ class _SignIn:
         self._has_url.set()
         return True
 
-    async def ask(self, request: Request, server: StdioServer) -> Result | None:
+    async def request_sign_in(self, request: Request, server: StdioServer) -> Result | None:
         """Have the client show the URL, in the way of its revision; None if nobody can sign in or has just done so.
 
         A client of 2026-07-28 repeats the request with the user's response, and then waits for the sign-in.

@@ -31,7 +31,7 @@ from micromegas_jupyter.server.flight_service import Call, FlightService
 
 _T = TypeVar("_T")
 #: The headers of a request that count; others cannot change how a statement runs.
-_KEPT_HEADERS: Final = ("authorization", "x-user-id", "x-user-email", "x-user-name")
+_PASSED_HEADERS: Final = ("authorization", "x-user-id", "x-user-email", "x-user-name")
 _DECODING: Final = DecodeLimits(
     max_columns=10_000,
     max_fields=20_000,
@@ -88,7 +88,7 @@ class HttpBackend:
         self, calls: HttpCalls, headers: Headers, caller: AuthContext, describe: Callable[[], CallFacts], agent: str
     ) -> None:
         shown = "".join(character for character in agent if " " <= character <= "~")[:_MAX_AGENT_CHARACTERS]
-        self._headers = ReceivedHeaders({name: headers[name] for name in _KEPT_HEADERS if name in headers})
+        self._headers = ReceivedHeaders({name: headers[name] for name in _PASSED_HEADERS if name in headers})
         self._headers |= {"x-client-type": ("mcp",), "x-client-agent": (shown or "unknown",)}
         self._calls = calls
         self._caller = caller
