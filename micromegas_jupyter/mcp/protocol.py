@@ -9,7 +9,7 @@ import binascii
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeGuard
 
 from micromegas_jupyter.core.text import JsonError, decode_strict_json
 
@@ -50,7 +50,7 @@ class ProtocolError(Exception):
 
     def body(self, identity: str | int | None) -> dict[str, Any]:
         """Return the response."""
-        error = {"code": self.code, "message": str(self)}
+        error: dict[str, Any] = {"code": self.code, "message": str(self)}
         if self.data is not None:
             error["data"] = self.data
         return {"jsonrpc": "2.0", "id": identity, "error": error}
@@ -169,6 +169,7 @@ async def respond(handler: Handler, request: Request, notify: Notify) -> dict[st
     """Return the response to a request."""
     identity = {"name": handler.name, "version": handler.version}
     offered = {"capabilities": handler.capabilities, "instructions": handler.instructions}
+    result: dict[str, Any]
     try:
         match request.method:
             case "initialize" if not request.is_modern:
@@ -205,7 +206,7 @@ def _unsupported(version: str) -> ProtocolError:
 def _check_headers(headers: Mapping[str, tuple[str, ...]], method: str, params: Message, version: str) -> None:
     """Check that the headers by which proxies route agree with the body."""
     key = _NAMED.get(method)
-    expected = {"MCP-Protocol-Version": version, "Mcp-Method": method}
+    expected: dict[str, object] = {"MCP-Protocol-Version": version, "Mcp-Method": method}
     if key is not None and (key in params or "mcp-name" in headers):
         expected["Mcp-Name"] = params.get(key)
     for name, value in expected.items():
@@ -237,6 +238,6 @@ def _object(values: Message, name: str) -> Message:
     return found if isinstance(found, dict) else {}
 
 
-def _is_id(value: object) -> bool:
+def _is_id(value: object) -> TypeGuard[str | int]:
     is_short = not isinstance(value, str) or len(value) <= _MAX_ID_CHARACTERS
     return isinstance(value, str | int) and not isinstance(value, bool) and is_short

@@ -432,7 +432,7 @@ def _describe_document(name: str) -> Result:
 
 def _has_time(schema: pa.Schema) -> bool:
     index = schema.get_field_index("time")
-    return index >= 0 and pa.types.is_timestamp(schema.field(index).type)
+    return index >= 0 and bool(pa.types.is_timestamp(schema.field(index).type))
 
 
 def _within_limit(text: str) -> str:

@@ -120,7 +120,8 @@ class HttpBackend:
     ) -> Fetched:
         """Run a query and return its rows, up to `MAX_RESULT_BYTES` of them."""
         bound = bind(query.sql, query.params) if query.params else None
-        sql, parameters = query.sql, ()
+        sql = query.sql
+        parameters: tuple[bytes, ...] = ()
         if bound is not None:
             encoder = FlightDataEncoder(bound.row.schema)
             sql, parameters = bound.sql, (encoder.encode_schema(), *encoder.encode_batch(bound.row))
