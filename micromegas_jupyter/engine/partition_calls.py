@@ -65,17 +65,18 @@ def parse_partition_call(function: str, arguments: Sequence[object]) -> Partitio
 
 
 def _parse_time(name: str, value: object, function: str) -> datetime:
+    found = value
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value)
+            found = datetime.fromisoformat(value)
         except ValueError:
             what = f"{value[:_MAX_SHOWN]!r}, an argument of {function}, is not a time."
             raise InvalidStatement(what, remedy=_TIMES) from None
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
-    if not isinstance(value, datetime):
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        found = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if not isinstance(found, datetime):
         raise _unfit(name, function, "a time")
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def _unfit(name: str, function: str, kind: str) -> InvalidStatement:
