@@ -12,7 +12,7 @@ _LAZY = {
     "FlightSQLClient": "micromegas_jupyter.client.flight_client",
     "connect": "micromegas_jupyter.wiring.client_side",
     "load_ipython_extension": "micromegas_jupyter.notebook.extension",
-    "quote_identifier": "micromegas_jupyter.client.parameters",
+    "quote_identifier": "micromegas_jupyter.flightsql.parameters",
     "unload_ipython_extension": "micromegas_jupyter.notebook.extension",
 }
 

@@ -29,7 +29,7 @@ from micromegas_jupyter.config.access import (
     parse_api_keys,
     read_listed_keys,
 )
-from micromegas_jupyter.config.issuers import IssuerSetting
+from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.core.files import FileProblem, FileWatch, NoSuchFile, read_shared_file
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.protocols import AuthContext
@@ -252,18 +252,20 @@ class ReloadingValidator(BaseValidator):
 
     metrics: AccessMetrics
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of
         self,
         environ: Mapping[str, str],
         *,
         legacy_api_keys: LegacyApiKeys | None = None,
         check: Callable[[AccessSettings], None] | None = None,
+        resource: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
         watch_interval_seconds: float = WATCH_INTERVAL_SECONDS,
     ) -> None:
         self._environ = dict(environ)
         self._legacy_api_keys = legacy_api_keys
         self._check = check
+        self._resource = resource
         self._clock = clock
         self._watched: tuple[Path, ...] = ()
         self._watch = FileWatch(())
@@ -421,6 +423,8 @@ class ReloadingValidator(BaseValidator):
         settings = parse_access_settings(self._environ, config_text=texts.config, key_file_text=texts.keys)
         if self._legacy_api_keys is not None:
             settings = replace(settings, legacy_api_keys=self._legacy_api_keys)
+        if self._resource is not None and settings.oidc is not None:
+            settings = replace(settings, oidc=_accepting(settings.oidc, self._resource))
         if not settings.api_keys and settings.oidc is None:
             raise ConfigurationError(
                 "Neither API keys nor an OpenID provider are configured, so nobody could sign in.",
@@ -565,6 +569,7 @@ def validator_from_environment(
     *,
     legacy_api_keys: LegacyApiKeys | None = None,
     check: Callable[[AccessSettings], None] | None = None,
+    resource: str | None = None,
 ) -> ReloadingValidator:
     """Build a validator of the API keys and OpenID tokens that `environ` accepts; asks API keys first.
 
@@ -577,8 +582,17 @@ def validator_from_environment(
         legacy_api_keys: What becomes of API keys in plain text, whatever the configuration says.
         check: Looks at settings before they come into force, now and after each change; may refuse them with a
             `ConfigurationError`.
+        resource: The server's URL for agents (RFC 8707): a further audience of each issuer whose tokens have one.
 
     Raises:
         ConfigurationError: A variable or a file is malformed or missing, or nothing would ever be accepted.
     """
-    return ReloadingValidator(environ, legacy_api_keys=legacy_api_keys, check=check)
+    return ReloadingValidator(environ, legacy_api_keys=legacy_api_keys, check=check, resource=resource)
+
+
+def _accepting(settings: OidcServerSettings, audience: str) -> OidcServerSettings:
+    """Return settings that also accept tokens for `audience`; issuers whose tokens have no audience stay unchanged."""
+    issuers = tuple(
+        replace(one, audiences=(*one.audiences, audience)) if one.audiences else one for one in settings.issuers
+    )
+    return replace(settings, issuers=issuers)

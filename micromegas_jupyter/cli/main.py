@@ -38,6 +38,7 @@ _COMMANDS = {
     "completion": ("main", "print a completion script for a shell"),
     "explain": ("sign_in_commands", "explain an error code: what happened, and what to do"),
     "query": ("query_commands", "run one SQL statement and print its rows"),
+    "mcp": ("query_commands", "let an agent on this machine query with your sign-in (MCP)"),
     "queries": ("admin_commands", "list the queries that run on the server"),
     "cancel": ("admin_commands", "end a query that runs on the server"),
     "processes": ("telemetry_commands", "list the programs that recently sent telemetry"),
@@ -250,7 +251,7 @@ def report(error: MicromegasError, *, sql: str | None = None) -> int:
     """Print an error as its lines, with the place in `sql` that it points at, and return its exit code."""
     parts = [str(error), *([f"query {error.query_id}"] if error.query_id else []), error.code]
     parts += [f"more: micromegas explain {error.code}"] if isinstance(error, QueryError) else []
-    from micromegas_jupyter.doctor.error_page import where_to_read  # which takes time that --help has not
+    from micromegas_jupyter.core.error_page import where_to_read  # which takes time that --help has not
 
     lines = ["✗ " + " · ".join(parts) + where_to_read(error.code), *statement_excerpt(error, sql)]
     red, plain = ("\x1b[31m", "\x1b[0m") if has_color(sys.stderr, os.environ) else ("", "")

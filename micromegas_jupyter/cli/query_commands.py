@@ -334,7 +334,7 @@ def _parse_parameters(texts: Iterable[str]) -> dict[str, object] | None:
 
 def _parse_value(name: str, kind: str | None, text: str) -> object:
     if kind is None:
-        from micromegas_jupyter.client.parameters import Untyped  # with pyarrow
+        from micromegas_jupyter.flightsql.parameters import Untyped  # with pyarrow
 
         return Untyped(text, _parse_timestamp)
     read = _PARAMETER_TYPES.get(kind)
@@ -550,7 +550,7 @@ def _jsonb_columns(schema: "pa.Schema", batch: "pa.RecordBatch | None") -> list[
     """Return the columns of binary JSON, as the first rows show it."""
     import pyarrow as pa
 
-    from micromegas_jupyter.client.json_columns import holds_jsonb, is_declared_jsonb
+    from micromegas_jupyter.core.jsonb import holds_jsonb, is_declared_jsonb
 
     if batch is None:
         return [index for index, field in enumerate(schema) if is_declared_jsonb(field)]
@@ -563,10 +563,31 @@ def _with_json_text(batch: "pa.RecordBatch", named: Sequence[int], schema: "pa.S
         return batch
     import pyarrow as pa
 
-    from micromegas_jupyter.client.json_columns import json_texts
+    from micromegas_jupyter.core.jsonb import json_texts
 
     columns = [
         json_texts(pa.chunked_array([column])).combine_chunks().cast(pa.string()) if index in named else column
         for index, column in enumerate(batch.columns)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def add_mcp_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `micromegas mcp`."""
+    add_server_arguments(parser)
+    parser.add_argument("--print-config", action="store_true", help="print the configuration for common agents")
+
+
+def run_mcp(arguments: argparse.Namespace) -> int:
+    """Serve the agent that started this program."""
+    from micromegas_jupyter.wiring.agents import describe_configurations, serve_agent
+    from micromegas_jupyter.wiring.client_side import load_client_settings
+
+    if arguments.print_config:
+        named = {"--profile": arguments.profile, "--uri": arguments.uri}
+        options = [word for option, value in named.items() if value is not None for word in (option, value)]
+        print(describe_configurations(str(Path(sys.argv[0]).absolute()), ["mcp", *options]))
+        return 0
+    settings = load_client_settings(profile=arguments.profile)
+    serve_agent(settings if arguments.uri is None else replace(settings, uri=arguments.uri))
+    return 0

@@ -144,7 +144,7 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_explain(arguments: argparse.Namespace) -> int:
     """Print what an error code means and what to do, wrapped to the terminal."""
-    from micromegas_jupyter.doctor.error_page import explain_error
+    from micromegas_jupyter.core.error_page import explain_error
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
     for line in explain_error(arguments.code, how_to_list="micromegas explain").split("\n"):

@@ -198,7 +198,7 @@ def _add_process_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _quote(text: str) -> str:
-    from micromegas_jupyter.client.parameters import quote_literal  # with pyarrow
+    from micromegas_jupyter.flightsql.parameters import quote_literal  # with pyarrow
 
     return quote_literal(text)
 

@@ -11,7 +11,6 @@ import msgspec
 import pyarrow as pa
 from pyarrow import flight
 
-from micromegas_jupyter.client.parameters import BoundStatement
 from micromegas_jupyter.client.query_reader import BatchStream, ScanProgress
 from micromegas_jupyter.client.transport import Call, CallRecord, FlightStream, Header, Transport, build_header
 from micromegas_jupyter.core.text import decode_strict_json
@@ -25,6 +24,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.flightsql.commands import messages, pack_any, parse_action_body, parse_message, printable_text
+from micromegas_jupyter.flightsql.parameters import BoundStatement
 
 CONTROL_TIMEOUT_SECONDS: Final = 30.0
 """How long a call without rows may last."""

@@ -39,8 +39,7 @@ from micromegas_jupyter.client.commands import (
     prepare,
     split_table,
 )
-from micromegas_jupyter.client.json_columns import check_dtype_backend, shows_json, to_frame, with_json
-from micromegas_jupyter.client.parameters import Params, bind, quote_literal
+from micromegas_jupyter.client.json_columns import check_dtype_backend, shows_json, to_frame
 from micromegas_jupyter.client.query_reader import BatchStream, QueryReader, ScanProgress, is_read
 from micromegas_jupyter.client.tables import (
     TABLES_ACTION,
@@ -66,6 +65,7 @@ from micromegas_jupyter.client.transport import (
     translate_failure,
 )
 from micromegas_jupyter.config.client import WRAPPER_VARIABLE
+from micromegas_jupyter.core.jsonb import with_json
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, hide_texts, run_interruptibly
 from micromegas_jupyter.core.text import TimeArgument, format_time, format_time_range
@@ -79,6 +79,7 @@ from micromegas_jupyter.errors import (
     UsageError,
 )
 from micromegas_jupyter.flightsql.commands import messages, parse_message, statement_ticket
+from micromegas_jupyter.flightsql.parameters import Params, bind, quote_literal
 
 if TYPE_CHECKING:
     import pandas as pd

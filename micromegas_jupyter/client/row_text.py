@@ -17,8 +17,8 @@ from typing import IO, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from micromegas_jupyter.client.json_columns import holds_jsonb
 from micromegas_jupyter.core import jsonb
+from micromegas_jupyter.core.jsonb import holds_jsonb
 from micromegas_jupyter.core.text import cell_text, encode_json, terminal_width
 from micromegas_jupyter.errors import UsageError
 

@@ -6,7 +6,8 @@ Options, `--help`, the table of docs/settings.md and the sentences of errors are
 import enum
 import ipaddress
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from micromegas_jupyter.config.decoding import as_type, describe_type
-from micromegas_jupyter.core.text import is_text, refused, shown
+from micromegas_jupyter.core.text import is_loopback_url, is_text, refused, shown, split_plain_url
 
 _DAY_SECONDS: Final = 24 * 3600
 EMBEDDED: Final = "embedded"  # of engines, the one of this package
@@ -33,6 +34,11 @@ IntervalSeconds = Annotated[float, Meta(gt=0, le=3600, description="a number abo
 DaySeconds = Annotated[int, Meta(ge=1, le=_DAY_SECONDS)]
 WeekSeconds = Annotated[int, Meta(ge=1, le=7 * _DAY_SECONDS)]
 WeekSecondsOrNone = Annotated[int, Meta(ge=0, le=7 * _DAY_SECONDS)]
+
+
+Addresses = Annotated[tuple[str, ...], "a list of IP addresses"]
+Origins = Annotated[tuple[str, ...], "a list of origins such as https://app.example.com"]
+PublicUrl = Annotated[str, "an https URL without a query, or http on this machine"]
 
 
 class LogFormat(enum.StrEnum):
@@ -128,6 +134,16 @@ class ServerSettings:
         0, "port for exports (OTLP), health and metrics over HTTP; 0 for any free one", is_common=True
     )
     no_http: bool = _setting(default=False, meaning="do not serve exports (OTLP), health and metrics over HTTP")
+    public_url: PublicUrl = _setting(
+        "",
+        "URL of the HTTP port for clients, such as `https://lake.example.com`: with it, `/mcp` is served beyond this "
+        "machine, and tokens for that resource are accepted",
+        variable="MICROMEGAS_SERVER_PUBLIC_URL",
+    )
+    allowed_origin: Origins = _setting(
+        (), "origin of a web page that may call `/mcp`, such as `https://app.example.com`; may be given several times"
+    )
+    no_mcp: bool = _setting(default=False, meaning="do not serve agents (`/mcp`)")
     enable_legacy_api_keys: bool = _setting(default=False, meaning="accept API keys in plain text without a warning")
     ticket_key_file: Path | None = _setting(
         None,
@@ -135,7 +151,7 @@ class ServerSettings:
         "server makes its own",
         variable="MICROMEGAS_SERVER_TICKET_KEY_FILE",
     )
-    trusted_proxy: tuple[str, ...] = _setting(
+    trusted_proxy: Addresses = _setting(
         (), "IP address of a proxy whose `x-forwarded-for` names the client; may be given several times"
     )
     log_format: LogFormat = _setting(
@@ -272,25 +288,64 @@ class Setting:
     @property
     def values_text(self) -> str:
         """What it may be, in words."""
-        if self.kind is Path:
-            return "a path"
-        if self.kind is str:
-            return "a text"
-        return "a list of IP addresses" if self.kind == tuple[str, ...] else describe_type(self.kind)
+        found = _READERS.get(self.kind)
+        return describe_type(self.kind) if found is None else found[0]
 
     def convert(self, value: object, key: str, *, is_typed: bool) -> Any:
         """Return a value of the file, which `is_typed`, or of an option or variable, as the field has it."""
         remedy = f"It sets: {self.meaning}."
-        if self.kind is not Path and self.kind is not str and self.kind != tuple[str, ...]:
+        if self.kind not in _READERS:
             return as_type(value, key, kind=self.kind, is_typed=is_typed, remedy=remedy)
-        try:
-            if self.kind == tuple[str, ...]:
-                return tuple(str(ipaddress.ip_address(text)) for text in msgspec.convert(value, list[str]))
-            if is_text(value):
-                return self.kind(value)
-        except ValueError:
-            pass
+        with suppress(ValueError):
+            return _READERS[self.kind][1](value)
         raise refused(key, f"is not {self.values_text}", remedy)
+
+
+def _as_text(value: object) -> str:
+    if not is_text(value):
+        raise ValueError
+    return value
+
+
+def _as_addresses(value: object) -> tuple[str, ...]:
+    return tuple(str(ipaddress.ip_address(text)) for text in msgspec.convert(value, list[str]))
+
+
+def _as_origins(value: object) -> tuple[str, ...]:
+    """Return origins as browsers send them (RFC 6454 section 6.2)."""
+    found = []
+    for text in msgspec.convert(value, list[str]):
+        parts = split_plain_url(text)
+        if parts is None or parts.scheme not in {"https", "http"} or text != f"{parts.scheme}://{parts.netloc}":
+            raise ValueError
+        if "@" in parts.netloc or text != text.lower():
+            raise ValueError
+        found.append(text)
+    return tuple(found)
+
+
+def _as_public_url(value: object) -> str:
+    text = _as_text(value).rstrip("/")
+    parts = split_plain_url(text)
+    if parts is None or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_url(text)):
+        raise ValueError
+    return text
+
+
+_READERS: Final[Mapping[Any, tuple[str, Callable[[object], Any]]]] = {
+    Path: ("a path", lambda value: Path(_as_text(value))),
+    str: ("a text", _as_text),
+    **{
+        kind: (get_args(kind)[1], read)
+        for kind, read in (
+            (Addresses, _as_addresses),
+            (Origins, _as_origins),
+            (PublicUrl, _as_public_url),
+        )
+    },
+}
 
 
 def _declared() -> tuple[Setting, ...]:

@@ -532,7 +532,7 @@ class RunningStatement:
         if timed_out:
             self._cause = self._cause or Cause.DEADLINE
         elif isinstance(error, asyncio.CancelledError | ClientGone):
-            self._cause = self._cause or Cause.DISCONNECTED
+            self._cause = self._cause or getattr(error, "cause", Cause.DISCONNECTED)
         elif not isinstance(error, ExecutorEnded):
             return
         if self.executor is None:

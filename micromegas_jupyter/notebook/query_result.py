@@ -103,8 +103,8 @@ class QueryResult:
         return int(self._table.num_rows)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        from micromegas_jupyter.client.json_columns import with_json
         from micromegas_jupyter.client.row_text import check_distinct
+        from micromegas_jupyter.core.jsonb import with_json
 
         check_distinct(self.columns, holder="a dictionary", remedy="Rename one with AS, or use .to_arrow().")
         batches = with_json(self._table).to_batches(max_chunksize=_BATCH_ROWS)

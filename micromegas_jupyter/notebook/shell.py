@@ -341,7 +341,7 @@ def show_as_lines(error: BaseException, lines: Sequence[str]) -> None:
 
 def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
     """Return the error's lines; one line when there is neither a position in the SQL nor a query to name."""
-    from micromegas_jupyter.doctor.error_page import where_to_read  # with importlib.metadata
+    from micromegas_jupyter.core.error_page import where_to_read  # with importlib.metadata
 
     sentence = "✗ " + cut(printable(f"{error.what} {error.remedy}".strip()), _MAX_SENTENCE_CHARACTERS)
     excerpt = statement_excerpt(error, sql)

@@ -299,13 +299,13 @@ class QueryRunner:
         others = [one for one in self._visible(call) if one.origin.query_id != call.query_id]
         return [one.describe(now) for one in sorted(others, key=lambda one: one.began_at)[:_MAX_LISTED]]
 
-    def end(self, query_id: str, *, ended_by: str) -> bool:
-        """End a query of a user who was cut off; False if no query with this ID runs."""
+    def end(self, query_id: str, *, ended_by: str | None = None, cause: Cause = Cause.CUT_OFF) -> bool:
+        """End a query, by default of a user who was cut off; False if no query with this ID runs."""
         query = self._running.get(query_id)
         if query is None:
             return False
         query.statement.report.ended_by = ended_by
-        query.statement.end(Cause.CUT_OFF)
+        query.statement.end(cause)
         return True
 
     def apply_denials(self) -> None:

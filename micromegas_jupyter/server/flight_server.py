@@ -29,6 +29,7 @@ from micromegas_jupyter.server.cut_off import CutOffService, DenyList
 from micromegas_jupyter.server.exports import ExportRunner
 from micromegas_jupyter.server.flight_methods import FlightMethods, QueryRunner
 from micromegas_jupyter.server.flight_service import FlightService
+from micromegas_jupyter.server.http.calls import HttpCalls
 from micromegas_jupyter.server.ingest import IngestRunner, TableOperations
 from micromegas_jupyter.server.monitoring import LoopWatch, Readiness, ReadinessProbe, ServerMetrics, Tracing
 from micromegas_jupyter.server.settings import FlightServerSettings
@@ -88,6 +89,8 @@ class ServerThread:
         )
         #: Shared with the HTTP endpoint, so that an address has one budget of rejections.
         self.limits = build_limits(validator, settings.rate_limits, clock=clock)
+        #: Runs calls of the HTTP endpoint.
+        self.http_calls = HttpCalls()
         self.loop_watch = LoopWatch()
         self.metrics.watch_loop(self.loop_watch)
         self._validator = validator
@@ -261,6 +264,7 @@ class ServerThread:
             tracing=self._tracing,
             audit_log=self._audit_log,
         )
+        self.http_calls.attach(queries, service)
         return service, cut_offs
 
     async def _listen(self, service: FlightService) -> tuple[grpc.aio.Server, grpc.ServerCredentials | None]:

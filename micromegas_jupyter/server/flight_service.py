@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -57,6 +57,7 @@ from micromegas_jupyter.server.monitoring import CallSpan, ReadinessProbe, Serve
 from micromegas_jupyter.server.settings import FlightServerSettings
 
 _Context = grpc.aio.ServicerContext
+_Result = TypeVar("_Result")
 
 NOTICE_TRAILER: Final = "x-micromegas-notice"
 QUERY_ID_HEADER: Final = "x-micromegas-query-id"
@@ -482,13 +483,10 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                 # gRPC is about to cancel this task; to answer would be an error.
                 await asyncio.sleep(_CANCELLATION_SECONDS)
             except BaseException as raised:  # the one place where whatever went wrong becomes a status
-                ended = None if task is None else self._ended.get(task)
-                is_goodbye = isinstance(raised, asyncio.CancelledError) and (ended is not None or not self._is_serving)
-                if ends_task(raised) and not is_goodbye:
+                error = self._find_error(raised, query_id)
+                if error is None:
                     self._end_span(method, span, "CANCELLED")
                     raise
-                error = translate_error((ended or _stopping(self._reason)) if is_goodbye else raised, query_id)
-                self._metrics.count_error(error)
                 self._end_span(method, span, error.grpc_code, error.code)
                 await abort_call(context, error, has_retry_info=method in self._others)
             else:
@@ -497,6 +495,58 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                 self._serving_count -= 1
                 if task is not None:
                     self._ended.pop(task, None)
+
+    def _check_serving(self) -> None:
+        if not self._is_serving:
+            raise _stopping(self._reason)
+
+    def _find_error(self, raised: BaseException, query_id: str) -> MicromegasError | None:
+        """Return the error that ends a call, and count it; None if its client has left."""
+        task = asyncio.current_task()
+        ended = None if task is None else self._ended.get(task)
+        is_goodbye = isinstance(raised, asyncio.CancelledError) and (ended is not None or not self._is_serving)
+        if ends_task(raised) and not is_goodbye:
+            return None
+        error = translate_error((ended or _stopping(self._reason)) if is_goodbye else raised, query_id)
+        self._metrics.count_error(error)
+        return error
+
+    async def serve_request(self, call: Call, work: Callable[[Call], Awaitable[_Result]]) -> _Result:
+        """Return what a request over HTTP asks for, within the limits of other calls; its caller is known.
+
+        Raises:
+            MicromegasError: Why there is no result.
+        """
+        task = asyncio.current_task()
+        if task is not None:
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        self._serving_count += 1
+        try:
+            self._check_serving()
+            return await self._run(call, work)
+        except BaseException as raised:
+            error = self._find_error(raised, call.query_id)
+            if error is None:
+                raise
+            raise error from raised
+        finally:
+            self._serving_count -= 1
+            if task is not None:
+                self._ended.pop(task, None)
+
+    def build_call(self, context: Any, headers: Headers, caller: AuthContext, **facts: Any) -> Call:
+        """Return the call of a known caller; `context` may be as much of gRPC's as the call uses."""
+        return Call(
+            context=context,
+            headers=headers,
+            caller=caller,
+            readers=self._readers,
+            audit_log=self._audit_log,
+            read_timeout_seconds=self._settings.read_timeout_seconds,
+            write_timeout_seconds=self._settings.write_timeout_seconds,
+            **facts,
+        )
 
     def _end_span(self, method: str, span: CallSpan, status: str, code: str | None = None) -> None:
         self._metrics.count_call(method, status)
@@ -507,8 +557,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         if answer_health is not None:
             await answer_health(context)
             return
-        if not self._is_serving:
-            raise _stopping(self._reason)
+        self._check_serving()
         headers = group_headers(context.invocation_metadata())
 
         def describe() -> CallFacts:
@@ -528,24 +577,25 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         answer = self._methods.get(method)
         if answer is None:
             raise refuse(method)
-        call = Call(
-            context=context,
-            headers=headers,
-            caller=caller,
+        call = self.build_call(
+            context,
+            headers,
+            caller,
             source=(caller.issuer, context.peer() if caller.auth_type is AuthType.NONE else caller.subject),
             query_id=query_id,
             is_read_only=parse_read_only(headers),
             describe=describe,
-            readers=self._readers,
-            audit_log=self._audit_log,
-            read_timeout_seconds=self._settings.read_timeout_seconds,
-            write_timeout_seconds=self._settings.write_timeout_seconds,
         )
+        await self._run(call, answer)
+
+    async def _run(self, call: Call, work: Callable[[Call], Awaitable[_Result]]) -> _Result:
         self._admit(call)
         try:
-            await answer(call)
+            return await work(call)
         except PermissionDenied as error:
-            self._authenticator.record(describe(), "forbidden", reason=error.reason, code=error.code, caller=caller)
+            self._authenticator.record(
+                call.describe(), "forbidden", reason=error.reason, code=error.code, caller=call.caller
+            )
             raise
         finally:
             self._calls.pop(call, None)

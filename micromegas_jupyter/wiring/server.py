@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final, Self
 
+from micromegas_jupyter import __version__
 from micromegas_jupyter.access import validator_from_environment
 from micromegas_jupyter.access.config import ReloadingValidator, read_access_settings
 from micromegas_jupyter.config.access import AccessSettings, LegacyApiKeys, RateLimits
@@ -29,6 +31,7 @@ from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.server.cut_off import DenyList
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
+from micromegas_jupyter.server.http.mcp_page import PATH, McpSite
 from micromegas_jupyter.server.monitoring import (
     MAX_ALIVE_LAG_SECONDS,
     MAX_READY_LAG_SECONDS,
@@ -158,6 +161,7 @@ class ServerStack:
                     legacy_api_keys=LegacyApiKeys.ON if settings.enable_legacy_api_keys else None,
                     # An engine's tables are not known yet; a condition is checked again when it is used.
                     check=self._check_role_conditions if self._engine is None else check_no_scan_limit,
+                    resource=_find_resource(settings),
                 )
         except BaseException:
             launcher.abandon()
@@ -209,9 +213,11 @@ class ServerStack:
                 commit_interval_seconds=settings.telemetry_interval_seconds,
             )
         self._http: HttpEndpoint | None = None
+        self._mcp: McpSite | None = None
         self._http_port: int | None = None
         if not settings.no_http:
             access = () if self.validator is None else (self.validator.metrics.registry,)
+            self._mcp = self._build_mcp_site() if is_mcp_served(settings) else None
             self._http = HttpEndpoint(
                 settings.http_host,
                 settings.http_port,
@@ -220,11 +226,24 @@ class ServerStack:
                 readiness=self.readiness,
                 is_alive=self._is_alive,
                 exports=None if self.lake is None else self._server.exports,
+                mcp=self._mcp,
                 tls_files=_tls_files(settings),
                 limits=self._server.limits,
                 trusted_proxies=frozenset(settings.trusted_proxy),
                 check_caller=self._server.check_caller,
             )
+
+    def _build_mcp_site(self) -> McpSite:
+        settings = self.settings
+        oidc = None if self.validator is None else self.validator.settings.oidc
+        return McpSite(
+            calls=self._server.http_calls,
+            version=__version__,
+            issuers=() if oidc is None else tuple(issuer.issuer for issuer in oidc.issuers),
+            allowed_origins=frozenset(settings.allowed_origin),
+            is_local=is_loopback(settings.http_host),
+            public_url=settings.public_url,
+        )
 
     def _find_ticket_keys(self) -> tuple[bytes, ...]:
         return (self._ticket_key.encode(),) if self._ticket_keys is None else self._ticket_keys.keys
@@ -383,13 +402,13 @@ class ServerStack:
             self._ticket_keys.start()
         try:
             if self._http is not None and self._taken is None:
-                self._http_port = self._http.start()
+                self._start_http(self._http)
             self._server.start()
             if self._recorder is not None:
                 self._recorder.start()
             if self._taken is not None:
                 if self._http is not None:  # only now: the running server answers meanwhile, and is ready
-                    self._http_port = self._http.start(self._taken.sockets.get(_HTTP))
+                    self._start_http(self._http, self._taken.sockets.get(_HTTP))
                 self._taken.confirm_serving()
                 self._taken = None
             # From here on nobody else serves, so nothing that follows may end this server.
@@ -397,6 +416,11 @@ class ServerStack:
         except BaseException:
             self.stop()
             raise
+
+    def _start_http(self, http: HttpEndpoint, taken: socket.socket | None = None) -> None:
+        self._http_port = http.start(taken)
+        if self._mcp is not None:
+            self._mcp.public_url = self._mcp.public_url or self.settings.http_url_at(self._http_port)
 
     def stop(self, grace_seconds: float | None = None, *, why: str = "") -> None:
         """Drain running calls, flush the recorder, release everything; safe to call twice.
@@ -431,6 +455,18 @@ class ServerStack:
 
     def __exit__(self, *_error: object) -> None:
         self.stop()
+
+
+def is_mcp_served(settings: ServerSettings) -> bool:
+    """Whether agents are served: on this machine, or beyond it under a public URL and with authentication."""
+    if settings.no_http or settings.no_mcp:
+        return False
+    return is_loopback(settings.http_host) or bool(settings.public_url and not settings.disable_auth)
+
+
+def _find_resource(settings: ServerSettings) -> str | None:
+    """Return the URL that agents' tokens are for, if it is known to others."""
+    return f"{settings.public_url}{PATH}" if settings.public_url and is_mcp_served(settings) else None
 
 
 def _run_in_time(function: Callable[[], None], *, name: str) -> None:

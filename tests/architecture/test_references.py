@@ -16,7 +16,7 @@ from micromegas_jupyter.cli.main import add_server_arguments, build_parser
 from micromegas_jupyter.cli.query_commands import add_row_arguments
 from micromegas_jupyter.config.client import ClientSettings, PrivateKeySetting, WorkloadSetting
 from micromegas_jupyter.config.server import SETTINGS
-from micromegas_jupyter.doctor.error_page import error_entry
+from micromegas_jupyter.core.error_page import error_entry
 from micromegas_jupyter.errors import error_classes
 from micromegas_jupyter.notebook import extension
 from tests.architecture.guide_text import DOCS

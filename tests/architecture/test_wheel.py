@@ -19,6 +19,7 @@ ALLOWED = re.compile(
     r"micromegas_jupyter/(?:[\w/]+\.py|py\.typed|flightsql/proto/\w+\.(?:proto|binpb)"
     r"|notebook/(?:frontend/)?static/\w+\.(?:js|css)"
     r"|demo/provider/(?:static/[\w.]+\.(?:css|svg)|templates/[\w.]+\.html)|demo/notebooks/[\w-]+\.ipynb"
+    r"|mcp/documents/(?:data-model|errors|sql)\.md"
     r"|server_extension/server_extension\.json)"
     r"|micromegas_jupyter-[\d.]+\.data/data/etc/jupyter/jupyter_server_config\.d/micromegas_jupyter\.json"
     r"|micromegas_jupyter-[\d.]+\.data/data/share/jupyter/labextensions/micromegas-jupyter/[\w/.-]+\.(?:js|json)"

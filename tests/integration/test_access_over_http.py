@@ -31,6 +31,22 @@ def validator(provider):
     made.close()
 
 
+def test_tokens_for_the_url_of_agents_are_accepted_besides_the_configured_audiences(provider):
+    config = {"issuers": [{"issuer": provider.issuer, "audience": "lake"}]}
+    environ = {"MICROMEGAS_OIDC_CONFIG": json.dumps(config)}
+    with_url = validator_from_environment(environ, resource="https://lake.example/mcp")
+    without = validator_from_environment(environ)
+    try:
+        for audience in ("lake", "https://lake.example/mcp"):
+            assert with_url.validate_token(token_of(provider, audience=audience)).subject == "alice"
+        for validator, audience in ((with_url, "https://other.example/mcp"), (without, "https://lake.example/mcp")):
+            with pytest.raises(Rejected):
+                validator.validate_token(token_of(provider, audience=audience))
+    finally:
+        with_url.close()
+        without.close()
+
+
 def token_of(provider, **changes):
     now = int(SYSTEM_CLOCK.now().timestamp())
     return mint(**{"issuer": provider.issuer, "key": ec_key(), "iat": now, "exp": now + 300, **changes})

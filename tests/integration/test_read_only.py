@@ -287,12 +287,14 @@ NEVER = {
     "function retire_partition_by_file": _statement("SELECT retire_partition_by_file('x')"),
     "function retire_partition_by_metadata": _statement("SELECT retire_partition_by_metadata('a', 'b', 'c', 'd')"),
 }
-#: It responds with 404.
-ABSENT = {"page UpstreamPage"}
+#: They respond with 404.
+ABSENT = {"page UpstreamPage", "page DisabledPage"}
+#: Its calls are read-only without the header (tests/integration/agents).
+ALWAYS_READ_ONLY = {"page McpPage"}
 
 
 def test_every_entry_point_is_tried():
-    assert {*READS, *CHANGES, *NEVER, *ABSENT} == _entry_points()
+    assert {*READS, *CHANGES, *NEVER, *ABSENT, *ALWAYS_READ_ONLY} == _entry_points()
 
 
 def test_a_read_only_call_changes_nothing_even_of_an_administrator(system):

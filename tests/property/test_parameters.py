@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micromegas_jupyter.client.parameters import (
+from micromegas_jupyter.flightsql.parameters import (
     bind_named,
     find_placeholders,
     parameter_names,

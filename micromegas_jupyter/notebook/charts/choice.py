@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from micromegas_jupyter.client.json_columns import with_json
+from micromegas_jupyter.core.jsonb import with_json
 from micromegas_jupyter.core.text import cut
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.charts import KINDS

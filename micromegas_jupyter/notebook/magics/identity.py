@@ -166,7 +166,7 @@ class IdentityMagics(Magics):
     @argument("code", metavar="CODE", nargs="?", help="the code at the end of an error, such as SQL001; all without it")
     def micromegas_explain(self, arguments: argparse.Namespace) -> PlainText:
         """Explain an error code: what happened, and what to do."""
-        from micromegas_jupyter.doctor.error_page import explain_error
+        from micromegas_jupyter.core.error_page import explain_error
 
         return PlainText(explain_error(arguments.code, how_to_list="%micromegas_explain"))
 

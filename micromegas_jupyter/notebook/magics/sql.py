@@ -383,8 +383,8 @@ class SqlMagic(Magics):
         """Fetch the columns that the request's statement would return, without running it."""
         from micromegas_jupyter.client.commands import original_positions
         from micromegas_jupyter.client.flight_client import FlightSQLClient
-        from micromegas_jupyter.client.parameters import bind_named
         from micromegas_jupyter.client.query_reader import NO_ESTIMATE, parse_estimate
+        from micromegas_jupyter.flightsql.parameters import bind_named
         from micromegas_jupyter.notebook.results.formats import sql_type_of
 
         options = request.options
@@ -448,7 +448,7 @@ def _running_table(queries: Sequence[RunningQuery], *, now: datetime) -> TextTab
 
 
 def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
-    from micromegas_jupyter.client.parameters import frozen_values, parameter_names
+    from micromegas_jupyter.flightsql.parameters import frozen_values, parameter_names
 
     missing = [name for name in parameter_names(sql) if name not in variables]
     if missing:

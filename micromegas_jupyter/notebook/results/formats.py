@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from micromegas_jupyter.client.json_columns import holds_jsonb, is_declared_jsonb, json_texts
+from micromegas_jupyter.core.jsonb import holds_jsonb, is_declared_jsonb, json_texts
 from micromegas_jupyter.core.text import cut, printable
 
 MAX_CELL_CHARACTERS: Final = 200

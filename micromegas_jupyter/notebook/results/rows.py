@@ -185,7 +185,7 @@ def to_polars(table: pa.Table) -> Any:
     with extra("polars"):
         import polars as pl
 
-    from micromegas_jupyter.client.json_columns import with_json
+    from micromegas_jupyter.core.jsonb import with_json
 
     table = with_json(table)
     with suppress(pl.exceptions.PolarsError):

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from cachetools import LRUCache
 from pyarrow import types
 
-from micromegas_jupyter.client.json_columns import json_texts
 from micromegas_jupyter.client.row_text import write_text
 from micromegas_jupyter.core.files import file_beside
+from micromegas_jupyter.core.jsonb import json_texts
 from micromegas_jupyter.core.text import bytes_text, cut, printable
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.results.filters import condition, hint

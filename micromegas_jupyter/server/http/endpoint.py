@@ -30,6 +30,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError, PermissionDenied, Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.server.authentication import Authenticator, CheckCaller
 from micromegas_jupyter.server.exports import ExportRunner
+from micromegas_jupyter.server.http.mcp_page import METADATA_PATHS, PATH, DisabledPage, McpPage, McpSite, MetadataPage
 from micromegas_jupyter.server.http.pages import (
     PATHS,
     REALM,
@@ -46,7 +47,7 @@ from micromegas_jupyter.server.tls import HttpTls
 _COLLECT_SECONDS: Final = 10.0
 _COLLECT_THREADS: Final = 2
 _MAX_CONNECTIONS: Final = 16
-_MAX_EXPORTERS: Final = 512
+_MAX_CLIENTS: Final = 512
 _BACKLOG: Final = 128
 _READ_SECONDS: Final = 5.0
 _CONNECTION_SECONDS: Final = 60.0
@@ -150,7 +151,7 @@ class _MonitoringPage(Page):
 
 
 class HttpEndpoint:
-    """Answers `/metrics`, `/health` and `/ready`, and takes `exports` if there are any, on a thread of its own.
+    """Answers `/metrics`, `/health`, `/ready` and agents (`mcp`), and takes `exports`, on its own thread.
 
     `start` and `stop` are for one thread at a time. Without a `validator` anyone sees the metrics; with authorities for
     clients in `tls_files`, only clients with a certificate. `listening` is its socket, once it runs.
@@ -166,6 +167,7 @@ class HttpEndpoint:
         readiness: Readiness,
         is_alive: Callable[[], bool] = lambda: True,
         exports: ExportRunner | None = None,
+        mcp: McpSite | None = None,
         tls_files: TlsFiles | None = None,
         limits: CallLimits | None = None,
         trusted_proxies: frozenset[str] = frozenset(),
@@ -177,6 +179,7 @@ class HttpEndpoint:
         self._readiness = readiness
         self._is_alive = is_alive
         self._exports = exports
+        self._mcp = mcp
         self._tls_files = tls_files
         self._trusted_proxies = trusted_proxies
         self._check_caller = check_caller
@@ -245,10 +248,16 @@ class HttpEndpoint:
         if self._exports is not None:
             found = {"connections": connections, "exports": self._exports}
             routes += [(re.escape(path), ExportPage, found) for path in PATHS]
+        if self._mcp is None:
+            routes.append((PATH, DisabledPage, {"connections": connections}))
+        else:
+            given = {"connections": connections, "site": self._mcp}
+            routes += [(PATH, McpPage, given), (METADATA_PATHS, MetadataPage, given)]
         routes.append((".*", _MonitoringPage, {"connections": connections, "monitoring": monitoring}))
         # Requests are not logged: refused ones are in the audit, the others come every few seconds.
         application = Application(routes, log_function=lambda _page: None)
-        max_connections = _MAX_CONNECTIONS if self._exports is None else _MAX_EXPORTERS
+        is_small = self._exports is None and self._mcp is None
+        max_connections = _MAX_CONNECTIONS if is_small else _MAX_CLIENTS
         server = _BoundedServer(application, connections=connections, max_connections=max_connections, tls=tls)
         server.add_sockets([listening])
         renewing = None if tls is None else loop.create_task(server.renew_certificate(tls))

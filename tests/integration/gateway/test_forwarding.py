@@ -9,7 +9,6 @@ import pytest
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.client.parameters import Untyped
 from micromegas_jupyter.core.read_only import READ_ONLY_HEADER
 from micromegas_jupyter.errors import (
     InvalidStatement,
@@ -22,6 +21,7 @@ from micromegas_jupyter.errors import (
     UnsupportedStatement,
 )
 from micromegas_jupyter.flightsql.commands import messages
+from micromegas_jupyter.flightsql.parameters import Untyped
 from micromegas_jupyter.gateway import tables as gateway_tables
 from micromegas_jupyter.server.tails import TAIL_HEADER
 from tests.fakes import scripted_engine

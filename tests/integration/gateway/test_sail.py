@@ -11,10 +11,10 @@ import pytest
 
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.client.parameters import Untyped
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.errors import QueryCancelled, Unavailable
 from micromegas_jupyter.flightsql.commands import messages, prepared_ticket
+from micromegas_jupyter.flightsql.parameters import Untyped
 from micromegas_jupyter.lake.served_folder import ServedFolder
 from tests.integration import flight_harness as harness
 from tests.integration.executors.test_tpc import SCALE, SCALE_LONG, in_order, is_same

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
-from micromegas_jupyter.client.json_columns import holds_jsonb, is_declared_jsonb, to_frame, with_json
-from micromegas_jupyter.core.jsonb import encode
+from micromegas_jupyter.client.json_columns import to_frame
+from micromegas_jupyter.core.jsonb import encode, holds_jsonb, is_declared_jsonb, with_json
 from micromegas_jupyter.errors import UsageError
 from tests.fakes.flight_server import FakeFlightServer, rows
 

@@ -238,7 +238,7 @@ def test_sixty_idle_connections_keep_nobody_out(port):
 
 
 def test_exports_that_do_not_arrive_keep_nobody_out(monkeypatch):
-    monkeypatch.setattr(endpoint, "_MAX_EXPORTERS", 4)
+    monkeypatch.setattr(endpoint, "_MAX_CLIENTS", 4)
     exports = ExportRunner(object(), metrics=ServerMetrics(), clock=FakeClock())
     head = (
         b"POST /v1/logs HTTP/1.1\r\nHost: lake\r\nAuthorization: Bearer alice\r\nExpect: 100-continue\r\n"

@@ -11,10 +11,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.client import parameters
-from micromegas_jupyter.client.parameters import Untyped, bind, bind_named, to_scalar
+from micromegas_jupyter.flightsql import parameters
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.commands import MAX_PARAMETERS
+from micromegas_jupyter.flightsql.parameters import Untyped, bind, bind_named, to_scalar
 
 
 def _names(sql):

@@ -3,7 +3,7 @@
 import pytest
 
 from micromegas_jupyter.cli.main import run
-from micromegas_jupyter.doctor.error_page import explain_error
+from micromegas_jupyter.core.error_page import explain_error
 from micromegas_jupyter.errors import UsageError, error_classes
 
 

@@ -1,0 +1,103 @@
+"""MCP over standard input and output: one message on each line."""
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, BinaryIO, Final
+
+from micromegas_jupyter.mcp import protocol
+from micromegas_jupyter.mcp.protocol import Cancelled, Message, ProtocolError, Request
+
+_MAX_LINE_BYTES: Final = 1024 * 1024
+_MAX_WAITING: Final = 64
+_LOG: Final = logging.getLogger("micromegas_jupyter.mcp")
+
+
+class StdioServer:
+    """Responds to one client until its input ends. `build_handler` returns the handler of a request.
+
+    `capabilities` are what the client announced in `initialize`; later clients repeat them in each request.
+    """
+
+    def __init__(
+        self, source: BinaryIO, target: BinaryIO, build_handler: Callable[["StdioServer"], protocol.Handler]
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._handler = build_handler(self)
+        self._running: dict[str | int, asyncio.Task[None]] = {}
+        self._lock = asyncio.Lock()
+        self._capabilities: Message = {}
+
+    def capabilities_of(self, request: Request) -> Message:
+        """Return what the client of a request can do."""
+        return request.capabilities if request.is_modern else self._capabilities
+
+    async def serve(self) -> None:
+        """Respond until the input ends; requests that are running then are canceled."""
+        lines: asyncio.Queue[bytes] = asyncio.Queue(_MAX_WAITING)
+        loop = asyncio.get_running_loop()
+
+        def read() -> None:
+            with suppress(RuntimeError, OSError, ValueError):  # the loop is closed, or the input
+                while True:
+                    line = self._source.readline(_MAX_LINE_BYTES + 1)
+                    asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
+                    if not line:
+                        return
+
+        # A daemon: a thread that waits for input cannot be interrupted.
+        threading.Thread(target=read, name="mcp-input", daemon=True).start()
+        while line := await lines.get():
+            if len(line) > _MAX_LINE_BYTES:
+                error = ProtocolError(protocol.INVALID_REQUEST, "The message is larger than 1 MiB.")
+                await self._send(error.body(None))
+                break
+            if line.strip():
+                await self._take(line)
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _take(self, line: bytes) -> None:
+        identity: str | int | None = None
+        try:
+            message = protocol.parse(line)
+            with suppress(ProtocolError):
+                identity = protocol.message_id(message)
+            request = protocol.read(message, None)
+        except ProtocolError as error:
+            await self._send(error.body(identity))
+            return
+        if isinstance(request, Cancelled):
+            if (task := self._running.get(request.request_id)) is not None:
+                task.cancel()
+        elif request is not None and request.id in self._running:
+            await self._send(ProtocolError(protocol.INVALID_REQUEST, "A request with this id is running.").body(None))
+        elif request is not None:
+            if request.method == "initialize":
+                self._capabilities = request.capabilities
+            task = asyncio.create_task(self._respond(request))
+            self._running[request.id] = task
+            task.add_done_callback(lambda _: self._running.pop(request.id, None))
+
+    async def _respond(self, request: Request) -> None:
+        try:
+            response = await protocol.respond(self._handler, request, self._send)
+        except Exception:  # noqa: BLE001 - a defect ends one request
+            _LOG.exception("A request failed.")
+            response = ProtocolError(protocol.INTERNAL_ERROR, "The request failed.").body(request.id)
+        await self._send(response)
+
+    async def _send(self, message: Message) -> None:
+        line = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+        def write() -> Any:
+            self._target.write(line)
+            self._target.flush()
+
+        async with self._lock:
+            await asyncio.to_thread(write)

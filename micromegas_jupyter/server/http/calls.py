@@ -1,0 +1,245 @@
+"""Calls of agents over HTTP: on the server's own loop, with the limits, the audit and the list of Flight's calls."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+import pyarrow as pa
+
+from micromegas_jupyter.access.audit import CallFacts
+from micromegas_jupyter.config.access import READ_SCOPE
+from micromegas_jupyter.core.protocols import AuthContext, AuthType
+from micromegas_jupyter.errors import ServerUnavailable
+from micromegas_jupyter.executors.pool import ClientGone
+from micromegas_jupyter.executors.scheduling import Cause, tool_timeout_error
+from micromegas_jupyter.flightsql.framing import (
+    DecodeLimits,
+    FlightDataEncoder,
+    HeaderKind,
+    StreamDecoder,
+    frame_of_header,
+    read_frame,
+)
+from micromegas_jupyter.flightsql.parameters import bind
+from micromegas_jupyter.mcp.tools import MAX_RESULT_BYTES, Fetched, Query
+from micromegas_jupyter.server.authentication import Headers, ReceivedHeaders
+from micromegas_jupyter.server.flight_methods import QueryRunner, query_key
+from micromegas_jupyter.server.flight_service import Call, FlightService
+
+_T = TypeVar("_T")
+#: The headers of a request that count; others cannot change how a statement runs.
+_PASSED_HEADERS: Final = ("authorization", "x-user-id", "x-user-email", "x-user-name")
+_DECODING: Final = DecodeLimits(
+    max_columns=10_000,
+    max_fields=20_000,
+    max_batch_rows=1_000_000,
+    max_dictionary_bytes=8 * MAX_RESULT_BYTES,
+    max_view_bytes=8 * MAX_RESULT_BYTES,
+)
+_MAX_AGENT_CHARACTERS: Final = 64
+_PREFIX_BYTES: Final = 8  # of an encapsulated message: a mark, and the size of its metadata
+
+
+class HttpCalls:
+    """Runs calls on the server's event loop, from any other."""
+
+    def __init__(self) -> None:
+        self._attached: tuple[asyncio.AbstractEventLoop, QueryRunner, FlightService] | None = None
+
+    def attach(self, queries: QueryRunner, service: FlightService) -> None:
+        """Run calls on this event loop from now on."""
+        self._attached = asyncio.get_running_loop(), queries, service
+
+    async def run(
+        self, work: Callable[[QueryRunner, Call], Awaitable[_T]], build: Callable[[FlightService], Call]
+    ) -> _T:
+        """Return the result of a call's work, which ends when the caller's task is canceled."""
+        if self._attached is None:
+            raise ServerUnavailable("The server is starting.", remedy="Try again.")
+        loop, queries, service = self._attached
+
+        async def serve() -> _T:
+            return await service.serve_request(build(service), lambda call: work(queries, call))
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(serve(), loop))
+
+    def end_soon(self, query_id: str, cause: Cause, *, otherwise: Callable[[], object]) -> None:
+        """End a query; call `otherwise` on this loop if it isn't running."""
+        if self._attached is None:
+            otherwise()
+            return
+        loop, queries, _ = self._attached
+        here = asyncio.get_running_loop()
+
+        def end() -> None:
+            if not queries.end(query_id, cause=cause):
+                here.call_soon_threadsafe(otherwise)
+
+        loop.call_soon_threadsafe(end)
+
+
+class HttpBackend:
+    """Runs the tools of one request of a known caller, read-only."""
+
+    def __init__(
+        self, calls: HttpCalls, headers: Headers, caller: AuthContext, describe: Callable[[], CallFacts], agent: str
+    ) -> None:
+        shown = "".join(character for character in agent if " " <= character <= "~")[:_MAX_AGENT_CHARACTERS]
+        self._headers = ReceivedHeaders({name: headers[name] for name in _PASSED_HEADERS if name in headers})
+        self._headers |= {"x-client-type": ("mcp",), "x-client-agent": (shown or "unknown",)}
+        self._calls = calls
+        self._caller = caller
+        self._describe = describe
+        self._query_id = str(uuid.uuid4())
+        self.is_withdrawn = False
+
+    async def tables(self) -> list[tuple[str, pa.Schema]]:
+        """Return the tables that the caller may read."""
+        found = await self._run(lambda queries, call: queries.tables(call))
+        return [(name, _decode_schema(schema)) for name, schema in found]
+
+    async def running(self) -> list[dict[str, Any]]:
+        """Return the caller's running queries."""
+        found: list[dict[str, Any]] = (await self._act({"operation": "list"}))["queries"]
+        return found
+
+    async def cancel(self, query_id: str) -> str:
+        """Cancel a query of the caller's."""
+        return str((await self._act({"operation": "cancel", "query_id": query_id}))["status"])
+
+    async def _act(self, body: dict[str, str]) -> dict[str, Any]:
+        encoded = json.dumps(body).encode()
+        found: dict[str, Any] = json.loads(await self._run(lambda queries, call: queries.answer_action(call, encoded)))
+        return found
+
+    async def query(
+        self, query: Query, begin: datetime | None, end: datetime | None, on_rows: Callable[[int], None]
+    ) -> Fetched:
+        """Run a query and return its rows, up to `MAX_RESULT_BYTES` of them."""
+        bound = bind(query.sql, query.params) if query.params else None
+        sql = query.sql
+        parameters: tuple[bytes, ...] = ()
+        if bound is not None:
+            encoder = FlightDataEncoder(bound.row.schema)
+            sql, parameters = bound.sql, (encoder.encode_schema(), *encoder.encode_batch(bound.row))
+        options = {"limit": str(query.max_rows + 1)}
+        if begin is not None and end is not None:
+            options |= {"query_range_begin": begin.isoformat(), "query_range_end": end.isoformat()}
+        frames = _Frames(on_rows)
+
+        async def run(queries: QueryRunner, call: Call) -> None:
+            loop = asyncio.get_running_loop()
+
+            def expire() -> None:
+                # A query that waits for the list of denied ones is not listed yet.
+                if not queries.end(call.query_id, cause=Cause.TOOL_TIMEOUT):
+                    waiting.reschedule(loop.time())
+
+            deadline = loop.call_later(query.timeout_seconds, expire)
+            try:
+                async with asyncio.timeout(None) as waiting:
+                    await queries.run(call, sql, parameters, key=query_key(call.caller_key, call.query_id.encode()))
+            except _Enough:
+                pass
+            except TimeoutError:
+                raise tool_timeout_error() from None
+            finally:
+                deadline.cancel()
+
+        await self._run(run, take=frames.take, options=options)
+        table = await asyncio.to_thread(frames.read)
+        return Fetched(table=table, query_id=self._query_id, truncated_by="bytes" if frames.is_cut else None)
+
+    def withdraw(self, task: asyncio.Task[Any]) -> None:
+        """End the query of a request that its client gave up, or its task if it runs none."""
+        self.is_withdrawn = True
+        # Not both: a canceled task would not wait for its executor's end, and the audit would lack the cause.
+        self._calls.end_soon(self._query_id, Cause.WITHDRAWN, otherwise=task.cancel)
+
+    async def _run(
+        self,
+        work: Callable[[QueryRunner, Call], Awaitable[_T]],
+        *,
+        take: Callable[[bytes], None] = lambda _frame: None,
+        options: dict[str, str] | None = None,
+    ) -> _T:
+        facts, caller = self._describe(), self._caller
+        is_known = caller.auth_type is not AuthType.NONE
+
+        def build(service: FlightService) -> Call:
+            call = service.build_call(
+                _Context(take),
+                ReceivedHeaders({**self._headers, **{name: (text,) for name, text in (options or {}).items()}}),
+                caller,
+                source=(caller.issuer, caller.subject if is_known else facts.client_address or ""),
+                query_id=self._query_id,
+                is_read_only=True,
+                describe=lambda: facts,
+            )
+            call.require_scope(READ_SCOPE)
+            return call
+
+        return await self._calls.run(work, build)
+
+
+def _decode_schema(encoded: bytes) -> pa.Schema:
+    """Decode an encapsulated IPC message with the checks that rows have."""
+    decoder = StreamDecoder(_DECODING)
+    size = int.from_bytes(encoded[4:_PREFIX_BYTES], "little")
+    decoder.decode(frame_of_header(encoded[_PREFIX_BYTES : _PREFIX_BYTES + size]))
+    return decoder.schema
+
+
+class _Enough(ClientGone):
+    """The client shows no more of the result."""
+
+    cause = Cause.RESULT_CUT
+
+
+class _Context:
+    """As much of gRPC's context as such a call uses; frames go to `take`."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self._take = take
+
+    async def write(self, frame: bytes) -> None:
+        self._take(frame)
+
+    def done(self) -> bool:
+        return False
+
+    def trailing_metadata(self) -> tuple[()]:
+        return ()
+
+    def set_trailing_metadata(self, _trailers: object) -> None:
+        pass
+
+
+class _Frames:
+    """The first frames of a result; what executors write in them is checked as uploads are."""
+
+    def __init__(self, on_rows: Callable[[int], None]) -> None:
+        self._frames: list[bytes] = []
+        self._size = 0
+        self._on_rows = on_rows
+        self.is_cut = False
+
+    def take(self, frame: bytes) -> None:
+        """Take a frame; raises once there are enough."""
+        if self._size and self._size + len(frame) > MAX_RESULT_BYTES:
+            self.is_cut = True
+            raise _Enough
+        header = read_frame(frame)[1]
+        if header is not None and header.kind is HeaderKind.RECORD_BATCH:
+            self._on_rows(header.row_count)
+            self._size += len(frame)
+        self._frames.append(frame)
+
+    def read(self) -> pa.Table:
+        """Return the rows."""
+        decoder = StreamDecoder(_DECODING)
+        batches = [batch for batch in map(decoder.decode, self._frames) if batch is not None]
+        return pa.Table.from_batches(batches, decoder.schema)
