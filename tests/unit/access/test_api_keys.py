@@ -220,10 +220,12 @@ def test_what_no_key_has_is_an_error_that_does_not_repeat_it(wanted):
     assert not wanted or wanted not in str(caught.value)
 
 
-@pytest.mark.parametrize("wanted", ["33333333", "11111111"])
-def test_what_could_mean_several_keys_is_an_error(wanted):
-    with pytest.raises(UsageError, match="several"):
+@pytest.mark.parametrize(("wanted", "ids"), [("33333333", ["33" * 8, "33" * 8]), ("11111111", ["33" * 8, "11" * 8])])
+def test_what_could_mean_several_keys_is_an_error_with_their_longer_ids(wanted, ids):
+    with pytest.raises(UsageError, match=rf"several keys: {', '.join(ids)}\.") as caught:
         find_keys(FOUR_KEYS, wanted)
+
+    assert "more digits" in caught.value.remedy
 
 
 def add(path):
