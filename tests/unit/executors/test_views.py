@@ -11,7 +11,7 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType, WriteMode, 
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest, TimeRange
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
-from micromegas_jupyter.errors import MicromegasError, Unavailable, UnsupportedStatement
+from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UnsupportedStatement
 from micromegas_jupyter.executors.views import check_definition, refresh_view
 from micromegas_jupyter.lake.lake import REFRESH, Lake, commit_view
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, optimize, run_round
@@ -365,6 +365,51 @@ def test_a_copy_of_a_lake_has_its_views(views, tmp_path):
     assert copy.of_view() == copy.direct()
     assert not copy.lake.view("per_minute").facts.is_stale
     copy.writer.close()
+
+
+@pytest.fixture
+def two_at_most(monkeypatch):
+    monkeypatch.setattr("micromegas_jupyter.lake.tables.MAX_VIEWS", 2)
+
+
+@pytest.mark.usefixtures("two_at_most")
+def test_a_lake_has_so_many_views_at_most_whoever_creates_them(views):
+    def create(number):
+        other = Views(views.storage.uri)
+        try:
+            other.create(definition(name=f"view_{number}"))
+        except ResourcesExhausted as error:
+            return error.what
+        finally:
+            other.writer.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(create, range(4))]
+
+    assert (
+        sorted(map(str, found))
+        == ["None"] * 2 + ["There are 2 materialized views already, the most that are allowed."] * 2
+    )
+    (name, another) = [one for one in views.tables.list() if one.startswith("view_")]
+    views.create(definition(name=name), replaces=True)
+    views.tables.drop_view(another)
+    views.create()
+
+
+@pytest.mark.usefixtures("two_at_most")
+def test_a_dropped_view_is_restored_only_if_there_is_room(views):
+    for name in ("one", "two"):
+        views.create(definition(name=name))
+    views.tables.drop_view("one")
+    views.create()
+    version = RestoreRequest("one", 0, None, dry_run=False)
+
+    with pytest.raises(ResourcesExhausted, match="2 materialized views"):
+        restore_table(views.tables, version)
+    views.tables.drop_view("two")
+    restore_table(views.tables, version)
+
+    assert views.rows("SELECT n FROM one") == views.rows("SELECT n FROM per_minute")
 
 
 @pytest.mark.parametrize("is_replaced", [True, False])
