@@ -336,7 +336,7 @@ class _Round:
         try:
             check_writable(table.delta)
             if table.view is not None:
-                self._look_at_view(table.name)
+                error = self._look_at_view(table.name)
             self._delete_old_rows(table, first_day)
             for group in self.plan(table):
                 self.compact(table, group)
@@ -355,19 +355,21 @@ class _Round:
             error=error,
         )
 
-    def _look_at_view(self, name: str) -> None:
-        """Note whether a view has to be refreshed, which other processes do."""
-        view = self._lake.view(name)
+    def _look_at_view(self, name: str) -> str | None:
+        """Note whether a view has to be refreshed, which other processes do; return why it can't be read."""
+        try:
+            view = self._lake.view(name)
+        except MicromegasError as error:  # perhaps of its source; its own files must be cleaned up
+            return error.what
         if view is None:
-            return
+            return None
         self._view_sources[name] = view.facts.source.name
         if view.source is None:
-            raise UsageError(
-                "The view cannot be read." if view.snapshot.problem is None else view.snapshot.problem.what
-            )
+            return "The view cannot be read." if view.snapshot.problem is None else view.snapshot.problem.what
         self._stale_views += view.facts.is_stale
         if view.facts.is_stale or view.watermark != view.source.version:
             self._views.append(name)
+        return None
 
     def _first_days(self, names: Iterable[str]) -> dict[str, date]:
         """Return from which day on the data model's tables are kept, so that they are not too large together."""

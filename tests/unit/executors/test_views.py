@@ -11,7 +11,7 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType, WriteMode, 
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest, TimeRange
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
-from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UnsupportedStatement
+from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UnsupportedStatement, UsageError
 from micromegas_jupyter.executors.views import check_definition, refresh_view
 from micromegas_jupyter.lake.lake import REFRESH, Lake, commit_view
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, optimize, run_round
@@ -276,8 +276,11 @@ def test_a_view_whose_source_is_gone_fails_alone(views):
     views.refresh("lost")
     views.tables.drop("counted")
 
-    with pytest.raises(Unavailable, match="counted"):
+    with pytest.raises(Unavailable, match="there is no table counted"):
         views.rows("SELECT * FROM lost")
+    with pytest.raises(UsageError, match="there is no table counted"):
+        views.refresh("lost")
+    views.store(7)
     assert views.of_view() == views.direct()
     status = run_round(views.storage).status
     assert [name for name, one in status.tables.items() if one.error] == ["lost"]
@@ -285,6 +288,37 @@ def test_a_view_whose_source_is_gone_fails_alone(views):
 
     views.store_table("counted", {"time": [NOON], "n": [5]})
     assert [row[2] for row in views.rows("SELECT * FROM lost")] == [5]
+
+
+def lose_source(views):
+    """Leave a view, with rows and a retention, whose source is gone."""
+    views.store_table("counted", {"time": [NOON], "n": [1]})
+    views.create(definition(name="lost", extract_query="SELECT time AS time_bin, 'x' AS msg, n FROM counted"))
+    views.refresh("lost")
+    views.tables.set_retention("lost", 1)
+    views.tables.drop("counted")
+
+
+def test_a_view_whose_source_is_gone_is_maintained_all_the_same(views):
+    lose_source(views)
+
+    status = run_round(views.storage, clock=later(days=5)).status
+
+    assert status.done["deleted_rows"] == 1
+    assert "there is no table counted" in status.tables["lost"].error
+
+
+def test_a_view_in_place_of_the_source_of_another_one_is_not_its_source(views):
+    lose_source(views)
+    views.create(definition(name="counted"))
+    views.refresh("counted")
+    views.store(1, 7)
+
+    with pytest.raises(Unavailable, match="counted is a materialized view itself"):
+        views.rows("SELECT * FROM lost")
+    with pytest.raises(MicromegasError, match="itself"):
+        views.refresh("lost")
+    assert views.rows("SELECT CAST(time_bin AS TIMESTAMP) AS t, msg, n FROM counted") == views.direct()
 
 
 def test_a_view_whose_column_is_gone_fails_alone(views):
