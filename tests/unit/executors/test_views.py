@@ -381,8 +381,12 @@ def test_a_damaged_definition_concerns_no_other_table(views):
     with pytest.raises(Unavailable):
         views.of_view()
     assert views.rows("SELECT sum(n) FROM other") == [(3,)]
-    errors = {name: one.error for name, one in run_round(views.storage).status.tables.items() if one.error}
+    status = run_round(views.storage, settings=MaintenanceSettings(checkpoint_commits=1)).status
+    errors = {name: one.error for name, one in status.tables.items() if one.error}
     assert errors == {"per_minute": "The definition of the materialized view per_minute is damaged."}
+    assert views.storage.read("per_minute/_delta_log/_last_checkpoint") is not None
+    with pytest.raises(UsageError, match="is damaged"):
+        optimize(views.storage, "per_minute")
 
 
 def test_a_copy_of_a_lake_has_its_views(views, tmp_path):
