@@ -148,13 +148,14 @@ def test_roles_decide_what_the_bearer_may_read():
     assert context.roles == ("ops", "all")
     assert context.table_access == TableAccess(filters={"logs": ("level <= 2",)})
 
-    def test_a_file_full_of_such_roles_costs_a_limited_number_of_lines(self, caplog, clock, monkeypatch):
-        monkeypatch.setattr(key_file, "_MAX_ROLE_WARNINGS", 3)
-        setting = dataclasses.replace(HASHED, roles=tuple("abcde"))
 
-        ApiKeyValidator([setting], roles=Roles(), clock=clock, warnings=daily_warnings(clock))
+def test_a_file_full_of_such_roles_costs_a_limited_number_of_lines(caplog, clock, monkeypatch):
+    monkeypatch.setattr(key_file, "_MAX_ROLE_WARNINGS", 3)
+    setting = dataclasses.replace(HASHED, roles=tuple("abcde"))
 
-        assert [vars(record)["role"] for record in caplog.records] == ["a", "b", "c"]
+    ApiKeyValidator([setting], roles=Roles(), clock=clock, warnings=daily_warnings(clock))
+
+    assert [vars(record)["role"] for record in caplog.records] == ["a", "b", "c"]
 
 
 def test_a_role_that_is_not_configured_counts_for_nothing_and_is_told_once_a_day(caplog, clock):
