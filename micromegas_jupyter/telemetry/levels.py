@@ -1,6 +1,7 @@
 """Severities of log entries; loads nothing heavy, because the command's help names them."""
 
 import enum
+from typing import Final
 
 
 class Level(enum.IntEnum):
@@ -12,6 +13,9 @@ class Level(enum.IntEnum):
     INFO = 4
     DEBUG = 5
     TRACE = 6
+
+
+LEVEL_NAMES: Final = tuple(level.name.lower() for level in Level)
 
 
 def level_from_logging(levelno: int) -> Level:
