@@ -33,7 +33,7 @@ from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.core.files import FileProblem, FileWatch, NoSuchFile, read_shared_file
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.protocols import AuthContext
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, start_thread
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, HiddenText, start_thread
 from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError, ProviderMisbehaved, Unavailable
 from micromegas_jupyter.oidc.jwt import parse_key_set
@@ -164,7 +164,7 @@ class _Reading:
 
     def fingerprint(self) -> tuple[object, ...]:
         """Return what was found; the same contents and the same problems are equal."""
-        return tuple((file.path, file.text, str(file.problem)) for file in self.files.values())
+        return tuple((file.path, HiddenText(file.text or ""), str(file.problem)) for file in self.files.values())
 
     def _with_config(self, config_text: str | None) -> _Texts:
         file = self._key_file(config_text)

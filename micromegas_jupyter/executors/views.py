@@ -25,14 +25,13 @@ from micromegas_jupyter.engine.functions.time_travel import TIME_TRAVEL
 from micromegas_jupyter.engine.partition_calls import PARTITION_NAMES
 from micromegas_jupyter.engine.scanner import quoted, scan
 from micromegas_jupyter.engine.views import VIEW_FUNCTIONS
-from micromegas_jupyter.errors import InvalidStatement, QueryError, ResourcesExhausted, UsageError
+from micromegas_jupyter.errors import InvalidStatement, QueryError, UsageError
 from micromegas_jupyter.lake.lake import MERGE, REFRESH, Lake, View, commit_view
 from micromegas_jupyter.lake.snapshot import view_snapshot
 from micromegas_jupyter.lake.tables import check_name, no_table
 from micromegas_jupyter.lake.types import stored_schema
 from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
 
-MAX_VIEWS: Final = 100
 _MERGE_FILES: Final = 16
 _SMALL_BYTES: Final = 32 * 1024 * 1024
 #: Functions whose value depends on the caller, or changes between two refreshes.
@@ -58,13 +57,6 @@ class _Source:
 def check_definition(tables: Sequence[TableSnapshot], settings: EngineSettings, view: ViewDefinition) -> dict[str, str]:
     """Check that a view can be made, and return its source and, in hexadecimal digits, the IPC schema of its table."""
     check_name(view.name)
-    others = [one for one in tables if one.materialized is not None and one.name != view.name]
-    if len(others) >= MAX_VIEWS:
-        raise ResourcesExhausted(
-            f"There are {MAX_VIEWS} materialized views already, the most that are allowed.",
-            remedy="Drop one of them.",
-            limit="ingest",
-        )
     empty = [replace(one, files=NO_FILES, bounds=None) for one in tables if one.problem is None]
     table = TableSnapshot(name=view.name, schema=pa.schema([]), files=NO_FILES)
     facts = view_snapshot(table, view, {})

@@ -38,6 +38,8 @@ UNDO_LIMIT: Final = UNDO_WINDOW + timedelta(minutes=5)
 DROPPED_FOLDER: Final = f"{CONTROL_FOLDER}/dropped"
 """Dropped tables, and local ones that were never finished; those are as old as their folder."""
 _LEASE: Final = f"{CONTROL_FOLDER}/dropped-lease.json"
+VIEWS_LEASE: Final = f"{CONTROL_FOLDER}/views-lease.json"
+"""The lease of the process that adds a materialized view."""
 _FOLDER: Final = re.compile(r"([a-z][a-z0-9_]{0,62})\.([0-9]{1,15})\.([0-9a-f]{32})(?:\.([0-9]{1,4}))?", re.ASCII)
 _LEASE_SECONDS: Final = TAKE_OVER_SECONDS + 15.0
 _POLL_SECONDS: Final = 0.2
@@ -156,16 +158,16 @@ def remove_dropped(storage: Storage, names: Sequence[str], *, before: datetime) 
 
 
 @contextmanager
-def hold_names(storage: Storage) -> Iterator[Lease]:
-    """Be the only process that moves dropped tables of a bucket; raises `Unavailable` after a minute."""
+def hold_names(storage: Storage, path: str = _LEASE) -> Iterator[Lease]:
+    """Be the only process with a lease, by default to move dropped tables; raises `Unavailable` after a minute."""
     waiting, seen, since = threading.Event(), None, SYSTEM_CLOCK.monotonic()
     while True:
-        lease = try_acquire(storage, clock=SYSTEM_CLOCK, seen=seen, path=_LEASE)
+        lease = try_acquire(storage, clock=SYSTEM_CLOCK, seen=seen, path=path)
         if isinstance(lease, Lease):
             break
         seen = lease
         if SYSTEM_CLOCK.monotonic() - since > _LEASE_SECONDS:
-            raise Unavailable("Another process is moving a dropped table.", remedy="Try again in a minute.")
+            raise Unavailable("Another process is moving or adding tables.", remedy="Try again in a minute.")
         waiting.wait(_POLL_SECONDS)
     try:
         yield lease
@@ -176,7 +178,7 @@ def hold_names(storage: Storage) -> Iterator[Lease]:
 def check_held(lease: Lease) -> None:
     """Check that no other process took the lease over."""
     if not lease.is_held():
-        raise Unavailable("Another process has taken over the work on dropped tables.", remedy="Try again.")
+        raise Unavailable("Another process has taken over the work on tables.", remedy="Try again.")
 
 
 def _list_moved(storage: Storage) -> list[DroppedTable]:

@@ -128,11 +128,13 @@ class Lake:
         if table is None or (facts := table.snapshot.materialized) is None:
             return None
         known = self._snapshots.known(facts.source.name)
-        if source is None or source.problem is not None or known is None:
+        if source is None or source.problem is not None or source.materialized is not None or known is None:
             cause = None if source is None else source.problem
+            reason = f"there is no table {facts.source.name} that it could be computed from."
+            if source is not None:
+                reason = f"{source.name} is a materialized view itself." if cause is None else cause.what
             problem = TableProblem(
-                f"The materialized view {name} cannot be read: "
-                + (cause.what if cause else f"there is no table {facts.source.name} that it could be computed from."),
+                f"The materialized view {name} cannot be read: {reason}",
                 "Ask one of the server's administrators to replace or drop the view.",
                 retryable=bool(cause and cause.retryable),
             )

@@ -193,7 +193,7 @@ def optimize(storage: Storage, name: str) -> dict[str, int]:
     added = 0
     try:
         with storage_errors("The table could not be optimized.", storage), closing(_Table(storage, name)) as table:
-            check_writable(table.delta)
+            table.check_changeable()
             for _ in range(_OPTIMIZE_ROUNDS):  # again when others commit meanwhile
                 added += sum([work.compact(table, group) for group in work.plan(table)])
     except TableGone:
@@ -237,12 +237,20 @@ class _Table(TableGuard):
         columns = arrow_schema(self.delta)
         self.schema = pa.schema([one for one in columns if one.name not in self.partition_columns])
         self.has_dates = self.partition_columns == (PARTITION_DATE,)
+        self.view: ViewDefinition | None = None
+        self.is_damaged = False
         try:
             self.view = ViewDefinition.from_properties(self.properties)
-        except ValueError as error:
-            raise UsageError(f"The definition of the materialized view {self.name} is damaged.") from error
+        except ValueError:
+            self.is_damaged = True
         self.time_column = _TIME if self.view is None else self.view.range_columns[1]
         self.files = _list_files(self.delta, self.partition_columns, self._written_partitions, self.time_column)
+
+    def check_changeable(self) -> None:
+        """Raise `UsageError` if rows can't be deleted or merged; the log and unused files are cleaned up anyway."""
+        check_writable(self.delta)
+        if self.is_damaged:
+            raise UsageError(f"The definition of the materialized view {self.name} is damaged.")
 
     def _written_partitions(self) -> Mapping[str, _Partition]:
         """Return the partition values of files as the log has them: deltalake writes some types in other ways."""
@@ -334,9 +342,9 @@ class _Round:
     def _maintain(self, table: _Table, first_day: date, *, vacuums: bool) -> None:
         error = None
         try:
-            check_writable(table.delta)
+            table.check_changeable()
             if table.view is not None:
-                self._look_at_view(table.name)
+                error = self._look_at_view(table.name)
             self._delete_old_rows(table, first_day)
             for group in self.plan(table):
                 self.compact(table, group)
@@ -355,19 +363,21 @@ class _Round:
             error=error,
         )
 
-    def _look_at_view(self, name: str) -> None:
-        """Note whether a view has to be refreshed, which other processes do."""
-        view = self._lake.view(name)
+    def _look_at_view(self, name: str) -> str | None:
+        """Note whether a view has to be refreshed, which other processes do; return why it can't be read."""
+        try:
+            view = self._lake.view(name)
+        except MicromegasError as error:  # perhaps of its source; its own files must be cleaned up
+            return error.what
         if view is None:
-            return
+            return None
         self._view_sources[name] = view.facts.source.name
         if view.source is None:
-            raise UsageError(
-                "The view cannot be read." if view.snapshot.problem is None else view.snapshot.problem.what
-            )
+            return "The view cannot be read." if view.snapshot.problem is None else view.snapshot.problem.what
         self._stale_views += view.facts.is_stale
         if view.facts.is_stale or view.watermark != view.source.version:
             self._views.append(name)
+        return None
 
     def _first_days(self, names: Iterable[str]) -> dict[str, date]:
         """Return from which day on the data model's tables are kept, so that they are not too large together."""
@@ -417,7 +427,7 @@ class _Round:
         Files of views are merged when they are refreshed.
         """
         found: list[list[_File]] = []
-        if table.view is not None:
+        if table.view is not None or table.is_damaged:
             return found
         quiet_from = self._now.timestamp() - self._settings.quiet_seconds
         for files in table.partitions():

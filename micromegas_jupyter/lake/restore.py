@@ -6,7 +6,7 @@ deleted since that time, and those that are past it now.
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -156,13 +156,15 @@ def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYS
             raise no_table(name)
         if live is not None:
             raise _name_is_taken(name)
-        tables.check_capacity()
+        properties = open_delta(storage, found.path, is_hidden=True).metadata().configuration
+        with tables.adding(properties):
+            pass  # find out before the work
         if request.dry_run:
             dropped_at = found.dropped.dropped_at
             work = _Work(storage, found.path, name, clock, check=lambda _: None, dropped_at=dropped_at, dry_run=True)
             return work.run(to)._replace(dropped_at=dropped_at)
         bring_back = _restore_folder if storage.is_local else _restore_objects
-        return bring_back(tables, found.dropped, to, clock)
+        return bring_back(tables, found.dropped, to, clock, properties)
     except TableGone:
         raise no_table(name) from None  # it was dropped, or another call restored it
 
@@ -284,7 +286,9 @@ def _name_is_taken(name: str) -> UsageError:
     )
 
 
-def _restore_folder(tables: Tables, dropped: DroppedTable, to: datetime | int, clock: Clock) -> Restored:
+def _restore_folder(
+    tables: Tables, dropped: DroppedTable, to: datetime | int, clock: Clock, properties: Mapping[str, str]
+) -> Restored:
     """Restore a local table where it is hidden, and rename its folder back: a crash in between leaves it hidden."""
     storage = tables.storage
     root = Path(storage.uri)
@@ -296,7 +300,8 @@ def _restore_folder(tables: Tables, dropped: DroppedTable, to: datetime | int, c
         work = _Work(storage, dropped.path, dropped.name, clock, check=guard.check, dropped_at=dropped.dropped_at)
         restored = work.run(to)
         try:
-            (root / dropped.path).rename(root / dropped.name)  # fails if there is a folder that is not empty
+            with tables.adding(properties):
+                (root / dropped.path).rename(root / dropped.name)  # fails if there is a folder that is not empty
         except OSError:
             if tables.find(dropped.name) is None:
                 raise
@@ -306,7 +311,9 @@ def _restore_folder(tables: Tables, dropped: DroppedTable, to: datetime | int, c
     return restored._replace(dropped_at=dropped.dropped_at)
 
 
-def _restore_objects(tables: Tables, dropped: DroppedTable, to: datetime | int, clock: Clock) -> Restored:
+def _restore_objects(
+    tables: Tables, dropped: DroppedTable, to: datetime | int, clock: Clock, properties: Mapping[str, str]
+) -> Restored:
     """Restore a bucket's table behind its marker, and remove that: a crash before leaves it hidden."""
     storage, name = tables.storage, dropped.name
     with hold_names(storage) as lease:
@@ -322,8 +329,9 @@ def _restore_objects(tables: Tables, dropped: DroppedTable, to: datetime | int, 
             move_back(storage, current, lease=lease)
         work = _Work(storage, name, name, clock, check=lambda _: check_held(lease), dropped_at=current.dropped_at)
         restored = work.run(to)
-        check_held(lease)
-        storage.delete(log_path(name, DROPPED_MARKER))
+        with tables.adding(properties):
+            check_held(lease)
+            storage.delete(log_path(name, DROPPED_MARKER))
     return restored._replace(dropped_at=current.dropped_at)
 
 

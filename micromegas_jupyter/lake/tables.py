@@ -6,6 +6,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -51,6 +52,7 @@ from micromegas_jupyter.lake.dropped import (
     MAX_UNDO_HOURS,
     UNDO_HOURS,
     UNDO_LIMIT,
+    VIEWS_LEASE,
     check_held,
     free_name,
     hold_names,
@@ -78,6 +80,8 @@ TIME_TRAVEL_PROPERTY: Final = "micromegas.timeTravel"
 """Who may read earlier versions of a table: `OWNERS`, the default, or `READERS`."""
 OWNERS: Final = "owners"
 READERS: Final = "readers"
+MAX_VIEWS: Final = 100
+"""How many materialized views a lake has at most."""
 MODEL_RETENTION_DAYS: Final = 7
 """How long rows of the data model's tables are kept by default."""
 DEFINITIONS: Final = {definition.name: definition for definition in TABLES}
@@ -110,6 +114,7 @@ _OF_A_CONDITION: Final = re.compile(
     "nondeterministic function|convert expression to string|Invalid comparison operation"
 )
 _MAX_ATTEMPTS: Final = 10
+_OPENED_AT_ONCE: Final = 16
 _AFTER: Final = dt.timedelta(milliseconds=2)
 _ENTRY_ID: Final = "micromegasEntryId"
 # deltalake's own cleanup removes log entries that a restore needs.
@@ -234,9 +239,9 @@ class Tables:
         for _ in range(_MAX_ATTEMPTS):
             delta = self.find(view.name)
             if delta is None:
-                self.check_capacity()
-                if self.add(view.name, stored, owner=owner, properties=properties):
-                    return False
+                with self.adding(properties):
+                    if self.add(view.name, stored, owner=owner, properties=properties):
+                        return False
             elif VIEW_SOURCE_PROPERTY not in delta.metadata().configuration:
                 raise TableExists(f"There is a table {view.name}, which is not a materialized view.")
             elif not replaces:
@@ -488,6 +493,31 @@ class Tables:
                 remedy="Append to one of them, drop one, or ask the server's administrator for more.",
                 limit="ingest",
             )
+
+    @contextmanager
+    def adding(self, properties: Mapping[str, str]) -> Iterator[None]:
+        """Check that there is room for another table; if it's a view, no other process adds one meanwhile."""
+        self.check_capacity()
+        if VIEW_SOURCE_PROPERTY not in properties:
+            yield
+            return
+        with hold_names(self.storage, VIEWS_LEASE) as lease:
+            names = [name for name in self.list() if name not in DEFINITIONS]
+            if len(names) >= MAX_VIEWS:
+                with ThreadPoolExecutor(1 if self.storage.is_local else _OPENED_AT_ONCE) as pool:
+                    count = sum(pool.map(self._is_view, names))
+                if count >= MAX_VIEWS:
+                    raise ResourcesExhausted(
+                        f"There are {MAX_VIEWS} materialized views already, the most that are allowed.",
+                        remedy="Drop one of them.",
+                        limit="ingest",
+                    )
+            check_held(lease)
+            yield
+
+    def _is_view(self, name: str) -> bool:
+        delta = self.find(name)
+        return delta is not None and VIEW_SOURCE_PROPERTY in delta.metadata().configuration
 
     def _open(self, name: str) -> DeltaTable:
         delta = self.find(name)

@@ -1,7 +1,8 @@
 """Which share of random mutants the tests kill: `python -m tests.benchmarks.mutants auth=auth,oidc access=access`.
 
 Needs `pip install cosmic-ray coverage` and a commit: it works in a clone. Operators and seed are fixed, so a run can be
-repeated. A mutant is tried with at most `MAX_TESTS` of the tests that run its line, spread over their files.
+repeated. A mutant is tried with at most `MAX_TESTS` of the tests that run its line, spread over their files; if none
+does, because importing the module runs it, with tests that run other lines of the module.
 """
 
 import os
@@ -84,7 +85,8 @@ def mutants(root, packages):
 def tests_of(data, path, line):
     by_line = data.contexts_by_lineno(str(path))
     near = next(
-        (names for n in range(line, max(0, line - 9), -1) if (names := [c for c in by_line.get(n, ()) if c])), []
+        (names for n in range(line, max(0, line - 9), -1) if (names := [c for c in by_line.get(n, ()) if c])),
+        [c for names in by_line.values() for c in names if c],  # the line runs when the module is imported
     )
     by_file = defaultdict(list)
     for name in sorted({name.split("|")[0] for name in near}):

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.integration
 
 TIMES = [(at, at + 1_007 * at) for at in range(1, 2_000, 333)]
 READ = f"SELECT start_time, end_time, duration FROM {SPANS} ORDER BY start_time"
+ID = "00000000-0000-4000-8000-000000000029"
 FORMATS = ("csv", "json", "jsonl", "table", "parquet")
 
 
@@ -32,13 +33,17 @@ FORMATS = ("csv", "json", "jsonl", "table", "parquet")
 def server(tmp_path_factory):
     with lake_server(tmp_path_factory.mktemp("lake")) as running, running.client("alice") as client:
         for part in (TIMES[::2], TIMES[1::2]):
-            assert client.bulk_ingest(SPANS, spans(*part)).record_count == len(part)
+            assert client.bulk_ingest(SPANS, spans(*part, process_id=ID)).record_count == len(part)
         yield running
 
 
 def through_us(server, sql=READ):
     with server.client("alice") as client:
         return client.query_arrow(sql)
+
+
+def through_view_instance(server):
+    return through_us(server, READ.replace(SPANS, f"view_instance('{SPANS}', '{ID}')"))
 
 
 def through_upstream(server):
@@ -58,7 +63,9 @@ def with_deletion_vectors(server):
     return through_us(server)
 
 
-@pytest.mark.parametrize("read", [through_us, through_upstream, compacted, with_deletion_vectors])
+@pytest.mark.parametrize(
+    "read", [through_us, through_view_instance, through_upstream, compacted, with_deletion_vectors]
+)
 def test_spans_are_as_long_as_their_duration(server, read):
     rows = read(server)
 

@@ -12,9 +12,10 @@ from micromegas_jupyter.config.server import ServerSettings
 from micromegas_jupyter.core import storage as storage_module
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage
-from micromegas_jupyter.errors import Unavailable, UsageError
+from micromegas_jupyter.errors import ResourcesExhausted, Unavailable, UsageError
 from micromegas_jupyter.lake import maintenance
 from micromegas_jupyter.lake.lake import Lake
+from micromegas_jupyter.lake.restore import RestoreRequest, restore_table
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
 from micromegas_jupyter.wiring.server import ServerStack
@@ -22,6 +23,8 @@ from tests.fakes.waiting import wait_until
 from tests.integration.lakehouse.faulty_s3 import BUCKET, FaultyS3, moto_server
 from tests.integration.lakehouse.role_credentials import role_credentials
 from tests.unit.engine.conftest import asking
+from tests.unit.engine.test_span_times import SPANS, shifted, spans
+from tests.unit.executors.test_views import definition
 
 ROWS = pa.table({"id": [1, 2, 3]})
 ENTRY = re.compile(r"/_delta_log/[0-9]{20}\.json")
@@ -217,3 +220,43 @@ def test_credentials_of_an_instance_are_renewed(s3, monkeypatch, tmp_path):
                 given.key = s3.valid_key = key
                 wait_until(lambda: works(key), "the renewed credentials are used")  # noqa: B023 - in this round
             assert ask.rows("SELECT count(*) AS c FROM t") == [{"c": 6}]
+
+
+@pytest.mark.slow
+def test_spans_in_a_bucket_are_as_long_as_their_duration(s3, storage, monkeypatch):
+    for name, value in s3.environ.items():
+        monkeypatch.setenv(name, value)
+    times, process_id = [(at, at + 1_007 * at) for at in range(1, 2_000, 333)], str(uuid.uuid4())
+    with closing(LakeWriter(storage, interval_seconds=0)) as writer, asking(Lake(storage)) as ask:
+        for part in (times[::2], times[1::2]):
+            writer.append(SPANS, spans(*part, process_id=process_id)).result()
+        for _ in range(2):
+            for source in (SPANS, f"view_instance('{SPANS}', '{process_id}')"):
+                rows = ask.table(f"SELECT start_time, end_time, duration FROM {source} ORDER BY start_time")
+                assert shifted(rows.select(["start_time", "end_time"])) == times
+                assert rows["duration"].to_pylist() == [end - begin for begin, end in times]
+            maintenance.optimize(storage, SPANS)
+
+
+@pytest.mark.slow
+def test_the_limit_of_views_holds_in_a_bucket_and_after_a_restore(storage, tables, monkeypatch):
+    monkeypatch.setattr("micromegas_jupyter.lake.tables.MAX_VIEWS", 1)
+    schema = pa.schema({"time_bin": pa.timestamp("us", "UTC"), "msg": pa.utf8(), "n": pa.int64()})
+
+    def create(name):
+        facts = {"source": "log_entries", "owner": "ann", "updated_by": "ann", "replaces": False}
+        tables.create_view(definition(name=name), schema, **facts)
+
+    create("one")
+    with pytest.raises(ResourcesExhausted, match="1 materialized view"):
+        create("two")
+    tables.drop_view("one")
+    create("one")  # whose name a dropped view has
+    tables.drop_view("one")
+    create("two")
+    with pytest.raises(ResourcesExhausted, match="1 materialized view"):
+        restore_table(tables, RestoreRequest("one", 0, None))
+    tables.drop_view("two")
+    restore_table(tables, RestoreRequest("one", 0, None))
+
+    assert tables.list() == ("one",)

@@ -11,11 +11,14 @@ from micromegas_jupyter.auth import StaticTokenAuthProvider as Token
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.core.protocols import AuthContext, AuthType, TableAccess
 from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, PermissionDenied, TableExists, UsageError
 from micromegas_jupyter.executors import ingest
+from micromegas_jupyter.executors.views import refresh_view
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.tables import Tables
 from micromegas_jupyter.lake.writer import LakeWriter
+from tests.architecture.guide_text import blocks
 from tests.fakes.telemetry_rows import log_batch
 from tests.fakes.validator import FakeValidator
 from tests.fakes.waiting import wait_until
@@ -104,6 +107,33 @@ def test_administrators_create_replace_and_drop_views(admin):
     assert _rows(admin, "DROP MATERIALIZED VIEW IF EXISTS per_minute") == [("per_minute", "not_found")]
     with pytest.raises(UsageError):
         admin.query_arrow("DROP MATERIALIZED VIEW per_minute")
+
+
+def test_the_documented_view_has_the_rows_of_its_extract_query(tmp_path):
+    (create,) = (block.text for block in blocks("data-model.md") if "MATERIALIZED VIEW log_counts" in block.text)
+    extract = create.split("$$")[1].replace("{begin}", "1970-01-01").replace("{end}", "2200-01-01")
+    drop = "DROP MATERIALIZED VIEW IF EXISTS log_counts"
+    storage = Storage(tmp_path / "lake")
+    writer = LakeWriter(storage, interval_seconds=0)
+    validator = FakeValidator()
+    validator.known = {"alice": _context("alice")}
+    with (
+        running_server(tables=Lake(storage), validator=validator, worker={"lake": storage.uri}) as running,
+        FlightSQLClient(running.uri, auth_provider=Token("alice")) as admin,
+    ):
+        statuses = [_rows(admin, sql)[0] for sql in (create, create)]
+        counts = []
+        for numbers in ([0, 1, 2], [0, 60], [0]):
+            writer.append("log_entries", log_batch(numbers)).result()
+            found = _rows(admin, "SELECT * FROM log_counts ORDER BY 1, 2, 3")
+            assert found == _rows(admin, f"{extract} ORDER BY 1, 2, 3")
+            counts.append(sum(row[-1] for row in found))
+            refresh_view(storage, EngineSettings(), "log_counts")
+        statuses += [_rows(admin, sql)[0] for sql in (drop, drop)]
+    writer.close()
+
+    assert counts == [3, 5, 6]
+    assert statuses == [("log_counts", status) for status in ("created", "replaced", "dropped", "not_found")]
 
 
 def test_other_callers_cannot_change_or_list_views(harness, admin):

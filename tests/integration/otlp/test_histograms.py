@@ -264,6 +264,47 @@ def test_exemplars_lead_to_the_spans_that_measured_them(server):
     ]
 
 
+@pytest.mark.parametrize("temporality", ["delta", "cumulative"])
+@pytest.mark.parametrize("aggregation", [None, ExponentialBucketHistogramAggregation()])
+def test_the_documented_statements_give_percentile_average_and_attributes(server, aggregation, temporality):
+    kind = "explicit" if aggregation is None else "exponential"
+    resource = Resource({"service.name": "web", "service.instance.id": f"{kind} {temporality}"})
+    reader = PeriodicExportingMetricReader(
+        http.OTLPMetricExporter(
+            f"{server.url}/v1/metrics",
+            headers=TOKEN,
+            preferred_temporality={Histogram: AggregationTemporality[temporality.upper()]},
+        ),
+        export_interval_millis=math.inf,
+    )
+    views = [] if aggregation is None else [View(instrument_name="*", aggregation=aggregation)]
+    meters = MeterProvider([reader], resource, views=views)
+    seconds = meters.get_meter("shop.meter").create_histogram(
+        "http.server.request.duration", "s", explicit_bucket_boundaries_advisory=[1, 2, 3]
+    )
+    for values in ([0.5] * 49 + [2.5], [0.5] * 49 + [2.5]):
+        for value in values:
+            seconds.record(value)
+        assert meters.force_flush()
+    meters.shutdown()
+    per_minute, attributes = (
+        next(block.text for block in blocks("sql.md") if text in block.text)
+        for text in ("histogram_quantile(histogram_merge", "FROM jsonb_each((")
+    )
+    instance = "property_get(process_properties, 'otel.resource.service.instance.id')"
+    per_minute = per_minute.replace("GROUP BY 1, 2", f"AND {instance} = '{kind} {temporality}' GROUP BY 1, 2")
+
+    rows = server.rows(per_minute)
+    found = server.rows(attributes)
+
+    assert 1 <= len(rows) <= 2  # minutes
+    for row in rows:
+        assert row["exe"] == "web"
+        assert row["p99"] == pytest.approx(2.5, abs=0.5)
+        assert row["mean"] == pytest.approx(0.54)
+    assert {"key": "otel.resource.service.name", "value": "web"} in found
+
+
 SERIES, POINTS, RESTART = 400, 2500, 250
 _SUMS = "SELECT sum(histogram['count']) AS n, sum(histogram['sum']) AS total FROM histogram_increases"
 

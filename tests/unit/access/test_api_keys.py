@@ -148,13 +148,14 @@ def test_roles_decide_what_the_bearer_may_read():
     assert context.roles == ("ops", "all")
     assert context.table_access == TableAccess(filters={"logs": ("level <= 2",)})
 
-    def test_a_file_full_of_such_roles_costs_a_limited_number_of_lines(self, caplog, clock, monkeypatch):
-        monkeypatch.setattr(key_file, "_MAX_ROLE_WARNINGS", 3)
-        setting = dataclasses.replace(HASHED, roles=tuple("abcde"))
 
-        ApiKeyValidator([setting], roles=Roles(), clock=clock, warnings=daily_warnings(clock))
+def test_a_file_full_of_such_roles_costs_a_limited_number_of_lines(caplog, clock, monkeypatch):
+    monkeypatch.setattr(key_file, "_MAX_ROLE_WARNINGS", 3)
+    setting = dataclasses.replace(HASHED, roles=tuple("abcde"))
 
-        assert [vars(record)["role"] for record in caplog.records] == ["a", "b", "c"]
+    ApiKeyValidator([setting], roles=Roles(), clock=clock, warnings=daily_warnings(clock))
+
+    assert [vars(record)["role"] for record in caplog.records] == ["a", "b", "c"]
 
 
 def test_a_role_that_is_not_configured_counts_for_nothing_and_is_told_once_a_day(caplog, clock):
@@ -220,10 +221,12 @@ def test_what_no_key_has_is_an_error_that_does_not_repeat_it(wanted):
     assert not wanted or wanted not in str(caught.value)
 
 
-@pytest.mark.parametrize("wanted", ["33333333", "11111111"])
-def test_what_could_mean_several_keys_is_an_error(wanted):
-    with pytest.raises(UsageError, match="several"):
+@pytest.mark.parametrize(("wanted", "ids"), [("33333333", ["33" * 8, "33" * 8]), ("11111111", ["33" * 8, "11" * 8])])
+def test_what_could_mean_several_keys_is_an_error_with_their_longer_ids(wanted, ids):
+    with pytest.raises(UsageError, match=rf"several keys: {', '.join(ids)}\.") as caught:
         find_keys(FOUR_KEYS, wanted)
+
+    assert "more digits" in caught.value.remedy
 
 
 def add(path):

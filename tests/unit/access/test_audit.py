@@ -1,5 +1,6 @@
 """Tests of `access.audit`: one event per finding, and no credential in any of them."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -119,8 +120,26 @@ def test_a_log_sink_that_fails_changes_nothing(validator, monkeypatch):
         validator.validate_token(mint(audience="other"))
 
 
+@pytest.mark.parametrize(("length", "shown"), [(256, 256), (257, 256)])
+def test_a_field_has_256_characters_at_most(events, length, shown):
+    AccessAudit().record(AccessEvent(outcome="accepted", who=audit.Claimed(subject="x" * length)))
+
+    assert events()[0]["subject"] == "x" * shown
+
+
 class TestFloods:
     """Refusals are limited; what is left out is counted and told."""
+
+    def test_a_thousand_events_are_written_together_and_a_hundred_in_each_second_after_that(self, clock, events):
+        audit = AccessAudit(clock=clock)
+        counts = []
+        for seconds in (0, 1):
+            clock.advance(seconds)
+            for _ in range(1100):
+                audit.record(REFUSED)
+            counts.append(sum(event["event"] == "access" for event in events()))
+
+        assert counts == [1000, 1100]
 
     def test_a_flood_is_cut_and_told_by_reason_when_there_is_room_again(self, clock, events):
         audit = AccessAudit(clock=clock, events_per_second=1, burst_events=2)
@@ -221,6 +240,15 @@ def test_a_full_disk_is_reported_and_its_lines_are_written_later(tmp_path):
     assert child.returncode == 0, child.stderr
     assert child.stderr == b"The audit file cannot be written; new calls are rejected until it can.\n"
     assert path.read_text() == "first\nsecond\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "why"), [(errno.EPERM, "it cannot be opened"), (errno.ENOSPC, "No space left on device")]
+)
+def test_the_log_has_the_reason_why_the_file_cannot_be_written(tmp_path, caplog, code, why):
+    AuditFile(tmp_path / "audit.log").report_failure(OSError(code, ""))
+
+    assert caplog.records[-1].why == why
 
 
 def test_a_line_that_a_full_disk_cut_off_is_written_again_on_its_own_line(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError, ResourcesExhausted
 from tests.fakes.clock import FakeClock
 from tests.fakes.mint import ISSUER, ec_key, mint
+from tests.fakes.provider import FakeProvider
 from tests.fakes.validator import is_accepted
 from tests.unit.access.conftest import give_away
 
@@ -179,6 +180,43 @@ def test_an_unusable_file_is_refused_by_its_setting(make, tmp_path, monkeypatch,
 
     assert caught.value.key == setting
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_the_configuration_file_has_4_mebibytes_at_most(make, files):
+    text = files.config_text()
+    files.config.write_text(text.ljust(4 * 1024 * 1024))
+    assert is_accepted(make(), FIRST)
+    files.config.write_text(text.ljust(4 * 1024 * 1024 + 1))
+
+    with pytest.raises(ConfigurationError, match="too large"):
+        make()
+
+
+def test_the_text_of_no_file_is_shown_among_the_variables_of_a_validator(validator):
+    shown = repr(vars(validator))
+
+    assert str(validator.settings.api_keys[0].name) in shown
+    assert FIRST not in shown
+
+
+def test_issuers_that_do_not_answer_are_reported_in_time_and_others_are_not_called_after_that(make, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_FETCHES", 1)
+    monkeypatch.setattr(module, "_FETCH_DEADLINE_SECONDS", 0.05)
+    issuers = [{"issuer": f"https://{name}.example", "audience": "lake"} for name in "ab"]
+    validator = make({"MICROMEGAS_OIDC_CONFIG": json.dumps({"issuers": issuers})})
+    provider = FakeProvider("https://a.example")
+    provider.elsewhere["https://b.example/.well-known/openid-configuration"] = {}
+    provider.gate.clear()
+    monkeypatch.setattr(validator, "_http", Mock(wraps=validator._http, fetch_json=provider.fetch_json))
+    threads = set(threading.enumerate())
+
+    problems = validator.issuer_problems()
+    provider.gate.set()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(60)
+
+    assert problems == [f"https://{name}.example did not answer within 0 s." for name in "ab"]
+    assert not any("b.example" in url for url in provider.requested)
 
 
 def test_a_tilde_is_the_home_folder_and_links_are_followed(make, files, monkeypatch):

@@ -177,6 +177,16 @@ class TestBearerToken:
 
         assert [sent(request) for request in provider.requests] == ["Bearer sesame", second]
 
+    @pytest.mark.parametrize("origin", ["http://127.0.0.1", "https://login.example"])
+    def test_the_usual_port_is_the_same_host(self, provider, file, origin):
+        port = 80 if origin.startswith("http:") else 443
+        provider.issuer = origin
+        provider.discovery = {"issuer": origin, "jwks_uri": f"{origin}:{port}/keys"}
+        provider.elsewhere[f"{origin}:{port}/keys"] = provider.jwks
+        fetcher(provider, issuer=origin, bearer_token_file=str(file)).fetch(rediscover=True)
+
+        assert [sent(request) for request in provider.requests] == ["Bearer sesame"] * 2
+
     @pytest.mark.parametrize("text", ["", " \n", "two words", "two\nlines", "naïve", "x" * (16 * 1024 + 1)])
     def test_what_is_not_a_token_is_not_sent(self, provider, file, text):
         file.write_text(text)

@@ -96,7 +96,7 @@ def test_a_writer_that_stops_between_parts_leaves_no_mixture(store, backend, wri
         store.load()
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", "01", "01" + "0" * 16 + "{}", "٢x", "99" + "0" * 16])
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "01", "01" + "0" * 16 + "{}", "٢x", "1x", "99" + "0" * 16])
 def test_a_missing_or_damaged_entry_means_that_nobody_is_signed_in(store, backend, text):
     save(store)
     [(name, _)] = backend.kept.items()
@@ -104,6 +104,20 @@ def test_a_missing_or_damaged_entry_means_that_nobody_is_signed_in(store, backen
 
     with pytest.raises(LoginRequired, match="does not hold"):
         store.load()
+
+
+def test_a_keyring_that_denies_access_to_the_entry_is_rejected_before_the_sign_in(store, backend, monkeypatch):
+    save(store)
+    [entry] = backend.kept
+    store.check_usable()
+
+    def get_password(*asked):
+        if asked == entry:
+            raise RuntimeError("access denied")
+
+    monkeypatch.setattr(backend, "get_password", get_password)
+    with pytest.raises(TokenStoreError):
+        store.check_usable()
 
 
 @pytest.mark.parametrize(

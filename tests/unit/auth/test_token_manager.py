@@ -178,6 +178,23 @@ def test_a_lock_that_is_lost_before_the_refresh_token_is_sent_costs_no_refresh(s
     assert idp.refreshes() == []
 
 
+def test_tokens_of_a_successor_serve_if_the_provider_went_down_after_the_lock_was_lost(sign_in, idp):
+    provider = sign_in.opened(ends_in_seconds=-10)
+    idp.reply_once("/token", Reply(status=503, body={}))
+    before_answer(idp, lambda: (lose_lock(sign_in), sign_in.write()))
+
+    assert provider.get_token() == sign_in.token()["id_token"]
+
+
+def test_a_logout_removes_a_damaged_sign_in(sign_in):
+    provider = sign_in.opened()
+    sign_in.path.write_text("{")
+
+    assert provider.logout().files_removed == 1
+
+    assert not sign_in.path.exists()
+
+
 def test_a_logout_during_a_renewal_wins(sign_in, idp):
     provider = sign_in.opened(ends_in_seconds=-10)
     before_answer(idp, sign_in.path.unlink)
@@ -415,8 +432,8 @@ def test_each_new_token_is_told_and_an_old_one_that_serves_on_from_the_second_at
 
     assert renew(provider, count=100)[1] == [type(None)] * 2
     provider.get_token = lambda: "old"
-    provider.due_at = clock.now()
-    assert renew(provider, count=1)[1] == []
+    provider.due_at = clock.now() + timedelta(seconds=50)
+    assert renew(provider, count=2) == ([50, 5], [])  # until it is due, and after the first attempt
     assert renew(provider, count=4)[1] == [ProviderUnavailable]
 
 

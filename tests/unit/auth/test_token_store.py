@@ -1,11 +1,13 @@
 """The token file: its text, its key, its lock, and who may read it."""
 
+import errno
 import json
 import os
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 
@@ -230,6 +232,26 @@ def test_a_lock_that_is_a_link_or_a_folder_is_refused(store, tmp_path):
         pytest.fail("a folder was locked")
 
     assert victim.read_text() == "precious"
+
+
+def test_a_lock_that_the_file_system_refuses_is_an_error_of_the_store(store, monkeypatch):
+    failing = Mock(side_effect=OSError(errno.EIO, "Input/output error"))
+    monkeypatch.setattr("fcntl.flock", failing)
+
+    with pytest.raises(TokenStoreError, match=r"tokens\.json\.lock cannot be used"), store.locked():
+        pytest.fail("nothing was locked")
+    assert failing.called
+
+
+def test_a_store_of_one_key_removes_a_link_and_leaves_what_it_leads_to(store, tmp_path):
+    save(store)
+    victim = store.path.rename(tmp_path / "victim")
+    store.path.symlink_to(victim)
+
+    assert FileTokenStore(store.path, key=LOGIN.key).remove() == 1
+
+    assert not store.path.is_symlink()
+    assert victim.exists()
 
 
 @pytest.mark.parametrize("name", ["tokens.json", "tokens.json.lock"])

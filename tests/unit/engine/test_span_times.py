@@ -28,9 +28,9 @@ HOUR_NS = 3600 * 10**9
 SIGNS = {"<": operator.lt, "<=": operator.le, "=": operator.eq, ">=": operator.ge, ">": operator.gt}
 
 
-def spans(*times):
+def spans(*times, process_id="process"):
     """Return spans that begin and end at so many nanoseconds after noon."""
-    rows = span_rows(*map(str, range(len(times)))).to_pylist()
+    rows = span_rows(*map(str, range(len(times))), process_id=process_id).to_pylist()
     for row, (begin, end) in zip(rows, times, strict=True):
         row |= {"start_time": NOON_NS + begin, "end_time": NOON_NS + end, "duration": end - begin}
     return pa.Table.from_pylist(rows, schema=OTEL_SPANS.schema)

@@ -11,7 +11,7 @@ from micromegas_jupyter.core.protocols import AuthContext, AuthType, WriteMode, 
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.engine.contract import EngineSettings, StatementRequest, TimeRange
 from micromegas_jupyter.engine.datafusion_engine import DataFusionEngine
-from micromegas_jupyter.errors import MicromegasError, Unavailable, UnsupportedStatement
+from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, Unavailable, UnsupportedStatement, UsageError
 from micromegas_jupyter.executors.views import check_definition, refresh_view
 from micromegas_jupyter.lake.lake import REFRESH, Lake, commit_view
 from micromegas_jupyter.lake.maintenance import MaintenanceSettings, optimize, run_round
@@ -276,8 +276,11 @@ def test_a_view_whose_source_is_gone_fails_alone(views):
     views.refresh("lost")
     views.tables.drop("counted")
 
-    with pytest.raises(Unavailable, match="counted"):
+    with pytest.raises(Unavailable, match="there is no table counted"):
         views.rows("SELECT * FROM lost")
+    with pytest.raises(UsageError, match="there is no table counted"):
+        views.refresh("lost")
+    views.store(7)
     assert views.of_view() == views.direct()
     status = run_round(views.storage).status
     assert [name for name, one in status.tables.items() if one.error] == ["lost"]
@@ -285,6 +288,37 @@ def test_a_view_whose_source_is_gone_fails_alone(views):
 
     views.store_table("counted", {"time": [NOON], "n": [5]})
     assert [row[2] for row in views.rows("SELECT * FROM lost")] == [5]
+
+
+def lose_source(views):
+    """Leave a view, with rows and a retention, whose source is gone."""
+    views.store_table("counted", {"time": [NOON], "n": [1]})
+    views.create(definition(name="lost", extract_query="SELECT time AS time_bin, 'x' AS msg, n FROM counted"))
+    views.refresh("lost")
+    views.tables.set_retention("lost", 1)
+    views.tables.drop("counted")
+
+
+def test_a_view_whose_source_is_gone_is_maintained_all_the_same(views):
+    lose_source(views)
+
+    status = run_round(views.storage, clock=later(days=5)).status
+
+    assert status.done["deleted_rows"] == 1
+    assert "there is no table counted" in status.tables["lost"].error
+
+
+def test_a_view_in_place_of_the_source_of_another_one_is_not_its_source(views):
+    lose_source(views)
+    views.create(definition(name="counted"))
+    views.refresh("counted")
+    views.store(1, 7)
+
+    with pytest.raises(Unavailable, match="counted is a materialized view itself"):
+        views.rows("SELECT * FROM lost")
+    with pytest.raises(MicromegasError, match="itself"):
+        views.refresh("lost")
+    assert views.rows("SELECT CAST(time_bin AS TIMESTAMP) AS t, msg, n FROM counted") == views.direct()
 
 
 def test_a_view_whose_column_is_gone_fails_alone(views):
@@ -347,8 +381,12 @@ def test_a_damaged_definition_concerns_no_other_table(views):
     with pytest.raises(Unavailable):
         views.of_view()
     assert views.rows("SELECT sum(n) FROM other") == [(3,)]
-    errors = {name: one.error for name, one in run_round(views.storage).status.tables.items() if one.error}
+    status = run_round(views.storage, settings=MaintenanceSettings(checkpoint_commits=1)).status
+    errors = {name: one.error for name, one in status.tables.items() if one.error}
     assert errors == {"per_minute": "The definition of the materialized view per_minute is damaged."}
+    assert views.storage.read("per_minute/_delta_log/_last_checkpoint") is not None
+    with pytest.raises(UsageError, match="is damaged"):
+        optimize(views.storage, "per_minute")
 
 
 def test_a_copy_of_a_lake_has_its_views(views, tmp_path):
@@ -365,6 +403,51 @@ def test_a_copy_of_a_lake_has_its_views(views, tmp_path):
     assert copy.of_view() == copy.direct()
     assert not copy.lake.view("per_minute").facts.is_stale
     copy.writer.close()
+
+
+@pytest.fixture
+def two_at_most(monkeypatch):
+    monkeypatch.setattr("micromegas_jupyter.lake.tables.MAX_VIEWS", 2)
+
+
+@pytest.mark.usefixtures("two_at_most")
+def test_a_lake_has_so_many_views_at_most_whoever_creates_them(views):
+    def create(number):
+        other = Views(views.storage.uri)
+        try:
+            other.create(definition(name=f"view_{number}"))
+        except ResourcesExhausted as error:
+            return error.what
+        finally:
+            other.writer.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(create, range(4))]
+
+    assert (
+        sorted(map(str, found))
+        == ["None"] * 2 + ["There are 2 materialized views already, the most that are allowed."] * 2
+    )
+    (name, another) = [one for one in views.tables.list() if one.startswith("view_")]
+    views.create(definition(name=name), replaces=True)
+    views.tables.drop_view(another)
+    views.create()
+
+
+@pytest.mark.usefixtures("two_at_most")
+def test_a_dropped_view_is_restored_only_if_there_is_room(views):
+    for name in ("one", "two"):
+        views.create(definition(name=name))
+    views.tables.drop_view("one")
+    views.create()
+    version = RestoreRequest("one", 0, None, dry_run=False)
+
+    with pytest.raises(ResourcesExhausted, match="2 materialized views"):
+        restore_table(views.tables, version)
+    views.tables.drop_view("two")
+    restore_table(views.tables, version)
+
+    assert views.rows("SELECT n FROM one") == views.rows("SELECT n FROM per_minute")
 
 
 @pytest.mark.parametrize("is_replaced", [True, False])

@@ -1,6 +1,6 @@
 """Tests of `oidc.authorization`: a browser's request, its callback, token requests and answers; no secret shows."""
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from datetime import timedelta
 from types import SimpleNamespace
 from unittest.mock import Mock, call
@@ -50,6 +50,11 @@ CREDENTIALS = {"grant_type": "client_credentials"}
 REFRESH = {"grant_type": "refresh_token", "refresh_token": Secret("ref")}
 WANTED = {"scope": "s", "audience": "a", "resource": RESOURCE}
 NOTHING = {"scope": None, "audience": None, "resource": None}
+
+
+def test_a_sign_in_cannot_change_once_it_has_begun():
+    with pytest.raises(FrozenInstanceError):
+        REQUEST.redirect_uri = "https://evil.example/callback"
 
 
 @pytest.mark.parametrize(

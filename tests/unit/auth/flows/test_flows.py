@@ -225,6 +225,15 @@ def test_a_text_that_is_not_this_sign_ins_address_may_be_tried_again(name, chang
     assert len(idp.seen("/token")) == 1
 
 
+def test_a_pasted_text_has_16_kibibytes_at_most(paste, idp):
+    address = sign_in(idp, paste.prompt.start_url)
+    with pytest.raises(UsageError, match="too long"):
+        paste.submit(address.ljust(16 * 1024 + 1))
+    paste.submit(address.ljust(16 * 1024))
+
+    assert paste.tokens() is not None
+
+
 def test_too_many_wrong_addresses_end_it(paste, idp):
     for text in ["wrong"] * MAX_TRIES + [sign_in(idp, paste.prompt.start_url)]:
         with pytest.raises(UsageError):
@@ -315,7 +324,9 @@ def test_a_malformed_request_is_said_before_anything_is_shown_and_nothing_comes_
 
 
 def test_the_oldest_of_too_many_is_forgotten_and_ended(notebook):
-    logins = [notebook.begin() for _ in range(MAX_LOGINS)]
+    logins = [notebook.begin() for _ in range(MAX_LOGINS - 1)]
+    assert isinstance(notebook.start(), Started)
+    logins.append(notebook.begin())
 
     assert notebook.login.tokens() is None
     assert notebook.start() == Unknown()

@@ -1,5 +1,6 @@
 """JupyterHub's sign-in service: where it may be, what its refusals become, its token, and its redirect."""
 
+from dataclasses import FrozenInstanceError
 from datetime import timedelta
 from unittest.mock import Mock
 from urllib.parse import urlsplit
@@ -7,7 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
+from micromegas_jupyter.auth.flows.base import LoginRequest
 from micromegas_jupyter.auth.flows.hub import REFUSALS, HubRedirectFlow, HubService, HubTokenProvider, find_hub
+from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.auth.tokens.source import Identity
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.http import MAX_RESPONSE_BYTES, HubHttp
@@ -56,6 +59,8 @@ def test_the_token_goes_over_tls_or_to_this_machine_or_to_the_hubs_own_host(orig
 
     assert (endpoint.url, endpoint.token.reveal()) == (url, "t0ken")
     assert "t0ken" not in repr(endpoint)
+    with pytest.raises(FrozenInstanceError):
+        endpoint.url = "https://evil.example/"
 
 
 SERVICE = "http://hub/services/micromegas/"
@@ -309,6 +314,19 @@ def test_a_sign_in_outlasts_a_restart_and_is_in_memory_where_only_the_hub_knows_
     assert pending.result(DEADLINE_SECONDS).identity().email == "alice@example.com"
     assert replies == []
     assert not (tmp_path / "config").exists()
+
+
+def test_a_sign_in_that_was_stopped_calls_the_hub_no_more(hub, idp, calls, clock):
+    hub.issuer, hub.client_id = idp.issuer, idp.client_id
+    connection = ProviderConnection(idp.issuer, idp.client_id, None, http=calls, clock=clock)
+    flow = HubRedirectFlow(LoginRequest(connection=connection), service_of(hub))
+    hub.refuse(404, "unknown_sign_in")
+    call_count = len(hub.calls)
+
+    flow.stop()
+
+    assert flow.tokens() is None
+    assert len(hub.calls) == call_count
 
 
 def test_a_sign_in_that_the_service_has_forgotten_ends(redirecting, environ):

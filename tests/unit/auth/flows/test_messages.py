@@ -3,17 +3,22 @@
 import base64
 import hashlib
 import re
+import time
 from html import escape
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import segno
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.web import Application, RequestHandler, create_signed_value
 
 from micromegas_jupyter.auth.flows.base import SECURITY_HEADERS, LoginOutcome, notice_page, qr_lines, terminal_qr
 from micromegas_jupyter.auth.flows.jupyter import (
     MAX_QUERY_CHARACTERS,
     CookieScope,
     Ended,
+    LoginPageHandler,
     binding_value,
     build_name,
     callback_address,
@@ -179,6 +184,20 @@ def test_cookies_of_one_name_are_counted_over_headers_and_what_the_last_page_is_
     assert parse_outcome_value(f"kernel-1 {DIGEST}") == ("kernel-1", DIGEST)
     for value in ("", "kernel-1", f"a/b {DIGEST}", "a b c"):
         assert parse_outcome_value(value) is None
+
+
+@pytest.mark.parametrize(
+    ("age_seconds", "secret", "count", "value"),
+    [(0, "own", 1, "alice"), (0, "own", 0, ""), (0, "own", 2, ""), (0, "another", 1, ""), (601, "own", 1, "")],
+)
+def test_a_signed_cookie_counts_if_it_was_sent_once_and_is_new_and_ours(age_seconds, secret, count, value):
+    signed = create_signed_value(secret, "bound", "alice", clock=lambda: time.time() - age_seconds).decode()
+    headers = HTTPHeaders({"Host": "lab", "Cookie": "; ".join([f"bound={signed}"] * count)})
+    start = RequestStartLine("GET", "/", "HTTP/1.1")
+    request = HTTPServerRequest(start_line=start, headers=headers, connection=Mock())
+    page = type("Page", (LoginPageHandler, RequestHandler), {})(Application(cookie_secret="own"), request)
+
+    assert page.read_cookie("bound", 600) == value
 
 
 def test_only_the_bindings_of_this_server_are_found():
