@@ -20,7 +20,8 @@ from tests.side_by_side import CHANGING_NAME, make_scheduler, order_of, places_o
 __all__ = ["save_screenshot"]
 
 # jsonschema checks one more format with this package if it is installed. Loading it takes a second in each process.
-sys.modules.setdefault("rfc3987_syntax", None)
+_LEFT_OUT = "rfc3987_syntax"
+sys.modules.setdefault(_LEFT_OUT, None)
 
 _SKIPPED = []
 
@@ -237,6 +238,16 @@ def _own_laboratory(tmp_path_factory):
     server_config.write_text('{"LabApp": {"expose_app_in_browser": true}}', encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_CONFIG_PATH", str(folder), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _light_jupyter(tmp_path_factory):
+    """Keep the Jupyter servers and Hubs that tests start from loading what this process leaves out, too."""
+    folder = tmp_path_factory.mktemp("left-out")
+    (folder / f"{_LEFT_OUT}.py").write_text("raise ImportError('left out by the tests')\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         yield
 
 

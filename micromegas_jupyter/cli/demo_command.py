@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from micromegas_jupyter.cli.query_commands import write_rows
 from micromegas_jupyter.cli.serve_command import StopSignal, add_setting_argument, print_ready
 from micromegas_jupyter.config.server import SETTINGS, parse_server_settings
+from micromegas_jupyter.core.system import keep_pandas_out
 from micromegas_jupyter.core.text import is_loopback
 from micromegas_jupyter.demo.folder import DEFAULT_FOLDER, DemoFolder
 from micromegas_jupyter.errors import (
@@ -63,6 +64,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     settings = parse_server_settings({}, options=options)
     if not is_loopback(settings.host):
         raise UsageError("The demo stays on this machine: --host is a loopback address.")
+    keep_pandas_out()
     from micromegas_jupyter.demo.stack import DemoStack
 
     stop = StopSignal()

@@ -33,7 +33,7 @@ from micromegas_jupyter.config.variables import find_unknown_variables
 from micromegas_jupyter.core.cgroup import memory_limit_bytes
 from micromegas_jupyter.core.files import FileProblem, read_shared_file
 from micromegas_jupyter.core.log_writer import LogWriter, LogWriterHandler, LogWriterStream, StreamDestination
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, process_variables
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, keep_pandas_out, process_variables
 from micromegas_jupyter.errors import ConfigurationError, MicromegasError
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def _serve(settings: ServerSettings) -> int:
         again=lambda: os._exit(1),  # executors end with this process
         limit_seconds=drain_seconds + _STOP_SLACK_SECONDS,
     )
+    keep_pandas_out()
     with server_log(
         settings, flush_seconds=lambda: max(_MIN_FLUSH_SECONDS, drain_seconds - stop.elapsed_seconds)
     ) as log_writers:

@@ -5,6 +5,7 @@ import os
 import queue
 import random
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -213,3 +214,16 @@ class SecretObject(dict[str, object]):
 def secret_object(value: object) -> SecretObject | None:
     """Return a decoded JSON object that shows nothing; None for anything else."""
     return SecretObject(value) if isinstance(value, dict) else None
+
+
+def keep_pandas_out() -> None:
+    """Keep this process from loading pandas, which takes half of the time and memory of all that a server imports.
+
+    pyarrow would load it with the first array that it makes. A process that has loaded either of them keeps both.
+    """
+    if sys.modules.keys().isdisjoint({"pandas", "pyarrow"}):
+        sys.modules["pandas"] = None  # type: ignore[assignment] # as `import` documents it
+        import pyarrow as pa
+
+        with suppress(AttributeError):  # pyarrow 23 fails when it first looks for pandas, then knows
+            pa.scalar(0)

@@ -18,7 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from micromegas_jupyter.core.system import SYSTEM_CLOCK, Variables
+from micromegas_jupyter.core.system import SYSTEM_CLOCK, Variables, keep_pandas_out
 from micromegas_jupyter.demo.folder import JOB_KERNEL, JOB_KERNEL_NAME, NOTEBOOK
 from micromegas_jupyter.errors import MicromegasError, ServerUnavailable
 
@@ -228,6 +228,7 @@ def _start_demo(base_url: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _run_demo(base_url: str) -> None:
+    keep_pandas_out()
     from micromegas_jupyter.demo.stack import DemoStack
 
     signal.signal(signal.SIGTERM, lambda *_received: sys.exit(0))

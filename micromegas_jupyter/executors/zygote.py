@@ -17,11 +17,14 @@ import socket
 import stat
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from micromegas_jupyter.executors.settings import WorkerOptions, hide_memory
+from micromegas_jupyter.core.system import keep_pandas_out
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.executors.settings import WorkerOptions
 
 VARIABLES: Final = {
     "OPENBLAS_NUM_THREADS": "1",
@@ -39,14 +42,9 @@ _MAX_ERROR_BYTES: Final = 2048
 class Zygote:
     """Forks executors on request of the front, over a SOCK_SEQPACKET socket, and reports how they end."""
 
-    def __init__(self, front: socket.socket, options: WorkerOptions) -> None:
-        import pyarrow as pa
-
-        # pyarrow loads pandas where there is one, for half of the time and memory of all imports; executors need none.
-        sys.modules["pandas"] = None  # type: ignore[assignment]
-        with contextlib.suppress(AttributeError):  # pyarrow 23 fails when it first looks for pandas, then knows
-            pa.scalar(0)
+    def __init__(self, front: socket.socket, options: "WorkerOptions") -> None:
         from micromegas_jupyter.executors import worker
+        from micromegas_jupyter.executors.settings import hide_memory
 
         if options.preloaded is not None:
             importlib.import_module(options.preloaded)
@@ -168,6 +166,9 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
+    keep_pandas_out()
+    from micromegas_jupyter.executors.settings import WorkerOptions
+
     options = msgspec.convert(json.loads(sys.argv[1]), WorkerOptions)
     Zygote(front, options).serve()
 

@@ -23,7 +23,7 @@ def _saved_after_rows(page, path):
     return path.read_text(encoding="utf-8")
 
 
-def test_a_code_is_typed_on_another_page_and_the_notebook_goes_on(open_notebook, tmp_path):
+def test_a_code_is_typed_on_another_page_and_the_notebook_goes_on(open_notebook):
     page, path = open_notebook("device", "%micromegas_login --flow device", "%sql SELECT 1 AS one")
     widget = page.get_by_role("group", name="Micromegas sign-in").first
     code = widget.locator("code")
@@ -43,7 +43,6 @@ def test_a_code_is_typed_on_another_page_and_the_notebook_goes_on(open_notebook,
     assert (link.get_attribute("target"), link.get_attribute("rel")) == ("_blank", "noopener noreferrer")
     for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
         choose_theme(page, theme)
-        page.screenshot(path=str(tmp_path / f"{theme}.png"))
         assert (luminance(widget) < DARKEST) is is_dark
         assert luminance(picture) > LIGHTEST
 
@@ -63,7 +62,7 @@ def test_a_code_is_typed_on_another_page_and_the_notebook_goes_on(open_notebook,
     assert not TOKEN.search(saved)
 
 
-def test_a_pasted_address_and_the_link_to_it_leave_nothing_in_the_saved_notebook(open_notebook, tmp_path):
+def test_a_pasted_address_and_the_link_to_it_leave_nothing_in_the_saved_notebook(open_notebook):
     page, path = open_notebook("paste", "%micromegas_login --flow paste", "%sql SELECT 1 AS one")
     link = page.get_by_role("link", name=re.compile("^Sign in"))
     link.wait_for()
@@ -71,7 +70,6 @@ def test_a_pasted_address_and_the_link_to_it_leave_nothing_in_the_saved_notebook
 
     answer = page.locator("input.jp-Stdin-input")
     answer.wait_for()
-    page.screenshot(path=str(tmp_path / "paste.png"))
     assert answer.get_attribute("type") == "password"
     answer.fill("not the address")
     answer.press("Enter")

@@ -41,7 +41,7 @@ def _tokens(tmp_path):
     return json.loads((tmp_path / "config" / "tokens.json").read_text(encoding="utf-8"))["token"]
 
 
-def test_every_state_can_be_read_in_both_themes(open_notebook, tmp_path):
+def test_every_state_can_be_read_in_both_themes(open_notebook):
     load = f"""import sys; sys.path.insert(0, {str(REPOSITORY)!r})
 from tests.integration.browser.widget_states import show"""
     page, _ = open_notebook("states", load, *(f"card = show({name!r})" for name in STATES))
@@ -51,18 +51,13 @@ from tests.integration.browser.widget_states import show"""
     page.wait_for_function("() => (document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0) === 0")
     expect(page.locator(CARD).first).to_be_in_viewport()
 
-    page.screenshot(path=str(tmp_path / "folded.png"))
     for more in page.locator(f"{CARD} summary").all():
         more.click()
     for theme in THEMES:
         choose_theme(page, theme)
-        page.screenshot(path=str(tmp_path / f"{theme}.png"))
         check_accessible(page, CARD, texts=4 * len(STATES) + 1)
 
-    page.set_viewport_size({"width": 620, "height": 7000})
-    page.screenshot(path=str(tmp_path / "narrow.png"))
     page.emulate_media(forced_colors="active")
-    page.screenshot(path=str(tmp_path / "forced colors.png"))
     relative = page.locator(f"{CARD} a[href*='micromegas/start/abc.def']")
     base = "location.origin + JSON.parse(document.getElementById('jupyter-config-data').textContent).baseUrl"
     assert relative.get_attribute("href") == f"{page.evaluate(base)}micromegas/start/abc.def"
@@ -73,7 +68,7 @@ from tests.integration.browser.widget_states import show"""
     assert set(marks.evaluate_all(names)) == {"none", "micromegas-breathe"}
 
 
-def test_run_all_shows_whoever_looks_at_the_last_cell_where_to_sign_in(open_notebook, tmp_path):
+def test_run_all_shows_whoever_looks_at_the_last_cell_where_to_sign_in(open_notebook):
     """One click of the card at the top of the notebook leads to the provider's page; the cells continue."""
     long = "# A cell as long as the window.\n" * 60
     page, path = open_notebook("run-all", long, "%sql SELECT 1 AS one", long, "print('the', 'end')")
@@ -86,7 +81,6 @@ def test_run_all_shows_whoever_looks_at_the_last_cell_where_to_sign_in(open_note
     expect(notice).to_be_in_viewport(ratio=1)
     for theme in THEMES:
         choose_theme(page, theme)
-        page.screenshot(path=str(tmp_path / f"pinned {theme}.png"))
         check_accessible(page, ".micromegas-pinned", texts=3)
     save(page)
     during = path.read_text(encoding="utf-8")

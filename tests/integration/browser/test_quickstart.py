@@ -21,7 +21,7 @@ TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.")
 
 
 @pytest.fixture(scope="module")
-def quickstart(lab, demo, tmp_path_factory):
+def quickstart(lab, demo):
     """The file of the quickstart, which the demo's address shows, saved after Run All and a sign-in as Alice."""
     lab.context.clear_cookies(name=PROVIDER_COOKIE)
     path = demo.notebooks / "quickstart.ipynb"
@@ -40,7 +40,6 @@ def quickstart(lab, demo, tmp_path_factory):
     page.get_by_text(re.compile(r"expires in \d+:\d\d")).first.wait_for()
     page.locator(".micromegas-grid td").first.wait_for()
     expect(page.locator(".jp-InputArea-prompt", has_text="[*]")).to_have_count(0)
-    page.screenshot(path=str(tmp_path_factory.mktemp("screenshots") / "quickstart.png"), full_page=True)
     save(page)
     yield path
     lab.close_notebooks()

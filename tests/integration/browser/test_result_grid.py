@@ -94,13 +94,12 @@ def clipboard(page):
     return page.evaluate("navigator.clipboard.readText()")
 
 
-def test_a_million_rows_are_scrolled_and_sorted_by_mouse(page, grid, tmp_path):
+def test_a_million_rows_are_scrolled_and_sorted_by_mouse(page, grid):
     expect(status(grid)).to_have_text(f"rows 1–15 of {ALL} · 12 columns")
     assert header(grid, "time").locator(".micromegas-grid-type").inner_text() == "timestamp (UTC)"
     assert header(grid, "msg").locator(".micromegas-grid-type").inner_text() == "text · 2.0% null"
     expect(header(grid, "level")).to_contain_text("INFO")
     expect(header(grid, "process_id").get_by_role("img")).to_be_visible()
-    page.screenshot(path=str(tmp_path / "first.png"))
 
     grid.locator(".micromegas-grid-scroller").hover()
     page.mouse.wheel(0, 24 * 400)
@@ -137,7 +136,7 @@ def test_a_filter_knows_the_type_of_its_column(page, grid):
         expect(status(grid)).to_have_text(f"rows 1–15 of {ALL} · 12 columns")
 
 
-def test_filters_work_together_and_a_refused_one_says_what_would_fit(page, grid, tmp_path):
+def test_filters_work_together_and_a_refused_one_says_what_would_fit(page, grid):
     filter_of(grid, "level").fill("= INFO")
     filter_of(grid, "value").fill("< 5")
     expect(status(grid)).to_have_text(f"rows 1–4 of 4 that match, {ALL} in all · 12 columns")
@@ -145,7 +144,6 @@ def test_filters_work_together_and_a_refused_one_says_what_would_fit(page, grid,
     filter_of(grid, "value").fill("< five")
     expect(grid.get_by_role("alert")).to_contain_text('"< five" does not fit this column. Try: > 62.50, 62.50..187.50.')
     expect(filter_of(grid, "value")).to_have_attribute("aria-invalid", "true")
-    page.screenshot(path=str(tmp_path / "refused.png"))
     expect(status(grid)).to_contain_text("of 4 that match")
 
     filter_of(grid, "value").fill("")
@@ -329,7 +327,7 @@ def test_what_a_filter_leaves_is_sorted(page, grid, save_screenshot):
 
 
 @only_in_lab  # its menu chooses the theme
-def test_a_grid_suits_both_themes_everybody_and_a_narrow_window(page, grid, tmp_path):
+def test_a_grid_suits_both_themes_everybody_and_a_narrow_window(page, grid):
     for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
         choose_theme(page, theme)
         cell(grid, 2, "level").click()
@@ -339,11 +337,9 @@ def test_a_grid_suits_both_themes_everybody_and_a_narrow_window(page, grid, tmp_
         grid.scroll_into_view_if_needed()
         assert (luminance(cell(grid, 1, "msg")) < DARKEST) is is_dark
         check_accessible(page, ".micromegas-grid", texts=50)
-        page.screenshot(path=str(tmp_path / f"{theme}.png"))
 
     page.set_viewport_size({"width": 560, "height": 900})
     grid.scroll_into_view_if_needed()
-    page.screenshot(path=str(tmp_path / "narrow.png"))
     assert grid.evaluate("each => each.scrollWidth <= each.clientWidth")
     page.set_viewport_size({"width": 1280, "height": 1000})
 

@@ -42,7 +42,7 @@ def test_tables_and_the_columns_of_one_are_grids(page):
     expect(columns).to_contain_text("The module or logger")
 
 
-def test_tab_completes_a_table_and_then_its_columns(page, tmp_path):
+def test_tab_completes_a_table_and_then_its_columns(page):
     cell = page.locator(".jp-Notebook .cm-content").filter(has_text="SELECT * FROM log")
     cell.click()
     page.keyboard.press("Control+End")
@@ -55,14 +55,13 @@ def test_tab_completes_a_table_and_then_its_columns(page, tmp_path):
     page.keyboard.type(" l WHERE l.")
     page.keyboard.press("Tab")
     offers.get_by_text("target", exact=True).wait_for()
-    page.screenshot(path=str(tmp_path / "tab.png"))
     page.keyboard.type("lev")
     page.keyboard.press("Enter")
 
     expect(cell).to_contain_text("WHERE l.level")
 
 
-def test_cells_that_begin_with_the_magic_are_edited_as_sql(page, tmp_path):
+def test_cells_that_begin_with_the_magic_are_edited_as_sql(page):
     def editor(text):
         return page.locator(".jp-Notebook .cm-content").filter(has_text=text)
 
@@ -73,5 +72,4 @@ def test_cells_that_begin_with_the_magic_are_edited_as_sql(page, tmp_path):
     modes = {"errors <<": "sql", "%%micromegas_sql": "sql", "'python'": "python", "%%sqlish": "python"}
     for text, mode in modes.items():
         expect(editor(text)).to_have_attribute("data-language", mode)
-    page.screenshot(path=str(tmp_path / "sql-mode.png"))
     assert len({colour(word) for word in ("SELECT", "'literal'", "newest")}) == 3

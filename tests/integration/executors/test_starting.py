@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import threading
+from pathlib import Path
 from unittest.mock import AsyncMock
 
 import pytest
@@ -19,6 +20,7 @@ from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.server import flight_server
 from tests.fakes.fixed_tables import CALLER, FixedTables
 from tests.fakes.servers import HUGE, open_server
+from tests.integration.executors.server_process import ServerProcess, wait_until
 
 
 class Asked:
@@ -173,3 +175,14 @@ def test_a_server_waits_longer_than_its_executors_may_take_and_reports_those_tha
 
     with pytest.raises(InternalError, match="did not start in time"), open_server():
         pass
+
+
+def test_neither_a_server_nor_its_executors_load_pandas(tmp_path):
+    """It is half of what they would import, and pyarrow loads it unless that is prevented before the first array."""
+    with ServerProcess(tmp_path / "server", lake=tmp_path / "lake", keys={}, options=["--no-telemetry"]) as server:
+        wait_until(lambda: len(server.processes()) > 2, "executors wait for statements")
+
+        libraries = {each.pid: {Path(file.path).name for file in each.memory_maps()} for each in server.processes()}
+
+    assert all(any("libarrow_python" in name for name in names) for names in libraries.values())
+    assert not [name for names in libraries.values() for name in names if "hashtable" in name]

