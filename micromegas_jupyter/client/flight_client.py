@@ -10,7 +10,8 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar
 
@@ -39,6 +40,7 @@ from micromegas_jupyter.client.commands import (
     prepare,
     split_table,
 )
+from micromegas_jupyter.client.dbapi import ConnectionMethods
 from micromegas_jupyter.client.json_columns import check_dtype_backend, shows_json, to_frame, with_json
 from micromegas_jupyter.client.parameters import Params, bind, quote_literal
 from micromegas_jupyter.client.query_reader import BatchStream, QueryReader, ScanProgress, is_read
@@ -267,10 +269,12 @@ T = TypeVar("T")
 StaticHeaders = Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, str | bytes]]
 
 
-class FlightSQLClient(TelemetryQueries, TableMethods):
+class FlightSQLClient(TelemetryQueries, TableMethods, ConnectionMethods):
     """A client of one Flight SQL server, with upstream's methods and arguments and more.
 
-    Nothing is sent before the first call. May be used from several threads, and as a context manager.
+    Nothing is sent before the first call. May be used from several threads, and as a context manager. It is also a
+    connection in the sense of PEP 249 (DB-API), for pandas, Polars, JupySQL, and marimo; pandas and Polars keep
+    nanoseconds and time zones if the extra `dbapi` is installed.
 
     Args:
         uri: `grpc://host:port` or `grpc+tls://host:port`; `http` and `https` mean the same two.
@@ -292,6 +296,10 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
     Raises:
         UsageError: An argument cannot be used, or a credential would be readable on the way.
     """
+
+    def __new__(cls, *_arguments: object, **_options: object) -> Self:
+        """Return an instance of a subclass that pandas and Polars recognize, if `adbc_driver_manager` is installed."""
+        return super().__new__(_arrow_class() if cls is FlightSQLClient else cls)  # type: ignore[return-value]
 
     def __init__(  # noqa: PLR0913 - upstream's five, then keywords
         self,
@@ -337,6 +345,9 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         )
         self._readers: weakref.WeakSet[QueryReader] = weakref.WeakSet()
         self._closed = threading.Event()
+
+    def __repr__(self) -> str:
+        return f"<micromegas_jupyter.FlightSQLClient at {id(self):#x}>"
 
     def open_query(  # noqa: PLR0913 - the arguments of `query`, then keywords
         self,
@@ -660,6 +671,16 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
             timeout_seconds=attempts.remaining_seconds(),
             started_at=self._clock.now(),
         )
+
+
+@cache
+def _arrow_class() -> type[FlightSQLClient]:
+    if find_spec("adbc_driver_manager") is None:
+        return FlightSQLClient
+    from micromegas_jupyter.client.workarounds.connection_types import ArrowConnection
+
+    namespace = {"__module__": ArrowConnection.__module__, "__doc__": FlightSQLClient.__doc__}
+    return type(FlightSQLClient.__name__, (ArrowConnection, FlightSQLClient), namespace)
 
 
 def _check_statement(text: object) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from micromegas_jupyter.core import jsonb
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ def shows_json(choice: str) -> bool:
 
 def is_declared_jsonb(field: pa.Field) -> bool:
     """Whether a schema says that a column is JSONB: by the type's name, or as a dictionary, as upstream has it."""
+    from micromegas_jupyter.core import jsonb  # few results have such columns
+
     is_named = jsonb.TYPE_METADATA.items() <= (field.metadata or {}).items()
     return _is_bytes(field.type) and (is_named or pa.types.is_dictionary(field.type))
 
@@ -47,6 +48,8 @@ def holds_jsonb(field: pa.Field, column: pa.ChunkedArray) -> bool:
 
 def json_text(data: bytes) -> str | None:
     """Return JSONB as compact JSON; None for other bytes."""
+    from micromegas_jupyter.core import jsonb
+
     try:
         return jsonb.to_json(jsonb.decode(data))
     except jsonb.MalformedJsonb:
