@@ -273,8 +273,8 @@ class FlightSQLClient(TelemetryQueries, TableMethods, ConnectionMethods):
     """A client of one Flight SQL server, with upstream's methods and arguments and more.
 
     Nothing is sent before the first call. May be used from several threads, and as a context manager. It is also a
-    connection in the sense of PEP 249 (DB-API), for pandas, Polars, JupySQL, and marimo; pandas and Polars keep
-    nanoseconds and time zones if the extra `dbapi` is installed.
+    connection in the sense of PEP 249 (DB-API), for pandas, Polars, JupySQL, and marimo; pandas and Polars read
+    Arrow data from it if the extra `dbapi` is installed.
 
     Args:
         uri: `grpc://host:port` or `grpc+tls://host:port`; `http` and `https` mean the same two.

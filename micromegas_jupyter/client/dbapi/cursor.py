@@ -25,8 +25,8 @@ Description: TypeAlias = tuple[str, pa.DataType, None, None, None, None, bool]
 Row: TypeAlias = tuple[Any, ...]
 
 _HINT: Final = (
-    "Times lose their nanoseconds, and in Polars their time zone, when they are read row by row. "
-    "Run: pip install 'micromegas_jupyter[dbapi]'"
+    "pandas and Polars read row by row, which loses the nanoseconds of times and the sizes of numbers. "
+    "To have them read Arrow data, run: pip install 'micromegas_jupyter[dbapi]'"
 )
 
 

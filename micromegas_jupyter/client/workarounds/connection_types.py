@@ -1,7 +1,7 @@
 """Makes pandas and Polars read a connection's results as Arrow data.
 
-Both look at the connection's type instead of its methods, and otherwise read row by row, which loses nanoseconds and
-time zones:
+Both look at the connection's type instead of its methods, and otherwise read row by row, which is slower, and loses
+nanoseconds and the sizes of numbers:
 
 - pandas 2.2 to 3.1 (`pandas.io.sql.pandasSQL_builder`) requires an `adbc_driver_manager.dbapi.Connection`. Importing
   that module takes half a second, because it loads pandas and Polars. So our class becomes its virtual subclass only

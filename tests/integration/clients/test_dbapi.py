@@ -1,8 +1,6 @@
 """`FlightSQLClient` as a connection of PEP 249 and ADBC, read by pandas 2, Polars, and plain Python."""
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -10,7 +8,7 @@ import polars as pl
 import pytest
 
 import micromegas_jupyter
-from micromegas_jupyter import errors
+from micromegas_jupyter import FlightSQLClient, errors
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from tests.integration.clients.serving import LOG_COUNT
 
@@ -197,34 +195,17 @@ def test_polars_keeps_nanoseconds_and_zone(connection):
     assert bound["n"].to_list() == [7]
 
 
-WITHOUT_ADBC = """
-import sys, warnings, json
-sys.modules["adbc_driver_manager"] = None  # as where it is not installed
-import pandas, polars, micromegas_jupyter
-from micromegas_jupyter.auth import StaticTokenAuthProvider
-uri, token, sql = sys.argv[1:]
-with micromegas_jupyter.connect(uri, auth_provider=StaticTokenAuthProvider(token)) as connection:
-    found = {}
-    for name, read in [("pandas", pandas.read_sql), ("polars", polars.read_database), ("again", pandas.read_sql)]:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            found[name] = len(read(sql, connection)), [str(one.message) for one in caught]
-    found["module"] = type(connection).__module__
-print(json.dumps(found))
-"""
+class Plain(FlightSQLClient):
+    """A connection with the same methods and another type."""
 
 
-def test_without_the_extra_both_read_rows_and_get_one_hint(server):
-    command = [sys.executable, "-c", WITHOUT_ADBC, server.uri, server.tokens["bob"], LOGS]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout)
-
-    assert found["module"] == "micromegas_jupyter.client.flight_client"
-    assert [count for count, _ in (found["pandas"], found["polars"], found["again"])] == [3, 3, 3]
-    hints = [
-        [text for text in texts if "micromegas_jupyter[dbapi]" in text]
-        for _, texts in map(found.get, ("pandas", "polars", "again"))
-    ]
-    assert [len(texts) for texts in hints] == [1, 0, 0]
+def test_pandas_and_polars_go_by_the_type_of_a_connection(server):
+    """Once this fails, `workarounds/connection_types.py` is not needed."""
+    with Plain(server.uri, auth_provider=StaticTokenAuthProvider(server.tokens["bob"])) as plain:
+        assert pl.read_database(LOGS, plain).schema["time"].time_unit == "us"
+        plain.adbc_get_objects().read_all()
+        with pytest.warns(UserWarning, match="only supports SQLAlchemy"):
+            pd.read_sql("SELECT n FROM many LIMIT 1", plain)
 
 
 def test_pandas_writes_a_table_and_adds_to_it(server):
@@ -251,21 +232,3 @@ def test_a_query_is_cancelled_through_its_cursor(connection):
     cursor.close()
     with pytest.raises(connection.ProgrammingError, match="closed"):
         reader.read_all()
-
-
-@pytest.mark.slow
-def test_sqlalchemy_reads_statements_and_tables_over_a_connection(server):
-    import sqlalchemy
-
-    provider = StaticTokenAuthProvider(server.tokens["bob"])
-    engine = sqlalchemy.create_engine(
-        "adbc+flightsql://", creator=lambda: micromegas_jupyter.connect(server.uri, auth_provider=provider)
-    )
-    query = sqlalchemy.text("SELECT n FROM many WHERE n < :limit")
-
-    assert len(pd.read_sql(query, engine, params={"limit": 3})) == 3
-    frame = pd.read_sql_table("log_entries", engine)
-    assert (len(frame), frame["properties"][0]) == (LOG_COUNT, {})
-    with pytest.raises(errors.StatementRefused):
-        frame[["level"]].to_sql("refused", engine)
-    engine.dispose()
