@@ -17,3 +17,13 @@ class Level(enum.IntEnum):
 def level_from_logging(levelno: int) -> Level:
     """Return the level of a `logging` number; one that is between two names counts as the lower name."""
     return Level(6 - min(max(levelno // 10, 0), 5))
+
+
+def parse_level(text: str) -> Level | None:
+    """Return the level that a number, a name, or the beginning of a name stands for; None if there is none.
+
+    >>> parse_level("warn")
+    <Level.WARNING: 3>
+    """
+    word = text.strip().lower()
+    return next((one for one in Level if word and (word == str(int(one)) or one.name.lower().startswith(word))), None)
