@@ -64,27 +64,22 @@ def test_without_the_extra_both_read_rows_and_get_one_hint(server):
 def test_marimo_reads_arrow_data_and_lists_tables_beside_pandas_3_and_polars(
     server, marimo, extra, in_pandas, in_polars
 ):
-    steps = ("read_pandas", "read_polars", "read_marimo", "list_in_marimo", "list_by_another_name")
-    found = read_with(server, extra, *steps, folder=marimo)
+    (example,) = MARIMO_EXAMPLES
+    steps = ("read_pandas", "read_polars", "read_marimo", "run_example", "list_in_marimo", "list_by_another_name")
+    found = read_with(server, extra, *steps, folder=marimo, code=example.text)
 
     assert found["read_pandas"] == ["3", *in_pandas, 3]
     assert found["read_polars"] == [*in_polars, 3]
     assert found["read_marimo"] == [ARROW, "Int32", 3]
+    assert found["run_example"] == ["level", "msg", "time"]
     engine, dialect, tables, columns = found["list_in_marimo"]
     assert (engine, dialect, columns) == ("AdbcDBAPIEngine", "postgresql", {"n": "integer", "text": "string"})
     assert set(TABLE_NAMES) <= set(tables)
     # Once this fails, `workarounds/marimo_catalog.py` is not needed.
     assert found["list_by_another_name"] == [[], []]
     warned = [found[f"{step} warns"] for step in steps]
-    assert warned[1:] == [[], [], [], []]
+    assert warned[1:] == [[]] * 5
     assert [text[:27] for text in warned[0]] == ([] if extra == "with" else [HINT[:27], "pandas only supports SQLAlc"])
-
-
-def test_the_guides_example_runs_in_marimo(server, marimo):
-    (example,) = MARIMO_EXAMPLES
-
-    found = read_with(server, "with", "run_example", folder=marimo, code=example.text)
-    assert found == {"run_example": ["level", "msg", "time"], "run_example warns": []}
 
 
 def test_the_guides_cells_run_with_jupysql(server):
