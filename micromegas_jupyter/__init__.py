@@ -8,7 +8,23 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+# PEP 249: this package is a DB-API module.
+apilevel = "2.0"
+threadsafety = 2  # threads may share a connection
+paramstyle = "qmark"
+Warning = Warning  # noqa: A001, PLW0127 - PEP 249's name
+
+_ERRORS = (
+    "Error", "InterfaceError", "DatabaseError", "DataError", "OperationalError", "IntegrityError", "InternalError",
+    "ProgrammingError", "NotSupportedError",
+)  # fmt: skip
+_TYPES = (
+    "Binary", "Date", "DateFromTicks", "Time", "TimeFromTicks", "Timestamp", "TimestampFromTicks",
+    "BINARY", "DATETIME", "NUMBER", "ROWID", "STRING",
+)  # fmt: skip
 _LAZY = {
+    **dict.fromkeys(_ERRORS, "micromegas_jupyter.errors"),
+    **dict.fromkeys(_TYPES, "micromegas_jupyter.client.dbapi.types"),
     "FlightSQLClient": "micromegas_jupyter.client.flight_client",
     "connect": "micromegas_jupyter.wiring.client_side",
     "load_ipython_extension": "micromegas_jupyter.notebook.extension",

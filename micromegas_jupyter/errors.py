@@ -15,7 +15,39 @@ from typing import Any, ClassVar, Final, Self
 UPSTREAM_ONLY_PAGE: Final = 'See "What of Micromegas isn\'t here" in docs/migration.md.'
 
 
-class MicromegasError(Exception):
+class Error(Exception):
+    """Base of the errors of PEP 249 (DB-API); each class below is also one of these, and only those are raised."""
+
+
+class InterfaceError(Error):
+    """PEP 249: the fault is in how this package was set up."""
+
+
+class DatabaseError(Error):
+    """PEP 249: base of the errors of a server or a statement."""
+
+
+class DataError(DatabaseError):
+    """PEP 249: never raised; a value that is wrong in a statement is a `ProgrammingError`."""
+
+
+class OperationalError(DatabaseError):
+    """PEP 249: sign-in, availability, limits."""
+
+
+class IntegrityError(DatabaseError):
+    """PEP 249: never raised; tables have no constraints."""
+
+
+class ProgrammingError(DatabaseError):
+    """PEP 249: the statement or the call is wrong, or not permitted."""
+
+
+class NotSupportedError(DatabaseError):
+    """PEP 249: the server does not support this."""
+
+
+class MicromegasError(Error):
     """Base of every error that this package raises on purpose; never raised as such.
 
     Args:
@@ -55,7 +87,7 @@ class MicromegasError(Exception):
         return copied
 
 
-class ConfigurationError(MicromegasError, ValueError):
+class ConfigurationError(MicromegasError, InterfaceError, ValueError):
     """A setting is missing or malformed; the message names it, and so does `key`.
 
     Nothing starts with an invalid setting. Correct the named variable, option or line of `config.json`.
@@ -99,7 +131,7 @@ def extra(*names: str) -> Iterator[None]:
         ) from None
 
 
-class UsageError(MicromegasError):
+class UsageError(MicromegasError, ProgrammingError):
     """A call, magic or command line cannot be understood."""
 
     code = "USE001"
@@ -120,7 +152,7 @@ class TableExists(UsageError):
     http_status = 409
 
 
-class AuthenticationError(MicromegasError):
+class AuthenticationError(MicromegasError, OperationalError):
     """Base of the errors that mean that there is no usable credential; never raised as such."""
 
     code = "AUTH000"
@@ -230,7 +262,7 @@ class Rejected(AuthenticationError):
         self.reason = reason
 
 
-class PermissionDenied(MicromegasError):
+class PermissionDenied(MicromegasError, ProgrammingError):
     """You are signed in but may not do this.
 
     You act on behalf of another user, read with a key that is for ingestion only, write to a table that is not yours,
@@ -261,7 +293,7 @@ class ReadOnlyCall(PermissionDenied):
     default_remedy = "If you want this change, make it yourself over a connection that isn't read-only."
 
 
-class Unavailable(MicromegasError):
+class Unavailable(MicromegasError, OperationalError):
     """A required component does not respond, so nothing could be decided.
 
     A server usually cannot reach the identity provider for its keys. Where only somebody else can help (a bucket
@@ -309,7 +341,7 @@ class ServerUnavailable(Unavailable):
     )
 
 
-class QueryError(MicromegasError):
+class QueryError(MicromegasError, DatabaseError):
     """Base of the errors of a query that did not return its rows; never raised as such.
 
     Args:
@@ -341,7 +373,7 @@ class QueryError(MicromegasError):
         self.limit = limit
 
 
-class InvalidStatement(QueryError):
+class InvalidStatement(QueryError, ProgrammingError):
     """The SQL is wrong: syntax, a name, a type, a value.
 
     The error has the `line` and `column`, if known.
@@ -351,7 +383,7 @@ class InvalidStatement(QueryError):
     default_remedy = "Correct the statement."
 
 
-class StatementRefused(QueryError):
+class StatementRefused(QueryError, NotSupportedError):
     """The server only reads: statements that write, copy, set or create are refused.
 
     So are, before they are planned, several statements at once, a statement over 128 KiB
@@ -362,7 +394,7 @@ class StatementRefused(QueryError):
     default_remedy = "Only reading statements within the documented limits are accepted."
 
 
-class UnsupportedStatement(QueryError):
+class UnsupportedStatement(QueryError, NotSupportedError):
     """Valid SQL that the engine does not implement, unknown types included: write it in another way."""
 
     code = "SQL003"
@@ -371,7 +403,7 @@ class UnsupportedStatement(QueryError):
     http_status = 501
 
 
-class ResourcesExhausted(QueryError):
+class ResourcesExhausted(QueryError, OperationalError):
     """A limit was exceeded: memory, spilled data, rows or bytes of a result, concurrent queries, or calls.
 
     The message says which one ([all limits](settings.md#limits)). Rows received before the error are correct, but
@@ -426,7 +458,7 @@ class ScanTooLarge(ResourcesExhausted):
     http_status = 403
 
 
-class DeadlineExceeded(QueryError):
+class DeadlineExceeded(QueryError, OperationalError):
     """The query took longer than the server allows, or than the caller's own deadline.
 
     The server's limit is [`--query-timeout`](settings.md#limits). The error also comes if the client read no data for
@@ -439,7 +471,7 @@ class DeadlineExceeded(QueryError):
     http_status = 504
 
 
-class CursorExpired(QueryError):
+class CursorExpired(QueryError, OperationalError):
     """A follow cannot continue at its cursor: log entries or files that it needs are gone, or rows were changed.
 
     Everything that was committed before `restart_from` has been returned. Query the rows since then, and begin a new
@@ -456,7 +488,7 @@ class CursorExpired(QueryError):
         self.restart_from = restart_from
 
 
-class QueryCancelled(QueryError):
+class QueryCancelled(QueryError, OperationalError):
     """You canceled the query, in this program or with another call (`CancelFlightInfo`).
 
     A server never sends it on its own initiative, and never as `CANCELLED`, on which some clients exit.
@@ -467,7 +499,7 @@ class QueryCancelled(QueryError):
     http_status = 499
 
 
-class UnsupportedRequest(QueryError):
+class UnsupportedRequest(QueryError, NotSupportedError):
     """A Flight SQL call that this server does not offer."""
 
     code = "SQL007"
@@ -475,7 +507,7 @@ class UnsupportedRequest(QueryError):
     http_status = 501
 
 
-class InternalError(MicromegasError):
+class InternalError(MicromegasError, DatabaseError):
     """A bug. The server's log has the details under the query id."""
 
     code = "INT001"

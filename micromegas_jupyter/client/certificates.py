@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Final
 
+import certifi
+
 from micromegas_jupyter.core.system import HiddenBytes
 from micromegas_jupyter.errors import UsageError
 
@@ -10,7 +12,24 @@ _MAX_CERTIFICATE_BYTES: Final = 1024 * 1024
 _MAX_CA_BUNDLE_BYTES: Final = 8 * 1024 * 1024
 
 
-def read_client_certificate(certificate_file: str | Path, key_file: str | Path) -> tuple[bytes, bytes]:
+def read_tls_options(
+    ca_bundle: str | Path | None,
+    extra_ca_bundle: str | Path | None,
+    certificate_file: str | Path | None,
+    key_file: str | Path | None,
+) -> dict[str, bytes]:
+    """Return the Flight library's options for these PEM files; certifi's authorities take the place of `ca_bundle`."""
+    roots = _read_roots(certifi.where() if ca_bundle is None else ca_bundle, name="ca_bundle")
+    if extra_ca_bundle is not None:
+        roots += b"\n" + _read_roots(extra_ca_bundle, name="extra_ca_bundle")
+    options = {"tls_root_certs": roots}
+    if certificate_file is not None and key_file is not None:
+        chain, key = _read_client_certificate(certificate_file, key_file)
+        options |= {"cert_chain": chain, "private_key": key}
+    return options
+
+
+def _read_client_certificate(certificate_file: str | Path, key_file: str | Path) -> tuple[bytes, bytes]:
     """Return a certificate with the chain to its authority, and its key, both in PEM."""
     import ssl  # which takes time that most clients need not spend
 
@@ -27,7 +46,7 @@ def read_client_certificate(certificate_file: str | Path, key_file: str | Path) 
     return chain, HiddenBytes(key)
 
 
-def read_roots(bundle: str | Path, *, name: str) -> bytes:
+def _read_roots(bundle: str | Path, *, name: str) -> bytes:
     """Return a PEM file of authorities; `name` is for messages."""
     try:
         pem = _read(Path(bundle).expanduser(), _MAX_CA_BUNDLE_BYTES + 1)

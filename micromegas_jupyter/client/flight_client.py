@@ -10,7 +10,8 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar
 
@@ -39,6 +40,7 @@ from micromegas_jupyter.client.commands import (
     prepare,
     split_table,
 )
+from micromegas_jupyter.client.dbapi import ConnectionMethods
 from micromegas_jupyter.client.json_columns import check_dtype_backend, shows_json, to_frame
 from micromegas_jupyter.client.query_reader import BatchStream, QueryReader, ScanProgress, is_read
 from micromegas_jupyter.client.tables import (
@@ -65,7 +67,6 @@ from micromegas_jupyter.client.transport import (
     translate_failure,
 )
 from micromegas_jupyter.config.client import WRAPPER_VARIABLE
-from micromegas_jupyter.core.jsonb import with_json
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, hide_texts, run_interruptibly
 from micromegas_jupyter.core.text import TimeArgument, format_time, format_time_range
@@ -169,7 +170,11 @@ class QueryMethods(ABC):
         as_json = shows_json(jsonb)
         with self.open_query(sql, begin, end, params) as reader:
             table = reader.read_all()
-        return with_json(table) if as_json else table
+        if not as_json:
+            return table
+        from micromegas_jupyter.core.jsonb import with_json  # few results have such columns
+
+        return with_json(table)
 
     def query_stream(
         self, sql: str, begin: TimeArgument = None, end: TimeArgument = None, params: Params = None
@@ -269,10 +274,12 @@ T = TypeVar("T")
 StaticHeaders = Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, str | bytes]]
 
 
-class FlightSQLClient(TelemetryQueries, TableMethods):
+class FlightSQLClient(TelemetryQueries, TableMethods, ConnectionMethods):
     """A client of one Flight SQL server, with upstream's methods and arguments and more.
 
-    Nothing is sent before the first call. May be used from several threads, and as a context manager.
+    Nothing is sent before the first call. May be used from several threads, and as a context manager. It is also a
+    connection in the sense of PEP 249 (DB-API), for pandas, Polars, JupySQL, and marimo; pandas and Polars read
+    Arrow data from it if the extra `dbapi` is installed.
 
     Args:
         uri: `grpc://host:port` or `grpc+tls://host:port`; `http` and `https` mean the same two.
@@ -295,6 +302,10 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
     Raises:
         UsageError: An argument cannot be used, or a credential would be readable on the way.
     """
+
+    def __new__(cls, *_arguments: object, **_options: object) -> Self:
+        """Return an instance of a subclass that pandas and Polars recognize, if `adbc_driver_manager` is installed."""
+        return super().__new__(_arrow_class() if cls is FlightSQLClient else cls)  # type: ignore[return-value]
 
     def __init__(  # noqa: PLR0913 - upstream's five, then keywords
         self,
@@ -345,6 +356,9 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
         )
         self._readers: weakref.WeakSet[QueryReader] = weakref.WeakSet()
         self._closed = threading.Event()
+
+    def __repr__(self) -> str:
+        return f"<micromegas_jupyter.FlightSQLClient at {id(self):#x}>"
 
     def open_query(  # noqa: PLR0913 - the arguments of `query`, then keywords
         self,
@@ -668,6 +682,16 @@ class FlightSQLClient(TelemetryQueries, TableMethods):
             timeout_seconds=attempts.remaining_seconds(),
             started_at=self._clock.now(),
         )
+
+
+@cache
+def _arrow_class() -> type[FlightSQLClient]:
+    if find_spec("adbc_driver_manager") is None:
+        return FlightSQLClient
+    from micromegas_jupyter.client.workarounds.connection_types import ArrowConnection
+
+    namespace = {"__module__": ArrowConnection.__module__, "__doc__": FlightSQLClient.__doc__}
+    return type(FlightSQLClient.__name__, (ArrowConnection, FlightSQLClient), namespace)
 
 
 def _check_statement(text: object) -> str:

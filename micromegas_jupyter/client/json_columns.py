@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from micromegas_jupyter.core.jsonb import with_json
 from micromegas_jupyter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ def to_frame(table: pa.Table, *, dtype_backend: str | None = None, jsonb: str = 
     `dtype_backend` is None for NumPy's types, or `"pyarrow"`. JSONB becomes JSON text unless `jsonb` is `"bytes"`.
     """
     import pandas as pd
+
+    from micromegas_jupyter.core.jsonb import with_json
 
     table = _decode_nested(with_json(table) if shows_json(jsonb) else table)
     frame: pd.DataFrame

@@ -23,8 +23,6 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import flight
 
-from micromegas_jupyter.client.certificates import read_client_certificate, read_roots
-from micromegas_jupyter.client.token_claims import describe_token
 from micromegas_jupyter.core.protocols import AuthProvider
 from micromegas_jupyter.core.system import Clock, HiddenText, Secret, jitter
 from micromegas_jupyter.core.text import is_loopback
@@ -515,6 +513,8 @@ def _explain_refusal(error: MicromegasError, call: Call) -> MicromegasError:
     if token.reveal().count(".") != _DOTS_OF_A_JWT:
         error.remedy = _KEY_REMEDY
         return error
+    from micromegas_jupyter.client.token_claims import describe_token
+
     found = describe_token(token, now=call.started_at, clock_offset_seconds=call.credential.clock_offset_seconds)
     error.what = " ".join(filter(None, (error.what, found.origin, found.times)))
     if found.is_clock_wrong:
@@ -728,18 +728,12 @@ class Transport:
         self.has_answered = False
         # A proxy would read what is not encrypted, token included, and cannot reach this machine's own loopback.
         may_use_proxy = address.is_encrypted and not address.is_loopback
-        tls: dict[str, bytes | None] = {}
-        if address.is_encrypted:
-            import certifi  # without encryption a command starts faster
+        tls: dict[str, bytes] = {}
+        if address.is_encrypted or certificate_file is not None:
+            from micromegas_jupyter.client.certificates import read_tls_options  # without it a command starts faster
 
-            roots = read_roots(certifi.where() if ca_bundle is None else ca_bundle, name="ca_bundle")
-            if extra_ca_bundle is not None:
-                roots += b"\n" + read_roots(extra_ca_bundle, name="extra_ca_bundle")
-            tls["tls_root_certs"] = roots
-        if certificate_file is not None and key_file is not None:
-            chain, key = read_client_certificate(certificate_file, key_file)
-            if address.is_encrypted:
-                tls.update(cert_chain=chain, private_key=key)
+            options = read_tls_options(ca_bundle, extra_ca_bundle, certificate_file, key_file)
+            tls = options if address.is_encrypted else {}
 
         def connect(number: int) -> flight.FlightClient:
             options = [*_OPTIONS, ("grpc.enable_http_proxy", int(may_use_proxy)), (_CONNECTION_NUMBER, number)]

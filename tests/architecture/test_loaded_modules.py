@@ -9,7 +9,11 @@ import pytest
 
 from tests.fakes.flight_server import FakeFlightServer
 
-_LOADED = "import sys; print(*sorted(name for name in sys.modules if name.startswith('micromegas_jupyter')))"
+_LOADED = """
+import sys
+assert "adbc_driver_manager" not in sys.modules  # which loads pandas and Polars
+print(*sorted(name for name in sys.modules if name.startswith("micromegas_jupyter")))
+"""
 CONNECT = f"""
 import micromegas_jupyter
 assert micromegas_jupyter.connect().query("SELECT 1")["n"].tolist() == [1, 2, 3]

@@ -13,4 +13,8 @@ def _needs_dbapi(block):
 DBAPI_EXAMPLES = [block for block in _ALL if _needs_dbapi(block)]
 # These sign a service account in at a provider, and need TLS.
 OAUTH_EXAMPLES = [block for block in _ALL if "client_secret" in block.text]
-EXAMPLES = [block for block in _ALL if not _needs_dbapi(block) and block not in OAUTH_EXAMPLES]
+# These run with `client` in an environment with marimo, and in IPython.
+MARIMO_EXAMPLES = [block for block in _ALL if "import marimo" in block.text]
+CELL_EXAMPLES = [block for block in _ALL if block.text.startswith("%")]
+_ELSEWHERE = (*DBAPI_EXAMPLES, *OAUTH_EXAMPLES, *MARIMO_EXAMPLES, *CELL_EXAMPLES)
+EXAMPLES = [block for block in _ALL if block not in _ELSEWHERE]

@@ -7,6 +7,8 @@ import pytest
 from adbc_driver_flightsql import DatabaseOptions, OAuthFlowType
 from adbc_driver_manager import OperationalError, ProgrammingError
 
+from micromegas_jupyter import connect
+from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.demo.provider import DemoProvider
 from tests.integration.clients.guide_examples import EXAMPLES, OAUTH_EXAMPLES
 
@@ -16,8 +18,10 @@ pytestmark = pytest.mark.integration
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda block: block.place)
 def test_an_example_runs(server, example):
     code = compile(example.text, example.place, "exec")
+    token = server.tokens["reader"]
 
-    exec(code, {"uri": server.uri, "token": server.tokens["reader"]})
+    with connect(server.uri, auth_provider=StaticTokenAuthProvider(token)) as client:
+        exec(code, {"uri": server.uri, "token": token, "client": client})
     gc.collect()  # what an example leaves open is told of now
 
 

@@ -11,8 +11,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.flightsql import parameters
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.flightsql import parameters
 from micromegas_jupyter.flightsql.commands import MAX_PARAMETERS
 from micromegas_jupyter.flightsql.parameters import Untyped, bind, bind_named, to_scalar
 
