@@ -204,3 +204,25 @@ def test_whatever_ends_a_code_leaves_nothing_in_the_notebook(ending_kernel, end)
     end(ending_kernel)
 
     check_nothing_is_left(ending_kernel)
+
+
+FAILING = """
+from micromegas_jupyter.errors import Correction, InvalidStatement
+world.open_failure = InvalidStatement("No <b>.", line=1, column=10)
+world.open_failure.correction = Correction(1, 8, 3, "msg")
+"""
+
+
+def test_a_failed_statement_is_explained_below_its_error_with_the_corrected_cell(kernel):
+    kernel.run(FAILING)
+
+    cell = kernel.run("%%sql --limit 5\nSELECT mgs FROM log_entries\n")
+
+    kinds = [message["msg_type"] for message in cell.messages]
+    data = cell.of("display_data")[-1]["data"]
+    assert kinds.index("error") < len(kinds) - kinds[::-1].index("display_data") - 1
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert "Corrected:\n%%sql --limit 5\nSELECT msg FROM log_entries" in data["text/plain"]
+    assert data["text/html"].startswith("<details><summary>Explain SQL001</summary>")
+    for caught in ("try:\n  get_ipython().run_line_magic('sql', 'SELECT mgs')\nexcept Exception: pass", "1 + 1"):
+        assert not [each for each in kernel.run(caught).of("display_data") if "Explain" in str(each)]
