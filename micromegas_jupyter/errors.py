@@ -347,8 +347,8 @@ class QueryError(MicromegasError):
 class InvalidStatement(QueryError):
     """The SQL is wrong: syntax, a name, a type, a value.
 
-    The error has the `line` and `column`, if known, and perhaps a `correction`: `error.correction.apply(sql)` returns the
-    corrected statement.
+    The error has the `line` and `column`, if known, and perhaps a `correction`:
+    `error.correction.apply(sql)` returns the corrected statement.
     """
 
     code = "SQL001"

@@ -10,7 +10,7 @@ from micromegas_jupyter.notebook.login.session import CellConnections, NotebookS
 from micromegas_jupyter.notebook.magics.connect import ServerMagics
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
-from micromegas_jupyter.notebook.shell import help_as_line_magic
+from micromegas_jupyter.notebook.shell import has_kernel, help_as_line_magic, is_attended
 
 _SHORT_NAME = "sql"
 _ATTRIBUTE = "_micromegas_extension"
@@ -29,6 +29,8 @@ class _Extension:
         connections.notice = lambda: identity.display.notice()  # noqa: PLW0108 - not before it is needed
         self.magics = (self.sql, identity, servers)
         completer = SqlCompleter(shell, connections, self.schemas, self.sql.micromegas_sql, servers.micromegas_tables)
+        if has_kernel(shell) and is_attended(shell):
+            completer.fetch_early()
         self._closing = (completer.close, self.session.close, identity.close, servers.close)
 
     def close(self) -> None:
