@@ -28,10 +28,9 @@ class _Extension:
         identity = IdentityMagics(shell, self.session)
         connections.notice = lambda: identity.display.notice()  # noqa: PLW0108 - not before it is needed
         self.magics = (self.sql, identity, servers)
-        completer = SqlCompleter(shell, connections, self.schemas, self.sql.micromegas_sql, servers.micromegas_tables)
-        if has_kernel(shell) and is_attended(shell):
-            completer.fetch_early()
-        self._closing = (completer.close, self.session.close, identity.close, servers.close)
+        sql, tables = self.sql.micromegas_sql, servers.micromegas_tables
+        self.completer = SqlCompleter(shell, connections, self.schemas, sql, tables)
+        self._closing = (self.completer.close, self.session.close, identity.close, servers.close)
 
     def close(self) -> None:
         for close in self._closing:
@@ -41,6 +40,8 @@ class _Extension:
 def load_ipython_extension(ip: InteractiveShell) -> None:
     """Register the magics; IPython calls this for `%load_ext micromegas_jupyter`."""
     register(ip, NotebookServices())
+    if has_kernel(ip) and is_attended(ip):
+        getattr(ip, _ATTRIBUTE).completer.fetch_early()
 
 
 def register(shell: InteractiveShell, dependencies: NotebookServices) -> None:

@@ -206,6 +206,27 @@ def test_whatever_ends_a_code_leaves_nothing_in_the_notebook(ending_kernel, end)
     check_nothing_is_left(ending_kernel)
 
 
+DENY_WHEN_A_CELL_WAITS = FINISH_WHEN_A_CELL_WAITS.replace(
+    "world.logins[0].succeed()",
+    "from micromegas_jupyter.errors import LoginRefused; world.logins[0].fail(LoginRefused('You said no.'))",
+)
+
+
+def test_a_cell_whose_sign_in_was_denied_keeps_the_card_with_the_reason_and_a_button(kernel):
+    kernel.run(NOBODY)
+    kernel.run("%micromegas_login")
+    kernel.run(DENY_WHEN_A_CELL_WAITS)
+
+    query = kernel.run("%sql SELECT 1")
+
+    kernel.run("thread.join(60)")
+    assert query.reply["status"] == "error"
+    assert not query.of("update_display_data") or "widget-view" in str(query.of("update_display_data")[-1])
+    view = card_views(kernel.all_messages)[-1]
+    assert view["lines"] == ["You said no. Try again here, or run %micromegas_login."]
+    assert [button["action"] for button in view["buttons"]] == ["sign_in"]
+
+
 FAILING = """
 from micromegas_jupyter.errors import Correction, InvalidStatement
 world.open_failure = InvalidStatement("No <b>.", line=1, column=10)
