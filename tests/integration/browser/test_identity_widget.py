@@ -82,7 +82,7 @@ def test_run_all_shows_whoever_looks_at_the_last_cell_where_to_sign_in(open_note
 
     page.locator(".jp-Cell").last.scroll_into_view_if_needed()
 
-    expect(notice).to_contain_text("Sign in to continue")
+    expect(notice).to_contain_text("Sign in to Micromegas demo to continue")
     expect(notice).to_be_in_viewport(ratio=1)
     for theme in THEMES:
         choose_theme(page, theme)
