@@ -206,8 +206,8 @@ def _syntax_error(text: str, context: Context) -> MicromegasError:
     end = len(context.sql.rstrip().rstrip(";").rstrip())
     position = _POSITION.search(message)
     at = _offset(context.sql, int(position[1]), int(position[2])) if position else end
-    error = (_open_bracket(scanned, end) or _open_case(scanned)) if scanned.is_certain else None
-    error = error or explain(_clean(complaint), context.sql) or _unexpected(complaint, at, scanned)
+    unclosed = (_open_bracket(scanned, end) or _open_case(scanned)) if scanned.is_certain else None
+    error = unclosed or explain(_clean(complaint), context.sql) or _unexpected(complaint, at, scanned)
     if error.line is None and (position or "found: EOF" in message):
         error.line, error.column = line_and_column(context.sql, at)
     return error
@@ -302,15 +302,15 @@ def _unexpected(complaint: str, at: int, scanned: Scan) -> InvalidStatement:
             return _mistake(scanned, token.start, what, f"Did you mean {near[0]}?", change)
     shown = "the end" if now is None else now.text if now.kind in _VALUES else f'"{now.text}"'
     what = _EXPECTED.get(found[1], f"{_shorten(_clean(found[1]))} is expected here, not {{}}.").format(_shorten(shown))
-    remedy, change = _SIGNS.get(now.text) if now else None, None
+    remedy, added = _SIGNS.get(now.text) if now else None, None
     clause = next((one.name for one in reversed(tokens) if one.text.upper() in _CLAUSES), "") in _LISTS
     if now is not None and now.text.upper() in {"GROUP", "ORDER"} and found[1] == "end of statement":
         remedy = f"{now.text.upper()} BY comes after WHERE and before LIMIT."
     elif now is not None and now.text.upper() in _CLAUSES:
         remedy = "The clauses come in this order: SELECT, FROM, WHERE, GROUP BY, HAVING, ORDER BY, LIMIT."
     elif now and before and clause and {now.kind, before.kind} <= _VALUES and before.name not in {"by", "on", "as"}:
-        remedy, change = f"Is a comma missing before {now.text}?", (before.start + len(before.text), 0, ",")
-    return _mistake(scanned, at, what, remedy, change)
+        remedy, added = f"Is a comma missing before {now.text}?", (before.start + len(before.text), 0, ",")
+    return _mistake(scanned, at, what, remedy, added)
 
 
 def _table_problem(problem: TableProblem) -> MicromegasError:

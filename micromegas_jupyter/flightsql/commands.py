@@ -452,8 +452,8 @@ def _rebuild(details: _Details) -> MicromegasError | None:
     error = kind(details.what, remedy=details.remedy, **facts)
     error.query_id = details.query_id
     if isinstance(error, QueryError) and details.correction is not None:
-        *place, text = details.correction
-        error.correction = Correction(*place, printable_text(text))
+        found = Correction(*details.correction)
+        error.correction = found._replace(text=printable_text(found.text))
     if isinstance(error, ResourcesExhausted):
         error.retry_after_seconds = details.retry_after_seconds
     if isinstance(error, CursorExpired):
