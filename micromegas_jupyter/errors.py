@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 #: Where it is documented what only Micromegas's own server has.
 UPSTREAM_ONLY_PAGE: Final = 'See "What of Micromegas isn\'t here" in docs/migration.md.'
@@ -341,6 +341,20 @@ class ServerUnavailable(Unavailable):
     )
 
 
+class Correction(NamedTuple):
+    """A change that may correct a statement: `length` characters at a line and column, both from 1, become `text`."""
+
+    line: int
+    column: int
+    length: int
+    text: str
+
+    def apply(self, sql: str) -> str:
+        """Return the corrected statement."""
+        start = sum(len(text) + 1 for text in sql.split("\n")[: self.line - 1]) + self.column - 1
+        return sql[:start] + self.text + sql[start + self.length :]
+
+
 class QueryError(MicromegasError, DatabaseError):
     """Base of the errors of a query that did not return its rows; never raised as such.
 
@@ -353,6 +367,7 @@ class QueryError(MicromegasError, DatabaseError):
         limit: A fixed name of the limit that was reached, for the server's metrics; it is not sent.
     """
 
+    correction: Correction | None = None  # of the statement, if the server suggests one
     code = "SQL000"
     grpc_code = "INVALID_ARGUMENT"
     http_status = 400
@@ -376,7 +391,8 @@ class QueryError(MicromegasError, DatabaseError):
 class InvalidStatement(QueryError, ProgrammingError):
     """The SQL is wrong: syntax, a name, a type, a value.
 
-    The error has the `line` and `column`, if known.
+    The error has the `line` and `column`, if known, and perhaps a `correction`:
+    `error.correction.apply(sql)` returns the corrected statement.
     """
 
     code = "SQL001"

@@ -275,6 +275,8 @@ def original_positions(statement: BoundStatement) -> Iterator[None]:
     except QueryError as error:
         if error.line is not None and error.column is not None:
             error.column = statement.original_column(error.line, error.column)
+        if (change := error.correction) is not None:
+            error.correction = change._replace(column=statement.original_column(change.line, change.column))
         raise
 
 

@@ -20,6 +20,8 @@ def positions_without_explain() -> Iterator[None]:
     except QueryError as error:
         if error.line is not None:
             error.line = max(error.line - 1, 1)
+        if error.correction is not None:
+            error.correction = error.correction._replace(line=max(error.correction.line - 1, 1))
         raise
 
 

@@ -286,6 +286,10 @@ class ClientSettings:
         as_text, "MICROMEGAS_ANALYTICS_URI", "uri", default=DEFAULT_URI,
         meaning="the Flight SQL server: `grpc+tls://host:port`, or `grpc://` on loopback",
     )
+    name: str | None = _setting(
+        as_text, "MICROMEGAS_NAME", "name", unset="its address",
+        meaning="what notebooks call it when they ask you to sign in: `Micromegas demo`",
+    )
     issuer: str | None = _setting(
         as_issuer, "MICROMEGAS_OIDC_ISSUER", "issuers[0].issuer", unset="none: no sign-in",
         meaning="the identity provider, an https URL (http on loopback only); `MICROMEGAS_OIDC_ISSUERS` is refused",

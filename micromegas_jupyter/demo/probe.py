@@ -14,8 +14,9 @@ from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Secret
 from micromegas_jupyter.errors import MicromegasError
+from micromegas_jupyter.telemetry.tables import DEMO_REQUESTS
 
-TABLE: Final = "requests"
+TABLE: Final = DEMO_REQUESTS.name
 _DISCOVERY = "/.well-known/openid-configuration"
 # Some answer with an error, since nobody signs in here: so do pages of real services.
 _ENDPOINTS = ("jwks_uri", "authorization_endpoint", "token_endpoint", "end_session_endpoint")
@@ -26,16 +27,6 @@ _FIRST_ROUNDS = 10
 _ROUNDS_PER_UPLOAD = 10
 _TIMEOUT_SECONDS = 10.0
 _STOP_SECONDS = 15.0
-_SCHEMA = pa.schema(
-    [
-        pa.field("time", pa.timestamp("us", "UTC"), nullable=False),
-        pa.field("service", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("status", pa.int32()),
-        pa.field("duration_ms", pa.float64(), nullable=False),
-        pa.field("size_bytes", pa.int64()),
-    ]
-)
 
 
 class Probe:
@@ -71,7 +62,8 @@ class Probe:
                 if rounds <= _FIRST_ROUNDS or rounds % _ROUNDS_PER_UPLOAD == 0:
                     # A server that stops meanwhile takes no more rows, and nobody is left to tell.
                     with suppress(MicromegasError):
-                        client.bulk_ingest(TABLE, pa.Table.from_pylist(rows, _SCHEMA), mode="create_append")
+                        uploaded = pa.Table.from_pylist(rows, DEMO_REQUESTS.schema)
+                        client.bulk_ingest(TABLE, uploaded, mode="create_append")
                     rows = []
                 self._stopping.wait(_ROUND_SECONDS)
 

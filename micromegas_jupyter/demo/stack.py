@@ -95,6 +95,7 @@ class DemoStack:
     def client_environment(self) -> dict[str, str]:
         """Return the variables with which notebooks and terminals of a person reach the demo."""
         return {
+            "MICROMEGAS_NAME": "Micromegas demo",
             "MICROMEGAS_ANALYTICS_URI": self.server.uri,
             "MICROMEGAS_OIDC_ISSUER": self.provider.issuer,
             "MICROMEGAS_OIDC_CLIENT_ID": self.provider.client_id,

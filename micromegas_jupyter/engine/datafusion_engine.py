@@ -73,7 +73,7 @@ from micromegas_jupyter.engine.plans.roles import with_roles
 from micromegas_jupyter.engine.plans.tail import FileByFile, check_followable, read_instead
 from micromegas_jupyter.engine.plans.terms import is_leakproof
 from micromegas_jupyter.engine.scanner import Mention, Scan, find_mentions, quoted, scan
-from micromegas_jupyter.engine.schemas import to_wire, wire_schema
+from micromegas_jupyter.engine.schemas import to_wire, wire_schema, with_sql_constants
 from micromegas_jupyter.engine.security import barrier_holds
 from micromegas_jupyter.engine.sessions import DYNAMIC_FILTERS, READ_ONLY, LentSession, Sessions
 from micromegas_jupyter.engine.tables import (
@@ -587,7 +587,10 @@ class DataFusionQuery:
         keeps_units = not plan.tables or any(one.read_as not in MODEL_NAMES for one in plan.tables)
         schema = wire_schema(frame.schema(), preserve_dictionary=request.preserve_dictionary, keeps_units=keeps_units)
         self.schema = with_roles(schema, plan.written, plan.tables) if plan.tables else schema
-        if (names := list(map(without_numbers, schema.names))) != schema.names:
+        own = {name for table in plan.tables for name in table.snapshot.schema.names}
+        names = [name if name in own or name in request.sql else with_sql_constants(name) for name in schema.names]
+        names = schema.names if len({*names}) < len({*schema.names}) else names
+        if (names := list(map(without_numbers, names))) != schema.names:
             self.schema = pa.schema([field.with_name(name) for field, name in zip(self.schema, names, strict=True)])
         self.parameter_schema = parameter_schema(placeholders, request.parameters, plan.written)
         self.reads_tables = bool(plan.tables or statement.histories) or reads_tables(plan.text)

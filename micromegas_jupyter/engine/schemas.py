@@ -200,10 +200,12 @@ _TYPE_NAMES: Final = {
 }
 _TYPE: Final = "|".join(sorted(_TYPE_NAMES, key=len, reverse=True))
 # Constants first: `Int64(1)` is one, and `Decimal128(10, 2)` is a type.
-_TYPES_AND_CONSTANTS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]] = (
+_CONSTANTS: Final = (
     (re.compile(r"\b(?:U?Int(?:8|16|32|64)|Float(?:32|64))\((-?[\d.]+(?:e[+-]?\d+)?)\)"), r"\1"),
     (re.compile(r"\bBoolean\((true|false)\)"), r"\1"),
     (re.compile(r'\b(?:Large)?Utf8(?:View)?\("((?:[^"\\]|\\.)*)"\)'), r"'\1'"),
+)
+_TYPES: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]] = (
     (re.compile(rf"\bDictionary\(\w+, ({_TYPE})\)"), r"\1"),
     (re.compile(r"\bTimestamp\((?:\w+|µs), (?!None\b)[^)]*\)"), "TIMESTAMP WITH TIME ZONE"),
     (re.compile(r"\bTimestamp\((?:ns|µs|us|ms|s|\w+second)(?:, None)?\)"), "TIMESTAMP"),
@@ -218,6 +220,14 @@ _TYPES_AND_CONSTANTS: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Matc
 
 def with_sql_names(text: str) -> str:
     """Return a message of the engine with the types and constants of SQL: `Int64 * Utf8` is `BIGINT * VARCHAR`."""
-    for pattern, name in _TYPES_AND_CONSTANTS:
+    text = with_sql_constants(text)
+    for pattern, name in _TYPES:
         text = pattern.sub(name, text)
+    return text
+
+
+def with_sql_constants(text: str) -> str:
+    """Return a text, as the name that the engine gives a column, with the constants of SQL: `Int64(1)` is `1`."""
+    for pattern, constant in _CONSTANTS if "(" in text else ():
+        text = pattern.sub(constant, text)
     return text

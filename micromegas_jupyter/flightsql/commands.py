@@ -20,6 +20,7 @@ from micromegas_jupyter.core.protocols import WriteMode
 from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import (
     ConfigurationError,
+    Correction,
     CursorExpired,
     MicromegasError,
     QueryError,
@@ -336,6 +337,7 @@ MAX_STATUS_BYTES = 2048
 _MAX_REMEDY_CHARACTERS = 512
 _MAX_PARSED_CHARACTERS = 8192
 _MAX_POSITION = 2**31 - 1
+_MAX_CORRECTION_CHARACTERS = 200
 _MAX_RETRY_SECONDS = 24 * 3600.0
 _CUT = " …"
 
@@ -359,6 +361,8 @@ def encode_error(error: MicromegasError) -> bytes:
     if isinstance(error, QueryError):
         places = (at if at is not None and 0 < at <= _MAX_POSITION else None for at in (error.line, error.column))
         details.line, details.column = places
+        if error.correction is not None and len(error.correction.text) <= _MAX_CORRECTION_CHARACTERS:
+            details.correction = error.correction
     delay = error.retry_after_seconds if isinstance(error, ResourcesExhausted) else None
     if delay is not None and 0 < delay <= _MAX_RETRY_SECONDS:
         details.retry_after_seconds = delay
@@ -415,6 +419,12 @@ def parse_status_text(text: str) -> MicromegasError | None:
     )
 
 
+_Position = Annotated[int, msgspec.Meta(ge=1, le=_MAX_POSITION)]
+_Length = Annotated[int, msgspec.Meta(ge=0, le=_MAX_POSITION)]
+_Text = Annotated[str, msgspec.Meta(max_length=_MAX_CORRECTION_CHARACTERS)]
+_Correction = tuple[_Position, _Position, _Length, _Text]
+
+
 class _Details(msgspec.Struct, omit_defaults=True):
     """What `encode_error` writes; further names are ignored, so that a newer server may say more."""
 
@@ -422,9 +432,10 @@ class _Details(msgspec.Struct, omit_defaults=True):
     what: str
     remedy: str
     query_id: Annotated[str, msgspec.Meta(pattern=rf"^{_QUERY_ID.pattern}\Z")] | None = None
-    line: Annotated[int, msgspec.Meta(ge=1, le=_MAX_POSITION)] | None = None
-    column: Annotated[int, msgspec.Meta(ge=1, le=_MAX_POSITION)] | None = None
+    line: _Position | None = None
+    column: _Position | None = None
     retry_after_seconds: Annotated[float, msgspec.Meta(gt=0, le=_MAX_RETRY_SECONDS)] | None = None
+    correction: _Correction | None = None  # line, column, length, and text
     retryable: bool = True  # of what is unavailable
     restart_from: Annotated[datetime, msgspec.Meta(tz=True)] | None = None  # of a follow
 
@@ -440,6 +451,9 @@ def _rebuild(details: _Details) -> MicromegasError | None:
         facts = {"key": "the server's configuration"}
     error = kind(details.what, remedy=details.remedy, **facts)
     error.query_id = details.query_id
+    if isinstance(error, QueryError) and details.correction is not None:
+        found = Correction(*details.correction)
+        error.correction = found._replace(text=printable_text(found.text))
     if isinstance(error, ResourcesExhausted):
         error.retry_after_seconds = details.retry_after_seconds
     if isinstance(error, CursorExpired):

@@ -22,6 +22,7 @@ from micromegas_jupyter.core.file_list import FileList
 from micromegas_jupyter.core.protocols import DataFile, FileFormat, TableSnapshot
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.text import cut, printable
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.lake.delta_log import LOG_FOLDER
 from micromegas_jupyter.lake.snapshot import DeltaSnapshots, Unreadable, range_columns
@@ -87,7 +88,7 @@ def check_servable(storage: Storage) -> None:
     if not storage.is_local:
         return
     if not Path(storage.uri).is_dir():
-        raise UsageError("There is no such folder.", remedy="Name a folder of tables.")
+        raise UsageError(f"There is no folder {cut(printable(storage.uri), 200)}.", remedy="Name a folder of tables.")
     if any(os.path.lexists(above / LOG_FOLDER) for above in Path(storage.uri).parents):
         raise UsageError(
             f"The folder lies in a Delta table (there is a {LOG_FOLDER} above it).",

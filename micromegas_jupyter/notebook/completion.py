@@ -84,11 +84,6 @@ class ServerSchema:
     tables: Mapping[str, Table] = field(default_factory=dict)
     functions: tuple[str, ...] = ()
 
-    def columns_of(self, table: str) -> tuple[str, ...]:
-        """Return the names of a table's columns; empty for an unknown table."""
-        found = self.tables.get(table)
-        return () if found is None else tuple(column.name for column in found.columns)
-
 
 def fetch_schema(client: Client) -> ServerSchema:
     """Fetch a server's tables and functions; raises `MicromegasError` if it does not list its tables."""
@@ -141,20 +136,25 @@ class SchemaCache:
         # What each said, None when there was no answer, and when to fetch it again, by the monotonic clock.
         self._known: WeakKeyDictionary[Connection, tuple[ServerSchema | None, float]] = WeakKeyDictionary()
         self._fetching: dict[ClientSettings, Event] = {}
+        self._awaited: set[ClientSettings] = set()  # whose present fetch has been waited for
 
     def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema:
-        """Return what is known; fetches nothing or what is old, and waits only when it starts the first fetch."""
+        """Return what is known; fetches nothing or what is old, and waits only once for the first fetch."""
         connection = self._connections.current(settings)
         schema, due_at = self._entry(connection)
         is_due = self._dependencies.clock.monotonic() >= due_at
         if connection is None:
             is_due = not self._dependencies.is_wrapped()  # whose client is not made on another thread
         with self._lock:
-            if settings in self._fetching or not is_due:
-                return schema or ServerSchema()
-            answered = self._fetching[settings] = Event()
-        start_thread(self._fetch, settings, name="micromegas-schema")
-        if schema is None:
+            answered = self._fetching.get(settings)
+            if is_starting := answered is None and is_due:
+                answered = self._fetching[settings] = Event()
+            if is_waiting := schema is None and answered is not None and wait_seconds > 0:
+                is_waiting = settings not in self._awaited
+                self._awaited.add(settings)
+        if is_starting:
+            start_thread(self._fetch, settings, name="micromegas-schema")
+        if answered is not None and is_waiting:
             answered.wait(wait_seconds)
         return self._entry(self._connections.current(settings))[0] or ServerSchema()
 
@@ -179,6 +179,7 @@ class SchemaCache:
                 self.note(connection, None)
         finally:
             with self._lock:
+                self._awaited.discard(settings)
                 self._fetching.pop(settings).set()
 
 
@@ -254,12 +255,12 @@ def _completions(
         if (table := _name_of(name)) in schema.tables:
             tables.setdefault(_name_of(alias) if alias and alias.lower() not in _RESERVED else table, table)
     if qualifier is not None:
-        yield from _names(schema.columns_of(tables.get(_name_of(qualifier), "")), "column")
+        yield from _columns(schema, tables.get(_name_of(qualifier), ""))
         return
     expressions = map(_name_of, _TABLE_EXPRESSION.findall(before))
     if not _BEFORE_TABLE.search(before):
         for table in tables.values() or schema.tables:
-            yield from _names(schema.columns_of(table), "column")
+            yield from _columns(schema, table)
         yield from _names((alias for alias, table in tables.items() if alias != table), "alias")
         yield from _offered(filter(str.isidentifier, schema.functions), "function")
         yield from _offered((word.lower() if typed.islower() else word for word in _KEYWORDS), "keyword")
@@ -283,9 +284,14 @@ def _names(names: Iterable[str], kind: str) -> Iterator[SimpleCompletion]:
     return _offered((name_in_sql(name) for name in names if name and printable(name) == name), kind)
 
 
+def _columns(schema: ServerSchema, table: str) -> Iterator[SimpleCompletion]:
+    for column in schema.tables[table].columns if table in schema.tables else ():
+        yield from _names([column.name], f"column {column.type_text}")
+
+
 _AT_OPTION: Final = re.compile(rf"{OPTIONS.pattern}(?P<typed>(?:--?[\w-]*)?)")
 _AT_VALUE: Final = re.compile(r"(?:.*\s)?(--[\w-]+)(?:=|\s+)([\w-]*)")
-FIRST_ANSWER_SECONDS: Final = 0.25
+FIRST_ANSWER_SECONDS: Final = 0.4
 """How long the first completion of a notebook waits for a nearby server; the others do not wait."""
 
 
@@ -312,6 +318,10 @@ class SqlCompleter:
 
         self._matcher = matcher
         shell.Completer.custom_matchers.append(matcher)
+
+    def fetch_early(self) -> None:
+        """Fetch what the first Tab needs, on another thread, if a sign-in is stored or none is needed."""
+        start_thread(self._schema, "", 0.0, name="micromegas-first-schema")
 
     def close(self) -> None:
         """Complete nothing any more."""
@@ -356,14 +366,14 @@ class SqlCompleter:
         tables = (name for name in self._schema(before).tables if shlex.quote(name) == name)
         return _fitting(before.rpartition(" ")[2], _offered(tables, "table"))
 
-    def _schema(self, before: str) -> ServerSchema:
+    def _schema(self, before: str, wait_seconds: float = FIRST_ANSWER_SECONDS) -> ServerSchema:
         options = dict(re.findall(r"(--connection|--profile)[= ]\s*(\S+)", before.partition("\n")[0]))
         connection, profile = options.get("--connection"), options.get("--profile")
         try:
             settings = self._connections.settings(connection=connection, profile=profile)
         except MicromegasError:
             return ServerSchema()
-        return self._schemas.look_up(settings, wait_seconds=FIRST_ANSWER_SECONDS)
+        return self._schemas.look_up(settings, wait_seconds=wait_seconds)
 
     def _variables(self) -> Iterator[str]:
         for name, value in self._shell.user_ns.items():

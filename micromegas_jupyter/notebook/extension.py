@@ -11,7 +11,7 @@ from micromegas_jupyter.notebook.magics.connect import ServerMagics
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
 from micromegas_jupyter.notebook.magics.telemetry import TelemetryMagics
-from micromegas_jupyter.notebook.shell import help_as_line_magic
+from micromegas_jupyter.notebook.shell import has_kernel, help_as_line_magic, is_attended
 
 _SHORT_NAME = "sql"
 _ATTRIBUTE = "_micromegas_extension"
@@ -29,8 +29,9 @@ class _Extension:
         identity = IdentityMagics(shell, self.session)
         connections.notice = lambda: identity.display.notice()  # noqa: PLW0108 - not before it is needed
         self.magics = (self.sql, identity, servers, TelemetryMagics(shell, self.session, connections))
-        completer = SqlCompleter(shell, connections, self.schemas, self.sql.micromegas_sql, servers.micromegas_tables)
-        self._closing = (completer.close, self.session.close, identity.close, servers.close)
+        sql, tables = self.sql.micromegas_sql, servers.micromegas_tables
+        self.completer = SqlCompleter(shell, connections, self.schemas, sql, tables)
+        self._closing = (self.completer.close, self.session.close, identity.close, servers.close)
 
     def close(self) -> None:
         for close in self._closing:
@@ -40,6 +41,8 @@ class _Extension:
 def load_ipython_extension(ip: InteractiveShell) -> None:
     """Register the magics; IPython calls this for `%load_ext micromegas_jupyter`."""
     register(ip, NotebookServices())
+    if has_kernel(ip) and is_attended(ip):
+        getattr(ip, _ATTRIBUTE).completer.fetch_early()
 
 
 def register(shell: InteractiveShell, dependencies: NotebookServices) -> None:

@@ -27,7 +27,7 @@ from micromegas_jupyter.config.client import ClientSettings
 from micromegas_jupyter.core import system
 from micromegas_jupyter.core.text import cut, printable, short_query_id, statement_excerpt
 from micromegas_jupyter.core.text import host_text as url_host
-from micromegas_jupyter.errors import InvalidStatement, MicromegasError, QueryCancelled, UsageError
+from micromegas_jupyter.errors import InvalidStatement, MicromegasError, QueryCancelled, QueryError, UsageError
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 _Magics = TypeVar("_Magics")
@@ -324,6 +324,7 @@ def errors_as_lines(*, sql: str | None = None, traceback: bool = False) -> Itera
     except MicromegasError as error:
         if not traceback and "_render_traceback_" not in vars(error):
             show_as_lines(error, error_lines(error, sql=sql))
+            _offer_help(error, sql)
         raise
     except KeyboardInterrupt as interrupt:
         if traceback:
@@ -331,6 +332,24 @@ def errors_as_lines(*, sql: str | None = None, traceback: bool = False) -> Itera
         stopped = QueryCancelled("Interrupted.")
         show_as_lines(stopped, ["✗ interrupted"])
         raise stopped from interrupt
+
+
+def _offer_help(error: MicromegasError, sql: str | None) -> None:
+    """Have a notebook in which a user is present show an explanation below the error's lines."""
+    shell = IPython.get_ipython()
+    if not isinstance(error, QueryError) or isinstance(error, QueryCancelled) or shell is None:
+        return
+    cell = _request(shell).get("code", "")
+
+    def show(result: Any) -> None:
+        shell.events.unregister("post_run_cell", show)
+        if result.error_in_exec is error:
+            from micromegas_jupyter.notebook.error_help import ErrorHelp  # with anywidget
+
+            display(ErrorHelp(error, cell=cell, sql=sql))
+
+    if has_kernel(shell) and is_attended(shell):
+        shell.events.register("post_run_cell", show)
 
 
 def show_as_lines(error: BaseException, lines: Sequence[str]) -> None:

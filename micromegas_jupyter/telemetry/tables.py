@@ -440,6 +440,19 @@ IMAGES = _define_rows(
     range_columns=("time", "time"),
 )
 
+DEMO_REQUESTS: Final = _define_rows(
+    "requests",
+    "Requests that the demo's small program makes every second, one row each.",
+    ("time", pa.timestamp("us", "UTC"), "When the request was sent."),
+    ("service", pa.string(), "What was asked: the identity provider, or the SQL server."),
+    ("path", pa.string(), "The page that was requested, or the statement."),
+    ("status", pa.int32(), "The HTTP status of a page, 0 for a statement that succeeded; null without a response."),
+    ("duration_ms", pa.float64(), "How long the response took, in milliseconds."),
+    ("size_bytes", pa.int64(), "The size of the response in bytes; null without a response."),
+    range_columns=("time", "time"),
+    optional=("status", "size_bytes"),
+)
+"""The demo's own table, which is no part of the data model."""
 TABLES = (PROCESSES, STREAMS, BLOCKS, LOG_ENTRIES, MEASURES, HISTOGRAMS, OTEL_SPANS)
 VIEW_INSTANCE: Final = "view_instance"
 """The table function that names what one process or stream sent of a view set."""
@@ -460,7 +473,8 @@ MODEL_NAMES: Final = frozenset(DEFINITIONS)
 
 def with_remarks(table: str, schema: pa.Schema) -> pa.Schema:
     """Return the schema with what is known about a table and its columns in their metadata; else as it is."""
-    for definition in (*TABLES, *VIEWS):
+    others = (DEMO_REQUESTS,) if schema.names == DEMO_REQUESTS.schema.names else ()
+    for definition in (*TABLES, *VIEWS, *others):
         if table == definition.name:
             remark, remarks = definition.remark, definition.remarks
             break

@@ -16,7 +16,7 @@ from typing import Final
 from micromegas_jupyter.core.files import TemporaryFolder, remove_abandoned, write_private_file
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.core.system import SYSTEM_RANDOMNESS, Secret, Variables, run_interruptibly
-from micromegas_jupyter.core.text import JsonError, decode_strict_json
+from micromegas_jupyter.core.text import JsonError, cut, decode_strict_json, printable
 from micromegas_jupyter.errors import ServerUnavailable, UsageError
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.lake import is_lake as is_lake_folder
@@ -122,7 +122,8 @@ def _find_tables(storage: Storage, *, is_lake: bool) -> tuple[tuple[str, ...], t
     """Return the tables' names and what is left out, or say why there is nothing to serve."""
     if is_lake:
         if (storage.is_local and not Path(storage.uri).is_dir()) or not is_lake_folder(storage):
-            raise UsageError("There is no such lake.", remedy="Name a folder that micromegas serve has written to.")
+            what = f"There is no lake in {cut(printable(storage.uri), 200)}."
+            raise UsageError(what, remedy="Name a folder that micromegas serve has written to.")
         return tuple(table.name for table in Lake(storage).snapshot() if table.problem is None), ()
     check_servable(storage)
     served = ServedFolder(storage)

@@ -5,7 +5,7 @@ from urllib.parse import quote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micromegas_jupyter.errors import InvalidStatement, MicromegasError
+from micromegas_jupyter.errors import Correction, InvalidStatement, MicromegasError
 from micromegas_jupyter.flightsql.commands import (
     MAX_DETAILS_BYTES,
     MAX_STATUS_BYTES,
@@ -18,7 +18,8 @@ from micromegas_jupyter.flightsql.commands import (
 
 _UNENCODED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _SENTENCES = st.text(max_size=3000)
-_POSITIONS = st.none() | st.integers(1, 2**31 - 1)
+_PLACES = st.integers(1, 2**31 - 1)
+_POSITIONS = st.none() | _PLACES
 
 
 @given(_SENTENCES, _SENTENCES, _POSITIONS, _POSITIONS)
@@ -33,6 +34,17 @@ def test_any_error_fits_its_bounds_and_keeps_its_facts(what, remedy, line, colum
     assert isinstance(found, InvalidStatement)
     assert (found.line, found.column, found.query_id) == (line, column, "q-1")
     assert printable_text(what).startswith(found.what.removesuffix(" …"))
+
+
+@given(st.builds(Correction, _PLACES, _PLACES, st.integers(0, 2**31 - 1), st.text(max_size=300)))
+def test_a_correction_of_at_most_200_characters_arrives(correction):
+    error = InvalidStatement("No.", line=1)
+    error.correction = correction
+
+    found = decode_error(encode_error(error))
+
+    sent = correction._replace(text=printable_text(correction.text))
+    assert found.correction == (sent if len(correction.text) <= 200 else None)
 
 
 @given(_SENTENCES)

@@ -695,8 +695,8 @@ class LoginOutcome:
     def page(self) -> Page:
         """Return the page that says so."""
         if not self.is_signed_in:
-            title = "You are not signed in"
-            return _page(status=200, title=title, sentences=[self.what], hint=self.remedy, is_failure=True)
+            title, hint = "You are not signed in", f"{self.remedy} You can close this tab.".strip()
+            return _page(status=200, title=title, sentences=[self.what], hint=hint, is_failure=True)
         return _page(
             status=200,
             title="You are signed in",

@@ -71,7 +71,10 @@ def _state_view(state: IdentityState) -> View:
     buttons = [_button(action) for action in offered_actions(state)]
     view: View = {"status": state.status, "mark": _MARKS.get(state.status, "○"), "buttons": buttons, "ended": ""}
     if state.status is IdentityStatus.SIGNED_OUT:
-        title, lines = f"Not signed in{where_text(state.issuer, state.server)}.", [state.detail]
+        where = where_text(state.issuer, state.server)
+        title, lines = f"Not signed in{where}.", [state.detail]
+        if state.server_name:
+            title, lines = f"Not signed in to {state.server_name}.", [state.detail, where.strip()]
     elif state.status is IdentityStatus.WAITING:
         title, lines = _waiting_texts(state)
         is_code = state.flow is Flow.DEVICE
@@ -103,9 +106,12 @@ def _button(action: str) -> View:
 
 def _waiting_texts(state: IdentityState) -> tuple[str, list[str]]:
     """Return the title of a sign-in under way, and its lines."""
-    title, place, what = f"Sign in to {state.issuer}", f"for {state.server}", "notebook"
+    title, place, what = f"Sign in to {state.server_name or state.issuer}", f"for {state.server}", "notebook"
+    if state.server_name:
+        place = f"at {state.issuer} {place}"
     if state.is_awaited:
-        title, place, what = "Sign in to continue", f"at {state.issuer} for {state.server}", "cell"
+        to = f"to {state.server_name} " if state.server_name else ""
+        title, place, what = f"Sign in {to}to continue", f"at {state.issuer} for {state.server}", "cell"
     line = f"{place} · this {what} continues by itself · valid for {{left}}"
     if state.flow is Flow.DEVICE:
         address = state.address.removeprefix("https://").removeprefix("http://").rstrip("/")

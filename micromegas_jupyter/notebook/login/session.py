@@ -18,6 +18,7 @@ from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import start_thread
 from micromegas_jupyter.core.text import cut, printable, seconds_text
 from micromegas_jupyter.errors import (
+    LoginFailed,
     LoginRequired,
     MicromegasError,
     ProviderUnavailable,
@@ -93,6 +94,7 @@ class IdentityState:
     server: str
     title: str = ""
     issuer: str = ""
+    server_name: str = ""
     name: str = ""
     email: str | None = None
     subject: str = ""
@@ -127,6 +129,7 @@ def waiting_state(settings: ClientSettings, login: Login, *, detail: str = "") -
     return IdentityState(
         status=IdentityStatus.WAITING,
         server=host_text(settings.uri),
+        server_name=shown_name(settings.name or ""),
         issuer=provider_text(settings.issuer),
         ends_at=login.expires_at,
         flow=login.flow,
@@ -174,6 +177,7 @@ def signed_out_state(settings: ClientSettings, *, detail: str = "", through: str
     return IdentityState(
         status=IdentityStatus.SIGNED_OUT,
         server=host_text(settings.uri),
+        server_name=shown_name(settings.name or ""),
         issuer=host_text(settings.issuer or ""),
         detail=shown_detail(detail),
         through=through,
@@ -390,9 +394,8 @@ class NotebookSession:
             provider = attempt.login.result()
         except MicromegasError as error:
             if self._end(attempt):
-                self.show(
-                    settings, signed_out_state(settings, detail=f"{error.what} Run %micromegas_login to try again.")
-                )
+                detail = f"{error.what} Try again here, or run %micromegas_login."
+                self.show(settings, signed_out_state(settings, detail=detail))
             elif self.connections.current(settings) is not None:
                 return  # something else has signed the person in meanwhile
             raise
@@ -677,6 +680,8 @@ class CellConnections:
             show_as_lines(stopped, [f"✗ stopped waiting for the sign-in after {waited}; it stays open"])
             line.clear()
             raise stopped from interrupt
+        except LoginFailed:
+            raise  # the card stays, with the reason and a button
         except MicromegasError:
             line.clear()
             raise

@@ -37,7 +37,7 @@ def test_a_code_is_typed_on_another_page_and_the_notebook_goes_on(open_notebook)
     assert " ".join(user_code) in widget.get_by_role("status").text_content()
     cards = page.locator(".jp-OutputArea .micromegas-card")
     expect(cards).to_have_count(2)  # that of the cell that waits, too
-    expect(cards.last).to_contain_text("Sign in to continue: go to")
+    expect(cards.last).to_contain_text("to continue: go to")
     expect(cards.last.locator("code")).to_have_text(user_code)
     link = widget.get_by_role("link", name=re.compile("Open the page"))
     assert (link.get_attribute("target"), link.get_attribute("rel")) == ("_blank", "noopener noreferrer")

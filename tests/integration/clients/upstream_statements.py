@@ -160,7 +160,7 @@ ABSENT = {
     r"list_audience_grants": ("SELECT * FROM list_audience_grants()", "Roles"),
     r"\baudience\b": ("SELECT max(audience) FROM log_entries", "Roles"),
     r"FROM images": ("SELECT exe, count(*) FROM images GROUP BY exe", "view_instance"),
-    r"array_length\(properties\)": ("SELECT array_length(properties) FROM measures", "does not take these arguments"),
+    r"array_length\(properties\)": ("SELECT array_length(properties) FROM measures", "array_length does not take"),
     r"begin, end\b": (f"SELECT name, begin, end FROM process_spans('{PROCESS}', 'both')", "keyword"),
     r"FLOAT64": ("SELECT CAST(value AS FLOAT64) FROM measures", "no type named FLOAT64"),
 }

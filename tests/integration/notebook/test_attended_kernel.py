@@ -208,3 +208,46 @@ def test_whatever_ends_a_code_leaves_nothing_in_the_notebook(ending_kernel, end)
     end(ending_kernel)
 
     check_nothing_is_left(ending_kernel)
+
+
+DENY_WHEN_A_CELL_WAITS = FINISH_WHEN_A_CELL_WAITS.replace(
+    "world.logins[0].succeed()",
+    "from micromegas_jupyter.errors import LoginRefused; world.logins[0].fail(LoginRefused('You said no.'))",
+)
+
+
+def test_a_cell_whose_sign_in_was_denied_keeps_the_card_with_the_reason_and_a_button(kernel):
+    kernel.run(NOBODY)
+    kernel.run("%micromegas_login")
+    kernel.run(DENY_WHEN_A_CELL_WAITS)
+
+    query = kernel.run("%sql SELECT 1")
+
+    kernel.run("thread.join(60)")
+    assert query.reply["status"] == "error"
+    assert not query.of("update_display_data") or "widget-view" in str(query.of("update_display_data")[-1])
+    view = card_views(kernel.all_messages)[-1]
+    assert view["lines"] == ["You said no. Try again here, or run %micromegas_login."]
+    assert [button["action"] for button in view["buttons"]] == ["sign_in"]
+
+
+FAILING = """
+from micromegas_jupyter.errors import Correction, InvalidStatement
+world.open_failure = InvalidStatement("No <b>.", line=1, column=10)
+world.open_failure.correction = Correction(1, 8, 3, "msg")
+"""
+
+
+def test_a_failed_statement_is_explained_below_its_error_with_the_corrected_cell(kernel):
+    kernel.run(FAILING)
+
+    cell = kernel.run("%%sql --limit 5\nSELECT mgs FROM log_entries\n")
+
+    kinds = [message["msg_type"] for message in cell.messages]
+    data = cell.of("display_data")[-1]["data"]
+    assert kinds.index("error") < len(kinds) - kinds[::-1].index("display_data") - 1
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert "Corrected:\n%%sql --limit 5\nSELECT msg FROM log_entries" in data["text/plain"]
+    assert data["text/html"].startswith("<details><summary>Explain SQL001</summary>")
+    for caught in ("try:\n  get_ipython().run_line_magic('sql', 'SELECT mgs')\nexcept Exception: pass", "1 + 1"):
+        assert not [each for each in kernel.run(caught).of("display_data") if "Explain" in str(each)]

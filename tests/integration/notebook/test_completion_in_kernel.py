@@ -45,7 +45,7 @@ def test_tables_columns_and_functions_come_from_the_server_of_whoever_is_signed_
 
     assert not [text for text, kind in signed_out if kind == "table"]
     assert ("log_entries", "table") in kernel.complete("%%sql\nSELECT * FROM lo|")
-    assert ("target", "column") in kernel.complete("%%sql rows << --begin 1h\nSELECT l.ta| FROM log_entries l")
+    assert ("target", "column text") in kernel.complete("%%sql rows << --begin 1h\nSELECT l.ta| FROM log_entries l")
     assert ("date_bin", "function") in kernel.complete("%sql SELECT date_b|")
     assert ("property_get", "function") in kernel.complete("%sql SELECT property_g|")
     assert ("make_histogram", "function") in kernel.complete("%sql SELECT make_h|")

@@ -157,3 +157,19 @@ def test_a_batch_keeps_its_values(name, rows, *, preserve_dictionary):
 
 def test_this_version_of_datafusion_scans_lists_of_files_as_planned():
     check_scans()
+
+
+@pytest.mark.parametrize(
+    ("sql", "names"),
+    [
+        ("SELECT 1", ["1"]),
+        ("SELECT 'a', true, 1.5, NULL", ["'a'", "true", "1.5", "NULL"]),
+        ("SELECT 1+1, count(*) FROM log_entries", ["1 + 1", "count(*)"]),
+        ("SELECT date_trunc('hour', time) FROM log_entries", ["date_trunc('hour',log_entries.time)"]),
+        ('SELECT 1 AS "Int64(1)"', ["Int64(1)"]),
+        ("SELECT 1, 1e0", ["Int64(1)", "Float64(1)"]),
+    ],
+)
+def test_a_column_without_a_name_is_named_as_it_is_written(ask, sql, names):
+    assert ask.plan(sql).schema.names == names
+    ask.table(sql)

@@ -155,8 +155,8 @@ def test_a_failure_is_told_in_its_class_and_in_words_for_people(ask, sql, place,
         ("SELECT 2 * 3 + (3 * interval '1 hour')", "BIGINT * INTERVAL", (None, None)),
         ("SELECT msg + 1 FROM log_entries", "VARCHAR + BIGINT", (1, 12)),
         ("SELECT level = time FROM log_entries", "INT = TIMESTAMP WITH TIME ZONE", (1, 14)),
-        ("SELECT d LIKE 1 FROM nested", "DECIMAL(10, 2) and BIGINT", (None, None)),
-        ("SELECT msg FROM log_entries WHERE time", "returning TIMESTAMP WITH TIME ZONE", (1, 35)),
+        ("SELECT d LIKE 1 FROM nested", "DECIMAL(10, 2) and BIGINT", (1, 10)),
+        ("SELECT msg FROM log_entries WHERE time", "log_entries.time is TIMESTAMP WITH TIME ZONE", (1, 35)),
     ],
 )
 def test_an_error_names_types_of_sql_and_the_operator(ask, sql, what, place):

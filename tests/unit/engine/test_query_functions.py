@@ -225,9 +225,7 @@ def test_calls_with_different_kinds_of_columns_stand_in_one_statement(ask):
         "FROM t WHERE property_get(p, 'env') = 'prod' GROUP BY property_get(m, 'env'), 2, 3"
     )
 
-    assert found == [
-        {'property_get(t.m,Utf8("env"))': "prod", "p": "prod", "l": "prod", "n": 1, "pairs": 3, "length": 3}
-    ]
+    assert found == [{"property_get(t.m,'env')": "prod", "p": "prod", "l": "prod", "n": 1, "pairs": 3, "length": 3}]
     behind_dollars = "SELECT property_get(m, $$env$$) AS m, property_get(p, 'env') AS p FROM t WHERE id = 1"
     assert len(ask.rows(behind_dollars)) == 1
 

@@ -136,6 +136,7 @@ def test_what_could_steer_a_terminal_is_replaced_on_both_sides(sent, shown):
     [
         b"\xff\xfe", b"[]", _details(code="SQL999"), _details(what=None), _details(remedy=["a"]),
         _details(query_id="a b"), _details(line=0), _details(line=True), _details(column=2**31),
+        _details(correction=[1, 1, -1, "x"]), _details(correction=[1, 1, 0, "x" * 201]), _details(correction=[1, 1, 0]),
         _details(code="SQL004", retry_after_seconds=True), _details(code="SQL004", retry_after_seconds=86_401),
         _details(nested=[[[1]]]), b'{"code":"SQL001","code":"SQL002","what":"","remedy":""}',
         _details(what="x" * commands.MAX_DETAILS_BYTES),

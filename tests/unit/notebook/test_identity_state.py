@@ -31,6 +31,19 @@ ENDS_AT = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
 SIGN_IN, SHOW_CODE, CANCEL, REFRESH, SIGN_OUT = "sign_in", "show_code", "cancel", "refresh", "sign_out"
 
 
+def test_a_server_with_a_name_is_called_by_it_and_its_addresses_are_below():
+    named = replace(WAITING, server_name="Micromegas demo")
+    signed_out = state(IdentityStatus.SIGNED_OUT, server_name="Micromegas demo")
+    shown = [build_view(each, now=NOW) for each in (named, replace(named, is_awaited=True), signed_out)]
+
+    assert [each["title"] for each in shown] == [
+        "Sign in to Micromegas demo",
+        "Sign in to Micromegas demo to continue",
+        "Not signed in to Micromegas demo.",
+    ]
+    assert all("at id " in str(each["lines"]) for each in shown)
+
+
 def login(flow=Flow.BROWSER):
     return FakeLogin(expires_at=SOON, flow=flow)
 

@@ -51,7 +51,7 @@ def test_a_sign_in_that_fails_is_told_to_the_cell_that_waits_and_then_forgotten(
 
     assert shown(session) is IdentityStatus.SIGNED_OUT
     assert session.state is not None
-    assert session.state.detail == "You said no. Run %micromegas_login to try again."
+    assert session.state.detail == "You said no. Try again here, or run %micromegas_login."
     with pytest.raises(LoginRequired):
         session.connection(SETTINGS)
 

@@ -129,3 +129,12 @@ def test_every_column_is_described_and_no_other(table):
 )
 def test_levels_have_upstreams_numbers_and_one_between_two_counts_as_the_lower(levelno, level):
     assert level_from_logging(levelno) == level
+
+
+def test_the_demos_requests_are_described_and_a_users_table_of_that_name_is_not():
+    described = tables.with_remarks("requests", tables.DEMO_REQUESTS.schema)
+    other = pa.schema([("time", pa.timestamp("us")), ("status", pa.int32())])
+
+    assert all(field.metadata[tables.REMARKS_KEY] for field in described)
+    assert b"demo" in described.metadata[tables.REMARKS_KEY]
+    assert tables.with_remarks("requests", other) == other

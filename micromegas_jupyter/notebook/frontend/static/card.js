@@ -12,6 +12,29 @@ function makeButton(text, onClick, attributes = {}) {
   button.addEventListener("click", onClick);
   return button;
 }
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    if (!copySelected(text))
+      throw new Error("The browser does not let this page copy. Open it over https, or download a file.");
+  }
+}
+function copySelected(text) {
+  const focused = document.activeElement;
+  const field = make("textarea", { readonly: true, "aria-hidden": "true", tabindex: -1 });
+  field.value = text;
+  field.style.cssText = "position: fixed; top: 0; left: 0; opacity: 0";
+  for (const event of ["keydown", "copy", "focusin"]) field.addEventListener(event, (each) => each.stopPropagation());
+  document.body.append(field);
+  try {
+    field.select();
+    return document.execCommand("copy");
+  } finally {
+    field.remove();
+    if (focused instanceof HTMLElement) focused.focus({ preventScroll: true });
+  }
+}
 
 // src/card/card.ts
 var PATIENCE_MILLISECONDS = 1500;
@@ -21,9 +44,10 @@ var LOST = {
   status: "failed",
   mark: "▲",
   title: "No longer connected to the kernel.",
-  lines: ["The kernel restarted or stopped, so this is out of date. Run the cell again."],
-  buttons: []
+  lines: ["The kernel restarted or stopped. To continue, run a cell that loads the extension and connects again."],
+  buttons: [{ action: "reconnect", text: "Insert the cell", working: "", opens: false }]
 };
+var RECONNECT = "%load_ext micromegas_jupyter\n%micromegas_login";
 var GONE = ["restarting", "autorestarting", "terminating", "dead"];
 var START = /micromegas\/start\/[\w.-]+$/;
 var card_default = () => {
@@ -44,7 +68,27 @@ var card_default = () => {
       isLost = true;
     }
   };
-  const press = (button) => {
+  const reconnect = (root) => {
+    const detail = { source: RECONNECT };
+    const isUnhandled = root.dispatchEvent(
+      new CustomEvent("micromegas:new-cell", { detail, bubbles: true, cancelable: true })
+    );
+    const say = (text) => {
+      news = { text, at: Date.now() };
+      draw();
+    };
+    if (!isUnhandled) say("Inserted below. Run it.");
+    else
+      copyText(RECONNECT).then(
+        () => say("Copied. Paste it into a cell and run it."),
+        (error) => say(error.message)
+      );
+  };
+  const press = (button, root) => {
+    if (isLost) {
+      reconnect(root);
+      return;
+    }
     if (pressed ?? shownView().working) return;
     const isUnconfirmed = Boolean(button.confirm) && confirming !== button.action;
     confirming = isUnconfirmed ? button.action : "";
@@ -74,10 +118,11 @@ var card_default = () => {
     pinned?.draw();
   };
   const happening = ({ working, note, buttons }) => {
-    if (isLost) return "";
+    const recent = Date.now() - news.at < NEWS_MILLISECONDS ? news.text : "";
+    if (isLost) return recent;
     if (pressed) return Date.now() - pressed.at < PATIENCE_MILLISECONDS ? pressed.working : BUSY;
     const confirmed = buttons.find(({ action }) => action === confirming)?.confirm;
-    return confirmed?.line ?? (working || note || (Date.now() - news.at < NEWS_MILLISECONDS ? news.text : ""));
+    return confirmed?.line ?? (working || note || recent);
   };
   const mount = (parent, name = "") => {
     const [mark, code] = [make("span", { class: "mark", "aria-hidden": true }), make("code", { "aria-hidden": true })];
@@ -101,7 +146,7 @@ var card_default = () => {
     const makeAction = (button) => {
       if (!button.opens || !address) {
         const text2 = confirming === button.action ? button.confirm?.text : void 0;
-        return makeButton(text2 ?? button.text, () => press(button), { "data-action": button.action });
+        return makeButton(text2 ?? button.text, () => press(button, root), { "data-action": button.action });
       }
       const link = make("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, `${button.text} ↗`);
       link.addEventListener("click", follow);

@@ -194,11 +194,20 @@ test("texts are never markup, and a code is said letter by letter", () => {
   expect(el.querySelector("details dd")?.textContent).toBe("<b>");
 });
 
-test("a card without its kernel says so and offers nothing", () => {
+test("a card without its kernel says so, and its one button inserts a cell that connects again", () => {
   const el = start(SIGNED_IN);
+  const heard: unknown[] = [];
+  el.addEventListener("micromegas:new-cell", (event) => {
+    heard.push((event as CustomEvent).detail);
+    event.preventDefault();
+  });
   model.die();
-  expect(el.querySelectorAll("a, button")).toHaveLength(0);
+  expect(el.querySelectorAll("a, button")).toHaveLength(1);
   expect(el.textContent).toContain("▲No longer connected to the kernel.");
+  click(el, "Insert the cell");
+  expect(heard).toEqual([{ source: "%load_ext micromegas_jupyter\n%micromegas_login" }]);
+  expect(sent).toEqual([""]);
+  expect(el.textContent).toContain("Inserted below. Run it.");
 });
 
 test("while a cell waits out of sight its card is shown at the top of the notebook", () => {

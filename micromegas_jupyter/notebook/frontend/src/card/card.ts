@@ -1,6 +1,6 @@
 // The sign-in card: draws the view that the kernel sends, counts down and sends what a user presses. The states of a
 // sign-in and the sentences about them are in login/display.py.
-import { make, makeButton } from "../dom";
+import { copyText, make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
 
 interface Button extends Record<"action" | "text" | "working", string> {
@@ -36,9 +36,10 @@ const LOST: View = {
   status: "failed",
   mark: "▲",
   title: "No longer connected to the kernel.",
-  lines: ["The kernel restarted or stopped, so this is out of date. Run the cell again."],
-  buttons: [],
+  lines: ["The kernel restarted or stopped. To continue, run a cell that loads the extension and connects again."],
+  buttons: [{ action: "reconnect", text: "Insert the cell", working: "", opens: false }],
 };
+const RECONNECT = "%load_ext micromegas_jupyter\n%micromegas_login";
 const GONE = ["restarting", "autorestarting", "terminating", "dead"];
 // The Jupyter server's own start page: the kernel need not know under which address this page was reached.
 const START = /micromegas\/start\/[\w.-]+$/;
@@ -64,7 +65,28 @@ export default () => {
     }
   };
 
-  const press = (button: Button) => {
+  const reconnect = (root: Element) => {
+    const detail = { source: RECONNECT };
+    const isUnhandled = root.dispatchEvent(
+      new CustomEvent("micromegas:new-cell", { detail, bubbles: true, cancelable: true }),
+    );
+    const say = (text: string) => {
+      news = { text, at: Date.now() };
+      draw();
+    };
+    if (!isUnhandled) say("Inserted below. Run it.");
+    else
+      copyText(RECONNECT).then(
+        () => say("Copied. Paste it into a cell and run it."),
+        (error: unknown) => say((error as Error).message),
+      );
+  };
+
+  const press = (button: Button, root: Element) => {
+    if (isLost) {
+      reconnect(root);
+      return;
+    }
     if (pressed ?? shownView().working) return;
     const isUnconfirmed = Boolean(button.confirm) && confirming !== button.action;
     confirming = isUnconfirmed ? button.action : "";
@@ -99,10 +121,11 @@ export default () => {
   };
 
   const happening = ({ working, note, buttons }: KernelView): string => {
-    if (isLost) return "";
+    const recent = Date.now() - news.at < NEWS_MILLISECONDS ? news.text : "";
+    if (isLost) return recent;
     if (pressed) return Date.now() - pressed.at < PATIENCE_MILLISECONDS ? pressed.working : BUSY;
     const confirmed = buttons.find(({ action }) => action === confirming)?.confirm;
-    return confirmed?.line ?? (working || note || (Date.now() - news.at < NEWS_MILLISECONDS ? news.text : ""));
+    return confirmed?.line ?? (working || note || recent);
   };
 
   const mount = (parent: Element, name = ""): Card => {
@@ -130,7 +153,7 @@ export default () => {
     const makeAction = (button: Button) => {
       if (!button.opens || !address) {
         const text = confirming === button.action ? button.confirm?.text : undefined;
-        return makeButton(text ?? button.text, () => press(button), { "data-action": button.action });
+        return makeButton(text ?? button.text, () => press(button, root), { "data-action": button.action });
       }
       const link = make("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, `${button.text} ↗`);
       link.addEventListener("click", follow);

@@ -1,0 +1,49 @@
+"""What a notebook shows below a failed statement: what the error means, and the cell with a correction."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from micromegas_jupyter.doctor.error_page import explain_error
+from micromegas_jupyter.errors import QueryError
+from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE
+
+if TYPE_CHECKING:
+    from micromegas_jupyter.errors import MicromegasError
+
+_STATIC = Path(__file__).parent / "frontend" / "static"
+
+
+class ErrorHelp(anywidget.AnyWidget):
+    """Unfolds the explanation of an error's code, and offers `source`, which the user runs or not."""
+
+    _esm = _STATIC / "explain.js"
+    _css = _STATIC / "explain.css"
+    code = traitlets.Unicode().tag(sync=True)
+    text = traitlets.Unicode().tag(sync=True)
+    source = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, error: MicromegasError, *, cell: str, sql: str | None) -> None:
+        text = explain_error(error.code, how_to_list="%micromegas_explain")
+        super().__init__(code=error.code, text=text, source=corrected_cell(error, cell=cell, sql=sql))
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        shown = super()._repr_mimebundle_(**options)
+        if shown is None:
+            return shown
+        text = f"{self.text}\n\nCorrected:\n{self.source}" if self.source else self.text
+        folded = f"<details><summary>Explain {self.code}</summary><pre>{html.escape(text)}</pre></details>"
+        return shown[0] | {SAVED_MIME_TYPE: {"version": 1}, "text/plain": text, "text/html": folded}, shown[1]
+
+
+def corrected_cell(error: MicromegasError, *, cell: str, sql: str | None) -> str:
+    """Return a cell with the server's correction of its statement, or nothing if there is none."""
+    if not isinstance(error, QueryError) or error.correction is None or sql is None:
+        return ""
+    corrected = error.correction.apply(sql).strip("\n")
+    return cell.replace(sql.strip("\n"), corrected, 1) if sql.strip("\n") in cell else f"%%sql\n{corrected}"

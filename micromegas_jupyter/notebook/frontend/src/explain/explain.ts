@@ -1,0 +1,39 @@
+// What stands below a failed statement: what the error means and, if the server suggests one, a corrected cell.
+import { copyText, make, makeButton } from "../dom";
+import type { RenderContext } from "../widget";
+
+const NEW_CELL = "micromegas:new-cell";
+
+function render({ model, el }: RenderContext): void {
+  const [code, text, source] = ["code", "text", "source"].map((name) => String(model.get(name)));
+  const said = make("div", { role: "status" });
+  const insert = async () => {
+    const isUnhandled = root.dispatchEvent(
+      new CustomEvent(NEW_CELL, { detail: { source }, bubbles: true, cancelable: true }),
+    );
+    try {
+      if (isUnhandled) await copyText(source ?? "");
+      said.textContent = isUnhandled ? "Copied. Paste it into a cell." : "Inserted below.";
+    } catch (error) {
+      said.textContent = (error as Error).message;
+    }
+  };
+  const button = make(
+    "div",
+    {},
+    makeButton("Insert corrected cell", () => void insert()),
+  );
+  const corrected = source ? [make("p", {}, "Corrected:"), make("pre", {}, source), button, said] : [];
+  const lines = (text ?? "").split("\n").map((line) => make("p", {}, line));
+  const summary = make("summary", {}, `Explain ${code}`);
+  const details = make("details", {}, summary, ...corrected, ...lines);
+  // JupyterLab would take Enter and the space bar for the notebook's.
+  const root = make(
+    "div",
+    { class: "micromegas-card micromegas-explain", "data-lm-suppress-shortcuts": true },
+    details,
+  );
+  el.append(root);
+}
+
+export default { render };
