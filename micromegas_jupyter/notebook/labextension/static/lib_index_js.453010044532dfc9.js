@@ -15,6 +15,39 @@ var codemirror_4_4_strict_ = __webpack_require__("webpack/sharing/consume/defaul
 var notebook_4_4_strict_ = __webpack_require__("webpack/sharing/consume/default/@jupyterlab/notebook");
 // EXTERNAL MODULE: consume shared module (default) @jupyterlab/rendermime@^4.4.0 (strict)
 var rendermime_4_4_strict_ = __webpack_require__("webpack/sharing/consume/default/@jupyterlab/rendermime");
+;// CONCATENATED MODULE: ./lib/cells.js
+// Result widgets and the side panel request a new cell with an event, which other applications don't handle: there, the
+// widget copies the text instead. The cell is inserted and never run, because its text contains values from the server.
+const NEW_CELL = "micromegas:new-cell";
+const MAX_CHARACTERS = 200_000;
+/** Except line feed: a carriage return could hide the rest of a line. */
+const CONTROL_CHARACTER = /(?!\n)\p{Cc}/u;
+/** Insert a cell for each `micromegas:new-cell` event; `preventDefault` reports that it was inserted. */
+function insertCells(notebooks) {
+    document.addEventListener(NEW_CELL, (event) => {
+        const source = event.detail?.source;
+        if (typeof source !== "string" || source.length > MAX_CHARACTERS || CONTROL_CHARACTER.test(source))
+            return;
+        const target = event.target;
+        const panel = notebooks.find((each) => each.node.contains(target)) ?? notebooks.currentWidget;
+        if (panel && insertBelow(panel, target, source))
+            event.preventDefault();
+    });
+}
+/** Insert a code cell below the one that contains the target, or else below the active one. */
+function insertBelow({ content }, target, source) {
+    if (!content.model || content.model.readOnly)
+        return false;
+    const above = content.widgets.findIndex((cell) => cell.node.contains(target));
+    const index = (above < 0 ? content.activeCellIndex : above) + 1;
+    content.model.sharedModel.insertCell(index, { cell_type: "code", source, metadata: { trusted: true } });
+    content.deselectAll();
+    content.activeCellIndex = index;
+    content.mode = "edit";
+    void content.scrollToItem(index);
+    return true;
+}
+
 // EXTERNAL MODULE: consume shared module (default) @jupyterlab/outputarea@^4.4.0 (strict)
 var outputarea_4_4_strict_ = __webpack_require__("webpack/sharing/consume/default/@jupyterlab/outputarea");
 // EXTERNAL MODULE: consume shared module (default) @lumino/widgets@^2.7.0 (strict)
@@ -28,6 +61,11 @@ var widgets_2_7_strict_ = __webpack_require__("webpack/sharing/consume/default/@
 const SAVED = "application/vnd.micromegas.result+json";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
 const HTML = "text/html";
+const PNG = "image/png";
+/** A result's widget dispatches this with its chart as base64; the notebook saves it beside the table. */
+const PICTURE = "micromegas:picture";
+const MAX_PICTURE_BYTES = 60_000;
+const PNG_SIGNATURE = "\x89PNG\r\n\x1a\n";
 const LIVE = ".micromegas-grid, .micromegas-tables, .micromegas-card";
 /** ipywidgets' mark on a renderer that shows an error. */
 const GIVEN_UP = "jupyter-widgets";
@@ -43,7 +81,7 @@ function addSavedRenderer(common, notebooks) {
     const connect = async (renderers) => {
         if (isConnected(renderers))
             return true;
-        await notebooks.find((panel) => panel.content.rendermime === renderers)?.sessionContext.ready;
+        await notebooks?.find((panel) => panel.content.rendermime === renderers)?.sessionContext.ready;
         await new Promise((resolve) => setTimeout(resolve)); // ipywidgets has waited for the same
         return isConnected(renderers);
     };
@@ -55,16 +93,31 @@ class SavedRenderer extends widgets_2_7_strict_.Panel {
     saved;
     connect;
     live;
+    model;
     waiting;
     widget = "";
+    /** The chart above the table, while there is no widget. */
+    picture = new widgets_2_7_strict_.Widget();
     watch = new MutationObserver(() => this.choose());
     constructor(saved, connect) {
         super();
         this.saved = saved;
         this.connect = connect;
+        this.addWidget(this.picture);
         this.addWidget(saved);
+        this.node.addEventListener(PICTURE, (event) => {
+            const data = event.detail?.data;
+            const model = this.model;
+            if (!model || !isPicture(data) || model.data[PNG] === data)
+                return;
+            event.preventDefault();
+            model.setData({ data: { ...model.data, [PNG]: data } });
+        });
     }
     async renderModel(model) {
+        this.model = model;
+        const picture = model.data[PNG];
+        this.picture.node.replaceChildren(...(isPicture(picture) ? [saved_image(picture)] : []));
         await this.saved.renderModel(model);
         const widget = JSON.stringify(model.data[WIDGET] ?? "");
         // The same widget stays as it is: only what is saved has changed.
@@ -109,10 +162,11 @@ class SavedRenderer extends widgets_2_7_strict_.Panel {
     }
     choose() {
         this.live?.setHidden(!this.isLive);
+        this.picture.setHidden(this.isLive);
         if (this.isLive)
             this.saved.parent = null;
         else
-            this.insertWidget(0, this.saved);
+            this.insertWidget(1, this.saved);
     }
 }
 /** Only the output area has the renderers of its own notebook or console, whose widgets are connected to the kernel. */
@@ -122,6 +176,24 @@ function outputArea(widget) {
             return parent;
     }
     return undefined;
+}
+function isPicture(data) {
+    if (typeof data !== "string" || data.length > MAX_PICTURE_BYTES * 2)
+        return false;
+    try {
+        const bytes = atob(data);
+        return bytes.startsWith(PNG_SIGNATURE) && bytes.length <= MAX_PICTURE_BYTES;
+    }
+    catch {
+        return false;
+    }
+}
+function saved_image(data) {
+    const element = document.createElement("img");
+    element.alt = "Chart of the rows";
+    element.src = `data:${PNG};base64,${data}`;
+    element.style.maxWidth = "100%";
+    return element;
 }
 
 ;// CONCATENATED MODULE: ./lib/sql.js
@@ -174,23 +246,32 @@ function followCells(panel, languages) {
 
 
 
-const sqlMode = {
-    id: "micromegas-jupyter:sql-mode",
-    description: "SQL mode in %%sql cells.",
+
+// Applications without notebooks, such as Voila, log an error for each plug-in that requires a tracker.
+const cells = {
+    id: "micromegas-jupyter:cells",
+    description: "SQL mode in %%sql cells, and new cells that results request.",
     autoStart: true,
-    requires: [notebook_4_4_strict_.INotebookTracker, codemirror_4_4_strict_.IEditorLanguageRegistry],
+    optional: [notebook_4_4_strict_.INotebookTracker, codemirror_4_4_strict_.IEditorLanguageRegistry],
     activate: (_app, notebooks, languages) => {
-        notebooks.widgetAdded.connect((_sender, panel) => followCells(panel, languages));
+        if (!notebooks)
+            return;
+        insertCells(notebooks);
+        if (languages)
+            notebooks.widgetAdded.connect((_sender, panel) => followCells(panel, languages));
     },
 };
 const lib_saved = {
     id: "micromegas-jupyter:saved",
     description: "Results, tables and sign-ins that can be read without a kernel.",
     autoStart: true,
-    requires: [rendermime_4_4_strict_.IRenderMimeRegistry, notebook_4_4_strict_.INotebookTracker],
-    activate: (_app, renderers, notebooks) => addSavedRenderer(renderers, notebooks),
+    optional: [rendermime_4_4_strict_.IRenderMimeRegistry, notebook_4_4_strict_.INotebookTracker],
+    activate: (_app, renderers, notebooks) => {
+        if (renderers)
+            addSavedRenderer(renderers, notebooks);
+    },
 };
-/* export default */ const lib = ([sqlMode, lib_saved]);
+/* export default */ const lib = ([cells, lib_saved]);
 
 
 },
