@@ -182,7 +182,7 @@ def _checked_texts(field: pa.Field, column: pa.Array, encoding: _Encoding, *, is
 def _texts(column: pa.Array, encoding: _Encoding, *, is_json: bool) -> pa.StringArray:
     """Return the texts of the values; whole columns of the common types at once, since values take much longer."""
     types = pa.types
-    encode, as_text = encoding.encode, encoding is not _JSON
+    encode = encoding.encode
     if types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
@@ -194,29 +194,46 @@ def _texts(column: pa.Array, encoding: _Encoding, *, is_json: bool) -> pa.String
         if types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind):
             return _time_texts(column, encoding.quote)
         if types.is_float32(kind) or types.is_float64(kind):
-            if types.is_float32(kind):  # 0.1, not 0.10000000149011612
-                column = column.cast(pa.string()).cast(pa.float64())
-            texts = pc.replace_substring_regex(column.cast(pa.string()), r"^(-?\d{1,15})$", r"\1.0")
-            special = pc.match_substring_regex(texts, _UNLIKE_PYTHON)
-            return _replaced(
-                texts, special, lambda: map(encode, _plain_column(column.filter(special), as_text=as_text))
-            )
+            return _float_texts(column, encoding)
         if types.is_decimal(kind):
             column = _decimal_texts(column)
-        if types.is_string(column.type):
-            if encode is _csv_field:
-                return _csv_fields(column)
-            special = pc.match_substring_regex(column, encoding.special)
-            quote = encoding.quote
-            texts = pc.binary_join_element_wise(quote, column, quote, "") if quote else column
-            return _replaced(texts, special, lambda: map(encode, column.filter(special).to_pylist()))
-        if encode is _csv_field and _is_simple_struct(column):
-            return _csv_fields(_struct_texts(column))
-    values = (_json_column if is_json else _plain_column)(column, as_text=as_text)
+    return _other_texts(column, encoding, is_json=is_json)
+
+
+def _other_texts(column: pa.Array, encoding: _Encoding, *, is_json: bool) -> pa.StringArray:
+    encode = encoding.encode
     if encode is _csv_field:
-        texts = [value if value is None or isinstance(value, str) else encode_json(value) for value in values]
-        return _csv_fields(pa.array(texts, pa.string()))
+        return _csv_fields(_plain_texts(column, is_json=is_json))
+    if not is_json and pa.types.is_string(column.type):
+        special = pc.match_substring_regex(column, encoding.special)
+        quote = encoding.quote
+        texts = pc.binary_join_element_wise(quote, column, quote, "") if quote else column
+        return _replaced(texts, special, lambda: map(encode, column.filter(special).to_pylist()))
+    values = (_json_column if is_json else _plain_column)(column, as_text=encoding is not _JSON)
     return pa.array([None if value is None else encode(value) for value in values], pa.string())
+
+
+def _float_texts(column: pa.Array, encoding: _Encoding) -> pa.StringArray:
+    if pa.types.is_float32(column.type):  # 0.1, not 0.10000000149011612
+        column = column.cast(pa.string()).cast(pa.float64())
+    texts = pc.replace_substring_regex(column.cast(pa.string()), r"^(-?\d{1,15})$", r"\1.0")
+    special = pc.match_substring_regex(texts, _UNLIKE_PYTHON)
+    return _replaced(
+        texts,
+        special,
+        lambda: map(encoding.encode, _plain_column(column.filter(special), as_text=encoding is not _JSON)),
+    )
+
+
+def _plain_texts(column: pa.Array, *, is_json: bool) -> pa.StringArray:
+    """Return values as text, those that are not text as JSON."""
+    if not is_json and pa.types.is_string(column.type):
+        return column
+    if not is_json and _is_simple_struct(column):
+        return _struct_texts(column)
+    values = (_json_column if is_json else _plain_column)(column, as_text=True)
+    texts = [value if value is None or isinstance(value, str) else encode_json(value) for value in values]
+    return pa.array(texts, pa.string())
 
 
 def _is_simple_struct(column: pa.Array) -> bool:

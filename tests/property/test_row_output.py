@@ -50,7 +50,7 @@ def _cell(value):
 def test_structs_are_written_to_csv_as_json(rows):
     objects = [None if n == 0 else {"n": n, 'é"': {"yes": yes, "x": x}, "t": text} for n, yes, x, text in rows]
     table = pa.table({"s": pa.array(objects, pa.struct([
-        ("n", pa.int64()), ("é\"", pa.struct([("yes", pa.bool_()), ("x", pa.float64())])), ("t", pa.string()),
+        ("n", pa.int64()), ('é"', pa.struct([("yes", pa.bool_()), ("x", pa.float64())])), ("t", pa.string()),
     ]))})  # fmt: skip
     output = io.StringIO(newline="")
     write_rows(table.schema, table.to_batches(), output, RowOptions(file_format="csv"))
