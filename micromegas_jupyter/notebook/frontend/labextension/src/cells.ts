@@ -19,6 +19,16 @@ export function insertCells(notebooks: INotebookTracker): void {
   });
 }
 
+/** Insert text at the cursor of the active code cell; returns false if there is no such cell. */
+export function insertText(notebooks: INotebookTracker, text: string): boolean {
+  const cell = notebooks.activeCell;
+  if (!cell?.editor || cell.model.type !== "code" || cell.model.getMetadata("editable") === false) return false;
+  if (notebooks.currentWidget?.model?.readOnly !== false || CONTROL_CHARACTER.test(text)) return false;
+  cell.editor.replaceSelection?.(text);
+  cell.editor.focus();
+  return true;
+}
+
 /** Insert a code cell below the one that contains the target, or else below the active one. */
 function insertBelow({ content }: NotebookPanel, target: Node, source: string): boolean {
   if (!content.model || content.model.readOnly) return false;

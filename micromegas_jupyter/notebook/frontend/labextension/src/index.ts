@@ -4,6 +4,7 @@ import { INotebookTracker } from "@jupyterlab/notebook";
 import { IRenderMimeRegistry } from "@jupyterlab/rendermime";
 
 import { insertCells } from "./cells";
+import { SidePanel } from "./panel";
 import { addSavedRenderer } from "./saved";
 import { followCells } from "./sql";
 
@@ -30,4 +31,14 @@ const saved: JupyterFrontEndPlugin<void> = {
   },
 };
 
-export default [cells, saved];
+const panel: JupyterFrontEndPlugin<void> = {
+  id: "micromegas-jupyter:panel",
+  description: "Tables and queries of the notebook's server, in the left sidebar.",
+  autoStart: true,
+  optional: [INotebookTracker],
+  activate: (app, notebooks: INotebookTracker | null) => {
+    if (notebooks) app.shell.add(new SidePanel(notebooks), "left", { rank: 600 });
+  },
+};
+
+export default [cells, saved, panel];
