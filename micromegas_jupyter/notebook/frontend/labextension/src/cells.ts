@@ -4,6 +4,7 @@
 import type { INotebookTracker, NotebookPanel } from "@jupyterlab/notebook";
 
 export const NEW_CELL = "micromegas:new-cell";
+const FIRST = { line: 0, column: 0 };
 const MAX_CHARACTERS = 200_000;
 /** Except line feed: a carriage return could hide the rest of a line. */
 const CONTROL_CHARACTER = /(?!\n)\p{Cc}/u;
@@ -39,5 +40,7 @@ function insertBelow({ content }: NotebookPanel, target: Node, source: string): 
   content.activeCellIndex = index;
   content.mode = "edit";
   void content.scrollToItem(index);
+  const cell = content.activeCell;
+  void cell?.ready.then(() => cell.editor?.setCursorPosition(cell.editor.getPositionAt(source.length) ?? FIRST));
   return true;
 }

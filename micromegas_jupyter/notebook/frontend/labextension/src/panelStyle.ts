@@ -61,6 +61,7 @@ const SVG = "http://www.w3.org/2000/svg";
 export const ICON = document.createElementNS(SVG, "svg");
 ICON.setAttribute("viewBox", "0 0 20 20");
 ICON.setAttribute("width", "20");
+ICON.style.cssText = "display: block; margin: auto";
 const path = document.createElementNS(SVG, "path");
 path.setAttribute("class", "jp-icon3");
 path.setAttribute("fill", "#616161");

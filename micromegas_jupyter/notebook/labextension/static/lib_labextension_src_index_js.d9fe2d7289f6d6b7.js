@@ -19,6 +19,7 @@ var rendermime_4_4_strict_ = __webpack_require__("webpack/sharing/consume/defaul
 // Result widgets and the side panel request a new cell with an event, which other applications don't handle: there, the
 // widget copies the text instead. The cell is inserted and never run, because its text contains values from the server.
 const NEW_CELL = "micromegas:new-cell";
+const FIRST = { line: 0, column: 0 };
 const MAX_CHARACTERS = 200_000;
 /** Except line feed: a carriage return could hide the rest of a line. */
 const CONTROL_CHARACTER = /(?!\n)\p{Cc}/u;
@@ -56,6 +57,8 @@ function insertBelow({ content }, target, source) {
     content.activeCellIndex = index;
     content.mode = "edit";
     void content.scrollToItem(index);
+    const cell = content.activeCell;
+    void cell?.ready.then(() => cell.editor?.setCursorPosition(cell.editor.getPositionAt(source.length) ?? FIRST));
     return true;
 }
 
@@ -252,6 +255,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const ICON = document.createElementNS(SVG, "svg");
 ICON.setAttribute("viewBox", "0 0 20 20");
 ICON.setAttribute("width", "20");
+ICON.style.cssText = "display: block; margin: auto";
 const path = document.createElementNS(SVG, "path");
 path.setAttribute("class", "jp-icon3");
 path.setAttribute("fill", "#616161");

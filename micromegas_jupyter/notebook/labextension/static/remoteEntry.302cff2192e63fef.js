@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "8be09764864056b6" + ".js?v=" + "8be09764864056b6" + ""
+  return chunkId + "." + "d9fe2d7289f6d6b7" + ".js?v=" + "d9fe2d7289f6d6b7" + ""
 }
 })();
 // webpack/runtime/global
