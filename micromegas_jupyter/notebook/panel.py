@@ -114,7 +114,7 @@ class SidePanel:
             for table in schema.tables.values()
         ]
 
-    def _history(self) -> dict[str, list[dict[str, object]]]:
+    def _history(self) -> dict[str, list[dict[str, str]]]:
         now = self._session.dependencies.clock.now()
         own = [
             {
@@ -125,7 +125,7 @@ class SidePanel:
             }
             for number, request, started_at, progress in reversed(list(self._sql_magic.history))
         ]
-        kept = self._sql_magic.kept_history
+        kept = self._sql_magic.stored_history
         others = [] if kept is None else kept.others()
         return {"own": own, "others": [{"head": "", "sql": _shown_sql(sql), "cell": f"%%sql\n{sql}"} for sql in others]}
 
@@ -164,7 +164,7 @@ def without_values(sql: str) -> str:
     return _VALUE.sub(replaced, sql).strip()
 
 
-class KeptHistory:
+class StoredHistory:
     """Statements without values, for the panels of other kernels: one file per kernel, so none waits for another."""
 
     def __init__(self, folder: Path) -> None:

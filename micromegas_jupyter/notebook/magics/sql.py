@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.core.system import Clock
     from micromegas_jupyter.notebook.login.connections import Client, Connection
     from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
-    from micromegas_jupyter.notebook.panel import KeptHistory
+    from micromegas_jupyter.notebook.panel import StoredHistory
 
     TimeRange = tuple[datetime | None, datetime | None]
 
@@ -141,17 +141,17 @@ class SqlMagic(Magics):
         self._session = session
         self._connections = connections
         self.history: deque[PastQuery] = deque(maxlen=MAX_QUERIES)
-        self._kept: KeptHistory | None = None
+        self._stored_history: StoredHistory | None = None
 
     @property
-    def kept_history(self) -> KeptHistory | None:
+    def stored_history(self) -> StoredHistory | None:
         """The statements that other kernels see; None unless `keep_history`."""
-        if self.keep_history and self._kept is None:
-            from micromegas_jupyter.notebook.panel import KeptHistory
+        if self.keep_history and self._stored_history is None:
+            from micromegas_jupyter.notebook.panel import StoredHistory
             from micromegas_jupyter.wiring.client_side import config_folder
 
-            self._kept = KeptHistory(config_folder() / "history")
-        return self._kept if self.keep_history else None
+            self._stored_history = StoredHistory(config_folder() / "history")
+        return self._stored_history if self.keep_history else None
 
     @no_var_expand
     @needs_local_scope
@@ -338,8 +338,8 @@ class SqlMagic(Magics):
                 progress = Progress(clock)
                 number = self.history[-1].number + 1 if self.history else 1
                 self.history.append(PastQuery(number, request, clock.now(), progress))
-                if (kept := self.kept_history) is not None:
-                    kept.add(request.sql)
+                if (stored := self.stored_history) is not None:
+                    stored.add(request.sql)
                 with _shown(progress, line, connection, clock):
                     reader = reading.enter_context(_open(connection, request, time_range))
                     progress.note(reader)

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, start_thread
 from micromegas_jupyter.errors import MicromegasError, QueryCancelled, UsageError
-from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, FileExists
+from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,10 +98,10 @@ class Export:
         """Write to the first name that is free."""
         stem = self.name.removesuffix(f".{self._format}")
         for number in range(2, _MAX_NAMES):
-            with suppress(FileExists):
+            with suppress(FileExistsError):
                 return self._view.write_new_file(self._order, Path(self.name), **self._options())
             self.name = f"{stem}-{number}.{self._format}"
-        raise FileExists
+        raise FileExistsError
 
     def _note(self, rows: int, total: int) -> None:
         self._progress = rows, total

@@ -56,13 +56,6 @@ _TAIL = 0.01
 _FAR = 4
 
 
-class FileExists(UsageError):
-    """There is a file of that name already."""
-
-    def __init__(self) -> None:
-        super().__init__("There is such a file already.", remedy="Choose another name, or remove it first.")
-
-
 class RowQuery(NamedTuple):
     """Which rows, and in which order: filters as typed by column, and columns to sort by with `True` for descending."""
 
@@ -170,16 +163,16 @@ class RowsView:
         """Write the rows to a new file, with the options of `write`; an incomplete file is deleted.
 
         Raises:
-            FileExists: There is such a file already.
+            FileExistsError: There is such a file already.
             UsageError: It cannot be written.
         """
         if path.exists():
-            raise FileExists
+            raise FileExistsError
         try:
             with file_beside(path, is_exclusive=True) as file:
                 self.write(order, file, **options)
         except FileExistsError:
-            raise FileExists from None
+            raise
         except OSError as error:
             what = f"The file could not be written ({bytes_text(self.size_of(order))} of rows)."
             raise UsageError(what, remedy="Check the folder and the free space.") from error

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from micromegas_jupyter.notebook.panel import KeptHistory, without_values
+from micromegas_jupyter.notebook.panel import StoredHistory, without_values
 
 SECRET = "hunter2"
 
@@ -28,7 +28,7 @@ def test_kept_statements_have_no_values(sql, kept):
 
 def test_statements_of_other_kernels_are_listed_once_and_only_their_user_can_read_them(tmp_path):
     folder = tmp_path / "history"
-    first, second = KeptHistory(folder), KeptHistory(folder)
+    first, second = StoredHistory(folder), StoredHistory(folder)
     for statement in ("SELECT 'a' FROM t", "SELECT 'b' FROM t", "SELECT u"):
         first.add(statement)
     second.add("SELECT own")
@@ -42,12 +42,12 @@ def test_statements_of_other_kernels_are_listed_once_and_only_their_user_can_rea
 
 def test_a_bounded_number_of_statements_and_kernels_is_kept(tmp_path):
     for number in range(25):
-        KeptHistory(tmp_path).add(f"SELECT c{number}")
+        StoredHistory(tmp_path).add(f"SELECT c{number}")
         newest = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
         os.utime(newest, (number, number))
-    last = KeptHistory(tmp_path)
+    last = StoredHistory(tmp_path)
     for number in range(150):
         last.add(f"SELECT d{number}")
 
     assert len(list(tmp_path.iterdir())) == 20
-    assert len(KeptHistory(tmp_path).others()) == 100
+    assert len(StoredHistory(tmp_path).others()) == 100
