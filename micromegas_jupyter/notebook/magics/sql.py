@@ -64,9 +64,9 @@ if TYPE_CHECKING:
     from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.system import Clock
+    from micromegas_jupyter.notebook.history import StoredHistory
     from micromegas_jupyter.notebook.login.connections import Client, Connection
     from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
-    from micromegas_jupyter.notebook.panel import StoredHistory
 
     TimeRange = tuple[datetime | None, datetime | None]
 
@@ -147,7 +147,7 @@ class SqlMagic(Magics):
     def stored_history(self) -> StoredHistory | None:
         """The statements that other kernels see; None unless `keep_history`."""
         if self.keep_history and self._stored_history is None:
-            from micromegas_jupyter.notebook.panel import StoredHistory
+            from micromegas_jupyter.notebook.history import StoredHistory
             from micromegas_jupyter.wiring.client_side import config_folder
 
             self._stored_history = StoredHistory(config_folder() / "history")

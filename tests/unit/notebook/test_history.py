@@ -1,10 +1,10 @@
-"""The kernel's half of the side panel: statements that are kept for other kernels."""
+"""Statements that are stored for the side panels of other kernels."""
 
 import os
 
 import pytest
 
-from micromegas_jupyter.notebook.panel import StoredHistory, without_values
+from micromegas_jupyter.notebook.history import StoredHistory, without_values
 
 SECRET = "hunter2"
 
