@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import struct
 import zlib
 
@@ -107,3 +108,32 @@ def test_only_a_small_png_is_saved_with_a_result_and_shown_without_its_widget(no
     page.evaluate("() => document.querySelector('.micromegas-grid').remove()")
     expect(image).to_be_visible()
     assert image.evaluate("each => each.naturalWidth") == 100
+
+
+CONFIG = re.compile(r'(id="jupyter-config-data" type="application/json">)(.*?)(</script>)', re.DOTALL)
+TRACKER = "@jupyterlab/notebook-extension:tracker"
+
+
+def test_an_application_without_notebooks_logs_no_error_about_the_extension(lab, notebook):
+    logged = []
+
+    def disable_tracker(route):
+        response = route.fetch()
+        before, config, after = CONFIG.search(response.text()).groups()
+        config = json.loads(config)
+        config["disabledExtensions"] = [*config.get("disabledExtensions", []), TRACKER]
+        route.fulfill(
+            response=response, body=CONFIG.sub(lambda _: before + json.dumps(config) + after, response.text())
+        )
+
+    page = lab.context.new_page()
+    page.on("console", lambda message: logged.append(message.text))
+    page.route(re.compile(r"/lab/workspaces/untracked"), disable_tracker)
+    page.goto(notebook[0].url.partition("/lab")[0] + "/lab/workspaces/untracked")
+    page.wait_for_function("() => window.jupyterapp?.started")
+    page.evaluate("() => jupyterapp.started")
+
+    assert page.evaluate("name => jupyterapp.isPluginActivated(name)", "micromegas-jupyter:cells")
+    assert not page.evaluate("name => jupyterapp.hasPlugin(name)", TRACKER)
+    assert [each for each in logged if "micromegas" in each] == []
+    page.close()
