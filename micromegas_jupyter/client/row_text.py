@@ -182,7 +182,7 @@ def _checked_texts(field: pa.Field, column: pa.Array, encoding: _Encoding, *, is
 def _texts(column: pa.Array, encoding: _Encoding, *, is_json: bool) -> pa.StringArray:
     """Return the texts of the values; whole columns of the common types at once, since values take much longer."""
     types = pa.types
-    encode, as_text = encoding.encode, encoding is not _JSON
+    encode = encoding.encode
     if types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
@@ -194,22 +194,79 @@ def _texts(column: pa.Array, encoding: _Encoding, *, is_json: bool) -> pa.String
         if types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind):
             return _time_texts(column, encoding.quote)
         if types.is_float32(kind) or types.is_float64(kind):
-            if types.is_float32(kind):  # 0.1, not 0.10000000149011612
-                column = column.cast(pa.string()).cast(pa.float64())
-            texts = column.cast(pa.string())
-            special = pc.match_substring_regex(texts, _UNLIKE_PYTHON)
-            return _replaced(
-                texts, special, lambda: map(encode, _plain_column(column.filter(special), as_text=as_text))
-            )
+            return _float_texts(column, encoding)
         if types.is_decimal(kind):
             column = _decimal_texts(column)
-        if types.is_string(column.type):
-            special = pc.match_substring_regex(column, encoding.special)
-            quote = encoding.quote
-            texts = pc.binary_join_element_wise(quote, column, quote, "") if quote else column
-            return _replaced(texts, special, lambda: map(encode, column.filter(special).to_pylist()))
-    values = (_json_column if is_json else _plain_column)(column, as_text=as_text)
+    return _other_texts(column, encoding, is_json=is_json)
+
+
+def _other_texts(column: pa.Array, encoding: _Encoding, *, is_json: bool) -> pa.StringArray:
+    encode = encoding.encode
+    if encode is _csv_field:
+        return _csv_fields(_plain_texts(column, is_json=is_json))
+    if not is_json and pa.types.is_string(column.type):
+        special = pc.match_substring_regex(column, encoding.special)
+        quote = encoding.quote
+        texts = pc.binary_join_element_wise(quote, column, quote, "") if quote else column
+        return _replaced(texts, special, lambda: map(encode, column.filter(special).to_pylist()))
+    values = (_json_column if is_json else _plain_column)(column, as_text=encoding is not _JSON)
     return pa.array([None if value is None else encode(value) for value in values], pa.string())
+
+
+def _float_texts(column: pa.Array, encoding: _Encoding) -> pa.StringArray:
+    if pa.types.is_float32(column.type):  # 0.1, not 0.10000000149011612
+        column = column.cast(pa.string()).cast(pa.float64())
+    texts = pc.replace_substring_regex(column.cast(pa.string()), r"^(-?\d{1,15})$", r"\1.0")
+    special = pc.match_substring_regex(texts, _UNLIKE_PYTHON)
+    return _replaced(
+        texts,
+        special,
+        lambda: map(encoding.encode, _plain_column(column.filter(special), as_text=encoding is not _JSON)),
+    )
+
+
+def _plain_texts(column: pa.Array, *, is_json: bool) -> pa.StringArray:
+    """Return values as text, those that are not text as JSON."""
+    if not is_json and pa.types.is_string(column.type):
+        return column
+    if not is_json and _is_simple_struct(column):
+        return _struct_texts(column)
+    values = (_json_column if is_json else _plain_column)(column, as_text=True)
+    texts = [value if value is None or isinstance(value, str) else encode_json(value) for value in values]
+    return pa.array(texts, pa.string())
+
+
+def _is_simple_struct(column: pa.Array) -> bool:
+    """Whether a column holds structs whose values are the same as text and in JSON."""
+    kind, types = column.type, pa.types
+    if not types.is_struct(kind) or not 0 < kind.num_fields == len({field.name for field in kind}):
+        return False
+    return all(
+        types.is_integer(child.type)
+        or types.is_boolean(child.type)
+        or types.is_string(child.type)
+        or (types.is_float64(child.type) and pc.all(pc.is_finite(child)).as_py() is not False)
+        or _is_simple_struct(child)
+        for child in column.flatten()
+    )
+
+
+def _struct_texts(column: pa.StructArray) -> pa.StringArray:
+    pieces: list[pa.StringArray | str] = []
+    for field, child in zip(column.type, column.flatten(), strict=True):
+        is_struct = pa.types.is_struct(field.type)
+        texts = _struct_texts(child) if is_struct else _texts(child, _JSON, is_json=False)
+        pieces += [f"{', ' if pieces else '{'}{encode_json(field.name)}: ", texts.fill_null(_JSON.null)]
+    return pc.if_else(column.is_valid(), pc.binary_join_element_wise(*pieces, "}", ""), None)
+
+
+def _csv_fields(texts: pa.StringArray) -> pa.StringArray:
+    """Return texts as `_csv_field` does, all of them in a fraction of the time."""
+    special = pc.match_substring_regex(texts, _CSV_SPECIAL)
+    if not pc.any(special).as_py():
+        return texts
+    doubled = pc.replace_substring(texts.filter(special), '"', '""')
+    return pc.replace_with_mask(texts, special, pc.binary_join_element_wise('"', doubled, '"', ""))
 
 
 def _time_texts(column: pa.Array, quote: str) -> pa.StringArray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from micromegas_jupyter.doctor.error_page import explain_error
+from micromegas_jupyter.core.error_page import explain_error
 from micromegas_jupyter.errors import QueryError
 from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE
 

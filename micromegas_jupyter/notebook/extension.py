@@ -11,6 +11,7 @@ from micromegas_jupyter.notebook.magics.connect import ServerMagics
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
 from micromegas_jupyter.notebook.magics.telemetry import TelemetryMagics
+from micromegas_jupyter.notebook.panel import SidePanel
 from micromegas_jupyter.notebook.shell import has_kernel, help_as_line_magic, is_attended
 
 _SHORT_NAME = "sql"
@@ -31,7 +32,8 @@ class _Extension:
         self.magics = (self.sql, identity, servers, TelemetryMagics(shell, self.session, connections))
         sql, tables = self.sql.micromegas_sql, servers.micromegas_tables
         self.completer = SqlCompleter(shell, connections, self.schemas, sql, tables)
-        self._closing = (self.completer.close, self.session.close, identity.close, servers.close)
+        panel = SidePanel(shell, self.session, self.schemas, self.sql)
+        self._closing = (panel.close, self.completer.close, self.session.close, identity.close, servers.close)
 
     def close(self) -> None:
         for close in self._closing:

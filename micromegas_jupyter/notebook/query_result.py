@@ -97,7 +97,11 @@ class QueryResult:
                 "The file's name does not say its format.", remedy=f"Let it end in .{', .'.join(EXPORT_FORMATS)}."
             )
         columns = range(self._table.num_columns)
-        RowsView(self._table).write_new_file(RowQuery(), target, file_format=file_format, columns=columns)
+        try:
+            RowsView(self._table).write_new_file(RowQuery(), target, file_format=file_format, columns=columns)
+        except FileExistsError as error:
+            remedy = "Choose another name, or remove it first."
+            raise UsageError("There is such a file already.", remedy=remedy) from error
 
     def __len__(self) -> int:
         return int(self._table.num_rows)

@@ -47,6 +47,21 @@ def _cell(value):
 
 
 @given(ROWS)
+def test_structs_are_written_to_csv_as_json(rows):
+    objects = [None if n == 0 else {"n": n, 'é"': {"yes": yes, "x": x}, "t": text} for n, yes, x, text in rows]
+    table = pa.table({"s": pa.array(objects, pa.struct([
+        ("n", pa.int64()), ('é"', pa.struct([("yes", pa.bool_()), ("x", pa.float64())])), ("t", pa.string()),
+    ]))})  # fmt: skip
+    output = io.StringIO(newline="")
+    write_rows(table.schema, table.to_batches(), output, RowOptions(file_format="csv"))
+
+    written = ["".join(line) for line in csv.reader(io.StringIO(output.getvalue(), newline=""))]
+    for one in filter(None, objects):
+        one['é"']["x"] = _word(one['é"']["x"])
+    assert written[1:] == ["" if one is None else json.dumps(one, ensure_ascii=False) for one in objects]
+
+
+@given(ROWS)
 def test_whole_columns_are_written_as_their_values_are(rows):
     objects = [dict(zip(SCHEMA.names, (None if _is_word(v) else v for v in row), strict=True)) for row in rows]
     cells = [["" if value is None else _cell(value) for value in row] for row in rows]

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from IPython.core.magic import Magics, magics_class
-from traitlets import Enum, Int, Unicode
+from traitlets import Bool, Enum, Int, Unicode
 
 from micromegas_jupyter.config.client import parse_result_rows
 from micromegas_jupyter.core.system import process_variables
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.client.query_reader import QueryReader
     from micromegas_jupyter.config.client import ClientSettings
     from micromegas_jupyter.core.system import Clock
+    from micromegas_jupyter.notebook.history import StoredHistory
     from micromegas_jupyter.notebook.login.connections import Client, Connection
     from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
 
@@ -130,12 +131,27 @@ class SqlMagic(Magics):
     limit = Int(None, allow_none=True, min=0, help="Default of --limit.").tag(config=True)
     format = Enum(tuple(FORMATS), allow_none=True, help="Default of --format.").tag(config=True)
 
+    keep_history = Bool(False, help="Keep statements, without values, for the side panels of other kernels.").tag(
+        config=True
+    )
+
     def __init__(self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections) -> None:
         super().__init__(shell)
         self._shell = shell
         self._session = session
         self._connections = connections
-        self._history: deque[PastQuery] = deque(maxlen=MAX_QUERIES)
+        self.history: deque[PastQuery] = deque(maxlen=MAX_QUERIES)
+        self._stored_history: StoredHistory | None = None
+
+    @property
+    def stored_history(self) -> StoredHistory | None:
+        """The statements that other kernels see; None unless `keep_history`."""
+        if self.keep_history and self._stored_history is None:
+            from micromegas_jupyter.notebook.history import StoredHistory
+            from micromegas_jupyter.wiring.client_side import config_folder
+
+            self._stored_history = StoredHistory(config_folder() / "history")
+        return self._stored_history if self.keep_history else None
 
     @no_var_expand
     @needs_local_scope
@@ -235,7 +251,7 @@ class SqlMagic(Magics):
             request = self._past_request(arguments.rerun)
             with errors_as_lines(sql=request.sql, traceback=arguments.traceback):
                 return self._run(request)
-        queries = list(self._history)
+        queries = list(self.history)
         shown = queries if arguments.all else queries[-_MAX_LISTED:]
         is_cut = len(shown) < len(queries)
         note = f"newest {len(shown)} of {len(queries)}; --all lists them all" if is_cut else ""
@@ -293,13 +309,13 @@ class SqlMagic(Magics):
         _print_notices(connection)
 
     def _past_request(self, number: int) -> SqlRequest:
-        if not self._history:
+        if not self.history:
             raise UsageError("No query has run in this notebook yet.", remedy="Run one with %%sql.")
-        first = self._history[0].number
-        if not first <= number < first + len(self._history):
-            remedy = f"Numbers {first} to {first + len(self._history) - 1} are available."
+        first = self.history[0].number
+        if not first <= number < first + len(self.history):
+            remedy = f"Numbers {first} to {first + len(self.history) - 1} are available."
             raise UsageError(f"There is no query {number}.", remedy=remedy)
-        return self._history[number - first].request
+        return self.history[number - first].request
 
     def _run(self, request: SqlRequest) -> object | None:
         """Run the request and return the cell's value; None when a variable took the rows."""
@@ -320,8 +336,10 @@ class SqlMagic(Magics):
         with ExitStack() as reading:
             with self._connected(request) as (settings, connection, line):
                 progress = Progress(clock)
-                number = self._history[-1].number + 1 if self._history else 1
-                self._history.append(PastQuery(number, request, clock.now(), progress))
+                number = self.history[-1].number + 1 if self.history else 1
+                self.history.append(PastQuery(number, request, clock.now(), progress))
+                if (stored := self.stored_history) is not None:
+                    stored.add(request.sql)
                 with _shown(progress, line, connection, clock):
                     reader = reading.enter_context(_open(connection, request, time_range))
                     progress.note(reader)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 import logging
 from dataclasses import asdict
-from datetime import UTC
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -20,11 +18,11 @@ from cachetools import LRUCache
 from IPython.core.getipython import get_ipython
 from tabulate import tabulate
 
-from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.core.text import cut, rows_text
 from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.notebook.results.export import Export
 from micromegas_jupyter.notebook.results.formats import Kind
-from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, RowQuery, RowsView, taken
+from micromegas_jupyter.notebook.results.view import RowQuery, RowsView, taken
 from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE, Bundle, count_text, has_kernel, is_attended
 
 if TYPE_CHECKING:
@@ -36,9 +34,6 @@ MAX_HELD_BYTES: Final = 1024**3
 MAX_COLUMNS: Final = 200
 MAX_STATIC_ROWS: Final = 20
 MAX_STATIC_COLUMNS: Final = 50
-MAX_DOWNLOAD_BYTES: Final = 50 * 1024 * 1024
-"""Larger files are written beside the notebook instead of going through the browser."""
-
 _MAX_HTML_CHARACTERS = 20_000
 _MAX_TEXT_CHARACTERS = 10_000
 _MAX_CELL_CHARACTERS = 60
@@ -74,6 +69,7 @@ class ResultGrid(anywidget.AnyWidget):
         parts = [f"the first {count_text(total)} of {rows_text(result_rows)}"] if total < result_rows else []
         if self._width < view.table.num_columns:
             parts.append(f"the first {self._width} of {count_text(view.table.num_columns)} columns (a file has all)")
+        self._export: tuple[int, Export] | None = None
         note = f"The grid shows {' and '.join(parts)}." if parts else ""
         first = _first_texts(view, self._width)
         super().__init__(columns=columns, total=total, first=first, note=note)
@@ -89,6 +85,7 @@ class ResultGrid(anywidget.AnyWidget):
         """Close the widget and let go of the rows."""
         with _held_lock:
             _held.pop(self.model_id, None)
+        self._end_export()
         super().close()
 
     def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
@@ -106,7 +103,25 @@ class ResultGrid(anywidget.AnyWidget):
         # To sort and to count takes memory for a moment, which Arrow's allocator would keep for the next time.
         pa.default_memory_pool().release_unused()
 
+    def _end_export(self) -> None:
+        if self._export is not None:
+            self._export[1].close()
+            self._export = None
+
+    def _follow_export(self, message: Mapping[str, Any]) -> tuple[object, list[bytes]]:
+        number, export = self._export or (None, None)
+        if export is None or number != message["export"]:
+            raise UsageError("This file is no longer kept.", remedy="Export the rows again.")
+        if message["op"] == "export_state":
+            return export.state(), []
+        if message["op"] == "export_part":
+            return {}, [export.read(message["first"])]
+        self._end_export()
+        return {}, []
+
     def _answer(self, message: Mapping[str, Any]) -> tuple[object, list[bytes]]:
+        if message["op"].startswith("export_"):
+            return self._follow_export(message)
         with _held_lock:
             view = _held.get(self.model_id)
         if view is None:
@@ -129,7 +144,13 @@ class ResultGrid(anywidget.AnyWidget):
                 return {"text": text}, []
             case _:
                 columns = [column for column in range(view.table.num_columns) if column not in message["hidden"]]
-                return _export(view, order, file_format=message["format"], columns=columns)
+                self._end_export()
+                is_download = message["to"] == "download"
+                self._export = (
+                    message["id"],
+                    Export(view, order, file_format=message["format"], columns=columns, is_download=is_download),
+                )
+                return {"export": message["id"]}, []
 
 
 def _first_texts(view: RowsView, width: int) -> list[list[str | None]]:
@@ -139,17 +160,6 @@ def _first_texts(view: RowsView, width: int) -> list[list[str | None]]:
     while rows and sum(len(text or "") + 3 for column in texts for text in column[:rows]) > _MAX_FIRST_CHARACTERS:
         rows //= 2
     return [column[:rows] for column in texts]
-
-
-def _export(view: RowsView, order: RowQuery, *, file_format: str, columns: Sequence[int]) -> tuple[object, list[bytes]]:
-    name = f"result-{SYSTEM_CLOCK.now().astimezone(UTC):%Y%m%d-%H%M%S}.{file_format}"
-    answer = {"name": name, "type": EXPORT_FORMATS[file_format], "file": None}
-    if view.size_of(order) <= MAX_DOWNLOAD_BYTES:
-        target = io.BytesIO()
-        view.write(order, target, file_format=file_format, columns=columns)
-        return answer, [target.getvalue()]
-    view.write_new_file(order, Path(name), file_format=file_format, columns=columns)
-    return answer | {"file": name}, []
 
 
 def result_bundle(view: RowsView, *, result_rows: int, with_grid: bool) -> Bundle:

@@ -34,9 +34,9 @@ from micromegas_jupyter.notebook.results.formats import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-    from typing import IO
+    from typing import IO, Any
 
 MAX_COPIED_CELLS: Final = 100_000
 MAX_VALUE_CHARACTERS: Final = 1_000_000
@@ -159,23 +159,34 @@ class RowsView:
         """Return about how many bytes the rows take."""
         return int(self.table.nbytes * self.count(order) / max(self.table.num_rows, 1))
 
-    def write_new_file(self, order: RowQuery, path: Path, *, file_format: str, columns: Sequence[int]) -> None:
-        """Write the rows to a file that does not exist yet; nothing is left of one that could not be finished.
+    def write_new_file(self, order: RowQuery, path: Path, **options: Any) -> None:
+        """Write the rows to a new file, with the options of `write`; an incomplete file is deleted.
 
         Raises:
-            UsageError: There is such a file already, or it cannot be written.
+            FileExistsError: There is such a file already.
+            UsageError: It cannot be written.
         """
         if path.exists():
-            raise UsageError("There is such a file already.", remedy="Choose another name, or remove it first.")
+            raise FileExistsError
         try:
-            with file_beside(path) as file:
-                self.write(order, file, file_format=file_format, columns=columns)
+            with file_beside(path, is_exclusive=True) as file:
+                self.write(order, file, **options)
+        except FileExistsError:
+            raise
         except OSError as error:
             what = f"The file could not be written ({bytes_text(self.size_of(order))} of rows)."
             raise UsageError(what, remedy="Check the folder and the free space.") from error
 
-    def write(self, order: RowQuery, target: IO[bytes], *, file_format: str, columns: Sequence[int]) -> None:
-        """Write the rows to a file, some at a time."""
+    def write(
+        self,
+        order: RowQuery,
+        target: IO[bytes],
+        *,
+        file_format: str,
+        columns: Sequence[int],
+        on_rows: Callable[[int, int], None] = lambda _rows, _total: None,
+    ) -> None:
+        """Write the rows to a file, some at a time; before each, `on_rows` gets how many are written, and all."""
         import pyarrow.parquet as pq
 
         writers = {
@@ -184,9 +195,15 @@ class RowsView:
         }
         # A file holds one dictionary for a column.
         table, positions = self.table.select(columns).unify_dictionaries(), self._positions(order)
-        parts = (
-            _part(table, positions, first, _EXPORT_ROWS) for first in range(0, max(self.count(order), 1), _EXPORT_ROWS)
-        )
+        total = self.count(order)
+
+        def read_parts() -> Iterator[pa.Table]:
+            for first in range(0, max(total, 1), _EXPORT_ROWS):
+                on_rows(first, total)
+                yield _part(table, positions, first, _EXPORT_ROWS)
+            on_rows(total, total)
+
+        parts = read_parts()
         if file_format == "csv":
             batches = (batch for part in parts for batch in part.to_batches())
             are_json = {place: self.format_of(index).is_jsonb for place, index in enumerate(columns)}

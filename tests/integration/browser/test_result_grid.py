@@ -216,6 +216,40 @@ def test_the_rows_that_match_are_downloaded(page, grid):
         assert table["value"].to_pylist() == [0, 0.25, 0.5, 0.75]
 
 
+def test_all_rows_are_saved_or_downloaded_with_progress_by_keyboard(page, grid, notebook, tmp_path):
+    where = grid.get_by_role("combobox", name="Export to")
+    where.focus()
+    page.keyboard.press("ArrowDown")
+    expect(where).to_have_value("folder")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    bar = grid.get_by_role("progressbar", name="Export")
+    expect(bar).to_be_visible()
+    expect(grid).to_contain_text(re.compile(r"[\d,]+ of 1,000,000 rows"))
+    page.screenshot(path=str(tmp_path / "exporting.png"))
+    page.keyboard.press("Enter")  # the focus is on Cancel
+    expect(grid.get_by_role("alert")).to_have_text("Export canceled.")
+    expect(bar).to_be_hidden()
+    assert page.evaluate("document.activeElement.textContent") == "↓ CSV"
+
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    saved = re.compile(r"^Saved in the notebook's folder: (result-[\d-]+\.parquet)$")
+    expect(grid.get_by_role("alert")).to_have_text(saved)
+    name = saved.match(grid.get_by_role("alert").inner_text())[1]
+    (written,) = notebook[1].parent.glob("result-*")
+    assert (written.name, pq.read_metadata(written).num_rows) == (name, 1_000_000)
+    written.unlink()
+    assert list(notebook[1].parent.glob(".result-*")) == []
+
+    where.select_option("Download")
+    with page.expect_download() as download:
+        grid.get_by_role("button", name="Download CSV").click()
+    table = pa.csv.read_csv(download.value.path())
+    assert (table.num_rows, table.num_columns) == (1_000_000, 12)
+    assert table["value"][-1].as_py() == 999_999 / 4
+
+
 def press(page, *keys):
     for key in keys:
         page.keyboard.press(key)

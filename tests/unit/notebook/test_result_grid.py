@@ -3,7 +3,10 @@
 import io
 import json
 import re
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from threading import enumerate as enumerate_threads
 from types import SimpleNamespace
 
 import nbformat
@@ -19,10 +22,12 @@ from nbconvert import HTMLExporter
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.query_result import QueryResult
+from micromegas_jupyter.notebook.results import export as export_module
 from micromegas_jupyter.notebook.results import grid as grid_module
 from micromegas_jupyter.notebook.results.grid import ResultGrid, shown_table
 from micromegas_jupyter.notebook.results.view import RowsView
 from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE
+from tests.fakes.clock import FakeClock
 
 ALL_ROWS = {"filters": {}, "sort": []}
 MAX_SAVED_CHARACTERS = 60_000
@@ -165,29 +170,93 @@ def test_a_page_copies_exact_values_and_looks_at_whole_ones(page):
     )
 
 
-def test_a_small_file_goes_to_the_browser_and_a_large_one_is_written_beside_the_notebook(page, monkeypatch, tmp_path):
+ASKED = {"format": "parquet", "hidden": [2, 3], "order": {"filters": {"0": "< 9"}, "sort": [[0, True]]}}
+
+
+def follow(page, number):
+    """Return the state of an export that has ended, which a page polls, or the error."""
+    for _ in range(1000):
+        reply = page.ask("export_state", export=number)
+        if "error" in reply or reply["answer"]["size"] is not None:
+            break
+        Event().wait(0.01)
+    return reply
+
+
+def test_a_file_is_downloaded_in_parts_and_then_forgotten(page, monkeypatch):
+    monkeypatch.setattr(export_module, "PART_BYTES", 100)
+
+    assert page.ask("export", 7, to="download", **ASKED)["answer"] == {"export": 7}
+    state = follow(page, 7)["answer"]
+    content = b""
+    while len(content) < state["size"]:
+        page.ask("export_part", export=7, first=len(content))
+        content += page.buffers[1][0]
+
+    assert pq.read_table(io.BytesIO(content)).to_pydict() == {"n": [6, 3, 0], "word": ["b", "d", "a"]}
+    assert state["rows"] == state["total"] == 3
+    assert re.fullmatch(r"result-\d{8}-\d{6}\.parquet", state["name"])
+    page.ask("export_end", export=7)
+    assert "no longer kept" in page.ask("export_part", export=7, first=0)["error"]
+
+
+def test_files_in_the_notebooks_folder_get_names_that_are_free(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    asked = {"format": "parquet", "hidden": [2, 3], "order": {"filters": {"0": "< 9"}, "sort": [[0, True]]}}
+    monkeypatch.setattr(export_module, "SYSTEM_CLOCK", FakeClock())
 
-    small = page.ask("export", **asked)
-    monkeypatch.setattr(grid_module, "MAX_DOWNLOAD_BYTES", 10)
-    large = page.ask("export", 2, **asked)["answer"]
-    again = page.ask("export", 3, **asked)
+    names = []
+    for number in (1, 2, 3):
+        page.ask("export", number, to="folder", **ASKED)
+        names.append(follow(page, number)["answer"]["name"])
 
-    assert small["answer"]["file"] is None
-    expected = {"n": [6, 3, 0], "word": ["b", "d", "a"]}
-    assert pq.read_table(io.BytesIO(page.buffers[1][0])).to_pydict() == expected
-    assert re.fullmatch(r"result-\d{8}-\d{6}\.parquet", large["file"])
-    assert pq.read_table(tmp_path / large["file"]).to_pydict() == expected
-    assert "error" in again or again["answer"]["file"] != large["file"]
-    assert all(each.suffix == ".parquet" for each in tmp_path.iterdir())
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(names)
+    assert [name[22:] for name in names] == [".parquet", "-2.parquet", "-3.parquet"]
 
 
-def test_what_a_file_cannot_hold_is_said(monkeypatch):
+@pytest.mark.parametrize("to", ["folder", "download"])
+def test_a_canceled_export_leaves_no_file_and_the_page_is_served_meanwhile(page, monkeypatch, tmp_path, to):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    written, may_continue, ended = Event(), Event(), Event()
+    write = RowsView.write
+
+    def write_slowly(view, order, target, *, on_rows, **options):
+        def wait(rows, total):
+            written.set()
+            assert may_continue.wait(60)
+            on_rows(rows, total)
+
+        try:
+            write(view, order, target, on_rows=wait, **options)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(RowsView, "write", write_slowly)
+    page.ask("export", 1, to=to, **ASKED)
+    assert written.wait(60)
+    running = page.ask("export_state", 2, export=1)
+    assert running["answer"]["size"] is None
+    assert page.ask("rows", 3, first=0, count=1)["answer"]["total"] == 5000
+    assert [each.suffix for each in tmp_path.iterdir()] == ([".tmp"] if to == "folder" else [])
+
+    page.ask("export_end", 4, export=1)
+    may_continue.set()
+
+    assert ended.wait(60)
+    while any(thread.name == "micromegas-export" for thread in enumerate_threads()):
+        Event().wait(0.01)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_export_leaves_no_file(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     page = Page(pa.table({"a": pa.array([(1, 2, 3)], pa.month_day_nano_interval())}), monkeypatch)
 
-    assert "parquet file cannot hold" in page.ask("export", format="parquet", hidden=[])["error"]
-    assert "answer" in page.ask("export", format="csv", hidden=[])
+    page.ask("export", 1, to="folder", format="parquet", hidden=[])
+    assert "parquet file cannot hold" in follow(page, 1)["error"]
+    assert list(tmp_path.iterdir()) == []
+    page.ask("export", 2, to="folder", format="csv", hidden=[])
+    assert "answer" in follow(page, 2)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +267,7 @@ def test_what_a_file_cannot_hold_is_said(monkeypatch):
         {"op": "rows", "order": None, "first": 0, "count": 5},
         {"op": "statistics", "column": 4},
         {"op": "value", "order": ALL_ROWS, "row": 5000, "column": 0},
-        {"op": "export", "order": ALL_ROWS, "format": "../../x", "hidden": []},
+        {"op": "export", "order": ALL_ROWS, "format": "../../x", "hidden": [], "to": "folder"},
         {"op": "__class__", "order": ALL_ROWS},
         {},
     ],

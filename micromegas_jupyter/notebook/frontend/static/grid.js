@@ -119,6 +119,112 @@ var Blocks = class {
   }
 };
 
+// src/grid/export.ts
+var POLL_MILLISECONDS = 250;
+var FORMATS = [
+  ["csv", "CSV"],
+  ["parquet", "Parquet"],
+  ["arrow", "Arrow"]
+];
+var Exports = class {
+  constructor(kernel, rows, say) {
+    this.kernel = kernel;
+    this.rows = rows;
+    this.say = say;
+    this.buttons.append(
+      this.place,
+      ...FORMATS.map(
+        ([format, name]) => makeButton(`↓ ${name}`, () => void this.start(format), {
+          title: "Export the rows that match, with the columns that are shown",
+          "aria-label": `Download ${name}`
+        })
+      )
+    );
+    this.place.addEventListener("change", () => {
+      const verb = this.place.value === "download" ? "Download" : "Save";
+      for (const [index, button] of [...this.buttons.querySelectorAll("button")].entries())
+        button.setAttribute("aria-label", `${verb} ${FORMATS[index]?.[1] ?? ""}`);
+    });
+    const cancel = makeButton("Cancel", () => this.isCanceled = true, { "aria-label": "Cancel the export" });
+    this.running = make("span", { class: "micromegas-grid-export", hidden: true }, this.bar, this.text, cancel);
+    this.root = make("span", {}, this.buttons, this.running);
+  }
+  kernel;
+  rows;
+  say;
+  root;
+  place = make(
+    "select",
+    { "aria-label": "Export to" },
+    make("option", { value: "download" }, "Download"),
+    make("option", { value: "folder" }, "Save in the notebook's folder")
+  );
+  buttons = make("span", { class: "micromegas-grid-export", role: "group", "aria-label": "Export" });
+  bar = make("progress", { "aria-label": "Export", max: 1, value: 0 });
+  text = make("span");
+  running;
+  isCanceled = false;
+  async start(format) {
+    const button = this.buttons.ownerDocument.activeElement;
+    const to = this.place.value;
+    this.isCanceled = false;
+    this.show("", 0);
+    this.say("");
+    let sentence;
+    try {
+      const { answer } = await this.kernel.ask("export", { ...this.rows(), format, to });
+      sentence = await this.follow(answer.export, to);
+    } catch (error) {
+      sentence = error.message;
+    }
+    const hadFocus = this.running.contains(this.running.ownerDocument.activeElement);
+    this.running.hidden = true;
+    this.buttons.hidden = false;
+    if (hadFocus && button instanceof HTMLElement) button.focus({ preventScroll: true });
+    this.say(sentence);
+  }
+  /** Wait until the file is complete, and download it; returns the sentence to show. */
+  async follow(id, to) {
+    try {
+      for (; ; ) {
+        const { answer } = await this.kernel.ask("export_state", { export: id });
+        if (answer.size !== null && to === "folder") return `Saved in the notebook's folder: ${answer.name}`;
+        if (this.isCanceled) return "Export canceled.";
+        if (answer.size !== null) return await this.download(id, answer.size, answer.name, answer.type);
+        const rows = answer.rows.toLocaleString("en");
+        this.show(`${rows} of ${answer.total.toLocaleString("en")} rows`, answer.rows / Math.max(answer.total, 1));
+        await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
+      }
+    } finally {
+      await this.kernel.ask("export_end", { export: id }).catch(() => void 0);
+    }
+  }
+  async download(id, size, name, type) {
+    const parts = [];
+    for (let first = 0; first < size; ) {
+      const { buffers } = await this.kernel.ask("export_part", { export: id, first });
+      if (this.isCanceled) return "Export canceled.";
+      const [part] = buffers;
+      if (!part?.byteLength) throw new Error("The file is incomplete. Export the rows again.");
+      parts.push(part);
+      first += part.byteLength;
+      this.show(`${Math.floor(100 * first / size)}% downloaded`, first / size);
+    }
+    const url = URL.createObjectURL(new Blob(parts, { type }));
+    make("a", { href: url, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 0);
+    return `Downloaded ${name}`;
+  }
+  show(text, value) {
+    const hadFocus = this.buttons.contains(this.buttons.ownerDocument.activeElement);
+    this.buttons.hidden = true;
+    this.running.hidden = false;
+    if (hadFocus) this.running.querySelector("button")?.focus({ preventScroll: true });
+    this.text.textContent = text;
+    this.bar.value = value;
+  }
+};
+
 // src/grid/header.ts
 var MIN_WIDTH = 48;
 var MAX_WIDTH = 1200;
@@ -447,10 +553,11 @@ var Grid = class {
     this.kernel.close();
   }
   buildBar() {
-    const download = (format, text) => makeButton(`↓ ${text}`, () => void this.download(format), {
-      title: "Download the rows that match, with the columns that are shown",
-      "aria-label": `Download ${text}`
-    });
+    const exports = new Exports(
+      this.kernel,
+      () => ({ order: this.blocks.order, hidden: [...this.hidden] }),
+      (sentence) => this.say(sentence)
+    );
     return make(
       "div",
       { class: "micromegas-grid-bar" },
@@ -459,9 +566,7 @@ var Grid = class {
       make("span", { class: "micromegas-grid-space" }),
       this.showHidden,
       makeButton("Copy", () => void this.copy(), { title: "Copy the selected cells (Ctrl+C)" }),
-      download("csv", "CSV"),
-      download("parquet", "Parquet"),
-      download("arrow", "Arrow")
+      exports.root
     );
   }
   /** The rows are there first; what the columns are like comes one after another. */
@@ -818,21 +923,6 @@ var Grid = class {
   collapse() {
     this.detail.hidden = true;
     this.focusedCell()?.focus({ preventScroll: true });
-  }
-  async download(format) {
-    this.say("Preparing the file…");
-    await this.tell(async () => {
-      const { answer, buffers } = await this.kernel.ask("export", {
-        order: this.blocks.order,
-        format,
-        hidden: [...this.hidden]
-      });
-      if (answer.file !== null) return `Written beside the notebook: ${answer.file}`;
-      const url = URL.createObjectURL(new Blob(buffers, { type: answer.type }));
-      make("a", { href: url, download: answer.name }).click();
-      setTimeout(() => URL.revokeObjectURL(url), 0);
-      return `Downloaded ${answer.name}`;
-    });
   }
   /** Do something and say how it went. */
   async tell(action) {

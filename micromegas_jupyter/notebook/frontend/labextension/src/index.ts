@@ -3,16 +3,21 @@ import { IEditorLanguageRegistry } from "@jupyterlab/codemirror";
 import { INotebookTracker } from "@jupyterlab/notebook";
 import { IRenderMimeRegistry } from "@jupyterlab/rendermime";
 
+import { insertCells } from "./cells";
+import { SidePanel } from "./panel";
 import { addSavedRenderer } from "./saved";
 import { followCells } from "./sql";
 
-const sqlMode: JupyterFrontEndPlugin<void> = {
-  id: "micromegas-jupyter:sql-mode",
-  description: "SQL mode in %%sql cells.",
+// Applications without notebooks, such as Voila, log an error for each plug-in that requires a tracker.
+const cells: JupyterFrontEndPlugin<void> = {
+  id: "micromegas-jupyter:cells",
+  description: "SQL mode in %%sql cells, and new cells that results request.",
   autoStart: true,
-  requires: [INotebookTracker, IEditorLanguageRegistry],
-  activate: (_app, notebooks: INotebookTracker, languages: IEditorLanguageRegistry) => {
-    notebooks.widgetAdded.connect((_sender, panel) => followCells(panel, languages));
+  optional: [INotebookTracker, IEditorLanguageRegistry],
+  activate: (_app, notebooks: INotebookTracker | null, languages: IEditorLanguageRegistry | null) => {
+    if (!notebooks) return;
+    insertCells(notebooks);
+    if (languages) notebooks.widgetAdded.connect((_sender, panel) => followCells(panel, languages));
   },
 };
 
@@ -20,9 +25,20 @@ const saved: JupyterFrontEndPlugin<void> = {
   id: "micromegas-jupyter:saved",
   description: "Results, tables and sign-ins that can be read without a kernel.",
   autoStart: true,
-  requires: [IRenderMimeRegistry, INotebookTracker],
-  activate: (_app, renderers: IRenderMimeRegistry, notebooks: INotebookTracker) =>
-    addSavedRenderer(renderers, notebooks),
+  optional: [IRenderMimeRegistry, INotebookTracker],
+  activate: (_app, renderers: IRenderMimeRegistry | null, notebooks: INotebookTracker | null) => {
+    if (renderers) addSavedRenderer(renderers, notebooks);
+  },
 };
 
-export default [sqlMode, saved];
+const panel: JupyterFrontEndPlugin<void> = {
+  id: "micromegas-jupyter:panel",
+  description: "Tables and queries of the notebook's server, in the left sidebar.",
+  autoStart: true,
+  optional: [INotebookTracker],
+  activate: (app, notebooks: INotebookTracker | null) => {
+    if (notebooks) app.shell.add(new SidePanel(notebooks), "left", { rank: 600 });
+  },
+};
+
+export default [cells, saved, panel];

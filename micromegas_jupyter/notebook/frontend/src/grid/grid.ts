@@ -5,8 +5,9 @@
 import { copyText, make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
 import { Blocks } from "./blocks";
+import { Exports } from "./export";
 import { Header, MAX_WIDTH, MIN_WIDTH } from "./header";
-import { Kernel, type Column, type FileFormat, type RowQuery, type Texts } from "./kernel";
+import { Kernel, type Column, type RowQuery, type Texts } from "./kernel";
 
 const ROW_HEIGHT = 24;
 const VISIBLE_ROWS = 15;
@@ -135,11 +136,11 @@ class Grid {
   }
 
   private buildBar(): HTMLElement {
-    const download = (format: FileFormat, text: string): HTMLButtonElement =>
-      makeButton(`↓ ${text}`, () => void this.download(format), {
-        title: "Download the rows that match, with the columns that are shown",
-        "aria-label": `Download ${text}`,
-      });
+    const exports = new Exports(
+      this.kernel,
+      () => ({ order: this.blocks.order, hidden: [...this.hidden] }),
+      (sentence) => this.say(sentence),
+    );
     return make(
       "div",
       { class: "micromegas-grid-bar" },
@@ -148,9 +149,7 @@ class Grid {
       make("span", { class: "micromegas-grid-space" }),
       this.showHidden,
       makeButton("Copy", () => void this.copy(), { title: "Copy the selected cells (Ctrl+C)" }),
-      download("csv", "CSV"),
-      download("parquet", "Parquet"),
-      download("arrow", "Arrow"),
+      exports.root,
     );
   }
 
@@ -554,23 +553,6 @@ class Grid {
   private collapse(): void {
     this.detail.hidden = true;
     this.focusedCell()?.focus({ preventScroll: true });
-  }
-
-  private async download(format: FileFormat): Promise<void> {
-    this.say("Preparing the file…");
-    await this.tell(async () => {
-      const { answer, buffers } = await this.kernel.ask("export", {
-        order: this.blocks.order,
-        format,
-        hidden: [...this.hidden],
-      });
-      if (answer.file !== null) return `Written beside the notebook: ${answer.file}`;
-      const url = URL.createObjectURL(new Blob(buffers as DataView<ArrayBuffer>[], { type: answer.type }));
-      make("a", { href: url, download: answer.name }).click();
-      // The browser has taken it by the time that the next task runs.
-      setTimeout(() => URL.revokeObjectURL(url), 0);
-      return `Downloaded ${answer.name}`;
-    });
   }
 
   /** Do something and say how it went. */

@@ -39,7 +39,10 @@ interface Answers {
   statistics: Statistics;
   value: { text: string; is_cut: boolean };
   copy: { text: string };
-  export: { name: string; type: string; file: string | null };
+  export: { export: number };
+  export_state: { rows: number; total: number; name: string; type: string; size: number | null };
+  export_part: object;
+  export_end: object;
 }
 
 interface Reply {

@@ -6,10 +6,10 @@ var __webpack_modules__ = ({
 
 var moduleMap = {
   "./index": () => {
-return __webpack_require__.e("lib_index_js").then(() => (() => (__webpack_require__("./lib/index.js"))));
+return __webpack_require__.e("lib_labextension_src_index_js").then(() => (() => (__webpack_require__("./lib/labextension/src/index.js"))));
 },
 "./extension": () => {
-return __webpack_require__.e("lib_index_js").then(() => (() => (__webpack_require__("./lib/index.js"))));
+return __webpack_require__.e("lib_labextension_src_index_js").then(() => (() => (__webpack_require__("./lib/labextension/src/index.js"))));
 },
 };
 var get = function(module, getScope) {
@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "575872f632fb93c7" + ".js?v=" + "575872f632fb93c7" + ""
+  return chunkId + "." + "d9fe2d7289f6d6b7" + ".js?v=" + "d9fe2d7289f6d6b7" + ""
 }
 })();
 // webpack/runtime/global
@@ -202,7 +202,7 @@ __webpack_require__.r = (exports) => {
 (() => {
 
 __webpack_require__.S = {};
-__webpack_require__.initializeSharingData = { scopeToSharingDataMapping: { "default": [{ name: "micromegas-jupyter", version: "0.1.0", factory: () => (__webpack_require__.e("lib_index_js").then(() => (() => (__webpack_require__("./lib/index.js"))))), eager: 0, treeShakingMode: null }] }, uniqueName: "micromegas-jupyter" };
+__webpack_require__.initializeSharingData = { scopeToSharingDataMapping: { "default": [{ name: "micromegas-jupyter", version: "0.1.0", factory: () => (__webpack_require__.e("lib_labextension_src_index_js").then(() => (() => (__webpack_require__("./lib/labextension/src/index.js"))))), eager: 0, treeShakingMode: null }] }, uniqueName: "micromegas-jupyter" };
 var initPromises = {};
 var initTokens = {};
 __webpack_require__.I = function(name, initScope) {
@@ -304,7 +304,7 @@ __webpack_require__.p = scriptUrl;
 // webpack/runtime/consumes_loading
 (() => {
 
-__webpack_require__.consumesLoadingData = { chunkMapping: {"lib_index_js":["webpack/sharing/consume/default/@jupyterlab/codemirror","webpack/sharing/consume/default/@jupyterlab/notebook","webpack/sharing/consume/default/@jupyterlab/outputarea","webpack/sharing/consume/default/@jupyterlab/rendermime","webpack/sharing/consume/default/@lumino/widgets"]}, moduleIdToConsumeDataMapping: {"webpack/sharing/consume/default/@jupyterlab/codemirror": { shareScope: "default", shareKey: "@jupyterlab/codemirror", import: null, requiredVersion: "^4.4.0", strictVersion: false, singleton: true, eager: false, fallback: undefined, treeShakingMode: null }, "webpack/sharing/consume/default/@jupyterlab/notebook": { shareScope: "default", shareKey: "@jupyterlab/notebook", import: null, requiredVersion: "^4.4.0", strictVersion: false, singleton: true, eager: false, fallback: undefined, treeShakingMode: null }, "webpack/sharing/consume/default/@jupyterlab/outputarea": { shareScope: "default", shareKey: "@jupyterlab/outputarea", import: null, requiredVersion: "^4.4.0", strictVersion: false, singleton: true, eager: false, fallback: undefined, treeShakingMode: null }, "webpack/sharing/consume/default/@jupyterlab/rendermime": { shareScope: "default", shareKey: "@jupyterlab/rendermime", import: null, requiredVersion: "^4.4.0", strictVersion: false, singleton: true, eager: false, fallback: undefined, treeShakingMode: null }, "webpack/sharing/consume/default/@lumino/widgets": { shareScope: "default", shareKey: "@lumino/widgets", import: null, requiredVersion: "^2.7.0", strictVersion: false, singleton: true, eager: false, fallback: undefined, treeShakingMode: null }}, initialConsumes: [] };
+__webpack_require__.consumesLoadingData = { chunkMapping: {"lib_labextension_src_index_js":["webpack/sharing/consume/default/@jupyterlab/codemirror","webpack/sharing/consume/default/@jupyterlab/notebook","webpack/sharing/consume/default/@jupyterlab/outputarea","webpack/sharing/consume/default/@jupyterlab/rendermime","webpack/sharing/consume/default/@lumino/widgets"]}, moduleIdToConsumeDataMapping: {"webpack/sharing/consume/default/@jupyterlab/codemirror": { shareScope: "default", shareKey: "@jupyterlab/codemirror", import: null, requiredVersion: "^4.4.0", strictVersion: false, singleton: true, eager: false, fallback: undefined, treeShakingMode: null }, "webpack/sharing/consume/default/@jupyterlab/notebook": { shareScope: "default", shareKey: "@jupyterlab/notebook", import: null, requiredVersion: "^4.4.0", strictVersion: false, singleton: true, eager: false, fallback: undefined, treeShakingMode: null }, "webpack/sharing/consume/default/@jupyterlab/outputarea": { shareScope: "default", shareKey: "@jupyterlab/outputarea", import: null, requiredVersion: "^4.4.0", strictVersion: false, singleton: true, eager: false, fallback: undefined, treeShakingMode: null }, "webpack/sharing/consume/default/@jupyterlab/rendermime": { shareScope: "default", shareKey: "@jupyterlab/rendermime", import: null, requiredVersion: "^4.4.0", strictVersion: false, singleton: true, eager: false, fallback: undefined, treeShakingMode: null }, "webpack/sharing/consume/default/@lumino/widgets": { shareScope: "default", shareKey: "@lumino/widgets", import: null, requiredVersion: "^2.7.0", strictVersion: false, singleton: true, eager: false, fallback: undefined, treeShakingMode: null }}, initialConsumes: [] };
 var splitAndConvert = function(str) {
   return str.split(".").map(function(item) {
     return +item == item ? +item : item;

@@ -1,0 +1,139 @@
+"""Events by which a result's widget asks JupyterLab for a new cell, and to save its chart."""
+
+import base64
+import json
+import re
+import struct
+import zlib
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.integration.browser.conftest import notebook_opener
+from tests.integration.browser.looks import save
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+
+SHOW = """import pyarrow as pa
+from micromegas_jupyter.notebook.query_result import QueryResult
+QueryResult(pa.table({"n": [1, 2]}))"""
+DISPATCH = """(target, [name, detail]) => {
+    const event = new CustomEvent(name, { detail, bubbles: true, cancelable: true });
+    return !target.dispatchEvent(event);
+}"""
+SOURCE = "%%sql\nSELECT 'été' AS \"a\nb\", 1 <> 2"
+
+
+def png(pixels):
+    """Return a PNG of a row of gray pixels, without compression."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", pixels, 1, 8, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(pixels + 1), 0)), (b"IEND", b"")]
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)).decode()
+
+
+PICTURE = png(100)
+SVG = base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>").decode()
+
+
+@pytest.fixture(scope="module")
+def notebook(lab, tmp_path_factory):
+    with notebook_opener(lab, tmp_path_factory.mktemp("config")) as open_notebook:
+        page, path = open_notebook("new-cells", SHOW, "'last'")
+        page.locator(".micromegas-grid").wait_for()
+        yield page, path
+
+
+def sources(page):
+    return page.evaluate(
+        "() => [...jupyterapp.shell.currentWidget.content.model.cells].map(each => each.sharedModel.getSource())"
+    )
+
+
+def dispatch(page, selector, name, detail):
+    return page.locator(selector).first.evaluate(DISPATCH, [name, detail])
+
+
+def test_a_cell_that_a_widget_requests_is_inserted_below_its_own_and_not_run(notebook):
+    page, _ = notebook
+    before = sources(page)
+
+    assert dispatch(page, ".micromegas-grid", "micromegas:new-cell", {"source": SOURCE})
+
+    below = before.index(SHOW) + 1
+    assert sources(page) == [*before[:below], SOURCE, *before[below:]]
+    expect(page.locator(".jp-Notebook .jp-Cell.jp-mod-active .cm-content")).to_contain_text("SELECT 'été'")
+    new = "() => jupyterapp.shell.currentWidget.content.activeCell.model.toJSON()"
+    assert (page.evaluate(new)["execution_count"], page.evaluate(new)["outputs"]) == (None, [])
+
+
+def test_a_cell_requested_outside_of_the_notebook_is_inserted_below_the_active_one(notebook):
+    page, _ = notebook
+    before = sources(page)
+    page.evaluate("() => { jupyterapp.shell.currentWidget.content.activeCellIndex = 1; }")
+
+    assert dispatch(page, "body", "micromegas:new-cell", {"source": "1"})
+
+    assert sources(page) == [*before[:2], "1", *before[2:]]
+
+
+@pytest.mark.parametrize("source", ["SELECT 1\r!rm", "\tSELECT", "\x1b[2J", "a\x85b", 7, None, "x" * 200_001])
+def test_a_cell_that_is_not_plain_text_is_rejected(notebook, source):
+    page, _ = notebook
+    before = sources(page)
+
+    assert not dispatch(page, ".micromegas-grid", "micromegas:new-cell", {"source": source})
+
+    assert sources(page) == before
+
+
+def test_only_a_small_png_is_saved_with_a_result_and_shown_without_its_widget(notebook):
+    page, path = notebook
+    for data in (SVG, png(60_000), "not base64", PICTURE[4:], 7):
+        assert not dispatch(page, ".micromegas-grid", "micromegas:picture", {"data": data})
+    assert dispatch(page, ".micromegas-grid", "micromegas:picture", {"data": PICTURE})
+    assert not dispatch(page, ".micromegas-grid", "micromegas:picture", {"data": PICTURE})
+
+    save(page)
+
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    (data,) = [each["data"] for cell in cells for each in cell["outputs"] if "text/html" in each.get("data", {})]
+    assert "".join(data["image/png"]).strip() == PICTURE
+    expect(page.locator(".micromegas-grid")).to_be_visible()
+    image = page.get_by_alt_text("Chart of the rows")
+    expect(image).to_be_hidden()
+    page.evaluate("() => document.querySelector('.micromegas-grid').remove()")
+    expect(image).to_be_visible()
+    assert image.evaluate("each => each.naturalWidth") == 100
+
+
+CONFIG = re.compile(r'(id="jupyter-config-data" type="application/json">)(.*?)(</script>)', re.DOTALL)
+TRACKER = "@jupyterlab/notebook-extension:tracker"
+
+
+def test_an_application_without_notebooks_logs_no_error_about_the_extension(lab, notebook):
+    logged = []
+
+    def disable_tracker(route):
+        response = route.fetch()
+        before, config, after = CONFIG.search(response.text()).groups()
+        config = json.loads(config)
+        config["disabledExtensions"] = [*config.get("disabledExtensions", []), TRACKER]
+        route.fulfill(
+            response=response, body=CONFIG.sub(lambda _: before + json.dumps(config) + after, response.text())
+        )
+
+    page = lab.context.new_page()
+    page.on("console", lambda message: logged.append(message.text))
+    page.route(re.compile(r"/lab/workspaces/untracked"), disable_tracker)
+    page.goto(notebook[0].url.partition("/lab")[0] + "/lab/workspaces/untracked")
+    page.wait_for_function("() => window.jupyterapp?.started")
+    page.evaluate("() => jupyterapp.started")
+
+    assert page.evaluate("name => jupyterapp.isPluginActivated(name)", "micromegas-jupyter:cells")
+    assert not page.evaluate("name => jupyterapp.hasPlugin(name)", TRACKER)
+    assert [each for each in logged if "micromegas" in each] == []
+    page.close()
