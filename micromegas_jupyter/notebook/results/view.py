@@ -127,7 +127,7 @@ class RowsView:
 
     def value(self, order: RowQuery, row: int, column: int) -> tuple[str, bool]:
         """Return a whole value, JSON over several lines, and whether it was cut."""
-        (text,) = self._exact_texts(self.rows(order, row, 1).column(column), column)
+        (text,) = self.exact_texts(self.rows(order, row, 1).column(column), column)
         text = "null" if text is None else _indented(text)
         return cut(text, MAX_VALUE_CHARACTERS), len(text) > MAX_VALUE_CHARACTERS
 
@@ -140,7 +140,7 @@ class RowsView:
             )
         part = self.rows(order, first, last - first + 1)
         lines = [part.select(columns).column_names] if header else []
-        lines += zip(*(self._exact_texts(part.column(index), index) for index in columns), strict=True)
+        lines += zip(*(self.exact_texts(part.column(index), index) for index in columns), strict=True)
         return "\n".join("\t".join(map(_cell, line)) for line in lines)
 
     def statistics(self, index: int) -> Statistics:
@@ -204,11 +204,11 @@ class RowsView:
             what = f"A {file_format} file cannot hold a column of these."
             raise UsageError(what, remedy="Hide it, or choose another format.") from error
 
-    def _exact_texts(self, part: pa.ChunkedArray, index: int) -> list[str | None]:
+    def exact_texts(self, part: pa.ChunkedArray, index: int) -> list[str | None]:
         """Return some values of a column in full."""
         return exact_texts(decoded(json_texts(part) if self.format_of(index).is_jsonb else part))
 
-    def _comparable(self, index: int) -> pa.ChunkedArray:
+    def comparable(self, index: int) -> pa.ChunkedArray:
         """Return a column as filters and orders see it: binary JSON as JSON text."""
         if not self.format_of(index).is_jsonb:
             return self.table.column(index)
@@ -229,11 +229,11 @@ class RowsView:
     def _arranged(self, order: RowQuery) -> pa.Array:
         positions: pa.Array = None
         if order.filters:
-            masks = [condition(self._comparable(index), self.format_of(index), typed) for index, typed in order.filters]
+            masks = [condition(self.comparable(index), self.format_of(index), typed) for index, typed in order.filters]
             positions = pc.indices_nonzero(reduce(pc.and_kleene, masks))
         if order.sort:
             names = [str(place) for place in range(len(order.sort))]
-            keys = pa.Table.from_arrays([_sort_key(self._comparable(index)) for index, _ in order.sort], names)
+            keys = pa.Table.from_arrays([_sort_key(self.comparable(index)) for index, _ in order.sort], names)
             keys = keys if positions is None else keys.take(positions)
             directions = ["descending" if descending else "ascending" for _, descending in order.sort]
             sort_keys = list(zip(names, directions, strict=True))
