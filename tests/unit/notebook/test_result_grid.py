@@ -57,6 +57,10 @@ class Page:
         return self.answers[number]
 
 
+def spread(page, column):
+    return page.ask("spreads", columns=[column])["answer"][column]
+
+
 @pytest.fixture
 def page(monkeypatch):
     return Page(TABLE, monkeypatch)
@@ -80,12 +84,12 @@ def test_columns_say_what_they_hold(page):
     }  # fmt: skip
     assert [column["unit"] for column in page.grid.columns] == ["", "", "", "bytes"]
     assert [column["sortable"] for column in page.grid.columns] == [True, True, False, True]
-    assert page.ask("statistics", column=1)["answer"]["top"] == [(each, 1000) for each in "abde"]
-    assert page.ask("statistics", column=0)["answer"]["max"] == "4,998"
+    assert spread(page, 1)["top"] == [(each, 1000, 1000) for each in "abde"]
+    assert spread(page, 0)["max"] == "4,998"
 
 
 def test_the_filters_that_a_column_suggests_have_values_from_it(page):
-    numbers, words, lists = (page.ask("statistics", column=column)["answer"]["hint"] for column in range(3))
+    numbers, words, lists = (spread(page, column)["hint"] for column in range(3))
 
     assert (numbers, words, lists) == (
         "> 249, 249..750", "contains, = exact, !not, /regex/", "= for null, != for others",
@@ -116,7 +120,7 @@ def test_binary_json_is_shown_filtered_sorted_and_counted_as_json(keeps, monkeyp
     shown = page.ask("rows", first=0, count=2)["answer"]["texts"][1]
     found = page.ask("rows", order=contains, first=0, count=500)["answer"]
     last = page.ask("rows", order=ordered, first=0, count=1)["answer"]["texts"][1]
-    top = page.ask("statistics", column=1)["answer"]
+    top = spread(page, 1)
     value = page.ask("value", row=0, column=1)["answer"]["text"]
     copied = page.ask("copy", rows=[0, 1], columns=[1, 2], header=False)["answer"]["text"]
 
@@ -124,7 +128,7 @@ def test_binary_json_is_shown_filtered_sorted_and_counted_as_json(keeps, monkeyp
     assert shown == ['{"n":0,"who":"bob"}', None]
     assert (found["total"], set(found["texts"][1])) == (96, {f'{{"n":{n},"who":"Ann"}}' for n in range(3)})
     assert last == ['{"n":2,"who":"bob"}']
-    assert (top["distinct"], top["top"][0]) == (6, ('{"n":0,"who":"bob"}', 34))
+    assert (top["distinct"], top["top"][0]) == (6, ('{"n":0,"who":"bob"}', 34, 34))
     assert value == '{\n  "n": 0,\n  "who": "bob"\n}'
     assert copied == '{"n":0,"who":"bob"}\t0x0000\n\t0x0001'
     assert page.grid.columns[2]["type"] == "bytea"
@@ -196,7 +200,10 @@ def test_what_a_file_cannot_hold_is_said(monkeypatch):
         {"op": "rows", "order": {"filters": {"9": "1"}, "sort": []}, "first": 0, "count": 5},
         {"op": "rows", "order": {"filters": {}, "sort": [[2, True]]}, "first": 0, "count": 5},
         {"op": "rows", "order": None, "first": 0, "count": 5},
-        {"op": "statistics", "column": 4},
+        {"op": "spreads", "order": ALL_ROWS, "columns": [4]},
+        {"op": "chart", "order": ALL_ROWS, "chart": {"x": [9]}, "width": 600, "ignored": []},
+        {"op": "brush", "plot": 1, "panel": 0, "ranges": {}},
+        {"op": "pick", "order": ALL_ROWS, "column": 9, "what": "only", "row": 0},
         {"op": "value", "order": ALL_ROWS, "row": 5000, "column": 0},
         {"op": "export", "order": ALL_ROWS, "format": "../../x", "hidden": []},
         {"op": "__class__", "order": ALL_ROWS},

@@ -3,6 +3,7 @@ import { IEditorLanguageRegistry } from "@jupyterlab/codemirror";
 import { INotebookTracker } from "@jupyterlab/notebook";
 import { IRenderMimeRegistry } from "@jupyterlab/rendermime";
 
+import { followResults } from "./cells";
 import { addSavedRenderer } from "./saved";
 import { followCells } from "./sql";
 
@@ -25,4 +26,12 @@ const saved: JupyterFrontEndPlugin<void> = {
     addSavedRenderer(renderers, notebooks),
 };
 
-export default [sqlMode, saved];
+const cells: JupyterFrontEndPlugin<void> = {
+  id: "micromegas-jupyter:cells",
+  description: "New cells from a result, and images of its charts in the saved notebook.",
+  autoStart: true,
+  requires: [INotebookTracker],
+  activate: (_app, notebooks: INotebookTracker) => followResults(notebooks),
+};
+
+export default [sqlMode, saved, cells];

@@ -15,6 +15,61 @@ var codemirror_4_4_strict_ = __webpack_require__("webpack/sharing/consume/defaul
 var notebook_4_4_strict_ = __webpack_require__("webpack/sharing/consume/default/@jupyterlab/notebook");
 // EXTERNAL MODULE: consume shared module (default) @jupyterlab/rendermime@^4.4.0 (strict)
 var rendermime_4_4_strict_ = __webpack_require__("webpack/sharing/consume/default/@jupyterlab/rendermime");
+;// CONCATENATED MODULE: ./lib/cells.js
+// What a result's widget asks of the notebook around it: a new cell, which is inserted and never run, and an image to
+// save with the result. A widget cannot reach the notebook by itself.
+
+const SAVED = "application/vnd.micromegas.result+json";
+const HTML = "text/html";
+const IMAGE = /^<img data-micromegas-chart[^>]*>/;
+const MAX_SOURCE_CHARACTERS = 200_000;
+const MAX_IMAGE_CHARACTERS = 60_000;
+/** All but the line feed: what would move a cursor, reorder a line, or end one unseen. */
+// eslint-disable-next-line no-control-regex
+const CONTROL = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/;
+function followResults(notebooks) {
+    notebooks.widgetAdded.connect((_sender, panel) => {
+        panel.node.addEventListener("micromegas:new-cell", (event) => insertCell(panel, event));
+        panel.node.addEventListener("micromegas:picture", (event) => saveImage(panel, event));
+    });
+}
+function insertCell(panel, event) {
+    const { source } = event.detail;
+    const at = cellOf(panel, event);
+    if (at < 0 || typeof source !== "string" || source.length > MAX_SOURCE_CHARACTERS || CONTROL.test(source))
+        return;
+    event.preventDefault(); // the widget need not copy it
+    const notebook = panel.content;
+    notebook.activeCellIndex = at;
+    notebook_4_4_strict_.NotebookActions.insertBelow(notebook);
+    notebook.activeCell?.model.sharedModel.setSource(source);
+    void notebook_4_4_strict_.NotebookActions.focusActiveCell(notebook);
+}
+/** Put the image above the table that is saved: whoever reads the notebook elsewhere sees one of its MIME types. */
+function saveImage(panel, event) {
+    const { data, text } = event.detail;
+    const cell = panel.content.widgets[cellOf(panel, event)];
+    if (cell?.model.type !== "code" || typeof data !== "string" || data.length > MAX_IMAGE_CHARACTERS)
+        return;
+    const image = document.createElement("img");
+    image.setAttribute("data-micromegas-chart", "");
+    image.alt = String(text);
+    image.style.maxWidth = "100%";
+    image.src = `data:image/png;base64,${data}`;
+    const { model, widgets } = cell.outputArea;
+    const place = widgets.findIndex((widget) => widget.node.contains(event.target));
+    const output = place < 0 ? undefined : model.get(place);
+    const table = output?.data[HTML];
+    if (!output || !(SAVED in output.data) || typeof table !== "string")
+        return;
+    const html = image.outerHTML + table.replace(IMAGE, "");
+    if (html !== table)
+        output.setData({ data: { ...output.data, [HTML]: html } });
+}
+function cellOf(panel, event) {
+    return panel.content.widgets.findIndex((cell) => cell.node.contains(event.target));
+}
+
 // EXTERNAL MODULE: consume shared module (default) @jupyterlab/outputarea@^4.4.0 (strict)
 var outputarea_4_4_strict_ = __webpack_require__("webpack/sharing/consume/default/@jupyterlab/outputarea");
 // EXTERNAL MODULE: consume shared module (default) @lumino/widgets@^2.7.0 (strict)
@@ -25,16 +80,16 @@ var widgets_2_7_strict_ = __webpack_require__("webpack/sharing/consume/default/@
 
 
 /** Marks an output that has a widget and the same as HTML. */
-const SAVED = "application/vnd.micromegas.result+json";
+const saved_SAVED = "application/vnd.micromegas.result+json";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
-const HTML = "text/html";
+const saved_HTML = "text/html";
 const LIVE = ".micromegas-grid, .micromegas-tables, .micromegas-card";
 /** ipywidgets' mark on a renderer that shows an error. */
 const GIVEN_UP = "jupyter-widgets";
 /** Before widgets, whose rank is -10. */
 const RANK = -20;
 function addSavedRenderer(common, notebooks) {
-    const html = common.getFactory(HTML);
+    const html = common.getFactory(saved_HTML);
     if (!html)
         return;
     // When its kernel is known, a notebook gets a renderer of widgets of its own from ipywidgets. What is rendered with
@@ -47,9 +102,9 @@ function addSavedRenderer(common, notebooks) {
         await new Promise((resolve) => setTimeout(resolve)); // ipywidgets has waited for the same
         return isConnected(renderers);
     };
-    const createRenderer = (options) => new SavedRenderer(html.createRenderer({ ...options, mimeType: HTML }), connect);
+    const createRenderer = (options) => new SavedRenderer(html.createRenderer({ ...options, mimeType: saved_HTML }), connect);
     // Safe, since what is not trusted is sanitized by the renderer of HTML and gets no widget.
-    common.addFactory({ safe: true, mimeTypes: [SAVED], createRenderer }, RANK);
+    common.addFactory({ safe: true, mimeTypes: [saved_SAVED], createRenderer }, RANK);
 }
 class SavedRenderer extends widgets_2_7_strict_.Panel {
     saved;
@@ -174,6 +229,7 @@ function followCells(panel, languages) {
 
 
 
+
 const sqlMode = {
     id: "micromegas-jupyter:sql-mode",
     description: "SQL mode in %%sql cells.",
@@ -190,7 +246,14 @@ const lib_saved = {
     requires: [rendermime_4_4_strict_.IRenderMimeRegistry, notebook_4_4_strict_.INotebookTracker],
     activate: (_app, renderers, notebooks) => addSavedRenderer(renderers, notebooks),
 };
-/* export default */ const lib = ([sqlMode, lib_saved]);
+const cells = {
+    id: "micromegas-jupyter:cells",
+    description: "New cells from a result, and images of its charts in the saved notebook.",
+    autoStart: true,
+    requires: [notebook_4_4_strict_.INotebookTracker],
+    activate: (_app, notebooks) => followResults(notebooks),
+};
+/* export default */ const lib = ([sqlMode, lib_saved, cells]);
 
 
 },

@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "575872f632fb93c7" + ".js?v=" + "575872f632fb93c7" + ""
+  return chunkId + "." + "ae7968244bc668e7" + ".js?v=" + "ae7968244bc668e7" + ""
 }
 })();
 // webpack/runtime/global
