@@ -190,17 +190,14 @@ def _arrange(panels: list[Spec], kind: str, series: Groups, wanted: int | None) 
 
 
 def _brushes(panels: list[Spec], views: list[str]) -> list[Spec]:
-    """Return what selects ranges of numbers and times, and clicked bars of texts."""
+    """Return what selects ranges of numbers and times, or a clicked bar or rectangle of a text."""
     params: list[Spec] = []
     for view, panel in zip(views, panels, strict=True):
-        is_range = {axis: panel["encoding"][axis]["type"] != "nominal" for axis in ("x", "y")}
-        has_y = panel["layer"][0]["mark"]["type"] in {"point", "rect"}
-        ranges = [axis for axis in ("x", "y") if is_range[axis] and (axis == "x" or has_y) and is_range["x"]]
-        texts = [axis for axis in ("x", "y") if not is_range[axis]]
-        if ranges:
-            params.append(
-                {"name": f"brush_{view}", "select": {"type": "interval", "encodings": ranges}, "views": [view]}
-            )
-        elif texts:
-            params.append({"name": f"brush_{view}", "select": {"type": "point", "fields": texts}, "views": [view]})
+        axes, mark = {axis: panel["encoding"][axis] for axis in ("x", "y")}, panel["layer"][0]["mark"]["type"]
+        texts = [each["field"] for each in axes.values() if each["type"] == "nominal"]
+        ranges = [axis for axis, each in axes.items() if each["type"] != "nominal"]
+        select: Spec = {"type": "interval", "encodings": ranges if mark in {"point", "rect"} else ["x"]}
+        if texts and not (mark == "rect" and ranges):
+            select = {"type": "point", "fields": texts[:1]}
+        params.append({"name": f"brush_{view}", "select": select, "views": [view]})
     return params

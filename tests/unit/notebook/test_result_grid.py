@@ -506,8 +506,8 @@ def test_cells_have_the_selection_or_the_chart_and_the_options_of_the_first(monk
     plain = page.ask("cell", chart={}, hidden=[])["answer"]["source"]
 
     assert cells[0] == (
-        '%%sql --begin 1h\nSELECT "time", "service", "n" FROM (\nSELECT * FROM (\nSELECT * FROM r\n) AS result LIMIT 500\n'
-        ') AS result\nWHERE "n" < 100\nORDER BY "time" DESC NULLS LAST'
+        '%%sql --begin 1h\nSELECT "time", "service", "n" FROM (\nSELECT * FROM (\nSELECT * FROM r\n'
+        ') AS result LIMIT 500\n) AS result\nWHERE "n" < 100\nORDER BY "time" DESC NULLS LAST'
     )
     head, *lines = cells[1].splitlines()
     assert head == "%%sql --begin 1h --plot line --x time --y n,took --color service --agg p50,p99 --bins 50 --log y"

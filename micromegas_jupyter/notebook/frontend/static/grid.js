@@ -236,6 +236,8 @@ var ChartPanel = class {
   width = 0;
   /** The filters of the brush; they do not hide the chart's other rows. */
   brushed = {};
+  /** What the brush covers. */
+  covered;
   /** The other filters when the chart was drawn. */
   drawnOthers = "[]";
   pending;
@@ -367,24 +369,16 @@ var ChartPanel = class {
     if (!spec) return;
     const old = this.view;
     const place = make("div");
-    const view = start(library, themed(spec, this.root), { container: place, tooltip: this.showTip });
     const names = spec.params.filter(({ name }) => name.startsWith("brush_")).map(({ name }) => name);
-    const signals = names.flatMap((name) => [`${name}_x`, `${name}_y`]);
+    const view = start(library, this.withBrush(themed(spec, this.root)), { container: place, tooltip: this.showTip });
     await view.runAsync();
-    if (old && Object.keys(this.brushed).length) {
-      for (const signal of signals) {
-        const value = signalOf(old, signal);
-        if (Array.isArray(value) && value.length) view.signal(signal, value);
-      }
-      await view.runAsync();
-    }
     if (number !== this.asked) {
       view.finalize();
       return;
     }
     this.canvas.style.minHeight = `${this.canvas.offsetHeight}px`;
     this.canvas.replaceChildren(place);
-    await this.fill(view, spec, library);
+    await this.fill(view);
     this.canvas.style.minHeight = "";
     old?.finalize();
     this.view = view;
@@ -395,15 +389,26 @@ var ChartPanel = class {
     clearTimeout(this.pictureTimer);
     this.pictureTimer = setTimeout(() => void this.sendPicture(library, number), PICTURE_MILLISECONDS);
   }
+  /** A brush stays where it is while something else changes. */
+  withBrush(spec) {
+    if (!this.covered || Object.keys(this.brushed).length === 0) return spec;
+    const { panel, ranges } = this.covered;
+    const isIt = (name) => name === `brush_panel_${panel + 1}`;
+    const params = spec.params.map((param) => {
+      if (!isIt(param.name)) return param;
+      const value = param.select?.type === "point" ? [{ x: ranges.x?.[0] }] : ranges;
+      return { ...param, value };
+    });
+    return { ...spec, params };
+  }
   /** Make the panels as wide as the room that axes and legends leave. */
-  async fill(view, spec, library) {
+  async fill(view) {
     const drawn = this.canvas.querySelector("canvas")?.offsetWidth ?? 0;
-    const missing = this.canvas.clientWidth - drawn;
-    if (!drawn || missing >= 0 && missing < 8) return;
-    const signals = library.compile(themed(spec, this.root)).spec.signals ?? [];
-    const widths = signals.map(({ name }) => name).filter((name) => /(^|_)(childWidth|width)$/.test(name));
-    for (const name of widths) view.signal(name, Math.max(Number(signalOf(view, name)) + missing, MIN_WIDTH));
-    for (const panel of spec.vconcat) panel.width = Math.max(panel.width + missing, MIN_WIDTH);
+    const missing = this.canvas.clientWidth - drawn - 4;
+    for (const name of ["width", "childWidth"]) {
+      const width = signalOf(view, name);
+      if (drawn && missing && typeof width === "number" && width > 0) view.signal(name, Math.max(width + missing, 100));
+    }
     await view.runAsync();
   }
   brush(panel, value) {
@@ -421,6 +426,7 @@ var ChartPanel = class {
     try {
       while (this.pending) {
         const { panel, ranges } = this.pending;
+        this.covered = this.pending;
         this.pending = void 0;
         const { answer } = await this.kernel.ask("brush", { plot: this.plot, panel, ranges });
         const cleared = Object.fromEntries(Object.keys(this.brushed).map((column) => [column, ""]));
@@ -976,10 +982,7 @@ var Grid = class {
     return make(
       "div",
       { class: "micromegas-grid-bar" },
-      this.status,
-      this.message,
-      this.showHidden,
-      this.clear,
+      make("div", { class: "micromegas-grid-said" }, this.status, this.message, this.clear, this.showHidden),
       this.chartButton,
       ...this.hasSource ? [
         makeButton("Copy as SQL", () => void this.asCell(null), {

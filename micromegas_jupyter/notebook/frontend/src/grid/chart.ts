@@ -31,7 +31,10 @@ export interface ChartActions {
   say: (sentence: string) => void;
 }
 
-type Ranges = Record<string, unknown[]>;
+interface Ranges {
+  x?: unknown[];
+  y?: unknown[];
+}
 
 const LIBRARY = Symbol.for("micromegas.vega");
 const KINDS = ["line", "area", "bar", "hist", "heat", "point"];
@@ -79,6 +82,8 @@ export class ChartPanel {
   private width = 0;
   /** The filters of the brush; they do not hide the chart's other rows. */
   private brushed: Record<number, string> = {};
+  /** What the brush covers. */
+  private covered: { panel: number; ranges: Ranges } | undefined;
   /** The other filters when the chart was drawn. */
   private drawnOthers = "[]";
   private pending: { panel: number; ranges: Ranges } | undefined;
@@ -263,25 +268,16 @@ export class ChartPanel {
     if (!spec) return;
     const old = this.view;
     const place = make("div");
-    const view = start(library, themed(spec, this.root), { container: place, tooltip: this.showTip });
-    // A brush stays where it is.
     const names = spec.params.filter(({ name }) => name.startsWith("brush_")).map(({ name }) => name);
-    const signals = names.flatMap((name) => [`${name}_x`, `${name}_y`]);
+    const view = start(library, this.withBrush(themed(spec, this.root)), { container: place, tooltip: this.showTip });
     await view.runAsync();
-    if (old && Object.keys(this.brushed).length) {
-      for (const signal of signals) {
-        const value = signalOf(old, signal);
-        if (Array.isArray(value) && value.length) view.signal(signal, value);
-      }
-      await view.runAsync();
-    }
     if (number !== this.asked) {
       view.finalize();
       return;
     }
     this.canvas.style.minHeight = `${this.canvas.offsetHeight}px`; // nothing below moves while one replaces the other
     this.canvas.replaceChildren(place);
-    await this.fill(view, spec, library);
+    await this.fill(view);
     this.canvas.style.minHeight = "";
     old?.finalize();
     this.view = view;
@@ -293,21 +289,33 @@ export class ChartPanel {
     this.pictureTimer = setTimeout(() => void this.sendPicture(library, number), PICTURE_MILLISECONDS);
   }
 
+  /** A brush stays where it is while something else changes. */
+  private withBrush(spec: ChartSpec): ChartSpec {
+    if (!this.covered || Object.keys(this.brushed).length === 0) return spec;
+    const { panel, ranges } = this.covered;
+    const isIt = (name: string): boolean => name === `brush_panel_${panel + 1}`;
+    const params = spec.params.map((param) => {
+      if (!isIt(param.name)) return param;
+      const value = param.select?.type === "point" ? [{ x: ranges.x?.[0] }] : ranges;
+      return { ...param, value };
+    });
+    return { ...spec, params };
+  }
+
   /** Make the panels as wide as the room that axes and legends leave. */
-  private async fill(view: View, spec: ChartSpec, library: Library): Promise<void> {
+  private async fill(view: View): Promise<void> {
     const drawn = this.canvas.querySelector("canvas")?.offsetWidth ?? 0;
-    const missing = this.canvas.clientWidth - drawn;
-    if (!drawn || (missing >= 0 && missing < 8)) return;
-    const signals = library.compile(themed(spec, this.root)).spec.signals ?? [];
-    const widths = signals.map(({ name }) => name).filter((name) => /(^|_)(childWidth|width)$/.test(name));
-    for (const name of widths) view.signal(name, Math.max(Number(signalOf(view, name)) + missing, MIN_WIDTH));
-    for (const panel of spec.vconcat) panel.width = Math.max(panel.width + missing, MIN_WIDTH);
+    const missing = this.canvas.clientWidth - drawn - 4;
+    for (const name of ["width", "childWidth"]) {
+      const width = signalOf(view, name);
+      if (drawn && missing && typeof width === "number" && width > 0) view.signal(name, Math.max(width + missing, 100));
+    }
     await view.runAsync();
   }
 
   private brush(panel: number, value: Record<string, unknown>): void {
     const ranges: Ranges = {};
-    for (const axis of ["x", "y"]) {
+    for (const axis of ["x", "y"] as const) {
       const ends = value[axis];
       if (Array.isArray(ends)) ranges[axis] = ends.map((end: unknown) => (typeof end === "string" ? end : Number(end)));
     }
@@ -321,6 +329,7 @@ export class ChartPanel {
     try {
       while (this.pending) {
         const { panel, ranges } = this.pending;
+        this.covered = this.pending;
         this.pending = undefined;
         const { answer } = await this.kernel.ask("brush", { plot: this.plot, panel, ranges });
         const cleared = Object.fromEntries(Object.keys(this.brushed).map((column) => [column, ""]));

@@ -166,10 +166,7 @@ class Grid {
     return make(
       "div",
       { class: "micromegas-grid-bar" },
-      this.status,
-      this.message,
-      this.showHidden,
-      this.clear,
+      make("div", { class: "micromegas-grid-said" }, this.status, this.message, this.clear, this.showHidden),
       this.chartButton,
       ...(this.hasSource
         ? [
