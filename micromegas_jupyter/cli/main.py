@@ -40,10 +40,11 @@ _COMMANDS = {
     "query": ("query_commands", "run one SQL statement and print its rows"),
     "queries": ("admin_commands", "list the queries that run on the server"),
     "cancel": ("admin_commands", "end a query that runs on the server"),
-    "processes": ("query_commands", "list the programs that recently sent telemetry"),
-    "process-log": ("query_commands", "print what one program logged"),
-    "process-metrics": ("query_commands", "print what one program measured"),
-    "trace": ("trace_command", "show one trace: its spans as a tree, and what took the time"),
+    "processes": ("telemetry_commands", "list the programs that recently sent telemetry"),
+    "process-log": ("telemetry_commands", "print what one program logged"),
+    "process-metrics": ("telemetry_commands", "print what one program measured"),
+    "trace": ("telemetry_commands", "show one trace: its spans as a tree, and what took the time"),
+    "logs": ("telemetry_commands", "print what programs logged, and follow what they log next"),
     "tables": ("table_commands", "list, describe, change and drop the tables of a server"),
     "keys": ("access_commands", "make, list and revoke the API keys in a key file"),
     "serve": ("serve_command", "run a Flight SQL server over a folder of telemetry"),
@@ -71,6 +72,7 @@ _PRINTS_ROWS = {
     "process-log",
     "process-metrics",
     "trace",
+    "logs",
 }  # which hold what they are to the last letter
 # What argparse reports without repeating what was typed.
 _SAFE_REPORT = re.compile(

@@ -1,4 +1,4 @@
-"""`micromegas query`, `processes`, `process-log` and `process-metrics`: run one statement and write its rows."""
+"""`micromegas query`, and what other commands share with it: time range, rows, and the client."""
 
 import argparse
 import re
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import AuthProvider
 
 _MAX_STATEMENT_BYTES: Final = 64 * 1024
-_DEFAULT_ROWS: Final = 1024
-_EXE_CHARACTERS: Final = 64  # the last ones, as in upstream's command
 _ENTRYPOINT: Final = "cli-query"
 _UPDATE_SECONDS: Final = 0.25
 _TIME_FORMS: Final = "RFC 3339, or 15m, 1h, 7d ago"
@@ -444,145 +442,6 @@ def _stored_or_new_provider(
 
         print("You are not signed in: opening your browser. --no-login leaves that out.", file=sys.stderr)
         return sign_in(settings, environ=environ)
-
-
-def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's own arguments."""
-    add_range_arguments(parser, default="1h")
-    parser.add_argument(
-        "--limit", type=int, metavar="N", default=1_000_000, help="list at most N; default: %(default)s"
-    )
-    parser.add_argument("--username", metavar="REGEX", help="only accounts that match this, in upper or lower case")
-    parser.add_argument("--exe", metavar="REGEX", help="only programs that match this, likewise")
-    parser.add_argument("--computer", metavar="REGEX", help="only machines that match this, likewise")
-    add_row_arguments(parser)
-    parser.set_defaults(max_colwidth=_EXE_CHARACTERS)
-
-
-def run_processes(arguments: argparse.Namespace) -> int:
-    """Print the programs, the one that started first at the top."""
-    _check_count(arguments.limit, "--limit")
-    begin, end = parse_time_range(arguments)
-    condition = _matches((name, getattr(arguments, name)) for name in ("username", "exe", "computer"))
-    width = arguments.max_colwidth
-    is_cut = width > 0 and choose_format(arguments.format, arguments.output) == "table"
-    exe = f"right(exe, {width}) AS exe" if is_cut else "exe"  # paths differ at their end
-    sql = (
-        f"SELECT process_id, {exe}, start_time, username, computer, distro, cpu_brand FROM processes "  # noqa: S608 - quoted
-        f"WHERE {condition} ORDER BY start_time LIMIT {arguments.limit}"
-    )
-    return write_answer(arguments, sql, begin, end)
-
-
-def add_process_log_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's own arguments."""
-    _add_process_argument(parser)
-    parser.add_argument("--first", type=int, metavar="N", help=f"print the first N entries; default: {_DEFAULT_ROWS}")
-    parser.add_argument("--last", type=int, metavar="N", help="print the last N entries, whatever --first says")
-    parser.add_argument(
-        "--target", metavar="TEXT", help="only modules or loggers that contain this, in upper or lower case"
-    )
-    parser.add_argument("--msg", metavar="TEXT", help="only messages that contain this, likewise")
-    parser.add_argument(
-        "--maxlevel",
-        metavar="LEVEL",
-        default="6",
-        help=f"only entries up to this level: {', '.join(_levels())}, as number or word; default: %(default)s",
-    )
-    add_row_arguments(parser)
-
-
-def run_process_log(arguments: argparse.Namespace) -> int:
-    """Print the entries in the order of their time."""
-    _check_count(arguments.first, "--first")
-    _check_count(arguments.last, "--last")
-    level = _level(arguments.maxlevel)
-    count = arguments.last or arguments.first or _DEFAULT_ROWS
-    order = "DESC" if arguments.last else "ASC"
-    chosen = (
-        f"SELECT * FROM log_entries WHERE process_id = {_quote(arguments.process_id)} "  # noqa: S608 - quoted
-        f"AND level <= {level}{_contains('target', arguments.target)}{_contains('msg', arguments.msg)} "
-        f"ORDER BY time {order} LIMIT {count}"
-    )
-    sql = f"SELECT * FROM ({chosen}) ORDER BY time"  # noqa: S608 - quoted above
-    return write_answer(arguments, sql, *parse_time_range(arguments))
-
-
-def _levels() -> list[str]:
-    from micromegas_jupyter.telemetry.levels import Level  # which `micromegas query` does not need
-
-    return [f"{level} {level.name.lower()}" for level in Level]
-
-
-def _level(text: str) -> str:
-    for level in _levels():
-        if text.lower() in level.split():
-            return level.split()[0]
-    raise UsageError(
-        "--maxlevel is none of the levels.", remedy=f"Give the number or the word: {', '.join(_levels())}."
-    )
-
-
-def add_process_metrics_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's own arguments."""
-    _add_process_argument(parser)
-    parser.add_argument("--target", metavar="TEXT", help="only modules that contain this, in upper or lower case")
-    parser.add_argument("--name", metavar="TEXT", help="only metrics whose name contains this, likewise")
-    parser.add_argument(
-        "--stats",
-        action="store_true",
-        help="print count, min, mean, median, max and sum of each metric, of these values",
-    )
-    parser.add_argument(
-        "--limit", type=int, metavar="N", default=_DEFAULT_ROWS, help="take the first N values; default: %(default)s"
-    )
-    add_row_arguments(parser)
-
-
-def run_process_metrics(arguments: argparse.Namespace) -> int:
-    """Print the values in the order of their time, or statistics of each metric."""
-    _check_count(arguments.limit, "--limit")
-    chosen = (
-        f"SELECT * FROM measures WHERE process_id = {_quote(arguments.process_id)}"  # noqa: S608 - quoted
-        f"{_contains('target', arguments.target)}{_contains('name', arguments.name)} "
-        f"ORDER BY time LIMIT {arguments.limit}"
-    )
-    if not arguments.stats:
-        return write_answer(arguments, chosen, *parse_time_range(arguments))
-    statistics = (
-        "count(value) AS count, min(value) AS min, avg(value) AS mean, median(value) AS median, max(value) AS max, "
-        "sum(value) AS sum"
-    )
-    sql = f"SELECT name, {statistics} FROM ({chosen}) GROUP BY name ORDER BY name"  # noqa: S608 - quoted above
-    return write_answer(arguments, sql, *parse_time_range(arguments))
-
-
-def _add_process_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("process_id", metavar="PROCESS", help="process_id, as micromegas processes shows it")
-    add_range_arguments(parser)
-
-
-def _quote(text: str) -> str:
-    from micromegas_jupyter.client.parameters import quote_literal  # with pyarrow
-
-    return quote_literal(text)
-
-
-def _check_count(value: int | None, option: str) -> None:
-    if value is not None and value < 1:
-        raise UsageError(f"{option} is a number of rows, 1 or more.")
-
-
-def _contains(column: str, text: str | None) -> str:
-    """Return the condition that a column contains `text`, ignoring case; empty without a text."""
-    # Not ILIKE, where some characters of the text would be wildcards.
-    return "" if text is None else f" AND strpos(lower({column}), lower({_quote(text)})) > 0"
-
-
-def _matches(columns: Iterable[tuple[str, str | None]]) -> str:
-    """Return the condition that each column matches its regular expression, whatever its case; `true` without any."""
-    wanted = [f"regexp_like({column}, {_quote(text)}, 'i')" for column, text in columns if text is not None]
-    return " AND ".join(wanted) or "true"
 
 
 def choose_format(file_format: str | None, output: str | None) -> str:

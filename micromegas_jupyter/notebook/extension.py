@@ -10,6 +10,7 @@ from micromegas_jupyter.notebook.login.session import CellConnections, NotebookS
 from micromegas_jupyter.notebook.magics.connect import ServerMagics
 from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
+from micromegas_jupyter.notebook.magics.telemetry import TelemetryMagics
 from micromegas_jupyter.notebook.shell import help_as_line_magic
 
 _SHORT_NAME = "sql"
@@ -27,7 +28,7 @@ class _Extension:
         servers = ServerMagics(shell, self.session, connections, self.schemas)
         identity = IdentityMagics(shell, self.session)
         connections.notice = lambda: identity.display.notice()  # noqa: PLW0108 - not before it is needed
-        self.magics = (self.sql, identity, servers)
+        self.magics = (self.sql, identity, servers, TelemetryMagics(shell, self.session, connections))
         completer = SqlCompleter(shell, connections, self.schemas, self.sql.micromegas_sql, servers.micromegas_tables)
         self._closing = (completer.close, self.session.close, identity.close, servers.close)
 

@@ -169,14 +169,17 @@ def quantile(column: pa.Array, ratios: pa.Array) -> pa.Array:
     parts = _Parts(column)
     ranges = _find_ranges(parts)
     wanted = pc.fill_null(ratios, np.nan).to_numpy(zero_copy_only=False)
+    # Sums over all rows may wrap around; differences within a row are exact, whatever the rows before it hold.
     running = np.concatenate([[0], np.cumsum(ranges.counts)])
-    totals = running[ranges.starts + ranges.lengths] - running[ranges.starts]
+    before = running[ranges.starts]
+    totals = running[ranges.starts + ranges.lengths] - before
     known = parts.is_valid & (totals > 0) & (wanted >= 0) & (wanted <= 1)
+    rank = np.maximum(wanted * totals, 1e-9)
+    is_below = np.concatenate([[0], np.cumsum(running[1:] - before[ranges.rows] < rank[ranges.rows])])
     rows = np.flatnonzero(known)
-    first = ranges.starts[rows]
-    rank = running[first] + np.maximum(wanted[rows] * totals[rows], 1e-9)
-    at = np.clip(np.searchsorted(running, rank) - 1, first, first + ranges.lengths[rows] - 1)
-    share = np.clip((rank - running[at]) / ranges.counts[at], 0, 1)
+    first, lengths, rank = ranges.starts[rows], ranges.lengths[rows], rank[rows]
+    at = first + np.minimum(is_below[first + lengths] - is_below[first], lengths - 1)
+    share = np.clip((rank - (running[at] - before[rows])) / ranges.counts[at], 0, 1)
     lower, upper = (edges[at] for edges in _closed(parts, ranges))
     is_exponential = parts.is_exponential[rows] & (lower * upper > 0)
     found = np.where(is_exponential, lower * (upper / lower) ** share, lower + (upper - lower) * share)

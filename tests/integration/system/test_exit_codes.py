@@ -38,6 +38,7 @@ AT_SERVER = {
     "admin who-read": (("log_entries",), DONE, FAILED),
     "admin cut-off": ((), DONE, FAILED),
     "trace": (("f" * 32,), USAGE, USAGE),  # there is no such trace
+    "logs": ((), DONE, DONE),
     "tables list": ((), DONE, DONE),
     "tables describe": (("t1",), DONE, DONE),
     "tables history": (("t2",), DONE, FAILED),

@@ -119,6 +119,17 @@ def test_quantiles_where_edges_are_missing(histogram, ratio: float, expected: fl
     assert quantile(histogram, ratio) == (expected if expected is None else pytest.approx(expected))
 
 
+@pytest.mark.parametrize("others", [[3], [2**53 - 1], [2**62, 2**62, 2**62], [7**7] * 1000])
+def test_a_quantile_is_not_changed_by_other_rows(others) -> None:
+    """Rows that a filter removes later may be in the same batch."""
+    row = explicit(np.random.default_rng(3).lognormal(3, 1, 999))
+    rows = column(*({"count": one, "bounds": [1.0], "indices": [0], "counts": [one]} for one in others), row)
+    for ratio in (0.0, 0.1, 0.5, 0.9, 0.99, 1.0):
+        found = functions.quantile(rows, pa.array([ratio] * len(rows), pa.float64()))
+
+        assert found[-1].as_py() == quantile(row, ratio)
+
+
 def test_buckets_are_listed_in_ascending_order() -> None:
     values = [-3.0, -0.5, 0.0, 0.0, 0.6, 3.0, 3.5]
     (found,) = functions.buckets(column(exponential(values, scale=0))).to_pylist()

@@ -1,0 +1,365 @@
+"""`micromegas processes`, `process-log`, `process-metrics`, `trace`, and `logs`: statements about telemetry."""
+
+import argparse
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from micromegas_jupyter.cli.main import print_table, show_note
+from micromegas_jupyter.cli.query_commands import (
+    RowOptions,
+    add_range_arguments,
+    add_row_arguments,
+    choose_format,
+    open_output,
+    open_query_client,
+    parse_time_range,
+    write_answer,
+    write_rows,
+)
+from micromegas_jupyter.core.text import cell_text, has_color, rows_text
+from micromegas_jupyter.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from micromegas_jupyter.client.flight_client import FlightSQLClient
+    from micromegas_jupyter.telemetry.levels import Level
+    from micromegas_jupyter.telemetry.log_lines import LogFilter
+
+_DEFAULT_ROWS: Final = 1024
+_EXE_CHARACTERS: Final = 64  # the last ones, as in upstream's command
+_TRACE_ROWS: Final = 60
+_PLAIN_WIDTH: Final = 120
+_TRACE_STYLES: Final = {"title": "\x1b[1m", "header": "\x1b[2m", "error": "\x1b[31m", "critical": "\x1b[33m"}
+_LEVEL_STYLES: Final = {1: "\x1b[1;31m", 2: "\x1b[31m", 3: "\x1b[33m", 5: "\x1b[2m", 6: "\x1b[2m"}
+_RESET: Final = "\x1b[0m"
+_FOLLOWED_FORMATS: Final = (None, "csv", "jsonl")
+_POLL_SECONDS: Final = 2.0
+_MAX_PATTERN_ROWS: Final = 50
+
+
+def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument("trace_id", metavar="ID", help="ID of the trace: 32 hexadecimal digits")
+    add_range_arguments(parser)
+    parser.add_argument(
+        "--rows",
+        type=int,
+        metavar="N",
+        default=_TRACE_ROWS,
+        help="show the N most telling spans: critical path, errors, longest self times; 0 for all; "
+        "default: %(default)s",
+    )
+    add_row_arguments(parser)
+
+
+def run_trace(arguments: argparse.Namespace) -> int:
+    """Print the tree, or write all spans as rows with --format or --output."""
+    if arguments.rows < 0:
+        raise UsageError("--rows is a number of spans, or 0 for all.")
+    begin, end = parse_time_range(arguments)
+    importlib.import_module("numpy")  # which pyarrow has to find when it is loaded
+    with open_query_client(arguments) as client:
+        client.on_notice(show_note)
+        trace = client.trace(arguments.trace_id, begin, end)
+    if arguments.format or arguments.output:
+        options = RowOptions(
+            file_format=choose_format(arguments.format, arguments.output), max_column_width=arguments.max_colwidth
+        )
+        with open_output(arguments.output, options) as output:
+            write_rows(trace.spans.schema, trace.spans.to_batches(), output, options)
+        return 0
+    is_colored = has_color(sys.stdout, os.environ)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PLAIN_WIDTH
+    for line, kind in trace.to_lines(width=width, max_rows=arguments.rows or None):
+        style = _TRACE_STYLES.get(kind) if is_colored else None
+        print(f"{style}{line}{_RESET}" if style else line)
+    return 0
+
+
+def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    add_range_arguments(parser, default="1h")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", default=1_000_000, help="list at most N; default: %(default)s"
+    )
+    parser.add_argument("--username", metavar="REGEX", help="only accounts that match this, in upper or lower case")
+    parser.add_argument("--exe", metavar="REGEX", help="only programs that match this, likewise")
+    parser.add_argument("--computer", metavar="REGEX", help="only machines that match this, likewise")
+    add_row_arguments(parser)
+    parser.set_defaults(max_colwidth=_EXE_CHARACTERS)
+
+
+def run_processes(arguments: argparse.Namespace) -> int:
+    """Print the programs, the one that started first at the top."""
+    _check_count(arguments.limit, "--limit")
+    begin, end = parse_time_range(arguments)
+    condition = _matches((name, getattr(arguments, name)) for name in ("username", "exe", "computer"))
+    width = arguments.max_colwidth
+    is_cut = width > 0 and choose_format(arguments.format, arguments.output) == "table"
+    exe = f"right(exe, {width}) AS exe" if is_cut else "exe"  # paths differ at their end
+    sql = (
+        f"SELECT process_id, {exe}, start_time, username, computer, distro, cpu_brand FROM processes "  # noqa: S608 - quoted
+        f"WHERE {condition} ORDER BY start_time LIMIT {arguments.limit}"
+    )
+    return write_answer(arguments, sql, begin, end)
+
+
+def add_process_log_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    _add_process_argument(parser)
+    parser.add_argument("--first", type=int, metavar="N", help=f"print the first N entries; default: {_DEFAULT_ROWS}")
+    parser.add_argument("--last", type=int, metavar="N", help="print the last N entries, whatever --first says")
+    parser.add_argument(
+        "--target", metavar="TEXT", help="only modules or loggers that contain this, in upper or lower case"
+    )
+    parser.add_argument("--msg", metavar="TEXT", help="only messages that contain this, likewise")
+    parser.add_argument(
+        "--maxlevel",
+        metavar="LEVEL",
+        default="6",
+        help=f"only entries up to this level: {_level_names()}, as number or word; default: %(default)s",
+    )
+    add_row_arguments(parser)
+
+
+def run_process_log(arguments: argparse.Namespace) -> int:
+    """Print the entries in the order of their time."""
+    _check_count(arguments.first, "--first")
+    _check_count(arguments.last, "--last")
+    level = int(_parse_level(arguments.maxlevel, "--maxlevel"))
+    count = arguments.last or arguments.first or _DEFAULT_ROWS
+    order = "DESC" if arguments.last else "ASC"
+    chosen = (
+        f"SELECT * FROM log_entries WHERE process_id = {_quote(arguments.process_id)} "  # noqa: S608 - quoted
+        f"AND level <= {level}{_contains('target', arguments.target)}{_contains('msg', arguments.msg)} "
+        f"ORDER BY time {order} LIMIT {count}"
+    )
+    sql = f"SELECT * FROM ({chosen}) ORDER BY time"  # noqa: S608 - quoted above
+    return write_answer(arguments, sql, *parse_time_range(arguments))
+
+
+def _level_names() -> str:
+    from micromegas_jupyter.telemetry.levels import Level  # with its package
+
+    return ", ".join(f"{level} {level.name.lower()}" for level in Level)
+
+
+def _parse_level(text: str, option: str) -> "Level":
+    from micromegas_jupyter.telemetry.levels import parse_level
+
+    level = parse_level(text)
+    if level is None:
+        raise UsageError(f"{option} is none of the levels.", remedy=f"Give the number or the word: {_level_names()}.")
+    return level
+
+
+def add_process_metrics_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    _add_process_argument(parser)
+    parser.add_argument("--target", metavar="TEXT", help="only modules that contain this, in upper or lower case")
+    parser.add_argument("--name", metavar="TEXT", help="only metrics whose name contains this, likewise")
+    parser.add_argument(
+        "--stats",
+        action="store_true",
+        help="print count, min, mean, median, max and sum of each metric, of these values",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", default=_DEFAULT_ROWS, help="take the first N values; default: %(default)s"
+    )
+    add_row_arguments(parser)
+
+
+def run_process_metrics(arguments: argparse.Namespace) -> int:
+    """Print the values in the order of their time, or statistics of each metric."""
+    _check_count(arguments.limit, "--limit")
+    chosen = (
+        f"SELECT * FROM measures WHERE process_id = {_quote(arguments.process_id)}"  # noqa: S608 - quoted
+        f"{_contains('target', arguments.target)}{_contains('name', arguments.name)} "
+        f"ORDER BY time LIMIT {arguments.limit}"
+    )
+    if not arguments.stats:
+        return write_answer(arguments, chosen, *parse_time_range(arguments))
+    statistics = (
+        "count(value) AS count, min(value) AS min, avg(value) AS mean, median(value) AS median, max(value) AS max, "
+        "sum(value) AS sum"
+    )
+    sql = f"SELECT name, {statistics} FROM ({chosen}) GROUP BY name ORDER BY name"  # noqa: S608 - quoted above
+    return write_answer(arguments, sql, *parse_time_range(arguments))
+
+
+def _add_process_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("process_id", metavar="PROCESS", help="process_id, as micromegas processes shows it")
+    add_range_arguments(parser)
+
+
+def _quote(text: str) -> str:
+    from micromegas_jupyter.client.parameters import quote_literal  # with pyarrow
+
+    return quote_literal(text)
+
+
+def _check_count(value: int | None, option: str) -> None:
+    if value is not None and value < 1:
+        raise UsageError(f"{option} is a number of rows, 1 or more.")
+
+
+def _contains(column: str, text: str | None) -> str:
+    """Return the condition that a column contains `text`, ignoring case; empty without a text."""
+    # Not ILIKE, where some characters of the text would be wildcards.
+    return "" if text is None else f" AND strpos(lower({column}), lower({_quote(text)})) > 0"
+
+
+def _matches(columns: Iterable[tuple[str, str | None]]) -> str:
+    """Return the condition that each column matches its regular expression, whatever its case; `true` without any."""
+    wanted = [f"regexp_like({column}, {_quote(text)}, 'i')" for column, text in columns if text is not None]
+    return " AND ".join(wanted) or "true"
+
+
+def add_logs_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    add_range_arguments(parser, default="15m")
+    parser.add_argument(
+        "--level", metavar="LEVEL", help=f"only lines at least as severe as this: {_level_names()}, as number or word"
+    )
+    parser.add_argument(
+        "--search", metavar="TEXT", help="only lines whose message contains this, in upper or lower case"
+    )
+    parser.add_argument("--service", metavar="TEXT", help="only programs whose name (exe) contains this, likewise")
+    parser.add_argument("--target", metavar="TEXT", help="only modules or loggers that contain this, likewise")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="print what has been stored since --begin, then each new line"
+    )
+    parser.add_argument(
+        "--patterns", action="store_true", help="count messages that differ in numbers, IDs, and a few words only"
+    )
+    parser.add_argument(
+        "--last", type=int, metavar="N", default=_DEFAULT_ROWS, help="print the last N lines; default: %(default)s"
+    )
+    add_row_arguments(parser)
+
+
+def run_logs(arguments: argparse.Namespace) -> int:
+    """Print log lines, their patterns, or those to come."""
+    from micromegas_jupyter.telemetry.log_lines import LogFilter
+
+    _check_count(arguments.last, "--last")
+    chosen = LogFilter(
+        level=None if arguments.level is None else _parse_level(arguments.level, "--level"),
+        search=arguments.search,
+        service=arguments.service,
+        target=arguments.target,
+    )
+    if arguments.follow:
+        if arguments.end or arguments.patterns or arguments.output:
+            raise UsageError("--follow has no end.", remedy="Leave out --end, --patterns, and --output.")
+        if arguments.format not in _FOLLOWED_FORMATS:
+            raise UsageError(
+                "--follow prints lines as they come, which this format cannot.", remedy="Use csv or jsonl, or none."
+            )
+        return _follow_logs(arguments, chosen)
+    if arguments.patterns:
+        if arguments.format or arguments.output:
+            raise UsageError("--patterns prints a table.", remedy="Leave out --format and --output.")
+        return _print_patterns(arguments, chosen)
+    return _print_logs(arguments, chosen)
+
+
+def _print_logs(arguments: argparse.Namespace, chosen: "LogFilter") -> int:
+    from micromegas_jupyter.telemetry.log_lines import LINE_COLUMNS
+
+    lines, parameters = chosen.build_sql(*LINE_COLUMNS)
+    sql = f"SELECT * FROM ({lines} ORDER BY time DESC LIMIT {arguments.last}) ORDER BY time"  # noqa: S608 - numbers
+    time_range = parse_time_range(arguments)
+    if arguments.format or arguments.output:
+        return write_answer(arguments, sql, *time_range, parameters=parameters)
+    with _open_client(arguments) as client, client.open_query(sql, *time_range, parameters) as reader:
+        count = sum(map(_print_lines, reader))
+    if not count:
+        print("no lines", file=sys.stderr)
+    elif count == arguments.last:
+        show_note(f"these are the last {rows_text(count)}; --last N prints others")
+    return 0
+
+
+def _follow_logs(arguments: argparse.Namespace, chosen: "LogFilter") -> int:
+    from micromegas_jupyter.telemetry.log_lines import LINE_COLUMNS
+
+    begin, _ = parse_time_range(arguments)
+    sql, parameters = chosen.build_sql(*LINE_COLUMNS)
+    with (
+        _open_client(arguments) as client,
+        client.follow(sql, begin, parameters, poll_seconds=_POLL_SECONDS) as follow,
+    ):
+        tables = (table.sort_by("time") for table in follow)
+        if arguments.format:
+            batches = (batch for table in tables for batch in table.to_batches())
+            write_rows(follow.schema, batches, sys.stdout, RowOptions(file_format=arguments.format))
+            return 0
+        for table in tables:
+            for batch in table.to_batches():
+                _print_lines(batch)
+            sys.stdout.flush()
+    return 0
+
+
+def _print_patterns(arguments: argparse.Namespace, chosen: "LogFilter") -> int:
+    """Print how often each pattern occurs, most frequent first, with the worst level of each."""
+    from micromegas_jupyter.telemetry.levels import Level
+    from micromegas_jupyter.telemetry.log_patterns import LogPattern, LogPatterns
+
+    sql, parameters = chosen.build_sql("level", "msg")
+    patterns, worst = LogPatterns(), dict[LogPattern, int]()
+    time_range = parse_time_range(arguments)
+    with _open_client(arguments) as client, client.open_query(sql, *time_range, parameters) as reader:
+        for batch in reader:
+            found = patterns.add_all(batch["msg"].fill_null("").to_pylist())
+            for pattern, level in zip(found, batch["level"].to_pylist(), strict=True):
+                worst[pattern] = min(worst.get(pattern, level), level)
+    ranked = sorted(worst, key=lambda pattern: -pattern.count)
+    if not ranked:
+        print("no lines", file=sys.stderr)
+        return 0
+    print_table(
+        [(f"{one.count:,}", Level(worst[one]).name, one.text) for one in ranked[:_MAX_PATTERN_ROWS]],
+        ("count", "level", "pattern"),
+    )
+    if len(ranked) > _MAX_PATTERN_ROWS:
+        rest = sum(one.count for one in ranked[_MAX_PATTERN_ROWS:])
+        show_note(f"{len(ranked) - _MAX_PATTERN_ROWS:,} more patterns have {rest:,} lines")
+    return 0
+
+
+def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
+    importlib.import_module("numpy")  # which pyarrow has to find when it is loaded
+    client = open_query_client(arguments)
+    client.on_notice(show_note)
+    return client
+
+
+def _print_lines(batch: "pa.RecordBatch") -> int:
+    """Print a line for each row, colored by its level, and return how many there were."""
+    is_colored = has_color(sys.stdout, os.environ)
+    for line, level in _format_lines(batch):
+        style = _LEVEL_STYLES.get(level) if is_colored else None
+        print(f"{style}{line}{_RESET}" if style else line)
+    return int(batch.num_rows)
+
+
+def _format_lines(batch: "pa.RecordBatch") -> Iterator[tuple[str, int]]:
+    """Yield `2026-01-31T08:00:00.000Z WARNING shop http: the message` and its level for each row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from micromegas_jupyter.telemetry.levels import Level
+
+    names = {int(level): level.name for level in Level}
+    times = pc.strftime(batch["time"].cast(pa.timestamp("ms", "UTC"), safe=False), "%Y-%m-%dT%H:%M:%SZ").to_pylist()
+    columns = (batch[name].to_pylist() for name in ("level", "exe", "target", "msg"))
+    for time, level, *texts in zip(times, *columns, strict=True):
+        service, target, message = map(cell_text, texts)
+        yield f"{time} {names.get(level, level):<7} {service} {target}: {message}", level

@@ -1,0 +1,93 @@
+"""`%micromegas_trace` and `_logs`: where the time of a trace went, and what programs logged."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from IPython.core.magic import Magics, magics_class
+
+from micromegas_jupyter.config.client import parse_result_rows
+from micromegas_jupyter.core.system import process_variables
+from micromegas_jupyter.core.text import parse_range
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.shell import argument, check_exclusive, line_magic
+
+if TYPE_CHECKING:
+    import argparse
+
+    import pyarrow as pa
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from micromegas_jupyter.client.traces import Trace
+    from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
+    from micromegas_jupyter.notebook.query_result import QueryResult
+
+_DEFAULT_BEGIN: Final = "15m"
+_DEFAULT_LINES: Final = 20_000
+
+
+@magics_class
+class TelemetryMagics(Magics):
+    """The magics that show traces and logs."""
+
+    def __init__(self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections) -> None:
+        super().__init__(shell)
+        self._session = session
+        self._connections = connections
+
+    @line_magic
+    @argument("trace_id", metavar="ID", help="ID of the trace: 32 hexadecimal digits")
+    @argument("--begin", "--since", metavar="TIME", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
+    @argument("--end", metavar="TIME", help="end of the time range, in the same forms; without it, now")
+    @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
+    @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
+    def micromegas_trace(self, arguments: argparse.Namespace) -> Trace:
+        """Show the spans of a trace as a tree with bars, self times, and the critical path.
+
+        Returns what `client.trace` returns: `trace = _` keeps it, `trace.spans` has all spans as an Arrow table.
+        """
+        from micromegas_jupyter.client.traces import fetch_trace
+
+        return fetch_trace(arguments.trace_id, partial(self._query, arguments))
+
+    @line_magic
+    @argument("--begin", "--since", metavar="TIME", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
+    @argument("--end", metavar="TIME", help="end of the time range, in the same forms; without it, now")
+    @argument("--level", metavar="LEVEL", help="only lines at least as severe as this: error, warn, info, …")
+    @argument("--search", metavar="TEXT", help="only lines whose message contains this, in upper or lower case")
+    @argument("--service", metavar="TEXT", help="only programs whose name (exe) contains this, likewise")
+    @argument("--target", metavar="TEXT", help="only modules or loggers that contain this, likewise")
+    @argument("--last", metavar="N", type=int, default=_DEFAULT_LINES, help="return the last N lines")
+    @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
+    @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
+    def micromegas_logs(self, arguments: argparse.Namespace) -> QueryResult:
+        """Show what programs logged in the last 15 minutes or since --begin, newest line first, as a result."""
+        from micromegas_jupyter.notebook.query_result import QueryResult
+        from micromegas_jupyter.telemetry.levels import parse_level
+        from micromegas_jupyter.telemetry.log_lines import LINE_COLUMNS, LogFilter
+
+        level = None if arguments.level is None else parse_level(arguments.level)
+        if level is None and arguments.level is not None:
+            raise UsageError(
+                "--level is none of the levels.", remedy="Use fatal, error, warning, info, debug, or trace."
+            )
+        if arguments.last < 1:
+            raise UsageError("--last is a number of lines, 1 or more.")
+        if arguments.begin is None and arguments.end is None:
+            arguments.begin = _DEFAULT_BEGIN
+        chosen = LogFilter(level=level, search=arguments.search, service=arguments.service, target=arguments.target)
+        sql, parameters = chosen.build_sql(*LINE_COLUMNS)
+        lines = self._query(arguments, f"{sql} ORDER BY time DESC LIMIT {arguments.last}", parameters)
+        return QueryResult(lines, max_rows=parse_result_rows(process_variables()))
+
+    def _query(self, arguments: argparse.Namespace, sql: str, parameters: dict[str, object] | None = None) -> pa.Table:
+        check_exclusive(arguments, "connection", "profile")
+        time_range = parse_range(arguments.begin, arguments.end, now=self._session.dependencies.clock.now())
+        named = {"connection": arguments.connection, "profile": arguments.profile}
+        with self._connections.connected(**named) as (settings, connection, live_line):
+            live_line.clear()
+            with connection.client.open_query(sql, *time_range, parameters or None) as reader:
+                rows = reader.read_all()
+        self._session.note_success(settings, connection.provider)
+        return rows
