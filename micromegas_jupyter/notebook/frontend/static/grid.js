@@ -844,6 +844,7 @@ function openMenu(root, { clientX, clientY, target }, items, onClose) {
 // src/grid/grid.ts
 var ROW_HEIGHT = 24;
 var VISIBLE_ROWS = 15;
+var MAX_COMPACT_ROWS = 3;
 var MAX_HEIGHT = 8e6;
 var NUMBER_WIDTH = 24;
 var CHARACTER_WIDTH = 8.2;
@@ -965,7 +966,9 @@ var Grid = class {
     this.observer.observe(this.headRow);
     this.observer.observe(this.scroller);
     this.layOut();
-    void this.loadSpreads();
+    const isCompact = this.rowCount <= MAX_COMPACT_ROWS && !plot;
+    this.root.classList.toggle("micromegas-grid-compact", isCompact);
+    if (!isCompact) void this.loadSpreads();
     if (plot) this.toggleChart();
   }
   close() {

@@ -12,6 +12,7 @@ import { openMenu } from "./menu";
 
 const ROW_HEIGHT = 24;
 const VISIBLE_ROWS = 15;
+const MAX_COMPACT_ROWS = 3;
 // Browsers show no element that is taller: Firefox ends at 17.8 million pixels.
 const MAX_HEIGHT = 8_000_000;
 const NUMBER_WIDTH = 24;
@@ -146,7 +147,10 @@ class Grid {
     this.observer.observe(this.headRow);
     this.observer.observe(this.scroller);
     this.layOut();
-    void this.loadSpreads();
+    // A few values need no histograms and no filters, and the buttons only when somebody looks for them.
+    const isCompact = this.rowCount <= MAX_COMPACT_ROWS && !plot;
+    this.root.classList.toggle("micromegas-grid-compact", isCompact);
+    if (!isCompact) void this.loadSpreads();
     if (plot) this.toggleChart();
   }
 
