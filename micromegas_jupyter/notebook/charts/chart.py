@@ -22,12 +22,14 @@ from micromegas_jupyter.notebook.charts.columns import Role
 from micromegas_jupyter.notebook.charts.panels import POINT, WIDTH, Groups, csv_data, draw_panels
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from micromegas_jupyter.notebook.charts.choice import Names
     from micromegas_jupyter.notebook.charts.columns import Column
     from micromegas_jupyter.notebook.charts.panels import Spec
     from micromegas_jupyter.notebook.charts.slots import Slots
 
-    Axes = dict[str, tuple[Column, Slots | Groups | None]]
+    Axes = Mapping[str, tuple[Column, Slots | Groups | None]]
 
 VEGA_LITE_VERSION: Final = "5.21"
 """Draws images; the newest that vl-convert has and JupyterLab's mime type allows."""

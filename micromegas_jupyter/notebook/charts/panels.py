@@ -30,7 +30,7 @@ from micromegas_jupyter.notebook.charts.slots import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     Spec = dict[str, Any]
     Data = dict[str, np.ndarray]
@@ -93,7 +93,7 @@ class Drawn(NamedTuple):
     panels: list[Spec]
     measures: list[Axis]
     series: Groups
-    axes: list[dict[str, tuple[Column, Slots | Groups | None]]]
+    axes: Sequence[Mapping[str, tuple[Column, Slots | Groups | None]]]
 
 
 def draw_panels(choice: Choice, width: int = WIDTH) -> Drawn:

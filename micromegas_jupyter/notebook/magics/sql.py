@@ -374,8 +374,14 @@ class SqlMagic(Magics):
             if asked is not None:
                 value.open_chart(asked)
             return
-        shown = {"max_rows": max_rows, "is_referenced": value is table, "source": request.source(), "plot": asked}
-        build_bundle = partial(shown_table, table, **shown)
+        build_bundle = partial(
+            shown_table,
+            table,
+            max_rows=max_rows,
+            is_referenced=value is table,
+            source=request.source(),
+            plot=asked,
+        )
         if request.name is None:
             show_once(self._shell, value, build_bundle)
         else:

@@ -101,7 +101,7 @@ def _range_filter(column: Column, slots: Slots, ends: Sequence[float]) -> str:
 def _number_text(kind: pa.DataType, edge: float) -> str:
     if types.is_integer(kind):
         return str(ceil(edge))
-    return repr(edge).removesuffix(".0") + "s" * types.is_duration(kind)
+    return repr(edge).removesuffix(".0") + ("s" if types.is_duration(kind) else "")
 
 
 def plot_words(asked: Asked, names: Sequence[str]) -> str:
@@ -114,7 +114,11 @@ def plot_words(asked: Asked, names: Sequence[str]) -> str:
     if len(columns["y"]) > 1 and any("," in name for name in columns["y"]):
         raise UsageError("A column's name contains a comma.", remedy="Rename it with AS.")
     values = {key: ",".join(each) for key, each in columns.items()}
-    values |= {"agg": ",".join(asked.get("agg") or ()), "bins": str(asked.get("bins") or ""), "log": asked.get("log")}
+    values |= {
+        "agg": ",".join(asked.get("agg") or ()),
+        "bins": str(asked.get("bins") or ""),
+        "log": asked.get("log") or "",
+    }
     words = [f"--{key} {option_value(value)}" for key, value in values.items() if value]
     return " ".join(["--plot", *([asked["kind"]] if asked.get("kind") else []), *words])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +67,8 @@ class Places:
 
     codes: np.ndarray
     edges: tuple[str, ...] = ()
-    values: pa.Array | None = None
+    values: Any = None
+    """An Arrow array, or None."""
 
 
 def find_places(column: pa.ChunkedArray, form: ColumnFormat) -> Places | None:
@@ -108,7 +109,8 @@ def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def _codes(indices: pa.Array) -> np.ndarray:
-    return indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    codes: np.ndarray = indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return codes
 
 
 def spread_of(column: pa.ChunkedArray, form: ColumnFormat, places: Places | None, mask: np.ndarray | None) -> Spread:
