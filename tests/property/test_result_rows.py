@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micromegas_jupyter.notebook.results.formats import NANOSECONDS, Kind, column_kind
+from micromegas_jupyter.notebook.formats import NANOSECONDS, Kind, column_kind
 from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, RowQuery, RowsView
 from tests.property.arrow_tables import tables
 

@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.selection import (
-    checked_source,
-    picked_filters,
-    range_filter,
-    selection_sql,
-    value_filter,
-)
+from micromegas_jupyter.notebook.results.filters import range_filter, value_filter
+from micromegas_jupyter.notebook.results.selection import checked_source, picked_filters, selection_sql
 from micromegas_jupyter.notebook.results.view import RowQuery, RowsView
 from tests.property.arrow_tables import texts
 

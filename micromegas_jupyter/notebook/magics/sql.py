@@ -413,7 +413,7 @@ class SqlMagic(Magics):
         from micromegas_jupyter.client.flight_client import FlightSQLClient
         from micromegas_jupyter.client.parameters import bind_named
         from micromegas_jupyter.client.query_reader import NO_ESTIMATE, parse_estimate
-        from micromegas_jupyter.notebook.results.formats import sql_type_of
+        from micromegas_jupyter.notebook.formats import sql_type_of
 
         options = request.options
         time_range = parse_range(options.begin, options.end, now=self._session.dependencies.clock.now())

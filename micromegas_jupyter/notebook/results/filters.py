@@ -19,7 +19,7 @@ from pyarrow import types
 
 from micromegas_jupyter.core.text import cut, printable
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.formats import (
+from micromegas_jupyter.notebook.formats import (
     DURATION_NANOSECONDS,
     NANOSECONDS,
     UTC_NAMES,
@@ -29,9 +29,9 @@ from micromegas_jupyter.notebook.results.formats import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from micromegas_jupyter.notebook.results.formats import ColumnFormat
+    from micromegas_jupyter.notebook.formats import ColumnFormat
 
 MAX_TYPED_CHARACTERS: Final = 1000
 _HINTS: Final = {Kind.TEXT: "contains, = exact, !not, /regex/", Kind.BOOLEAN: "true, false"}
@@ -55,6 +55,9 @@ DIGITS: Final = 120
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BOOLEANS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
+CONTROL: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that end a line, move a cursor, reorder text, or cannot be encoded; the line feed is not among them."""
+
 _NULL_TESTS = {"=": "is_null", "==": "is_null", "!=": "is_valid", "<>": "is_valid"}
 _FUNCTIONS = {
     "<": "less",
@@ -279,6 +282,37 @@ def time_text(nanoseconds: int, kind: pa.DataType) -> str:
     text += f".{fraction:09}"[: digits + 1] if fraction and digits else ""
     is_elsewhere = types.is_timestamp(kind) and kind.tz is not None and kind.tz not in UTC_NAMES
     return f"{text}Z" if is_elsewhere else text
+
+
+def value_filter(part: pa.ChunkedArray, form: ColumnFormat, text: str | None, *, sign: str = "=") -> str:
+    """Return the filter for one value, whose exact text is given; null has none."""
+    if text is None:
+        return sign
+    values = decoded(part)
+    if form.kind is Kind.TEXT:
+        typed = f'{sign} "{text}"'
+    elif types.is_floating(values.type):
+        typed = f"{sign} {values[0].as_py()!r}"
+    elif types.is_timestamp(values.type):
+        (step,) = whole_steps(values).to_pylist()
+        typed = f"{sign} {time_text(step * NANOSECONDS[values.type.unit], values.type)}"
+    elif form.kind in (Kind.NUMBER, Kind.TIME, Kind.BOOLEAN):
+        typed = f"{sign} {text}"
+    else:
+        raise UsageError("Values of this type cannot be filtered.", remedy="Filter another column.")
+    if CONTROL.search(typed) or "\n" in typed:
+        raise UsageError("A filter cannot contain control characters.", remedy="Filter another column.")
+    condition(values.slice(0, 0), form, typed)  # not too long
+    return typed
+
+
+def range_filter(edges: Sequence[str], first: int, last: int, *, is_open: bool) -> str:
+    """Return the filter for the slots from `first` to `last`; `is_open` if the outermost also hold what lies beyond."""
+    first, last = sorted((max(first, 0), min(last, len(edges) - 2)))
+    has_start, has_end = not (is_open and first == 0), not (is_open and last == len(edges) - 2)
+    if has_start and has_end:
+        return f"{edges[first]}..<{edges[last + 1]}"
+    return f">= {edges[first]}" if has_start else f"< {edges[last + 1]}" if has_end else ""
 
 
 _COMPARE: Final[dict[Kind, Callable[..., pa.ChunkedArray]]] = {

@@ -23,7 +23,7 @@ from tabulate import tabulate
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.core.text import cut, rows_text
 from micromegas_jupyter.errors import MicromegasError, UsageError
-from micromegas_jupyter.notebook.results.formats import Kind
+from micromegas_jupyter.notebook.formats import Kind
 from micromegas_jupyter.notebook.results.selection import checked_source, picked_filters, selection_sql
 from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, RowQuery, RowsView, taken
 from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE, Bundle, count_text, has_kernel, is_attended

@@ -16,9 +16,8 @@ from micromegas_jupyter.notebook.charts.chart import draw
 from micromegas_jupyter.notebook.charts.choice import Options, choose
 from micromegas_jupyter.notebook.charts.columns import Column, Role
 from micromegas_jupyter.notebook.charts.panels import Groups, brush_slots
-from micromegas_jupyter.notebook.results.filters import time_text
-from micromegas_jupyter.notebook.results.formats import NANOSECONDS, decoded
-from micromegas_jupyter.notebook.results.selection import value_filter
+from micromegas_jupyter.notebook.formats import NANOSECONDS, decoded
+from micromegas_jupyter.notebook.results.filters import time_text, value_filter
 from micromegas_jupyter.notebook.shell import option_value
 
 if TYPE_CHECKING:

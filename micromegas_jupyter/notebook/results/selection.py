@@ -13,8 +13,16 @@ from pyarrow import types
 from micromegas_jupyter.client.parameters import quote_identifier, quote_literal
 from micromegas_jupyter.core.text import cut, printable
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.formats import (
+    UTC_NAMES,
+    ColumnFormat,
+    Kind,
+    decoded,
+    whole_steps,
+)
 from micromegas_jupyter.notebook.results.filters import (
     BOOLEANS,
+    CONTROL,
     DIGITS,
     condition,
     parse_filter,
@@ -23,19 +31,12 @@ from micromegas_jupyter.notebook.results.filters import (
     step_of,
     time_text,
     unquoted,
+    value_filter,
     whole_step_bounds,
-)
-from micromegas_jupyter.notebook.results.formats import (
-    NANOSECONDS,
-    UTC_NAMES,
-    ColumnFormat,
-    Kind,
-    decoded,
-    whole_steps,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from micromegas_jupyter.notebook.results.filters import Term
     from micromegas_jupyter.notebook.results.view import RowQuery, RowsView
@@ -44,8 +45,6 @@ AROUND_NANOSECONDS: Final = 60 * 10**9
 """How far rows may be from a chosen row's time, in either direction."""
 
 _SIGNS = {"less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=", "equal": "=", "not_equal": "<>"}
-# Characters that end a line, move a cursor, reorder text, or cannot be encoded.
-_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _QUOTED_OR_TAB = re.compile(r"""'[^']*'|"[^"]*"|\t""")
 _QUERY = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:SELECT|WITH|VALUES|TABLE)\b", re.IGNORECASE | re.DOTALL)
 _PICKS = {"only": "=", "exclude": "!="}
@@ -94,7 +93,7 @@ def checked_source(source: str) -> str:
     Raises:
         UsageError: It has control characters other than line feeds.
     """
-    if _CONTROL.search(source):
+    if CONTROL.search(source):
         raise UsageError("A cell cannot contain control characters.", remedy="Clear the filter that has them.")
     return source
 
@@ -234,34 +233,3 @@ def picked_filters(view: RowsView, order: RowQuery, row: int, column: int, *, wh
         low, high = (time_text(time + span, kind) for span in (-AROUND_NANOSECONDS, AROUND_NANOSECONDS))
         return {column: f"{low}..{high}"}
     return {column: value_filter(part, view.format_of(column), view.exact_texts(part, column)[0], sign=_PICKS[what])}
-
-
-def value_filter(part: pa.ChunkedArray, form: ColumnFormat, text: str | None, *, sign: str = "=") -> str:
-    """Return the filter for one value, whose exact text is given; null has none."""
-    if text is None:
-        return sign
-    values = decoded(part)
-    if form.kind is Kind.TEXT:
-        typed = f'{sign} "{text}"'
-    elif types.is_floating(values.type):
-        typed = f"{sign} {values[0].as_py()!r}"
-    elif types.is_timestamp(values.type):
-        (step,) = whole_steps(values).to_pylist()
-        typed = f"{sign} {time_text(step * NANOSECONDS[values.type.unit], values.type)}"
-    elif form.kind in (Kind.NUMBER, Kind.TIME, Kind.BOOLEAN):
-        typed = f"{sign} {text}"
-    else:
-        raise UsageError("Values of this type cannot be filtered.", remedy="Filter another column.")
-    if _CONTROL.search(typed) or "\n" in typed:
-        raise UsageError("A filter cannot contain control characters.", remedy="Filter another column.")
-    condition(values.slice(0, 0), form, typed)  # not too long
-    return typed
-
-
-def range_filter(edges: Sequence[str], first: int, last: int, *, is_open: bool) -> str:
-    """Return the filter for the slots from `first` to `last`; `is_open` if the outermost also hold what lies beyond."""
-    first, last = sorted((max(first, 0), min(last, len(edges) - 2)))
-    has_start, has_end = not (is_open and first == 0), not (is_open and last == len(edges) - 2)
-    if has_start and has_end:
-        return f"{edges[first]}..<{edges[last + 1]}"
-    return f">= {edges[first]}" if has_start else f"< {edges[last + 1]}" if has_end else ""

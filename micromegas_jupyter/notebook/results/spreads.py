@@ -12,13 +12,13 @@ from pyarrow import types
 
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.charts.slots import number_slots
+from micromegas_jupyter.notebook.formats import DURATION_NANOSECONDS, Kind, decoded, whole_steps
 from micromegas_jupyter.notebook.results.filters import condition, hint, step_of, time_text
-from micromegas_jupyter.notebook.results.formats import DURATION_NANOSECONDS, Kind, decoded, whole_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from micromegas_jupyter.notebook.results.formats import ColumnFormat
+    from micromegas_jupyter.notebook.formats import ColumnFormat
 
 MAX_TOP: Final = 5
 MAX_KEPT_VALUES: Final = 50_000

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial, reduce
 from io import TextIOWrapper
 from threading import RLock
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +21,7 @@ from micromegas_jupyter.client.row_text import write_text
 from micromegas_jupyter.core.files import file_beside
 from micromegas_jupyter.core.text import bytes_text, cut, printable
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.filters import condition
-from micromegas_jupyter.notebook.results.formats import (
+from micromegas_jupyter.notebook.formats import (
     ColumnFormat,
     Kind,
     choose_format,
@@ -31,7 +30,7 @@ from micromegas_jupyter.notebook.results.formats import (
     exact_texts,
     sql_type,
 )
-from micromegas_jupyter.notebook.results.selection import range_filter, value_filter
+from micromegas_jupyter.notebook.results.filters import condition, range_filter, value_filter
 from micromegas_jupyter.notebook.results.spreads import (
     MAX_KEPT_VALUES,
     Places,
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
     from typing import IO
-
-    from micromegas_jupyter.notebook.results.plots import Plot
 
 MAX_COPIED_CELLS: Final = 100_000
 MAX_VALUE_CHARACTERS: Final = 1_000_000
@@ -78,7 +75,7 @@ class RowsView:
 
     def __init__(self, table: pa.Table) -> None:
         self.table = _with_plain_nulls(table)
-        self.plots: LRUCache[int, Plot] = LRUCache(_MAX_PLOTS)
+        self.plots: LRUCache[int, Any] = LRUCache(_MAX_PLOTS)
         """The charts that were drawn last, by the message that asked for one."""
 
         self._lock = RLock()
