@@ -121,6 +121,7 @@ def test_a_chart_is_written_into_a_cell_and_into_the_file_in_both_themes(noteboo
         assert (luminance(grid.locator(".micromegas-chart")) < DARKEST) is is_dark
         page.screenshot(path=str(tmp_path / f"{'dark' if is_dark else 'light'}.png"))
         check_accessible(page, ".micromegas-grid", texts=10)
+    page.locator(".jp-Notebook .cm-content").nth(3).click()  # keys in a grid are not those of JupyterLab
     save(page)
     bundle = json.loads(Path(path).read_text())["cells"][2]["outputs"][0]["data"]
     html = "".join(bundle["text/html"])
