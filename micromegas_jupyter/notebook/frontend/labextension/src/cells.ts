@@ -1,7 +1,7 @@
 // What a result's widget asks of the notebook around it: a new cell, which is inserted and never run, and an image to
 // save with the result. A widget cannot reach the notebook by itself.
 
-import type { CodeCell } from "@jupyterlab/cells";
+import type { OutputArea } from "@jupyterlab/outputarea";
 import { NotebookActions, type INotebookTracker, type NotebookPanel } from "@jupyterlab/notebook";
 
 const SAVED = "application/vnd.micromegas.result+json";
@@ -42,7 +42,7 @@ function saveImage(panel: NotebookPanel, event: CustomEvent<unknown>): void {
   image.alt = String(text);
   image.style.maxWidth = "100%";
   image.src = `data:image/png;base64,${data}`;
-  const { model, widgets } = (cell as CodeCell).outputArea;
+  const { model, widgets } = (cell as unknown as { outputArea: OutputArea }).outputArea;
   const place = widgets.findIndex((widget) => widget.node.contains(event.target as Node));
   const output = place < 0 ? undefined : model.get(place);
   const table = output?.data[HTML];
