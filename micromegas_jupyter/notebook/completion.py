@@ -104,7 +104,7 @@ def _fetch_tables(client: Client) -> dict[str, Table]:
             column = Column(str(row["column_name"]), printable(str(row["data_type"])), row["is_nullable"] == "YES")
             found.setdefault(str(row["table_name"]), []).append(column)
         return {name: Table(name=name, columns=tuple(columns)) for name, columns in found.items()}
-    from micromegas_jupyter.notebook.results.formats import sql_type_of
+    from micromegas_jupyter.notebook.formats import sql_type_of
 
     tables = {}
     # A leading underscore marks internal tables.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from micromegas_jupyter.notebook.charts.chart import Chart
+    from micromegas_jupyter.notebook.results.grid import CellSource
+    from micromegas_jupyter.notebook.results.plots import Asked
 
 _BATCH_ROWS = 1000
 
@@ -40,9 +42,13 @@ class QueryResult:
     Libraries that accept Arrow streams (`__arrow_c_stream__`) accept it: DuckDB, polars.
     """
 
-    def __init__(self, table: pa.Table, *, max_rows: int = DEFAULT_RESULT_ROWS) -> None:
+    def __init__(
+        self, table: pa.Table, *, max_rows: int = DEFAULT_RESULT_ROWS, source: CellSource | None = None
+    ) -> None:
         self._table = table
         self._max_rows = max_rows
+        self._source = source
+        self._plot: Asked | None = None
 
     @cached_property
     def _view(self) -> RowsView:
@@ -164,8 +170,13 @@ class QueryResult:
     def __repr__(self) -> str:
         return static_table(self._view, len(self))["text/plain"]
 
+    def open_chart(self, plot: Asked) -> None:
+        """Show the result with its chart open."""
+        self._plot = plot
+
     def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, Any], dict[str, Any]]:
-        return result_bundle(self._view, result_rows=len(self), with_grid=self._max_rows > 0)
+        with_grid, rows = self._max_rows > 0, len(self)
+        return result_bundle(self._view, result_rows=rows, with_grid=with_grid, source=self._source, plot=self._plot)
 
 
 def _is_integer(key: object) -> bool:

@@ -248,6 +248,17 @@ def parse_sql_line(magic: Callable[..., Any], line: str, cell: str | None) -> Sq
     return SqlLine(name=name, options=options, sql=sql)
 
 
+def option_value(value: str) -> str:
+    """Return an option's value as the magic reads it.
+
+    Raises:
+        UsageError: It has a line break, or both kinds of quotes.
+    """
+    if "\n" in value or ("'" in value and '"' in value):
+        raise UsageError("A name contains a line break, or both kinds of quotation marks.", remedy="Rename it with AS.")
+    return f'"{value}"' if "'" in value else shlex.quote(value)
+
+
 def check_no_template(sql: str) -> None:
     """Refuse `{{…}}`: a value that became part of the SQL could change what it means."""
     position = sql.find(_TEMPLATE)

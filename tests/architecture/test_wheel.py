@@ -17,7 +17,7 @@ from tests.architecture.guide_text import ROOT
 
 ALLOWED = re.compile(
     r"micromegas_jupyter/(?:[\w/]+\.py|py\.typed|flightsql/proto/\w+\.(?:proto|binpb)"
-    r"|notebook/(?:frontend/)?static/\w+\.(?:js|css)"
+    r"|notebook/(?:frontend/)?static/(?:\w+\.(?:js|css)|vega\.js\.gz|vega\.licenses\.txt)"
     r"|demo/provider/(?:static/[\w.]+\.(?:css|svg)|templates/[\w.]+\.html)|demo/notebooks/[\w-]+\.ipynb"
     r"|mcp/documents/(?:data-model|errors|sql)\.md"
     r"|server_extension/server_extension\.json)"
@@ -30,7 +30,7 @@ LAB_EXTENSION = (
 )
 NOTEBOOK = ROOT / "micromegas_jupyter" / "notebook"
 WIDGETS = sorted(path.stem for path in NOTEBOOK.glob("frontend/src/*/*.ts") if path.stem == path.parent.name)
-MAX_BYTES = 3_000_000
+MAX_BYTES = 1_600_000
 _EXPLAIN = """
 from micromegas_jupyter import errors
 from micromegas_jupyter.cli.main import run

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micromegas_jupyter.notebook.results.formats import NANOSECONDS
+from micromegas_jupyter.notebook.formats import NANOSECONDS, Kind, column_kind
 from micromegas_jupyter.notebook.results.view import EXPORT_FORMATS, RowQuery, RowsView
 from tests.property.arrow_tables import tables
 
@@ -255,7 +255,7 @@ def flipped(compare, typed, text):
 def test_statistics_count_each_value_once(data, rows):
     column, values = data.draw(plain_columns(rows))
     view = RowsView(pa.table({"a": column}))
-    known, form = view.statistics(0), view.format_of(0)
+    known, form = view.spread(0), view.format_of(0)
 
     def text(value):
         return form.texts(pa.chunked_array([pa.array([value], column.type)]))[0]
@@ -266,19 +266,34 @@ def test_statistics_count_each_value_once(data, rows):
         texts = form.texts(shown)
         ends = (texts[there.index(min(there))], texts[there.index(max(there))]) if there else (None, None)
         assert (known.min, known.max) == ends
-        assert not known.bars or sum(known.bars) == sum(1 for value in there if not is_infinite(value))
+        assert not known.bars or sum(known.bars) == len(there)
         assert len(known.bins) == (len(known.bars) + 1 if known.bars else 0)
         assert known.distinct is None
     else:
         counts = Counter(there)
         assert known.distinct == len(counts)
-        assert [count for _, count in known.top] == sorted(counts.values(), reverse=True)[:5]
-        assert set(known.top) <= {(text(value), count) for value, count in counts.items()}
+        assert [count for _, count, _ in known.top] == sorted(counts.values(), reverse=True)[:5]
+        assert set(known.top) <= {(text(value), count, count) for value, count in counts.items()}
         assert view.table.column(0).null_count + sum(counts.values()) == rows
 
 
-def is_infinite(value):
-    return isinstance(value, float) and math.isinf(value)
+@given(st.data(), st.integers(1, 30))
+def test_a_bar_and_a_top_value_select_the_rows_that_they_count(data, rows):
+    (column, _), (other, _) = data.draw(plain_columns(rows)), data.draw(text_columns(rows))
+    view = RowsView(pa.table({"a": column, "b": other}))
+    order = RowQuery(((1, "a"),))
+    known = view.spread(0, order)
+
+    def count(typed):
+        return view.count(RowQuery(((0, typed), *order.filters)) if typed else order)
+
+    for bar, expected in enumerate(known.matching):
+        assert count(view.bars_filter(0, bar, bar)) == expected
+    if len(known.bars) > 1:
+        assert count(view.bars_filter(0, 1, 0)) == sum(known.matching[:2])
+    for place, (_, expected, _) in enumerate(known.top):
+        if column_kind(column.type) is not Kind.BINARY:
+            assert count(view.top_filter(0, place, order)) == expected
 
 
 def is_nan(value):
@@ -330,7 +345,7 @@ def test_any_table_can_be_looked_at_and_what_it_cannot_do_is_refused(table, desc
     assert all(text is None or (len(text) <= 200 and "\n" not in text) for column in texts for text in column)
     for index in range(table.num_columns):
         assert sum(text is None for text in texts[index]) == columns[index]["nulls"]
-        view.statistics(index)
+        view.spread(index)
         if table.num_rows:
             view.value(order, 0, index)
     if table.num_columns:

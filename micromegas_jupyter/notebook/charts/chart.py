@@ -22,8 +22,14 @@ from micromegas_jupyter.notebook.charts.columns import Role
 from micromegas_jupyter.notebook.charts.panels import POINT, WIDTH, Groups, csv_data, draw_panels
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from micromegas_jupyter.notebook.charts.choice import Names
+    from micromegas_jupyter.notebook.charts.columns import Column
     from micromegas_jupyter.notebook.charts.panels import Spec
+    from micromegas_jupyter.notebook.charts.slots import Slots
+
+    Axes = Mapping[str, tuple[Column, Slots | Groups | None]]
 
 VEGA_LITE_VERSION: Final = "5.21"
 """Draws images; the newest that vl-convert has and JupyterLab's mime type allows."""
@@ -61,7 +67,7 @@ class Chart:
         log: str | None = None,
     ) -> None:
         options = Options(kind=kind, x=x, y=y, color=color, agg=agg, bins=bins, log=log)
-        self.spec, self._text = draw(choose(_arrow_table(table), options))
+        self.spec, self._text, _ = draw(choose(_arrow_table(table), options))
 
     def to_altair(self) -> Any:
         """Return the chart as one of Altair's, to change it."""
@@ -115,13 +121,16 @@ def _arrow_table(rows: object) -> pa.Table:
         raise UsageError("These rows cannot be read as a table.", remedy=remedy) from None
 
 
-def draw(choice: Choice) -> tuple[Spec, str]:
-    """Return the specification of what was chosen, and what it shows in words."""
+def draw(choice: Choice, width: int | None = None) -> tuple[Spec, str, list[Axes]]:
+    """Return the specification of what was chosen, what it shows in words, and the axes of each of its panels.
+
+    With a width, the chart is as wide, and a drag selects a range instead of moving the axes.
+    """
     kind, x = choice.kind, choice.x.title
-    panels, measures, series = draw_panels(choice)
+    panels, measures, series, axes = draw_panels(choice, width or WIDTH)
     notes = list(dict.fromkeys(choice.notes))
-    panels = [panel for panel in panels if len(next(iter(panel["data"].values())))]
-    if not panels:
+    both = [each for each in zip(panels, axes, strict=True) if len(next(iter(each[0]["data"].values())))]
+    if not both:
         empty = [column.title for column in [choice.x, *choice.y] if column.values.null_count == len(column.values)]
         why = f"{empty[0]} is NULL in every row" if empty else "no row has a value for each axis"
         raise UsageError(f"There is nothing to draw: {why}.", remedy="Choose other columns with x and y.")
@@ -140,11 +149,12 @@ def draw(choice: Choice) -> tuple[Spec, str]:
         "description": f"{kind} chart: {title}",
         "title": {"text": cut(title, 90), **subtitle},
         "config": _CONFIG,
-        **_arrange(panels, kind, series),
+        **_arrange([panel for panel, _ in both], kind, series, width),
     }
     drawn = [(y.encoding["title"], y.values[~np.isnan(y.values)]) for y in measures if choice.y]
     ranges = [f"  {name}: {values.min():,.6g} to {values.max():,.6g}" for name, values in drawn if len(values)]
-    return spec, "\n".join([str(spec["description"]), *ranges, f"  {rows_text(len(choice.x.values))}", *notes])
+    text = "\n".join([str(spec["description"]), *ranges, f"  {rows_text(len(choice.x.values))}", *notes])
+    return spec, text, [along for _, along in both]
 
 
 def _preposition(choice: Choice) -> str:
@@ -153,14 +163,14 @@ def _preposition(choice: Choice) -> str:
     return "by" if choice.aggregates and choice.kind != "hist" else "against"
 
 
-def _arrange(panels: list[Spec], kind: str, series: Groups) -> Spec:
+def _arrange(panels: list[Spec], kind: str, series: Groups, wanted: int | None) -> Spec:
     """Return the panels, one below the other, with what moves them together."""
     views, is_shared = [f"panel_{number}" for number, _ in enumerate(panels, 1)], kind in {"line", "area", "point"}
     is_nominal = {axis: panels[0]["encoding"][axis]["type"] == "nominal" for axis in ("x", "y")}
     is_horizontal = kind == "bar" and is_nominal["y"]
     # Long names stand beside horizontal bars and in the legend, and all fits beside JupyterLab's file browser.
     names = max(min(6 * max(map(len, [series.title, *series.labels])), _CONFIG["legend"]["labelLimit"]) - 60, 0)
-    width = WIDTH - 150 * is_nominal["y"] - names * bool(series.title) - 40 * (kind == "heat")
+    width = (wanted or WIDTH) - 150 * is_nominal["y"] - names * bool(series.title) - 40 * (kind == "heat")
     for view, panel in zip(views, panels, strict=True):
         panel["layer"][0]["name"] = view
         height = 260 if len(panels) == 1 else max(90, 480 // len(panels))
@@ -174,7 +184,22 @@ def _arrange(panels: list[Spec], kind: str, series: Groups) -> Spec:
             panel["encoding"]["x"] |= {"title": None, "axis": axis}
     encodings = ["x", "y"] if kind == "point" and len(panels) == 1 else ["x"]
     zoom = {"name": "zoom", "select": {"type": "interval", "encodings": encodings}, "bind": "scales", "views": views}
-    has_zoom = not is_horizontal and not is_nominal["x"] and (kind != "hist" or len(panels) == 1)
-    params = [zoom] * has_zoom + [_LEGEND | {"views": views}] * bool(series.title)
+    has_zoom = not wanted and not is_horizontal and not is_nominal["x"] and (kind != "hist" or len(panels) == 1)
+    params = _brushes(panels, views) if wanted else [zoom] * has_zoom
+    params += [_LEGEND | {"views": views}] * bool(series.title)
     scale = {"color": "shared", "x": "shared" if is_shared else "independent"}
     return {"params": params, "vconcat": panels, "resolve": {"scale": scale}}
+
+
+def _brushes(panels: list[Spec], views: list[str]) -> list[Spec]:
+    """Return what selects ranges of numbers and times, or a clicked bar or rectangle of a text."""
+    params: list[Spec] = []
+    for view, panel in zip(views, panels, strict=True):
+        axes, mark = {axis: panel["encoding"][axis] for axis in ("x", "y")}, panel["layer"][0]["mark"]["type"]
+        texts = [each["field"] for each in axes.values() if each["type"] == "nominal"]
+        ranges = [axis for axis, each in axes.items() if each["type"] != "nominal"]
+        select: Spec = {"type": "interval", "encodings": ranges if mark in {"point", "rect"} else ["x"]}
+        if texts and not (mark == "rect" and ranges):
+            select = {"type": "point", "fields": texts[:1]}
+        params.append({"name": f"brush_{view}", "select": select, "views": [view]})
+    return params

@@ -14,7 +14,7 @@ from pyarrow import types
 
 from micromegas_jupyter.core.text import cut, printable
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.formats import decoded, sql_type
+from micromegas_jupyter.notebook.formats import decoded, sql_type
 from micromegas_jupyter.telemetry.tables import ROLE_KEY
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from micromegas_jupyter.notebook.charts.slots import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     Spec = dict[str, Any]
     Data = dict[str, np.ndarray]
@@ -39,6 +40,7 @@ MAX_BARS: Final = 30
 MAX_POINTS: Final = 2_500
 HEAT_SLOTS: Final = (40, 24)
 _MAX_DOTS, _MAX_CSV_BYTES = 150, 70_000
+_BRUSH_SLOTS = 250
 _LARGEST, _LATEST_MS = 1e290, 8.64e15  # the sums of larger numbers are infinite; JavaScript has no later times
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 # Each stands out from white and from the dark theme's grey by at least 3 to 1 (WCAG 2.2, 1.4.11).
@@ -83,19 +85,24 @@ class Groups(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """The panels, the measures that they show, the titles of all axes, and the names in the legend."""
+    """The panels, the measures that they show, the names in the legend, and what is along the axes of each panel.
+
+    Axes without slots show each row.
+    """
 
     panels: list[Spec]
     measures: list[Axis]
     series: Groups
+    axes: Sequence[Mapping[str, tuple[Column, Slots | Groups | None]]]
 
 
-def draw_panels(choice: Choice) -> Drawn:
-    """Return a panel for each measure, or for each value of a unit column."""
+def draw_panels(choice: Choice, width: int = WIDTH) -> Drawn:
+    """Return a panel for each measure, or for each value of a unit column; lines have points for `width` pixels."""
     counted = _number_axis("rows", np.ones(len(choice.x.values)), is_count=True)
     if choice.kind == "heat":
-        panels = [_heat_panel(choice, y) for y in choice.y]
-        return Drawn(panels, [counted], Groups(np.empty(0), [""]))
+        names = [{"x": choice.x, "y": y} for y in choice.y]
+        axes = [{name: (each, _heat_slots(choice, name, each)) for name, each in both.items()} for both in names]
+        return Drawn([_heat_panel(choice, each) for each in axes], [counted], Groups(np.empty(0), [""]), axes)
     if choice.kind == "hist":
         return _histograms(choice, counted)
     measures = [_measure(column, choice) for column in choice.y] or [counted]
@@ -111,10 +118,13 @@ def draw_panels(choice: Choice) -> Drawn:
     series = _group(choice.color, weights, choice.notes, limit, adds_up=bool(choice.aggregates))
     if not choice.aggregates:
         make, room = (_points, MAX_POINTS) if choice.kind == "point" else (_lines, _MAX_CSV_BYTES // len(series.labels))
-        return Drawn([make(choice, y, series, room // len(measures)) for y in measures], measures, series)
+        panels = [make(choice, y, series, room // len(measures), width) for y in measures]
+        has_y = choice.kind == "point" and not choice.unit
+        rows = [{"x": (choice.x, None)} | ({"y": (choice.y[at], None)} if has_y else {}) for at in range(len(panels))]
+        return Drawn(panels, measures, series, rows)
     along = _choose_slots(choice, measures[0], lines=len(series.labels) * len(choice.aggregates))
     found = [_aggregated(choice, along, choice.x, y, series) for y in measures]
-    return Drawn(found, measures, _lines_of(choice, series))
+    return Drawn(found, measures, _lines_of(choice, series), [{"x": (choice.x, along)}] * len(found))
 
 
 def _histograms(choice: Choice, counted: Axis) -> Drawn:
@@ -122,7 +132,13 @@ def _histograms(choice: Choice, counted: Axis) -> Drawn:
     columns = choice.y or [choice.x]
     slots = [_slots(column, choice, lines=len(series.labels)) for column in columns]
     panels = [_aggregated(choice, along, column, counted, series) for column, along in zip(columns, slots, strict=True)]
-    return Drawn(panels, [_axis(column) for column in choice.y], series)
+    axes = [{"x": each} for each in zip(columns, slots, strict=True)]
+    return Drawn(panels, [_axis(column) for column in choice.y], series, axes)
+
+
+def brush_slots(choice: Choice, column: Column, axis: str) -> Slots:
+    """Return fine slots of an axis that shows each row."""
+    return _slots(column, replace(choice, bins=_BRUSH_SLOTS, notes=[]), axis=axis)
 
 
 def _measure(column: Column, choice: Choice) -> Axis:
@@ -240,12 +256,12 @@ def _slots(column: Column, choice: Choice, *, lines: int = 1, max_points: int = 
     return time_slots(steps, is_drawn, _PER_SECOND[getattr(values.type, "unit", "ms")], bins=bins)
 
 
-def _lines(choice: Choice, y: Axis, series: Groups, max_bytes: int) -> Spec:
+def _lines(choice: Choice, y: Axis, series: Groups, max_bytes: int, width: int) -> Spec:
     x, y = _positive(_axis(choice.x), "x", choice), _positive(y, "y", choice)
     order = np.argsort(x.values, kind="stable")[: np.count_nonzero(~np.isnan(x.values))]
     at, values, codes = x.values[order], y.values[order], series.codes[order]
     along = np.log10(at) if "x" in choice.log else at
-    columns = min(max_bytes // (4 * (26 + max(map(len, series.labels)))), WIDTH)
+    columns = min(max_bytes // (4 * (26 + max(map(len, series.labels)))), width)
     each = [np.flatnonzero(codes == code) for code in range(len(series.labels))]
     rows = np.concatenate([rows[m4(along[rows], values[rows], along[0], along[-1], columns)] for rows in each])
     data = {"x": at[rows], "y": values[rows], "series": np.array(series.labels)[codes[rows]]}
@@ -278,7 +294,7 @@ def _stack_in_order(data: Data, encoding: Spec, series: Groups) -> None:
         encoding["order"] = {"field": "place", "type": "quantitative"}
 
 
-def _points(choice: Choice, y: Axis, series: Groups, max_points: int) -> Spec:
+def _points(choice: Choice, y: Axis, series: Groups, max_points: int, _width: int) -> Spec:
     x, y = _positive(_axis(choice.x), "x", choice), _positive(y, "y", choice)
     rows = np.flatnonzero(~np.isnan(x.values) & ~np.isnan(y.values) & (series.codes >= 0))
     codes = series.codes[rows]
@@ -386,10 +402,9 @@ def _slot_encoding(along: Slots | Groups, column: Column, choice: Choice, *, nam
     return found | {"scale": {"zero": False, "nice": False, "padding": 0}}
 
 
-def _heat_panel(choice: Choice, y: Column) -> Spec:
+def _heat_panel(choice: Choice, axes: dict[str, tuple[Column, Slots | Groups]]) -> Spec:
     """Return a panel with a rectangle for each slot of both axes that has rows, more opaque the more there are."""
-    columns = {"x": choice.x, "y": y}
-    along = {name: _heat_slots(choice, name, column) for name, column in columns.items()}
+    along = {name: slots for name, (_, slots) in axes.items()}
     is_drawn = (along["x"].codes >= 0) & (along["y"].codes >= 0)
     across = _count(along["y"])
     counts = np.bincount(along["x"].codes[is_drawn] * across + along["y"].codes[is_drawn], minlength=across)
@@ -404,7 +419,7 @@ def _heat_panel(choice: Choice, y: Column) -> Spec:
         data |= {name: places.edges[slot], f"{name}2": places.edges[slot + 1]}
         ends[f"{name}2"] = {"field": f"{name}2"}
     data["rows"] = counts[cells].astype(float)
-    x_end, y_end = (_slot_encoding(along[name], column, choice, name=name) for name, column in columns.items())
+    x_end, y_end = (_slot_encoding(along[name], column, choice, name=name) for name, (column, _) in axes.items())
     rows: Spec = {"field": "rows", "type": "quantitative", "title": "rows"}
     scale = {"type": "log", "domain": [1, max(int(counts.max()), 2)], "range": [0.2, 1]}
     encoding = _encoding(x_end, y_end, Groups(cells, [""]), rows | {"scale": scale}) | ends

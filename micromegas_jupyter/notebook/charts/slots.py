@@ -36,6 +36,9 @@ class Slots:
     middles: np.ndarray
     """Where a slot's value is drawn as a point: the time that `date_bin` returns, or the middle of a bin."""
 
+    starts: tuple[int, ...] = ()
+    """Of times, the edges as whole numbers in the unit of their type."""
+
 
 def check_aggregate(name: str) -> None:
     """Raise UsageError for an unknown aggregate."""
@@ -94,7 +97,7 @@ def time_slots(values: np.ndarray, is_drawn: np.ndarray, per_second: int, *, bin
     codes = (values.astype(np.uint64) - np.uint64(first % 2**64)) // np.uint64(step)
     starts = [first + step * number for number in range((high - first) // step + 2)]
     edges = np.array([start * 1_000 / per_second for start in starts])
-    return Slots(np.where(is_drawn, codes, 0).astype(np.int64) - ~is_drawn, edges, edges[:-1])
+    return Slots(np.where(is_drawn, codes, 0).astype(np.int64) - ~is_drawn, edges, edges[:-1], tuple(starts))
 
 
 def number_slots(values: np.ndarray, *, bins: int, is_log: bool = False) -> Slots:

@@ -5,7 +5,6 @@ And `%micromegas_queries` and `%micromegas_cancel`, which list and end queries.
 
 from __future__ import annotations
 
-import shlex
 from argparse import Namespace
 from collections import deque
 from contextlib import ExitStack, contextmanager
@@ -45,6 +44,7 @@ from micromegas_jupyter.notebook.shell import (
     load_libraries,
     needs_local_scope,
     no_var_expand,
+    option_value,
     parse_sql_line,
     show_once,
     shown_name,
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.history import StoredHistory
     from micromegas_jupyter.notebook.login.connections import Client, Connection
     from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
+    from micromegas_jupyter.notebook.results.grid import CellSource
 
     TimeRange = tuple[datetime | None, datetime | None]
 
@@ -101,12 +102,23 @@ class SqlRequest:
 
     def cell_text(self) -> str:
         """Return a cell that makes the same request."""
-        words = ["%%sql", *(() if self.name is None else (self.name, "<<"))]
-        for option, value in vars(self.options).items():
-            if value is not None and value is not False:
-                quoted = f'"{value}"' if "'" in str(value) else shlex.quote(str(value))
-                words += [f"--{option}", *([] if value is True else [quoted])]
+        words = ["%%sql", *(() if self.name is None else (self.name, "<<")), *self._option_words()]
         return f"{' '.join(words)}\n{self.sql.strip()}"
+
+    def source(self) -> CellSource:
+        """Return what a new cell with the same rows needs, whatever holds and shows them."""
+        from micromegas_jupyter.notebook.results.grid import CellSource
+
+        words = self._option_words(without=("plot", "limit", "format", "dtype", *CHART_OPTIONS))
+        return CellSource(" ".join(["%%sql", *words]), self.sql, self.options.limit)
+
+    def _option_words(self, without: Sequence[str] = ()) -> list[str]:
+        given = {name: value for name, value in vars(self.options).items() if name not in without}
+        return [
+            f"--{option}" if value is True else f"--{option} {option_value(str(value))}"
+            for option, value in given.items()
+            if value is not None and value is not False
+        ]
 
 
 class PastQuery(NamedTuple):
@@ -359,19 +371,35 @@ class SqlMagic(Magics):
     def _show(self, table: pa.Table, value: object, request: SqlRequest, *, max_rows: int) -> None:
         """Show the chart that was asked for, and the rows unless the cell's value shows them itself."""
         from micromegas_jupyter.notebook.query_result import QueryResult
-        from micromegas_jupyter.notebook.results.grid import shown_table
+        from micromegas_jupyter.notebook.results.grid import shown_table, shows_widgets
 
+        asked = None
         if (plot := request.options.plot) is not None:
             from micromegas_jupyter.notebook.charts.chart import Chart
+            from micromegas_jupyter.notebook.results.plots import asked_options
 
+            options = {name: getattr(request.options, name) for name in CHART_OPTIONS}
+            options["kind"] = None if plot is True else plot
             try:
-                options = {name: getattr(request.options, name) for name in CHART_OPTIONS}
-                display(Chart(table, kind=None if plot is True else plot, **options))
+                chart = Chart(table, **options)
+                asked = asked_options(table.column_names, options)
             except UsageError as error:  # which must not keep the rows from the person
                 print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
+            else:
+                if not (shows_widgets() and max_rows):
+                    display(chart)
         if isinstance(value, QueryResult):
+            if asked is not None:
+                value.open_chart(asked)
             return
-        build_bundle = partial(shown_table, table, max_rows=max_rows, is_referenced=value is table)
+        build_bundle = partial(
+            shown_table,
+            table,
+            max_rows=max_rows,
+            is_referenced=value is table,
+            source=request.source(),
+            plot=asked,
+        )
         if request.name is None:
             show_once(self._shell, value, build_bundle)
         else:
@@ -403,7 +431,7 @@ class SqlMagic(Magics):
         from micromegas_jupyter.client.flight_client import FlightSQLClient
         from micromegas_jupyter.client.query_reader import NO_ESTIMATE, parse_estimate
         from micromegas_jupyter.flightsql.parameters import bind_named
-        from micromegas_jupyter.notebook.results.formats import sql_type_of
+        from micromegas_jupyter.notebook.formats import sql_type_of
 
         options = request.options
         time_range = parse_range(options.begin, options.end, now=self._session.dependencies.clock.now())
@@ -512,7 +540,7 @@ def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, ma
     if row_format == "arrow":
         return table, table
     if request.name is None and options.format is None and options.dtype is None:
-        return table, QueryResult(table, max_rows=max_rows)
+        return table, QueryResult(table, max_rows=max_rows, source=request.source())
     from micromegas_jupyter.client.json_columns import to_frame
 
     return table, to_frame(table, dtype_backend=options.dtype)

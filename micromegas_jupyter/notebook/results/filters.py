@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, Decimal, localcontext
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from functools import reduce
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,12 +19,19 @@ from pyarrow import types
 
 from micromegas_jupyter.core.text import cut, printable
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.formats import DURATION_NANOSECONDS, NANOSECONDS, Kind, decoded, whole_steps
+from micromegas_jupyter.notebook.formats import (
+    DURATION_NANOSECONDS,
+    NANOSECONDS,
+    UTC_NAMES,
+    Kind,
+    decoded,
+    whole_steps,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from micromegas_jupyter.notebook.results.formats import ColumnFormat
+    from micromegas_jupyter.notebook.formats import ColumnFormat
 
 MAX_TYPED_CHARACTERS: Final = 1000
 _HINTS: Final = {Kind.TEXT: "contains, = exact, !not, /regex/", Kind.BOOLEAN: "true, false"}
@@ -43,9 +50,15 @@ _QUANTITY = re.compile(r"([+-]?[\d.,]+(?:e[+-]?\d+)?)\s*(h|min|s|ms|µs|us|ns)?"
 _DAY_NANOSECONDS = 86_400 * 10**9
 # What a time leaves open: a day, an hour, a minute, or a second.
 _LENGTHS = (_DAY_NANOSECONDS, 3600 * 10**9, 60 * 10**9, 10**9)
-_DIGITS = 120
+DIGITS: Final = 120
+"""How many digits numbers have while filters are compared with them."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_BOOLEANS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
+BOOLEANS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
+CONTROL: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that end a line, move a cursor, reorder text, or cannot be encoded; the line feed is not among them."""
+
+_NULL_TESTS = {"=": "is_null", "==": "is_null", "!=": "is_valid", "<>": "is_valid"}
 _FUNCTIONS = {
     "<": "less",
     "<=": "less_equal",
@@ -58,29 +71,59 @@ _FUNCTIONS = {
 }
 
 
+class Term(NamedTuple):
+    """One comparison of a filter: its name in Arrow, `contains`, or `matches`, and the text that follows the sign."""
+
+    function: str
+    value: str = ""
+
+
+def parse_filter(typed: str, form: ColumnFormat) -> tuple[bool, list[Term]]:
+    """Return the terms of a filter, which all have to hold, and whether the filter negates that.
+
+    Raises:
+        UsageError: The filter is too long.
+    """
+    text = typed.strip()
+    if len(text) > MAX_TYPED_CHARACTERS:
+        raise UsageError("This filter is too long.", remedy=f"Use at most {MAX_TYPED_CHARACTERS} characters.")
+    if text in _NULL_TESTS:
+        return False, [Term(_NULL_TESTS[text])]
+    is_negated = text.startswith("!") and not _COMPARISON.fullmatch(text)
+    text = text[1:].strip() if is_negated else text
+    is_text = form.kind is Kind.TEXT
+    if found := _COMPARISON.fullmatch(text):
+        return is_negated, [Term(_FUNCTIONS[found[1]], found[2])]
+    if found := (_TEXT_RANGE if is_text else _RANGE).fullmatch(text):
+        end = Term("less" if found[2] else "less_equal", found[3])
+        return is_negated, [Term("greater_equal", found[1]), end]
+    if not is_text:
+        return is_negated, [Term("equal", text)]
+    if len(text) > 2 and text[0] == text[-1] == "/":  # noqa: PLR2004 - two slashes and something between them
+        return is_negated, [Term("matches", text[1:-1])]
+    return is_negated, [Term("contains", unquoted(text))]
+
+
 def condition(column: pa.ChunkedArray, form: ColumnFormat, typed: str) -> pa.ChunkedArray:
     """Return which values of a column match a filter; null where a value is null, except for the null tests.
 
     Raises:
         UsageError: The filter is incomplete or does not fit the column's type; the remedy has filters that do.
     """
-    text = typed.strip()
-    if len(text) > MAX_TYPED_CHARACTERS:
-        raise UsageError("This filter is too long.", remedy=f"Use at most {MAX_TYPED_CHARACTERS} characters.")
-    if text in ("=", "=="):
-        return column.is_null()
-    if text in ("!=", "<>"):
-        return column.is_valid()
+    is_negated, terms = parse_filter(typed, form)
+    if terms[0].function in _NULL_TESTS.values():
+        return pc.call_function(terms[0].function, [column])
     try:
         if form.kind is Kind.TEXT and types.is_dictionary(column.type):
             # The few values instead of the many rows.
             parts = [(pa.chunked_array([chunk.dictionary]), chunk.indices) for chunk in column.chunks]
-            found = [condition(values, form, text).combine_chunks().take(places) for values, places in parts]
+            found = [condition(values, form, typed).combine_chunks().take(places) for values, places in parts]
             return pa.chunked_array(found, pa.bool_())
-        if text.startswith("!") and not _COMPARISON.fullmatch(text):
-            return pc.invert(_matching(decoded(column), form, text[1:].strip()))
-        return _matching(decoded(column), form, text)
+        values = decoded(column)
+        matching = reduce(pc.and_kleene, [_COMPARE[form.kind](values, form, term) for term in terms])
+        return pc.invert(matching) if is_negated else matching
     except (ValueError, LookupError, ArithmeticError) as error:
+        text = typed.strip()
         shown = cut(printable(text), _MAX_SHOWN)
         what = f'"{shown}" does not fit this column.' if text.strip("=<>!") else f"A value is missing after {shown}."
         raise UsageError(what, remedy=f"Try: {hint(column, form)}.") from error
@@ -98,62 +141,44 @@ def hint(column: pa.ChunkedArray, form: ColumnFormat) -> str:
     return f"> {low}, {low}..{high}"
 
 
-def _matching(column: pa.ChunkedArray, form: ColumnFormat, text: str) -> pa.ChunkedArray:
-    """Return which values match. ValueError or LookupError for what cannot be a filter of the column."""
-    is_text = form.kind is Kind.TEXT
-    compare = partial(_COMPARE[form.kind], column, form)
-    if found := _COMPARISON.fullmatch(text):
-        return compare(_FUNCTIONS[found[1]], found[2])
-    if found := (_TEXT_RANGE if is_text else _RANGE).fullmatch(text):
-        end = compare("less" if found[2] else "less_equal", found[3])
-        return pc.and_kleene(compare("greater_equal", found[1]), end)
-    return _containing(column, text) if is_text else compare("equal", text)
-
-
-def _containing(column: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
-    if len(text) > 2 and text[0] == text[-1] == "/":  # noqa: PLR2004 - two slashes and something between them
-        try:
-            return pc.match_substring_regex(column, text[1:-1], ignore_case=True)
-        except pa.ArrowInvalid as error:
-            what = "This is not a valid regular expression."
-            raise UsageError(what, remedy="Use RE2 syntax: /time.*out/. Or quote the text to find it.") from error
-    if not text:
-        raise ValueError
-    return pc.match_substring(column, _unquoted(text), ignore_case=True)
-
-
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
+    """Return what was typed without the quotes around it."""
     text = text.strip()
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
-def _compare_texts(column: pa.ChunkedArray, _form: ColumnFormat, function: str, text: str) -> pa.ChunkedArray:
-    if not text:
+def _compare_texts(column: pa.ChunkedArray, _form: ColumnFormat, term: Term) -> pa.ChunkedArray:
+    if not term.value:
         raise ValueError
-    return pc.call_function(function, [column, pa.scalar(_unquoted(text), column.type)])
+    if term.function == "contains":
+        return pc.match_substring(column, term.value, ignore_case=True)
+    if term.function == "matches":
+        try:
+            return pc.match_substring_regex(column, term.value, ignore_case=True)
+        except pa.ArrowInvalid as error:
+            what = "This is not a valid regular expression."
+            raise UsageError(what, remedy="Use RE2 syntax: /time.*out/. Or quote the text to find it.") from error
+    return pc.call_function(term.function, [column, pa.scalar(unquoted(term.value), column.type)])
 
 
-def _compare_booleans(column: pa.ChunkedArray, _form: ColumnFormat, function: str, text: str) -> pa.ChunkedArray:
-    if function not in ("equal", "not_equal"):
+def _compare_booleans(column: pa.ChunkedArray, _form: ColumnFormat, term: Term) -> pa.ChunkedArray:
+    if term.function not in ("equal", "not_equal"):
         raise ValueError
-    return pc.call_function(function, [column, _BOOLEANS[text.lower()]])
+    return pc.call_function(term.function, [column, BOOLEANS[term.value.lower()]])
 
 
-def _compare_ordered(column: pa.ChunkedArray, form: ColumnFormat, function: str, text: str) -> pa.ChunkedArray:
+def _compare_ordered(column: pa.ChunkedArray, form: ColumnFormat, term: Term) -> pa.ChunkedArray:
     """Compare numbers or times with what was typed, without rounding: as floats, or as whole steps of their type."""
-    first, end, is_wall_clock = _parse(column.type, form, _unquoted(text))
+    first, end, is_wall_clock = parse_value(column.type, form, term.value)
     if types.is_floating(column.type):
         if first.is_nan():
-            return pc.invert(pc.is_nan(column)) if function == "not_equal" else pc.is_nan(column)
-        return pc.call_function(function, [column, pa.scalar(float(first)).cast(column.type)])
+            return pc.invert(pc.is_nan(column)) if term.function == "not_equal" else pc.is_nan(column)
+        return pc.call_function(term.function, [column, pa.scalar(float(first)).cast(column.type)])
     if is_wall_clock and column.type.tz is not None:
         # As the grid shows them: an hour that a clock shows twice is found twice.
         column = pc.local_timestamp(column)
-    with localcontext(prec=_DIGITS):
-        step = _step(column.type)
-        first_step = (first / step).to_integral_value(ROUND_CEILING)
-        # The first one behind the value, or behind all that a time stands for.
-        end_step = (end / step).to_integral_value(ROUND_CEILING) + (first == end == first_step * step)
+    with localcontext(prec=DIGITS):
+        first_step, end_step = whole_step_bounds(column.type, first, end)
         steps = whole_steps(column) if types.is_temporal(column.type) else column
         is_below, is_not_above = _is_below(steps, first_step), _is_below(steps, end_step)
     is_equal = pc.and_not(is_not_above, is_below)
@@ -164,10 +189,17 @@ def _compare_ordered(column: pa.ChunkedArray, form: ColumnFormat, function: str,
         "greater_equal": pc.invert(is_below),
         "equal": is_equal,
         "not_equal": pc.invert(is_equal),
-    }[function]
+    }[term.function]
 
 
-def _step(kind: pa.DataType) -> Decimal:
+def whole_step_bounds(kind: pa.DataType, first: Decimal, end: Decimal) -> tuple[Decimal, Decimal]:
+    """Return the first step of a type that a value stands for, and the first one behind it."""
+    step = step_of(kind)
+    first_step = (first / step).to_integral_value(ROUND_CEILING)
+    return first_step, (end / step).to_integral_value(ROUND_CEILING) + (first == end == first_step * step)
+
+
+def step_of(kind: pa.DataType) -> Decimal:
     """Return the distance between two values of a type; of times and durations in nanoseconds."""
     if types.is_decimal(kind):
         return Decimal(1).scaleb(-kind.scale)
@@ -177,17 +209,21 @@ def _step(kind: pa.DataType) -> Decimal:
     return Decimal(NANOSECONDS[unit])
 
 
+def step_limits(kind: pa.DataType) -> tuple[int, int]:
+    """Return the lowest and the highest step that a type can hold."""
+    if types.is_decimal(kind):
+        return 1 - 10**kind.precision, 10**kind.precision - 1
+    if types.is_unsigned_integer(kind):
+        return 0, 2**kind.bit_width - 1
+    return -(2 ** (kind.bit_width - 1)), 2 ** (kind.bit_width - 1) - 1
+
+
 def _is_below(column: pa.ChunkedArray, steps: Decimal) -> pa.ChunkedArray:
     """Compare with a number of steps, also with one that the type cannot hold."""
     kind = column.type
     if not steps.is_finite():
         raise ValueError
-    if types.is_decimal(kind):
-        low, high = 1 - 10**kind.precision, 10**kind.precision - 1
-    elif types.is_unsigned_integer(kind):
-        low, high = 0, 2**kind.bit_width - 1
-    else:
-        low, high = -(2 ** (kind.bit_width - 1)), 2 ** (kind.bit_width - 1) - 1
+    low, high = step_limits(kind)
     if low <= steps <= high:
         # Only now, since 1e999999 as an integer takes most of a minute.
         value = steps.scaleb(-kind.scale) if types.is_decimal(kind) else int(steps)
@@ -195,8 +231,9 @@ def _is_below(column: pa.ChunkedArray, steps: Decimal) -> pa.ChunkedArray:
     return pc.if_else(column.is_valid(), steps > high, pa.scalar(None, pa.bool_()))
 
 
-def _parse(kind: pa.DataType, form: ColumnFormat, text: str) -> tuple[Decimal, Decimal, bool]:
+def parse_value(kind: pa.DataType, form: ColumnFormat, typed: str) -> tuple[Decimal, Decimal, bool]:
     """Return a number or nanoseconds: from which, and below which a time may be; and whether it is of a wall clock."""
+    text = unquoted(typed)
     if types.is_timestamp(kind) or types.is_date(kind):
         first, end, has_offset = _parse_time(text)
         return first, end, types.is_timestamp(kind) and not has_offset
@@ -228,6 +265,54 @@ def _parse_time(text: str) -> tuple[Decimal, Decimal, bool]:
         length = 10 ** (9 - len(fraction))
         first += int(fraction) * length
     return Decimal(first), Decimal(first + length), offset is not None
+
+
+def time_text(nanoseconds: int, kind: pa.DataType) -> str:
+    """Return a time as it is typed, with as many digits as a type's values have, and no fraction if it is zero.
+
+    Raises:
+        UsageError: The calendar has no such time.
+    """
+    seconds, fraction = divmod(nanoseconds, 10**9)
+    try:
+        text = (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat(" ")
+    except OverflowError as error:
+        raise UsageError("A filter cannot contain this time.", remedy="Filter another column.") from error
+    digits = {"ms": 3, "us": 6, "ns": 9}.get(getattr(kind, "unit", "s"), 0)
+    text += f".{fraction:09}"[: digits + 1] if fraction and digits else ""
+    is_elsewhere = types.is_timestamp(kind) and kind.tz is not None and kind.tz not in UTC_NAMES
+    return f"{text}Z" if is_elsewhere else text
+
+
+def value_filter(part: pa.ChunkedArray, form: ColumnFormat, text: str | None, *, sign: str = "=") -> str:
+    """Return the filter for one value, whose exact text is given; null has none."""
+    if text is None:
+        return sign
+    values = decoded(part)
+    if form.kind is Kind.TEXT:
+        typed = f'{sign} "{text}"'
+    elif types.is_floating(values.type):
+        typed = f"{sign} {values[0].as_py()!r}"
+    elif types.is_timestamp(values.type):
+        (step,) = whole_steps(values).to_pylist()
+        typed = f"{sign} {time_text(step * NANOSECONDS[values.type.unit], values.type)}"
+    elif form.kind in (Kind.NUMBER, Kind.TIME, Kind.BOOLEAN):
+        typed = f"{sign} {text}"
+    else:
+        raise UsageError("Values of this type cannot be filtered.", remedy="Filter another column.")
+    if CONTROL.search(typed) or "\n" in typed:
+        raise UsageError("A filter cannot contain control characters.", remedy="Filter another column.")
+    condition(values.slice(0, 0), form, typed)  # not too long
+    return typed
+
+
+def range_filter(edges: Sequence[str], first: int, last: int, *, is_open: bool) -> str:
+    """Return the filter for the slots from `first` to `last`; `is_open` if the outermost also hold what lies beyond."""
+    first, last = sorted((max(first, 0), min(last, len(edges) - 2)))
+    has_start, has_end = not (is_open and first == 0), not (is_open and last == len(edges) - 2)
+    if has_start and has_end:
+        return f"{edges[first]}..<{edges[last + 1]}"
+    return f">= {edges[first]}" if has_start else f"< {edges[last + 1]}" if has_end else ""
 
 
 _COMPARE: Final[dict[Kind, Callable[..., pa.ChunkedArray]]] = {

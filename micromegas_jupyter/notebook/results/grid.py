@@ -8,7 +8,7 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anywidget
 import numpy as np
@@ -20,13 +20,16 @@ from tabulate import tabulate
 
 from micromegas_jupyter.core.text import cut, rows_text
 from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.notebook.formats import Kind
 from micromegas_jupyter.notebook.results.export import Export
-from micromegas_jupyter.notebook.results.formats import Kind
+from micromegas_jupyter.notebook.results.selection import checked_source, picked_filters, selection_sql
 from micromegas_jupyter.notebook.results.view import RowQuery, RowsView, taken
 from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE, Bundle, count_text, has_kernel, is_attended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from micromegas_jupyter.notebook.results.plots import Asked
 
 MAX_HELD_BYTES: Final = 1024**3
 """How much the rows of all grids may take; the grids that were used last keep theirs."""
@@ -50,8 +53,19 @@ _held: LRUCache[str, RowsView] = LRUCache(
 _held_lock = Lock()
 
 
+class CellSource(NamedTuple):
+    """What returned the rows: the first line of a cell, without options of charts, and the statement."""
+
+    head: str
+    sql: str
+    limit: int | None = None
+
+
 class ResultGrid(anywidget.AnyWidget):
-    """A grid over rows that stay in the kernel: the browser asks for the texts in sight, and shows them."""
+    """A grid and a chart over rows that stay in the kernel: the browser asks for what is in sight, and shows it.
+
+    Their selection is the filters. With `plot`, the chart is open.
+    """
 
     _esm = _STATIC / "grid.js"
     _css = _STATIC / "grid.css"
@@ -60,8 +74,12 @@ class ResultGrid(anywidget.AnyWidget):
     total = traitlets.Int().tag(sync=True)
     first = traitlets.List(traitlets.List()).tag(sync=True)
     note = traitlets.Unicode("").tag(sync=True)
+    has_source = traitlets.Bool(default_value=False).tag(sync=True)
+    plot = traitlets.Dict(allow_none=True, default_value=None).tag(sync=True)
 
-    def __init__(self, view: RowsView, *, result_rows: int) -> None:
+    def __init__(
+        self, view: RowsView, *, result_rows: int, source: CellSource | None = None, plot: Asked | None = None
+    ) -> None:
         columns = view.columns(MAX_COLUMNS)
         while len(columns) > 1 and len(json.dumps(columns)) > _MAX_HEAD_CHARACTERS:
             columns = columns[: len(columns) * 3 // 4]
@@ -72,7 +90,8 @@ class ResultGrid(anywidget.AnyWidget):
         self._export: tuple[int, Export] | None = None
         note = f"The grid shows {' and '.join(parts)}." if parts else ""
         first = _first_texts(view, self._width)
-        super().__init__(columns=columns, total=total, first=first, note=note)
+        super().__init__(columns=columns, total=total, first=first, note=note, has_source=source is not None, plot=plot)
+        self._source = source
         with _held_lock:
             _held[self.model_id] = view
         self.on_msg(self._take_message)
@@ -119,18 +138,31 @@ class ResultGrid(anywidget.AnyWidget):
         self._end_export()
         return {}, []
 
-    def _answer(self, message: Mapping[str, Any]) -> tuple[object, list[bytes]]:
+    def _answer(  # noqa: C901, PLR0911 - an operation each
+        self, message: Mapping[str, Any]
+    ) -> tuple[object, list[bytes]]:
         if message["op"].startswith("export_"):
             return self._follow_export(message)
+        if message["op"] == "vega":
+            return {}, [(_STATIC / "vega.js.gz").read_bytes()]
         with _held_lock:
             view = _held.get(self.model_id)
         if view is None:
             raise UsageError("These rows are no longer kept.", remedy="Run the cell again.")
-        if message["op"] == "statistics":
-            return asdict(view.statistics(message["column"])), []
+        if message["op"] == "brush":
+            return {"filters": view.plots[message["plot"]].filters(message["panel"], message["ranges"])}, []
         filters, sort = message["order"]["filters"], message["order"]["sort"]
-        order = RowQuery(tuple((int(column), filters[column]) for column in sorted(filters)), tuple(map(tuple, sort)))
+        places = sorted(map(int, filters))
+        order = RowQuery(tuple((column, filters[str(column)]) for column in places), tuple(map(tuple, sort)))
         match message["op"]:
+            case "spreads":
+                return {column: asdict(view.spread(column, order)) for column in message["columns"]}, []
+            case "chart":
+                return self._draw(view, order, message), []
+            case "pick":
+                return {"filters": _pick(view, order, message)}, []
+            case "cell":
+                return {"source": self._cell(view, order, message)}, []
             case "rows":
                 first, count = message["first"], min(message["count"], _MAX_BLOCK_ROWS)
                 texts = view.texts(order, first=first, count=count, columns=self._width)
@@ -152,6 +184,38 @@ class ResultGrid(anywidget.AnyWidget):
                 )
                 return {"export": message["id"]}, []
 
+    def _draw(self, view: RowsView, order: RowQuery, message: Mapping[str, Any]) -> object:
+        """Draw the rows that match; those of a brush on the chart itself stay among the others."""
+        from micromegas_jupyter.notebook.results.plots import Plot
+
+        filters = tuple(each for each in order.filters if each[0] not in message["ignored"])
+        found = Plot(view, RowQuery(filters), message["chart"], message["width"])
+        view.plots[message["id"]] = found
+        return {"plot": message["id"], "spec": found.spec, "chosen": found.chosen, "text": found.text}
+
+    def _cell(self, view: RowsView, order: RowQuery, message: Mapping[str, Any]) -> str:
+        if self._source is None:
+            raise UsageError("No statement returned these rows.", remedy="Run one with %%sql.")
+        head, sql, limit = self._source
+        hidden = message["hidden"] if message["chart"] is None else ()
+        is_around = bool(order.filters or order.sort or hidden)
+        head += f" --limit {limit}" if limit is not None and not is_around else ""
+        if message["chart"] is not None:
+            from micromegas_jupyter.notebook.results.plots import plot_words
+
+            head += f" {plot_words(message['chart'], view.table.schema.names)}"
+        return checked_source(f"{head}\n{selection_sql(sql, view, order, limit=limit, hidden=hidden)}")
+
+
+def _pick(view: RowsView, order: RowQuery, message: Mapping[str, Any]) -> dict[int, str]:
+    """Return the filters that a click stands for."""
+    column, what = message["column"], message["what"]
+    if what == "bar":
+        return {column: view.bars_filter(column, *message["bars"])}
+    if what == "top":
+        return {column: view.top_filter(column, message["place"], order)}
+    return picked_filters(view, order, message["row"], column, what=what)
+
 
 def _first_texts(view: RowsView, width: int) -> list[list[str | None]]:
     """Return the rows that come with the widget itself, as many as are small."""
@@ -162,18 +226,32 @@ def _first_texts(view: RowsView, width: int) -> list[list[str | None]]:
     return [column[:rows] for column in texts]
 
 
-def result_bundle(view: RowsView, *, result_rows: int, with_grid: bool) -> Bundle:
+def result_bundle(
+    view: RowsView,
+    *,
+    result_rows: int,
+    with_grid: bool,
+    source: CellSource | None = None,
+    plot: Asked | None = None,
+) -> Bundle:
     """Return what a notebook shows of a result and its metadata, by MIME type."""
     saved = static_table(view, result_rows)
-    shell = get_ipython()
-    if not with_grid or shell is None or not (has_kernel(shell) and is_attended(shell)) or not view.table.num_columns:
+    if not with_grid or not shows_widgets() or not view.table.num_columns:
         return saved, {}
-    shown = ResultGrid(view, result_rows=result_rows)._repr_mimebundle_()
+    shown = ResultGrid(view, result_rows=result_rows, source=source, plot=plot)._repr_mimebundle_()
     bundle, metadata = shown if isinstance(shown, tuple) else (shown, {})
     return {SAVED_MIME_TYPE: {"version": 1}, **(bundle or {}), **saved}, metadata
 
 
-def shown_table(table: pa.Table, *, max_rows: int, is_referenced: bool) -> Bundle:
+def shows_widgets() -> bool:
+    """Whether somebody sees widgets: in a notebook that no program runs."""
+    shell = get_ipython()
+    return shell is not None and has_kernel(shell) and is_attended(shell)
+
+
+def shown_table(
+    table: pa.Table, *, max_rows: int, is_referenced: bool, source: CellSource | None = None, plot: Asked | None = None
+) -> Bundle:
     """Return what a notebook shows of a table; `is_referenced` says that somebody keeps it anyway."""
     rows = min(table.num_rows, max_rows or MAX_STATIC_ROWS)
     if not is_referenced and table.nbytes > MAX_HELD_BYTES:
@@ -181,7 +259,8 @@ def shown_table(table: pa.Table, *, max_rows: int, is_referenced: bool) -> Bundl
     held = table.slice(0, rows)
     if not is_referenced and rows < table.num_rows:
         held = taken(held, pa.array(np.arange(rows)))  # so that the rest can go
-    return result_bundle(RowsView(held), result_rows=table.num_rows, with_grid=max_rows > 0)
+    shown = RowsView(held)
+    return result_bundle(shown, result_rows=table.num_rows, with_grid=max_rows > 0, source=source, plot=plot)
 
 
 def static_table(view: RowsView, result_rows: int) -> dict[str, str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial, reduce
 from io import TextIOWrapper
 from threading import RLock
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +21,7 @@ from micromegas_jupyter.core.files import file_beside
 from micromegas_jupyter.core.jsonb import json_texts
 from micromegas_jupyter.core.text import bytes_text, cut, printable
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.results.filters import condition, hint
-from micromegas_jupyter.notebook.results.formats import (
+from micromegas_jupyter.notebook.formats import (
     ColumnFormat,
     Kind,
     choose_format,
@@ -30,7 +29,15 @@ from micromegas_jupyter.notebook.results.formats import (
     decoded,
     exact_texts,
     sql_type,
-    whole_steps,
+)
+from micromegas_jupyter.notebook.results.filters import condition, range_filter, value_filter
+from micromegas_jupyter.notebook.results.spreads import (
+    MAX_KEPT_VALUES,
+    Places,
+    Spread,
+    find_places,
+    spread_of,
+    top_places,
 )
 
 if TYPE_CHECKING:
@@ -47,13 +54,10 @@ EXPORT_FORMATS: Final = {
 }
 """The media type of each format of a file."""
 
-_BINS = 24
-_MAX_TOP = 5
 _MAX_NAME_CHARACTERS = 100
 _MAX_ORDERS = 2
+_MAX_PLOTS = 2
 _EXPORT_ROWS = 64 * 1024
-_TAIL = 0.01
-_FAR = 4
 
 
 class RowQuery(NamedTuple):
@@ -63,20 +67,7 @@ class RowQuery(NamedTuple):
     sort: tuple[tuple[int, bool], ...] = ()
 
 
-@dataclass(slots=True)
-class Statistics:
-    """What stands above a column; texts in the column's notation."""
-
-    distinct: int | None = None
-    min: str | None = None
-    max: str | None = None
-    bars: list[int] = field(default_factory=list)
-    bins: list[str] = field(default_factory=list)
-    """The bars' ends, one more than bars; the outermost bars also count what lies beyond."""
-
-    top: list[tuple[str, int]] = field(default_factory=list)
-    hint: str = ""
-    """Filters that fit the column."""
+_ALL = RowQuery()
 
 
 class RowsView:
@@ -84,9 +75,13 @@ class RowsView:
 
     def __init__(self, table: pa.Table) -> None:
         self.table = _with_plain_nulls(table)
+        self.plots: LRUCache[int, Any] = LRUCache(_MAX_PLOTS)
+        """The charts that were drawn last, by the message that asked for one."""
+
         self._lock = RLock()
         self._formats: dict[int, ColumnFormat] = {}
         self._texts: dict[int, pa.ChunkedArray] = {}
+        self._places: dict[int, Places | None] = {}
         self._orders: LRUCache[RowQuery, pa.Array] = LRUCache(_MAX_ORDERS)
 
     def format_of(self, index: int) -> ColumnFormat:
@@ -127,7 +122,7 @@ class RowsView:
 
     def value(self, order: RowQuery, row: int, column: int) -> tuple[str, bool]:
         """Return a whole value, JSON over several lines, and whether it was cut."""
-        (text,) = self._exact_texts(self.rows(order, row, 1).column(column), column)
+        (text,) = self.exact_texts(self.rows(order, row, 1).column(column), column)
         text = "null" if text is None else _indented(text)
         return cut(text, MAX_VALUE_CHARACTERS), len(text) > MAX_VALUE_CHARACTERS
 
@@ -140,20 +135,45 @@ class RowsView:
             )
         part = self.rows(order, first, last - first + 1)
         lines = [part.select(columns).column_names] if header else []
-        lines += zip(*(self._exact_texts(part.column(index), index) for index in columns), strict=True)
+        lines += zip(*(self.exact_texts(part.column(index), index) for index in columns), strict=True)
         return "\n".join("\t".join(map(_cell, line)) for line in lines)
 
-    def statistics(self, index: int) -> Statistics:
-        """Return what is known of a column's values."""
-        column, form = self.table.column(index), self.format_of(index)
-        if form.kind in (Kind.NESTED, Kind.OTHER):
-            found = Statistics()
-        elif form.kind in (Kind.NUMBER, Kind.TIME):
-            found = _spread(decoded(column), form)
-        else:
-            found = _top_values(column, form)
-        found.hint = hint(column, form)
-        return found
+    def mask(self, order: RowQuery) -> np.ndarray | None:
+        """Return which rows match the filters; None if there are no filters."""
+        positions = self._positions(RowQuery(order.filters))
+        if positions is None:
+            return None
+        mask = np.zeros(self.table.num_rows, bool)
+        mask[positions.to_numpy()] = True
+        return mask
+
+    def spread(self, index: int, order: RowQuery = _ALL) -> Spread:
+        """Return how a column's values spread, of all rows and of those that match the filters."""
+        form = replace(self.format_of(index), is_jsonb=False)  # it is text already
+        return spread_of(self.comparable(index), form, self._places_of(index), self.mask(order))
+
+    def bars_filter(self, index: int, first: int, last: int) -> str:
+        """Return the filter for some bars of a column's histogram."""
+        places = self._places_of(index)
+        return range_filter(places.edges, first, last, is_open=True) if places else ""
+
+    def top_filter(self, index: int, place: int, order: RowQuery) -> str:
+        """Return the filter for one of a column's most frequent values."""
+        places, form = self._places_of(index), self.format_of(index)
+        if places is None or places.values is None:
+            raise UsageError("This value cannot be filtered.", remedy="Filter another column.")
+        best, _, _ = top_places(places, self.mask(order))
+        value = pa.chunked_array([places.values.take(pa.array([best[place]]))])
+        return value_filter(value, form, exact_texts(value)[0])
+
+    def _places_of(self, index: int) -> Places | None:
+        with self._lock:
+            if index in self._places:
+                return self._places[index]
+            places = find_places(self.comparable(index), self.format_of(index))
+            if places is None or places.values is None or len(places.values) <= MAX_KEPT_VALUES:
+                self._places[index] = places
+            return places
 
     def size_of(self, order: RowQuery) -> int:
         """Return about how many bytes the rows take."""
@@ -221,11 +241,11 @@ class RowsView:
             what = f"A {file_format} file cannot hold a column of these."
             raise UsageError(what, remedy="Hide it, or choose another format.") from error
 
-    def _exact_texts(self, part: pa.ChunkedArray, index: int) -> list[str | None]:
+    def exact_texts(self, part: pa.ChunkedArray, index: int) -> list[str | None]:
         """Return some values of a column in full."""
         return exact_texts(decoded(json_texts(part) if self.format_of(index).is_jsonb else part))
 
-    def _comparable(self, index: int) -> pa.ChunkedArray:
+    def comparable(self, index: int) -> pa.ChunkedArray:
         """Return a column as filters and orders see it: binary JSON as JSON text."""
         if not self.format_of(index).is_jsonb:
             return self.table.column(index)
@@ -236,7 +256,7 @@ class RowsView:
 
     def _positions(self, order: RowQuery) -> pa.Array | None:
         """Return the rows' positions; None for all of them as they came."""
-        if order == RowQuery():
+        if order == _ALL:
             return None
         with self._lock:
             if order not in self._orders:
@@ -246,11 +266,11 @@ class RowsView:
     def _arranged(self, order: RowQuery) -> pa.Array:
         positions: pa.Array = None
         if order.filters:
-            masks = [condition(self._comparable(index), self.format_of(index), typed) for index, typed in order.filters]
+            masks = [condition(self.comparable(index), self.format_of(index), typed) for index, typed in order.filters]
             positions = pc.indices_nonzero(reduce(pc.and_kleene, masks))
         if order.sort:
             names = [str(place) for place in range(len(order.sort))]
-            keys = pa.Table.from_arrays([_sort_key(self._comparable(index)) for index, _ in order.sort], names)
+            keys = pa.Table.from_arrays([_sort_key(self.comparable(index)) for index, _ in order.sort], names)
             keys = keys if positions is None else keys.take(positions)
             directions = ["descending" if descending else "ascending" for _, descending in order.sort]
             sort_keys = list(zip(names, directions, strict=True))
@@ -305,69 +325,6 @@ def _sort_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
         values = decoded(pa.chunked_array([whole.dictionary])).combine_chunks()
         return pa.chunked_array([pc.rank(values, sort_keys="ascending", tiebreaker="dense").take(whole.indices)])
     return decoded(column)
-
-
-@np.errstate(over="ignore", invalid="ignore")  # the largest floats
-def _spread(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
-    kind, values = column.type, column.drop_null()
-    is_temporal = types.is_temporal(kind)
-    if is_temporal:
-        values = whole_steps(values)
-    elif types.is_floating(kind):
-        values = values.filter(pc.invert(pc.is_nan(values)))
-    if not len(values):
-        return Statistics()
-    ends = pc.min_max(values)
-    low, high = form.texts(pa.chunked_array([pa.repeat(ends[name], 1) for name in ("min", "max")]).cast(kind))
-    known = Statistics(min=low, max=high)
-    if is_temporal:
-        # As distances from the first: those are small enough for floats.
-        origin = ends["min"].as_py()
-        numbers = (values.to_numpy().astype(np.uint64) - np.uint64(origin % 2**64)).astype(np.float64)
-    else:
-        numbers = values.cast(pa.float64(), safe=False).to_numpy()
-        numbers = numbers[np.isfinite(numbers)]
-    if (span := _histogram_span(numbers)) is None:
-        return known
-    counts, edges = np.histogram(np.clip(numbers, *span), _BINS, range=span)
-    known.bars = counts.tolist()
-    if is_temporal:
-        last = ends["max"].as_py()
-        times = pa.array([min(int(edge) + origin, last) for edge in edges], values.type).cast(kind)
-        known.bins = [text or "" for text in form.texts(pa.chunked_array([times]))]
-    else:
-        known.bins = [form.number_text(edge) for edge in edges]
-    return known
-
-
-def _histogram_span(numbers: np.ndarray) -> tuple[float, float] | None:
-    """Return the ends of a histogram; None for numbers that are all the same, or too far apart for a float."""
-    if not len(numbers):
-        return None
-    low, high = float(numbers.min()), float(numbers.max())
-    inner_low, inner_high = map(float, np.quantile(numbers, (_TAIL, 1 - _TAIL)))
-    # A few values far away would leave all others in one bar.
-    if high - low > _FAR * (inner_high - inner_low) > 0:
-        low, high = inner_low, inner_high
-    # Bars as wide as the numbers' own precision cannot be told apart.
-    step = (high - low) / _BINS
-    return (low, high) if low + step > low and high - step < high and np.isfinite(high - low) else None
-
-
-def _top_values(column: pa.ChunkedArray, form: ColumnFormat) -> Statistics:
-    if types.is_dictionary(column.type):
-        # A dictionary may hold a value twice.
-        whole = _whole(column)
-        found = pc.value_counts(whole.indices)
-        values = decoded(pa.chunked_array([whole.dictionary.take(found.field("values"))]))
-    else:
-        found = pc.value_counts(decoded(column))
-        values = found.field("values")
-    table = pa.table([values, found.field("counts")], names=["value", "count"])
-    table = table.filter(table["value"].is_valid()).group_by("value").aggregate([("count", "sum")])
-    top = table.take(pc.sort_indices(table, sort_keys=[("count_sum", "descending")])[:_MAX_TOP])
-    pairs = zip((text or "" for text in form.texts(top["value"])), top["count_sum"].to_pylist(), strict=True)
-    return Statistics(distinct=table.num_rows, top=list(pairs))
 
 
 def _cell(text: str | None) -> str:

@@ -16,19 +16,21 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 
 HOVER_TRIES, HOVER_MILLISECONDS = 30, 3_000
 
-PLOT = """%%sql --plot
+ROWS = """%%sql data << --format arrow
 SELECT arrow_cast(1700000000000000000 + value * 1000000000, 'Timestamp(Nanosecond, Some("UTC"))') AS time,
        'host-' || (value % 3) || ' of a far data center' AS host, 'ms' AS unit,
        100 + 50 * sin(value / 900.0 + value % 3) AS latency
 FROM generate_series(0, 19999)
 """
+CHART = """from micromegas_jupyter.notebook.charts.chart import Chart
+Chart(data)"""
 
 
 @pytest.fixture(scope="module")
 def page(lab, tmp_path_factory):
     """A notebook with a chart."""
     with notebook_opener(lab, tmp_path_factory.mktemp("config")) as open_notebook:
-        page, _ = open_notebook("chart", "%micromegas_login --flow device", PLOT)
+        page, _ = open_notebook("chart", "%micromegas_login --flow device", ROWS, CHART)
         sign_in_by_code(page)
         page.locator(".vega-embed canvas").wait_for()
         page.locator("text=/Python 3.*Idle/").first.wait_for()

@@ -90,24 +90,28 @@ def test_a_cell_that_is_not_plain_text_is_rejected(notebook, source):
     assert sources(page) == before
 
 
-def test_only_a_small_png_is_saved_with_a_result_and_shown_without_its_widget(notebook):
+def test_only_a_small_png_is_saved_above_the_table(notebook):
     page, path = notebook
+
+    def saved():
+        save(page)
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        (data,) = [each["data"] for cell in cells for each in cell["outputs"] if "text/html" in each.get("data", {})]
+        return "".join(data["text/html"])
+
+    table = saved()
     for data in (SVG, png(60_000), "not base64", PICTURE[4:], 7):
-        assert not dispatch(page, ".micromegas-grid", "micromegas:picture", {"data": data})
-    assert dispatch(page, ".micromegas-grid", "micromegas:picture", {"data": PICTURE})
-    assert not dispatch(page, ".micromegas-grid", "micromegas:picture", {"data": PICTURE})
+        dispatch(page, ".micromegas-grid", "micromegas:picture", {"data": data, "text": ""})
+    assert saved() == table
 
-    save(page)
+    for text in ("one", '"><script>alert(1)</script>'):
+        dispatch(page, ".micromegas-grid", "micromegas:picture", {"data": PICTURE, "text": text})
 
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    (data,) = [each["data"] for cell in cells for each in cell["outputs"] if "text/html" in each.get("data", {})]
-    assert "".join(data["image/png"]).strip() == PICTURE
-    expect(page.locator(".micromegas-grid")).to_be_visible()
-    image = page.get_by_alt_text("Chart of the rows")
-    expect(image).to_be_hidden()
-    page.evaluate("() => document.querySelector('.micromegas-grid').remove()")
-    expect(image).to_be_visible()
-    assert image.evaluate("each => each.naturalWidth") == 100
+    html = saved()
+    assert html.endswith(table)
+    assert html.startswith('<img data-micromegas-chart="" alt="&quot;')  # the newest only
+    assert "<script>" not in re.sub('alt="[^"]*"', "", html)
+    assert f"data:image/png;base64,{PICTURE}" in html
 
 
 CONFIG = re.compile(r'(id="jupyter-config-data" type="application/json">)(.*?)(</script>)', re.DOTALL)

@@ -13,7 +13,7 @@ from micromegas.flightsql.client import FlightSQLClient as UpstreamClient
 from micromegas_jupyter.cli.query_commands import RowOptions, write_rows
 from micromegas_jupyter.core.storage import Storage
 from micromegas_jupyter.lake.maintenance import optimize
-from micromegas_jupyter.notebook.results.formats import choose_format
+from micromegas_jupyter.notebook.formats import choose_format
 from micromegas_jupyter.telemetry.tables import HISTOGRAMS
 from tests.fakes.delta_tables import delete_rows
 from tests.fakes.telemetry_rows import NOON

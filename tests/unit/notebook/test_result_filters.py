@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.formats import choose_format
 from micromegas_jupyter.notebook.results.filters import condition
-from micromegas_jupyter.notebook.results.formats import choose_format
 
 MESSAGES = [
     "file not found", "found it", "Job IN PROGRESS", "after timeout: retried", "before", "null", "a..b", "= x", "",

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
-from micromegas_jupyter.notebook.results.formats import choose_format, sql_type, sql_type_of
+from micromegas_jupyter.notebook.formats import choose_format, sql_type, sql_type_of
 from micromegas_jupyter.notebook.results.view import RowQuery, RowsView
 
 NO_TEXT = pa.array([b"\xff\xfe"]).view(pa.string())

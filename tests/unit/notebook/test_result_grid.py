@@ -1,5 +1,6 @@
 """The grid's half in the kernel: what it answers a page, what it keeps, and what a notebook saves of it."""
 
+import gzip
 import io
 import json
 import re
@@ -24,7 +25,7 @@ from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results import export as export_module
 from micromegas_jupyter.notebook.results import grid as grid_module
-from micromegas_jupyter.notebook.results.grid import ResultGrid, shown_table
+from micromegas_jupyter.notebook.results.grid import CellSource, ResultGrid, shown_table
 from micromegas_jupyter.notebook.results.view import RowsView
 from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE
 from tests.fakes.clock import FakeClock
@@ -62,6 +63,10 @@ class Page:
         return self.answers[number]
 
 
+def spread(page, column):
+    return page.ask("spreads", columns=[column])["answer"][column]
+
+
 @pytest.fixture
 def page(monkeypatch):
     return Page(TABLE, monkeypatch)
@@ -85,12 +90,12 @@ def test_columns_say_what_they_hold(page):
     }  # fmt: skip
     assert [column["unit"] for column in page.grid.columns] == ["", "", "", "bytes"]
     assert [column["sortable"] for column in page.grid.columns] == [True, True, False, True]
-    assert page.ask("statistics", column=1)["answer"]["top"] == [(each, 1000) for each in "abde"]
-    assert page.ask("statistics", column=0)["answer"]["max"] == "4,998"
+    assert spread(page, 1)["top"] == [(each, 1000, 1000) for each in "abde"]
+    assert spread(page, 0)["max"] == "4,998"
 
 
 def test_the_filters_that_a_column_suggests_have_values_from_it(page):
-    numbers, words, lists = (page.ask("statistics", column=column)["answer"]["hint"] for column in range(3))
+    numbers, words, lists = (spread(page, column)["hint"] for column in range(3))
 
     assert (numbers, words, lists) == (
         "> 249, 249..750", "contains, = exact, !not, /regex/", "= for null, != for others",
@@ -121,7 +126,7 @@ def test_binary_json_is_shown_filtered_sorted_and_counted_as_json(keeps, monkeyp
     shown = page.ask("rows", first=0, count=2)["answer"]["texts"][1]
     found = page.ask("rows", order=contains, first=0, count=500)["answer"]
     last = page.ask("rows", order=ordered, first=0, count=1)["answer"]["texts"][1]
-    top = page.ask("statistics", column=1)["answer"]
+    top = spread(page, 1)
     value = page.ask("value", row=0, column=1)["answer"]["text"]
     copied = page.ask("copy", rows=[0, 1], columns=[1, 2], header=False)["answer"]["text"]
 
@@ -129,7 +134,7 @@ def test_binary_json_is_shown_filtered_sorted_and_counted_as_json(keeps, monkeyp
     assert shown == ['{"n":0,"who":"bob"}', None]
     assert (found["total"], set(found["texts"][1])) == (96, {f'{{"n":{n},"who":"Ann"}}' for n in range(3)})
     assert last == ['{"n":2,"who":"bob"}']
-    assert (top["distinct"], top["top"][0]) == (6, ('{"n":0,"who":"bob"}', 34))
+    assert (top["distinct"], top["top"][0]) == (6, ('{"n":0,"who":"bob"}', 34, 34))
     assert value == '{\n  "n": 0,\n  "who": "bob"\n}'
     assert copied == '{"n":0,"who":"bob"}\t0x0000\n\t0x0001'
     assert page.grid.columns[2]["type"] == "bytea"
@@ -265,7 +270,10 @@ def test_a_failed_export_leaves_no_file(monkeypatch, tmp_path):
         {"op": "rows", "order": {"filters": {"9": "1"}, "sort": []}, "first": 0, "count": 5},
         {"op": "rows", "order": {"filters": {}, "sort": [[2, True]]}, "first": 0, "count": 5},
         {"op": "rows", "order": None, "first": 0, "count": 5},
-        {"op": "statistics", "column": 4},
+        {"op": "spreads", "order": ALL_ROWS, "columns": [4]},
+        {"op": "chart", "order": ALL_ROWS, "chart": {"x": [9]}, "width": 600, "ignored": []},
+        {"op": "brush", "plot": 1, "panel": 0, "ranges": {}},
+        {"op": "pick", "order": ALL_ROWS, "column": 9, "what": "only", "row": 0},
         {"op": "value", "order": ALL_ROWS, "row": 5000, "column": 0},
         {"op": "export", "order": ALL_ROWS, "format": "../../x", "hidden": [], "to": "folder"},
         {"op": "__class__", "order": ALL_ROWS},
@@ -496,3 +504,86 @@ def test_rows_are_no_dictionaries_if_two_columns_have_the_same_name():
 def test_what_a_result_does_not_do_is_said(use, what, tmp_path):
     with pytest.raises(Exception, match=what):
         use(QueryResult(TABLE), tmp_path)
+
+
+SECONDS = pa.table(
+    {
+        "time": pa.array(range(1_793_491_200, 1_793_491_200 + 600), pa.timestamp("s", "UTC")).cast(
+            pa.timestamp("ns", "UTC")
+        ),
+        "service": ["api", "O'Neil", None] * 200,
+        "n": pa.array(range(600), pa.int64()),
+        "took": pa.array(range(600), pa.duration("ms")),
+    }
+)
+
+
+def selected(page, filters):
+    order = {"filters": {str(column): typed for column, typed in filters.items()}, "sort": []}
+    return page.ask("rows", order=order, first=0, count=0)["answer"]["total"]
+
+
+@pytest.mark.parametrize(
+    ("chart", "ranges", "filters", "rows"),
+    [
+        (
+            {"kind": "bar", "x": [0]},
+            {"x": [1_793_491_231_000, 1_793_491_301_000]},
+            {0: "2026-11-01 00:00:30..<2026-11-01 00:01:45"},
+            75,
+        ),
+        ({"kind": "line", "x": [0], "y": [2]}, {"x": [1_793_491_231_400, 1_793_491_233_000]}, None, 5),
+        ({"kind": "hist", "x": [2]}, {"x": [41, 59]}, {2: "40..<60"}, 20),
+        ({"kind": "hist", "x": [3]}, {"x": [0.041, 0.059]}, {3: "0.04s..<0.06s"}, 20),
+        ({"kind": "heat", "x": [0], "y": [2]}, {"y": [41, 99]}, {0: "", 2: "0..<100"}, 100),
+        ({"kind": "bar", "x": [1]}, {"x": ["O'Neil"]}, {1: '= "O\'Neil"'}, 200),
+        ({"kind": "bar", "x": [1]}, {"x": ["null"]}, {1: "="}, 200),
+        ({"kind": "bar", "x": [1]}, {}, {1: ""}, 600),
+    ],
+)
+def test_a_brush_becomes_filters_that_end_at_slots(chart, ranges, filters, rows, monkeypatch):
+    page = Page(SECONDS, monkeypatch)
+    drawn = page.ask("chart", chart=chart, width=700, ignored=[])["answer"]
+
+    found = page.ask("brush", plot=drawn["plot"], panel=0, ranges=ranges)["answer"]["filters"]
+
+    assert filters is None or found == filters
+    assert selected(page, {column: typed for column, typed in found.items() if typed}) == rows
+    assert json.loads(json.dumps(drawn)) == drawn
+
+
+def test_a_chart_shows_the_rows_that_match_and_all_along_its_own_brush(monkeypatch):
+    page = Page(SECONDS, monkeypatch)
+    order = {"filters": {"2": "< 100", "1": "api"}, "sort": []}
+
+    texts = [
+        page.ask("chart", order=order, chart={"kind": "hist", "x": [2]}, width=700, ignored=ignored)["answer"]["text"]
+        for ignored in ([], [2])
+    ]
+
+    assert [text.splitlines()[-1].strip() for text in texts] == ["34 rows", "200 rows"]
+
+
+def test_cells_have_the_selection_or_the_chart_and_the_options_of_the_first(monkeypatch):
+    page = Page(SECONDS, monkeypatch)
+    assert "No statement" in page.ask("cell", chart=None, hidden=[])["error"]
+    page.grid._source = CellSource("%%sql --begin 1h", "SELECT * FROM r", 500)
+    order = {"filters": {"2": "< 100"}, "sort": [[0, True]]}
+    chart = {"kind": "line", "x": [0], "y": [2, 3], "color": [1], "agg": ["p50", "p99"], "bins": 50, "log": "y"}
+
+    cells = [page.ask("cell", order=order, chart=each, hidden=[3])["answer"]["source"] for each in (None, chart)]
+    plain = page.ask("cell", chart={}, hidden=[])["answer"]["source"]
+
+    assert cells[0] == (
+        '%%sql --begin 1h\nSELECT "time", "service", "n" FROM (\nSELECT * FROM (\nSELECT * FROM r\n'
+        ') AS result LIMIT 500\n) AS result\nWHERE "n" < 100\nORDER BY "time" DESC NULLS LAST'
+    )
+    head, *lines = cells[1].splitlines()
+    assert head == "%%sql --begin 1h --plot line --x time --y n,took --color service --agg p50,p99 --bins 50 --log y"
+    assert lines[0] == "SELECT * FROM ("
+    assert plain == "%%sql --begin 1h --limit 500 --plot\nSELECT * FROM r"
+
+
+def test_vega_comes_from_the_kernel_once_it_is_wanted(page):
+    page.ask("vega")
+    assert b"Vega" in gzip.decompress(page.buffers[1][0])[:100]

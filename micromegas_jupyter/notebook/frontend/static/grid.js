@@ -119,6 +119,407 @@ var Blocks = class {
   }
 };
 
+// src/grid/csv.ts
+function parseRows(text, parse) {
+  const lines = [[]];
+  for (const [, quoted, plain, end] of text.matchAll(/(?:"((?:[^"]|"")*)"|([^",\n]*))(,|\n|$)/g)) {
+    lines.at(-1)?.push(quoted === void 0 ? plain ?? "" : quoted.replaceAll('""', '"'));
+    if (end === "\n") lines.push([]);
+    if (end === "") break;
+  }
+  const [head = [], ...rows] = lines;
+  return rows.filter((row) => row.length === head.length).map((row) => Object.fromEntries(head.map((name, at) => [name, valueOf(row[at] ?? "", parse[name])])));
+}
+function valueOf(text, kind) {
+  if (kind !== "number") return text;
+  const number = Number(text);
+  return text === "" || Number.isNaN(number) ? null : number;
+}
+function columnsOf(encoding, row) {
+  const known = Object.values(encoding).filter(({ field }) => field !== void 0 && field in row);
+  const fields = ["x", "x2", "series", "y", "y2", "rows"].filter((field) => field in row);
+  return fields.map((field) => {
+    const found = known.find((each) => each.field === field);
+    const isTime = [field, field.replace("2", "")].some(
+      (name) => known.some((each) => each.field === name && each.type === "temporal")
+    );
+    const title = found?.title ?? (field.endsWith("2") ? "to" : field);
+    return { field, title, text: (each) => textOf(each[field] ?? null, isTime) };
+  });
+}
+function textOf(value, isTime) {
+  if (typeof value !== "number") return value ?? "";
+  if (!isTime) return value.toLocaleString("en", { maximumSignificantDigits: 12 });
+  return new Date(value).toISOString().replace("T", " ").replace(/(\.000)?Z$/, "");
+}
+
+// src/grid/chart.ts
+var LIBRARY = /* @__PURE__ */ Symbol.for("micromegas.vega");
+var KINDS = ["line", "area", "bar", "hist", "heat", "point"];
+var AGGREGATES = ["count", "sum", "mean", "min", "max", "p50", "p95", "p99", "p50,p95,p99"];
+var BINS = ["10", "25", "50", "100", "200"];
+var MAX_ROWS = 500;
+var MIN_WIDTH = 200;
+var MARGIN = 96;
+var RESIZE_MILLISECONDS = 150;
+var SLOW_MILLISECONDS = 200;
+var PICTURE_MILLISECONDS = 800;
+var MAX_PICTURE_BYTES = 6e4;
+var THEME_ATTRIBUTES = ["class", "data-jp-theme-light", "data-jp-theme-name", "data-vscode-theme-kind"];
+function loadLibrary(kernel) {
+  const page = globalThis;
+  const load = async () => {
+    const { buffers } = await kernel.ask("vega");
+    const packed = new Blob(buffers).stream().pipeThrough(new DecompressionStream("gzip"));
+    const url = URL.createObjectURL(new Blob([await new Response(packed).blob()], { type: "text/javascript" }));
+    try {
+      return await import(
+        /* @vite-ignore */
+        url
+      );
+    } finally {
+      URL.revokeObjectURL(url);
+    }
+  };
+  return page[LIBRARY] ??= load().catch((error) => {
+    page[LIBRARY] = void 0;
+    throw error;
+  });
+}
+var ChartPanel = class {
+  constructor(kernel, columns, options, actions) {
+    this.kernel = kernel;
+    this.columns = columns;
+    this.options = options;
+    this.actions = actions;
+    const names = (kinds) => columns.flatMap(({ name, kind }, at) => kinds.includes(kind) ? [[String(at), name]] : []);
+    const values = (texts) => texts.map((text) => [text, text]);
+    this.selects = {
+      kind: this.select("Kind", values(KINDS)),
+      x: this.select("x", names(["time", "number", "text", "boolean"])),
+      y: this.select("y", names(["number", "text"])),
+      color: this.select("Color", names(["text", "number", "boolean"])),
+      agg: this.select("Aggregate", values(AGGREGATES)),
+      bins: this.select("Bins", values(BINS)),
+      log: this.select("Log", values(["x", "y", "xy"]))
+    };
+    const labels = Object.values(this.selects).map((select) => make("label", {}, `${select.name} `, select));
+    const { asCell } = actions;
+    const write = asCell ? [makeButton("Chart as cell", () => asCell(this.options), { title: "Write %%sql --plot into a new cell" })] : [];
+    this.root = make(
+      "section",
+      { class: "micromegas-chart", "aria-label": "Chart", hidden: true },
+      make("div", { class: "micromegas-chart-bar" }, ...labels, ...write),
+      this.canvas,
+      this.numbers,
+      this.tip
+    );
+    this.numbers.addEventListener("toggle", () => this.showNumbers());
+    this.observer.observe(this.root);
+    this.themes.observe(document.body, { attributes: true, attributeFilter: THEME_ATTRIBUTES });
+    this.scheme.addEventListener("change", this.schemeChanged);
+  }
+  kernel;
+  columns;
+  options;
+  actions;
+  root;
+  canvas = make("div", { class: "micromegas-chart-canvas" });
+  tip = make("div", { class: "micromegas-chart-tip", hidden: true });
+  numbers = make("details", { class: "micromegas-chart-numbers" });
+  selects;
+  view;
+  spec;
+  rows = [];
+  plot = 0;
+  asked = 0;
+  width = 0;
+  /** The filters of the brush; they do not hide the chart's other rows. */
+  brushed = {};
+  /** What the brush covers. */
+  covered;
+  /** The other filters when the chart was drawn. */
+  drawnOthers = "[]";
+  pending;
+  isSending = false;
+  timer;
+  pictureTimer;
+  observer = new ResizeObserver(() => this.resized());
+  themes = new MutationObserver(() => void this.restyle());
+  scheme = matchMedia("(prefers-color-scheme: dark)");
+  close() {
+    clearTimeout(this.timer);
+    clearTimeout(this.pictureTimer);
+    this.observer.disconnect();
+    this.themes.disconnect();
+    this.scheme.removeEventListener("change", this.schemeChanged);
+    this.view?.finalize();
+  }
+  /** Open or close the chart; returns whether it is open. */
+  toggle() {
+    this.root.hidden = !this.root.hidden;
+    if (!this.root.hidden) void this.draw();
+    return !this.root.hidden;
+  }
+  /** Draw the rows that match now, unless only the chart's own brush has changed. */
+  filtersChanged(filters) {
+    const isOwn = Object.entries(this.brushed).every(([column, typed]) => (filters[Number(column)] ?? "") === typed);
+    const others = Object.keys(filters).filter((column) => !(column in this.brushed));
+    const isSame2 = isOwn && JSON.stringify(others.map((at) => filters[Number(at)])) === this.drawnOthers;
+    if (!isOwn) this.brushed = {};
+    if (!isSame2 && !this.root.hidden) void this.draw();
+  }
+  select(name, options) {
+    const select = make("select", { name }, make("option", { value: "" }, "auto"));
+    select.append(...options.map(([value, text]) => make("option", { value }, text)));
+    select.addEventListener("change", () => this.changed());
+    return select;
+  }
+  changed() {
+    const value = (key) => this.selects[key].value;
+    const column = (key) => {
+      const known = this.options[key] ?? [];
+      return value(key) === String(known[0] ?? "") ? known : value(key) ? [Number(value(key))] : [];
+    };
+    this.options = {
+      kind: value("kind") || null,
+      x: column("x"),
+      y: column("y"),
+      color: column("color"),
+      agg: value("agg") ? value("agg").split(",") : null,
+      bins: value("bins") ? Number(value("bins")) : null,
+      log: value("log") || null
+    };
+    void this.draw();
+  }
+  resized() {
+    const width = this.root.clientWidth;
+    if (this.root.hidden || Math.abs(width - this.width) < 8) return;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => void this.draw(), this.view ? RESIZE_MILLISECONDS : 0);
+  }
+  /** Draw again; of several wishes the last one counts. */
+  async draw() {
+    const width = this.root.clientWidth;
+    if (width < MIN_WIDTH) return;
+    this.width = width;
+    const number = ++this.asked;
+    const order = this.actions.order();
+    const ignored = Object.keys(this.brushed).map(Number);
+    const others = Object.entries(order.filters).filter(([column]) => !ignored.includes(Number(column)));
+    this.drawnOthers = JSON.stringify(others.map(([, typed]) => typed));
+    const slow = setTimeout(() => this.root.classList.add("micromegas-chart-busy"), SLOW_MILLISECONDS);
+    try {
+      const [{ answer }, library] = await Promise.all([
+        this.kernel.ask("chart", { chart: this.options, order, width: width - MARGIN, ignored }),
+        loadLibrary(this.kernel)
+      ]);
+      if (number !== this.asked) return;
+      this.plot = answer.plot;
+      this.showChosen(answer.chosen);
+      this.rows = answer.spec.vconcat.map(({ data }) => parseRows(String(data.values), data.format?.parse ?? {}));
+      this.spec = {
+        ...answer.spec,
+        // Vega would parse the text with a function that it makes, which a page may forbid.
+        vconcat: answer.spec.vconcat.map((panel, at) => ({ ...panel, data: { values: this.rows[at] } }))
+      };
+      this.canvas.setAttribute("aria-label", answer.text);
+      await this.render(library, number);
+      this.showNumbers();
+    } catch (error) {
+      if (number !== this.asked) return;
+      this.view?.finalize();
+      this.view = this.spec = void 0;
+      this.rows = [];
+      this.canvas.replaceChildren(make("p", { class: "micromegas-chart-empty" }, error.message));
+      this.showNumbers();
+    } finally {
+      clearTimeout(slow);
+      if (number === this.asked) this.root.classList.remove("micromegas-chart-busy");
+    }
+  }
+  /** Show what was drawn where nothing was chosen. */
+  showChosen(chosen) {
+    const name = (at) => this.columns[at]?.name ?? "";
+    const texts = {
+      kind: chosen.kind ?? "",
+      x: (chosen.x ?? []).map(name).join(", "),
+      y: (chosen.y ?? []).map(name).join(", ") || "rows",
+      color: (chosen.color ?? []).map(name).join(", ") || "none",
+      agg: (chosen.agg ?? []).join(",") || "each row",
+      bins: "",
+      log: "none"
+    };
+    for (const [key, select] of Object.entries(this.selects)) {
+      const given = this.options[key];
+      const list = Array.isArray(given) ? key === "agg" ? given.join(",") : String(given[0] ?? "") : String(given ?? "");
+      if (list && ![...select.options].some((option) => option.value === list))
+        select.append(make("option", { value: list }, list));
+      select.value = list;
+      const [auto] = select.options;
+      if (auto) auto.textContent = texts[key] ? `auto: ${texts[key]}` : "auto";
+    }
+  }
+  schemeChanged = () => void this.restyle();
+  async restyle() {
+    if (this.spec && !this.root.hidden) await this.render(await loadLibrary(this.kernel), this.asked);
+  }
+  async render(library, number) {
+    const { spec } = this;
+    if (!spec) return;
+    const old = this.view;
+    const place = make("div");
+    const names = spec.params.filter(({ name }) => name.startsWith("brush_")).map(({ name }) => name);
+    const view = start(library, this.withBrush(themed(spec, this.root)), { container: place, tooltip: this.showTip });
+    await view.runAsync();
+    if (number !== this.asked) {
+      view.finalize();
+      return;
+    }
+    this.canvas.style.minHeight = `${this.canvas.offsetHeight}px`;
+    this.canvas.replaceChildren(place);
+    await this.fill(view);
+    this.canvas.style.minHeight = "";
+    old?.finalize();
+    this.view = view;
+    for (const name of names) {
+      const panel = Number(name.slice("brush_panel_".length)) - 1;
+      view.addSignalListener(name, (_name, value) => this.brush(panel, value));
+    }
+    clearTimeout(this.pictureTimer);
+    this.pictureTimer = setTimeout(() => void this.sendPicture(library, number), PICTURE_MILLISECONDS);
+  }
+  /** A brush stays where it is while something else changes. */
+  withBrush(spec) {
+    if (!this.covered || Object.keys(this.brushed).length === 0) return spec;
+    const { panel, ranges } = this.covered;
+    const isIt = (name) => name === `brush_panel_${panel + 1}`;
+    const params = spec.params.map((param) => {
+      if (!isIt(param.name)) return param;
+      const value = param.select?.type === "point" ? [{ x: ranges.x?.[0] }] : ranges;
+      return { ...param, value };
+    });
+    return { ...spec, params };
+  }
+  /** Make the panels as wide as the room that axes and legends leave. */
+  async fill(view) {
+    const drawn = this.canvas.querySelector("canvas")?.offsetWidth ?? 0;
+    const missing = this.canvas.clientWidth - drawn - 4;
+    for (const name of ["width", "childWidth"]) {
+      const width = signalOf(view, name);
+      if (drawn && missing && typeof width === "number" && width > 0) view.signal(name, Math.max(width + missing, 100));
+    }
+    await view.runAsync();
+  }
+  brush(panel, value) {
+    const ranges = {};
+    for (const axis of ["x", "y"]) {
+      const ends = value[axis];
+      if (Array.isArray(ends)) ranges[axis] = ends.map((end) => typeof end === "string" ? end : Number(end));
+    }
+    this.pending = { panel, ranges };
+    if (!this.isSending) void this.sendBrush();
+  }
+  /** One question at a time while a brush moves, and always the last place. */
+  async sendBrush() {
+    this.isSending = true;
+    try {
+      while (this.pending) {
+        const { panel, ranges } = this.pending;
+        this.covered = this.pending;
+        this.pending = void 0;
+        const { answer } = await this.kernel.ask("brush", { plot: this.plot, panel, ranges });
+        const cleared = Object.fromEntries(Object.keys(this.brushed).map((column) => [column, ""]));
+        const filters = { ...cleared, ...answer.filters };
+        this.brushed = Object.fromEntries(Object.entries(answer.filters).filter(([, typed]) => typed));
+        await this.actions.select(filters);
+      }
+    } catch (error) {
+      this.actions.say(error.message);
+    } finally {
+      this.isSending = false;
+    }
+  }
+  /** Texts only: a value of a result must not become part of the page. */
+  showTip = (_handler, event, _item, value) => {
+    this.tip.hidden = typeof value !== "object" || value === null;
+    if (this.tip.hidden) return;
+    const lines = Object.entries(value);
+    this.tip.replaceChildren(...lines.map(([name, text]) => make("div", {}, `${name}: `, make("b", {}, String(text)))));
+    const frame = this.root.getBoundingClientRect();
+    const left = event.clientX - frame.left + 14;
+    const isLeft = left + this.tip.offsetWidth > frame.width;
+    this.tip.style.left = `${isLeft ? Math.max(left - this.tip.offsetWidth - 28, 0) : left}px`;
+    this.tip.style.top = `${event.clientY - frame.top + 12}px`;
+  };
+  /** The numbers are made when they are wanted. */
+  showNumbers() {
+    const summary = this.numbers.querySelector("summary") ?? make("summary", {}, "Numbers of the chart");
+    this.numbers.hidden = !this.spec;
+    const tables = this.numbers.open && this.spec ? this.spec.vconcat.map((panel, at) => this.table(panel, at)) : [];
+    this.numbers.replaceChildren(summary, ...tables);
+  }
+  table(panel, at) {
+    const rows = this.rows[at] ?? [];
+    const columns = columnsOf(panel.encoding, rows[0] ?? {});
+    const head = make("tr", {}, ...columns.map(({ title }) => make("th", { scope: "col" }, title)));
+    const body = rows.slice(0, MAX_ROWS).map((row) => {
+      const cells = columns.map(({ field, text }) => make(field === "x" ? "th" : "td", {}, text(row)));
+      const [first] = cells;
+      if (first) {
+        const { x, x2 } = row;
+        const ends = typeof x === "number" ? [x, typeof x2 === "number" ? x2 : x] : [x ?? ""];
+        first.replaceChildren(
+          makeButton(first.textContent, () => this.brush(at, { x: ends }), { title: "Only these rows" })
+        );
+        first.setAttribute("scope", "row");
+      }
+      return make("tr", {}, ...cells);
+    });
+    const caption = rows.length > MAX_ROWS ? ` (the first ${MAX_ROWS} of ${rows.length.toLocaleString("en")})` : "";
+    const table = make("table", {}, make("caption", {}, `${columns.at(-1)?.title ?? ""}${caption}`));
+    table.append(make("thead", {}, head), make("tbody", {}, ...body));
+    return make("div", { class: "micromegas-chart-table", tabindex: 0, role: "group", "aria-label": "Numbers" }, table);
+  }
+  /** Give the notebook an image to save: in the light theme, and small. */
+  async sendPicture(library, number) {
+    const { spec } = this;
+    if (!spec || number !== this.asked) return;
+    const view = start(library, { ...spec, background: "white" }, { renderer: "none" });
+    await view.runAsync();
+    for (const scale of [1.5, 1, 0.75, 0.5, 0.35]) {
+      const data = (await view.toImageURL("png", scale)).split(",")[1] ?? "";
+      if (data.length > MAX_PICTURE_BYTES) continue;
+      const detail = { data, text: spec.description };
+      if (number === this.asked)
+        this.root.dispatchEvent(new CustomEvent("micromegas:picture", { bubbles: true, composed: true, detail }));
+      break;
+    }
+    view.finalize();
+  }
+};
+function start({ vega, compile, expressionInterpreter }, spec, options) {
+  const runtime = vega.parse(compile(spec).spec, null, { ast: true });
+  return new vega.View(runtime, { renderer: "canvas", hover: true, expr: expressionInterpreter, ...options });
+}
+function signalOf(view, name) {
+  try {
+    return view.signal(name);
+  } catch {
+    return void 0;
+  }
+}
+function themed(spec, root) {
+  const { color, fontFamily, borderTopColor: line } = getComputedStyle(root);
+  const config = spec.config;
+  const texts = { labelColor: color, titleColor: color };
+  const axis = { ...config.axis, ...texts, domainColor: line, tickColor: line, gridColor: line };
+  const title = { ...config.title, color, subtitleColor: color };
+  const legend = { ...config.legend, ...texts };
+  const view = { stroke: line };
+  return { ...spec, background: "transparent", config: { ...config, font: fontFamily, axis, title, legend, view } };
+}
+
 // src/grid/export.ts
 var POLL_MILLISECONDS = 250;
 var FORMATS = [
@@ -226,7 +627,7 @@ var Exports = class {
 };
 
 // src/grid/header.ts
-var MIN_WIDTH = 48;
+var MIN_WIDTH2 = 48;
 var MAX_WIDTH = 1200;
 var FILTER_DELAY_MILLISECONDS = 250;
 var STEP = 16;
@@ -300,35 +701,50 @@ var Header = class {
   arrow = make("span", { class: "micromegas-grid-arrow", "aria-hidden": "true" });
   facts = make("div", { class: "micromegas-grid-facts" });
   grip;
+  reachable = [];
   width = 0;
   timer;
-  /** Show what the values are like. */
-  showStatistics({ distinct, min, max, bars, bins, top, hint }) {
+  /** Show how the values spread: of all rows, and over them of those that match. */
+  showSpread({ distinct, min, max, ends, bars, matching, bins, top, hint }) {
+    const focused = this.reachable.findIndex((element) => element === element.ownerDocument.activeElement);
+    const parts = [];
     this.filter.placeholder = hint;
-    this.facts.replaceChildren();
+    this.reachable = [];
     if (bars.length) {
-      const labels = bars.map(
-        (count, bar) => `${bins[bar] ?? ""} to ${bins[bar + 1] ?? ""}: ${count.toLocaleString("en")}`
-      );
-      this.facts.append(histogram(bars, labels, `Distribution from ${min ?? ""} to ${max ?? ""}`));
+      const part = (bar) => matching.length ? `${count(matching[bar] ?? 0)} of ` : "";
+      const labels = bars.map((all, bar) => `${bins[bar] ?? ""} to ${bins[bar + 1] ?? ""}: ${part(bar)}${count(all)}`);
+      const name = `Distribution of ${this.column.name} from ${min ?? ""} to ${max ?? ""}`;
+      const pick = (first, last) => this.actions.pickBars(this.index, [first, last]);
+      const chart = histogram(bars, matching, labels, name, pick);
+      parts.push(chart);
+      this.reachable.push(chart);
     }
     if (min !== null && max !== null) {
-      const ends = min === max ? [make("span", {}, min)] : [make("span", {}, min), make("span", {}, max)];
-      this.facts.append(make("div", { class: "micromegas-grid-ends", title: `${min} to ${max}` }, ...ends));
+      const shown = ends.map((end) => make("span", {}, end));
+      parts.push(make("div", { class: "micromegas-grid-ends", title: `${min} to ${max}` }, ...shown));
     }
     const others = (distinct ?? 0) - MAX_TOP;
-    for (const [text, count] of top.slice(0, others > 0 ? MAX_TOP - 1 : MAX_TOP)) {
-      const shown = count.toLocaleString("en");
-      const line = make(
-        "div",
-        { class: "micromegas-grid-top-value", title: `${text}: ${shown}` },
-        make("span", {}, text || "(empty)"),
-        make("span", {}, shown)
-      );
-      line.style.setProperty("--share", `${100 * count / Math.max(this.rows, 1)}%`);
-      this.facts.append(line);
-    }
-    if (others > 0) this.facts.append(make("div", {}, `${(others + 1).toLocaleString("en")} more values`));
+    top.slice(0, others > 0 ? MAX_TOP - 1 : MAX_TOP).forEach(([text, part, all], place) => {
+      const shown = part === all ? count(all) : `${count(part)} of ${count(all)}`;
+      const line = makeButton("", () => this.actions.pickTop(this.index, place), {
+        class: "micromegas-grid-top-value",
+        title: `${text}: ${shown}. Click to show only these rows`
+      });
+      line.append(make("span", {}, text || "(empty)"), make("span", {}, count(part)));
+      line.style.setProperty("--share", `${100 * part / Math.max(this.rows, 1)}%`);
+      line.style.setProperty("--all", `${100 * all / Math.max(this.rows, 1)}%`);
+      parts.push(line);
+      this.reachable.push(line);
+    });
+    if (others > 0) parts.push(make("div", {}, `${count(others + 1)} more values`));
+    this.facts.replaceChildren(...parts);
+    this.reachable.forEach((element) => element.tabIndex = this.nameButton.tabIndex);
+    this.reachable[focused]?.focus({ preventScroll: true });
+  }
+  /** Show a filter that a click made. */
+  showFilter(typed) {
+    if (this.filter.value.trim() !== typed) this.filter.value = typed;
+    this.cell.classList.toggle("micromegas-grid-filtered", typed !== "");
   }
   /** Show the column's place in the order, from 0; -1 for none. */
   showOrder(place, descending, columns) {
@@ -352,7 +768,8 @@ var Header = class {
   /** Let only the head of the column with the focus be reached by Tab. */
   setReachable(isReachable) {
     const tabIndex = isReachable ? 0 : -1;
-    if (this.nameButton.tabIndex !== tabIndex) this.nameButton.tabIndex = this.filter.tabIndex = tabIndex;
+    if (this.nameButton.tabIndex === tabIndex) return;
+    for (const element of [this.nameButton, this.filter, ...this.reachable]) element.tabIndex = tabIndex;
   }
   close() {
     clearTimeout(this.timer);
@@ -364,8 +781,8 @@ var Header = class {
   drag = (down) => {
     down.preventDefault();
     this.grip.setPointerCapture(down.pointerId);
-    const start = this.width - down.clientX;
-    const move = (event) => this.actions.resize(this.index, start + event.clientX);
+    const start2 = this.width - down.clientX;
+    const move = (event) => this.actions.resize(this.index, start2 + event.clientX);
     const end = () => {
       this.grip.removeEventListener("pointermove", move);
       this.grip.removeEventListener("pointerup", end);
@@ -376,24 +793,74 @@ var Header = class {
     this.grip.addEventListener("pointercancel", end);
   };
 };
-function histogram(counts, labels, label) {
+function histogram(counts, matching, labels, label, pick) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${counts.length * BAR_WIDTH} ${BAR_HEIGHT}`);
   svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", label);
   const most = Math.max(...counts, 1);
-  counts.forEach((count, bar) => {
-    const height = count === 0 ? 0 : Math.max(BAR_HEIGHT * count / most, 1);
+  const add = (bar, height2, name) => {
     const rect = document.createElementNS(SVG, "rect");
-    const place = { x: bar * BAR_WIDTH, y: BAR_HEIGHT - height, width: BAR_WIDTH - 0.6, height };
-    for (const [name, value] of Object.entries(place)) rect.setAttribute(name, String(value));
+    const place = { class: name, x: bar * BAR_WIDTH, y: BAR_HEIGHT - height2, width: BAR_WIDTH - 0.6, height: height2 };
+    for (const [key, value] of Object.entries(place)) rect.setAttribute(key, String(value));
+    svg.append(rect);
+    return rect;
+  };
+  const height = (rows) => rows === 0 ? 0 : Math.max(BAR_HEIGHT * rows / most, 1);
+  counts.forEach((rows, bar) => add(bar, height(rows), matching.length ? "micromegas-grid-all" : ""));
+  matching.forEach((rows, bar) => add(bar, height(rows), ""));
+  const hits = counts.map((_, bar) => {
+    const hit = add(bar, BAR_HEIGHT, "micromegas-grid-hit");
     const title = document.createElementNS(SVG, "title");
     title.textContent = labels[bar] ?? "";
-    rect.append(title);
-    svg.append(rect);
+    hit.append(title);
+    return hit;
   });
-  return svg;
+  const root = make("div", {
+    class: "micromegas-grid-bars",
+    role: "slider",
+    "aria-label": label,
+    "aria-valuemin": 1,
+    "aria-valuemax": counts.length
+  });
+  root.append(svg);
+  const last = counts.length - 1;
+  let [first, end] = [0, 0];
+  const choose = (from, to, isShown = true) => {
+    [first, end] = [Math.min(Math.max(from, 0), last), Math.min(Math.max(to, 0), last)];
+    root.setAttribute("aria-valuenow", String(end + 1));
+    root.setAttribute("aria-valuetext", labels[end] ?? "");
+    const [low, high] = [Math.min(first, end), Math.max(first, end)];
+    hits.forEach((hit, bar) => hit.classList.toggle("micromegas-grid-picked", isShown && bar >= low && bar <= high));
+  };
+  const barAt = (event) => {
+    const { left, width } = svg.getBoundingClientRect();
+    return Math.floor((event.clientX - left) / Math.max(width, 1) * counts.length);
+  };
+  choose(0, 0, false);
+  root.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    root.setPointerCapture(event.pointerId);
+    choose(barAt(event), barAt(event));
+  });
+  root.addEventListener("pointermove", (event) => {
+    if (root.hasPointerCapture(event.pointerId)) choose(first, barAt(event));
+  });
+  root.addEventListener("pointerup", () => pick(first, end));
+  root.addEventListener("focus", () => choose(first, end));
+  root.addEventListener("blur", () => choose(first, end, false));
+  root.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (event.altKey || step === void 0 && event.key !== "Enter") return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (step === void 0) pick(first, end);
+    else choose(event.shiftKey ? first : end + step, end + step);
+  });
+  return root;
+}
+function count(rows) {
+  return rows.toLocaleString("en");
 }
 function share(part, whole) {
   const percent = 100 * part / Math.max(whole, 1);
@@ -439,9 +906,51 @@ var Kernel = class {
   };
 };
 
+// src/grid/menu.ts
+function openMenu(root, { clientX, clientY, target }, items, onClose) {
+  const buttons = items.map(
+    ([label, action]) => makeButton(
+      label,
+      () => {
+        close();
+        action();
+      },
+      { role: "menuitem", tabindex: -1 }
+    )
+  );
+  const menu = make("div", { class: "micromegas-grid-menu", role: "menu", "aria-label": "Actions" }, ...buttons);
+  const close = () => {
+    menu.remove();
+    document.removeEventListener("pointerdown", closeOutside, true);
+    onClose();
+  };
+  const closeOutside = (event) => {
+    if (!event.composedPath().includes(menu)) close();
+  };
+  menu.addEventListener("keydown", (event) => {
+    const at = buttons.findIndex((button) => button.matches(":focus"));
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: -1 }[event.key];
+    if (event.key === "Escape" || event.key === "Tab") close();
+    else if (to === void 0) return;
+    else buttons.at(to % buttons.length)?.focus();
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  menu.addEventListener("contextmenu", (event) => event.preventDefault());
+  root.append(menu);
+  const frame = root.getBoundingClientRect();
+  const cell = target.getBoundingClientRect();
+  const [x, y] = clientX || clientY ? [clientX, clientY] : [cell.left + 8, cell.bottom];
+  menu.style.left = `${Math.max(Math.min(x - frame.left, frame.width - menu.offsetWidth - 4), 0)}px`;
+  menu.style.top = `${y - frame.top}px`;
+  document.addEventListener("pointerdown", closeOutside, true);
+  buttons[0]?.focus({ preventScroll: true });
+}
+
 // src/grid/grid.ts
 var ROW_HEIGHT = 24;
 var VISIBLE_ROWS = 15;
+var MAX_COMPACT_ROWS = 3;
 var MAX_HEIGHT = 8e6;
 var NUMBER_WIDTH = 24;
 var CHARACTER_WIDTH = 8.2;
@@ -484,6 +993,12 @@ var Grid = class {
     "aria-label": "Whole value",
     hidden: true
   });
+  chart;
+  chartButton = makeButton("Chart", () => this.toggleChart(), { "aria-expanded": "false" });
+  clear = makeButton("Clear filters", () => void this.select({}, true), { hidden: true });
+  hasSource;
+  /** How often spreads were asked for: only the last ones count. */
+  spreads = 0;
   observer = new ResizeObserver(() => this.draw());
   constructor(model) {
     this.kernel = new Kernel(model);
@@ -497,15 +1012,25 @@ var Grid = class {
       () => this.draw(),
       (error) => this.say(error.message)
     );
+    this.hasSource = model.get("has_source");
+    const plot = model.get("plot");
+    this.chart = new ChartPanel(this.kernel, this.columns, plot ?? {}, {
+      select: (filters) => this.select(filters),
+      order: () => this.order,
+      asCell: this.hasSource ? (chart) => void this.asCell(chart) : void 0,
+      say: (sentence) => this.say(sentence)
+    });
     this.fittingWidths = this.columns.map((column, index) => fittingWidth(column, first[index] ?? []));
     this.widths = [...this.fittingWidths];
-    this.numberWidth = NUMBER_WIDTH + Math.max(String(this.rowCount).length, "row".length) * CHARACTER_WIDTH;
+    this.numberWidth = NUMBER_WIDTH + Math.max(this.rowCount.toLocaleString("en").length, "row".length) * CHARACTER_WIDTH;
     this.headers = this.columns.map(
       (column, index) => new Header(column, index, this.rowCount, {
         sort: this.sort,
         filter: this.filter,
         resize: this.resize,
-        hide: this.hide
+        hide: this.hide,
+        pickBars: (column2, bars) => void this.pick({ what: "bar", column: column2, bars }),
+        pickTop: (column2, place) => void this.pick({ what: "top", column: column2, place })
       })
     );
     this.table = make(
@@ -526,6 +1051,7 @@ var Grid = class {
       "section",
       { class: "micromegas-grid", "aria-label": "Result" },
       this.buildBar(),
+      this.chart.root,
       this.scroller,
       this.detail
     );
@@ -541,13 +1067,18 @@ var Grid = class {
     this.body.addEventListener("pointerover", this.pointerMoved);
     this.body.addEventListener("pointerup", () => this.isSelecting = false);
     this.body.addEventListener("dblclick", () => void this.expand());
+    this.body.addEventListener("contextmenu", this.showMenu);
     this.headRow.addEventListener("focusin", this.headFocused);
     this.observer.observe(this.headRow);
     this.observer.observe(this.scroller);
     this.layOut();
-    void this.loadStatistics();
+    const isCompact = this.rowCount <= MAX_COMPACT_ROWS && !plot;
+    this.root.classList.toggle("micromegas-grid-compact", isCompact);
+    if (!isCompact) void this.loadSpreads();
+    if (plot) this.toggleChart();
   }
   close() {
+    this.chart.close();
     this.observer.disconnect();
     this.headers.forEach((header) => header.close());
     this.kernel.close();
@@ -561,24 +1092,89 @@ var Grid = class {
     return make(
       "div",
       { class: "micromegas-grid-bar" },
-      this.status,
-      this.message,
-      make("span", { class: "micromegas-grid-space" }),
-      this.showHidden,
+      make("div", { class: "micromegas-grid-said" }, this.status, this.message, this.clear, this.showHidden),
+      this.chartButton,
+      ...this.hasSource ? [
+        makeButton("Copy as SQL", () => void this.asCell(null), {
+          title: "Write the statement with the filters and the order into a new cell"
+        })
+      ] : [],
       makeButton("Copy", () => void this.copy(), { title: "Copy the selected cells (Ctrl+C)" }),
       exports.root
     );
   }
-  /** The rows are there first; what the columns are like comes one after another. */
-  async loadStatistics() {
-    for (const [column, header] of this.headers.entries()) {
+  toggleChart() {
+    this.chartButton.setAttribute("aria-expanded", String(this.chart.toggle()));
+  }
+  /** The rows are there first; how the columns spread comes one after another, and after a filter all together. */
+  async loadSpreads() {
+    const number = ++this.spreads;
+    const { order } = this.blocks;
+    const all = this.columns.map((_, column) => column);
+    const parts = Object.keys(order.filters).length ? [all] : all.map((column) => [column]);
+    for (const columns of parts) {
       try {
-        header.showStatistics((await this.kernel.ask("statistics", { column })).answer);
+        const { answer } = await this.kernel.ask("spreads", { columns, order });
+        if (number !== this.spreads) return;
+        for (const column of columns) {
+          const spread = answer[column];
+          if (spread) this.headers[column]?.showSpread(spread);
+        }
       } catch {
         return;
       }
     }
   }
+  /** Take filters over as if they were typed; an empty one clears. */
+  async select(filters, replaces = false) {
+    const all = { ...replaces ? {} : this.order.filters, ...filters };
+    const kept = Object.fromEntries(Object.entries(all).filter(([, typed]) => typed !== ""));
+    if (isSame(kept, this.order.filters)) return;
+    await this.arrange({ ...this.order, filters: kept });
+  }
+  async pick(details) {
+    await this.tell(async () => {
+      const { answer } = await this.kernel.ask("pick", { ...details, order: this.blocks.order });
+      await this.select(answer.filters, details.what === "around");
+      return this.message.textContent;
+    });
+  }
+  /** Write the selection, or the chart, into a new cell; where there are no cells, it is copied. */
+  async asCell(chart) {
+    await this.tell(async () => {
+      const { answer } = await this.kernel.ask("cell", { order: this.blocks.order, chart, hidden: [...this.hidden] });
+      const detail = { source: answer.source };
+      const event = new CustomEvent("micromegas:new-cell", { bubbles: true, cancelable: true, composed: true, detail });
+      if (!this.root.dispatchEvent(event)) return "Written into a new cell.";
+      await copyText(answer.source);
+      return "Copied. Paste it into a new cell.";
+    });
+  }
+  showMenu = (event) => {
+    const found = this.findPosition(event.target);
+    const column = found && this.shown()[found.place];
+    if (!found || column === void 0) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (!this.isSelected(found.row, found.place)) this.moveTo(found, false);
+    const { row } = found;
+    const { name, kind } = this.columns[column] ?? { name: "", kind: "other" };
+    const text = this.blocks.text(row, column) ?? "null";
+    const value = `${name} = ${text.length > 28 ? `${text.slice(0, 27)}…` : text}`;
+    const isTime = (each) => each.kind === "time" && /^(timestamp|date)/.test(each.arrow_type);
+    const time = kind === "time" ? column : this.columns.findIndex(isTime);
+    const items = [
+      [`Only ${value}`, () => void this.pick({ what: "only", column, row })],
+      [`Exclude ${value}`, () => void this.pick({ what: "exclude", column, row })]
+    ];
+    if (time >= 0)
+      items.push([
+        `±1 minute around this ${this.columns[time]?.name ?? ""}`,
+        () => void this.pick({ what: "around", column: time, row })
+      ]);
+    items.push(["Copy", () => void this.copy()], ["Show whole value", () => void this.expand()]);
+    openMenu(this.root, event, items, () => this.focusedCell()?.focus({ preventScroll: true }));
+  };
   shown() {
     return this.columns.map((_, column) => column).filter((column) => !this.hidden.has(column));
   }
@@ -587,7 +1183,7 @@ var Grid = class {
     const numbers = make("col");
     numbers.style.width = `${this.numberWidth}px`;
     const widths = shown.map((column) => {
-      const width = this.widths[column] ?? MIN_WIDTH;
+      const width = this.widths[column] ?? MIN_WIDTH2;
       this.headers[column]?.setWidth(width);
       const element = make("col");
       element.style.width = `${width}px`;
@@ -618,7 +1214,8 @@ var Grid = class {
     this.table.setAttribute("aria-rowcount", String(total + 1));
     const headHeight = this.table.tHead?.offsetHeight ?? 0;
     const bar = this.scroller.offsetHeight - this.scroller.clientHeight;
-    setStyle(this.scroller, "maxHeight", headHeight + visible * ROW_HEIGHT + Math.max(bar, 2));
+    const rows = Math.min(VISIBLE_ROWS, this.rowCount);
+    setStyle(this.scroller, "height", headHeight + rows * ROW_HEIGHT + Math.max(bar, 2));
     setStyle(this.sizer, "height", headHeight + Math.min(total * ROW_HEIGHT, MAX_HEIGHT));
     const hadFocus = this.body.contains(activeElement(this.root));
     while (this.body.rows.length > visible) this.body.deleteRow(-1);
@@ -699,6 +1296,7 @@ var Grid = class {
   };
   async arrange(order, filtered) {
     const header = filtered === void 0 ? void 0 : this.headers[filtered];
+    const { filters } = this.blocks.order;
     try {
       this.order = order;
       if (!await this.blocks.arrange(order)) return;
@@ -716,13 +1314,18 @@ var Grid = class {
       const place = order.sort.findIndex(([sorted]) => sorted === column);
       each.showOrder(place, order.sort[place]?.[1] ?? false, order.sort.length);
     });
+    this.headers.forEach((each, column) => each.showFilter(order.filters[column] ?? ""));
+    this.clear.hidden = Object.keys(order.filters).length === 0;
     this.focus.row = this.anchor.row = 0;
     this.scrollTo(0);
+    if (isSame(filters, order.filters)) return;
+    this.chart.filtersChanged(order.filters);
+    await this.loadSpreads();
   }
   /** Give a column a width in pixels; 0 for the one that fits. */
   resize = (column, width) => {
     const fitting = this.fittingWidths[column] ?? MIN_FITTING_WIDTH;
-    this.widths[column] = width === 0 ? fitting : Math.min(Math.max(width, MIN_WIDTH), MAX_WIDTH);
+    this.widths[column] = width === 0 ? fitting : Math.min(Math.max(width, MIN_WIDTH2), MAX_WIDTH);
     this.layOut();
   };
   hide = (column) => {
@@ -884,12 +1487,12 @@ var Grid = class {
     const { rows, places } = this.bounds();
     const columns = this.shown().slice(places[0], places[1] + 1);
     const isOne = rows[0] === rows[1] && columns.length === 1;
-    const count = isOne ? "Cell" : rows[0] === rows[1] ? "1 row" : `${(rows[1] - rows[0] + 1).toLocaleString("en")} rows`;
+    const count2 = isOne ? "Cell" : rows[0] === rows[1] ? "1 row" : `${(rows[1] - rows[0] + 1).toLocaleString("en")} rows`;
     await this.tell(async () => {
       const { order } = this.blocks;
       const asked = isOne ? this.kernel.ask("value", { order, row: rows[0], column: columns[0] }) : this.kernel.ask("copy", { order, rows, columns, header: columns.length > 1 });
       await copyText((await asked).answer.text);
-      return `${count} copied.`;
+      return `${count2} copied.`;
     });
   }
   async expand() {
@@ -933,13 +1536,16 @@ var Grid = class {
     }
   }
   say(sentence) {
-    this.message.textContent = sentence;
+    this.message.textContent = this.message.title = sentence;
   }
 };
 function fittingWidth(column, texts) {
   const type = column.type.length + (column.unit ? column.unit.length + 3 : 0);
   const longest = Math.max(column.name.length + 4, type * 0.9, ...texts.map((text) => text?.length ?? 4));
   return Math.min(Math.max(longest * CHARACTER_WIDTH + 20, MIN_FITTING_WIDTH), MAX_FITTING_WIDTH);
+}
+function isSame(one, other) {
+  return JSON.stringify(one) === JSON.stringify(other);
 }
 function setStyle(element, name, pixels) {
   if (element.style[name] !== `${pixels}px`) element.style[name] = `${pixels}px`;

@@ -3,7 +3,7 @@ import { IEditorLanguageRegistry } from "@jupyterlab/codemirror";
 import { INotebookTracker } from "@jupyterlab/notebook";
 import { IRenderMimeRegistry } from "@jupyterlab/rendermime";
 
-import { insertCells } from "./cells";
+import { insertCells, saveImages } from "./cells";
 import { SidePanel } from "./panel";
 import { addSavedRenderer } from "./saved";
 import { followCells } from "./sql";
@@ -11,12 +11,13 @@ import { followCells } from "./sql";
 // Applications without notebooks, such as Voila, log an error for each plug-in that requires a tracker.
 const cells: JupyterFrontEndPlugin<void> = {
   id: "micromegas-jupyter:cells",
-  description: "SQL mode in %%sql cells, and new cells that results request.",
+  description: "SQL mode in %%sql cells, new cells from a result, and images of its charts in the saved notebook.",
   autoStart: true,
   optional: [INotebookTracker, IEditorLanguageRegistry],
   activate: (_app, notebooks: INotebookTracker | null, languages: IEditorLanguageRegistry | null) => {
     if (!notebooks) return;
     insertCells(notebooks);
+    saveImages(notebooks);
     if (languages) notebooks.widgetAdded.connect((_sender, panel) => followCells(panel, languages));
   },
 };

@@ -5,17 +5,12 @@ import type { INotebookTracker } from "@jupyterlab/notebook";
 import { OutputArea } from "@jupyterlab/outputarea";
 import type { IRenderMime, IRenderMimeRegistry } from "@jupyterlab/rendermime";
 import type { Message } from "@lumino/messaging";
-import { Panel, Widget } from "@lumino/widgets";
+import { Panel, type Widget } from "@lumino/widgets";
 
 /** Marks an output that has a widget and the same as HTML. */
 const SAVED = "application/vnd.micromegas.result+json";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
 const HTML = "text/html";
-const PNG = "image/png";
-/** A result's widget dispatches this with its chart as base64; the notebook saves it beside the table. */
-const PICTURE = "micromegas:picture";
-const MAX_PICTURE_BYTES = 60_000;
-const PNG_SIGNATURE = "\x89PNG\r\n\x1a\n";
 const LIVE = ".micromegas-grid, .micromegas-tables, .micromegas-card";
 /** ipywidgets' mark on a renderer that shows an error. */
 const GIVEN_UP = "jupyter-widgets";
@@ -46,11 +41,8 @@ export function addSavedRenderer(common: IRenderMimeRegistry, notebooks: INotebo
 
 class SavedRenderer extends Panel implements IRenderMime.IRenderer {
   private live: IRenderMime.IRenderer | undefined;
-  private model: IRenderMime.IMimeModel | undefined;
   private waiting: IRenderMime.IMimeModel | undefined;
   private widget = "";
-  /** The chart above the table, while there is no widget. */
-  private readonly picture = new Widget();
   private readonly watch = new MutationObserver(() => this.choose());
 
   constructor(
@@ -58,21 +50,10 @@ class SavedRenderer extends Panel implements IRenderMime.IRenderer {
     private readonly connect: Connect,
   ) {
     super();
-    this.addWidget(this.picture);
     this.addWidget(saved);
-    this.node.addEventListener(PICTURE, (event) => {
-      const data = (event as CustomEvent<{ data?: unknown } | null>).detail?.data;
-      const model = this.model;
-      if (!model || !isPicture(data) || model.data[PNG] === data) return;
-      event.preventDefault();
-      model.setData({ data: { ...model.data, [PNG]: data } });
-    });
   }
 
   async renderModel(model: IRenderMime.IMimeModel): Promise<void> {
-    this.model = model;
-    const picture = model.data[PNG];
-    this.picture.node.replaceChildren(...(isPicture(picture) ? [image(picture)] : []));
     await this.saved.renderModel(model);
     const widget = JSON.stringify(model.data[WIDGET] ?? "");
     // The same widget stays as it is: only what is saved has changed.
@@ -117,9 +98,8 @@ class SavedRenderer extends Panel implements IRenderMime.IRenderer {
 
   private choose(): void {
     this.live?.setHidden(!this.isLive);
-    this.picture.setHidden(this.isLive);
     if (this.isLive) this.saved.parent = null;
-    else this.insertWidget(1, this.saved);
+    else this.insertWidget(0, this.saved);
   }
 }
 
@@ -129,22 +109,4 @@ function outputArea(widget: Widget): OutputArea | undefined {
     if (parent instanceof OutputArea) return parent;
   }
   return undefined;
-}
-
-function isPicture(data: unknown): data is string {
-  if (typeof data !== "string" || data.length > MAX_PICTURE_BYTES * 2) return false;
-  try {
-    const bytes = atob(data);
-    return bytes.startsWith(PNG_SIGNATURE) && bytes.length <= MAX_PICTURE_BYTES;
-  } catch {
-    return false;
-  }
-}
-
-function image(data: string): HTMLImageElement {
-  const element = document.createElement("img");
-  element.alt = "Chart of the rows";
-  element.src = `data:${PNG};base64,${data}`;
-  element.style.maxWidth = "100%";
-  return element;
 }

@@ -2,6 +2,7 @@
 import { describe, expect, test, vi } from "vitest";
 import type { Model } from "../widget";
 import { BLOCK_ROWS, Blocks } from "./blocks";
+import { columnsOf, parseRows } from "./csv";
 import { Header } from "./header";
 import { Kernel, type Column, type RowQuery, type Texts } from "./kernel";
 
@@ -108,7 +109,7 @@ describe("kernel", () => {
   test("each question gets its own answer, in any order, and each view its own", async () => {
     const { model, sent, hear } = modelOf();
     const [kernel, other] = [new Kernel(model), new Kernel(model)];
-    const asked = [kernel.ask("statistics", { column: 0 }), kernel.ask("value"), other.ask("value")];
+    const asked = [kernel.ask("spreads", { columns: [0] }), kernel.ask("value"), other.ask("value")];
     const [statistics, value, others] = sent.map(({ id }) => id);
 
     hear({ id: others, answer: "others" });
@@ -147,20 +148,29 @@ function headerOf(column: Partial<Column> = {}): { header: Header; calls: unknow
     (name: string) =>
     (...values: unknown[]): void =>
       void calls.push([name, ...values]);
-  const actions = { sort: note("sort"), filter: note("filter"), resize: note("resize"), hide: note("hide") };
+  const actions = {
+    sort: note("sort"),
+    filter: note("filter"),
+    resize: note("resize"),
+    hide: note("hide"),
+    pickBars: note("bars"),
+    pickTop: note("top"),
+  };
   return { header: new Header({ ...COLUMN, ...column }, 3, 4, actions), calls };
 }
 
 describe("header", () => {
   test("names, types, units, nulls and values are texts", () => {
     const { header } = headerOf();
-    header.showStatistics({
+    header.showSpread({
       distinct: 2,
       min: "<i>",
       max: "9",
+      ends: ["<i>", "9"],
       bars: [0, 5],
+      matching: [0, 2],
       bins: ["1", "2", "3"],
-      top: [["<u>", 5]],
+      top: [["<u>", 2, 5]],
       hint: "> 5",
     });
 
@@ -169,8 +179,39 @@ describe("header", () => {
     expect(header.cell.textContent).toContain("<b>size</b>");
     expect(header.cell.textContent).toContain("bigint · bytes · 25% null");
     expect([...header.cell.querySelectorAll("rect title")].map((title) => title.textContent)).toEqual([
-      "1 to 2: 0",
-      "2 to 3: 5",
+      "1 to 2: 0 of 0",
+      "2 to 3: 2 of 5",
+    ]);
+  });
+
+  test("a top value and bars are picked by click and by keyboard", () => {
+    const { header, calls } = headerOf();
+    header.showSpread({
+      distinct: 2,
+      min: "1",
+      max: "9",
+      ends: ["1", "9"],
+      bars: [1, 5, 2],
+      matching: [],
+      bins: ["1", "2", "3", "4"],
+      top: [["<u>", 5, 5]],
+      hint: "",
+    });
+    header.setReachable(true);
+    const bars = header.cell.querySelector<HTMLElement>("[role=slider]");
+    for (const [key, shiftKey] of [
+      ["ArrowRight", false],
+      ["ArrowRight", true],
+      ["Enter", false],
+    ] as const)
+      bars?.dispatchEvent(new KeyboardEvent("keydown", { key, shiftKey }));
+    header.cell.querySelector<HTMLElement>(".micromegas-grid-top-value")?.click();
+
+    expect(bars?.tabIndex).toBe(0);
+    expect(bars?.getAttribute("aria-valuetext")).toBe("3 to 4: 2");
+    expect(calls).toEqual([
+      ["bars", 3, [1, 2]],
+      ["top", 3, 0],
     ]);
   });
 
@@ -207,5 +248,27 @@ describe("header", () => {
     expect([header.filter.getAttribute("aria-invalid"), header.filter.title]).toEqual(["true", "No."]);
     header.showFilterError("");
     expect(header.filter.title).toContain("= null");
+  });
+});
+
+describe("numbers of a chart", () => {
+  test("texts with quotes, commas and line breaks stay as they are, and what is not a number is empty", () => {
+    const text = 'x,series,y\n1.5e12,"a ""b"", c\nd",2\n3,,nan\n';
+    expect(parseRows(text, { x: "number", series: "string", y: "number" })).toEqual([
+      { x: 1.5e12, series: 'a "b", c\nd', y: 2 },
+      { x: 3, series: "", y: null },
+    ]);
+  });
+
+  test("times are written in UTC with the columns' titles", () => {
+    const encoding = {
+      x: { field: "x", type: "temporal", title: "time (UTC)" },
+      x2: { field: "x2" },
+      y: { field: "y", type: "quantitative", title: "rows" },
+    };
+    const row = { x: 1_793_491_200_000, x2: 1_793_491_200_500, y: 1234.5 };
+    const columns = columnsOf(encoding, row);
+    expect(columns.map(({ title }) => title)).toEqual(["time (UTC)", "to", "rows"]);
+    expect(columns.map(({ text }) => text(row))).toEqual(["2026-11-01 00:00:00", "2026-11-01 00:00:00.500", "1,234.5"]);
   });
 });

@@ -5,12 +5,15 @@
 import { copyText, make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
 import { Blocks } from "./blocks";
+import { ChartPanel } from "./chart";
 import { Exports } from "./export";
 import { Header, MAX_WIDTH, MIN_WIDTH } from "./header";
-import { Kernel, type Column, type RowQuery, type Texts } from "./kernel";
+import { Kernel, type ChartOptions, type Column, type RowQuery, type Texts } from "./kernel";
+import { openMenu } from "./menu";
 
 const ROW_HEIGHT = 24;
 const VISIBLE_ROWS = 15;
+const MAX_COMPACT_ROWS = 3;
 // Browsers show no element that is taller: Firefox ends at 17.8 million pixels.
 const MAX_HEIGHT = 8_000_000;
 const NUMBER_WIDTH = 24;
@@ -62,6 +65,12 @@ class Grid {
     "aria-label": "Whole value",
     hidden: true,
   });
+  private readonly chart: ChartPanel;
+  private readonly chartButton = makeButton("Chart", () => this.toggleChart(), { "aria-expanded": "false" });
+  private readonly clear = makeButton("Clear filters", () => void this.select({}, true), { hidden: true });
+  private readonly hasSource: boolean;
+  /** How often spreads were asked for: only the last ones count. */
+  private spreads = 0;
   private readonly observer = new ResizeObserver(() => this.draw());
 
   constructor(model: Model) {
@@ -76,9 +85,18 @@ class Grid {
       () => this.draw(),
       (error) => this.say(error.message),
     );
+    this.hasSource = model.get("has_source") as boolean;
+    const plot = model.get("plot") as ChartOptions | null;
+    this.chart = new ChartPanel(this.kernel, this.columns, plot ?? {}, {
+      select: (filters) => this.select(filters),
+      order: () => this.order,
+      asCell: this.hasSource ? (chart) => void this.asCell(chart) : undefined,
+      say: (sentence) => this.say(sentence),
+    });
     this.fittingWidths = this.columns.map((column, index) => fittingWidth(column, first[index] ?? []));
     this.widths = [...this.fittingWidths];
-    this.numberWidth = NUMBER_WIDTH + Math.max(String(this.rowCount).length, "row".length) * CHARACTER_WIDTH;
+    this.numberWidth =
+      NUMBER_WIDTH + Math.max(this.rowCount.toLocaleString("en").length, "row".length) * CHARACTER_WIDTH;
     this.headers = this.columns.map(
       (column, index) =>
         new Header(column, index, this.rowCount, {
@@ -86,6 +104,8 @@ class Grid {
           filter: this.filter,
           resize: this.resize,
           hide: this.hide,
+          pickBars: (column, bars) => void this.pick({ what: "bar", column, bars }),
+          pickTop: (column, place) => void this.pick({ what: "top", column, place }),
         }),
     );
     this.table = make(
@@ -106,6 +126,7 @@ class Grid {
       "section",
       { class: "micromegas-grid", "aria-label": "Result" },
       this.buildBar(),
+      this.chart.root,
       this.scroller,
       this.detail,
     );
@@ -121,15 +142,21 @@ class Grid {
     this.body.addEventListener("pointerover", this.pointerMoved);
     this.body.addEventListener("pointerup", () => (this.isSelecting = false));
     this.body.addEventListener("dblclick", () => void this.expand());
+    this.body.addEventListener("contextmenu", this.showMenu);
     this.headRow.addEventListener("focusin", this.headFocused);
     // The head's height is known once it stands in the page, and changes when the statistics come.
     this.observer.observe(this.headRow);
     this.observer.observe(this.scroller);
     this.layOut();
-    void this.loadStatistics();
+    // A few values need no histograms and no filters, and the buttons only when somebody looks for them.
+    const isCompact = this.rowCount <= MAX_COMPACT_ROWS && !plot;
+    this.root.classList.toggle("micromegas-grid-compact", isCompact);
+    if (!isCompact) void this.loadSpreads();
+    if (plot) this.toggleChart();
   }
 
   close(): void {
+    this.chart.close();
     this.observer.disconnect();
     this.headers.forEach((header) => header.close());
     this.kernel.close();
@@ -144,25 +171,97 @@ class Grid {
     return make(
       "div",
       { class: "micromegas-grid-bar" },
-      this.status,
-      this.message,
-      make("span", { class: "micromegas-grid-space" }),
-      this.showHidden,
+      make("div", { class: "micromegas-grid-said" }, this.status, this.message, this.clear, this.showHidden),
+      this.chartButton,
+      ...(this.hasSource
+        ? [
+            makeButton("Copy as SQL", () => void this.asCell(null), {
+              title: "Write the statement with the filters and the order into a new cell",
+            }),
+          ]
+        : []),
       makeButton("Copy", () => void this.copy(), { title: "Copy the selected cells (Ctrl+C)" }),
       exports.root,
     );
   }
 
-  /** The rows are there first; what the columns are like comes one after another. */
-  private async loadStatistics(): Promise<void> {
-    for (const [column, header] of this.headers.entries()) {
+  private toggleChart(): void {
+    this.chartButton.setAttribute("aria-expanded", String(this.chart.toggle()));
+  }
+
+  /** The rows are there first; how the columns spread comes one after another, and after a filter all together. */
+  private async loadSpreads(): Promise<void> {
+    const number = ++this.spreads;
+    const { order } = this.blocks;
+    const all = this.columns.map((_, column) => column);
+    const parts = Object.keys(order.filters).length ? [all] : all.map((column) => [column]);
+    for (const columns of parts) {
       try {
-        header.showStatistics((await this.kernel.ask("statistics", { column })).answer);
+        const { answer } = await this.kernel.ask("spreads", { columns, order });
+        if (number !== this.spreads) return;
+        for (const column of columns) {
+          const spread = answer[column];
+          if (spread) this.headers[column]?.showSpread(spread);
+        }
       } catch {
         return; // the head says less; the next question tells why
       }
     }
   }
+
+  /** Take filters over as if they were typed; an empty one clears. */
+  private async select(filters: Record<number, string>, replaces = false): Promise<void> {
+    const all: Record<number, string> = { ...(replaces ? {} : this.order.filters), ...filters };
+    const kept = Object.fromEntries(Object.entries(all).filter(([, typed]) => typed !== ""));
+    if (isSame(kept, this.order.filters)) return;
+    await this.arrange({ ...this.order, filters: kept });
+  }
+
+  private async pick(details: { what: string; column: number; [detail: string]: unknown }): Promise<void> {
+    await this.tell(async () => {
+      const { answer } = await this.kernel.ask("pick", { ...details, order: this.blocks.order });
+      await this.select(answer.filters, details.what === "around");
+      return this.message.textContent;
+    });
+  }
+
+  /** Write the selection, or the chart, into a new cell; where there are no cells, it is copied. */
+  private async asCell(chart: ChartOptions | null): Promise<void> {
+    await this.tell(async () => {
+      const { answer } = await this.kernel.ask("cell", { order: this.blocks.order, chart, hidden: [...this.hidden] });
+      const detail = { source: answer.source };
+      const event = new CustomEvent("micromegas:new-cell", { bubbles: true, cancelable: true, composed: true, detail });
+      if (!this.root.dispatchEvent(event)) return "Written into a new cell.";
+      await copyText(answer.source);
+      return "Copied. Paste it into a new cell.";
+    });
+  }
+
+  private readonly showMenu = (event: MouseEvent): void => {
+    const found = this.findPosition(event.target);
+    const column = found && this.shown()[found.place];
+    if (!found || column === undefined) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (!this.isSelected(found.row, found.place)) this.moveTo(found, false);
+    const { row } = found;
+    const { name, kind } = this.columns[column] ?? { name: "", kind: "other" };
+    const text = this.blocks.text(row, column) ?? "null";
+    const value = `${name} = ${text.length > 28 ? `${text.slice(0, 27)}…` : text}`;
+    const isTime = (each: Column): boolean => each.kind === "time" && /^(timestamp|date)/.test(each.arrow_type);
+    const time = kind === "time" ? column : this.columns.findIndex(isTime);
+    const items: [string, () => void][] = [
+      [`Only ${value}`, () => void this.pick({ what: "only", column, row })],
+      [`Exclude ${value}`, () => void this.pick({ what: "exclude", column, row })],
+    ];
+    if (time >= 0)
+      items.push([
+        `±1 minute around this ${this.columns[time]?.name ?? ""}`,
+        () => void this.pick({ what: "around", column: time, row }),
+      ]);
+    items.push(["Copy", () => void this.copy()], ["Show whole value", () => void this.expand()]);
+    openMenu(this.root, event, items, () => this.focusedCell()?.focus({ preventScroll: true }));
+  };
 
   private shown(): number[] {
     return this.columns.map((_, column) => column).filter((column) => !this.hidden.has(column));
@@ -207,7 +306,9 @@ class Grid {
     this.table.setAttribute("aria-rowcount", String(total + 1));
     const headHeight = this.table.tHead?.offsetHeight ?? 0;
     const bar = this.scroller.offsetHeight - this.scroller.clientHeight;
-    setStyle(this.scroller, "maxHeight", headHeight + visible * ROW_HEIGHT + Math.max(bar, 2));
+    // As high with few matching rows: nothing below moves.
+    const rows = Math.min(VISIBLE_ROWS, this.rowCount);
+    setStyle(this.scroller, "height", headHeight + rows * ROW_HEIGHT + Math.max(bar, 2));
     setStyle(this.sizer, "height", headHeight + Math.min(total * ROW_HEIGHT, MAX_HEIGHT));
     const hadFocus = this.body.contains(activeElement(this.root));
     while (this.body.rows.length > visible) this.body.deleteRow(-1);
@@ -300,6 +401,7 @@ class Grid {
 
   private async arrange(order: RowQuery, filtered?: number): Promise<void> {
     const header = filtered === undefined ? undefined : this.headers[filtered];
+    const { filters } = this.blocks.order;
     try {
       this.order = order;
       if (!(await this.blocks.arrange(order))) return;
@@ -317,8 +419,13 @@ class Grid {
       const place = order.sort.findIndex(([sorted]) => sorted === column);
       each.showOrder(place, order.sort[place]?.[1] ?? false, order.sort.length);
     });
+    this.headers.forEach((each, column) => each.showFilter(order.filters[column] ?? ""));
+    this.clear.hidden = Object.keys(order.filters).length === 0;
     this.focus.row = this.anchor.row = 0;
     this.scrollTo(0);
+    if (isSame(filters, order.filters)) return;
+    this.chart.filtersChanged(order.filters);
+    await this.loadSpreads();
   }
 
   /** Give a column a width in pixels; 0 for the one that fits. */
@@ -565,7 +672,7 @@ class Grid {
   }
 
   private say(sentence: string): void {
-    this.message.textContent = sentence;
+    this.message.textContent = this.message.title = sentence;
   }
 }
 
@@ -575,7 +682,11 @@ function fittingWidth(column: Column, texts: (string | null)[]): number {
   return Math.min(Math.max(longest * CHARACTER_WIDTH + 20, MIN_FITTING_WIDTH), MAX_FITTING_WIDTH);
 }
 
-function setStyle(element: HTMLElement, name: "height" | "maxHeight", pixels: number): void {
+function isSame(one: Record<number, string>, other: Record<number, string>): boolean {
+  return JSON.stringify(one) === JSON.stringify(other);
+}
+
+function setStyle(element: HTMLElement, name: "height", pixels: number): void {
   if (element.style[name] !== `${pixels}px`) element.style[name] = `${pixels}px`;
 }
 

@@ -1,7 +1,7 @@
 // A column's head: its name, which sorts; its type; what its values are like; a filter; a grip for its width.
 
 import { make, makeButton } from "../dom";
-import type { Column, Statistics } from "./kernel";
+import type { Column, Spread } from "./kernel";
 
 export const MIN_WIDTH = 48;
 export const MAX_WIDTH = 1200;
@@ -24,6 +24,8 @@ export interface HeaderActions {
   filter: (column: number, typed: string) => void;
   resize: (column: number, width: number) => void;
   hide: (column: number) => void;
+  pickBars: (column: number, bars: [number, number]) => void;
+  pickTop: (column: number, place: number) => void;
 }
 
 export class Header {
@@ -33,6 +35,7 @@ export class Header {
   private readonly arrow = make("span", { class: "micromegas-grid-arrow", "aria-hidden": "true" });
   private readonly facts = make("div", { class: "micromegas-grid-facts" });
   private readonly grip: HTMLElement;
+  private reachable: HTMLElement[] = [];
   private width = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -86,33 +89,48 @@ export class Header {
     if (column.sortable) this.cell.setAttribute("aria-sort", "none");
   }
 
-  /** Show what the values are like. */
-  showStatistics({ distinct, min, max, bars, bins, top, hint }: Statistics): void {
+  /** Show how the values spread: of all rows, and over them of those that match. */
+  showSpread({ distinct, min, max, ends, bars, matching, bins, top, hint }: Spread): void {
+    const focused = this.reachable.findIndex((element) => element === element.ownerDocument.activeElement);
+    const parts: HTMLElement[] = [];
     this.filter.placeholder = hint;
-    this.facts.replaceChildren();
+    this.reachable = [];
     if (bars.length) {
-      const labels = bars.map(
-        (count, bar) => `${bins[bar] ?? ""} to ${bins[bar + 1] ?? ""}: ${count.toLocaleString("en")}`,
-      );
-      this.facts.append(histogram(bars, labels, `Distribution from ${min ?? ""} to ${max ?? ""}`));
+      const part = (bar: number): string => (matching.length ? `${count(matching[bar] ?? 0)} of ` : "");
+      const labels = bars.map((all, bar) => `${bins[bar] ?? ""} to ${bins[bar + 1] ?? ""}: ${part(bar)}${count(all)}`);
+      const name = `Distribution of ${this.column.name} from ${min ?? ""} to ${max ?? ""}`;
+      const pick = (first: number, last: number): void => this.actions.pickBars(this.index, [first, last]);
+      const chart = histogram(bars, matching, labels, name, pick);
+      parts.push(chart);
+      this.reachable.push(chart);
     }
     if (min !== null && max !== null) {
-      const ends = min === max ? [make("span", {}, min)] : [make("span", {}, min), make("span", {}, max)];
-      this.facts.append(make("div", { class: "micromegas-grid-ends", title: `${min} to ${max}` }, ...ends));
+      const shown = ends.map((end) => make("span", {}, end));
+      parts.push(make("div", { class: "micromegas-grid-ends", title: `${min} to ${max}` }, ...shown));
     }
     const others = (distinct ?? 0) - MAX_TOP;
-    for (const [text, count] of top.slice(0, others > 0 ? MAX_TOP - 1 : MAX_TOP)) {
-      const shown = count.toLocaleString("en");
-      const line = make(
-        "div",
-        { class: "micromegas-grid-top-value", title: `${text}: ${shown}` },
-        make("span", {}, text || "(empty)"),
-        make("span", {}, shown),
-      );
-      line.style.setProperty("--share", `${(100 * count) / Math.max(this.rows, 1)}%`);
-      this.facts.append(line);
-    }
-    if (others > 0) this.facts.append(make("div", {}, `${(others + 1).toLocaleString("en")} more values`));
+    top.slice(0, others > 0 ? MAX_TOP - 1 : MAX_TOP).forEach(([text, part, all], place) => {
+      const shown = part === all ? count(all) : `${count(part)} of ${count(all)}`;
+      const line = makeButton("", () => this.actions.pickTop(this.index, place), {
+        class: "micromegas-grid-top-value",
+        title: `${text}: ${shown}. Click to show only these rows`,
+      });
+      line.append(make("span", {}, text || "(empty)"), make("span", {}, count(part)));
+      line.style.setProperty("--share", `${(100 * part) / Math.max(this.rows, 1)}%`);
+      line.style.setProperty("--all", `${(100 * all) / Math.max(this.rows, 1)}%`);
+      parts.push(line);
+      this.reachable.push(line);
+    });
+    if (others > 0) parts.push(make("div", {}, `${count(others + 1)} more values`));
+    this.facts.replaceChildren(...parts);
+    this.reachable.forEach((element) => (element.tabIndex = this.nameButton.tabIndex));
+    this.reachable[focused]?.focus({ preventScroll: true });
+  }
+
+  /** Show a filter that a click made. */
+  showFilter(typed: string): void {
+    if (this.filter.value.trim() !== typed) this.filter.value = typed;
+    this.cell.classList.toggle("micromegas-grid-filtered", typed !== "");
   }
 
   /** Show the column's place in the order, from 0; -1 for none. */
@@ -141,7 +159,8 @@ export class Header {
   /** Let only the head of the column with the focus be reached by Tab. */
   setReachable(isReachable: boolean): void {
     const tabIndex = isReachable ? 0 : -1;
-    if (this.nameButton.tabIndex !== tabIndex) this.nameButton.tabIndex = this.filter.tabIndex = tabIndex;
+    if (this.nameButton.tabIndex === tabIndex) return;
+    for (const element of [this.nameButton, this.filter, ...this.reachable]) element.tabIndex = tabIndex;
   }
 
   close(): void {
@@ -169,25 +188,83 @@ export class Header {
   };
 }
 
-function histogram(counts: number[], labels: string[], label: string): SVGSVGElement {
+/** Draw bars; a click, a drag, or Enter picks some. Arrow keys move to the next bar, with Shift they add it. */
+function histogram(
+  counts: number[],
+  matching: number[],
+  labels: string[],
+  label: string,
+  pick: (first: number, last: number) => void,
+): HTMLElement {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${counts.length * BAR_WIDTH} ${BAR_HEIGHT}`);
   svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", label);
   const most = Math.max(...counts, 1);
-  counts.forEach((count, bar) => {
-    // One value is seen, too.
-    const height = count === 0 ? 0 : Math.max((BAR_HEIGHT * count) / most, 1);
+  const add = (bar: number, height: number, name: string): SVGRectElement => {
     const rect = document.createElementNS(SVG, "rect");
-    const place = { x: bar * BAR_WIDTH, y: BAR_HEIGHT - height, width: BAR_WIDTH - 0.6, height };
-    for (const [name, value] of Object.entries(place)) rect.setAttribute(name, String(value));
+    const place = { class: name, x: bar * BAR_WIDTH, y: BAR_HEIGHT - height, width: BAR_WIDTH - 0.6, height };
+    for (const [key, value] of Object.entries(place)) rect.setAttribute(key, String(value));
+    svg.append(rect);
+    return rect;
+  };
+  // One value is seen, too.
+  const height = (rows: number): number => (rows === 0 ? 0 : Math.max((BAR_HEIGHT * rows) / most, 1));
+  counts.forEach((rows, bar) => add(bar, height(rows), matching.length ? "micromegas-grid-all" : ""));
+  matching.forEach((rows, bar) => add(bar, height(rows), ""));
+  const hits = counts.map((_, bar) => {
+    const hit = add(bar, BAR_HEIGHT, "micromegas-grid-hit"); // all of the height can be clicked
     const title = document.createElementNS(SVG, "title");
     title.textContent = labels[bar] ?? "";
-    rect.append(title);
-    svg.append(rect);
+    hit.append(title);
+    return hit;
   });
-  return svg;
+  const root = make("div", {
+    class: "micromegas-grid-bars",
+    role: "slider",
+    "aria-label": label,
+    "aria-valuemin": 1,
+    "aria-valuemax": counts.length,
+  });
+  root.append(svg);
+  const last = counts.length - 1;
+  let [first, end] = [0, 0];
+  const choose = (from: number, to: number, isShown = true): void => {
+    [first, end] = [Math.min(Math.max(from, 0), last), Math.min(Math.max(to, 0), last)];
+    root.setAttribute("aria-valuenow", String(end + 1));
+    root.setAttribute("aria-valuetext", labels[end] ?? "");
+    const [low, high] = [Math.min(first, end), Math.max(first, end)];
+    hits.forEach((hit, bar) => hit.classList.toggle("micromegas-grid-picked", isShown && bar >= low && bar <= high));
+  };
+  const barAt = (event: PointerEvent): number => {
+    const { left, width } = svg.getBoundingClientRect();
+    return Math.floor(((event.clientX - left) / Math.max(width, 1)) * counts.length);
+  };
+  choose(0, 0, false);
+  root.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    root.setPointerCapture(event.pointerId);
+    choose(barAt(event), barAt(event));
+  });
+  root.addEventListener("pointermove", (event) => {
+    if (root.hasPointerCapture(event.pointerId)) choose(first, barAt(event));
+  });
+  root.addEventListener("pointerup", () => pick(first, end));
+  root.addEventListener("focus", () => choose(first, end));
+  root.addEventListener("blur", () => choose(first, end, false));
+  root.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (event.altKey || (step === undefined && event.key !== "Enter")) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (step === undefined) pick(first, end);
+    else choose(event.shiftKey ? first : end + step, end + step);
+  });
+  return root;
+}
+
+function count(rows: number): string {
+  return rows.toLocaleString("en");
 }
 
 function share(part: number, whole: number): string {

@@ -12,15 +12,43 @@ export interface Column {
   sortable: boolean;
 }
 
-export interface Statistics {
+export interface Spread {
   distinct: number | null;
   min: string | null;
   max: string | null;
+  /** The lowest and the highest value, short, with what both have in common in between. */
+  ends: string[];
   bars: number[];
+  /** How many rows of each bar match; empty without a filter. */
+  matching: number[];
   bins: string[];
-  top: [string, number][];
+  /** Values, with how many rows match and how many there are. */
+  top: [string, number, number][];
   /** Filters that fit the column. */
   hint: string;
+}
+
+/** Options of a chart, with columns by position; what is missing follows from the columns. */
+export interface ChartOptions {
+  kind?: string | null;
+  x?: number[];
+  y?: number[];
+  color?: number[];
+  agg?: string[] | null;
+  bins?: number | null;
+  log?: string | null;
+}
+
+/** A Vega-Lite specification, as far as it is read here. */
+export interface ChartSpec {
+  config: object;
+  description: string;
+  params: { name: string; select?: { type: string } }[];
+  vconcat: {
+    width: number;
+    data: { values: unknown; format?: { parse: Record<string, string> } };
+    encoding: Record<string, { field?: string; type?: string; title?: string }>;
+  }[];
 }
 
 /** Filters as typed, by column, and the columns to sort by, with `true` for descending. */
@@ -36,7 +64,12 @@ export type FileFormat = "csv" | "parquet" | "arrow";
 
 interface Answers {
   rows: { total: number; texts: Texts };
-  statistics: Statistics;
+  spreads: Record<number, Spread>;
+  vega: object;
+  chart: { plot: number; spec: ChartSpec; chosen: ChartOptions; text: string };
+  brush: { filters: Record<number, string> };
+  pick: { filters: Record<number, string> };
+  cell: { source: string };
   value: { text: string; is_cut: boolean };
   copy: { text: string };
   export: { export: number };

@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "d9fe2d7289f6d6b7" + ".js?v=" + "d9fe2d7289f6d6b7" + ""
+  return chunkId + "." + "7f5b97c0dd95374c" + ".js?v=" + "7f5b97c0dd95374c" + ""
 }
 })();
 // webpack/runtime/global

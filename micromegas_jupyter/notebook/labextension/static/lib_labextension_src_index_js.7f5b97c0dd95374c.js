@@ -18,11 +18,19 @@ var rendermime_4_4_strict_ = __webpack_require__("webpack/sharing/consume/defaul
 ;// CONCATENATED MODULE: ./lib/labextension/src/cells.js
 // Result widgets and the side panel request a new cell with an event, which other applications don't handle: there, the
 // widget copies the text instead. The cell is inserted and never run, because its text contains values from the server.
+// With another event, a result asks for an image of its chart to be saved with it.
 const NEW_CELL = "micromegas:new-cell";
 const FIRST = { line: 0, column: 0 };
+const PICTURE = "micromegas:picture";
+const SAVED = "application/vnd.micromegas.result+json";
+const HTML = "text/html";
+const IMAGE = /^<img data-micromegas-chart[^>]*>/;
 const MAX_CHARACTERS = 200_000;
-/** Except line feed: a carriage return could hide the rest of a line. */
-const CONTROL_CHARACTER = /(?!\n)\p{Cc}/u;
+const MAX_IMAGE_CHARACTERS = 60_000;
+const PNG = /^iVBORw0KGgo[A-Za-z0-9+/]*={0,2}$/;
+/** All but the line feed: what would move a cursor, reorder a line, or end one unseen. */
+// eslint-disable-next-line no-control-regex
+const CONTROL_CHARACTER = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/;
 /** Insert a cell for each `micromegas:new-cell` event; `preventDefault` reports that it was inserted. */
 function insertCells(notebooks) {
     document.addEventListener(NEW_CELL, (event) => {
@@ -60,6 +68,38 @@ function insertBelow({ content }, target, source) {
     const cell = content.activeCell;
     void cell?.ready.then(() => cell.editor?.setCursorPosition(cell.editor.getPositionAt(source.length) ?? FIRST));
     return true;
+}
+/** Save the image of a chart with each `micromegas:picture` event. */
+function saveImages(notebooks) {
+    document.addEventListener(PICTURE, (event) => {
+        const panel = notebooks.find((each) => each.node.contains(event.target));
+        if (panel)
+            saveImage(panel, event);
+    });
+}
+/** Put the image above the table that is saved: whoever reads the notebook elsewhere sees one of its MIME types. */
+function saveImage(panel, event) {
+    const { data, text } = event.detail;
+    const target = event.target;
+    const cell = panel.content.widgets.find((each) => each.node.contains(target));
+    if (cell?.model.type !== "code" || typeof data !== "string" || data.length > MAX_IMAGE_CHARACTERS)
+        return;
+    if (!PNG.test(data))
+        return;
+    const image = document.createElement("img");
+    image.setAttribute("data-micromegas-chart", "");
+    image.alt = String(text);
+    image.style.maxWidth = "100%";
+    image.src = `data:image/png;base64,${data}`;
+    const { model, widgets } = cell.outputArea;
+    const place = widgets.findIndex((widget) => widget.node.contains(target));
+    const output = place < 0 ? undefined : model.get(place);
+    const table = output?.data[HTML];
+    if (!output || !(SAVED in output.data) || typeof table !== "string")
+        return;
+    const html = image.outerHTML + table.replace(IMAGE, "");
+    if (html !== table)
+        output.setData({ data: { ...output.data, [HTML]: html } });
 }
 
 // EXTERNAL MODULE: consume shared module (default) @lumino/widgets@^2.7.0 (strict)
@@ -490,21 +530,16 @@ var outputarea_4_4_strict_ = __webpack_require__("webpack/sharing/consume/defaul
 
 
 /** Marks an output that has a widget and the same as HTML. */
-const SAVED = "application/vnd.micromegas.result+json";
+const saved_SAVED = "application/vnd.micromegas.result+json";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
-const HTML = "text/html";
-const PNG = "image/png";
-/** A result's widget dispatches this with its chart as base64; the notebook saves it beside the table. */
-const PICTURE = "micromegas:picture";
-const MAX_PICTURE_BYTES = 60_000;
-const PNG_SIGNATURE = "\x89PNG\r\n\x1a\n";
+const saved_HTML = "text/html";
 const LIVE = ".micromegas-grid, .micromegas-tables, .micromegas-card";
 /** ipywidgets' mark on a renderer that shows an error. */
 const GIVEN_UP = "jupyter-widgets";
 /** Before widgets, whose rank is -10. */
 const RANK = -20;
 function addSavedRenderer(common, notebooks) {
-    const html = common.getFactory(HTML);
+    const html = common.getFactory(saved_HTML);
     if (!html)
         return;
     // When its kernel is known, a notebook gets a renderer of widgets of its own from ipywidgets. What is rendered with
@@ -517,39 +552,24 @@ function addSavedRenderer(common, notebooks) {
         await new Promise((resolve) => setTimeout(resolve)); // ipywidgets has waited for the same
         return isConnected(renderers);
     };
-    const createRenderer = (options) => new SavedRenderer(html.createRenderer({ ...options, mimeType: HTML }), connect);
+    const createRenderer = (options) => new SavedRenderer(html.createRenderer({ ...options, mimeType: saved_HTML }), connect);
     // Safe, since what is not trusted is sanitized by the renderer of HTML and gets no widget.
-    common.addFactory({ safe: true, mimeTypes: [SAVED], createRenderer }, RANK);
+    common.addFactory({ safe: true, mimeTypes: [saved_SAVED], createRenderer }, RANK);
 }
 class SavedRenderer extends widgets_2_7_strict_.Panel {
     saved;
     connect;
     live;
-    model;
     waiting;
     widget = "";
-    /** The chart above the table, while there is no widget. */
-    picture = new widgets_2_7_strict_.Widget();
     watch = new MutationObserver(() => this.choose());
     constructor(saved, connect) {
         super();
         this.saved = saved;
         this.connect = connect;
-        this.addWidget(this.picture);
         this.addWidget(saved);
-        this.node.addEventListener(PICTURE, (event) => {
-            const data = event.detail?.data;
-            const model = this.model;
-            if (!model || !isPicture(data) || model.data[PNG] === data)
-                return;
-            event.preventDefault();
-            model.setData({ data: { ...model.data, [PNG]: data } });
-        });
     }
     async renderModel(model) {
-        this.model = model;
-        const picture = model.data[PNG];
-        this.picture.node.replaceChildren(...(isPicture(picture) ? [saved_image(picture)] : []));
         await this.saved.renderModel(model);
         const widget = JSON.stringify(model.data[WIDGET] ?? "");
         // The same widget stays as it is: only what is saved has changed.
@@ -594,11 +614,10 @@ class SavedRenderer extends widgets_2_7_strict_.Panel {
     }
     choose() {
         this.live?.setHidden(!this.isLive);
-        this.picture.setHidden(this.isLive);
         if (this.isLive)
             this.saved.parent = null;
         else
-            this.insertWidget(1, this.saved);
+            this.insertWidget(0, this.saved);
     }
 }
 /** Only the output area has the renderers of its own notebook or console, whose widgets are connected to the kernel. */
@@ -608,24 +627,6 @@ function outputArea(widget) {
             return parent;
     }
     return undefined;
-}
-function isPicture(data) {
-    if (typeof data !== "string" || data.length > MAX_PICTURE_BYTES * 2)
-        return false;
-    try {
-        const bytes = atob(data);
-        return bytes.startsWith(PNG_SIGNATURE) && bytes.length <= MAX_PICTURE_BYTES;
-    }
-    catch {
-        return false;
-    }
-}
-function saved_image(data) {
-    const element = document.createElement("img");
-    element.alt = "Chart of the rows";
-    element.src = `data:${PNG};base64,${data}`;
-    element.style.maxWidth = "100%";
-    return element;
 }
 
 ;// CONCATENATED MODULE: ./lib/labextension/src/sql.js
@@ -683,13 +684,14 @@ function followCells(panel, languages) {
 // Applications without notebooks, such as Voila, log an error for each plug-in that requires a tracker.
 const cells = {
     id: "micromegas-jupyter:cells",
-    description: "SQL mode in %%sql cells, and new cells that results request.",
+    description: "SQL mode in %%sql cells, new cells from a result, and images of its charts in the saved notebook.",
     autoStart: true,
     optional: [notebook_4_4_strict_.INotebookTracker, codemirror_4_4_strict_.IEditorLanguageRegistry],
     activate: (_app, notebooks, languages) => {
         if (!notebooks)
             return;
         insertCells(notebooks);
+        saveImages(notebooks);
         if (languages)
             notebooks.widgetAdded.connect((_sender, panel) => followCells(panel, languages));
     },

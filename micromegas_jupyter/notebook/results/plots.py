@@ -1,0 +1,138 @@
+"""The chart above a grid: drawn from the rows that match; a brush or a click on it becomes filters of the grid."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
+
+from micromegas_jupyter.core.text import cut, printable
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.charts.chart import draw
+from micromegas_jupyter.notebook.charts.choice import Options, choose
+from micromegas_jupyter.notebook.charts.columns import Column, Role
+from micromegas_jupyter.notebook.charts.panels import Groups, brush_slots
+from micromegas_jupyter.notebook.formats import NANOSECONDS, decoded
+from micromegas_jupyter.notebook.results.filters import time_text, value_filter
+from micromegas_jupyter.notebook.shell import option_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from micromegas_jupyter.notebook.charts.slots import Slots
+    from micromegas_jupyter.notebook.results.view import RowQuery, RowsView
+
+Asked = dict[str, Any]
+"""Options of a chart as a page has them: columns by position; what is missing follows from the columns."""
+
+
+class Plot:
+    """A chart of the rows that match.
+
+    Raises:
+        UsageError: There is nothing to draw.
+    """
+
+    def __init__(self, view: RowsView, order: RowQuery, asked: Asked, width: int) -> None:
+        names = view.table.schema.names
+        named = {key: [names[at] for at in asked.get(key, ())] for key in ("x", "y", "color")}
+        options = Options(
+            kind=asked.get("kind"),
+            x=next(iter(named["x"]), None),
+            y=named["y"],
+            color=next(iter(named["color"]), None),
+            agg=asked.get("agg"),
+            bins=asked.get("bins"),
+            log=asked.get("log"),
+        )
+        self._view, self._names = view, names
+        self._choice = choose(view.rows(order, 0, view.table.num_rows), options)
+        self.spec, self.text, self._axes = draw(self._choice, width)
+
+    @property
+    def chosen(self) -> Asked:
+        """What was drawn in the end."""
+        choice = self._choice
+        columns = {"x": [choice.x], "y": choice.y, "color": choice.color}
+        found = {key: [self._names.index(each.name) for each in each_columns] for key, each_columns in columns.items()}
+        return found | {"kind": choice.kind, "agg": list(choice.aggregates), "bins": choice.bins, "log": choice.log}
+
+    def filters(self, panel: int, ranges: Mapping[str, Sequence[Any]]) -> dict[int, str]:
+        """Return the filters that a brush stands for, which end at slots; an empty range has an empty filter."""
+        found = {}
+        for axis, (column, slots) in self._axes[panel].items():
+            index, ends = self._names.index(column.name), ranges.get(axis) or ()
+            if isinstance(slots, Groups):
+                found[index] = self._label_filter(index, str(ends[-1])) if ends else ""
+            else:
+                found[index] = _range_filter(column, slots or brush_slots(self._choice, column, axis), ends)
+        return found
+
+    def _label_filter(self, index: int, label: str) -> str:
+        column, form = self._view.table.column(index), self._view.format_of(index)
+        is_it = pc.equal(decoded(column).cast(pa.large_string()), label)
+        place = pc.index(is_it, True).as_py()
+        if place < 0 and not (label == "null" and column.null_count):
+            what = f'Rows of "{cut(printable(label), 40)}" cannot be filtered.'
+            raise UsageError(what, remedy="Type a filter into the column's head.")
+        return value_filter(column.slice(place, 1), form, label) if place >= 0 else "="
+
+
+def _range_filter(column: Column, slots: Slots, ends: Sequence[float]) -> str:
+    if not ends:
+        return ""
+    low, high = sorted(map(float, ends))
+    edges = slots.edges
+    first = int(np.clip(np.searchsorted(edges, low, side="right") - 1, 0, len(edges) - 2))
+    last = int(np.clip(np.searchsorted(edges, high, side="left"), first + 1, len(edges) - 1))
+    kind = column.values.type
+    if column.role is not Role.TIME:
+        return "..<".join(_number_text(kind, float(edges[at])) for at in (first, last))
+    unit = "s" if types.is_date32(kind) else getattr(kind, "unit", "ms")
+    zone = pa.timestamp("ns", getattr(kind, "tz", None))
+    return "..<".join(time_text(slots.starts[at] * NANOSECONDS[unit], zone) for at in (first, last))
+
+
+def _number_text(kind: pa.DataType, edge: float) -> str:
+    if types.is_integer(kind):
+        return str(ceil(edge))
+    return repr(edge).removesuffix(".0") + ("s" if types.is_duration(kind) else "")
+
+
+def plot_words(asked: Asked, names: Sequence[str]) -> str:
+    """Return the options of `%%sql` that draw the same chart.
+
+    Raises:
+        UsageError: A name cannot be written as an option.
+    """
+    columns = {key: [names[at] for at in asked.get(key, ())] for key in ("x", "y", "color")}
+    if len(columns["y"]) > 1 and any("," in name for name in columns["y"]):
+        raise UsageError("A column's name contains a comma.", remedy="Rename it with AS.")
+    values = {key: ",".join(each) for key, each in columns.items()}
+    values |= {
+        "agg": ",".join(asked.get("agg") or ()),
+        "bins": str(asked.get("bins") or ""),
+        "log": asked.get("log") or "",
+    }
+    words = [f"--{key} {option_value(value)}" for key, value in values.items() if value]
+    return " ".join(["--plot", *([asked["kind"]] if asked.get("kind") else []), *words])
+
+
+def asked_options(names: Sequence[str], given: Mapping[str, Any]) -> Asked:
+    """Return options by name as a page has them."""
+    y = given["y"] or ""
+    columns = {"x": [given["x"]], "color": [given["color"]], "y": [y] if y in names else y.split(",")}
+    found: Asked = {
+        key: [names.index(each.strip() if each not in names else each) for each in columns[key] if each]
+        for key in columns
+    }
+    return found | {
+        "kind": given["kind"],
+        "agg": [name.strip() for name in given["agg"].split(",")] if given["agg"] else None,
+        "bins": given["bins"],
+        "log": given["log"],
+    }

@@ -1,0 +1,222 @@
+"""What stands above a column: how its values spread, of all rows and of those that match the filters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
+
+from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.charts.slots import number_slots
+from micromegas_jupyter.notebook.formats import DURATION_NANOSECONDS, Kind, decoded, whole_steps
+from micromegas_jupyter.notebook.results.filters import condition, hint, step_of, time_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from micromegas_jupyter.notebook.formats import ColumnFormat
+
+MAX_TOP: Final = 5
+MAX_KEPT_VALUES: Final = 50_000
+"""Texts of a column with more values are counted again each time, because they would take too much memory."""
+
+_BINS = 24
+_TAIL = 0.01
+_FAR = 4
+_NOWHERE = 255
+_DAY = 86_400 * 10**9
+# A few that people read off a clock, below and above a second.
+_STEPS = (
+    *(factor * 10**power for power in range(9) for factor in (1, 2, 5)),
+    *(seconds * 10**9 for seconds in (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 43_200)),
+)
+_MAX_END_CHARACTERS = 9
+
+
+@dataclass(slots=True)
+class Spread:
+    """How a column's values spread; texts in the column's notation."""
+
+    distinct: int | None = None
+    min: str | None = None
+    max: str | None = None
+    ends: list[str] = field(default_factory=list)
+    """The lowest and the highest value, short, with what both have in common in between."""
+
+    bars: list[int] = field(default_factory=list)
+    matching: list[int] = field(default_factory=list)
+    """How many rows of each bar match; empty without a filter."""
+
+    bins: list[str] = field(default_factory=list)
+    """The bars' ends, one more than bars; the outermost bars also count what lies beyond."""
+
+    top: list[tuple[str, int, int]] = field(default_factory=list)
+    """The most frequent values, with how many rows match and how many there are."""
+
+    hint: str = ""
+    """Filters that fit the column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Which bar or value each row is in; and the bars' ends as filters have them, or the values."""
+
+    codes: np.ndarray
+    edges: tuple[str, ...] = ()
+    values: Any = None
+    """An Arrow array, or None."""
+
+
+def find_places(column: pa.ChunkedArray, form: ColumnFormat) -> Places | None:
+    """Return where the rows are; None if the values are not told apart."""
+    if form.kind in (Kind.NESTED, Kind.OTHER):
+        return None
+    if form.kind not in (Kind.NUMBER, Kind.TIME):
+        return _value_places(column)
+    column = decoded(column)
+    edges = _time_edges(column) if form.kind is Kind.TIME else _number_edges(column, form)
+    if len(edges) <= 2:  # noqa: PLR2004 - one bar
+        return None
+    # By the comparison of the filters, so that a bar holds exactly the rows that its filter selects.
+    is_there = column.is_valid()
+    if types.is_floating(column.type):
+        is_there = pc.and_(is_there, pc.invert(pc.is_nan(column).fill_null(False)))
+    codes = np.zeros(len(column), np.uint8)
+    for edge in edges[1:-1]:
+        codes += condition(column, form, f">= {edge}").fill_null(False).to_numpy()
+    codes[~is_there.to_numpy()] = _NOWHERE
+    return Places(codes, tuple(edges))
+
+
+def _value_places(column: pa.ChunkedArray) -> Places:
+    if types.is_dictionary(column.type):
+        whole = column.unify_dictionaries().combine_chunks()
+        whole = whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks)
+        # A dictionary may hold a value twice.
+        once = _encoded(decoded(pa.chunked_array([whole.dictionary])))
+        return Places(_codes(once.indices.take(whole.indices)), values=once.dictionary)
+    encoded = _encoded(decoded(column))
+    return Places(_codes(encoded.indices), values=encoded.dictionary)
+
+
+def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    whole = column.combine_chunks().dictionary_encode()
+    return whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.unify_dictionaries().chunks)
+
+
+def _codes(indices: pa.Array) -> np.ndarray:
+    codes: np.ndarray = indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return codes
+
+
+def spread_of(column: pa.ChunkedArray, form: ColumnFormat, places: Places | None, mask: np.ndarray | None) -> Spread:
+    """Return how the values of all rows spread, and of those in the mask."""
+    found = Spread(hint=hint(column, form))
+    if form.kind in (Kind.NUMBER, Kind.TIME):
+        _add_ends(found, decoded(column), form)
+    if places is None:
+        return found
+    if places.values is not None:
+        _add_top(found, form, places, mask)
+        return found
+    bars = len(places.edges) - 1
+    found.bars = np.bincount(places.codes, minlength=_NOWHERE + 1)[:bars].tolist()
+    found.matching = [] if mask is None else np.bincount(places.codes[mask], minlength=_NOWHERE + 1)[:bars].tolist()
+    found.bins = list(places.edges)
+    return found
+
+
+def _add_ends(found: Spread, column: pa.ChunkedArray, form: ColumnFormat) -> None:
+    values = column.filter(pc.invert(pc.is_nan(column))) if types.is_floating(column.type) else column
+    steps = whole_steps(values) if types.is_temporal(column.type) else values
+    ends = pc.min_max(steps)
+    if not ends["min"].is_valid:
+        return
+    low, high = pa.chunked_array([pa.repeat(ends[name], 1) for name in ("min", "max")]).cast(column.type).chunks
+    (found.min,), (found.max,) = form.texts(pa.chunked_array([low])), form.texts(pa.chunked_array([high]))
+    found.ends = _short_ends(found.min or "", found.max or "", form)
+
+
+def _short_ends(low: str, high: str, form: ColumnFormat) -> list[str]:
+    if low == high:
+        return [low]
+    if form.kind is Kind.NUMBER:
+        is_short = max(len(low), len(high)) <= _MAX_END_CHARACTERS
+        return [text if is_short else f"{float(text.replace(',', '')):.3g}" for text in (low, high)]
+    days, clocks = zip(*(text.partition(" ")[::2] for text in (low, high)), strict=True)
+    if days[0] != days[1] or not clocks[0]:
+        return list(days)
+    digits = next(digits for digits in (5, 8, 12, 18) if clocks[0][:digits] != clocks[1][:digits])
+    return [clocks[0][:digits], days[0], clocks[1][:digits]]
+
+
+def top_places(places: Places, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the most frequent values' places, and for each value how many rows match and how many there are."""
+    size = len(places.values)
+    counts = np.bincount(places.codes[places.codes >= 0], minlength=size)
+    matching = counts if mask is None else np.bincount(places.codes[mask & (places.codes >= 0)], minlength=size)
+    best = np.argsort(-matching, kind="stable")[:MAX_TOP]
+    return best[matching[best] > 0], matching, counts
+
+
+def _add_top(found: Spread, form: ColumnFormat, places: Places, mask: np.ndarray | None) -> None:
+    best, matching, counts = top_places(places, mask)
+    values = pa.chunked_array([places.values.take(pa.array(best))], places.values.type)
+    texts = [text or "" for text in form.texts(values)]
+    found.top = list(zip(texts, matching[best].tolist(), counts[best].tolist(), strict=True))
+    found.distinct = int(np.count_nonzero(matching))
+
+
+@np.errstate(over="ignore", invalid="ignore")  # the largest floats
+def _number_edges(column: pa.ChunkedArray, form: ColumnFormat) -> Sequence[str]:
+    values, scale = column.drop_null(), 1.0
+    if types.is_duration(values.type):
+        scale = float(step_of(values.type)) / DURATION_NANOSECONDS[form.unit]
+        values = whole_steps(values)
+    numbers = values.cast(pa.float64(), safe=False).to_numpy() * scale
+    if (span := _histogram_span(numbers[np.isfinite(numbers)])) is None:
+        return ()
+    edges = number_slots(np.array(span), bins=_BINS).edges
+    if types.is_integer(column.type):
+        return [str(number) for number in dict.fromkeys(map(int, np.ceil(edges)))]
+    return [repr(edge).removesuffix(".0") for edge in edges.tolist()]
+
+
+def _histogram_span(numbers: np.ndarray) -> tuple[float, float] | None:
+    """Return the ends of a histogram; None for numbers that are all the same, or too far apart for a float."""
+    if not len(numbers):
+        return None
+    low, high = float(numbers.min()), float(numbers.max())
+    inner_low, inner_high = map(float, np.quantile(numbers, (_TAIL, 1 - _TAIL)))
+    # A few values far away would leave all others in one bar.
+    if high - low > _FAR * (inner_high - inner_low) > 0:
+        low, high = inner_low, inner_high
+    # Bars as wide as the numbers' own precision cannot be told apart.
+    step = (high - low) / _BINS
+    return (low, high) if low + step > low and high - step < high and np.isfinite(high - low) else None
+
+
+def _time_edges(column: pa.ChunkedArray) -> Sequence[str]:
+    ends = pc.min_max(whole_steps(column)).as_py()
+    if ends["min"] is None or ends["min"] == ends["max"]:
+        return ()
+    size = int(step_of(column.type))
+    low, high = ends["min"] * size, ends["max"] * size
+    rough = -(-(high - low) // _BINS)
+    step = next((step for step in _STEPS if step >= max(rough, size)), -(-rough // _DAY) * _DAY)
+    first = low // step * step
+    kind = pa.timestamp("ns", getattr(column.type, "tz", None))
+    try:
+        texts = [time_text(first + step * at, kind) for at in range((high - first) // step + 2)]
+    except UsageError:
+        return ()
+    if types.is_time(column.type):
+        return [text.split(" ")[1] for text in texts[:-1]] + ["24:00"]
+    for ending in (":00", " 00:00"):
+        if all(text.endswith(ending) for text in texts):
+            texts = [text.removesuffix(ending) for text in texts]
+    return texts

@@ -1,0 +1,132 @@
+"""The chart of a result in JupyterLab: brush, bars, top values, the cell's menu, new cells, both themes, the file."""
+
+import json
+import re
+from base64 import b64decode
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.integration.browser.conftest import notebook_opener
+from tests.integration.browser.looks import DARKEST, check_accessible, choose_theme, luminance, save
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+
+REPOSITORY = Path(__file__).parents[3]
+SHOW = f"""import sys; sys.path.insert(0, {str(REPOSITORY)!r})
+import numpy as np, pyarrow as pa
+from micromegas_jupyter.notebook.results.grid import CellSource
+from micromegas_jupyter.notebook.query_result import QueryResult
+n = np.arange(3000)
+rows = pa.table({{
+    "time": pa.array(1_793_491_200_000 + n * 1000, pa.timestamp("ms", "UTC")),
+    "service": np.array(["api", "O'Neil", "<b>web</b>"])[n % 3],
+    "took": np.exp(np.sin(n / 300) + (n % 7) / 3),
+}})
+result = QueryResult(rows, source=CellSource("%%sql --begin 1h", "SELECT * FROM requests -- all"))
+result.open_chart({{"kind": "bar", "x": [0], "color": [1], "agg": ["count"]}})
+result"""
+MAX_IMAGE_BYTES = 60_000
+
+
+@pytest.fixture(scope="module")
+def notebook(lab, tmp_path_factory):
+    with notebook_opener(lab, tmp_path_factory.mktemp("config")) as open_notebook:
+        page, path = open_notebook("result-chart", SHOW)
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.locator(".micromegas-chart canvas").wait_for()
+        yield page, path
+
+
+def status_of(grid):
+    return grid.locator(".micromegas-grid-status")
+
+
+def grid_of(page):
+    return page.locator(".micromegas-grid").first
+
+
+def test_one_selection_for_chart_and_rows(notebook, tmp_path):
+    page, _ = notebook
+    grid = grid_of(page)
+    canvas = grid.locator(".micromegas-chart canvas")
+    canvas.scroll_into_view_if_needed()
+    page.screenshot(path=str(tmp_path / "light.png"))
+    top = grid.locator(".micromegas-grid-scroller").bounding_box()
+
+    # The chart is as wide as its frame.
+    frame = grid.locator(".micromegas-chart-canvas").bounding_box()
+    assert frame["width"] - canvas.bounding_box()["width"] < 12
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 200, box["y"] + 150)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 300, box["y"] + 150, steps=4)
+    page.mouse.up()
+    time_filter = grid.get_by_label("Filter time")
+    expect(time_filter).to_have_value(re.compile(r"^2026-11-01 00:\d\d:\d\d\.\.<2026-11-01 00:\d\d:\d\d$"))
+    expect(status_of(grid)).to_contain_text("that match, 3,000 in all")
+    page.screenshot(path=str(tmp_path / "brushed.png"))
+    assert grid.locator(".micromegas-grid-scroller").bounding_box() == top
+
+    # Top values and bars filter, and the chart follows.
+    grid.locator(".micromegas-grid-top-value").filter(has_text="O'Neil").click()
+    expect(grid.get_by_label("Filter service")).to_have_value("""= "O'Neil\"""")
+    grid.get_by_role("button", name="Copy as SQL").click()
+    source = page.locator(".jp-Notebook .jp-Cell").nth(3).locator(".cm-content")
+    expect(source).to_contain_text("""AND "service" = 'O''Neil'""")
+    expect(source).to_contain_text("SELECT * FROM requests -- all")
+    assert page.locator(".jp-Notebook .jp-Cell").nth(3).locator(".jp-InputPrompt").inner_text() == "[ ]:"
+    grid.get_by_role("button", name="Clear filters").click()
+    expect(status_of(grid)).to_contain_text("of 3,000")
+
+
+def test_the_keyboard_selects_like_the_mouse(notebook, tmp_path):
+    page, _ = notebook
+    grid = grid_of(page)
+    time_filter = grid.get_by_label("Filter time")
+    grid.get_by_role("gridcell").first.click()
+    page.keyboard.press("Shift+F10")
+    expect(grid.get_by_role("menuitem")).to_have_count(5)
+    page.screenshot(path=str(tmp_path / "menu.png"))
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(time_filter).to_have_value("2026-10-31 23:59:00..2026-11-01 00:01:00")
+    expect(status_of(grid)).to_contain_text("of 61 that match")
+    grid.get_by_role("button", name="Clear filters").click()
+    grid.locator("summary").focus()
+    page.keyboard.press("Enter")
+    grid.get_by_role("rowheader").get_by_role("button").first.focus()
+    page.keyboard.press("Enter")
+    expect(status_of(grid)).to_contain_text("that match")
+    assert grid.locator("b").filter(has_text="web").count() == 0
+    grid.get_by_role("button", name="Clear filters").click()
+
+
+def test_a_chart_is_written_into_a_cell_and_into_the_file_in_both_themes(notebook, tmp_path):
+    page, path = notebook
+    grid = grid_of(page)
+    grid.get_by_label("Log").select_option("y")
+    grid.get_by_role("button", name="Chart as cell").click()
+    expect(page.locator(".jp-Notebook .jp-Cell").nth(3).locator(".cm-content")).to_contain_text(
+        "%%sql --begin 1h --plot bar --x time --color service --agg count --log y"
+    )
+    grid.get_by_label("Log").select_option("")
+
+    for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
+        choose_theme(page, theme)
+        grid.get_by_role("gridcell").first.click()
+        grid.scroll_into_view_if_needed()
+        assert (luminance(grid.locator(".micromegas-chart")) < DARKEST) is is_dark
+        page.screenshot(path=str(tmp_path / f"{'dark' if is_dark else 'light'}.png"))
+        check_accessible(page, ".micromegas-grid", texts=10)
+    page.locator(".jp-Notebook .cm-content").nth(3).click()  # keys in a grid are not those of JupyterLab
+    save(page)
+    bundle = json.loads(Path(path).read_text())["cells"][2]["outputs"][0]["data"]
+    html = "".join(bundle["text/html"])
+    assert html.startswith("<img data-micromegas-chart")
+    image = html.split("base64,")[1].split('"')[0]
+    assert b64decode(image)[:4] == b"\x89PNG"
+    assert len(image) <= MAX_IMAGE_BYTES
+    assert "<table>" in html
