@@ -1,13 +1,13 @@
 """The tools and documents of MCP, over HTTP and over stdio; their names, descriptions and schemas never hold rows."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 import pyarrow as pa
@@ -26,9 +26,6 @@ from micromegas_jupyter.mcp.protocol import (
     Request,
 )
 from micromegas_jupyter.mcp.rows import Rendered, render, type_name, visible
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 MAX_ROWS: Final = 1000
 MAX_TEXT_BYTES: Final = 24 * 1024
@@ -250,7 +247,7 @@ def _notices(rendered: Rendered) -> list[str]:
 @asynccontextmanager
 async def _progress(
     request: Request, notify: Notify, began_at: float, clock: Clock
-) -> "AsyncIterator[Callable[[int], None]]":
+) -> AsyncIterator[Callable[[int], None]]:
     """Report progress every second if the client wants it; yields a function to count rows with."""
     rows = 0
 

@@ -24,7 +24,8 @@ from micromegas_jupyter.notebook.formats import Kind
 from micromegas_jupyter.notebook.results.export import Export
 from micromegas_jupyter.notebook.results.selection import checked_source, picked_filters, selection_sql
 from micromegas_jupyter.notebook.results.view import RowQuery, RowsView, taken
-from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE, Bundle, count_text, has_kernel, is_attended
+from micromegas_jupyter.notebook.saved import SAVED_MIME_TYPE
+from micromegas_jupyter.notebook.shell import Bundle, count_text, has_kernel, is_attended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

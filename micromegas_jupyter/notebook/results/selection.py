@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from micromegas_jupyter.client.parameters import quote_identifier, quote_literal
 from micromegas_jupyter.core.text import cut, printable
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.flightsql.parameters import quote_identifier, quote_literal
 from micromegas_jupyter.notebook.formats import (
     UTC_NAMES,
     ColumnFormat,

@@ -27,7 +27,7 @@ from micromegas_jupyter.notebook.results import export as export_module
 from micromegas_jupyter.notebook.results import grid as grid_module
 from micromegas_jupyter.notebook.results.grid import CellSource, ResultGrid, shown_table
 from micromegas_jupyter.notebook.results.view import RowsView
-from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE
+from micromegas_jupyter.notebook.saved import SAVED_MIME_TYPE
 from tests.fakes.clock import FakeClock
 
 ALL_ROWS = {"filters": {}, "sort": []}
