@@ -39,9 +39,11 @@ def to_frame(table: pa.Table, *, dtype_backend: str | None = None, jsonb: str = 
     """
     import pandas as pd
 
-    from micromegas_jupyter.core.jsonb import with_json
+    if shows_json(jsonb) and any(_holds_bytes(column.type) for column in table.columns):
+        from micromegas_jupyter.core.jsonb import with_json  # few results have such columns
 
-    table = _decode_nested(with_json(table) if shows_json(jsonb) else table)
+        table = with_json(table)
+    table = _decode_nested(table)
     frame: pd.DataFrame
     if check_dtype_backend(dtype_backend) == ARROW_DTYPES:
         frame = table.to_pandas(types_mapper=pd.ArrowDtype)
@@ -83,3 +85,7 @@ def _decode_nested(table: pa.Table) -> pa.Table:
             decoded = pa.chunked_array(chunks, type=kind.value_type)
             table = table.set_column(index, field.with_type(kind.value_type), decoded)
     return table
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    return any(check(kind) for check in (*_TEXT_CHECKS[2:], pa.types.is_dictionary, pa.types.is_binary_view))

@@ -102,17 +102,17 @@ class SqlRequest:
 
     def cell_text(self) -> str:
         """Return a cell that makes the same request."""
-        words = ["%%sql", *(() if self.name is None else (self.name, "<<")), *self._option_words()]
+        words = ["%%sql", *(() if self.name is None else (self.name, "<<")), *self._option_texts()]
         return f"{' '.join(words)}\n{self.sql.strip()}"
 
     def source(self) -> CellSource:
         """Return what a new cell with the same rows needs, whatever holds and shows them."""
         from micromegas_jupyter.notebook.results.grid import CellSource
 
-        words = self._option_words(without=("plot", "limit", "format", "dtype", *CHART_OPTIONS))
+        words = self._option_texts(without=("plot", "limit", "format", "dtype", *CHART_OPTIONS))
         return CellSource(" ".join(["%%sql", *words]), self.sql, self.options.limit)
 
-    def _option_words(self, without: Sequence[str] = ()) -> list[str]:
+    def _option_texts(self, without: Sequence[str] = ()) -> list[str]:
         given = {name: value for name, value in vars(self.options).items() if name not in without}
         return [
             f"--{option}" if value is True else f"--{option} {option_value(str(value))}"
@@ -376,13 +376,13 @@ class SqlMagic(Magics):
         asked = None
         if (plot := request.options.plot) is not None:
             from micromegas_jupyter.notebook.charts.chart import Chart
-            from micromegas_jupyter.notebook.results.plots import asked_options
+            from micromegas_jupyter.notebook.results.plots import build_options
 
             options = {name: getattr(request.options, name) for name in CHART_OPTIONS}
             options["kind"] = None if plot is True else plot
             try:
                 chart = Chart(table, **options)
-                asked = asked_options(table.column_names, options)
+                asked = build_options(table.column_names, options)
             except UsageError as error:  # which must not keep the rows from the person
                 print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
             else:

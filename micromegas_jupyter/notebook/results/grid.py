@@ -21,8 +21,6 @@ from tabulate import tabulate
 from micromegas_jupyter.core.text import cut, rows_text
 from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.formats import Kind
-from micromegas_jupyter.notebook.results.export import Export
-from micromegas_jupyter.notebook.results.selection import checked_source, picked_filters, selection_sql
 from micromegas_jupyter.notebook.results.view import RowQuery, RowsView, taken
 from micromegas_jupyter.notebook.saved import SAVED_MIME_TYPE
 from micromegas_jupyter.notebook.shell import Bundle, count_text, has_kernel, is_attended
@@ -30,6 +28,7 @@ from micromegas_jupyter.notebook.shell import Bundle, count_text, has_kernel, is
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from micromegas_jupyter.notebook.results.export import Export
     from micromegas_jupyter.notebook.results.plots import Asked
 
 MAX_HELD_BYTES: Final = 1024**3
@@ -177,6 +176,8 @@ class ResultGrid(anywidget.AnyWidget):
                 return {"text": text}, []
             case _:
                 columns = [column for column in range(view.table.num_columns) if column not in message["hidden"]]
+                from micromegas_jupyter.notebook.results.export import Export
+
                 self._end_export()
                 is_download = message["to"] == "download"
                 self._export = (
@@ -197,14 +198,16 @@ class ResultGrid(anywidget.AnyWidget):
     def _cell(self, view: RowsView, order: RowQuery, message: Mapping[str, Any]) -> str:
         if self._source is None:
             raise UsageError("No statement returned these rows.", remedy="Run one with %%sql.")
+        from micromegas_jupyter.notebook.results.selection import checked_source, selection_sql
+
         head, sql, limit = self._source
         hidden = message["hidden"] if message["chart"] is None else ()
         is_around = bool(order.filters or order.sort or hidden)
         head += f" --limit {limit}" if limit is not None and not is_around else ""
         if message["chart"] is not None:
-            from micromegas_jupyter.notebook.results.plots import plot_words
+            from micromegas_jupyter.notebook.results.plots import plot_arguments
 
-            head += f" {plot_words(message['chart'], view.table.schema.names)}"
+            head += f" {plot_arguments(message['chart'], view.table.schema.names)}"
         return checked_source(f"{head}\n{selection_sql(sql, view, order, limit=limit, hidden=hidden)}")
 
 
@@ -215,6 +218,8 @@ def _pick(view: RowsView, order: RowQuery, message: Mapping[str, Any]) -> dict[i
         return {column: view.bars_filter(column, *message["bars"])}
     if what == "top":
         return {column: view.top_filter(column, message["place"], order)}
+    from micromegas_jupyter.notebook.results.selection import picked_filters
+
     return picked_filters(view, order, message["row"], column, what=what)
 
 

@@ -37,20 +37,20 @@ class Plot:
         UsageError: There is nothing to draw.
     """
 
-    def __init__(self, view: RowsView, order: RowQuery, asked: Asked, width: int) -> None:
+    def __init__(self, view: RowsView, order: RowQuery, options: Asked, width: int) -> None:
         names = view.table.schema.names
-        named = {key: [names[at] for at in asked.get(key, ())] for key in ("x", "y", "color")}
-        options = Options(
-            kind=asked.get("kind"),
+        named = {key: [names[at] for at in options.get(key, ())] for key in ("x", "y", "color")}
+        chart_options = Options(
+            kind=options.get("kind"),
             x=next(iter(named["x"]), None),
             y=named["y"],
             color=next(iter(named["color"]), None),
-            agg=asked.get("agg"),
-            bins=asked.get("bins"),
-            log=asked.get("log"),
+            agg=options.get("agg"),
+            bins=options.get("bins"),
+            log=options.get("log"),
         )
         self._view, self._names = view, names
-        self._choice = choose(view.rows(order, 0, view.table.num_rows), options)
+        self._choice = choose(view.rows(order, 0, view.table.num_rows), chart_options)
         self.spec, self.text, self._axes = draw(self._choice, width)
 
     @property
@@ -103,36 +103,36 @@ def _number_text(kind: pa.DataType, edge: float) -> str:
     return repr(edge).removesuffix(".0") + ("s" if types.is_duration(kind) else "")
 
 
-def plot_words(asked: Asked, names: Sequence[str]) -> str:
+def plot_arguments(options: Asked, names: Sequence[str]) -> str:
     """Return the options of `%%sql` that draw the same chart.
 
     Raises:
         UsageError: A name cannot be written as an option.
     """
-    columns = {key: [names[at] for at in asked.get(key, ())] for key in ("x", "y", "color")}
+    columns = {key: [names[at] for at in options.get(key, ())] for key in ("x", "y", "color")}
     if len(columns["y"]) > 1 and any("," in name for name in columns["y"]):
         raise UsageError("A column's name contains a comma.", remedy="Rename it with AS.")
     values = {key: ",".join(each) for key, each in columns.items()}
     values |= {
-        "agg": ",".join(asked.get("agg") or ()),
-        "bins": str(asked.get("bins") or ""),
-        "log": asked.get("log") or "",
+        "agg": ",".join(options.get("agg") or ()),
+        "bins": str(options.get("bins") or ""),
+        "log": options.get("log") or "",
     }
     words = [f"--{key} {option_value(value)}" for key, value in values.items() if value]
-    return " ".join(["--plot", *([asked["kind"]] if asked.get("kind") else []), *words])
+    return " ".join(["--plot", *([options["kind"]] if options.get("kind") else []), *words])
 
 
-def asked_options(names: Sequence[str], given: Mapping[str, Any]) -> Asked:
+def build_options(names: Sequence[str], arguments: Mapping[str, Any]) -> Asked:
     """Return options by name as a page has them."""
-    y = given["y"] or ""
-    columns = {"x": [given["x"]], "color": [given["color"]], "y": [y] if y in names else y.split(",")}
+    y = arguments["y"] or ""
+    columns = {"x": [arguments["x"]], "color": [arguments["color"]], "y": [y] if y in names else y.split(",")}
     found: Asked = {
         key: [names.index(each.strip() if each not in names else each) for each in columns[key] if each]
         for key in columns
     }
     return found | {
-        "kind": given["kind"],
-        "agg": [name.strip() for name in given["agg"].split(",")] if given["agg"] else None,
-        "bins": given["bins"],
-        "log": given["log"],
+        "kind": arguments["kind"],
+        "agg": [name.strip() for name in arguments["agg"].split(",")] if arguments["agg"] else None,
+        "bins": arguments["bins"],
+        "log": arguments["log"],
     }

@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts.slots import number_slots
 from micromegas_jupyter.notebook.formats import DURATION_NANOSECONDS, Kind, decoded, whole_steps
 from micromegas_jupyter.notebook.results.filters import condition, hint, step_of, time_text
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.formats import ColumnFormat
 
 MAX_TOP: Final = 5
-MAX_KEPT_VALUES: Final = 50_000
+MAX_CODED_VALUES: Final = 50_000
 """Texts of a column with more values are counted again each time, because they would take too much memory."""
 
 _BINS = 24
@@ -62,7 +61,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class CodedColumn:
     """Which bar or value each row is in; and the bars' ends as filters have them, or the values."""
 
     codes: np.ndarray
@@ -71,12 +70,12 @@ class Places:
     """An Arrow array, or None."""
 
 
-def find_places(column: pa.ChunkedArray, form: ColumnFormat) -> Places | None:
+def code_column(column: pa.ChunkedArray, form: ColumnFormat) -> CodedColumn | None:
     """Return where the rows are; None if the values are not told apart."""
     if form.kind in (Kind.NESTED, Kind.OTHER):
         return None
     if form.kind not in (Kind.NUMBER, Kind.TIME):
-        return _value_places(column)
+        return _code_values(column)
     column = decoded(column)
     edges = _time_edges(column) if form.kind is Kind.TIME else _number_edges(column, form)
     if len(edges) <= 2:  # noqa: PLR2004 - one bar
@@ -89,18 +88,18 @@ def find_places(column: pa.ChunkedArray, form: ColumnFormat) -> Places | None:
     for edge in edges[1:-1]:
         codes += condition(column, form, f">= {edge}").fill_null(False).to_numpy()
     codes[~is_there.to_numpy()] = _NOWHERE
-    return Places(codes, tuple(edges))
+    return CodedColumn(codes, tuple(edges))
 
 
-def _value_places(column: pa.ChunkedArray) -> Places:
+def _code_values(column: pa.ChunkedArray) -> CodedColumn:
     if types.is_dictionary(column.type):
         whole = column.unify_dictionaries().combine_chunks()
         whole = whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks)
         # A dictionary may hold a value twice.
         once = _encoded(decoded(pa.chunked_array([whole.dictionary])))
-        return Places(_codes(once.indices.take(whole.indices)), values=once.dictionary)
+        return CodedColumn(_codes(once.indices.take(whole.indices)), values=once.dictionary)
     encoded = _encoded(decoded(column))
-    return Places(_codes(encoded.indices), values=encoded.dictionary)
+    return CodedColumn(_codes(encoded.indices), values=encoded.dictionary)
 
 
 def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
@@ -113,20 +112,22 @@ def _codes(indices: pa.Array) -> np.ndarray:
     return codes
 
 
-def spread_of(column: pa.ChunkedArray, form: ColumnFormat, places: Places | None, mask: np.ndarray | None) -> Spread:
+def spread_of(
+    column: pa.ChunkedArray, form: ColumnFormat, coded: CodedColumn | None, mask: np.ndarray | None
+) -> Spread:
     """Return how the values of all rows spread, and of those in the mask."""
     found = Spread(hint=hint(column, form))
     if form.kind in (Kind.NUMBER, Kind.TIME):
         _add_ends(found, decoded(column), form)
-    if places is None:
+    if coded is None:
         return found
-    if places.values is not None:
-        _add_top(found, form, places, mask)
+    if coded.values is not None:
+        _add_top(found, form, coded, mask)
         return found
-    bars = len(places.edges) - 1
-    found.bars = np.bincount(places.codes, minlength=_NOWHERE + 1)[:bars].tolist()
-    found.matching = [] if mask is None else np.bincount(places.codes[mask], minlength=_NOWHERE + 1)[:bars].tolist()
-    found.bins = list(places.edges)
+    bars = len(coded.edges) - 1
+    found.bars = np.bincount(coded.codes, minlength=_NOWHERE + 1)[:bars].tolist()
+    found.matching = [] if mask is None else np.bincount(coded.codes[mask], minlength=_NOWHERE + 1)[:bars].tolist()
+    found.bins = list(coded.edges)
     return found
 
 
@@ -154,18 +155,18 @@ def _short_ends(low: str, high: str, form: ColumnFormat) -> list[str]:
     return [clocks[0][:digits], days[0], clocks[1][:digits]]
 
 
-def top_places(places: Places, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the most frequent values' places, and for each value how many rows match and how many there are."""
-    size = len(places.values)
-    counts = np.bincount(places.codes[places.codes >= 0], minlength=size)
-    matching = counts if mask is None else np.bincount(places.codes[mask & (places.codes >= 0)], minlength=size)
+def top_codes(coded: CodedColumn, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the most frequent values' codes, and for each value how many rows match and how many there are."""
+    size = len(coded.values)
+    counts = np.bincount(coded.codes[coded.codes >= 0], minlength=size)
+    matching = counts if mask is None else np.bincount(coded.codes[mask & (coded.codes >= 0)], minlength=size)
     best = np.argsort(-matching, kind="stable")[:MAX_TOP]
     return best[matching[best] > 0], matching, counts
 
 
-def _add_top(found: Spread, form: ColumnFormat, places: Places, mask: np.ndarray | None) -> None:
-    best, matching, counts = top_places(places, mask)
-    values = pa.chunked_array([places.values.take(pa.array(best))], places.values.type)
+def _add_top(found: Spread, form: ColumnFormat, coded: CodedColumn, mask: np.ndarray | None) -> None:
+    best, matching, counts = top_codes(coded, mask)
+    values = pa.chunked_array([coded.values.take(pa.array(best))], coded.values.type)
     texts = [text or "" for text in form.texts(values)]
     found.top = list(zip(texts, matching[best].tolist(), counts[best].tolist(), strict=True))
     found.distinct = int(np.count_nonzero(matching))
@@ -180,6 +181,8 @@ def _number_edges(column: pa.ChunkedArray, form: ColumnFormat) -> Sequence[str]:
     numbers = values.cast(pa.float64(), safe=False).to_numpy() * scale
     if (span := _histogram_span(numbers[np.isfinite(numbers)])) is None:
         return ()
+    from micromegas_jupyter.notebook.charts.slots import number_slots
+
     edges = number_slots(np.array(span), bins=_BINS).edges
     if types.is_integer(column.type):
         return [str(number) for number in dict.fromkeys(map(int, np.ceil(edges)))]

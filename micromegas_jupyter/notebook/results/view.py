@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from cachetools import LRUCache
 from pyarrow import types
 
-from micromegas_jupyter.client.row_text import write_text
 from micromegas_jupyter.core.files import file_beside
 from micromegas_jupyter.core.jsonb import json_texts
 from micromegas_jupyter.core.text import bytes_text, cut, printable
@@ -32,12 +31,12 @@ from micromegas_jupyter.notebook.formats import (
 )
 from micromegas_jupyter.notebook.results.filters import condition, range_filter, value_filter
 from micromegas_jupyter.notebook.results.spreads import (
-    MAX_KEPT_VALUES,
-    Places,
+    MAX_CODED_VALUES,
+    CodedColumn,
     Spread,
-    find_places,
+    code_column,
     spread_of,
-    top_places,
+    top_codes,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class RowsView:
         self._lock = RLock()
         self._formats: dict[int, ColumnFormat] = {}
         self._texts: dict[int, pa.ChunkedArray] = {}
-        self._places: dict[int, Places | None] = {}
+        self._coded_columns: dict[int, CodedColumn | None] = {}
         self._orders: LRUCache[RowQuery, pa.Array] = LRUCache(_MAX_ORDERS)
 
     def format_of(self, index: int) -> ColumnFormat:
@@ -150,30 +149,30 @@ class RowsView:
     def spread(self, index: int, order: RowQuery = _ALL) -> Spread:
         """Return how a column's values spread, of all rows and of those that match the filters."""
         form = replace(self.format_of(index), is_jsonb=False)  # it is text already
-        return spread_of(self.comparable(index), form, self._places_of(index), self.mask(order))
+        return spread_of(self.comparable(index), form, self._coded(index), self.mask(order))
 
     def bars_filter(self, index: int, first: int, last: int) -> str:
         """Return the filter for some bars of a column's histogram."""
-        places = self._places_of(index)
-        return range_filter(places.edges, first, last, is_open=True) if places else ""
+        coded = self._coded(index)
+        return range_filter(coded.edges, first, last, is_open=True) if coded else ""
 
-    def top_filter(self, index: int, place: int, order: RowQuery) -> str:
+    def top_filter(self, index: int, rank: int, order: RowQuery) -> str:
         """Return the filter for one of a column's most frequent values."""
-        places, form = self._places_of(index), self.format_of(index)
-        if places is None or places.values is None:
+        coded, form = self._coded(index), self.format_of(index)
+        if coded is None or coded.values is None:
             raise UsageError("This value cannot be filtered.", remedy="Filter another column.")
-        best, _, _ = top_places(places, self.mask(order))
-        value = pa.chunked_array([places.values.take(pa.array([best[place]]))])
+        best, _, _ = top_codes(coded, self.mask(order))
+        value = pa.chunked_array([coded.values.take(pa.array([best[rank]]))])
         return value_filter(value, form, exact_texts(value)[0])
 
-    def _places_of(self, index: int) -> Places | None:
+    def _coded(self, index: int) -> CodedColumn | None:
         with self._lock:
-            if index in self._places:
-                return self._places[index]
-            places = find_places(self.comparable(index), self.format_of(index))
-            if places is None or places.values is None or len(places.values) <= MAX_KEPT_VALUES:
-                self._places[index] = places
-            return places
+            if index in self._coded_columns:
+                return self._coded_columns[index]
+            coded = code_column(self.comparable(index), self.format_of(index))
+            if coded is None or coded.values is None or len(coded.values) <= MAX_CODED_VALUES:
+                self._coded_columns[index] = coded
+            return coded
 
     def size_of(self, order: RowQuery) -> int:
         """Return about how many bytes the rows take."""
@@ -225,6 +224,8 @@ class RowsView:
 
         parts = read_parts()
         if file_format == "csv":
+            from micromegas_jupyter.client.row_text import write_text
+
             batches = (batch for part in parts for batch in part.to_batches())
             are_json = {place: self.format_of(index).is_jsonb for place, index in enumerate(columns)}
             output = TextIOWrapper(target, encoding="utf-8", newline="")
