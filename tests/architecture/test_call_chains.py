@@ -148,10 +148,22 @@ def test_a_query_in_a_terminal(signed_in, tmp_path):
     check_flow("micromegas query", traced_files(tmp_path))
 
 
+# Loading fetches the tables for completions on other threads, one of which starts the other.
+_AFTER_LOADING = """
+import sitecustomize, threading
+for _ in range(2):
+    for thread in threading.enumerate():
+        if thread.name.endswith("schema"):
+            thread.join(30)
+sitecustomize.start()
+"""
+
+
 def test_a_cell_with_sql(signed_in, tmp_path):
     traced = {"MICROMEGAS_TEST_TRACE": str(tmp_path), "PYTHONPATH": f"{TRACING}{os.pathsep}{ROOT}"}
     with attended_kernel({**signed_in, **traced}) as kernel:
-        kernel.run("%load_ext micromegas_jupyter\nimport sitecustomize; sitecustomize.start()")
+        kernel.run("%load_ext micromegas_jupyter")
+        kernel.run(_AFTER_LOADING)
         assert kernel.run("%%sql\nSELECT 1 AS a").reply["status"] == "ok"
         kernel.run("sitecustomize.write()")
 

@@ -30,8 +30,8 @@ _NOWHERE = 255
 _DAY = 86_400 * 10**9
 # A few that people read off a clock, below and above a second.
 _STEPS = (
-    *(factor * 10**power for power in range(9) for factor in (1, 2, 5)),
-    *(seconds * 10**9 for seconds in (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 43_200)),
+    *np.multiply.outer(10 ** np.arange(9), (1, 2, 5)).ravel().tolist(),
+    *np.multiply(10**9, (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 43_200)).tolist(),
 )
 _MAX_END_CHARACTERS = 9
 

@@ -227,8 +227,8 @@ def test_a_rule_is_found_that_is_true_for_a_query(expression):
     [
         ("1 = 1", "column"),
         ("'sql' = 'sql'", "column"),
-        ("client = ", "found: EOF"),
-        ("client", "non-boolean"),
+        ("client = ", "missing before the end"),
+        ("client", "condition is needed"),
         ("client = 42", "cannot be used"),
         ("client = (SELECT 'x')", "subquery"),
         ("client = 'x'; SELECT 1", "several"),
@@ -236,7 +236,7 @@ def test_a_rule_is_found_that_is_true_for_a_query(expression):
         ("client = 'x' AND nobody = 'y'", "nobody"),
         ("client = 'x' AND nothing(sql)", "nothing"),
         ("", "empty"),
-        ("upper(sql = 'a'", "cannot be used. It cannot be parsed"),
+        ("upper(sql = 'a'", "never closed"),
         ("client = '" + "x" * 5000 + "'", "longer"),
     ],
 )
