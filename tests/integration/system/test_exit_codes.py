@@ -57,6 +57,7 @@ HERE = [
     ("login", ("--flow", "device", "--issuer", "http://127.0.0.1:1"), AWAY),
     ("logout", (), DONE),
     ("completion", ("bash",), DONE),
+    ("mcp", ("--print-config",), DONE),
     ("explain", ("SQL001",), DONE),
     ("explain", ("SQL999",), USAGE),
     ("keys list", ("--file", "keys.json"), DONE),
