@@ -74,7 +74,9 @@ class Lists(NamedTuple):
     def column(self, kind: pa.ListType, mask: Numbers | None = None) -> pa.Array:
         """Return an Arrow column; rows in the mask are null."""
         ends = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
-        values = pa.array(self.values.astype(pa.array([], kind.value_type).to_numpy().dtype, copy=False), kind.value_type)
+        values = pa.array(
+            self.values.astype(pa.array([], kind.value_type).to_numpy().dtype, copy=False), kind.value_type
+        )
         masked = None if mask is None else pa.array(mask)
         return pa.ListArray.from_arrays(pa.array(ends), values, type=kind, mask=masked)
 

@@ -65,9 +65,10 @@ class Export:
 
     def close(self) -> None:
         """Cancel it unless it is complete, and forget the file of a download."""
-        self._is_canceled.set()
         with self._lock:
-            if self._file is not None and self._size is not None:
+            if self._size is None:
+                self._is_canceled.set()
+            elif self._file is not None:
                 self._file.close()
                 self._file = None
 
@@ -79,13 +80,16 @@ class Export:
                 self._view.write(self._order, self._file, **self._options())
                 self._file.flush()
             with self._lock:
-                self._size = self._file.tell() if self._file else 0
+                if not self._is_canceled.is_set():
+                    self._size = self._file.tell() if self._file else 0
+                elif self._file is None:
+                    Path(self.name).unlink()  # the last rows were written when the user canceled
         except MicromegasError as error:
             self._problem = f"{error.what} {error.remedy}".strip()
         except Exception as error:  # noqa: BLE001 - whatever happens, the page is told
             _log.error("An export failed.", extra={"kind": type(error).__name__})
             self._problem = "The file could not be written. Check the folder and the free space."
-        if self._size is None or self._is_canceled.is_set():
+        if self._size is None:
             with self._lock:
                 if self._file is not None:
                     self._file.close()

@@ -253,6 +253,29 @@ def test_a_canceled_export_leaves_no_file_and_the_page_is_served_meanwhile(page,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_export_that_is_canceled_after_its_last_row_leaves_no_file(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    written, may_continue = Event(), Event()
+    write = RowsView.write_new_file
+
+    def write_and_wait(view, order, path, **options):
+        write(view, order, path, **options)
+        written.set()
+        assert may_continue.wait(60)
+
+    monkeypatch.setattr(RowsView, "write_new_file", write_and_wait)
+    page.ask("export", 1, to="folder", **ASKED)
+    assert written.wait(60)
+    assert len(list(tmp_path.iterdir())) == 1
+
+    page.ask("export_end", 2, export=1)
+    may_continue.set()
+
+    while any(thread.name == "micromegas-export" for thread in enumerate_threads()):
+        Event().wait(0.01)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failed_export_leaves_no_file(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     page = Page(pa.table({"a": pa.array([(1, 2, 3)], pa.month_day_nano_interval())}), monkeypatch)
