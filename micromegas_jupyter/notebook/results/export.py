@@ -35,6 +35,7 @@ class Export:
         self._type = EXPORT_FORMATS[file_format]
         self._view, self._order, self._columns, self._format = view, order, columns, file_format
         self._is_canceled = Event()
+        self._is_download = is_download
         self._lock = Lock()  # guards the file
         # It has no name, so nothing is left of it when the kernel is killed.
         self._file: IO[bytes] | None = tempfile.TemporaryFile() if is_download else None  # noqa: SIM115 - until `close`
@@ -62,6 +63,13 @@ class Export:
                 raise UsageError("This file is no longer kept.", remedy="Export the rows again.")
             self._file.seek(first)
             return self._file.read(PART_BYTES)
+
+    def cancel(self) -> None:
+        """End it without a file, even if the last row was written before the user was told."""
+        with self._lock:
+            if self._size is not None and not self._is_download:
+                Path(self.name).unlink(missing_ok=True)
+        self.close()
 
     def close(self) -> None:
         """Cancel it unless it is complete, and forget the file of a download."""

@@ -135,6 +135,8 @@ class ResultGrid(anywidget.AnyWidget):
             return export.state(), []
         if message["op"] == "export_part":
             return {}, [export.read(message["first"])]
+        if message["op"] == "export_cancel":
+            export.cancel()
         self._end_export()
         return {}, []
 

@@ -216,7 +216,7 @@ def test_the_rows_that_match_are_downloaded(page, grid):
         assert table["value"].to_pylist() == [0, 0.25, 0.5, 0.75]
 
 
-def test_all_rows_are_saved_or_downloaded_with_progress_by_keyboard(page, grid, notebook, tmp_path):
+def test_all_rows_are_saved_or_downloaded_with_progress_by_keyboard(page, grid, notebook):
     where = grid.get_by_role("combobox", name="Export to")
     where.focus()
     page.keyboard.press("ArrowDown")
@@ -226,7 +226,6 @@ def test_all_rows_are_saved_or_downloaded_with_progress_by_keyboard(page, grid, 
     bar = grid.get_by_role("progressbar", name="Export")
     expect(bar).to_be_visible()
     expect(grid).to_contain_text(re.compile(r"[\d,]+ of 1,000,000 rows"))
-    page.screenshot(path=str(tmp_path / "exporting.png"))
     page.keyboard.press("Enter")  # the focus is on Cancel
     expect(grid.get_by_role("alert")).to_have_text("Export canceled.")
     expect(bar).to_be_hidden()

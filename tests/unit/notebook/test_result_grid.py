@@ -276,6 +276,17 @@ def test_an_export_that_is_canceled_after_its_last_row_leaves_no_file(page, monk
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_export_that_is_canceled_before_the_page_knows_that_it_is_complete_leaves_no_file(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    page.ask("export", 1, to="folder", **ASKED)
+    follow(page, 1)
+    assert len(list(tmp_path.iterdir())) == 1
+
+    page.ask("export_cancel", export=1)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failed_export_leaves_no_file(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     page = Page(pa.table({"a": pa.array([(1, 2, 3)], pa.month_day_nano_interval())}), monkeypatch)

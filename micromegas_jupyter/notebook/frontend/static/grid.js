@@ -589,15 +589,15 @@ var Exports = class {
     try {
       for (; ; ) {
         const { answer } = await this.kernel.ask("export_state", { export: id });
-        if (answer.size !== null && to === "folder") return `Saved in the notebook's folder: ${answer.name}`;
         if (this.isCanceled) return "Export canceled.";
+        if (answer.size !== null && to === "folder") return `Saved in the notebook's folder: ${answer.name}`;
         if (answer.size !== null) return await this.download(id, answer.size, answer.name, answer.type);
         const rows = answer.rows.toLocaleString("en");
         this.show(`${rows} of ${answer.total.toLocaleString("en")} rows`, answer.rows / Math.max(answer.total, 1));
         await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
       }
     } finally {
-      await this.kernel.ask("export_end", { export: id }).catch(() => void 0);
+      await this.kernel.ask(this.isCanceled ? "export_cancel" : "export_end", { export: id }).catch(() => void 0);
     }
   }
   async download(id, size, name, type) {

@@ -74,8 +74,8 @@ export class Exports {
     try {
       for (;;) {
         const { answer } = await this.kernel.ask("export_state", { export: id });
-        if (answer.size !== null && to === "folder") return `Saved in the notebook's folder: ${answer.name}`;
         if (this.isCanceled) return "Export canceled.";
+        if (answer.size !== null && to === "folder") return `Saved in the notebook's folder: ${answer.name}`;
         if (answer.size !== null) return await this.download(id, answer.size, answer.name, answer.type);
         const rows = answer.rows.toLocaleString("en");
         this.show(`${rows} of ${answer.total.toLocaleString("en")} rows`, answer.rows / Math.max(answer.total, 1));
@@ -83,7 +83,7 @@ export class Exports {
       }
     } finally {
       // An export that failed or was replaced by another view's has ended already.
-      await this.kernel.ask("export_end", { export: id }).catch(() => undefined);
+      await this.kernel.ask(this.isCanceled ? "export_cancel" : "export_end", { export: id }).catch(() => undefined);
     }
   }
 

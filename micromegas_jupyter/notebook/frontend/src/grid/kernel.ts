@@ -75,6 +75,7 @@ interface Answers {
   export: { export: number };
   export_state: { rows: number; total: number; name: string; type: string; size: number | null };
   export_part: object;
+  export_cancel: object;
   export_end: object;
 }
 
