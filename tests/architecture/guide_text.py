@@ -19,8 +19,8 @@ class Block(NamedTuple):
     is_marked: bool
 
 
-#: Stands in the paragraph before each block that no test runs.
-MARK = "not run by the tests"
+#: The comment before the fence of each block that no test runs.
+MARK = "<!-- not-tested -->"
 #: The languages whose blocks are executed in order, by tests/integration/test_guides.py.
 EXECUTED = {"python", "sh"}
 #: What other tests read or run, by language and page.
@@ -64,8 +64,7 @@ def blocks(*names):
 
 
 def _is_marked(before):
-    paragraph = before.rstrip("\n").rpartition("\n\n")[2]
-    return MARK in " ".join(paragraph.split())
+    return before.rstrip().endswith(MARK)
 
 
 def is_run_elsewhere(page, language):
