@@ -1,4 +1,4 @@
-"""docs/promises.md names tests that exist, and every public thing that a program can list."""
+"""tests/promises.md names tests that exist, and every public thing that a program can list."""
 
 import argparse
 import ast
@@ -15,7 +15,7 @@ from tests.architecture.guide_text import ROOT, read_page, table_rows
 from tests.architecture.test_documentation import command_line_options
 from tests.architecture.test_references import magic_options, registered_magics
 
-PAGE = read_page("promises.md")
+PAGE = (ROOT / "tests" / "promises.md").read_text(encoding="utf-8")
 SHOWN, _, NOT_SHOWN = PAGE.partition("\n## Not shown yet\n")
 ROWS = [row for row in table_rows(SHOWN) if row[1] not in {"tests", "---"}]
 MOST_TESTS = 3
