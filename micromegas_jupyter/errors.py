@@ -88,7 +88,7 @@ class MicromegasError(Error):
 
 
 class ConfigurationError(MicromegasError, InterfaceError, ValueError):
-    """A setting is missing or malformed; the message names it, and so does `key`.
+    """A setting is missing or malformed; the message and `key` specify which one.
 
     Nothing starts with an invalid setting. Correct the named variable, option or line of `config.json`.
     """
@@ -163,19 +163,19 @@ class AuthenticationError(MicromegasError, OperationalError):
 
 
 class LoginRequired(AuthenticationError):
-    """Nobody is signed in, or the stored sign-in has ended.
+    """No user is signed in, or the stored sign-in has expired.
 
     Run `%micromegas_login` or `micromegas login`. An unattended program (nbconvert, papermill, a job) cannot do that:
     give it a workload identity, a private key or a client secret ([Service accounts](service-accounts.md)), or sign in
-    beforehand on the same machine. If JupyterHub should have signed you in, the message says why it did not and what to
-    do at the Hub; in Python the error's `sign_in_service` is then `JupyterHub`.
+    beforehand on the same machine. If JupyterHub should have signed you in, the message explains why it didn't and
+    what to change in the Hub; in Python, the error's `sign_in_service` is then `JupyterHub`.
     """
 
     code = "AUTH001"
 
 
 class LoginFailed(AuthenticationError):
-    """A sign-in ended without a token.
+    """A sign-in finished without a token.
 
     It was canceled, the fixed port is taken, no pasted address matched, or the provider does not accept the
     application; `provider_code` is the provider's error code, when it gave one (RFC 6749 section 5.2). Start it again.
@@ -189,7 +189,7 @@ class LoginFailed(AuthenticationError):
 
 
 class LoginTimedOut(LoginFailed):
-    """Nobody completed the sign-in in time.
+    """The sign-in was not completed in time.
 
     That is five minutes for the provider's page, ten for pasting its address, and as long as the provider says for a
     code, at most half an hour. Start again; the page or code of the earlier attempt no longer works.
@@ -199,7 +199,7 @@ class LoginTimedOut(LoginFailed):
 
 
 class LoginRefused(LoginFailed):
-    """The provider or the person refused, in the browser, on the device page, or in the address that was pasted.
+    """The provider or the user denied the sign-in, in the browser, on the device page, or in the pasted address.
 
     If the provider gave a reason, it is shown.
     """
@@ -217,7 +217,7 @@ class ProviderMisbehaved(AuthenticationError):
     """
 
     code = "AUTH005"
-    default_remedy = "Check the issuer setting; if it is right, tell whoever runs the identity provider."
+    default_remedy = "Check the issuer setting; if it is right, contact the administrator of the identity provider."
 
 
 class TokenStoreError(AuthenticationError):
@@ -248,7 +248,7 @@ class Rejected(AuthenticationError):
     """
 
     code = "AUTH010"
-    default_remedy = "Sign in again, or ask the server's administrator which tokens it accepts."
+    default_remedy = "Sign in again, or contact the server's administrator about accepted tokens."
 
     def __init__(
         self,
@@ -296,8 +296,8 @@ class ReadOnlyCall(PermissionDenied):
 class Unavailable(MicromegasError, OperationalError):
     """A required component does not respond, so nothing could be decided.
 
-    A server usually cannot reach the identity provider for its keys. Where only somebody else can help (a bucket
-    refuses the server's credentials, a table cannot be read), `retryable` is false, and the client does not try again.
+    A server usually cannot reach the identity provider for its keys. If only an administrator can help (a bucket
+    rejects the server's credentials, a table can't be read), `retryable` is false, and the client does not retry.
     """
 
     code = "AVAIL001"
@@ -327,12 +327,13 @@ class ProviderUnavailable(Unavailable):
 class ServerUnavailable(Unavailable):
     """The Flight SQL server does not respond.
 
-    Check that it is running and that the address is right: `MICROMEGAS_ANALYTICS_URI`, or the one that you named with
-    `--uri` or `%micromegas_connect`. If something does respond there, the message says what it probably requires: TLS
-    or no TLS (`grpc+tls://` or `grpc://`), a [client certificate](operating.md#clients-with-certificates), another name
-    or another authority for its own certificate. From `micromegas serve --take-over`, it means that the running server
-    cannot [hand over its ports](operating.md#taking-over) now. A server that responds with this code is stopping, or
-    cannot [record the call in its audit](operating.md#when-the-log-is-not-read).
+    Check that it is running and that the address is right: `MICROMEGAS_ANALYTICS_URI`, or the one that you passed to
+    `--uri` or `%micromegas_connect`. If another program responds there, the message reports what it probably
+    requires: TLS or no TLS (`grpc+tls://` or `grpc://`), a
+    [client certificate](operating.md#clients-with-certificates), another name, or another authority for the server's
+    certificate. From `micromegas serve --take-over`, it means that the running server can't
+    [hand over its ports](operating.md#taking-over) now. A server that responds with this code is stopping, or
+    can't [record the call in its audit](operating.md#when-the-log-is-not-read).
     """
 
     code = "AVAIL003"
@@ -400,9 +401,9 @@ class InvalidStatement(QueryError, ProgrammingError):
 
 
 class StatementRefused(QueryError, NotSupportedError):
-    """The server only reads: statements that write, copy, set or create are refused.
+    """The server is read-only: statements that write, copy, set or create are rejected.
 
-    So are, before they are planned, several statements at once, a statement over 128 KiB
+    It also rejects several statements in one call, a statement over 128 KiB
     ([`MICROMEGAS_SERVER_MAX_STATEMENT_BYTES`](settings.md#limits)), and one that nests brackets deeper than 47 levels.
     """
 
@@ -422,24 +423,24 @@ class UnsupportedStatement(QueryError, NotSupportedError):
 class ResourcesExhausted(QueryError, OperationalError):
     """A limit was exceeded: memory, spilled data, rows or bytes of a result, concurrent queries, or calls.
 
-    The message says which one ([all limits](settings.md#limits)). Rows received before the error are correct, but
+    The message contains the limit ([all limits](settings.md#limits)). Rows received before the error are correct, but
     incomplete. Request less data at a time.
 
     A statement that needs too much memory, crashes the engine, nests too deeply for it, or takes more than 10 s of CPU
-    time to plan is ended together with the process that runs it; nobody else's statements are affected. The message
-    says what to change. A caller with many such statements within a minute is refused for a minute.
+    time to plan is stopped together with the process that runs it; other statements are not affected. The message
+    explains what to change. A caller with many such statements within a minute is rejected for a minute.
 
     A statement that joins without an equality (`ON a.time BETWEEN b.begin AND b.end`, `EXISTS` with such a condition)
     must fit into memory, because the engine would lose rows if it spilled such joins to disk: filter and aggregate
     before you join.
 
-    If waiting helps (you call too often, too many of your statements had to be ended, or too many credentials from your
-    address were refused), the message says how long: the number is in `retry_after_seconds` and in the trailer
-    `grpc-retry-pushback-ms`, which gRPC clients with a retry policy honor by themselves.
+    If waiting helps (you call too often, too many of your statements were stopped, or too many credentials from your
+    address were rejected), the message contains the delay. It is also in `retry_after_seconds` and in the trailer
+    `grpc-retry-pushback-ms`, which gRPC clients with a retry policy honor automatically.
     """
 
     code = "SQL004"
-    default_remedy = "Ask for less at a time: a shorter time range, fewer columns, a LIMIT."
+    default_remedy = "Request less at a time: a shorter time range, fewer columns, a LIMIT."
     grpc_code = "RESOURCE_EXHAUSTED"
     http_status = 429
 
@@ -451,12 +452,12 @@ class ResourcesExhausted(QueryError, OperationalError):
 class QueryDenied(ResourcesExhausted):
     """An administrator has denied this query, usually because running it often harms the server.
 
-    The message has the rule's id and the reason. Running it again does not help. Change the query, or ask the
-    administrator to [remove the denial](audit.md#denying-queries). It is a `ResourcesExhausted`.
+    The message has the rule's id and the reason. Running it again does not help. Change the query, or have an
+    administrator [remove the denial](audit.md#denying-queries). It is a `ResourcesExhausted`.
     """
 
     code = "SQL008"
-    default_remedy = "Change the query, or ask the server's administrator to lift the denial."
+    default_remedy = "Change the query, or have the server's administrator remove the denial."
     http_status = 403
 
 

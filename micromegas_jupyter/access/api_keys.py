@@ -323,7 +323,7 @@ class KeyFile:
             )
         return UsageError(
             f"The key file {self._path.name} {problem.args[0]}.",
-            remedy="Name an ordinary file of your own; to change that of another account, run as that account.",
+            remedy="Use a regular file that your account owns; to change another account's file, run as that account.",
         )
 
 

@@ -451,15 +451,15 @@ def _open_file(path: Path) -> int:
         raise ConfigurationError(
             f"The audit file cannot be opened: {os.strerror(error.errno or 0)}.",
             key="--audit-log",
-            remedy="Name a file, not a link, in a folder that this account may write to.",
+            remedy="Use a file, not a link, in a folder that this account can write to.",
         ) from None
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
         os.close(descriptor)
         raise ConfigurationError(
-            "The audit file is not a regular file, or belongs to somebody else.",
+            "The audit file is not a regular file, or another account owns it.",
             key="--audit-log",
-            remedy="Name a file of this account.",
+            remedy="Use a file that this account owns.",
         )
     if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         os.fchmod(descriptor, 0o600)

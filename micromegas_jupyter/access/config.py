@@ -45,7 +45,7 @@ RELOAD_TIMEOUT_SECONDS = 20.0
 
 _CONFIG_FILE = "MICROMEGAS_ACCESS_CONFIG"
 _KEY_FILE = "MICROMEGAS_API_KEY_FILE"
-_REMEDY = "Correct the file or the setting that names it."
+_REMEDY = "Correct the file or the setting that contains its path."
 _PERMISSION_REMEDY = (
     "Let it belong to the account that the server runs as, or to root, and take the write permission from others: "
     "chmod o-w."
@@ -427,7 +427,7 @@ class ReloadingValidator(BaseValidator):
             settings = replace(settings, oidc=_accepting(settings.oidc, self._resource))
         if not settings.api_keys and settings.oidc is None:
             raise ConfigurationError(
-                "Neither API keys nor an OpenID provider are configured, so nobody could sign in.",
+                "Neither API keys nor an OpenID provider are configured, so no user could sign in.",
                 key="MICROMEGAS_OIDC_CONFIG",
                 remedy="Set MICROMEGAS_OIDC_CONFIG or MICROMEGAS_API_KEYS, or name a file that has issuers or keys "
                 "(--access-config), or start the server with --disable-auth.",

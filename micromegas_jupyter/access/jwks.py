@@ -94,7 +94,7 @@ class KeyFetcher:
     def _fetch_document(self, url: str, refuses_private: bool) -> HttpAnswer:  # noqa: FBT001 - as it is kept
         answer = self._http.fetch_json(url, headers=self._headers_for(url), refuses_private=refuses_private)
         if answer.status != HTTPStatus.OK:
-            raise ProviderUnavailable(f"{self._setting.issuer} answered with status {answer.status}.")
+            raise ProviderUnavailable(f"{self._setting.issuer} returned status {answer.status}.")
         return answer
 
     def _headers_for(self, url: str) -> FormFields | None:
@@ -108,7 +108,7 @@ class KeyFetcher:
         text = self._read(setting.bearer_token_file, MAX_TOKEN_FILE_BYTES, any_owner=True).strip()
         if not _VISIBLE_ASCII.fullmatch(text):
             raise ProviderUnavailable(
-                f"The file with the token for fetching the keys of {setting.issuer} holds no token."
+                f"The file with the token for fetching the keys of {setting.issuer} contains no token."
             )
         return {"Authorization": Secret(f"Bearer {text.decode('ascii')}")}
 

@@ -154,7 +154,7 @@ def _split_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> tup
 
 def _warn_of_address(entry: str, reason: str, issuers: Sequence[IssuerSetting]) -> None:
     usable = [setting for setting in issuers if setting.is_trusted_for_email is not False]
-    remedy = "Name the subject, as issuer|subject, or a group in admin_groups."
+    remedy = "Specify the subject as issuer|subject, or a group in admin_groups."
     if usable:
         remedy = f"Write {_spelled_out(entry, usable)}, or set trusted_for_email of the issuer that runs your mail."
     record_event(

@@ -343,7 +343,7 @@ class CallLimits:
         self._follow_changes()
         wait_seconds = self._refusals.take(network_of(client_address))
         if wait_seconds:
-            raise self._too_often("Too many credentials from your address were refused.", wait_seconds, by="address")
+            raise self._too_often("Too many credentials from your address were rejected.", wait_seconds, by="address")
 
     def forgive_refusal(self, client_address: str, *, is_accepted: bool = True) -> None:
         """Take the count back: the credential was accepted. If it was not decided, take most of it back."""

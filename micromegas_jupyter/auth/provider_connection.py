@@ -165,7 +165,7 @@ class ProviderConnection:
         """Make any other grant's request, and return the provider's answer, with a scope (RFC 6749 section 5.1)."""
         body = secret_object(self._token_answer(fields, is_refresh=False))
         if body is None:
-            raise ProviderMisbehaved("The identity provider's token answer is not a JSON object.")
+            raise ProviderMisbehaved("The identity provider's token response is not a JSON object.")
         if requested_scope is not None:
             body.setdefault("scope", requested_scope)
         return body
@@ -223,7 +223,7 @@ class ProviderConnection:
         if answer.is_success:
             return answer.body
         raise ProviderUnavailable(
-            f"The identity provider {self.issuer} answered with status {answer.status}.",
+            f"The identity provider {self.issuer} returned status {answer.status}.",
             remedy="Check the issuer setting.",
         )
 

@@ -54,7 +54,7 @@ _GOOGLE_PATH = "/computeMetadata/v1/instance/service-accounts/default/identity"
 # The header that tells the metadata server from anything else that may answer at its address.
 _GOOGLE_HEADER, _GOOGLE_HEADER_VALUE = "Metadata-Flavor", "Google"
 _GOOGLE_REMEDY = (
-    "This works on Google Cloud only, where a service account is attached; elsewhere set "
+    "This works only on Google Cloud with an attached service account; elsewhere, set "
     "MICROMEGAS_OIDC_SERVICE_ACCOUNT_FILE."
 )
 _GOOGLE = Callee(name="Google's metadata server", setting=GOOGLE_HOST_VARIABLE, remedy=_GOOGLE_REMEDY)
@@ -70,8 +70,7 @@ _AZURE_MACHINE_VERSION, _AZURE_APP_VERSION = "2018-02-01", "2019-08-01"
 _AZURE_TEMPORARY = frozenset({404, 410})
 _AZURE_MAX_LIFETIME_SECONDS = 7 * 24 * 3600
 _AZURE_REMEDY = (
-    "This works on Azure only, where a managed identity is assigned; name it with MICROMEGAS_OIDC_WORKLOAD_CLIENT_ID "
-    "when there are several."
+    "This works only on Azure with a managed identity; if there are several, set MICROMEGAS_OIDC_WORKLOAD_CLIENT_ID."
 )
 _DIGITS = re.compile(r"[0-9]{1,10}")
 
@@ -120,7 +119,7 @@ class GithubActionsSource:
             platform=_GITHUB,
         )
         if not answer.is_success:
-            raise LoginFailed(f"GitHub Actions gave no token (status {answer.status}).", remedy=_GITHUB_REMEDY)
+            raise LoginFailed(f"GitHub Actions didn't return a token (status {answer.status}).", remedy=_GITHUB_REMEDY)
         token = checked_token(answer.json_object().get("value"), source=_GITHUB.name)
         return jwt_service_token(
             token, audience=self.audience, now=self.clock.now(), source=_GITHUB.name, date=answer.date
@@ -145,10 +144,10 @@ class GoogleMetadataSource:
         url = f"http://{host}{_GOOGLE_PATH}?{urlencode({'audience': self.audience, 'format': 'full'})}"
         answer = self.http.get(url, headers={_GOOGLE_HEADER: _GOOGLE_HEADER_VALUE}, platform=_GOOGLE)
         if answer.headers.get(_GOOGLE_HEADER.lower()) != _GOOGLE_HEADER_VALUE:
-            raise ProviderMisbehaved("The answer is not from Google's metadata server.", remedy=_GOOGLE_REMEDY)
+            raise ProviderMisbehaved("The response is not from Google's metadata server.", remedy=_GOOGLE_REMEDY)
         if not answer.is_success:
             raise LoginFailed(
-                f"Google's metadata server gave no token (status {answer.status}).", remedy=_GOOGLE_REMEDY
+                f"Google's metadata server didn't return a token (status {answer.status}).", remedy=_GOOGLE_REMEDY
             )
         token = checked_token(answer.text().strip(), source=_GOOGLE.name)
         return jwt_service_token(
@@ -240,12 +239,12 @@ class AzureManagedIdentitySource:
         body = answer.json_object()
         if answer.status in _AZURE_TEMPORARY and not self._is_app:
             raise ProviderUnavailable(
-                f"Azure's managed identity endpoint answered with status {answer.status}.", remedy=_AZURE_REMEDY
+                f"Azure's managed identity endpoint returned status {answer.status}.", remedy=_AZURE_REMEDY
             )
         if not answer.is_success:
             code, description = body.get("error"), body.get("error_description")
             why = describe_provider_error(code, description, secrets=self._secrets) if body else "no reason"
-            raise LoginFailed(f"Azure gave no token (status {answer.status}, {why}).", remedy=_AZURE_REMEDY)
+            raise LoginFailed(f"Azure didn't return a token (status {answer.status}, {why}).", remedy=_AZURE_REMEDY)
         token = checked_token(body.get("access_token"), source=self._platform.name)
         now = self._clock.now()
         return opaque_service_token(token, now=now, expires_at=_azure_expiry(body, answer, now))
@@ -393,7 +392,7 @@ class GoogleServiceAccountProvider(CachedTokenSource):
         super().__init__(clock)
         if bool(audience) == bool(scope):
             raise ConfigurationError(
-                "A Google service account needs an audience for ID tokens, or else a scope for access tokens.",
+                "A Google service account needs an audience for ID tokens or a scope for access tokens.",
                 key="MICROMEGAS_OIDC_AUDIENCE",
                 remedy=_MISSING_REMEDY,
             )

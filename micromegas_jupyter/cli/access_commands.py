@@ -48,7 +48,7 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
         "--scope",
         action="append",
         default=[],
-        help="what the key is for, repeatable: read, write, metrics, ingest or ingest:TABLE; default: read",
+        help="scope of the key, repeatable: read, write, metrics, ingest or ingest:TABLE; default: read",
     )
     create.add_argument(
         "--role", action="append", default=[], help="role of its bearer that the server has, repeatable; default: none"
@@ -56,7 +56,7 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--expires",
         metavar="TIME",
-        help=f"when it ends: 90d, 12h or 30m from now, RFC 3339, or never; default: {_DEFAULT_DAYS}d",
+        help=f"expiration: 90d, 12h or 30m from now, RFC 3339, or never; default: {_DEFAULT_DAYS}d",
     )
     create.add_argument(
         "--owner",
@@ -67,9 +67,7 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="print a list of JSON objects; default: a table")
     revoke = _add_action(actions, "revoke", "mark a key in the file as revoked")
     revoke.add_argument("key", metavar="NAME|ID", help="all keys of that name, or the one with that id")
-    revoke.add_argument(
-        "--at", metavar="TIME", help="when they end: 14d, 12h or 30m from now, or RFC 3339; default: now"
-    )
+    revoke.add_argument("--at", metavar="TIME", help="expiration: 14d, 12h or 30m from now, or RFC 3339; default: now")
     usage = _add_action(actions, "usage", "show who still uses which key, from the server's audit; for administrators")
     usage.add_argument(
         "--since",
@@ -270,9 +268,9 @@ def add_access_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     explain = actions.add_parser(
         "explain",
-        help="why a token is accepted or refused",
-        description="Say step by step why a server with this environment accepts or refuses a token. The token itself "
-        "is not printed.",
+        help="why a token is accepted or rejected",
+        description="Explain step by step why a server with this environment accepts or rejects a token. The token "
+        "itself is not printed.",
     )
     explain.add_argument(
         "file", nargs="?", default="-", metavar="FILE", help="file that holds the token; default: -, standard input"
@@ -345,7 +343,7 @@ def _read_token(name: str) -> str:
         # The name is not repeated: somebody may have given a token.
         raise UsageError(
             "There is no such file." if isinstance(error, FileNotFoundError) else "The file cannot be read.",
-            remedy="Name a file that holds the token alone, or pipe it in; never write it on the command line.",
+            remedy="Specify a file that contains only the token, or pipe it in; never put it on the command line.",
         ) from error
     try:
         token = content.decode("utf-8").strip().removeprefix("Bearer ").strip()

@@ -66,7 +66,7 @@ _HEADERS: Final = ("user", "email", "queries", "failed", "first", "last", "colum
 def add_queries_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     parser.add_argument(
-        "--format", choices=("table", "json"), default="table", help="how the answer is printed; default: %(default)s"
+        "--format", choices=("table", "json"), default="table", help="output format; default: %(default)s"
     )
     add_server_arguments(parser)
 

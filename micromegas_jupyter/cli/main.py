@@ -281,7 +281,7 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
 def add_profile_argument(parser: "argparse.ArgumentParser | argparse._MutuallyExclusiveGroup") -> None:
     """Add `--profile`."""
     parser.add_argument(
-        "--profile", metavar="NAME", help="profile of config.json; default: MICROMEGAS_PROFILE, else default_profile"
+        "--profile", metavar="NAME", help="profile of config.json; default: MICROMEGAS_PROFILE, then default_profile"
     )
 
 
@@ -290,7 +290,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile_argument(parser)
     parser.add_argument(
         "--uri",
-        help="server, as grpc://HOST:PORT or grpc+tls://HOST:PORT; default: MICROMEGAS_ANALYTICS_URI, else "
+        help="server, as grpc://HOST:PORT or grpc+tls://HOST:PORT; default: MICROMEGAS_ANALYTICS_URI, then "
         "the profile's",
     )
 

@@ -137,7 +137,7 @@ def add_row_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=FORMATS,
         metavar="FORMAT",
-        help=f"how rows are written: {', '.join(FORMATS)}; default: as the ending of --output says, else table",
+        help=f"how rows are written: {', '.join(FORMATS)}; default: from the extension of --output, otherwise table",
     )
     parser.add_argument(
         "--output",
@@ -149,7 +149,7 @@ def add_row_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=DEFAULT_MAX_COLUMN_WIDTH,
         metavar="N",
-        help="cut the texts of a table to a width of N characters; 0 never; default: %(default)s",
+        help="truncate the strings of a table to N characters; 0: never; default: %(default)s",
     )
     parser.add_argument(
         "--jsonb",
@@ -406,7 +406,7 @@ def open_query_client(arguments: argparse.Namespace) -> "FlightSQLClient":
             f"no server is configured, so this asks {settings.uri}; name another with --uri or MICROMEGAS_ANALYTICS_URI"
         )
     if oidc and secret:
-        raise UsageError("--oidc signs a person in; a service account needs no --oidc.")
+        raise UsageError("--oidc signs in a user; a service account doesn't need it.")
     provider: AuthProvider | None
     if oidc:
         from micromegas_jupyter.cli.sign_in_commands import sign_in
@@ -463,7 +463,7 @@ def open_output(path: str | None, options: RowOptions) -> Iterator[IO[Any]]:
     if path is None or path == "-":
         if options.is_binary and sys.stdout.isatty():
             raise UsageError(
-                f"{options.file_format} is not for a terminal.", remedy="Name a file with --output, or use a pipe."
+                f"{options.file_format} is not for a terminal.", remedy="Specify a file with --output, or use a pipe."
             )
         output = sys.stdout.buffer if options.is_binary else sys.stdout
         yield output

@@ -286,7 +286,7 @@ class HiddenInput:
         while True:
             line, *rest = _LINE_END.split(self._buffer, maxsplit=1)
             if len(line) > MAX_LINE_BYTES:
-                raise LoginFailed("What was pasted is too long for an address.")
+                raise LoginFailed("The pasted text is too long for an address.")
             chunk = b"" if rest else self._read_chunk(deadline)
             if chunk:
                 self._buffer += chunk
@@ -306,7 +306,7 @@ class HiddenInput:
                 chunk = os.read(self._source.fileno(), _READ_BYTES)
                 return b"" if chunk == _END_OF_INPUT else chunk
             if not left_seconds:
-                raise LoginTimedOut("Nobody pasted an address in time.")
+                raise LoginTimedOut("No address was pasted in time.")
 
 
 @contextlib.contextmanager

@@ -67,9 +67,7 @@ def _add_action(
     actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
 ) -> argparse.ArgumentParser:
     parser = add_action(actions, name, summary)
-    parser.add_argument(
-        "--format", choices=_FORMATS, default="table", help="how the answer is printed; default: %(default)s"
-    )
+    parser.add_argument("--format", choices=_FORMATS, default="table", help="output format; default: %(default)s")
     add_server_arguments(parser)
     return parser
 
@@ -121,7 +119,8 @@ def _is_confirmed(arguments: argparse.Namespace) -> bool:
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
-            f"`micromegas tables {arguments.action}` asks at a terminal, and this is none.", remedy="Add --yes."
+            f"`micromegas tables {arguments.action}` asks for confirmation, which requires a terminal.",
+            remedy="Add --yes.",
         )
     from micromegas_jupyter.core.text import cell_text
 
@@ -205,7 +204,7 @@ def _set(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
         return
     if name != "undo-hours" or not (value.isascii() and value.isdecimal()):
         raise UsageError(
-            "That is not a setting of a table.",
+            "Tables have no such setting.",
             remedy="Use undo-hours=N, for example undo-hours=72, or time-travel=owners|readers.",
         )
     client.set_undo_hours(arguments.table, int(value))

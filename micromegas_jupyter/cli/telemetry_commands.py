@@ -154,7 +154,7 @@ def _parse_level(text: str, option: str) -> "Level":
 
     level = parse_level(text)
     if level is None:
-        raise UsageError(f"{option} is none of the levels.", remedy=f"Give the number or the word: {_level_names()}.")
+        raise UsageError(f"{option} is not a level.", remedy=f"Give the number or the word: {_level_names()}.")
     return level
 
 

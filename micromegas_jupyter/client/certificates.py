@@ -52,10 +52,10 @@ def _read_roots(bundle: str | Path, *, name: str) -> bytes:
         pem = _read(Path(bundle).expanduser(), _MAX_CA_BUNDLE_BYTES + 1)
     except OSError as error:
         raise UsageError(
-            f"The {name} cannot be read: {error.strerror}.", remedy="Name a PEM file of certificates."
+            f"The {name} cannot be read: {error.strerror}.", remedy="Specify a PEM file of certificates."
         ) from error
     if len(pem) > _MAX_CA_BUNDLE_BYTES or b"-----BEGIN CERTIFICATE-----" not in pem:
-        raise UsageError(f"The {name} contains no certificates.", remedy="Name a PEM file of certificates.")
+        raise UsageError(f"The {name} contains no certificates.", remedy="Specify a PEM file of certificates.")
     return pem
 
 

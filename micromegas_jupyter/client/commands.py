@@ -236,7 +236,7 @@ def _create(transport: Transport, sql: str, call: Call) -> Any:
     try:
         return parse_action_body(messages.ActionCreatePreparedStatementResult, results[0])
     except UsageError as error:
-        raise InternalError("The server's answer is not a prepared statement.") from error
+        raise InternalError("The server's response is not a prepared statement.") from error
 
 
 def _bind(transport: Transport, handle: bytes, row: pa.RecordBatch, call: Call) -> bytes:
@@ -247,14 +247,14 @@ def _bind(transport: Transport, handle: bytes, row: pa.RecordBatch, call: Call) 
     try:
         renewed = parse_message(messages.DoPutPreparedStatementResult, answer or b"")
     except UsageError as error:
-        raise InternalError("The server's answer to the statement's values cannot be read.") from error
+        raise InternalError("The server's response to the statement's values is malformed.") from error
     return bytes(renewed.prepared_statement_handle) or handle
 
 
 def _only_ticket(info: flight.FlightInfo) -> bytes:
     """Return the ticket of an answer with one endpoint."""
     if len(info.endpoints) != 1:
-        raise UnsupportedRequest("The server answers with several endpoints, which this client does not join.")
+        raise UnsupportedRequest("The server returned several endpoints, which this client does not support.")
     ticket: bytes = info.endpoints[0].ticket.ticket
     return ticket
 
@@ -399,7 +399,7 @@ def parse_server_identity(data: bytes) -> ServerIdentity:
         answer = decode_strict_json(data[: _MAX_IDENTITY_BYTES + 1].decode("utf-8"))
         identity = msgspec.convert(answer, ServerIdentity)
     except (ValueError, msgspec.ValidationError) as error:
-        raise InternalError("The server's answer about your identity cannot be read.") from error
+        raise InternalError("The server's response about your identity is malformed.") from error
     texts: dict[str, Any] = {name: _line(text) for name in _TEXTS if (text := getattr(identity, name)) is not None}
     count = max(identity.group_count, len(identity.groups))
     return replace(identity, **texts, groups=tuple(map(_line, identity.groups)), group_count=count)

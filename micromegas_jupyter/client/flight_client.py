@@ -407,7 +407,9 @@ class FlightSQLClient(TelemetryQueries, TableMethods, ConnectionMethods):
         from micromegas_jupyter.client.follow import Follow  # few programs follow a table
 
         if cursor is not None and begin is not None:
-            raise UsageError("begin and cursor cannot be combined.", remedy="The cursor tells where to begin.")
+            raise UsageError(
+                "begin and cursor cannot be combined.", remedy="The cursor already specifies where to begin."
+            )
         options = build_option_headers(preserve_dictionary=self._preserve_dictionary)
         return Follow(
             lambda headers, seconds: self._open(sql, params, (*options, *headers), seconds),
@@ -485,11 +487,9 @@ class FlightSQLClient(TelemetryQueries, TableMethods, ConnectionMethods):
         except (InvalidStatement, UnsupportedStatement, UnsupportedRequest, UsageError) as error:
             if self._closed.is_set():
                 raise
-            raise UnsupportedRequest(
-                "The server cannot say who you are.", remedy="Queries work all the same."
-            ) from error
+            raise UnsupportedRequest("The server can't identify you.", remedy="Queries work all the same.") from error
         if len(results) != 1:
-            raise InternalError("The server's answer about your identity cannot be read.")
+            raise InternalError("The server's response about your identity is malformed.")
         return parse_server_identity(results[0])
 
     def running_queries(self) -> list[RunningQuery]:
@@ -600,7 +600,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, ConnectionMethods):
         try:
             return None if answer is None else parse_message(messages.DoPutUpdateResult, answer)
         except UsageError as error:
-            raise InternalError("The server's answer to the rows cannot be read.") from error
+            raise InternalError("The server's response to the rows is malformed.") from error
 
     def _run_on_tables(self, operation: TableOperation, answer: type[Answer]) -> Answer:
         body = build_body(operation)

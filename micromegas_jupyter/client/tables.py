@@ -47,11 +47,11 @@ def build_body(operation: TableOperation) -> bytes:
 def parse_answer(results: Sequence[bytes], kind: type[Answer]) -> Answer:
     """Read the answer to the action; names that this version does not know are left out."""
     if len(results) != 1 or len(results[0]) > _MAX_ANSWER_BYTES:
-        raise InternalError("The server's answer about its tables cannot be read.")
+        raise InternalError("The server's response about its tables is malformed.")
     try:
         return msgspec.convert(decode_strict_json(results[0].decode("utf-8")), kind)
     except (ValueError, msgspec.ValidationError) as error:
-        raise InternalError("The server's answer about its tables cannot be read.") from error
+        raise InternalError("The server's response about its tables is malformed.") from error
 
 
 class _Nothing(msgspec.Struct, frozen=True):

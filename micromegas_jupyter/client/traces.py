@@ -274,7 +274,7 @@ def fetch_trace(trace_id: str, query: Callable[[str], pa.Table]) -> Trace:
     if not rows.num_rows:
         raise UsageError(
             f"There are no spans of trace {plain} that you can read.",
-            remedy="They may not have arrived yet, or lie outside of the time range.",
+            remedy="They may not have arrived yet, or are outside the time range.",
         )
     if rows.num_rows > MAX_SPANS:
         raise ResourcesExhausted(

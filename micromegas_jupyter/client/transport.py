@@ -251,7 +251,7 @@ def _call_provider(work: Callable[[], _T]) -> _T:
     except OSError as error:  # what requests, sockets and files raise
         raise ProviderUnavailable("The auth provider could not reach what it needs.") from error
     except Exception as error:
-        raise LoginRequired(f"The auth provider gave no token ({type(error).__name__}).") from error
+        raise LoginRequired(f"The auth provider didn't return a token ({type(error).__name__}).") from error
 
 
 def _fetch_token(provider: AuthProvider) -> Secret | None:
@@ -356,7 +356,7 @@ _CAUSES: Final = (
 def _explain_unreachable(text: str, call: Call) -> ServerUnavailable:
     if "failed to connect" not in text:
         if "resol" in text:
-            return ServerUnavailable(f"{call.server} does not answer.")
+            return ServerUnavailable(f"{call.server} does not respond.")
         return ServerUnavailable(f"The connection to {call.server} was lost.", remedy="Run the query again.")
     for pattern, what, remedy in _CAUSES:
         if re.search(pattern, text, re.IGNORECASE):
@@ -369,7 +369,7 @@ def _explain_unreachable(text: str, call: Call) -> ServerUnavailable:
             "Check that the server uses TLS exactly when the URI says grpc+tls://, and that ca_bundle names the "
             "authority of its certificate.",
         )
-    return ServerUnavailable(f"{call.server} does not answer.")
+    return ServerUnavailable(f"{call.server} does not respond.")
 
 
 def _permanent(what: str, remedy: str) -> ServerUnavailable:
@@ -381,7 +381,7 @@ def _explain_hang_up(call: Call) -> ServerUnavailable:
     """Something listens there and closed the connection before gRPC began."""
     if not call.is_encrypted:
         return ServerUnavailable(
-            f"{call.server} closed the connection at once; it probably speaks TLS, which the URI does not ask for.",
+            f"{call.server} closed the connection immediately; it probably requires TLS, but the URI does not use it.",
             remedy=f"Write grpc+tls:// instead of grpc://. {_TRY_AGAIN}",
         )
     if call.has_certificate:
@@ -391,7 +391,7 @@ def _explain_hang_up(call: Call) -> ServerUnavailable:
             f"MICROMEGAS_CLIENT_CERTIFICATE_FILE and MICROMEGAS_CLIENT_KEY_FILE. {_TRY_AGAIN}",
         )
     return ServerUnavailable(
-        f"{call.server} ended the TLS handshake; it probably requires a client certificate, and there is none.",
+        f"{call.server} ended the TLS handshake; it probably requires a client certificate, but none is configured.",
         remedy=f"Set MICROMEGAS_CLIENT_CERTIFICATE_FILE and MICROMEGAS_CLIENT_KEY_FILE. {_TRY_AGAIN}",
     )
 
@@ -474,7 +474,7 @@ def _by_type(  # noqa: C901, PLR0911 - one line for each type
         case flight.FlightUnavailableError() if _UNREACHABLE.search(text):
             return _explain_unreachable(text, call)
         case flight.FlightUnavailableError():
-            return Unavailable(f"{call.server} cannot answer now{f': {text}' if text else '.'}")
+            return Unavailable(f"{call.server} is unavailable{f': {text}' if text else '.'}")
         case flight.FlightTimedOutError():
             limit = "" if call.timeout_seconds is None else f" within {call.timeout_seconds:g} s"
             return DeadlineExceeded(f"{call.server} did not finish{limit}.")
@@ -486,11 +486,11 @@ def _by_type(  # noqa: C901, PLR0911 - one line for each type
         case flight.FlightError() if text:
             return InternalError(text)
         case pa.ArrowException() if status.is_from_server and "resource exhausted" in status.status:
-            return ResourcesExhausted(text or "The server refused the statement.")
+            return ResourcesExhausted(text or "The server rejected the statement.")
         case pa.ArrowException() if status.is_from_server:
             position = _POSITION.search(text)
             line, column = (int(position[1]), int(position[2])) if position else (None, None)
-            return InvalidStatement(text or "The server refused the statement.", line=line, column=column)
+            return InvalidStatement(text or "The server rejected the statement.", line=line, column=column)
         case _:
             return InternalError(f"The response of {call.server} cannot be used: {text or type(error).__name__}")
 
@@ -766,7 +766,7 @@ class Transport:
             for result in client.do_action(flight.Action(action_type, body), _options(call)):
                 results.append(result.body.to_pybytes())
                 if len(results) > _MAX_RESULTS or sum(map(len, results)) > _MAX_RESULT_BYTES:
-                    raise InternalError("The server's answer is too large.")
+                    raise InternalError("The server's response is too large.")
             return results
 
     def describe(self, command: bytes, call: Call, *, as_schema: bool = False) -> Any:

@@ -344,7 +344,7 @@ def parse_access_settings(
             raise refused(
                 variable,
                 "is set, and this server has no audience grants",
-                "Say who may read what by roles, and unset the variable.",
+                "Define read access with roles, and unset the variable.",
             )
     find_key_file(environ, config_text=config_text)
     config = _config_members(config_text)

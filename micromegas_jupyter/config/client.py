@@ -151,7 +151,7 @@ def as_redirect_uri(value: object, key: str) -> str:
         raise refused(
             key,
             "is not an http URL on this machine without query, fragment and user",
-            "Write one such as http://127.0.0.1:48080/callback, as it is registered at the provider.",
+            "Write one such as http://127.0.0.1:48080/callback, exactly as registered with the provider.",
         )
     return uri
 
@@ -495,7 +495,7 @@ def _choose_profile(environ: Mapping[str, str], *, config_text: str | None, requ
             raise ConfigurationError(
                 f"The profile {name!r} was requested, but {CONFIG_FILE} has no profiles.",
                 key="profiles",
-                remedy=f"Add it to {CONFIG_FILE}, or name no profile.",
+                remedy=f"Add it to {CONFIG_FILE}, or don't specify a profile.",
             )
         location = f"{CONFIG_FILE}: "
         return _Profile(location=location, members=_flatten(config, location))

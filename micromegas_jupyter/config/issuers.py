@@ -248,14 +248,14 @@ def _check_key_locations(members: Members) -> None:
     named = [name for name in _KEY_LOCATIONS if name in members]
     if len(named) > 1:
         raise ConfigurationError(
-            f"{members.place} has {' and '.join(named)}, which say where the keys are in different ways.",
+            f"{members.place} has {' and '.join(named)}, which specify the location of the keys in different ways.",
             key=members.key(named[1]),
             remedy="Keep one of them.",
         )
     if "bearer_token_file" in members and "ca_file" not in members:
         raise refused(
             members.key("bearer_token_file"),
-            "is a credential, and no certificate says who may receive it",
+            "is a credential, which requires TLS",
             "Add ca_file.",
         )
 

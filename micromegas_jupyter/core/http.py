@@ -47,7 +47,8 @@ PROVIDER_TIMEOUT_SECONDS = 10.0
 PLATFORM_TIMEOUT_SECONDS = 5.0
 HUB_SERVICE = "The sign-in service of JupyterHub"
 HUB_UNAVAILABLE_REMEDY = (
-    "Try again in a moment. If that does not help, ask the Hub's administrator whether the service `micromegas` runs."
+    "Try again in a moment. If that does not help, your Hub administrator can check whether the service `micromegas` "
+    "is running."
 )
 
 # Values that are secrets are revealed only on the thread that sends them.
@@ -219,7 +220,7 @@ class HttpClient:
         authorities = self._ca_bundle or environment_ca_bundle() or DEFAULT_CA_BUNDLE_PATH
         if not self._free_slots.acquire(timeout=timeout_seconds):
             raise ProviderUnavailable(
-                f"{callee.name} was not called: too many calls are still waiting for an answer.", remedy=callee.remedy
+                f"{callee.name} was not called: too many calls are still waiting for a response.", remedy=callee.remedy
             )
         exchange = Exchange(
             prepare,
@@ -254,7 +255,7 @@ class HttpClient:
                 self._running.discard(exchange)
         if raw is None:
             raise ProviderUnavailable(
-                f"{callee.name} did not answer in full within {timeout_seconds:g} seconds.", remedy=callee.remedy
+                f"{callee.name} did not respond completely within {timeout_seconds:g} seconds.", remedy=callee.remedy
             )
         check_answer(
             raw, callee, max_bytes=self._max_bytes, accept_server_errors=accept_server_errors, needs_body=needs_body
@@ -324,9 +325,7 @@ class PlatformHttp(HttpClient):
         raw = self._send(lambda: _prepare("GET", url, headers), platform)
         if is_plain and not raw.reached_private:
             # The name led out of this network: whoever answers there is no metadata service.
-            raise ProviderMisbehaved(
-                f"{platform.name} answered from an address of the internet.", remedy=platform.remedy
-            )
+            raise ProviderMisbehaved(f"{platform.name} responded from an Internet address.", remedy=platform.remedy)
         return raw
 
 
@@ -354,7 +353,7 @@ def check_answer(
 ) -> None:
     """Check that a response is neither an error of the server, a redirect, oversized nor encoded."""
     if not accept_server_errors and (raw.status in _SERVER_ERRORS or raw.status == _TOO_MANY_REQUESTS):
-        raise ProviderUnavailable(f"{callee.name} answered with status {raw.status}.")
+        raise ProviderUnavailable(f"{callee.name} returned status {raw.status}.")
     problem = None
     if raw.status in _REDIRECTS:  # it could lead a secret to another host: RFC 9700 section 4.12
         problem = f"answered with a redirect (status {raw.status}), which is not followed"
@@ -371,11 +370,11 @@ def check_answer(
 def read_answer(raw: RawAnswer, callee: Callee, *, needs_body: bool = True) -> HttpAnswer:
     """Decode a provider's response; raises `ProviderMisbehaved` when it is not JSON."""
     if not raw.is_success and raw.status not in _CLIENT_ERRORS:
-        raise ProviderMisbehaved(f"{callee.name} answered with status {raw.status}, not with a document.")
+        raise ProviderMisbehaved(f"{callee.name} returned status {raw.status}, not with a document.")
     body = None
     if raw.body and (needs_body or not raw.is_success):
         if raw.media_type != _JSON and not re.fullmatch(r"application/.*\+json", raw.media_type):
-            raise ProviderMisbehaved(f"{callee.name} answered with status {raw.status} and no JSON.")
+            raise ProviderMisbehaved(f"{callee.name} returned status {raw.status} without JSON.")
         try:
             body = decode_strict_json(raw.body.decode("utf-8"))
         except (UnicodeDecodeError, JsonError):
@@ -436,7 +435,7 @@ def read_certificates(path: Path) -> str:
         raise ConfigurationError(
             f"The file of certificates to trust {problem}.",
             key="ca_bundle",
-            remedy="Correct MICROMEGAS_CA_BUNDLE or ca_bundle; it names a file of certificates in PEM form.",
+            remedy="Correct MICROMEGAS_CA_BUNDLE or ca_bundle: it must be the path of a PEM file of certificates.",
         )
     return certificates
 

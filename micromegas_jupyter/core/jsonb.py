@@ -57,7 +57,7 @@ def _encode_container(value: object, *, is_signed: bool, depth: int) -> bytes:
         try:
             pairs = sorted(((key.encode(), item) for key, item in value.items()), key=itemgetter(0))
         except AttributeError:
-            raise MalformedJsonb("a key is no text") from None
+            raise MalformedJsonb("a key is not a string") from None
         except UnicodeEncodeError:
             raise MalformedJsonb("a key holds half a character") from None
         head = _OBJECT << _KIND_BITS | len(pairs)
@@ -156,7 +156,7 @@ def _items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
     if kind == _ARRAY:
         return values if count else []
     if any(header >> _TYPE_BITS != _STRING for header in headers[:count]):
-        raise ValueError("a key is no text")
+        raise ValueError("a key is not a string")
     return dict(zip((key.decode("utf-8") for key in found[:count]), values, strict=True)) if count else {}
 
 
@@ -252,7 +252,7 @@ def _decode(data: bytes, *, depth: int) -> tuple[object, int]:
     if kind == _ARRAY:
         return values, size
     if not all(isinstance(key, str) for key in values[:count]):
-        raise ValueError("a key is no text")
+        raise ValueError("a key is not a string")
     return dict(zip(values[:count], values[count:], strict=True)), size
 
 

@@ -70,7 +70,7 @@ class Storage:
             if scheme is not None and len(scheme[1]) > 1:  # one letter is a drive of Windows
                 raise UsageError(
                     f"{scheme[1]}: is not a place where tables can be kept.",
-                    remedy="Name a folder, or a bucket as s3://bucket/prefix.",
+                    remedy="Use a folder, or a bucket as s3://bucket/prefix.",
                 )
             self.uri = os.path.abspath(text)  # noqa: PTH100 - without looking at links
         elif _BUCKET.fullmatch(text) is None:

@@ -359,7 +359,7 @@ def parse_range(begin: str | None, end: str | None, *, now: datetime) -> tuple[d
     last = now if end is None else parse_time(end, now=now)
     if first > last:
         if end is None:
-            raise UsageError("--begin is in the future.", remedy="Name a time in the past, such as 1h for an hour ago.")
+            raise UsageError("--begin is in the future.", remedy="Use a time in the past, such as 1h for an hour ago.")
         raise UsageError("--begin is after --end.", remedy="Swap the two.")
     return first, last
 

@@ -309,7 +309,7 @@ def check_store(case: Case) -> Finding:
         return complaint(
             "store",
             f"{store.label} could be read by others (mode {mode:04o}).",
-            remedy="It is yours alone from now on. Sign out and in again: somebody may have read it.",
+            remedy="It is yours alone from now on. Sign out and in again: another user may have read it.",
             facts=facts,
         )
     try:
@@ -416,13 +416,13 @@ _SHOWN_CLAIMS = ("iss", "aud", "sub", "email", "azp", "client_id", "scope", "scp
 _GROUP_CLAIMS = ("groups", "roles", "cognito:groups")
 _CLOCK_REMEDY = "Set this machine's clock (NTP). Signing in allows for it; other programs and servers may not."
 _LARGE_CLOCK_REMEDY = (
-    "Set this machine's clock (NTP), then sign in again. Signing in allows for a day at most, so tokens are refused."
+    "Set this machine's clock (NTP), then sign in again. Sign-in tolerates at most a day, so tokens are rejected."
 )
 _NO_ROLE_REMEDY = "Ask the server's administrator for a role."
 _NOTHING_SET_REMEDY = (
-    "Nothing is configured, so the default server was asked. Start one there, or set MICROMEGAS_ANALYTICS_URI to "
-    "yours, and, if it wants a sign-in, MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID; a profile of config.json "
-    "can name them all."
+    "Nothing is configured, so the default server was called. Start one there, or set MICROMEGAS_ANALYTICS_URI to "
+    "yours and, if it requires sign-in, MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID; a profile of config.json "
+    "can contain them all."
 )
 
 

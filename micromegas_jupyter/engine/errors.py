@@ -141,13 +141,13 @@ def _translate(error: BaseException, context: Context) -> MicromegasError:
     if _OVERSIZED.search(text[:_MAX_MATCHED]):
         return ResourcesExhausted(
             "The statement makes texts, lists or a state larger than the engine can hold (2 GiB for a batch of rows).",
-            remedy="Make shorter texts and lists, or ask for fewer elements.",
+            remedy="Shorten the strings and lists, or select fewer elements.",
             limit="memory",
         )
     if type(error).__name__ == _PANIC:
         return _internal(text, "the engine panicked", context)
     if _is_writing(context.sql):
-        return StatementRefused("The statement would change something, and this server only reads.")
+        return StatementRefused("The statement would change something, but this server is read-only.")
     if isinstance(error, SystemError):  # of pyarrow 23 on such a null among the parameters
         what = "A value contains a null in place of a list of a fixed size."
         return InvalidStatement(what, remedy="Send lists of variable size instead.")
@@ -322,7 +322,7 @@ def _table_problem(problem: TableProblem) -> MicromegasError:
 def _planning_error(text: str, context: Context) -> MicromegasError:
     text = text.removeprefix("Internal error: ")
     if refused := re.match(r"(?:DDL|DML|Statement) not supported: (\w+)", text):
-        return StatementRefused(f"The statement would change something ({refused[1]}), and this server only reads.")
+        return StatementRefused(f"The statement would change something ({refused[1]}), but this server is read-only.")
     if found := _NO_FIELD.search(text):
         fields = _VALID_FIELDS.search(text)
         candidates = [one.strip() for one in fields[1].split(",")] if fields else []

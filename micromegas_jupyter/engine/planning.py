@@ -273,7 +273,7 @@ def find_placeholders(scanned: Scan) -> Placeholders:
         raise InvalidStatement("Write numbered placeholders as $1, not ?1.")
     if question_marks and question_marks[-1].start >= scanned.certain_until:
         raise InvalidStatement(
-            "The statement has a ? beside dollar quotes, prefixed strings or nested comments.",
+            "The statement combines a ? with dollar quotes, prefixed strings or nested comments.",
             remedy="Write placeholders as $1, $2, … there.",
         )
     numbers = [_number(token) for token in certain if token.text[1:].isdigit()]

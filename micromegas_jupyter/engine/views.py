@@ -249,7 +249,7 @@ def _spans_of_process(
     if len(call.arguments) != 2 + len(more):
         what = "".join(f", {name}" for name in more)
         raise refused(
-            sql, call.start, f"{call.function} takes an id and one of {kinds}{what}.", "Name a process by its id."
+            sql, call.start, f"{call.function} takes an id and one of {kinds}{what}.", "Specify a process by its ID."
         )
     (process, process_at), (kind, kind_at), *_ = call.arguments
     _equal(VIEW_SETS["async_events"], _fold(process, values, sql=sql, at=process_at), sql=sql, at=process_at)
@@ -270,7 +270,7 @@ def _equal(view_set: ViewSet, instance: str | None, *, sql: str, at: int) -> tup
         raise refused(sql, at, f"{name} has the instance {GLOBAL!r} only.", f"Query the table: FROM {name}.")
     if instance == GLOBAL:
         what = f"{name} has no instance {GLOBAL!r}."
-        remedy = f"Query the table: FROM {name}." if not view_set.is_empty else f"Name a {view_set.of} by its id."
+        remedy = f"Query the table: FROM {name}." if not view_set.is_empty else f"Specify a {view_set.of} by its ID."
         raise refused(sql, at, what, remedy)
     try:
         found = str(uuid.UUID(instance))
@@ -304,7 +304,7 @@ def fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: int
     if values is None and any(token.kind is Kind.PLACEHOLDER for token in tokens):
         return None
     if any(token.kind is Kind.WORD and token.name in SUBQUERY_KEYWORDS for token in tokens):
-        raise refused(sql, at, "An argument of a view is no constant.", _CONSTANTS)
+        raise refused(sql, at, "An argument of the view is not a constant.", _CONSTANTS)
     try:
         rows = _context().sql_with_options(f"SELECT ({text}\n) AS value", READ_ONLY, param_values=dict(values or {}))
         found = pa.chunked_array([one.column(0) for one in rows.collect()])
@@ -314,7 +314,7 @@ def fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: int
     except BaseException as error:
         if isinstance(error, MicromegasError) or not is_engine_failure(error):
             raise
-        raise refused(sql, at, "An argument of a view is no constant.", _CONSTANTS) from error
+        raise refused(sql, at, "An argument of the view is not a constant.", _CONSTANTS) from error
     if value is None:
         raise refused(sql, at, "An argument of a view is null.", _CONSTANTS)
     return value

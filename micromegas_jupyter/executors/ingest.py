@@ -260,7 +260,7 @@ class Exports:
         except ExecutorEnded:
             raise ServerUnavailable(
                 "The process that stores exports has ended, and whether this one was stored is not known.",
-                remedy="Send it again within some minutes: what is stored already is not stored twice.",
+                remedy="Send it again within some minutes: rows that are already stored are not stored twice.",
             ) from None
         self._process.space.note_write()
         return report
@@ -328,7 +328,7 @@ def _parse_report(facts: dict[str, Any]) -> ExportReport:
             stored=int(facts["stored"]), refused=int(facts["refused"]), answer=base64.b64decode(facts["answer"])
         )
     except (KeyError, TypeError, ValueError):
-        raise InternalError("An answer of the ingest process cannot be read.") from None
+        raise InternalError("A response of the ingest process is malformed.") from None
 
 
 def check_view(tables: Sequence[TableSnapshot], settings: EngineSettings, view: ViewDefinition) -> dict[str, str]:
@@ -431,7 +431,7 @@ def _lost(*, is_committing: bool, is_operating: bool = False) -> ServerUnavailab
     if is_committing:
         return ServerUnavailable(
             "The process that stores rows has ended, and whether these were stored is not known.",
-            remedy="Send them again under the same ingest id: what is stored already is not stored twice.",
+            remedy="Send them again under the same ingest id: rows that are already stored are not stored twice.",
         )
     return ServerUnavailable(
         "The process that stores rows has ended, and none of these was stored.", remedy="Send them again."

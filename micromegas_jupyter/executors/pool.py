@@ -691,7 +691,7 @@ class RunningStatement:
             return kind, body
         if kind in {protocol.END, protocol.ERROR}:
             if len(body) > protocol.MAX_FACTS_BYTES:
-                raise InternalError("An executor's answer is too long.")
+                raise InternalError("An executor's response is too long.")
             facts = self._facts = protocol.parse_json(body)
             self._is_idle = not facts.get("is_broken")
             self._take_statistics(facts)
@@ -786,7 +786,7 @@ class RunningStatement:
                     self.report.progress = protocol.parse_progress(protocol.parse_json(body))
                     continue
             if kind != protocol.FRAME:
-                raise InternalError("An executor gave an unexpected answer.")
+                raise InternalError("An executor sent an unexpected response.")
             self.waits_for_client_since = pool.clock.monotonic()
             await write(body)
             self.waits_for_client_since = None
@@ -828,7 +828,7 @@ class RunningStatement:
         await self.request(protocol.PLAN, request)
         kind, body = await self.read()
         if kind != protocol.PLANNED:
-            raise InternalError("An executor gave an unexpected answer.")
+            raise InternalError("An executor sent an unexpected response.")
         return protocol.parse_json(body)
 
     def _check_length(self, sql: str) -> None:
@@ -853,7 +853,7 @@ class RunningStatement:
         await self.request(protocol.CALL, protocol.pickle_request(function, arguments, positions))
         kind, body = await self.read()
         if kind != protocol.ANSWER:
-            raise InternalError("An executor gave an unexpected answer.")
+            raise InternalError("An executor sent an unexpected response.")
         await self.read()
         return protocol.parse_json(body)["answer"]
 
@@ -871,7 +871,7 @@ class RunningStatement:
                 return found
             left_bytes -= len(body)
             if kind != protocol.LISTED or left_bytes < 0:
-                raise InternalError("An executor gave an unexpected answer.")
+                raise InternalError("An executor sent an unexpected response.")
             found += [(str(name), bytes.fromhex(schema)) for name, schema in protocol.parse_json(body)["tables"]]
             await asyncio.sleep(0)
 

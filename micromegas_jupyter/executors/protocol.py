@@ -141,7 +141,7 @@ def describe_error(error: BaseException) -> MicromegasError:
     if isinstance(error, MemoryError | pa.ArrowMemoryError):
         return ResourcesExhausted("This statement needs more memory than one statement may take.", limit="memory")
     _LOG.error("a statement failed unexpectedly", exc_info=error)
-    return InternalError("The server failed to answer.")
+    return InternalError("The server failed to respond.")
 
 
 def parse_error(facts: dict[str, Any]) -> MicromegasError:
@@ -182,7 +182,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):  # it is no JSON
         found = None
     if not isinstance(found, dict):
-        raise InternalError("An executor's answer cannot be read.")
+        raise InternalError("An executor's response is malformed.")
     return found
 
 
@@ -201,7 +201,7 @@ def parse_reached(facts: dict[str, Any], *, count: int) -> tuple[int, int]:
         index, offset = msgspec.convert(facts.get("reached"), tuple[int, int])
         if 0 <= offset < _MAX_OFFSET and 0 <= index <= count and (index < count or not offset):
             return index, offset
-    raise InternalError("An executor's answer cannot be read.")
+    raise InternalError("An executor's response is malformed.")
 
 
 def parse_change(facts: dict[str, Any]) -> PartitionCall | None:
@@ -209,7 +209,7 @@ def parse_change(facts: dict[str, Any]) -> PartitionCall | None:
     try:
         return msgspec.convert(facts.get("change"), PartitionCall | None)
     except msgspec.ValidationError:
-        raise InternalError("An executor's answer cannot be read.") from None
+        raise InternalError("An executor's response is malformed.") from None
 
 
 def parse_explained(facts: dict[str, Any]) -> tuple[TableFiles, ...]:

@@ -275,7 +275,7 @@ class EndedLimit:
         raise ResourcesExhausted(
             f"{self._max_ended} of your statements had to be ended within a minute, for memory, a crash or their "
             "deadline.",
-            remedy=f"Wait {seconds:.0f} s, and ask for less: filter or aggregate first.",
+            remedy=f"Wait {seconds:.0f} s, and request less data: filter or aggregate first.",
             retry_after_seconds=seconds,
             limit="ended_statements",
         )
@@ -331,7 +331,7 @@ def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -
 def cut_off_error() -> PermissionDenied:
     """Return the error of a call that was open when its user was cut off."""
     return PermissionDenied(
-        "Your access to this server has ended.", reason="cut_off", remedy="Ask one of the server's administrators."
+        "Your access to this server was revoked.", reason="cut_off", remedy="Ask one of the server's administrators."
     )
 
 
@@ -383,7 +383,7 @@ def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions)
         Cause.STALLED: DeadlineExceeded("The client did not read the result in time.", limit="stalled_client"),
         Cause.DENIED: QueryDenied("The query was ended: a rule of the administrators denies it now.", limit="denied"),
         Cause.CUT_OFF: cut_off_error(),
-        Cause.LOST: ServerUnavailable("The process that ran this statement has ended.", remedy="Run it again."),
+        Cause.LOST: ServerUnavailable("The process that ran this statement has exited.", remedy="Run it again."),
     }
     return errors.get(cause) or QueryCancelled("The query was cancelled, as you asked.")
 

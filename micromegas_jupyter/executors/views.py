@@ -75,7 +75,7 @@ def check_definition(tables: Sequence[TableSnapshot], settings: EngineSettings, 
         if name not in stored.names or not pa.types.is_timestamp(stored.field(name).type):
             raise InvalidStatement(
                 f"The time column {name[:80]!r} is not a timestamp in the result of the extract_query.",
-                remedy="Name one of its columns of times.",
+                remedy="Specify one of its time columns.",
             )
     return {"source": source, "schema": stored.serialize().to_pybytes().hex()}
 
@@ -190,7 +190,7 @@ def _find_source(query: DataFusionQuery, tables: Sequence[TableSnapshot]) -> str
         raise _unfit("extract_query", f"has {', '.join(others)}, and so can't be computed for new rows alone")
     source = known[names[0]]
     if source.merge_sql is not None or source.source is not None or source.materialized is not None:
-        raise _unfit("extract_query", f"reads {source.name}, whose rows are computed themselves")
+        raise _unfit("extract_query", f"reads {source.name}, which is itself a computed table")
     return source.name
 
 

@@ -409,7 +409,7 @@ class Worker:
             total += len(tables[-1][1])
             if total > _MAX_LISTED_CHARACTERS:
                 raise ResourcesExhausted(
-                    "Your tables have more columns than can be listed at once.",
+                    "Your tables have more columns than one call can list.",
                     remedy="Read information_schema.tables, and the columns of one table at a time.",
                     limit="memory",
                 )

@@ -232,7 +232,7 @@ def parse_ingest_descriptor(descriptor: Any) -> IngestCommand | None:
             remedy="Send the rows without one: each call is stored whole or not at all.",
         )
     if command.options:
-        raise UnsupportedRequest("Ingest has no options of its own here.", remedy="Leave the options out.")
+        raise UnsupportedRequest("This server doesn't support ingest options.", remedy="Leave the options out.")
     options = command.table_definition_options
     mode = _MODES.get((options.if_not_exist or _IF_MISSING_FAIL, options.if_exists or _IF_EXISTS_APPEND))
     if mode is None:
@@ -316,7 +316,7 @@ def _parse_command(envelope: "Envelope") -> Command:
         return MetadataQuery(name=name, message=parse_message(getattr(messages, name), envelope.value))
     if name in _UPDATES:
         raise StatementRefused(
-            "This server accepts no updates: SQL only reads here.",
+            "This server doesn't accept updates: SQL is read-only here.",
             remedy="Run a reading statement as a query (execute, not executemany or execute_update).",
         )
     raise refuse(name)

@@ -96,7 +96,7 @@ def unpacked_length(header: IpcHeader, body: bytes) -> int:
 
 def not_arrow_data() -> UsageError:
     """Return the error for bytes that are not what they should be."""
-    return UsageError("What was sent is not valid Arrow data.", remedy="Use a Flight SQL client.")
+    return UsageError("The request is not valid Arrow data.", remedy="Use a Flight SQL client.")
 
 
 def read_frame(frame: bytes) -> tuple[bytes, IpcHeader | None, bytes]:

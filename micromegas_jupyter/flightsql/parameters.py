@@ -114,7 +114,7 @@ class Untyped:
         except (KeyError, ArithmeticError):
             raise UsageError(
                 f"The value of :{name} does not fit its column, which has the type {kind}.",
-                remedy=f"To send it as text, write the type: -p {name}:text=VALUE.",
+                remedy=f"To send it as a string, specify the type: -p {name}:text=VALUE.",
             ) from None
         except (ValueError, UsageError):
             return text

@@ -118,7 +118,7 @@ class EngineAddress:
             raise ConfigurationError(
                 "The engine's address is not understood.",
                 key=key,
-                remedy="Give embedded, grpc://host:port or grpc+tls://host:port; a token has a file of its own.",
+                remedy="Use embedded, grpc://host:port or grpc+tls://host:port; put a token into a separate file.",
             )
         return cls(host=host, port=port, is_tls=found.scheme == "grpc+tls")
 
@@ -225,7 +225,7 @@ class Engine:
                         raise _broken("The engine sent rows without a schema.")
                     yield frame, found.row_count if found.kind is HeaderKind.RECORD_BATCH else 0
             if not has_schema:
-                raise _broken("The engine's answer ended before it began.")
+                raise _broken("The engine's response ended before it began.")
 
     async def list_tables(self) -> dict[str, bytes | None]:
         """Return the engine's tables with their IPC schemas, as far as it gives them along."""
@@ -284,9 +284,9 @@ class Engine:
         try:
             info = messages.FlightInfo.FromString(answer)
         except Exception:  # noqa: BLE001 - protobuf's own class differs between its implementations
-            raise _broken("The engine's answer is not a FlightInfo.") from None
+            raise _broken("The engine's response is not a FlightInfo.") from None
         if len(info.endpoint) > _MAX_ENDPOINTS:
-            raise _broken(f"The engine's answer has more than {_MAX_ENDPOINTS} parts.")
+            raise _broken(f"The engine's response has more than {_MAX_ENDPOINTS} parts.")
         _schema_header(info.schema)
         # Where an endpoint names other places, this server still reads it here: it goes nowhere that it is told to.
         return Flight(schema=info.schema, tickets=tuple(one.ticket.ticket for one in info.endpoint))
@@ -382,7 +382,7 @@ class Engine:
             answer = [*call.initial_metadata(), *call.trailing_metadata()]
         found = next((str(value) for key, value in answer if key == "authorization"), None)
         if found is None:
-            raise _broken("The engine gave no token for this server's user.")
+            raise _broken("The engine didn't return a token for this server's user.")
         return found
 
     def _forgets_bearer(self, error: grpc.aio.AioRpcError, metadata: tuple[tuple[str, str], ...]) -> bool:
@@ -424,7 +424,7 @@ def translate(error: grpc.aio.AioRpcError) -> MicromegasError:  # noqa: PLR0911 
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return UnsupportedStatement(f"The engine does not implement this: {shown}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceeded("The engine did not answer in time.", limit="engine")
+        return DeadlineExceeded("The engine did not respond in time.", limit="engine")
     if code in _STATEMENT_CODES and not _BROKEN_CONNECTION.search(text):
         return InvalidStatement(f"The engine could not run the statement: {shown}")
     _LOG.warning("a call to the engine failed", extra={"status": code.name, "details": text[:_MAX_LOGGED]})
@@ -454,18 +454,18 @@ def _checked(read: Callable[[bytes], _T], data: bytes) -> _T:
     try:
         return read(data)
     except (UsageError, QueryError):
-        raise _broken("The engine sent something that is no Arrow data.") from None
+        raise _broken("The engine sent data that is not valid Arrow.") from None
 
 
 def _schema_header(schema: bytes) -> bytes:
     """Return the header of an IPC schema, checked as far as it is not decoded."""
     if not schema:
-        raise _broken("The engine does not say what columns the rows will have.")
+        raise _broken("The engine didn't return a schema.")
     start = _PREFIX_BYTES if schema[:4] == b"\xff\xff\xff\xff" else _PREFIX_BYTES // 2
     length = int.from_bytes(schema[start - 4 : start], "little")
     header = schema[start : start + length]
     if len(schema) > _MAX_SCHEMA_BYTES or _checked(read_header, header).kind is not HeaderKind.SCHEMA:
-        raise _broken("The engine's answer has no schema that can be used.")
+        raise _broken("The engine's response has no usable schema.")
     return header
 
 

@@ -334,7 +334,7 @@ def _check_node(node: exp.Expr) -> None:  # noqa: C901, PLR0912 - one per kind
             if not isinstance(node.this, exp.Identifier) or any(one not in {"", known} for one, known in outside):
                 raise refused("a table of another schema")
         case exp.Select() if not node.expressions:
-            raise InvalidStatement("SELECT names no columns.")
+            raise InvalidStatement("SELECT has no columns.")
         case exp.Lateral() if not isinstance(node.this, exp.Subquery):
             raise refused("a lateral function")
         case exp.Limit() | exp.Offset() if not (isinstance(node.expression, exp.Literal) and node.expression.is_int):
@@ -717,7 +717,7 @@ def written(tree: exp.Query, *, is_spark: bool) -> str:
     except SqlglotError as error:
         raise refused("something") from error
     if _outline(found) != _outline(tree):
-        raise InternalError("The statement for the engine does not say what was checked, so it is not sent.")
+        raise InternalError("The statement for the engine differs from the checked one, so it is not sent.")
     return text
 
 

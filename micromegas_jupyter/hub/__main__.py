@@ -111,7 +111,7 @@ async def _check_rights(service: Service) -> None:
             await asyncio.sleep(_START_PAUSE_SECONDS)
         else:
             return
-    raise Unavailable("JupyterHub does not answer its sign-in service.")
+    raise Unavailable("JupyterHub does not respond to its sign-in service.")
 
 
 def main() -> int:

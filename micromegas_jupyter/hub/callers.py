@@ -49,7 +49,7 @@ REFUSALS: Final = {
     "sign_in_again": (409, "Your sign-in at JupyterHub has ended at the identity provider."),
     "not_renewed": (409, "The identity provider renews your sign-in without a new {bearer}, and the last has expired."),
     "slow_down": (429, "This server requests tokens too often."),
-    "hub_unavailable": (503, "JupyterHub does not answer its sign-in service."),
+    "hub_unavailable": (503, "JupyterHub does not respond to its sign-in service."),
     "provider_unavailable": (503, "The identity provider does not answer, and the stored token has expired."),
     "exchange_refused": (409, "{what}"),
     "no_redirect": (409, "This JupyterHub offers no sign-in by redirect for kernels: sign in by device code."),
@@ -181,7 +181,7 @@ def check_service_rights(service: TokenOwner | None) -> None:
     extra = sorted(scope for scope in service.scopes if scope not in SERVICE_SCOPES)
     if extra:
         raise ConfigurationError(
-            f"The service has more rights at the Hub than it needs: {', '.join(extra)}.",
+            f"The service has more Hub permissions than it needs: {', '.join(extra)}.",
             key=_ROLES_KEY,
             remedy="Take the service out of every other role, and do not make it an admin.",
         )

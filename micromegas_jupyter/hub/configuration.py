@@ -390,7 +390,7 @@ def _check_scope(config: Config, issuer: str, bearer: Bearer) -> None:
     if bearer is Bearer.ID_TOKEN and _OPENID not in scope and _GETS_ID_TOKENS.isdisjoint(classes):
         complete = dict.fromkeys((_OPENID, *scope, *([] if asks_otherwise else [_OFFLINE])))
         raise ConfigurationError(
-            f"The Hub does not ask for the scope {_OPENID}, without which the provider issues no ID token.",
+            f"The Hub does not request the scope {_OPENID}; without it, the provider doesn't issue ID tokens.",
             key=f"{classes[0]}.scope",
             remedy=f"Set c.{classes[0]}.scope = {list(complete)}.",
         )
@@ -468,7 +468,7 @@ def _check_scopes(scopes: Collection[str], *, what: str, key: str, may_be_all: b
         scope, whose = next(iter(sorted(_ALL_RIGHTS.intersection(scopes))), None), "an administrator's kernel"
     if scope is not None:
         raise ConfigurationError(
-            f"{what} the scope {scope}, with which code in {whose} can read refresh tokens.",
+            f"{what} the scope {scope}. Code in {whose} could use it to read refresh tokens.",
             key=key,
             remedy="Remove the scope: kernels get their tokens from the service and need no such right.",
         )

@@ -227,10 +227,10 @@ def check_authorization_url(url: object, *, endpoint: str, redirect_uri: str, cl
     base, _, query = url.partition("?")
     endpoint_base, _, endpoint_query = endpoint.partition("?")
     if base != endpoint_base or urlsplit(url).fragment:
-        raise _invalid("not at the Hub's identity provider")
+        raise _invalid("not with the Hub's identity provider")
     parameters = _parse_query(query)
     if any(parameters.get(name) != value for name, value in _parse_query(endpoint_query).items()):
-        raise _invalid("not at the Hub's identity provider")
+        raise _invalid("not with the Hub's identity provider")
     required = {
         "response_type": "code",
         "client_id": client_id,

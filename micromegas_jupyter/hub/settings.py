@@ -142,5 +142,5 @@ def check_resource(resource: str | None, *, key: str = "MICROMEGAS_HUB_EXCHANGE_
         raise ConfigurationError(
             f"{key} is not an absolute address without a fragment.",
             key=key,
-            remedy="Give the resource as the identity provider knows it, such as https://lake.example.com.",
+            remedy="Use the resource that is registered with the identity provider, such as https://lake.example.com.",
         )

@@ -330,9 +330,9 @@ def _parse_failure(error: Exception, *, secret: str) -> AuthenticationError | Pr
     status = getattr(error, "code", 0)
     body = getattr(getattr(error, "response", None), "body", None)
     if status not in _CLIENT_ERRORS or not body:
-        return ProviderUnavailable(f"The identity provider gave no token ({type(error).__name__}).")
+        return ProviderUnavailable(f"The identity provider didn't return a token ({type(error).__name__}).")
     try:
         decoded: object = json.loads(body)
     except ValueError:
-        return ProviderUnavailable("The identity provider gave no token and no reason.")
+        return ProviderUnavailable("The identity provider returned neither a token nor a reason.")
     return build_token_error(decoded, is_refresh=True, secrets=[Secret(secret)])

@@ -110,7 +110,7 @@ def parse_actions(lines: Iterable[bytes]) -> list[Action]:
     try:
         return [json.loads(line) for line in lines if line]
     except ValueError as error:
-        raise Unavailable("The log of a table is damaged.", remedy="Restore the table from a copy.") from error
+        raise Unavailable("A table's log is damaged.", remedy="Restore the table from a copy.") from error
 
 
 def build_entry(operation: str, entry_id: str, actions: Iterable[Action], *, clock: Clock, **facts: object) -> bytes:
@@ -646,7 +646,7 @@ class TableLog:
     def _sidecar_path(self, name: str) -> str:
         name = unquote(name)
         if "/" in name or "\\" in name:
-            raise Unavailable("The log of a table refers to files outside its folder.", retryable=False)
+            raise Unavailable("A table's log refers to files outside its folder.", retryable=False)
         return log_path(self._table, f"_sidecars/{name}")
 
     def _read_actions(self, path: str) -> Iterator[Action]:

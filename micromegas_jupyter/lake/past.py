@@ -266,7 +266,7 @@ class TableTail:
         if 0 <= low < first:
             earliest = self._position(first).committed_at
             raise CursorExpired(
-                f"The log of the table {self._table} no longer has the commits before {_iso(earliest)}.",
+                f"The log of {self._table} no longer has the commits before {_iso(earliest)}.",
                 remedy="Follow the table from then on, and query the rows before.",
                 restart_from=earliest,
             )

@@ -257,7 +257,7 @@ def _nothing_to_restore(
 def _dropped_then(name: str, time: datetime) -> UsageError:
     return UsageError(
         f"There was no table {name} at {_iso(time)}.",
-        remedy="It was dropped by then, and restored later: use a time before or after that.",
+        remedy="It was dropped at that time and restored later: use an earlier or later time.",
     )
 
 

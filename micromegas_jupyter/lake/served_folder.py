@@ -88,11 +88,11 @@ def check_servable(storage: Storage) -> None:
     if not storage.is_local:
         return
     if not Path(storage.uri).is_dir():
-        raise UsageError(f"There is no folder {cut(printable(storage.uri), 200)}.", remedy="Name a folder of tables.")
+        raise UsageError(f"There is no folder {cut(printable(storage.uri), 200)}.", remedy="Use a folder of tables.")
     if any(os.path.lexists(above / LOG_FOLDER) for above in Path(storage.uri).parents):
         raise UsageError(
-            f"The folder lies in a Delta table (there is a {LOG_FOLDER} above it).",
-            remedy="Name the table's own folder, or the one that contains it.",
+            f"The folder is inside a Delta table (there is a {LOG_FOLDER} above it).",
+            remedy="Use the table's own folder, or the one that contains it.",
         )
 
 
@@ -165,7 +165,7 @@ class _Listing:
         if len(formats) > 1:
             raise Unreadable(f"it has files of several formats ({', '.join(sorted(one.value for one in formats))})")
         if len(keys) > 1:
-            raise Unreadable("its files lie in folders of different keys")
+            raise Unreadable("its files are in folders with different keys")
         (file_format,), (by,) = formats, keys
         schema, kept, schemas = None, [], []
         for path, partition in files:

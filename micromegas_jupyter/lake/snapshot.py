@@ -469,7 +469,7 @@ class DeltaSnapshots:
     def _location(self, folder: str, path: str) -> str:
         parts = unquote(path).split("/")
         if "://" in path or not parts[0] or ".." in parts:
-            raise Unreadable("some of its files lie outside of its folder")
+            raise Unreadable("some of its files are outside its folder")
         location = "/".join([*filter(None, [folder]), *parts])
         if self._storage.is_local:
             if self._is_foreign:

@@ -377,7 +377,7 @@ class Tables:
     def add_column(self, name: str, column: pa.Field) -> None:
         """Add a column, which is null in the rows that are there."""
         if name in DEFINITIONS:
-            raise UsageError(f"The columns of {name} are the data model's.", remedy="Use a table of your own.")
+            raise UsageError(f"The columns of {name} are the data model's.", remedy="Use your own table.")
         stored = stored_field(column)
         if not stored.nullable:
             raise UsageError(
@@ -490,7 +490,7 @@ class Tables:
         if sum(self.owner(name) == owner for name in names) >= max_tables:
             raise ResourcesExhausted(
                 f"You have created {max_tables:,} tables, the most that one caller may create.",
-                remedy="Append to one of them, drop one, or ask the server's administrator for more.",
+                remedy="Append to one of them, drop one, or request a higher limit from the server's administrator.",
                 limit="ingest",
             )
 
@@ -639,7 +639,7 @@ def check_partition_columns(stored: pa.Schema, partition_by: Sequence[str]) -> N
                 f"The table cannot be partitioned by {shown(name)}.", remedy="Name columns of dates or whole numbers."
             )
     if len(set(partition_by)) < len(partition_by) or len(partition_by) >= max(len(stored), 1):
-        raise UsageError("The partition columns leave no column.", remedy="Name fewer of them, each once.")
+        raise UsageError("All columns are partition columns.", remedy="Name fewer of them, each once.")
 
 
 def exists_already(name: str) -> TableExists:
@@ -649,7 +649,7 @@ def exists_already(name: str) -> TableExists:
 
 def no_table(name: str) -> UsageError:
     """Return the error for a table that is not there."""
-    return UsageError(f"There is no table {shown(name)}.", remedy="Name an existing table, or create it.")
+    return UsageError(f"There is no table {shown(name)}.", remedy="Use an existing table, or create it.")
 
 
 def check_no_view(delta: DeltaTable, name: str) -> None:
@@ -738,7 +738,7 @@ def _checked_predicate(predicate: str, schema: pa.Schema, check: Callable[[Any],
     if not predicate.strip() or len(predicate) > _MAX_PREDICATE:
         raise UsageError(
             f"The condition is empty or longer than {_MAX_PREDICATE:,} characters.",
-            remedy="Say which rows to delete; true stands for all.",
+            remedy="Specify which rows to delete; true deletes all.",
         )
     condition = f"({predicate}\n)"  # what follows a semicolon would be ignored
     try:

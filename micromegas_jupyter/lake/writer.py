@@ -645,7 +645,7 @@ class _Committer:
     def _take_back(self, entry_id: str) -> None:
         """Take back an entry that came into the log of a bucket's table after that was dropped."""
         if not take_back(self._storage, self._table, self.state.version + 1, entry_id):
-            raise Unavailable("The table was dropped and restored meanwhile.")
+            raise Unavailable("The table was dropped and restored in the meantime.")
 
     def _select(self, group: list[_Pending]) -> list[_Pending]:
         """Return the writes that are still to be stored, and answer the others."""
@@ -669,7 +669,7 @@ class _Committer:
             elif not one.is_replacing and not self._fits(one):
                 one.done.set_exception(
                     UsageError(
-                        f"The columns of the table {self._table} were changed while the rows were sent.",
+                        f"The columns of {self._table} changed while the rows were sent.",
                         remedy="Send them again.",
                     )
                 )

@@ -306,7 +306,7 @@ TOOLS: Final = (
     Tool(
         name="describe_table",
         title="Describe a table",
-        description="List the columns of a table with their types.",
+        description="List a table's columns with their types.",
         arguments=DescribeTable,
         run=_describe_table,
     ),

@@ -117,7 +117,7 @@ class ProviderMetadata:
     def require_token_endpoint(self) -> str:
         """Return the token endpoint."""
         if self.token_endpoint is None:
-            raise ProviderMisbehaved(f"The identity provider {self.issuer} names no token endpoint.")
+            raise ProviderMisbehaved(f"The identity provider {self.issuer} has no token endpoint.")
         return self.token_endpoint
 
 
@@ -165,7 +165,9 @@ def _other_issuer(stated: object, *, issuer: str) -> ProviderMisbehaved:
     elif _may_be_set(stated, configured=issuer):
         other = stated
         # Whoever answers there could name any issuer, so a person has to know it.
-        remedy = f"If {stated} is your provider, set the issuer to exactly that. If you do not know it, do not sign in."
+        remedy = (
+            f"If {stated} is your provider, set the issuer to exactly that. If you don't recognize it, don't sign in."
+        )
     else:
         other = clean_provider_text(stated)
     return ProviderMisbehaved(
@@ -187,7 +189,7 @@ def _may_be_set(stated: str, *, configured: str) -> bool:
 def _jwks_uri(document: Mapping[str, object], issuer: str, *, read_from: str) -> str:
     jwks_uri = _endpoint(document, "jwks_uri", issuer, read_from=read_from)
     if jwks_uri is None:
-        raise ProviderMisbehaved(f"The discovery document of {issuer} does not say where its keys are.")
+        raise ProviderMisbehaved(f"The discovery document of {issuer} does not contain the location of its keys.")
     return jwks_uri
 
 
@@ -209,7 +211,7 @@ def _texts(document: Mapping[str, object], name: str, issuer: str) -> tuple[str,
     if listed is None:
         return None
     if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
-        raise ProviderMisbehaved(f"The discovery document of {issuer} has a {name} that is not a list of texts.")
+        raise ProviderMisbehaved(f"The discovery document of {issuer} has a {name} that is not a list of strings.")
     return tuple(listed)
 
 
@@ -286,7 +288,7 @@ def build_authorization_request(  # noqa: PLR0913 - the request's parameters
     """
     metadata.require_token_endpoint()
     if metadata.authorization_endpoint is None:
-        raise ProviderMisbehaved(f"The identity provider {metadata.issuer} names no authorization endpoint.")
+        raise ProviderMisbehaved(f"The identity provider {metadata.issuer} has no authorization endpoint.")
     if metadata.pkce_methods is not None and "S256" not in metadata.pkce_methods:
         raise ProviderMisbehaved(f"The identity provider {metadata.issuer} does not support PKCE with S256.")
     if not _OWN_PARAMETERS.isdisjoint(extra_parameters):
@@ -370,10 +372,10 @@ def _raise_callback_error(found: Mapping[str, object]) -> None:
     if found["error"] in _PASSING_ERRORS:
         raise ProviderUnavailable(f"The identity provider could not sign you in now ({described}).")
     if found["error"] == "access_denied":
-        raise LoginRefused(f"The sign-in was refused ({described}).")
+        raise LoginRefused(f"The sign-in was denied ({described}).")
     raise LoginRefused(
-        f"The identity provider refused the sign-in ({described}).",
-        remedy="Check client id, redirect address and scope with whoever runs the identity provider.",
+        f"The identity provider denied the sign-in ({described}).",
+        remedy="Check the client ID, redirect URI and scope with the administrator of the identity provider.",
     )
 
 
@@ -422,7 +424,7 @@ def build_client_authentication(  # noqa: PLR0913 - what an assertion says
     if "client_secret_post" in supported:
         return ClientAuthentication(fields={"client_id": client_id, "client_secret": client_credential})
     raise ConfigurationError(
-        "The identity provider accepts no client secret.",
+        "The identity provider doesn't accept client secrets.",
         key="MICROMEGAS_OIDC_CLIENT_SECRET",
         remedy="Unset the client secret, or register the application with one.",
     )
@@ -518,16 +520,16 @@ def parse_token_answer(body: object, *, now: datetime, requested_scope: str | No
     """Read a successful answer that came at `now`; without a scope it means the requested one: RFC 6749 section 5.1."""
     body = secret_object(body)
     if body is None:
-        raise ProviderMisbehaved("The identity provider's token answer is not a JSON object.")
+        raise ProviderMisbehaved("The identity provider's token response is not a JSON object.")
     access_token = read_token(body, "access_token")
     if access_token is None:
-        raise ProviderMisbehaved("The identity provider's token answer holds no access token.")
+        raise ProviderMisbehaved("The identity provider's token response contains no access token.")
     token_type = body.get("token_type")
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
         raise ProviderMisbehaved("The identity provider gave a token that is not a bearer token.")
     scope = body.get("scope")
     if scope is not None and not isinstance(scope, str):
-        raise ProviderMisbehaved("The identity provider's token answer has a scope that is not text.")
+        raise ProviderMisbehaved("The identity provider's token response has a scope that is not a string.")
     lifetime = read_lifetime(body.get("expires_in"))
     return TokenSet(
         access_token=access_token,
@@ -549,7 +551,7 @@ def parse_token_exchange_answer(body: object, *, now: datetime, requested_scope:
     """
     body = secret_object(body)
     if body is None:
-        raise ProviderMisbehaved("The identity provider's token exchange answer is not a JSON object.")
+        raise ProviderMisbehaved("The identity provider's token exchange response is not a JSON object.")
     issued_type, token_type = body.get("issued_token_type"), body.get("token_type")
     is_other_type = isinstance(token_type, str) and token_type.lower() == "n_a"
     if (issued_type is not None or is_other_type) and issued_type not in _BEARER_TYPES:
@@ -572,15 +574,15 @@ def build_token_error(
     """
     code = body.get("error") if isinstance(body, dict) else None
     if not isinstance(body, dict) or not isinstance(code, str):
-        return ProviderMisbehaved("The identity provider refused a token request without saying why.")
+        return ProviderMisbehaved("The identity provider rejected a token request without a reason.")
     described = describe_provider_error(code, body.get("error_description"), secrets=secrets)
     if code in _PASSING_ERRORS:
         return ProviderUnavailable(f"The identity provider cannot give tokens now ({described}).")
     remedy = "Check the client id, and the client secret or private key." if code in _CLIENT_ERRORS else None
     # A program that was started without the application's secret must not cost the person the sign-in.
     if is_refresh and code not in _CLIENT_ERRORS:
-        return LoginRequired(f"The sign-in has ended ({described}).")
-    failed = LoginFailed(f"The identity provider gave no token ({described}).", remedy=remedy)
+        return LoginRequired(f"The sign-in has expired ({described}).")
+    failed = LoginFailed(f"The identity provider didn't return a token ({described}).", remedy=remedy)
     failed.provider_code = code
     return failed
 

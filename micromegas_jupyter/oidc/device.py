@@ -63,11 +63,11 @@ def parse_device_answer(
     """
     body = secret_object(body)
     if body is None:
-        raise ProviderMisbehaved("The identity provider's device answer is not a JSON object.")
+        raise ProviderMisbehaved("The identity provider's device response is not a JSON object.")
     device_code = read_token(body, "device_code", answer=_ANSWER)
     lifetime_seconds = read_lifetime(body.get("expires_in"), answer=_ANSWER)
     if device_code is None or not lifetime_seconds:
-        raise ProviderMisbehaved("The identity provider's device answer lacks a code or its life.")
+        raise ProviderMisbehaved("The identity provider's device response lacks a code or its lifetime.")
     lifetime_seconds = min(lifetime_seconds, MAX_LIFETIME_SECONDS)
     interval_seconds = read_lifetime(body.get("interval"), answer=_ANSWER, name="interval")
     if interval_seconds is None:
@@ -100,7 +100,7 @@ def parse_device_token_error(body: object) -> DevicePending | LoginRefused | Log
         case "slow_down":
             return DevicePending(slow_down=True)
         case "access_denied":
-            return LoginRefused("The sign-in was refused.")
+            return LoginRefused("The sign-in was denied.")
         case "expired_token":
             return LoginTimedOut("The code was not used in time.")
         case _:
@@ -110,7 +110,7 @@ def parse_device_token_error(body: object) -> DevicePending | LoginRefused | Log
 def _user_code(value: object) -> str:
     cleaned = _printable(value).strip()
     if not 0 < len(cleaned) <= MAX_USER_CODE_CHARACTERS:
-        raise ProviderMisbehaved("The identity provider's device answer has no code that a person could type.")
+        raise ProviderMisbehaved("The identity provider's device response has no code that a user could type.")
     return cleaned
 
 
@@ -118,7 +118,7 @@ def _shown_address(value: object, issuer: str) -> str:
     address = _printable(value)
     check_endpoint_url(address)
     if address.lower().startswith("http:") and not is_loopback_url(issuer):
-        raise ProviderMisbehaved("The identity provider's device answer names an address that is not https.")
+        raise ProviderMisbehaved("The identity provider's device response contains an address that is not https.")
     return address
 
 

@@ -220,7 +220,7 @@ def parse_key_set(document: object, *, issuer: str | None = None, tenant: str | 
     """
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list) or not listed:
-        raise ProviderMisbehaved("The identity provider's key document holds no list of keys.")
+        raise ProviderMisbehaved("The identity provider's key document contains no list of keys.")
     from joserfc.errors import JoseError
 
     usable: list[VerificationKey] = []
@@ -673,7 +673,7 @@ def check_refreshed_claims(old: IdTokenClaims, new: IdTokenClaims) -> None:
     same_use = new.audiences >= old.audiences and new.authorized_party == old.authorized_party
     if not same_person or not same_use or (new.nonce is not None and new.nonce != old.nonce):
         raise ProviderMisbehaved(
-            "The identity provider renewed the sign-in with a token for somebody or something else."
+            "The identity provider renewed the sign-in with a token for another user or application."
         )
     if new.issued_at < old.issued_at:
         raise ProviderMisbehaved("The identity provider renewed the sign-in with an older token.")

@@ -161,7 +161,7 @@ class ExportRunner:
         except TimeoutError:
             raise Unavailable(
                 "It took too long to store the export, and whether it is stored is not known.",
-                remedy="Send it again: what is stored already is not stored twice.",
+                remedy="Send it again: rows that are already stored are not stored twice.",
             ) from None
         except ResourcesExhausted as error:
             if error.limit not in FINAL_LIMITS and error.retry_after_seconds is None:

@@ -675,7 +675,7 @@ class FlightMethods:
                     await asyncio.to_thread(self._reload)
             except TimeoutError:
                 raise DeadlineExceeded(
-                    "The configuration could not be read in time.", remedy="Try again, and look at the server's log."
+                    "The configuration could not be read in time.", remedy="Try again, and check the server's log."
                 ) from None
             except ConfigurationError as error:
                 if error.key in error.what:

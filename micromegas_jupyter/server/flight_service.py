@@ -202,7 +202,7 @@ class Call:
             raise UsageError("The call carries no message.", remedy="Use a Flight SQL client.")
         if len(message) > _MAX_MESSAGE_BYTES:
             raise ResourcesExhausted(
-                "The call's message is larger than 1 MiB.", remedy="Send rows and values in messages of their own."
+                "The call's message is larger than 1 MiB.", remedy="Send rows and values in separate messages."
             )
         return message
 
@@ -279,7 +279,7 @@ def translate_error(error: BaseException, query_id: str) -> MicromegasError:
         raise error
     if not isinstance(error, MicromegasError):
         _LOG.error("a call failed unexpectedly, query_id=%s", query_id, exc_info=error)
-        return InternalError("The server failed to answer.", query_id=query_id)
+        return InternalError("The server failed to respond.", query_id=query_id)
     if error.query_id is None:
         error.query_id = query_id
     return error
@@ -392,7 +392,7 @@ async def _send_health(context: "_Context[bytes, bytes]", status: int) -> None:
         async with asyncio.timeout(_PROBE_SECONDS):
             await context.write(answer)
     except TimeoutError:
-        raise DeadlineExceeded("The client does not read the answer.") from None
+        raise DeadlineExceeded("The client does not read the response.") from None
 
 
 class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic only to the type checker
@@ -624,7 +624,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
 
 def _stopping(reason: str = "") -> ServerUnavailable:
     if reason:
-        return ServerUnavailable(reason, remedy="Try again; another process of the server answers.")
+        return ServerUnavailable(reason, remedy="Try again; another server process responds.")
     return ServerUnavailable("The server is stopping.", remedy="Try again when it runs again.")
 
 

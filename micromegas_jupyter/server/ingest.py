@@ -174,7 +174,8 @@ class IngestRunner:
                 if is_committing:
                     raise DeadlineExceeded(
                         "It took too long to store the rows, and whether they are stored is not known.",
-                        remedy="Send them again under the same ingest id: what is stored already is not stored twice.",
+                        remedy="Send them again under the same ingest id: "
+                        "rows that are already stored are not stored twice.",
                     ) from None
                 raise DeadlineExceeded(
                     "The rows took too long to arrive.", remedy="Send them in several calls.", limit="silent_client"
@@ -369,7 +370,7 @@ class TableOperations:
                 audit.fields["rows"] = result["deleted_rows"]
             answer = json.dumps(result).encode()
             if len(answer) > _MAX_ANSWER_BYTES:
-                raise ResourcesExhausted("The answer is larger than 2 MiB.", remedy="Ask for less.")
+                raise ResourcesExhausted("The response is larger than 2 MiB.", remedy="Ask for less.")
         return answer
 
     async def change_partitions(self, call: Call, changing: PartitionCall, pool: Pool) -> tuple[tuple[int, str], ...]:
@@ -495,7 +496,7 @@ class TableOperations:
         async with self._ingests.open_call(call, is_separate=operation in _SEPARATE) as running:
             result = await running.operate(operation, arguments)
         if not isinstance(result, dict):
-            raise InternalError("The ingest process answered an operation with something else than its result.")
+            raise InternalError("The ingest process returned an unexpected response.")
         return result
 
 

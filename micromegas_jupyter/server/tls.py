@@ -81,7 +81,7 @@ def read_tls_files(files: TlsFiles) -> TlsMaterial:
         private_key = load_pem_private_key(key, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ConfigurationError(
-            "The key file holds no private key in PEM form, or one with a password.", key="key_file", remedy=_REMEDY
+            "The key file doesn't contain a PEM private key without a password.", key="key_file", remedy=_REMEDY
         ) from None
     if own.public_key() != private_key.public_key():
         raise ConfigurationError("The certificate and the key do not belong together.", key="key_file", remedy=_REMEDY)
@@ -96,7 +96,7 @@ def _parse_certificates(pem: bytes, setting: str) -> list[Certificate]:
         return load_pem_x509_certificates(pem)
     except ValueError:
         raise ConfigurationError(
-            f"The {setting.replace('_', ' ')} holds no certificate in PEM form, or a damaged one.",
+            f"The {setting.replace('_', ' ')} doesn't contain a valid PEM certificate.",
             key=setting,
             remedy=_REMEDY,
         ) from None

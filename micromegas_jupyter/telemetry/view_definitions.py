@@ -189,7 +189,7 @@ def _check_options(options: Mapping[str, str], numbers: Collection[str]) -> tupl
     if numbers != {"update_group"} or int(options["update_group"]) > _MAX_GROUP:
         raise InvalidStatement(
             "update_group is not a 32-bit number, or another option is one.",
-            remedy="Write queries and other values as texts.",
+            remedy="Write queries and other values as strings.",
         )
     if "{begin}" not in options["count_src_query"] or "{end}" not in options["count_src_query"]:
         raise InvalidStatement("The count_src_query lacks {begin} or {end}.", remedy="Count the rows between them.")

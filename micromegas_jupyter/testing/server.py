@@ -130,7 +130,7 @@ class LocalServer:
         if not _PERSON.fullmatch(person):
             raise UsageError("A person is a lower-case name, such as alice.")
         if not roles <= self._roles:
-            raise UsageError("The server has no such role.", remedy="Name it in local_server(roles=…).")
+            raise UsageError("The server has no such role.", remedy="Add it to local_server(roles=…).")
         variables = {
             "MICROMEGAS_ANALYTICS_URI": self.uri,
             "MICROMEGAS_OIDC_ISSUER": self.provider.issuer,
@@ -140,7 +140,7 @@ class LocalServer:
         settings = client_side.load_client_settings(environ=variables)
         key = client_side.login_key(settings)
         if key is None:
-            raise ConfigurationError("Nobody can sign in without an issuer.", key="MICROMEGAS_OIDC_ISSUER")
+            raise ConfigurationError("Users can't sign in without an issuer.", key="MICROMEGAS_OIDC_ISSUER")
         now = SYSTEM_CLOCK.now()
         somebody = SignedIn(person=Person(person, f"{person.title()} Example", tuple(roles)), authenticated_at=now)
         grant = Grant(client=self.provider.clients[self.provider.client_id], signed_in=somebody, scope=_SCOPE)

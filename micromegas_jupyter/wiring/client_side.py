@@ -123,7 +123,7 @@ def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts:
 
     environment = detect_environment(environ, gather_runtime_info(environ=environ) if facts is None else facts)
     return LoginRequired(
-        f"You are not signed in at {settings.issuer}.", remedy=login_remedy(environment, profile=settings.profile)
+        f"You are not signed in to {settings.issuer}.", remedy=login_remedy(environment, profile=settings.profile)
     )
 
 

@@ -84,7 +84,7 @@ def check_no_scan_limit(access: AccessSettings) -> None:
     for name, role in (access.roles or {}).items():
         if role.max_scan_bytes is not None:
             raise ConfigurationError(
-                f"The role {name!r} has max_scan_bytes, and this server does not know what its engine will read.",
+                f"The role {name!r} has max_scan_bytes, and this server can't estimate what its engine reads.",
                 key=f"roles.{name}.max_scan_bytes",
                 remedy="Remove max_scan_bytes from the role, or --engine.",
             )
@@ -131,5 +131,5 @@ def _read(path: Path, key: str, max_bytes: int) -> bytes:
         return read_shared_file(path, max_bytes=max_bytes)[0]
     except FileProblem as problem:
         raise ConfigurationError(
-            f"The file cannot be read: {problem}.", key=key, remedy="Name a file that this server's user may read."
+            f"The file cannot be read: {problem}.", key=key, remedy="Use a file that this server's user can read."
         ) from None

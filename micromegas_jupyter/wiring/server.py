@@ -622,10 +622,10 @@ def open_tables(location: str) -> tuple[Storage, TableSource]:
     if not tables:
         found = f" {folder.problems[0]}" if folder.problems else ""
         raise ConfigurationError(
-            f"The folder is not empty, and holds no table that can be read.{found}",
+            f"The folder is not empty, and contains no readable table.{found}",
             key="--lake",
-            remedy="Name a folder of Delta tables or of Parquet, CSV, JSON lines or Arrow files; or an empty one, "
-            "which becomes a lake of the server's own telemetry.",
+            remedy="Use a folder of Delta tables or of Parquet, CSV, JSON lines or Arrow files; or an empty one, "
+            "which becomes a lake for the server's own telemetry.",
         )
     return storage, folder
 

@@ -123,15 +123,15 @@ def _find_tables(storage: Storage, *, is_lake: bool) -> tuple[tuple[str, ...], t
     if is_lake:
         if (storage.is_local and not Path(storage.uri).is_dir()) or not is_lake_folder(storage):
             what = f"There is no lake in {cut(printable(storage.uri), 200)}."
-            raise UsageError(what, remedy="Name a folder that micromegas serve has written to.")
+            raise UsageError(what, remedy="Use a folder that micromegas serve has written to.")
         return tuple(table.name for table in Lake(storage).snapshot() if table.problem is None), ()
     check_servable(storage)
     served = ServedFolder(storage)
     if not (tables := [table for table in served.snapshot() if table.problem is None]):
         found = f" {served.problems[0]}" if served.problems else ""
         raise UsageError(
-            f"The folder holds no table that can be read.{found}",
-            remedy="Name a folder of Delta tables, or of Parquet, CSV, JSON lines or Arrow files.",
+            f"The folder contains no readable table.{found}",
+            remedy="Use a folder of Delta tables, or of Parquet, CSV, JSON lines or Arrow files.",
         )
     return tuple(table.name for table in tables), served.problems
 

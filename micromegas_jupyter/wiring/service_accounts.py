@@ -121,7 +121,7 @@ def _workload_source(
             if workload.exchange is WorkloadExchange.NONE:
                 # The machine would answer as itself, not as the pod.
                 raise ConfigurationError(
-                    f"This pod has a federated identity ({setting}), whose token has to be exchanged.",
+                    f"This pod has a federated identity ({setting}), and its token must be exchanged.",
                     key=EXCHANGE_SETTING,
                     remedy=f"Set {EXCHANGE_SETTING}=client-assertion.",
                 )
@@ -160,7 +160,7 @@ def _workload_audience(settings: ClientSettings, workload: WorkloadSetting) -> s
     audience = workload.audience or default
     if not audience:
         raise ConfigurationError(
-            f"{AUDIENCE_SETTING} is not set, so the platform cannot be told what its token is for.",
+            f"{AUDIENCE_SETTING} is not set, so the platform can't issue a token.",
             key=AUDIENCE_SETTING,
             remedy=f"Set {AUDIENCE_SETTING} to the audience that the server or the provider accepts.",
         )

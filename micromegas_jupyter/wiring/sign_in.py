@@ -93,8 +93,8 @@ def require_flow(settings: ClientSettings, choice: FlowChoice) -> Flow:
         raise ConfigurationError(choice.reason, key=choice.origin, remedy=choice.remedy)
     remedy = choice.remedy
     if choice.environment is RuntimeEnvironment.NO_TERMINAL:
-        remedy = f"{remedy} If somebody is here after all, name a flow with --flow."
-    raise LoginRequired(f"Nobody can sign in at {settings.issuer} from here. {choice.reason}", remedy=remedy)
+        remedy = f"{remedy} If a user is present, specify a flow with --flow."
+    raise LoginRequired(f"Users can't sign in to {settings.issuer} from here. {choice.reason}", remedy=remedy)
 
 
 def begin_login(
@@ -155,7 +155,7 @@ def login(  # noqa: PLR0913 - what varies is passed in
     """
     flows = [found for found in (flow, *fallbacks) if found is not Flow.PASTE or prompt is not None]
     if not flows:
-        raise UsageError("There is nobody here to paste an address.", remedy="Choose another way to sign in.")
+        raise UsageError("No user is present to paste an address.", remedy="Choose another way to sign in.")
     pending: PendingLogin | None = None
 
     def end() -> None:

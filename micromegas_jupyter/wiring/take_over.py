@@ -305,7 +305,7 @@ def take_over(address: TakeOverAddress) -> Taken | None:
 
 
 def _no_answer() -> ServerUnavailable:
-    return ServerUnavailable("The running server does not answer.", remedy=_RESTART)
+    return ServerUnavailable("The running server does not respond.", remedy=_RESTART)
 
 
 def _peer(connection: socket.socket) -> tuple[int, int]:
@@ -447,7 +447,7 @@ def _unusable(host: str, port: int) -> ConfigurationError:
         return ConfigurationError(
             f"Cannot bind to {shown}: the address is not this machine's.",
             key="host",
-            remedy="Name an address of this machine.",
+            remedy="Use an address of this machine.",
         )
     return ConfigurationError(
         f"Cannot bind to {shown}:{port}: the port is taken, or the address is not this machine's.",

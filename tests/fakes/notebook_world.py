@@ -149,7 +149,9 @@ class FakeLogin:
 
     def submit(self, text):
         if text.reveal() != FITTING_ADDRESS:
-            raise UsageError("The pasted text is not the address that this sign-in ended at.", remedy="Try again.")
+            raise UsageError(
+                "The pasted text is not the address of the last page of this sign-in.", remedy="Try again."
+            )
         self.succeed()
 
     @property
@@ -376,7 +378,7 @@ class FakeWorld:
         if settings.issuer is None and settings.api_key_file is None:
             return None
         if self.stored is None:
-            raise LoginRequired(f"You are not signed in at {settings.issuer}.", remedy=SIGN_IN_REMEDY)
+            raise LoginRequired(f"You are not signed in to {settings.issuer}.", remedy=SIGN_IN_REMEDY)
         return self.stored
 
     def begin_login(self, _settings, flow):

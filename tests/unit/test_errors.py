@@ -23,11 +23,11 @@ OWN_CLASSES = [found for found in error_classes().values() if found.__module__ =
 
 
 def test_an_error_says_what_happened_and_what_to_do():
-    error = Unavailable("The lake does not answer.", query_id="7f3a")
+    error = Unavailable("The lake does not respond.", query_id="7f3a")
 
-    assert str(error) == "The lake does not answer. Try again in a moment."
+    assert str(error) == "The lake does not respond. Try again in a moment."
     assert (error.what, error.remedy, error.query_id) == (
-        "The lake does not answer.",
+        "The lake does not respond.",
         "Try again in a moment.",
         "7f3a",
     )

@@ -50,7 +50,7 @@ MAX_PASTE_TRIES = 5
 PASTE_PROMPT = "Paste the address here (it is not shown): "
 
 UNATTENDED_REMEDY = (
-    "Run `micromegas login` in a terminal on this machine first; or give the program a sign-in of its own: "
+    "Run `micromegas login` in a terminal on this machine first; or give the program its own credentials: "
     "MICROMEGAS_OIDC_CLIENT_SECRET, MICROMEGAS_OIDC_PRIVATE_KEY_FILE or MICROMEGAS_OIDC_WORKLOAD."
 )
 _NOT_SET = frozenset({"", "0", "false"})

@@ -151,7 +151,7 @@ def refusal_of(status: int, body: SecretObject | None) -> Refusal:
     if code in NOT_UNDERSTOOD:
         return _UNREADABLE
     if status in _SERVER_ERRORS or status == _TOO_MANY_REQUESTS:
-        return Refusal(ProviderUnavailable, f"{HUB_SERVICE} answered with status {status}.", HUB_UNAVAILABLE_REMEDY)
+        return Refusal(ProviderUnavailable, f"{HUB_SERVICE} returned status {status}.", HUB_UNAVAILABLE_REMEDY)
     if status in _CLIENT_ERRORS:
         return Refusal(
             LoginRequired,
@@ -178,7 +178,7 @@ def find_hub(environ: Mapping[str, str]) -> HubEndpoint | None:
     text = token.reveal()
     if len(text) > MAX_TOKEN_CHARACTERS or not text.isascii() or not text.isprintable() or " " in text:
         raise ConfigurationError(
-            "This server's token at the Hub cannot be used.",
+            "The Hub rejected this server's token.",
             key=HUB_TOKEN_VARIABLE,
             remedy="Stop your server in the Hub's control panel and start it again.",
         )
@@ -430,7 +430,7 @@ class HubTokenProvider(CachedTokenSource):
             return identity_of_bearer(newest.text, user=newest.user, issuer=newest.issuer, expires_at=self._ends_at)
         stored = self._substitute or self._stored()  # it is used as soon as the Hub refuses
         if stored is None:
-            raise LoginRequired("Nobody has been signed in through JupyterHub here yet.")
+            raise LoginRequired("No user has signed in through JupyterHub here yet.")
         return stored.identity()
 
     def renew(self) -> None:

@@ -539,7 +539,8 @@ def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins
     kernel_id = found.group(1) if found else environ.get(_KERNEL_ID_VARIABLE, "")
     if not is_kernel_id(kernel_id) or not isinstance(getattr(kernel, "control_handlers", None), dict):
         raise LoginFailed(
-            "This kernel accepts no messages from the Jupyter server.", remedy="Run %micromegas_login --flow device."
+            "This kernel doesn't accept messages from the Jupyter server.",
+            remedy="Run %micromegas_login --flow device.",
         )
     return RedirectLogins(kernel_id=kernel_id, base_address=base_address)
 

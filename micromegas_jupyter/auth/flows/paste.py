@@ -62,10 +62,10 @@ class PasteFlow(CallbackFlow):
             raise self._mismatch("The pasted text is too long.")
         query = Secret(_query_in(text.reveal()))
         if not is_callback_of(query.reveal(), self._pasted_grant.request):
-            raise self._mismatch("The pasted text is not the address that this sign-in ended at.")
+            raise self._mismatch("The pasted text is not the address of the last page of this sign-in.")
         names = set(dict(parse_qsl(query.reveal(), keep_blank_values=True, max_num_fields=MAX_CALLBACK_PARAMETERS)))
         if not {"code", "error"} & names:
-            raise self._mismatch("The pasted address is from before the sign-in ended.")
+            raise self._mismatch("The pasted address is from a page before the last one of this sign-in.")
         try:
             return self._pasted_grant.code_in(query)
         except (LoginRefused, ProviderUnavailable) as error:
@@ -74,8 +74,8 @@ class PasteFlow(CallbackFlow):
     def _mismatch(self, what: str) -> UsageError:
         return UsageError(
             what,
-            remedy="Sign in on the page that was shown. When the browser says that it cannot open the next one, paste "
-            f"the whole address from its address bar; it begins with {self._pasted_grant.request.redirect_uri}?",
+            remedy="Sign in on the page that was shown. When the browser reports that it can't open the next page, "
+            f"paste the whole address from its address bar; it begins with {self._pasted_grant.request.redirect_uri}?",
         )
 
 

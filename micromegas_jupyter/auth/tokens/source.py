@@ -283,7 +283,7 @@ def checked_token(value: object, *, source: str) -> Secret:
     token = usable_token(value) if value else None
     del value  # a verbose traceback shows variables
     if token is None or " " in token.reveal():
-        raise ProviderMisbehaved(f"{source} gave no usable token.", remedy="Tell the platform's administrator.")
+        raise ProviderMisbehaved(f"{source} didn't return a usable token.", remedy="Tell the platform's administrator.")
     return token
 
 
@@ -453,7 +453,7 @@ class SessionSource(TokenSource):
         state = self._state
         if self.store is None or not self._follows_store:
             if state.session is None:
-                raise LoginRequired(f"You are not signed in at {self._key.issuer}.")
+                raise LoginRequired(f"You are not signed in to {self._key.issuer}.")
             return state.session
         mark = self.store.mark()
         if not reads_store and mark is not None and mark == state.mark and state.session is not None:
@@ -732,7 +732,7 @@ def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Ide
         if subject is not None:
             return _identity_of_claims(unverified, subject=subject, issuer=issuer, expires_at=ends_at, renews=renews)
     raise LoginRequired(
-        "The sign-in does not say who you are: the identity provider gave no ID token.",
+        "The sign-in doesn't identify you: the identity provider didn't return an ID token.",
         remedy="Ask the identity provider's administrator to allow the scope openid for this application.",
     )
 

@@ -139,7 +139,7 @@ def parse_token(token: Mapping[str, object]) -> TokenSet:
     """Read upstream's dictionary of tokens."""
     access_token = _secret(token, "access_token")
     if access_token is None:
-        raise LoginRequired("The stored sign-in holds no token.")
+        raise LoginRequired("The stored sign-in contains no token.")
     token_type = token.get("token_type")
     expires_in, expires_at_seconds = _number(token.get("expires_in")), _number(token.get("expires_at"))
     expires_at = obtained_at = None

@@ -156,7 +156,7 @@ def _fetch(opener: OpenerDirector, url: str, fields: dict[str, str] | None) -> t
             ) from None
         raise LoginFailed("A page of the scripted sign-in did not respond.") from None
     if status >= _BAD_REQUEST:
-        raise LoginFailed(f"A page of the scripted sign-in answered with status {status}.")
+        raise LoginFailed(f"A page of the scripted sign-in returned status {status}.")
     if len(content) > _MAX_PAGE_BYTES:
         raise LoginFailed("A page of the scripted sign-in is too large.")
     return (None if location is None else urljoin(url, location)), content.decode("utf-8", "replace")

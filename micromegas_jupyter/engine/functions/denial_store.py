@@ -199,7 +199,7 @@ class DenialStore:
         if not 0 < len(reason.strip()) <= _MAX_REASON_LENGTH or not reason.isprintable():
             raise InvalidStatement(
                 f"A denial needs a reason of 1 to {_MAX_REASON_LENGTH} printable characters.",
-                remedy="Say why: denied callers see it.",
+                remedy="Specify a reason: denied callers see it.",
             )
         rule_id, now = str(uuid.uuid4()), self._clock.now()
         maker = created_by[:_MAX_NAME_LENGTH]

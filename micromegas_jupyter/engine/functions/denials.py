@@ -72,7 +72,7 @@ def _check_tokens(scanned: Scan) -> None:
         raise InvalidStatement("It contains a subquery, a placeholder, a semicolon or an open quote.")
     if not names & set(MATCH_COLUMNS):
         raise InvalidStatement(
-            "It names none of the columns, so it would deny every query or none.",
+            "It doesn't contain any of the columns, so it would deny every query or none.",
             remedy=f"Compare one of these with a text: {', '.join(MATCH_COLUMNS)}.",
         )
 

@@ -52,7 +52,7 @@ class _Parts:
             if wrong or (scale < MIN_SCALE).any() or (scale > MAX_SCALE).any():
                 raise InvalidStatement(
                     "A histogram has buckets that its bounds, counts, or scale contradict.",
-                    remedy="Pass the column histogram, or what a function of OpenTelemetry's histograms returned.",
+                    remedy="Pass the column histogram, or the result of a histogram function.",
                 )
 
     def _read(self, name: str, missing: float) -> Numbers:

@@ -145,7 +145,7 @@ def check_cost(costs: Sequence[TableCost], *, allowed: int, limit: int, names_co
     """Return the bytes that a statement will read; raises unless they are `allowed` by what is left of a `limit`."""
     if any(cost.size is None for cost in costs):
         raise ScanTooLarge(
-            "The server doesn't know the sizes of a table's files, so it cannot check that this statement reads at "
+            "The sizes of a table's files are unknown, so the server can't check that this statement reads at "
             f"most the {bytes_text(limit)} that your roles allow.",
             remedy="Tell the server's administrator.",
             limit="scan_bytes",

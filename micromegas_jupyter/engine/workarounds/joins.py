@@ -259,7 +259,7 @@ def _check_unchanged(plan: LogicalPlan, explained: list[pa.RecordBatch]) -> None
     if moves_filters or uses_constants:
         raise UnsupportedStatement(
             "The engine cannot run the outer joins of this statement correctly.",
-            remedy="Nest fewer subqueries, or use no table function and no information_schema beside them.",
+            remedy="Nest fewer subqueries, or don't combine them with table functions or information_schema.",
         )
 
 

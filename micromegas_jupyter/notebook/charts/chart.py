@@ -117,7 +117,7 @@ def _arrow_table(rows: object) -> pa.Table:
     try:
         return rows if isinstance(rows, pa.Table) else pa.table(rows)
     except (TypeError, ValueError, NotImplementedError):
-        remedy = "Give a DataFrame whose columns hold values of one type each, an Arrow table, or a result of %%sql."
+        remedy = "Use a DataFrame with one type per column, an Arrow table, or a %%sql result."
         raise UsageError("These rows cannot be read as a table.", remedy=remedy) from None
 
 

@@ -198,7 +198,7 @@ def _check(
         if not measures:
             raise undrawable("A heat map needs one more column for its y axis", [x])
         if wrong := [column for column in measures if column.role is Role.TIME]:
-            raise undrawable("The y axis of a heat map needs numbers or texts", wrong)
+            raise undrawable("The y axis of a heat map needs numbers or strings", wrong)
         return
     is_counted = set(aggregates) <= {"count"} and kind != "hist"
     is_wrong = {Role.CATEGORY: [] if is_counted and aggregates else measures, Role.TIME: [*measures, *color]}

@@ -104,5 +104,5 @@ def named_column(columns: Sequence[Column], name: str) -> Column:
 def undrawable(why: str, columns: Sequence[Column], *, remedy: str = "") -> UsageError:
     """Return an error that lists columns with their types."""
     found = cut(", ".join(f"{each.title} {sql_type(each.values.type)}" for each in columns), MAX_LISTED)
-    remedy = remedy or "Select times, numbers or texts, for example: SELECT time, value FROM measures."
+    remedy = remedy or "Select times, numbers or strings, for example: SELECT time, value FROM measures."
     return UsageError(f"{why} ({found or 'no columns'}).", remedy=remedy)

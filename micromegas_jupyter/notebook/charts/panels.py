@@ -160,7 +160,7 @@ def _axis(column: Column) -> Axis:
         title = column.title + " (s)" * types.is_duration(kind)
         return _number_axis(title, numbers, is_count=types.is_integer(kind))
     if np.isnan(numbers).all():
-        raise UsageError(f"There is nothing to draw: {column.title} holds no times.", remedy="Name another as x.")
+        raise UsageError(f"There is nothing to draw: {column.title} has no times.", remedy="Name another as x.")
     zone = (" (UTC)" if kind.tz else " (no time zone)") if types.is_timestamp(kind) else ""
     return Axis(np.round(numbers, 3), _TIME | {"title": column.title + zone})
 

@@ -340,7 +340,7 @@ class NotebookSession:
         choice = self.dependencies.choose_flow(settings, shell, preference, is_clicked=is_clicked)
         if choice.flow is Flow.PASTE:
             raise LoginRequired(
-                "Signing in here takes an address that you paste.", remedy="Run %micromegas_login in a cell of its own."
+                "Signing in here takes an address that you paste.", remedy="Run %micromegas_login in a separate cell."
             )
         fallbacks = tuple(flow for flow in choice.fallbacks if flow is not Flow.PASTE)
         self.sign_in(settings, replace(choice, fallbacks=fallbacks))

@@ -82,7 +82,7 @@ class IdentityMagics(Magics):
     @argument(
         "--issuer",
         metavar="URL",
-        help="the identity provider, in place of the configured one, whose secrets it never gets",
+        help="the identity provider to use instead of the configured one; it never receives the configured secrets",
     )
     @argument("--client-id", metavar="ID", help="the application's id there")
     @argument("--scope", metavar="SCOPES", help='the scopes to request, separated by spaces: "openid email"')
@@ -90,7 +90,7 @@ class IdentityMagics(Magics):
     @argument(
         "--service-account",
         action="store_true",
-        help="sign in as the configured service account, even if a person is signed in",
+        help="sign in as the configured service account, even if a user is signed in",
     )
     def micromegas_login(self, arguments: argparse.Namespace) -> None:
         """Sign in with your organisation's identity provider.
@@ -176,7 +176,7 @@ class IdentityMagics(Magics):
             if reason is not None and reason.sign_in_service is not None:
                 raise reason  # it says what to do about the Hub or platform that signs people in here
             raise LoginRequired(
-                f"Not signed in{sign_in_text(settings)}, and nobody is here to sign in.",
+                f"Not signed in{sign_in_text(settings)}, and no user is present to sign in.",
                 remedy=login_remedy(RuntimeEnvironment.UNATTENDED, profile=settings.profile),
             ) from reason
         choice = self._session.dependencies.choose_flow(settings, self._shell, preference)

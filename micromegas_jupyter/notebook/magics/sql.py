@@ -190,11 +190,11 @@ class SqlMagic(Magics):
     )
     @argument("--x", metavar="NAME", help="the column along the chart's x axis")
     @argument("--y", metavar="NAMES", help="the columns of numbers that the chart shows, separated by commas")
-    @argument("--color", metavar="NAME", help="the column whose values have a color each in the chart")
+    @argument("--color", metavar="NAME", help="the column that determines the color")
     @argument("--agg", metavar="NAMES", help="aggregates of y: count, sum, mean, min, max, p50, p99.9, …")
     @argument("--bins", metavar="N", type=int, help="about how many slots the chart's x axis has")
     @argument("--log", choices=("x", "y", "xy"), help="the chart's logarithmic axes")
-    @argument("--dtype", choices=("pyarrow",), help="columns of pandas.ArrowDtype: less time and memory")
+    @argument("--dtype", choices=("pyarrow",), help="use pandas.ArrowDtype columns, which need less time and memory")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     @line_cell_magic(SQL_MAGIC_NAME)
     def micromegas_sql(

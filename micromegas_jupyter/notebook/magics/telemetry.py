@@ -69,9 +69,7 @@ class TelemetryMagics(Magics):
 
         level = None if arguments.level is None else parse_level(arguments.level)
         if level is None and arguments.level is not None:
-            raise UsageError(
-                "--level is none of the levels.", remedy="Use fatal, error, warning, info, debug, or trace."
-            )
+            raise UsageError("--level is not a level.", remedy="Use fatal, error, warning, info, debug, or trace.")
         if arguments.last < 1:
             raise UsageError("--last is a number of lines, 1 or more.")
         if arguments.begin is None and arguments.end is None:

@@ -261,7 +261,7 @@ class ExportPage(Page):
         if self._refusal is not None or admission is None:
             if admission is not None:
                 admission.close()
-            await self._fail(self._refusal or InternalError("The server failed to answer."))
+            await self._fail(self._refusal or InternalError("The server failed to respond."))
             return
         body, self._chunks = b"".join(self._chunks), []
         request = ExportRequest(
@@ -283,7 +283,7 @@ class ExportPage(Page):
             return
         except Exception:  # noqa: BLE001 - the exporter needs an answer in its form
             _LOG.exception("an export failed unexpectedly")
-            await self._fail(InternalError("The server failed to answer."))
+            await self._fail(InternalError("The server failed to respond."))
             return
         self.set_header("Content-Type", self._encoding.value)
         self.finish(report.answer)
@@ -318,7 +318,7 @@ class ExportPage(Page):
         if status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             super().write_error(status_code, **details)
         else:
-            self._answer_error(InternalError("The server failed to answer."))
+            self._answer_error(InternalError("The server failed to respond."))
 
     async def _check(self) -> None:
         """Check all that is known before the body comes."""

@@ -332,7 +332,7 @@ class WaitingExports:
         """Remove an export that is stored; raises when it has to wait."""
         outcome = one.outcome
         if outcome is None or not outcome.done():
-            raise Unavailable("The lake does not answer.")
+            raise Unavailable("The lake does not respond.")
         one.outcome = None
         self._lost_rows += outcome.result().refused
         self._remove(one)

@@ -77,6 +77,7 @@ def test_a_refused_exchange_is_told_in_the_cell_and_why_in_the_hubs_log(signed_i
     assert "Ask the Hub's administrator to have token exchange allowed for the Hub's application" in said
     assert exchanged(signed_in, "bob").json()["error"] == "exchange_refused"
     name = signed_in.people["bob"].name
-    assert f"The token of {name} could not be exchanged: The identity provider gave no token (invalid_target" in (
-        signed_in.log
+    assert (
+        f"The token of {name} could not be exchanged: The identity provider didn't return a token (invalid_target"
+        in (signed_in.log)
     )

@@ -130,7 +130,7 @@ def test_a_query_cannot_ask_for_an_address(kernel):
     (error,) = kernel.run("%sql SELECT 1").of("error")
 
     assert error["ename"] == "LoginRequired"
-    assert "Run %micromegas_login in a cell of its own." in error["traceback"][0]
+    assert "Run %micromegas_login in a separate cell." in error["traceback"][0]
 
 
 def test_a_button_that_is_pressed_while_a_cell_runs_waits_for_its_turn(kernel):

@@ -87,7 +87,7 @@ def test_a_folder_is_served_replaced_and_left(kernel, folder, tmp_path):
     assert counts == ["3", "1"]
     assert named == ""
     assert chosen.endswith("It accepts calls from this notebook only.\n")
-    assert failed == [f"✗ There is no folder {tmp_path / 'nowhere'}. Name a folder of tables. · USE001"]
+    assert failed == [f"✗ There is no folder {tmp_path / 'nowhere'}. Use a folder of tables. · USE001"]
     assert "sales is left out: its log cannot be read" in refused[0]
     assert refused[1].startswith("✗ There is no lake in ")
     assert refused[2].startswith("✗ file: is not a place where tables can be kept.")

@@ -30,7 +30,7 @@ def test_a_sign_in_that_needs_a_person_fails_at_once_with_the_remedy():
     (output,) = run.outputs(2)
     assert (output.output_type, output.ename) == ("error", "LoginRequired")
     assert output.traceback[0] == (
-        "✗ Not signed in at id.example.com (for lake.example.com:50051), and nobody is here to sign in. "
+        "✗ Not signed in at id.example.com (for lake.example.com:50051), and no user is present to sign in. "
         f"{UNATTENDED_REMEDY} · AUTH001"
     )
     assert run.stopped_by is not None

@@ -74,11 +74,11 @@ def test_a_second_sign_in_takes_the_place_of_the_first(kernel, sign_in):
 
 def test_a_refusal_of_the_person_is_told_on_the_page_and_in_the_notebook(kernel, sign_in):
     page = sign_in.come_back(sign_in.answer(allow=False))
-    kernel.wait_until_saved("The sign-in was refused (access_denied")
+    kernel.wait_until_saved("The sign-in was denied (access_denied")
 
     assert "You are not signed in" in page
-    assert "The sign-in was refused (access_denied" in page
-    assert "The sign-in was refused (access_denied" in kernel.saved()
+    assert "The sign-in was denied (access_denied" in page
+    assert "The sign-in was denied (access_denied" in kernel.saved()
 
 
 @pytest.mark.slow

@@ -234,7 +234,7 @@ def test_folders_of_keys_and_values_are_columns_of_text(tmp_path):
     folder = serve(tmp_path)
 
     assert [table.name for table in folder.snapshot()] == []
-    assert "t is left out: its files lie in folders of different keys." in folder.problems
+    assert "t is left out: its files are in folders with different keys." in folder.problems
     assert "u/n=1/1.parquet is left out: 'n' is a column in it and a key of its folder." in folder.problems
     (tmp_path / "t" / "shop=x" / "1.parquet").unlink()
     with asking(folder) as ask:
