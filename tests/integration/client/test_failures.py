@@ -68,7 +68,7 @@ def test_every_status_of_another_server_has_its_class(client, fake_server, code,
 def test_a_port_where_nothing_listens_is_said_to_be_so_at_once():
     started = time.monotonic()
 
-    with pytest.raises(errors.ServerUnavailable, match="does not answer"):
+    with pytest.raises(errors.ServerUnavailable, match="does not respond"):
         FlightSQLClient(f"grpc://127.0.0.1:{free_port()}").query("SELECT 1")
 
     assert time.monotonic() - started < 9

@@ -94,7 +94,7 @@ def test_a_name_that_leads_to_the_internet_is_not_believed(monkeypatch):
     # Tests reach this machine only, so it plays a host of the internet.
     monkeypatch.setattr(http, "is_private_address", lambda address: False)
 
-    with RawServer(answer) as server, pytest.raises(ProviderMisbehaved, match="address of the internet"):
+    with RawServer(answer) as server, pytest.raises(ProviderMisbehaved, match="an Internet address"):
         get(server)
 
 

@@ -218,7 +218,7 @@ WRONG = {
     "%%sql\nSELECT '{{x}}'": ["    SELECT '{{x}}'", "            ^ line 1, column 9"],
     "%sql --formt arrow SELECT 1": ["Did you mean --format?"],
     "%sql --connection nobody SELECT 1": ['There is no connection named "nobody"'],
-    "%sql DROP TABLE log_entries": ["this server only reads", " · SQL002 · more: %micromegas_explain SQL002"],
+    "%sql DROP TABLE log_entries": ["this server is read-only", " · SQL002 · more: %micromegas_explain SQL002"],
 }
 WITH_TRACEBACK = "%%sql --traceback\nSELECT tagret FROM log_entries"
 UNLOADED = "%sql SELECT 1"

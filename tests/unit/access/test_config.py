@@ -129,7 +129,7 @@ class TestStart:
 
     @pytest.mark.parametrize("environ", [{}, {"MICROMEGAS_API_KEYS": ""}, {"MICROMEGAS_API_KEYS": "[]"}])
     def test_when_nothing_is_configured_the_error_says_what_to_set(self, make, environ):
-        with pytest.raises(ConfigurationError, match="nobody could sign in"):
+        with pytest.raises(ConfigurationError, match="no user could sign in"):
             make(environ)
 
     def test_who_is_denied_is_refused_and_nobody_else(self, make, files):

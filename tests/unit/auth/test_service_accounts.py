@@ -185,7 +185,7 @@ def test_an_answer_without_a_usable_token_is_refused(value, clock):
         {}, resource="api://lake", client_id=None, http=platform(answer({"access_token": value})), clock=clock
     )
 
-    with pytest.raises(ProviderMisbehaved, match="no usable token"):
+    with pytest.raises(ProviderMisbehaved, match="return a usable token"):
         source.fetch()
 
 

@@ -329,8 +329,8 @@ FAILED = "failed to connect to all addresses; last error: UNKNOWN: "
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        (f"{FAILED}ipv4:1.2.3.4:1: Connection refused", "does not answer"),
-        ("errors resolving nosuch.example:1: [field:hostname]", "does not answer"),
+        (f"{FAILED}ipv4:1.2.3.4:1: Connection refused", "does not respond"),
+        ("errors resolving nosuch.example:1: [field:hostname]", "does not respond"),
         (f"{FAILED}Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", "was not issued by an authority"),
         (f"{FAILED}Ssl handshake failed: certificate verify failed: certificate has expired", "has expired"),
         (f"{FAILED}ipv4:1.2.3.4:1: Peer name vm is not in peer certificate", "is for another name"),

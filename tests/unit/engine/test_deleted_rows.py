@@ -248,9 +248,9 @@ def test_a_damaged_or_missing_vector_rejects_the_table_by_name(tmp_path, name):
         ({"cardinality": 1001}, "deletes more rows than its file has"),
         ({"sizeInBytes": 40}, "another size"),
         ({"storageType": "x"}, "unknown"),
-        ({"storageType": "p", "pathOrInlineDv": "/etc/passwd"}, "outside of its folder"),
-        ({"storageType": "p", "pathOrInlineDv": "file:///etc/passwd"}, "outside of its folder"),
-        ({"pathOrInlineDv": "../" + 20 * "0"}, "outside of its folder"),
+        ({"storageType": "p", "pathOrInlineDv": "/etc/passwd"}, "outside its folder"),
+        ({"storageType": "p", "pathOrInlineDv": "file:///etc/passwd"}, "outside its folder"),
+        ({"pathOrInlineDv": "../" + 20 * "0"}, "outside its folder"),
         ({"pathOrInlineDv": 20 * "~"}, "the name of a deletion vector is damaged"),
     ],
 )

@@ -275,8 +275,8 @@ REFUSED = [
     (f"view_instance('blocks', '{P1}')", "'global' only", 39),
     ("view_instance('log_entries')", "a view set and an id", 15),
     ("view_instance()", "a view set and an id", 15),
-    ("view_instance('log_entries', msg)", "no constant", 44),
-    ("view_instance('log_entries', (SELECT 'global'))", "no constant", 44),
+    ("view_instance('log_entries', msg)", "not a constant", 44),
+    ("view_instance('log_entries', (SELECT 'global'))", "not a constant", 44),
     ("view_instance('log_entries', 7)", "not a text", 44),
     ("view_instance('measures', 'global')", "no table named measures", 29),
 ]

@@ -161,7 +161,7 @@ def test_a_time_at_which_the_table_was_dropped_is_rejected_once_it_is_back(table
     time.sleep(0.01)
     restore("t", _undo(dropped_at))
 
-    with pytest.raises(UsageError, match="It was dropped by then"):
+    with pytest.raises(UsageError, match="It was dropped at that time"):
         restore("t", dropped_at + dt.timedelta(milliseconds=1))
 
     restore("t", _undo(dropped_at))

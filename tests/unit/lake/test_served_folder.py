@@ -484,7 +484,7 @@ def test_a_folder_that_is_a_delta_table_is_one_table_and_one_inside_of_it_is_ref
 
     with asking(serve(tmp_path / "orders")) as ask:
         assert_same_as_delta(ask, str(tmp_path / "orders"))
-    with pytest.raises(UsageError, match="lies in a Delta table"):
+    with pytest.raises(UsageError, match="is inside a Delta table"):
         serve(tmp_path / "orders" / "shop=a")
 
 

@@ -461,7 +461,7 @@ def test_a_chart_is_saved_by_its_suffix_and_goes_into_altair(tmp_path):
         (pa.table({"l": [[1]]}), {}, r"There is nothing to draw \(l bigint\[\]\)"),
         (pa.table({"pid": [1, 2]}), {}, "nothing to draw"),
         (table_of(n=pa.nulls(6, pa.int64())), {}, "n is NULL in every row"),
-        (pa.table({"time": pa.nulls(2, pa.timestamp("s")), "n": [1, 2]}), {}, "time holds no times"),
+        (pa.table({"time": pa.nulls(2, pa.timestamp("s")), "n": [1, 2]}), {}, "time has no times"),
         (pa.table(HOSTS), {"kind": "line"}, "nothing to draw"),
         (table_of(**HOSTS), {"kind": "point"}, r"needs one more column of numbers \(time timestamp"),
         (table_of(**HOSTS, **NUMBERS), {"x": "host", "kind": "point"}, "only be drawn as bars"),
