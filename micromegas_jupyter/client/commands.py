@@ -153,8 +153,13 @@ def _act(
 
 
 def control_call(call: Call, timeout_seconds: float = CONTROL_TIMEOUT_SECONDS) -> Call:
-    """Return a call with the same record and a short deadline, for one that carries no rows."""
-    return replace(call, timeout_seconds=min(timeout_seconds, call.timeout_seconds or timeout_seconds))
+    """Return the next RPC of a call: with the same record, a current token, and a short deadline, as it has no rows."""
+    return replace(next_rpc(call), timeout_seconds=min(timeout_seconds, call.timeout_seconds or timeout_seconds))
+
+
+def next_rpc(call: Call) -> Call:
+    """Return the next RPC of a call: a token that has been valid for the first one may have expired."""
+    return call if call.credentials is None else replace(call, credential=call.credentials.fetch())
 
 
 def prepare(transport: Transport, sql: str, call: Call) -> PreparedStatement:
@@ -181,7 +186,7 @@ def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> B
     def read(command: bytes, close: Callable[[], None]) -> BatchStream:
         with _unless_unsupported(call):
             info = transport.describe(command, control_call(call))
-        return transport.do_get(_only_ticket(info), call, on_close=close)
+        return transport.do_get(_only_ticket(info), next_rpc(call), on_close=close)
 
     return _with_bound(transport, statement, call, read)
 
@@ -262,8 +267,8 @@ def _only_ticket(info: flight.FlightInfo) -> bytes:
 def _close(transport: Transport, handle: bytes, call: Call) -> None:
     """Close a statement; if this fails, the server closes it by itself later."""
     request = messages.ActionClosePreparedStatementRequest(prepared_statement_handle=handle)
-    quiet = replace(control_call(call, _CLOSE_TIMEOUT_SECONDS), record=CallRecord())
     with suppress(MicromegasError):
+        quiet = replace(control_call(call, _CLOSE_TIMEOUT_SECONDS), record=CallRecord())
         transport.do_action("ClosePreparedStatement", pack_any(request), quiet)
 
 
@@ -305,7 +310,8 @@ def fetch_tables(transport: Transport, call: Call) -> dict[str, pa.Schema]:
     """Return the schema of each table by its name."""
     command = pack_any(messages.CommandGetTables(include_schema=True))
     try:
-        stream = transport.do_get(_only_ticket(transport.describe(command, call)), call)
+        info = transport.describe(command, call)
+        stream = transport.do_get(_only_ticket(info), next_rpc(call))
     except UnsupportedStatement as error:
         raise UnsupportedRequest(
             "The server does not list its tables.", remedy="Query information_schema.tables.", query_id=error.query_id

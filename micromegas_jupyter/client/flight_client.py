@@ -678,6 +678,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, ConnectionMethods):
             is_encrypted=self._address.is_encrypted,
             has_certificate=self._transport.has_certificate,
             credential=credential,
+            credentials=attempts.credentials,
             headers=headers,
             timeout_seconds=attempts.remaining_seconds(),
             started_at=self._clock.now(),
