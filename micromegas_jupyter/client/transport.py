@@ -721,7 +721,9 @@ class Transport:
         key_file: str | Path | None = None,
     ) -> None:
         if (certificate_file is None) != (key_file is None):
-            raise UsageError("client_certificate_file and client_key_file belong together.", remedy="Give both or none.")
+            raise UsageError(
+                "client_certificate_file and client_key_file belong together.", remedy="Give both, or neither."
+            )
         _start_grpc_quietly()
         self.recorder = CallRecorder()
         self.has_certificate = address.is_encrypted and certificate_file is not None
