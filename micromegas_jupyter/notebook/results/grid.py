@@ -83,6 +83,7 @@ class ResultGrid(anywidget.AnyWidget):
 
     _esm = _STATIC / "grid.js"
     _css = _STATIC / "grid.css"
+    _export: tuple[int, Export] | None = None
 
     columns = traitlets.List(traitlets.Dict()).tag(sync=True)
     total = traitlets.Int().tag(sync=True)
@@ -108,7 +109,6 @@ class ResultGrid(anywidget.AnyWidget):
         parts = [f"the first {count_text(total)} of {rows_text(result_rows)}"] if total < result_rows else []
         if self._width < view.table.num_columns:
             parts.append(f"the first {self._width} of {count_text(view.table.num_columns)} columns (a file has all)")
-        self._export: tuple[int, Export] | None = None
         note = f"The grid shows {' and '.join(parts)}." if parts else ""
         first = _first_texts(view, self._width)
         super().__init__(columns=columns, total=total, first=first, note=note, has_source=source is not None, plot=plot)
@@ -123,8 +123,9 @@ class ResultGrid(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Close the widget and let go of the rows."""
-        with _held_lock:
-            _held.pop(self.model_id, None)
+        if self.comm is not None:  # not of a grid that could not be made
+            with _held_lock:
+                _held.pop(self.model_id, None)
         self._end_export()
         super().close()
 
