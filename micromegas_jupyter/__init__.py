@@ -26,15 +26,17 @@ _LAZY = {
     **dict.fromkeys(_ERRORS, "micromegas_jupyter.errors"),
     **dict.fromkeys(_TYPES, "micromegas_jupyter.client.dbapi.types"),
     "FlightSQLClient": "micromegas_jupyter.client.flight_client",
+    "ResultGrid": "micromegas_jupyter.notebook.results.grid",
     "connect": "micromegas_jupyter.wiring.client_side",
     "load_ipython_extension": "micromegas_jupyter.notebook.extension",
     "quote_identifier": "micromegas_jupyter.flightsql.parameters",
+    "sign_in_card": "micromegas_jupyter.notebook.login.display",
     "unload_ipython_extension": "micromegas_jupyter.notebook.extension",
 }
 
 _PUBLIC_PACKAGES = {"access", "auth", "errors"}
 
-__all__ = ["FlightSQLClient", "__version__", "connect", "quote_identifier"]
+__all__ = ["FlightSQLClient", "ResultGrid", "__version__", "connect", "quote_identifier", "sign_in_card"]
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:

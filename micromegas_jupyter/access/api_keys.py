@@ -111,6 +111,7 @@ class ApiKeyValidator(BaseValidator):
         denied: Names whose keys are refused.
         clock: Tells the time.
         warnings: Remembers which keys were warned of; None for a memory of its own.
+        may_have_keys: Whether the owner of a key that users made may still make such keys.
 
     Raises:
         ConfigurationError: A key is listed twice, be it as itself or as its digest, or a key is empty.
@@ -125,8 +126,10 @@ class ApiKeyValidator(BaseValidator):
         denied: AbstractSet[str] = frozenset(),
         clock: Clock = SYSTEM_CLOCK,
         warnings: TokenBuckets[bytes] | None = None,
+        may_have_keys: Callable[[ApiKeySetting], bool] = lambda _: False,
     ) -> None:
         self._clock = clock
+        self._may_have_keys = may_have_keys
         self._warnings = daily_warnings(clock) if warnings is None else warnings
         self._legacy = legacy
         self._roles = Roles() if roles is None else roles
@@ -186,7 +189,7 @@ class ApiKeyValidator(BaseValidator):
             issuer=API_KEY_ISSUER,
             auth_type=AuthType.API_KEY,
             expires_at=setting.expires_at,
-            may_delegate=True,
+            may_delegate=setting.owner_groups is None,
             roles=roles,
             scopes=setting.scopes,
             table_access=table_access,
@@ -223,6 +226,7 @@ class ApiKeyValidator(BaseValidator):
         reasons = {
             "api_key_revoked": setting.revoked_at is not None,
             "denied": setting.name in self._denied,
+            "api_key_owner_without_role": setting.owner_groups is not None and not self._may_have_keys(setting),
             "api_key_roles_not_configured": setting.roles and not has_roles,
             "legacy_api_key_refused": setting.key is not None and self._legacy is LegacyApiKeys.REFUSE,
         }

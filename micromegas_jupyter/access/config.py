@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from micromegas_jupyter.access.api_keys import MAX_KEY_FILE_BYTES, ApiKeyValidator, daily_warnings, key_state
 from micromegas_jupyter.access.audit import AccessMetrics, record_event
 from micromegas_jupyter.access.jwks import MAX_KEY_SET_BYTES, KeyCaches, KeyFetcher, find_permission_problem
 from micromegas_jupyter.access.oidc import OidcValidator, key_policy
+from micromegas_jupyter.access.user_keys import MAX_KEY_DAYS, UserKeys, owner_may_have_keys
 from micromegas_jupyter.access.validator import BaseValidator, Decision, MultiValidator, Roles
 from micromegas_jupyter.config.access import (
     API_KEY_ISSUER,
@@ -29,6 +31,7 @@ from micromegas_jupyter.config.access import (
     parse_api_keys,
     read_listed_keys,
 )
+from micromegas_jupyter.config.decoding import parse_count
 from micromegas_jupyter.config.issuers import IssuerSetting, OidcServerSettings
 from micromegas_jupyter.core.files import FileProblem, FileWatch, NoSuchFile, read_shared_file
 from micromegas_jupyter.core.http import ProviderHttp
@@ -45,6 +48,7 @@ RELOAD_TIMEOUT_SECONDS = 20.0
 
 _CONFIG_FILE = "MICROMEGAS_ACCESS_CONFIG"
 _KEY_FILE = "MICROMEGAS_API_KEY_FILE"
+_MAX_DAYS = "MICROMEGAS_API_KEY_MAX_DAYS"
 _REMEDY = "Correct the file or the setting that contains its path."
 _PERMISSION_REMEDY = (
     "Let it belong to the account that the server runs as, or to root, and take the write permission from others: "
@@ -272,6 +276,15 @@ class ReloadingValidator(BaseValidator):
         reading = self._look(None)
         self._texts, self._fingerprint = reading.newest(), reading.fingerprint()
         self.metrics = AccessMetrics()
+        max_days = parse_count(environ.get(_MAX_DAYS) or str(MAX_KEY_DAYS), _MAX_DAYS, minimum=1, maximum=36_500)
+        #: The API keys that users make for themselves.
+        self.user_keys = UserKeys(
+            settings=lambda: self.settings,
+            find_file=lambda: self._texts.key_path,
+            on_change=self.look_for_changes,
+            max_days=min(max_days, MAX_KEY_DAYS),
+            clock=clock,
+        )
         self._warnings = daily_warnings(clock)
         self._http = ProviderHttp(timeout_seconds=_PROVIDER_TIMEOUT_SECONDS, max_bytes=MAX_KEY_SET_BYTES)
         self._caches = KeyCaches(http=self._http, clock=clock, metrics=self.metrics)
@@ -454,6 +467,7 @@ class ReloadingValidator(BaseValidator):
                 denied={name for issuer, name in denied if issuer == API_KEY_ISSUER},
                 clock=self._clock,
                 warnings=self._warnings,
+                may_have_keys=partial(owner_may_have_keys, settings),
             )
             validators.append(api_keys)
         if settings.oidc is not None:

@@ -228,9 +228,12 @@ class ProviderConnection:
         )
 
     def _redeem(self, fields: Mapping[str, str | Secret], *, requested_scope: str | None, is_refresh: bool) -> TokenSet:
+        sent_at = self.clock.now()  # a lifetime that began at the response's arrival would end too late
         # The answer is no variable of its own: a verbose traceback would show it.
         return parse_token_answer(
-            self._token_answer(fields, is_refresh=is_refresh), now=self.now(), requested_scope=requested_scope
+            self._token_answer(fields, is_refresh=is_refresh),
+            now=sent_at + timedelta(seconds=self.clock_offset_seconds),  # which the response may have changed
+            requested_scope=requested_scope,
         )
 
     def _token_answer(self, fields: Mapping[str, str | Secret], *, is_refresh: bool) -> object:

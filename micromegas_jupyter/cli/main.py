@@ -46,6 +46,7 @@ _COMMANDS = {
     "process-metrics": ("telemetry_commands", "print what one program measured"),
     "trace": ("telemetry_commands", "show one trace: its spans as a tree, and what took the time"),
     "logs": ("telemetry_commands", "print what programs logged, and follow what they log next"),
+    "telemetry": ("telemetry_commands", "let your own programs send telemetry to the server"),
     "tables": ("table_commands", "list, describe, change and drop the tables of a server"),
     "keys": ("access_commands", "make, list and revoke the API keys in a key file"),
     "serve": ("serve_command", "run a Flight SQL server over a folder of telemetry"),

@@ -1,14 +1,19 @@
-"""`micromegas processes`, `process-log`, `process-metrics`, `trace`, and `logs`: statements about telemetry."""
+"""`micromegas processes`, `process-log`, `process-metrics`, `trace`, and `logs`, and `telemetry` to send some."""
 
 import argparse
 import importlib
+import json
 import os
+import platform
+import re
+import shlex
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
-from micromegas_jupyter.cli.main import print_table, show_note
+from micromegas_jupyter.cli.main import add_action, add_server_arguments, connect, print_table, show_note
 from micromegas_jupyter.cli.query_commands import (
     RowOptions,
     add_range_arguments,
@@ -363,3 +368,137 @@ def _format_lines(batch: "pa.RecordBatch") -> Iterator[tuple[str, int]]:
     for time, level, *texts in zip(times, *columns, strict=True):
         service, target, message = map(cell_text, texts)
         yield f"{time} {names.get(level, level):<7} {service} {target}: {message}", level
+
+
+_PLACEHOLDER: Final = "VARIABLES"
+# Source: OpenTelemetry's semantic conventions for generative AI.
+_PROGRAM: Final = f"""\
+import os
+
+os.environ.update({_PLACEHOLDER})
+
+# pip install opentelemetry-sdk opentelemetry-exporter-otlp
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.PROTOCOL.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+provider = TracerProvider(resource=Resource.create({{"service.name": "my-agent"}}))
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+tracer = provider.get_tracer("my-agent")
+
+# A call of a model, as agents' libraries record it.
+with tracer.start_as_current_span("chat my-model", kind=trace.SpanKind.CLIENT) as span:
+    span.set_attribute("gen_ai.operation.name", "chat")
+    span.set_attribute("gen_ai.provider.name", "my-provider")
+    span.set_attribute("gen_ai.request.model", "my-model")
+    span.set_attribute("gen_ai.usage.input_tokens", 120)
+    span.set_attribute("gen_ai.usage.output_tokens", 45)
+
+provider.shutdown()  # sends what is left
+"""
+
+
+def add_telemetry_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    setup = add_action(
+        actions, "setup", "make an API key that only sends telemetry, and print OTEL_* variables with it"
+    )
+    setup.add_argument("--name", default=_host_label(), help="label of the key; default: the name of this machine")
+    setup.add_argument("--days", type=int, metavar="N", default=30, help="valid for N days; default: %(default)s")
+    setup.add_argument(
+        "--format",
+        choices=("sh", "powershell", "dotenv", "python"),
+        default="powershell" if os.name == "nt" else "sh",
+        help="what to print: commands of a shell, a .env file, or a Python program that sends an agent's trace; "
+        "default: %(default)s",
+    )
+    setup.add_argument("--http", metavar="URL", help="send over HTTP to this address of the server; default: over gRPC")
+    add_server_arguments(setup)
+    setup.add_argument(
+        "program",
+        nargs="*",
+        metavar="PROGRAM",
+        help="after --: run this program with the variables instead, and revoke the key when the program has ended",
+    )
+    add_server_arguments(add_action(actions, "keys", "list the keys that you made"))
+    revoke = add_action(actions, "revoke", "revoke a key that you made")
+    revoke.add_argument("id", metavar="ID", help="its id, as micromegas telemetry keys shows it")
+    add_server_arguments(revoke)
+
+
+def _host_label() -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", platform.node())[:64] or "default"
+
+
+def run_telemetry(arguments: argparse.Namespace) -> int:
+    """Run the action; the variables or the list on standard output."""
+    if arguments.action == "setup":
+        return _set_up(arguments)
+    with connect(arguments) as client:
+        if arguments.action == "keys":
+            columns = ("id", "name", "state", "expires_at")
+            print_table(([str(getattr(key, name)) for name in columns] for key in client.api_keys()), columns)
+        elif not client.revoke_api_key(arguments.id):
+            raise UsageError("You have no key with this id.", remedy="`micromegas telemetry keys` lists yours.")
+    return 0
+
+
+def _set_up(arguments: argparse.Namespace) -> int:
+    if arguments.days < 1:
+        raise UsageError("--days is a number of days, 1 or more.")
+    program = arguments.program
+    if program and shutil.which(program[0]) is None:
+        raise UsageError("The program to run cannot be found.", remedy="Write it after --, as in: -- python app.py")
+    with connect(arguments) as client:
+        variables = _exporter_variables(arguments)
+        made = client.create_api_key(arguments.name, days=arguments.days)
+        assert made.key is not None  # noqa: S101 - it was just made
+        variables["OTEL_EXPORTER_OTLP_HEADERS"] = f"authorization=Bearer%20{made.key.reveal()}"
+        if program:
+            try:
+                return subprocess.run(program, env={**os.environ, **variables}, check=False).returncode  # noqa: S603
+            finally:
+                client.revoke_api_key(made.id)
+    print(_format_variables(variables, arguments.format), flush=True)
+    show_note(
+        f"key {made.id} only sends telemetry, until {made.expires_at:%Y-%m-%d}; to end it: "
+        f"micromegas telemetry revoke {made.id}"
+    )
+    return 0
+
+
+def _exporter_variables(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return where an exporter sends to, without the credential."""
+    from micromegas_jupyter.client.transport import parse_address
+    from micromegas_jupyter.wiring.client_side import load_client_settings
+
+    settings = load_client_settings(profile=arguments.profile)
+    address = parse_address(arguments.uri or settings.uri)
+    endpoint = arguments.http or f"{'https' if address.is_encrypted else 'http'}://{address.name}"
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf" if arguments.http else "grpc",
+    }
+    if settings.ca_bundle is not None:
+        variables["OTEL_EXPORTER_OTLP_CERTIFICATE"] = str(settings.ca_bundle)
+    return variables
+
+
+def _format_variables(variables: Mapping[str, str], file_format: str) -> str:
+    match file_format:
+        case "sh":
+            return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+        case "powershell":
+            return "\n".join(
+                "$env:{} = '{}'".format(name, value.replace("'", "''")) for name, value in variables.items()
+            )
+        case "dotenv":
+            return "\n".join(f'{name}="{value}"' for name, value in variables.items())
+        case _:
+            protocol = "grpc" if variables["OTEL_EXPORTER_OTLP_PROTOCOL"] == "grpc" else "http"
+            return _PROGRAM.replace(_PLACEHOLDER, json.dumps(variables, indent=4)).replace(
+                "PROTOCOL.trace", f"{protocol}.trace"
+            )

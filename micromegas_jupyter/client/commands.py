@@ -1,5 +1,6 @@
-"""Flight SQL commands: prepared statements, the list of tables, rows to ingest, and who the server says you are."""
+"""Flight SQL commands: prepared statements, tables, rows to ingest, who you are, and users' access and keys."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from pyarrow import flight
 
 from micromegas_jupyter.client.query_reader import BatchStream, ScanProgress
 from micromegas_jupyter.client.transport import Call, CallRecord, FlightStream, Header, Transport, build_header
+from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.core.text import decode_strict_json
 from micromegas_jupyter.errors import (
     InternalError,
@@ -34,7 +36,7 @@ FOLLOW_TIMEOUT_SECONDS: Final = 2.0
 
 _CLOSE_TIMEOUT_SECONDS: Final = 5.0
 _T = TypeVar("_T")
-_Answer = TypeVar("_Answer", bound=msgspec.Struct)
+_Answer = TypeVar("_Answer")
 _SET_TYPE: Final = "If the type of a value is wrong, set it: -p NAME:TYPE=VALUE."
 _WITHOUT_VALUES: Final = "Write the values into the statement, or use a server that prepares statements."
 
@@ -144,8 +146,12 @@ def list_cut_off(transport: Transport, call: Call) -> tuple[CutOffUser, ...]:
 def _act(
     transport: Transport, call: Call, action: str, request: Mapping[str, object], answer: type[_Answer]
 ) -> _Answer:
-    with _unless_unsupported(call):
+    try:
         results = transport.do_action(action, msgspec.json.encode(request), call)
+    except (UnsupportedStatement, UnsupportedRequest) as error:
+        if call.record.error_details is not None:
+            raise  # the server explains it
+        raise UnsupportedRequest("The server doesn't offer this.", query_id=error.query_id) from error
     try:
         return msgspec.json.decode(results[0][:_MAX_QUERIES_BYTES], type=answer)
     except (IndexError, msgspec.DecodeError, RecursionError) as error:
@@ -153,8 +159,13 @@ def _act(
 
 
 def control_call(call: Call, timeout_seconds: float = CONTROL_TIMEOUT_SECONDS) -> Call:
-    """Return a call with the same record and a short deadline, for one that carries no rows."""
-    return replace(call, timeout_seconds=min(timeout_seconds, call.timeout_seconds or timeout_seconds))
+    """Return the next RPC of a call: with the same record, a current token, and a short deadline, as it has no rows."""
+    return replace(next_rpc(call), timeout_seconds=min(timeout_seconds, call.timeout_seconds or timeout_seconds))
+
+
+def next_rpc(call: Call) -> Call:
+    """Return the next RPC of a call: a token that has been valid for the first one may have expired."""
+    return call if call.credentials is None else replace(call, credential=call.credentials.fetch())
 
 
 def prepare(transport: Transport, sql: str, call: Call) -> PreparedStatement:
@@ -181,7 +192,7 @@ def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> B
     def read(command: bytes, close: Callable[[], None]) -> BatchStream:
         with _unless_unsupported(call):
             info = transport.describe(command, control_call(call))
-        return transport.do_get(_only_ticket(info), call, on_close=close)
+        return transport.do_get(_only_ticket(info), next_rpc(call), on_close=close)
 
     return _with_bound(transport, statement, call, read)
 
@@ -262,8 +273,8 @@ def _only_ticket(info: flight.FlightInfo) -> bytes:
 def _close(transport: Transport, handle: bytes, call: Call) -> None:
     """Close a statement; if this fails, the server closes it by itself later."""
     request = messages.ActionClosePreparedStatementRequest(prepared_statement_handle=handle)
-    quiet = replace(control_call(call, _CLOSE_TIMEOUT_SECONDS), record=CallRecord())
     with suppress(MicromegasError):
+        quiet = replace(control_call(call, _CLOSE_TIMEOUT_SECONDS), record=CallRecord())
         transport.do_action("ClosePreparedStatement", pack_any(request), quiet)
 
 
@@ -305,7 +316,8 @@ def fetch_tables(transport: Transport, call: Call) -> dict[str, pa.Schema]:
     """Return the schema of each table by its name."""
     command = pack_any(messages.CommandGetTables(include_schema=True))
     try:
-        stream = transport.do_get(_only_ticket(transport.describe(command, call)), call)
+        info = transport.describe(command, call)
+        stream = transport.do_get(_only_ticket(info), next_rpc(call))
     except UnsupportedStatement as error:
         raise UnsupportedRequest(
             "The server does not list its tables.", remedy="Query information_schema.tables.", query_id=error.query_id
@@ -407,3 +419,104 @@ def parse_server_identity(data: bytes) -> ServerIdentity:
 
 def _line(text: str) -> str:
     return " ".join(printable_text(text).split())  # one line, whatever a server says
+
+
+_KEYS_ACTION: Final = "MicromegasKeys"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserApiKey:
+    """An API key that a user made; `state` is `valid`, `revoked` or `expired`, and `key` is known only once."""
+
+    id: str
+    name: str
+    state: str
+    created_at: datetime
+    expires_at: datetime
+    key: Secret | None = None
+
+
+class _Created(msgspec.Struct, frozen=True, kw_only=True):
+    key: str
+    id: str
+    name: str
+    state: str
+    created_at: datetime
+    expires_at: datetime
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    keys: tuple[UserApiKey, ...]
+
+
+class _Revoked(msgspec.Struct, frozen=True):
+    revoked: bool
+
+
+class AccessMethods(ABC):
+    """The methods of a client about access to the server."""
+
+    @abstractmethod
+    def _run(self, work: Callable[[Transport, Call], _T], *, may_repeat: bool = True) -> _T: ...
+
+    def create_api_key(self, name: str = "default", *, days: int = 30) -> UserApiKey:
+        """Make an API key for yourself to send telemetry with, and nothing else; a role must allow it (`keys: self`).
+
+        Args:
+            name: A label: letters, digits, dots, and hyphens.
+            days: How long it is valid, at most 30.
+
+        Raises:
+            PermissionDenied: You may not make keys, or not for so long.
+            ResourcesExhausted: You have five valid keys.
+            UnsupportedRequest: The server stores no keys.
+        """
+        found = self._act_on_keys({"operation": "create", "name": name, "days": days}, _Created, may_repeat=False)
+        return UserApiKey(**{**msgspec.structs.asdict(found), "key": Secret(found.key)})
+
+    def api_keys(self) -> tuple[UserApiKey, ...]:
+        """Return the keys that you made for yourself, without the keys themselves."""
+        return self._act_on_keys({"operation": "list"}, _Listed).keys
+
+    def revoke_api_key(self, key_id: str) -> bool:
+        """Revoke a key that you made for yourself; False if there is no such key."""
+        return self._act_on_keys({"operation": "revoke", "id": key_id}, _Revoked).revoked
+
+    def _act_on_keys(self, request: dict[str, Any], answer: type[_T], *, may_repeat: bool = True) -> _T:
+        return self._run(
+            lambda transport, call: _act(transport, call, _KEYS_ACTION, request, answer), may_repeat=may_repeat
+        )
+
+    def cut_off(
+        self, issuer: str, subject: str, *, email: str | None = None, until: datetime | None = None
+    ) -> tuple[ServerReport, ...]:
+        """End a user's access on all servers with the same file of denials; for administrators.
+
+        Calls of the user, and those with API keys that the user owns, are rejected from then on, and ended if they are
+        open. It takes about five seconds, in which the servers report what they have ended.
+
+        Args:
+            issuer: The user's issuer as the server's configuration has it, or `api_key` for an API key.
+            subject: The issuer's name of the user (`sub`), or the name of the key.
+            email: The user's address, for services that name users by it.
+            until: End of the cut-off (aware); None until `restore_access`.
+
+        Returns:
+            What each server that has reported has ended.
+
+        Raises:
+            PermissionDenied: The caller is not an administrator.
+            UsageError: It is the caller's own access, or `until` is not in the future.
+            UnsupportedRequest: The server has no file of denials.
+        """
+        request = {"operation": "add", "issuer": issuer, "subject": subject, "email": email, "until": until}
+        return self._run(lambda transport, call: change_access(transport, request, call), may_repeat=False)
+
+    def restore_access(self, issuer: str, subject: str) -> None:
+        """Undo `cut_off`; raises the same errors."""
+        request = {"operation": "remove", "issuer": issuer, "subject": subject}
+        self._run(lambda transport, call: change_access(transport, request, call), may_repeat=False)
+
+    def cut_off_users(self) -> tuple[CutOffUser, ...]:
+        """Return the users whose access was ended by `cut_off`; for administrators."""
+        return self._run(list_cut_off)

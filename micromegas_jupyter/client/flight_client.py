@@ -21,19 +21,16 @@ from micromegas_jupyter.client.commands import (
     CONTROL_TIMEOUT_SECONDS,
     FOLLOW_TIMEOUT_SECONDS,
     WHO_AM_I_ACTION,
-    CutOffUser,
+    AccessMethods,
     PreparedStatement,
     RunningQuery,
     ServerIdentity,
-    ServerReport,
     build_ingest_command,
     build_ingest_headers,
     cancel_by_id,
-    change_access,
     describe,
     fetch_tables,
     find_progress,
-    list_cut_off,
     list_queries,
     open_bound,
     parse_server_identity,
@@ -274,7 +271,7 @@ T = TypeVar("T")
 StaticHeaders = Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, str | bytes]]
 
 
-class FlightSQLClient(TelemetryQueries, TableMethods, ConnectionMethods):
+class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionMethods):
     """A client of one Flight SQL server, with upstream's methods and arguments and more.
 
     Nothing is sent before the first call. May be used from several threads, and as a context manager. It is also a
@@ -524,40 +521,6 @@ class FlightSQLClient(TelemetryQueries, TableMethods, ConnectionMethods):
         wanted = _check_statement(query_id)
         return self._run(lambda transport, call: cancel_by_id(transport, wanted, call), may_repeat=False)
 
-    def cut_off(
-        self, issuer: str, subject: str, *, email: str | None = None, until: datetime | None = None
-    ) -> tuple[ServerReport, ...]:
-        """End a user's access on all servers with the same file of denials; for administrators.
-
-        Calls of the user, and those with API keys that the user owns, are rejected from then on, and ended if they are
-        open. It takes about five seconds, in which the servers report what they have ended.
-
-        Args:
-            issuer: The user's issuer as the server's configuration has it, or `api_key` for an API key.
-            subject: The issuer's name of the user (`sub`), or the name of the key.
-            email: The user's address, for services that name users by it.
-            until: End of the cut-off (aware); None until `restore_access`.
-
-        Returns:
-            What each server that has reported has ended.
-
-        Raises:
-            PermissionDenied: The caller is not an administrator.
-            UsageError: It is the caller's own access, or `until` is not in the future.
-            UnsupportedRequest: The server has no file of denials.
-        """
-        request = {"operation": "add", "issuer": issuer, "subject": subject, "email": email, "until": until}
-        return self._run(lambda transport, call: change_access(transport, request, call), may_repeat=False)
-
-    def restore_access(self, issuer: str, subject: str) -> None:
-        """Undo `cut_off`; raises the same errors."""
-        request = {"operation": "remove", "issuer": issuer, "subject": subject}
-        self._run(lambda transport, call: change_access(transport, request, call), may_repeat=False)
-
-    def cut_off_users(self) -> tuple[CutOffUser, ...]:
-        """Return the users whose access was ended by `cut_off`; for administrators."""
-        return self._run(list_cut_off)
-
     def bulk_ingest(
         self,
         table_name: str,
@@ -678,6 +641,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, ConnectionMethods):
             is_encrypted=self._address.is_encrypted,
             has_certificate=self._transport.has_certificate,
             credential=credential,
+            credentials=attempts.credentials,
             headers=headers,
             timeout_seconds=attempts.remaining_seconds(),
             started_at=self._clock.now(),

@@ -277,6 +277,7 @@ class CallRecord:
         self.counts: str | None = None  # JSON: of files, at the end of a query
         self.cursor: str | None = None  # the next one of a follow
         self.pushback_ms: int | None = None  # when a failed call may be made again; -1 for never
+        self.credential: Credential | None = None  # of the last RPC
 
     def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
         """Store what is known in a call's initial or trailing metadata; the sender is not trusted."""
@@ -300,6 +301,7 @@ class Call:
     is_encrypted: bool = False
     has_certificate: bool = False
     credential: Credential
+    credentials: CredentialSource | None = None  # of a call that may take several RPCs
     headers: tuple[Header, ...] = ()
     timeout_seconds: float | None = None
     started_at: datetime
@@ -791,6 +793,7 @@ class Transport:
     def _calling(self, call: Call) -> Iterator[flight.FlightClient]:
         self.uses.begin()
         call.record.connection, client = self._connection
+        call.record.credential = call.credential
         try:
             with self.recorder.recording(call.record):
                 yield client
@@ -864,7 +867,7 @@ class Attempts:
         match error:
             case AuthenticationError() if self._may_renew:
                 self._may_renew = False
-                return self.credentials.renew(credential)
+                return self.credentials.renew(record.credential or credential)
             case Unavailable() if self._server is not None and self._may_repeat and error.retryable:
                 self._failures += 1
                 pause_seconds = self._pause_seconds(record, self._server)

@@ -31,7 +31,7 @@ from micromegas_jupyter.errors import ConfigurationError
 
 EVERY_TABLE = "*"
 
-_ROLE_MEMBERS = frozenset({"tables", "ingest", "owns", "max_scan_bytes"})
+_ROLE_MEMBERS = frozenset({"tables", "ingest", "owns", "max_scan_bytes", "keys"})
 _MAX_BYTES = 1 << 60
 _TABLE_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}\*?")
 _PATTERN_REMEDY = "Write a table's name (lower-case letters, digits, underscores), a prefix such as team_*, or *."
@@ -46,12 +46,14 @@ class RoleSetting:
         ingest: The tables that they may send rows to: names, prefixes (`team_*`), or `*`.
         owns: The tables that they may also create, replace, alter, optimize and drop, and delete rows of.
         max_scan_bytes: How many bytes a statement may read, by its estimate; None for any number.
+        makes_own_keys: Whether they may make API keys for themselves to send telemetry (`"keys": "self"`).
     """
 
     tables: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
     ingest: frozenset[str] = frozenset()
     owns: frozenset[str] = frozenset()
     max_scan_bytes: int | None = None
+    makes_own_keys: bool = False
 
 
 def parse_roles(value: object, key: str) -> dict[str, RoleSetting]:
@@ -70,7 +72,14 @@ def _parse_role(value: object, key: str) -> RoleSetting:
         ingest=role.read("ingest", _as_table_patterns, frozenset()),
         owns=role.read("owns", _as_table_patterns, frozenset()),
         max_scan_bytes=role.read("max_scan_bytes", partial(as_count, maximum=_MAX_BYTES), None),
+        makes_own_keys=role.read("keys", _as_self, False),
     )
+
+
+def _as_self(value: object, key: str) -> bool:
+    if value != "self":
+        raise refused(key, "is not self", 'Write "keys": "self", or leave it out.')
+    return True
 
 
 def _as_readable_tables(value: object, key: str) -> dict[str, str | None]:
@@ -105,7 +114,9 @@ INGEST_SCOPE = "ingest"
 _PLAIN_SCOPES = frozenset({READ_SCOPE, WRITE_SCOPE, METRICS_SCOPE, INGEST_SCOPE})
 MAX_API_KEYS = 100_000
 
-_MEMBERS = frozenset({"name", "key", "sha256", "expires_at", "scopes", "roles", "created_at", "revoked_at", "owner"})
+_MEMBERS = frozenset(
+    ["name", "key", "sha256", "expires_at", "scopes", "roles", "created_at", "revoked_at", "owner", "owner_groups"]
+)
 _DEFAULT_SCOPES = frozenset({READ_SCOPE})
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 _DIGEST_OF_NOTHING = hashlib.sha256(b"").digest()
@@ -113,7 +124,10 @@ _DIGEST_OF_NOTHING = hashlib.sha256(b"").digest()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeySetting:
-    """One API key and the name that its bearer goes by; exactly one of `key` (the older form) and `sha256` is set."""
+    """One API key and the name that its bearer goes by; exactly one of `key` (the older form) and `sha256` is set.
+
+    `owner_groups` are set if the owner made the key: the groups whose roles allowed it.
+    """
 
     name: str
     key: Secret | None = None
@@ -124,6 +138,7 @@ class ApiKeySetting:
     created_at: datetime | None = None
     revoked_at: datetime | None = None
     owner: str | None = None
+    owner_groups: tuple[str, ...] | None = None
 
 
 def parse_api_keys(text: str, path: str) -> tuple[ApiKeySetting, ...]:
@@ -191,6 +206,7 @@ def _read_key(entry: object, path: str) -> ApiKeySetting:
         created_at=members.read("created_at", as_time, None),
         revoked_at=members.read("revoked_at", as_time, None),
         owner=members.read("owner", as_text, None),
+        owner_groups=members.read("owner_groups", _as_texts_or_none, None),
     )
 
 
@@ -238,6 +254,7 @@ def _rendered(key: ApiKeySetting) -> dict[str, object]:
         "scopes": None if key.scopes == _DEFAULT_SCOPES else sorted(key.scopes),
         "roles": list(key.roles) or None,
         "owner": key.owner,
+        "owner_groups": None if key.owner_groups is None else list(key.owner_groups),
     }
     for member in ("created_at", "expires_at", "revoked_at"):
         time: datetime | None = getattr(key, member)

@@ -17,7 +17,7 @@ from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.errors import DeadlineExceeded, InvalidStatement, ResourcesExhausted, Unavailable
 from micromegas_jupyter.otlp.exchange import Signal
 from micromegas_jupyter.wiring.client_side import CONFIG_DIR
-from micromegas_jupyter.wiring.server import ServerStack
+from micromegas_jupyter.wiring.server import DEFAULT_ROW_FILTERS, ServerStack
 
 if TYPE_CHECKING:
     from micromegas_jupyter.client.flight_client import FlightSQLClient
@@ -28,6 +28,9 @@ _FIRST_ROWS_TIMEOUT_SECONDS = 120.0
 _POLL_SECONDS = 0.2
 BUSY_REMEDY = "This machine may be too busy: try again when it has less to do."
 _FIRST_TABLES = ("log_entries", "measures", TABLE)
+# Everyone reads what everyone reads without roles, and may make keys.
+_ROLE = {"tables": {**DEFAULT_ROW_FILTERS, "*": None}, "keys": "self"}
+_ACCESS = {"roles": {"everyone": _ROLE}, "default_roles": ["everyone"]}
 
 
 class DemoStack:
@@ -53,6 +56,8 @@ class DemoStack:
             own = TemporaryFolder(_PREFIX)
             started.callback(own.close)
             self.folder = own.path
+            write_private_file(self.folder / "access.json", json.dumps(_ACCESS).encode())
+            write_private_file(self.folder / "api-keys.json", b"[]")
             self._probe_key = Secret(secrets.token_hex(32))
             self._exporter_key = Secret(secrets.token_hex(32))
             self.provider = DemoProvider(jupyter_base_url=jupyter_base_url)
@@ -77,7 +82,7 @@ class DemoStack:
             self._started = started.pop_all()
 
     def server_environment(self) -> dict[str, str]:
-        """Return the server half's settings: tokens of the demo's provider, Alice the administrator."""
+        """Return the server's settings: the provider's tokens, Alice the administrator, keys that users make."""
         issuers = [
             {"issuer": self.provider.issuer, "audience": audience}
             for audience in (self.provider.client_id, self.provider.hub_client_id, self.provider.lake_audience)
@@ -90,6 +95,8 @@ class DemoStack:
             "MICROMEGAS_API_KEYS": json.dumps(keys),
             "MICROMEGAS_OIDC_CONFIG": json.dumps({"issuers": issuers}),
             "MICROMEGAS_ADMINS": json.dumps([ADMIN_EMAIL]),
+            "MICROMEGAS_ACCESS_CONFIG": str(self.folder / "access.json"),
+            "MICROMEGAS_API_KEY_FILE": str(self.folder / "api-keys.json"),
         }
 
     def client_environment(self) -> dict[str, str]:

@@ -383,7 +383,7 @@ class Authenticator:
             self.record(describe(), "refused", reason=error.reason, code=error.code, caller=caller)
             raise
 
-    def record(
+    def record(  # noqa: PLR0913 - what an event has
         self,
         call: CallFacts,
         outcome: str,
@@ -391,11 +391,12 @@ class Authenticator:
         reason: str | None = None,
         code: str | None = None,
         caller: AuthContext | None = None,
+        credential: str | None = None,
     ) -> None:
         """Write an audit event about a call."""
         who = Claimed() if caller is None else Claimed(issuer=caller.issuer, subject=caller.subject)
         with checking_for(call):
-            self._audit.record(AccessEvent(outcome=outcome, reason=reason, code=code, who=who))
+            self._audit.record(AccessEvent(outcome=outcome, reason=reason, code=code, who=who, credential=credential))
 
     def close(self) -> None:
         """Accept no more checks; running ones end by themselves."""

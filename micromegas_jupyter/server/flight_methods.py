@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Any, Final, TypeVar
 
+from micromegas_jupyter.access.user_keys import KEYS_ACTION, UserKeys
 from micromegas_jupyter.config.access import READ_SCOPE
 from micromegas_jupyter.core.read_only import check_may_change_state
 from micromegas_jupyter.core.system import Clock
@@ -92,7 +93,7 @@ _MAX_INLINE_BYTES: Final = 256 * 1024
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 RELOAD_ACTION: Final = "micromegas.access.reload"
 # They check the caller themselves.
-_ANY_SCOPE: Final = frozenset({"MicromegasWhoAmI", TABLES_ACTION, CUT_OFF_ACTION, RELOAD_ACTION})
+_ANY_SCOPE: Final = frozenset({"MicromegasWhoAmI", TABLES_ACTION, CUT_OFF_ACTION, RELOAD_ACTION, KEYS_ACTION})
 _RELOAD_SECONDS: Final = 30.0
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _UNKNOWN_SIZE: Final = -1
@@ -117,6 +118,7 @@ _DESCRIPTIONS: Final = {
     "MicromegasWhoAmI": "Describe the caller: no body, one JSON object.",
     QUERIES_ACTION: "List, follow or cancel what runs: one JSON object with the operation, one JSON object.",
     TABLES_ACTION: "List, describe and change tables: one JSON object with the operation, one JSON object.",
+    KEYS_ACTION: "Make, list and revoke your own API keys: one JSON object with the operation, one JSON object.",
 }
 _CUT_OFF_DESCRIPTION: Final = (
     "End a user's access, restore it, or list it: one JSON object with the operation, one JSON object. "
@@ -449,6 +451,7 @@ class FlightMethods:
         cut_offs: CutOffService,
         facts: ServerFacts,
         reload: Callable[[], None] | None,
+        keys: UserKeys | None,
         record: Callable[..., None],
     ) -> None:
         self._queries = queries
@@ -458,6 +461,7 @@ class FlightMethods:
         self._ingests = ingests
         self._facts = facts
         self._reload = reload
+        self._keys = keys
         self._record = record
         self._reload_lock = asyncio.Lock()
         options = {name: messages.SessionOptionValue(string_value=value) for name, value in _OPTIONS.items()}
@@ -476,6 +480,7 @@ class FlightMethods:
             TABLES_ACTION: operations.run,
             CUT_OFF_ACTION: cut_offs.handle,
             RELOAD_ACTION: self._reload_access,
+            KEYS_ACTION: self._change_keys,
         }
 
     def by_name(self) -> dict[str, Callable[[Call], Awaitable[None]]]:
@@ -686,6 +691,23 @@ class FlightMethods:
             raise
         self._record(call.describe(), "reloaded", caller=call.caller)
         return json.dumps({"reloaded": True}).encode()
+
+    async def _change_keys(self, call: Call, body: bytes) -> bytes:
+        if self._keys is None:
+            raise UnsupportedRequest("This server has no API keys.")
+        request = self._keys.parse(body)
+        if request.operation != "list":
+            check_may_change_state(call, "make or revoke API keys")
+        try:
+            async with asyncio.timeout(_RELOAD_SECONDS):
+                found = await asyncio.to_thread(self._keys.run, call.caller, request)
+        except TimeoutError:
+            raise DeadlineExceeded("The file of API keys could not be used in time.", remedy="Try again.") from None
+        if request.operation != "list":
+            outcome = "key_created" if request.operation == "create" else "key_revoked"
+            name = json.loads(found).get("id", request.id)
+            self._record(call.describe(), outcome, caller=call.caller, credential=name)
+        return found
 
 
 def _answering(request_class: Any, answer: Callable[[Any], Any]) -> Callable[[Call, bytes], Awaitable[bytes]]:

@@ -252,6 +252,7 @@ class ServerThread:
                 takes_rows=pool.options.lake is not None, prepared_idle_seconds=settings.prepared_idle_seconds
             ),
             reload=getattr(self._validator, "reload", None),
+            keys=getattr(self._validator, "user_keys", None),
             record=authenticator.record,
         )
         cut_offs.service = service = FlightService(

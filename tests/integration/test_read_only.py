@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 from contextlib import closing, suppress
+from dataclasses import replace
 from typing import get_args, get_type_hints
 from unittest.mock import Mock
 
@@ -24,8 +25,12 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from micromegas_jupyter import connect
+from micromegas_jupyter.access import user_keys
+from micromegas_jupyter.access.user_keys import KEYS_ACTION
 from micromegas_jupyter.auth import StaticTokenAuthProvider
+from micromegas_jupyter.config.access import AccessSettings, RoleSetting
 from micromegas_jupyter.core.storage import Storage
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.engine.functions.administration import ADMINISTRATION_NAMES
 from micromegas_jupyter.errors import PermissionDenied, ReadOnlyCall, UsageError
 from micromegas_jupyter.executors import ingest as ingest_process
@@ -83,6 +88,7 @@ def _entry_points():
         TABLES_ACTION: [one.__struct_config__.tag for one in get_args(ingest._AnyRequest)],
         QUERIES_ACTION: list(QUERY_OPERATIONS),
         CUT_OFF_ACTION: get_args(get_type_hints(cut_off._Request)["operation"]),
+        KEYS_ACTION: get_args(get_type_hints(user_keys._Request)["operation"]),
     }
     changing = {"POST", "PUT", "PATCH", "DELETE"}
     return {
@@ -111,6 +117,17 @@ class System:
             writer.append("log_entries", log_batch([number])).result()
         writer.close()
         self.validator = ReloadableFake()
+        self.key_file = folder / "api-keys.json"
+        self.key_file.write_text("[]")
+        roles = {"everyone": RoleSetting(makes_own_keys=True)}
+        self.validator.known["alice"] = replace(self.validator.known["alice"], roles=tuple(roles))
+        self.validator.user_keys = user_keys.UserKeys(
+            settings=lambda: AccessSettings(roles=roles, default_roles=tuple(roles)),
+            find_file=lambda: self.key_file,
+            on_change=lambda: None,
+            max_days=30,
+            clock=SYSTEM_CLOCK,
+        )
         self.denials = DenyList(str(folder / "denials.json"))
         options = {"lake": str(self.root), "denials_file": str(folder / "denials.json")}
         self.pool = build_pool(Lake(Storage(self.root)), worker=options, max_executors=4)
@@ -137,6 +154,10 @@ class System:
         self.query_id = dict(self.of_bob.initial_metadata())["x-micromegas-query-id"]
         self.flight.wait_until_running()
 
+    @property
+    def key_id(self):
+        return json.loads(self.key_file.read_text())[0]["sha256"][:8]
+
     def close(self):
         self.of_bob.cancel()
         self.channel.close()
@@ -153,6 +174,7 @@ class System:
             "cut off": [one.identity for one in found.cut_off],
             "bob": self.of_bob.is_active(),
             "reloads": self.validator.reloads,
+            "keys": self.key_file.read_text(),
         }
 
 
@@ -253,6 +275,7 @@ READS = {
     f"{QUERIES_ACTION} list": _operation(QUERIES_ACTION, "list"),
     f"{QUERIES_ACTION} progress": _operation(QUERIES_ACTION, "progress", query_id="unknown"),
     f"{CUT_OFF_ACTION} list": _operation(CUT_OFF_ACTION, "list"),
+    f"{KEYS_ACTION} list": _operation(KEYS_ACTION, "list"),
     "function list_query_denials": _statement("SELECT * FROM list_query_denials()"),
     "function list_view_set_definitions": _statement("SELECT * FROM list_view_set_definitions()"),
 }
@@ -280,6 +303,8 @@ CHANGES = {
     f"{CUT_OFF_ACTION} add": _operation(CUT_OFF_ACTION, "add", **_CAROL),
     f"{CUT_OFF_ACTION} remove": _operation(CUT_OFF_ACTION, "remove", **_CAROL),
     f"action {RELOAD_ACTION}": _action(RELOAD_ACTION),
+    f"{KEYS_ACTION} create": _operation(KEYS_ACTION, "create"),
+    f"{KEYS_ACTION} revoke": _operation(KEYS_ACTION, "revoke", id=lambda system: system.key_id),
     f"{QUERIES_ACTION} cancel": _operation(QUERIES_ACTION, "cancel", query_id=lambda system: system.query_id),
 }
 #: Rejected in any call.

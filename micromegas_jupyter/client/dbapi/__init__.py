@@ -25,8 +25,14 @@ class ConnectionMethods(ABC):
     ProgrammingError: ClassVar = errors.ProgrammingError
     NotSupportedError: ClassVar = errors.NotSupportedError
 
-    adbc_current_catalog = ""
     adbc_current_db_schema = ""
+
+    @property
+    def adbc_current_catalog(self) -> str:
+        """The name of the one catalog: none, except in marimo."""
+        from micromegas_jupyter.client.workarounds.marimo_catalog import catalog_name
+
+        return catalog_name()
 
     @abstractmethod
     def list_tables(self, *, timeout_seconds: float | None = None) -> "dict[str, pa.Schema]":

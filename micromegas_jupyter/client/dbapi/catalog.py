@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 import micromegas_jupyter
-from micromegas_jupyter.client.workarounds.marimo_catalog import vendor_name
+from micromegas_jupyter.client.workarounds.marimo_catalog import catalog_name, vendor_name
 from micromegas_jupyter.errors import UsageError
 
 _TABLE: Final = "table"
@@ -84,8 +84,8 @@ def build_objects(
             for columns in [_columns(schema, filters.column) if level >= _DEPTHS.index("columns") else None]
         ]
     schemas = [{"db_schema_name": "", "db_schema_tables": tables}] if _matches("", filters.db_schema) else []
-    catalogs = [{"catalog_name": "", "catalog_db_schemas": schemas if level else None}]
-    rows = catalogs if _matches("", filters.catalog) else []
+    catalogs = [{"catalog_name": catalog_name(), "catalog_db_schemas": schemas if level else None}]
+    rows = catalogs if _matches(catalog_name(), filters.catalog) else []
     return pa.Table.from_pylist(rows, _OBJECTS).to_reader()
 
 
@@ -117,7 +117,7 @@ def _matches(name: str, pattern: str | None) -> bool:
 
 def find_table(tables: Mapping[str, pa.Schema], name: str, *, catalog: str | None, db_schema: str | None) -> pa.Schema:
     """Return a table's schema."""
-    if catalog or db_schema or name not in tables:
+    if catalog not in {None, "", catalog_name()} or db_schema or name not in tables:
         raise UsageError("There is no such table that you can read.", remedy="list_tables() returns all of them.")
     return tables[name]
 

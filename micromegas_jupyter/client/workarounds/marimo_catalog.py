@@ -11,3 +11,8 @@ import sys
 def vendor_name() -> str:
     """Return the vendor that ADBC's information shows; marimo takes it for the dialect."""
     return "PostgreSQL" if "marimo" in sys.modules else "Micromegas"
+
+
+def catalog_name() -> str:
+    """Return the name of the one catalog; marimo shows one without a name as *Not connected*."""
+    return "lake" if "marimo" in sys.modules else ""

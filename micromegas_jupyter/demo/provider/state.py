@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import math
 import re
 import secrets
 from collections.abc import Mapping
@@ -293,9 +294,10 @@ class TokenIssuer:
 
     def sign(self, token_type: str, claims: Json) -> str:
         """Return a token of these claims, issued now."""
-        now = int(self.clock.now().timestamp())
+        now = self.clock.now().timestamp()
         header = {"alg": SIGNING_ALGORITHM, "kid": self.signing_key.kid, "typ": token_type}
-        issued = {"iss": self.issuer, "iat": now, "exp": now + self.token_lifetime_seconds, **claims}
+        # Not before `expires_in` is over.
+        issued = {"iss": self.issuer, "iat": int(now), "exp": math.ceil(now) + self.token_lifetime_seconds, **claims}
         return jwt.encode(header, issued, self.signing_key, algorithms=[SIGNING_ALGORITHM])
 
     def issue_access_token(self, client: Client, grant: Grant | None, scope: str) -> Json:

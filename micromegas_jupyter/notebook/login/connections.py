@@ -95,7 +95,11 @@ class NotebookServices:
         wanted = None if preference is None or is_automatic else Flow(preference)
         choice = signing_in.choose_flow(settings, facts=facts, wanted=wanted, is_automatic=is_automatic)
         flow = signing_in.require_flow(settings, choice)
-        return FlowToUse(flow=flow, reason=_flow_reason(choice, facts.has_kernel), fallbacks=choice.fallbacks)
+        return FlowToUse(
+            flow=flow,
+            reason=_flow_reason(choice, facts.has_kernel and hasattr(shell, "run_line_magic")),
+            fallbacks=choice.fallbacks,
+        )
 
     def begin_login(self, settings: ClientSettings, flow: Flow) -> Login:
         """Start a sign-in and return at once."""

@@ -10,22 +10,25 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+from types import SimpleNamespace
 from typing import Any, cast
 
 import anywidget
 import traitlets
-from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.getipython import get_ipython
 
 from micromegas_jupyter.auth.flows.base import MAX_QR_CHARACTERS, qr_lines
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import Clock, process_variables, start_thread
 from micromegas_jupyter.errors import InternalError, MicromegasError
+from micromegas_jupyter.notebook.login.connections import NotebookServices
 from micromegas_jupyter.notebook.login.session import (
     IdentityState,
     IdentityStatus,
     NotebookSession,
     offered_actions,
     shown_detail,
+    signed_out_state,
 )
 from micromegas_jupyter.notebook.saved import SAVED_MIME_TYPE
 from micromegas_jupyter.notebook.shell import (
@@ -187,6 +190,8 @@ class IdentityCard(anywidget.AnyWidget):
     _esm = _STATIC / "card.js"
     _css = _STATIC / "card.css"
     view = traitlets.Dict().tag(sync=True)
+    #: The view's status as a page has it, which a page sets where a notebook's cells depend on traits.
+    status = traitlets.Unicode("").tag(sync=True)
 
     def __init__(
         self, state: IdentityState, *, clock: Clock, on_press: "Callable[[str, IdentityCard], None]" = lambda *_: None
@@ -268,6 +273,33 @@ def build_qr_code(address: str) -> View | None:
     return {"label": "QR code of the page to open, with the code filled in", "side": len(rows), "path": path}
 
 
+def sign_in_card(profile: str | None = None) -> IdentityCard:
+    """Return a card that signs in with one click, as a widget for marimo and other notebooks without magics.
+
+    Args:
+        profile: A profile of `config.json`; None for the default.
+
+    Raises:
+        ConfigurationError: A setting is malformed.
+    """
+    session = _session(profile)
+    settings = session.settings(profile)
+    # Without IPython, there is still a browser that shows the card.
+    display = IdentityDisplay(get_ipython() or SimpleNamespace(kernel=object()), session)
+    reason = session.why_not_signed_in(settings)
+    if reason is None:
+        session.show(settings, session.state_of(settings, session.connections.get(settings).provider))
+        session.fetch_identity_later(settings)
+    elif session.pending(settings) is None:
+        session.show(settings, signed_out_state(settings))
+    return display.current_card(cast("IdentityState", session.state))
+
+
+@lru_cache(maxsize=8)
+def _session(_profile: str | None) -> NotebookSession:
+    return NotebookSession(NotebookServices())
+
+
 TOO_LATE = "Nothing was done, because the sign-in has changed meanwhile."
 _log = logging.getLogger(__name__)
 _MAX_HANDLES = 64
@@ -276,7 +308,7 @@ _MAX_HANDLES = 64
 class IdentityDisplay:
     """Shows the session's state; all cells of a notebook show one card, so none of them is outdated."""
 
-    def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
+    def __init__(self, shell: Any, session: NotebookSession) -> None:
         self._shell = shell
         self._session = session
         self._busy = Lock()
@@ -345,7 +377,7 @@ class IdentityDisplay:
             picture = qr_lines(state.scan_address, stream=sys.stdout, environ=process_variables())
             print("\n".join([*lines, *picture]))  # noqa: T201 - the magic's output
         else:
-            card, handle = self._current_card(state), new_display_handle()
+            card, handle = self.current_card(state), new_display_handle()
             handle.display(card)
             self._handles.append(handle)
             if state.status is IdentityStatus.WAITING:
@@ -354,7 +386,7 @@ class IdentityDisplay:
     def notice(self) -> Any:
         """Return what a cell shows that waits for a sign-in: the card's MIME bundle and its metadata."""
         state = self._session.state
-        return None if state is None else self._current_card(state)._repr_mimebundle_()
+        return None if state is None else self.current_card(state)._repr_mimebundle_()
 
     def close(self) -> None:
         """Put text in place of the card in all cells: without its kernel a widget cannot be shown again."""
@@ -370,7 +402,7 @@ class IdentityDisplay:
                 handle.update({"text/plain": "\n".join(lines)}, raw=True)
         card.close()
 
-    def _current_card(self, state: IdentityState) -> IdentityCard:
+    def current_card(self, state: IdentityState) -> IdentityCard:
         """Return the card, which shows the state; the first cell that shows it makes it."""
         if self._card is None:
             self._card = IdentityCard(state, clock=self._session.dependencies.clock, on_press=self.press)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import logging
+import os
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
@@ -64,11 +65,25 @@ class CellSource(NamedTuple):
 class ResultGrid(anywidget.AnyWidget):
     """A grid and a chart over rows that stay in the kernel: the browser asks for what is in sight, and shows it.
 
-    Their selection is the filters. With `plot`, the chart is open.
+    Their selection is the filters. With `plot`, the chart is open. It is an anywidget, for notebooks of any kind:
+
+    ```python
+    micromegas_jupyter.ResultGrid(client.query_arrow("SELECT * FROM log_entries LIMIT 1000"))
+    ```
+
+    Args:
+        rows: An Arrow table, or a data frame or other object that Arrow reads.
+        result_rows: How many rows the result has, if these are the first of them.
+        source: The statement that returned the rows.
+        plot: The chart.
+
+    Raises:
+        UsageError: Arrow can't read the rows.
     """
 
     _esm = _STATIC / "grid.js"
     _css = _STATIC / "grid.css"
+    _export: tuple[int, Export] | None = None
 
     columns = traitlets.List(traitlets.Dict()).tag(sync=True)
     total = traitlets.Int().tag(sync=True)
@@ -78,8 +93,15 @@ class ResultGrid(anywidget.AnyWidget):
     plot = traitlets.Dict(allow_none=True, default_value=None).tag(sync=True)
 
     def __init__(
-        self, view: RowsView, *, result_rows: int, source: CellSource | None = None, plot: Asked | None = None
+        self,
+        rows: Any,
+        *,
+        result_rows: int | None = None,
+        source: CellSource | None = None,
+        plot: Asked | None = None,
     ) -> None:
+        view = rows if isinstance(rows, RowsView) else RowsView(_as_table(rows))
+        result_rows = view.table.num_rows if result_rows is None else result_rows
         columns = view.columns(MAX_COLUMNS)
         while len(columns) > 1 and len(json.dumps(columns)) > _MAX_HEAD_CHARACTERS:
             columns = columns[: len(columns) * 3 // 4]
@@ -87,7 +109,6 @@ class ResultGrid(anywidget.AnyWidget):
         parts = [f"the first {count_text(total)} of {rows_text(result_rows)}"] if total < result_rows else []
         if self._width < view.table.num_columns:
             parts.append(f"the first {self._width} of {count_text(view.table.num_columns)} columns (a file has all)")
-        self._export: tuple[int, Export] | None = None
         note = f"The grid shows {' and '.join(parts)}." if parts else ""
         first = _first_texts(view, self._width)
         super().__init__(columns=columns, total=total, first=first, note=note, has_source=source is not None, plot=plot)
@@ -102,8 +123,9 @@ class ResultGrid(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Close the widget and let go of the rows."""
-        with _held_lock:
-            _held.pop(self.model_id, None)
+        if self.comm is not None:  # not of a grid that could not be made
+            with _held_lock:
+                _held.pop(self.model_id, None)
         self._end_export()
         super().close()
 
@@ -225,6 +247,15 @@ def _pick(view: RowsView, order: RowQuery, message: Mapping[str, Any]) -> dict[i
     return picked_filters(view, order, message["row"], column, what=what)
 
 
+def _as_table(rows: Any) -> pa.Table:
+    try:
+        return rows if isinstance(rows, pa.Table) else pa.table(rows)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise UsageError(
+            f"A grid can't show {type(rows).__name__}.", remedy="Pass an Arrow table, or a data frame."
+        ) from error
+
+
 def _first_texts(view: RowsView, width: int) -> list[list[str | None]]:
     """Return the rows that come with the widget itself, as many as are small."""
     rows = min(_FIRST_ROWS, view.table.num_rows)
@@ -252,9 +283,9 @@ def result_bundle(
 
 
 def shows_widgets() -> bool:
-    """Whether somebody sees widgets: in a notebook that no program runs."""
+    """Whether a user sees widgets: in a notebook that no program runs, except Voila, whose page shows them."""
     shell = get_ipython()
-    return shell is not None and has_kernel(shell) and is_attended(shell)
+    return shell is not None and has_kernel(shell) and (is_attended(shell) or "VOILA_PREHEAT" in os.environ)
 
 
 def shown_table(

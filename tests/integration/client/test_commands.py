@@ -11,7 +11,7 @@ from micromegas_jupyter.errors import InternalError, UnsupportedRequest
 from micromegas_jupyter.flightsql.commands import messages, pack_any
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.telemetry.tables import MEASURES, PROCESSES, REMARKS_KEY
-from tests.fakes.flight_server import SMALL_TABLE, results, rows
+from tests.fakes.flight_server import SMALL_TABLE, fail_plainly, results, rows
 from tests.integration.client.conftest import FixedToken
 from tests.integration.flight_harness import running_server
 
@@ -71,6 +71,39 @@ def test_a_bound_query_follows_the_protocol_and_the_servers_new_handle(client, f
     assert closed.messages[0].body == pack_any(
         messages.ActionClosePreparedStatementRequest(prepared_statement_handle=b"h2")
     )
+
+
+class OneTokenPerCall:
+    """A provider with another token for each call."""
+
+    def __init__(self):
+        self.count = 0
+        self.invalidated = []
+
+    def get_token(self):
+        self.count += 1
+        return f"t{self.count}"
+
+    def invalidate(self, token):
+        self.invalidated.append(token)
+
+
+def test_each_call_of_a_bound_query_has_a_fresh_token_and_the_refused_one_is_renewed(fake_server):
+    provider, seen = OneTokenPerCall(), []
+    _binding(fake_server, b"", b"t")
+    plan = fake_server.answers["GetFlightInfo"]
+
+    def plan_once_refused(call):
+        seen.append(call.metadata["authorization"].removeprefix("Bearer "))
+        return plan(call) if len(seen) > 1 else fail_plainly("UNAUTHENTICATED")(call)
+
+    fake_server.answers["GetFlightInfo"] = plan_once_refused
+    with FlightSQLClient(fake_server.uri, auth_provider=provider) as client:
+        assert client.query("SELECT :a", params={"a": 1})["n"].tolist() == [1, 2, 3]
+
+    tokens = [call.metadata["authorization"] for call in fake_server.calls]
+    assert len(tokens) == len(set(tokens)) > 4
+    assert provider.invalidated == seen[:1]
 
 
 @pytest.mark.parametrize("moment", ["DoPut", "GetFlightInfo", "DoGet"])

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from threading import Event
 from threading import enumerate as enumerate_threads
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ import pytest
 from cachetools import LRUCache
 from nbconvert import HTMLExporter
 
+import micromegas_jupyter
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.query_result import QueryResult
@@ -387,6 +389,21 @@ def kernel(monkeypatch):
     shell = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda _channel: parent))
     monkeypatch.setattr(grid_module, "get_ipython", lambda: shell)
     return parent
+
+
+def test_a_grid_shows_what_arrow_reads():
+    for rows in (TABLE, TABLE.to_pandas(), QueryResult(TABLE)):
+        with closing(micromegas_jupyter.ResultGrid(rows)) as grid:
+            assert (grid.total, len(grid.columns), grid.note) == (TABLE.num_rows, TABLE.num_columns, "")
+    with pytest.raises(UsageError, match="int"):
+        micromegas_jupyter.ResultGrid(7)
+
+
+def test_voila_shows_widgets_although_a_program_runs_its_cells(kernel, monkeypatch):
+    kernel["content"]["allow_stdin"] = False
+    assert not grid_module.shows_widgets()
+    monkeypatch.setenv("VOILA_PREHEAT", "False")
+    assert grid_module.shows_widgets()
 
 
 WIDE = pa.table({f"{number} {'wide' * 20}": ["x" * 300] * 100 for number in range(2000)})

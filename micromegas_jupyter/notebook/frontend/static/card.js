@@ -193,9 +193,16 @@ var card_default = () => {
   return {
     initialize(context) {
       model = context.model;
+      const signal = model.widget_manager?.kernel?.statusChanged;
+      const echo = () => {
+        if (signal) return;
+        model.set("status", shownView().status);
+        model.save_changes();
+      };
       const learn = () => {
         learnedAt = Date.now();
         [pressed, confirming] = [void 0, ""];
+        echo();
         draw();
       };
       const hear = (message) => {
@@ -216,8 +223,8 @@ var card_default = () => {
         cameBack = opened;
         draw();
       };
-      const signal = model.widget_manager?.kernel?.statusChanged;
       const timer = setInterval(draw, 1e3);
+      echo();
       model.on("change:view", learn);
       model.on("msg:custom", hear);
       signal?.connect(watch);

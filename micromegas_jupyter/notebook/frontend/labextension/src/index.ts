@@ -28,7 +28,8 @@ const saved: JupyterFrontEndPlugin<void> = {
   autoStart: true,
   optional: [IRenderMimeRegistry, INotebookTracker],
   activate: (_app, renderers: IRenderMimeRegistry | null, notebooks: INotebookTracker | null) => {
-    if (renderers) addSavedRenderer(renderers, notebooks);
+    // Without notebooks, in Voila, there is always a kernel, and it shows widgets itself.
+    if (renderers && notebooks) addSavedRenderer(renderers, notebooks);
   },
 };
 

@@ -20,7 +20,7 @@ const RANK = -20;
 /** Resolves once widgets of these renderers can find their kernel, to false if they never will. */
 type Connect = (renderers: IRenderMimeRegistry) => Promise<boolean>;
 
-export function addSavedRenderer(common: IRenderMimeRegistry, notebooks: INotebookTracker | null): void {
+export function addSavedRenderer(common: IRenderMimeRegistry, notebooks: INotebookTracker): void {
   const html = common.getFactory(HTML);
   if (!html) return;
   // When its kernel is known, a notebook gets a renderer of widgets of its own from ipywidgets. What is rendered with
@@ -29,7 +29,7 @@ export function addSavedRenderer(common: IRenderMimeRegistry, notebooks: INotebo
     renderers.mimeTypes.includes(WIDGET) && renderers.getFactory(WIDGET) !== common.getFactory(WIDGET);
   const connect = async (renderers: IRenderMimeRegistry): Promise<boolean> => {
     if (isConnected(renderers)) return true;
-    await notebooks?.find((panel) => panel.content.rendermime === renderers)?.sessionContext.ready;
+    await notebooks.find((panel) => panel.content.rendermime === renderers)?.sessionContext.ready;
     await new Promise((resolve) => setTimeout(resolve)); // ipywidgets has waited for the same
     return isConnected(renderers);
   };

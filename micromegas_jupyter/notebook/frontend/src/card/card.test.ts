@@ -26,6 +26,8 @@ function makeModel(view: unknown) {
   const signal = { connect: (slot: typeof statusChanged) => (statusChanged = slot), disconnect: () => undefined };
   return {
     get: () => view,
+    set: (_trait: string, value: unknown) => sent.push(`status ${String(value)}`),
+    save_changes: () => undefined,
     send: (message: unknown) => sent.push((message as { action: string }).action),
     on: (event: string, listener: (...values: never[]) => void) => listeners.set(event, listener as Listener),
     off: (event: string) => listeners.delete(event),
@@ -35,13 +37,14 @@ function makeModel(view: unknown) {
       listeners.get("change:view")?.();
     },
     die: () => statusChanged?.(null, "dead"),
-    widget_manager: { kernel: { statusChanged: signal } },
+    widget_manager: { kernel: { statusChanged: signal } as { statusChanged?: typeof signal } },
   };
 }
 
-function start(view: unknown): HTMLElement {
+function start(view: unknown, isJupyter = true): HTMLElement {
   sent = [];
   model = makeModel(view);
+  if (!isJupyter) model.widget_manager.kernel = {};
   const widget = card();
   stop = widget.initialize({ model });
   const el = document.createElement("div");
@@ -185,6 +188,12 @@ test("a press is sent once, a busy kernel is named, and the focus stays on the c
 
   expect(el.querySelector(".error")?.textContent).toBe("✗ It failed.");
   expect(document.activeElement?.textContent).toBe("Sign in");
+});
+
+test("outside Jupyter the page sets the status that cells may depend on", () => {
+  start(WAITING, false);
+  model.show({ ...SIGNED_IN, status: "signed_in" });
+  expect(sent).toEqual(["status waiting", "", "status signed_in"]);
 });
 
 test("texts are never markup, and a code is said letter by letter", () => {

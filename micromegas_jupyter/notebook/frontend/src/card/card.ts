@@ -46,7 +46,11 @@ const START = /micromegas\/start\/[\w.-]+$/;
 
 // All cards of a notebook show one model, and share what is known here.
 export default () => {
-  let model: Model & { widget_manager?: { kernel?: { statusChanged?: Signal } } };
+  let model: Model & {
+    set(trait: string, value: unknown): void;
+    save_changes(): void;
+    widget_manager?: { kernel?: { statusChanged?: Signal } };
+  };
   let [learnedAt, address] = [Date.now(), ""];
   let [opened, cameBack, isLost] = [false, false, false];
   let tab: Window | null = null; // opened by a click, and waits for its address
@@ -204,9 +208,17 @@ export default () => {
   return {
     initialize(context: { model: typeof model }) {
       model = context.model;
+      const signal = model.widget_manager?.kernel?.statusChanged;
+      // Cells of marimo run again when a page changes a trait, not when the kernel does.
+      const echo = () => {
+        if (signal) return;
+        model.set("status", shownView().status);
+        model.save_changes();
+      };
       const learn = () => {
         learnedAt = Date.now();
         [pressed, confirming] = [undefined, ""];
+        echo();
         draw();
       };
       const hear = (message: { address?: string; news?: string }) => {
@@ -227,8 +239,8 @@ export default () => {
         cameBack = opened;
         draw();
       };
-      const signal = model.widget_manager?.kernel?.statusChanged;
       const timer = setInterval(draw, 1000);
+      echo();
       model.on("change:view", learn);
       model.on("msg:custom", hear);
       signal?.connect(watch);

@@ -548,7 +548,7 @@ function addSavedRenderer(common, notebooks) {
     const connect = async (renderers) => {
         if (isConnected(renderers))
             return true;
-        await notebooks?.find((panel) => panel.content.rendermime === renderers)?.sessionContext.ready;
+        await notebooks.find((panel) => panel.content.rendermime === renderers)?.sessionContext.ready;
         await new Promise((resolve) => setTimeout(resolve)); // ipywidgets has waited for the same
         return isConnected(renderers);
     };
@@ -702,7 +702,8 @@ const src_saved = {
     autoStart: true,
     optional: [rendermime_4_4_strict_.IRenderMimeRegistry, notebook_4_4_strict_.INotebookTracker],
     activate: (_app, renderers, notebooks) => {
-        if (renderers)
+        // Without notebooks, in Voila, there is always a kernel, and it shows widgets itself.
+        if (renderers && notebooks)
             addSavedRenderer(renderers, notebooks);
     },
 };
