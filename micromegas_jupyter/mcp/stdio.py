@@ -82,7 +82,11 @@ class StdioServer:
                 self._capabilities = request.capabilities
             task = asyncio.create_task(self._respond(request))
             self._running[request.id] = task
-            task.add_done_callback(lambda _: self._running.pop(request.id, None))
+            task.add_done_callback(lambda _: self._release(request.id, task))
+
+    def _release(self, identity: str | int, task: "asyncio.Task[None] | None") -> None:
+        if self._running.get(identity) is task:
+            del self._running[identity]
 
     async def _respond(self, request: Request) -> None:
         try:
@@ -90,6 +94,8 @@ class StdioServer:
         except Exception:  # noqa: BLE001 - a defect ends one request
             _LOG.exception("A request failed.")
             response = ProtocolError(protocol.INTERNAL_ERROR, "The request failed.").body(request.id)
+        # Before the client reads the response: its next request may have the same ID.
+        self._release(request.id, asyncio.current_task())
         await self._send(response)
 
     async def _send(self, message: Message) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from micromegas_jupyter.cli.main import run
 from micromegas_jupyter.config.server import ServerSettings
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.demo.provider.state import PEOPLE, Grant, SignedIn
 from micromegas_jupyter.mcp.rows import _HIDDEN
 from micromegas_jupyter.wiring.server import is_mcp_served
 from tests.integration.agents.harness import LEGACY, MODERN, TIMEOUT_SECONDS, Agent, Background
@@ -64,7 +66,11 @@ class StdioAnswer:
     def __init__(self, message):
         self.json = message
 
-    result = property(lambda self: self.json["result"])
+    @property
+    def result(self):
+        assert "result" in self.json, self.json
+        return self.json["result"]
+
     text = property(lambda self: self.result["content"][0]["text"])
     structured = property(lambda self: self.result["structuredContent"])
 
@@ -154,6 +160,20 @@ def test_without_a_sign_in_the_agent_gets_its_url(lake, tmp_path):
     assert url in asked.text
     assert (error["code"], error["data"]["elicitations"][0]["url"]) == (-32042, url)
     assert required["resultType"] == "input_required"
+
+
+def test_tokens_are_accepted_for_the_servers_own_url_only(lake):
+    provider = lake.local.provider
+    person = SignedIn(person=PEOPLE["bob"], authenticated_at=SYSTEM_CLOCK.now())
+    answers = {}
+    for resource in (lake.url, lake.url.removesuffix("/mcp"), "https://other.example/mcp"):
+        grant = Grant(client=provider.clients[provider.client_id], signed_in=person, scope="openid", resource=resource)
+        token = str(provider.issue_tokens(grant, scope="openid")["access_token"])
+        answers[resource] = Agent(lake.agent("bob").port, token).request("tools/list")
+
+    metadata = f'resource_metadata="{lake.url.replace("/mcp", "/.well-known/oauth-protected-resource/mcp")}"'
+    assert [found.status for found in answers.values()] == [200, 401, 401]
+    assert all(metadata in found.headers["www-authenticate"] for found in list(answers.values())[1:])
 
 
 def test_messages_that_are_not_requests_do_not_end_the_process(lake):

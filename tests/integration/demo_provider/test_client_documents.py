@@ -119,7 +119,8 @@ def test_no_address_inside_the_network_is_fetched(provider, tmp_path, monkeypatc
         ("https://agent.example", False), ("https://agent.example/", False), ("https://agent.example/a/../b", False),
         ("https://agent.example/%2e%2e/b", False), ("https://user@agent.example/c", False),
         ("https://agent.example/c#a", False), ("https://agent.example/c?a=b", False), ("file:///etc/passwd", False),
-        ("micromegas-demo", False), (f"https://agent.example/{'c' * 2048}", False), ("https://agent.example/c\n", False),
+        ("micromegas-demo", False), (f"https://agent.example/{'c' * 2048}", False),
+        ("https://agent.example/c\n", False),
     ],
 )  # fmt: skip
 def test_only_plain_urls_of_documents_are_fetched(client_id, is_url):
