@@ -252,7 +252,7 @@ class ReloadingValidator(BaseValidator):
 
     metrics: AccessMetrics
 
-    def __init__(  # noqa: PLR0913 - what it is made of
+    def __init__(
         self,
         environ: Mapping[str, str],
         *,
@@ -318,7 +318,7 @@ class ReloadingValidator(BaseValidator):
             raise Unavailable("The access configuration could not be read again now.") from error
 
     def accept_resource(self, resource: str) -> None:
-        """Also accept tokens for the server's URL for agents (RFC 8707), from each issuer whose tokens have an audience."""
+        """Also accept tokens for the server's URL for agents (RFC 8707), of issuers whose tokens have an audience."""
         if not self._lock.acquire(timeout=RELOAD_TIMEOUT_SECONDS):
             raise Unavailable("A reload of the access configuration does not finish.")
         try:

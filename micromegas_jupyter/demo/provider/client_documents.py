@@ -2,7 +2,7 @@
 
 import re
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from micromegas_jupyter.core.http import ProviderHttp
 from micromegas_jupyter.core.text import (
@@ -15,7 +15,7 @@ from micromegas_jupyter.core.text import (
     split_plain_url,
 )
 from micromegas_jupyter.demo.provider.state import AUTHORIZATION_CODE, REFRESH_TOKEN, Client
-from micromegas_jupyter.errors import MicromegasError, ProviderMisbehaved
+from micromegas_jupyter.errors import ProviderMisbehaved
 
 _MAX_DOCUMENT_BYTES: Final = 5 * 1024  # section 6.6
 _FETCH_SECONDS: Final = 5.0

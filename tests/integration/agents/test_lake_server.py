@@ -13,12 +13,14 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.demo.provider.state import PEOPLE, Grant, SignedIn
 from micromegas_jupyter.mcp.rows import _HIDDEN
 from micromegas_jupyter.wiring.server import is_mcp_served
+from tests.fakes.waiting import wait_until
 from tests.integration.agents.harness import LEGACY, MODERN, TIMEOUT_SECONDS, Agent, Background
 from tests.integration.agents.lake_server import HOSTILE, lake_server
 from tests.integration.lakehouse.test_materialized_views import CREATE
 
 pytestmark = pytest.mark.integration
 
+SLOW = "SELECT count(*) AS n FROM generate_series(1, 1000000000) AS a, generate_series(1, 1000000000) AS b"
 NOTES = "SELECT id, owner FROM notes ORDER BY id"
 RANGE = "'notes', 'global', '2000-01-01T00:00:00Z', '2100-01-01T00:00:00Z'"
 CHANGES = (
@@ -107,6 +109,21 @@ def test_an_administrators_agent_changes_nothing(lake, both, transport):
     assert set(found.values()) <= {"AUTH021", "SQL001", "SQL002"}
     assert [found[sql] for sql in CHANGES[:8]] == ["AUTH021"] * 8
     assert alice.query(NOTES).structured["rows"] == [[1, "alice"], [2, "bob"], [3, "bob"]]
+
+
+def test_an_administrators_agent_ends_nobody_elses_query(lake, both):
+    bob = lake.agent("bob", version=LEGACY, session="one")
+    query = bob.begin(SLOW, identity=5)
+    (listed,) = wait_until(bob.running, "the query is listed")
+    ended = [
+        both[transport, "alice"].call("cancel_query", query_id=listed["query_id"]).structured["error"]["code"]
+        for transport in ("http", "stdio")
+    ]
+
+    assert ended == ["AUTH021", "AUTH021"]
+    assert [one["query_id"] for one in bob.running()] == [listed["query_id"]]
+    bob.cancel(5)
+    assert query.wait().status == 204
 
 
 @pytest.mark.parametrize("transport", ["http", "stdio"])
