@@ -256,20 +256,19 @@ class ReloadingValidator(BaseValidator):
 
     metrics: AccessMetrics
 
-    def __init__(  # noqa: PLR0913 - what it is made of
+    def __init__(
         self,
         environ: Mapping[str, str],
         *,
         legacy_api_keys: LegacyApiKeys | None = None,
         check: Callable[[AccessSettings], None] | None = None,
-        resource: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
         watch_interval_seconds: float = WATCH_INTERVAL_SECONDS,
     ) -> None:
         self._environ = dict(environ)
         self._legacy_api_keys = legacy_api_keys
         self._check = check
-        self._resource = resource
+        self._resource: str | None = None
         self._clock = clock
         self._watched: tuple[Path, ...] = ()
         self._watch = FileWatch(())
@@ -330,6 +329,17 @@ class ReloadingValidator(BaseValidator):
             raise error
         if error is not None:
             raise Unavailable("The access configuration could not be read again now.") from error
+
+    def accept_resource(self, resource: str) -> None:
+        """Also accept tokens for the server's URL for agents (RFC 8707), of issuers whose tokens have an audience."""
+        if not self._lock.acquire(timeout=RELOAD_TIMEOUT_SECONDS):
+            raise Unavailable("A reload of the access configuration does not finish.")
+        try:
+            self._resource = resource
+            self.settings = self._settings_of(self._texts)
+            self._current = self._build(self.settings)
+        finally:
+            self._lock.release()
 
     def look_for_changes(self) -> None:
         """Reload when a file has changed since it was read, or when it is time to try a bad version again."""
@@ -583,7 +593,6 @@ def validator_from_environment(
     *,
     legacy_api_keys: LegacyApiKeys | None = None,
     check: Callable[[AccessSettings], None] | None = None,
-    resource: str | None = None,
 ) -> ReloadingValidator:
     """Build a validator of the API keys and OpenID tokens that `environ` accepts; asks API keys first.
 
@@ -596,12 +605,11 @@ def validator_from_environment(
         legacy_api_keys: What becomes of API keys in plain text, whatever the configuration says.
         check: Looks at settings before they come into force, now and after each change; may refuse them with a
             `ConfigurationError`.
-        resource: The server's URL for agents (RFC 8707): a further audience of each issuer whose tokens have one.
 
     Raises:
         ConfigurationError: A variable or a file is malformed or missing, or nothing would ever be accepted.
     """
-    return ReloadingValidator(environ, legacy_api_keys=legacy_api_keys, check=check, resource=resource)
+    return ReloadingValidator(environ, legacy_api_keys=legacy_api_keys, check=check)
 
 
 def _accepting(settings: OidcServerSettings, audience: str) -> OidcServerSettings:

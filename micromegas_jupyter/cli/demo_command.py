@@ -82,6 +82,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
         _say("identity provider", f"{stack.provider.issuer}   alice (admin), bob; password: demo")
         _say("telemetry", "recording this machine's own logs and load")
         _say("server", f"{stack.server.uri}   accepts tokens of the provider above")
+        _say("agents", f"{stack.server.http_url}/mcp   sign in with the provider above")
         _say("OpenTelemetry", f"{stack.server.http_url}   JupyterLab's kernels have the variables that send to it")
         if folder is None:
             return _check(stack)

@@ -278,12 +278,19 @@ class ProviderCalls(Protocol):
 class ProviderHttp(HttpClient):
     """Calls identity providers, never through a proxy where `NO_PROXY` names the host or it is loopback."""
 
-    def fetch_json(self, url: str, *, headers: FormFields | None = None, refuses_private: bool = False) -> HttpAnswer:
-        """Fetch the JSON document at `url`, https or http on loopback.
+    def fetch_json(
+        self,
+        url: str,
+        *,
+        headers: FormFields | None = None,
+        refuses_private: bool = False,
+        kind: str = "The identity provider",
+    ) -> HttpAnswer:
+        """Fetch the JSON document at `url`, https or http on loopback; errors call the site a `kind`.
 
         With `refuses_private`, nothing is sent to an address inside a network; without effect through a proxy.
         """
-        return self._call("GET", url, headers, refuse_private=refuses_private)
+        return self._call("GET", url, headers, refuse_private=refuses_private, kind=kind)
 
     def post_form(
         self, url: str, fields: FormFields, *, headers: FormFields | None = None, needs_body: bool = True
@@ -300,8 +307,9 @@ class ProviderHttp(HttpClient):
         *,
         refuse_private: bool = False,
         needs_body: bool = True,
+        kind: str = "The identity provider",
     ) -> HttpAnswer:
-        name = f"The identity provider {_host_and_port(url, host=check_endpoint_url(url))}"
+        name = f"{kind} {_host_and_port(url, host=check_endpoint_url(url))}"
         callee = Callee(name=name, remedies=_PROVIDER_REMEDIES)
         raw = self._send(
             lambda: _prepare(method, url, {"Accept": _JSON, **(headers or {})}, fields),

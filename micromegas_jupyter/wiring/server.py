@@ -31,7 +31,7 @@ from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.server.cut_off import DenyList
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
-from micromegas_jupyter.server.http.mcp_page import PATH, McpSite
+from micromegas_jupyter.server.http.mcp_page import McpSite
 from micromegas_jupyter.server.monitoring import (
     MAX_ALIVE_LAG_SECONDS,
     MAX_READY_LAG_SECONDS,
@@ -161,7 +161,6 @@ class ServerStack:
                     legacy_api_keys=LegacyApiKeys.ON if settings.enable_legacy_api_keys else None,
                     # An engine's tables are not known yet; a condition is checked again when it is used.
                     check=self._check_role_conditions if self._engine is None else check_no_scan_limit,
-                    resource=_find_resource(settings),
                 )
         except BaseException:
             launcher.abandon()
@@ -421,6 +420,8 @@ class ServerStack:
         self._http_port = http.start(taken)
         if self._mcp is not None:
             self._mcp.public_url = self._mcp.public_url or self.settings.http_url_at(self._http_port)
+            if self.validator is not None:
+                self.validator.accept_resource(self._mcp.resource)
 
     def stop(self, grace_seconds: float | None = None, *, why: str = "") -> None:
         """Drain running calls, flush the recorder, release everything; safe to call twice.
@@ -462,11 +463,6 @@ def is_mcp_served(settings: ServerSettings) -> bool:
     if settings.no_http or settings.no_mcp:
         return False
     return is_loopback(settings.http_host) or bool(settings.public_url and not settings.disable_auth)
-
-
-def _find_resource(settings: ServerSettings) -> str | None:
-    """Return the URL that agents' tokens are for, if it is known to others."""
-    return f"{settings.public_url}{PATH}" if settings.public_url and is_mcp_served(settings) else None
 
 
 def _run_in_time(function: Callable[[], None], *, name: str) -> None:

@@ -34,7 +34,8 @@ def validator(provider):
 def test_tokens_for_the_url_of_agents_are_accepted_besides_the_configured_audiences(provider):
     config = {"issuers": [{"issuer": provider.issuer, "audience": "lake"}]}
     environ = {"MICROMEGAS_OIDC_CONFIG": json.dumps(config)}
-    with_url = validator_from_environment(environ, resource="https://lake.example/mcp")
+    with_url = validator_from_environment(environ)
+    with_url.accept_resource("https://lake.example/mcp")
     without = validator_from_environment(environ)
     try:
         for audience in ("lake", "https://lake.example/mcp"):

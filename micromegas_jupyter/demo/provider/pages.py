@@ -14,6 +14,8 @@ import flask
 from joserfc.errors import JoseError
 from werkzeug.wrappers import Response
 
+from micromegas_jupyter.core.text import printable
+from micromegas_jupyter.demo.provider.client_documents import fetch_client, is_document_url, open_http
 from micromegas_jupyter.demo.provider.state import (
     CODE_LIFETIME_SECONDS,
     PASSWORD,
@@ -27,6 +29,7 @@ from micromegas_jupyter.demo.provider.state import (
     SignedIn,
     TokenIssuer,
 )
+from micromegas_jupyter.errors import MicromegasError
 
 log = logging.getLogger("micromegas_jupyter.demo.provider")
 
@@ -43,6 +46,7 @@ class Pages:
         self._provider = provider
         self._state = provider.state
         self._clock = provider.clock
+        self._http = open_http()
 
     def register(self, app: flask.Flask) -> None:
         """Add the routes and the cookie."""
@@ -51,6 +55,7 @@ class Pages:
         app.add_url_rule("/device", "device", self.type_code, methods=["GET", "POST"])
         app.add_url_rule("/device-confirm", "device_confirm", self.confirm_device, methods=["GET", "POST"])
         app.add_url_rule("/logout", "logout", self.logout, methods=["GET", "POST"])
+        app.before_request(self._fetch_client)
         app.after_request(self._set_cookie)
 
     def home(self) -> Response:
@@ -60,7 +65,16 @@ class Pages:
     def authorize(self) -> Response:
         """Answer a step of the authorization request in the query."""
         query = flask.request.args
-        client, redirect_uri = self._provider.clients.get(query.get("client_id", "")), query.get("redirect_uri", "")
+        fetched: Client | MicromegasError | None = flask.g.get("fetched_client")
+        if isinstance(fetched, MicromegasError):
+            return self._error_page(
+                "Signing in cannot start",
+                f"The application that sent you here could not be identified. {printable(fetched.what)}",
+                "Try again, or use an application with a registered client ID. Nothing was sent back to it.",
+            )
+        if fetched is not None:
+            self._state.url_clients[fetched.client_id] = fetched
+        client, redirect_uri = self._provider.find_client(query.get("client_id", "")), query.get("redirect_uri", "")
         is_repeated = any(len(query.getlist(name)) > 1 for name in ("client_id", "redirect_uri"))
         if client is None or is_repeated or not client.is_redirect_uri(redirect_uri):
             # RFC 9700 section 4.11: nobody is sent to an address that is not the application's.
@@ -94,7 +108,7 @@ class Pages:
         device = self._state.find_waiting_device(user_code, now=self._clock.now())
         if device is None:
             return self._code_page(user_code, wrong=True)
-        answer = self._request_consent(device.client, device.scope, user_code=user_code)
+        answer = self._request_consent(device.client, device.scope, resource=device.resource, user_code=user_code)
         if not isinstance(answer, Grant | None):
             return answer
         device.is_decided, device.grant = True, answer
@@ -127,6 +141,16 @@ class Pages:
             return _redirect(target, state=values.get("state"))
         return self._done_page("You are signed out", "This browser is signed out of the demo's identity provider.")
 
+    def _fetch_client(self) -> None:
+        """Fetch the document of an application whose ID is its URL; before the lock is taken, because it takes time."""
+        request, client_id = flask.request, flask.request.args.get("client_id", "")
+        if request.endpoint == "authorize" and request.method == "GET" and is_document_url(client_id):
+            try:
+                flask.g.fetched_client = fetch_client(self._http, client_id)
+            except MicromegasError as error:
+                log.warning("client document not usable", extra={"error": error.code})
+                flask.g.fetched_client = error
+
     def _authorize(self, client: Client, redirect_uri: str) -> Response:
         query = flask.request.args
         prompts = self._check_request()
@@ -136,7 +160,9 @@ class Pages:
             raise OAuthError("login_required" if self._needs_sign_in() else "consent_required")
         redirect = urlsplit(redirect_uri)
         scope = self._provider.select_scope(client, query.get("scope"))
-        grant = self._request_consent(client, scope, destination=f"{redirect.scheme}://{redirect.netloc}")
+        resource = query.get("resource")
+        destination = f"{redirect.scheme}://{redirect.netloc}"
+        grant = self._request_consent(client, scope, resource=resource, destination=destination)
         if not isinstance(grant, Grant | None):
             return grant
         if grant is None:
@@ -169,7 +195,13 @@ class Pages:
         return prompts
 
     def _request_consent(
-        self, client: Client, scope: str, *, destination: str | None = None, user_code: str | None = None
+        self,
+        client: Client,
+        scope: str,
+        *,
+        resource: str | None,
+        destination: str | None = None,
+        user_code: str | None = None,
     ) -> Response | Grant | None:
         """Return the next page of sign-in and consent; in the end what the person allowed, None when they denied it."""
         session, form = self._session(), flask.request.form
@@ -189,7 +221,8 @@ class Pages:
             return again if is_post else self._sign_in_page(client)
         if is_post:
             is_allowed = form.get("decision") == "allow"
-            return Grant(client=client, signed_in=session.signed_in, scope=scope) if is_allowed else None
+            grant = Grant(client=client, signed_in=session.signed_in, scope=scope, resource=resource)
+            return grant if is_allowed else None
         return self._page(
             "consent.html",
             application=client.name,

@@ -30,6 +30,7 @@ from micromegas_jupyter.demo.provider.state import (
     SIGNING_ALGORITHM,
     Client,
     DeviceAuthorization,
+    Grant,
     Json,
     OAuthError,
     TokenIssuer,
@@ -181,6 +182,7 @@ class DemoProvider(TokenIssuer):
             "prompt_values_supported": ["none", "login", "consent", "select_account"],
             "scopes_supported": list(SCOPE_MEANINGS),
             "authorization_response_iss_parameter_supported": True,
+            "client_id_metadata_document_supported": True,
         }
 
     def _answer(self, answer: Callable[[Client, Form], Json]) -> Response:
@@ -190,7 +192,7 @@ class DemoProvider(TokenIssuer):
             raise OAuthError("invalid_request", "Parameters belong in the body of the request, which has to be a form.")
         self.check_request(request.form)
         client_id, secret = _read_basic() or (request.form.get("client_id", ""), request.form.get("client_secret"))
-        client = self.clients.get(client_id)
+        client = self.find_client(client_id)
         if client is None or not client.is_secret(secret):
             raise OAuthError("invalid_client")
         return flask.jsonify(answer(client, request.form))
@@ -200,7 +202,9 @@ class DemoProvider(TokenIssuer):
         grants: dict[str, Callable[[Client, Form], Json]] = {
             AUTHORIZATION_CODE: self._exchange_code,
             REFRESH_TOKEN: self.refresh,
-            CLIENT_CREDENTIALS: lambda client, _form: self.issue_access_token(client, None, ""),
+            CLIENT_CREDENTIALS: lambda client, form: self.issue_access_token(
+                client, None, "", resource=form.get("resource")
+            ),
             DEVICE_CODE: self.answer_device,
         }
         grant_type = _require(form, "grant_type")
@@ -216,7 +220,7 @@ class DemoProvider(TokenIssuer):
             raise OAuthError("unsupported_token_type", "A signed access token is good until it expires.")
         token = self.state.refresh_tokens.get(text)
         if token is not None:
-            if token.grant.client is not client:
+            if token.grant.client.client_id != client.client_id:
                 raise OAuthError("invalid_grant", "The token was issued to another application.")
             token.grant.is_revoked = True
         return {}
@@ -232,6 +236,7 @@ class DemoProvider(TokenIssuer):
             user_code=user_code,
             expires_at=self.clock.now() + timedelta(seconds=DEVICE_LIFETIME_SECONDS),
             interval_seconds=self._device_interval_seconds,
+            resource=form.get("resource"),
         )
         return {
             "device_code": device_code,
@@ -245,8 +250,9 @@ class DemoProvider(TokenIssuer):
     def _exchange_code(self, client: Client, form: Form) -> Json:
         code = self.state.codes.get(_require(form, "code"))
         verifier = _require(form, "code_verifier")
-        if code is None or code.grant.client is not client:
+        if code is None or code.grant.client.client_id != client.client_id:
             raise OAuthError("invalid_grant")
+        _check_resource(code.grant, form)
         if code.is_used:
             # RFC 6749 section 4.1.2: a second use ends everything issued from the first.
             code.grant.is_revoked = True
@@ -264,8 +270,9 @@ class DemoProvider(TokenIssuer):
     def refresh(self, client: Client, form: Form) -> Json:
         """Exchange a refresh token, which is good once."""
         token = self.state.refresh_tokens.get(_require(form, "refresh_token"))
-        if token is None or token.grant.client is not client:
+        if token is None or token.grant.client.client_id != client.client_id:
             raise OAuthError("invalid_grant")
+        _check_resource(token.grant, form)
         if token.is_used:
             # RFC 9700 section 4.14.2: a second use ends the whole family.
             token.grant.is_revoked = True
@@ -318,6 +325,13 @@ def _require(form: Form, name: str) -> str:
     if not value:
         raise OAuthError("invalid_request", f"{name} is missing.")
     return value
+
+
+def _check_resource(grant: Grant, form: Form) -> None:
+    """Check that a token is requested for the resource that the person allowed (RFC 8707 section 2.2)."""
+    requested = form.get("resource")
+    if requested is not None and requested != (grant.resource or TokenIssuer.lake_audience):
+        raise OAuthError("invalid_target", "The person allowed access to another resource.")
 
 
 def _check_grant_type(client: Client, grant_type: str) -> None:

@@ -17,6 +17,7 @@ from joserfc.jwk import KeySet, RSAKey
 from werkzeug.datastructures import MultiDict
 
 from micromegas_jupyter.core.system import Clock, Secret
+from micromegas_jupyter.core.text import MAX_URL_CHARACTERS, is_loopback_url, split_plain_url
 
 PASSWORD = "demo"  # noqa: S105 - stated on the sign-in page: the demo protects nothing
 
@@ -33,6 +34,7 @@ DEVICE_LIFETIME_SECONDS = 600
 _REFRESH_LIFETIME_SECONDS = 24 * 3600
 _SESSION_LIFETIME_SECONDS = 8 * 3600
 _MAX_ENTRIES = 10_000
+_MAX_URL_CLIENTS = 1_000
 
 SCOPE_MEANINGS = {
     "openid": "Know that it is you",
@@ -135,11 +137,15 @@ class Session:
 
 @dataclass(slots=True, kw_only=True)
 class Grant:
-    """What a person allowed one application; everything issued from it ends when it is revoked."""
+    """What a person allowed one application; everything issued from it ends when it is revoked.
+
+    Its access tokens are for `resource` (RFC 8707), by default the lake.
+    """
 
     client: Client
     signed_in: SignedIn
     scope: str
+    resource: str | None = None
     is_revoked: bool = False
 
 
@@ -172,6 +178,7 @@ class DeviceAuthorization:
     user_code: str
     expires_at: datetime
     interval_seconds: float
+    resource: str | None = None
     last_polled_at: float | None = None
     is_decided: bool = False
     grant: Grant | None = None
@@ -197,6 +204,8 @@ class ProviderState:
         self.devices: TTLCache[str, DeviceAuthorization] = TTLCache(_MAX_ENTRIES, 2 * DEVICE_LIFETIME_SECONDS, timer)
         self.refresh_tokens: TTLCache[str, RefreshToken] = TTLCache(_MAX_ENTRIES, _REFRESH_LIFETIME_SECONDS, timer)
         self.sessions: TTLCache[str, Session] = TTLCache(_MAX_ENTRIES, _SESSION_LIFETIME_SECONDS, timer)
+        # By URL, as long as their refresh tokens: the token endpoint fetches nothing.
+        self.url_clients: TTLCache[str, Client] = TTLCache(_MAX_URL_CLIENTS, _REFRESH_LIFETIME_SECONDS, timer)
 
     def open_session(self, signed_in: SignedIn | None = None, *, fresh_for: bytes | None = None) -> Session:
         """Return a new browser session."""
@@ -266,6 +275,10 @@ class TokenIssuer:
         )
         return {client.client_id: client for client in (person, service, hub)}
 
+    def find_client(self, client_id: str) -> Client | None:
+        """Return the application with this ID: a registered one, or one that was fetched from its URL."""
+        return self.clients.get(client_id) or self.state.url_clients.get(client_id)
+
     @cached_property
     def signing_key(self) -> RSAKey:
         """The key of this start."""
@@ -276,12 +289,16 @@ class TokenIssuer:
         return {**KeySet([self.signing_key]).as_dict(private=False)}
 
     def check_request(self, parameters: MultiDict[str, str]) -> None:
-        """Check that each parameter comes once (RFC 6749 section 3.2) and names no resource (RFC 8707) but the lake."""
+        """Check that each parameter comes once (RFC 6749 section 3.2) and names a usable resource (RFC 8707)."""
         for name, values in parameters.lists():
             if len(values) > 1 and name != "resource":
                 raise OAuthError("invalid_request", "A parameter appears more than once.")
-            if name in {"resource", "audience"} and set(values) != {self.lake_audience}:
-                raise OAuthError("invalid_target", "No tokens are made for this resource here.")
+            if name == "audience" and values != [self.lake_audience]:
+                raise OAuthError("invalid_target", "The only audience is the lake. Use resource for a URL.")
+            if name == "resource" and len(set(values)) > 1:
+                raise OAuthError("invalid_target", "A token is issued for one resource only.")
+            if name == "resource" and not (values[0] == self.lake_audience or _is_resource(values[0])):
+                raise OAuthError("invalid_target", "The resource is not an https URL, or http on this machine.")
 
     def select_scope(self, client: Client, scope: str | None) -> str:
         """Return those of the requested scopes that a client may have; the rest is left out."""
@@ -300,10 +317,13 @@ class TokenIssuer:
         issued = {"iss": self.issuer, "iat": int(now), "exp": math.ceil(now) + self.token_lifetime_seconds, **claims}
         return jwt.encode(header, issued, self.signing_key, algorithms=[SIGNING_ALGORITHM])
 
-    def issue_access_token(self, client: Client, grant: Grant | None, scope: str) -> Json:
+    def issue_access_token(
+        self, client: Client, grant: Grant | None, scope: str, *, resource: str | None = None
+    ) -> Json:
         """Return the token response with an access token (RFC 9068 section 2.2); a service account has no grant."""
         scopes = {"scope": scope} if scope else {}
-        claims: Json = {"aud": self.lake_audience, "client_id": client.client_id, "jti": secrets.token_urlsafe()}
+        audience = resource or self.lake_audience
+        claims: Json = {"aud": audience, "client_id": client.client_id, "jti": secrets.token_urlsafe()}
         claims |= {"sub": client.client_id} if grant is None else _describe_person(grant, scope)
         access_token = self.sign("at+jwt", claims | scopes)
         lifetime = {"expires_in": self.token_lifetime_seconds}
@@ -311,7 +331,7 @@ class TokenIssuer:
 
     def issue_tokens(self, grant: Grant, *, scope: str, nonce: str | None = None) -> Json:
         """Return the token response for a grant; a refresh has no nonce (OpenID Connect Core 1.0 section 12.2)."""
-        response = self.issue_access_token(grant.client, grant, scope)
+        response = self.issue_access_token(grant.client, grant, scope, resource=grant.resource)
         if "openid" in scope.split():
             # OpenID Connect Core 1.0 sections 2 and 3.1.3.6.
             digest = hashlib.sha256(str(response["access_token"]).encode()).digest()[:16]
@@ -322,6 +342,13 @@ class TokenIssuer:
             response["refresh_token"] = refresh_token = secrets.token_urlsafe()
             self.state.refresh_tokens[refresh_token] = RefreshToken(grant=grant)
         return response
+
+
+def _is_resource(url: str) -> bool:
+    """Whether tokens are issued for this URL. The demo does not know its servers, which accept only their own."""
+    parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
+    is_protected = parts is not None and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback_url(url)))
+    return is_protected and "@" not in url and "#" not in url
 
 
 def _describe_person(grant: Grant, scope: str) -> Json:

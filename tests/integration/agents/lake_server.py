@@ -1,5 +1,6 @@
 """A whole server over a lake, with the demo's provider: Alice is an administrator, Bob reads his own notes."""
 
+import json
 from contextlib import contextmanager
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -24,14 +25,20 @@ NOTES = pa.table({"id": [1, 2, 3], "owner": ["alice", "bob", "bob"], "text": ["a
 
 
 @contextmanager
-def lake_server(**settings):
-    """Run a server; `agent(person)` and `environment(person)` are those of a user who is signed in."""
+def lake_server(*, issuers=(), **settings):
+    """Run a server; `agent(person)` and `environment(person)` are those of a user who is signed in.
+
+    It also accepts tokens of `issuers`.
+    """
     folder = TemporaryFolder("agents-")
     try:
         with DemoProvider(token_lifetime_seconds=600) as provider:
             access = folder.path / "access.json"
             key = Secret("k" * 64)
-            write_private_file(access, _access_configuration(provider, key, ROLES, ["alice"]).encode())
+            configuration = json.loads(_access_configuration(provider, key, ROLES, ["alice"]))
+            configuration["oidc"]["issuers"] += issuers
+            configuration["admins"] = [f"{provider.issuer}|demo-alice"]  # with several issuers, an email isn't enough
+            write_private_file(access, json.dumps(configuration).encode())
             found = ServerSettings(
                 lake=str(folder.path / "lake"), port=0, no_telemetry=True, access_config=access,
                 audit_log=folder.path / "audit.jsonl", drain_timeout_seconds=1.0, **settings,

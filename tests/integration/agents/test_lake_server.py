@@ -9,14 +9,18 @@ import pytest
 
 from micromegas_jupyter.cli.main import run
 from micromegas_jupyter.config.server import ServerSettings
+from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.demo.provider.state import PEOPLE, Grant, SignedIn
 from micromegas_jupyter.mcp.rows import _HIDDEN
 from micromegas_jupyter.wiring.server import is_mcp_served
+from tests.fakes.waiting import wait_until
 from tests.integration.agents.harness import LEGACY, MODERN, TIMEOUT_SECONDS, Agent, Background
 from tests.integration.agents.lake_server import HOSTILE, lake_server
 from tests.integration.lakehouse.test_materialized_views import CREATE
 
 pytestmark = pytest.mark.integration
 
+SLOW = "SELECT count(*) AS n FROM generate_series(1, 1000000000) AS a, generate_series(1, 1000000000) AS b"
 NOTES = "SELECT id, owner FROM notes ORDER BY id"
 RANGE = "'notes', 'global', '2000-01-01T00:00:00Z', '2100-01-01T00:00:00Z'"
 CHANGES = (
@@ -64,7 +68,11 @@ class StdioAnswer:
     def __init__(self, message):
         self.json = message
 
-    result = property(lambda self: self.json["result"])
+    @property
+    def result(self):
+        assert "result" in self.json, self.json
+        return self.json["result"]
+
     text = property(lambda self: self.result["content"][0]["text"])
     structured = property(lambda self: self.result["structuredContent"])
 
@@ -101,6 +109,21 @@ def test_an_administrators_agent_changes_nothing(lake, both, transport):
     assert set(found.values()) <= {"AUTH021", "SQL001", "SQL002"}
     assert [found[sql] for sql in CHANGES[:8]] == ["AUTH021"] * 8
     assert alice.query(NOTES).structured["rows"] == [[1, "alice"], [2, "bob"], [3, "bob"]]
+
+
+def test_an_administrators_agent_ends_nobody_elses_query(lake, both):
+    bob = lake.agent("bob", version=LEGACY, session="one")
+    query = bob.begin(SLOW, identity=5)
+    (listed,) = wait_until(bob.running, "the query is listed")
+    ended = [
+        both[transport, "alice"].call("cancel_query", query_id=listed["query_id"]).structured["error"]["code"]
+        for transport in ("http", "stdio")
+    ]
+
+    assert ended == ["AUTH021", "AUTH021"]
+    assert [one["query_id"] for one in bob.running()] == [listed["query_id"]]
+    bob.cancel(5)
+    assert query.wait().status == 204
 
 
 @pytest.mark.parametrize("transport", ["http", "stdio"])
@@ -154,6 +177,20 @@ def test_without_a_sign_in_the_agent_gets_its_url(lake, tmp_path):
     assert url in asked.text
     assert (error["code"], error["data"]["elicitations"][0]["url"]) == (-32042, url)
     assert required["resultType"] == "input_required"
+
+
+def test_tokens_are_accepted_for_the_servers_own_url_only(lake):
+    provider = lake.local.provider
+    person = SignedIn(person=PEOPLE["bob"], authenticated_at=SYSTEM_CLOCK.now())
+    answers = {}
+    for resource in (lake.url, lake.url.removesuffix("/mcp"), "https://other.example/mcp"):
+        grant = Grant(client=provider.clients[provider.client_id], signed_in=person, scope="openid", resource=resource)
+        token = str(provider.issue_tokens(grant, scope="openid")["access_token"])
+        answers[resource] = Agent(lake.agent("bob").port, token).request("tools/list")
+
+    metadata = f'resource_metadata="{lake.url.replace("/mcp", "/.well-known/oauth-protected-resource/mcp")}"'
+    assert [found.status for found in answers.values()] == [200, 401, 401]
+    assert all(metadata in found.headers["www-authenticate"] for found in list(answers.values())[1:])
 
 
 def test_messages_that_are_not_requests_do_not_end_the_process(lake):

@@ -10,6 +10,8 @@ from tests.fakes.raw_client import claims_of, header_of, query_of
 
 pytestmark = pytest.mark.integration
 
+RESOURCE = "https://lake.example/mcp"
+
 
 def _fetch(url):
     return requests.get(url, timeout=60, allow_redirects=False)
@@ -37,12 +39,36 @@ def test_alice_gets_an_id_token_made_for_this_application(provider, client, get_
 
 
 @pytest.mark.parametrize("parameter", ["resource", "audience"])
-def test_the_lake_may_be_named_and_nothing_else(client, get_code, parameter):
+def test_the_lake_may_be_named(client, get_code, parameter):
     token = client.exchange(get_code(**{parameter: "micromegas-demo-lake"})).json()["access_token"]
-    refused = query_of(_fetch(client.authorization_url(**{parameter: "https://unknown.example"})).headers["Location"])
 
     assert claims_of(token)["aud"] == "micromegas-demo-lake"
-    assert refused["error"] == "invalid_target"
+
+
+def test_tokens_are_for_the_requested_resource_for_as_long_as_they_are_renewed(client, get_code):
+    tokens = client.exchange(get_code(resource=RESOURCE), resource=RESOURCE).json()
+    renewed = client.refresh(tokens["refresh_token"], resource=RESOURCE).json()
+    other = client.refresh(renewed["refresh_token"], resource="https://other.example/mcp")
+    same = client.refresh(renewed["refresh_token"])
+    other_code = client.exchange(get_code(resource=RESOURCE), resource="micromegas-demo-lake")
+
+    assert [claims_of(found["access_token"])["aud"] for found in (tokens, renewed, same.json())] == [RESOURCE] * 3
+    assert claims_of(tokens["id_token"])["aud"] == client.client_id
+    assert [found.json()["error"] for found in (other, other_code)] == ["invalid_target"] * 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"audience": "https://lake.example"}, {"resource": "http://lake.example/mcp"}, {"resource": "lake"},
+        {"resource": "https://lake.example/mcp#a"}, {"resource": "https://user@lake.example/mcp"}, {"resource": ""},
+        {"resource": "https://lake.example/ mcp"},
+    ],
+)  # fmt: skip
+def test_a_resource_is_an_https_url_or_on_this_machine(client, changes):
+    answer = query_of(_fetch(client.authorization_url(**changes)).headers["Location"])
+
+    assert answer["error"] == "invalid_target"
 
 
 NO_PROPER_CHALLENGE = [

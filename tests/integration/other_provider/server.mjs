@@ -38,6 +38,9 @@ const LAKE = {
   jwt: { sign: { alg: "RS256" } },
 };
 
+// A server's URL for agents, whose port is not known yet.
+const AGENTS = /^http:\/\/127\.0\.0\.1:\d+\/mcp$/;
+
 const makeProvider = (keys) => new Provider(issuer, {
   clients: [
     {
@@ -109,6 +112,7 @@ const makeProvider = (keys) => new Provider(issuer, {
       defaultResource: (ctx, client, oneOf) =>
         oneOf ?? (client.clientId.startsWith(serviceClientId) ? resource : undefined),
       getResourceServerInfo: (ctx, indicator) => {
+        if (AGENTS.test(indicator)) return { ...LAKE, audience: indicator };
         if (indicator !== resource) throw new errors.InvalidTarget();
         return LAKE;
       },
