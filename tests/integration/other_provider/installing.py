@@ -58,7 +58,5 @@ def _npm_ci(folder):
 
 if __name__ == "__main__":  # ahead of the tests, into the folders of pytest's cache where they look
     kept = HERE.parents[2] / ".pytest_cache" / "d"
-    vega = HERE.parent / "notebook" / "vega"
-    install_once(kept / "chart_marks", source=vega, files=("package.json", "package-lock.json", "marks.mjs"))
     install_once(kept / "other_provider")
     install_once(kept / "hub_proxy", source=HERE.parent / "hub" / "proxy", files=("package.json", "package-lock.json"))
