@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from io import TextIOWrapper
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -57,6 +57,8 @@ _MAX_NAME_CHARACTERS = 100
 _MAX_ORDERS = 2
 _MAX_PLOTS = 2
 _EXPORT_ROWS = 64 * 1024
+# Values whose unit is in a column.
+_UNIT_COLUMN, _VALUE_COLUMNS = "unit", frozenset({"value", "increase"})
 
 
 class RowQuery(NamedTuple):
@@ -117,7 +119,25 @@ class RowsView:
     def texts(self, order: RowQuery, *, first: int, count: int, columns: int) -> list[list[str | None]]:
         """Return the short texts of some of the rows, one list for each of the first columns."""
         part = self.rows(order, first, count)
-        return [self.format_of(index).texts(column) for index, column in enumerate(part.columns[:columns])]
+        found = [self.format_of(index).texts(column) for index, column in enumerate(part.columns[:columns])]
+        if self._valued:
+            from micromegas_jupyter.notebook.units import quantity
+
+            unit_index = self.table.schema.get_field_index(_UNIT_COLUMN)
+            units = self.format_of(unit_index).texts(part.column(unit_index))
+            for index in (each for each in self._valued if each < columns):
+                pairs = zip(part.column(index).to_pylist(), units, strict=True)
+                found[index] = [None if number is None else quantity(float(number), unit) for number, unit in pairs]
+        return found
+
+    @cached_property
+    def _valued(self) -> list[int]:
+        """The columns of numbers whose unit is in the column `unit`."""
+        names, kinds = self.table.schema.names, self.table.schema.types
+        if names.count(_UNIT_COLUMN) != 1 or column_kind(kinds[names.index(_UNIT_COLUMN)]) is not Kind.TEXT:
+            return []
+        found = [at for at, name in enumerate(names) if name in _VALUE_COLUMNS]
+        return [at for at in found if column_kind(kinds[at]) is Kind.NUMBER and not types.is_duration(kinds[at])]
 
     def value(self, order: RowQuery, row: int, column: int) -> tuple[str, bool]:
         """Return a whole value, JSON over several lines, and whether it was cut."""

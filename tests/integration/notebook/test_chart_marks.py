@@ -1,23 +1,34 @@
 """The marks of rendered charts, read by position and size, have the values that SQL returns; none hides another."""
 
+import gzip
 import itertools
 import json
+import os
+import shutil
 import subprocess
+from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+import vl_convert
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts.chart import Chart
+from micromegas_jupyter.notebook.charts import KINDS
+from micromegas_jupyter.notebook.charts.chart import VEGA_LITE_VERSION, draw
+from micromegas_jupyter.notebook.charts.choice import Options, choose
+from micromegas_jupyter.notebook.charts.slots import Slots
 from tests.integration.other_provider.installing import find_node, install_once
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 HERE = Path(__file__).parent / "vega"
-ROWS, IN_CI = 1500, 60
+FRONTEND = Path(__file__).parents[3] / "micromegas_jupyter" / "notebook" / "frontend"
+ROWS, IN_CI, WIDTH, START = 1500, 60, 820, 1_793_491_200
 AGGREGATES = (None, "count", "sum", "mean", "min", "max", "p50,p99")
 SQL = {"sum": "sum({y})", "mean": "avg({y})", "min": "min({y})", "max": "max({y})"}
 
@@ -31,7 +42,7 @@ def requests():
 
     return pa.table(
         {
-            "time": with_nulls(1_793_491_200 + random.integers(0, 3600, ROWS), pa.timestamp("s", "UTC")),
+            "time": with_nulls(START + random.integers(0, 3600, ROWS), pa.timestamp("s", "UTC")),
             "service": with_nulls(np.array(["api", "db", "web"])[random.integers(0, 3, ROWS)]),
             "level": with_nulls(random.integers(1, 6, ROWS), pa.int32()),
             "ms": with_nulls(np.exp(random.normal(2, 1.4, ROWS))),
@@ -43,41 +54,55 @@ def requests():
 def all_options():
     """Return the options of many charts; some of them cannot be drawn."""
     for kind, x, y, color in itertools.product(
-        ("line", "area", "bar", "hist", "heat", "point"),
+        KINDS,
         ("time", "service", "level", "ms", "delta"),
         (None, "ms", "delta", "level"),
         (None, "service", "level"),
     ):
         for agg, log, bins in itertools.product(AGGREGATES, (None, "x", "y", "xy"), (None, 7)):
             is_code = y == "level" and agg is None  # which would be counted, and be the color
-            # Lines without the slots whose values are not positive do not show how wide slots are.
-            has_gaps = y == "delta" and kind in {"line", "area"} and "y" in (log or "")
-            if not has_gaps and x not in {y, color} and (y is None or y != color) and not is_code:
+            if x not in {y, color} and (y is None or y != color) and not is_code:
                 yield {"kind": kind, "x": x, "y": y, "color": color, "agg": agg, "log": log, "bins": bins}
 
 
+class Drawn(NamedTuple):
+    """A specification, and the slots of its x axis: None if each row is drawn."""
+
+    spec: dict
+    edges: list | None
+
+
 def drawn_charts(table, *, wanted):
-    """Return specifications by options, as JSON: some or all. The tables have only the columns that are named."""
+    """Return charts by options, as JSON: as many of each kind, or all. The tables have only the columns in use."""
     options, found = list(all_options()), {}
     np.random.default_rng(8).shuffle(options)
+    counts = Counter()
     for each in options:
-        if len(found) == wanted:
-            break
+        if counts[each["kind"]] == (wanted or len(options)) // len(KINDS):
+            continue
         names = [each[name] for name in ("x", "y", "color") if each[name]]
         try:
-            found[json.dumps(each)] = Chart(table.select(list(dict.fromkeys(names))), **each).spec
+            choice = choose(table.select(list(dict.fromkeys(names))), Options(**each))
+            spec, _, axes = draw(choice, WIDTH)
         except UsageError:
             continue
+        slots = axes[0]["x"][1]
+        ends = (slots.edges - 1000 * START * (each["x"] == "time")).tolist() if isinstance(slots, Slots) else None
+        edges = ends and list(itertools.pairwise(ends))
+        counts[each["kind"]] += 1
+        found[json.dumps(each)] = Drawn(spec, edges)
     return found
 
 
-def rendered(folder, module, specs):
-    """Return the panels of each chart."""
+def rendered(folder, specs, *, lite=(), with_compiled=False):
+    """Return the panels of each chart, drawn by the Vega that the package ships."""
     node, _ = find_node()
+    library = folder / "vega.mjs"
+    library.write_bytes(gzip.decompress((FRONTEND / "static" / "vega.js.gz").read_bytes()))
     lines = "\n".join(json.dumps({"id": name, "spec": spec}) for name, spec in specs.items())
-    done = subprocess.run(
-        [node, "marks.mjs", module], cwd=folder, input=lines, capture_output=True, text=True, check=True
-    )
+    command = [node, "marks.mjs", str(library), str(FRONTEND / "src" / "grid" / "csv.ts"), *lite]
+    environ = os.environ | {"WITH_COMPILED": "1"} if with_compiled else None
+    done = subprocess.run(command, cwd=folder, env=environ, input=lines, capture_output=True, text=True, check=True)
     return {found["id"]: found for found in map(json.loads, done.stdout.splitlines())}
 
 
@@ -90,8 +115,17 @@ class Expected:
         self._table = table
 
     def value_of(self, column):
-        """Return a column as a chart's axis has it."""
-        return "epoch_ms(time)::double" if column == "time" else f"{column}::double"
+        """Return a column as a chart's axis has it; times are counted from the start."""
+        return f"(epoch_ms(time) - {START}000)::double" if column == "time" else f"{column}::double"
+
+    def rows(self, x, y, series, log):
+        """Return what points and lines of each row show."""
+        ends = [self.value_of(x), self.value_of(y)]
+        condition = " AND ".join(
+            f"{end} > {0 if name in (log or '') else '-1e300'}" for name, end in zip("xy", ends, strict=True)
+        )
+        color = f"coalesce({series}::text, 'null')" if series else "''"
+        return self._database.execute(f"SELECT {', '.join(ends)}, {color} FROM rows WHERE {condition}").fetchall()
 
     def total(self, condition):
         """Return how many rows match."""
@@ -132,6 +166,10 @@ def problems_of(options, panel, expected):
         found.append("without size")
     if panel["overlaps"]:
         found.append(f"{panel['overlaps']} overlaps")
+    if options["x"] == "time":
+        for mark in marks:
+            mark["x"] = mark["x"] and [end - 1000 * START for end in mark["x"]]
+            mark["datum"] |= {name: mark["datum"][name] - 1000 * START for name in {"x", "x2"} & mark["datum"].keys()}
     is_raw = kind in {"line", "area", "point"} and options["agg"] is None and (options["y"] or kind == "point")
     check = check_rows if kind == "point" or is_raw else check_heat if kind == "heat" else check_slots
     return found + check({**options, "log": options["log"] or ""}, panel, expected)
@@ -141,16 +179,32 @@ def is_near(one, other):
     return abs(one - other) <= 1e-6 * max(abs(one), abs(other)) + 1e-6
 
 
+def value_of(mark, *, along, is_line, is_log):
+    """Return the value that a mark shows along an axis, by its position and size."""
+    ends = mark[along]
+    if len(ends) == 1 or is_log:
+        return ends[-1]
+    # A rectangle has no direction, an area has one.
+    return (ends[1] - ends[0]) * (-1 if not is_line and mark["datum"]["y"] < 0 else 1)
+
+
 def check_rows(options, panel, expected):
-    """Points and raw lines are rows, drawn where they belong; points stand for all of them."""
-    marks = panel["marks"]
-    is_stacked = panel["type"] == "area" and options["color"]
-    off = [
-        mark
-        for mark in marks
-        if not (is_near(mark["x"][0], mark["datum"]["x"]) and (is_stacked or is_near(mark["y"][0], mark["datum"]["y"])))
+    """Points and raw lines are rows, drawn where they belong."""
+    x, y, color, log = (options[name] for name in ("x", "y", "color", "log"))
+    drawn = [
+        (mark["x"][0], value_of(mark, along="y", is_line=True, is_log="y" in log), mark["datum"].get("series") or "")
+        for mark in panel["marks"]
     ]
-    return [f"{len(off)} marks elsewhere"] * bool(off)
+    wanted = expected.rows(x, y, color, log)
+
+    # Positions are rounded: neighbors along x could change places.
+    def order(row):
+        return row[2], float(f"{row[0]:.5g}"), row[1]
+
+    pairs = list(zip(sorted(drawn, key=order), sorted(wanted, key=order), strict=False))
+    wrong = [pair for pair in pairs if not (all(map(is_near, pair[0][:2], pair[1][:2])) and pair[0][2] == pair[1][2])]
+    found = [f"{len(drawn)} of {len(wanted)} rows"] * (len(drawn) != len(wanted))
+    return found + [f"{len(wrong)} rows elsewhere: {wrong[:1]}"] * bool(wrong)
 
 
 def check_heat(options, panel, expected):
@@ -198,24 +252,20 @@ def check_slots(options, panel, expected):
         return mark["datum"]["x"]
 
     if not is_text:
-        edges = slot_edges([mark["datum"] for mark in marks], is_line=is_line, is_log=is_log_x)
-        if is_beside and x == "time":
-            step = round((marks[0]["datum"]["x2"] - marks[0]["datum"]["x"]) * options["lines"])
-            edges = sorted({(each := mark["datum"]["x"] // step * step, each + step) for mark in marks})
+        edges = options["edges"]
         lows = np.array([low for low, _ in edges])
 
         def place_of(mark):
             return int(np.searchsorted(lows, middle_of(mark["datum"], is_log=is_log_x), side="right")) - 1
 
-    drawn = {}
+    drawn, found = {}, []
     for mark in marks:
         series = mark["datum"].get("series") or ""
-        along = mark["x"] if is_text else mark["y"]
-        value = along[-1] if is_line or is_log_y else along[1] - along[0]
-        if panel["type"] == "area" or (not is_log_y and mark["datum"]["y"] < 0 and not is_line):
-            value = mark["datum"]["y"]
-        drawn[place_of(mark), series] = value
-    wanted, found = {}, []
+        along = "x" if is_text else "y"
+        drawn[place_of(mark), series] = value_of(mark, along=along, is_line=is_line, is_log=is_log_y)
+        if not (is_text or is_line or is_beside) and not any(map(partial(is_near_span, mark["x"]), edges)):
+            found.append("a bar elsewhere than its slot")
+    wanted = {}
     for name in names:
         for (place, series), value in expected.groups(
             slots=[("slot_x", x, edges)], series=color, aggregate=aggregate_sql(name, y)
@@ -241,43 +291,43 @@ def middle_of(datum, *, is_log):
     return float(np.sqrt(low * high)) if is_log else (low + high) / 2
 
 
-def slot_edges(data, *, is_line, is_log):
-    """Return the slots' ends; of lines they follow from the points' distances."""
-    if not is_line:
-        return sorted({(datum.get("from", datum["x"]), datum.get("to", datum["x2"])) for datum in data})
-    points = np.unique([datum["x"] for datum in data])
-    if points[0] > 1e12:  # times, whose slots begin at their points
-        step = np.diff(points).min()
-        return [(point, point + step) for point in points.tolist()]
-    if is_log:
-        per_decade = round(1 / np.log10((points[1:] / points[:-1]).min())) if len(points) > 1 else 1
-        places = [round(np.log10(point) * per_decade - 0.5) for point in points.tolist()]
-        return [(10 ** (place / per_decade), 10 ** ((place + 1) / per_decade)) for place in places]
-    half = np.diff(points).min() / 2
-    return [(point - half, point + half) for point in points.tolist()]
+def is_near_span(one, other):
+    return all(map(is_near, one, other))
 
 
-@pytest.fixture(scope="module")
-def folder(request):
-    """The renderer with its packages."""
-    cache = request.config.cache.mkdir("chart_marks")
-    return install_once(cache, source=HERE, files=("package.json", "package-lock.json", "marks.mjs"))
-
-
-@pytest.mark.parametrize("module", ["vega-lite", "vega-lite-of-jupyterlab"])
 @pytest.mark.parametrize("wanted", [IN_CI, pytest.param(None, marks=pytest.mark.long)])
-def test_every_mark_has_the_value_that_sql_returns(folder, module, wanted):
-    table = requests()
-    specs = drawn_charts(table, wanted=wanted)
-    assert len(specs) >= (wanted or 2_000)
+def test_every_mark_has_the_value_that_sql_returns(tmp_path, wanted):
+    charts = drawn_charts(requests(), wanted=wanted)
+    assert len(charts) >= (wanted or 2_000)
+    shutil.copy(HERE / "marks.mjs", tmp_path)
 
-    expected, wrong = Expected(table), {}
-    for name, found in rendered(folder, module, specs).items():
-        problems = [found["error"]] if "error" in found else []
-        for panel, spec in zip(found.get("panels", []), specs[name]["vconcat"], strict=True):
-            series = spec["encoding"]["color"].get("scale", {"domain": [""]})["domain"]
-            problems += problems_of({**json.loads(name), "lines": len(series)}, panel, expected)
-        if problems or not found.get("panels"):
+    found = rendered(tmp_path, {name: chart.spec for name, chart in charts.items()}, with_compiled=True)
+
+    assert wrong_charts(charts, found) == {}
+    # An image is drawn from the same Vega specification.
+    for name, chart in charts.items():
+        assert vl_convert.vegalite_to_vega(chart.spec, vl_version=VEGA_LITE_VERSION) == found[name]["compiled"]
+
+
+@pytest.mark.long
+def test_the_version_of_jupyterlab_draws_the_same_marks(request):
+    cache = request.config.cache.mkdir("chart_marks")
+    folder = install_once(cache, source=HERE, files=("package.json", "package-lock.json", "marks.mjs"))
+    charts = drawn_charts(requests(), wanted=None)
+
+    found = rendered(folder, {name: chart.spec for name, chart in charts.items()}, lite=["vega-lite-of-jupyterlab"])
+
+    assert wrong_charts(charts, found) == {}
+
+
+def wrong_charts(charts, found):
+    """Return the problems of charts by their options."""
+    expected, wrong = Expected(requests()), {}
+    for name, (spec, edges) in charts.items():
+        problems = [found[name]["error"]] if "error" in found[name] else []
+        for panel, drawn in zip(found[name].get("panels", []), spec["vconcat"], strict=True):
+            options, series = json.loads(name), drawn["encoding"]["color"].get("scale", {"domain": [""]})["domain"]
+            problems += problems_of(options | {"lines": len(series), "edges": edges}, panel, expected)
+        if problems or not found[name].get("panels"):
             wrong[name] = problems
-
-    assert wrong == {}
+    return wrong

@@ -58,8 +58,6 @@ def _npm_ci(folder):
 
 if __name__ == "__main__":  # ahead of the tests, into the folders of pytest's cache where they look
     kept = HERE.parents[2] / ".pytest_cache" / "d"
-    vega = HERE.parent / "notebook" / "vega"
-    install_once(kept / "chart_marks", source=vega, files=("package.json", "package-lock.json", "marks.mjs"))
     agents = HERE.parent / "agents" / "npm"
     install_once(kept / "agents", source=agents, files=("package.json", "package-lock.json", "client.mjs"))
     install_once(kept / "other_provider")

@@ -8,6 +8,7 @@ import pytest
 
 from micromegas_jupyter.notebook.formats import choose_format, sql_type, sql_type_of
 from micromegas_jupyter.notebook.results.view import RowQuery, RowsView
+from micromegas_jupyter.notebook.units import quantity
 
 NO_TEXT = pa.array([b"\xff\xfe"]).view(pa.string())
 UNKNOWN_ZONE = pa.array([1_700_000_000], pa.timestamp("s", "Nobody/Knows"))
@@ -178,3 +179,52 @@ def test_the_type_of_binary_json_is_jsonb():
 )
 def test_a_value_that_is_looked_at_is_whole_and_exact(array, expected):
     assert RowsView(pa.table({"a": array})).value(RowQuery(), 0, 0) == (expected, False)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (25_312_345_678, "By", "25.3 GB"),
+        (1.5, "KiBy", "1.54 kB"),
+        (999.96, "bytes", "1 kB"),
+        (-2048.0, "By", "-2.05 kB"),
+        (0, "By", "0 B"),
+        (99.5, "%", "99.5 %"),
+        (99.987, "percent", "99.99 %"),
+        (0.0000123, "s", "12.3 µs"),
+        (90, "s", "1.5 min"),
+        (1500, "us", "1.5 ms"),
+        (0.2, "ns", "0.2 ns"),
+        (200_000, "s", "2.31 d"),
+        (1_234, "{request}", "1,234 request"),
+        (12.5, "{request}/s", "12.5 request/s"),
+        (1_234_567.0, "1", "1,234,567"),
+        (0.25, None, "0.25"),
+        (2.5e9, "Hz", "2.5 GHz"),
+        (36.6, "Cel", "36.6 Cel"),
+        (float("nan"), "s", "nan"),
+        (1e300, "By", "1.00e+285 PB"),
+        (3, "a\n\x1b[2J<b>" + "x" * 90, r"3 a\n\x1b[2J<b>xxxxxx…"),
+    ],
+)
+def test_a_number_with_a_unit_has_about_three_digits(value, unit, expected):
+    assert quantity(value, unit) == expected
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.decimal128(18, 2)])
+def test_values_have_the_unit_of_their_row_and_are_copied_exactly(kind):
+    values = pa.array([25_000_000_000, 99.5, None], pa.float64()).cast(kind)
+    units = pa.array(["By", "%", "s"]).dictionary_encode()
+    view = RowsView(pa.table({"value": values, "unit": units, "other": [1.5, 2, 3]}))
+
+    assert view.texts(RowQuery(), first=0, count=3, columns=3)[0] == ["25 GB", "99.5 %", None]
+    copied = view.copied(RowQuery(sort=((0, False),)), rows=(0, 1), columns=[0, 1], header=False)
+    assert [line.split("\t")[0] for line in copied.split("\n")] == view.exact_texts(view.table["value"].take([1, 0]), 0)
+    assert float(view.value(RowQuery(), 1, 0)[0]) == 99.5
+
+
+@pytest.mark.parametrize("units", [[1, 2], pa.array([b"\xff\xfe", b"s"]).view(pa.string())])
+def test_what_is_no_text_is_no_unit(units):
+    view = RowsView(pa.table({"value": [1_000, 2_000], "unit": units}))
+
+    assert view.texts(RowQuery(), first=0, count=1, columns=1)[0][0].startswith("1,000")

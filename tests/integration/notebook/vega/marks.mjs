@@ -1,16 +1,21 @@
-// Renders Vega-Lite specifications without a screen, and reads their marks as a viewer would: by position and size.
-// usage: node marks.mjs MODULE < lines of {"id", "spec"} > lines of {"id", "panels"} or {"id", "error"}
+// Draws specifications without a screen, as the result widget does, and reads their marks as a viewer would: by position
+// and size.
+// usage: node marks.mjs LIBRARY CSV [VEGA_LITE] < lines of {"id", "spec"} > lines of {"id", "panels", "compiled"} or {"id", "error"}
+// LIBRARY is the module that the kernel sends to a page, CSV the widget's parser.
 import { createInterface } from "node:readline";
-import * as vega from "vega";
 
-const lite = await import(process.argv[2]);
+const [library, csv, otherLite] = process.argv.slice(2);
+const { vega, compile: shippedCompile, expressionInterpreter } = await import(library);
+const { parseRows } = await import(csv);
+const compile = otherLite ? (await import(otherLite)).compile : shippedCompile;
 const silent = Object.fromEntries(["warn", "info", "debug", "error", "level"].map((name) => [name, () => silent]));
 const NEAR = 0.02; // pixels
 
 function* groupsOf(group) {
   yield group;
   for (const mark of group.items ?? []) {
-    if (mark.marktype === "group") for (const inner of mark.items) yield* groupsOf(inner);
+    const isLines = mark.name?.endsWith("_pathgroup");
+    if (mark.marktype === "group" && !isLines) for (const inner of mark.items) yield* groupsOf(inner);
   }
 }
 
@@ -28,7 +33,7 @@ function spanOf(scale, low, high) {
   return scale?.invert ? [scale.invert(low), scale.invert(high)].map(Number) : null;
 }
 
-// How many pairs of rectangles cover each other by more than a hundredth of a pixel in both directions.
+// How many pairs of rectangles cover each other by more than a fiftieth of a pixel in both directions.
 function overlapsOf(items) {
   const sorted = items.map((item) => [item.x, item.x + item.width, item.y, item.y + item.height]);
   sorted.sort((one, other) => one[0] - other[0]);
@@ -41,16 +46,19 @@ function overlapsOf(items) {
   return count;
 }
 
-function panelOf(view, scales, mark, group) {
-  const prefix = mark.name.replace(/(_layer_\d+)?_(marks|pathgroup)$/, "");
-  const scale = (axis) => scales[`${prefix}_${axis}`] ?? scales[`concat_${prefix.match(/\d+$/)?.[0] - 1}_${axis}`] ?? scales[axis];
+function panelOf(scales, mark, name, group) {
+  const prefix = name.replace(/(_layer_\d+)?_(marks|pathgroup)$/, "");
+  const concat = `concat_${prefix.match(/\d+$/)?.[0] - 1}`;
+  const scale = (axis) => scales[`${prefix}_${axis}`] ?? scales[`${concat}_${axis}`] ?? scales[axis];
   const [x, y] = [scale("x"), scale("y")];
   const items = mark.items.filter((item) => item.defined !== false);
   const isRect = mark.marktype === "rect";
+  const isArea = mark.marktype === "area";
   const marks = items.map((item) => ({
     datum: Object.fromEntries(Object.entries(item.datum).filter(([name]) => /^(x2?|y2?|from|to|series|rows)$/.test(name))),
     x: isRect ? spanOf(x, item.x, item.x + item.width) : [Number(x.invert(item.x))],
-    y: isRect ? spanOf(y, item.y + item.height, item.y) : [Number(y.invert(item.y))],
+    // Of an area from its beginning to its end, whichever is higher.
+    y: isRect ? spanOf(y, item.y + item.height, item.y) : isArea ? spanOf(y, item.y2, item.y) : [Number(y.invert(item.y))],
     isEmpty: isRect && !(item.width > 0 && item.height > 0),
     isOutside:
       !(item.x >= -NEAR && item.y >= -NEAR) ||
@@ -63,7 +71,12 @@ function panelOf(view, scales, mark, group) {
 for await (const line of createInterface({ input: process.stdin })) {
   const { id, spec } = JSON.parse(line);
   try {
-    const view = new vega.View(vega.parse(lite.compile(spec, { logger: silent }).spec), { renderer: "none" });
+    const vconcat = spec.vconcat.map((panel) => {
+      const { values, format } = panel.data;
+      return { ...panel, data: { values: parseRows(values, format?.parse ?? {}) } };
+    });
+    const compiled = compile({ ...spec, vconcat }, { logger: silent }).spec;
+    const view = new vega.View(vega.parse(compiled, null, { ast: true }), { renderer: "none", expr: expressionInterpreter });
     await view.runAsync();
     const scales = scalesOf(view);
     const panels = new Map();
@@ -75,7 +88,7 @@ for await (const line of createInterface({ input: process.stdin })) {
           // Lines are in one group for each series.
           const parts = mark.marktype === "group" ? mark.items.flatMap((each) => each.items) : [mark];
           for (const part of parts) {
-            const found = panelOf(view, scales, { ...part, items: part.items, name: mark.name, marktype: part.marktype }, group);
+            const found = panelOf(scales, part, mark.name, group);
             const panel = panels.get(name) ?? { name, type: found.type, marks: [], overlaps: 0 };
             panel.marks.push(...found.marks);
             panel.overlaps += found.overlaps;
@@ -84,8 +97,10 @@ for await (const line of createInterface({ input: process.stdin })) {
         }
       }
     }
-    process.stdout.write(`${JSON.stringify({ id, panels: [...panels.values()] })}\n`);
     view.finalize();
+    const isWanted = !otherLite && process.env.WITH_COMPILED;
+    const result = isWanted ? { compiled: compile(spec, { logger: silent }).spec } : {};
+    process.stdout.write(`${JSON.stringify({ id, panels: [...panels.values()], ...result })}\n`);
   } catch (error) {
     process.stdout.write(`${JSON.stringify({ id, error: String(error.stack ?? error).slice(0, 400) })}\n`);
   }
