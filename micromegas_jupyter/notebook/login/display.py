@@ -27,8 +27,8 @@ from micromegas_jupyter.notebook.login.session import (
     offered_actions,
     shown_detail,
 )
-from micromegas_jupyter.notebook.saved import SAVED_MIME_TYPE
 from micromegas_jupyter.notebook.shell import (
+    SAVED_MIME_TYPE,
     Handle,
     error_lines,
     has_kernel,

@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "7f5b97c0dd95374c" + ".js?v=" + "7f5b97c0dd95374c" + ""
+  return chunkId + "." + "031fa16639145790" + ".js?v=" + "031fa16639145790" + ""
 }
 })();
 // webpack/runtime/global
