@@ -22,13 +22,13 @@ from nbconvert import HTMLExporter
 
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook import SAVED_MIME_TYPE
 from micromegas_jupyter.notebook import widget as widget_module
 from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results import export as export_module
 from micromegas_jupyter.notebook.results import grid as grid_module
 from micromegas_jupyter.notebook.results.grid import CellSource, ResultGrid, shown_table
 from micromegas_jupyter.notebook.results.view import RowsView
-from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE
 from tests.fakes.clock import FakeClock
 
 ALL_ROWS = {"filters": {}, "sort": []}
