@@ -13,6 +13,9 @@ AXE_OPTIONS = {"resultTypes": ["violations", "passes"], "selectors": False}
 # Relative luminance of a page that is dark, and of one that is light.
 DARKEST, LIGHTEST = 0.3, 0.9
 SAVE_TRIES, SAVE_MILLISECONDS = 9, 10_000
+# The tab shows a change in a later frame, and only where scripts have the application, the notebook can be examined.
+IS_SAVED = """() => !document.querySelector('.jp-mod-dirty')
+    && !window.jupyterapp?.shell.currentWidget?.context?.model.dirty"""
 KERNEL_MILLISECONDS = 45_000
 IDLE = "text=/Python 3.*Idle/"
 
@@ -126,6 +129,6 @@ def save(page):
         if overwrite.is_visible():
             overwrite.click()
         with suppress(PlaywrightTimeoutError):
-            page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=SAVE_MILLISECONDS)
+            page.wait_for_function(IS_SAVED, timeout=SAVE_MILLISECONDS)
             return
     raise AssertionError(f"the notebook was not saved in {SAVE_TRIES} tries")
