@@ -22,6 +22,7 @@ from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import Clock, process_variables, start_thread
 from micromegas_jupyter.errors import InternalError, MicromegasError
 from micromegas_jupyter.notebook.login.connections import NotebookServices
+from micromegas_jupyter.notebook import SAVED_MIME_TYPE
 from micromegas_jupyter.notebook.login.session import (
     IdentityState,
     IdentityStatus,
@@ -30,7 +31,6 @@ from micromegas_jupyter.notebook.login.session import (
     shown_detail,
     signed_out_state,
 )
-from micromegas_jupyter.notebook.saved import SAVED_MIME_TYPE
 from micromegas_jupyter.notebook.shell import (
     Handle,
     error_lines,

@@ -371,7 +371,8 @@ class SqlMagic(Magics):
     def _show(self, table: pa.Table, value: object, request: SqlRequest, *, max_rows: int) -> None:
         """Show the chart that was asked for, and the rows unless the cell's value shows them itself."""
         from micromegas_jupyter.notebook.query_result import QueryResult
-        from micromegas_jupyter.notebook.results.grid import shown_table, shows_widgets
+        from micromegas_jupyter.notebook.results.grid import shown_table
+        from micromegas_jupyter.notebook.widget import shows_widgets
 
         asked = None
         if (plot := request.options.plot) is not None:

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import html
 import json
-import logging
-import os
 from dataclasses import asdict
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import anywidget
 import numpy as np
 import pyarrow as pa
 import traitlets
 from cachetools import LRUCache
-from IPython.core.getipython import get_ipython
 from tabulate import tabulate
 
 from micromegas_jupyter.core.text import cut, rows_text
-from micromegas_jupyter.errors import MicromegasError, UsageError
+from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.formats import Kind
 from micromegas_jupyter.notebook.results.view import RowQuery, RowsView, taken
-from micromegas_jupyter.notebook.saved import SAVED_MIME_TYPE
-from micromegas_jupyter.notebook.shell import Bundle, count_text, has_kernel, is_attended
+from micromegas_jupyter.notebook.shell import Bundle, count_text
+from micromegas_jupyter.notebook.widget import STATIC, KernelWidget, shows_widgets, widget_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,8 +40,6 @@ _MAX_HEAD_CHARACTERS = 20_000
 _MAX_FIRST_CHARACTERS = 8_000
 _FIRST_ROWS = 50
 _MAX_BLOCK_ROWS = 500
-_STATIC = Path(__file__).parents[1] / "frontend" / "static"
-_log = logging.getLogger(__name__)
 # The rows that grids keep alive, by the grid's id.
 _held: LRUCache[str, RowsView] = LRUCache(
     MAX_HELD_BYTES, getsizeof=lambda view: min(int(view.table.nbytes), MAX_HELD_BYTES)
@@ -62,7 +55,7 @@ class CellSource(NamedTuple):
     limit: int | None = None
 
 
-class ResultGrid(anywidget.AnyWidget):
+class ResultGrid(KernelWidget):
     """A grid and a chart over rows that stay in the kernel: the browser asks for what is in sight, and shows it.
 
     Their selection is the filters. With `plot`, the chart is open. It is an anywidget, for notebooks of any kind:
@@ -81,8 +74,8 @@ class ResultGrid(anywidget.AnyWidget):
         UsageError: Arrow can't read the rows.
     """
 
-    _esm = _STATIC / "grid.js"
-    _css = _STATIC / "grid.css"
+    _esm = STATIC / "grid.js"
+    _css = STATIC / "grid.css"
     _export: tuple[int, Export] | None = None
 
     columns = traitlets.List(traitlets.Dict()).tag(sync=True)
@@ -115,11 +108,6 @@ class ResultGrid(anywidget.AnyWidget):
         self._source = source
         with _held_lock:
             _held[self.model_id] = view
-        self.on_msg(self._take_message)
-        if self.comm is not None:
-            # ipykernel 7.4 takes a page's questions to the shell that last sent through the comm: the cell's, where
-            # they would wait for all cells of a Run All, and not the subshell that JupyterLab names in them.
-            self.comm.__dict__.pop("_reply_subshell_id", None)
 
     def close(self) -> None:
         """Close the widget and let go of the rows."""
@@ -129,20 +117,13 @@ class ResultGrid(anywidget.AnyWidget):
         self._end_export()
         super().close()
 
-    def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
-        if not isinstance(content, dict) or not isinstance(content.get("id"), int):
-            return  # comes from no page of ours
+    def reply(self, message: Mapping[str, Any]) -> tuple[object, list[bytes]]:
+        """Return the answer to a request and its buffers."""
         try:
-            answer, buffers = self._answer(content)
-        except MicromegasError as error:
-            self.send({"id": content["id"], "error": f"{error.what} {error.remedy}".strip()})
-        except Exception as error:  # noqa: BLE001 - whatever happens, the page gets an answer
-            _log.error("A grid could not answer.", extra={"kind": type(error).__name__})
-            self.send({"id": content["id"], "error": "The grid could not do that."})
-        else:
-            self.send({"id": content["id"], "answer": answer}, buffers)
-        # To sort and to count takes memory for a moment, which Arrow's allocator would keep for the next time.
-        pa.default_memory_pool().release_unused()
+            return self._answer(message)
+        finally:
+            # To sort and to count takes memory for a moment, which Arrow's allocator would keep for the next time.
+            pa.default_memory_pool().release_unused()
 
     def _end_export(self) -> None:
         if self._export is not None:
@@ -168,7 +149,7 @@ class ResultGrid(anywidget.AnyWidget):
         if message["op"].startswith("export_"):
             return self._follow_export(message)
         if message["op"] == "vega":
-            return {}, [(_STATIC / "vega.js.gz").read_bytes()]
+            return {}, [(STATIC / "vega.js.gz").read_bytes()]
         with _held_lock:
             view = _held.get(self.model_id)
         if view is None:
@@ -277,15 +258,7 @@ def result_bundle(
     saved = static_table(view, result_rows)
     if not with_grid or not shows_widgets() or not view.table.num_columns:
         return saved, {}
-    shown = ResultGrid(view, result_rows=result_rows, source=source, plot=plot)._repr_mimebundle_()
-    bundle, metadata = shown if isinstance(shown, tuple) else (shown, {})
-    return {SAVED_MIME_TYPE: {"version": 1}, **(bundle or {}), **saved}, metadata
-
-
-def shows_widgets() -> bool:
-    """Whether a user sees widgets: in a notebook that no program runs, except Voila, whose page shows them."""
-    shell = get_ipython()
-    return shell is not None and has_kernel(shell) and (is_attended(shell) or "VOILA_PREHEAT" in os.environ)
+    return widget_bundle(ResultGrid(view, result_rows=result_rows, source=source, plot=plot), saved)
 
 
 def shown_table(

@@ -24,12 +24,13 @@ from nbconvert import HTMLExporter
 import micromegas_jupyter
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook import SAVED_MIME_TYPE
+from micromegas_jupyter.notebook import widget as widget_module
 from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results import export as export_module
 from micromegas_jupyter.notebook.results import grid as grid_module
 from micromegas_jupyter.notebook.results.grid import CellSource, ResultGrid, shown_table
 from micromegas_jupyter.notebook.results.view import RowsView
-from micromegas_jupyter.notebook.saved import SAVED_MIME_TYPE
 from tests.fakes.clock import FakeClock
 
 ALL_ROWS = {"filters": {}, "sort": []}
@@ -319,7 +320,7 @@ def test_a_failed_export_leaves_no_file(monkeypatch, tmp_path):
 def test_whatever_a_page_asks_it_gets_an_answer(page, message):
     page.tell({"id": 7, **message})
 
-    assert page.answers[7] == {"id": 7, "error": "The grid could not do that."}
+    assert page.answers[7] == {"id": 7, "error": "The kernel could not do that."}
 
 
 @pytest.mark.parametrize("content", [None, [], "rows", {"op": "rows"}, {"id": "1", "op": "rows"}])
@@ -387,7 +388,7 @@ def kernel(monkeypatch):
     """A kernel whose cell a person runs."""
     parent = {"content": {"allow_stdin": True}}
     shell = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda _channel: parent))
-    monkeypatch.setattr(grid_module, "get_ipython", lambda: shell)
+    monkeypatch.setattr(widget_module, "get_ipython", lambda: shell)
     return parent
 
 

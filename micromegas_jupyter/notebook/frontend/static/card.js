@@ -36,6 +36,14 @@ function copySelected(text) {
   }
 }
 
+// src/base/cells.ts
+async function insertCell(element, source) {
+  const options = { bubbles: true, cancelable: true, composed: true, detail: { source } };
+  if (!element.dispatchEvent(new CustomEvent("micromegas:new-cell", options))) return true;
+  await copyText(source);
+  return false;
+}
+
 // src/card/card.ts
 var PATIENCE_MILLISECONDS = 1500;
 var NEWS_MILLISECONDS = 8e3;
@@ -69,20 +77,14 @@ var card_default = () => {
     }
   };
   const reconnect = (root) => {
-    const detail = { source: RECONNECT };
-    const isUnhandled = root.dispatchEvent(
-      new CustomEvent("micromegas:new-cell", { detail, bubbles: true, cancelable: true })
-    );
     const say = (text) => {
       news = { text, at: Date.now() };
       draw();
     };
-    if (!isUnhandled) say("Inserted below. Run it.");
-    else
-      copyText(RECONNECT).then(
-        () => say("Copied. Paste it into a cell and run it."),
-        (error) => say(error.message)
-      );
+    insertCell(root, RECONNECT).then(
+      (isInserted) => say(isInserted ? "Inserted below. Run it." : "Copied. Paste it into a cell and run it."),
+      (error) => say(error.message)
+    );
   };
   const press = (button, root) => {
     if (isLost) {

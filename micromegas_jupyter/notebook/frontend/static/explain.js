@@ -36,18 +36,22 @@ function copySelected(text) {
   }
 }
 
+// src/base/cells.ts
+async function insertCell(element, source) {
+  const options = { bubbles: true, cancelable: true, composed: true, detail: { source } };
+  if (!element.dispatchEvent(new CustomEvent("micromegas:new-cell", options))) return true;
+  await copyText(source);
+  return false;
+}
+
 // src/explain/explain.ts
-var NEW_CELL = "micromegas:new-cell";
 function render({ model, el }) {
   const [code, text, source] = ["code", "text", "source"].map((name) => String(model.get(name)));
   const said = make("div", { role: "status" });
   const insert = async () => {
-    const isUnhandled = root.dispatchEvent(
-      new CustomEvent(NEW_CELL, { detail: { source }, bubbles: true, cancelable: true })
-    );
     try {
-      if (isUnhandled) await copyText(source ?? "");
-      said.textContent = isUnhandled ? "Copied. Paste it into a cell." : "Inserted below.";
+      const isInserted = await insertCell(root, source ?? "");
+      said.textContent = isInserted ? "Inserted below." : "Copied. Paste it into a cell.";
     } catch (error) {
       said.textContent = error.message;
     }

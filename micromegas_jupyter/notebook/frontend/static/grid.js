@@ -36,6 +36,59 @@ function copySelected(text) {
   }
 }
 
+// src/base/cells.ts
+async function insertCell(element, source) {
+  const options = { bubbles: true, cancelable: true, composed: true, detail: { source } };
+  if (!element.dispatchEvent(new CustomEvent("micromegas:new-cell", options))) return true;
+  await copyText(source);
+  return false;
+}
+function suppressShortcuts(root) {
+  root.addEventListener(
+    "focusin",
+    (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true")
+  );
+}
+
+// src/base/kernel.ts
+var DEADLINE_MILLISECONDS = 12e4;
+var Kernel = class {
+  constructor(model) {
+    this.model = model;
+    model.on("msg:custom", this.receive);
+  }
+  model;
+  // Each view of a widget receives the replies to all views.
+  next = Math.floor(Math.random() * 2 ** 40) * 1e3;
+  waiting = /* @__PURE__ */ new Map();
+  /** Send a request; rejects with a sentence to show if the kernel reports an error or does not respond. */
+  async ask(op, details = {}) {
+    const id = this.next++;
+    const reply = await new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.waiting.delete(id);
+        reject(new Error("The kernel does not answer. Run the cell again."));
+      }, DEADLINE_MILLISECONDS);
+      this.waiting.set(id, { resolve, reject, timer });
+      this.model.send({ id, op, ...details });
+    });
+    return reply;
+  }
+  close() {
+    this.model.off("msg:custom", this.receive);
+    for (const { timer } of this.waiting.values()) clearTimeout(timer);
+    this.waiting.clear();
+  }
+  receive = (reply, buffers = []) => {
+    const waiting = this.waiting.get(Number(reply.id));
+    if (!waiting) return;
+    this.waiting.delete(Number(reply.id));
+    clearTimeout(waiting.timer);
+    if (typeof reply.error === "string") waiting.reject(new Error(reply.error));
+    else waiting.resolve({ answer: reply.answer, buffers });
+  };
+};
+
 // src/grid/blocks.ts
 var BLOCK_ROWS = 200;
 var MAX_BLOCKS = 50;
@@ -867,45 +920,6 @@ function share(part, whole) {
   return percent < 0.1 ? "<0.1%" : `${percent.toFixed(percent < 10 ? 1 : 0)}%`;
 }
 
-// src/grid/kernel.ts
-var DEADLINE_MILLISECONDS = 12e4;
-var Kernel = class {
-  constructor(model) {
-    this.model = model;
-    model.on("msg:custom", this.receive);
-  }
-  model;
-  // Each view of a grid hears the answers to all of them.
-  next = Math.floor(Math.random() * 2 ** 40) * 1e3;
-  waiting = /* @__PURE__ */ new Map();
-  /** Ask for something; rejects with a sentence to show when the kernel refuses or does not answer. */
-  async ask(op, details = {}) {
-    const id = this.next++;
-    const reply = await new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.waiting.delete(id);
-        reject(new Error("The kernel does not answer. Run the cell again."));
-      }, DEADLINE_MILLISECONDS);
-      this.waiting.set(id, { resolve, reject, timer });
-      this.model.send({ id, op, ...details });
-    });
-    return reply;
-  }
-  close() {
-    this.model.off("msg:custom", this.receive);
-    for (const { timer } of this.waiting.values()) clearTimeout(timer);
-    this.waiting.clear();
-  }
-  receive = (reply, buffers = []) => {
-    const waiting = this.waiting.get(Number(reply.id));
-    if (!waiting) return;
-    this.waiting.delete(Number(reply.id));
-    clearTimeout(waiting.timer);
-    if (typeof reply.error === "string") waiting.reject(new Error(reply.error));
-    else waiting.resolve({ answer: reply.answer, buffers });
-  };
-};
-
 // src/grid/menu.ts
 function openMenu(root, { clientX, clientY, target }, items, onClose) {
   const buttons = items.map(
@@ -1057,10 +1071,7 @@ var Grid = class {
     );
     const note = model.get("note");
     if (note) this.root.append(make("p", { class: "micromegas-grid-note" }, note));
-    this.root.addEventListener(
-      "focusin",
-      (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true")
-    );
+    suppressShortcuts(this.root);
     this.scroller.addEventListener("scroll", this.scrolled, { passive: true });
     this.table.addEventListener("keydown", this.keyPressed);
     this.body.addEventListener("pointerdown", this.pointerPressed);
@@ -1143,11 +1154,8 @@ var Grid = class {
   async asCell(chart) {
     await this.tell(async () => {
       const { answer } = await this.kernel.ask("cell", { order: this.blocks.order, chart, hidden: [...this.hidden] });
-      const detail = { source: answer.source };
-      const event = new CustomEvent("micromegas:new-cell", { bubbles: true, cancelable: true, composed: true, detail });
-      if (!this.root.dispatchEvent(event)) return "Written into a new cell.";
-      await copyText(answer.source);
-      return "Copied. Paste it into a new cell.";
+      const isInserted = await insertCell(this.root, answer.source);
+      return isInserted ? "Written into a new cell." : "Copied. Paste it into a new cell.";
     });
   }
   showMenu = (event) => {

@@ -11,7 +11,8 @@ import { Panel, type Widget } from "@lumino/widgets";
 const SAVED = "application/vnd.micromegas.result+json";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
 const HTML = "text/html";
-const LIVE = ".micromegas-grid, .micromegas-tables, .micromegas-card";
+/** The root element of a widget in the page. */
+const LIVE = '[class^="micromegas-"]';
 /** ipywidgets' mark on a renderer that shows an error. */
 const GIVEN_UP = "jupyter-widgets";
 /** Before widgets, whose rank is -10. */

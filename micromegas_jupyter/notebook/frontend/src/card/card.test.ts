@@ -203,7 +203,7 @@ test("texts are never markup, and a code is said letter by letter", () => {
   expect(el.querySelector("details dd")?.textContent).toBe("<b>");
 });
 
-test("a card without its kernel says so, and its one button inserts a cell that connects again", () => {
+test("a card without its kernel says so, and its one button inserts a cell that connects again", async () => {
   const el = start(SIGNED_IN);
   const heard: unknown[] = [];
   el.addEventListener("micromegas:new-cell", (event) => {
@@ -216,7 +216,7 @@ test("a card without its kernel says so, and its one button inserts a cell that 
   click(el, "Insert the cell");
   expect(heard).toEqual([{ source: "%load_ext micromegas_jupyter\n%micromegas_login" }]);
   expect(sent).toEqual([""]);
-  expect(el.textContent).toContain("Inserted below. Run it.");
+  await vi.waitFor(() => expect(el.textContent).toContain("Inserted below. Run it."));
 });
 
 test("while a cell waits out of sight its card is shown at the top of the notebook", () => {

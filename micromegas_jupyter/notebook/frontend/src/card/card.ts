@@ -1,6 +1,7 @@
 // The sign-in card: draws the view that the kernel sends, counts down and sends what a user presses. The states of a
 // sign-in and the sentences about them are in login/display.py.
-import { copyText, make, makeButton } from "../dom";
+import { insertCell } from "../base/cells";
+import { make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
 
 interface Button extends Record<"action" | "text" | "working", string> {
@@ -70,20 +71,14 @@ export default () => {
   };
 
   const reconnect = (root: Element) => {
-    const detail = { source: RECONNECT };
-    const isUnhandled = root.dispatchEvent(
-      new CustomEvent("micromegas:new-cell", { detail, bubbles: true, cancelable: true }),
-    );
     const say = (text: string) => {
       news = { text, at: Date.now() };
       draw();
     };
-    if (!isUnhandled) say("Inserted below. Run it.");
-    else
-      copyText(RECONNECT).then(
-        () => say("Copied. Paste it into a cell and run it."),
-        (error: unknown) => say((error as Error).message),
-      );
+    insertCell(root, RECONNECT).then(
+      (isInserted) => say(isInserted ? "Inserted below. Run it." : "Copied. Paste it into a cell and run it."),
+      (error: unknown) => say((error as Error).message),
+    );
   };
 
   const press = (button: Button, root: Element) => {

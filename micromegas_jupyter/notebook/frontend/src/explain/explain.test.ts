@@ -12,7 +12,7 @@ function start(source: string): HTMLElement {
   return el;
 }
 
-test("an error is explained, and its corrected cell is text that is inserted", () => {
+test("an error is explained, and its corrected cell is text that is inserted", async () => {
   const el = start(SOURCE);
   const heard: unknown[] = [];
   el.addEventListener("micromegas:new-cell", (event) => {
@@ -24,7 +24,7 @@ test("an error is explained, and its corrected cell is text that is inserted", (
 
   expect(heard).toEqual([{ source: SOURCE }]);
   expect(el.querySelector("pre")?.textContent).toBe(SOURCE);
-  expect(el.querySelector("[role=status]")?.textContent).toBe("Inserted below.");
+  await vi.waitFor(() => expect(el.querySelector("[role=status]")?.textContent).toBe("Inserted below."));
   expect([...el.querySelectorAll("p")].map((each) => each.textContent)).toEqual(["Corrected:", "One.", "Two."]);
 });
 

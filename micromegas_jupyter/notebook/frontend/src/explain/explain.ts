@@ -1,19 +1,15 @@
 // What stands below a failed statement: what the error means and, if the server suggests one, a corrected cell.
-import { copyText, make, makeButton } from "../dom";
+import { insertCell } from "../base/cells";
+import { make, makeButton } from "../dom";
 import type { RenderContext } from "../widget";
-
-const NEW_CELL = "micromegas:new-cell";
 
 function render({ model, el }: RenderContext): void {
   const [code, text, source] = ["code", "text", "source"].map((name) => String(model.get(name)));
   const said = make("div", { role: "status" });
   const insert = async () => {
-    const isUnhandled = root.dispatchEvent(
-      new CustomEvent(NEW_CELL, { detail: { source }, bubbles: true, cancelable: true }),
-    );
     try {
-      if (isUnhandled) await copyText(source ?? "");
-      said.textContent = isUnhandled ? "Copied. Paste it into a cell." : "Inserted below.";
+      const isInserted = await insertCell(root, source ?? "");
+      said.textContent = isInserted ? "Inserted below." : "Copied. Paste it into a cell.";
     } catch (error) {
       said.textContent = (error as Error).message;
     }

@@ -3,7 +3,7 @@
 
 import { make, makeButton } from "../dom";
 import { columnsOf, parseRows, type Row } from "./csv";
-import type { ChartOptions, ChartSpec, Column, Kernel, RowQuery } from "./kernel";
+import type { ChartOptions, ChartSpec, Column, GridKernel, RowQuery } from "./kernel";
 
 interface View {
   runAsync(): Promise<View>;
@@ -50,7 +50,7 @@ const MAX_PICTURE_BYTES = 60_000;
 const THEME_ATTRIBUTES = ["class", "data-jp-theme-light", "data-jp-theme-name", "data-vscode-theme-kind"];
 
 /** Load Vega once for a page, from the kernel and only when somebody opens a chart. */
-function loadLibrary(kernel: Kernel): Promise<Library> {
+function loadLibrary(kernel: GridKernel): Promise<Library> {
   const page = globalThis as unknown as Record<symbol, Promise<Library> | undefined>;
   const load = async (): Promise<Library> => {
     const { buffers } = await kernel.ask("vega");
@@ -95,7 +95,7 @@ export class ChartPanel {
   private readonly scheme = matchMedia("(prefers-color-scheme: dark)");
 
   constructor(
-    private readonly kernel: Kernel,
+    private readonly kernel: GridKernel,
     private readonly columns: Column[],
     private options: ChartOptions,
     private readonly actions: ChartActions,

@@ -2,7 +2,7 @@
 // download comes in parts, because the kernel sends one message at a time.
 
 import { make, makeButton } from "../dom";
-import type { FileFormat, Kernel, RowQuery } from "./kernel";
+import type { FileFormat, GridKernel, RowQuery } from "./kernel";
 
 const POLL_MILLISECONDS = 250;
 const FORMATS: [FileFormat, string][] = [
@@ -26,7 +26,7 @@ export class Exports {
   private isCanceled = false;
 
   constructor(
-    private readonly kernel: Kernel,
+    private readonly kernel: GridKernel,
     private readonly rows: () => { order: RowQuery; hidden: number[] },
     private readonly say: (sentence: string) => void,
   ) {

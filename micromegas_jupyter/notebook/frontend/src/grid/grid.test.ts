@@ -1,10 +1,11 @@
 // @vitest-environment happy-dom
 import { describe, expect, test, vi } from "vitest";
+import { Kernel } from "../base/kernel";
 import type { Model } from "../widget";
 import { BLOCK_ROWS, Blocks } from "./blocks";
 import { columnsOf, parseRows } from "./csv";
 import { Header } from "./header";
-import { Kernel, type Column, type RowQuery, type Texts } from "./kernel";
+import type { Column, GridAnswers, RowQuery, Texts } from "./kernel";
 
 const SORTED: RowQuery = { filters: {}, sort: [[0, true]] };
 
@@ -108,7 +109,7 @@ function modelOf(): { model: Model; sent: { id: number }[]; hear: (reply: object
 describe("kernel", () => {
   test("each question gets its own answer, in any order, and each view its own", async () => {
     const { model, sent, hear } = modelOf();
-    const [kernel, other] = [new Kernel(model), new Kernel(model)];
+    const [kernel, other] = [new Kernel<GridAnswers>(model), new Kernel<GridAnswers>(model)];
     const asked = [kernel.ask("spreads", { columns: [0] }), kernel.ask("value"), other.ask("value")];
     const [statistics, value, others] = sent.map(({ id }) => id);
 
@@ -125,7 +126,7 @@ describe("kernel", () => {
   test("a kernel that is gone is said after a while", async () => {
     vi.useFakeTimers();
     const { model } = modelOf();
-    const asked = new Kernel(model).ask("value");
+    const asked = new Kernel<GridAnswers>(model).ask("value");
     vi.runAllTimers();
     vi.useRealTimers();
     await expect(asked).rejects.toThrow("Run the cell again.");

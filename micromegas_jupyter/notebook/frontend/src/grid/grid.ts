@@ -2,13 +2,15 @@
 // results/grid.py, which sorts, filters, counts and writes; this one shows texts. Keys are those of the WAI-ARIA
 // Authoring Practices' grid.
 
+import { insertCell, suppressShortcuts } from "../base/cells";
+import { Kernel } from "../base/kernel";
 import { copyText, make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
 import { Blocks } from "./blocks";
 import { ChartPanel } from "./chart";
 import { Exports } from "./export";
 import { Header, MAX_WIDTH, MIN_WIDTH } from "./header";
-import { Kernel, type ChartOptions, type Column, type RowQuery, type Texts } from "./kernel";
+import type { ChartOptions, Column, GridKernel, RowQuery, Texts } from "./kernel";
 import { openMenu } from "./menu";
 
 const ROW_HEIGHT = 24;
@@ -37,7 +39,7 @@ interface Position {
 
 class Grid {
   readonly root: HTMLElement;
-  private readonly kernel: Kernel;
+  private readonly kernel: GridKernel;
   private readonly columns: Column[];
   private readonly rowCount: number;
   private readonly blocks: Blocks;
@@ -132,10 +134,7 @@ class Grid {
     );
     const note = model.get("note") as string;
     if (note) this.root.append(make("p", { class: "micromegas-grid-note" }, note));
-    // JupyterLab leaves keys to the element with the focus when that says so; some shortcuts look no further.
-    this.root.addEventListener("focusin", (event) =>
-      (event.target as Element).setAttribute("data-lm-suppress-shortcuts", "true"),
-    );
+    suppressShortcuts(this.root);
     this.scroller.addEventListener("scroll", this.scrolled, { passive: true });
     this.table.addEventListener("keydown", this.keyPressed);
     this.body.addEventListener("pointerdown", this.pointerPressed);
@@ -229,11 +228,8 @@ class Grid {
   private async asCell(chart: ChartOptions | null): Promise<void> {
     await this.tell(async () => {
       const { answer } = await this.kernel.ask("cell", { order: this.blocks.order, chart, hidden: [...this.hidden] });
-      const detail = { source: answer.source };
-      const event = new CustomEvent("micromegas:new-cell", { bubbles: true, cancelable: true, composed: true, detail });
-      if (!this.root.dispatchEvent(event)) return "Written into a new cell.";
-      await copyText(answer.source);
-      return "Copied. Paste it into a new cell.";
+      const isInserted = await insertCell(this.root, answer.source);
+      return isInserted ? "Written into a new cell." : "Copied. Paste it into a new cell.";
     });
   }
 

@@ -1,6 +1,6 @@
-// The grid's questions to its half in the kernel. Each has a number, which its answer repeats.
+// The grid's requests to its half in the kernel, and what the replies contain.
 
-import type { Model } from "../widget";
+import type { Kernel } from "../base/kernel";
 
 export interface Column {
   name: string;
@@ -62,7 +62,7 @@ export type Texts = (string | null)[][];
 
 export type FileFormat = "csv" | "parquet" | "arrow";
 
-interface Answers {
+export interface GridAnswers {
   rows: { total: number; texts: Texts };
   spreads: Record<number, Spread>;
   vega: object;
@@ -79,58 +79,4 @@ interface Answers {
   export_end: object;
 }
 
-interface Reply {
-  id?: unknown;
-  answer?: unknown;
-  error?: unknown;
-}
-
-interface Waiting {
-  resolve: (reply: { answer: unknown; buffers: DataView[] }) => void;
-  reject: (error: Error) => void;
-  timer: ReturnType<typeof setTimeout>;
-}
-
-const DEADLINE_MILLISECONDS = 120_000;
-
-export class Kernel {
-  // Each view of a grid hears the answers to all of them.
-  private next = Math.floor(Math.random() * 2 ** 40) * 1000;
-  private readonly waiting = new Map<number, Waiting>();
-
-  constructor(private readonly model: Model) {
-    model.on("msg:custom", this.receive);
-  }
-
-  /** Ask for something; rejects with a sentence to show when the kernel refuses or does not answer. */
-  async ask<Op extends keyof Answers>(
-    op: Op,
-    details: object = {},
-  ): Promise<{ answer: Answers[Op]; buffers: DataView[] }> {
-    const id = this.next++;
-    const reply = await new Promise<{ answer: unknown; buffers: DataView[] }>((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.waiting.delete(id);
-        reject(new Error("The kernel does not answer. Run the cell again."));
-      }, DEADLINE_MILLISECONDS);
-      this.waiting.set(id, { resolve, reject, timer });
-      this.model.send({ id, op, ...details });
-    });
-    return reply as { answer: Answers[Op]; buffers: DataView[] };
-  }
-
-  close(): void {
-    this.model.off("msg:custom", this.receive);
-    for (const { timer } of this.waiting.values()) clearTimeout(timer);
-    this.waiting.clear();
-  }
-
-  private readonly receive = (reply: Reply, buffers: DataView[] = []): void => {
-    const waiting = this.waiting.get(Number(reply.id));
-    if (!waiting) return; // a question of another view
-    this.waiting.delete(Number(reply.id));
-    clearTimeout(waiting.timer);
-    if (typeof reply.error === "string") waiting.reject(new Error(reply.error));
-    else waiting.resolve({ answer: reply.answer, buffers });
-  };
-}
+export type GridKernel = Kernel<GridAnswers>;

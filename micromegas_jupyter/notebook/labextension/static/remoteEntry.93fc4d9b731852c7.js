@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "71cc8bf1d5cba72c" + ".js?v=" + "71cc8bf1d5cba72c" + ""
+  return chunkId + "." + "67334e722120e122" + ".js?v=" + "67334e722120e122" + ""
 }
 })();
 // webpack/runtime/global

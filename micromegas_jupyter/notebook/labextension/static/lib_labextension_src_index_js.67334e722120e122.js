@@ -533,7 +533,8 @@ var outputarea_4_4_strict_ = __webpack_require__("webpack/sharing/consume/defaul
 const saved_SAVED = "application/vnd.micromegas.result+json";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
 const saved_HTML = "text/html";
-const LIVE = ".micromegas-grid, .micromegas-tables, .micromegas-card";
+/** The root element of a widget in the page. */
+const LIVE = '[class^="micromegas-"]';
 /** ipywidgets' mark on a renderer that shows an error. */
 const GIVEN_UP = "jupyter-widgets";
 /** Before widgets, whose rank is -10. */
