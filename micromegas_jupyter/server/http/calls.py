@@ -138,7 +138,7 @@ class HttpRequest:
         timeout_seconds: float | None,
     ) -> None:
         """Run a query; its frames go to `write`, on the server's loop, until that raises `ClientGone`."""
-        bound = bind(sql, params) if params else None
+        bound = await asyncio.to_thread(bind, sql, params) if params else None
         parameters: tuple[bytes, ...] = ()
         if bound is not None:
             encoder = FlightDataEncoder(bound.row.schema)

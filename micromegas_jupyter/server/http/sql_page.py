@@ -124,7 +124,8 @@ class SqlPage(JsonPage):
         self._stream.write(message)
         if body:
             self._stream.write(body)
-        await self._stream.write(b"\r\n")
+        # Tornado logs a failure if its future is canceled.
+        await asyncio.shield(self._stream.write(b"\r\n"))
 
     def _begin(self) -> None:
         if self._has_begun:
