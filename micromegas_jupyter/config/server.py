@@ -136,14 +136,17 @@ class ServerSettings:
     no_http: bool = _setting(default=False, meaning="do not serve exports (OTLP), health and metrics over HTTP")
     public_url: PublicUrl = _setting(
         "",
-        "URL of the HTTP port for clients, such as `https://lake.example.com`: with it, `/mcp` is served beyond this "
-        "machine, and tokens for that resource are accepted",
+        "URL of the HTTP port for clients, such as `https://lake.example.com`: with it, `/mcp` and `/sql` are served "
+        "beyond this machine, and tokens for `/mcp` are accepted",
         variable="MICROMEGAS_SERVER_PUBLIC_URL",
     )
     allowed_origin: Origins = _setting(
-        (), "origin of a web page that may call `/mcp`, such as `https://app.example.com`; may be given several times"
+        (),
+        "origin of a web page that may call `/mcp` and `/sql`, such as `https://app.example.com`; may be given several "
+        "times",
     )
     no_mcp: bool = _setting(default=False, meaning="do not serve agents (`/mcp`)")
+    no_sql: bool = _setting(default=False, meaning="do not serve queries over HTTP (`/sql`)")
     enable_legacy_api_keys: bool = _setting(default=False, meaning="accept API keys in plain text without a warning")
     ticket_key_file: Path | None = _setting(
         None,

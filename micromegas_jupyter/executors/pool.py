@@ -384,12 +384,12 @@ class Pool:
         return task
 
     async def await_end(self, executor: Executor) -> Ended:
-        """Return how an executor ended that has ended, or was discarded."""
+        """Return how an executor ended that has ended, or was discarded; a cancellation doesn't end the wait."""
         try:
-            async with asyncio.timeout(_END_SECONDS):
-                return await asyncio.shield(executor.ended)
-        except TimeoutError:
-            return Ended()
+            await asyncio.wait({executor.ended}, timeout=_END_SECONDS)
+        except asyncio.CancelledError:  # the client's call is often canceled after a write has failed
+            await asyncio.wait({executor.ended}, timeout=_END_SECONDS)
+        return executor.ended.result() if executor.ended.done() else Ended()
 
 
 def _no_process() -> ResourcesExhausted:

@@ -291,9 +291,9 @@ class Cause(enum.StrEnum):
     DEADLINE = "deadline"
     STALLED = "stalled_reader"
     CANCELLED = "cancelled"
-    #: An agent's client gave its request up, its tool took too long, or had as much of the result as it shows.
+    #: A request over HTTP was given up, took longer than it allows, or has as much of the result as an agent shows.
     WITHDRAWN = "withdrawn"
-    TOOL_TIMEOUT = "tool_timeout"
+    REQUEST_TIMEOUT = "request_timeout"
     RESULT_CUT = "result_cut"
     DENIED = "denied"
     CUT_OFF = "cut_off"
@@ -335,10 +335,10 @@ def cut_off_error() -> PermissionDenied:
     )
 
 
-def tool_timeout_error() -> DeadlineExceeded:
-    """Return the error of a query that took longer than the agent that ran it allows."""
+def request_timeout_error() -> DeadlineExceeded:
+    """Return the error of a query that took longer than the HTTP request that ran it allows."""
     return DeadlineExceeded(
-        "The query took longer than the tool's timeout_seconds and was ended.",
+        "The query took longer than the timeout_seconds of its request and was ended.",
         remedy="Narrow the time range, aggregate, or raise timeout_seconds.",
         limit="query_timeout",
     )
@@ -379,7 +379,7 @@ def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions)
             remedy="Ask for less at a time: a shorter time range, fewer columns, an aggregate instead of all rows.",
             limit="query_timeout",
         ),
-        Cause.TOOL_TIMEOUT: tool_timeout_error(),
+        Cause.REQUEST_TIMEOUT: request_timeout_error(),
         Cause.STALLED: DeadlineExceeded("The client did not read the result in time.", limit="stalled_client"),
         Cause.DENIED: QueryDenied("The query was ended: a rule of the administrators denies it now.", limit="denied"),
         Cause.CUT_OFF: cut_off_error(),

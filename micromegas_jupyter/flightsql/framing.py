@@ -32,7 +32,9 @@ _BUFFER_BYTES: Final = 16
 _PREFIX_BYTES: Final = 8
 _NOT_COMPRESSED: Final = -1
 _VIEW_BYTES: Final = 16
-_CONTINUATION: Final = b"\xff\xff\xff\xff"  # Arrow IPC, encapsulated message format
+#: Begins each message of an IPC stream ("Encapsulated message format"), and its end, which has no size.
+CONTINUATION: Final = b"\xff\xff\xff\xff"
+END_OF_STREAM: Final = b"\0\0\0\0"
 _ALIGNMENT: Final = 8
 # Arrow makes an extension type's values by code that somebody registered, so such a field must not reach it: the key is
 # overwritten, and the values are those of the storage type. A name can't hold the other key, which isn't printable.
@@ -158,6 +160,19 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:  # noqa: PLR2004 - the last one has no continuation bit
             return number, position
     raise ValueError("a number of more than 64 bits")
+
+
+def ipc_message(frame: bytes) -> tuple[bytes, memoryview]:
+    """Return a serialized `FlightData` as an encapsulated IPC message: its start, without the mark, and its body.
+
+    Source: Arrow columnar format, "Encapsulated message format".
+    """
+    try:
+        header, body, _ = _split_frame(frame)
+    except (ValueError, IndexError):
+        raise not_arrow_data() from None
+    size = -(-len(header) // _ALIGNMENT) * _ALIGNMENT
+    return size.to_bytes(4, "little") + header.ljust(size, b"\0"), body
 
 
 def frame_of_header(header: bytes) -> bytes:
@@ -488,7 +503,7 @@ class StreamDecoder:
             header = header.replace(_EXTENSION_KEY, _STORAGE_KEY)
         padding = bytes(-len(header) % _ALIGNMENT)
         size = (len(header) + len(padding)).to_bytes(4, "little")
-        for piece in filter(None, (_CONTINUATION, size, header + padding, body)):
+        for piece in filter(None, (CONTINUATION, size, header + padding, body)):
             self._feed.write(piece)
         try:
             return self._advance(found)

@@ -541,10 +541,13 @@ class CallOrigin:
     tags: Mapping[str, str]
     caller: AuthContext
     attribution: Attribution
+    is_read_only: bool = False
     credential: Secret | None = field(default=None, repr=False)
 
 
-def build_origin(query_id: str, client_address: str, caller: AuthContext, headers: Headers) -> CallOrigin:
+def build_origin(
+    query_id: str, client_address: str, caller: AuthContext, headers: Headers, *, is_read_only: bool = False
+) -> CallOrigin:
     """Return the origin of a call, or of a request over HTTP, in the same way."""
     return CallOrigin(
         query_id=query_id,
@@ -552,6 +555,7 @@ def build_origin(query_id: str, client_address: str, caller: AuthContext, header
         tags=parse_client_tags(headers),
         caller=caller,
         attribution=resolve_attribution(caller, headers),
+        is_read_only=is_read_only,
         credential=None if caller.auth_type is AuthType.NONE else parse_authorization(headers)[1],
     )
 
@@ -586,7 +590,7 @@ class CallAudit:
             if _AUDIT.isEnabledFor(logging.INFO):
                 caller = self._origin.caller
                 roles = [role[:MAX_FIELD_CHARACTERS] for role in caller.roles[:_MAX_ROLES]]
-                rights = {"roles": roles, "is_admin": caller.is_admin}
+                rights = {"roles": roles, "is_admin": caller.is_admin, "read_only": self._origin.is_read_only}
                 line = encode_bounded(self._record(status, error) | rights, cut=self._cut_fields())
                 record = _build_log_record(line, self._target)
                 _AUDIT.handle(record)

@@ -639,7 +639,8 @@ def _add_notice(context: "_Context[bytes, bytes]", caller: AuthContext) -> None:
 def find_origin(call: Call) -> CallOrigin:
     """Return the origin of a call; fails if nothing can be recorded now, or its headers are wrong."""
     call.check_audit()
-    return build_origin(call.query_id, call.describe().client_address or UNKNOWN_ADDRESS, call.caller, call.headers)
+    address = call.describe().client_address or UNKNOWN_ADDRESS
+    return build_origin(call.query_id, address, call.caller, call.headers, is_read_only=call.is_read_only)
 
 
 class recorded:  # noqa: N801 - used like a function

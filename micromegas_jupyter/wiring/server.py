@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from micromegas_jupyter import __version__
 from micromegas_jupyter.access import validator_from_environment
@@ -31,6 +31,7 @@ from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.server.cut_off import DenyList
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
+from micromegas_jupyter.server.http.json_page import Site
 from micromegas_jupyter.server.http.mcp_page import McpSite
 from micromegas_jupyter.server.monitoring import (
     MAX_ALIVE_LAG_SECONDS,
@@ -213,10 +214,12 @@ class ServerStack:
             )
         self._http: HttpEndpoint | None = None
         self._mcp: McpSite | None = None
+        self._sql: Site | None = None
         self._http_port: int | None = None
         if not settings.no_http:
             access = () if self.validator is None else (self.validator.metrics.registry,)
             self._mcp = self._build_mcp_site() if is_mcp_served(settings) else None
+            self._sql = Site(**self._access_over_http()) if is_sql_served(settings) else None
             self._http = HttpEndpoint(
                 settings.http_host,
                 settings.http_port,
@@ -226,6 +229,7 @@ class ServerStack:
                 is_alive=self._is_alive,
                 exports=None if self.lake is None else self._server.exports,
                 mcp=self._mcp,
+                sql=self._sql,
                 tls_files=_tls_files(settings),
                 limits=self._server.limits,
                 trusted_proxies=frozenset(settings.trusted_proxy),
@@ -233,16 +237,21 @@ class ServerStack:
             )
 
     def _build_mcp_site(self) -> McpSite:
-        settings = self.settings
         oidc = None if self.validator is None else self.validator.settings.oidc
         return McpSite(
-            calls=self._server.http_calls,
             version=__version__,
             issuers=() if oidc is None else tuple(issuer.issuer for issuer in oidc.issuers),
-            allowed_origins=frozenset(settings.allowed_origin),
-            is_local=is_loopback(settings.http_host),
-            public_url=settings.public_url,
+            **self._access_over_http(),
         )
+
+    def _access_over_http(self) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "calls": self._server.http_calls,
+            "allowed_origins": frozenset(settings.allowed_origin),
+            "is_local": is_loopback(settings.http_host),
+            "public_url": settings.public_url,
+        }
 
     def _find_ticket_keys(self) -> tuple[bytes, ...]:
         return (self._ticket_key.encode(),) if self._ticket_keys is None else self._ticket_keys.keys
@@ -418,10 +427,11 @@ class ServerStack:
 
     def _start_http(self, http: HttpEndpoint, taken: socket.socket | None = None) -> None:
         self._http_port = http.start(taken)
-        if self._mcp is not None:
-            self._mcp.public_url = self._mcp.public_url or self.settings.http_url_at(self._http_port)
-            if self.validator is not None:
-                self.validator.accept_resource(self._mcp.resource)
+        for site in (self._mcp, self._sql):
+            if site is not None:
+                site.public_url = site.public_url or self.settings.http_url_at(self._http_port)
+        if self._mcp is not None and self.validator is not None:
+            self.validator.accept_resource(self._mcp.resource)
 
     def stop(self, grace_seconds: float | None = None, *, why: str = "") -> None:
         """Drain running calls, flush the recorder, release everything; safe to call twice.
@@ -459,8 +469,18 @@ class ServerStack:
 
 
 def is_mcp_served(settings: ServerSettings) -> bool:
-    """Whether agents are served: on this machine, or beyond it under a public URL and with authentication."""
-    if settings.no_http or settings.no_mcp:
+    """Whether agents are served."""
+    return not settings.no_mcp and _are_calls_served(settings)
+
+
+def is_sql_served(settings: ServerSettings) -> bool:
+    """Whether queries over HTTP are served."""
+    return not settings.no_sql and _are_calls_served(settings)
+
+
+def _are_calls_served(settings: ServerSettings) -> bool:
+    """Whether HTTP takes calls: on this machine, or beyond it under a public URL and with authentication."""
+    if settings.no_http:
         return False
     return is_loopback(settings.http_host) or bool(settings.public_url and not settings.disable_auth)
 

@@ -29,6 +29,7 @@ RUN_ELSEWHERE = {
         "json": "access.md access-providers.md sign-in.md sign-in-providers.md service-accounts.md",
         "yaml": "sign-in-providers.md service-accounts.md storing-secrets.md",
     },
+    "tests/integration/browser/test_sql_page.py": {"js": "clients.md"},
     "tests/integration/clients/test_clients_guide.py": {"python": "clients.md"},
     "tests/integration/clients/test_grafana.py": {"sql": "grafana.md", "yaml": "grafana.md"},
     "tests/integration/lakehouse/test_data_model_page.py": {"sql": "audit.md data-model.md ingest.md sql.md"},

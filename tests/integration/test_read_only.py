@@ -43,6 +43,7 @@ from micromegas_jupyter.server.cut_off import CUT_OFF_ACTION, DenyList
 from micromegas_jupyter.server.flight_methods import QUERIES_ACTION, QUERY_OPERATIONS, RELOAD_ACTION, FlightMethods
 from micromegas_jupyter.server.flight_server import ServerThread
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
+from micromegas_jupyter.server.http.json_page import Site
 from micromegas_jupyter.server.http.pages import PATHS, Page
 from micromegas_jupyter.server.ingest import TABLES_ACTION
 from micromegas_jupyter.server.settings import FlightServerSettings
@@ -98,7 +99,7 @@ def _entry_points():
         *(signal.method for signal in Signal),
         *(f"function {name}" for name in ADMINISTRATION_NAMES),
         *(f"statement {one.__name__}" for one in get_args(get_type_hints(parse_view_statement)["return"])[:-1]),
-        *(f"page {one.__name__}" for one in _pages() if _answers(one) & changing),
+        *(f"page {one.__name__}" for one in _pages() if _answers(one) & changing and not inspect.isabstract(one)),
     }
 
 
@@ -145,6 +146,7 @@ class System:
             registries=(),
             readiness=lambda: None,
             exports=self.server.exports,
+            sql=Site(calls=self.server.http_calls),
         )
         self.url = f"http://127.0.0.1:{self.endpoint.start()}"
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.server.port}")
@@ -223,6 +225,14 @@ def _post(system, metadata):
     return answer
 
 
+def _post_statement(system, metadata):
+    body = {"sql": "SELECT deny_queries('entrypoint = ''web'' ', 'z')"}
+    answer = requests.post(f"{system.url}/sql", json=body, headers=dict(metadata), timeout=60)
+    assert answer.status_code in {200, ReadOnlyCall.http_status}, answer.content
+    answer.error = ReadOnlyCall("") if answer.status_code != 200 and answer.json()["code"] == "AUTH021" else None
+    return answer
+
+
 def _records(signal):
     """Return an export of one record, other than that of another call."""
     now = next(_TIMES)
@@ -292,6 +302,7 @@ CHANGES = {
     f"{TABLES_ACTION} drop": _table("drop", table="made"),
     **{signal.method: _export(signal) for signal in Signal},
     "page ExportPage": _post,
+    "page SqlPage": _post_statement,
     f"{TABLES_ACTION} optimize": _table("optimize", table="log_entries"),
     "statement CreateView": _statement(CREATE.replace("{", "{{").replace("}", "}}")),
     "function materialize_partitions": _statement(f"SELECT msg FROM materialize_partitions('per_minute', {RANGE}, 60)"),

@@ -21,8 +21,8 @@ from micromegas_jupyter.auth.flows.base import MAX_QR_CHARACTERS, qr_lines
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import Clock, process_variables, start_thread
 from micromegas_jupyter.errors import InternalError, MicromegasError
-from micromegas_jupyter.notebook.login.connections import NotebookServices
 from micromegas_jupyter.notebook import SAVED_MIME_TYPE
+from micromegas_jupyter.notebook.login.connections import NotebookServices
 from micromegas_jupyter.notebook.login.session import (
     IdentityState,
     IdentityStatus,

@@ -1,9 +1,9 @@
-"""Calls of agents over HTTP: on the server's own loop, with the limits, the audit and the list of Flight's calls."""
+"""Calls over HTTP: on the server's own loop, with the limits, the audit and the list of Flight's calls."""
 
 import asyncio
 import json
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -14,7 +14,7 @@ from micromegas_jupyter.config.access import READ_SCOPE
 from micromegas_jupyter.core.protocols import AuthContext, AuthType
 from micromegas_jupyter.errors import ServerUnavailable
 from micromegas_jupyter.executors.pool import ClientGone
-from micromegas_jupyter.executors.scheduling import Cause, tool_timeout_error
+from micromegas_jupyter.executors.scheduling import Cause, request_timeout_error
 from micromegas_jupyter.flightsql.framing import (
     DecodeLimits,
     FlightDataEncoder,
@@ -23,7 +23,7 @@ from micromegas_jupyter.flightsql.framing import (
     frame_of_header,
     read_frame,
 )
-from micromegas_jupyter.flightsql.parameters import bind
+from micromegas_jupyter.flightsql.parameters import Params, bind
 from micromegas_jupyter.mcp.tools import MAX_RESULT_BYTES, Fetched, Query
 from micromegas_jupyter.server.authentication import Headers, ReceivedHeaders
 from micromegas_jupyter.server.flight_methods import QueryRunner, query_key
@@ -81,6 +81,98 @@ class HttpCalls:
         loop.call_soon_threadsafe(end)
 
 
+class HttpRequest:
+    """One request of a known caller, which becomes a call on the server's loop."""
+
+    def __init__(
+        self,
+        calls: HttpCalls,
+        headers: Headers,
+        caller: AuthContext,
+        describe: Callable[[], CallFacts],
+        *,
+        is_read_only: bool,
+    ) -> None:
+        self._calls = calls
+        self._headers = ReceivedHeaders(headers)
+        self._caller = caller
+        self._describe = describe
+        self._is_read_only = is_read_only
+        self.query_id = str(uuid.uuid4())
+
+    async def run(
+        self,
+        work: Callable[[QueryRunner, Call], Awaitable[_T]],
+        *,
+        write: Callable[[bytes], Awaitable[None]] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> _T:
+        """Return the result of a call's work; `options` replace headers, and frames go to `write`."""
+        facts, caller = self._describe(), self._caller
+        is_known = caller.auth_type is not AuthType.NONE
+
+        def build(service: FlightService) -> Call:
+            call = service.build_call(
+                _Context(write),
+                ReceivedHeaders({**self._headers, **{name: (text,) for name, text in (options or {}).items()}}),
+                caller,
+                source=(caller.issuer, caller.subject if is_known else facts.client_address or ""),
+                query_id=self.query_id,
+                is_read_only=self._is_read_only,
+                describe=lambda: facts,
+            )
+            call.require_scope(READ_SCOPE)
+            return call
+
+        return await self._calls.run(work, build)
+
+    async def run_query(  # noqa: PLR0913 - what a statement comes with
+        self,
+        sql: str,
+        params: Params,
+        *,
+        write: Callable[[bytes], Awaitable[None]],
+        begin: datetime | None,
+        end: datetime | None,
+        options: Mapping[str, str],
+        timeout_seconds: float | None,
+    ) -> None:
+        """Run a query; its frames go to `write`, on the server's loop, until that raises `ClientGone`."""
+        bound = await asyncio.to_thread(bind, sql, params) if params else None
+        parameters: tuple[bytes, ...] = ()
+        if bound is not None:
+            encoder = FlightDataEncoder(bound.row.schema)
+            sql, parameters = bound.sql, (encoder.encode_schema(), *encoder.encode_batch(bound.row))
+        if begin is not None and end is not None:
+            options = {**options, "query_range_begin": begin.isoformat(), "query_range_end": end.isoformat()}
+
+        async def run(queries: QueryRunner, call: Call) -> None:
+            loop = asyncio.get_running_loop()
+
+            def expire() -> None:
+                # A query that waits for the list of denied ones is not listed yet.
+                if not queries.end(call.query_id, cause=Cause.REQUEST_TIMEOUT):
+                    waiting.reschedule(loop.time())
+
+            deadline = None if timeout_seconds is None else loop.call_later(timeout_seconds, expire)
+            try:
+                async with asyncio.timeout(None) as waiting:
+                    await queries.run(call, sql, parameters, key=query_key(call.caller_key, call.query_id.encode()))
+            except ClientGone:
+                pass
+            except TimeoutError:
+                raise request_timeout_error() from None
+            finally:
+                if deadline is not None:
+                    deadline.cancel()
+
+        await self.run(run, write=write, options=options)
+
+    def end_soon(self, cause: Cause, *, otherwise: Callable[[], object]) -> None:
+        """End the query; call `otherwise` if it isn't running."""
+        self._calls.end_soon(self.query_id, cause, otherwise=otherwise)
+
+
 class HttpBackend:
     """Runs the tools of one request of a known caller, read-only."""
 
@@ -88,17 +180,14 @@ class HttpBackend:
         self, calls: HttpCalls, headers: Headers, caller: AuthContext, describe: Callable[[], CallFacts], agent: str
     ) -> None:
         shown = "".join(character for character in agent if " " <= character <= "~")[:_MAX_AGENT_CHARACTERS]
-        self._headers = ReceivedHeaders({name: headers[name] for name in _PASSED_HEADERS if name in headers})
-        self._headers |= {"x-client-type": ("mcp",), "x-client-agent": (shown or "unknown",)}
-        self._calls = calls
-        self._caller = caller
-        self._describe = describe
-        self._query_id = str(uuid.uuid4())
+        passed = {name: headers[name] for name in _PASSED_HEADERS if name in headers}
+        passed |= {"x-client-type": ("mcp",), "x-client-agent": (shown or "unknown",)}
+        self._request = HttpRequest(calls, passed, caller, describe, is_read_only=True)
         self.is_withdrawn = False
 
     async def tables(self) -> list[tuple[str, pa.Schema]]:
         """Return the tables that the caller may read."""
-        found = await self._run(lambda queries, call: queries.tables(call))
+        found = await self._request.run(lambda queries, call: queries.tables(call))
         return [(name, _decode_schema(schema)) for name, schema in found]
 
     async def running(self) -> list[dict[str, Any]]:
@@ -112,77 +201,33 @@ class HttpBackend:
 
     async def _act(self, body: dict[str, str]) -> dict[str, Any]:
         encoded = json.dumps(body).encode()
-        found: dict[str, Any] = json.loads(await self._run(lambda queries, call: queries.answer_action(call, encoded)))
+        found: dict[str, Any] = json.loads(
+            await self._request.run(lambda queries, call: queries.answer_action(call, encoded))
+        )
         return found
 
     async def query(
         self, query: Query, begin: datetime | None, end: datetime | None, on_rows: Callable[[int], None]
     ) -> Fetched:
         """Run a query and return its rows, up to `MAX_RESULT_BYTES` of them."""
-        bound = bind(query.sql, query.params) if query.params else None
-        sql = query.sql
-        parameters: tuple[bytes, ...] = ()
-        if bound is not None:
-            encoder = FlightDataEncoder(bound.row.schema)
-            sql, parameters = bound.sql, (encoder.encode_schema(), *encoder.encode_batch(bound.row))
-        options = {"limit": str(query.max_rows + 1)}
-        if begin is not None and end is not None:
-            options |= {"query_range_begin": begin.isoformat(), "query_range_end": end.isoformat()}
         frames = _Frames(on_rows)
-
-        async def run(queries: QueryRunner, call: Call) -> None:
-            loop = asyncio.get_running_loop()
-
-            def expire() -> None:
-                # A query that waits for the list of denied ones is not listed yet.
-                if not queries.end(call.query_id, cause=Cause.TOOL_TIMEOUT):
-                    waiting.reschedule(loop.time())
-
-            deadline = loop.call_later(query.timeout_seconds, expire)
-            try:
-                async with asyncio.timeout(None) as waiting:
-                    await queries.run(call, sql, parameters, key=query_key(call.caller_key, call.query_id.encode()))
-            except _Enough:
-                pass
-            except TimeoutError:
-                raise tool_timeout_error() from None
-            finally:
-                deadline.cancel()
-
-        await self._run(run, take=frames.take, options=options)
+        await self._request.run_query(
+            query.sql,
+            query.params,
+            write=frames.take,
+            begin=begin,
+            end=end,
+            options={"limit": str(query.max_rows + 1)},
+            timeout_seconds=query.timeout_seconds,
+        )
         table = await asyncio.to_thread(frames.read)
-        return Fetched(table=table, query_id=self._query_id, truncated_by="bytes" if frames.is_cut else None)
+        return Fetched(table=table, query_id=self._request.query_id, truncated_by="bytes" if frames.is_cut else None)
 
     def withdraw(self, task: asyncio.Task[Any]) -> None:
         """End the query of a request that its client gave up, or its task if it runs none."""
         self.is_withdrawn = True
         # Not both: a canceled task would not wait for its executor's end, and the audit would lack the cause.
-        self._calls.end_soon(self._query_id, Cause.WITHDRAWN, otherwise=task.cancel)
-
-    async def _run(
-        self,
-        work: Callable[[QueryRunner, Call], Awaitable[_T]],
-        *,
-        take: Callable[[bytes], None] = lambda _frame: None,
-        options: dict[str, str] | None = None,
-    ) -> _T:
-        facts, caller = self._describe(), self._caller
-        is_known = caller.auth_type is not AuthType.NONE
-
-        def build(service: FlightService) -> Call:
-            call = service.build_call(
-                _Context(take),
-                ReceivedHeaders({**self._headers, **{name: (text,) for name, text in (options or {}).items()}}),
-                caller,
-                source=(caller.issuer, caller.subject if is_known else facts.client_address or ""),
-                query_id=self._query_id,
-                is_read_only=True,
-                describe=lambda: facts,
-            )
-            call.require_scope(READ_SCOPE)
-            return call
-
-        return await self._calls.run(work, build)
+        self._request.end_soon(Cause.WITHDRAWN, otherwise=task.cancel)
 
 
 def _decode_schema(encoded: bytes) -> pa.Schema:
@@ -200,13 +245,14 @@ class _Enough(ClientGone):
 
 
 class _Context:
-    """As much of gRPC's context as such a call uses; frames go to `take`."""
+    """As much of gRPC's context as such a call uses; frames go to `write`."""
 
-    def __init__(self, take: Callable[[bytes], None]) -> None:
-        self._take = take
+    def __init__(self, write: Callable[[bytes], Awaitable[None]] | None) -> None:
+        self._write = write
 
     async def write(self, frame: bytes) -> None:
-        self._take(frame)
+        if self._write is not None:
+            await self._write(frame)
 
     def done(self) -> bool:
         return False
@@ -227,7 +273,7 @@ class _Frames:
         self._on_rows = on_rows
         self.is_cut = False
 
-    def take(self, frame: bytes) -> None:
+    async def take(self, frame: bytes) -> None:
         """Take a frame; raises once there are enough."""
         if self._size and self._size + len(frame) > MAX_RESULT_BYTES:
             self.is_cut = True

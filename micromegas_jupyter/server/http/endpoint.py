@@ -30,6 +30,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK
 from micromegas_jupyter.errors import ConfigurationError, PermissionDenied, Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.server.authentication import Authenticator, CheckCaller
 from micromegas_jupyter.server.exports import ExportRunner
+from micromegas_jupyter.server.http.json_page import Site
 from micromegas_jupyter.server.http.mcp_page import METADATA_PATHS, PATH, DisabledPage, McpPage, McpSite, MetadataPage
 from micromegas_jupyter.server.http.pages import (
     PATHS,
@@ -40,6 +41,8 @@ from micromegas_jupyter.server.http.pages import (
     Page,
     UpstreamPage,
 )
+from micromegas_jupyter.server.http.sql_page import PATH as SQL_PATH
+from micromegas_jupyter.server.http.sql_page import SqlPage
 from micromegas_jupyter.server.monitoring import NotReady, Readiness, ReadinessProbe
 from micromegas_jupyter.server.settings import TlsFiles
 from micromegas_jupyter.server.tls import HttpTls
@@ -151,7 +154,7 @@ class _MonitoringPage(Page):
 
 
 class HttpEndpoint:
-    """Answers `/metrics`, `/health`, `/ready` and agents (`mcp`), and takes `exports`, on its own thread.
+    """Answers `/metrics`, `/health`, `/ready`, agents (`mcp`), and queries (`sql`); takes `exports`; on its own thread.
 
     `start` and `stop` are for one thread at a time. Without a `validator` anyone sees the metrics; with authorities for
     clients in `tls_files`, only clients with a certificate. `listening` is its socket, once it runs.
@@ -168,6 +171,7 @@ class HttpEndpoint:
         is_alive: Callable[[], bool] = lambda: True,
         exports: ExportRunner | None = None,
         mcp: McpSite | None = None,
+        sql: Site | None = None,
         tls_files: TlsFiles | None = None,
         limits: CallLimits | None = None,
         trusted_proxies: frozenset[str] = frozenset(),
@@ -180,6 +184,7 @@ class HttpEndpoint:
         self._is_alive = is_alive
         self._exports = exports
         self._mcp = mcp
+        self._sql = sql
         self._tls_files = tls_files
         self._trusted_proxies = trusted_proxies
         self._check_caller = check_caller
@@ -249,15 +254,16 @@ class HttpEndpoint:
         if self._exports is not None:
             found = {"connections": connections, "exports": self._exports}
             routes += [(re.escape(path), ExportPage, found) for path in PATHS]
-        if self._mcp is None:
-            routes.append((PATH, DisabledPage, {"connections": connections}))
-        else:
-            given = {"connections": connections, "site": self._mcp}
-            routes += [(PATH, McpPage, given), (METADATA_PATHS, MetadataPage, given)]
+        pages: tuple[tuple[str, type[Page], Site | None], ...] = (
+            (PATH, McpPage, self._mcp), (METADATA_PATHS, MetadataPage, self._mcp), (SQL_PATH, SqlPage, self._sql),
+        )  # fmt: skip
+        for path, page, site in pages:
+            options = {"connections": connections, **({} if site is None else {"site": site})}
+            routes.append((path, DisabledPage if site is None else page, options))
         routes.append((".*", _MonitoringPage, {"connections": connections, "monitoring": monitoring}))
         # Requests are not logged: refused ones are in the audit, the others come every few seconds.
         application = Application(routes, log_function=lambda _page: None)
-        is_small = self._exports is None and self._mcp is None
+        is_small = self._exports is None and self._mcp is None and self._sql is None
         max_connections = _MAX_CONNECTIONS if is_small else _MAX_CLIENTS
         server = _BoundedServer(application, connections=connections, max_connections=max_connections, tls=tls)
         server.add_sockets([listening])

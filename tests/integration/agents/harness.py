@@ -1,6 +1,7 @@
 """A server with its HTTP endpoint for agents, and requests as their clients send them."""
 
 import http.client
+import io
 import json
 import socket
 import threading
@@ -8,7 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
+from micromegas_jupyter.server.http.json_page import Site
 from micromegas_jupyter.server.http.mcp_page import McpSite
 from tests.fakes.servers import build_pool, open_server
 from tests.fakes.validator import FakeValidator
@@ -28,6 +32,11 @@ class Answer:
     @property
     def json(self):
         return json.loads(self.body)
+
+    @property
+    def table(self):
+        """The rows of an Arrow IPC stream."""
+        return pa.ipc.open_stream(io.BytesIO(self.body)).read_all()
 
     @property
     def messages(self):
@@ -93,6 +102,10 @@ class Agent:
         body, headers = self.message(method, params, **options)
         return self.send(body, **headers)
 
+    def sql(self, sql, *, headers=None, **members):
+        """Send a statement to `/sql`."""
+        return self.send({"sql": sql, **members}, path="/sql", **(headers or {}))
+
     def call(self, tool, **arguments):
         return self.request("tools/call", {"name": tool, "arguments": arguments})
 
@@ -143,13 +156,11 @@ class AgentServer:
 def serving_agents(*, tables=None, validator=None, pool=None, is_local=True, origins=(), **settings):
     validator = validator or FakeValidator()
     with open_server(build_pool(tables, **(pool or {})), validator=validator, **settings) as server:
-        site = McpSite(
-            calls=server.http_calls, version="1", issuers=("https://id.example",), is_local=is_local,
-            allowed_origins=frozenset(origins),
-        )  # fmt: skip
+        shared = {"calls": server.http_calls, "is_local": is_local, "allowed_origins": frozenset(origins)}
+        site = McpSite(version="1", issuers=("https://id.example",), **shared)
         endpoint = HttpEndpoint(
-            "127.0.0.1", 0, validator=validator, registries=[], readiness=lambda: None, mcp=site, limits=server.limits,
-            check_caller=server.check_caller,
+            "127.0.0.1", 0, validator=validator, registries=[], readiness=lambda: None, mcp=site, sql=Site(**shared),
+            limits=server.limits, check_caller=server.check_caller,
         )  # fmt: skip
         port = endpoint.start()
         site.public_url = f"http://127.0.0.1:{port}"

@@ -1,5 +1,6 @@
 """Agents of a whole server: what they cannot change, the tokens they show, and the tools over stdio."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -49,9 +50,10 @@ class StdioAgent(Agent):
     def __init__(self, process, version):
         super().__init__(0, version=version)
         self.process = process
+        self.identities = itertools.count(100)  # none is used twice: the one before may still count as running
 
     def request(self, method, params=None, **options):
-        body, _ = self.message(method, params, **options)
+        body, _ = self.message(method, params, **{"identity": next(self.identities), **options})
         self.write(body)
         return self.read()
 

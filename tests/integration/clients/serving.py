@@ -15,6 +15,8 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
 from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.served_folder import ServedFolder
 from micromegas_jupyter.lake.writer import LakeWriter
+from micromegas_jupyter.server.http.endpoint import HttpEndpoint
+from micromegas_jupyter.server.http.json_page import Site
 from micromegas_jupyter.telemetry.tables import StreamInfo, build_stream_batch
 from tests.fakes.mint import ISSUER, ec_key, mint
 from tests.fakes.servers import build_pool, open_server
@@ -70,7 +72,14 @@ def running_client_server(folder, *, provider=None, tls_files=None):
     tables = SimpleNamespace(snapshot=lambda sql=None: [table for source in sources for table in source.snapshot(sql)])
     pool = build_pool(tables, worker={"lake": str(folder / "lake"), "denials_file": str(folder / "denials.json")})
     with closing(validator), open_server(pool, validator=validator, tls_files=tls_files) as server:
-        yield ClientServer(server.port, tokens, is_encrypted=tls_files is not None)
+        sql = Site(calls=server.http_calls)
+        http = HttpEndpoint("127.0.0.1", 0, validator=validator, registries=(), readiness=lambda: None, sql=sql)
+        found = ClientServer(server.port, tokens, is_encrypted=tls_files is not None)
+        found.url = f"http://127.0.0.1:{http.start()}"
+        try:
+            yield found
+        finally:
+            http.stop()
 
 
 def make_access(folder):

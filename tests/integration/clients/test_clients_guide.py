@@ -21,7 +21,7 @@ def test_an_example_runs(server, example):
     token = server.tokens["reader"]
 
     with connect(server.uri, auth_provider=StaticTokenAuthProvider(token)) as client:
-        exec(code, {"uri": server.uri, "token": token, "client": client})
+        exec(code, {"uri": server.uri, "url": server.url, "token": token, "client": client})
     gc.collect()  # what an example leaves open is told of now
 
 

@@ -62,3 +62,4 @@ if __name__ == "__main__":  # ahead of the tests, into the folders of pytest's c
     install_once(kept / "agents", source=agents, files=("package.json", "package-lock.json", "client.mjs"))
     install_once(kept / "other_provider")
     install_once(kept / "hub_proxy", source=HERE.parent / "hub" / "proxy", files=("package.json", "package-lock.json"))
+    install_once(kept / "arrow", source=HERE.parent / "browser" / "arrow", files=("package.json", "package-lock.json"))

@@ -29,11 +29,19 @@ from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.ingest import IngestProcess
 from micromegas_jupyter.executors.launcher import Executor, can_fork
 from micromegas_jupyter.executors.listing import Listing
-from micromegas_jupyter.executors.pool import _REPORTED, Pool, RunningStatement, StatementReport, parse_reads
+from micromegas_jupyter.executors.pool import (
+    _REPORTED,
+    ClientGone,
+    Pool,
+    RunningStatement,
+    StatementReport,
+    parse_reads,
+)
 from micromegas_jupyter.executors.protocol import Output, Statement
+from micromegas_jupyter.executors.scheduling import Cause
 from micromegas_jupyter.server.monitoring import ServerMetrics
 from tests.fakes.fixed_tables import CALLER, LOG_SCHEMA, FixedTables, write_ledger, write_log_entries
-from tests.fakes.servers import NUMBERS, build_pool
+from tests.fakes.servers import ENDLESS, NUMBERS, build_pool
 from tests.fakes.waiting import until
 from tests.integration.flight_harness import decode_rows
 
@@ -710,6 +718,22 @@ def test_large_answers_to_a_listing_leave_the_places_for_large_frames_as_they_we
 
     with opened_bench(write_timeout_seconds=0.2) as bench:
         assert bench.do(scenario(bench)) == 0
+
+
+def test_a_client_that_left_is_the_cause_even_if_its_call_is_canceled_after_the_failed_write():
+    async def scenario(bench):
+        async def write(_frame):
+            asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)
+            raise ClientGone
+
+        running = RunningStatement(bench.pool, ("test", "ann"))
+        with pytest.raises(ClientGone):
+            async with running:
+                await running.run(replace(ONE, sql=ENDLESS), output=Output(), write=write)
+        return running.report.cause
+
+    with opened_bench() as bench:
+        assert bench.do(asyncio.wait_for(scenario(bench), 60)) is Cause.DISCONNECTED
 
 
 TOO_LONG = msgspec.json.encode({"x": "y" * protocol.MAX_FACTS_BYTES})

@@ -75,14 +75,14 @@ def test_a_finished_query_is_recorded_in_upstreams_order(clock, caplog):
         "query_id", "client_ip", "client", "agent", "entrypoint", "session", "user", "email", "service_account", "sql",
         "range_begin", "range_end", "limit", "context_init_ms", "planning_ms", "execution_ms", "setup_ms", "total_ms",
         "status", "output_rows", "bytes_scanned", "peak_memory_bytes", "spilled_bytes", "spill_count", "cpu_ms",
-        "issuer", "time", "sql_hash", "statement_sha256", "reads", "roles", "is_admin",
+        "issuer", "time", "sql_hash", "statement_sha256", "reads", "roles", "is_admin", "read_only",
     ]  # fmt: skip
     assert list(record.values()) == [
         "q-1", "192.0.2.7", "python", "none", "jupyter", "s-1", "alice", "alice@example.com", False, "SELECT 1",
         "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00", 10, 50.0, 200.0, 125.0, 875.0, 1750.0,
         "ok", 7, 4096, 1048576, 2048, 2, 375.0,
         "https://id.example", "2026-11-24T12:00:01.750Z", "e1c71d1661ae46e0",
-        "e004ebd5b5532a4b85984a62f8ad48a81aa3460c1ca07701f386135d72cdecf5", {}, [], True,
+        "e004ebd5b5532a4b85984a62f8ad48a81aa3460c1ca07701f386135d72cdecf5", {}, [], True, False,
     ]  # fmt: skip
 
 
