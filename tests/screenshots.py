@@ -21,10 +21,10 @@ MAKERS = {
 
 
 @pytest.fixture
-def save_screenshot(request, tmp_path):
+def save_screenshot(request):
     """Save a page, or a part of one, as a picture of the test in `MAKERS`; the test has to save each of its own.
 
-    They are put below docs/images with `--save-screenshots`, else where they are thrown away.
+    They are taken with `--save-screenshots` only.
     """
     own = {name for name, test in MAKERS.items() if request.node.nodeid.split("[")[0] == test}
     saves = request.config.getoption("--save-screenshots")
@@ -32,8 +32,8 @@ def save_screenshot(request, tmp_path):
 
     def save(shown, name):
         assert name in own
-        folder = IMAGES if saves else tmp_path
-        shown.screenshot(path=str(folder / f"{name}.png"), animations="disabled")
+        if saves:
+            shown.screenshot(path=str(IMAGES / f"{name}.png"), animations="disabled")
         saved.add(name)
 
     yield save

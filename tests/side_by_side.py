@@ -42,9 +42,9 @@ def process_count(config):
     is_whole = config.args_source is not config.ArgsSource.ARGS
     if not is_whole or options.numprocesses is not None or options.usepdb or options.capture == "no":
         return None
-    # Tests wait for servers, kernels, and browsers for a third of their time, slow ones for two fifths.
-    count = 1 + (os.cpu_count() or 1)
-    return min(count, MAX_PROCESSES)
+    # Tests wait for servers, kernels, and browsers: fast ones for a third of their time, slow ones for half of it.
+    processors = os.cpu_count() or 1
+    return min(2 * processors if config.getoption("--slow") else 1 + processors, MAX_PROCESSES)
 
 
 def places_of(tests):

@@ -41,9 +41,10 @@ def test_every_notebook_is_run_here():
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(ENVIRONMENTS) | set(IN_ANY_ORDER) | on_a_hub
 
 
-# The test of a job runs the notebook of the service account, too.
+# The tests of the browser and the Binder run the quickstart, too, and that of a job the service account's notebook.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["quickstart", pytest.param("service-account", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_every_cell_of_a_notebook_works(name, stack, run_with_nbval):
     path = NOTEBOOKS / f"{name}.ipynb"
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from itertools import product
 from urllib.parse import urlsplit
 
 import mcp
@@ -100,9 +101,17 @@ async def over_stdio(lake, person, mode):
         return await use(client)
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
-@pytest.mark.parametrize("person", ["alice", "bob"])
-@pytest.mark.parametrize("transport", [over_http, over_stdio])
+# Each transport, user, and era once or twice; `--long` runs the other combinations.
+IN_CI = ((over_http, "alice", "auto"), (over_http, "bob", "legacy"), (over_stdio, "bob", "auto"))
+
+
+@pytest.mark.parametrize(
+    ("transport", "person", "mode"),
+    [
+        pytest.param(*each, marks=() if each in IN_CI else pytest.mark.long)
+        for each in product((over_http, over_stdio), ("alice", "bob"), ("auto", "legacy"))
+    ],
+)
 def test_the_sdk_gets_what_its_user_may_read(lake, transport, person, mode):
     found = asyncio.run(asyncio.wait_for(transport(lake, person, mode), 120))
 

@@ -97,13 +97,12 @@ def test_a_past_query_becomes_a_new_cell(page, panel):
     assert sources(page).count(QUERY) == 2
 
 
-def test_the_panel_suits_both_themes_and_everybody(page, panel, tmp_path):
+def test_the_panel_suits_both_themes_and_everybody(page, panel):
     panel.get_by_role("searchbox", name="Find tables and columns").fill("log_entries")
     for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
         choose_theme(page, theme)
         assert (luminance(panel) < DARKEST) is is_dark
         check_accessible(page, ".micromegas-panel", texts=20)
-        page.screenshot(path=str(tmp_path / f"{theme}.png"))
 
 
 def test_names_and_statements_of_others_run_no_script(page, panel):

@@ -47,12 +47,11 @@ def grid_of(page):
     return page.locator(".micromegas-grid").first
 
 
-def test_one_selection_for_chart_and_rows(notebook, tmp_path):
+def test_one_selection_for_chart_and_rows(notebook):
     page, _ = notebook
     grid = grid_of(page)
     canvas = grid.locator(".micromegas-chart canvas")
     canvas.scroll_into_view_if_needed()
-    page.screenshot(path=str(tmp_path / "light.png"))
     top = grid.locator(".micromegas-grid-scroller").bounding_box()
 
     # The chart is as wide as its frame.
@@ -66,7 +65,6 @@ def test_one_selection_for_chart_and_rows(notebook, tmp_path):
     time_filter = grid.get_by_label("Filter time")
     expect(time_filter).to_have_value(re.compile(r"^2026-11-01 00:\d\d:\d\d\.\.<2026-11-01 00:\d\d:\d\d$"))
     expect(status_of(grid)).to_contain_text("that match, 3,000 in all")
-    page.screenshot(path=str(tmp_path / "brushed.png"))
     assert grid.locator(".micromegas-grid-scroller").bounding_box() == top
 
     # Top values and bars filter, and the chart follows.
@@ -81,14 +79,13 @@ def test_one_selection_for_chart_and_rows(notebook, tmp_path):
     expect(status_of(grid)).to_contain_text("of 3,000")
 
 
-def test_the_keyboard_selects_like_the_mouse(notebook, tmp_path):
+def test_the_keyboard_selects_like_the_mouse(notebook):
     page, _ = notebook
     grid = grid_of(page)
     time_filter = grid.get_by_label("Filter time")
     grid.get_by_role("gridcell").first.click()
     page.keyboard.press("Shift+F10")
     expect(grid.get_by_role("menuitem")).to_have_count(5)
-    page.screenshot(path=str(tmp_path / "menu.png"))
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
@@ -104,7 +101,7 @@ def test_the_keyboard_selects_like_the_mouse(notebook, tmp_path):
     grid.get_by_role("button", name="Clear filters").click()
 
 
-def test_a_chart_is_written_into_a_cell_and_into_the_file_in_both_themes(notebook, tmp_path):
+def test_a_chart_is_written_into_a_cell_and_into_the_file_in_both_themes(notebook):
     page, path = notebook
     grid = grid_of(page)
     grid.get_by_label("Log").select_option("y")
@@ -119,7 +116,6 @@ def test_a_chart_is_written_into_a_cell_and_into_the_file_in_both_themes(noteboo
         grid.get_by_role("gridcell").first.click()
         grid.scroll_into_view_if_needed()
         assert (luminance(grid.locator(".micromegas-chart")) < DARKEST) is is_dark
-        page.screenshot(path=str(tmp_path / f"{'dark' if is_dark else 'light'}.png"))
         check_accessible(page, ".micromegas-grid", texts=10)
     page.locator(".jp-Notebook .cm-content").nth(3).click()  # keys in a grid are not those of JupyterLab
     save(page)

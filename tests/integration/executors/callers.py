@@ -16,7 +16,7 @@ from tests.integration.executors.server_process import wait_until
 FLIGHT = "/arrow.flight.protocol.FlightService/"
 CALL_SECONDS = 60.0
 # Without a pause, they would take all that the processors have for as long as a file's tests run.
-_PAUSE_SECONDS = 0.1
+_PAUSE_SECONDS = 0.25
 # Without this, channels of one process to one address share a connection.
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
 

@@ -26,7 +26,7 @@ SHORT_TRIES, LONG_TRIES = 8, 3000
 SEED = 20261124
 # Those that are silent end then.
 STATEMENT_SECONDS = 5
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.1
 MAX_GROWTH_KIB = 256 * 1024
 ROWS = [{"n": 1}, {"n": 2}, {"n": 3}]
 

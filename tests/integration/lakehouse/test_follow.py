@@ -453,7 +453,7 @@ def test_rows_in_a_bucket_are_returned_once_across_compaction(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [10, pytest.param(600, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [5, pytest.param(600, marks=pytest.mark.long)])
 def test_a_thousand_rows_a_second_are_returned_once_each_across_a_restart(tmp_path, seconds):
     def start(port):
         settings = ServerSettings(no_http=True, lake=tmp_path, port=port, disable_auth=True)

@@ -54,8 +54,15 @@ def _of_widgets(messages):
     return [message["content"]["data"] for message in messages if message["msg_type"] in {"comm_open", "comm_msg"}]
 
 
+def _is_end_of(request, message):
+    is_idle = message["msg_type"] == "status" and message["content"]["execution_state"] == "idle"
+    return is_idle and message["parent_header"].get("msg_id") == request
+
+
 class AttendedKernel:
     """Runs cells as a front end with a person: `allow_stdin` is true."""
+
+    _has_ended = False
 
     def __init__(self, manager):
         self.all_messages = []
@@ -77,7 +84,7 @@ class AttendedKernel:
             self.all_messages.append(message)
             if message["parent_header"].get("msg_id") != request:
                 continue
-            if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+            if _is_end_of(request, message):
                 break
             cell.messages.append(message)
             while_running(message)
@@ -137,18 +144,28 @@ class AttendedKernel:
     def shut_down(self):
         """End the kernel in good order, as a front end does, and take in what it says last."""
         self._manager.request_shutdown()
-        self.later_messages(1.0)
+        self.wait_until(lambda: not self._manager.is_alive())
+        self._take_in(0.5)  # what is still between the processes
+        self._has_ended = True
 
-    def later_messages(self, seconds):
-        """Return what arrives outside any cell, until nothing has for `seconds`, or longer on a busy machine."""
-        seconds *= max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-        found = []
-        while True:
-            try:
-                found.append(self._client.get_iopub_msg(timeout=seconds))
-            except queue.Empty:
-                self.all_messages += found
-                return found
+    def later_messages(self, seconds=0.0):
+        """Return what arrives outside any cell within `seconds`, and what the kernel had sent by then."""
+        before = len(self.all_messages)
+        self._take_in(seconds)
+        if self._has_ended:
+            return self.all_messages[before:]
+        request = self._client.kernel_info()
+        self.wait_until(lambda: self.all_messages[before:] and _is_end_of(request, self.all_messages[-1]))
+        self._reply_to(request)
+        found = [each for each in self.all_messages[before:] if each["parent_header"].get("msg_id") != request]
+        self.all_messages[before:] = found
+        return found
+
+    def _take_in(self, seconds):
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            with suppress(queue.Empty):
+                self.all_messages.append(self._client.get_iopub_msg(timeout=left))
 
     def wait_until(self, condition):
         """Take in what arrives outside any cell until the condition holds, which looks at it."""

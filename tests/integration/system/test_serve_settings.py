@@ -112,7 +112,7 @@ def test_a_server_that_would_show_what_upstreams_audiences_hide_does_not_start(n
 
 def test_limits_count_by_variable_option_and_file(tmp_path):
     file = tmp_path / "serve.toml"
-    file.write_text("query-timeout = 4\nmemory-mib = 2000\nmax-rows = 9\nno-telemetry = true\n")
+    file.write_text("query-timeout = 2\nmemory-mib = 2000\nmax-rows = 9\nno-telemetry = true\n")
     by_option = ("--config", str(file), "--max-rows", "5", "--statement-memory-mib", "1600")
     by_variable = {
         "MICROMEGAS_SERVER_MAX_ROWS": "7",

@@ -145,7 +145,7 @@ def _newest_state(storage):
     return delta_log.read_state(storage, "t", delta_log.open_delta(storage, "t").version())
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(60, marks=pytest.mark.long)])
 @pytest.mark.parametrize("has_vectors", [False, True])
 def test_nothing_that_is_acknowledged_after_a_restore_is_lost(storage, tables, store, has_vectors, rounds):
     store("t", ROWS, "create")

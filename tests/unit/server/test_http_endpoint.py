@@ -157,7 +157,7 @@ NATIVE_PATHS = (
 def test_paths_of_upstream_s_other_ingestion_point_to_what_is_not_here(port, path):
     title = "## What of Micromegas isn't here"
     assert f"\n{title}\n" in read_page("migration.md")
-    head, body = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n", b"x" * 200_000
+    head, body = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n", b"x" * 200_000
     for sent in (
         (head % len(body)).encode() + b"\r\n" + body,
         (head % 10**12).encode() + b"Expect: 100-continue\r\n\r\n",
