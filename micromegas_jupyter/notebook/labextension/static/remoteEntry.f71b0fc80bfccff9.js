@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "7f5b97c0dd95374c" + ".js?v=" + "7f5b97c0dd95374c" + ""
+  return chunkId + "." + "e7ea9cbba9790e44" + ".js?v=" + "e7ea9cbba9790e44" + ""
 }
 })();
 // webpack/runtime/global
