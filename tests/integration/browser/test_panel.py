@@ -16,7 +16,8 @@ Path("hostile").mkdir(exist_ok=True)
 _ = Path("hostile", "{SCRIPT}.csv").write_text('"{SCRIPT}",n\\n1,2\\n')"""
 SERVE = "%micromegas_serve hostile"
 QUERY = f"%%sql\nSELECT 7 AS n, '{SCRIPT}' AS word"
-CONNECT = "import os\n%micromegas_connect {os.environ['MICROMEGAS_ANALYTICS_URI']} --as other"
+CONNECT = """import os
+get_ipython().run_line_magic("micromegas_connect", f"{os.environ['MICROMEGAS_ANALYTICS_URI']} --as other")"""
 LONG = "%%sql --connection other\nSELECT count(*) FROM generate_series(1, 100000000) a, generate_series(1, 1000000) b"
 
 
