@@ -133,6 +133,26 @@ def file_beside(
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file that takes its name at the end, and never another's: FileExistsError.
+
+    On Linux, it has no name before that, so nothing is left of it if the process is killed.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, folder)
+            descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
+        except (AttributeError, OSError):  # another system, or a file system without unnamed files
+            yield stack.enter_context(file_beside(path, is_exclusive=True))
+            return
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.link(str(descriptor), path, src_dir_fd=folder)
+
+
 def sync_folder(folder: Path) -> None:
     """Put the folder's names on disk; does nothing where the system has no such call."""
     if os.name != "posix":

@@ -26,6 +26,7 @@ _TOKEN: Final = re.compile(
     | (?P<dollar_quote> (?<! [\w$] ) \$ (?P<tag> (?: [^\W\d] \w* )? ) \$ .*? (?: \$ (?P=tag) \$ | \Z ) )
     | (?P<dollar_name> (?<! [\w$] ) \$ (?P<own_name> [^\W\d] \w* ) )
     | (?P<cast> :: )
+    | (?P<semicolon> ; )
     | (?P<placeholder> (?<! [\w:)\]}'"`] ) : (?P<name> [^\W\d] \w* ) )
     """,
     re.VERBOSE | re.DOTALL,
@@ -51,6 +52,12 @@ def find_placeholders(sql: str) -> Iterator[Placeholder]:
             before = _WORD_BEFORE.search(code.rstrip()[-_MAX_WORD_CHARACTERS:])
             preceded_by = before[1].upper() if before else ""
             yield Placeholder(found["name"], found.start("placeholder"), found.end(), preceded_by)
+
+
+def without_end(sql: str) -> str:
+    """Return a statement without its final semicolon and the comments after it."""
+    ends = (found.start() for found, _ in _find_tokens(sql) if found.lastgroup == "semicolon")
+    return sql[: next(ends, len(sql))].rstrip()
 
 
 def _find_tokens(sql: str) -> Iterator[tuple[re.Match[str], str]]:

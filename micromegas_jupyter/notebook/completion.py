@@ -6,6 +6,7 @@ import re
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from threading import Event, Lock
 from types import ModuleType
@@ -85,9 +86,14 @@ class ServerSchema:
     functions: tuple[str, ...] = ()
 
 
-def fetch_schema(client: Client) -> ServerSchema:
-    """Fetch a server's tables and functions; raises `MicromegasError` if it does not list its tables."""
+def fetch_schema(client: Client, *, on_tables: Callable[[ServerSchema], None] = lambda _: None) -> ServerSchema:
+    """Fetch a server's tables, pass them to `on_tables`, and add its functions.
+
+    Raises:
+        MicromegasError: The server does not list its tables.
+    """
     tables = _fetch_tables(client)
+    on_tables(ServerSchema(tables=tables))
     functions: list[dict[str, object]] = []
     with suppress(MicromegasError):
         functions = _rows(client, _FUNCTIONS_SQL, limit=_MAX_FUNCTIONS)
@@ -136,6 +142,7 @@ class SchemaCache:
         # What each said, None when there was no answer, and when to fetch it again, by the monotonic clock.
         self._known: WeakKeyDictionary[Connection, tuple[ServerSchema | None, float]] = WeakKeyDictionary()
         self._fetching: dict[ClientSettings, Event] = {}
+        self._listing: dict[ClientSettings, Event] = {}  # until the tables are known, which come before the functions
         self._awaited: set[ClientSettings] = set()  # whose present fetch has been waited for
 
     def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema:
@@ -146,9 +153,10 @@ class SchemaCache:
         if connection is None:
             is_due = not self._dependencies.is_wrapped()  # whose client is not made on another thread
         with self._lock:
-            answered = self._fetching.get(settings)
-            if is_starting := answered is None and is_due:
-                answered = self._fetching[settings] = Event()
+            answered = self._listing.get(settings)
+            if is_starting := settings not in self._fetching and is_due:
+                answered = self._listing[settings] = Event()
+                self._fetching[settings] = Event()
             if is_waiting := schema is None and answered is not None and wait_seconds > 0:
                 is_waiting = settings not in self._awaited
                 self._awaited.add(settings)
@@ -165,6 +173,13 @@ class SchemaCache:
         with self._lock:
             self._known[connection] = (schema, due_at)
 
+    def _note_tables(self, settings: ClientSettings, connection: Connection, schema: ServerSchema) -> None:
+        """Let the first completion continue before the functions come, which take a query."""
+        known = self._entry(connection)[0] or ServerSchema()
+        self.note(connection, ServerSchema(tables=schema.tables, functions=known.functions))
+        with self._lock:
+            self._listing.pop(settings).set()
+
     def _entry(self, connection: Connection | None) -> tuple[ServerSchema | None, float]:
         with self._lock:
             return (None, 0.0) if connection is None else self._known.get(connection, (None, 0.0))
@@ -173,13 +188,16 @@ class SchemaCache:
         connection = None
         try:
             connection = self._connections.get(settings)
-            self.note(connection, fetch_schema(connection.client))
+            on_tables = partial(self._note_tables, settings, connection)
+            self.note(connection, fetch_schema(connection.client, on_tables=on_tables))
         except Exception:  # noqa: BLE001 - nobody wants a traceback while typing
             if connection is not None:
                 self.note(connection, None)
         finally:
             with self._lock:
                 self._awaited.discard(settings)
+                if (listing := self._listing.pop(settings, None)) is not None:
+                    listing.set()
                 self._fetching.pop(settings).set()
 
 

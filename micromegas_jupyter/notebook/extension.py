@@ -35,7 +35,7 @@ class _Extension:
         self.magics = (self.sql, identity, servers, TelemetryMagics(shell, self.session, connections))
         sql, tables = self.sql.micromegas_sql, servers.micromegas_tables
         self.completer = SqlCompleter(shell, connections, self.schemas, sql, tables)
-        panel = SidePanel(shell, self.session, self.schemas, self.sql)
+        panel = SidePanel(shell, self.session, connections, self.schemas, self.sql)
         self._closing = (panel.close, self.completer.close, self.session.close, identity.close, servers.close)
 
     def close(self) -> None:

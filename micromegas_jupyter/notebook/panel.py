@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from micromegas_jupyter.notebook.completion import SchemaCache
-    from micromegas_jupyter.notebook.login.connections import Client
-    from micromegas_jupyter.notebook.login.session import NotebookSession
+    from micromegas_jupyter.notebook.login.connections import Connection
+    from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
     from micromegas_jupyter.notebook.magics.sql import SqlMagic
 
 TARGET: Final = "micromegas.panel"
@@ -35,9 +35,14 @@ class SidePanel:
     """Replies to the side panels of all pages that show the notebook."""
 
     def __init__(
-        self, shell: InteractiveShell, session: NotebookSession, schemas: SchemaCache, sql_magic: SqlMagic
+        self,
+        shell: InteractiveShell,
+        session: NotebookSession,
+        connections: CellConnections,
+        schemas: SchemaCache,
+        sql_magic: SqlMagic,
     ) -> None:
-        self._session, self._schemas, self._sql_magic = session, schemas, sql_magic
+        self._session, self._connections, self._schemas, self._sql_magic = session, connections, schemas, sql_magic
         self._comm: Any = None
         if getattr(shell, "kernel", None) is not None:
             import comm
@@ -71,20 +76,23 @@ class SidePanel:
 
     def _answer(self, content: Mapping[str, Any]) -> object:
         match content.get("op"):
+            case "connections":
+                return list(self._connections.all())
             case "tables":
-                return self._tables()
+                return self._tables(self._connection(content))
             case "history":
                 return self._history()
             case "running":
-                return self._running()
+                return self._running(self._connection(content))
             case _:
-                return self._client().cancel_query(str(content["query"]))
+                return self._connection(content).client.cancel_query(str(content["query"]))
 
-    def _client(self) -> Client:
-        return self._session.connections.get(self._session.settings()).client
+    def _connection(self, content: Mapping[str, Any]) -> Connection:
+        """Return the connection that the user chose in the panel, or the one in use."""
+        name = str(content.get("connection") or "") or None
+        return self._session.connections.get(self._connections.settings(connection=name, profile=None))
 
-    def _tables(self) -> list[dict[str, object]]:
-        connection = self._session.connections.get(self._session.settings())
+    def _tables(self, connection: Connection) -> list[dict[str, object]]:
         schema = fetch_schema(connection.client)
         self._schemas.note(connection, schema)
         return [
@@ -120,7 +128,7 @@ class SidePanel:
         others = [] if kept is None else kept.others()
         return {"own": own, "others": [{"head": "", "sql": _shown_sql(sql), "cell": f"%%sql\n{sql}"} for sql in others]}
 
-    def _running(self) -> list[dict[str, object]]:
+    def _running(self, connection: Connection) -> list[dict[str, object]]:
         return [
             {
                 "query": one.query_id,
@@ -130,7 +138,7 @@ class SidePanel:
                 f"{bytes_text(one.peak_memory_bytes)}",
                 "sql": _shown_sql(one.sql),
             }
-            for one in self._client().running_queries()
+            for one in connection.client.running_queries()
         ]
 
 

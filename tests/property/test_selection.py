@@ -157,6 +157,10 @@ def test_a_line_break_in_a_name_or_value_is_rejected(name, value):
         ("SELECT 1 AS a -- one", 'SELECT * FROM (\nSELECT 1 AS a -- one\n) AS result\nWHERE "a" > 0'),
         ("WITH b AS (SELECT 1 AS a)\r\n\tSELECT a FROM b;", None),
         ("-- first\n/* second */ VALUES (1)", None),
+        (
+            "SELECT 1 AS a; -- what it's for;\n/* end; */ ;",
+            'SELECT * FROM (\nSELECT 1 AS a\n) AS result\nWHERE "a" > 0',
+        ),
     ],
 )
 def test_a_statement_keeps_its_lines(sql, wanted):
@@ -165,6 +169,12 @@ def test_a_statement_keeps_its_lines(sql, wanted):
     assert "\t" not in found
     assert ";" not in found
     assert wanted is None or found == wanted.replace("> 0", ">= 1")
+
+
+def test_a_semicolon_in_a_literal_or_a_comment_is_not_the_end():
+    sql = "SELECT 1 AS a /* ; */, 'x;' AS b, \"c;\" -- ;\nFROM t"
+    found = selection_sql(f"{sql};\n", RowsView(pa.table({"a": [1]})), RowQuery(((0, "> 0"),)))
+    assert found.startswith(f"SELECT * FROM (\n{sql}\n) AS result")
 
 
 def test_what_has_no_sql_is_rejected():

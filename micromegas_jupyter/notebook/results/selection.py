@@ -12,7 +12,7 @@ from pyarrow import types
 
 from micromegas_jupyter.core.text import cut, printable
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.flightsql.parameters import quote_identifier, quote_literal
+from micromegas_jupyter.flightsql.parameters import quote_identifier, quote_literal, without_end
 from micromegas_jupyter.notebook.formats import (
     UTC_NAMES,
     ColumnFormat,
@@ -73,7 +73,7 @@ def selection_sql(
         if len(set(names)) < len(names):
             raise UsageError("Two columns have the same name.", remedy="Rename one with AS.")
         chosen = ", ".join(_identifier(name) for at, name in enumerate(names) if at not in hidden) if hidden else "*"
-        inner = inner.rstrip(";").rstrip()
+        inner = without_end(inner)
         if limit is not None:  # which rows there are is decided before
             inner = _around("*", inner) + f" LIMIT {limit:d}"
         inner = _around(chosen, inner)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from cachetools import LRUCache
 from pyarrow import types
 
-from micromegas_jupyter.core.files import file_beside
+from micromegas_jupyter.core.files import new_file
 from micromegas_jupyter.core.jsonb import json_texts
 from micromegas_jupyter.core.text import bytes_text, cut, printable
 from micromegas_jupyter.errors import UsageError
@@ -208,7 +208,7 @@ class RowsView:
         if path.exists():
             raise FileExistsError
         try:
-            with file_beside(path, is_exclusive=True) as file:
+            with new_file(path) as file:
                 self.write(order, file, **options)
         except FileExistsError:
             raise

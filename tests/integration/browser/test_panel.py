@@ -16,14 +16,16 @@ Path("hostile").mkdir(exist_ok=True)
 _ = Path("hostile", "{SCRIPT}.csv").write_text('"{SCRIPT}",n\\n1,2\\n')"""
 SERVE = "%micromegas_serve hostile"
 QUERY = f"%%sql\nSELECT 7 AS n, '{SCRIPT}' AS word"
-LONG = "%%sql\nSELECT count(*) AS n FROM generate_series(1, 100000000) a, generate_series(1, 1000000) b"
+CONNECT = """import os
+get_ipython().run_line_magic("micromegas_connect", f"{os.environ['MICROMEGAS_ANALYTICS_URI']} --as other")"""
+LONG = "%%sql --connection other\nSELECT count(*) FROM generate_series(1, 100000000) a, generate_series(1, 1000000) b"
 
 
 @pytest.fixture(scope="module")
 def page(lab, tmp_path_factory):
     """A notebook with a signed-in user, who has run a query, and the panel."""
     with notebook_opener(lab, tmp_path_factory.mktemp("config")) as open_notebook:
-        page, _ = open_notebook("panel", "%micromegas_login --flow device", QUERY, FOLDER, LONG, SERVE)
+        page, _ = open_notebook("panel", "%micromegas_login --flow device", QUERY, FOLDER, CONNECT, LONG, SERVE)
         sign_in_by_code(page)
         expect(page.locator(".jp-OutputArea-output", has_text="⏳").first).to_be_visible()
         yield page
@@ -71,6 +73,7 @@ def test_tables_and_columns_are_found_and_inserted_by_keyboard(page, panel):
     expect(panel.get_by_role("list", name="Columns of log_entries")).to_contain_text("The module or logger")
     before = sources(page)
 
+    panel.get_by_role("combobox", name="Connection").select_option("other")
     panel.get_by_role("button", name="Preview log_entries in a new cell").focus()
     press(page, "Enter")
     expect(page.locator(".jp-Notebook .jp-Cell.jp-mod-active")).to_contain_text("SELECT * FROM log_entries LIMIT 100")
@@ -78,7 +81,7 @@ def test_tables_and_columns_are_found_and_inserted_by_keyboard(page, panel):
     press(page, "Enter")
 
     (new,) = [each for each in sources(page) if each not in before]
-    assert new == "%%sql\nSELECT * FROM log_entries LIMIT 100target"
+    assert new == "%%sql --connection other\nSELECT * FROM log_entries LIMIT 100target"
     active = "() => jupyterapp.shell.currentWidget.content.activeCell.model.toJSON().execution_count"
     assert page.evaluate(active) is None
 

@@ -1,6 +1,7 @@
 """Private files, who may change a file, and temporary folders."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from micromegas_jupyter.core.files import (
     ensure_private_folder,
     find_foreign_writer,
     is_readable_by_others,
+    new_file,
     read_private_file,
     read_shared_file,
     remove_abandoned,
@@ -124,6 +126,40 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
     remove_temporaries(tmp_path / "file")
 
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".other.0123.tmp", "file", "file.lock"]
+
+
+WRITER = """import os, signal, sys
+from pathlib import Path
+from micromegas_jupyter.core.files import new_file
+with new_file(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no unnamed files")
+def test_nothing_is_left_of_a_new_file_whose_writer_is_killed(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", WRITER, tmp_path / "rows.csv"], check=False, timeout=60)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("has_unnamed", [True, False])
+def test_a_new_file_is_complete_and_replaces_no_other(tmp_path, monkeypatch, has_unnamed):
+    if not has_unnamed:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    path = tmp_path / "rows.csv"
+    with new_file(path) as file:
+        file.write(b"rows")
+        assert not path.exists()
+
+    with pytest.raises(FileExistsError), new_file(path) as file:
+        file.write(b"others")
+    with pytest.raises(ZeroDivisionError), new_file(tmp_path / "failed") as file:
+        raise ZeroDivisionError
+
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("rows.csv", b"rows")]
 
 
 ALICE = Reader(user_id=1000, group_id=1000)

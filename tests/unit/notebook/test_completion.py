@@ -7,6 +7,7 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 
 from micromegas_jupyter.errors import UnsupportedRequest, UsageError
+from micromegas_jupyter.notebook import completion
 from micromegas_jupyter.notebook.completion import (
     FRESH_SECONDS,
     MAX_CHARACTERS,
@@ -332,6 +333,19 @@ def test_the_first_look_waits_for_what_was_begun_without_waiting(cache, world):
     release.join()
     assert list(found.tables) == ["log_entries", "measures"]
     assert world.tables.asked_count == 1
+
+
+def test_the_first_look_does_not_wait_for_the_functions(cache, monkeypatch):
+    may_answer = threading.Event()
+    rows = [{"routine_name": "date_bin"}]
+    monkeypatch.setattr(completion, "_rows", lambda *_, **__: rows if may_answer.wait(WAIT_SECONDS) else [])
+
+    found = cache.look_up(SETTINGS, wait_seconds=WAIT_SECONDS)
+
+    assert (list(found.tables), found.functions) == (["log_entries", "measures"], ())
+    may_answer.set()
+    wait_for(cache)
+    assert cache.look_up(SETTINGS).functions == ("date_bin",)
 
 
 def test_what_is_known_is_used_until_it_is_old_and_then_asked_for_in_the_background(cache, world, ask):

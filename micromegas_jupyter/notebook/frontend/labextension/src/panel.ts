@@ -42,6 +42,8 @@ export class SidePanel extends Widget {
     "aria-label": "Find tables and columns",
   });
   private readonly list = make("ul", { "aria-label": "Tables" });
+  /** The connection in use, and those that `%micromegas_connect` named. */
+  private readonly connection = make("select", { "aria-label": "Connection", hidden: true });
   private readonly sections: Section[];
 
   constructor(private readonly notebooks: INotebookTracker) {
@@ -51,8 +53,15 @@ export class SidePanel extends Widget {
     this.title.caption = "Micromegas: tables and queries";
     this.title.icon = { render: (host) => host.replaceChildren(ICON.cloneNode(true)) };
     this.search.addEventListener("input", () => this.showTables());
+    this.connection.addEventListener("change", () => {
+      if (this.kernel) this.kernel.connection = this.connection.value;
+      void this.refresh();
+    });
     const tables = this.section("Tables", true, async (kernel) => {
-      this.known = await kernel.ask("tables");
+      const { connection } = kernel;
+      const found = await kernel.ask("tables");
+      if (connection !== kernel.connection) return; // another one was chosen meanwhile
+      this.known = found;
       this.showTables();
     });
     tables.body.append(this.search, this.list);
@@ -81,7 +90,8 @@ export class SidePanel extends Widget {
       make("h2", {}, "Micromegas"),
       makeButton("Refresh", () => void this.refresh()),
     );
-    this.node.append(make("style", {}, STYLE), bar, this.message, ...this.sections.map(({ root }) => root));
+    this.node.append(make("style", {}, STYLE), bar, this.connection, this.message);
+    this.node.append(...this.sections.map(({ root }) => root));
     notebooks.currentChanged.connect((_sender, panel) => {
       panel?.sessionContext.kernelChanged.connect(() => this.reconnect(), this);
       this.reconnect();
@@ -89,7 +99,7 @@ export class SidePanel extends Widget {
     NotebookActions.executed.connect((_sender, { notebook }) => {
       if (notebook !== this.notebooks.currentWidget?.content || !this.isVisible) return;
       if (!this.kernel || this.kernel.isClosed || !this.known.length) void this.refresh();
-      else void this.load(history);
+      else void Promise.all([this.loadConnections(), this.load(history)]);
     });
   }
 
@@ -124,7 +134,21 @@ export class SidePanel extends Widget {
   private async refresh(): Promise<void> {
     await (this.connecting ??= this.connect().finally(() => (this.connecting = undefined)));
     for (const section of this.sections) section.root.hidden = !this.kernel;
+    await this.loadConnections();
     await Promise.all(this.sections.map((section) => this.load(section)));
+  }
+
+  private async loadConnections(): Promise<void> {
+    const kernel = this.kernel;
+    const names = (await kernel?.ask("connections").catch(() => undefined)) ?? [];
+    if (kernel !== this.kernel) return;
+    const options = [["", "Connection in use"], ...names.map((name) => [name, name])];
+    const known = [...this.connection.options].map(({ value }) => value);
+    if (options.map(([value]) => value).join() !== known.join())
+      this.connection.replaceChildren(...options.map(([value = "", text = ""]) => make("option", { value }, text)));
+    if (kernel && !names.includes(kernel.connection)) kernel.connection = "";
+    this.connection.value = kernel?.connection ?? "";
+    this.connection.hidden = !names.length;
   }
 
   private frontKernel(): KernelConnection | null | undefined {
@@ -186,7 +210,8 @@ export class SidePanel extends Widget {
     // A server may have thousands of columns: those of a closed table are not in the page.
     const fill = (): void => {
       if (!details.open || details.childElementCount > 1) return;
-      const preview = `%%sql\nSELECT * FROM ${table.sql} LIMIT 100`;
+      const name = this.connection.value;
+      const preview = `%%sql${name && ` --connection ${name}`}\nSELECT * FROM ${table.sql} LIMIT 100`;
       details.append(
         ...(table.remarks ? [make("p", {}, table.remarks)] : []),
         this.button("Insert name", `Insert the name ${table.name}`, () => this.insert(table.sql)),

@@ -38,6 +38,7 @@ export interface RunningQuery extends Query {
 }
 
 interface Answers {
+  connections: string[];
   tables: Table[];
   history: { own: PastQuery[]; others: PastQuery[] };
   running: RunningQuery[];
@@ -51,6 +52,8 @@ interface Waiting {
 }
 
 export class PanelKernel {
+  /** The name of the connection that questions are about; empty for the one in use. */
+  connection = "";
   // Each page hears the replies to all of them.
   private next = Math.floor(Math.random() * 2 ** 40) * 1000;
   private readonly waiting = new Map<number, Waiting>();
@@ -97,7 +100,14 @@ export class PanelKernel {
         reject(new Error("The kernel is busy or does not respond. Refresh when it is idle."));
       }, DEADLINE_MILLISECONDS);
       this.waiting.set(id, { resolve, reject, timer });
-      this.comm.send({ id, op, ...details });
+      try {
+        this.comm.send({ id, op, connection: this.connection, ...details });
+      } catch {
+        // A restart closes the comm; JupyterLab's error is "Cannot send".
+        this.waiting.delete(id);
+        clearTimeout(timer);
+        reject(new Error("The kernel was restarted. Run %load_ext micromegas_jupyter again."));
+      }
     });
     return answer as Answers[Op];
   }

@@ -31,7 +31,7 @@ export const STYLE = `
   white-space: pre-wrap;
   overflow-wrap: anywhere;
 }
-.micromegas-panel input {
+.micromegas-panel :is(input, select) {
   box-sizing: border-box;
   width: 100%;
   font: inherit;
@@ -53,7 +53,7 @@ export const STYLE = `
   text-align: left;
   cursor: pointer;
 }
-.micromegas-panel :is(button, summary, input, pre):focus-visible { outline: 2px solid var(--jp-brand-color1); }
+.micromegas-panel :is(button, summary, input, select, pre):focus-visible { outline: 2px solid var(--jp-brand-color1); }
 `;
 
 const SVG = "http://www.w3.org/2000/svg";

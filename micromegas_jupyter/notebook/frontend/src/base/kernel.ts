@@ -34,10 +34,17 @@ export class Kernel<Answers> {
     const reply = await new Promise<{ answer: unknown; buffers: DataView[] }>((resolve, reject) => {
       const timer = setTimeout(() => {
         this.waiting.delete(id);
-        reject(new Error("The kernel does not answer. Run the cell again."));
+        reject(new Error("The kernel does not respond. Run the cell again."));
       }, DEADLINE_MILLISECONDS);
       this.waiting.set(id, { resolve, reject, timer });
-      this.model.send({ id, op, ...details });
+      try {
+        this.model.send({ id, op, ...details });
+      } catch {
+        // A restart closes the comm; JupyterLab's error is "Cannot send".
+        this.waiting.delete(id);
+        clearTimeout(timer);
+        reject(new Error("The kernel no longer has these rows. Run the cell again."));
+      }
     });
     return reply as { answer: Answers[Op]; buffers: DataView[] };
   }

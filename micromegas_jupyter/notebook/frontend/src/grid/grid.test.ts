@@ -252,6 +252,17 @@ describe("header", () => {
   });
 });
 
+test("a restarted kernel is explained, and nothing waits for it", async () => {
+  vi.useFakeTimers();
+  const send = (): never => {
+    throw new Error("Cannot send");
+  };
+  const kernel = new Kernel({ on: vi.fn(), off: vi.fn(), get: vi.fn(), send });
+  await expect(kernel.ask("rows")).rejects.toThrow("The kernel no longer has these rows. Run the cell again.");
+  expect(vi.getTimerCount()).toBe(0);
+  vi.useRealTimers();
+});
+
 describe("numbers of a chart", () => {
   test("texts with quotes, commas and line breaks stay as they are, and what is not a number is empty", () => {
     const text = 'x,series,y\n1.5e12,"a ""b"", c\nd",2\n3,,nan\n';

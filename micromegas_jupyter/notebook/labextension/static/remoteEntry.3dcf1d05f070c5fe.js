@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "67334e722120e122" + ".js?v=" + "67334e722120e122" + ""
+  return chunkId + "." + "334290e43f5146ee" + ".js?v=" + "334290e43f5146ee" + ""
 }
 })();
 // webpack/runtime/global

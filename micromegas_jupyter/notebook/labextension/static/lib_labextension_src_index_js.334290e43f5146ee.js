@@ -165,6 +165,8 @@ const DEADLINE_MILLISECONDS = 30_000;
 const SOON_MILLISECONDS = 2_000;
 class PanelKernel {
     comm;
+    /** The name of the connection that questions are about; empty for the one in use. */
+    connection = "";
     // Each page hears the replies to all of them.
     next = Math.floor(Math.random() * 2 ** 40) * 1000;
     waiting = new Map();
@@ -211,7 +213,15 @@ class PanelKernel {
                 reject(new Error("The kernel is busy or does not respond. Refresh when it is idle."));
             }, DEADLINE_MILLISECONDS);
             this.waiting.set(id, { resolve, reject, timer });
-            this.comm.send({ id, op, ...details });
+            try {
+                this.comm.send({ id, op, connection: this.connection, ...details });
+            }
+            catch {
+                // A restart closes the comm; JupyterLab's error is "Cannot send".
+                this.waiting.delete(id);
+                clearTimeout(timer);
+                reject(new Error("The kernel was restarted. Run %load_ext micromegas_jupyter again."));
+            }
         });
         return answer;
     }
@@ -266,7 +276,7 @@ const STYLE = `
   white-space: pre-wrap;
   overflow-wrap: anywhere;
 }
-.micromegas-panel input {
+.micromegas-panel :is(input, select) {
   box-sizing: border-box;
   width: 100%;
   font: inherit;
@@ -288,7 +298,7 @@ const STYLE = `
   text-align: left;
   cursor: pointer;
 }
-.micromegas-panel :is(button, summary, input, pre):focus-visible { outline: 2px solid var(--jp-brand-color1); }
+.micromegas-panel :is(button, summary, input, select, pre):focus-visible { outline: 2px solid var(--jp-brand-color1); }
 `;
 const SVG = "http://www.w3.org/2000/svg";
 /** A table. */
@@ -331,6 +341,8 @@ class SidePanel extends widgets_2_7_strict_.Widget {
         "aria-label": "Find tables and columns",
     });
     list = make("ul", { "aria-label": "Tables" });
+    /** The connection in use, and those that `%micromegas_connect` named. */
+    connection = make("select", { "aria-label": "Connection", hidden: true });
     sections;
     constructor(notebooks) {
         super();
@@ -340,8 +352,17 @@ class SidePanel extends widgets_2_7_strict_.Widget {
         this.title.caption = "Micromegas: tables and queries";
         this.title.icon = { render: (host) => host.replaceChildren(ICON.cloneNode(true)) };
         this.search.addEventListener("input", () => this.showTables());
+        this.connection.addEventListener("change", () => {
+            if (this.kernel)
+                this.kernel.connection = this.connection.value;
+            void this.refresh();
+        });
         const tables = this.section("Tables", true, async (kernel) => {
-            this.known = await kernel.ask("tables");
+            const { connection } = kernel;
+            const found = await kernel.ask("tables");
+            if (connection !== kernel.connection)
+                return; // another one was chosen meanwhile
+            this.known = found;
             this.showTables();
         });
         tables.body.append(this.search, this.list);
@@ -359,7 +380,8 @@ class SidePanel extends widgets_2_7_strict_.Widget {
         });
         this.sections = [tables, history, running];
         const bar = make("div", { class: "micromegas-panel-bar" }, make("h2", {}, "Micromegas"), makeButton("Refresh", () => void this.refresh()));
-        this.node.append(make("style", {}, STYLE), bar, this.message, ...this.sections.map(({ root }) => root));
+        this.node.append(make("style", {}, STYLE), bar, this.connection, this.message);
+        this.node.append(...this.sections.map(({ root }) => root));
         notebooks.currentChanged.connect((_sender, panel) => {
             panel?.sessionContext.kernelChanged.connect(() => this.reconnect(), this);
             this.reconnect();
@@ -370,7 +392,7 @@ class SidePanel extends widgets_2_7_strict_.Widget {
             if (!this.kernel || this.kernel.isClosed || !this.known.length)
                 void this.refresh();
             else
-                void this.load(history);
+                void Promise.all([this.loadConnections(), this.load(history)]);
         });
     }
     onAfterShow(message) {
@@ -403,7 +425,22 @@ class SidePanel extends widgets_2_7_strict_.Widget {
         await (this.connecting ??= this.connect().finally(() => (this.connecting = undefined)));
         for (const section of this.sections)
             section.root.hidden = !this.kernel;
+        await this.loadConnections();
         await Promise.all(this.sections.map((section) => this.load(section)));
+    }
+    async loadConnections() {
+        const kernel = this.kernel;
+        const names = (await kernel?.ask("connections").catch(() => undefined)) ?? [];
+        if (kernel !== this.kernel)
+            return;
+        const options = [["", "Connection in use"], ...names.map((name) => [name, name])];
+        const known = [...this.connection.options].map(({ value }) => value);
+        if (options.map(([value]) => value).join() !== known.join())
+            this.connection.replaceChildren(...options.map(([value = "", text = ""]) => make("option", { value }, text)));
+        if (kernel && !names.includes(kernel.connection))
+            kernel.connection = "";
+        this.connection.value = kernel?.connection ?? "";
+        this.connection.hidden = !names.length;
     }
     frontKernel() {
         return this.notebooks.currentWidget?.sessionContext.session?.kernel;
@@ -461,7 +498,8 @@ class SidePanel extends widgets_2_7_strict_.Widget {
         const fill = () => {
             if (!details.open || details.childElementCount > 1)
                 return;
-            const preview = `%%sql\nSELECT * FROM ${table.sql} LIMIT 100`;
+            const name = this.connection.value;
+            const preview = `%%sql${name && ` --connection ${name}`}\nSELECT * FROM ${table.sql} LIMIT 100`;
             details.append(...(table.remarks ? [make("p", {}, table.remarks)] : []), this.button("Insert name", `Insert the name ${table.name}`, () => this.insert(table.sql)), this.button("Preview", `Preview ${table.name} in a new cell`, () => this.newCell(preview)), list(`Columns of ${table.name}`, table.columns.map((column) => this.column(column))));
         };
         details.addEventListener("toggle", fill);
