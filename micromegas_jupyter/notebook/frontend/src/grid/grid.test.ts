@@ -257,7 +257,7 @@ test("a restarted kernel is explained, and nothing waits for it", async () => {
   const send = (): never => {
     throw new Error("Cannot send");
   };
-  const kernel = new Kernel({ on: vi.fn(), off: vi.fn(), get: vi.fn(), send });
+  const kernel = new Kernel<GridAnswers>({ on: vi.fn(), off: vi.fn(), get: vi.fn(), send });
   await expect(kernel.ask("rows")).rejects.toThrow("The kernel no longer has these rows. Run the cell again.");
   expect(vi.getTimerCount()).toBe(0);
   vi.useRealTimers();
