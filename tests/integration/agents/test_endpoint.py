@@ -234,11 +234,12 @@ def test_a_server_without_the_endpoint_has_nothing_there():
     try:
         message, headers = Agent(port).message("tools/list")
         statuses = [Agent(port, token).send(message, **headers).status for token in ("alice", None)]
+        statuses.append(Agent(port).sql("SELECT 1").status)
         metadata = Agent(port).send(b"", path="/.well-known/oauth-protected-resource", method="GET").status
     finally:
         endpoint.stop()
 
-    assert (statuses, metadata) == ([404, 404], 404)
+    assert (statuses, metadata) == ([404, 404, 404], 404)
 
 
 def test_a_defect_is_a_response_without_its_words(served, agent, monkeypatch, caplog):

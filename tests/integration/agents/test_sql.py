@@ -189,6 +189,20 @@ def test_every_end_is_quick_and_has_its_own_cause(served, bob, caplog):
     assert bob.running() == []
 
 
+def test_a_client_that_does_not_read_is_ended_without_a_traceback(caplog):
+    with (
+        caplog.at_level(logging.INFO, logger=AUDIT),
+        serving_agents(pool={"write_timeout_seconds": 0.2}) as served,
+        closing(served.agent().open({"sql": ENDLESS}, path="/sql")),
+    ):
+        wait_until(lambda: any(one.name == AUDIT for one in caplog.records), "the audit line")
+
+    assert [json.loads(one.getMessage())["ended_for"] for one in caplog.records if one.name == AUDIT] == [
+        "stalled_reader"
+    ]
+    assert [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR] == []
+
+
 def test_the_audit_shows_who_called_how_and_whether_read_only(served, bob, caplog):
     with caplog.at_level(logging.INFO, logger=AUDIT):
         for headers in ({}, {"x_micromegas_read_only": "true", "x_client_type": "dashboard"}):
