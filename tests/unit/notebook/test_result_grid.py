@@ -276,7 +276,7 @@ def test_an_export_that_is_canceled_after_its_last_row_leaves_no_file(page, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_that_is_canceled_before_the_page_knows_that_it_is_complete_leaves_no_file(page, monkeypatch, tmp_path):
+def test_an_export_canceled_before_the_page_knows_its_end_leaves_no_file(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     page.ask("export", 1, to="folder", **ASKED)
     follow(page, 1)
