@@ -234,7 +234,7 @@ class ScriptedProvider(DemoProvider):
     def issue_tokens(self, grant, *, scope, nonce=None):
         return self.issue(grant=grant, nonce=nonce, scope=scope)
 
-    def issue_access_token(self, client, grant, scope):
+    def issue_access_token(self, client, grant, scope, *, resource=None):
         if self.client_secret is None:
             raise OAuthError("unsupported_grant_type")
         token = f"service-{secrets.token_hex(8)}"

@@ -77,7 +77,8 @@ def test_when_to_try_again_is_a_trailer_beside_those_that_were_set_before(second
 
 
 def _reload(reload):
-    parts = dict.fromkeys(("queries", "prepared", "tickets", "tails", "ingests", "operations", "cut_offs"), Mock())
+    names = ("queries", "prepared", "tickets", "tails", "ingests", "operations", "cut_offs", "keys")
+    parts = dict.fromkeys(names, Mock())
     call = SimpleNamespace(
         caller=ALICE,
         describe=lambda: CallFacts(method="/x/DoAction", client_address="192.0.2.7", call_id="q-1"),
