@@ -492,8 +492,8 @@ var TraceView = class {
     "aria-label": "Search spans"
   });
   stage;
-  details = region("micromegas-trace-details", "Selected span");
-  table = region("micromegas-trace-table", "Spans as a table");
+  details = group("micromegas-trace-details", "Selected span");
+  table = group("micromegas-trace-table", "Spans as a table");
   buttons = /* @__PURE__ */ new Map();
   resizes = new ResizeObserver(() => this.resize());
   themes = new MutationObserver(() => this.resize());
@@ -523,14 +523,7 @@ var TraceView = class {
     const showAll = makeButton("Show all", () => this.zoomTo(0, Infinity), { title: "Zoom out (0)" });
     bar.append(...this.buttons.values(), this.search, this.found, showAll);
     const body = make("div", { class: "micromegas-trace-body" }, this.stage, this.table, this.details);
-    this.root = make(
-      "section",
-      { class: "micromegas-trace", "aria-label": "Trace" },
-      bar,
-      body,
-      this.message,
-      this.live
-    );
+    this.root = make("div", { class: "micromegas-trace" }, bar, body, this.message, this.live);
     this.pressView();
     suppressShortcuts(this.root);
     this.listen();
@@ -909,8 +902,8 @@ var TraceView = class {
     this.request();
   }
 };
-function region(name, label) {
-  return make("div", { class: name, role: "region", "aria-label": label, tabindex: 0 });
+function group(name, label) {
+  return make("div", { class: name, role: "group", "aria-label": label, tabindex: 0 });
 }
 export {
   trace_default as default

@@ -51,8 +51,8 @@ class TraceView {
     "aria-label": "Search spans",
   });
   private readonly stage: HTMLElement;
-  private readonly details = region("micromegas-trace-details", "Selected span");
-  private readonly table = region("micromegas-trace-table", "Spans as a table");
+  private readonly details = group("micromegas-trace-details", "Selected span");
+  private readonly table = group("micromegas-trace-table", "Spans as a table");
   private readonly buttons = new Map<View, HTMLButtonElement>();
   private readonly resizes = new ResizeObserver(() => this.resize());
   private readonly themes = new MutationObserver(() => this.resize());
@@ -83,14 +83,7 @@ class TraceView {
     const showAll = makeButton("Show all", () => this.zoomTo(0, Infinity), { title: "Zoom out (0)" });
     bar.append(...this.buttons.values(), this.search, this.found, showAll);
     const body = make("div", { class: "micromegas-trace-body" }, this.stage, this.table, this.details);
-    this.root = make(
-      "section",
-      { class: "micromegas-trace", "aria-label": "Trace" },
-      bar,
-      body,
-      this.message,
-      this.live,
-    );
+    this.root = make("div", { class: "micromegas-trace" }, bar, body, this.message, this.live);
     this.pressView();
     suppressShortcuts(this.root);
     this.listen();
@@ -509,6 +502,7 @@ class TraceView {
   }
 }
 
-function region(name: string, label: string): HTMLElement {
-  return make("div", { class: name, role: "region", "aria-label": label, tabindex: 0 });
+/** A page may contain several views, so their parts are groups: a landmark needs a unique label. */
+function group(name: string, label: string): HTMLElement {
+  return make("div", { class: name, role: "group", "aria-label": label, tabindex: 0 });
 }
