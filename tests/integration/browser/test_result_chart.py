@@ -27,6 +27,20 @@ rows = pa.table({{
 result = QueryResult(rows, source=CellSource("%%sql --begin 1h", "SELECT * FROM requests -- all"))
 result.open_chart({{"kind": "bar", "x": [0], "color": [1], "agg": ["count"]}})
 result"""
+RUN = "window.ran=(window.ran||0)+1"
+PAYLOADS = (
+    f"<img src=x onerror={RUN}>",
+    f"</td></table></script><script>{RUN}</script><svg onload={RUN}>",
+    f"\"]);{RUN};([\"",
+    f"constructor.constructor('{RUN}')()",
+    f"javascript:{RUN}",
+)
+HOSTILE = f"""payloads = {PAYLOADS!r}
+columns = {{text: np.array(payloads)[(n + at) % 5] for at, text in enumerate(payloads)}}
+columns |= {{"value": n % 9, "unit": np.array(payloads)[n % 5], payloads[0] + "2": n}}
+shown = QueryResult(pa.table(columns), source=CellSource("%%sql", "SELECT 1"))
+shown.open_chart({{"kind": "bar", "x": [0], "y": [7], "color": [1], "agg": ["sum"]}})
+shown"""
 MAX_IMAGE_BYTES = 60_000
 
 
@@ -126,3 +140,44 @@ def test_a_chart_is_written_into_a_cell_and_into_the_file_in_both_themes(noteboo
     assert b64decode(image)[:4] == b"\x89PNG"
     assert len(image) <= MAX_IMAGE_BYTES
     assert "<table>" in html
+
+
+def test_column_names_and_values_run_no_script(open_notebook):
+    page, path = open_notebook("hostile", SHOW.rpartition("result = ")[0], HOSTILE)
+    grid = grid_of(page)
+    grid.locator(".micromegas-chart canvas").wait_for()
+    grid.get_by_text("Numbers of the chart").click()
+    grid.locator(".micromegas-chart-table td").first.wait_for()
+    for kind, log in (("heat", ""), ("line", "xy"), ("point", ""), ("bar", "")):
+        grid.get_by_label("Kind").select_option(kind)
+        grid.get_by_label("Log").select_option(log)
+        expect(grid.locator(".micromegas-chart-busy")).to_have_count(0)
+    canvas = grid.locator(".micromegas-chart canvas")
+    canvas.scroll_into_view_if_needed()
+    box, tip = canvas.bounding_box(), grid.locator(".micromegas-chart-tip")
+    for part in range(1, 20):
+        page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + box["height"] * part / 20, steps=2)
+        if tip.is_visible():
+            break
+    expect(tip).to_contain_text(re.compile("img|script|constructor"))
+    grid.locator(".micromegas-grid-top-value").first.click()
+    expect(status_of(grid)).to_contain_text("that match")
+    grid.get_by_role("gridcell").first.dblclick()
+    expect(grid.get_by_role("region", name="Whole value")).to_be_visible()
+    grid.get_by_role("button", name="Copy as SQL").click()
+    expect(page.locator(".jp-Notebook .cm-content").last).to_contain_text("constructor")
+    save(page)
+    outputs = [each for cell in json.loads(path.read_text())["cells"] for each in cell.get("outputs", ())]
+    saved = ["".join(each["data"]["text/html"]) for each in outputs if "constructor" in str(each.get("data"))]
+    with page.context.new_page() as exported:
+        exported.set_content("".join(saved))
+        assert "constructor" in exported.inner_text("body")
+        exported.wait_for_load_state("networkidle")
+        assert exported.evaluate("window.ran") is None
+        exported.set_content(PAYLOADS[0])
+        exported.wait_for_function("window.ran")  # the payload works
+
+    assert grid.locator("script, svg[onload], img, a[href^='javascript']").count() == 0
+    assert page.evaluate("window.ran") is None
+    page.evaluate("html => document.body.insertAdjacentHTML('beforeend', html)", PAYLOADS[0])
+    page.wait_for_function("window.ran")
