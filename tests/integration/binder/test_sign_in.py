@@ -103,7 +103,7 @@ def memory_of(programs):
 def quickstart(context, binder, lab):
     """The quickstart after Run All and a sign-in as Alice."""
     page = lab
-    run_notebook(page, "quickstart", "Python 3")
+    run_all(page)
     link = wait_at_top(page, page.get_by_role("link", name=re.compile("Sign in")).first)
     with context.expect_page() as opened:
         link.click()

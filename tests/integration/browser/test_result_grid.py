@@ -309,7 +309,7 @@ def test_the_keyboard_does_it_all_and_jupyterlab_takes_no_key_that_is_typed(page
 
 
 def test_a_page_over_http_from_another_machine_copies_too(lab, tmp_path):
-    with notebook_opener(lab, tmp_path, host="jupyter.example") as open_notebook:
+    with notebook_opener(lab, tmp_path, app="notebook", host="jupyter.example") as open_notebook:
         page, _ = open_notebook("remote", MAKE.replace("many_rows()", "many_rows(100)"), SHOW)
         grid = page.locator(".micromegas-grid")
         cell(grid, 2, "level").click()

@@ -62,6 +62,8 @@ def test_a_reader_that_is_left_is_cancelled_on_the_server(kernel, server, leave,
     server.answers["DoGet"] = endless
     kernel.run("%sql numbers << --format reader SELECT n FROM t")
     kernel.run("next(numbers)\nNone")
+    call = server.calls[-1]
+    server.answers["DoGet"] = lambda _call: rows(SMALL_TABLE)  # the extension fetches tables when it is loaded
 
     before = len(kernel.all_messages)
 
@@ -75,5 +77,5 @@ def test_a_reader_that_is_left_is_cancelled_on_the_server(kernel, server, leave,
         kernel.wait_until(lambda: updates()[-1:] != [] and updates()[-1].startswith(line))
     kernel.later_messages(0.5)
 
-    assert server.calls[-1].ended.wait(WAIT_SECONDS)
+    assert call.ended.wait(WAIT_SECONDS)
     assert [text[:9] for text in updates()[-1:]] == ([] if line is None else [line])
