@@ -157,7 +157,7 @@ def test_actions_are_listed(flight):
     assert names == [
         "CreatePreparedStatement", "ClosePreparedStatement", "CancelFlightInfo", "CancelQuery", "RenewFlightEndpoint",
         "GetSessionOptions", "SetSessionOptions", "CloseSession", "MicromegasWhoAmI", "MicromegasQueries",
-        "MicromegasTables", "MicromegasCutOff",
+        "MicromegasTables", "MicromegasKeys", "MicromegasCutOff",
     ]  # fmt: skip
 
 
