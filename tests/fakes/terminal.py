@@ -18,13 +18,13 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _BROWSER = """#!{python} -I
 import sys
 from micromegas_jupyter.demo.provider.scripted_person import sign_in
-sign_in(sys.argv[1])
+sign_in(sys.argv[1], person={person!r})
 """
 
 
-def make_browser(path):
+def make_browser(path, person="alice"):
     """Make a browser of the person's own (`BROWSER`), which signs in by itself."""
-    path.write_text(_BROWSER.format(python=sys.executable))
+    path.write_text(_BROWSER.format(python=sys.executable, person=person))
     path.chmod(0o755)
     return str(path)
 
