@@ -200,7 +200,7 @@ class TelemetryQueries(QueryMethods):
         """
         from micromegas_jupyter.client.traces import fetch_trace
 
-        return fetch_trace(trace_id, lambda sql: self.query_arrow(sql, begin, end))
+        return fetch_trace(trace_id, lambda sql, params=None: self.query_arrow(sql, begin, end, params))
 
     def find_process(self, process_id: str) -> "pd.DataFrame":
         """Return the row of a process; empty when there is none."""

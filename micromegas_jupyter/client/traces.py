@@ -1,7 +1,7 @@
 """`client.trace(id)`: the spans of one trace with their tree, as text and as a table in HTML."""
 
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -18,6 +18,9 @@ MAX_SPANS: Final = 1_000_000
 DEFAULT_ROWS: Final = 40
 TRACE_ID_DIGITS: Final = 32
 SPAN_ID_DIGITS: Final = 16
+MAX_DETAILS: Final = 200
+"""How many log lines of a span are fetched."""
+
 _COLUMNS: Final = "trace_id, span_id, parent_span_id, start_time, duration, name, kind, status, exe"
 _MAX_NAME: Final = 120
 _MIN_NAME_WIDTH: Final = 20
@@ -26,6 +29,7 @@ _MAX_BAR_WIDTH: Final = 40
 _BAR_PIXELS: Final = 320
 _HEADERS: Final = ("span", "service", "start", "duration", "self", "")
 _COLORS: Final = {"error": "#c62828", "critical": "#b35900", "other": "#4a7fb5"}
+_LOG_MARGIN: Final = 60 * 10**9
 _UNITS: Final = (("s", 10**9), ("ms", 10**6), ("µs", 10**3))
 
 
@@ -102,9 +106,10 @@ class Trace:
     ```
     """
 
-    def __init__(self, trace_id: str, rows: pa.Table) -> None:
-        """Build the tree of the rows of a trace."""
+    def __init__(self, trace_id: str, rows: pa.Table, query: Callable[..., pa.Table] | None = None) -> None:
+        """Build the tree of the rows of a trace; `query` (statement, parameters) fetches the rest of a span."""
         self.trace_id = trace_id
+        self._query = query
         self.tree: SpanTree = build_span_tree(
             span_ids=read_ids(rows["span_id"]),
             parent_ids=read_ids(rows["parent_span_id"]),
@@ -241,33 +246,122 @@ class Trace:
     def to_html(self) -> str:
         """Return a table whose last column draws the spans, with inline styles and without a script."""
         total = max(self.duration, 1)
-        body = []
-        for row in self.choose_rows():
-            left = min(100 * row.start / total, 99.7)
-            size = min(max(100 * row.duration / total, 0.3), 100 - left)
-            color = _COLORS[row.kind]
-            label = html.escape(row.name) + (f"<i>{html.escape(row.remarks)}</i>" if row.remarks else "")
-            texts = (nanoseconds_text(each) for each in (row.start, row.duration, row.self_time))
-            body.append(
-                f'<tr><td style="text-align:left;padding-left:{6 + 12 * min(row.depth, 20)}px">{label}</td>'
-                f'<td style="text-align:left">{html.escape(row.service)}</td>'
-                + "".join(f'<td style="text-align:right;white-space:nowrap">{text}</td>' for text in texts)
-                + f'<td><div style="width:{_BAR_PIXELS}px;background-color:rgba(128,128,128,0.12)">'
-                f'<div style="margin-left:{left:.2f}%;width:{size:.2f}%;height:11px;background-color:{color}"></div>'
-                "</div></td></tr>"
+        rows = (
+            BarRow(
+                label=row.name,
+                remarks=row.remarks,
+                depth=row.depth,
+                cells=(
+                    row.service,
+                    *(nanoseconds_text(each) for each in (row.start, row.duration, row.self_time)),
+                ),
+                left=row.start / total,
+                width=row.duration / total,
+                color=_COLORS[row.kind],
             )
-        head = "".join(f"<th>{header}</th>" for header in _HEADERS)
-        return (
-            f"<table><caption>{html.escape(self.summary)}</caption><thead><tr>{head}</tr></thead>"
-            f"<tbody>{''.join(body)}</tbody></table>"
+            for row in self.choose_rows()
         )
+        return bar_table(self.summary, _HEADERS[:5], rows)
 
     def _repr_html_(self) -> str:
         return self.to_html()
 
+    def fetch_details(self, span: int) -> dict[str, object]:
+        """Return what `spans` doesn't contain about the span of a row: attributes, events, links, and logs.
 
-def fetch_trace(trace_id: str, query: Callable[[str], pa.Table]) -> Trace:
-    """Return a trace; see `FlightSQLClient.trace`."""
+        Raises:
+            UsageError: The trace was built without a client.
+        """
+        from micromegas_jupyter.core import jsonb  # needed by notebooks only
+
+        span_id = self.spans["span_id"][span].as_py().hex()
+        (row,) = self._fetch(
+            "SELECT status_message, properties, events, links FROM otel_spans "  # noqa: S608 - checked IDs
+            f"WHERE trace_id = X'{self.trace_id}' AND span_id = X'{span_id}' LIMIT 1"
+        ).to_pylist() or [{}]
+        # Logs outside of the span's time were written before a context was left, or on a machine with another clock.
+        first, last = (
+            np.datetime64(int(each) + margin, "ns")
+            for each, margin in ((self.tree.start[span], -_LOG_MARGIN), (self.tree.end[span], _LOG_MARGIN))
+        )
+        logs = self._fetch(
+            "SELECT time, level, target, msg FROM log_entries "  # noqa: S608 - checked IDs
+            f"WHERE time BETWEEN TIMESTAMP '{first}Z' AND TIMESTAMP '{last}Z' "
+            f"AND property_get(properties, 'otel.trace_id') = '{self.trace_id}' "
+            f"AND property_get(properties, 'otel.span_id') = '{span_id}' ORDER BY time LIMIT {MAX_DETAILS}"
+        )
+        decoded = {
+            name: jsonb.to_plain(jsonb.decode(row[name])) if row.get(name) else empty
+            for name, empty in (("properties", {}), ("events", []), ("links", []))
+        }
+        return {
+            "span_id": span_id,
+            "status_message": row.get("status_message") or "",
+            "attributes": decoded["properties"],
+            "events": decoded["events"],
+            "links": decoded["links"],
+            "logs": logs.set_column(0, "time", logs["time"].cast(pa.int64())).to_pylist(),
+        }
+
+    def find_spans(self, text: str) -> list[int]:
+        """Return the rows of the spans whose attributes or status message contain a text, in upper or lower case.
+
+        Raises:
+            UsageError: The trace was built without a client.
+        """
+        found = self._fetch(
+            f"SELECT span_id FROM otel_spans WHERE trace_id = X'{self.trace_id}' AND ("  # noqa: S608 - a checked ID
+            "strpos(lower(jsonb_format_json(properties)), lower(:text)) > 0 "
+            "OR strpos(lower(status_message), lower(:text)) > 0)",
+            {"text": text},
+        )
+        is_found = np.isin(read_ids(self.spans["span_id"]), read_ids(found["span_id"]))
+        return [int(span) for span in np.flatnonzero(is_found)]
+
+    def _fetch(self, sql: str, parameters: dict[str, object] | None = None) -> pa.Table:
+        if self._query is None:
+            raise UsageError("This trace has no connection to a server.", remedy="Get it with client.trace.")
+        return self._query(sql, parameters)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BarRow:
+    """A line of a table whose last column draws bars; `left` and `width` are shares of the column."""
+
+    label: str
+    remarks: str
+    depth: int
+    cells: tuple[str, ...]
+    left: float
+    width: float
+    color: str
+
+
+def bar_table(caption: str, headers: Iterable[str], rows: Iterable[BarRow]) -> str:
+    """Return an HTML table whose last column draws bars, with inline styles and without a script."""
+    body = []
+    for row in rows:
+        left = min(100 * row.left, 99.7)
+        size = min(max(100 * row.width, 0.3), 100 - left)
+        label = html.escape(row.label) + (f"<i>{html.escape(row.remarks)}</i>" if row.remarks else "")
+        service, *numbers = row.cells
+        body.append(
+            f'<tr><td style="text-align:left;padding-left:{6 + 12 * min(row.depth, 20)}px">{label}</td>'
+            f'<td style="text-align:left">{html.escape(service)}</td>'
+            + "".join(f'<td style="text-align:right;white-space:nowrap">{html.escape(text)}</td>' for text in numbers)
+            + f'<td><div style="width:{_BAR_PIXELS}px;background-color:rgba(128,128,128,0.12)">'
+            f'<div style="margin-left:{left:.2f}%;width:{size:.2f}%;height:11px;background-color:{row.color}"></div>'
+            "</div></td></tr>"
+        )
+    head = "".join(f"<th>{html.escape(header)}</th>" for header in (*headers, ""))
+    return (
+        f"<table><caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(body)}</tbody></table>"
+    )
+
+
+def fetch_trace(trace_id: str, query: Callable[..., pa.Table]) -> Trace:
+    """Return a trace; see `FlightSQLClient.trace`. `query` accepts a statement and, optionally, its parameters."""
     plain = parse_hex_id(trace_id, TRACE_ID_DIGITS)
     sql = f"SELECT {_COLUMNS} FROM otel_spans WHERE trace_id = X'{plain}' LIMIT {MAX_SPANS + 1}"  # noqa: S608 - a checked ID
     rows = query(sql)
@@ -280,7 +374,7 @@ def fetch_trace(trace_id: str, query: Callable[[str], pa.Table]) -> Trace:
         raise ResourcesExhausted(
             f"Trace {plain} has more than {MAX_SPANS:,} spans.", remedy="Narrow the time range with begin and end."
         )
-    return Trace(plain, rows)
+    return Trace(plain, rows, query)
 
 
 def read_ids(column: pa.ChunkedArray) -> "np.typing.NDArray[np.uint64]":

@@ -73,16 +73,14 @@ class StdioServer:
             await self._send(error.body(identity))
             return
         if isinstance(request, Cancelled):
-            if (task := self._running.get(request.request_id)) is not None:
+            if (task := self._running.pop(request.request_id, None)) is not None:
                 task.cancel()
         elif request is not None and request.id in self._running:
             await self._send(ProtocolError(protocol.INVALID_REQUEST, "A request with this id is running.").body(None))
         elif request is not None:
             if request.method == "initialize":
                 self._capabilities = request.capabilities
-            task = asyncio.create_task(self._respond(request))
-            self._running[request.id] = task
-            task.add_done_callback(lambda _: self._running.pop(request.id, None))
+            self._running[request.id] = asyncio.create_task(self._respond(request))
 
     async def _respond(self, request: Request) -> None:
         try:
@@ -90,6 +88,7 @@ class StdioServer:
         except Exception:  # noqa: BLE001 - a defect ends one request
             _LOG.exception("A request failed.")
             response = ProtocolError(protocol.INTERNAL_ERROR, "The request failed.").body(request.id)
+        self._running.pop(request.id, None)  # before the client can use the id again
         await self._send(response)
 
     async def _send(self, message: Message) -> None:

@@ -11,7 +11,7 @@ import traitlets
 
 from micromegas_jupyter.core.error_page import explain_error
 from micromegas_jupyter.errors import QueryError
-from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE
+from micromegas_jupyter.notebook import SAVED_MIME_TYPE
 
 if TYPE_CHECKING:
     from micromegas_jupyter.errors import MicromegasError

@@ -1,6 +1,7 @@
 """Registers the magics in a shell and removes them again."""
 
 import atexit
+from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -12,10 +13,12 @@ from micromegas_jupyter.notebook.magics.identity import IdentityMagics
 from micromegas_jupyter.notebook.magics.sql import SQL_MAGIC_NAME, SqlMagic
 from micromegas_jupyter.notebook.magics.telemetry import TelemetryMagics
 from micromegas_jupyter.notebook.panel import SidePanel
-from micromegas_jupyter.notebook.shell import has_kernel, help_as_line_magic, is_attended
+from micromegas_jupyter.notebook.shell import Bundle, has_kernel, help_as_line_magic, is_attended
 
 _SHORT_NAME = "sql"
 _ATTRIBUTE = "_micromegas_extension"
+# What `client.trace` and the magics return: shown as a widget, and as its HTML without the extension.
+_SHOWN = (("micromegas_jupyter.client.traces", "Trace"), ("micromegas_jupyter.client.flames", "Flame"))
 
 
 class _Extension:
@@ -64,10 +67,18 @@ def register(shell: InteractiveShell, dependencies: NotebookServices) -> None:
     atexit.register(extension.close)
     shell.input_transformers_cleanup.append(help_as_line_magic)
     shell.register_magics(*extension.magics)
+    for module, name in _SHOWN:
+        shell.display_formatter.mimebundle_formatter.for_type_by_name(module, name, _show_trace)  # type: ignore[union-attr]
     if any(_SHORT_NAME in shell.magics_manager.magics[kind] for kind in ("cell", "line")):
         print(f"Another extension provides %%sql; use %%{SQL_MAGIC_NAME} for this one.")  # noqa: T201 - to the person
     else:
         shell.magics_manager.register_function(extension.sql.micromegas_sql, "line_cell", _SHORT_NAME)
+
+
+def _show_trace(shown: Any, **_options: object) -> Bundle:
+    from micromegas_jupyter.notebook.trace_view import show_trace
+
+    return show_trace(shown)
 
 
 def unregister(shell: InteractiveShell) -> None:
@@ -82,6 +93,8 @@ def unregister(shell: InteractiveShell) -> None:
     for magics in extension.magics:
         shell.configurables.remove(magics)  # type: ignore[arg-type] # IPython declares shells only
     shell.input_transformers_cleanup.remove(help_as_line_magic)
+    for module, name in _SHOWN:
+        shell.display_formatter.mimebundle_formatter.pop(f"{module}.{name}", None)  # type: ignore[union-attr]
     delattr(shell, _ATTRIBUTE)
     atexit.unregister(extension.close)
     extension.close()

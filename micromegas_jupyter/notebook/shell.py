@@ -47,9 +47,6 @@ start_thread = system.start_thread
 Bundle = tuple[dict[str, Any], dict[str, Any]]
 """What a front end shows of something, and its metadata, by MIME type."""
 
-SAVED_MIME_TYPE: Final = "application/vnd.micromegas.result+json"
-"""Marks an output whose saved HTML is shown until its widget is in the page."""
-
 HELP_OPTION = "--help"
 _CELL_OF_ONE_LINE = re.compile(r"%%((?:micromegas_)?sql .*)\s*")
 

@@ -10,7 +10,8 @@ import anywidget
 from IPython.core.getipython import get_ipython
 
 from micromegas_jupyter.errors import MicromegasError
-from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE, Bundle, has_kernel, is_attended
+from micromegas_jupyter.notebook import SAVED_MIME_TYPE
+from micromegas_jupyter.notebook.shell import Bundle, has_kernel, is_attended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -58,6 +58,8 @@ class CallPaths:
     """The self times of the path and of all paths below it, so that widths add up even if children ran in parallel."""
     count: Integers
     errors: Integers
+    path_of: Integers
+    """The path of each span."""
 
 
 def build_span_tree(
@@ -185,6 +187,7 @@ def merge_call_paths(tree: SpanTree, labels: Integers, is_error: NDArray[np.bool
         total=np.array(totals, dtype=np.int64),
         count=np.bincount(nodes, minlength=count),
         errors=np.bincount(nodes, weights=is_error, minlength=count).astype(np.int64),
+        path_of=np.array(nodes, dtype=np.int64),
     )
 
 

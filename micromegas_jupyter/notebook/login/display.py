@@ -20,6 +20,7 @@ from micromegas_jupyter.auth.flows.base import MAX_QR_CHARACTERS, qr_lines
 from micromegas_jupyter.config.client import ClientSettings, Flow
 from micromegas_jupyter.core.system import Clock, process_variables, start_thread
 from micromegas_jupyter.errors import InternalError, MicromegasError
+from micromegas_jupyter.notebook import SAVED_MIME_TYPE
 from micromegas_jupyter.notebook.login.session import (
     IdentityState,
     IdentityStatus,
@@ -28,7 +29,6 @@ from micromegas_jupyter.notebook.login.session import (
     shown_detail,
 )
 from micromegas_jupyter.notebook.shell import (
-    SAVED_MIME_TYPE,
     Handle,
     error_lines,
     has_kernel,

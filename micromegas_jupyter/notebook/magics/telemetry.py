@@ -1,8 +1,9 @@
-"""`%micromegas_trace` and `_logs`: where the time of a trace went, and what programs logged."""
+"""`%micromegas_trace`, `_flame`, and `_logs`: where the time of traces went, and what programs logged."""
 
 from __future__ import annotations
 
 from collections import deque
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -14,10 +15,15 @@ from micromegas_jupyter.notebook.shell import argument, check_exclusive, line_ma
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     import pyarrow as pa
     from IPython.core.interactiveshell import InteractiveShell
 
+    TimeRange = tuple[datetime | None, datetime | None]
+
+    from micromegas_jupyter.client.flames import Flame
     from micromegas_jupyter.client.traces import Trace
     from micromegas_jupyter.notebook.login.connections import Client
     from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
@@ -47,13 +53,41 @@ class TelemetryMagics(Magics):
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
     def micromegas_trace(self, arguments: argparse.Namespace) -> Trace:
-        """Show the spans of a trace as a tree with bars, self times, and the critical path.
+        """Show the spans of a trace as a waterfall, a flame graph, or a table, with self times and the critical path.
 
         Returns what `client.trace` returns: `trace = _` keeps it, `trace.spans` has all spans as an Arrow table.
         """
         from micromegas_jupyter.client.traces import fetch_trace
 
-        return fetch_trace(arguments.trace_id, partial(self._query, arguments))
+        with self._connected(arguments) as query:
+            return fetch_trace(arguments.trace_id, query)
+
+    @line_magic
+    @argument("--service", metavar="NAME", required=True, help="traces that have a span of this program (exe)")
+    @argument("--begin", "--since", metavar="TIME", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
+    @argument("--end", metavar="TIME", help="end of the time range, in the same forms; without it, now")
+    @argument("--where", metavar="SQL", help="only traces with a span of the service that meets this condition")
+    @argument("--against", metavar="OTHER", help="compare with another service, or another time range as BEGIN..END")
+    @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
+    @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
+    def micromegas_flame(self, arguments: argparse.Namespace) -> Flame:
+        """Show where the traces of a service in the last 15 minutes, or since --begin, spent their time.
+
+        Merges their spans by call path. The value is a `Flame`; `flame.paths` is an Arrow table of all paths.
+        """
+        from micromegas_jupyter.client.flames import TraceSet, fetch_flame
+
+        if arguments.begin is None and arguments.end is None:
+            arguments.begin = _DEFAULT_BEGIN
+        service, other_range = arguments.against, None
+        if arguments.against is not None and ".." in arguments.against:
+            begin, end = arguments.against.split("..", 1)
+            service = arguments.service
+            other_range = parse_range(begin.strip(), end.strip() or None, now=self._session.dependencies.clock.now())
+        with self._connected(arguments) as query:
+            now = TraceSet(arguments.service, query, arguments.where)
+            before = service and TraceSet(service, partial(query, time_range=other_range), arguments.where)
+            return fetch_flame(now, before or None)
 
     @line_magic
     @argument("--begin", "--since", metavar="TIME", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
@@ -113,13 +147,20 @@ class TelemetryMagics(Magics):
         while self._views:
             self._views.popleft().close()
 
-    def _query(self, arguments: argparse.Namespace, sql: str, parameters: dict[str, object] | None = None) -> pa.Table:
+    @contextmanager
+    def _connected(self, arguments: argparse.Namespace) -> Iterator[Callable[..., pa.Table]]:
+        """Yield a function that runs statements with the cell's connection and time range, also after the cell."""
         check_exclusive(arguments, "connection", "profile")
-        time_range = parse_range(arguments.begin, arguments.end, now=self._session.dependencies.clock.now())
+        of_cell = parse_range(arguments.begin, arguments.end, now=self._session.dependencies.clock.now())
         named = {"connection": arguments.connection, "profile": arguments.profile}
         with self._connections.connected(**named) as (settings, connection, live_line):
             live_line.clear()
-            with connection.client.open_query(sql, *time_range, parameters or None) as reader:
-                rows = reader.read_all()
+
+            def query(
+                sql: str, parameters: dict[str, object] | None = None, *, time_range: TimeRange | None = None
+            ) -> pa.Table:
+                with connection.client.open_query(sql, *(time_range or of_cell), parameters or None) as reader:
+                    return reader.read_all()
+
+            yield query
         self._session.note_success(settings, connection.provider)
-        return rows

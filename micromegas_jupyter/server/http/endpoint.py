@@ -235,6 +235,7 @@ class HttpEndpoint:
             busy=set(),
             receiving=set(),
             lasting=set(),
+            unused=set(),
         )
         monitoring = Monitoring(
             registries=registries,
@@ -294,6 +295,7 @@ class _BoundedServer(HTTPServer):
             ssl_options=None if tls is None else tls.context,
         )
         self._busy, self._receiving, self._lasting = connections.busy, connections.receiving, connections.lasting
+        self._unused = connections.unused
         self._max_connections = max_connections
         self._open: list[IOStream] = []
 
@@ -301,6 +303,7 @@ class _BoundedServer(HTTPServer):
         """Serve a new connection, or close it when all others are being answered."""
         self._open = [other for other in self._open if not other.closed()]
         self._lasting.intersection_update(self._open)
+        self._unused.intersection_update(self._open)
         if len(self._open) >= self._max_connections:
             idle = (other for other in self._open if other not in self._busy)
             arriving = (other for other in self._open if other in self._receiving)
@@ -309,6 +312,7 @@ class _BoundedServer(HTTPServer):
             if replaced is stream:
                 return
         self._open.append(stream)
+        self._unused.add(stream)
         asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, self._close_old, stream)
         self.conn_params = copy.copy(self.conn_params)  # one for each connection, whose waits differ
         super().handle_stream(stream, address)
@@ -325,8 +329,9 @@ class _BoundedServer(HTTPServer):
 
     @property
     def is_in_use(self) -> bool:
-        """Whether there is a connection whose answer is not complete."""
-        return any(not stream.closed() and (stream in self._busy or stream.writing()) for stream in self._open)
+        """Whether a client waits for a response, or has connected and may be about to send its request."""
+        waiting = self._busy | self._unused
+        return any(not stream.closed() and (stream in waiting or stream.writing()) for stream in self._open)
 
     async def renew_certificate(self, tls: HttpTls) -> None:
         """Let new connections use what the certificate's files hold, from now on."""

@@ -64,7 +64,7 @@ _RETRY_SECONDS: Final = 2.0
 class Connections:
     """Whom a listener serves: `busy` connections have a request that is being answered, `lasting` ones send more.
 
-    Of the busy ones, those in `receiving` have not sent all of it.
+    Of the busy ones, those in `receiving` have not sent all of it. Those in `unused` have not sent any request yet.
     """
 
     authenticator: Authenticator
@@ -73,6 +73,7 @@ class Connections:
     busy: set[IOStream]
     receiving: set[IOStream]
     lasting: set[IOStream]
+    unused: set[IOStream]
 
 
 class Page(RequestHandler):
@@ -97,6 +98,7 @@ class Page(RequestHandler):
         """Note that the connection is busy."""
         if self._stream is not None:
             self._connections.busy.add(self._stream)
+            self._connections.unused.discard(self._stream)
 
     def on_finish(self) -> None:
         """Note that it no longer is."""

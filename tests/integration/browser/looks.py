@@ -13,6 +13,13 @@ AXE_OPTIONS = {"resultTypes": ["violations", "passes"], "selectors": False}
 # Relative luminance of a page that is dark, and of one that is light.
 DARKEST, LIGHTEST = 0.3, 0.9
 SAVE_TRIES, SAVE_MILLISECONDS = 9, 10_000
+# The tab shows a change in a later frame. If scripts have the application, wait for this save, not an earlier one.
+LAST_SAVED = "() => window.jupyterapp?.shell.currentWidget?.context?.contentsModel?.last_modified"
+IS_SAVED = """earlier => {
+    const context = window.jupyterapp?.shell.currentWidget?.context;
+    const isSaved = !context || (!context.model.dirty && context.contentsModel?.last_modified !== earlier);
+    return isSaved && !document.querySelector('.jp-mod-dirty');
+}"""
 KERNEL_MILLISECONDS = 45_000
 IDLE = "text=/Python 3.*Idle/"
 
@@ -121,11 +128,12 @@ def save(page):
     """Save the notebook by keyboard and wait until it is; again when something changes it meanwhile."""
     overwrite = page.get_by_role("button", name="Overwrite")
     for _ in range(SAVE_TRIES):
+        earlier = page.evaluate(LAST_SAVED)
         page.keyboard.press("Control+s")
         # A slow server has saved one of two changes only, and JupyterLab takes the file for somebody else's.
         if overwrite.is_visible():
             overwrite.click()
         with suppress(PlaywrightTimeoutError):
-            page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=SAVE_MILLISECONDS)
+            page.wait_for_function(IS_SAVED, arg=earlier, timeout=SAVE_MILLISECONDS)
             return
     raise AssertionError(f"the notebook was not saved in {SAVE_TRIES} tries")

@@ -236,7 +236,7 @@ def test_all_rows_are_saved_or_downloaded_with_progress_by_keyboard(page, grid, 
     saved = re.compile(r"^Saved in the notebook's folder: (result-[\d-]+\.parquet)$")
     expect(grid.get_by_role("alert")).to_have_text(saved)
     name = saved.match(grid.get_by_role("alert").inner_text())[1]
-    (written,) = notebook[1].parent.glob("result-*")
+    (written,) = notebook[1].parent.glob("result-[0-9]*")
     assert (written.name, pq.read_metadata(written).num_rows) == (name, 1_000_000)
     written.unlink()
     assert list(notebook[1].parent.glob(".result-*")) == []

@@ -22,13 +22,13 @@ from nbconvert import HTMLExporter
 
 from micromegas_jupyter.core.jsonb import encode
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook import SAVED_MIME_TYPE
 from micromegas_jupyter.notebook import widget as widget_module
 from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.results import export as export_module
 from micromegas_jupyter.notebook.results import grid as grid_module
 from micromegas_jupyter.notebook.results.grid import CellSource, ResultGrid, shown_table
 from micromegas_jupyter.notebook.results.view import RowsView
-from micromegas_jupyter.notebook.shell import SAVED_MIME_TYPE
 from tests.fakes.clock import FakeClock
 
 ALL_ROWS = {"filters": {}, "sort": []}
@@ -277,7 +277,7 @@ def test_an_export_that_is_canceled_after_its_last_row_leaves_no_file(page, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_that_is_canceled_before_the_page_knows_that_it_is_complete_is_deleted(page, monkeypatch, tmp_path):
+def test_an_export_canceled_before_the_page_knows_its_end_leaves_no_file(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     page.ask("export", 1, to="folder", **ASKED)
     follow(page, 1)

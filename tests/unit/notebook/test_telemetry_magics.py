@@ -1,8 +1,9 @@
-"""`%micromegas_trace` and `%micromegas_logs`."""
+"""`%micromegas_trace`, `%micromegas_flame`, and `%micromegas_logs`."""
 
 import pyarrow as pa
 import pytest
 
+from micromegas_jupyter.client.traces import Trace
 from micromegas_jupyter.errors import UsageError
 from tests.unit.client.test_traces import CHECKOUT, TRACE
 
@@ -27,6 +28,39 @@ def test_what_is_no_trace_is_rejected_without_a_call(shell, world, line):
         shell.run_line_magic("micromegas_trace", line)
 
     assert world.asked == []
+
+
+@pytest.mark.parametrize("against", ["2h..1h", "shop-canary"])
+def test_traces_are_merged_and_compared(shell, world, against):
+    world.script = CHECKOUT.to_batches()
+
+    flame = shell.run_line_magic(
+        "micromegas_flame", f"--service shop --begin 1h --where \"kind = 'SERVER'\" --against {against}"
+    )
+
+    now, before = world.asked
+    assert "kind = 'SERVER'" in now["sql"]
+    assert (now["params"], before["params"]["service"]) == ({"service": "shop"}, "shop" if ".." in against else against)
+    seconds = (now["begin"] - before["begin"]).total_seconds()
+    assert seconds == (3600 if ".." in against else 0)
+    assert flame.paths.num_rows == CHECKOUT.num_rows
+    assert flame.is_difference
+
+
+@pytest.mark.parametrize("line", ["", "--service shop --against 1h..2h", "--service shop --end 1h", "--loud"])
+def test_a_flame_graph_with_wrong_options_is_rejected_without_a_call(shell, world, line):
+    with pytest.raises(UsageError):
+        shell.run_line_magic("micromegas_flame", line)
+
+    assert world.asked == []
+
+
+def test_a_trace_is_displayed_as_its_table_where_there_are_no_widgets(shell):
+    shown, _ = shell.display_formatter.format(Trace(TRACE, CHECKOUT))
+
+    assert "<table>" in shown["text/html"]
+    assert "checkout" in shown["text/plain"]
+    assert "application/vnd.jupyter.widget-view+json" not in shown
 
 
 def test_log_lines_are_a_result(shell, world):

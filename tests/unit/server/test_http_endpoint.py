@@ -298,6 +298,22 @@ def test_after_the_stop_nobody_is_answered_and_a_second_stop_is_fine():
         socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS)
 
 
+def test_a_client_that_connected_before_the_stop_gets_its_response():
+    endpoint = HttpEndpoint("127.0.0.1", 0, validator=None, registries=[], readiness=lambda: None)
+    port = endpoint.start()
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) as early:
+        request(port, "/health")  # connections are accepted in order
+        stopping = threading.Thread(target=endpoint.stop)
+        stopping.start()
+        while endpoint.listening.fileno() != -1:
+            pass
+        early.sendall(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        response = early.recv(65536)
+        stopping.join()
+
+    assert response.startswith(b"HTTP/1.1 200 ")
+
+
 def test_that_the_server_is_ready_is_cached_for_a_second_and_that_it_is_not_never():
     clock, answers = FakeClock(), [NotReady.STORAGE, None, NotReady.STORAGE]
 
