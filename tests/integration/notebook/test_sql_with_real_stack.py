@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tests.integration.notebook.kernels import run_unattended
+from tests.integration.notebook.test_with_real_stack import wait_for_telemetry
 
 pytestmark = pytest.mark.integration
 
@@ -93,6 +94,7 @@ def shown_text(run, cell):
 
 
 def test_a_range_arrows_types_tables_and_a_service_account_by_options(stack):
+    wait_for_telemetry(stack)
     run = run_unattended(
         LOAD,
         "%micromegas_login --service-account",
