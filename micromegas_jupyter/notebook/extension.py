@@ -32,11 +32,19 @@ class _Extension:
         servers = ServerMagics(shell, self.session, connections, self.schemas)
         identity = IdentityMagics(shell, self.session)
         connections.notice = lambda: identity.display.notice()  # noqa: PLW0108 - not before it is needed
-        self.magics = (self.sql, identity, servers, TelemetryMagics(shell, self.session, connections))
+        telemetry = TelemetryMagics(shell, self.session, connections)
+        self.magics = (self.sql, identity, servers, telemetry)
         sql, tables = self.sql.micromegas_sql, servers.micromegas_tables
         self.completer = SqlCompleter(shell, connections, self.schemas, sql, tables)
         panel = SidePanel(shell, self.session, connections, self.schemas, self.sql)
-        self._closing = (panel.close, self.completer.close, self.session.close, identity.close, servers.close)
+        self._closing = (
+            telemetry.close,
+            panel.close,
+            self.completer.close,
+            self.session.close,
+            identity.close,
+            servers.close,
+        )
 
     def close(self) -> None:
         for close in self._closing:

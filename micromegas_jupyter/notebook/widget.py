@@ -32,6 +32,10 @@ class KernelWidget(anywidget.AnyWidget):
     def __init__(self, **traits: object) -> None:
         super().__init__(**traits)
         self.on_msg(self._take_message)
+        self.let_requests_overtake_cells()
+
+    def let_requests_overtake_cells(self) -> None:
+        """Forget which shell sent a message other than a reply."""
         if self.comm is not None:
             # ipykernel 7.4 takes a page's requests to the shell that last sent through the comm: the cell's, where
             # they would wait for all cells of a Run All, and not the subshell that JupyterLab names in them.

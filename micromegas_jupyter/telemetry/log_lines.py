@@ -1,11 +1,21 @@
 """Which log lines are read: the same conditions in a terminal, a notebook, and a follow."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from micromegas_jupyter.telemetry.levels import Level
 
 LINE_COLUMNS: Final = ("time", "level", "exe", "target", "msg")
+
+VIEW_COLUMNS: Final = (*LINE_COLUMNS, "properties")
+
+
+class ValueFilter(NamedTuple):
+    """Lines with a value of a column or property only, or all but those."""
+
+    key: str
+    value: str
+    is_excluded: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +27,7 @@ class LogFilter:
     search: str | None = None
     service: str | None = None
     target: str | None = None
+    values: tuple[ValueFilter, ...] = ()
 
     def build_sql(self, *columns: str) -> tuple[str, dict[str, object]]:
         """Return a statement for the columns of the lines, without an order, and its parameters.
@@ -33,5 +44,13 @@ class LogFilter:
             if text is not None:
                 conditions.append(f"strpos(lower({column}), lower(:{column})) > 0")
                 parameters[column] = text
+        for number, (key, value, is_excluded) in enumerate(self.values):
+            field = key
+            if key not in LINE_COLUMNS:
+                field = f"property_get(properties, :key{number})"
+                parameters[f"key{number}"] = key
+            parameters[f"value{number}"] = value
+            excluded = f"({field} IS NULL OR {field} <> :value{number})"
+            conditions.append(excluded if is_excluded else f"{field} = :value{number}")
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"SELECT {', '.join(columns)} FROM log_entries{where}", parameters  # noqa: S608 - own names

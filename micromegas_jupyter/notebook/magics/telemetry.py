@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from IPython.core.magic import Magics, magics_class
 
-from micromegas_jupyter.config.client import parse_result_rows
-from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.core.text import parse_range
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.shell import argument, check_exclusive, line_magic
@@ -26,11 +25,15 @@ if TYPE_CHECKING:
 
     from micromegas_jupyter.client.flames import Flame
     from micromegas_jupyter.client.traces import Trace
+    from micromegas_jupyter.notebook.login.connections import Client
     from micromegas_jupyter.notebook.login.session import CellConnections, NotebookSession
-    from micromegas_jupyter.notebook.query_result import QueryResult
+    from micromegas_jupyter.notebook.logs.view import LogView
+    from micromegas_jupyter.notebook.logs.widget import LogResult
 
 _DEFAULT_BEGIN: Final = "15m"
 _DEFAULT_LINES: Final = 20_000
+_SAVED_LINES: Final = 50  # that a notebook saves of a follow
+_MAX_VIEWS: Final = 8
 
 
 @magics_class
@@ -41,6 +44,7 @@ class TelemetryMagics(Magics):
         super().__init__(shell)
         self._session = session
         self._connections = connections
+        self._views: deque[LogView] = deque()  # the oldest one is closed for a new one
 
     @line_magic
     @argument("trace_id", metavar="ID", help="ID of the trace: 32 hexadecimal digits")
@@ -93,29 +97,53 @@ class TelemetryMagics(Magics):
     @argument("--service", metavar="TEXT", help="only programs whose name (exe) contains this, likewise")
     @argument("--target", metavar="TEXT", help="only modules or loggers that contain this, likewise")
     @argument("--last", metavar="N", type=int, default=_DEFAULT_LINES, help="return the last N lines")
+    @argument("-f", "--follow", action="store_true", help="show each new line as soon as it is stored")
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
-    def micromegas_logs(self, arguments: argparse.Namespace) -> QueryResult:
-        """Show what programs logged in the last 15 minutes or since --begin, newest line first, as a result."""
-        from micromegas_jupyter.notebook.query_result import QueryResult
+    def micromegas_logs(self, arguments: argparse.Namespace) -> LogResult:
+        """Show what programs logged in the last 15 minutes or since --begin, with their volume over time."""
+        from micromegas_jupyter.notebook.logs.view import LogQuery, LogView
+        from micromegas_jupyter.notebook.logs.widget import LogResult
         from micromegas_jupyter.telemetry.levels import parse_level
-        from micromegas_jupyter.telemetry.log_lines import LINE_COLUMNS, LogFilter
+        from micromegas_jupyter.telemetry.log_lines import LogFilter
 
         level = None if arguments.level is None else parse_level(arguments.level)
         if level is None and arguments.level is not None:
             raise UsageError("--level is not a level.", remedy="Use fatal, error, warning, info, debug, or trace.")
         if arguments.last < 1:
             raise UsageError("--last is a number of lines, 1 or more.")
+        if arguments.follow and arguments.end is not None:
+            raise UsageError("--follow has no end.", remedy="Leave out --end.")
         if arguments.begin is None and arguments.end is None:
             arguments.begin = _DEFAULT_BEGIN
         chosen = LogFilter(level=level, search=arguments.search, service=arguments.service, target=arguments.target)
-        sql, parameters = chosen.build_sql(*LINE_COLUMNS)
-        lines = self._query(arguments, f"{sql} ORDER BY time DESC LIMIT {arguments.last}", parameters)
-        return QueryResult(lines, max_rows=parse_result_rows(process_variables()))
+        clock = self._session.dependencies.clock
+        begin, end = parse_range(arguments.begin, arguments.end, now=clock.now())
+        query = LogQuery(begin=begin or clock.now(), end=None if arguments.end is None else end, conditions=chosen)
+        count = min(arguments.last, _SAVED_LINES) if arguments.follow else arguments.last
+        check_exclusive(arguments, "connection", "profile")
+        with self._connections.connected(connection=arguments.connection, profile=arguments.profile) as connected:
+            settings, connection, live_line = connected
+            live_line.clear()
+            lines = query.fetch_lines(connection.client, end or clock.now(), last=count, timeout_seconds=None)
+        self._session.note_success(settings, connection.provider)
 
-    def _query(self, arguments: argparse.Namespace, sql: str, parameters: dict[str, object] | None = None) -> pa.Table:
-        with self._connected(arguments) as query:
-            return query(sql, parameters)
+        def make_view(lines: pa.Table) -> LogView:
+            def open_client() -> Client:
+                return self._session.connections.get(settings).client
+
+            view = LogView(open_client, query, lines, is_following=arguments.follow, clock=clock)
+            self._views.append(view)
+            while len(self._views) > _MAX_VIEWS:
+                self._views.popleft().close()
+            return view
+
+        return LogResult(lines, make_view)
+
+    def close(self) -> None:
+        """Stop all follows."""
+        while self._views:
+            self._views.popleft().close()
 
     @contextmanager
     def _connected(self, arguments: argparse.Namespace) -> Iterator[Callable[..., pa.Table]]:

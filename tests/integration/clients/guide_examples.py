@@ -17,4 +17,4 @@ OAUTH_EXAMPLES = [block for block in _ALL if "client_secret" in block.text]
 MARIMO_EXAMPLES = [block for block in _ALL if "import marimo" in block.text]
 CELL_EXAMPLES = [block for block in _ALL if block.text.startswith("%")]
 _ELSEWHERE = (*DBAPI_EXAMPLES, *OAUTH_EXAMPLES, *MARIMO_EXAMPLES, *CELL_EXAMPLES)
-EXAMPLES = [block for block in _ALL if block not in _ELSEWHERE]
+EXAMPLES = [block for block in _ALL if block not in _ELSEWHERE and not block.is_marked]

@@ -75,7 +75,7 @@ def test_log_lines_are_a_result(shell, world):
     assert (asked["end"] - asked["begin"]).total_seconds() == 15 * 60
 
 
-@pytest.mark.parametrize("line", ["--level loud", "--last 0", "--connection a --profile b"])
+@pytest.mark.parametrize("line", ["--level loud", "--last 0", "--connection a --profile b", "--follow --end 1h"])
 def test_wrong_options_are_rejected_without_a_call(shell, world, line):
     with pytest.raises(UsageError):
         shell.run_line_magic("micromegas_logs", line)

@@ -43,6 +43,11 @@ async function insertCell(element, source) {
   await copyText(source);
   return false;
 }
+var TRACE_ID = /^(?!0{32})[0-9a-f]{32}$/i;
+async function openTrace(element, traceId) {
+  const isInserted = await insertCell(element, `%micromegas_trace ${traceId}`);
+  return isInserted ? "Written into a new cell." : "Copied. Paste it into a new cell.";
+}
 function suppressShortcuts(root) {
   root.addEventListener(
     "focusin",
@@ -1186,9 +1191,16 @@ var Grid = class {
         `±1 minute around this ${this.columns[time]?.name ?? ""}`,
         () => void this.pick({ what: "around", column: time, row })
       ]);
+    const traceId = this.traceIdOf(row);
+    if (traceId) items.push(["Open its trace", () => void this.tell(() => openTrace(this.root, traceId))]);
     items.push(["Copy", () => void this.copy()], ["Show whole value", () => void this.expand()]);
     openMenu(this.root, event, items, () => this.focusedCell()?.focus({ preventScroll: true }));
   };
+  traceIdOf(row) {
+    const column = this.columns.findIndex(({ name }) => /(^|[._])trace_?id$/i.test(name));
+    const text = column < 0 ? "" : (this.blocks.text(row, column) ?? "").replace(/^0x/, "").replaceAll("-", "");
+    return TRACE_ID.test(text) ? text.toLowerCase() : void 0;
+  }
   shown() {
     return this.columns.map((_, column) => column).filter((column) => !this.hidden.has(column));
   }

@@ -43,6 +43,10 @@ async function insertCell(element, source) {
   await copyText(source);
   return false;
 }
+async function openTrace(element, traceId) {
+  const isInserted = await insertCell(element, `%micromegas_trace ${traceId}`);
+  return isInserted ? "Written into a new cell." : "Copied. Paste it into a new cell.";
+}
 function suppressShortcuts(root) {
   root.addEventListener(
     "focusin",
@@ -97,7 +101,7 @@ var Kernel = class {
 
 // src/trace/details.ts
 var WARNING = 3;
-function drawDetails(details, openTrace) {
+function drawDetails(details, openTrace2) {
   const { name, facts, attributes, events, links, logs } = details;
   return [
     make("h3", {}, name),
@@ -109,7 +113,7 @@ function drawDetails(details, openTrace) {
     ),
     ...section(
       "Links",
-      links.map((id) => makeButton(`Trace ${id.slice(0, 8)}…`, () => openTrace(id), { title: "Insert a cell" }))
+      links.map((id) => makeButton(`Trace ${id.slice(0, 8)}…`, () => openTrace2(id), { title: "Insert a cell" }))
     ),
     ...section(
       "Logs",
@@ -703,11 +707,10 @@ var TraceView = class {
   async fetchDetails(span) {
     const { answer } = await this.kernel.ask("details", { span });
     if (span !== this.scene?.selected) return;
-    const openTrace = (id) => void this.tell(async () => {
-      const isInserted = await insertCell(this.root, `%micromegas_trace ${id}`);
-      this.live.textContent = isInserted ? "Written into a new cell." : "Copied. Paste it into a new cell.";
+    const open = (id) => void this.tell(async () => {
+      this.live.textContent = await openTrace(this.root, id);
     });
-    this.details.replaceChildren(...drawDetails(answer, openTrace));
+    this.details.replaceChildren(...drawDetails(answer, open));
     this.details.scrollTop = 0;
   }
   /** Scroll and move to the selected span. */

@@ -11,6 +11,14 @@ export async function insertCell(element: Element, source: string): Promise<bool
   return false;
 }
 
+export const TRACE_ID = /^(?!0{32})[0-9a-f]{32}$/i;
+
+/** Insert a cell that shows a trace; returns a sentence to show. */
+export async function openTrace(element: Element, traceId: string): Promise<string> {
+  const isInserted = await insertCell(element, `%micromegas_trace ${traceId}`);
+  return isInserted ? "Written into a new cell." : "Copied. Paste it into a new cell.";
+}
+
 /** Keep JupyterLab from running its shortcuts (`d d` deletes a cell) for keys pressed within an element. */
 export function suppressShortcuts(root: HTMLElement): void {
   // JupyterLab leaves keys to the element with the focus when that says so; some shortcuts look no further.

@@ -2,7 +2,7 @@
 // results/grid.py, which sorts, filters, counts and writes; this one shows texts. Keys are those of the WAI-ARIA
 // Authoring Practices' grid.
 
-import { insertCell, suppressShortcuts } from "../base/cells";
+import { TRACE_ID, insertCell, openTrace, suppressShortcuts } from "../base/cells";
 import { Kernel } from "../base/kernel";
 import { copyText, make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
@@ -255,9 +255,17 @@ class Grid {
         `±1 minute around this ${this.columns[time]?.name ?? ""}`,
         () => void this.pick({ what: "around", column: time, row }),
       ]);
+    const traceId = this.traceIdOf(row);
+    if (traceId) items.push(["Open its trace", () => void this.tell(() => openTrace(this.root, traceId))]);
     items.push(["Copy", () => void this.copy()], ["Show whole value", () => void this.expand()]);
     openMenu(this.root, event, items, () => this.focusedCell()?.focus({ preventScroll: true }));
   };
+
+  private traceIdOf(row: number): string | undefined {
+    const column = this.columns.findIndex(({ name }) => /(^|[._])trace_?id$/i.test(name));
+    const text = column < 0 ? "" : (this.blocks.text(row, column) ?? "").replace(/^0x/, "").replaceAll("-", "");
+    return TRACE_ID.test(text) ? text.toLowerCase() : undefined;
+  }
 
   private shown(): number[] {
     return this.columns.map((_, column) => column).filter((column) => !this.hidden.has(column));

@@ -1,7 +1,7 @@
 // A trace as a waterfall, a flame graph, and a table, or merged call paths as the latter two. Its half in the kernel is
 // notebook/trace_view.py, which computes; this one lays out and paints.
 
-import { insertCell, suppressShortcuts } from "../base/cells";
+import { openTrace, suppressShortcuts } from "../base/cells";
 import { Kernel } from "../base/kernel";
 import { make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
@@ -284,12 +284,11 @@ class TraceView {
   private async fetchDetails(span: number): Promise<void> {
     const { answer } = await this.kernel.ask("details", { span });
     if (span !== this.scene?.selected) return;
-    const openTrace = (id: string): void =>
+    const open = (id: string): void =>
       void this.tell(async () => {
-        const isInserted = await insertCell(this.root, `%micromegas_trace ${id}`);
-        this.live.textContent = isInserted ? "Written into a new cell." : "Copied. Paste it into a new cell.";
+        this.live.textContent = await openTrace(this.root, id);
       });
-    this.details.replaceChildren(...drawDetails(answer, openTrace));
+    this.details.replaceChildren(...drawDetails(answer, open));
     this.details.scrollTop = 0;
   }
 
