@@ -148,17 +148,6 @@ def test_a_query_in_a_terminal(signed_in, tmp_path):
     check_flow("micromegas query", traced_files(tmp_path))
 
 
-# Loading fetches the tables for completions on other threads, one of which starts the other.
-_AFTER_LOADING = """
-import sitecustomize, threading
-for _ in range(2):
-    for thread in threading.enumerate():
-        if thread.name.endswith("schema"):
-            thread.join(30)
-sitecustomize.start()
-"""
-
-
 def test_a_cell_with_sql(signed_in, tmp_path):
     traced = {"MICROMEGAS_TEST_TRACE": str(tmp_path), "PYTHONPATH": f"{TRACING}{os.pathsep}{ROOT}"}
     with attended_kernel({**signed_in, **traced}) as kernel:
@@ -170,6 +159,17 @@ def test_a_cell_with_sql(signed_in, tmp_path):
     check_flow("%%sql", traced_files(tmp_path))
 
 
+# Loading fetches the tables for completions on other threads, one of which starts the other.
+_AFTER_LOADING = """
+import sitecustomize, threading
+for _ in range(2):
+    for thread in threading.enumerate():
+        if thread.name.endswith("schema"):
+            thread.join(30)
+sitecustomize.start()
+"""
+
+
 def test_a_sign_in_by_redirect(tmp_path):
     with DemoProvider() as provider:
         environ = kernel_environment(tmp_path, issuer=provider.issuer, client_id=provider.client_id) | {
@@ -178,7 +178,7 @@ def test_a_sign_in_by_redirect(tmp_path):
             "PYTHONPATH": f"{TRACING}{os.pathsep}{ROOT}",
         }
         with jupyter_server(tmp_path, environ=environ) as server, server.kernel() as kernel:
-            kernel.run("import sitecustomize; sitecustomize.start()")
+            kernel.run(_AFTER_LOADING)
             sign_in = SignIn(kernel, logs_out_first=False)
             assert "Signed in as" in sign_in.come_back(sign_in.answer())
             kernel.wait_until_saved("Signed in as")

@@ -90,8 +90,8 @@ def test_our_client_shows_the_certificate_that_its_settings_name(served, tmp_pat
 @pytest.mark.parametrize(
     ("scheme", "shown", "what", "remedy"),
     [
-        ("grpc", "none", "it probably speaks TLS", "grpc+tls://"),
-        ("grpc+tls", "none", "requires a client certificate, and there is none", "_CLIENT_CERTIFICATE_FILE"),
+        ("grpc", "none", "it probably requires TLS", "grpc+tls://"),
+        ("grpc+tls", "none", "requires a client certificate, but none is configured", "_CLIENT_CERTIFICATE_FILE"),
         ("grpc+tls", "foreign", "does not accept the client certificate", "--tls-client-ca"),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_token_on_the_command_line_is_refused_and_not_repeated(explain, enviro
     result = explain(token, environ=environ)
 
     assert result.returncode == 2
-    assert "never write it on the command line" in result.stderr
+    assert "never put it on the command line" in result.stderr
     assert token[:30] not in result.stderr + result.stdout
 
 

@@ -196,7 +196,7 @@ def test_login_takes_provider_and_application_as_options(stack, person, micromeg
 
     assert (unnamed.returncode, named.returncode) == (2, 3)
     assert "No identity provider is configured" in unnamed.stderr
-    assert f"Nobody can sign in at {issuer} from here." in named.stderr
+    assert f"Users can't sign in to {issuer} from here." in named.stderr
 
 
 def test_login_asks_for_the_scope_and_the_audience_that_are_named(stack, over_ssh):

@@ -71,10 +71,16 @@ var Kernel = class {
     const reply = await new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.waiting.delete(id);
-        reject(new Error("The kernel does not answer. Run the cell again."));
+        reject(new Error("The kernel does not respond. Run the cell again."));
       }, DEADLINE_MILLISECONDS);
       this.waiting.set(id, { resolve, reject, timer });
-      this.model.send({ id, op, ...details });
+      try {
+        this.model.send({ id, op, ...details });
+      } catch {
+        this.waiting.delete(id);
+        clearTimeout(timer);
+        reject(new Error("The kernel no longer has these rows. Run the cell again."));
+      }
     });
     return reply;
   }

@@ -210,12 +210,14 @@ export class SidePanel extends Widget {
     // A server may have thousands of columns: those of a closed table are not in the page.
     const fill = (): void => {
       if (!details.open || details.childElementCount > 1) return;
-      const name = this.connection.value;
-      const preview = `%%sql${name && ` --connection ${name}`}\nSELECT * FROM ${table.sql} LIMIT 100`;
+      const preview = (): void => {
+        const name = this.connection.value;
+        void this.newCell(`%%sql${name && ` --connection ${name}`}\nSELECT * FROM ${table.sql} LIMIT 100`);
+      };
       details.append(
         ...(table.remarks ? [make("p", {}, table.remarks)] : []),
         this.button("Insert name", `Insert the name ${table.name}`, () => this.insert(table.sql)),
-        this.button("Preview", `Preview ${table.name} in a new cell`, () => this.newCell(preview)),
+        this.button("Preview", `Preview ${table.name} in a new cell`, preview),
         list(
           `Columns of ${table.name}`,
           table.columns.map((column) => this.column(column)),

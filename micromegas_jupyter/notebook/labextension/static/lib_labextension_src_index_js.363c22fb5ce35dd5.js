@@ -498,9 +498,11 @@ class SidePanel extends widgets_2_7_strict_.Widget {
         const fill = () => {
             if (!details.open || details.childElementCount > 1)
                 return;
-            const name = this.connection.value;
-            const preview = `%%sql${name && ` --connection ${name}`}\nSELECT * FROM ${table.sql} LIMIT 100`;
-            details.append(...(table.remarks ? [make("p", {}, table.remarks)] : []), this.button("Insert name", `Insert the name ${table.name}`, () => this.insert(table.sql)), this.button("Preview", `Preview ${table.name} in a new cell`, () => this.newCell(preview)), list(`Columns of ${table.name}`, table.columns.map((column) => this.column(column))));
+            const preview = () => {
+                const name = this.connection.value;
+                void this.newCell(`%%sql${name && ` --connection ${name}`}\nSELECT * FROM ${table.sql} LIMIT 100`);
+            };
+            details.append(...(table.remarks ? [make("p", {}, table.remarks)] : []), this.button("Insert name", `Insert the name ${table.name}`, () => this.insert(table.sql)), this.button("Preview", `Preview ${table.name} in a new cell`, preview), list(`Columns of ${table.name}`, table.columns.map((column) => this.column(column))));
         };
         details.addEventListener("toggle", fill);
         details.open = opens;

@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "334290e43f5146ee" + ".js?v=" + "334290e43f5146ee" + ""
+  return chunkId + "." + "363c22fb5ce35dd5" + ".js?v=" + "363c22fb5ce35dd5" + ""
 }
 })();
 // webpack/runtime/global
