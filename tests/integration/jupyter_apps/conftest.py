@@ -15,7 +15,6 @@ from micromegas_jupyter.demo.folder import copy_notebooks
 from micromegas_jupyter.demo.lab import LabProcess
 from micromegas_jupyter.demo.stack import DemoStack
 from tests.integration.browser.conftest import CHROMIUM_OPTIONS, chromium
-from tests.integration.browser.looks import open_alone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,15 +80,6 @@ def browser_context(chromium, jupyter):
         browser.close()
 
 
-@pytest.fixture(scope="package")
-def lab_page(browser_context, jupyter):
-    """A page of JupyterLab, in which tests open one notebook after the other."""
-    page = browser_context.new_page()
-    page.goto(f"{jupyter.origin}{BASE_URL}lab?{jupyter.query}")
-    page.locator(".jp-Launcher").first.wait_for()
-    return page
-
-
 class Notebook:
     """A notebook as a person has it open in one of the two applications."""
 
@@ -151,19 +141,15 @@ class Notebook:
 
 
 @pytest.fixture
-def open_file(request, browser_context, jupyter):
-    """Open a notebook by its path: in JupyterLab alone in the page of all tests, or in a page of its own."""
+def open_file(browser_context, jupyter):
+    """Open a notebook by its path in a new page."""
     pages = []
 
-    def open_one(app, path, *, in_own_page=False):
-        if app == "lab" and not in_own_page:
-            page = request.getfixturevalue("lab_page")
-            open_alone(page, path.name)
-        else:
-            page = browser_context.new_page()
-            pages.append(page)
-            place = f"lab/workspaces/{path.stem}/tree" if app == "lab" else "notebooks"
-            page.goto(f"{jupyter.origin}{BASE_URL}{place}/{path.name}?{jupyter.query}")
+    def open_one(app, path):
+        page = browser_context.new_page()
+        pages.append(page)
+        place = f"lab/workspaces/{path.stem}/tree" if app == "lab" else "notebooks"
+        page.goto(f"{jupyter.origin}{BASE_URL}{place}/{path.name}?{jupyter.query}")
         return Notebook(page, path)
 
     yield open_one

@@ -27,7 +27,7 @@ def test_what_is_shown_is_live_with_its_kernel_and_readable_without(open_noteboo
     for widget in WIDGETS:
         expect(notebook.page.locator(widget)).to_be_visible()
 
-    page = open_file(app, copy, in_own_page=True).page
+    page = open_file(app, copy).page
 
     for text in SAVED:
         expect(page.locator(".jp-RenderedHTMLCommon").get_by_text(text)).to_be_visible()
