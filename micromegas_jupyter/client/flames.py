@@ -1,13 +1,14 @@
 """Where many traces spend their time: their spans merged by call path, and the difference of two sets of traces."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from micromegas_jupyter.client.traces import MAX_SPANS, BarRow, bar_table, nanoseconds_text, read_ids
+from micromegas_jupyter.client.traces import MAX_SPANS, BarRow, bar_table, contains, nanoseconds_text, read_ids
 from micromegas_jupyter.core.text import cut, printable
 from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.telemetry.log_patterns import mask_variables
@@ -15,6 +16,8 @@ from micromegas_jupyter.telemetry.traces import Integers, build_span_tree, merge
 
 MAX_STATIC_PATHS: Final = 40
 _COLUMNS: Final = "trace_id, span_id, parent_span_id, start_time, duration, name, status, exe"
+_SERVICE: Final = "service_of_traces"
+"""A parameter that no variable is likely to have as its name."""
 _MAX_NAME: Final = 120
 _HEADERS: Final = ("call path", "service", "total", "self", "spans", "errors")
 _MORE, _LESS, _SAME = "#c62828", "#2e6da4", "#6b7280"
@@ -27,6 +30,8 @@ class TraceSet(NamedTuple):
     service: str
     query: Callable[[str, dict[str, object]], pa.Table]
     where: str | None = None
+    values: Mapping[str, object] = MappingProxyType({})
+    """The parameters of `where`."""
 
     def fetch(self) -> pa.Table:
         """Return the spans of all traces with a span of the service (and with `where`, one that matches it).
@@ -39,8 +44,8 @@ class TraceSet(NamedTuple):
         condition = f" AND (\n{self.where}\n)" if self.where else ""
         rows = self.query(
             f"SELECT {_COLUMNS} FROM otel_spans WHERE trace_id IN (SELECT trace_id FROM otel_spans "  # noqa: S608 - the caller's condition
-            f"WHERE (exe = :service OR ends_with(exe, concat('/', :service))){condition}) LIMIT {MAX_SPANS + 1}",
-            {"service": self.service},
+            f"WHERE (exe = :{_SERVICE} OR ends_with(exe, concat('/', :{_SERVICE}))){condition}) LIMIT {MAX_SPANS + 1}",
+            {**self.values, _SERVICE: self.service},
         )
         if not rows.num_rows:
             raise UsageError(
@@ -140,6 +145,11 @@ class Flame:
         compared = f" compared with {before[0]:,} (time per trace)" if before else ""
         counts = f"{self.span_count:,} spans · {self.paths.num_rows:,} call paths"
         return f"{self.service} · {now:,} traces{compared} · {counts}"
+
+    def find(self, text: str) -> list[int]:
+        """Return the rows of the paths whose name or service contains a text in any case."""
+        is_found = contains(self.paths["name"], text) | contains(self.paths["service"], text)
+        return [int(path) for path in np.flatnonzero(is_found)]
 
     def _rows(self) -> Iterator[BarRow]:
         # A path's total is at least that of the paths below it, so the ancestors of a path come with it.

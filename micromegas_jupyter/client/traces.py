@@ -303,19 +303,17 @@ class Trace:
             "logs": logs.set_column(0, "time", logs["time"].cast(pa.int64())).to_pylist(),
         }
 
-    def find_spans(self, text: str) -> list[int]:
-        """Return the rows of the spans whose attributes or status message contain a text, in upper or lower case.
-
-        Raises:
-            UsageError: The trace was built without a client.
-        """
-        found = self._fetch(
-            f"SELECT span_id FROM otel_spans WHERE trace_id = X'{self.trace_id}' AND ("  # noqa: S608 - a checked ID
-            "strpos(lower(jsonb_format_json(properties)), lower(:text)) > 0 "
-            "OR strpos(lower(status_message), lower(:text)) > 0)",
-            {"text": text},
-        )
-        is_found = np.isin(read_ids(self.spans["span_id"]), read_ids(found["span_id"]))
+    def find(self, text: str) -> list[int]:
+        """Return the rows of the spans with a text in name, service, attributes, or status message, in any case."""
+        is_found = contains(self.spans["name"], text) | contains(self.spans["exe"], text)
+        if self._query is not None:
+            found = self._fetch(
+                f"SELECT span_id FROM otel_spans WHERE trace_id = X'{self.trace_id}' AND ("  # noqa: S608 - a checked ID
+                "strpos(lower(jsonb_format_json(properties)), lower(:text)) > 0 "
+                "OR strpos(lower(status_message), lower(:text)) > 0)",
+                {"text": text},
+            )
+            is_found |= np.isin(read_ids(self.spans["span_id"]), read_ids(found["span_id"]))
         return [int(span) for span in np.flatnonzero(is_found)]
 
     def _fetch(self, sql: str, parameters: dict[str, object] | None = None) -> pa.Table:
@@ -375,6 +373,12 @@ def fetch_trace(trace_id: str, query: Callable[..., pa.Table]) -> Trace:
             f"Trace {plain} has more than {MAX_SPANS:,} spans.", remedy="Narrow the time range with begin and end."
         )
     return Trace(plain, rows, query)
+
+
+def contains(column: pa.ChunkedArray, text: str) -> "np.typing.NDArray[np.bool_]":
+    """Return which values contain a text, in upper or lower case."""
+    is_found = pc.match_substring(column.cast(pa.utf8()), text, ignore_case=True).fill_null(fill_value=False)
+    return np.asarray(is_found.to_numpy(), dtype=np.bool_)
 
 
 def read_ids(column: pa.ChunkedArray) -> "np.typing.NDArray[np.uint64]":

@@ -51,8 +51,8 @@ class TraceView(KernelWidget):
                 return _pack_flame(self._source)
             case Trace(), {"op": "details", "span": int(span)} if 0 <= span < self._source.spans.num_rows:
                 return _describe(self._source, span), []
-            case Trace(), {"op": "search", "text": str(text)}:
-                return {"spans": self._source.find_spans(text[:_MAX_SEARCH])}, []
+            case _, {"op": "search", "text": str(text)}:
+                return {"spans": self._source.find(text[:_MAX_SEARCH])}, []
         raise UsageError("This view has no such operation.", remedy="Run the cell again.")
 
 
@@ -69,12 +69,13 @@ def _pack_trace(trace: Trace) -> tuple[dict[str, object], list[bytes]]:
         trace.is_error * _ERROR | (trace.spans["critical_time"].to_numpy() > 0) * _CRITICAL | tree.is_orphan * _ORPHAN
     )
     begin = int(tree.start.min())
-    about: dict[str, object] = {"names": names[1], "services": services[1]}
+    about: dict[str, object] = {"names": names[1], "services": services[1], "total": max(trace.duration, 1)}
     return about, [
         *_columns(tree.start - begin, tree.duration, tree.self_time, kind="<f8"),
         *_columns(tree.parent, tree.size, kind="<i4"),
         *_columns(names[0], services[0], kind="<u4"),
         *_columns(flags, kind="u1"),
+        *_columns(tree.depth, kind="<u4"),
         *_columns([each.span for each in path], kind="<i4"),
         *_columns([each.begin - begin for each in path], [each.end - begin for each in path], kind="<f8"),
     ]
@@ -89,11 +90,14 @@ def _pack_flame(flame: Flame) -> tuple[dict[str, object], list[bytes]]:
     errors = paths["errors"].to_numpy()
     suffixes = ("", "_before") if flame.is_difference else ("",)
     counts = [paths[name].to_numpy() for suffix in suffixes for name in (f"spans{suffix}", f"total{suffix}")]
-    return {"names": flame.names, "services": flame.services}, [
+    total = max(int(flame.widths[flame.parent < 0].sum()), 1)
+    return {"names": flame.names, "services": flame.services, "total": total}, [
         *_columns(flame.starts, flame.widths, paths["self_time"].to_numpy(), kind="<f8"),
         *_columns(flame.parent, size, kind="<i4"),
         *_columns(flame.name_codes, flame.service_codes, kind="<u4"),
         *_columns((errors > 0) * _ERROR, kind="u1"),
+        *_columns(paths["depth"].to_numpy(), kind="<u4"),
+        *_columns([], [], [], kind="<f8"),  # no critical path
         *_columns(errors, *counts, kind="<f8"),
     ]
 
@@ -118,28 +122,30 @@ def _describe(trace: Trace, span: int) -> dict[str, object]:
 
     texts = {name: _text(trace.spans[name][span].as_py()) for name in ("name", "exe", "kind", "status")}
     status = ": ".join(each for each in (texts["status"], _text(details["status_message"])) if each)
-    return {
-        "name": texts["name"],
-        "facts": [
-            ("service", texts["exe"]),
-            ("start", f"{np.datetime64(begin, 'ns')}Z"),
-            ("duration", f"{int(trace.tree.duration[span]):,} ns"),
-            ("self", f"{int(trace.tree.self_time[span]):,} ns"),
-            ("kind", texts["kind"]),
-            ("status", status),
-            ("span ID", details["span_id"]),
-        ],
-        "attributes": _pairs(details["attributes"]),
-        "events": [
-            {"text": f"{after(event['time'])} {_text(event['name'])}", "attributes": _pairs(event["attributes"])}
-            for event in details["events"][:MAX_DETAILS]
-        ],
-        "links": [text for link in details["links"][:MAX_DETAILS] if (text := _link(link["trace_id"]))],
-        "logs": [
-            {"level": line["level"], "text": f"{after(line['time'])} {_level(line['level'])} {_text(line['msg'])}"}
-            for line in details["logs"]
-        ],
-    }
+    facts = [
+        ("service", texts["exe"]),
+        ("start", f"{np.datetime64(begin, 'ns')}Z"),
+        ("duration", f"{int(trace.tree.duration[span]):,} ns"),
+        ("self", f"{int(trace.tree.self_time[span]):,} ns"),
+        ("kind", texts["kind"]),
+        ("status", status),
+        ("span ID", details["span_id"]),
+    ]
+    events = [
+        {"text": f"{after(event['time'])} {_text(event['name'])}", "pairs": _pairs(event["attributes"])}
+        for event in details["events"][:MAX_DETAILS]
+    ]
+    links = [{"trace_id": id_} for link in details["links"][:MAX_DETAILS] if (id_ := _link(link["trace_id"]))]
+    logs = [
+        {
+            "text": f"{after(line['time'])} {_level(line['level'])} {_text(line['msg'])}",
+            "is_severe": line["level"] <= Level.WARNING,
+        }
+        for line in details["logs"]
+    ]
+    attributes = [{"pairs": pairs}] if (pairs := _pairs(details["attributes"])) else []
+    sections = [("", [{"pairs": facts}]), ("Attributes", attributes), ("Events", events), ("Links", links)]
+    return {"name": texts["name"], "sections": [each for each in (*sections, ("Logs", logs)) if each[1]]}
 
 
 def _link(trace_id: str) -> str:

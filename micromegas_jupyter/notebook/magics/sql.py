@@ -228,7 +228,7 @@ class SqlMagic(Magics):
                 check_no_template(parts.sql)
                 request = SqlRequest(
                     sql=parts.sql,
-                    params=_values(parts.sql, {**self._shell.user_ns, **(local_ns or {})}),
+                    params=parameter_values(parts.sql, {**self._shell.user_ns, **(local_ns or {})}),
                     name=parts.name,
                     options=arguments,
                 )
@@ -494,7 +494,12 @@ def _running_table(queries: Sequence[RunningQuery], *, now: datetime) -> TextTab
     )
 
 
-def _values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
+def parameter_values(sql: str, variables: Mapping[str, Any]) -> dict[str, object]:
+    """Return the values of the variables that a statement refers to as `:name`.
+
+    Raises:
+        UsageError: There is no variable of that name.
+    """
     from micromegas_jupyter.flightsql.parameters import frozen_values, parameter_names
 
     missing = [name for name in parameter_names(sql) if name not in variables]

@@ -11,6 +11,7 @@ from IPython.core.magic import Magics, magics_class
 
 from micromegas_jupyter.core.text import parse_range
 from micromegas_jupyter.errors import UsageError
+from micromegas_jupyter.notebook.magics.sql import parameter_values
 from micromegas_jupyter.notebook.shell import argument, check_exclusive, line_magic
 
 if TYPE_CHECKING:
@@ -42,12 +43,15 @@ class TelemetryMagics(Magics):
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession, connections: CellConnections) -> None:
         super().__init__(shell)
+        self._shell = shell
         self._session = session
         self._connections = connections
         self._views: deque[LogView] = deque()  # the oldest one is closed for a new one
 
     @line_magic
-    @argument("trace_id", metavar="ID", help="ID of the trace: 32 hexadecimal digits")
+    @argument(
+        "trace_id", metavar="ID", help="ID of the trace: 32 hexadecimal digits, or :NAME of a variable that has it"
+    )
     @argument("--begin", "--since", metavar="TIME", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
     @argument("--end", metavar="TIME", help="end of the time range, in the same forms; without it, now")
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
@@ -59,14 +63,21 @@ class TelemetryMagics(Magics):
         """
         from micromegas_jupyter.client.traces import fetch_trace
 
+        values = parameter_values(arguments.trace_id, self._shell.user_ns)
+        trace_id = values.get(arguments.trace_id.removeprefix(":"), arguments.trace_id)
         with self._connected(arguments) as query:
-            return fetch_trace(arguments.trace_id, query)
+            # Tables contain IDs as bytes.
+            return fetch_trace(trace_id.hex() if isinstance(trace_id, bytes) else str(trace_id), query)
 
     @line_magic
     @argument("--service", metavar="NAME", required=True, help="traces that have a span of this program (exe)")
     @argument("--begin", "--since", metavar="TIME", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
     @argument("--end", metavar="TIME", help="end of the time range, in the same forms; without it, now")
-    @argument("--where", metavar="SQL", help="only traces with a span of the service that meets this condition")
+    @argument(
+        "--where",
+        metavar="SQL",
+        help="only traces with a span of the service that meets this condition; :NAME is a variable",
+    )
     @argument("--against", metavar="OTHER", help="compare with another service, or another time range as BEGIN..END")
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
@@ -84,9 +95,10 @@ class TelemetryMagics(Magics):
             begin, end = arguments.against.split("..", 1)
             service = arguments.service
             other_range = parse_range(begin.strip(), end.strip() or None, now=self._session.dependencies.clock.now())
+        values = parameter_values(arguments.where or "", self._shell.user_ns)
         with self._connected(arguments) as query:
-            now = TraceSet(arguments.service, query, arguments.where)
-            before = service and TraceSet(service, partial(query, time_range=other_range), arguments.where)
+            now = TraceSet(arguments.service, query, arguments.where, values)
+            before = service and TraceSet(service, partial(query, time_range=other_range), arguments.where, values)
             return fetch_flame(now, before or None)
 
     @line_magic

@@ -46,18 +46,21 @@ def test_a_span_has_its_attributes_events_links_and_logs_to_the_nanosecond(clien
     details, _ = TraceView(trace).reply({"op": "details", "span": 1})
 
     assert trace.spans["self_time"].to_pylist() == [903, 100]
-    assert details["attributes"][:2] == [("card", "VISA"), ("n", "3")]
-    assert details["events"] == [{"text": "+6 ns failed", "attributes": [("reason", "no funds")]}]
-    assert details["links"] == [LINKED.hex()]
-    assert details["logs"] == [{"level": 2, "text": "+19.99 µs ERROR no funds"}]
-    facts = dict(details["facts"])
+    sections = dict(details["sections"])
+    assert sections["Attributes"][0]["pairs"][:2] == [("card", "VISA"), ("n", "3")]
+    assert sections["Events"] == [{"text": "+6 ns failed", "pairs": [("reason", "no funds")]}]
+    assert sections["Links"] == [{"trace_id": LINKED.hex()}]
+    assert sections["Logs"] == [{"text": "+19.99 µs ERROR no funds", "is_severe": True}]
+    facts = dict(sections[""][0]["pairs"])
     assert (facts["status"], facts["duration"]) == ("ERROR: declined", "100 ns")
     assert facts["start"].endswith("12:00:00.000000011Z")
 
 
-@pytest.mark.parametrize(("text", "found"), [("visa", [1]), ("DECLINED", [1]), ("' OR 1=1 --", []), ("%", [])])
-def test_attributes_and_messages_are_searched_on_the_server(client, text, found):
-    assert client.trace(TRACE.hex()).find_spans(text) == found
+@pytest.mark.parametrize(
+    ("text", "found"), [("visa", [1]), ("DECLINED", [1]), ("Order", [0]), ("' OR 1=1 --", []), ("%", [])]
+)
+def test_names_attributes_and_messages_are_searched(client, text, found):
+    assert client.trace(TRACE.hex()).find(text) == found
 
 
 def test_the_traces_of_a_service_are_merged_and_chosen_by_a_condition(client):

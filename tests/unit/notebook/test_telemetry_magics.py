@@ -10,10 +10,12 @@ from tests.unit.client.test_traces import CHECKOUT, TRACE
 LINES = pa.table({"time": ["now"], "level": [3], "exe": ["shop"], "target": ["net"], "msg": ["slow"]})
 
 
-def test_a_trace_is_shown_with_its_critical_path(shell, world):
+@pytest.mark.parametrize("sought", [f"0x{TRACE.upper()}", ":in_hex", ":in_bytes"])
+def test_a_trace_is_shown_with_its_critical_path(shell, world, sought):
     world.script = CHECKOUT.to_batches()
+    shell.user_ns.update(in_hex=TRACE, in_bytes=bytes.fromhex(TRACE))
 
-    trace = shell.run_line_magic("micromegas_trace", f"0x{TRACE.upper()} --begin 1h")
+    trace = shell.run_line_magic("micromegas_trace", f"{sought} --begin 1h")
 
     (asked,) = world.asked
     assert f"X'{TRACE}'" in asked["sql"]
@@ -22,7 +24,7 @@ def test_a_trace_is_shown_with_its_critical_path(shell, world):
     assert "charge" in trace._repr_html_()
 
 
-@pytest.mark.parametrize("line", ["checkout", "", f"{TRACE} --begin yesterday", f"{TRACE} --end 1h"])
+@pytest.mark.parametrize("line", ["checkout", "", ":gone", ":a,:b", f"{TRACE} --begin yesterday", f"{TRACE} --end 1h"])
 def test_what_is_no_trace_is_rejected_without_a_call(shell, world, line):
     with pytest.raises(UsageError):
         shell.run_line_magic("micromegas_trace", line)
@@ -33,21 +35,32 @@ def test_what_is_no_trace_is_rejected_without_a_call(shell, world, line):
 @pytest.mark.parametrize("against", ["2h..1h", "shop-canary"])
 def test_traces_are_merged_and_compared(shell, world, against):
     world.script = CHECKOUT.to_batches()
+    shell.user_ns["sought"] = "SERVER"
 
     flame = shell.run_line_magic(
-        "micromegas_flame", f"--service shop --begin 1h --where \"kind = 'SERVER'\" --against {against}"
+        "micromegas_flame", f"--service shop --begin 1h --where 'kind = :sought' --against {against}"
     )
 
     now, before = world.asked
-    assert "kind = 'SERVER'" in now["sql"]
-    assert (now["params"], before["params"]["service"]) == ({"service": "shop"}, "shop" if ".." in against else against)
+    assert "kind = :sought" in now["sql"]
+    assert list(now["params"].values()) == ["SERVER", "shop"]
+    assert list(before["params"].values()) == ["SERVER", "shop" if ".." in against else against]
     seconds = (now["begin"] - before["begin"]).total_seconds()
     assert seconds == (3600 if ".." in against else 0)
     assert flame.paths.num_rows == CHECKOUT.num_rows
     assert flame.is_difference
 
 
-@pytest.mark.parametrize("line", ["", "--service shop --against 1h..2h", "--service shop --end 1h", "--loud"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "--service shop --where 'kind = :gone'",
+        "--service shop --against 1h..2h",
+        "--service shop --end 1h",
+        "--loud",
+    ],
+)
 def test_a_flame_graph_with_wrong_options_is_rejected_without_a_call(shell, world, line):
     with pytest.raises(UsageError):
         shell.run_line_magic("micromegas_flame", line)

@@ -27,15 +27,15 @@ def columns(buffers, kinds):
 def test_a_trace_is_sent_as_columns_in_nanoseconds():
     reply, buffers = ask(Trace(TRACE, CHECKOUT), "spans")
 
-    start, duration, own, parent, size, name, _, flags, path, begin, end = columns(
-        buffers, ["f8"] * 3 + ["i4"] * 2 + ["u4"] * 2 + ["u1", "i4", "f8", "f8"]
+    start, duration, own, parent, size, name, _, flags, depth, path, begin, end = columns(
+        buffers, ["f8"] * 3 + ["i4"] * 2 + ["u4"] * 2 + ["u1", "u4", "i4", "f8", "f8"]
     )
     assert [reply["answer"]["names"][each] for each in name] == ["checkout", "charge", "log", "lost"]
     assert start == [0, 200_000, 210_000, 400_000]
     assert duration == [1_000_000, 700_000, 1_000, 50_000]
     assert own == [300_000, 700_000, 1_000, 50_000]
     assert (parent, size) == ([-1, 0, 0, -1], [3, 1, 1, 1])
-    assert flags == [2, 1 | 2, 0, 4]
+    assert (flags, depth) == ([2, 1 | 2, 0, 4], [0, 1, 1, 0])
     assert [*zip(path, begin, end, strict=True)] == [
         (0, 0, 200_000), (1, 200_000, 900_000), (0, 900_000, 1_000_000)
     ]  # fmt: skip
@@ -45,8 +45,8 @@ def test_a_trace_is_sent_as_columns_in_nanoseconds():
 def test_call_paths_are_sent_with_their_counts(others):
     reply, buffers = ask(Flame("shop", ORDER, others), "spans")
 
-    kinds = ["f8"] * 3 + ["i4"] * 2 + ["u4"] * 2 + ["u1"] + ["f8"] * (5 if others else 3)
-    _, width, _, _, size, name, _, _, errors, count, *_ = columns(buffers, kinds)
+    kinds = ["f8"] * 3 + ["i4"] * 2 + ["u4"] * 2 + ["u1", "u4"] + ["f8"] * (8 if others else 6)
+    _, width, _, _, size, name, _, _, _, _, _, _, errors, count, *_ = columns(buffers, kinds)
     shown = [reply["answer"]["names"][each] for each in name]
     assert dict(zip(shown, zip(count, errors, strict=True), strict=True))["worker <*>"] == (2, 1)
     assert (size[0], max(width)) == ((4, 430) if others else (3, 150))
@@ -55,7 +55,7 @@ def test_call_paths_are_sent_with_their_counts(others):
 def test_a_missing_parent_has_no_name():
     reply, buffers = ask(Trace(TRACE, spans((2, 1, "child", 0, 10))), "spans")
 
-    assert reply["answer"] == {"names": ["child", ""], "services": ["shop", ""]}
+    assert reply["answer"] == {"names": ["child", ""], "services": ["shop", ""], "total": 10}
     assert np.frombuffer(buffers[7], "u1").tolist() == [2 | 4]
 
 
@@ -70,6 +70,11 @@ def test_other_requests_are_an_error(message):
 
 def test_a_trace_without_a_connection_explains_why_it_has_no_details():
     assert "no connection" in ask(Trace(TRACE, CHECKOUT), "details", span=0)[0]["error"]
+
+
+@pytest.mark.parametrize("source", [Trace(TRACE, CHECKOUT), Flame("shop", CHECKOUT)])
+def test_spans_and_paths_are_found_by_name_in_any_case(source):
+    assert ask(source, "search", text="CHARGE")[0]["answer"] == {"spans": [1]}
 
 
 def test_nothing_of_the_spans_is_in_the_widgets_state():

@@ -100,69 +100,23 @@ var Kernel = class {
 };
 
 // src/trace/details.ts
-var WARNING = 3;
-function drawDetails(details, openTrace2) {
-  const { name, facts, attributes, events, links, logs } = details;
-  return [
-    make("h3", {}, name),
-    list(facts),
-    ...section("Attributes", attributes.length ? [list(attributes)] : []),
-    ...section(
-      "Events",
-      events.map((each) => make("div", {}, each.text, list(each.attributes)))
-    ),
-    ...section(
-      "Links",
-      links.map((id) => makeButton(`Trace ${id.slice(0, 8)}…`, () => openTrace2(id), { title: "Insert a cell" }))
-    ),
-    ...section(
-      "Logs",
-      logs.map(
-        ({ level, text }) => make("div", { class: `micromegas-trace-log ${level <= WARNING ? "severe" : ""}` }, text)
-      )
-    )
-  ];
-}
-function list(pairs) {
-  return make("dl", {}, ...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
-}
-function section(title, nodes) {
-  return nodes.length ? [make("h4", {}, title), ...nodes] : [];
+function drawDetails({ name, sections }, openTrace2) {
+  const nodes = [make("h3", {}, name)];
+  for (const [title, items] of sections) {
+    if (title) nodes.push(make("h4", {}, title));
+    for (const { text = "", is_severe: isSevere, trace_id: id, pairs = [] } of items) {
+      const list = pairs.flatMap(([key, value]) => [make("dt", {}, key), make("dd", {}, value)]);
+      nodes.push(make("div", { class: isSevere ? "severe" : "" }, text, make("dl", {}, ...list)));
+      if (id) nodes.push(makeButton(`Trace ${id.slice(0, 8)}…`, () => openTrace2(id), { title: "Insert a cell" }));
+    }
+  }
+  return nodes;
 }
 
 // src/trace/layout.ts
 var ERROR = 1;
 var CRITICAL = 2;
 var ORPHAN = 4;
-var Heap = class {
-  entries = [];
-  get lowest() {
-    return this.entries[0]?.[0] ?? Infinity;
-  }
-  push(key, value) {
-    const { entries } = this;
-    let index = entries.push([key, value]) - 1;
-    for (let above = index - 1 >> 1; index > 0 && entries[above][0] > key; above = index - 1 >> 1) {
-      entries[index] = entries[above];
-      index = above;
-    }
-    entries[index] = [key, value];
-  }
-  pop() {
-    const { entries } = this;
-    const [top, last] = [entries[0], entries.pop()];
-    if (top === void 0 || last === void 0 || !entries.length) return top?.[1];
-    let index = 0;
-    for (let below = 1; below < entries.length; below = 2 * index + 1) {
-      if (below + 1 < entries.length && entries[below + 1][0] < entries[below][0]) below++;
-      if (entries[below][0] >= last[0]) break;
-      entries[index] = entries[below];
-      index = below;
-    }
-    entries[index] = last;
-    return top[1];
-  }
-};
 function arrangeRows(spans) {
   const { count, start, duration, parent, size } = spans;
   const low = start.slice();
@@ -173,20 +127,19 @@ function arrangeRows(spans) {
     const siblings = [];
     for (let span = first; span < last; span += size[span]) siblings.push(span);
     siblings.sort((one, other) => low[one] - low[other]);
-    const [busy, free, heights] = [new Heap(), new Heap(), []];
-    const lanes = siblings.map((span) => {
-      while (busy.lowest <= low[span]) {
-        const lane2 = busy.pop();
-        free.push(lane2, lane2);
-      }
+    const ending = [...siblings].sort((one, other) => high[one] - high[other]);
+    const [free, heights, lanes] = [[], [], /* @__PURE__ */ new Map()];
+    let ended = 0;
+    for (const span of siblings) {
+      for (; high[ending[ended]] <= low[span] && lanes.has(ending[ended]); ended++)
+        free.push(lanes.get(ending[ended]));
       const lane = free.pop() ?? heights.push(0) - 1;
-      busy.push(high[span], lane);
+      lanes.set(span, lane);
       heights[lane] = Math.max(heights[lane], height[span]);
-      return lane;
-    });
+    }
     let total = 0;
     const tops = heights.map((each) => (total += each) - each);
-    siblings.forEach((span, index) => offset[span] = tops[lanes[index]]);
+    for (const [span, lane] of lanes) offset[span] = tops[lane];
     return total;
   };
   for (let span = count - 1; span >= 0; span--) {
@@ -249,12 +202,14 @@ var MAX_INDENTS = 14;
 var INDENT = 10;
 var LETTER = 5.8;
 var MIN_TEXT = 30;
+var LIGHT = { selected: "#e2ebf7", error: "#b71c1c", critical: "#9a4d00", isDark: false };
+var DARK = { selected: "#333b47", error: "#ff6b6b", critical: "#ffb74d", isDark: true };
 var Painter = class {
   canvas;
   width = 0;
   height = 0;
   map;
-  colors = { ink: "", paper: "", selected: "", error: "", critical: "", isDark: false };
+  colors = { ...LIGHT, ink: "", paper: "" };
   constructor(attributes) {
     this.canvas = make("canvas", attributes);
   }
@@ -268,8 +223,7 @@ var Painter = class {
     this.canvas.height = height * devicePixelRatio;
     this.canvas.style.height = `${height}px`;
     this.map = void 0;
-    const isDark = isLight(style.color);
-    this.colors = isDark ? { ink, paper, selected: "#333b47", error: "#ff6b6b", critical: "#ffb74d", isDark } : { ink, paper, selected: "#e2ebf7", error: "#b71c1c", critical: "#9a4d00", isDark };
+    this.colors = { ...isLight(style.color) ? DARK : LIGHT, ink, paper };
   }
   left(scene) {
     return scene.rows ? 0 : NAMES;
@@ -557,23 +511,16 @@ var TraceView = class {
       return buffer.slice(byteOffset, byteOffset + byteLength);
     };
     const doubles = (index) => new Float64Array(at(index));
-    const [start, duration, parent] = [doubles(0), doubles(1), new Int32Array(at(3))];
-    const [size, flags] = [new Int32Array(at(4)), new Uint8Array(at(7))];
+    const [start, duration, self, depth] = [doubles(0), doubles(1), doubles(2), new Uint32Array(at(8))];
+    const [parent, size, flags] = [new Int32Array(at(3)), new Int32Array(at(4)), new Uint8Array(at(7))];
     const [name, service] = [new Uint32Array(at(5)), new Uint32Array(at(6))];
-    const spans = { count: start.length, start, duration, self: doubles(2), parent, size, name, service, flags };
-    const depth = new Uint32Array(spans.count);
-    let total = 1;
-    for (let span = 0; span < spans.count; span++) {
-      if (parent[span] >= 0) depth[span] = depth[parent[span]] + 1;
-      total = Math.max(total, start[span] + duration[span]);
-    }
+    const spans = { count: start.length, start, duration, self, parent, size, name, service, flags };
+    const path = { span: new Int32Array(at(9)), begin: doubles(10), end: doubles(11) };
     this.services = answer.services;
-    const [first, ...others] = buffers.slice(8).map((_, index) => index + 8);
-    const none = new ArrayBuffer(0);
-    const path = this.isTrace ? { span: new Int32Array(at(first)), begin: doubles(others[0]), end: doubles(others[1]) } : { span: new Int32Array(none), begin: new Float64Array(none), end: new Float64Array(none) };
-    if (!this.isTrace) this.counts = [first, ...others].map(doubles);
+    this.counts = buffers.slice(12).map((_, index) => doubles(index + 12));
     const [, , now, , before] = this.counts;
     const changes = before && now?.map((each, span) => (each - before[span]) / Math.max(each, before[span], 1));
+    const { total } = answer;
     const matches = /* @__PURE__ */ new Set();
     this.scene = {
       ...{ spans, names: answer.names, depth, path, matches, total, changes },
@@ -654,13 +601,13 @@ var TraceView = class {
   /** The spans, or those that a search found, a page at a time. */
   fillTable() {
     const { spans, names, depth, matches, selected } = this.scene;
-    const list2 = matches.size ? [...matches].sort((one, other) => one - other) : void 0;
-    const total = list2?.length ?? spans.count;
+    const list = matches.size ? [...matches].sort((one, other) => one - other) : void 0;
+    const total = list?.length ?? spans.count;
     const pages = Math.ceil(total / PAGE);
     const last = Math.min(total, (this.page + 1) * PAGE);
     const rows = [];
     for (let index = this.page * PAGE; index < last; index++) {
-      const span = list2?.[index] ?? index;
+      const span = list?.[index] ?? index;
       const name = makeButton(names[spans.name[span]] || "(no name)", () => this.select(span), {
         style: `margin-left: ${Math.min(depth[span], 20)}em`,
         "aria-pressed": String(span === selected)
@@ -725,30 +672,14 @@ var TraceView = class {
     this.request();
   }
   async find(text) {
-    const scene = this.scene;
-    const wanted = text.trim().toLowerCase();
-    const matches = /* @__PURE__ */ new Set();
     this.page = 0;
-    if (wanted) {
-      const [isName, isService] = [scene.names, this.services].map(
-        (list2) => list2.map((each) => each.toLowerCase().includes(wanted))
-      );
-      const { count, name, service } = scene.spans;
-      for (let span = 0; span < count; span++) if (isName[name[span]] || isService[service[span]]) matches.add(span);
-      this.mark(matches, this.isTrace ? "searching attributes…" : void 0);
-      if (!this.isTrace) return;
-      const { answer } = await this.kernel.ask("search", { text: wanted });
-      if (this.search.value !== text) return;
-      for (const span of answer.spans) matches.add(span);
-    }
-    this.mark(matches);
-  }
-  mark(matches, progress) {
-    this.scene.matches = matches;
-    let time = 0;
-    for (const span of matches) time += this.scene.spans.self[span];
+    if (text.trim()) this.found.textContent = "searching…";
+    const spans = text.trim() ? (await this.kernel.ask("search", { text: text.trim() })).answer.spans : [];
+    if (this.search.value !== text) return;
+    const matches = this.scene.matches = new Set(spans);
+    const time = spans.reduce((sum, span) => sum + this.scene.spans.self[span], 0);
     const result = `${matches.size.toLocaleString("en")} found · self ${shortTime(time)}`;
-    this.found.textContent = this.search.value ? progress ?? result : "";
+    this.found.textContent = text.trim() && result;
     if (this.view === "table") this.fillTable();
     this.request();
   }
@@ -767,8 +698,7 @@ var TraceView = class {
     canvas.addEventListener("pointerdown", (event) => {
       if (!this.scene) return;
       canvas.setPointerCapture(event.pointerId);
-      const pan = event.shiftKey ? [this.scene.from, this.scene.to] : void 0;
-      this.drag = { x: event.offsetX, isMap: event.offsetY < MAP, pan };
+      this.drag = { x: event.offsetX, isMap: event.offsetY < MAP };
     });
     canvas.addEventListener("pointermove", this.move);
     canvas.addEventListener("pointerup", this.release);
@@ -790,11 +720,6 @@ var TraceView = class {
   move = (event) => {
     const { scene, drag } = this;
     if (!scene) return;
-    if (drag?.pan) {
-      const [from, to] = drag.pan;
-      const by = (event.offsetX - drag.x) / this.painter.width * (to - from);
-      this.zoomTo(from - by, to - by);
-    }
     const span = drag ? void 0 : this.painter.find(scene, event.offsetX, event.offsetY);
     this.tip.hidden = span === void 0;
     if (span === void 0) return;
@@ -805,7 +730,7 @@ var TraceView = class {
   release = (event) => {
     const { scene, drag } = this;
     this.drag = void 0;
-    if (!scene || !drag || drag.pan) return;
+    if (!scene || !drag) return;
     const { offsetX, offsetY } = event;
     if (Math.abs(offsetX - drag.x) > MIN_DRAG) {
       const times = [drag.x, offsetX].map(

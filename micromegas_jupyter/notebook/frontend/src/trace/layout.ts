@@ -27,40 +27,6 @@ export interface Rows {
   first: Int32Array;
 }
 
-/** A heap of numbers that returns the one with the lowest key first. */
-class Heap {
-  private readonly entries: [key: number, value: number][] = [];
-
-  get lowest(): number {
-    return this.entries[0]?.[0] ?? Infinity;
-  }
-
-  push(key: number, value: number): void {
-    const { entries } = this;
-    let index = entries.push([key, value]) - 1;
-    for (let above = (index - 1) >> 1; index > 0 && entries[above]![0] > key; above = (index - 1) >> 1) {
-      entries[index] = entries[above]!;
-      index = above;
-    }
-    entries[index] = [key, value];
-  }
-
-  pop(): number | undefined {
-    const { entries } = this;
-    const [top, last] = [entries[0], entries.pop()];
-    if (top === undefined || last === undefined || !entries.length) return top?.[1];
-    let index = 0;
-    for (let below = 1; below < entries.length; below = 2 * index + 1) {
-      if (below + 1 < entries.length && entries[below + 1]![0] < entries[below]![0]) below++;
-      if (entries[below]![0] >= last[0]) break;
-      entries[index] = entries[below]!;
-      index = below;
-    }
-    entries[index] = last;
-    return top[1];
-  }
-}
-
 /**
  * Arrange spans below their parents. Siblings share rows unless their subtrees overlap in time; a subtree counts as a
  * whole because a child may outlast its parent. Therefore, the spans of a row never overlap.
@@ -75,20 +41,20 @@ export function arrangeRows(spans: Spans): Rows {
     const siblings = [];
     for (let span = first; span < last; span += size[span]!) siblings.push(span);
     siblings.sort((one, other) => low[one]! - low[other]!);
-    const [busy, free, heights] = [new Heap(), new Heap(), [] as number[]];
-    const lanes = siblings.map((span) => {
-      while (busy.lowest <= low[span]!) {
-        const lane = busy.pop()!;
-        free.push(lane, lane);
-      }
+    // Both orders are stable: a sibling that has ended before another one starts already has its lane.
+    const ending = [...siblings].sort((one, other) => high[one]! - high[other]!);
+    const [free, heights, lanes] = [[] as number[], [] as number[], new Map<number, number>()];
+    let ended = 0;
+    for (const span of siblings) {
+      for (; high[ending[ended]!]! <= low[span]! && lanes.has(ending[ended]!); ended++)
+        free.push(lanes.get(ending[ended]!)!);
       const lane = free.pop() ?? heights.push(0) - 1;
-      busy.push(high[span]!, lane);
+      lanes.set(span, lane);
       heights[lane] = Math.max(heights[lane]!, height[span]!);
-      return lane;
-    });
+    }
     let total = 0;
     const tops = heights.map((each) => (total += each) - each);
-    siblings.forEach((span, index) => (offset[span] = tops[lanes[index]!]!));
+    for (const [span, lane] of lanes) offset[span] = tops[lane]!;
     return total;
   };
   // Children come after their parents: backwards, a subtree is complete before its parent.

@@ -34,21 +34,15 @@ export interface Scene {
   scroll: number;
 }
 
-interface Colors {
-  ink: string;
-  paper: string;
-  selected: string;
-  error: string;
-  critical: string;
-  isDark: boolean;
-}
+const LIGHT = { selected: "#e2ebf7", error: "#b71c1c", critical: "#9a4d00", isDark: false };
+const DARK = { selected: "#333b47", error: "#ff6b6b", critical: "#ffb74d", isDark: true };
 
 export class Painter {
   readonly canvas: HTMLCanvasElement;
   width = 0;
   height = 0;
   private map: HTMLCanvasElement | undefined;
-  private colors: Colors = { ink: "", paper: "", selected: "", error: "", critical: "", isDark: false };
+  private colors = { ...LIGHT, ink: "", paper: "" };
 
   constructor(attributes: Record<string, string | number>) {
     this.canvas = make("canvas", attributes);
@@ -64,10 +58,7 @@ export class Painter {
     this.canvas.height = height * devicePixelRatio;
     this.canvas.style.height = `${height}px`;
     this.map = undefined;
-    const isDark = isLight(style.color);
-    this.colors = isDark
-      ? { ink, paper, selected: "#333b47", error: "#ff6b6b", critical: "#ffb74d", isDark }
-      : { ink, paper, selected: "#e2ebf7", error: "#b71c1c", critical: "#9a4d00", isDark };
+    this.colors = { ...(isLight(style.color) ? DARK : LIGHT), ink, paper };
   }
 
   left(scene: Scene): number {

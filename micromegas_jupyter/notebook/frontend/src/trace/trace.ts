@@ -10,7 +10,7 @@ import { arrangeRows, CRITICAL, ERROR, exactTime, ORPHAN, shortTime, type Rows, 
 import { MAP, Painter, ROW, TOP, type Scene } from "./painter";
 
 interface Answers {
-  spans: { names: string[]; services: string[] };
+  spans: { names: string[]; services: string[]; total: number };
   details: Details;
   search: { spans: number[] };
 }
@@ -66,7 +66,7 @@ class TraceView {
   private page = 0;
   private frame = 0;
   private timer = 0;
-  private drag: { x: number; isMap: boolean; pan: [number, number] | undefined } | undefined;
+  private drag: { x: number; isMap: boolean } | undefined;
 
   constructor(model: Model) {
     this.kernel = new Kernel(model);
@@ -117,25 +117,16 @@ class TraceView {
       return buffer.slice(byteOffset, byteOffset + byteLength) as ArrayBuffer;
     };
     const doubles = (index: number): Float64Array => new Float64Array(at(index));
-    const [start, duration, parent] = [doubles(0), doubles(1), new Int32Array(at(3))];
-    const [size, flags] = [new Int32Array(at(4)), new Uint8Array(at(7))];
+    const [start, duration, self, depth] = [doubles(0), doubles(1), doubles(2), new Uint32Array(at(8))];
+    const [parent, size, flags] = [new Int32Array(at(3)), new Int32Array(at(4)), new Uint8Array(at(7))];
     const [name, service] = [new Uint32Array(at(5)), new Uint32Array(at(6))];
-    const spans: Spans = { count: start.length, start, duration, self: doubles(2), parent, size, name, service, flags };
-    const depth = new Uint32Array(spans.count);
-    let total = 1;
-    for (let span = 0; span < spans.count; span++) {
-      if (parent[span]! >= 0) depth[span] = depth[parent[span]!]! + 1;
-      total = Math.max(total, start[span]! + duration[span]!);
-    }
+    const spans: Spans = { count: start.length, start, duration, self, parent, size, name, service, flags };
+    const path = { span: new Int32Array(at(9)), begin: doubles(10), end: doubles(11) };
     this.services = answer.services;
-    const [first, ...others] = buffers.slice(8).map((_, index) => index + 8);
-    const none = new ArrayBuffer(0);
-    const path = this.isTrace
-      ? { span: new Int32Array(at(first!)), begin: doubles(others[0]!), end: doubles(others[1]!) }
-      : { span: new Int32Array(none), begin: new Float64Array(none), end: new Float64Array(none) };
-    if (!this.isTrace) this.counts = [first!, ...others].map(doubles);
+    this.counts = buffers.slice(12).map((_, index) => doubles(index + 12));
     const [, , now, , before] = this.counts;
     const changes = before && now?.map((each, span) => (each - before[span]!) / Math.max(each, before[span]!, 1));
+    const { total } = answer;
     const matches = new Set<number>();
     this.scene = {
       ...{ spans, names: answer.names, depth, path, matches, total, changes },
@@ -305,31 +296,14 @@ class TraceView {
   }
 
   private async find(text: string): Promise<void> {
-    const scene = this.scene!;
-    const wanted = text.trim().toLowerCase();
-    const matches = new Set<number>();
     this.page = 0;
-    if (wanted) {
-      const [isName, isService] = [scene.names, this.services].map((list) =>
-        list.map((each) => each.toLowerCase().includes(wanted)),
-      ) as [boolean[], boolean[]];
-      const { count, name, service } = scene.spans;
-      for (let span = 0; span < count; span++) if (isName[name[span]!] || isService[service[span]!]) matches.add(span);
-      this.mark(matches, this.isTrace ? "searching attributes…" : undefined);
-      if (!this.isTrace) return;
-      const { answer } = await this.kernel.ask("search", { text: wanted });
-      if (this.search.value !== text) return; // another search has started
-      for (const span of answer.spans) matches.add(span);
-    }
-    this.mark(matches);
-  }
-
-  private mark(matches: Set<number>, progress?: string): void {
-    this.scene!.matches = matches;
-    let time = 0;
-    for (const span of matches) time += this.scene!.spans.self[span]!;
+    if (text.trim()) this.found.textContent = "searching…";
+    const spans = text.trim() ? (await this.kernel.ask("search", { text: text.trim() })).answer.spans : [];
+    if (this.search.value !== text) return; // another search has started
+    const matches = (this.scene!.matches = new Set(spans));
+    const time = spans.reduce((sum, span) => sum + this.scene!.spans.self[span]!, 0);
     const result = `${matches.size.toLocaleString("en")} found · self ${shortTime(time)}`;
-    this.found.textContent = this.search.value ? (progress ?? result) : "";
+    this.found.textContent = text.trim() && result;
     if (this.view === "table") this.fillTable();
     this.request();
   }
@@ -349,8 +323,7 @@ class TraceView {
     canvas.addEventListener("pointerdown", (event) => {
       if (!this.scene) return;
       canvas.setPointerCapture(event.pointerId);
-      const pan: [number, number] | undefined = event.shiftKey ? [this.scene.from, this.scene.to] : undefined;
-      this.drag = { x: event.offsetX, isMap: event.offsetY < MAP, pan };
+      this.drag = { x: event.offsetX, isMap: event.offsetY < MAP };
     });
     canvas.addEventListener("pointermove", this.move);
     canvas.addEventListener("pointerup", this.release);
@@ -374,11 +347,6 @@ class TraceView {
   private readonly move = (event: PointerEvent): void => {
     const { scene, drag } = this;
     if (!scene) return;
-    if (drag?.pan) {
-      const [from, to] = drag.pan;
-      const by = ((event.offsetX - drag.x) / this.painter.width) * (to - from);
-      this.zoomTo(from - by, to - by);
-    }
     const span = drag ? undefined : this.painter.find(scene, event.offsetX, event.offsetY);
     this.tip.hidden = span === undefined;
     if (span === undefined) return;
@@ -390,7 +358,7 @@ class TraceView {
   private readonly release = (event: PointerEvent): void => {
     const { scene, drag } = this;
     this.drag = undefined;
-    if (!scene || !drag || drag.pan) return;
+    if (!scene || !drag) return;
     const { offsetX, offsetY } = event;
     if (Math.abs(offsetX - drag.x) > MIN_DRAG) {
       const times = [drag.x, offsetX].map((x) =>
