@@ -30,7 +30,7 @@ LAB_EXTENSION = (
 )
 NOTEBOOK = ROOT / "micromegas_jupyter" / "notebook"
 WIDGETS = sorted(path.stem for path in NOTEBOOK.glob("frontend/src/*/*.ts") if path.stem == path.parent.name)
-MAX_BYTES = 1_600_000
+MAX_BYTES = 1_610_000
 _EXPLAIN = """
 from micromegas_jupyter import errors
 from micromegas_jupyter.cli.main import run
