@@ -373,7 +373,7 @@ class LogView:
             with self._lock:
                 if self._content is content:
                     self.is_following = False
-        self._tell(content)
+        self._report(content)
 
     def _read_until(self, content: _Content, stopped: Event) -> None:
         sql, parameters = content.query.conditions.build_sql(*VIEW_COLUMNS)
@@ -390,17 +390,17 @@ class LogView:
                     return
                 self._follow = follow
             content.cursor = follow.cursor
-            told_at = is_new = 0.0
+            reported_at = is_new = 0.0
             while not stopped.is_set() and self._is_watched():
-                wait = max(told_at + _NEWS_SECONDS - time.monotonic(), 0.0) if is_new else _READ_SECONDS
+                wait = max(reported_at + _NEWS_SECONDS - time.monotonic(), 0.0) if is_new else _READ_SECONDS
                 table = follow.read(wait)
                 with content.lock:
                     self._take(content, table)
                     content.cursor = follow.cursor
                 is_new = is_new or table.num_rows
-                if is_new and time.monotonic() >= told_at + _NEWS_SECONDS:
-                    self._tell(content)
-                    told_at, is_new = time.monotonic(), 0.0
+                if is_new and time.monotonic() >= reported_at + _NEWS_SECONDS:
+                    self._report(content)
+                    reported_at, is_new = time.monotonic(), 0.0
 
     def _take(self, content: _Content, table: pa.Table) -> None:
         content.end = self._clock.now()
@@ -416,7 +416,7 @@ class LogView:
                 self._pages.pop(page, None)
         return bool(self._pages)
 
-    def _tell(self, content: _Content) -> None:
+    def _report(self, content: _Content) -> None:
         if self._content is content:
             self.on_news(self.state())
 
@@ -431,5 +431,5 @@ def line_texts(table: pa.Table) -> list[list[Any]]:
     ]
 
 
-def _nanoseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND * 1000
+def _nanoseconds(instant: datetime) -> int:
+    return (instant - _EPOCH) // _MICROSECOND * 1000
