@@ -23,7 +23,7 @@ from micromegas_jupyter.errors import MicromegasError, UsageError
 from micromegas_jupyter.notebook.formats import Kind
 from micromegas_jupyter.notebook.results.view import RowQuery, RowsView, taken
 from micromegas_jupyter.notebook.saved import SAVED_MIME_TYPE
-from micromegas_jupyter.notebook.shell import Bundle, count_text, has_kernel, is_attended
+from micromegas_jupyter.notebook.shell import Bundle, close_with_output, count_text, has_kernel, is_attended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,8 +67,9 @@ class ResultGrid(anywidget.AnyWidget):
     Their selection is the filters. With `plot`, the chart is open.
     """
 
-    _esm = _STATIC / "grid.js"
-    _css = _STATIC / "grid.css"
+    # Not as paths: anywidget 0.11 would keep each closed widget in memory.
+    _esm = traitlets.Unicode((_STATIC / "grid.js").read_text(encoding="utf-8")).tag(sync=True)
+    _css = traitlets.Unicode((_STATIC / "grid.css").read_text(encoding="utf-8")).tag(sync=True)
 
     columns = traitlets.List(traitlets.Dict()).tag(sync=True)
     total = traitlets.Int().tag(sync=True)
@@ -94,6 +95,7 @@ class ResultGrid(anywidget.AnyWidget):
         self._source = source
         with _held_lock:
             _held[self.model_id] = view
+        close_with_output(self)
         self.on_msg(self._take_message)
         if self.comm is not None:
             # ipykernel 7.4 takes a page's questions to the shell that last sent through the comm: the cell's, where
@@ -101,7 +103,9 @@ class ResultGrid(anywidget.AnyWidget):
             self.comm.__dict__.pop("_reply_subshell_id", None)
 
     def close(self) -> None:
-        """Close the widget and let go of the rows."""
+        """Close the widget and let go of the rows; does nothing the second time."""
+        if self.comm is None:
+            return
         with _held_lock:
             _held.pop(self.model_id, None)
         self._end_export()

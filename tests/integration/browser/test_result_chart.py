@@ -31,7 +31,7 @@ RUN = "window.ran=(window.ran||0)+1"
 PAYLOADS = (
     f"<img src=x onerror={RUN}>",
     f"</td></table></script><script>{RUN}</script><svg onload={RUN}>",
-    f"\"]);{RUN};([\"",
+    f'"]);{RUN};(["',
     f"constructor.constructor('{RUN}')()",
     f"javascript:{RUN}",
 )
