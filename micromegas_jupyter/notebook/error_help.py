@@ -22,8 +22,9 @@ _STATIC = Path(__file__).parent / "frontend" / "static"
 class ErrorHelp(anywidget.AnyWidget):
     """Unfolds the explanation of an error's code, and offers `source`, which the user runs or not."""
 
-    _esm = _STATIC / "explain.js"
-    _css = _STATIC / "explain.css"
+    # Not as paths: anywidget 0.11 would keep each closed widget in memory.
+    _esm = traitlets.Unicode((_STATIC / "explain.js").read_text(encoding="utf-8")).tag(sync=True)
+    _css = traitlets.Unicode((_STATIC / "explain.css").read_text(encoding="utf-8")).tag(sync=True)
     code = traitlets.Unicode().tag(sync=True)
     text = traitlets.Unicode().tag(sync=True)
     source = traitlets.Unicode().tag(sync=True)

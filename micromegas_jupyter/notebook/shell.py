@@ -55,6 +55,15 @@ class _Decorator(Protocol):
     def __call__(self, _function: _Function, /) -> _Function: ...
 
 
+class _Widget(Protocol):
+    layout: Any
+
+    def close(self) -> None: ...
+
+
+_widgets_of_cells: dict[str, list[_Widget]] = {}
+
+
 class Handle(Protocol):
     """A display that can be updated."""
 
@@ -70,9 +79,26 @@ def has_kernel(shell: InteractiveShell) -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def _request(shell: InteractiveShell) -> Mapping[str, Any]:
+def _request(shell: InteractiveShell, part: str = "content") -> Mapping[str, Any]:
     kernel = getattr(shell, "kernel", None)
-    return {} if kernel is None else kernel.get_parent("shell").get("content", {})
+    return {} if kernel is None else kernel.get_parent("shell").get(part, {})
+
+
+def close_with_output(widget: _Widget) -> None:
+    """Close a widget when its cell runs again or is deleted, because its output is no longer in the page then."""
+    shell = IPython.get_ipython()
+    cell = shell and _request(shell, "metadata").get("cellId")
+    if isinstance(cell, str):
+        _widgets_of_cells.setdefault(cell, []).append(widget)
+        shell.events.register("pre_run_cell", _close_old_widgets)
+
+
+def _close_old_widgets(_info: object) -> None:
+    metadata = _request(IPython.get_ipython(), "metadata")
+    for cell in (metadata.get("cellId"), *metadata.get("deletedCells", ())):
+        for widget in _widgets_of_cells.pop(cell, ()):
+            widget.layout.close()  # a widget, too
+            widget.close()
 
 
 def is_alone_in_cell(shell: InteractiveShell) -> bool:
@@ -354,7 +380,9 @@ def _offer_help(error: MicromegasError, sql: str | None) -> None:
         if result.error_in_exec is error:
             from micromegas_jupyter.notebook.error_help import ErrorHelp  # with anywidget
 
-            display(ErrorHelp(error, cell=cell, sql=sql))
+            error_help = ErrorHelp(error, cell=cell, sql=sql)
+            close_with_output(error_help)
+            display(error_help)
 
     if has_kernel(shell) and is_attended(shell):
         shell.events.register("post_run_cell", show)

@@ -12,7 +12,7 @@ from micromegas_jupyter.client.flames import Flame
 from micromegas_jupyter.client.traces import MAX_DETAILS, TRACE_ID_DIGITS, Trace, nanoseconds_text, parse_hex_id
 from micromegas_jupyter.core.text import cut, printable
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.widget import STATIC, KernelWidget, shows_widgets, widget_bundle
+from micromegas_jupyter.notebook.widget import KernelWidget, shows_widgets, static_text, widget_bundle
 from micromegas_jupyter.telemetry.levels import Level
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ _MAX_SEARCH: Final = 200
 class TraceView(KernelWidget):
     """A trace as a waterfall, a flame graph, and a table; or merged call paths as a flame graph and a table."""
 
-    _esm = STATIC / "trace.js"
-    _css = STATIC / "trace.css"
+    _esm = static_text("trace.js")
+    _css = static_text("trace.css")
 
     summary = traitlets.Unicode().tag(sync=True)
     mode = traitlets.Unicode().tag(sync=True)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anywidget
+import traitlets
 from IPython.core.getipython import get_ipython
 
 from micromegas_jupyter.errors import MicromegasError
 from micromegas_jupyter.notebook import SAVED_MIME_TYPE
-from micromegas_jupyter.notebook.shell import Bundle, has_kernel, is_attended
+from micromegas_jupyter.notebook.shell import Bundle, close_with_output, has_kernel, is_attended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,11 @@ STATIC: Final = Path(__file__).parent / "frontend" / "static"
 _log = logging.getLogger(__name__)
 
 
+def static_text(name: str) -> traitlets.Unicode[str, str | bytes]:
+    """Return the trait of a script or style sheet. With a path, anywidget 0.11 would keep closed widgets in memory."""
+    return traitlets.Unicode((STATIC / name).read_text(encoding="utf-8")).tag(sync=True)
+
+
 class KernelWidget(anywidget.AnyWidget):
     """A widget whose page sends requests to the kernel: `{"id": int, "op": str, …}`.
 
@@ -31,6 +37,7 @@ class KernelWidget(anywidget.AnyWidget):
 
     def __init__(self, **traits: object) -> None:
         super().__init__(**traits)
+        close_with_output(self)
         self.on_msg(self._take_message)
         self.let_requests_overtake_cells()
 

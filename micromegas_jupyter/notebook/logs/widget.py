@@ -9,7 +9,7 @@ from micromegas_jupyter.core.text import cut
 from micromegas_jupyter.notebook.logs.view import line_texts
 from micromegas_jupyter.notebook.query_result import QueryResult
 from micromegas_jupyter.notebook.shell import count_text
-from micromegas_jupyter.notebook.widget import STATIC, KernelWidget, shows_widgets, widget_bundle
+from micromegas_jupyter.notebook.widget import KernelWidget, shows_widgets, static_text, widget_bundle
 from micromegas_jupyter.telemetry.levels import Level
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ _COLORS: Final = {1: "#d32f2f", 2: "#d32f2f", 3: "#a86500"}
 class LogWidget(KernelWidget):
     """The page's half of a view; no trait contains lines, so a notebook doesn't save them."""
 
-    _esm = STATIC / "logs.js"
-    _css = STATIC / "logs.css"
+    _esm = static_text("logs.js")
+    _css = static_text("logs.css")
 
     def __init__(self, view: LogView) -> None:
         self._view = view

@@ -19,7 +19,7 @@ from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.notebook.formats import Kind
 from micromegas_jupyter.notebook.results.view import RowQuery, RowsView, taken
 from micromegas_jupyter.notebook.shell import Bundle, count_text
-from micromegas_jupyter.notebook.widget import STATIC, KernelWidget, shows_widgets, widget_bundle
+from micromegas_jupyter.notebook.widget import STATIC, KernelWidget, shows_widgets, static_text, widget_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,8 +74,8 @@ class ResultGrid(KernelWidget):
         UsageError: Arrow can't read the rows.
     """
 
-    _esm = STATIC / "grid.js"
-    _css = STATIC / "grid.css"
+    _esm = static_text("grid.js")
+    _css = static_text("grid.css")
     _export: tuple[int, Export] | None = None
 
     columns = traitlets.List(traitlets.Dict()).tag(sync=True)
@@ -110,10 +110,11 @@ class ResultGrid(KernelWidget):
             _held[self.model_id] = view
 
     def close(self) -> None:
-        """Close the widget and let go of the rows."""
-        if self.comm is not None:  # not of a grid that could not be made
-            with _held_lock:
-                _held.pop(self.model_id, None)
+        """Close the widget and let go of the rows; does nothing the second time."""
+        if self.comm is None:
+            return
+        with _held_lock:
+            _held.pop(self.model_id, None)
         self._end_export()
         super().close()
 

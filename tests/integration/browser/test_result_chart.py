@@ -3,9 +3,11 @@
 import json
 import re
 from base64 import b64decode
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from playwright.sync_api import expect
 
 from tests.integration.browser.conftest import notebook_opener
@@ -41,6 +43,7 @@ columns |= {{"value": n % 9, "unit": np.array(payloads)[n % 5], payloads[0] + "2
 shown = QueryResult(pa.table(columns), source=CellSource("%%sql", "SELECT 1"))
 shown.open_chart({{"kind": "bar", "x": [0], "y": [7], "color": [1], "agg": ["sum"]}})
 shown"""
+HOVER_TRIES, HOVER_MILLISECONDS = 57, 500
 MAX_IMAGE_BYTES = 60_000
 
 
@@ -148,16 +151,15 @@ def test_column_names_and_values_run_no_script(open_notebook):
     grid.locator(".micromegas-chart canvas").wait_for()
     grid.get_by_text("Numbers of the chart").click()
     grid.locator(".micromegas-chart-table td").first.wait_for()
-    for kind, log in (("heat", ""), ("line", "xy"), ("point", ""), ("bar", "")):
-        grid.get_by_label("Kind").select_option(kind)
-        grid.get_by_label("Log").select_option(log)
-        expect(grid.locator(".micromegas-chart-busy")).to_have_count(0)
-    canvas = grid.locator(".micromegas-chart canvas")
-    canvas.scroll_into_view_if_needed()
-    box, tip = canvas.bounding_box(), grid.locator(".micromegas-chart-tip")
-    for part in range(1, 20):
-        page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + box["height"] * part / 20, steps=2)
-        if tip.is_visible():
+    frame, tip = grid.locator(".micromegas-chart-canvas"), grid.locator(".micromegas-chart-tip")
+    frame.scroll_into_view_if_needed()
+    for attempt in range(HOVER_TRIES):  # the chart is drawn again while the pointer moves
+        box = frame.bounding_box()
+        y = box["y"] + box["height"] * (attempt % 19 + 1) / 20
+        page.mouse.move(box["x"] + 0.3 * box["width"], y)
+        page.mouse.move(box["x"] + 0.3 * box["width"] + 2, y)
+        with suppress(PlaywrightTimeoutError):
+            tip.wait_for(timeout=HOVER_MILLISECONDS)
             break
     expect(tip).to_contain_text(re.compile("img|script|constructor"))
     grid.locator(".micromegas-grid-top-value").first.click()

@@ -75,10 +75,12 @@ class AttendedKernel:
         """Wait until the kernel answers and is heard."""
         self._client.wait_for_ready(timeout=TIMEOUT_SECONDS)
 
-    def run(self, source, *, while_running=lambda _: None, answer=lambda _: None):
+    def run(self, source, *, metadata=None, while_running=lambda _: None, answer=lambda _: None):
         """Run a cell; `while_running` is told of each message, `answer` gives what the person answers, or None."""
         cell = Cell()
-        request = self._client.execute(source, allow_stdin=True)
+        message = self._client.session.msg("execute_request", {"code": source, "allow_stdin": True}, metadata=metadata)
+        self._client.shell_channel.send(message)
+        request = message["header"]["msg_id"]
         while True:
             message = self._next_message(answer)
             self.all_messages.append(message)
