@@ -286,7 +286,7 @@ class ProviderHttp(HttpClient):
         refuses_private: bool = False,
         kind: str = "The identity provider",
     ) -> HttpAnswer:
-        """Fetch the JSON document at `url`, https or http on loopback; errors call the site a `kind`.
+        """Fetch the JSON document at `url`, https or http on loopback; errors describe its host as `kind`.
 
         With `refuses_private`, nothing is sent to an address inside a network; without effect through a proxy.
         """

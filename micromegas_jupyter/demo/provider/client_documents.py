@@ -1,4 +1,4 @@
-"""Applications that are known by a URL: Client ID Metadata Documents (draft-ietf-oauth-client-id-metadata-document)."""
+"""Applications with a URL as client ID: Client ID Metadata Documents (draft-ietf-oauth-client-id-metadata-document)."""
 
 import re
 from typing import Final
@@ -44,12 +44,12 @@ def open_http() -> ProviderHttp:
 def fetch_client(http: ProviderHttp, client_id: str) -> Client:
     """Fetch an application's document; raises `MicromegasError`.
 
-    Nothing is sent to an address inside the network, so that nobody can explore it from here. This machine is an
-    exception: whoever reaches the demo is on it.
+    Private addresses are not contacted, so that a client ID can't be used to scan the network. Loopback is allowed,
+    because all users of the demo are on this machine.
     """
     answer = http.fetch_json(client_id, refuses_private=not is_loopback_url(client_id), kind="The site")
     if not answer.is_success:
-        raise ProviderMisbehaved(f"The site {host_text(client_id)} answered with status {answer.status}.")
+        raise ProviderMisbehaved(f"The site {host_text(client_id)} returned status {answer.status}.")
     return read_client(client_id, answer.body)
 
 

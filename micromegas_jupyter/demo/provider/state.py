@@ -345,7 +345,7 @@ class TokenIssuer:
 
 
 def _is_resource(url: str) -> bool:
-    """Whether tokens are issued for this URL. The demo does not know its servers, which accept only their own."""
+    """Whether tokens are issued for this URL. Servers accept only tokens for their own URL."""
     parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
     is_protected = parts is not None and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback_url(url)))
     return is_protected and "@" not in url and "#" not in url
