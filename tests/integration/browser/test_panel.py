@@ -113,6 +113,7 @@ def test_names_and_statements_of_others_run_no_script(page, panel):
     press(page, "Control+Enter")
     expect(page.locator(".jp-OutputArea-output", has_text="1 table")).to_be_visible()
     panel.get_by_role("button", name="Refresh").click()
+    panel.get_by_role("combobox", name="Connection").select_option("local")
     panel.get_by_role("searchbox", name="Find tables and columns").fill("onerror")
 
     expect(panel.get_by_role("button", name=f"Insert the name {SCRIPT}").first).to_be_visible()
