@@ -88,8 +88,8 @@ def path(tmp_path):
 @pytest.fixture
 def brief(monkeypatch):
     """Shorter times for waiters in this process."""
-    monkeypatch.setattr(files, "BROKEN_AFTER_SECONDS", 0.3)
-    monkeypatch.setattr(files, "UNRECORDED_BROKEN_AFTER_SECONDS", 0.3)
+    monkeypatch.setattr(files, "BROKEN_AFTER_SECONDS", 1.0)
+    monkeypatch.setattr(files, "UNRECORDED_BROKEN_AFTER_SECONDS", 1.0)
 
 
 def expired(idp, path):
@@ -274,7 +274,7 @@ def test_the_lock_of_a_killed_process_is_free(path):
 
 
 def test_a_slow_holder_keeps_its_lock(path, monkeypatch):
-    monkeypatch.setattr(files, "BROKEN_AFTER_SECONDS", 0.3)
+    monkeypatch.setattr(files, "BROKEN_AFTER_SECONDS", 1.0)
     monkeypatch.setattr(files, "_RECORD_SECONDS", 0.02)
     with PausingProvider("/token") as idp:
         expired(idp, path)

@@ -109,6 +109,7 @@ def test_the_panel_suits_both_themes_and_everybody(page, panel):
 
 
 def test_names_and_statements_of_others_run_no_script(page, panel):
+    page.evaluate("window.ran = undefined")  # other tests use the same page
     page.locator(".jp-Notebook .cm-content").filter(has_text=SERVE).click()
     press(page, "Control+Enter")
     expect(page.locator(".jp-OutputArea-output", has_text="1 table")).to_be_visible()

@@ -39,6 +39,9 @@ AT_SERVER = {
     "admin cut-off": ((), DONE, FAILED),
     "trace": (("f" * 32,), USAGE, USAGE),  # there is no such trace
     "logs": ((), DONE, DONE),
+    "telemetry keys": ((), DONE, DONE),
+    "telemetry setup": ((), DONE, DONE),
+    "telemetry revoke": ((ID,), USAGE, USAGE),  # there is no such key
     "tables list": ((), DONE, DONE),
     "tables describe": (("t1",), DONE, DONE),
     "tables history": (("t2",), DONE, FAILED),
@@ -58,9 +61,6 @@ HERE = [
     ("logout", (), DONE),
     ("completion", ("bash",), DONE),
     ("mcp", ("--print-config",), DONE),
-    ("telemetry keys", (), DONE),
-    ("telemetry setup", ("--days", "31"), USAGE),
-    ("telemetry revoke", ("none",), USAGE),
     ("explain", ("SQL001",), DONE),
     ("explain", ("SQL999",), USAGE),
     ("keys list", ("--file", "keys.json"), DONE),

@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "363c22fb5ce35dd5" + ".js?v=" + "363c22fb5ce35dd5" + ""
+  return chunkId + "." + "9f0ef5385fd1de89" + ".js?v=" + "9f0ef5385fd1de89" + ""
 }
 })();
 // webpack/runtime/global

@@ -24,7 +24,8 @@ const FIRST = { line: 0, column: 0 };
 const PICTURE = "micromegas:picture";
 const SAVED = "application/vnd.micromegas.result+json";
 const HTML = "text/html";
-const IMAGE = /^<img data-micromegas-chart[^>]*>/;
+/** Also if the description contains an angle bracket, which not all browsers escape in `outerHTML`. */
+const IMAGE = /^<img data-micromegas-chart(?:[^">]|"[^"]*")*>/;
 const MAX_CHARACTERS = 200_000;
 const MAX_IMAGE_CHARACTERS = 60_000;
 const PNG = /^iVBORw0KGgo[A-Za-z0-9+/]*={0,2}$/;
