@@ -117,7 +117,7 @@ def code_texts(path):
         if isinstance(node, ast.ClassDef) and is_error_tree(path)
     }
     yield from (("messages" if id(text) in shown else "code", text.value) for text in texts if text.value is not ...)
-    documented = {id(text.value) for text in texts}
+    documented = {id(text) for text in texts}
     strings = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
     for node in strings:
         if id(node) not in documented and SHOWN.match(node.value) and not CODE.search(node.value):
