@@ -87,6 +87,17 @@ def test_what_cannot_be_connected_to_is_refused_at_once(shell, world, line, what
     assert servers(world) == [SETTINGS.uri]
 
 
+@pytest.mark.parametrize("argument", ["{server}", "$server"])
+def test_a_variable_can_hold_a_whole_argument(shell, world, argument):
+    shell.user_ns["server"] = OTHER
+    shell.run_line_magic("micromegas_connect", argument)
+    with pytest.raises(UsageError, match='There is no variable named "sever"'):
+        shell.run_line_magic("micromegas_connect", argument.replace("server", "sever"))
+    shell.run_cell("rows = %sql SELECT 1")
+
+    assert servers(world) == [OTHER]
+
+
 def test_a_sign_in_elsewhere_keeps_the_server_that_was_named(shell, world):
     shell.run_cell(f"%micromegas_connect {OTHER}")
     shell.run_cell("%micromegas_login --audience other")
