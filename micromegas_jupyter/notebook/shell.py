@@ -204,7 +204,7 @@ def line_magic(method: Callable[[_Magics, argparse.Namespace], _Value]) -> Calla
 
 
 def _variable_value(argument: str, variables: Mapping[str, object]) -> str:
-    """Return the variable's value for `{name}` or `$name`, as other magics do, but only in place of a whole argument."""
+    """Return the variable that `{name}` or `$name` stands for, as in other magics, if it is the whole argument."""
     found = _VARIABLE_ARGUMENT.fullmatch(argument)
     if found is None:
         return argument

@@ -116,9 +116,9 @@ def test_a_jupyterlab_that_is_slow_is_not_reported_as_one_that_exited(tmp_path):
         tmp_path, os.environ, notebooks=tmp_path, settings=tmp_path, job_environment={}, open_browser=False
     )
     try:
-        with pytest.raises(ServerUnavailable, match="did not respond within 0 s. This machine may be too busy"):
+        with pytest.raises(ServerUnavailable, match=r"did not respond within 0 s\. This machine may be too busy"):
             lab.wait_until_ready(timeout_seconds=0)
     finally:
         lab.stop()
-    with pytest.raises(ServerUnavailable, match="JupyterLab exited. Run `jupyter lab` to see why"):
+    with pytest.raises(ServerUnavailable, match=r"JupyterLab exited\. Run `jupyter lab` to see why"):
         lab.wait_until_ready(timeout_seconds=0)

@@ -74,6 +74,7 @@ def test_without_arguments_the_connections_are_listed(shell):
             "grpc://lake.example.com:50051",
             "is not encrypted: others on the network could read the token. Use grpc.tls://",
         ),
+        ("{servers[0]}", "Expressions in braces are not evaluated."),
         ("nobody", 'There is no connection named "nobody". %micromegas_connect URI'),
         (f"{OTHER} --as 'not a name'", "is not a valid connection name"),
     ],
