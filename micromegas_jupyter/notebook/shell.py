@@ -211,7 +211,8 @@ def _variable_value(argument: str, variables: Mapping[str, object]) -> str:
     name = found[1] or found[2]
     if name not in variables:
         raise UsageError(f'There is no variable named "{shown_name(name)}".', remedy="Assign it in an earlier cell.")
-    return str(variables[name])
+    value = variables[name]
+    return value.hex() if isinstance(value, bytes) else str(value)  # tables contain IDs as bytes
 
 
 def help_text(magic: Callable[..., Any]) -> str:
