@@ -22,7 +22,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Variables, keep_pandas_
 from micromegas_jupyter.demo.folder import JOB_KERNEL, JOB_KERNEL_NAME, NOTEBOOK
 from micromegas_jupyter.errors import MicromegasError, ServerUnavailable
 
-_START_TIMEOUT_SECONDS = 120.0
+_START_TIMEOUT_SECONDS = 600.0  # a server that exits is noticed immediately; on a busy machine, imports take minutes
 _ANSWER_TIMEOUT_SECONDS = 10.0
 _STOP_TIMEOUT_SECONDS = 10.0
 _POLL_SECONDS = 0.1
@@ -88,9 +88,9 @@ class LabProcess:
             start_new_session=True,
         )
 
-    def wait_until_ready(self) -> str:
+    def wait_until_ready(self, *, timeout_seconds: float = _START_TIMEOUT_SECONDS) -> str:
         """Return the notebook's address once JupyterLab responds there."""
-        deadline = SYSTEM_CLOCK.monotonic() + _START_TIMEOUT_SECONDS
+        deadline = SYSTEM_CLOCK.monotonic() + timeout_seconds
         pause = threading.Event()
         while SYSTEM_CLOCK.monotonic() < deadline and self._process.poll() is None:
             for path in self._runtime.glob(f"jpserver-{self._process.pid}.json"):
@@ -101,8 +101,13 @@ class LabProcess:
                 if self._responds(url):  # the file is written before the server listens
                     return f"{url}lab/tree/{NOTEBOOK}?token={self._token}"
             pause.wait(_POLL_SECONDS)
+        if self._process.poll() is None:
+            from micromegas_jupyter.demo.stack import BUSY_REMEDY
+
+            what = f"JupyterLab did not respond within {timeout_seconds:g} s."
+            raise ServerUnavailable(what, remedy=f"{BUSY_REMEDY} `micromegas demo --no-lab` starts without JupyterLab.")
         raise ServerUnavailable(
-            "JupyterLab did not start.", remedy="Run `jupyter lab` to see why, or `micromegas demo --no-lab`."
+            "JupyterLab exited.", remedy="Run `jupyter lab` to see why, or use `micromegas demo --no-lab`."
         )
 
     def _responds(self, url: str) -> bool:

@@ -48,6 +48,7 @@ Bundle = tuple[dict[str, Any], dict[str, Any]]
 """What a front end shows of something, and its metadata, by MIME type."""
 
 HELP_OPTION = "--help"
+_VARIABLE_ARGUMENT = re.compile(r"\{([^\W\d]\w*)\}|\$([^\W\d]\w*)")
 _CELL_OF_ONE_LINE = re.compile(r"%%((?:micromegas_)?sql .*)\s*")
 
 
@@ -196,9 +197,22 @@ def line_magic(method: Callable[[_Magics, argparse.Namespace], _Value]) -> Calla
                 arguments = shlex.split(line)
             except ValueError:
                 raise UsageError("A quotation mark is not closed.", remedy=_usage_remedy(magic)) from None
-            return magic(magics, parse_options(magic, arguments))
+            variables = magics.shell.user_ns  # type: ignore[attr-defined] # of IPython's Magics
+            return magic(magics, parse_options(magic, [_variable_value(each, variables) for each in arguments]))
 
     return _line_magic(run)
+
+
+def _variable_value(argument: str, variables: Mapping[str, object]) -> str:
+    """Return the variable that `{name}` or `$name` stands for, as in other magics, if it is the whole argument."""
+    found = _VARIABLE_ARGUMENT.fullmatch(argument)
+    if found is None:
+        return argument
+    name = found[1] or found[2]
+    if name not in variables:
+        raise UsageError(f'There is no variable named "{shown_name(name)}".', remedy="Assign it in an earlier cell.")
+    value = variables[name]
+    return value.hex() if isinstance(value, bytes) else str(value)  # tables contain IDs as bytes
 
 
 def help_text(magic: Callable[..., Any]) -> str:

@@ -105,6 +105,9 @@ class ServerMagics(Magics):
     def _choice(self, server: str | None, profile: str | None) -> SettingsChoice:
         if server is None:
             return self._session.choice if profile is None else SettingsChoice(profile=profile)
+        if "{" in server:  # a variable has been replaced
+            remedy = "Assign it to a variable, and pass the variable: {name}."
+            raise UsageError("Expressions in braces are not evaluated.", remedy=remedy)
         if ":" in server or "." in server:  # which no name has
             from micromegas_jupyter.client.transport import parse_address  # with pyarrow
 

@@ -1,6 +1,7 @@
 """Which redirect URIs and secrets the demo's applications have, and how Jupyter is started beside the demo."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
 from micromegas_jupyter.demo.folder import JOB_KERNEL, JOB_NOTEBOOK, in_job_kernel
-from micromegas_jupyter.demo.lab import find_base_url
+from micromegas_jupyter.demo.lab import LabProcess, find_base_url
 from micromegas_jupyter.demo.provider import DemoProvider
 from micromegas_jupyter.demo.stack import wait_for_rows
-from micromegas_jupyter.errors import Unavailable
+from micromegas_jupyter.errors import ServerUnavailable, Unavailable
 from tests.fakes.ports import free_port
 
 
@@ -108,3 +109,16 @@ def test_rows_that_do_not_come_in_time_are_a_timeout_and_no_wrong_address():
 
     assert str(caught.value).startswith("Timed out: the demo recorded no rows within 0 s. This machine may be too busy")
     assert "address" not in str(caught.value)
+
+
+def test_a_jupyterlab_that_is_slow_is_not_reported_as_one_that_exited(tmp_path):
+    lab = LabProcess(
+        tmp_path, os.environ, notebooks=tmp_path, settings=tmp_path, job_environment={}, open_browser=False
+    )
+    try:
+        with pytest.raises(ServerUnavailable, match=r"did not respond within 0 s\. This machine may be too busy"):
+            lab.wait_until_ready(timeout_seconds=0)
+    finally:
+        lab.stop()
+    with pytest.raises(ServerUnavailable, match=r"JupyterLab exited\. Run `jupyter lab` to see why"):
+        lab.wait_until_ready(timeout_seconds=0)

@@ -74,6 +74,7 @@ def test_without_arguments_the_connections_are_listed(shell):
             "grpc://lake.example.com:50051",
             "is not encrypted: others on the network could read the token. Use grpc.tls://",
         ),
+        ("{servers[0]}", "Expressions in braces are not evaluated."),
         ("nobody", 'There is no connection named "nobody". %micromegas_connect URI'),
         (f"{OTHER} --as 'not a name'", "is not a valid connection name"),
     ],
@@ -85,6 +86,17 @@ def test_what_cannot_be_connected_to_is_refused_at_once(shell, world, line, what
     assert "secret" not in str(refused.value)
     shell.run_cell("rows = %sql SELECT 1")
     assert servers(world) == [SETTINGS.uri]
+
+
+@pytest.mark.parametrize("argument", ["{server}", "$server"])
+def test_a_variable_can_hold_a_whole_argument(shell, world, argument):
+    shell.user_ns["server"] = OTHER
+    shell.run_line_magic("micromegas_connect", argument)
+    with pytest.raises(UsageError, match='There is no variable named "sever"'):
+        shell.run_line_magic("micromegas_connect", argument.replace("server", "sever"))
+    shell.run_cell("rows = %sql SELECT 1")
+
+    assert servers(world) == [OTHER]
 
 
 def test_a_sign_in_elsewhere_keeps_the_server_that_was_named(shell, world):

@@ -10,7 +10,7 @@ from tests.unit.client.test_traces import CHECKOUT, TRACE
 LINES = pa.table({"time": ["now"], "level": [3], "exe": ["shop"], "target": ["net"], "msg": ["slow"]})
 
 
-@pytest.mark.parametrize("sought", [f"0x{TRACE.upper()}", ":in_hex", ":in_bytes"])
+@pytest.mark.parametrize("sought", [f"0x{TRACE.upper()}", ":in_hex", ":in_bytes", "{in_bytes}"])
 def test_a_trace_is_shown_with_its_critical_path(shell, world, sought):
     world.script = CHECKOUT.to_batches()
     shell.user_ns.update(in_hex=TRACE, in_bytes=bytes.fromhex(TRACE))
