@@ -158,10 +158,14 @@ class LogView:
         """Return the lines that are held, oldest first."""
         return self._held.lines.read(0, MAX_LINES)[1]
 
-    def close(self) -> None:
-        """Stop following, and release the lines."""
+    def pause(self) -> None:
+        """Stop following."""
         self.is_following = False
         self._stop()
+
+    def close(self) -> None:
+        """Stop following, and release the lines."""
+        self.pause()
         self._content = None
 
     def respond(self, message: Mapping[str, Any]) -> dict[str, Any]:  # noqa: C901 - an operation each
@@ -262,12 +266,12 @@ class LogView:
         if is_on and (content.cursor is None or content.query.end is not None):
             self._load(replace(content.query, end=None), follows=True)
             return
-        self.is_following = is_on
-        if is_on:
-            content.error = ""
-            self._run_if_watched()
-        else:
-            self._stop()
+        if not is_on:
+            self.pause()
+            return
+        self.is_following = True
+        content.error = ""
+        self._run_if_watched()
 
     def _changed(self, content: _Content, message: Mapping[str, Any]) -> LogFilter:
         conditions = content.query.conditions

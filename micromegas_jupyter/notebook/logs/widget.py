@@ -42,6 +42,12 @@ class LogWidget(KernelWidget):
         """Return the view's response."""
         return self._view.respond(message), []
 
+    def close(self) -> None:
+        """Stop the follow: a page can't send that it leaves once its widget is closed."""
+        if self._view.on_news == self._send_news:  # no newer widget shows the view
+            self._view.pause()
+        super().close()
+
     def _send_news(self, state: dict[str, Any]) -> None:
         self.send({"news": state})
         self.let_requests_overtake_cells()

@@ -79,20 +79,39 @@ def test_everything_is_done_by_keyboard(notebook):
     assert cells(page) == before
 
 
+def test_a_flame_graph_is_used_by_keyboard(notebook):
+    page, _ = notebook
+    shown, before = page.locator(PAGE_OF_VIEW).nth(1), cells(page)
+    status = shown.locator(".micromegas-trace-live")
+    shown.scroll_into_view_if_needed()
+    shown.get_by_role("application").focus()
+    press(page, "w", "d", "d", "0", "e")
+    expect(status).to_contain_text("1 errors")
+    press(page, "ArrowUp")
+    expect(status).to_contain_text("order")
+    press(page, "/")
+    page.keyboard.type("Order")
+    press(page, "Enter")
+    expect(shown).to_contain_text("1 found")
+    assert cells(page) == before
+
+
 def test_views_are_accessible_in_both_themes_and_names_stay_text(notebook, tmp_path):
     page, _ = notebook
     shown, before = page.locator(PAGE_OF_VIEW).first, cells(page)
     details = shown.get_by_role("group", name="Selected span")
     for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
         choose_theme(page, theme)
-        for title in ("Waterfall", "Flame graph", "Table"):
-            button = shown.get_by_role("button", name=title)
+        for position, title in ((1, "Flame graph"), (1, "Table"), (0, "Waterfall"), (0, "Flame graph"), (0, "Table")):
+            view = page.locator(PAGE_OF_VIEW).nth(position)
+            button = view.get_by_role("button", name=title)
             button.focus()
             press(page, "Enter")
             expect(button).to_have_attribute("aria-pressed", "true")
-            shown.scroll_into_view_if_needed()
-            page.screenshot(path=str(tmp_path / f"{theme} {title}.png"))
-            check_accessible(page, PAGE_OF_VIEW, texts=10)
+            view.scroll_into_view_if_needed()
+            page.screenshot(path=str(tmp_path / f"{theme} {position} {title}.png"))
+            view.evaluate("(view, id) => (view.id = id)", f"view-{position}")
+            check_accessible(page, f"#view-{position}", texts=5 if position else 10)
         assert (luminance(details) < DARKEST) == is_dark
     row = shown.get_by_role("table").get_by_role("button", name="order")
     row.focus()

@@ -1,13 +1,17 @@
 """The kernel's half of the trace widget."""
 
+import nbformat
 import numpy as np
 import pytest
+from nbconvert import HTMLExporter
 
 from micromegas_jupyter.client.flames import Flame
 from micromegas_jupyter.client.traces import Trace
-from micromegas_jupyter.notebook.trace_view import TraceView
+from micromegas_jupyter.notebook.logs.widget import saved_lines
+from micromegas_jupyter.notebook.trace_view import TraceView, show_trace
 from tests.unit.client.test_flames import ORDER, SLOW_ORDER
 from tests.unit.client.test_traces import CHECKOUT, TRACE, spans
+from tests.unit.notebook.test_log_lines import table
 
 
 def ask(source, op, **details):
@@ -81,3 +85,17 @@ def test_nothing_of_the_spans_is_in_the_widgets_state():
     state = TraceView(Trace(TRACE, spans((1, None, "a name", 0, 10), (2, 1, "another", 0, 5)))).get_state()
 
     assert "another" not in str({name: value for name, value in state.items() if not name.startswith("_")})
+
+
+def test_a_notebook_as_html_has_readable_traces_call_paths_and_log_lines():
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "0", "version_major": 2, "version_minor": 0}}
+    shown = [show_trace(Trace(TRACE, CHECKOUT))[0], show_trace(Flame("shop", ORDER))[0], saved_lines(table("slow"))]
+    outputs = [nbformat.v4.new_output("display_data", {**widget, **each}) for each in shown]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=outputs)])
+
+    page, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+
+    for text in ("checkout · 4 spans", "charge<i> (error)</i>", "worker &lt;*&gt;", ">slow</td>"):
+        assert text in page
+    assert page.count("<table>") == len(shown)
+    assert "<script" not in page

@@ -297,8 +297,13 @@ class TraceView {
 
   private async find(text: string): Promise<void> {
     this.page = 0;
-    if (text.trim()) this.found.textContent = "searching…";
-    const spans = text.trim() ? (await this.kernel.ask("search", { text: text.trim() })).answer.spans : [];
+    this.found.textContent = text.trim() && "searching…";
+    let spans: number[] = [];
+    try {
+      if (text.trim()) ({ spans } = (await this.kernel.ask("search", { text: text.trim() })).answer);
+    } finally {
+      if (this.search.value === text) this.found.textContent = "";
+    }
     if (this.search.value !== text) return; // another search has started
     const matches = (this.scene!.matches = new Set(spans));
     const time = spans.reduce((sum, span) => sum + this.scene!.spans.self[span]!, 0);
