@@ -59,7 +59,7 @@ _NOT_SET = frozenset({"", "0", "false"})
 class RuntimeEnvironment(enum.StrEnum):
     """Where a program runs; each value is its name for people."""
 
-    UNATTENDED = "a notebook that runs by itself"
+    UNATTENDED = "an unattended notebook"
     HUB_WITH_SERVICE = "JupyterHub with the sign-in service"
     JUPYTER_WITH_REDIRECT = "Jupyter with the server extension"
     HUB = "JupyterHub"
@@ -109,8 +109,8 @@ def _is_remote_vscode(environ: Mapping[str, str], facts: RuntimeInfo) -> bool:
 _LOOPBACK_FIRST = (Flow.BROWSER, Flow.DEVICE, Flow.PASTE)
 _DEVICE_FIRST = (Flow.DEVICE, Flow.PASTE)
 _HUB_FIRST = (Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE)
-_HUB_REASON = "JupyterHub already knows who is signed in."
-_OTHER_MACHINE = "The kernel runs on another machine than your browser."
+_HUB_REASON = "You are already signed in to JupyterHub."
+_OTHER_MACHINE = "The kernel and your browser run on different machines."
 
 FLOW_TABLE: tuple[FlowRow, ...] = (
     FlowRow(
@@ -118,7 +118,7 @@ FLOW_TABLE: tuple[FlowRow, ...] = (
         # nbclient, nbconvert and papermill say that nobody can answer (Jupyter messaging, `execute_request`).
         lambda _environ, facts: facts.has_kernel and facts.allows_input is False,
         (),
-        "The notebook runs by itself: nobody is here to sign in.",
+        "Unattended notebooks can't wait for a user to sign in.",
     ),
     FlowRow(
         RuntimeEnvironment.HUB_WITH_SERVICE,
@@ -132,19 +132,19 @@ FLOW_TABLE: tuple[FlowRow, ...] = (
         # inherited one otherwise.
         lambda environ, facts: facts.has_kernel and bool(environ.get(REDIRECT_VARIABLE)),
         (Flow.REDIRECT, Flow.DEVICE, Flow.PASTE),
-        "The Jupyter server receives the identity provider's answer and passes it to the kernel.",
+        "The Jupyter server receives the provider's response and passes it to the kernel.",
     ),
     FlowRow(
         RuntimeEnvironment.HUB,
         lambda environ, facts: facts.has_kernel and _has_prefix(environ, "JUPYTERHUB_"),
         _DEVICE_FIRST,
-        "This Hub has no sign-in service. Its administrator can add one that needs no click.",
+        "This Hub doesn't have a sign-in service. Its administrator can add one.",
     ),
     FlowRow(
         RuntimeEnvironment.COLAB,
         lambda _environ, facts: facts.has_kernel and facts.is_colab,
         _DEVICE_FIRST,
-        "The kernel runs at Google, where your browser cannot reach it.",
+        "The kernel runs on a Google server, which your browser can't reach.",
     ),
     FlowRow(RuntimeEnvironment.VSCODE_REMOTE, _is_remote_vscode, _DEVICE_FIRST, _OTHER_MACHINE),
     FlowRow(
@@ -157,38 +157,38 @@ FLOW_TABLE: tuple[FlowRow, ...] = (
         RuntimeEnvironment.VSCODE,
         lambda environ, facts: facts.has_kernel and _has_prefix(environ, "VSCODE_"),
         _LOOPBACK_FIRST,
-        "Kernel and browser run on this machine.",
+        "The kernel and your browser run on this machine.",
     ),
     FlowRow(
         RuntimeEnvironment.JUPYTER,
         lambda _environ, facts: facts.has_kernel,
         _LOOPBACK_FIRST,
-        "Kernel and browser appear to run on this machine.",
+        "The kernel and your browser appear to run on this machine.",
     ),
     FlowRow(
         RuntimeEnvironment.NO_TERMINAL,
         lambda environ, facts: environ.get("CI", "").lower() not in _NOT_SET or not facts.has_terminal,
         (),
-        "There is no terminal, or CI is set: nobody is here to sign in.",
+        "There is no terminal, or CI is set, so no user can sign in.",
     ),
     FlowRow(RuntimeEnvironment.HUB_TERMINAL, lambda environ, _facts: is_below_hub(environ), _HUB_FIRST, _HUB_REASON),
     FlowRow(
         RuntimeEnvironment.REMOTE_TERMINAL,
         lambda environ, _facts: is_remote_session(environ),
         _DEVICE_FIRST,
-        "Your browser runs on another machine than this terminal.",
+        "This terminal and your browser run on different machines.",
     ),
     FlowRow(
         RuntimeEnvironment.TERMINAL,
         lambda _environ, facts: facts.has_browser,
         _LOOPBACK_FIRST,
-        "A browser opens on this machine and reports back to this program.",
+        "The browser on this machine returns to this program.",
     ),
     FlowRow(
         RuntimeEnvironment.TERMINAL_WITHOUT_BROWSER,
         lambda _environ, _facts: True,
         _DEVICE_FIRST,
-        "No browser with a window can be opened from here.",
+        "No graphical browser is available.",
     ),
 )
 _ROWS = {row.environment: row for row in FLOW_TABLE}
