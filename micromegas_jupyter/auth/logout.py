@@ -1,4 +1,4 @@
-"""Logout: ends sign-ins first here, then at the provider (RFC 7009), and reports what stays valid.
+"""Logout: deletes the tokens, revokes them with the provider (RFC 7009), and reports what remains valid.
 
 On request it also ends the session that the person's browser has at the provider (OpenID Connect RP-Initiated Logout).
 """
@@ -22,7 +22,7 @@ from micromegas_jupyter.oidc.authorization import TokenSet
 REVOCATION_SECONDS = 20.0  # no call begins later than this
 LOCK_WAIT_SECONDS = 10.0  # for the locks of all stores together
 
-# Many providers cannot revoke access tokens; that is no failure.
+# Many providers can't revoke access tokens; that isn't a failure.
 _TOLERATED = "unsupported_token_type"
 
 _Answer = TypeVar("_Answer")
@@ -212,7 +212,7 @@ class RevocationCalls:
             if refusal is None:
                 revoked |= {kind}
             elif not (kind == "access_token" and refusal == _TOLERATED):
-                return Revocation(revoked=revoked, problem=refusal)  # it would refuse the next one, too
+                return Revocation(revoked=revoked, problem=refusal)  # it would reject the next one, too
         return Revocation(revoked=revoked)
 
     def end_session(self, report: LogoutReport, connection: ProviderConnection, browser: Browser) -> LogoutReport:

@@ -1,4 +1,4 @@
-"""`OidcAuthProvider`: a person's sign-in, from the first page to logout; `tokens.source` keeps its tokens valid."""
+"""`OidcAuthProvider`: a user's sign-in, from the first page to logout; `tokens.source` keeps its tokens valid."""
 
 from __future__ import annotations
 
@@ -394,12 +394,12 @@ class PendingLogin:
 
     @property
     def user_code(self) -> str | None:
-        """The code that the person types; None except for a device sign-in."""
+        """The code that the user enters, or None for other flows than device."""
         return self._running.prompt.user_code
 
     @property
     def verification_uri(self) -> str | None:
-        """Where the person types it, on any device; None except for a device sign-in."""
+        """The page to enter the code on, or None for other flows than device."""
         return self._running.prompt.verification_uri
 
     @property
@@ -409,12 +409,12 @@ class PendingLogin:
 
     @property
     def expires_at(self) -> datetime:
-        """When the sign-in stops waiting for the person (aware UTC)."""
+        """When the sign-in stops waiting for the user (aware UTC)."""
         return self._running.prompt.expires_at
 
     @property
     def done(self) -> bool:
-        """Whether the sign-in has ended, successfully or not."""
+        """Whether the sign-in has finished, successfully or not."""
         return self._settled.is_set()
 
     def result(self, timeout_seconds: float | None = None) -> OidcAuthProvider:
@@ -535,7 +535,7 @@ class PendingLogin:
 
 
 class CompletedLogin(PendingLogin):
-    """A sign-in by a Hub's token, which needed nobody; it has ended."""
+    """A completed sign-in with a Hub's token, which needs no user."""
 
     def __init__(self, provider: HubTokenProvider, *, at: datetime) -> None:
         from micromegas_jupyter.auth.flows.base import LoginFlow, LoginPrompt
@@ -548,7 +548,7 @@ class CompletedLogin(PendingLogin):
         self.provider = provider
 
     def wait_closed(self, timeout_seconds: float) -> bool:  # noqa: ARG002 - nothing is open
-        """Return at once."""
+        """Return immediately."""
         return True
 
 

@@ -118,7 +118,7 @@ class ProviderConnection:
         return self._checked(tokens, nonce=request.nonce, needs_id_token=needs_id_token)
 
     def start_device(self, *, scope: str, audience: str | None, resource: str | None) -> DeviceAuthorization:
-        """Start a sign-in in which the person types a short code on any device."""
+        """Start a sign-in in which the user enters a short code on any device."""
         endpoint = self.metadata().device_authorization_endpoint
         if endpoint is None:
             raise ProviderMisbehaved(
@@ -229,7 +229,7 @@ class ProviderConnection:
 
     def _redeem(self, fields: Mapping[str, str | Secret], *, requested_scope: str | None, is_refresh: bool) -> TokenSet:
         sent_at = self.clock.now()  # a lifetime that began at the response's arrival would end too late
-        # The answer is no variable of its own: a verbose traceback would show it.
+        # The response isn't a local variable, because a verbose traceback would show it.
         return parse_token_answer(
             self._token_answer(fields, is_refresh=is_refresh),
             now=sent_at + timedelta(seconds=self.clock_offset_seconds),  # which the response may have changed
@@ -299,7 +299,7 @@ class ProviderConnection:
 
 
 def client_credential(client_secret: str | Secret | None, private_key: PrivateKey | None) -> ClientCredential:
-    """Return what the application proves itself with; an empty secret is none."""
+    """Return the application's credential, or None for an empty secret."""
     secret = hidden_secret(client_secret)
     has_secret = secret is not None and secret.reveal() != ""
     if has_secret and private_key is not None:

@@ -1,4 +1,4 @@
-"""`StaticTokenAuthProvider`: an API key, or any other token that somebody else looks after."""
+"""`StaticTokenAuthProvider`: an API key, or any other token that the caller manages."""
 
 import logging
 import os

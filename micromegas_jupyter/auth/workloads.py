@@ -228,7 +228,7 @@ class AzureManagedIdentitySource:
         self._clock = clock
 
     def fetch(self) -> ServiceToken:
-        """See `WorkloadSource.fetch`; an update of the endpoint counts as no answer."""
+        """See `WorkloadSource.fetch`; an update of the endpoint counts as no response."""
         if self._is_app and not _is_local(self._url):
             raise ConfigurationError(
                 "The address of Azure's managed identity endpoint is not local, so the app's secret is not sent there.",
@@ -274,7 +274,7 @@ def _azure_expiry(body: Mapping[str, object], answer: RawAnswer, now: datetime) 
 
 
 def _whole_number(value: object) -> int | None:
-    # Microsoft writes numbers as text.
+    # Microsoft encodes numbers as strings.
     text = str(value) if type(value) is int else value
     return int(text) if isinstance(text, str) and _DIGITS.fullmatch(text) else None
 
@@ -292,7 +292,7 @@ def token_exchange(  # noqa: PLR0913 - what the provider is asked
     resource: str | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> TokenExchange:
-    """Return the exchange of the platform's token at the provider (RFC 8693), or its use as assertion (RFC 7523)."""
+    """Return the exchange of the platform's token (RFC 8693), or its use as a client assertion (RFC 7523)."""
     build = build_client_assertion_request if is_assertion else build_token_exchange_request
     parse = parse_token_answer if is_assertion else parse_token_exchange_answer
 
@@ -378,7 +378,7 @@ def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccou
 
 
 class GoogleServiceAccountProvider(CachedTokenSource):
-    """Gives ID tokens of a service account for `audience`, or else access tokens with `scope`."""
+    """Returns ID tokens of a service account for `audience`, or access tokens with `scope`."""
 
     def __init__(
         self,
@@ -418,7 +418,7 @@ class GoogleServiceAccountProvider(CachedTokenSource):
         return jwt_service_token(id_token, audience=self.audience, now=now, source=_SOURCE, date=answer.date)
 
     def _request(self) -> HttpAnswer:
-        # No `sub`: at Google that is a person to act for. Source: Google, "Using OAuth 2.0 for Server to Server
+        # No `sub`: for Google, it is a user to impersonate. Source: Google, "Using OAuth 2.0 for Server to Server
         # Applications", and its client libraries for `target_audience`.
         claims = {"iss": self._key.email, "aud": self._key.token_uri}
         if self.audience is not None:

@@ -63,7 +63,7 @@ _RETRY_AFTER_SECONDS: Final = {"hub_unavailable": 2, "provider_unavailable": 5}
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
 _AUDIT.setLevel(logging.INFO)
-# Calls of one person.
+# Calls of one user.
 CALLS_PER_SECOND: Final = 5.0
 BURST_CALLS: Final = 300
 # Tokens from one address that the Hub does not recognize.
@@ -107,7 +107,7 @@ class HubApi:
         return TokenOwner(kind=kind, name=name, scopes=frozenset(map(str, scopes)))
 
     async def fetch_auth_state(self, name: str) -> dict[str, object] | None:
-        """Return a person's stored auth state; None when there is none."""
+        """Return a user's stored auth state, or None."""
         answer = await self._get(f"/users/{quote(name, safe='')}", self._token)
         if answer.code == _NOT_FOUND:
             return None
@@ -277,7 +277,7 @@ class CallerLimits:
             raise refuse("slow_down", retry_after_seconds=math.ceil(wait_seconds))
 
     def _take_unknown(self, address: str) -> None:
-        # Counted before the Hub answers: many may arrive together.
+        # Counted before the Hub responds, because many calls may arrive together.
         try:
             self._addresses.count_refusal(address)
         except ResourcesExhausted as exhausted:

@@ -50,7 +50,7 @@ _CRYPT_KEY: Final = "JUPYTERHUB_CRYPT_KEY"
 # Their servers run as one system user, the Hub's own.
 _SHARING_SPAWNERS: Final = frozenset({"SimpleLocalProcessSpawner"})
 _LOCAL_SPAWNER: Final = "LocalProcessSpawner"  # the Hub's default, whose servers run on the Hub's machine
-# Roles that every person, server or token of a person has.
+# Roles that every user, server, or user's token has.
 _COMMON_ROLES: Final = frozenset({"user", "server", "token"})
 _TOKEN_SCOPES: Final = ("server_token_scopes", "oauth_client_allowed_scopes")
 # All rights of the person; an administrator may read everybody's sign-in.
@@ -209,7 +209,7 @@ def _set_endpoints(config: Config, issuer: str, ca_bundle: str | None) -> None:
         if not (os.environ.get(variable) or any(_read(config, section, name) for section in classes))
         and not (name == "userdata_url" and is_in_id_token)
     ]
-    # A subclass may know its addresses by itself.
+    # A subclass may define its addresses.
     if classes[:1] != ["GenericOAuthenticator"] or not missing:
         return
     client_id = _read_application(config, "client_id")

@@ -88,14 +88,14 @@ class HubProvider:
         return (await self._on_thread(self._metadata)).authorization_endpoint
 
     async def exchange(self, owner: str, stored: StoredBearer) -> StoredBearer:
-        """Exchange a person's token (RFC 8693), once for each expiry; without a setting, return it unchanged."""
+        """Exchange a user's token (RFC 8693) once per expiry; without the setting, return it unchanged."""
         target = self._settings.exchange
         if target is None:
             return stored
         lock = self._locks.setdefault(owner, asyncio.Lock())
         async with lock:
             cached = self._cached.get(owner)
-            # A name at the Hub may be given to another person.
+            # A Hub user name can be reassigned to another user.
             if cached is not None and cached.subject != stored.subject:
                 cached = None
             if cached is not None and self._has_time_left(cached):
@@ -162,7 +162,7 @@ class HubProvider:
 
 
 def read_bearer(auth_state: Mapping[str, object], bearer: Bearer) -> StoredBearer | None:
-    """Return the token of this kind; None when there is none with an expiry time."""
+    """Return the token of this kind that has an expiry time, or None."""
     token = usable_token(auth_state.get(bearer.value))
     claims = None if token is None else _parse_claims(token)
     if token is None or claims is None:
@@ -208,7 +208,7 @@ def _audience(claims: Mapping[str, object]) -> frozenset[str]:
 
 
 class AuthStateRefresher:
-    """Refreshes a person's auth state when less than a margin is left of the token that kernels get.
+    """Refreshes a user's auth state shortly before the kernels' token expires.
 
     A lock per person is held across reading, refreshing and writing. At most half of a token's lifetime counts as
     margin.

@@ -567,7 +567,7 @@ def parse_token_exchange_answer(body: object, *, now: datetime, requested_scope:
 def build_token_error(
     body: object, *, is_refresh: bool, secrets: Collection[Secret] = ()
 ) -> AuthenticationError | ProviderUnavailable:
-    """Return the error that a refused token request (4xx) amounts to.
+    """Return the error for a rejected token request (4xx).
 
     A refused refresh means that the person has to sign in again, whatever the code, unless the provider says that
     it is only passing, or that it is about the application. Source: RFC 6749 section 5.2.
@@ -615,11 +615,11 @@ def usable_token(value: object) -> Secret | None:
 
 
 def read_lifetime(value: object, *, answer: str = _ANSWER, name: str = "expires_in") -> float | None:
-    """Return a number of seconds that a provider's answer holds; None when it is absent."""
+    """Return a number of seconds from a provider's response, or None."""
     if value is None:
         return None
     if isinstance(value, str) and _DIGITS.fullmatch(value):
-        value = int(value)  # some providers write the number as text
+        value = int(value)  # some providers encode the number as a string
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise ProviderMisbehaved(f"The identity provider's {answer} has a malformed {name}.")
     return min(float(value), _MAX_LIFETIME_SECONDS)

@@ -56,7 +56,7 @@ def build_device_request(
 def parse_device_answer(
     body: object, *, issuer: str, now: datetime, resource: str | None = None
 ) -> DeviceAuthorization:
-    """Read the provider's answer to a start.
+    """Parse the device authorization response.
 
     The address may be called `verification_url`, as Google does. One with the code in it that may not be shown is left
     out. Source: RFC 8628 sections 3.2, 3.3.1 and 5.3.
@@ -84,7 +84,7 @@ def parse_device_answer(
 
 
 def build_device_token_request(authorization: DeviceAuthorization) -> dict[str, str | Secret]:
-    """Return the fields that ask whether the person is done. Source: RFC 8628 section 3.4; RFC 8707 section 2.2."""
+    """Return the fields of a poll request. Source: RFC 8628 section 3.4; RFC 8707 section 2.2."""
     return {
         "grant_type": DEVICE_GRANT,
         "device_code": authorization.device_code,

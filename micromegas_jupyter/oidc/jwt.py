@@ -438,7 +438,7 @@ _MAX_SHOWN_CHARACTERS = 256
 # The hash of each algorithm by its last three characters; Ed25519 has SHA-512 inside. OpenID Connect Core 1.0 section
 # 3.1.3.6.
 _HASHES = {"256": "sha256", "384": "sha384", "512": "sha512", "DSA": "sha512", "519": "sha512"}
-# What a token looks like to a machine whose clock is wrong.
+# The symptoms of a wrong clock on this machine.
 _CLOCK_REASONS = frozenset({"expired", "not_yet_valid", "issued_in_the_future"})
 _ABSENT = object()
 
@@ -566,7 +566,7 @@ def _has_access_token_type(header: Mapping[str, object]) -> bool:
 
 
 def read_subject(claims: Mapping[str, object], name: str = "sub") -> str:
-    """Return the claim that names the caller: printable, not blank, of at most 255 characters."""
+    """Return the claim with the caller's name: printable, not blank, of at most 255 characters."""
     value = claims.get(name, _ABSENT)
     if isinstance(value, str) and value.strip() and value.isprintable() and len(value) <= MAX_SUBJECT_CHARACTERS:
         return value
@@ -574,7 +574,7 @@ def read_subject(claims: Mapping[str, object], name: str = "sub") -> str:
 
 
 def expiry_of(claims: Mapping[str, object]) -> datetime:
-    """Return when the token ends, as aware UTC."""
+    """Return when the token expires, as aware UTC."""
     return datetime.fromtimestamp(_seconds(claims, "exp", "expiry"), UTC)
 
 

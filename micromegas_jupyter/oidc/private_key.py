@@ -130,7 +130,7 @@ def sign_jwt(key: PrivateKey, claims: Mapping[str, object]) -> Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _KeyText:
-    """What a key's text holds."""
+    """The contents of a key's text."""
 
     key: Key = field(repr=False)
     key_id: str | None = None

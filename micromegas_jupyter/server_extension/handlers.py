@@ -203,7 +203,7 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
 
     @allow_unauthenticated
     async def get(self, *_parts: str) -> None:
-        """Answer that there is no such page."""
+        """Send a "not found" page."""
         self.send_page(NOT_FOUND_PAGE)
 
     @allow_unauthenticated
@@ -241,10 +241,10 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
         """Set none, whatever the server is configured to allow elsewhere: no page reads these."""
 
     def check_xsrf_cookie(self) -> None:
-        """Check nothing: no method that changes anything is answered."""
+        """Skip the check, because no handler changes anything."""
 
     def write_error(self, status_code: int, **_details: Any) -> None:
-        """Answer what was refused before it reached the handler."""
+        """Send the error of a request that was rejected before it reached the handler."""
         page = _REFUSED if status_code == _REFUSED.status else notice_page(status=status_code, what=NOT_UNDERSTOOD)
         self.send_page(page)
 
@@ -254,7 +254,7 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
 
 
 class StartHandler(RelayHandler):
-    """Starts a sign-in for a person of this server."""
+    """Starts a sign-in for a user of this server."""
 
     @web.authenticated
     async def get(self, name: str) -> None:  # type: ignore[override]  # the address has one part
@@ -285,7 +285,7 @@ class CallbackHandler(RelayHandler):
 
     @allow_unauthenticated  # the login page would take the code along in its address
     async def get(self, *_parts: str) -> None:
-        """Pass the answer on and send the browser on, so that the code leaves its address bar and history."""
+        """Forward the callback and redirect the browser, to remove the code from its address bar and history."""
         if self.refuse_other_loads() or self.refuse_long_query():
             return
         state = state_in(self.query)
@@ -326,7 +326,7 @@ class DoneHandler(RelayHandler):
 
     @allow_unauthenticated  # nothing that a stranger could use is on it
     async def get(self, *_parts: str) -> None:
-        """Show how the sign-in ended that this browser came back from."""
+        """Show the outcome of this browser's sign-in."""
         if self.refuse_other_loads():
             return
         found = parse_outcome_value(self.read_cookie(self.cookie_scope().outcome_name, OUTCOME_SECONDS))
@@ -356,7 +356,7 @@ class DoneHandler(RelayHandler):
 
 
 class NoReply(enum.Enum):
-    """Why a kernel did not reply; each value says what happened."""
+    """Why a kernel didn't reply; each value is a sentence."""
 
     NO_KERNEL = "The notebook's kernel is not running any more."
     NOT_LISTENING = "The notebook's kernel does not know this sign-in: it was restarted or replaced."
@@ -364,7 +364,7 @@ class NoReply(enum.Enum):
     BUSY = "Too many sign-ins are running at this server."
 
     def page(self) -> Page:
-        """Return the page that says so, and what to do."""
+        """Return the page with the reason and the remedy."""
         remedy = "Go back to the notebook and run %micromegas_login again."
         if self is NoReply.BUSY:
             remedy = "Wait a moment and reload this page."
@@ -379,7 +379,7 @@ class KernelClient:
         self._running = 0
 
     async def request(self, kernel_id: str, request: Request) -> Reply | NoReply:
-        """Return a kernel's reply, or why there is none."""
+        """Return a kernel's reply, or the reason for its absence."""
         if self._running >= MAX_REQUESTS:
             return NoReply.BUSY
         self._running += 1

@@ -57,7 +57,7 @@ _NOT_SET = frozenset({"", "0", "false"})
 
 
 class RuntimeEnvironment(enum.StrEnum):
-    """Where a program runs; each value is its name for people."""
+    """The environment that a program runs in; each value is its display name."""
 
     UNATTENDED = "an unattended notebook"
     HUB_WITH_SERVICE = "JupyterHub with the sign-in service"
@@ -76,7 +76,7 @@ class RuntimeEnvironment(enum.StrEnum):
 
     @property
     def is_unattended(self) -> bool:
-        """Whether nobody can answer: not even a person's own choice makes such a program wait."""
+        """Whether no user can respond: such a program never waits, whatever flow was chosen."""
         return self in {RuntimeEnvironment.UNATTENDED, RuntimeEnvironment.NO_TERMINAL}
 
     @property
@@ -348,7 +348,7 @@ def take_pasted(
 
 
 def login_remedy(environment: RuntimeEnvironment, *, profile: str | None = None) -> str:
-    """Return what somebody who is not signed in does there, or should have done."""
+    """Return the remedy for a user who isn't signed in."""
     option = "" if profile is None else f" --profile {profile}"
     if environment.is_unattended:
         return UNATTENDED_REMEDY.replace("micromegas login", f"micromegas login{option}")
@@ -402,12 +402,12 @@ def is_below_hub(environ: Mapping[str, str]) -> bool:
 
 
 def is_remote_session(environ: Mapping[str, str]) -> bool:
-    """Whether the person sits at another machine and sees no window of this one."""
+    """Whether the user works at another machine and can't see windows of this one."""
     return bool(environ.get("SSH_CONNECTION")) and not any(environ.get(name) for name in _DISPLAYS)
 
 
 def has_graphical_browser(environ: Mapping[str, str]) -> bool:
-    """Whether a browser with a window can be opened on the screen that the person sees."""
+    """Whether a graphical browser can open on the user's screen."""
     if is_remote_session(environ):
         return False
     needs_display = sys.platform not in {"darwin", "win32"}
@@ -445,7 +445,7 @@ def _browser_controller() -> webbrowser.BaseBrowser | None:
 
 def _open(url: str) -> bool:
     controller = _browser_controller()
-    with suppress(Exception):  # a program of the person's own, which may fail in any way
+    with suppress(Exception):  # the user's own program, which can fail in any way
         return controller is not None and controller.open(url, new=2)
     return False
 
@@ -490,7 +490,7 @@ class LoginPrompt:
 
 
 class LoginFlow:
-    """A flow that is waiting for a person. Used by one `PendingLogin`, from several threads."""
+    """A flow that is waiting for the user. Used by one `PendingLogin`, from several threads."""
 
     def __init__(self, prompt: LoginPrompt) -> None:
         self.prompt = prompt
@@ -500,10 +500,10 @@ class LoginFlow:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """End the wait for the person."""
+        """Stop waiting for the user."""
 
     def submit(self, text: str | Secret) -> None:  # noqa: ARG002 - only one flow takes it
-        """Take what the person pasted."""
+        """Submit the address that the user pasted."""
         raise UsageError(
             "This sign-in does not wait for a pasted address.", remedy="Start one with the flow `paste` for that."
         )
@@ -512,7 +512,7 @@ class LoginFlow:
         """Call `callback` with the redirect URI when a browser is sent to the provider, where only then it is known."""
 
     def show(self, outcome: LoginOutcome) -> None:
-        """Show the person how it ended."""
+        """Show the outcome to the user."""
 
     def close(self, *, linger_seconds: float = 0.0) -> None:
         """Release what is held, once the page was seen or after `linger_seconds`; safe to call twice."""
@@ -537,7 +537,7 @@ class CodeGrant:
 
 
 class CallbackFlow(LoginFlow):
-    """A code grant that ends with one answer, which another thread brings. Its lock covers grant and answer."""
+    """A code grant that completes with one callback from another thread. Its lock guards the grant and the callback."""
 
     def __init__(self, prompt: LoginPrompt, grant: CodeGrant | None = None) -> None:
         super().__init__(prompt)
@@ -559,9 +559,9 @@ class CallbackFlow(LoginFlow):
             return True
 
     def tokens(self) -> TokenSet | None:
-        """Wait for the answer and exchange its code."""
+        """Wait for the callback and exchange its code."""
         self._ended.wait(self.prompt.timeout_seconds)
-        self._ended.set()  # what comes from now on comes too late
+        self._ended.set()  # later callbacks are ignored
         with self._lock:
             grant, answer, self._callback = self._grant, self._callback, None
         if isinstance(answer, MicromegasError):
@@ -569,7 +569,7 @@ class CallbackFlow(LoginFlow):
         return None if answer is None or grant is None else grant.redeem(answer)
 
     def stop(self) -> None:
-        """End the wait; without effect once an answer was taken."""
+        """Stop waiting; has no effect after a callback was accepted."""
         self._ended.set()
 
 
@@ -607,7 +607,7 @@ class LoginRequest:
         return self.bearer is Bearer.ID_TOKEN
 
     def build_grant(self, metadata: ProviderMetadata, redirect_uri: str, *, state_prefix: str = "") -> CodeGrant:
-        """Make an authorization request; touches no network."""
+        """Build an authorization request without network I/O."""
         authorization = build_authorization_request(
             metadata,
             client_id=self.connection.client_id,
@@ -624,7 +624,7 @@ class LoginRequest:
         )
 
     def wait_seconds(self, default_seconds: float, *, maximum: float | None = None) -> float:
-        """Return how long to wait for the person."""
+        """Return how long to wait for the user."""
         seconds = default_seconds if self.timeout_seconds is None else self.timeout_seconds
         return seconds if maximum is None else min(seconds, maximum)
 
@@ -685,7 +685,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginOutcome:
-    """How a sign-in ended: who signed in, as far as the tokens say, or what went wrong and what to do about it."""
+    """The outcome of a sign-in: the user's name from the tokens, or the error and its remedy."""
 
     is_signed_in: bool
     who: str = ""
@@ -693,7 +693,7 @@ class LoginOutcome:
     remedy: str = ""
 
     def page(self) -> Page:
-        """Return the page that says so."""
+        """Return the page that reports it."""
         if not self.is_signed_in:
             title, hint = "You are not signed in", f"{self.remedy} You can close this tab.".strip()
             return _page(status=200, title=title, sentences=[self.what], hint=hint, is_failure=True)
@@ -711,7 +711,7 @@ def notice_page(*, status: int, what: str) -> Page:
 
 
 def handed_over_page() -> Page:
-    """Return the page for an answer whose outcome is only known where the sign-in began."""
+    """Return the page for a callback whose outcome only the program that started the sign-in knows."""
     return _page(
         status=200,
         title="Back to where you started",
@@ -721,7 +721,7 @@ def handed_over_page() -> Page:
 
 
 def reload_page() -> Page:
-    """Return the page that reloads itself at once, as a page of this site and no longer of the one before."""
+    """Return a page that reloads itself immediately, so that the request comes from this site."""
     return _page(status=200, title="One moment", sentences=[], head='<meta http-equiv="refresh" content="0">')
 
 

@@ -1,4 +1,4 @@
-"""The device flow: the person types a short code on any device while this program polls the provider (RFC 8628)."""
+"""The device flow: the user enters a short code on any device while this program polls the provider (RFC 8628)."""
 
 import threading
 
@@ -54,11 +54,11 @@ class DeviceFlow(LoginFlow):
             interval_seconds += SLOW_DOWN_SECONDS if answer.slow_down else 0.0
             pause_seconds = interval_seconds
         if failure is not None and not self._stopped.is_set():
-            raise failure  # the person may well have signed in, so do not say that nobody did
+            raise failure  # the user may have signed in, so don't report the opposite
         return None
 
     def stop(self) -> None:
-        """End the wait at once."""
+        """Stop waiting immediately."""
         self._stopped.set()
 
     def _pause(self, seconds: float) -> bool:

@@ -111,7 +111,7 @@ class Accepted(_Message, frozen=True, tag="accepted"):
 
 
 class Unknown(_Message, frozen=True, tag="unknown"):
-    """There is no such sign-in, or not any more."""
+    """The sign-in doesn't exist or has finished."""
 
 
 class StillWorking(_Message, frozen=True, tag="working"):
@@ -392,7 +392,7 @@ class CookieScope:
 
     @property
     def outcome_name(self) -> str:
-        """The name of the cookie that says which sign-in the last page is about."""
+        """The name of the cookie that identifies the sign-in of the last page."""
         return f"{self.prefix}{_OUTCOME}"
 
     def binding_name(self, state_digest: str) -> str:
@@ -486,14 +486,14 @@ class LoginPageHandler(RequestHandler):
         self.request.headers.pop("Referer", None)
 
     def refuse_other_loads(self) -> bool:
-        """Refuse anything that is not a page load in a tab, such as a frame or a script's fetch; whether it was."""
+        """Reject requests other than page loads in a tab, such as frames or fetches; return whether it did."""
         if self.request.headers.get("Sec-Fetch-Dest", "document") == "document":
             return False
         self.send_page(NOT_A_PAGE_LOAD)
         return True
 
     def refuse_long_query(self) -> bool:
-        """Refuse an address that is too long to be the end of a sign-in; whether it was."""
+        """Reject an address that is too long for a callback; return whether it did."""
         if len(self.query) <= MAX_QUERY_CHARACTERS:
             return False
         self.send_page(_TOO_LONG)
@@ -505,13 +505,13 @@ class LoginPageHandler(RequestHandler):
         return self.request.headers.get("Sec-Fetch-Site") == "cross-site"
 
     def send_page(self, page: Page) -> None:
-        """Answer with a page."""
+        """Send a page."""
         self.set_status(page.status)
         self.set_header("Content-Type", CONTENT_TYPE)
         self.finish(page.body)
 
     def send_redirect(self, status: int, location: str) -> None:
-        """Answer with a redirect; `location` is never taken from the request."""
+        """Send a redirect; `location` is never taken from the request."""
         self.set_status(status)
         self.set_header("Location", location)
         self.finish()
@@ -528,7 +528,7 @@ _LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
 def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins | None:
     """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests."""
     base = environ.get(REDIRECT_VARIABLE, "")
-    # A path when the server does not know its own address.
+    # A path if the server doesn't know its public address.
     is_path = _LOCAL_BASE.fullmatch(base) and not base.startswith("//")
     base_address = base if is_path else public_base(base)
     if kernel is None or base_address is None:

@@ -130,7 +130,7 @@ class LoopbackFlow(CallbackFlow):
         self._server.server_close()
 
     def handle(self, handler: "_Handler") -> None:
-        """Answer one GET request."""
+        """Handle one GET request."""
         path, _, query = handler.path.partition("?")
         if handler.headers.get_all("Host") != [self._authority]:
             # A page that points its own name at this machine reads nothing here: DNS rebinding.
@@ -204,17 +204,17 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse_method  # noqa: N815 - the base class looks methods up by these names
 
     def send_page(self, page: Page) -> None:
-        """Answer with a page."""
+        """Send a page."""
         self._send_head(page.status, {"Content-Type": CONTENT_TYPE, "Content-Length": str(len(page.body))})
         if self.command != "HEAD":
             self.wfile.write(page.body)
 
     def send_redirect(self, status: int, location: str) -> None:
-        """Answer with a redirect."""
+        """Send a redirect."""
         self._send_head(status, {"Location": location, "Content-Length": "0"})
 
     def send_error(self, code: int, *_texts: Any, **_more: Any) -> None:
-        """Answer a request that is not HTTP; the base class would repeat parts of it."""
+        """Respond to a request that isn't HTTP; the base class would echo parts of it."""
         self.close_connection = True
         if not hasattr(self, "command"):
             self.command = "GET"

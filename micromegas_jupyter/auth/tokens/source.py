@@ -573,7 +573,7 @@ class SessionSource(TokenSource):
         except LoginRequired:
             replaced = self._replace(session, _with_refresh_token(session, None))
             if replaced.tokens.refresh_token is not None:
-                return replaced  # a program that takes no lock was faster
+                return replaced  # a program that doesn't lock the store was faster
             raise
         return self._accept(session, answer)
 

@@ -1,4 +1,4 @@
-"""Where a sign-in is stored: the token file and its lock.
+"""Storage of a sign-in: the token file and its lock.
 
 One program of a user writes at a time: a lease is held across reading, refreshing and saving. A program that is
 suspended loses it to the next one that needs it.
@@ -97,7 +97,7 @@ class StoredLogin:
 
 
 def build_token_file(login: StoredLogin) -> str:
-    """Return the text of the token file: upstream's names, indented by two, without any client secret.
+    """Return the token file's content: upstream's names, indented by two, without any client secret.
 
     Upstream ignores `scope` and `resource` when it reads the file and drops them when it writes it.
     """
@@ -235,7 +235,7 @@ _Read = TypeVar("_Read")
 
 
 class TokenStore(ABC):
-    """Stores one sign-in for all programs of a person; safe to use from several threads and processes.
+    """Stores one sign-in for all programs of a user; safe to use from several threads and processes.
 
     It rests on a file (`~` is expanded) with a lock file beside it, which stays for those who wait for it. With a `key`
     it neither reads nor replaces another sign-in.
@@ -255,7 +255,7 @@ class TokenStore(ABC):
     @property
     @abstractmethod
     def label(self) -> str:
-        """Where the sign-in is stored, in a few words for people."""
+        """A display name for the place where the sign-in is stored."""
 
     def mark(self) -> FileMark | None:
         """Return a mark that changes with every change of what is stored; None when nothing is. Costs one `lstat`."""
@@ -272,7 +272,7 @@ class TokenStore(ABC):
 
     @abstractmethod
     def check_usable(self) -> None:
-        """Check, before a person signs in, that the result can be stored."""
+        """Check, before a user signs in, that the result can be stored."""
 
     @abstractmethod
     def save(self, login: StoredLogin) -> FileMark:
@@ -318,7 +318,7 @@ class TokenStore(ABC):
         else:
             held.callback(lease.release)
             return lease
-        from filelock import FileLock, Timeout  # knows how to lock on other systems
+        from filelock import FileLock, Timeout  # can lock on other systems
 
         lock = FileLock(self._lock_path, timeout=wait_seconds, mode=PRIVATE_FILE_MODE, poll_interval=_LOCK_POLL_SECONDS)
         try:

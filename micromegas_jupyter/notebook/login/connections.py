@@ -89,7 +89,7 @@ class NotebookServices:
 
         `is_clicked`: they clicked a button, whose message does not say that a user is present.
         """
-        from micromegas_jupyter.wiring import sign_in as signing_in  # loaded when somebody signs in
+        from micromegas_jupyter.wiring import sign_in as signing_in  # loaded when a user signs in
 
         facts, is_automatic = gather_runtime_info(shell=shell, allows_input=is_clicked or None), preference == AUTOMATIC
         wanted = None if preference is None or is_automatic else Flow(preference)
@@ -102,8 +102,8 @@ class NotebookServices:
         )
 
     def begin_login(self, settings: ClientSettings, flow: Flow) -> Login:
-        """Start a sign-in and return at once."""
-        from micromegas_jupyter.wiring import sign_in as signing_in  # loaded when somebody signs in
+        """Start a sign-in and return immediately."""
+        from micromegas_jupyter.wiring import sign_in as signing_in  # loaded when a user signs in
 
         if flow is Flow.REDIRECT:
             from IPython.core.getipython import get_ipython
@@ -133,7 +133,7 @@ class NotebookServices:
         return BackgroundRenewal(cast("RenewableProvider", provider), clock=self.clock, on_change=on_change)
 
     def prompt(self, question: str) -> str:
-        """Ask the person for a line; a notebook does not show the answer."""
+        """Prompt the user for a line; a notebook doesn't show the input."""
         import getpass
 
         # A kernel puts its front end's password input in place of `getpass`.
@@ -207,7 +207,7 @@ class Notices:
         self._new.append(text)
 
     def take_new(self) -> list[str]:
-        """Return the texts that were not taken yet."""
+        """Return the strings that weren't taken yet."""
         return [self._new.popleft() for _ in range(len(self._new))]
 
 

@@ -348,7 +348,7 @@ class IdentityDisplay:
             case "sign_in":
                 session.connections.signed_out.discard(settings.profile)
                 has_token = session.state is not None and session.state.has_token
-                # Another notebook or a terminal may have signed in meanwhile.
+                # Another notebook or a terminal may have signed in since.
                 if has_token or session.why_not_signed_in(settings) is not None:
                     session.begin_sign_in(settings, self._shell, is_clicked=True)
                 else:
@@ -395,7 +395,7 @@ class IdentityDisplay:
             return
         state = self._session.state
         if state is not None:
-            # Nobody renews it any more, and a sign-in under way is over.
+            # It is no longer renewed, and a pending sign-in is canceled.
             now = self._session.dependencies.clock.now()
             lines = build_lines(replace(state, renews=None), now=now)
             for handle in self._handles:

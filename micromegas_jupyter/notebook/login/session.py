@@ -121,7 +121,7 @@ class IdentityState:
 
 
 def waiting_state(settings: ClientSettings, login: Login, *, detail: str = "") -> IdentityState:
-    """Return the state of a sign-in under way: what the person has to do."""
+    """Return the state of a pending sign-in, with the user's next step."""
     address = _web_address(login.verification_uri if login.flow is Flow.DEVICE else login.start_url)
     if login.flow is Flow.REDIRECT and _START_PATH.fullmatch(login.start_url or ""):
         # A path: the kernel need not know the address under which a browser reaches its server.
@@ -152,7 +152,7 @@ def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> 
         return replace(signed_in, issuer=issuer, name=f"service account {shown_name(settings.client_id)}")
     try:
         identity = provider.identity()
-    except LoginRequired:  # its tokens do not name the person
+    except LoginRequired:  # its tokens don't contain the user's name
         return replace(signed_in, issuer=issuer, is_personal=True)
     through = getattr(provider, "through", "")
     name = shown_name(identity.name or identity.email or identity.subject)
@@ -173,7 +173,7 @@ def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> 
 
 
 def signed_out_state(settings: ClientSettings, *, detail: str = "", through: str = "") -> IdentityState:
-    """Return the state when nobody is signed in; `through` would sign them in again without a click."""
+    """Return the signed-out state; `through` would sign the user in again without a click."""
     return IdentityState(
         status=IdentityStatus.SIGNED_OUT,
         server=host_text(settings.uri),
@@ -225,7 +225,7 @@ def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState
 
 def after_success(state: IdentityState, fresh: IdentityState) -> IdentityState:
     """Return the state after a call that worked: `fresh` of the provider, with what the server had said before."""
-    # Somebody else may have signed in elsewhere meanwhile.
+    # Another user may have signed in elsewhere since.
     if state.subject and state.subject != fresh.subject:
         return fresh
     return replace(
@@ -287,7 +287,7 @@ class NotebookSession:
         self._ending = Lock()
 
     def settings(self, profile: str | None = None) -> ClientSettings:
-        """Return the settings of `profile`, else those that were last chosen, else the configured ones."""
+        """Return the settings of `profile`, falling back to the last used ones and then to the configured ones."""
         return self.choice.read(self.dependencies, profile=profile)
 
     @property
@@ -397,7 +397,7 @@ class NotebookSession:
                 detail = f"{error.what} Try again here, or run %micromegas_login."
                 self.show(settings, signed_out_state(settings, detail=detail))
             elif self.connections.current(settings) is not None:
-                return  # something else has signed the person in meanwhile
+                return  # something else has signed the user in
             raise
         if self._end(attempt, provider):
             attempt.on_signed_in()
@@ -464,10 +464,10 @@ class NotebookSession:
                 self.fetch_identity_later(attempt.settings)
 
     def _stored_elsewhere(self, settings: ClientSettings) -> PersonalProvider | None:
-        """Return a person's stored sign-in whose token is still valid, without any network; None for any obstacle."""
+        """Return a user's stored sign-in with a valid token, without network I/O, or None."""
         with suppress(MicromegasError):
             provider, now = self.dependencies.stored_provider(settings), self.dependencies.clock.now()
-            # One that had ended before this sign-in was begun is no news.
+            # One that had finished before this sign-in started isn't reported.
             if isinstance(provider, PersonalProvider) and provider.identity().expires_at > now:
                 return provider
         return None
@@ -491,7 +491,7 @@ class NotebookSession:
         return None
 
     def fetch_identity(self, settings: ClientSettings) -> IdentityState:
-        """Ask the server who the caller is, and show its answer with the time it took."""
+        """Query the caller's identity from the server, and show it with the response time."""
         clock, answer = self.dependencies.clock, None
         with self._noted(settings):
             connection = self.connections.get(settings)
@@ -503,7 +503,7 @@ class NotebookSession:
         return self.show(settings, state)
 
     def fetch_identity_later(self, settings: ClientSettings) -> None:
-        """Ask the server who the caller is, on a thread; the answer or the failure is shown."""
+        """Query the caller's identity from the server on a thread, and show the identity or the error."""
 
         def fetch() -> None:
             with suppress(MicromegasError):
@@ -512,7 +512,7 @@ class NotebookSession:
         start_thread(fetch, name="micromegas-whoami")
 
     def renew(self, settings: ClientSettings) -> bool:
-        """Renew the token of the person who is signed in; returns whether that brought a new one."""
+        """Renew the signed-in user's token; return whether there is a new one."""
         with self._noted(settings):
             provider = self.connection(settings).provider
             if not isinstance(provider, PersonalProvider):
@@ -538,7 +538,7 @@ class NotebookSession:
                     other = "the wrapper's client is used"
                 return f"There is no sign-in to end: {other}."
             through = getattr(provider, "through", "")
-        # First, so that no renewal runs beside it.
+        # First, so that no renewal runs concurrently.
         self.connections.drop(lambda other: other.profile == settings.profile)
         ended = self.dependencies.logout(settings, end_session=end_session)
         report = printable(str(ended))
@@ -563,7 +563,7 @@ class NotebookSession:
 
     def note_success(self, settings: ClientSettings, provider: AuthProvider | None) -> None:
         """Update the shown state after a call that worked: the token may have been renewed."""
-        # A query that worked does not fail for what is shown beside it.
+        # A successful query doesn't fail because of the display.
         with suppress(MicromegasError):
             fresh = self.state_of(settings, provider)
             self.change(settings, lambda state: after_success(state, fresh))
