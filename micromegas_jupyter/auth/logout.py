@@ -69,7 +69,7 @@ class LogoutReport:
 
     @property
     def host(self) -> str:
-        """The provider's host, with the port when it has one of its own, for people."""
+        """The provider's host, with a nondefault port, for display."""
         return host_text(self.issuer)
 
     def sentences(self) -> list[str]:
@@ -251,7 +251,7 @@ def build_end_session_url(endpoint: str, *, client_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Removal:
-    """The sign-in that was in a store, if it was readable, and what went wrong when it was removed."""
+    """The stored sign-in, if it was readable, and the error of its removal."""
 
     login: StoredLogin | None
     was_there: bool

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.oidc.private_key import PrivateKey
 
 
-# For a browser that is slow to fetch the last page; nearly all fetch it at once.
+# For a browser that is slow to fetch the last page; nearly all fetch it immediately.
 LINGER_SECONDS = 10.0
 # After the person: discovery, token and keys of ten seconds each, and the wait for the token file's lock.
 COMPLETION_SECONDS = 90.0
@@ -187,7 +187,7 @@ class OidcAuthProvider(SessionSource):
             return pending.result()
         finally:
             pending.cancel()
-            pending.wait_closed(LINGER_SECONDS + 1)  # or the program ends before the person has seen the last page
+            pending.wait_closed(LINGER_SECONDS + 1)  # or the program exits before the user has seen the last page
 
     @classmethod
     def begin_login(  # noqa: D417, PLR0913, PLR0917 - upstream's arguments
@@ -479,7 +479,7 @@ class PendingLogin:
         self._running.stop()
 
     def wait_closed(self, timeout_seconds: float) -> bool:
-        """Wait until the person has seen the last page and all is closed; whether that happened in time."""
+        """Wait until the user has seen the last page and all is closed; return whether that happened in time."""
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 

@@ -134,7 +134,7 @@ class ProviderConnection:
     def poll_device(
         self, authorization: DeviceAuthorization, *, scope: str, needs_id_token: bool = True
     ) -> TokenSet | DevicePending:
-        """Ask once whether the person has signed in; raises `LoginRefused` or, for an old code, `LoginTimedOut`."""
+        """Poll once whether the user has signed in; raises `LoginRefused`, or `LoginTimedOut` for an old code."""
         fields = build_device_token_request(authorization)
         answer, secrets = self._post(self.metadata().require_token_endpoint(), fields)
         if answer.is_success:
@@ -188,7 +188,7 @@ class ProviderConnection:
         raise ProviderMisbehaved("The identity provider signed with a key that it does not publish.")
 
     def revoke(self, token: Secret, *, kind: str) -> str | None:
-        """Revoke a token; None when the provider did, else its error code (`unsupported_token_type` among them)."""
+        """Revoke a token; return None, or the provider's error code, such as `unsupported_token_type`."""
         endpoint = self.metadata().revocation_endpoint
         if endpoint is None:
             raise ProviderMisbehaved("The identity provider has no way to revoke tokens.", remedy="")

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeyFile:
-    """What an API key file holds, its name without folders, and whether anybody but the reader and root can read it."""
+    """The contents of an API key file, its base name, and whether users other than the reader and root can read it."""
 
     name: str
     text: Secret = field(repr=False)

@@ -51,7 +51,7 @@ _GITHUB = Callee(name="GitHub Actions", setting=GITHUB_URL_VARIABLE, remedy=_GIT
 GOOGLE_HOST_VARIABLE = "GCE_METADATA_HOST"
 _GOOGLE_HOST = "metadata.google.internal"
 _GOOGLE_PATH = "/computeMetadata/v1/instance/service-accounts/default/identity"
-# The header that tells the metadata server from anything else that may answer at its address.
+# The header that distinguishes the metadata server from other services at its address.
 _GOOGLE_HEADER, _GOOGLE_HEADER_VALUE = "Metadata-Flavor", "Google"
 _GOOGLE_REMEDY = (
     "This works only on Google Cloud with an attached service account; elsewhere, set "
@@ -59,7 +59,7 @@ _GOOGLE_REMEDY = (
 )
 _GOOGLE = Callee(name="Google's metadata server", setting=GOOGLE_HOST_VARIABLE, remedy=_GOOGLE_REMEDY)
 
-# App Service, Functions and Container Apps set both; elsewhere the machine's metadata service answers.
+# App Service, Functions, and Container Apps set both; elsewhere the metadata service responds.
 AZURE_APP_ENDPOINT_VARIABLE = "IDENTITY_ENDPOINT"
 AZURE_APP_HEADER_VARIABLE = "IDENTITY_HEADER"
 AZURE_MACHINE_HOST_VARIABLE = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
@@ -332,7 +332,7 @@ class WorkloadProvider(CachedTokenSource):
 
 # Google accepts an hour at most; the exchange takes seconds.
 ASSERTION_LIFETIME_SECONDS = 600
-# A refused assertion is made again when its times were further off than this.
+# A rejected assertion is signed again if its times differed by more than this.
 _MAX_TOLERATED_OFFSET = timedelta(seconds=10)
 _SOURCE = "Google"
 _MISSING_REMEDY = "Set MICROMEGAS_OIDC_AUDIENCE, or both MICROMEGAS_OIDC_BEARER=access_token and MICROMEGAS_OIDC_SCOPE."
@@ -344,7 +344,7 @@ _REFUSED_REMEDY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceAccountKey:
-    """What a service account's key file holds: who signs, with what, and where assertions are exchanged."""
+    """The contents of a service account's key file: signer, key, and token endpoint."""
 
     email: str
     private_key: PrivateKey = field(repr=False)

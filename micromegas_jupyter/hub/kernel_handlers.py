@@ -1,4 +1,4 @@
-"""The service's endpoints for kernels, with JSON in and out: a person's own bearer token, and sign-in by redirect."""
+"""The service's JSON endpoints for kernels: the user's bearer token, and sign-in by redirect."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ POLL_SECONDS: Final = 25.0
 
 @dataclass(kw_only=True, eq=False)
 class SignIn:
-    """One sign-in under way; `answer` is the query that the browser came back with, `waiting` counts calls for it."""
+    """A pending sign-in; `answer` is the callback's query, and `waiting` counts calls that wait for it."""
 
     name: str = field(repr=False)
     owner: str
@@ -141,7 +141,7 @@ class JsonHandler(web.RequestHandler):
         self.owner_name: str | None = None
 
     async def owner(self) -> str:
-        """Return the Hub's name of the person whose server calls; raises `Refused` for any other caller."""
+        """Return the Hub user name of the calling server's owner; raises `Refused` for any other caller."""
         found = await self.service.limits.fetch_owner(
             self._hub_token(), address=client_address(self.request), fetch=self.service.hub.fetch_owner
         )
@@ -179,7 +179,7 @@ class JsonHandler(web.RequestHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
 
     def check_xsrf_cookie(self) -> None:
-        """Check nothing: only the Authorization header lets anybody in, and no browser sends it by itself."""
+        """Skip the check: access requires the Authorization header, which browsers don't send automatically."""
 
     def write_error(self, status_code: int, **details: Any) -> None:
         """Send an error, including errors for which there is no handler."""
@@ -206,7 +206,7 @@ class JsonHandler(web.RequestHandler):
         self.send(refused.status, {"error": refused.error, "message": refused.message})
 
     def send_error(self, status_code: int = 500, **details: Any) -> None:
-        """Answer an error with its own status, where a refusal has one."""
+        """Send an error with its own status, if it has one."""
         error = details.get("exc_info", (None, None, None))[1]
         super().send_error(error.status if isinstance(error, Refused) else status_code, **details)
 

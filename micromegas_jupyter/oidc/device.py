@@ -1,4 +1,4 @@
-"""The device flow (RFC 8628) without its calls and waits: a person signs in on any device with a short code."""
+"""The device flow (RFC 8628) without I/O: a user signs in on any device with a short code."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ _ANSWER = "device answer"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceAuthorization:
-    """One started sign-in of this kind: what the person is shown and what the program asks with."""
+    """A started device authorization: what to show to the user, and the device code for polling."""
 
     device_code: Secret
     user_code: str = field(repr=False)
@@ -93,7 +93,7 @@ def build_device_token_request(authorization: DeviceAuthorization) -> dict[str, 
 
 
 def parse_device_token_error(body: object) -> DevicePending | LoginRefused | LoginTimedOut | None:
-    """Return what a refusal means in this flow (RFC 8628 section 3.5); None for what any token request can meet."""
+    """Return the meaning of an error in this flow (RFC 8628 section 3.5), or None for general errors."""
     match body.get("error") if isinstance(body, dict) else None:
         case "authorization_pending":
             return DevicePending()

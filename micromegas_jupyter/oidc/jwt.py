@@ -237,7 +237,7 @@ TENANT_PLACEHOLDER = "{tenantid}"
 
 
 def names_issuer(stated: object, *, issuer: str, tenant: str | None) -> bool:
-    """Whether a document or key says that it is `issuer`'s, with the tenant put in place when there is one."""
+    """Whether a document or key belongs to `issuer`, after the tenant is inserted, if any."""
     if not isinstance(stated, str):
         return False
     return issuer in {stated, stated if tenant is None else stated.replace(TENANT_PLACEHOLDER, tenant)}
@@ -605,7 +605,7 @@ def read_groups(claims: Mapping[str, object], paths: Iterable[tuple[str, ...]] =
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdTokenClaims:
-    """What an ID token says, as far as this package uses it; times are aware UTC, and names are for display."""
+    """The claims of an ID token that this package uses; times are aware UTC, and names are for display."""
 
     issuer: str
     subject: str
@@ -714,7 +714,7 @@ def _text(claims: Mapping[str, object], name: str) -> str | None:
 
 
 def shown_text(claims: Mapping[str, object], name: str) -> str | None:
-    """Return a claim's text for display, cut; an odd value is left out, not a reason to refuse the sign-in."""
+    """Return a claim's text for display, truncated; an invalid value is omitted and doesn't fail the sign-in."""
     value = claims.get(name)
     return value[:_MAX_SHOWN_CHARACTERS] if isinstance(value, str) and value and value.isprintable() else None
 

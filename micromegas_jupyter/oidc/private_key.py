@@ -197,7 +197,7 @@ def _import_pem(text: str) -> Key | None:
 
 
 def _thumbprint(text: str, key: Key) -> str | None:
-    """Return the thumbprint of the certificate that is the key's; None when there is none, or one cannot be read."""
+    """Return the thumbprint of the key's certificate, or None if it is missing or unreadable."""
     from cryptography import x509
     from cryptography.hazmat.primitives.hashes import SHA256
 

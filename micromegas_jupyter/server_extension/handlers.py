@@ -225,7 +225,7 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
         return CookieScope(is_secure=parts.scheme == "https", base_url=parts.path or self.base_url)
 
     async def refuse_unauthorized(self, user: User) -> bool:
-        """Refuse a person who may not use kernels; whether it was one."""
+        """Reject a user without access to kernels; return whether it did."""
         if await ensure_async(self.authorizer.is_authorized(self, user, "execute", self.auth_resource)):
             return False
         self.send_page(_NOT_ALLOWED)
@@ -466,7 +466,7 @@ async def request_by_gateway(kernel_id: str, content: dict[str, object]) -> dict
 
 
 async def _await_reply(receive: Callable[[], Awaitable[_Message]], sent: str, probe: str) -> dict[str, Any] | NoReply:
-    """Wait for the reply to `sent`; a kernel that does not know it says nothing, but answers the `probe` after it."""
+    """Wait for the reply to `sent`; a kernel that doesn't support it replies only to the `probe` after it."""
     grace = None
     try:
         while True:
@@ -516,7 +516,7 @@ def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
         (rf"{base}{START_PATH}([A-Za-z0-9_.-]{{1,200}})", StartHandler, shared),
         (rf"{base}{CALLBACK_PATH}", CallbackHandler, shared),
         (rf"{base}{DONE_PATH}", DoneHandler, shared),
-        # Whatever else is asked for below the prefix gets a page that repeats nothing of the address.
+        # Other requests below the prefix get a page that doesn't echo the address.
         (rf"{base}micromegas(?:/.*)?", RelayHandler, shared),
     ]
     serverapp.web_app.add_handlers(".*$", rules)  # type: ignore[no-untyped-call]  # tornado

@@ -730,7 +730,7 @@ def _page(  # noqa: PLR0913 - the parts of a page
 ) -> Page:
     paragraphs = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     closing = f'<p class="hint">{escape(hint)}</p>' if hint else ""
-    # A screen reader announces a failure at once and a success when it is done with what it is saying.
+    # A screen reader announces a failure immediately and a success after the current sentence.
     role, mark, kind = ("alert", "!", "failure") if is_failure else ("status", "✓", "success")
     html = (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
@@ -765,7 +765,7 @@ def terminal_qr(address: str, *, columns: int) -> list[str]:
 
 
 def qr_lines(address: str, *, stream: TextIO, environ: Mapping[str, str]) -> list[str]:
-    """Return a QR code of the address with its caption; empty where the stream is no terminal that can show it."""
+    """Return a QR code of the address with its caption, or nothing if the stream can't show it."""
     shows_blocks = (stream.encoding or "").lower().replace("-", "") == "utf8"
     if not shows_blocks or not has_color(stream, environ):
         return []

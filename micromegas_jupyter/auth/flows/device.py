@@ -13,7 +13,7 @@ MAX_DEVICE_SECONDS = 1800.0
 
 
 class DeviceFlow(LoginFlow):
-    """A device authorization that is waiting for the person; `stopped` stands in for the pauses between two polls."""
+    """A device authorization that is waiting for the user; `stopped` replaces the pauses between polls."""
 
     def __init__(self, request: LoginRequest, *, stopped: threading.Event | None = None) -> None:
         authorization = request.connection.start_device(
@@ -33,7 +33,7 @@ class DeviceFlow(LoginFlow):
         self._stopped = threading.Event() if stopped is None else stopped
 
     def tokens(self) -> TokenSet | None:
-        """Poll at the provider's pace until the person has answered. Source: RFC 8628 section 3.5."""
+        """Poll at the provider's pace until the user has responded. Source: RFC 8628 section 3.5."""
         request, connection = self._request, self._request.connection
         interval_seconds = pause_seconds = self._authorization.interval_seconds
         failure: Unavailable | None = None

@@ -44,7 +44,7 @@ MAX_LIFE_SECONDS = 7 * 24 * 3600
 CALLBACK_TIMEOUT_SECONDS = 40.0
 PAUSE_SECONDS = 0.5
 UNKNOWN_SIGN_IN = "unknown_sign_in"
-# What a service of another version may say.
+# Codes from other versions of the service.
 NOT_UNDERSTOOD = frozenset({"invalid_request", "invalid_sign_in"})
 
 _ADMIN = "Ask the Hub's administrator to correct it (docs/jupyterhub.md, kernel_url)."
@@ -62,7 +62,7 @@ def _from_hub(error: _Error) -> _Error:
 
 
 class Refusal(NamedTuple):
-    """What one error code of the service becomes: a person has to act (`LoginRequired`), or to wait."""
+    """The error for one of the service's codes: the user must act (`LoginRequired`) or wait."""
 
     error_class: type[LoginRequired] | type[ProviderUnavailable] | type[ProviderMisbehaved]
     what: str
@@ -163,7 +163,7 @@ def refusal_of(status: int, body: SecretObject | None) -> Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubEndpoint:
-    """Where the service is (the URL ends with a slash), and this server's token at the Hub."""
+    """The service's URL, with a trailing slash, and this server's Hub token."""
 
     url: str
     token: Secret = field(repr=False)
@@ -368,7 +368,7 @@ class HubRedirectFlow(LoginFlow):
 
 
 class StoredSignIn(AuthProvider, Protocol):
-    """What `HubTokenProvider` needs of a sign-in that the person made here (`OidcAuthProvider`)."""
+    """The interface of the user's own sign-in (`OidcAuthProvider`) that `HubTokenProvider` uses."""
 
     def identity(self) -> Identity: ...  # noqa: D102
     def renew(self) -> None: ...  # noqa: D102
@@ -377,7 +377,7 @@ class StoredSignIn(AuthProvider, Protocol):
 
 
 class HubTokenProvider(CachedTokenSource):
-    """Gives the Hub's token of this person; safe to use from several threads, of which one fetches for all.
+    """Returns the user's token from the Hub; safe to use from several threads, one of which fetches for all.
 
     A token of another provider than `issuer` is not used. `stored` gives a sign-in that the person made here with the
     same settings; it is used when the Hub refuses to give a token, not when it does not answer.

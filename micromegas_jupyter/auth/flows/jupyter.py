@@ -91,7 +91,7 @@ class CallbackRequest(_Message, frozen=True, tag="answer"):
 
 
 class OutcomeRequest(_Message, frozen=True, tag="ending"):
-    """How did the sign-in end whose state has this digest?"""
+    """Request for the outcome of the sign-in whose state has this digest."""
 
     state_digest: _Digest
 
@@ -192,7 +192,7 @@ def kernel_id_in(name: str) -> str | None:
 
 
 def state_in(query: str) -> str | None:
-    """Return the state that stands in a query exactly once; None otherwise."""
+    """Return the state if a query contains it exactly once, or None."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
@@ -298,7 +298,7 @@ class RedirectLogins:
         self._logins: OrderedDict[str, RedirectFlow] = OrderedDict()
 
     def start(self, request: LoginRequest) -> RedirectFlow:
-        """Start a sign-in, and answer for it from now on."""
+        """Start a sign-in, and handle its requests from now on."""
         # Kept as it is now: later, on the thread that answers the server, nothing may be fetched.
         metadata = request.connection.metadata()
 

@@ -56,7 +56,7 @@ class LoopbackAddress:
         return "127.0.0.1" if self.host == "localhost" else self.host
 
     def authority(self, port: int) -> str:
-        """Return host and port as they stand in a URL and in the Host header."""
+        """Return host and port in the form of a URL and the Host header."""
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 

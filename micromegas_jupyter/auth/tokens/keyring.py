@@ -103,7 +103,7 @@ class SystemKeyring:
 
 
 def open_keyring(environ: Mapping[str, str] | None = None, *, unlock_seconds: float = UNLOCK_SECONDS) -> SystemKeyring:
-    """Return the keyring of this person, within twice `unlock_seconds`; never starts a session bus.
+    """Return the user's keyring within twice `unlock_seconds`; never starts a session bus.
 
     A keyring that was chosen for the library (`keyring.set_keyring`, `PYTHON_KEYRING_BACKEND`, `keyringrc.cfg`) is
     used unless it stores secrets badly.
@@ -301,7 +301,7 @@ def _check_allowed(module: str, environ: Mapping[str, str]) -> None:
 
 
 def _chosen_name(environ: Mapping[str, str]) -> str | None:
-    """Return the backend that the person chose for the library, None when that is left open."""
+    """Return the backend that the user configured for the library, or None."""
     if environ.get("PYTHON_KEYRING_BACKEND"):
         return environ["PYTHON_KEYRING_BACKEND"]
     folder = import_module("keyring.util.platform_").config_root()

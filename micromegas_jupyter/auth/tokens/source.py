@@ -578,7 +578,7 @@ class SessionSource(TokenSource):
         return self._accept(session, answer)
 
     def _accept(self, session: Session, answer: TokenSet) -> Session:
-        """Store what the provider answered, as far as it can be trusted.
+        """Store the provider's response, as far as it can be trusted.
 
         The old refresh token may be spent by now, so its successor is stored also when the ID token cannot be checked
         or is not acceptable: it goes to nobody but the provider, and what it brings must be for the same person. An

@@ -52,7 +52,7 @@ _MAX_EPOCH_SECONDS = 253_000_000_000  # the year 9987: what a datetime can hold,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginKey:
-    """What a sign-in is requested with; sign-ins with different keys never replace each other.
+    """The parameters of a sign-in; sign-ins with different keys never replace each other.
 
     `audience` names the API at providers that want it (Auth0), `resource` at those that follow RFC 8707. A `scope` of
     None is unknown.
@@ -496,7 +496,7 @@ def _busy(suspended_process: int | None) -> Unavailable:
 
 
 def _ensure_own_folder(folder: Path) -> None:
-    """Make the folder if it is missing, and refuse one in which others could exchange the files."""
+    """Create a missing directory, and reject one in which other users could replace the files."""
     with store_errors(folder):
         ensure_private_folder(folder)
     try:

@@ -1,4 +1,4 @@
-"""What the magics need from the rest of the package, and the connections of one notebook: a client for each."""
+"""The magics' dependencies on the rest of the package, and the connections of one notebook."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _REMOTE_KERNEL_HINT = "Is the kernel on another machine than your browser? Run %
 
 @runtime_checkable
 class PersonalProvider(AuthProvider, Protocol):
-    """A provider that a person signed in for; service accounts and key files are not known to it."""
+    """The provider of a user's sign-in; service accounts and key files aren't included."""
 
     def identity(self) -> Identity:
         """Return who is signed in."""
@@ -61,7 +61,7 @@ class PersonalProvider(AuthProvider, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowToUse:
-    """How a person signs in here, why not by another flow (if that is worth a line), and what to try after it."""
+    """The user's sign-in flow, why another one was skipped (if worth a line), and the fallbacks."""
 
     flow: Flow
     reason: str = ""
@@ -69,7 +69,7 @@ class FlowToUse:
 
 
 class NotebookServices:
-    """What the magics need from the rest of the package; loads it when it is used. Tests have one of their own."""
+    """The magics' dependencies on the rest of the package, loaded on first use. Tests have one of their own."""
 
     clock: Clock = SYSTEM_CLOCK
     browser: Browser = GraphicalBrowser()
@@ -118,7 +118,7 @@ class NotebookServices:
 
     def logout(self, settings: ClientSettings, *, end_session: bool) -> object:
         """End all sign-ins of the settings' profile; the text of what it returns is the line to show."""
-        # A browser that opens where the kernel runs need not be the person's; the report then has the address.
+        # A browser that opens on the kernel's machine may not be the user's, so the report includes the address.
         browser = _NoBrowser() if gather_runtime_info().has_kernel else self.browser
         return client_side.logout(settings, end_session=end_session, browser=browser)
 

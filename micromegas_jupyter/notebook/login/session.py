@@ -303,7 +303,7 @@ class NotebookSession:
         return state
 
     def change(self, settings: ClientSettings, change: Callable[[IdentityState], IdentityState]) -> None:
-        """Change the state in one step, if it is that of these settings; nobody is notified when it stays the same."""
+        """Change the state atomically, if it is that of these settings; listeners are notified only of changes."""
         with self._lock:
             before = self.shown
             if before is None or before[0] != settings:
@@ -336,7 +336,7 @@ class NotebookSession:
     def begin_sign_in(
         self, settings: ClientSettings, shell: object, preference: str | None = None, *, is_clicked: bool = False
     ) -> None:
-        """Start a sign-in for a button or a query, neither of which can ask for an address to be pasted."""
+        """Start a sign-in for a button or a query, neither of which can prompt for an address."""
         choice = self.dependencies.choose_flow(settings, shell, preference, is_clicked=is_clicked)
         if choice.flow is Flow.PASTE:
             raise LoginRequired(
@@ -384,11 +384,11 @@ class NotebookSession:
         context, started = contextvars.copy_context(), contextvars.copy_context()
         login.on_done(lambda *_: context.run(self._finish_in_background, attempt))
         login.on_started(lambda redirect_uri: started.run(self._note_started, attempt, redirect_uri))
-        if self._stored_elsewhere(settings) is None:  # or the person wants another one than there is
+        if self._stored_elsewhere(settings) is None:  # or the user requested a different sign-in
             start_thread(self._watch, attempt, name="micromegas-elsewhere")
 
     def finish(self, attempt: Attempt) -> None:
-        """Wait for the end, which whoever notices it first shows. Raises as the sign-in failed."""
+        """Wait for the outcome; the first thread that notices it shows it. Raises as the sign-in failed."""
         settings = attempt.settings
         try:
             provider = attempt.login.result()
@@ -481,7 +481,7 @@ class NotebookSession:
             return self.show(settings, self.state_of(settings, provider))
 
     def why_not_signed_in(self, settings: ClientSettings) -> MicromegasError | None:
-        """Return why a person has to sign in, None when that is not so; raises what a sign-in would not mend."""
+        """Return why the user must sign in, or None; raises errors that a sign-in wouldn't fix."""
         try:
             self.signed_in(settings)
         except MicromegasError as error:
@@ -544,7 +544,7 @@ class NotebookSession:
         report = printable(str(ended))
         if through:
             self.connections.signed_out.add(settings.profile)
-            # A sign-in of the person's own was ended, too, and is worth a mention.
+            # The user's own sign-in was also ended, so mention it.
             other = f" {report}" if end_session or getattr(ended, "was_signed_in", False) else ""
             report = f"{_SIGNED_OUT_LOCALLY.format(through=through)}{other}"
         self.show(settings, signed_out_state(settings, through=through))
@@ -589,7 +589,7 @@ class NotebookSession:
         self.connections.close()
 
     def _note_renewal(self, settings: ClientSettings, provider: AuthProvider, error: MicromegasError | None) -> None:
-        """Show the outcome of a renewal that no cell asked for."""
+        """Show the outcome of a renewal that no cell requested."""
         connection = self.connections.current(settings)
         if connection is None or connection.provider is not provider:
             return  # it ended meanwhile
@@ -687,7 +687,7 @@ class CellConnections:
             raise
 
     def _begin_sign_in_if_needed(self, settings: ClientSettings) -> None:
-        """Start a sign-in, which the cell then waits for, if a person is here and not signed in."""
+        """Start a sign-in for the cell to wait for, if a user is present and not signed in."""
         session = self._session
         if session.pending(settings) is not None:
             return
