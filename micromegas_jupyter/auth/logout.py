@@ -216,7 +216,7 @@ class RevocationCalls:
         return Revocation(revoked=revoked)
 
     def end_session(self, report: LogoutReport, connection: ProviderConnection, browser: Browser) -> LogoutReport:
-        """Open the provider's page that ends the session; the person confirms there, if the provider asks."""
+        """Open the provider's sign-out page, which may ask the user to confirm."""
         try:
             endpoint = self._call(connection.issuer, connection.metadata).end_session_endpoint
         except MicromegasError as error:

@@ -165,7 +165,7 @@ class OidcAuthProvider(SessionSource):
         announce: Callable[[str], None] | None = None,
         **options: Unpack[LoginOptions],
     ) -> OidcAuthProvider:
-        """Sign in with the person's browser and wait for it; stored if there is a store.
+        """Sign in with the user's browser and wait for it; stored if there is a store.
 
         Takes the arguments of `begin_login`, and a `browser` that opens the page. `announce` gets the address to open
         whether or not a browser seems to have opened, for an open one may be out of sight; without it the address goes
@@ -213,7 +213,7 @@ class OidcAuthProvider(SessionSource):
         clock: Clock = SYSTEM_CLOCK,
         randomness: Randomness = SYSTEM_RANDOMNESS,
     ) -> PendingLogin:
-        """Start a sign-in that runs in the background; returns as soon as there is something to show to the person.
+        """Start a sign-in in the background; returns as soon as there is something to show to the user.
 
         The constructor describes the arguments that are not described here.
 
@@ -460,7 +460,7 @@ class PendingLogin:
         self._running.on_started(lambda redirect_uri: _call(lambda: callback(redirect_uri)))
 
     def submit(self, text: str | Secret) -> None:
-        """Take the address that the person's browser ended at; for the paste flow only.
+        """Submit the last address in the user's browser; for the paste flow only.
 
         The sign-in then continues by itself, and `result` returns or raises. Nothing of the text is kept, shown or
         logged.
@@ -658,6 +658,6 @@ def _shown_outcome(outcome: OidcAuthProvider | MicromegasError) -> LoginOutcome:
     try:
         identity = outcome.identity()
     except MicromegasError:
-        # The tokens say nothing about their person, or the store has just been emptied.
+        # The tokens don't identify the user, or the store has just been emptied.
         return LoginOutcome(is_signed_in=True)
     return LoginOutcome(is_signed_in=True, who=identity.name or identity.email or identity.subject)

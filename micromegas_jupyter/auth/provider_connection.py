@@ -333,7 +333,7 @@ def ca_bundle_file(settings: ClientSettings) -> Path | None:
     written = Path(settings.ca_bundle)
     try:
         return written.expanduser()
-    except RuntimeError:  # there is no such home folder; whoever reads the file reports it
+    except RuntimeError:  # the home directory doesn't exist; the code that reads the file reports it
         return written
 
 

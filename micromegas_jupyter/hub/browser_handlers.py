@@ -37,7 +37,7 @@ _OTHER_PERSON: Final = notice_page(
     what="This sign-in was started in somebody else's notebook. Nothing was handed over. If somebody sent you this "
     "address, they may have wanted to act in your name: tell the administrator of this JupyterHub.",
 )
-# The same answer for every mismatch: nobody learns by trying.
+# The same response for every mismatch, so that attempts reveal nothing.
 _NO_MATCH: Final = notice_page(
     status=400,
     what="This does not belong to a sign-in that was started in this browser, at this Hub, within the last ten "

@@ -420,7 +420,7 @@ def _check_crypt_key(config: Config) -> None:
 
 def _check_spawner(config: Config, *, allow_shared_system_user: object) -> None:
     """Check that each user's servers run as a separate system user."""
-    # A text is refused: a variable that says "false" must not switch anything on.
+    # Strings are rejected: a variable with the value "false" must not turn anything on.
     if not isinstance(allow_shared_system_user, bool):
         key = "allow_shared_system_user"
         raise ConfigurationError(f"{key} is neither True nor False.", key=key)

@@ -236,7 +236,7 @@ class AuthStateRefresher:
             stored = read_bearer(state, self._bearer) if state else None
             if not state or stored is None or usable_token(state.get("refresh_token")) is None:
                 self._warn_once(user.name, has_token=stored is not None)
-                # OAuthenticator asks for a new sign-in at the end, but not again and again.
+                # OAuthenticator requests a new sign-in at expiry, but only once.
                 if (stored is not None and not self._is_due(stored)) or self._is_paused(user.name):
                     return True
                 self._pause(user.name, FALLBACK_PAUSE_SECONDS)
@@ -291,7 +291,7 @@ class AuthStateRefresher:
             # Each call would bring no more, and use up a refresh token.
             self._pause(user.name, FAILURE_PAUSE_SECONDS)
         if fresh is not None and fresh.token == stored.token:
-            # A new token that lasts no longer is another matter: it ends with the person's session at the provider.
+            # A new token that lasts no longer expires with the user's provider session.
             _LOG.error("The sign-in of %s was refreshed without a new %s.", user.name, self._bearer.value)
             refreshed[STALE_KEY] = True
         await user.save_auth_state(refreshed)

@@ -164,7 +164,7 @@ def _other_issuer(stated: object, *, issuer: str) -> ProviderMisbehaved:
         other = "no issuer"
     elif _may_be_set(stated, configured=issuer):
         other = stated
-        # Whoever answers there could name any issuer, so a person has to know it.
+        # A server at that address could claim any issuer, so a user must confirm it.
         remedy = (
             f"If {stated} is your provider, set the issuer to exactly that. If you don't recognize it, don't sign in."
         )

@@ -151,7 +151,7 @@ _CURVES: Mapping[str, frozenset[str]] = {
     "OKP": frozenset({"Ed25519", "Ed448"}),
 }
 _PRIVATE_PARTS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-# 8192 bits in base64url are 1366 characters; longer text is refused before it becomes a number.
+# 8192 bits in base64url are 1366 characters; longer text is rejected before it becomes a number.
 _MAX_NUMBER_CHARACTERS = 1366
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192
@@ -415,7 +415,7 @@ MAX_SUBJECT_CHARACTERS = 255
 MAX_GROUPS = 256
 # Where providers name the application: OpenID Connect, RFC 9068, Entra ID 1.0, Okta.
 CLIENT_CLAIMS = ("azp", "client_id", "appid", "cid")
-# Where groups are unless somebody says otherwise; the third is Keycloak's, the last Cognito's.
+# The default group claims; the third is Keycloak's, the last Cognito's.
 GROUP_CLAIM_PATHS = (("groups",), ("roles",), ("realm_access", "roles"), ("cognito:groups",))
 
 # Values of claims together with their types, because in Python `True == 1`.

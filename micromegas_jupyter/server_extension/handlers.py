@@ -86,7 +86,7 @@ _NO_ADDRESS = notice_page(status=400, what="The request does not say which addre
 _UNKNOWN = notice_page(
     status=404, what="This sign-in is not waiting any more. Go back to the notebook and run %micromegas_login again."
 )
-# The same answer for every mismatch: nobody learns by trying.
+# The same response for every mismatch, so that attempts reveal nothing.
 _NOT_OURS = notice_page(
     status=400,
     what="This does not belong to a sign-in that was started in this browser, at this address of the server, within "

@@ -115,7 +115,7 @@ _OTHER_MACHINE = "The kernel and your browser run on different machines."
 FLOW_TABLE: tuple[FlowRow, ...] = (
     FlowRow(
         RuntimeEnvironment.UNATTENDED,
-        # nbclient, nbconvert and papermill say that nobody can answer (Jupyter messaging, `execute_request`).
+        # nbclient, nbconvert and papermill disallow input (Jupyter messaging, `execute_request`).
         lambda _environ, facts: facts.has_kernel and facts.allows_input is False,
         (),
         "Unattended notebooks can't wait for a user to sign in.",
@@ -203,7 +203,7 @@ def available_flows(environ: Mapping[str, str], facts: RuntimeInfo) -> frozenset
     """Return the flows that a program with these variables and facts can carry out."""
     if is_below_hub(environ):
         return BASIC_FLOWS | {Flow.HUB, Flow.REDIRECT}
-    # A terminal may have inherited the variable from its server, and has no kernel to receive an answer.
+    # A terminal may inherit the variable from its server, but has no kernel to receive the callback.
     return BASIC_FLOWS | ({Flow.REDIRECT} if facts.has_kernel and environ.get(REDIRECT_VARIABLE) else set())
 
 
@@ -251,7 +251,7 @@ def choose_flow(
     row = _ROWS[environment]
     origin = TABLE if wanted is None else origin or ARGUMENT
     choice = FlowChoice(flow=None, environment=environment, origin=TABLE, reason=row.reason)
-    # A flow that somebody has just named for a program without a terminal is what they want.
+    # An explicit flow for a program without a terminal is honored.
     if environment.is_unattended and not (environment is RuntimeEnvironment.NO_TERMINAL and origin == ARGUMENT):
         if Flow.HUB in available and wanted in {None, Flow.HUB}:  # which needs nobody
             return replace(choice, flow=Flow.HUB, origin=origin, reason=_HUB_REASON)
@@ -361,7 +361,7 @@ def login_remedy(environment: RuntimeEnvironment, *, profile: str | None = None)
 # project's Jupyter server extension, the second by its JupyterHub service.
 REDIRECT_VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
 HUB_VARIABLE = "KERNEL_MICROMEGAS_HUB"
-# Set by JupyterHub for every server that it starts: the server's own credential at the Hub.
+# Set by JupyterHub for every server that it starts: the server's own Hub credential.
 HUB_TOKEN_VARIABLE = "JUPYTERHUB_API_TOKEN"  # noqa: S105 - a variable's name, not a token
 # They draw in the terminal that started them (`webbrowser` registers these where there is no display).
 TEXT_BROWSERS = frozenset({"www-browser", "links", "elinks", "lynx", "w3m", "links2", "browsh"})
@@ -430,7 +430,7 @@ class GraphicalBrowser:
         results: list[bool] = []
         opening = threading.Thread(target=lambda: results.append(_open(url)), name="micromegas-browser", daemon=True)
         opening.start()
-        # A command of the person's own (BROWSER) may stay in the foreground as long as its window is open.
+        # The user's own command (BROWSER) may stay in the foreground as long as its window is open.
         opening.join(BROWSER_START_SECONDS)
         return results[0] if results else True
 
@@ -460,7 +460,7 @@ def _allows_input(kernel: object) -> bool | None:
     get_parent = getattr(kernel, "get_parent", None)
     request = get_parent("shell") if callable(get_parent) else None
     content = request.get("content") if isinstance(request, Mapping) else None
-    # A front end with a person says so with each request; one that says nothing has none.
+    # An interactive front end allows input in each request; others have no user.
     return bool(content.get("allow_stdin", False)) if isinstance(content, Mapping) else None
 
 
@@ -496,7 +496,7 @@ class LoginFlow:
         self.prompt = prompt
 
     def tokens(self) -> TokenSet | None:
-        """Wait for the person and return the tokens, with the ID token checked; None when nobody came in time."""
+        """Wait for the user and return the tokens with a verified ID token, or None after the timeout."""
         raise NotImplementedError
 
     def stop(self) -> None:

@@ -119,7 +119,7 @@ class StillWorking(_Message, frozen=True, tag="working"):
 
 
 class Ended(_Message, frozen=True, tag="ended"):
-    """The sign-in has ended; the fields are those of `LoginOutcome`."""
+    """The sign-in is complete; the fields are those of `LoginOutcome`."""
 
     is_signed_in: bool = False
     who: _Sentence = ""
@@ -173,7 +173,7 @@ def _secret(_type: type, value: object) -> Secret:
 
 
 def is_kernel_id(text: str) -> bool:
-    """Whether a text can stand before the dot of a name."""
+    """Whether a text is valid before the dot of a name."""
     return _KERNEL_ID.fullmatch(text) is not None
 
 
@@ -382,7 +382,7 @@ class CookieScope:
 
     @property
     def prefix(self) -> str:
-        """What makes browsers refuse such a cookie from a neighbouring host (RFC 6265bis section 4.1.3.2)."""
+        """Makes browsers reject such a cookie from a sibling host (RFC 6265bis section 4.1.3.2)."""
         return _HOST_PREFIX if self.is_secure and self.base_url == "/" else ""
 
     @property
@@ -417,7 +417,7 @@ def parse_outcome_value(value: str) -> tuple[str, str] | None:
 
 
 def cookie_names_in(headers: Iterable[str]) -> Counter[str]:
-    """Return how often each name stands in `Cookie` headers; order says nothing (RFC 6265bis section 5.8.3)."""
+    """Return how often each name occurs in `Cookie` headers; their order is undefined (RFC 6265bis section 5.8.3)."""
     return Counter(part.partition("=")[0].strip() for header in headers for part in header.split(";"))
 
 
@@ -546,7 +546,7 @@ def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins
 
 
 def listen(kernel: Any, redirects: RedirectLogins) -> None:
-    """Let `redirects` answer a Jupyter server's requests on the kernel's control channel, also while a cell runs."""
+    """Let `redirects` handle a Jupyter server's requests on the kernel's control channel, even while a cell runs."""
 
     def handle(stream: object, ident: object, parent: dict[str, Any]) -> None:
         # On the kernel's control thread, so nothing blocks. The kernel stores the message as the last of its channel.

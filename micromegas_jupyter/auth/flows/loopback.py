@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopbackAddress:
-    """Where the browser comes back to, as the provider knows it; port 0 stands for any free one."""
+    """The redirect URI that is registered with the provider; port 0 means any free port."""
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -121,7 +121,7 @@ class LoopbackFlow(CallbackFlow):
         self._finished.set()
 
     def close(self, *, linger_seconds: float = 0.0) -> None:
-        """Stop listening; lingers only when there is a browser that wants the last page."""
+        """Stop listening; lingers only if a browser is about to fetch the last page."""
         if linger_seconds > 0 and self._came_back:
             self._page_seen.wait(linger_seconds)
         self._finished.set()

@@ -373,7 +373,7 @@ class TokenStore(ABC):
         try:
             stored = self.stored_key()
         except TokenStoreError:
-            return False  # the caller's own steps say what is wrong with the file
+            return False  # the caller's own steps report the problem with the file
         return stored is not None and not stored.satisfies(self._key)
 
     def _check_not_replaced(self) -> None:
@@ -400,7 +400,7 @@ class FileTokenStore(TokenStore):
         for _ in range(_READ_COUNT):
             login, mark = self._read(parse_token_file)
             key = self._with_old_extras(login.key)
-            # A program that stored the sign-in meanwhile has removed the previous version's file.
+            # Another program may have stored the sign-in and removed the previous version's file.
             if key.scope is not None or key.resource is not None or self.mark() == mark:
                 break
         self._check_key(key)
@@ -517,7 +517,7 @@ def _with_tilde(path: Path) -> str:
 
 
 def _read_text(path: Path) -> tuple[HiddenText, FileMark]:
-    """Return a file's text; empty, which is no sign-in, when it is not UTF-8."""
+    """Return a file's text, or an empty string (no sign-in) if it isn't UTF-8."""
     content, mark = read_store_file(path)
     try:
         return HiddenText(content.decode("utf-8")), mark

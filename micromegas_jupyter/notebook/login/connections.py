@@ -245,7 +245,7 @@ class Connections:
         self._retired: list[Connection] = []  # which may still have readers
         #: The providers of servers that belong to this notebook.
         self.local: dict[ClientSettings, AuthProvider] = {}
-        #: The profiles that nothing signs the person in for without a click.
+        #: The profiles that require a click to sign in.
         self.signed_out: set[str | None] = set()
         self._is_closed = False
 
@@ -282,7 +282,7 @@ class Connections:
         with self._lock:
             known = None if is_newer else self._by_settings.get(settings)
             if known is not None or self._is_closed:
-                # A sign-in may end while the extension is unloaded; nobody would close this one later.
+                # A sign-in may finish while the extension is unloaded, and this one would stay open.
                 closing = [connection]
             else:
                 closing = [self._by_settings.pop(settings)] if settings in self._by_settings else []

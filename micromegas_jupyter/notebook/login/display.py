@@ -323,7 +323,7 @@ class IdentityDisplay:
             card.send_address(TOO_LATE)
         elif action == "sign_in" and self._session.pending(shown[0]) is not None:
             self._busy.release()
-            card.send_address()  # a page that was loaded again asked for it too late
+            card.send_address()  # a reloaded page requested it too late
         else:
             card.begin_action(action)
             # A card's message must not block the kernel.

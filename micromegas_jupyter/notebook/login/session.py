@@ -124,7 +124,7 @@ def waiting_state(settings: ClientSettings, login: Login, *, detail: str = "") -
     """Return the state of a pending sign-in, with the user's next step."""
     address = _web_address(login.verification_uri if login.flow is Flow.DEVICE else login.start_url)
     if login.flow is Flow.REDIRECT and _START_PATH.fullmatch(login.start_url or ""):
-        # A path: the kernel need not know the address under which a browser reaches its server.
+        # A path, because the kernel may not know its server's public address.
         address = login.start_url or ""
     return IdentityState(
         status=IdentityStatus.WAITING,
@@ -248,7 +248,7 @@ def offered_actions(state: IdentityState) -> tuple[str, ...]:
         return ("sign_in",) if state.issuer or state.through else ()
     if state.status is IdentityStatus.WAITING:
         if state.flow is Flow.PASTE:
-            return ("sign_in",)  # the cell below asks for the address and ends it
+            return ("sign_in",)  # the cell below prompts for the address and completes it
         return ("sign_in", "cancel") if state.flow is Flow.DEVICE else ("sign_in", "show_code", "cancel")
     if not state.is_personal or state.through:
         return ("refresh",)
