@@ -180,7 +180,7 @@ class LoginFailed(AuthenticationError):
     It was canceled, the fixed port is taken, no pasted address matched, or the provider does not accept the
     application; `provider_code` is the provider's error code, when it gave one (RFC 6749 section 5.2). Start it again.
     For a program: the provider does not accept its secret or key, or its platform does not issue a token ([when a
-    service account does not work](service-accounts.md#when-it-does-not-work)).
+    service account does not work](service-accounts.md#troubleshoot-a-service-account)).
     """
 
     code = "AUTH002"
@@ -225,7 +225,7 @@ class TokenStoreError(AuthenticationError):
 
     The file is a symbolic link, belongs to another user, or is not a file: check it, fix or remove it, and sign in
     again. Or the sign-in is in the system's keyring, which cannot be used: unlock it, or set `token_storage` to `file`
-    and sign in again ([the keyring](storing-secrets.md#the-keyring)).
+    and sign in again ([the keyring](how-sign-in-works.md#the-keyring)).
     """
 
     code = "AUTH006"

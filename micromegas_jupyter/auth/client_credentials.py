@@ -13,7 +13,7 @@ from micromegas_jupyter.oidc.private_key import PrivateKey
 
 
 class OidcClientCredentialsProvider(CachedTokenSource):
-    """Gives access tokens of a service account; each is cached until it ends soon, and one thread gets the next.
+    """Returns access tokens of a service account. Each is cached until shortly before it expires.
 
     Args:
         issuer: The provider.

@@ -1,4 +1,4 @@
-"""Logout: ends sign-ins first here, then at the provider (RFC 7009), and reports what stays valid.
+"""Logout: deletes the tokens, revokes them with the provider (RFC 7009), and reports what remains valid.
 
 On request it also ends the session that the person's browser has at the provider (OpenID Connect RP-Initiated Logout).
 """
@@ -22,7 +22,7 @@ from micromegas_jupyter.oidc.authorization import TokenSet
 REVOCATION_SECONDS = 20.0  # no call begins later than this
 LOCK_WAIT_SECONDS = 10.0  # for the locks of all stores together
 
-# Many providers cannot revoke access tokens; that is no failure.
+# Many providers can't revoke access tokens; that isn't a failure.
 _TOLERATED = "unsupported_token_type"
 
 _Answer = TypeVar("_Answer")
@@ -69,7 +69,7 @@ class LogoutReport:
 
     @property
     def host(self) -> str:
-        """The provider's host, with the port when it has one of its own, for people."""
+        """The provider's host, with a nondefault port, for display."""
         return host_text(self.issuer)
 
     def sentences(self) -> list[str]:
@@ -212,11 +212,11 @@ class RevocationCalls:
             if refusal is None:
                 revoked |= {kind}
             elif not (kind == "access_token" and refusal == _TOLERATED):
-                return Revocation(revoked=revoked, problem=refusal)  # it would refuse the next one, too
+                return Revocation(revoked=revoked, problem=refusal)  # it would reject the next one, too
         return Revocation(revoked=revoked)
 
     def end_session(self, report: LogoutReport, connection: ProviderConnection, browser: Browser) -> LogoutReport:
-        """Open the provider's page that ends the session; the person confirms there, if the provider asks."""
+        """Open the provider's sign-out page, which may ask the user to confirm."""
         try:
             endpoint = self._call(connection.issuer, connection.metadata).end_session_endpoint
         except MicromegasError as error:
@@ -251,7 +251,7 @@ def build_end_session_url(endpoint: str, *, client_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Removal:
-    """The sign-in that was in a store, if it was readable, and what went wrong when it was removed."""
+    """The stored sign-in, if it was readable, and the error of its removal."""
 
     login: StoredLogin | None
     was_there: bool

@@ -1,4 +1,4 @@
-"""`OidcAuthProvider`: a person's sign-in, from the first page to logout; `tokens.source` keeps its tokens valid."""
+"""`OidcAuthProvider`: a user's sign-in, from the first page to logout; `tokens.source` keeps its tokens valid."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.oidc.private_key import PrivateKey
 
 
-# For a browser that is slow to fetch the last page; nearly all fetch it at once.
+# For a browser that is slow to fetch the last page; nearly all fetch it immediately.
 LINGER_SECONDS = 10.0
 # After the person: discovery, token and keys of ten seconds each, and the wait for the token file's lock.
 COMPLETION_SECONDS = 90.0
@@ -165,7 +165,7 @@ class OidcAuthProvider(SessionSource):
         announce: Callable[[str], None] | None = None,
         **options: Unpack[LoginOptions],
     ) -> OidcAuthProvider:
-        """Sign in with the person's browser and wait for it; stored if there is a store.
+        """Sign in with the user's browser and wait for it; stored if there is a store.
 
         Takes the arguments of `begin_login`, and a `browser` that opens the page. `announce` gets the address to open
         whether or not a browser seems to have opened, for an open one may be out of sight; without it the address goes
@@ -187,7 +187,7 @@ class OidcAuthProvider(SessionSource):
             return pending.result()
         finally:
             pending.cancel()
-            pending.wait_closed(LINGER_SECONDS + 1)  # or the program ends before the person has seen the last page
+            pending.wait_closed(LINGER_SECONDS + 1)  # or the program exits before the user has seen the last page
 
     @classmethod
     def begin_login(  # noqa: D417, PLR0913, PLR0917 - upstream's arguments
@@ -213,7 +213,7 @@ class OidcAuthProvider(SessionSource):
         clock: Clock = SYSTEM_CLOCK,
         randomness: Randomness = SYSTEM_RANDOMNESS,
     ) -> PendingLogin:
-        """Start a sign-in that runs in the background; returns as soon as there is something to show to the person.
+        """Start a sign-in in the background; returns as soon as there is something to show to the user.
 
         The constructor describes the arguments that are not described here.
 
@@ -394,12 +394,12 @@ class PendingLogin:
 
     @property
     def user_code(self) -> str | None:
-        """The code that the person types; None except for a device sign-in."""
+        """The code that the user enters, or None for other flows than device."""
         return self._running.prompt.user_code
 
     @property
     def verification_uri(self) -> str | None:
-        """Where the person types it, on any device; None except for a device sign-in."""
+        """The page to enter the code on, or None for other flows than device."""
         return self._running.prompt.verification_uri
 
     @property
@@ -409,12 +409,12 @@ class PendingLogin:
 
     @property
     def expires_at(self) -> datetime:
-        """When the sign-in stops waiting for the person (aware UTC)."""
+        """When the sign-in stops waiting for the user (aware UTC)."""
         return self._running.prompt.expires_at
 
     @property
     def done(self) -> bool:
-        """Whether the sign-in has ended, successfully or not."""
+        """Whether the sign-in has finished, successfully or not."""
         return self._settled.is_set()
 
     def result(self, timeout_seconds: float | None = None) -> OidcAuthProvider:
@@ -460,7 +460,7 @@ class PendingLogin:
         self._running.on_started(lambda redirect_uri: _call(lambda: callback(redirect_uri)))
 
     def submit(self, text: str | Secret) -> None:
-        """Take the address that the person's browser ended at; for the paste flow only.
+        """Submit the last address in the user's browser; for the paste flow only.
 
         The sign-in then continues by itself, and `result` returns or raises. Nothing of the text is kept, shown or
         logged.
@@ -479,7 +479,7 @@ class PendingLogin:
         self._running.stop()
 
     def wait_closed(self, timeout_seconds: float) -> bool:
-        """Wait until the person has seen the last page and all is closed; whether that happened in time."""
+        """Wait until the user has seen the last page and all is closed; return whether that happened in time."""
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
@@ -535,7 +535,7 @@ class PendingLogin:
 
 
 class CompletedLogin(PendingLogin):
-    """A sign-in by a Hub's token, which needed nobody; it has ended."""
+    """A completed sign-in with a Hub's token, which needs no user."""
 
     def __init__(self, provider: HubTokenProvider, *, at: datetime) -> None:
         from micromegas_jupyter.auth.flows.base import LoginFlow, LoginPrompt
@@ -548,7 +548,7 @@ class CompletedLogin(PendingLogin):
         self.provider = provider
 
     def wait_closed(self, timeout_seconds: float) -> bool:  # noqa: ARG002 - nothing is open
-        """Return at once."""
+        """Return immediately."""
         return True
 
 
@@ -658,6 +658,6 @@ def _shown_outcome(outcome: OidcAuthProvider | MicromegasError) -> LoginOutcome:
     try:
         identity = outcome.identity()
     except MicromegasError:
-        # The tokens say nothing about their person, or the store has just been emptied.
+        # The tokens don't identify the user, or the store has just been emptied.
         return LoginOutcome(is_signed_in=True)
     return LoginOutcome(is_signed_in=True, who=identity.name or identity.email or identity.subject)

@@ -118,7 +118,7 @@ class ProviderConnection:
         return self._checked(tokens, nonce=request.nonce, needs_id_token=needs_id_token)
 
     def start_device(self, *, scope: str, audience: str | None, resource: str | None) -> DeviceAuthorization:
-        """Start a sign-in in which the person types a short code on any device."""
+        """Start a sign-in in which the user enters a short code on any device."""
         endpoint = self.metadata().device_authorization_endpoint
         if endpoint is None:
             raise ProviderMisbehaved(
@@ -134,7 +134,7 @@ class ProviderConnection:
     def poll_device(
         self, authorization: DeviceAuthorization, *, scope: str, needs_id_token: bool = True
     ) -> TokenSet | DevicePending:
-        """Ask once whether the person has signed in; raises `LoginRefused` or, for an old code, `LoginTimedOut`."""
+        """Poll once whether the user has signed in; raises `LoginRefused`, or `LoginTimedOut` for an old code."""
         fields = build_device_token_request(authorization)
         answer, secrets = self._post(self.metadata().require_token_endpoint(), fields)
         if answer.is_success:
@@ -188,7 +188,7 @@ class ProviderConnection:
         raise ProviderMisbehaved("The identity provider signed with a key that it does not publish.")
 
     def revoke(self, token: Secret, *, kind: str) -> str | None:
-        """Revoke a token; None when the provider did, else its error code (`unsupported_token_type` among them)."""
+        """Revoke a token; return None, or the provider's error code, such as `unsupported_token_type`."""
         endpoint = self.metadata().revocation_endpoint
         if endpoint is None:
             raise ProviderMisbehaved("The identity provider has no way to revoke tokens.", remedy="")
@@ -229,7 +229,7 @@ class ProviderConnection:
 
     def _redeem(self, fields: Mapping[str, str | Secret], *, requested_scope: str | None, is_refresh: bool) -> TokenSet:
         sent_at = self.clock.now()  # a lifetime that began at the response's arrival would end too late
-        # The answer is no variable of its own: a verbose traceback would show it.
+        # The response isn't a local variable, because a verbose traceback would show it.
         return parse_token_answer(
             self._token_answer(fields, is_refresh=is_refresh),
             now=sent_at + timedelta(seconds=self.clock_offset_seconds),  # which the response may have changed
@@ -299,7 +299,7 @@ class ProviderConnection:
 
 
 def client_credential(client_secret: str | Secret | None, private_key: PrivateKey | None) -> ClientCredential:
-    """Return what the application proves itself with; an empty secret is none."""
+    """Return the application's credential, or None for an empty secret."""
     secret = hidden_secret(client_secret)
     has_secret = secret is not None and secret.reveal() != ""
     if has_secret and private_key is not None:
@@ -333,7 +333,7 @@ def ca_bundle_file(settings: ClientSettings) -> Path | None:
     written = Path(settings.ca_bundle)
     try:
         return written.expanduser()
-    except RuntimeError:  # there is no such home folder; whoever reads the file reports it
+    except RuntimeError:  # the home directory doesn't exist; the code that reads the file reports it
         return written
 
 

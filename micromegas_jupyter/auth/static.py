@@ -1,4 +1,4 @@
-"""`StaticTokenAuthProvider`: an API key, or any other token that somebody else looks after."""
+"""`StaticTokenAuthProvider`: an API key, or any other token that the caller manages."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeyFile:
-    """What an API key file holds, its name without folders, and whether anybody but the reader and root can read it."""
+    """The contents of an API key file, its base name, and whether users other than the reader and root can read it."""
 
     name: str
     text: Secret = field(repr=False)

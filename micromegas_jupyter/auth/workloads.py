@@ -51,7 +51,7 @@ _GITHUB = Callee(name="GitHub Actions", setting=GITHUB_URL_VARIABLE, remedy=_GIT
 GOOGLE_HOST_VARIABLE = "GCE_METADATA_HOST"
 _GOOGLE_HOST = "metadata.google.internal"
 _GOOGLE_PATH = "/computeMetadata/v1/instance/service-accounts/default/identity"
-# The header that tells the metadata server from anything else that may answer at its address.
+# The header that distinguishes the metadata server from other services at its address.
 _GOOGLE_HEADER, _GOOGLE_HEADER_VALUE = "Metadata-Flavor", "Google"
 _GOOGLE_REMEDY = (
     "This works only on Google Cloud with an attached service account; elsewhere, set "
@@ -59,7 +59,7 @@ _GOOGLE_REMEDY = (
 )
 _GOOGLE = Callee(name="Google's metadata server", setting=GOOGLE_HOST_VARIABLE, remedy=_GOOGLE_REMEDY)
 
-# App Service, Functions and Container Apps set both; elsewhere the machine's metadata service answers.
+# App Service, Functions, and Container Apps set both; elsewhere the metadata service responds.
 AZURE_APP_ENDPOINT_VARIABLE = "IDENTITY_ENDPOINT"
 AZURE_APP_HEADER_VARIABLE = "IDENTITY_HEADER"
 AZURE_MACHINE_HOST_VARIABLE = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
@@ -228,7 +228,7 @@ class AzureManagedIdentitySource:
         self._clock = clock
 
     def fetch(self) -> ServiceToken:
-        """See `WorkloadSource.fetch`; an update of the endpoint counts as no answer."""
+        """See `WorkloadSource.fetch`; an update of the endpoint counts as no response."""
         if self._is_app and not _is_local(self._url):
             raise ConfigurationError(
                 "The address of Azure's managed identity endpoint is not local, so the app's secret is not sent there.",
@@ -274,7 +274,7 @@ def _azure_expiry(body: Mapping[str, object], answer: RawAnswer, now: datetime) 
 
 
 def _whole_number(value: object) -> int | None:
-    # Microsoft writes numbers as text.
+    # Microsoft encodes numbers as strings.
     text = str(value) if type(value) is int else value
     return int(text) if isinstance(text, str) and _DIGITS.fullmatch(text) else None
 
@@ -292,7 +292,7 @@ def token_exchange(  # noqa: PLR0913 - what the provider is asked
     resource: str | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> TokenExchange:
-    """Return the exchange of the platform's token at the provider (RFC 8693), or its use as assertion (RFC 7523)."""
+    """Return the exchange of the platform's token (RFC 8693), or its use as a client assertion (RFC 7523)."""
     build = build_client_assertion_request if is_assertion else build_token_exchange_request
     parse = parse_token_answer if is_assertion else parse_token_exchange_answer
 
@@ -332,7 +332,7 @@ class WorkloadProvider(CachedTokenSource):
 
 # Google accepts an hour at most; the exchange takes seconds.
 ASSERTION_LIFETIME_SECONDS = 600
-# A refused assertion is made again when its times were further off than this.
+# A rejected assertion is signed again if its times differed by more than this.
 _MAX_TOLERATED_OFFSET = timedelta(seconds=10)
 _SOURCE = "Google"
 _MISSING_REMEDY = "Set MICROMEGAS_OIDC_AUDIENCE, or both MICROMEGAS_OIDC_BEARER=access_token and MICROMEGAS_OIDC_SCOPE."
@@ -344,7 +344,7 @@ _REFUSED_REMEDY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceAccountKey:
-    """What a service account's key file holds: who signs, with what, and where assertions are exchanged."""
+    """The contents of a service account's key file: signer, key, and token endpoint."""
 
     email: str
     private_key: PrivateKey = field(repr=False)
@@ -378,7 +378,7 @@ def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccou
 
 
 class GoogleServiceAccountProvider(CachedTokenSource):
-    """Gives ID tokens of a service account for `audience`, or else access tokens with `scope`."""
+    """Returns ID tokens of a service account for `audience`, or access tokens with `scope`."""
 
     def __init__(
         self,
@@ -418,7 +418,7 @@ class GoogleServiceAccountProvider(CachedTokenSource):
         return jwt_service_token(id_token, audience=self.audience, now=now, source=_SOURCE, date=answer.date)
 
     def _request(self) -> HttpAnswer:
-        # No `sub`: at Google that is a person to act for. Source: Google, "Using OAuth 2.0 for Server to Server
+        # No `sub`: for Google, it is a user to impersonate. Source: Google, "Using OAuth 2.0 for Server to Server
         # Applications", and its client libraries for `target_audience`.
         claims = {"iss": self._key.email, "aud": self._key.token_uri}
         if self.audience is not None:

@@ -57,7 +57,7 @@ def build_application(service: Service) -> web.Application:
             (r".*", kernels.NotFoundHandler, shared),
         ],
         cookie_secret=secrets.token_bytes(32),
-        # No address is logged: some hold a code and a state. The audit log says what happened.
+        # No address is logged: some hold a code and a state. The audit log has the details.
         log_function=lambda _handler: None,
     )
 
@@ -84,7 +84,7 @@ def listen(service: Service) -> HTTPServer:
 
 
 async def serve(settings: ServiceSettings) -> None:
-    """Answer until the process is asked to stop, or the Hub that started it is gone."""
+    """Serve until the process receives a signal, or the Hub that started it exits."""
     # Before anything else: a Hub may be gone again while its service still starts.
     hub_pid = os.getppid()
     stop = asyncio.Event()

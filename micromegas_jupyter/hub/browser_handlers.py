@@ -37,7 +37,7 @@ _OTHER_PERSON: Final = notice_page(
     what="This sign-in was started in somebody else's notebook. Nothing was handed over. If somebody sent you this "
     "address, they may have wanted to act in your name: tell the administrator of this JupyterHub.",
 )
-# The same answer for every mismatch: nobody learns by trying.
+# The same response for every mismatch, so that attempts reveal nothing.
 _NO_MATCH: Final = notice_page(
     status=400,
     what="This does not belong to a sign-in that was started in this browser, at this Hub, within the last ten "
@@ -53,7 +53,7 @@ class ServicePage(LoginPageHandler, web.RequestHandler):
     """Repeats nothing of a request when it fails."""
 
     def write_error(self, status_code: int, **_details: Any) -> None:
-        """Answer what no handler answers."""
+        """Handle errors for which there is no handler."""
         page = _WRONG_METHOD if status_code == 405 else notice_page(status=status_code, what=_NOT_UNDERSTOOD)  # noqa: PLR2004 - HTTP
         self.send_page(page)
 
@@ -76,10 +76,10 @@ class HubPage(HubOAuthenticated, ServicePage):  # type: ignore[misc]  # JupyterH
         self.take_query()
 
     def check_xsrf_cookie(self) -> None:
-        """Check nothing: no method that changes anything is answered."""
+        """Skip the check, because no handler changes anything."""
 
     async def visitor(self) -> str | None:
-        """Return the Hub's name of the person whose browser this is; None when nobody is signed in."""
+        """Return the Hub user name of the browser's user, or None if no user is signed in."""
         model = await self.hub_auth.get_user(self, sync=False)
         if not model or model.get("kind") != "user":
             return None
@@ -98,7 +98,7 @@ class HubPage(HubOAuthenticated, ServicePage):  # type: ignore[misc]  # JupyterH
 
 
 class HubLoginHandler(ServicePage, HubOAuthCallbackHandler):  # type: ignore[misc]  # JupyterHub has no types
-    """`GET oauth_callback`: finishes the browser's sign-in at the Hub itself, as for every service of a Hub."""
+    """`GET oauth_callback`: completes the browser's OAuth sign-in to the Hub, as for every Hub service."""
 
     def initialize(self, *, hub_oauth: HubOAuth) -> None:
         """Take the sign-in of browsers."""
@@ -135,7 +135,7 @@ class CallbackHandler(HubPage):
     """`GET callback`; other loads, methods and browsers do not use up a sign-in."""
 
     async def get(self) -> None:
-        """Keep the answer of the owner's browser for the owner's kernel, and send the browser on."""
+        """Keep the owner's callback for the owner's kernel, and redirect the browser."""
         if self.refuse_other_loads() or self.refuse_long_query():
             return
         state = state_in(self.query)
@@ -173,7 +173,7 @@ class DoneHandler(HubPage):
     """`GET done`."""
 
     async def get(self) -> None:
-        """Say that the notebook continues; the page names nobody."""
+        """Show that the notebook continues; the page doesn't name the user."""
         if self.refuse_other_loads():
             return
         self.send_page(handed_over_page())

@@ -1,4 +1,4 @@
-"""Who calls the service: what the Hub says of a token, within which limits, what is refused, and the audit log.
+"""The service's callers: token checks by the Hub, rate limits, errors, and the audit log.
 
 What the Hub says is not cached: a token that the Hub has revoked is worthless at once.
 """
@@ -63,7 +63,7 @@ _RETRY_AFTER_SECONDS: Final = {"hub_unavailable": 2, "provider_unavailable": 5}
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
 _AUDIT.setLevel(logging.INFO)
-# Calls of one person.
+# Calls of one user.
 CALLS_PER_SECOND: Final = 5.0
 BURST_CALLS: Final = 300
 # Tokens from one address that the Hub does not recognize.
@@ -107,7 +107,7 @@ class HubApi:
         return TokenOwner(kind=kind, name=name, scopes=frozenset(map(str, scopes)))
 
     async def fetch_auth_state(self, name: str) -> dict[str, object] | None:
-        """Return a person's stored auth state; None when there is none."""
+        """Return a user's stored auth state, or None."""
         answer = await self._get(f"/users/{quote(name, safe='')}", self._token)
         if answer.code == _NOT_FOUND:
             return None
@@ -140,7 +140,7 @@ def _read(answer: HTTPResponse) -> dict[str, object]:
 
 
 def check_caller(owner: TokenOwner) -> str:
-    """Return the Hub's name of the person whose own server bears the token; raises `Refused` for any other token.
+    """Return the Hub user name of the server owner whose token it is; raises `Refused` for any other token.
 
     A token that may use one of the person's servers could run code in it and learn all that a kernel there learns, so
     it gets what a kernel gets. A token that may not was given to another program, such as a service or the shared
@@ -189,7 +189,7 @@ def check_service_rights(service: TokenOwner | None) -> None:
 
 @dataclass(kw_only=True, eq=False)
 class Refused(Exception):
-    """The service gives nothing; `retry_after_seconds` says when the same call may work, where waiting helps."""
+    """The service rejects a call; `retry_after_seconds` is set if a retry may succeed."""
 
     status: int
     error: str
@@ -202,7 +202,7 @@ class Refused(Exception):
 
 
 def refuse(error: str, *, retry_after_seconds: int | None = None, **facts: object) -> Refused:
-    """Return the refusal with this code; its message names the facts."""
+    """Return the error with this code; its message includes the facts."""
     status, message = REFUSALS[error]
     retry_after_seconds = retry_after_seconds or _RETRY_AFTER_SECONDS.get(error)
     return Refused(status=status, error=error, message=message.format(**facts), retry_after_seconds=retry_after_seconds)
@@ -246,7 +246,7 @@ class CallerLimits:
     async def fetch_owner(
         self, token: Secret | None, *, address: str, fetch: Callable[[Secret], Awaitable[TokenOwner | None]]
     ) -> TokenOwner:
-        """Return who bears a token (None without one), according to the Hub right now; raises `Refused`."""
+        """Return the current owner of a token according to the Hub, or None without a token; raises `Refused`."""
         digest = b"" if token is None else hashlib.sha256(token.reveal().encode()).digest()
         name = self._known.get(digest)
         if name is not None:
@@ -277,7 +277,7 @@ class CallerLimits:
             raise refuse("slow_down", retry_after_seconds=math.ceil(wait_seconds))
 
     def _take_unknown(self, address: str) -> None:
-        # Counted before the Hub answers: many may arrive together.
+        # Counted before the Hub responds, because many calls may arrive together.
         try:
             self._addresses.count_refusal(address)
         except ResourcesExhausted as exhausted:
@@ -294,7 +294,7 @@ class CallerLimits:
 
 
 class HubAudit:
-    """Writes one JSON line for each thing that was given or refused; no line holds a token, a code or a state."""
+    """Writes one JSON line per issued token or error; lines never contain tokens, codes, or states."""
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock

@@ -50,10 +50,10 @@ _CRYPT_KEY: Final = "JUPYTERHUB_CRYPT_KEY"
 # Their servers run as one system user, the Hub's own.
 _SHARING_SPAWNERS: Final = frozenset({"SimpleLocalProcessSpawner"})
 _LOCAL_SPAWNER: Final = "LocalProcessSpawner"  # the Hub's default, whose servers run on the Hub's machine
-# Roles that every person, server or token of a person has.
+# Roles that every user, server, or user's token has.
 _COMMON_ROLES: Final = frozenset({"user", "server", "token"})
 _TOKEN_SCOPES: Final = ("server_token_scopes", "oauth_client_allowed_scopes")
-# All rights of the person; an administrator may read everybody's sign-in.
+# All permissions of the user; an administrator may read all users' auth state.
 _ALL_RIGHTS: Final = frozenset({"inherit", "all"})
 # With them whoever visits somebody's shared server hands over the use of their own, and with it a token.
 _VISITOR_RIGHTS: Final = frozenset({"self", "tokens", "access:servers"})
@@ -72,7 +72,7 @@ Arguments = ParamSpec("Arguments")
 
 
 def _refusing_unknown_arguments(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Refuse an argument that the function has not, as an administrator's mistake and not a bug."""
+    """Reject an unknown argument as an administrator's mistake, not as a bug."""
     known = [name for name, one in inspect.signature(function).parameters.items() if one.kind is one.KEYWORD_ONLY]
 
     @functools.wraps(function)
@@ -209,7 +209,7 @@ def _set_endpoints(config: Config, issuer: str, ca_bundle: str | None) -> None:
         if not (os.environ.get(variable) or any(_read(config, section, name) for section in classes))
         and not (name == "userdata_url" and is_in_id_token)
     ]
-    # A subclass may know its addresses by itself.
+    # A subclass may define its addresses.
     if classes[:1] != ["GenericOAuthenticator"] or not missing:
         return
     client_id = _read_application(config, "client_id")
@@ -302,7 +302,7 @@ def _parse_address(url: object, *, key: str) -> str:
 
 
 def kernel_address(config: Config, *, service_url: str, path: str) -> str:
-    """Return where kernels reach the service, whose `path` is below the Hub's base URL.
+    """Return the service's address for kernels; its `path` is below the Hub's base URL.
 
     That is behind the Hub's proxy. Where kernels could not call there, it is the service itself: with a host name for
     each server, where no certificate is for an IP address, and where programs of this machine would send a token over
@@ -381,7 +381,7 @@ def _check_authenticator(config: Config) -> None:
 
 
 def _check_scope(config: Config, issuer: str, bearer: Bearer) -> None:
-    """Check that the Hub asks for ID tokens, and warn where it asks for no refresh tokens."""
+    """Check that the Hub requests ID tokens, and warn if it doesn't request refresh tokens."""
     classes = _class_names(config, "authenticator_class")
     scope, parameters = (_read_authenticator(config, name) for name in ("scope", "extra_authorize_params"))
     scope = " ".join(scope or [str(parameters.get("scope", ""))]).split()  # as it is sent
@@ -419,8 +419,8 @@ def _check_crypt_key(config: Config) -> None:
 
 
 def _check_spawner(config: Config, *, allow_shared_system_user: object) -> None:
-    """Check that each person's servers run as a system user of their own."""
-    # A text is refused: a variable that says "false" must not switch anything on.
+    """Check that each user's servers run as a separate system user."""
+    # Strings are rejected: a variable with the value "false" must not turn anything on.
     if not isinstance(allow_shared_system_user, bool):
         key = "allow_shared_system_user"
         raise ConfigurationError(f"{key} is neither True nor False.", key=key)

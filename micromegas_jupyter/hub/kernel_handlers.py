@@ -1,4 +1,4 @@
-"""The service's endpoints for kernels, with JSON in and out: a person's own bearer token, and sign-in by redirect."""
+"""The service's JSON endpoints for kernels: the user's bearer token, and sign-in by redirect."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ POLL_SECONDS: Final = 25.0
 
 @dataclass(kw_only=True, eq=False)
 class SignIn:
-    """One sign-in under way; `answer` is the query that the browser came back with, `waiting` counts calls for it."""
+    """A pending sign-in; `answer` is the callback's query, and `waiting` counts calls that wait for it."""
 
     name: str = field(repr=False)
     owner: str
@@ -75,11 +75,11 @@ class SignIns:
         return sign_in
 
     def by_name(self, name: str) -> SignIn | None:
-        """Return the sign-in of that name; None when there is none any more."""
+        """Return the sign-in with this name, or None if it has finished."""
         return self._by_name.get(name)
 
     def by_state(self, state: str) -> SignIn | None:
-        """Return the sign-in of that state that no browser has answered yet; None when there is none."""
+        """Return the sign-in with this state that is still waiting for a browser, or None."""
         digest = digest_of(state)
         waiting = (sign_in for sign_in in list(self._by_name.values()) if sign_in.answer is None)
         return next((sign_in for sign_in in waiting if sign_in.state_digest == digest), None)
@@ -90,7 +90,7 @@ class SignIns:
         sign_in.has_answer.set()
 
     async def take_answer(self, sign_in: SignIn, *, timeout_seconds: float) -> Secret | None:
-        """Wait for the answer and return it, once; None when there is none in time."""
+        """Wait for the callback and return it once, or None after the timeout."""
         sign_in.waiting += 1
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -141,7 +141,7 @@ class JsonHandler(web.RequestHandler):
         self.owner_name: str | None = None
 
     async def owner(self) -> str:
-        """Return the Hub's name of the person whose server calls; raises `Refused` for any other caller."""
+        """Return the Hub user name of the calling server's owner; raises `Refused` for any other caller."""
         found = await self.service.limits.fetch_owner(
             self._hub_token(), address=client_address(self.request), fetch=self.service.hub.fetch_owner
         )
@@ -161,7 +161,7 @@ class JsonHandler(web.RequestHandler):
         return body
 
     def send(self, status: int, members: Mapping[str, object]) -> None:
-        """Answer with a JSON object."""
+        """Send a JSON object."""
         self.set_status(status)
         self.finish(json.dumps(members))
 
@@ -173,16 +173,16 @@ class JsonHandler(web.RequestHandler):
         return Secret(token) if token.isascii() and token.isprintable() else None
 
     def set_default_headers(self) -> None:
-        """Set the headers of every answer."""
+        """Set the headers of every response."""
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
 
     def check_xsrf_cookie(self) -> None:
-        """Check nothing: only the Authorization header lets anybody in, and no browser sends it by itself."""
+        """Skip the check: access requires the Authorization header, which browsers don't send automatically."""
 
     def write_error(self, status_code: int, **details: Any) -> None:
-        """Answer a refusal, or what no handler answers."""
+        """Send an error, including errors for which there is no handler."""
         error = details.get("exc_info", (None, None, None))[1]
         if isinstance(error, Refused):
             self._send_refusal(error)
@@ -206,12 +206,12 @@ class JsonHandler(web.RequestHandler):
         self.send(refused.status, {"error": refused.error, "message": refused.message})
 
     def send_error(self, status_code: int = 500, **details: Any) -> None:
-        """Answer an error with its own status, where a refusal has one."""
+        """Send an error with its own status, if it has one."""
         error = details.get("exc_info", (None, None, None))[1]
         super().send_error(error.status if isinstance(error, Refused) else status_code, **details)
 
     def log_exception(self, typ: type[BaseException] | None, value: BaseException | None, *_details: object) -> None:
-        """Log the kind of a defect; refusals are in the audit log."""
+        """Log the type of an unexpected error; rejections are in the audit log."""
         if not isinstance(value, Refused | web.HTTPError):
             _LOG.error("A call ended with %s.", "nothing" if typ is None else typ.__name__)
 
@@ -378,13 +378,13 @@ class HealthHandler(JsonHandler):
     """`GET health`."""
 
     async def get(self) -> None:
-        """Say that the service runs."""
+        """Report that the service is running."""
         self.send(200, {"status": "ok"})
 
 
 class NotFoundHandler(JsonHandler):
-    """Answers at every other address."""
+    """Handles all other addresses."""
 
     def prepare(self) -> None:
-        """Answer that there is nothing."""
+        """Send a "not found" error."""
         self.send_error(404)

@@ -44,7 +44,7 @@ def read_internal_tls(environ: Mapping[str, str]) -> ssl.SSLContext | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
-    """All settings of the service: where the Hub's API and the service are, and at which provider people sign in."""
+    """All settings of the service: the addresses of the Hub's API and the service, and the provider."""
 
     api_url: str  # without a slash at its end
     api_token: Secret

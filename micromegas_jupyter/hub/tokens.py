@@ -88,14 +88,14 @@ class HubProvider:
         return (await self._on_thread(self._metadata)).authorization_endpoint
 
     async def exchange(self, owner: str, stored: StoredBearer) -> StoredBearer:
-        """Exchange a person's token (RFC 8693), once for each expiry; without a setting, return it unchanged."""
+        """Exchange a user's token (RFC 8693) once per expiry; without the setting, return it unchanged."""
         target = self._settings.exchange
         if target is None:
             return stored
         lock = self._locks.setdefault(owner, asyncio.Lock())
         async with lock:
             cached = self._cached.get(owner)
-            # A name at the Hub may be given to another person.
+            # A Hub user name can be reassigned to another user.
             if cached is not None and cached.subject != stored.subject:
                 cached = None
             if cached is not None and self._has_time_left(cached):
@@ -162,7 +162,7 @@ class HubProvider:
 
 
 def read_bearer(auth_state: Mapping[str, object], bearer: Bearer) -> StoredBearer | None:
-    """Return the token of this kind; None when there is none with an expiry time."""
+    """Return the token of this kind that has an expiry time, or None."""
     token = usable_token(auth_state.get(bearer.value))
     claims = None if token is None else _parse_claims(token)
     if token is None or claims is None:
@@ -208,7 +208,7 @@ def _audience(claims: Mapping[str, object]) -> frozenset[str]:
 
 
 class AuthStateRefresher:
-    """Refreshes a person's auth state when less than a margin is left of the token that kernels get.
+    """Refreshes a user's auth state shortly before the kernels' token expires.
 
     A lock per person is held across reading, refreshing and writing. At most half of a token's lifetime counts as
     margin.
@@ -236,7 +236,7 @@ class AuthStateRefresher:
             stored = read_bearer(state, self._bearer) if state else None
             if not state or stored is None or usable_token(state.get("refresh_token")) is None:
                 self._warn_once(user.name, has_token=stored is not None)
-                # OAuthenticator asks for a new sign-in at the end, but not again and again.
+                # OAuthenticator requests a new sign-in at expiry, but only once.
                 if (stored is not None and not self._is_due(stored)) or self._is_paused(user.name):
                     return True
                 self._pause(user.name, FALLBACK_PAUSE_SECONDS)
@@ -291,7 +291,7 @@ class AuthStateRefresher:
             # Each call would bring no more, and use up a refresh token.
             self._pause(user.name, FAILURE_PAUSE_SECONDS)
         if fresh is not None and fresh.token == stored.token:
-            # A new token that lasts no longer is another matter: it ends with the person's session at the provider.
+            # A new token that lasts no longer expires with the user's provider session.
             _LOG.error("The sign-in of %s was refreshed without a new %s.", user.name, self._bearer.value)
             refreshed[STALE_KEY] = True
         await user.save_auth_state(refreshed)

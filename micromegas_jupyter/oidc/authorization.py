@@ -92,7 +92,7 @@ def describe_provider_error(code: object, description: object, *, secrets: Colle
 
 
 def _written(secrets: Collection[Secret]) -> list[str]:
-    """Return the secrets as they are, and as a form or an address writes them; longer ones first."""
+    """Return the secrets, also form-encoded and URL-encoded, longest first."""
     texts = [secret.reveal() for secret in secrets if secret.reveal()]
     found = {written for text in texts for written in (text, quote_plus(text), quote(text, safe=""))}
     return sorted(found, key=len, reverse=True)
@@ -100,7 +100,7 @@ def _written(secrets: Collection[Secret]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderMetadata:
-    """What a provider says about itself; every endpoint is https, or http on loopback."""
+    """A provider's metadata; every endpoint uses https, or http on loopback."""
 
     issuer: str
     jwks_uri: str
@@ -164,7 +164,7 @@ def _other_issuer(stated: object, *, issuer: str) -> ProviderMisbehaved:
         other = "no issuer"
     elif _may_be_set(stated, configured=issuer):
         other = stated
-        # Whoever answers there could name any issuer, so a person has to know it.
+        # A server at that address could claim any issuer, so a user must confirm it.
         remedy = (
             f"If {stated} is your provider, set the issuer to exactly that. If you don't recognize it, don't sign in."
         )
@@ -250,7 +250,7 @@ class ClientAuthentication:
 
 
 def resource_fields(resource: str | None) -> dict[str, str]:
-    """Return the parameters that ask for `resource`, none when it is None or empty."""
+    """Return the parameters for `resource`, if it is set."""
     if not resource:
         return {}
     if len(resource) > _MAX_RESOURCE_CHARACTERS or not _ABSOLUTE_URI.fullmatch(resource):
@@ -435,7 +435,7 @@ def _assertion_fields(assertion: Secret) -> Fields:
 
 
 def build_assertion(key: PrivateKey, claims: Mapping[str, str], *, now: datetime, lifetime_seconds: int) -> Secret:
-    """Sign `claims` (who says what to whom), with the assertion's begin and end added. Source: RFC 7523 section 3."""
+    """Sign `claims`, with the assertion's validity period added. Source: RFC 7523 section 3."""
     issued_at = int(now.timestamp())
     return sign_jwt(key, {**claims, "iat": issued_at, "exp": issued_at + lifetime_seconds})
 
@@ -479,7 +479,7 @@ def build_client_credentials_request(*, scope: str | None, audience: str | None,
 def build_client_assertion_request(
     assertion: Secret, *, scope: str | None, audience: str | None, resource: str | None
 ) -> Fields:
-    """Get a service account's token with somebody else's statement about it. Source: RFC 7523 section 2.2."""
+    """Request a service account's token with another issuer's assertion. Source: RFC 7523 section 2.2."""
     fields = build_client_credentials_request(scope=scope, audience=audience, resource=resource)
     return {**fields, **_assertion_fields(assertion)}
 
@@ -497,7 +497,7 @@ def build_token_exchange_request(
     scope: str | None,
     subject_token_type: str = JWT_TYPE,
 ) -> Fields:
-    """Exchange one issuer's token, which says who asks, for another's. Source: RFC 8693 section 2.1."""
+    """Exchange one issuer's token, which identifies the caller, for another's. Source: RFC 8693 section 2.1."""
     return {
         "grant_type": TOKEN_EXCHANGE_GRANT,
         "subject_token": subject_token,
@@ -543,7 +543,7 @@ def parse_token_answer(body: object, *, now: datetime, requested_scope: str | No
 
 
 def parse_token_exchange_answer(body: object, *, now: datetime, requested_scope: str | None) -> TokenSet:
-    """Read a successful answer; whatever the issued token's kind, it becomes the access token.
+    """Parse a successful response; the issued token becomes the access token, whatever its type.
 
     `token_type` may be `N_A` for a token that is not an access token; then `issued_token_type` has to say what it is.
     Not every provider names that type, although it is required, so only a wrong one is refused.
@@ -567,7 +567,7 @@ def parse_token_exchange_answer(body: object, *, now: datetime, requested_scope:
 def build_token_error(
     body: object, *, is_refresh: bool, secrets: Collection[Secret] = ()
 ) -> AuthenticationError | ProviderUnavailable:
-    """Return the error that a refused token request (4xx) amounts to.
+    """Return the error for a rejected token request (4xx).
 
     A refused refresh means that the person has to sign in again, whatever the code, unless the provider says that
     it is only passing, or that it is about the application. Source: RFC 6749 section 5.2.
@@ -598,7 +598,7 @@ def merge_refreshed(old: TokenSet, new: TokenSet) -> TokenSet:
 
 
 def read_token(body: SecretObject, name: str, *, answer: str = _ANSWER) -> Secret | None:
-    """Return the token or code that a provider's answer holds under `name`; None when it is absent or empty."""
+    """Return the token or code in a provider's response under `name`, or None if it is absent or empty."""
     if body.get(name) in (None, ""):
         return None
     token = usable_token(body[name])
@@ -615,11 +615,11 @@ def usable_token(value: object) -> Secret | None:
 
 
 def read_lifetime(value: object, *, answer: str = _ANSWER, name: str = "expires_in") -> float | None:
-    """Return a number of seconds that a provider's answer holds; None when it is absent."""
+    """Return a number of seconds from a provider's response, or None."""
     if value is None:
         return None
     if isinstance(value, str) and _DIGITS.fullmatch(value):
-        value = int(value)  # some providers write the number as text
+        value = int(value)  # some providers encode the number as a string
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise ProviderMisbehaved(f"The identity provider's {answer} has a malformed {name}.")
     return min(float(value), _MAX_LIFETIME_SECONDS)

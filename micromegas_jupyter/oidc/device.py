@@ -1,4 +1,4 @@
-"""The device flow (RFC 8628) without its calls and waits: a person signs in on any device with a short code."""
+"""The device flow (RFC 8628) without I/O: a user signs in on any device with a short code."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ _ANSWER = "device answer"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceAuthorization:
-    """One started sign-in of this kind: what the person is shown and what the program asks with."""
+    """A started device authorization: what to show to the user, and the device code for polling."""
 
     device_code: Secret
     user_code: str = field(repr=False)
@@ -56,7 +56,7 @@ def build_device_request(
 def parse_device_answer(
     body: object, *, issuer: str, now: datetime, resource: str | None = None
 ) -> DeviceAuthorization:
-    """Read the provider's answer to a start.
+    """Parse the device authorization response.
 
     The address may be called `verification_url`, as Google does. One with the code in it that may not be shown is left
     out. Source: RFC 8628 sections 3.2, 3.3.1 and 5.3.
@@ -84,7 +84,7 @@ def parse_device_answer(
 
 
 def build_device_token_request(authorization: DeviceAuthorization) -> dict[str, str | Secret]:
-    """Return the fields that ask whether the person is done. Source: RFC 8628 section 3.4; RFC 8707 section 2.2."""
+    """Return the fields of a poll request. Source: RFC 8628 section 3.4; RFC 8707 section 2.2."""
     return {
         "grant_type": DEVICE_GRANT,
         "device_code": authorization.device_code,
@@ -93,7 +93,7 @@ def build_device_token_request(authorization: DeviceAuthorization) -> dict[str, 
 
 
 def parse_device_token_error(body: object) -> DevicePending | LoginRefused | LoginTimedOut | None:
-    """Return what a refusal means in this flow (RFC 8628 section 3.5); None for what any token request can meet."""
+    """Return the meaning of an error in this flow (RFC 8628 section 3.5), or None for general errors."""
     match body.get("error") if isinstance(body, dict) else None:
         case "authorization_pending":
             return DevicePending()

@@ -151,7 +151,7 @@ _CURVES: Mapping[str, frozenset[str]] = {
     "OKP": frozenset({"Ed25519", "Ed448"}),
 }
 _PRIVATE_PARTS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-# 8192 bits in base64url are 1366 characters; longer text is refused before it becomes a number.
+# 8192 bits in base64url are 1366 characters; longer text is rejected before it becomes a number.
 _MAX_NUMBER_CHARACTERS = 1366
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192
@@ -237,7 +237,7 @@ TENANT_PLACEHOLDER = "{tenantid}"
 
 
 def names_issuer(stated: object, *, issuer: str, tenant: str | None) -> bool:
-    """Whether a document or key says that it is `issuer`'s, with the tenant put in place when there is one."""
+    """Whether a document or key belongs to `issuer`, after the tenant is inserted, if any."""
     if not isinstance(stated, str):
         return False
     return issuer in {stated, stated if tenant is None else stated.replace(TENANT_PLACEHOLDER, tenant)}
@@ -415,7 +415,7 @@ MAX_SUBJECT_CHARACTERS = 255
 MAX_GROUPS = 256
 # Where providers name the application: OpenID Connect, RFC 9068, Entra ID 1.0, Okta.
 CLIENT_CLAIMS = ("azp", "client_id", "appid", "cid")
-# Where groups are unless somebody says otherwise; the third is Keycloak's, the last Cognito's.
+# The default group claims; the third is Keycloak's, the last Cognito's.
 GROUP_CLAIM_PATHS = (("groups",), ("roles",), ("realm_access", "roles"), ("cognito:groups",))
 
 # Values of claims together with their types, because in Python `True == 1`.
@@ -438,7 +438,7 @@ _MAX_SHOWN_CHARACTERS = 256
 # The hash of each algorithm by its last three characters; Ed25519 has SHA-512 inside. OpenID Connect Core 1.0 section
 # 3.1.3.6.
 _HASHES = {"256": "sha256", "384": "sha384", "512": "sha512", "DSA": "sha512", "519": "sha512"}
-# What a token looks like to a machine whose clock is wrong.
+# The symptoms of a wrong clock on this machine.
 _CLOCK_REASONS = frozenset({"expired", "not_yet_valid", "issued_in_the_future"})
 _ABSENT = object()
 
@@ -566,7 +566,7 @@ def _has_access_token_type(header: Mapping[str, object]) -> bool:
 
 
 def read_subject(claims: Mapping[str, object], name: str = "sub") -> str:
-    """Return the claim that names the caller: printable, not blank, of at most 255 characters."""
+    """Return the claim with the caller's name: printable, not blank, of at most 255 characters."""
     value = claims.get(name, _ABSENT)
     if isinstance(value, str) and value.strip() and value.isprintable() and len(value) <= MAX_SUBJECT_CHARACTERS:
         return value
@@ -574,7 +574,7 @@ def read_subject(claims: Mapping[str, object], name: str = "sub") -> str:
 
 
 def expiry_of(claims: Mapping[str, object]) -> datetime:
-    """Return when the token ends, as aware UTC."""
+    """Return when the token expires, as aware UTC."""
     return datetime.fromtimestamp(_seconds(claims, "exp", "expiry"), UTC)
 
 
@@ -605,7 +605,7 @@ def read_groups(claims: Mapping[str, object], paths: Iterable[tuple[str, ...]] =
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdTokenClaims:
-    """What an ID token says, as far as this package uses it; times are aware UTC, and names are for display."""
+    """The claims of an ID token that this package uses; times are aware UTC, and names are for display."""
 
     issuer: str
     subject: str
@@ -714,7 +714,7 @@ def _text(claims: Mapping[str, object], name: str) -> str | None:
 
 
 def shown_text(claims: Mapping[str, object], name: str) -> str | None:
-    """Return a claim's text for display, cut; an odd value is left out, not a reason to refuse the sign-in."""
+    """Return a claim's text for display, truncated; an invalid value is omitted and doesn't fail the sign-in."""
     value = claims.get(name)
     return value[:_MAX_SHOWN_CHARACTERS] if isinstance(value, str) and value and value.isprintable() else None
 

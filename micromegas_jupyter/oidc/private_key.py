@@ -130,7 +130,7 @@ def sign_jwt(key: PrivateKey, claims: Mapping[str, object]) -> Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _KeyText:
-    """What a key's text holds."""
+    """The contents of a key's text."""
 
     key: Key = field(repr=False)
     key_id: str | None = None
@@ -197,7 +197,7 @@ def _import_pem(text: str) -> Key | None:
 
 
 def _thumbprint(text: str, key: Key) -> str | None:
-    """Return the thumbprint of the certificate that is the key's; None when there is none, or one cannot be read."""
+    """Return the thumbprint of the key's certificate, or None if it is missing or unreadable."""
     from cryptography import x509
     from cryptography.hazmat.primitives.hashes import SHA256
 

@@ -86,7 +86,7 @@ _NO_ADDRESS = notice_page(status=400, what="The request does not say which addre
 _UNKNOWN = notice_page(
     status=404, what="This sign-in is not waiting any more. Go back to the notebook and run %micromegas_login again."
 )
-# The same answer for every mismatch: nobody learns by trying.
+# The same response for every mismatch, so that attempts reveal nothing.
 _NOT_OURS = notice_page(
     status=400,
     what="This does not belong to a sign-in that was started in this browser, at this address of the server, within "
@@ -203,7 +203,7 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
 
     @allow_unauthenticated
     async def get(self, *_parts: str) -> None:
-        """Answer that there is no such page."""
+        """Send a "not found" page."""
         self.send_page(NOT_FOUND_PAGE)
 
     @allow_unauthenticated
@@ -225,7 +225,7 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
         return CookieScope(is_secure=parts.scheme == "https", base_url=parts.path or self.base_url)
 
     async def refuse_unauthorized(self, user: User) -> bool:
-        """Refuse a person who may not use kernels; whether it was one."""
+        """Reject a user without access to kernels; return whether it did."""
         if await ensure_async(self.authorizer.is_authorized(self, user, "execute", self.auth_resource)):
             return False
         self.send_page(_NOT_ALLOWED)
@@ -241,10 +241,10 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
         """Set none, whatever the server is configured to allow elsewhere: no page reads these."""
 
     def check_xsrf_cookie(self) -> None:
-        """Check nothing: no method that changes anything is answered."""
+        """Skip the check, because no handler changes anything."""
 
     def write_error(self, status_code: int, **_details: Any) -> None:
-        """Answer what was refused before it reached the handler."""
+        """Send the error of a request that was rejected before it reached the handler."""
         page = _REFUSED if status_code == _REFUSED.status else notice_page(status=status_code, what=NOT_UNDERSTOOD)
         self.send_page(page)
 
@@ -254,7 +254,7 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
 
 
 class StartHandler(RelayHandler):
-    """Starts a sign-in for a person of this server."""
+    """Starts a sign-in for a user of this server."""
 
     @web.authenticated
     async def get(self, name: str) -> None:  # type: ignore[override]  # the address has one part
@@ -285,7 +285,7 @@ class CallbackHandler(RelayHandler):
 
     @allow_unauthenticated  # the login page would take the code along in its address
     async def get(self, *_parts: str) -> None:
-        """Pass the answer on and send the browser on, so that the code leaves its address bar and history."""
+        """Forward the callback and redirect the browser, to remove the code from its address bar and history."""
         if self.refuse_other_loads() or self.refuse_long_query():
             return
         state = state_in(self.query)
@@ -326,7 +326,7 @@ class DoneHandler(RelayHandler):
 
     @allow_unauthenticated  # nothing that a stranger could use is on it
     async def get(self, *_parts: str) -> None:
-        """Show how the sign-in ended that this browser came back from."""
+        """Show the outcome of this browser's sign-in."""
         if self.refuse_other_loads():
             return
         found = parse_outcome_value(self.read_cookie(self.cookie_scope().outcome_name, OUTCOME_SECONDS))
@@ -356,7 +356,7 @@ class DoneHandler(RelayHandler):
 
 
 class NoReply(enum.Enum):
-    """Why a kernel did not reply; each value says what happened."""
+    """Why a kernel didn't reply; each value is a sentence."""
 
     NO_KERNEL = "The notebook's kernel is not running any more."
     NOT_LISTENING = "The notebook's kernel does not know this sign-in: it was restarted or replaced."
@@ -364,7 +364,7 @@ class NoReply(enum.Enum):
     BUSY = "Too many sign-ins are running at this server."
 
     def page(self) -> Page:
-        """Return the page that says so, and what to do."""
+        """Return the page with the reason and the remedy."""
         remedy = "Go back to the notebook and run %micromegas_login again."
         if self is NoReply.BUSY:
             remedy = "Wait a moment and reload this page."
@@ -379,7 +379,7 @@ class KernelClient:
         self._running = 0
 
     async def request(self, kernel_id: str, request: Request) -> Reply | NoReply:
-        """Return a kernel's reply, or why there is none."""
+        """Return a kernel's reply, or the reason for its absence."""
         if self._running >= MAX_REQUESTS:
             return NoReply.BUSY
         self._running += 1
@@ -466,7 +466,7 @@ async def request_by_gateway(kernel_id: str, content: dict[str, object]) -> dict
 
 
 async def _await_reply(receive: Callable[[], Awaitable[_Message]], sent: str, probe: str) -> dict[str, Any] | NoReply:
-    """Wait for the reply to `sent`; a kernel that does not know it says nothing, but answers the `probe` after it."""
+    """Wait for the reply to `sent`; a kernel that doesn't support it replies only to the `probe` after it."""
     grace = None
     try:
         while True:
@@ -516,7 +516,7 @@ def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
         (rf"{base}{START_PATH}([A-Za-z0-9_.-]{{1,200}})", StartHandler, shared),
         (rf"{base}{CALLBACK_PATH}", CallbackHandler, shared),
         (rf"{base}{DONE_PATH}", DoneHandler, shared),
-        # Whatever else is asked for below the prefix gets a page that repeats nothing of the address.
+        # Other requests below the prefix get a page that doesn't echo the address.
         (rf"{base}micromegas(?:/.*)?", RelayHandler, shared),
     ]
     serverapp.web_app.add_handlers(".*$", rules)  # type: ignore[no-untyped-call]  # tornado

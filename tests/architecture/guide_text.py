@@ -27,7 +27,7 @@ EXECUTED = {"python", "sh"}
 RUN_ELSEWHERE = {
     "tests/architecture/test_guides.py": {
         "json": "access.md access-providers.md sign-in.md sign-in-providers.md service-accounts.md",
-        "yaml": "sign-in-providers.md service-accounts.md storing-secrets.md",
+        "yaml": "sign-in-providers.md service-accounts.md",
     },
     "tests/integration/browser/test_sql_page.py": {"js": "clients.md"},
     "tests/integration/clients/test_clients_guide.py": {"python": "clients.md"},

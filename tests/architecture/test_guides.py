@@ -32,9 +32,9 @@ from tests.architecture.test_documentation import command_line_options
 ACCESS = blocks("access.md", "access-providers.md", "access-reasons.md")
 SIGN_IN_PAGES = (
     "sign-in.md",
+    "how-sign-in-works.md",
     "sign-in-providers.md",
     "service-accounts.md",
-    "storing-secrets.md",
     "troubleshooting.md",
 )
 SIGN_IN = blocks(*SIGN_IN_PAGES)
@@ -196,11 +196,11 @@ def test_every_row_of_the_choice_of_a_flow_stands_in_the_page():
     ]
     names = {row.environment.value for row in FLOW_TABLE}
 
-    assert [row for row in table_rows(read_page("sign-in.md")) if row[0] in names] == expected
+    assert [row for row in table_rows(read_page("how-sign-in-works.md")) if row[0] in names] == expected
 
 
 def test_every_flow_and_platform_is_explained():
-    section = read_page("sign-in.md").split("\n## The four flows\n")[1].split("\n## ")[0]
+    section = read_page("sign-in.md").split("\n## The flows\n")[1].split("\n## ")[0]
     set_to = re.findall(r"MICROMEGAS_OIDC_WORKLOAD(?:: |=|\s+value: )([\w-]+)\n", read_page("service-accounts.md"))
 
     assert [flow for flow in Flow if f"`{flow}`" not in section] == []

@@ -1,1 +1,1 @@
-"""The flows by which a person signs in: loopback, device, paste, Jupyter redirect, JupyterHub; and which one to use."""
+"""The sign-in flows: loopback, device, paste, Jupyter redirect, and JupyterHub."""

@@ -57,9 +57,9 @@ _NOT_SET = frozenset({"", "0", "false"})
 
 
 class RuntimeEnvironment(enum.StrEnum):
-    """Where a program runs; each value is its name for people."""
+    """The environment that a program runs in; each value is its display name."""
 
-    UNATTENDED = "a notebook that runs by itself"
+    UNATTENDED = "an unattended notebook"
     HUB_WITH_SERVICE = "JupyterHub with the sign-in service"
     JUPYTER_WITH_REDIRECT = "Jupyter with the server extension"
     HUB = "JupyterHub"
@@ -76,7 +76,7 @@ class RuntimeEnvironment(enum.StrEnum):
 
     @property
     def is_unattended(self) -> bool:
-        """Whether nobody can answer: not even a person's own choice makes such a program wait."""
+        """Whether no user can respond: such a program never waits, whatever flow was chosen."""
         return self in {RuntimeEnvironment.UNATTENDED, RuntimeEnvironment.NO_TERMINAL}
 
     @property
@@ -109,16 +109,16 @@ def _is_remote_vscode(environ: Mapping[str, str], facts: RuntimeInfo) -> bool:
 _LOOPBACK_FIRST = (Flow.BROWSER, Flow.DEVICE, Flow.PASTE)
 _DEVICE_FIRST = (Flow.DEVICE, Flow.PASTE)
 _HUB_FIRST = (Flow.HUB, Flow.REDIRECT, Flow.DEVICE, Flow.PASTE)
-_HUB_REASON = "JupyterHub already knows who is signed in."
-_OTHER_MACHINE = "The kernel runs on another machine than your browser."
+_HUB_REASON = "You are already signed in to JupyterHub."
+_OTHER_MACHINE = "The kernel and your browser run on different machines."
 
 FLOW_TABLE: tuple[FlowRow, ...] = (
     FlowRow(
         RuntimeEnvironment.UNATTENDED,
-        # nbclient, nbconvert and papermill say that nobody can answer (Jupyter messaging, `execute_request`).
+        # nbclient, nbconvert and papermill disallow input (Jupyter messaging, `execute_request`).
         lambda _environ, facts: facts.has_kernel and facts.allows_input is False,
         (),
-        "The notebook runs by itself: nobody is here to sign in.",
+        "Unattended notebooks can't wait for a user to sign in.",
     ),
     FlowRow(
         RuntimeEnvironment.HUB_WITH_SERVICE,
@@ -132,19 +132,19 @@ FLOW_TABLE: tuple[FlowRow, ...] = (
         # inherited one otherwise.
         lambda environ, facts: facts.has_kernel and bool(environ.get(REDIRECT_VARIABLE)),
         (Flow.REDIRECT, Flow.DEVICE, Flow.PASTE),
-        "The Jupyter server receives the identity provider's answer and passes it to the kernel.",
+        "The Jupyter server receives the provider's response and passes it to the kernel.",
     ),
     FlowRow(
         RuntimeEnvironment.HUB,
         lambda environ, facts: facts.has_kernel and _has_prefix(environ, "JUPYTERHUB_"),
         _DEVICE_FIRST,
-        "This Hub has no sign-in service. Its administrator can add one that needs no click.",
+        "This Hub doesn't have a sign-in service. Its administrator can add one.",
     ),
     FlowRow(
         RuntimeEnvironment.COLAB,
         lambda _environ, facts: facts.has_kernel and facts.is_colab,
         _DEVICE_FIRST,
-        "The kernel runs at Google, where your browser cannot reach it.",
+        "The kernel runs on a Google server, which your browser can't reach.",
     ),
     FlowRow(RuntimeEnvironment.VSCODE_REMOTE, _is_remote_vscode, _DEVICE_FIRST, _OTHER_MACHINE),
     FlowRow(
@@ -157,38 +157,38 @@ FLOW_TABLE: tuple[FlowRow, ...] = (
         RuntimeEnvironment.VSCODE,
         lambda environ, facts: facts.has_kernel and _has_prefix(environ, "VSCODE_"),
         _LOOPBACK_FIRST,
-        "Kernel and browser run on this machine.",
+        "The kernel and your browser run on this machine.",
     ),
     FlowRow(
         RuntimeEnvironment.JUPYTER,
         lambda _environ, facts: facts.has_kernel,
         _LOOPBACK_FIRST,
-        "Kernel and browser appear to run on this machine.",
+        "The kernel and your browser appear to run on this machine.",
     ),
     FlowRow(
         RuntimeEnvironment.NO_TERMINAL,
         lambda environ, facts: environ.get("CI", "").lower() not in _NOT_SET or not facts.has_terminal,
         (),
-        "There is no terminal, or CI is set: nobody is here to sign in.",
+        "There is no terminal, or CI is set, so no user can sign in.",
     ),
     FlowRow(RuntimeEnvironment.HUB_TERMINAL, lambda environ, _facts: is_below_hub(environ), _HUB_FIRST, _HUB_REASON),
     FlowRow(
         RuntimeEnvironment.REMOTE_TERMINAL,
         lambda environ, _facts: is_remote_session(environ),
         _DEVICE_FIRST,
-        "Your browser runs on another machine than this terminal.",
+        "This terminal and your browser run on different machines.",
     ),
     FlowRow(
         RuntimeEnvironment.TERMINAL,
         lambda _environ, facts: facts.has_browser,
         _LOOPBACK_FIRST,
-        "A browser opens on this machine and reports back to this program.",
+        "The browser on this machine returns to this program.",
     ),
     FlowRow(
         RuntimeEnvironment.TERMINAL_WITHOUT_BROWSER,
         lambda _environ, _facts: True,
         _DEVICE_FIRST,
-        "No browser with a window can be opened from here.",
+        "No graphical browser is available.",
     ),
 )
 _ROWS = {row.environment: row for row in FLOW_TABLE}
@@ -203,7 +203,7 @@ def available_flows(environ: Mapping[str, str], facts: RuntimeInfo) -> frozenset
     """Return the flows that a program with these variables and facts can carry out."""
     if is_below_hub(environ):
         return BASIC_FLOWS | {Flow.HUB, Flow.REDIRECT}
-    # A terminal may have inherited the variable from its server, and has no kernel to receive an answer.
+    # A terminal may inherit the variable from its server, but has no kernel to receive the callback.
     return BASIC_FLOWS | ({Flow.REDIRECT} if facts.has_kernel and environ.get(REDIRECT_VARIABLE) else set())
 
 
@@ -251,7 +251,7 @@ def choose_flow(
     row = _ROWS[environment]
     origin = TABLE if wanted is None else origin or ARGUMENT
     choice = FlowChoice(flow=None, environment=environment, origin=TABLE, reason=row.reason)
-    # A flow that somebody has just named for a program without a terminal is what they want.
+    # An explicit flow for a program without a terminal is honored.
     if environment.is_unattended and not (environment is RuntimeEnvironment.NO_TERMINAL and origin == ARGUMENT):
         if Flow.HUB in available and wanted in {None, Flow.HUB}:  # which needs nobody
             return replace(choice, flow=Flow.HUB, origin=origin, reason=_HUB_REASON)
@@ -348,7 +348,7 @@ def take_pasted(
 
 
 def login_remedy(environment: RuntimeEnvironment, *, profile: str | None = None) -> str:
-    """Return what somebody who is not signed in does there, or should have done."""
+    """Return the remedy for a user who isn't signed in."""
     option = "" if profile is None else f" --profile {profile}"
     if environment.is_unattended:
         return UNATTENDED_REMEDY.replace("micromegas login", f"micromegas login{option}")
@@ -361,7 +361,7 @@ def login_remedy(environment: RuntimeEnvironment, *, profile: str | None = None)
 # project's Jupyter server extension, the second by its JupyterHub service.
 REDIRECT_VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
 HUB_VARIABLE = "KERNEL_MICROMEGAS_HUB"
-# Set by JupyterHub for every server that it starts: the server's own credential at the Hub.
+# Set by JupyterHub for every server that it starts: the server's own Hub credential.
 HUB_TOKEN_VARIABLE = "JUPYTERHUB_API_TOKEN"  # noqa: S105 - a variable's name, not a token
 # They draw in the terminal that started them (`webbrowser` registers these where there is no display).
 TEXT_BROWSERS = frozenset({"www-browser", "links", "elinks", "lynx", "w3m", "links2", "browsh"})
@@ -402,12 +402,12 @@ def is_below_hub(environ: Mapping[str, str]) -> bool:
 
 
 def is_remote_session(environ: Mapping[str, str]) -> bool:
-    """Whether the person sits at another machine and sees no window of this one."""
+    """Whether the user works at another machine and can't see windows of this one."""
     return bool(environ.get("SSH_CONNECTION")) and not any(environ.get(name) for name in _DISPLAYS)
 
 
 def has_graphical_browser(environ: Mapping[str, str]) -> bool:
-    """Whether a browser with a window can be opened on the screen that the person sees."""
+    """Whether a graphical browser can open on the user's screen."""
     if is_remote_session(environ):
         return False
     needs_display = sys.platform not in {"darwin", "win32"}
@@ -430,7 +430,7 @@ class GraphicalBrowser:
         results: list[bool] = []
         opening = threading.Thread(target=lambda: results.append(_open(url)), name="micromegas-browser", daemon=True)
         opening.start()
-        # A command of the person's own (BROWSER) may stay in the foreground as long as its window is open.
+        # The user's own command (BROWSER) may stay in the foreground as long as its window is open.
         opening.join(BROWSER_START_SECONDS)
         return results[0] if results else True
 
@@ -445,7 +445,7 @@ def _browser_controller() -> webbrowser.BaseBrowser | None:
 
 def _open(url: str) -> bool:
     controller = _browser_controller()
-    with suppress(Exception):  # a program of the person's own, which may fail in any way
+    with suppress(Exception):  # the user's own program, which can fail in any way
         return controller is not None and controller.open(url, new=2)
     return False
 
@@ -460,7 +460,7 @@ def _allows_input(kernel: object) -> bool | None:
     get_parent = getattr(kernel, "get_parent", None)
     request = get_parent("shell") if callable(get_parent) else None
     content = request.get("content") if isinstance(request, Mapping) else None
-    # A front end with a person says so with each request; one that says nothing has none.
+    # An interactive front end allows input in each request; others have no user.
     return bool(content.get("allow_stdin", False)) if isinstance(content, Mapping) else None
 
 
@@ -490,20 +490,20 @@ class LoginPrompt:
 
 
 class LoginFlow:
-    """A flow that is waiting for a person. Used by one `PendingLogin`, from several threads."""
+    """A flow that is waiting for the user. Used by one `PendingLogin`, from several threads."""
 
     def __init__(self, prompt: LoginPrompt) -> None:
         self.prompt = prompt
 
     def tokens(self) -> TokenSet | None:
-        """Wait for the person and return the tokens, with the ID token checked; None when nobody came in time."""
+        """Wait for the user and return the tokens with a verified ID token, or None after the timeout."""
         raise NotImplementedError
 
     def stop(self) -> None:
-        """End the wait for the person."""
+        """Stop waiting for the user."""
 
     def submit(self, text: str | Secret) -> None:  # noqa: ARG002 - only one flow takes it
-        """Take what the person pasted."""
+        """Submit the address that the user pasted."""
         raise UsageError(
             "This sign-in does not wait for a pasted address.", remedy="Start one with the flow `paste` for that."
         )
@@ -512,7 +512,7 @@ class LoginFlow:
         """Call `callback` with the redirect URI when a browser is sent to the provider, where only then it is known."""
 
     def show(self, outcome: LoginOutcome) -> None:
-        """Show the person how it ended."""
+        """Show the outcome to the user."""
 
     def close(self, *, linger_seconds: float = 0.0) -> None:
         """Release what is held, once the page was seen or after `linger_seconds`; safe to call twice."""
@@ -537,7 +537,7 @@ class CodeGrant:
 
 
 class CallbackFlow(LoginFlow):
-    """A code grant that ends with one answer, which another thread brings. Its lock covers grant and answer."""
+    """A code grant that completes with one callback from another thread. Its lock guards the grant and the callback."""
 
     def __init__(self, prompt: LoginPrompt, grant: CodeGrant | None = None) -> None:
         super().__init__(prompt)
@@ -559,9 +559,9 @@ class CallbackFlow(LoginFlow):
             return True
 
     def tokens(self) -> TokenSet | None:
-        """Wait for the answer and exchange its code."""
+        """Wait for the callback and exchange its code."""
         self._ended.wait(self.prompt.timeout_seconds)
-        self._ended.set()  # what comes from now on comes too late
+        self._ended.set()  # later callbacks are ignored
         with self._lock:
             grant, answer, self._callback = self._grant, self._callback, None
         if isinstance(answer, MicromegasError):
@@ -569,7 +569,7 @@ class CallbackFlow(LoginFlow):
         return None if answer is None or grant is None else grant.redeem(answer)
 
     def stop(self) -> None:
-        """End the wait; without effect once an answer was taken."""
+        """Stop waiting; has no effect after a callback was accepted."""
         self._ended.set()
 
 
@@ -607,7 +607,7 @@ class LoginRequest:
         return self.bearer is Bearer.ID_TOKEN
 
     def build_grant(self, metadata: ProviderMetadata, redirect_uri: str, *, state_prefix: str = "") -> CodeGrant:
-        """Make an authorization request; touches no network."""
+        """Build an authorization request without network I/O."""
         authorization = build_authorization_request(
             metadata,
             client_id=self.connection.client_id,
@@ -624,7 +624,7 @@ class LoginRequest:
         )
 
     def wait_seconds(self, default_seconds: float, *, maximum: float | None = None) -> float:
-        """Return how long to wait for the person."""
+        """Return how long to wait for the user."""
         seconds = default_seconds if self.timeout_seconds is None else self.timeout_seconds
         return seconds if maximum is None else min(seconds, maximum)
 
@@ -685,7 +685,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginOutcome:
-    """How a sign-in ended: who signed in, as far as the tokens say, or what went wrong and what to do about it."""
+    """The outcome of a sign-in: the user's name from the tokens, or the error and its remedy."""
 
     is_signed_in: bool
     who: str = ""
@@ -693,7 +693,7 @@ class LoginOutcome:
     remedy: str = ""
 
     def page(self) -> Page:
-        """Return the page that says so."""
+        """Return the page that reports it."""
         if not self.is_signed_in:
             title, hint = "You are not signed in", f"{self.remedy} You can close this tab.".strip()
             return _page(status=200, title=title, sentences=[self.what], hint=hint, is_failure=True)
@@ -711,7 +711,7 @@ def notice_page(*, status: int, what: str) -> Page:
 
 
 def handed_over_page() -> Page:
-    """Return the page for an answer whose outcome is only known where the sign-in began."""
+    """Return the page for a callback whose outcome only the program that started the sign-in knows."""
     return _page(
         status=200,
         title="Back to where you started",
@@ -721,7 +721,7 @@ def handed_over_page() -> Page:
 
 
 def reload_page() -> Page:
-    """Return the page that reloads itself at once, as a page of this site and no longer of the one before."""
+    """Return a page that reloads itself immediately, so that the request comes from this site."""
     return _page(status=200, title="One moment", sentences=[], head='<meta http-equiv="refresh" content="0">')
 
 
@@ -730,7 +730,7 @@ def _page(  # noqa: PLR0913 - the parts of a page
 ) -> Page:
     paragraphs = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     closing = f'<p class="hint">{escape(hint)}</p>' if hint else ""
-    # A screen reader announces a failure at once and a success when it is done with what it is saying.
+    # A screen reader announces a failure immediately and a success after the current sentence.
     role, mark, kind = ("alert", "!", "failure") if is_failure else ("status", "✓", "success")
     html = (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
@@ -765,7 +765,7 @@ def terminal_qr(address: str, *, columns: int) -> list[str]:
 
 
 def qr_lines(address: str, *, stream: TextIO, environ: Mapping[str, str]) -> list[str]:
-    """Return a QR code of the address with its caption; empty where the stream is no terminal that can show it."""
+    """Return a QR code of the address with its caption, or nothing if the stream can't show it."""
     shows_blocks = (stream.encoding or "").lower().replace("-", "") == "utf8"
     if not shows_blocks or not has_color(stream, environ):
         return []

@@ -1,4 +1,4 @@
-"""The device flow: the person types a short code on any device while this program polls the provider (RFC 8628)."""
+"""The device flow: the user enters a short code on any device while this program polls the provider (RFC 8628)."""
 
 import threading
 
@@ -13,7 +13,7 @@ MAX_DEVICE_SECONDS = 1800.0
 
 
 class DeviceFlow(LoginFlow):
-    """A device authorization that is waiting for the person; `stopped` stands in for the pauses between two polls."""
+    """A device authorization that is waiting for the user; `stopped` replaces the pauses between polls."""
 
     def __init__(self, request: LoginRequest, *, stopped: threading.Event | None = None) -> None:
         authorization = request.connection.start_device(
@@ -33,7 +33,7 @@ class DeviceFlow(LoginFlow):
         self._stopped = threading.Event() if stopped is None else stopped
 
     def tokens(self) -> TokenSet | None:
-        """Poll at the provider's pace until the person has answered. Source: RFC 8628 section 3.5."""
+        """Poll at the provider's pace until the user has responded. Source: RFC 8628 section 3.5."""
         request, connection = self._request, self._request.connection
         interval_seconds = pause_seconds = self._authorization.interval_seconds
         failure: Unavailable | None = None
@@ -54,11 +54,11 @@ class DeviceFlow(LoginFlow):
             interval_seconds += SLOW_DOWN_SECONDS if answer.slow_down else 0.0
             pause_seconds = interval_seconds
         if failure is not None and not self._stopped.is_set():
-            raise failure  # the person may well have signed in, so do not say that nobody did
+            raise failure  # the user may have signed in, so don't report the opposite
         return None
 
     def stop(self) -> None:
-        """End the wait at once."""
+        """Stop waiting immediately."""
         self._stopped.set()
 
     def _pause(self, seconds: float) -> bool:

@@ -44,7 +44,7 @@ MAX_LIFE_SECONDS = 7 * 24 * 3600
 CALLBACK_TIMEOUT_SECONDS = 40.0
 PAUSE_SECONDS = 0.5
 UNKNOWN_SIGN_IN = "unknown_sign_in"
-# What a service of another version may say.
+# Codes from other versions of the service.
 NOT_UNDERSTOOD = frozenset({"invalid_request", "invalid_sign_in"})
 
 _ADMIN = "Ask the Hub's administrator to correct it (docs/jupyterhub.md, kernel_url)."
@@ -62,7 +62,7 @@ def _from_hub(error: _Error) -> _Error:
 
 
 class Refusal(NamedTuple):
-    """What one error code of the service becomes: a person has to act (`LoginRequired`), or to wait."""
+    """The error for one of the service's codes: the user must act (`LoginRequired`) or wait."""
 
     error_class: type[LoginRequired] | type[ProviderUnavailable] | type[ProviderMisbehaved]
     what: str
@@ -163,7 +163,7 @@ def refusal_of(status: int, body: SecretObject | None) -> Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubEndpoint:
-    """Where the service is (the URL ends with a slash), and this server's token at the Hub."""
+    """The service's URL, with a trailing slash, and this server's Hub token."""
 
     url: str
     token: Secret = field(repr=False)
@@ -203,7 +203,7 @@ def check_hub_url(url: str, *, hub_api_url: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubToken:
-    """A bearer token of the person whose server this is, its remaining life, its issuer, and their name at the Hub."""
+    """A bearer token of the server's owner, its remaining lifetime, its issuer, and the owner's Hub user name."""
 
     text: Secret
     expires_in_seconds: int
@@ -256,7 +256,7 @@ class HubService:
         )
 
     def begin(self, authorization_url: str) -> HubSignIn:
-        """Have the service send this person's browser to `authorization_url`."""
+        """Have the service redirect the user's browser to `authorization_url`."""
         body = self._call("sign-ins", {"authorization_url": authorization_url}, expected=_CREATED)
         name = _text(body, "name")
         if not name.isascii() or not all(character.isalnum() or character in "-_." for character in name):
@@ -368,7 +368,7 @@ class HubRedirectFlow(LoginFlow):
 
 
 class StoredSignIn(AuthProvider, Protocol):
-    """What `HubTokenProvider` needs of a sign-in that the person made here (`OidcAuthProvider`)."""
+    """The interface of the user's own sign-in (`OidcAuthProvider`) that `HubTokenProvider` uses."""
 
     def identity(self) -> Identity: ...  # noqa: D102
     def renew(self) -> None: ...  # noqa: D102
@@ -377,7 +377,7 @@ class StoredSignIn(AuthProvider, Protocol):
 
 
 class HubTokenProvider(CachedTokenSource):
-    """Gives the Hub's token of this person; safe to use from several threads, of which one fetches for all.
+    """Returns the user's token from the Hub; safe to use from several threads, one of which fetches for all.
 
     A token of another provider than `issuer` is not used. `stored` gives a sign-in that the person made here with the
     same settings; it is used when the Hub refuses to give a token, not when it does not answer.
@@ -415,7 +415,7 @@ class HubTokenProvider(CachedTokenSource):
         try:
             return super().get_token()
         except LoginRequired:
-            with suppress(MicromegasError):  # the Hub's refusal is what matters
+            with suppress(MicromegasError):  # the Hub's error takes precedence
                 substitute = self._stored()
                 if substitute is not None:
                     token = substitute.get_token()
@@ -424,11 +424,11 @@ class HubTokenProvider(CachedTokenSource):
             raise
 
     def identity(self) -> Identity:
-        """Return who is signed in, by the newest token; makes no call."""
+        """Return the signed-in user according to the newest token, without network I/O."""
         newest = self._newest
         if self._substitute is None and newest is not None:
             return identity_of_bearer(newest.text, user=newest.user, issuer=newest.issuer, expires_at=self._ends_at)
-        stored = self._substitute or self._stored()  # it is used as soon as the Hub refuses
+        stored = self._substitute or self._stored()  # it is used when the Hub rejects the token
         if stored is None:
             raise LoginRequired("No user has signed in through JupyterHub here yet.")
         return stored.identity()
@@ -441,7 +441,7 @@ class HubTokenProvider(CachedTokenSource):
             super().renew()
 
     def invalidate(self, token: str) -> None:
-        """Forget `token`, because the server refused it."""
+        """Discard `token`, because the server rejected it."""
         if self._substitute is not None:
             self._substitute.invalidate(token)
         else:
@@ -453,7 +453,7 @@ class HubTokenProvider(CachedTokenSource):
         return super().renewal_due_at() if substitute is None else substitute.renewal_due_at()
 
     def _fetch(self) -> ServiceToken:
-        began_at = self._clock.now()  # the remaining life began to run out before the answer came
+        began_at = self._clock.now()  # the remaining lifetime was measured before the response arrived
         found = self._service.token()
         if self._issuer is not None and found.issuer != self._issuer:
             raise _from_hub(

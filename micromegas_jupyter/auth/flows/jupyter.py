@@ -91,7 +91,7 @@ class CallbackRequest(_Message, frozen=True, tag="answer"):
 
 
 class OutcomeRequest(_Message, frozen=True, tag="ending"):
-    """How did the sign-in end whose state has this digest?"""
+    """Request for the outcome of the sign-in whose state has this digest."""
 
     state_digest: _Digest
 
@@ -111,7 +111,7 @@ class Accepted(_Message, frozen=True, tag="accepted"):
 
 
 class Unknown(_Message, frozen=True, tag="unknown"):
-    """There is no such sign-in, or not any more."""
+    """The sign-in doesn't exist or has finished."""
 
 
 class StillWorking(_Message, frozen=True, tag="working"):
@@ -119,7 +119,7 @@ class StillWorking(_Message, frozen=True, tag="working"):
 
 
 class Ended(_Message, frozen=True, tag="ended"):
-    """The sign-in has ended; the fields are those of `LoginOutcome`."""
+    """The sign-in is complete; the fields are those of `LoginOutcome`."""
 
     is_signed_in: bool = False
     who: _Sentence = ""
@@ -173,7 +173,7 @@ def _secret(_type: type, value: object) -> Secret:
 
 
 def is_kernel_id(text: str) -> bool:
-    """Whether a text can stand before the dot of a name."""
+    """Whether a text is valid before the dot of a name."""
     return _KERNEL_ID.fullmatch(text) is not None
 
 
@@ -192,7 +192,7 @@ def kernel_id_in(name: str) -> str | None:
 
 
 def state_in(query: str) -> str | None:
-    """Return the state that stands in a query exactly once; None otherwise."""
+    """Return the state if a query contains it exactly once, or None."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
@@ -298,7 +298,7 @@ class RedirectLogins:
         self._logins: OrderedDict[str, RedirectFlow] = OrderedDict()
 
     def start(self, request: LoginRequest) -> RedirectFlow:
-        """Start a sign-in, and answer for it from now on."""
+        """Start a sign-in, and handle its requests from now on."""
         # Kept as it is now: later, on the thread that answers the server, nothing may be fetched.
         metadata = request.connection.metadata()
 
@@ -382,7 +382,7 @@ class CookieScope:
 
     @property
     def prefix(self) -> str:
-        """What makes browsers refuse such a cookie from a neighbouring host (RFC 6265bis section 4.1.3.2)."""
+        """Makes browsers reject such a cookie from a sibling host (RFC 6265bis section 4.1.3.2)."""
         return _HOST_PREFIX if self.is_secure and self.base_url == "/" else ""
 
     @property
@@ -392,7 +392,7 @@ class CookieScope:
 
     @property
     def outcome_name(self) -> str:
-        """The name of the cookie that says which sign-in the last page is about."""
+        """The name of the cookie that identifies the sign-in of the last page."""
         return f"{self.prefix}{_OUTCOME}"
 
     def binding_name(self, state_digest: str) -> str:
@@ -417,7 +417,7 @@ def parse_outcome_value(value: str) -> tuple[str, str] | None:
 
 
 def cookie_names_in(headers: Iterable[str]) -> Counter[str]:
-    """Return how often each name stands in `Cookie` headers; order says nothing (RFC 6265bis section 5.8.3)."""
+    """Return how often each name occurs in `Cookie` headers; their order is undefined (RFC 6265bis section 5.8.3)."""
     return Counter(part.partition("=")[0].strip() for header in headers for part in header.split(";"))
 
 
@@ -486,14 +486,14 @@ class LoginPageHandler(RequestHandler):
         self.request.headers.pop("Referer", None)
 
     def refuse_other_loads(self) -> bool:
-        """Refuse anything that is not a page load in a tab, such as a frame or a script's fetch; whether it was."""
+        """Reject requests other than page loads in a tab, such as frames or fetches; return whether it did."""
         if self.request.headers.get("Sec-Fetch-Dest", "document") == "document":
             return False
         self.send_page(NOT_A_PAGE_LOAD)
         return True
 
     def refuse_long_query(self) -> bool:
-        """Refuse an address that is too long to be the end of a sign-in; whether it was."""
+        """Reject an address that is too long for a callback; return whether it did."""
         if len(self.query) <= MAX_QUERY_CHARACTERS:
             return False
         self.send_page(_TOO_LONG)
@@ -505,13 +505,13 @@ class LoginPageHandler(RequestHandler):
         return self.request.headers.get("Sec-Fetch-Site") == "cross-site"
 
     def send_page(self, page: Page) -> None:
-        """Answer with a page."""
+        """Send a page."""
         self.set_status(page.status)
         self.set_header("Content-Type", CONTENT_TYPE)
         self.finish(page.body)
 
     def send_redirect(self, status: int, location: str) -> None:
-        """Answer with a redirect; `location` is never taken from the request."""
+        """Send a redirect; `location` is never taken from the request."""
         self.set_status(status)
         self.set_header("Location", location)
         self.finish()
@@ -528,7 +528,7 @@ _LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
 def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins | None:
     """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests."""
     base = environ.get(REDIRECT_VARIABLE, "")
-    # A path when the server does not know its own address.
+    # A path if the server doesn't know its public address.
     is_path = _LOCAL_BASE.fullmatch(base) and not base.startswith("//")
     base_address = base if is_path else public_base(base)
     if kernel is None or base_address is None:
@@ -546,7 +546,7 @@ def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins
 
 
 def listen(kernel: Any, redirects: RedirectLogins) -> None:
-    """Let `redirects` answer a Jupyter server's requests on the kernel's control channel, also while a cell runs."""
+    """Let `redirects` handle a Jupyter server's requests on the kernel's control channel, even while a cell runs."""
 
     def handle(stream: object, ident: object, parent: dict[str, Any]) -> None:
         # On the kernel's control thread, so nothing blocks. The kernel stores the message as the last of its channel.

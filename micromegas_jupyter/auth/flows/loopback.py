@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopbackAddress:
-    """Where the browser comes back to, as the provider knows it; port 0 stands for any free one."""
+    """The redirect URI that is registered with the provider; port 0 means any free port."""
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -56,7 +56,7 @@ class LoopbackAddress:
         return "127.0.0.1" if self.host == "localhost" else self.host
 
     def authority(self, port: int) -> str:
-        """Return host and port as they stand in a URL and in the Host header."""
+        """Return host and port in the form of a URL and the Host header."""
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
@@ -121,7 +121,7 @@ class LoopbackFlow(CallbackFlow):
         self._finished.set()
 
     def close(self, *, linger_seconds: float = 0.0) -> None:
-        """Stop listening; lingers only when there is a browser that wants the last page."""
+        """Stop listening; lingers only if a browser is about to fetch the last page."""
         if linger_seconds > 0 and self._came_back:
             self._page_seen.wait(linger_seconds)
         self._finished.set()
@@ -130,7 +130,7 @@ class LoopbackFlow(CallbackFlow):
         self._server.server_close()
 
     def handle(self, handler: "_Handler") -> None:
-        """Answer one GET request."""
+        """Handle one GET request."""
         path, _, query = handler.path.partition("?")
         if handler.headers.get_all("Host") != [self._authority]:
             # A page that points its own name at this machine reads nothing here: DNS rebinding.
@@ -204,17 +204,17 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse_method  # noqa: N815 - the base class looks methods up by these names
 
     def send_page(self, page: Page) -> None:
-        """Answer with a page."""
+        """Send a page."""
         self._send_head(page.status, {"Content-Type": CONTENT_TYPE, "Content-Length": str(len(page.body))})
         if self.command != "HEAD":
             self.wfile.write(page.body)
 
     def send_redirect(self, status: int, location: str) -> None:
-        """Answer with a redirect."""
+        """Send a redirect."""
         self._send_head(status, {"Location": location, "Content-Length": "0"})
 
     def send_error(self, code: int, *_texts: Any, **_more: Any) -> None:
-        """Answer a request that is not HTTP; the base class would repeat parts of it."""
+        """Respond to a request that isn't HTTP; the base class would echo parts of it."""
         self.close_connection = True
         if not hasattr(self, "command"):
             self.command = "GET"

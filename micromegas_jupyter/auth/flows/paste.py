@@ -30,7 +30,7 @@ _QUOTES = "\"'`<>\u2018\u2019\u201c\u201d"
 
 
 class PasteFlow(CallbackFlow):
-    """A code grant whose callback a person carries over."""
+    """A code grant whose callback the user pastes."""
 
     def __init__(self, request: LoginRequest) -> None:
         address = parse_loopback_address(request.redirect_uri)
@@ -42,7 +42,7 @@ class PasteFlow(CallbackFlow):
         self._tries = 0
 
     def submit(self, text: str | Secret) -> None:
-        """Take what the person pasted: the whole address, or the part after its question mark."""
+        """Submit what the user pasted: the whole address, or the part after its question mark."""
         text = text if isinstance(text, Secret) else Secret(text)  # or a traceback would show it
         with self._lock:
             if self._ended.is_set():

@@ -44,8 +44,8 @@ MAX_PARTS = 64
 # Windows holds 2560 bytes of UTF-16 in one entry; others have room.
 MAX_PART_CHARACTERS = 1200 if sys.platform == "win32" else 65_536
 CALL_SECONDS = 10.0
-UNLOCK_SECONDS = 20.0  # a locked keyring asks the person for its password
-RUN_FOLDER = Path("/run/user")  # where systemd puts the session bus of each person
+UNLOCK_SECONDS = 20.0  # a locked keyring prompts the user for its password
+RUN_FOLDER = Path("/run/user")  # where systemd puts each user's session bus
 
 _PROBE = "probe"
 _READ_COUNT = 3
@@ -103,7 +103,7 @@ class SystemKeyring:
 
 
 def open_keyring(environ: Mapping[str, str] | None = None, *, unlock_seconds: float = UNLOCK_SECONDS) -> SystemKeyring:
-    """Return the keyring of this person, within twice `unlock_seconds`; never starts a session bus.
+    """Return the user's keyring within twice `unlock_seconds`; never starts a session bus.
 
     A keyring that was chosen for the library (`keyring.set_keyring`, `PYTHON_KEYRING_BACKEND`, `keyringrc.cfg`) is
     used unless it stores secrets badly.
@@ -301,7 +301,7 @@ def _check_allowed(module: str, environ: Mapping[str, str]) -> None:
 
 
 def _chosen_name(environ: Mapping[str, str]) -> str | None:
-    """Return the backend that the person chose for the library, None when that is left open."""
+    """Return the backend that the user configured for the library, or None."""
     if environ.get("PYTHON_KEYRING_BACKEND"):
         return environ["PYTHON_KEYRING_BACKEND"]
     folder = import_module("keyring.util.platform_").config_root()
@@ -332,7 +332,7 @@ class _Calls:
         self._overdue: threading.Thread | None = None
 
     def run(self, call: Callable[[], _Answer], timeout_seconds: float) -> _Answer:
-        """Return the call's answer, or raise `TokenStoreError`."""
+        """Return the call's result, or raise `TokenStoreError`."""
         with self._lock:
             is_blocked = self._overdue is not None and self._overdue.is_alive()
         future: Future[_Answer] = Future()
@@ -352,7 +352,7 @@ class _Calls:
         raise _unusable(reason)
 
 
-_in_time = _Calls().run  # one for the process, for a person is asked for one password at a time
+_in_time = _Calls().run  # one for the process, because a user enters one password at a time
 
 
 def _resolve(future: Future[_Answer], call: Callable[[], _Answer]) -> None:

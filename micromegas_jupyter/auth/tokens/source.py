@@ -573,12 +573,12 @@ class SessionSource(TokenSource):
         except LoginRequired:
             replaced = self._replace(session, _with_refresh_token(session, None))
             if replaced.tokens.refresh_token is not None:
-                return replaced  # a program that takes no lock was faster
+                return replaced  # a program that doesn't lock the store was faster
             raise
         return self._accept(session, answer)
 
     def _accept(self, session: Session, answer: TokenSet) -> Session:
-        """Store what the provider answered, as far as it can be trusted.
+        """Store the provider's response, as far as it can be trusted.
 
         The old refresh token may be spent by now, so its successor is stored also when the ID token cannot be checked
         or is not acceptable: it goes to nobody but the provider, and what it brings must be for the same person. An

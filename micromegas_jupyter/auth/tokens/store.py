@@ -1,4 +1,4 @@
-"""Where a sign-in is stored: the token file and its lock.
+"""Storage of a sign-in: the token file and its lock.
 
 One program of a user writes at a time: a lease is held across reading, refreshing and saving. A program that is
 suspended loses it to the next one that needs it.
@@ -52,7 +52,7 @@ _MAX_EPOCH_SECONDS = 253_000_000_000  # the year 9987: what a datetime can hold,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginKey:
-    """What a sign-in is requested with; sign-ins with different keys never replace each other.
+    """The parameters of a sign-in; sign-ins with different keys never replace each other.
 
     `audience` names the API at providers that want it (Auth0), `resource` at those that follow RFC 8707. A `scope` of
     None is unknown.
@@ -97,7 +97,7 @@ class StoredLogin:
 
 
 def build_token_file(login: StoredLogin) -> str:
-    """Return the text of the token file: upstream's names, indented by two, without any client secret.
+    """Return the token file's content: upstream's names, indented by two, without any client secret.
 
     Upstream ignores `scope` and `resource` when it reads the file and drops them when it writes it.
     """
@@ -235,7 +235,7 @@ _Read = TypeVar("_Read")
 
 
 class TokenStore(ABC):
-    """Stores one sign-in for all programs of a person; safe to use from several threads and processes.
+    """Stores one sign-in for all programs of a user; safe to use from several threads and processes.
 
     It rests on a file (`~` is expanded) with a lock file beside it, which stays for those who wait for it. With a `key`
     it neither reads nor replaces another sign-in.
@@ -255,7 +255,7 @@ class TokenStore(ABC):
     @property
     @abstractmethod
     def label(self) -> str:
-        """Where the sign-in is stored, in a few words for people."""
+        """A display name for the place where the sign-in is stored."""
 
     def mark(self) -> FileMark | None:
         """Return a mark that changes with every change of what is stored; None when nothing is. Costs one `lstat`."""
@@ -272,7 +272,7 @@ class TokenStore(ABC):
 
     @abstractmethod
     def check_usable(self) -> None:
-        """Check, before a person signs in, that the result can be stored."""
+        """Check, before a user signs in, that the result can be stored."""
 
     @abstractmethod
     def save(self, login: StoredLogin) -> FileMark:
@@ -318,7 +318,7 @@ class TokenStore(ABC):
         else:
             held.callback(lease.release)
             return lease
-        from filelock import FileLock, Timeout  # knows how to lock on other systems
+        from filelock import FileLock, Timeout  # can lock on other systems
 
         lock = FileLock(self._lock_path, timeout=wait_seconds, mode=PRIVATE_FILE_MODE, poll_interval=_LOCK_POLL_SECONDS)
         try:
@@ -373,7 +373,7 @@ class TokenStore(ABC):
         try:
             stored = self.stored_key()
         except TokenStoreError:
-            return False  # the caller's own steps say what is wrong with the file
+            return False  # the caller's own steps report the problem with the file
         return stored is not None and not stored.satisfies(self._key)
 
     def _check_not_replaced(self) -> None:
@@ -400,7 +400,7 @@ class FileTokenStore(TokenStore):
         for _ in range(_READ_COUNT):
             login, mark = self._read(parse_token_file)
             key = self._with_old_extras(login.key)
-            # A program that stored the sign-in meanwhile has removed the previous version's file.
+            # Another program may have stored the sign-in and removed the previous version's file.
             if key.scope is not None or key.resource is not None or self.mark() == mark:
                 break
         self._check_key(key)
@@ -496,7 +496,7 @@ def _busy(suspended_process: int | None) -> Unavailable:
 
 
 def _ensure_own_folder(folder: Path) -> None:
-    """Make the folder if it is missing, and refuse one in which others could exchange the files."""
+    """Create a missing directory, and reject one in which other users could replace the files."""
     with store_errors(folder):
         ensure_private_folder(folder)
     try:
@@ -517,7 +517,7 @@ def _with_tilde(path: Path) -> str:
 
 
 def _read_text(path: Path) -> tuple[HiddenText, FileMark]:
-    """Return a file's text; empty, which is no sign-in, when it is not UTF-8."""
+    """Return a file's text, or an empty string (no sign-in) if it isn't UTF-8."""
     content, mark = read_store_file(path)
     try:
         return HiddenText(content.decode("utf-8")), mark

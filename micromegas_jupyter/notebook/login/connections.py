@@ -1,4 +1,4 @@
-"""What the magics need from the rest of the package, and the connections of one notebook: a client for each."""
+"""The magics' dependencies on the rest of the package, and the connections of one notebook."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _REMOTE_KERNEL_HINT = "Is the kernel on another machine than your browser? Run %
 
 @runtime_checkable
 class PersonalProvider(AuthProvider, Protocol):
-    """A provider that a person signed in for; service accounts and key files are not known to it."""
+    """The provider of a user's sign-in; service accounts and key files aren't included."""
 
     def identity(self) -> Identity:
         """Return who is signed in."""
@@ -61,7 +61,7 @@ class PersonalProvider(AuthProvider, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowToUse:
-    """How a person signs in here, why not by another flow (if that is worth a line), and what to try after it."""
+    """The user's sign-in flow, why another one was skipped (if worth a line), and the fallbacks."""
 
     flow: Flow
     reason: str = ""
@@ -69,7 +69,7 @@ class FlowToUse:
 
 
 class NotebookServices:
-    """What the magics need from the rest of the package; loads it when it is used. Tests have one of their own."""
+    """The magics' dependencies on the rest of the package, loaded on first use. Tests have one of their own."""
 
     clock: Clock = SYSTEM_CLOCK
     browser: Browser = GraphicalBrowser()
@@ -89,7 +89,7 @@ class NotebookServices:
 
         `is_clicked`: they clicked a button, whose message does not say that a user is present.
         """
-        from micromegas_jupyter.wiring import sign_in as signing_in  # loaded when somebody signs in
+        from micromegas_jupyter.wiring import sign_in as signing_in  # loaded when a user signs in
 
         facts, is_automatic = gather_runtime_info(shell=shell, allows_input=is_clicked or None), preference == AUTOMATIC
         wanted = None if preference is None or is_automatic else Flow(preference)
@@ -102,8 +102,8 @@ class NotebookServices:
         )
 
     def begin_login(self, settings: ClientSettings, flow: Flow) -> Login:
-        """Start a sign-in and return at once."""
-        from micromegas_jupyter.wiring import sign_in as signing_in  # loaded when somebody signs in
+        """Start a sign-in and return immediately."""
+        from micromegas_jupyter.wiring import sign_in as signing_in  # loaded when a user signs in
 
         if flow is Flow.REDIRECT:
             from IPython.core.getipython import get_ipython
@@ -118,7 +118,7 @@ class NotebookServices:
 
     def logout(self, settings: ClientSettings, *, end_session: bool) -> object:
         """End all sign-ins of the settings' profile; the text of what it returns is the line to show."""
-        # A browser that opens where the kernel runs need not be the person's; the report then has the address.
+        # A browser that opens on the kernel's machine may not be the user's, so the report includes the address.
         browser = _NoBrowser() if gather_runtime_info().has_kernel else self.browser
         return client_side.logout(settings, end_session=end_session, browser=browser)
 
@@ -133,7 +133,7 @@ class NotebookServices:
         return BackgroundRenewal(cast("RenewableProvider", provider), clock=self.clock, on_change=on_change)
 
     def prompt(self, question: str) -> str:
-        """Ask the person for a line; a notebook does not show the answer."""
+        """Prompt the user for a line; a notebook doesn't show the input."""
         import getpass
 
         # A kernel puts its front end's password input in place of `getpass`.
@@ -207,7 +207,7 @@ class Notices:
         self._new.append(text)
 
     def take_new(self) -> list[str]:
-        """Return the texts that were not taken yet."""
+        """Return the strings that weren't taken yet."""
         return [self._new.popleft() for _ in range(len(self._new))]
 
 
@@ -245,7 +245,7 @@ class Connections:
         self._retired: list[Connection] = []  # which may still have readers
         #: The providers of servers that belong to this notebook.
         self.local: dict[ClientSettings, AuthProvider] = {}
-        #: The profiles that nothing signs the person in for without a click.
+        #: The profiles that require a click to sign in.
         self.signed_out: set[str | None] = set()
         self._is_closed = False
 
@@ -282,7 +282,7 @@ class Connections:
         with self._lock:
             known = None if is_newer else self._by_settings.get(settings)
             if known is not None or self._is_closed:
-                # A sign-in may end while the extension is unloaded; nobody would close this one later.
+                # A sign-in may finish while the extension is unloaded, and this one would stay open.
                 closing = [connection]
             else:
                 closing = [self._by_settings.pop(settings)] if settings in self._by_settings else []

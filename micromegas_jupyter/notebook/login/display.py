@@ -153,7 +153,7 @@ def _facts(state: IdentityState) -> View:
 
 
 def build_lines(state: IdentityState, *, now: datetime) -> list[str]:
-    """Return the card as text, where what counts down is a time."""
+    """Return the card as plain text, with times instead of countdowns."""
     view = _state_view(state)
     lines = [f"{view['title']} {view.get('code', '')}".rstrip(), *cast("list[str]", view["lines"]), state.help]
     lines += [f"{name}: {fact}" for name, fact in cast("list[list[str]]", view.get("facts", [])) if name != "Subject"]
@@ -225,11 +225,11 @@ class IdentityCard(anywidget.AnyWidget):
         self.send_address(news)
 
     def send_address(self, news: str = "") -> None:
-        """Send the open pages the address to sign in at, if there is one, and a sentence to show for a moment."""
+        """Send the open pages the sign-in address, if any, and a sentence to show briefly."""
         self.send({"address": self._state.address, "news": news})
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - ipywidgets' own signature
-        """Return the traits for a browser, the times measured anew: a page may be loaded again much later."""
+        """Return the traits for a browser with recalculated times, because a page may be reloaded much later."""
         values: dict[str, Any] = super().get_state(key=key, drop_defaults=drop_defaults)
         return values | {"view": self._build()} if "view" in values else values
 
@@ -317,13 +317,13 @@ class IdentityDisplay:
         self._handles: deque[Handle] = deque(maxlen=_MAX_HANDLES)
 
     def press(self, action: str, card: IdentityCard) -> None:
-        """Begin a button's action on a thread, one at a time; the person is notified when the button came too late."""
+        """Start a button's action on a thread, one at a time; notify the user if the click came too late."""
         shown = self._session.shown
         if shown is None or action not in offered_actions(shown[1]) or not self._busy.acquire(blocking=False):
             card.send_address(TOO_LATE)
         elif action == "sign_in" and self._session.pending(shown[0]) is not None:
             self._busy.release()
-            card.send_address()  # a page that was loaded again asked for it too late
+            card.send_address()  # a reloaded page requested it too late
         else:
             card.begin_action(action)
             # A card's message must not block the kernel.
@@ -348,7 +348,7 @@ class IdentityDisplay:
             case "sign_in":
                 session.connections.signed_out.discard(settings.profile)
                 has_token = session.state is not None and session.state.has_token
-                # Another notebook or a terminal may have signed in meanwhile.
+                # Another notebook or a terminal may have signed in since.
                 if has_token or session.why_not_signed_in(settings) is not None:
                     session.begin_sign_in(settings, self._shell, is_clicked=True)
                 else:
@@ -373,7 +373,7 @@ class IdentityDisplay:
         """Show the state in this cell."""
         lines = build_lines(state, now=self._session.dependencies.clock.now())
         if not (has_kernel(self._shell) and is_attended(self._shell)):
-            # A saved notebook that nobody watched would keep a countdown that ended long ago.
+            # A saved notebook without a viewer would keep an expired countdown.
             picture = qr_lines(state.scan_address, stream=sys.stdout, environ=process_variables())
             print("\n".join([*lines, *picture]))  # noqa: T201 - the magic's output
         else:
@@ -395,7 +395,7 @@ class IdentityDisplay:
             return
         state = self._session.state
         if state is not None:
-            # Nobody renews it any more, and a sign-in under way is over.
+            # It is no longer renewed, and a pending sign-in is canceled.
             now = self._session.dependencies.clock.now()
             lines = build_lines(replace(state, renews=None), now=now)
             for handle in self._handles:
@@ -415,7 +415,7 @@ class IdentityDisplay:
             return
         self._card.apply(state)
         if state.status is not IdentityStatus.WAITING:
-            # The text that is saved beside the card must not offer a sign-in that is over.
+            # The text that is saved with the card must not offer a finished sign-in.
             offers, self._offers = self._offers, []
             for handle in offers:
                 handle.update(self._card)

@@ -121,10 +121,10 @@ class IdentityState:
 
 
 def waiting_state(settings: ClientSettings, login: Login, *, detail: str = "") -> IdentityState:
-    """Return the state of a sign-in under way: what the person has to do."""
+    """Return the state of a pending sign-in, with the user's next step."""
     address = _web_address(login.verification_uri if login.flow is Flow.DEVICE else login.start_url)
     if login.flow is Flow.REDIRECT and _START_PATH.fullmatch(login.start_url or ""):
-        # A path: the kernel need not know the address under which a browser reaches its server.
+        # A path, because the kernel may not know its server's public address.
         address = login.start_url or ""
     return IdentityState(
         status=IdentityStatus.WAITING,
@@ -152,7 +152,7 @@ def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> 
         return replace(signed_in, issuer=issuer, name=f"service account {shown_name(settings.client_id)}")
     try:
         identity = provider.identity()
-    except LoginRequired:  # its tokens do not name the person
+    except LoginRequired:  # its tokens don't contain the user's name
         return replace(signed_in, issuer=issuer, is_personal=True)
     through = getattr(provider, "through", "")
     name = shown_name(identity.name or identity.email or identity.subject)
@@ -173,7 +173,7 @@ def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> 
 
 
 def signed_out_state(settings: ClientSettings, *, detail: str = "", through: str = "") -> IdentityState:
-    """Return the state when nobody is signed in; `through` would sign them in again without a click."""
+    """Return the signed-out state; `through` would sign the user in again without a click."""
     return IdentityState(
         status=IdentityStatus.SIGNED_OUT,
         server=host_text(settings.uri),
@@ -225,7 +225,7 @@ def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState
 
 def after_success(state: IdentityState, fresh: IdentityState) -> IdentityState:
     """Return the state after a call that worked: `fresh` of the provider, with what the server had said before."""
-    # Somebody else may have signed in elsewhere meanwhile.
+    # Another user may have signed in elsewhere since.
     if state.subject and state.subject != fresh.subject:
         return fresh
     return replace(
@@ -248,7 +248,7 @@ def offered_actions(state: IdentityState) -> tuple[str, ...]:
         return ("sign_in",) if state.issuer or state.through else ()
     if state.status is IdentityStatus.WAITING:
         if state.flow is Flow.PASTE:
-            return ("sign_in",)  # the cell below asks for the address and ends it
+            return ("sign_in",)  # the cell below prompts for the address and completes it
         return ("sign_in", "cancel") if state.flow is Flow.DEVICE else ("sign_in", "show_code", "cancel")
     if not state.is_personal or state.through:
         return ("refresh",)
@@ -287,7 +287,7 @@ class NotebookSession:
         self._ending = Lock()
 
     def settings(self, profile: str | None = None) -> ClientSettings:
-        """Return the settings of `profile`, else those that were last chosen, else the configured ones."""
+        """Return the settings of `profile`, falling back to the last used ones and then to the configured ones."""
         return self.choice.read(self.dependencies, profile=profile)
 
     @property
@@ -303,7 +303,7 @@ class NotebookSession:
         return state
 
     def change(self, settings: ClientSettings, change: Callable[[IdentityState], IdentityState]) -> None:
-        """Change the state in one step, if it is that of these settings; nobody is notified when it stays the same."""
+        """Change the state atomically, if it is that of these settings; listeners are notified only of changes."""
         with self._lock:
             before = self.shown
             if before is None or before[0] != settings:
@@ -336,7 +336,7 @@ class NotebookSession:
     def begin_sign_in(
         self, settings: ClientSettings, shell: object, preference: str | None = None, *, is_clicked: bool = False
     ) -> None:
-        """Start a sign-in for a button or a query, neither of which can ask for an address to be pasted."""
+        """Start a sign-in for a button or a query, neither of which can prompt for an address."""
         choice = self.dependencies.choose_flow(settings, shell, preference, is_clicked=is_clicked)
         if choice.flow is Flow.PASTE:
             raise LoginRequired(
@@ -384,11 +384,11 @@ class NotebookSession:
         context, started = contextvars.copy_context(), contextvars.copy_context()
         login.on_done(lambda *_: context.run(self._finish_in_background, attempt))
         login.on_started(lambda redirect_uri: started.run(self._note_started, attempt, redirect_uri))
-        if self._stored_elsewhere(settings) is None:  # or the person wants another one than there is
+        if self._stored_elsewhere(settings) is None:  # or the user requested a different sign-in
             start_thread(self._watch, attempt, name="micromegas-elsewhere")
 
     def finish(self, attempt: Attempt) -> None:
-        """Wait for the end, which whoever notices it first shows. Raises as the sign-in failed."""
+        """Wait for the outcome; the first thread that notices it shows it. Raises as the sign-in failed."""
         settings = attempt.settings
         try:
             provider = attempt.login.result()
@@ -397,7 +397,7 @@ class NotebookSession:
                 detail = f"{error.what} Try again here, or run %micromegas_login."
                 self.show(settings, signed_out_state(settings, detail=detail))
             elif self.connections.current(settings) is not None:
-                return  # something else has signed the person in meanwhile
+                return  # something else has signed the user in
             raise
         if self._end(attempt, provider):
             attempt.on_signed_in()
@@ -464,10 +464,10 @@ class NotebookSession:
                 self.fetch_identity_later(attempt.settings)
 
     def _stored_elsewhere(self, settings: ClientSettings) -> PersonalProvider | None:
-        """Return a person's stored sign-in whose token is still valid, without any network; None for any obstacle."""
+        """Return a user's stored sign-in with a valid token, without network I/O, or None."""
         with suppress(MicromegasError):
             provider, now = self.dependencies.stored_provider(settings), self.dependencies.clock.now()
-            # One that had ended before this sign-in was begun is no news.
+            # One that had finished before this sign-in started isn't reported.
             if isinstance(provider, PersonalProvider) and provider.identity().expires_at > now:
                 return provider
         return None
@@ -481,7 +481,7 @@ class NotebookSession:
             return self.show(settings, self.state_of(settings, provider))
 
     def why_not_signed_in(self, settings: ClientSettings) -> MicromegasError | None:
-        """Return why a person has to sign in, None when that is not so; raises what a sign-in would not mend."""
+        """Return why the user must sign in, or None; raises errors that a sign-in wouldn't fix."""
         try:
             self.signed_in(settings)
         except MicromegasError as error:
@@ -491,7 +491,7 @@ class NotebookSession:
         return None
 
     def fetch_identity(self, settings: ClientSettings) -> IdentityState:
-        """Ask the server who the caller is, and show its answer with the time it took."""
+        """Query the caller's identity from the server, and show it with the response time."""
         clock, answer = self.dependencies.clock, None
         with self._noted(settings):
             connection = self.connections.get(settings)
@@ -503,7 +503,7 @@ class NotebookSession:
         return self.show(settings, state)
 
     def fetch_identity_later(self, settings: ClientSettings) -> None:
-        """Ask the server who the caller is, on a thread; the answer or the failure is shown."""
+        """Query the caller's identity from the server on a thread, and show the identity or the error."""
 
         def fetch() -> None:
             with suppress(MicromegasError):
@@ -512,7 +512,7 @@ class NotebookSession:
         start_thread(fetch, name="micromegas-whoami")
 
     def renew(self, settings: ClientSettings) -> bool:
-        """Renew the token of the person who is signed in; returns whether that brought a new one."""
+        """Renew the signed-in user's token; return whether there is a new one."""
         with self._noted(settings):
             provider = self.connection(settings).provider
             if not isinstance(provider, PersonalProvider):
@@ -538,13 +538,13 @@ class NotebookSession:
                     other = "the wrapper's client is used"
                 return f"There is no sign-in to end: {other}."
             through = getattr(provider, "through", "")
-        # First, so that no renewal runs beside it.
+        # First, so that no renewal runs concurrently.
         self.connections.drop(lambda other: other.profile == settings.profile)
         ended = self.dependencies.logout(settings, end_session=end_session)
         report = printable(str(ended))
         if through:
             self.connections.signed_out.add(settings.profile)
-            # A sign-in of the person's own was ended, too, and is worth a mention.
+            # The user's own sign-in was also ended, so mention it.
             other = f" {report}" if end_session or getattr(ended, "was_signed_in", False) else ""
             report = f"{_SIGNED_OUT_LOCALLY.format(through=through)}{other}"
         self.show(settings, signed_out_state(settings, through=through))
@@ -563,7 +563,7 @@ class NotebookSession:
 
     def note_success(self, settings: ClientSettings, provider: AuthProvider | None) -> None:
         """Update the shown state after a call that worked: the token may have been renewed."""
-        # A query that worked does not fail for what is shown beside it.
+        # A successful query doesn't fail because of the display.
         with suppress(MicromegasError):
             fresh = self.state_of(settings, provider)
             self.change(settings, lambda state: after_success(state, fresh))
@@ -589,7 +589,7 @@ class NotebookSession:
         self.connections.close()
 
     def _note_renewal(self, settings: ClientSettings, provider: AuthProvider, error: MicromegasError | None) -> None:
-        """Show the outcome of a renewal that no cell asked for."""
+        """Show the outcome of a renewal that no cell requested."""
         connection = self.connections.current(settings)
         if connection is None or connection.provider is not provider:
             return  # it ended meanwhile
@@ -687,7 +687,7 @@ class CellConnections:
             raise
 
     def _begin_sign_in_if_needed(self, settings: ClientSettings) -> None:
-        """Start a sign-in, which the cell then waits for, if a person is here and not signed in."""
+        """Start a sign-in for the cell to wait for, if a user is present and not signed in."""
         session = self._session
         if session.pending(settings) is not None:
             return

@@ -76,7 +76,7 @@ def test_doctor_says_what_is_wrong_in_lines_or_in_json(monkeypatch, tmp_path):
         run = run_unattended("%load_ext micromegas_jupyter", doctor, f"{doctor} --json", f"{doctor} --jsn")
 
     lines, document = ("".join(output.text for output in run.outputs(cell)) for cell in (1, 2))
-    assert "✓ sign-in: a notebook that runs by itself: nobody can sign in here" in lines
+    assert "✓ sign-in: an unattended notebook: nobody can sign in here" in lines
     assert "✗ issuer: The identity provider 127.0.0.1:" in lines
     assert "could not be reached: the connection was refused." in lines
     assert "✗ token: " in lines
