@@ -332,8 +332,8 @@ class ServerUnavailable(Unavailable):
     requires: TLS or no TLS (`grpc+tls://` or `grpc://`), a
     [client certificate](operating.md#require-client-certificates), another name, or another authority for the server's
     certificate. From `micromegas serve --take-over`, it means that the running server can't
-    [hand over its ports](operating.md#restart-without-downtime) now. A server that responds with this code is stopping, or
-    can't [record the call in its audit](monitoring.md#if-the-log-cannot-be-written).
+    [hand over its ports](operating.md#restart-without-downtime) now. A server that responds with this code is
+    stopping, or can't [record the call in its audit](monitoring.md#if-the-log-cannot-be-written).
     """
 
     code = "AVAIL003"
