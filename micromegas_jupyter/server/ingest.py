@@ -1,4 +1,4 @@
-"""What callers do with tables other than reading: send rows (`DoPut` of `CommandStatementIngest`), create and change them.
+"""Table changes by callers: sending rows (`DoPut` of `CommandStatementIngest`), creating and changing tables.
 
 Rows are stored once all have arrived. The body of the action `MicromegasTables` is one JSON object that names the
 `operation`, and so is the response. Operations run in the ingest process, those with a condition in one of their own. A
