@@ -209,8 +209,8 @@ class ServerSettings:
     max_queries_per_caller: Queries = _limit(16, "the part of these that one caller can use")
     max_ended_per_caller: FewOrNone = _limit(
         20,
-        "statements of one caller that the server may stop for memory, a crash, planning, or time within a minute, before "
-        "the caller has to wait a minute; 0 for no limit. Canceled statements never count",
+        "statements of one caller that the server may stop for memory, a crash, planning, or time within a minute, "
+        "before the caller has to wait a minute; 0 for no limit. Canceled statements never count",
     )
     queue_timeout_seconds: HourSeconds = _limit(60, "how long a query may wait before planning starts, in seconds")
     spill_mib: Mebibytes = _limit(8192, "what one query may write to the spill directory, in MiB")
