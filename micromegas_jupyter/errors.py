@@ -330,10 +330,10 @@ class ServerUnavailable(Unavailable):
     Check that it is running and that the address is right: `MICROMEGAS_ANALYTICS_URI`, or the one that you passed to
     `--uri` or `%micromegas_connect`. If another program responds there, the message reports what it probably
     requires: TLS or no TLS (`grpc+tls://` or `grpc://`), a
-    [client certificate](operating.md#clients-with-certificates), another name, or another authority for the server's
+    [client certificate](operating.md#require-client-certificates), another name, or another authority for the server's
     certificate. From `micromegas serve --take-over`, it means that the running server can't
-    [hand over its ports](operating.md#taking-over) now. A server that responds with this code is stopping, or
-    can't [record the call in its audit](operating.md#when-the-log-is-not-read).
+    [hand over its ports](operating.md#restart-without-downtime) now. A server that responds with this code is
+    stopping, or can't [record the call in its audit](monitoring.md#if-the-log-cannot-be-written).
     """
 
     code = "AVAIL003"
@@ -404,7 +404,7 @@ class StatementRefused(QueryError, NotSupportedError):
     """The server is read-only: statements that write, copy, set or create are rejected.
 
     It also rejects several statements in one call, a statement over 128 KiB
-    ([`MICROMEGAS_SERVER_MAX_STATEMENT_BYTES`](settings.md#limits)), and one that nests brackets deeper than 47 levels.
+    ([`MICROMEGAS_SERVER_MAX_STATEMENT_BYTES`](limits.md#settings)), and one that nests brackets deeper than 47 levels.
     """
 
     code = "SQL002"
@@ -423,7 +423,7 @@ class UnsupportedStatement(QueryError, NotSupportedError):
 class ResourcesExhausted(QueryError, OperationalError):
     """A limit was exceeded: memory, spilled data, rows or bytes of a result, concurrent queries, or calls.
 
-    The message contains the limit ([all limits](settings.md#limits)). Rows received before the error are correct, but
+    The message contains the limit ([all limits](limits.md#settings)). Rows received before the error are correct, but
     incomplete. Request less data at a time.
 
     A statement that needs too much memory, crashes the engine, nests too deeply for it, or takes more than 10 s of CPU
@@ -478,7 +478,7 @@ class ScanTooLarge(ResourcesExhausted):
 class DeadlineExceeded(QueryError, OperationalError):
     """The query took longer than the server allows, or than the caller's own deadline.
 
-    The server's limit is [`--query-timeout`](settings.md#limits). The error also comes if the client read no data for
+    The server's limit is [`--query-timeout`](limits.md#settings). The error also comes if the client read no data for
     too long (`--write-timeout`).
     """
 

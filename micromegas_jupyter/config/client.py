@@ -362,7 +362,7 @@ class ClientSettings:
     client_certificate_file: PurePath | None = _setting(
         as_path, "MICROMEGAS_CLIENT_CERTIFICATE_FILE", "client_certificate_file",
         meaning="a PEM file of the certificate to show to a server that "
-        "[asks for one](operating.md#clients-with-certificates), over TLS",
+        "[asks for one](operating.md#require-client-certificates), over TLS",
     )
     client_key_file: PurePath | None = _setting(
         as_path, "MICROMEGAS_CLIENT_KEY_FILE", "client_key_file",

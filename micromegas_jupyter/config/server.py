@@ -188,7 +188,7 @@ class ServerSettings:
     )
     memory_mib: Annotated[int, Meta(ge=64, le=1 << 30)] = _limit(
         4096,
-        "private memory of all running statements together, in MiB; above it, the largest one is ended",
+        "total private memory of all running statements, in MiB; above it, the server stops the largest one",
         is_common=True,
     )
     # RLIMIT_DATA of the statement's process.
@@ -205,12 +205,12 @@ class ServerSettings:
         0, "rows of one result; 0 for no limit. The caller gets the rows up to there, then the error"
     )
     max_result_mib: MebibytesOrNone = _limit(0, "size of one result as it is sent, in MiB; 0 for no limit")
-    max_queries: Queries = _limit(32, "queries that are planned or run at once; up to eight times as many wait")
-    max_queries_per_caller: Queries = _limit(16, "of these, those of one caller")
+    max_queries: Queries = _limit(32, "concurrent queries; up to eight times as many can wait")
+    max_queries_per_caller: Queries = _limit(16, "the part of these that one caller can use")
     max_ended_per_caller: FewOrNone = _limit(
         20,
-        "statements of one caller that may be ended for memory, a crash, planning or time within a minute, before the "
-        "caller has to wait a minute; 0 for no limit. Canceled ones never count",
+        "statements of one caller that the server may stop for memory, a crash, planning, or time within a minute, "
+        "before the caller has to wait a minute; 0 for no limit. Canceled statements never count",
     )
     queue_timeout_seconds: HourSeconds = _limit(60, "how long a query may wait before planning starts, in seconds")
     spill_mib: Mebibytes = _limit(8192, "what one query may write to the spill directory, in MiB")
@@ -224,22 +224,22 @@ class ServerSettings:
     max_metadata_kib: Annotated[int, Meta(ge=8, le=1024)] = _limit(
         64, "the largest set of headers from a client, its token included, in KiB"
     )
-    max_calls: Calls = _limit(1000, "calls of all kinds at once; more are refused immediately")
-    max_calls_per_caller: Calls = _limit(250, "of these, those of one caller")
+    max_calls: Calls = _limit(1000, "concurrent calls of all kinds; more calls are rejected immediately")
+    max_calls_per_caller: Calls = _limit(250, "the part of these that one caller can use")
     read_timeout_seconds: HourSeconds = _limit(
-        60, "how long a client may send nothing while its message, values or rows are expected, in seconds"
+        60, "how long the server waits for a client's message, values, or rows, in seconds"
     )
     write_timeout_seconds: DaySeconds = _limit(
         300,
-        "how long a client may take no data before its query ends, in seconds; 30 at most while other queries wait for "
-        "an executor",
+        "how long the server waits for a client to read data before it stops the query, in seconds; at most 30 while "
+        "other queries wait for an executor",
     )
     upload_timeout_seconds: WeekSeconds = _limit(
         3600, "how long one call may send rows in all, in seconds", variable="MICROMEGAS_SERVER_UPLOAD_SECONDS"
     )
     connection_idle_timeout_seconds: WeekSecondsOrNone = _limit(
         900,
-        "how long a connection without calls is kept, in seconds; 0 for no limit. Clients reconnect by themselves",
+        "how long a connection without calls is kept, in seconds; 0 for no limit. Clients reconnect automatically",
         variable="MICROMEGAS_SERVER_CONNECTION_IDLE_SECONDS",
     )
     max_connection_age_seconds: WeekSecondsOrNone = _limit(
@@ -254,8 +254,8 @@ class ServerSettings:
         variable="MICROMEGAS_SERVER_TICKET_LIFE_SECONDS",
     )
     max_ingest_mib: Mebibytes = _limit(1024, "what one call may send into a table, in MiB, both as sent and unpacked")
-    max_ingests: Few = _limit(64, "calls that send rows at once; more wait for 30 seconds")
-    max_ingests_per_caller: Few = _limit(16, "of these, those of one caller")
+    max_ingests: Few = _limit(64, "concurrent calls that send rows; more calls wait for 30 seconds")
+    max_ingests_per_caller: Few = _limit(16, "the part of these that one caller can use")
     max_tables_per_caller: Few = _limit(
         100, "tables that one caller who is not an administrator may create by sending rows"
     )

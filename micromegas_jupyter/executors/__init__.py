@@ -1,1 +1,1 @@
-"""A pool of processes that plan and run one statement each, so that none can hurt another."""
+"""A pool of processes, each of which plans and runs one statement, so that statements can't affect each other."""

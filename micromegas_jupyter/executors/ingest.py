@@ -88,7 +88,7 @@ class IngestProcess:
             if self._starting is None:
                 self._starting = asyncio.get_running_loop().create_task(self._start())
                 self._starting.add_done_callback(self._note_start)
-            # Shielded: a call that is given up must not leave a process behind that nobody knows.
+            # Shielded: a call that is given up must not leave a process behind that no one knows.
             executor = await await_shared(self._starting)
         return executor.open_channel()
 
@@ -141,7 +141,7 @@ class IngestProcess:
                     channel.close()
 
     def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something until it ends, or the event loop does."""
+        """Do something until it finishes, or the event loop does."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -150,7 +150,7 @@ class IngestProcess:
 class IngestCall:
     """One upload, or operations on tables; an async context manager. Belongs to one event loop.
 
-    One that `is_alone` has a process of its own, which ends with it.
+    One that `is_alone` has its own process, which ends with it.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class IngestCall:
         self._caller_key = caller_key
         self._slots = slots
         self._channel: Channel | None = None
-        self._is_waiting = False  # for an answer
+        self._is_waiting = False  # for a response
         self._is_committing = False
         self._is_operating = False
 
@@ -186,7 +186,7 @@ class IngestCall:
         if self._is_alone:
             self._process.end()
         if self._channel is not None and is_at_work and not self._is_alone:
-            # The process works on, though nobody waits for it: meanwhile the place is taken.
+            # The process works on, though no one waits for it: in the meantime the place is taken.
             self._process.run_in_background(self._close_when_done(self._channel))
         else:
             if self._channel is not None:
@@ -238,7 +238,7 @@ class IngestCall:
 
 
 class Exports:
-    """Has exports of OpenTelemetry stored, all over one channel and any number at once. Belongs to one event loop."""
+    """Has OpenTelemetry exports stored, all over one channel and any number at once. Belongs to one event loop."""
 
     def __init__(self, process: IngestProcess) -> None:
         self._process = process
@@ -267,7 +267,7 @@ class Exports:
 
 
 class _ExportLink:
-    """One channel, and who waits for answers over it."""
+    """One channel, and who waits for responses over it."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -279,7 +279,7 @@ class _ExportLink:
         answer: asyncio.Future[ExportReport] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
-            # A request must not be cut off in the middle when whoever sent it leaves.
+            # A request must not be cut off in the middle when the sender leaves.
             await asyncio.shield(asyncio.ensure_future(self._send(number, request)))
             return await answer
         finally:
@@ -388,7 +388,7 @@ async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lam
     """Have an executor do a round of maintenance every few seconds, until this is cancelled.
 
     `on_status` gets a `LakeStatus` as JSON holds it, after each round that was this server's. Views that lack rows are
-    refreshed meanwhile: maintenance doesn't wait for them.
+    refreshed in the meantime: maintenance doesn't wait for them.
     """
     seen: object = None
     refresher = ViewRefresher(pool)
@@ -414,7 +414,7 @@ async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lam
 
 
 def _facts_of(kind: bytes, body: bytes) -> dict[str, Any]:
-    """Return what an executor has answered, its log records apart; an error that it answers is raised."""
+    """Return what an executor has answered, its log records apart; an error response is raised."""
     facts = protocol.parse_json(body)
     log_records(facts)
     if kind == protocol.ERROR:

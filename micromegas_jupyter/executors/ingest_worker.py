@@ -1,7 +1,7 @@
-"""The process that stores what callers send: uploads and exports of OpenTelemetry; it changes tables for those who may.
+"""The process that stores what callers send: uploads and OpenTelemetry exports; it changes tables for those who may.
 
-Each call has a channel and a thread of its own here. What an upload breaks, it breaks for the others that run at that
-moment, and never for the front or for queries; whoever was not answered may send the same write again under its id.
+Each call has a channel and its own thread here. What an upload breaks, it breaks for the others that run at that
+moment, and never for the front or for queries; anyone who was not answered may send the same write again under its id.
 """
 
 import base64
@@ -313,7 +313,7 @@ class _Call:
         self._sending = threading.Lock()
 
     def serve(self) -> None:
-        """Answer until the front closes the channel; an upload that is not committed by then is dropped."""
+        """Respond until the front closes the channel; an upload that is not committed by then is dropped."""
         with self._requests.connection:
             try:
                 while (request := self._requests.receive()) is not None:
@@ -333,7 +333,7 @@ class _Call:
                 self._drop_upload()
 
     def _store_export(self, body: bytes) -> None:
-        """Store an export; the answer follows when it is durable, and meanwhile others are taken."""
+        """Store an export; the response follows when it is durable, and in the meantime others are taken."""
         number, request = pickle.loads(body)  # noqa: S301 - from the front
 
         def answer(outcome: ExportReport | BaseException) -> None:
@@ -374,7 +374,7 @@ class _Call:
             self._upload.take(body)
             return protocol.ACCEPTED, {"rows": self._upload.rows}
         if self._request is not None:
-            check_may_replace(self._tables, self._request)  # it may be somebody else's by now
+            check_may_replace(self._tables, self._request)  # it may be someone else's by now
         rows = self._upload.commit()
         self._upload = None
         return protocol.END, {"rows": rows}

@@ -68,7 +68,7 @@ _PASSED_ON: Final = frozenset({
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a process ended, with what it took in its whole life; None where that is not known."""
+    """How a process exited, with what it took in its whole life; None where that is not known."""
 
     code: int | None = None  # negative for a signal
     cpu_seconds: float | None = None
@@ -115,7 +115,7 @@ _idle_threads: Final[list[SimpleQueue[Callable[[], None]]]] = []
 async def run_in_thread(function: Callable[[], _T], *, name: str) -> _T:
     """Run a function that may hang on a daemon thread that no other uses meanwhile: those of the loop's pool are few.
 
-    It goes on when whoever waits gives up.
+    It continues even if the caller stops waiting.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[_T] = loop.create_future()
@@ -435,12 +435,12 @@ def _open_standard_error(options: WorkerOptions) -> int:
 
 
 def open_launcher(options: WorkerOptions) -> ZygoteLauncher | SpawnLauncher:
-    """Return the launcher for this system; a zygote begins to start at once."""
+    """Return the launcher for this system; a zygote starts immediately."""
     return ZygoteLauncher(options) if can_fork() else SpawnLauncher(options)
 
 
 class ExecutorEnded(Exception):
-    """The executor's process has ended, or sent something that cannot be read."""
+    """The executor's process has exited, or sent something that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -454,7 +454,7 @@ class CachedPlan:
 
 
 class Channel:
-    """The front's end of a socket to an executor: requests out, answers in. Belongs to one event loop."""
+    """The front's end of a socket to an executor: requests out, responses in. Belongs to one event loop."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -479,7 +479,7 @@ class Channel:
         return True
 
     async def read(self, admit: Callable[[int], Awaitable[None]] | None = None) -> tuple[bytes, bytes]:
-        """Return the kind and body of the next answer, which `admit` waits for; ExecutorEnded when there is none.
+        """Return the kind and body of the next response, which `admit` waits for; ExecutorEnded when there is none.
 
         It is called with the length of the body before that is received.
         """
@@ -521,7 +521,7 @@ class Channel:
             raise ExecutorEnded from None
 
     async def await_end(self) -> None:
-        """Send nothing more, and wait until the executor has closed its end; what it still sends is dropped."""
+        """Send nothing more, and wait until the executor has closed its end; later output is dropped."""
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
         with suppress(ExecutorEnded):
@@ -560,7 +560,7 @@ class Channel:
         """Receive at once, so that the event loop does not find the socket readable again before whoever waits runs."""
         waiting = self._waiting
         if waiting is None:
-            # Nobody reads now: the executor waits until somebody does.
+            # No one reads now: the executor waits until someone does.
             self._loop.remove_reader(self._descriptor)
             self._is_watched = False
         elif not waiting.done():
@@ -601,7 +601,7 @@ class Executor(Channel):
         return Channel(ours)
 
     def kill(self) -> None:
-        """End the process at once, also one that is stopped."""
+        """Kill the process immediately, even if it is suspended."""
         self.is_gone = True
         self.process.send_signal(_SIGKILL)
 

@@ -12,7 +12,7 @@ from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import await_shared, run_in_thread
 from micromegas_jupyter.executors.scheduling import CallerKey
 
-# Each name of a table is searched for in the texts of what waits; above this it costs less to look at all tables.
+# Each name of a table is searched for in the strings of what waits; above this it costs less to look at all tables.
 _MAX_WANTED_CHARACTERS: Final = 32 * 1024
 # Statements are remembered that were planned and read no table; longer ones are not.
 _MAX_REMEMBERED: Final = 1024
@@ -30,7 +30,7 @@ class Listing:
         self._source = source
         self._turn = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None
-        self._wanted: str | None = None  # texts of the statements that wait for the next listing; at first all tables
+        self._wanted: str | None = None  # the statements that wait for the next listing; at first all tables
         self._packed: dict[int, tuple[TableSnapshot, bytes]] = {}
         self._changes: dict[tuple[int, int], tuple[TableSnapshot, TableSnapshot, bytes | None]] = {}
         self._reading_none: LRUCache[tuple[CallerKey, str], None] = LRUCache(_MAX_REMEMBERED)
@@ -68,7 +68,7 @@ class Listing:
     def request(self, sql: str | None) -> asyncio.Task[None]:
         """Return the listing that begins next, of the tables that `sql` names; None for all of them.
 
-        It is shared: whoever waits for it must not cancel it.
+        It is shared: anyone who waits for it must not cancel it.
         """
         if sql is None or self._wanted is None or len(self._wanted) + len(sql) > _MAX_WANTED_CHARACTERS:
             self._wanted = None
@@ -76,7 +76,7 @@ class Listing:
             self._wanted = f"{self._wanted} {sql}"
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._list())
-            # Looks at a failure that nobody may wait for any more, so that asyncio does not log it.
+            # Looks at a failure that no one may wait for any more, so that asyncio does not log it.
             self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._next
 

@@ -149,7 +149,7 @@ class Pool:
 
     @property
     def partitions(self) -> int:
-        """In how many partitions a new statement runs: one per processor when it is alone, fewer beside others."""
+        """In how many partitions a new statement runs: one per processor when it is alone, fewer alongside others."""
         now = self.clock.monotonic()
         working = sum(now - one.started_at > SHORT_SECONDS for one in self.running)
         return max(1, self.settings.processors // (1 + working))
@@ -203,7 +203,7 @@ class Pool:
         return None
 
     def try_take(self, plan: CachedPlan | None = None, *, niceness: int = 0) -> Executor | None:
-        """Return an idle executor as `take` does; None if there is none."""
+        """Return an idle executor as `take` does, or None."""
         while (executor := self._pick(plan, niceness)) is not None:
             if not executor.has_unread:
                 self._refill()
@@ -384,7 +384,7 @@ class Pool:
         return task
 
     async def await_end(self, executor: Executor) -> Ended:
-        """Return how an executor ended that has ended, or was discarded; a cancellation doesn't end the wait."""
+        """Return how an executor exited that has ended, or was discarded; a cancellation doesn't end the wait."""
         try:
             await asyncio.wait({executor.ended}, timeout=_END_SECONDS)
         except asyncio.CancelledError:  # the client's call is often canceled after a write has failed
@@ -455,7 +455,7 @@ def parse_reads(found: object) -> Reads:
 
 
 def log_records(facts: dict[str, Any]) -> None:
-    """Log what an executor sends along with an answer."""
+    """Log what an executor sends along with a response."""
     if "log" not in facts:
         return
     try:
@@ -490,7 +490,7 @@ class RunningStatement:
         self._has_slot = self._has_large_frame = False
         self._is_idle = self._is_elsewhere = False
         self._private_bytes = self._progress_count = 0
-        self._facts: dict[str, Any] = {}  # at the end of the executor's last answer
+        self._facts: dict[str, Any] = {}  # at the end of the executor's last response
         self._cause: Cause | None = None
         self._slots = pool.slots
         self._queue_seconds = pool.settings.queue_timeout_seconds
@@ -539,7 +539,7 @@ class RunningStatement:
             cause = self._cause or Cause.LOST
             if self._is_elsewhere:
                 self._note_end(cause)
-            else:  # nothing was ended, and nobody is charged
+            else:  # nothing was ended, and no one is charged
                 self.report.waiting_seconds = self._pool.clock.monotonic() - self.created_at
         elif not self.executor.is_gone:
             cause = self._cause or Cause.LOST  # it was done, and another statement has its executor
@@ -684,7 +684,7 @@ class RunningStatement:
         await self.executor.send(kind, body)
 
     async def read(self) -> tuple[bytes, bytes]:
-        """Return the kind and body of the executor's next answer; an error that it answers is raised."""
+        """Return the kind and body of the executor's next response; an error response is raised."""
         assert self.executor is not None  # noqa: S101 - `begin` came before
         kind, body = await self.executor.read(self._admit_frame)
         if kind == protocol.FRAME:
@@ -832,7 +832,7 @@ class RunningStatement:
         return protocol.parse_json(body)
 
     def _check_length(self, sql: str) -> None:
-        """Refuse a text that the executor would refuse unread, before it costs others time."""
+        """Reject a text that the executor would reject unread, before it costs others time."""
         limit = self._pool.options.engine.max_statement_bytes
         if len(sql) > limit:
             raise StatementRefused(f"The statement is longer than the {limit} bytes that this server allows.")
@@ -848,7 +848,7 @@ class RunningStatement:
             self._pool.large_frames.release(self.caller_key)
 
     async def call(self, function: Callable[..., Any], *arguments: object) -> Any:
-        """Have the executor call a function with the tables and the arguments, and return its answer."""
+        """Have the executor call a function with the tables and the arguments, and return its response."""
         positions = await self._send_tables()
         await self.request(protocol.CALL, protocol.pickle_request(function, arguments, positions))
         kind, body = await self.read()

@@ -32,13 +32,13 @@ HEAD: Final = struct.Struct("<cI")
 MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES + 1024 * 1024
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024  # of schemas, and of JSON that the front reads
 MAX_LISTED_BYTES: Final = 96 * 1024 * 1024  # of all answers to one listing of tables
-MAX_LOG_RECORDS: Final = 16  # of one answer
+MAX_LOG_RECORDS: Final = 16  # of one response
 MAX_LOG_CHARACTERS: Final = 8192  # of one record
 MAX_FACTS_BYTES: Final = 256 * 1024  # of an END or ERROR of a statement: the event loop reads them
 _RECEIVE_BYTES: Final = 16 * 1024
 _LARGE_RECEIVE_BYTES: Final = 1024 * 1024
 _MAX_PACKED: Final = 256  # of callers and outputs
-_MAX_COMMAS: Final = 256 * 1024  # of one answer; a statement has at most half as many
+_MAX_COMMAS: Final = 256 * 1024  # of one response; a statement has at most half as many
 _MAX_FILES: Final = 2**31
 _MAX_OFFSET: Final = 2**63
 _MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
@@ -53,31 +53,31 @@ RUN: Final = b"r"  # run a statement, planned before or not; answered with READS
 # answered.
 LEARN: Final = b"l"
 TABLES: Final = b"t"  # list the tables that a caller sees, of (caller, tables); answered with LISTED and END
-# Check that the engine reads tables as it should, or on a channel that the process answers; answered with END.
+# Check that the engine reads tables as it should, or on a channel that the process answers; the response is END.
 CHECK: Final = b"k"
 # Call a function of the front's that must not run there, of (function, arguments, tables), with the tables before the
 # arguments; answered with ANSWER and END.
 CALL: Final = b"f"
-MAINTAIN: Final = b"m"  # do a round of maintenance; answered with END
-REFRESH: Final = b"v"  # refresh a materialized view, of (name, range of times or None); answered with END
+MAINTAIN: Final = b"m"  # do a round of maintenance; the response is END
+REFRESH: Final = b"v"  # refresh a materialized view, of (name, range of times or None); the response is END
 SERVE: Final = b"s"  # serve ingest; after ACCEPTED each CHANNEL byte on the socket comes with a channel
 
 CHANNEL: Final = b"o"
 
-# Front to the ingest process, on a channel of its own for each call: pickled, but for ROWS.
-INGEST: Final = b"i"  # begin an upload; answered with ACCEPTED
-ROWS: Final = b"d"  # one serialized FlightData of the upload; answered with ACCEPTED
-COMMIT: Final = b"c"  # make the upload durable; answered with END
-# Store an export of OpenTelemetry, of (number, request); answered in any order with END or ERROR and the number.
+# Front to the ingest process, on its own channel for each call: pickled, but for ROWS.
+INGEST: Final = b"i"  # begin an upload; the response is ACCEPTED
+ROWS: Final = b"d"  # one serialized FlightData of the upload; the response is ACCEPTED
+COMMIT: Final = b"c"  # make the upload durable; the response is END
+# Store an OpenTelemetry export, of (number, request); answered in any order with END or ERROR and the number.
 EXPORT: Final = b"e"
-OPERATE: Final = b"o"  # create, change or describe a table, of (operation, arguments); answered with END
+OPERATE: Final = b"o"  # create, change or describe a table, of (operation, arguments); the response is END
 
 # Executor to front.
 READY: Final = b"R"  # started
 PLANNED: Final = b"P"  # JSON: the IPC schemas of the result and of the parameters, in hexadecimal digits
 READS: Final = b"T"  # JSON: the columns that the statement reads, by table; before the first FRAME
 PROGRESS: Final = b"G"  # JSON: how much of its files a statement has scanned, once a second after the first FRAME
-FRAME: Final = b"F"  # one serialized FlightData, which goes to the client as it is
+FRAME: Final = b"F"  # one serialized FlightData, which goes to the client unchanged
 ANSWER: Final = b"J"  # JSON: what the function of a CALL has returned, as `answer`
 LISTED: Final = b"L"  # JSON: names and IPC schemas of some of the tables
 ACCEPTED: Final = b"A"  # JSON: rows so far
@@ -86,7 +86,7 @@ ERROR: Final = b"X"  # JSON: the error and statistics; the executor is idle agai
 
 
 class Requests:
-    """The executor's end of a socket: requests in, answers out. For one thread."""
+    """The executor's end of a socket: requests in, responses out. For one thread."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -107,7 +107,7 @@ class Requests:
         return kind, body
 
     def send(self, kind: bytes, body: bytes) -> None:
-        """Send an answer."""
+        """Send a response."""
         send_pieces(self.connection, [HEAD.pack(kind, len(body)), body])
 
 
@@ -133,7 +133,7 @@ def build_error(error: MicromegasError, facts: dict[str, object]) -> dict[str, o
 
 
 def describe_error(error: BaseException) -> MicromegasError:
-    """Return the error that the caller gets; what is unexpected is logged."""
+    """Return the error that the caller gets; unexpected errors are logged."""
     if isinstance(error, MicromegasError):
         if isinstance(error, InternalError):
             _LOG.error("a statement failed unexpectedly: %s", error.what, exc_info=error.__cause__)
@@ -158,7 +158,7 @@ def unpack_schema(packed: bytes) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(packed))
 
 
-# Schemas are packed as Arrow does, in a tenth of the time: other calls wait meanwhile.
+# Schemas are packed as Arrow does, in a tenth of the time: other calls wait in the meantime.
 _PACKING: Final = {
     **copyreg.dispatch_table,
     pa.Schema: lambda schema: (unpack_schema, (schema.serialize().to_pybytes(),)),
@@ -175,11 +175,11 @@ def pickle_request(*request: object) -> bytes:
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in the body of an answer; InternalError for anything else."""
+    """Return the JSON object in the body of a response; InternalError for anything else."""
     try:
-        # Other calls wait meanwhile, up to a second for 16 MiB of short values.
+        # Other calls wait in the meantime, up to a second for 16 MiB of short values.
         found = msgspec.json.decode(body) if body.count(b",") <= _MAX_COMMAS else None
-    except (ValueError, RecursionError):  # it is no JSON
+    except (ValueError, RecursionError):  # it is not JSON
         found = None
     if not isinstance(found, dict):
         raise InternalError("An executor's response is malformed.")
@@ -245,14 +245,14 @@ class Output:
     max_bytes: int | None = None
 
     def too_large(self, sent: str) -> ResourcesExhausted:
-        """Return the error for a result that is larger, of which so much was sent."""
+        """Return the error for a larger result after so much of it was sent."""
         size = f"{(self.max_bytes or 0) / 1024**2:,g} MiB"
         return ResourcesExhausted(
             f"The result is larger than the {size} that this server sends for one query; {sent}.", limit="result_bytes"
         )
 
     def too_many_rows(self, sent: int) -> ResourcesExhausted:
-        """Return the error for a result with more rows, of which so many were sent."""
+        """Return the error for a result with more rows after so many of them were sent."""
         return ResourcesExhausted(
             f"The result has more rows than the {self.max_rows:,} that this server sends for one query; "
             f"{sent:,} rows were sent.",

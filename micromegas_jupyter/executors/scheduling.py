@@ -37,7 +37,7 @@ _MUCH_SECONDS: Final = 1.0
 _MUCH_PER_STATEMENT_SECONDS: Final = 0.1
 _MUCH_SHARE: Final = 0.25
 _MAX_WAITING_PER_SLOT: Final = 8
-_START_SECONDS: Final = 0.02  # most small statements end within it
+_START_SECONDS: Final = 0.02  # most small statements finish within it
 _MAX_OVERTAKEN_SECONDS: Final = 1.0
 _MIB: Final = 1024 * 1024
 SHORT_SECONDS: Final = 0.1
@@ -52,7 +52,7 @@ _STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
 
 
 class RunningLimit:
-    """Lets a number of statements run at once, of which a smaller number is one caller's. Belongs to one event loop.
+    """Limits how many statements run at the same time, in total and per caller. Belongs to one event loop.
 
     The last eighth of the places, also of those to wait in, is for callers who have none yet, and of those who wait the
     one with the fewest is next: several callers who take what they can do not keep others out.
@@ -181,7 +181,7 @@ class ProcessorUse:
 class StartQueue:
     """Lets few statements start at a time: more would only slow each other down, and need more executors.
 
-    A statement has its place until it ends or has had its executor for a moment. The caller who used the processors
+    A statement has its place until it finishes or has had its executor for a moment. The caller who used the processors
     least comes next, unless another one has waited for a second. Belongs to one event loop.
     """
 
@@ -312,7 +312,7 @@ _NO_MEMORY: Final = (
 
 
 def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -> Cause:
-    """Return why an executor ended; `is_large` is whether it had more memory than an overflowed stack accounts for."""
+    """Return why an executor exited; `is_large` is whether it had more memory than an overflowed stack accounts for."""
     if decided is not None or ended.code is None:
         return decided or Cause.LOST
     error = ended.error.lower()
@@ -321,7 +321,7 @@ def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -
     if "overflowed its stack" in error:
         return Cause.STACK
     if ended.code in {-signal.SIGSEGV, -getattr(signal, "SIGBUS", 0)}:
-        # The engine's allocator (mimalloc) hands out memory that the system has refused it, which ends the same way.
+        # The engine's allocator (mimalloc) hands out memory that the system has denied, which ends the same way.
         return Cause.MEMORY if is_large else Cause.STACK
     if any(word in error for word in _NO_MEMORY):
         return Cause.MEMORY

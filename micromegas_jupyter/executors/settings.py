@@ -29,11 +29,11 @@ def count_processors() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """What every executor of a server has in common. Nothing secret: it is an argument of the zygote."""
+    """Options that all executors of a server share. Nothing secret: it is an argument of the zygote."""
 
     lake: str | None  # the folder or the address of the lake that uploads go to
     denials_file: str | None
-    spill_directory: str  # where each executor has a folder of its own
+    spill_directory: str  # where each executor has its own folder
     engine: EngineSettings = field(default_factory=lambda: EngineSettings(memory_limit_bytes=_MAX_MEMORY_POOL_BYTES))
     data_limit_bytes: int | None = DATA_LIMIT_BYTES  # RLIMIT_DATA
     planning_seconds: float = 10.0  # of CPU time
@@ -48,7 +48,7 @@ class WorkerOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """The pool of one server; what its limits mean is declared in `config.server`."""
+    """The pool of one server; `config.server` declares what its limits mean."""
 
     max_executors: int = 40  # and so statements that run at once
     spare_executors: int = 4  # idle ones that are started ahead of demand
@@ -78,7 +78,7 @@ class IngestSettings:
     max_per_caller: int = 16
     #: That one caller may create who is not an administrator.
     max_tables_per_caller: int = 100
-    #: How long a call waits for its turn before it is refused.
+    #: How long a call waits for its turn before it is rejected.
     admission_wait_seconds: float = 30.0
     idle_seconds: float = 60.0
     max_seconds: float = 3600.0

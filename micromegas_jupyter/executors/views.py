@@ -85,7 +85,7 @@ def refresh_view(
 ) -> dict[str, object]:
     """Add the rows of its source that a view lacks, and merge its files if there are many; return what was done.
 
-    Its rows in a `rebuilt` range of times, whose end isn't in it, are computed anew.
+    Its rows in a `rebuilt` range of times, whose end isn't in it, are computed again.
     """
     lake = Lake(storage)
     view = lake.view(name)
@@ -113,7 +113,7 @@ def refresh_view(
 def _rebuilt_rows(
     view: View, settings: EngineSettings, source: TableSnapshot, times: tuple[datetime, datetime]
 ) -> Iterator[pa.Table]:
-    """Return all rows of a view: those in a range of times from its source as it is, and the others as they were."""
+    """Return all rows of a view: those in a range of times from the current source, and the others unchanged."""
     schema, columns = view.table.snapshot.schema, view.snapshot.range_columns or ("", "")
     begin, end = (f"'{one.isoformat()}'" for one in times)
     inside = f"{quoted(columns[0])} < {end} AND {quoted(columns[1])} >= {begin}"

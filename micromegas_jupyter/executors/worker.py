@@ -38,7 +38,7 @@ from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLim
 from micromegas_jupyter.telemetry.tables import with_remarks
 
 STANDARD_ERROR: Final = "stderr"
-_MAX_LOGGED_CHARACTERS: Final = protocol.MAX_FACTS_BYTES // 8  # in one answer; as JSON, one takes up to six bytes
+_MAX_LOGGED_CHARACTERS: Final = protocol.MAX_FACTS_BYTES // 8  # in one response; as JSON, one takes up to six bytes
 _LOOK_SECONDS: Final = 0.05  # what is to be sent waits for one or two of these
 _IDLE_LOOKS: Final = 4
 _PROGRESS_SECONDS: Final = 1.0
@@ -56,7 +56,7 @@ _Read = TypeVar("_Read")
 
 
 class _LogRecords(logging.Handler):
-    """Collects what is logged for the next answer to the front."""
+    """Collects what is logged for the next response to the front."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -75,7 +75,7 @@ class _LogRecords(logging.Handler):
 
 
 class LakeFiles:
-    """Tells of the files of a lake's tables, and of earlier versions; deltalake is loaded when somebody asks."""
+    """Tells of the files of a lake's tables, and of earlier versions; deltalake is loaded when someone asks."""
 
     def __init__(self, lake: str) -> None:
         self._lake = lake
@@ -106,7 +106,7 @@ class LakeFiles:
 
         storage, found = Storage(self._lake), None
         try:
-            for is_read in (False, True):  # after it, too: another table may have got the name meanwhile
+            for is_read in (False, True):  # after it, too: another table may have got the name in the meantime
                 found = read(storage) if is_read else None
                 properties = open_delta(storage, table).metadata().configuration
                 check_may_time_travel(
@@ -121,7 +121,7 @@ class LakeFiles:
 
 
 class Outbox:
-    """Sends answers together: when the last one is there, when they are large, or when they have waited a moment.
+    """Sends responses together: when the last one is there, when they are large, or when they have waited a moment.
 
     Clients learn that a statement runs, and its id, from the schema, so neither that nor a row waits long for others.
     """
@@ -143,7 +143,7 @@ class Outbox:
         threading.stack_size(0)
 
     def add(self, kind: bytes, length: int, *pieces: Any, at_once: bool = False) -> None:
-        """Add an answer, whose body is so long."""
+        """Add a response with a body of this length."""
         with self._lock:
             self._pieces += (protocol.HEAD.pack(kind, length), *pieces)
             self._size += length
@@ -208,7 +208,7 @@ class Outbox:
         took = time.perf_counter() - started
         with self._lock:
             if self._find_progress is not find:
-                return  # the statement has ended
+                return  # the statement has finished
             # Scans of very many files have many counters.
             self._progress_at = started + max(_PROGRESS_SECONDS, took / _MAX_PROGRESS_COST)
             if progress is not None:
@@ -218,7 +218,7 @@ class Outbox:
 
 
 class Worker:
-    """Answers the front's requests, one after another."""
+    """Handles the front's requests, one after another."""
 
     def __init__(self, front: socket.socket, options: WorkerOptions) -> None:
         self._front = front
@@ -250,7 +250,7 @@ class Worker:
         return self._tables
 
     def serve(self) -> None:
-        """Answer until the front is gone."""
+        """Respond until the front is gone."""
         self._engine.warm()
         self._memory = _MemoryMeter()
         facts = {"baseline_bytes": self._memory.first_resident, "private_bytes": self._memory.first_private}
@@ -264,7 +264,7 @@ class Worker:
                 serve_ingest(self._front, self._options, take_log=self._log.take)
                 return
             if message[0] == protocol.LEARN:
-                self._learn(message[1])  # an error ends the process: the request that comes next has its one answer
+                self._learn(message[1])  # an error ends the process: the request that comes next has its one response
             else:
                 self._answer(*message)
 
@@ -363,7 +363,7 @@ class Worker:
         schema = encoder.encode_schema()
         size = self._size = _ResultSize(output)
         outbox = self._outbox
-        # They go with the first rows: whoever reads a row has left a trace, however the statement ends.
+        # They go with the first rows: anyone who reads a row has left a trace, however the statement finishes.
         self._add_reads(planned.reads)
         outbox.add(protocol.FRAME, len(schema), schema)
         outbox.report(planned.progress)
@@ -523,7 +523,7 @@ def _cpu_limit(seconds: float) -> Iterator[None]:
 
 
 class _MemoryMeter:
-    """Measures the memory of this process beyond what it had at its start; 0 where that is unknown."""
+    """Measures the memory of this process beyond what it had at startup; 0 where that is unknown."""
 
     def __init__(self) -> None:
         # It stays open: it is read for every statement, and getrusage(2) takes longer the more threads there are.

@@ -30,7 +30,7 @@ VARIABLES: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "_RJEM_MALLOC_CONF": "background_thread:false",
-    # Otherwise the engine's allocator takes 2 GiB at its start, which would count against RLIMIT_DATA.
+    # Otherwise the engine's allocator takes 2 GiB at startup, which would count against RLIMIT_DATA.
     "MIMALLOC_ARENA_EAGER_COMMIT": "0",
 }
 FORK: Final = b"F"
@@ -115,7 +115,7 @@ class Zygote:
     def _become_executor(self, front: socket.socket) -> None:
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._own_pid:
-            return  # the zygote ended before this was set
+            return  # the zygote exited before this was set
         os.setpgid(0, 0)  # one niceness and one signal for all threads
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -278,7 +278,7 @@ def refused(what: str, remedy: str | None = None) -> UnsupportedStatement:
     """Return the error for what is not forwarded."""
     return UnsupportedStatement(
         f"The statement has {what}, which is not forwarded to the engine.",
-        remedy=remedy or "Write it in another way; docs/scaling.md lists what is forwarded.",
+        remedy=remedy or "Write it in another way; docs/remote-engine.md lists what is forwarded.",
     )
 
 

@@ -1,1 +1,1 @@
-"""The Flight SQL server: who may call, what is answered, within which limits."""
+"""The Flight SQL server: access, responses, and limits."""

@@ -2,7 +2,7 @@
 
 Identity headers (`x-auth-*`) are never read, so a client that sends them changes nothing. Each query, ingest and export
 leaves one JSON line on the logger `micromegas_jupyter.audit`, however it ended. Field names are upstream's, in
-upstream's order, with more among them and after them. Refused calls: see `access.audit`.
+upstream's order, with more among them and after them. Rejected calls: see `access.audit`.
 """
 
 import asyncio
@@ -80,10 +80,10 @@ _NAME_HEADERS: Final = ("x-user-id", "x-user-email", "x-user-name")
 _ANYONE: Final = AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE, is_admin=True)
 _VALIDATION_THREADS: Final = 16
 _MAX_CHECKS: Final = 1024
-# One for the keys that there should be, one for newer ones, one for a change of settings meanwhile.
+# One for the keys that there should be, one for newer ones, one for a change of settings in the meantime.
 _MAX_KEY_WAITS: Final = 3
 # So many calls may wait for one fetch as long as it lasts. Others wait briefly: at a start under load nearly all
-# fetches end in time, and an issuer that does not answer must not fill the server with calls.
+# fetches end in time, and an issuer that does not respond must not fill the server with calls.
 _MAX_PATIENT_WAITERS: Final = 256
 _BRIEF_WAIT_SECONDS: Final = 1.0
 _CREDENTIAL: Final = re.compile(r"([A-Za-z]{1,16}) ([!-~]+)")
@@ -317,10 +317,10 @@ def _decode_name(headers: Headers, name: str) -> str | None:
 
 
 class Authenticator:
-    """Identifies callers, and turns away those who call too often; each refusal leaves one audit event.
+    """Identifies callers, and turns away those who call too often; each rejection leaves one audit event.
 
     Checks run on threads of their own. A check that needs keys which are being fetched waits on the event loop, so
-    that an issuer that does not answer takes no thread from the others. All else belongs to the event loop. Without
+    that an issuer that does not respond takes no thread from the others. All else belongs to the event loop. Without
     a validator everyone is let in as administrator. `check_caller` may reject a caller whose credential is good.
     """
 
@@ -399,7 +399,7 @@ class Authenticator:
             self._audit.record(AccessEvent(outcome=outcome, reason=reason, code=code, who=who, credential=credential))
 
     def close(self) -> None:
-        """Accept no more checks; running ones end by themselves."""
+        """Stop accepting checks; running ones finish."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _check(self, token: str, validator: TokenValidator, call: CallFacts) -> AuthContext:
@@ -710,7 +710,7 @@ class QueryAudit(CallAudit):
 
 
 class FollowAudit(QueryAudit):
-    """The audit of a follow: a line at its start, each minute, and at its end, with its state and all rows so far."""
+    """The audit of a follow: a line at startup, each minute, and at its end, with its state and all rows so far."""
 
     def __init__(self, origin: CallOrigin, statement: Statement, report: StatementReport, clock: Clock) -> None:
         super().__init__(origin, statement, report, clock)

@@ -73,9 +73,9 @@ _SCHEMAS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """What depends on how a server was set up."""
+    """Properties that depend on the server's setup."""
 
-    takes_rows: bool = False  # by bulk ingestion; else it is read only
+    takes_rows: bool = False  # by bulk ingestion; otherwise it is read only
     prepared_idle_seconds: float = 0  # how long an unused prepared statement is kept
 
     def by_id(self) -> dict[int, tuple[int, object]]:
@@ -88,14 +88,14 @@ class ServerFacts:
 
 
 def metadata_schema(command: MetadataQuery) -> pa.Schema:
-    """Return the schema of the answer to a command."""
+    """Return the schema of the response to a command."""
     if command.name == "CommandGetTables" and command.message.include_schema:
         return _TABLES_WITH_SCHEMA_SCHEMA
     return _SCHEMAS[command.name]
 
 
 def build_metadata(command: MetadataQuery, tables: Sequence[tuple[str, bytes]], facts: ServerFacts) -> pa.RecordBatch:
-    """Return the answer to a command, over the tables that the caller may see, each with its IPC schema."""
+    """Return the response to a command, over the tables that the caller may see, each with its IPC schema."""
     rows: list[dict[str, object]] = []
     match command.name:
         case "CommandGetSqlInfo":
@@ -238,7 +238,7 @@ def build_sql_info(info_ids: tuple[int, ...], facts: ServerFacts) -> pa.RecordBa
     return pa.RecordBatch.from_arrays([pa.array(wanted, pa.uint32()), values], schema=SQL_INFO_SCHEMA)
 
 
-# SQL types: each name can stand in a CAST. Times count nanoseconds, as results have them.
+# SQL types: each name can appear in a CAST. Times count nanoseconds, as results have them.
 _NULLABLE: Final = 1
 _SEARCHABLE_BASIC, _SEARCHABLE_FULL = 2, 3
 _DECIMAL: Final = 3
@@ -297,7 +297,7 @@ def _time(name: str, data_type: int, characters: int, subcode: int) -> _SqlType:
     return _SqlType(name, data_type, characters, quote=f"{name} ", subcode=subcode, scale=scale)
 
 
-# In the order of the answer: by data_type, then by name.
+# In the order of the response: by data_type, then by name.
 _TYPES: Final = (
     _SqlType("BOOLEAN", -7, 1),
     *_integers("TINYINT", -6, 3, 3),

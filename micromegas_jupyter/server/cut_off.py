@@ -87,7 +87,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class DenyList:
-    """Refuses queries that an administrator has denied, before they are planned, and knows who is cut off.
+    """Rejects queries that an administrator has denied, before they are planned, and tracks which users are cut off.
 
     Rules are made and removed while the server runs; a change of the file holds within five seconds, and a file that
     cannot be used at the start is a ConfigurationError. `on_denied` is called with the rule's id and must not block.
@@ -149,9 +149,9 @@ class DenyList:
             raise Rejected(reason="cut_off")
 
     async def check(self, origin: CallOrigin, sql: str) -> None:
-        """Refuse a query that a rule denies, unless an administrator's query names a function of denials."""
+        """Reject a query that a rule denies, unless an administrator's query names a function of denials."""
         seen = -1
-        # Rules that are made meanwhile count: what is not listed yet is not ended for them.
+        # Rules that are made in the meantime count: what is not listed yet is not ended for them.
         while seen != self._changes:
             seen = self._changes
             await self._check_once(origin, sql)
@@ -160,7 +160,7 @@ class DenyList:
         await self.refresh()
         rules, matching = self._denials
         if matching is None or len(sql) > MAX_STATEMENT_BYTES:
-            return  # what is longer is refused for that, and reading it would cost more than running a short one
+            return  # what is longer is rejected for that, and reading it would cost more than running a short one
         facts = {
             "user_id": origin.attribution.user,
             "email": origin.attribution.email,
@@ -190,7 +190,7 @@ class DenyList:
         raise QueryDenied(f"This query is denied by rule {rule.rule_id}: {rule.reason.rstrip('.')}.", limit="denied")
 
     def write_hits(self) -> None:
-        """Write when rules were last hit; when the file cannot be written, the log says so."""
+        """Write when rules were last hit; when the file cannot be written, the log reports it."""
         with self._hits_lock:
             hits, self._hits = self._hits, {}
         if not hits:
@@ -206,7 +206,7 @@ class DenyList:
         self._changes += 1
 
     async def refresh(self) -> None:
-        """Wait until the rules are young enough, or the storage does not answer for some seconds."""
+        """Wait until the rules are young enough, or the storage does not respond for some seconds."""
         came_at = self._clock.monotonic()
         while (age := came_at - self._checked_at) >= CHECK_SECONDS:
             refreshing = self._refreshing

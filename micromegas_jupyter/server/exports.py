@@ -1,4 +1,4 @@
-"""Exports of OpenTelemetry (OTLP): who may send them, how many at once, and over gRPC the calls themselves.
+"""OpenTelemetry exports (OTLP): who may send them, how many at once, and over gRPC the calls themselves.
 
 Bodies go to the ingest process as they came; this process never decodes them. An export is answered once its audit
 line is on its way.
@@ -88,13 +88,13 @@ class ExportRunner:
         return ActionAudit(origin, self._clock, "export", signal=signal.value, rows=0, refused=0, received_bytes=0)
 
     def admit(self, source: CallerKey, size: int = 0) -> "Admission":
-        """Count an export of so many bytes as one that waits to be stored, or refuse it for the moment."""
+        """Count an export of so many bytes as one that waits to be stored, or reject it for the moment."""
         return Admission(self._waiting, source, size)
 
     async def store(self, request: ExportRequest, admission: "Admission") -> ExportReport:
         """Store an export of a caller who may; its records are durable when this returns.
 
-        The admission ends with the work, which goes on when whoever waits for it leaves.
+        The admission ends with the work, which continues when the waiting caller leaves.
         """
         loop = self._loop
         if loop is None or not self._is_serving:
@@ -135,7 +135,7 @@ class ExportRunner:
             return refused
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse further exports, and let running ones end for so long."""
+        """Reject further exports, and let running ones end for so long."""
         self._is_serving = False
         if self._running:
             await asyncio.wait(self._running, timeout=grace_seconds)
@@ -150,7 +150,7 @@ class ExportRunner:
     async def _store(self, request: ExportRequest, admission: "Admission") -> ExportReport:
         if self._exports is None:
             raise UnsupportedRequest("This server only reads.")
-        # A task of its own: what an exporter gives up is stored nevertheless, since it may have been on its way.
+        # Its own task: what an exporter gives up is stored nevertheless, since it may have been on its way.
         task = asyncio.ensure_future(self._exports.store(request))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -227,7 +227,7 @@ class Admission:
         self.extend(size)
 
     def extend(self, size: int) -> None:
-        """Count so many bytes more, or refuse them."""
+        """Count so many bytes more, or reject them."""
         waiting = self._waiting
         with waiting.lock:
             own = waiting.bytes_of[self._source] + size

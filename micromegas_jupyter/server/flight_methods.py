@@ -97,7 +97,7 @@ _ANY_SCOPE: Final = frozenset({"MicromegasWhoAmI", TABLES_ACTION, CUT_OFF_ACTION
 _RELOAD_SECONDS: Final = 30.0
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _UNKNOWN_SIZE: Final = -1
-# A client accepts an answer of 16 kB.
+# A client accepts a response of 16 kB.
 _MAX_GROUPS_BYTES: Final = 4 * 1024
 _MAX_ENDPOINTS: Final = 16
 _MAX_OPTIONS: Final = 64
@@ -139,7 +139,7 @@ class CancelStatus(enum.IntEnum):
 
 
 def query_key(caller: CallerKey, name: bytes) -> QueryKey:
-    """Return the key of a caller's query, which nobody else can name; `name` is its ticket, or the id of one."""
+    """Return the key of a caller's query, which no one else can name; `name` is its ticket, or the id of one."""
     return (*caller, name)
 
 
@@ -212,7 +212,7 @@ class QueryRunner:
                 async with running:
                     return await self._runner(running, sql).plan(statement)
         except BaseException as error:
-            # A client that is refused here never asks for the rows, so a denial, or a plan that had to be ended, is
+            # A client that is rejected here never asks for the rows, so a denial, or a plan that had to be ended, is
             # audited now. Other failures happen again when the rows are requested.
             if isinstance(error, QueryDenied) or (running.report.cause is not None and not ends_task(error)):
                 audit.write("error", translate_error(error, call.query_id))
@@ -645,7 +645,7 @@ class FlightMethods:
         return pack_any(messages.ActionCancelQueryResult(result=status))
 
     async def _cancel(self, call: Call, info: Any) -> int:
-        """Cancel what reads the endpoints of a flight; one that nobody reads cannot be cancelled."""
+        """Cancel what reads the endpoints of a flight; one that no one reads cannot be cancelled."""
         if not 0 < len(info.endpoint) <= _MAX_ENDPOINTS:
             raise UsageError("The flight has no endpoint.", remedy="Send the FlightInfo that GetFlightInfo gave.")
         keys = {self._find_key(call, endpoint.ticket.ticket) for endpoint in info.endpoint}
@@ -665,7 +665,7 @@ class FlightMethods:
         command = parse_ticket(endpoint.ticket.ticket)
         if isinstance(command, IssuedQuery):
             endpoint = self._tickets.renew(command.signed, call.caller_key)
-        # A ticket of another kind does not expire, so its endpoint stays as it is.
+        # A ticket of another kind does not expire, so its endpoint stays unchanged.
         return bytes(endpoint.SerializeToString())
 
     async def _reload_access(self, call: Call, _body: bytes) -> bytes:
@@ -730,7 +730,7 @@ async def _describe_caller(call: Call, _body: bytes) -> bytes:
         "auth_type": caller.auth_type.value,
         "is_admin": caller.is_admin,
         "expires_at": caller.expires_at.isoformat() if caller.expires_at is not None else None,
-        # The first ones, as many as a client reads in one answer.
+        # The first ones, as many as a client reads in one response.
         "groups": [name for name, size in zip(caller.groups, sizes, strict=True) if size <= _MAX_GROUPS_BYTES],
         "group_count": len(caller.groups),
         "reads_nothing": caller.table_access is not None and not caller.table_access.filters,

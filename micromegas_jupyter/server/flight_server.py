@@ -51,7 +51,7 @@ _MIN_PING_INTERVAL_MILLISECONDS: Final = 10_000
 
 
 class ServerThread:
-    """A Flight SQL server on a thread of its own; `start` returns when it answers, `stop` when it no longer does.
+    """A Flight SQL server on its own thread; `start` returns when it is ready, `stop` when it no longer is.
 
     Both are for one thread at a time. The pool is opened and closed with the server; validator and tracing are closed
     by others. Without a validator everyone is an administrator; without `ticket_keys` tickets are worth nothing after a
@@ -126,17 +126,17 @@ class ServerThread:
 
     @property
     def has_started(self) -> bool:
-        """Whether the server answered calls at some time, or could not be started."""
+        """Whether the server accepted calls at some time, or could not be started."""
         return self._is_settled.is_set()
 
     @property
     def is_serving(self) -> bool:
-        """Whether the server answers calls."""
+        """Whether the server accepts calls."""
         is_running = self._thread is not None and self._thread.is_alive() and self._is_settled.is_set()
         return is_running and self._stop_requested is not None and not self._stop_requested.is_set()
 
     def start(self) -> None:
-        """Start the thread and wait until the server answers; ConfigurationError when it cannot listen."""
+        """Start the thread and wait until the server is ready; ConfigurationError when it cannot listen."""
         self._thread = threading.Thread(target=self._run, name="flight-server", daemon=True)
         self._thread.start()
         if not self._is_settled.wait(_START_SECONDS) or isinstance(self._failure, TimeoutError):
@@ -305,10 +305,10 @@ def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], .
         ("grpc.so_reuseport", int(settings.is_port_reserved)),
         ("grpc.max_receive_message_length", settings.max_receive_bytes),
         ("grpc.max_send_message_length", -1),
-        # gRPC refuses at random between the two, so the first is the promise and the second leaves room above it.
+        # gRPC rejects at random between the two, so the first is the promise and the second leaves room above it.
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes + _METADATA_SLACK_BYTES),
-        # Left to itself gRPC takes 4 MiB and more of each message that nobody has asked for yet.
+        # Left to itself gRPC takes 4 MiB and more of each message that no one has asked for yet.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
         ("grpc.max_allowed_incoming_connections", max_connections()),

@@ -91,7 +91,7 @@ _WATCH_SECONDS: Final = 2.0
 class Readers:
     """Places for messages that are awaited, each of which may take up to the largest size in memory.
 
-    While all are taken and somebody waits for one, those who have said nothing for some seconds are ended, first of
+    While all are taken and someone waits for one, those who have said nothing for some seconds are ended, first of
     the caller who has the most. Belongs to one event loop.
     """
 
@@ -246,7 +246,7 @@ class Call:
             raise DeadlineExceeded("The client did not read the result in time.", limit="stalled_client") from None
 
     def add_trailer(self, name: str, text: str) -> None:
-        """Let the answer carry printable ASCII at its end, besides what it carries already."""
+        """Let the response carry printable ASCII at its end, besides what it carries already."""
         self.context.set_trailing_metadata((*(self.context.trailing_metadata() or ()), (name, text)))
 
     async def announce_query_id(self) -> None:
@@ -271,7 +271,7 @@ def ends_task(error: BaseException) -> bool:
 
 
 def translate_error(error: BaseException, query_id: str) -> MicromegasError:
-    """Return the error that the client may see; what is not the package's own is logged and becomes a defect.
+    """Return the error that the client may see; foreign errors are logged and become defects.
 
     An error that ends the task or the process is raised. Panics of Rust are no `Exception`, hence `BaseException`.
     """
@@ -320,7 +320,7 @@ def _retry_info(error: MicromegasError, milliseconds: int) -> list[tuple[str, by
 
 
 class HealthService:
-    """Says whether calls make sense now. Belongs to one event loop."""
+    """Reports whether the server accepts calls now. Belongs to one event loop."""
 
     def __init__(self, readiness: ReadinessProbe) -> None:
         self._readiness = readiness
@@ -330,7 +330,7 @@ class HealthService:
         self.methods = {f"{_HEALTH_SERVICE}/Check": self.check, f"{_HEALTH_SERVICE}/Watch": self.watch}
 
     def stop_serving(self) -> None:
-        """Say from now on that the server accepts no calls."""
+        """Report from now on that the server doesn't accept calls."""
         self._is_draining.set()
 
     async def check(self, context: "_Context[bytes, bytes]") -> None:
@@ -340,7 +340,7 @@ class HealthService:
         await _send_health(context, await self._status())
 
     async def watch(self, context: "_Context[bytes, bytes]") -> None:
-        """Answer now and when it changes; the call ends when the server begins to stop."""
+        """Respond now and when it changes; the call ends when the server begins to stop."""
         if self._watcher_count >= _MAX_WATCHERS:
             raise ResourcesExhausted(
                 f"{_MAX_WATCHERS} clients watch the health already.", remedy="Ask with Check instead of Watch."
@@ -427,7 +427,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._running: set[asyncio.Task[object]] = set()
         self._serving_count = 0
         metrics.calls_open.set_function(lambda: self._serving_count)
-        self._calls: dict[Call, asyncio.Task[object]] = {}  # of known callers
+        self._calls: dict[Call, asyncio.Task[object]] = {}  # of authenticated callers
         self._ended: dict[asyncio.Task[object], MicromegasError] = {}  # why
         self._is_serving = True
         self._reason = ""
@@ -435,7 +435,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._handlers = {method: self._build_handler(method) for method in served}
 
     async def drain(self, grace_seconds: float, *, reason: str = "") -> None:
-        """Refuse new calls, let running ones end for `grace_seconds`, then end them with a status that says why."""
+        """Reject new calls, let running ones end for `grace_seconds`, then end them with a status that says why."""
         self._is_serving = False
         self._reason = reason
         self._health.stop_serving()
@@ -565,7 +565,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             return CallFacts(method=method, client_address=address, call_id=query_id)
 
         if method == _HANDSHAKE:
-            # The answer is the bearer token for later calls, in the header that Flight clients look at.
+            # The response is the bearer token for later calls, in the header that Flight clients look at.
             caller, token = await self._authenticator.exchange(headers, describe)
             span.begin()
             _add_notice(context, caller)
@@ -604,7 +604,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                 del self._open_calls[call.source]
 
     def _admit(self, call: Call) -> None:
-        """Count an open call of its caller, or refuse it."""
+        """Count an open call of its caller, or reject it."""
         caller, task = call.source, asyncio.current_task()
         limit = self._settings.max_calls_per_caller
         own = self._open_calls[caller]
@@ -629,7 +629,7 @@ def _stopping(reason: str = "") -> ServerUnavailable:
 
 
 def _add_notice(context: "_Context[bytes, bytes]", caller: AuthContext) -> None:
-    """Let the answer carry what the caller should know about their credential, however the call ends."""
+    """Let the response carry what the caller should know about their credential, however the call ends."""
     if caller.notice is not None:
         # Metadata is printable ASCII; gRPC would end the call over anything else.
         shown = _NOT_PRINTABLE.sub("?", caller.notice[:_MAX_NOTICE_CHARACTERS])

@@ -1,7 +1,7 @@
-"""What callers do with tables beside reading: send rows (`DoPut` of `CommandStatementIngest`), create and change them.
+"""Table changes by callers: sending rows (`DoPut` of `CommandStatementIngest`), creating and changing tables.
 
 Rows are stored once all have arrived. The body of the action `MicromegasTables` is one JSON object that names the
-`operation`, and so is the answer. Operations run in the ingest process, those with a condition in one of their own. A
+`operation`, and so is the response. Operations run in the ingest process, those with a condition in one of their own. A
 table that the caller neither reads nor writes to does not exist for them, whatever they ask.
 """
 
@@ -74,7 +74,7 @@ _MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
 _MAX_DEPTH: Final = 3
 _MAX_REBUILDS: Final = 3
 _MAX_SHOWN_CHARACTERS: Final = 200
-# What whoever reads a table learns of it; the rest says how many rows there are, which a role may hide.
+# What anyone who reads a table learns of it; the rest says how many rows there are, which a role may hide.
 _SHOWN_TO_READERS: Final = ("name", "columns", "partition_by", "retention_days", "undo_hours", "time_travel")
 
 # What may take much memory has a process for itself.
@@ -137,7 +137,7 @@ class IngestRunner:
             max_per_caller=self._settings.max_per_caller,
             queue_timeout_seconds=self._settings.admission_wait_seconds,
         )
-        # Each has a process of its own, which may take as much memory as that of all uploads.
+        # Each has its own process, which may take as much memory as that of all uploads.
         self._separate_limit = RunningLimit(
             max_running=_MAX_SEPARATE, max_per_caller=1, queue_timeout_seconds=self._settings.admission_wait_seconds
         )
@@ -357,7 +357,7 @@ class TableOperations:
         self._clock = clock
 
     async def run(self, call: Call, body: bytes) -> bytes:
-        """Do what the body asks for and return the answer; writes the audit line however it ends."""
+        """Do what the body asks for and return the response; writes the audit line however it ends."""
         audit = ActionAudit(find_origin(call), self._clock, "table")
         async with recorded(audit, call, self._counter(audit)):
             request = parse_request(body)
@@ -481,7 +481,7 @@ class TableOperations:
         if not is_owner(caller, table):
             if not (may_ingest(caller, table) or may_read(caller, table)):
                 raise no_table(table)
-            # The process that knows who created the table compares; nobody has created one under an empty name.
+            # The process that knows who created the table compares; no one has created one under an empty name.
             arguments["required_owner"] = owner_of(caller) if may_ingest(caller, table) else ""
         if isinstance(request, _Restore) and isinstance(request.to, datetime) and request.to.tzinfo is None:
             raise UsageError("The time to restore to has no offset.", remedy="Write it as 2026-01-31T12:00:00Z.")

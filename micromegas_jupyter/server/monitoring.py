@@ -521,7 +521,7 @@ class _DroppedLines(Collector):
 
 
 class ReadinessProbe:
-    """Checks readiness, once at a time; concurrent requests share the answer. Belongs to one event loop.
+    """Checks readiness, once at a time; concurrent requests share the response. Belongs to one event loop.
 
     That the server is ready is cached for a second, so that probes cost nothing; that it is not ready, never.
     """

@@ -33,7 +33,7 @@ class FlightServerSettings:
     max_calls_per_caller: int = 250
     max_rows: int | None = None
     max_result_bytes: int | None = None
-    #: Later the answer is UNAVAILABLE.
+    #: Later the response is UNAVAILABLE.
     token_check_seconds: float = 20.0
     read_timeout_seconds: float = 60.0
     write_timeout_seconds: float = 300.0

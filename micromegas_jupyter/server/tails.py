@@ -381,7 +381,7 @@ class _Reader:
             return 0, 0
         frames = await self._run(found.files, found.positions[0].offset)
         if self._report.reached is None or (self.frames and self.frames[0] != frames[0]):
-            return 0, found.positions[0].offset  # columns were added meanwhile: those rows are for the next read
+            return 0, found.positions[0].offset  # columns were added in the meantime: those rows are for the next read
         if self._report.rows:
             self.frames += frames[bool(self.frames) :]
             self.rows += self._report.rows

@@ -1,7 +1,7 @@
 """What the server signs for a caller and accepts again: tickets and prepared statements.
 
 A handle is the SQL with a signed comment at its end: upstream's client shows it as the statement's text, and runs it.
-Few parameters travel with it; all are stored here too, for clients that go on with a statement's first handle.
+Few parameters travel with it; all are stored here too, for clients that continue with a statement's first handle.
 """
 
 import base64
@@ -85,7 +85,7 @@ class TicketKeyFile:
         self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Look for changes from now on, on a thread of its own."""
+        """Look for changes from now on, on its own thread."""
         start_thread(self._run, name="micromegas-ticket-keys")
 
     def stop(self) -> None:
@@ -218,7 +218,7 @@ class PreparedStatements:
         found = self._find(handle, caller)
         own = sum(_size(self._stored.get(one, ())) for one in self._own_ids(caller) if one != found.id)
         of_all = sum(_size(self._stored.get(one, ())) for one in self._stored)
-        # Half of what others leave: several callers together keep nobody out.
+        # Half of what others leave: several callers together keep no one out.
         left = (_MAX_BYTES - of_all + own + _size(self._stored.get(found.id, ()))) // 2
         if own + _size(parameters) > min(_MAX_BYTES_PER_CALLER, left):
             raise ResourcesExhausted(
@@ -246,7 +246,7 @@ class PreparedStatements:
         return found
 
     def _store(self, statement_id: bytes, values: tuple[bytes, ...], caller: CallerKey) -> None:
-        """Store a statement, or begin its time anew; without room, one without values is in its handle only."""
+        """Store a statement, or begin its time again; without room, one without values is in its handle only."""
         own = self._own_ids(caller)
         if statement_id in own:
             own.remove(statement_id)

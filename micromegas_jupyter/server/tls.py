@@ -124,7 +124,7 @@ def flight_credentials(files: TlsFiles) -> grpc.ServerCredentials:
         )
 
     def renew() -> grpc.ServerCertificateConfiguration | None:
-        # gRPC calls this for each new connection, on threads of its own.
+        # gRPC calls this for each new connection, on its own threads.
         found = source.renew()
         return None if found is None else configure(found)
 

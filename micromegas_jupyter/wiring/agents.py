@@ -146,7 +146,7 @@ class _SignIn:
         return True
 
     async def request_sign_in(self, request: Request, server: StdioServer) -> Result | None:
-        """Have the client show the URL, in the way of its revision; None if nobody can sign in or has just done so.
+        """Have the client show the URL, in the way of its revision; None if no one can sign in or has just done so.
 
         A client of 2026-07-28 repeats the request with the user's response, and then waits for the sign-in.
         """

@@ -83,7 +83,7 @@ def without_wrapper(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 def stored_provider(
     settings: ClientSettings, environ: Mapping[str, str] | None = None, *, facts: RuntimeInfo | None = None
 ) -> AuthProvider | None:
-    """Return the provider that these settings give without a person; raises `LoginRequired` when nobody is signed in.
+    """Return the provider that these settings give without a user; raises `LoginRequired` when no one is signed in.
 
     In this order: an API key file; a service account file or a workload identity; JupyterHub, where it signs people in
     and no other flow was chosen; the stored sign-in of exactly these settings, unless they ask for a service account; a
@@ -128,7 +128,7 @@ def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts:
 
 
 def service_account_provider(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> AuthProvider:
-    """Return the provider of a service account, whoever else may be signed in."""
+    """Return the provider of a service account, regardless of who is signed in."""
     from micromegas_jupyter.wiring.service_accounts import service_provider
 
     provider = None
@@ -181,7 +181,7 @@ def connect(  # noqa: PLR0913 - options that few give
 
     Raises:
         ConfigurationError: A setting is malformed.
-        LoginRequired: A sign-in is configured and nobody is signed in.
+        LoginRequired: A sign-in is configured and no one is signed in.
     """
     if uri is None and profile is None and auth_provider is None and not read_only:
         wrapped = _wrapped_client(environ)
@@ -210,7 +210,7 @@ def _build_client(
         from micromegas_jupyter.core.files import read_secret_file
 
         setting = settings.origin_of("client_key_file") or "client_key_file"
-        read_secret_file(settings.client_key_file, setting=setting)  # refused where others can read it
+        read_secret_file(settings.client_key_file, setting=setting)  # rejected where others can read it
     ca_bundle = None
     if settings.ca_bundle is not None:
         from micromegas_jupyter.auth.provider_connection import ca_bundle_file
@@ -218,7 +218,7 @@ def _build_client(
 
         ca_bundle = ca_bundle_file(settings)
         if ca_bundle is not None:
-            read_certificates(ca_bundle)  # refused where it holds none
+            read_certificates(ca_bundle)  # rejected where it holds none
     certificate_file, key_file = settings.client_certificate_file, settings.client_key_file
     return FlightSQLClient(
         settings.uri,
@@ -309,9 +309,9 @@ def provider_of(settings: ClientSettings) -> tuple[str, str]:
 
 
 def _read_config(path: Path) -> str | None:
-    """Return the file's text, None when there is none.
+    """Return the file's text, or None.
 
-    The file says which server gets a person's token, so one that somebody else could have written is refused. A
+    The file says which server gets a user's token, so one that someone else could have written is rejected. A
     symbolic link is followed, and its target counts.
     """
     try:
@@ -321,7 +321,7 @@ def _read_config(path: Path) -> str | None:
         return None
     except FileProblem as problem:
         if isinstance(problem.__cause__, NotADirectoryError):
-            return None  # a home folder of /dev/null, as programs without a person have it
+            return None  # a home folder of /dev/null, as programs without a user have it
         raise ConfigurationError(f"{path.name} {problem.args[0]}.", key=path.name) from problem.__cause__
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path.name} cannot be read as UTF-8 text.", key=path.name) from error
@@ -377,8 +377,8 @@ def _read_choices(path: Path) -> dict[str, Flow]:
 def token_file(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Path:
     """Return the file that holds, or will hold, the sign-in of exactly these settings.
 
-    It is upstream's file for the profile, or one beside it where that holds a sign-in for other settings. Upstream's
-    own sign-in counts for any scope, except for one that has a file of its own, which stays there when the other one
+    It is upstream's file for the profile, or one alongside it where that holds a sign-in for other settings. Upstream's
+    own sign-in counts for any scope, except for one that has its own file, which remains there when the other one
     has ended.
     """
     return _own_path(settings, environ, _FILE_SUFFIX)
@@ -435,7 +435,7 @@ def logout(  # noqa: PLR0913 - its dependencies
     """End every sign-in of the settings' profile, here and at the providers.
 
     Only the application that the settings name has credentials here; the report says what a provider did not revoke.
-    With `end_session`, the browser shows the page that ends the person's session at the provider, too.
+    With `end_session`, the browser shows the page that ends the user's session at the provider, too.
     """
     from micromegas_jupyter.auth.logout import end_stored_logins
     from micromegas_jupyter.auth.provider_connection import ProviderConnection, configured_credential, provider_http
@@ -479,7 +479,7 @@ def _own_path(settings: ClientSettings, environ: Mapping[str, str] | None, suffi
     try:
         stored = _store_at(shared, environ).stored_key()
     except TokenStoreError:
-        stored = None  # whoever reads it says what is wrong with it
+        stored = None  # its reader reports what is wrong with it
     # Upstream drops scope and resource when it renews a sign-in, which then fits any request for its audience.
     is_known = stored is not None and (stored.scope is not None or stored.resource is not None)
     if stored is not None and (is_known or not os.path.lexists(beside)):
@@ -488,10 +488,10 @@ def _own_path(settings: ClientSettings, environ: Mapping[str, str] | None, suffi
 
 
 def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether calls with these settings are made with the Hub's token of the person whose server this is.
+    """Whether calls with these settings are made with the Hub's token of the user whose server this is.
 
-    Not where a person chose another flow, or the settings name a service account; nor without a setting for server or
-    provider, so that no token is sent to whoever listens at the default address.
+    Not where a user chose another flow, or the settings name a service account; nor without a setting for server or
+    provider, so that no token is sent to anyone who listens at the default address.
     """
     environ = process_variables(environ)
     if not environ.get("KERNEL_MICROMEGAS_HUB"):
@@ -534,7 +534,7 @@ def hub_provider(
     *,
     stored: Callable[[], OidcAuthProvider | None] = lambda: None,
 ) -> HubTokenProvider:
-    """Return the provider of the Hub's tokens; makes no call yet. `stored` is used when the Hub refuses."""
+    """Return the provider of the Hub's tokens; makes no call yet. `stored` is used when the Hub rejects."""
     from micromegas_jupyter.auth.flows.hub import HubTokenProvider
 
     return HubTokenProvider(hub_service(settings, environ), issuer=settings.issuer, stored=stored)

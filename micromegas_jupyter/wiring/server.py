@@ -257,7 +257,7 @@ class ServerStack:
         return (self._ticket_key.encode(),) if self._ticket_keys is None else self._ticket_keys.keys
 
     def _take_over(self) -> Taken | None:
-        """Return the sockets of the server that is to be replaced; None when there is none."""
+        """Return the sockets of the server that is to be replaced, or None."""
         settings = self.settings
         if not settings.take_over:
             return None
@@ -309,7 +309,7 @@ class ServerStack:
         self._recorder.add_measures([row])
 
     def _check_role_conditions(self, access: AccessSettings) -> None:
-        """Refuse roles whose conditions the tables do not have, and warn of tables that are not there."""
+        """Reject roles whose conditions the tables do not have, and warn of tables that are not there."""
         conditions: dict[str, list[str]] = {}
         for role in (access.roles or {}).values():
             for table, condition in role.tables.items():
@@ -415,11 +415,11 @@ class ServerStack:
             if self._recorder is not None:
                 self._recorder.start()
             if self._taken is not None:
-                if self._http is not None:  # only now: the running server answers meanwhile, and is ready
+                if self._http is not None:  # only now: the running server answers in the meantime, and is ready
                     self._start_http(self._http, self._taken.sockets.get(_HTTP))
                 self._taken.confirm_serving()
                 self._taken = None
-            # From here on nobody else serves, so nothing that follows may end this server.
+            # From here on no one else serves, so nothing that follows may end this server.
             self._offer_ports()
         except BaseException:
             self.stop()
@@ -454,7 +454,7 @@ class ServerStack:
         self._spill_folder.close()
 
     def _end_recording(self) -> None:
-        """Store what was recorded last, once the last exporter over HTTP has its answer."""
+        """Store what was recorded last, once the last exporter over HTTP has its response."""
         if self._http is not None:
             self._http.stop()
         if self._recorder is not None and not self._recorder.stop(timeout_seconds=_LAST_WRITE_SECONDS):
@@ -532,7 +532,7 @@ def check_exposure(settings: ServerSettings) -> None:
 
 
 def _check_unused_access(environ: Mapping[str, str]) -> None:
-    """Log that a named access configuration is not used; one that could not be used is refused as elsewhere."""
+    """Log that a named access configuration is not used; one that could not be used is rejected as elsewhere."""
     variables = ("ACCESS_CONFIG", "API_KEY_FILE", "API_KEYS", "OIDC_CONFIG", "ADMINS")
     named = [name for name in (f"MICROMEGAS_{variable}" for variable in variables) if environ.get(name)]
     read_access_settings(environ)
@@ -655,7 +655,7 @@ def has_free_space(folder: Path) -> bool:
 
 
 def open_lake(location: str) -> tuple[Storage | None, Lake | None]:
-    """Return the lake there, for rows that are sent beside an engine; neither for no location."""
+    """Return the lake there, for rows that are sent alongside an engine; neither for no location."""
     if not location:
         return None, None
     storage, found = open_tables(location)
@@ -678,7 +678,7 @@ def can_read_tables(source: TableSource, storage: Storage) -> bool:
 
 
 def find_denials_file(settings: ServerSettings, lake: Storage | None) -> str | None:
-    """Return the configured file of denied queries, else the one in the lake; None where there is neither."""
+    """Return the configured file of denied queries, otherwise the one in the lake; None where there is neither."""
     if settings.query_denials_file is not None:
         return str(settings.query_denials_file.expanduser().absolute())
     return None if lake is None else lake.child_uri(_DENIALS_FILE)

@@ -33,7 +33,7 @@ _OPTIONS: Final = ("--port=0", "--no-http", "--no-telemetry", "--ready-json", "-
 
 
 class ServerProcess:
-    """A running server; whoever makes it stops it, and it ends by itself with this process.
+    """A running server; its creator stops it, and it ends by itself with this process.
 
     It accepts `key` at `uri`. `is_lake` says that `micromegas serve` wrote the folder, and that it does not hold tables
     of others; `problems` says what of those was left out.
@@ -91,7 +91,7 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        # Last: until the process has ended, another thread may be reading from it.
+        # Last: until the process has exited, another thread may be reading from it.
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._folder.close()
@@ -106,7 +106,7 @@ class ServerProcess:
         return str(answer["uri"])
 
     def _read_line(self) -> bytes:
-        """Return the first line; empty when the process ended, or was killed for taking too long."""
+        """Return the first line; empty when the process exited, or was killed for taking too long."""
         timer = threading.Timer(_START_SECONDS, self._process.kill)
         timer.daemon = True
         timer.start()

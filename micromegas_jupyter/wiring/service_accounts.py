@@ -52,7 +52,7 @@ def service_provider(settings: ClientSettings, environ: Mapping[str, str] | None
     """Return the provider of a program that signs in by itself.
 
     In this order: a Google service account's key file; the platform's token; a private key or a client secret, unless
-    the secret belongs to an application that people sign in with. None when a person has to sign in, or nobody.
+    the secret belongs to an application that people sign in with. None when a user has to sign in, or no one.
     """
     if settings.service_account_file is not None:
         return _google_service_account(settings, settings.service_account_file)
@@ -78,9 +78,9 @@ def service_provider(settings: ClientSettings, environ: Mapping[str, str] | None
 
 
 def service_scope(settings: ClientSettings) -> str | None:
-    """Return the scope that somebody chose for a program; None leaves it to the provider.
+    """Return the scope that someone chose for a program; None leaves it to the provider.
 
-    The default, and what a preset puts in its place, ask for a person's claims, which no program has.
+    The default, and what a preset puts in its place, ask for a user's claims, which no program has.
     """
     is_chosen = settings.scope != DEFAULT_SCOPE and not (settings.origin_of("scope") or "").startswith("preset ")
     return settings.scope if is_chosen else None
@@ -92,7 +92,7 @@ def _google_service_account(settings: ClientSettings, path: PurePath) -> GoogleS
     wants_id_token = settings.bearer is Bearer.ID_TOKEN
     return GoogleServiceAccountProvider(
         key,
-        # The server accepts a person's ID token for the application, so it accepts a program's for the same.
+        # The server accepts a user's ID token for the application, so it accepts a program's for the same.
         audience=settings.audience or settings.client_id if wants_id_token else None,
         scope=None if wants_id_token else service_scope(settings),
         http=provider_http(settings),

@@ -1,4 +1,4 @@
-"""Signs a person in with what the settings say: chooses the flow, starts it, falls back, and stores the result."""
+"""Signs a user in with what the settings say: chooses the flow, starts it, falls back, and stores the result."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -54,7 +54,7 @@ def choose_flow(  # noqa: PLR0913 - what varies is passed in
     can_device: bool | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> FlowChoice:
-    """Choose how a person signs in: by argument, variable, profile, an earlier sign-in, or the runtime environment.
+    """Choose how a user signs in: by argument, variable, profile, an earlier sign-in, or the runtime environment.
 
     `wanted` is what an argument named, and `is_automatic` says that it asked to leave it to the environment. What is
     None is found out: where the program runs (`facts`), and, by asking the provider where it matters, whether it has a
@@ -105,7 +105,7 @@ def begin_login(
     store: bool = True,
     redirects: RedirectLogins | None = None,
 ) -> PendingLogin:
-    """Start a sign-in that continues by itself; returns at once with what the person needs.
+    """Start a sign-in that continues by itself; returns immediately with what the user needs.
 
     `store` says whether the sign-in is stored for other programs of this person. The redirect flow needs `redirects`,
     where a Jupyter server's requests come in, unless this is a Hub.
@@ -147,11 +147,11 @@ def login(  # noqa: PLR0913 - what varies is passed in
     environ: Mapping[str, str] | None = None,
     prompt: Callable[[str], str] | None = None,
 ) -> OidcAuthProvider | HubTokenProvider:
-    """Sign a person in and wait for it; raises as `begin_login` and `PendingLogin.result`.
+    """Sign a user in and wait for it; raises as `begin_login` and `PendingLogin.result`.
 
     The `fallbacks` are tried next, in order, when a flow cannot be started or no browser opens. `announce` is called
-    with sentences about what the person is to do, `show` in its place with a sign-in that was started, and `prompt`
-    asks for the pasted address; without it nobody can paste.
+    with sentences about what the user is to do, `show` in its place with a sign-in that was started, and `prompt`
+    asks for the pasted address; without it no one can paste.
     """
     flows = [found for found in (flow, *fallbacks) if found is not Flow.PASTE or prompt is not None]
     if not flows:
@@ -161,7 +161,7 @@ def login(  # noqa: PLR0913 - what varies is passed in
     def end() -> None:
         if pending is not None:
             pending.cancel()
-            pending.wait_closed(LINGER_SECONDS + 1)  # or the program ends before the user has seen the last page
+            pending.wait_closed(LINGER_SECONDS + 1)  # or the program exits before the user has seen the last page
 
     def begin(next_flow: Flow, _reason: str) -> PendingLogin:
         nonlocal pending
@@ -191,7 +191,7 @@ def login(  # noqa: PLR0913 - what varies is passed in
 
 
 def sentence_of(pending: PendingLogin) -> str:
-    """Return what a person is to do for this sign-in."""
+    """Return what a user is to do for this sign-in."""
     match pending.flow:
         case Flow.DEVICE:
             return f"Go to {pending.verification_uri} and type {pending.user_code}. Only type it if you started this."

@@ -1,6 +1,6 @@
 """Hands a running server's ports to its successor, over a Unix socket that only the same user can reach.
 
-Two steps, so that the ports are served at every moment: the successor takes the sockets, and says so once it answers
+Two steps, so that the ports are served at every moment: the successor takes the sockets, and reports it once it answers
 calls; only then does the running server drain. If the successor dies in between, the running server keeps serving on
 its own descriptors.
 """
@@ -229,7 +229,7 @@ class Taken:
     _resources: ExitStack = field(repr=False)
 
     def confirm_serving(self) -> None:
-        """Tell the running server that this process answers calls; returns when it drains, or has ended."""
+        """Tell the running server that this process accepts calls; returns when it drains, or has ended."""
         answer: Mapping[str, object] = {}
         with suppress(OSError):
             self._connection.settimeout(_CONFIRM_SECONDS)
@@ -248,14 +248,14 @@ class Taken:
             raise ServerUnavailable("The running server did not release its ports.", remedy=_RESTART)
 
     def close(self) -> None:
-        """Leave the ports to the running server: close the sockets, and let it go on. May be called twice."""
+        """Leave the ports to the running server: close the sockets, and let it continue. May be called twice."""
         for each in self.sockets.values():
             each.close()
         self._resources.close()
 
 
 def take_over(address: TakeOverAddress) -> Taken | None:
-    """Take the sockets of the server that runs at an address; None when there is none."""
+    """Take the sockets of the server that runs at an address, or None."""
     path = address.path
     if not os.path.lexists(path.parent) or not _find_socket(path):
         return None
@@ -358,7 +358,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def _find_socket(path: Path) -> bool:
-    """Whether there is a socket of this user; anything else there, or a folder that others can enter, is refused."""
+    """Whether there is a socket of this user; anything else there, or a folder that others can enter, is rejected."""
     folder = path.parent.lstat()
     if not stat.S_ISDIR(folder.st_mode):
         raise _unsafe(path.parent, "is a link or not a folder")
@@ -409,7 +409,7 @@ class ReservedPort:
         try:
             self.socket = _bind(host, port)
         except OSError:
-            # Connections that a server left behind occupy the port, but not for one that says so.
+            # Connections that a server left behind occupy the port, but not for one that reports it.
             try:
                 self.socket = _bind(host, port, reuses_address=True)
             except OSError:

@@ -3,9 +3,11 @@
 import configparser
 import http.client
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 from http import HTTPStatus
 
 import pytest
@@ -18,6 +20,7 @@ from micromegas_jupyter.config.access import parse_access_settings
 from micromegas_jupyter.config.server import parse_server_settings
 from micromegas_jupyter.server.http.endpoint import HttpEndpoint
 from tests.architecture.guide_text import DOCS, ROOT, read_page
+from tests.fakes.certificates import Authority
 from tests.fakes.validator import FakeValidator
 
 DEPLOY = DOCS / "deploy"
@@ -132,7 +135,7 @@ def test_the_settings_of_the_cluster_are_understood_and_fit_its_volumes_memory_a
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
 
     assert build_parser().parse_args(["serve", *container["args"]]).config == "/etc/micromegas/server.toml"
-    assert all(re.search(rf"`{name}`", read_page("settings.md") + read_page("operating.md")) for name in variables)
+    assert all(re.search(rf"`{name}`", read_page("settings.md") + read_page("lake.md")) for name in variables)
     needed = (settings.tls_certificate, settings.tls_key, settings.ticket_key_file, settings.access_config)
     for path in (*needed, settings.spill_directory):
         assert any(str(path).startswith(place) for place in places), path
@@ -226,3 +229,31 @@ def test_every_file_for_deployment_is_on_its_page():
     files = {str(path.relative_to(DEPLOY)) for path in DEPLOY.rglob("*") if path.is_file()} - {"README.md"}
 
     assert set(re.findall(r"\]\(([\w/.-]+)\)", read_page("deploy/README.md"))) >= files
+
+
+VALIDATORS = {
+    "haproxy.cfg": ["haproxy", "-c", "-f", "haproxy.cfg"],
+    "nginx.conf": ["nginx", "-t", "-q", "-c", "nginx.conf", "-g", "pid nginx.pid; error_log stderr;"],
+    "prometheus.yml": ["promtool", "check", "config", "--syntax-only", "prometheus.yml"],
+    "alerts.yml": ["promtool", "check", "rules", "alerts.yml"],
+    "compose.yaml": ["docker-compose", "--file", "compose.yaml", "config", "--quiet"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VALIDATORS)
+def test_the_file_is_valid_for_the_program_that_reads_it(name, tmp_path):
+    program, *arguments = VALIDATORS[name]
+    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])
+    if (found := shutil.which(program, path=path)) is None:
+        pytest.skip(f"{program} is missing: .ci/run installs it")
+    pair = Authority(tmp_path).issue("tls")
+    text = (DEPLOY / name).read_text(encoding="utf-8")
+    text = re.sub(r"/etc/(?:haproxy|nginx)/tls(?=/)", str(pair.certificate_file.parent), text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    place = [str(tmp_path / name) if argument == name else argument for argument in arguments]
+    place = [argument.replace("nginx.pid", str(tmp_path / "nginx.pid")) for argument in place]
+
+    done = subprocess.run([found, *place], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr

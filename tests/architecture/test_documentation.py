@@ -25,7 +25,7 @@ HUB_SOURCE, OTHER_SOURCE = (
 )
 PACKAGES = (micromegas_jupyter, auth, access, hub)
 #: Options of other programs, in examples.
-FOREIGN_OPTIONS = {"--help", "--no-deps", "--require-hashes"}
+FOREIGN_OPTIONS = {"--help", "--ip", "--no-deps", "--require-hashes"}
 # `nbf` is only read when it is there.
 UNREACHABLE = {"not_before_missing"}
 
@@ -48,7 +48,18 @@ def test_every_link_leads_somewhere(page):
 
 @pytest.mark.parametrize(
     "page",
-    ["operating.md", "metrics.md", "audit.md", "ingest.md", "statuses.md", "errors.md", "SECURITY.md", "magics.md"],
+    [
+        *(
+            "operating.md",
+            "lake.md",
+            "limits.md",
+            "monitoring.md",
+            "query-execution.md",
+            "remote-engine.md",
+            "scaling.md",
+        ),
+        *("metrics.md", "audit.md", "ingest.md", "statuses.md", "errors.md", "SECURITY.md", "magics.md"),
+    ],
 )
 def test_every_option_that_a_page_names_exists(page):
     known = magic_options() | FOREIGN_OPTIONS | {option for _command, option in command_line_options()}
@@ -74,7 +85,11 @@ def reasons():
 
 
 NAMES = {
-    "variables": (re.findall(r"\bMICROMEGAS_[A-Z_]+[A-Z]\b", OTHER_SOURCE + HUB_SOURCE), "settings.md", "`{}`"),
+    "variables": (
+        re.findall(r"\bMICROMEGAS_[A-Z_]+[A-Z]\b", OTHER_SOURCE + HUB_SOURCE),
+        "settings.md limits.md",
+        "`{}`",
+    ),
     "public names": (
         (f"{part.__name__}.{name}" for part in PACKAGES for name in part.__all__ if not name.startswith("_")),
         "python.md",

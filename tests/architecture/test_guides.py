@@ -39,7 +39,6 @@ SIGN_IN_PAGES = (
 )
 SIGN_IN = blocks(*SIGN_IN_PAGES)
 CONFIGURATIONS = [block for block in ACCESS if block.language == "json"]
-OPERATING = read_page("operating.md")
 
 
 def exported(lines):
@@ -208,7 +207,7 @@ def test_every_flow_and_platform_is_explained():
 
 
 def test_every_reason_for_not_being_ready_is_explained():
-    section = OPERATING.partition("The reasons of `/ready`:")[2].partition("\n## ")[0]
+    section = read_page("monitoring.md").partition("The reasons of `/ready`:")[2].partition("\n## ")[0]
 
     assert [row[0].strip("`") for row in table_rows(section) if row[0].startswith("`")] == [
         reason.value for reason in NotReady
@@ -216,7 +215,7 @@ def test_every_reason_for_not_being_ready_is_explained():
 
 
 def test_every_cause_for_which_a_statement_is_ended_is_explained_as_it_is():
-    section = OPERATING.partition("### Statements that are ended")[2].partition("\n## ")[0]
+    section = read_page("limits.md").partition("## Statements that the server stops")[2].partition("\n## ")[0]
     rows = {row[0].strip("`"): row for row in table_rows(section) if row[0].startswith("`")}
     options = WorkerOptions(lake=None, denials_file=None, spill_directory="")
 

@@ -60,7 +60,9 @@ NAMES = {
     "magics": lambda: {f"%{name}" for names in registered_magics() for name in names},
     "options of magics": magic_options,
     "options of commands": lambda: {option for _, option in command_line_options()},
-    "variables": lambda: set(re.findall(r"`((?:MICROMEGAS|KERNEL)_[A-Z_]+)`", read_page("settings.md"))),
+    "variables": lambda: set(
+        re.findall(r"`((?:MICROMEGAS|KERNEL)_[A-Z_]+)`", read_page("settings.md") + read_page("limits.md"))
+    ),
     "error codes": lambda: set(error_classes()),
 }
 

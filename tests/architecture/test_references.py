@@ -31,6 +31,14 @@ CLIENT = {
     "settings of the connection": r"uri|ca_bundle|client_\w+_file|read_only",
     "settings of signing in": r".*",
 }
+#: The server's settings that limit what callers use are on a page of their own.
+SERVER = {
+    "limits of the server": (
+        r"memory_|statement_memory|query_timeout|max_|queue_timeout|spill_mib|(read|write|upload|connection_idle)_timeout|"
+        r"ticket_lifetime"
+    ),
+    "settings of the server": r".*",
+}
 ERRORS = {
     "errors of use": r"CONF|USE",
     "errors of signing in": r"AUTH",
@@ -197,12 +205,13 @@ def parts():
     """Return by its name what each part of a page has."""
     magics = {names: "\n".join(options(magic.parser)) for names, magic in registered_magics().items()}
     settings = split(CLIENT, client_settings())
+    served = split(SERVER, ((setting.name, server_setting(setting)) for setting in SETTINGS))
     errors = split(ERRORS, sorted(error_classes().items()))
     head = ("variable", "in `config.json`", "meaning", "default")
     server_head = ("option", "variable", "meaning", "values", "default")
     return {
         **{name: table(head, *rows) for name, rows in settings.items()},
-        "settings of the server": table(server_head, *map(server_setting, SETTINGS)),
+        **{name: table(server_head, *rows) for name, rows in served.items()},
         **{
             name: "\n\n".join(f"### {error.code}\n{error_entry(error)}" for error in found)
             for name, found in errors.items()

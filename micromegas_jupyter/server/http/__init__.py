@@ -1,1 +1,1 @@
-"""The HTTP listener: exports of OpenTelemetry, metrics, health."""
+"""The HTTP listener: OpenTelemetry exports, metrics, health."""

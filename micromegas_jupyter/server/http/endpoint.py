@@ -114,7 +114,7 @@ class _MonitoringPage(Page):
         self.finish(json.dumps({"status": "not ready", "reason": reason}) + "\n")
 
     async def _show_metrics(self) -> None:
-        """Answer with the metrics, or say what is wrong with the credential as RFC 6750 section 3 asks."""
+        """Respond with the metrics, or say what is wrong with the credential as RFC 6750 section 3 asks."""
         if self.lacks_certificate:
             self.finish_with(HTTPStatus.FORBIDDEN)
             return
@@ -217,7 +217,7 @@ class HttpEndpoint:
         return _listen(host, port)
 
     def stop(self) -> None:
-        """Stop listening and close all connections, after a moment for answers; repeated calls do nothing."""
+        """Stop listening and close all connections, after a moment for responses; repeated calls do nothing."""
         if self._thread is None or self._loop is None or not self._thread.is_alive():
             return
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -261,7 +261,7 @@ class HttpEndpoint:
             options = {"connections": connections, **({} if site is None else {"site": site})}
             routes.append((path, DisabledPage if site is None else page, options))
         routes.append((".*", _MonitoringPage, {"connections": connections, "monitoring": monitoring}))
-        # Requests are not logged: refused ones are in the audit, the others come every few seconds.
+        # Requests are not logged: rejected ones are in the audit, the others come every few seconds.
         application = Application(routes, log_function=lambda _page: None)
         is_small = self._exports is None and self._mcp is None and self._sql is None
         max_connections = _MAX_CONNECTIONS if is_small else _MAX_CLIENTS
@@ -327,7 +327,7 @@ class _BoundedServer(HTTPServer):
         """Close a connection of old, but not while its request is answered, nor one that exporters use."""
         if stream.closed():
             return
-        # A client that does not read the answer is not waited for.
+        # A client that does not read the response is not waited for.
         if stream in self._busy or (stream in self._lasting and not stream.writing()):
             asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, self._close_old, stream)
         else:

@@ -77,7 +77,7 @@ class Connections:
 
 
 class Page(RequestHandler):
-    """Answers one request."""
+    """Handles one request."""
 
     def initialize(self, connections: Connections, **_options: object) -> None:
         """Take what Tornado hands to each page of a route."""
@@ -87,7 +87,7 @@ class Page(RequestHandler):
 
     def set_default_headers(self) -> None:
         """Set the headers of every answer."""
-        # No version, and nobody is to store or interpret the answer.
+        # No version; clients must not cache or sniff the response.
         self.set_header("Server", "micromegas")
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
@@ -112,10 +112,10 @@ class Page(RequestHandler):
         self.on_finish()
 
     def compute_etag(self) -> None:
-        """Send none: no answer is worth comparing with an earlier one."""
+        """Send no ETag: no response is worth comparing with an earlier one."""
 
     def write_error(self, status_code: int, **_details: object) -> None:
-        """Answer with the status of an error, and nothing about it."""
+        """Respond with the status of an error, and nothing about it."""
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             self.set_header("Allow", ", ".join(self.SUPPORTED_METHODS))
         self.finish_with(HTTPStatus(status_code))
@@ -126,7 +126,7 @@ class Page(RequestHandler):
             _LOG.error("a page could not be made", exc_info=error)
 
     def finish_with(self, status: HTTPStatus, **headers: str) -> None:
-        """Answer with a status, its phrase and these headers, whose names have underscores for hyphens."""
+        """Respond with a status, its phrase and these headers, whose names have underscores for hyphens."""
         self.set_status(status.value)
         for name, value in headers.items():
             self.set_header(name.replace("_", "-"), value)
@@ -316,7 +316,7 @@ class ExportPage(Page):
         self._answer_error(error)
 
     def write_error(self, status_code: int, **details: object) -> None:
-        """Answer defects as OTLP does."""
+        """Report defects as OTLP does."""
         if status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             super().write_error(status_code, **details)
         else:
@@ -367,7 +367,7 @@ class ExportPage(Page):
             self._connections.authenticator.check_again(self._caller, self.headers, self.describe)
 
     def _answer_error(self, error: MicromegasError) -> None:
-        """Answer with a `google.rpc.Status`, as OTLP has it for HTTP."""
+        """Respond with a `google.rpc.Status`, as OTLP has it for HTTP."""
         self._write_audit("error", error)
         self._exports.count_refusal(self._signal, error, size=self._received_bytes)
         self.set_status(_http_status(error) if self._has_known_type else HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value)

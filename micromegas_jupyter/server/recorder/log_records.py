@@ -154,7 +154,7 @@ def _capture(record: logging.LogRecord) -> _Captured:
             text = f"{text}\n{record.stack_info}"
     time_ns = nanoseconds_since_epoch(record.created)
     if not 0 <= time_ns < _END_OF_TIME_NS:
-        # The record would be refused.
+        # The record would be rejected.
         raise ValueError("a record's time does not fit into 64 bits")
     return _Captured(
         time_ns=time_ns,

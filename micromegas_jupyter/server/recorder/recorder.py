@@ -170,7 +170,7 @@ class Recorder:
     def attach(self) -> None:
         """Begin to keep what is logged, which is stored after `start`."""
         logger = self._logger
-        # With its first handler a logger stops printing warnings by itself; whoever watches stderr still wants them.
+        # With its first handler a logger stops printing warnings by itself; anyone who watches stderr still wants them.
         if not logger.hasHandlers() and logging.lastResort is not None:
             logger.addHandler(logging.lastResort)
             self._undo.callback(logger.removeHandler, logging.lastResort)
@@ -324,7 +324,7 @@ class WaitingExports:
             raise failure
 
     def take_lost_count(self) -> int:
-        """Return how many rows were dropped or refused since the last call."""
+        """Return how many rows were dropped or rejected since the last call."""
         lost, self._lost_rows = self._lost_rows, 0
         return lost
 
@@ -355,7 +355,7 @@ class Reading(NamedTuple):
 def build_measures(
     previous: list[Reading], current: list[Reading], *, elapsed_seconds: float, time_ns: int
 ) -> list[MeasureRow]:
-    """Return the rows of a sample: rates as growth per second, all else as it is.
+    """Return the rows of a sample: rates as growth per second, all else unchanged.
 
     A rate that is new or ran backwards gives no row; nor does a percentage at first, measured between calls.
     """
