@@ -429,7 +429,7 @@ _SYNTAX: Final = "Use a mapping for :name or $name, a list or tuple for ? or $1.
 
 
 def bind(sql: str, params: Params) -> BoundStatement | None:
-    """Bind the values of `params`, as `query` describes them; None when there are none."""
+    """Bind the values of `params`, as `query` describes them, or return None without values."""
     if params is None:
         return None
     if isinstance(params, Mapping):

@@ -74,7 +74,7 @@ class Lake:
         self._views: dict[str, View] = {}
 
     def snapshot(self, sql: str | None = None) -> tuple[TableSnapshot, ...]:
-        """Return all tables, those that `sql` names as they stand now; None is for all of them."""
+        """Return all tables, refreshing those that `sql` references, or all of them if it is None."""
         text = None if sql is None or _VIEW_LISTS in sql.lower() else _with_sources(sql)
         found = self._snapshots.list(text)
         views = [name for name, table in found.items() if table.materialized is not None]
@@ -95,7 +95,7 @@ class Lake:
         return (*missing, *found.values())
 
     def view(self, name: str) -> View | None:
-        """Return a materialized view as it stands now; None if there is none."""
+        """Return the current state of a materialized view, or None."""
         table = self._snapshots.current(name)
         if table is None or table.materialized is None:
             return None

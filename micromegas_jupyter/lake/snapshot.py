@@ -149,7 +149,7 @@ class DeltaSnapshots:
         self.refused: dict[str, Unreadable] = {}
 
     def list(self, sql: str | None) -> dict[str, TableSnapshot]:
-        """Return all tables; those that `sql` names as they stand now. What cannot be read has a `problem`."""
+        """Return all tables, refreshing those that `sql` references. What cannot be read has a `problem`."""
         text = None if sql is None else sql.lower()
         folders = self._storage.list_folders()
         if self._is_foreign and LOG_FOLDER in folders:
@@ -187,7 +187,7 @@ class DeltaSnapshots:
                 raise Unreadable("its log cannot be read") from error
 
     def current(self, name: str) -> TableSnapshot | None:
-        """Return one table as it stands now, whatever else there is."""
+        """Return the current state of one table."""
         return self._find(name, name, is_named=True)
 
     def known(self, name: str) -> TableVersion | None:

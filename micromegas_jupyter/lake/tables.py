@@ -148,7 +148,7 @@ class Tables:
         return tuple(name for name in self.storage.list_folders() if self._is_there(name))
 
     def find(self, name: str) -> DeltaTable | None:
-        """Return the table at its latest version, None when there is none."""
+        """Return the latest version of the table, or None."""
         if not is_name(name):
             return None
         try:
@@ -266,7 +266,7 @@ class Tables:
             return add_entry(self.storage, guard, log_path(name, entry_name(version + 1)), content)
 
     def drop_view(self, name: str) -> bool:
-        """Hide a materialized view as `drop` does; False if there is none."""
+        """Hide a materialized view as `drop` does; return False if it doesn't exist."""
         delta = self.find(name)
         if delta is None:
             return False

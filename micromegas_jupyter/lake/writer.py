@@ -379,7 +379,7 @@ class LakeWrite:
             self._write_files()
 
     def submit(self) -> Future[int]:
-        """Make all rows durable and visible at once; the future's result is how many were written."""
+        """Commit all rows atomically; the future's result is the number of rows."""
         if self._waiting and (self._files or self._waiting_bytes > _MAX_GROUPED_BYTES):
             self._write_files()
         size = self._waiting_bytes

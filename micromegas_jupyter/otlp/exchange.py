@@ -19,7 +19,7 @@ _SMALLER: Final = "Export fewer records at a time (OTEL_BLRP_MAX_EXPORT_BATCH_SI
 
 
 class Signal(enum.StrEnum):
-    """What an export holds; the values are those of OTLP's paths."""
+    """The signal of an export; the values are those of OTLP's paths."""
 
     LOGS = "logs"
     METRICS = "metrics"
@@ -46,7 +46,7 @@ _SERVICES: Final = {
 
 
 class Encoding(enum.StrEnum):
-    """How requests and answers are encoded; the values are content types."""
+    """The encoding of requests and responses; the values are content types."""
 
     PROTOBUF = "application/x-protobuf"
     JSON = "application/json"

@@ -139,13 +139,13 @@ class Block:
 
 @dataclass(slots=True)
 class Refusals:
-    """How many records are refused, and why the first is."""
+    """The number of rejected records, and the reason for the first."""
 
     count: int = 0
     reason: str = ""
 
     def add(self, reason: str, count: int = 1) -> None:
-        """Note refused records."""
+        """Count rejected records."""
         if count and not self.count:
             self.reason = reason
         self.count += count

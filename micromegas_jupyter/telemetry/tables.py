@@ -1,4 +1,4 @@
-"""The tables of the data model, with upstream's names and types: one query runs on either implementation."""
+"""The tables of the data model, with the same names and types as upstream, so queries run on both."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -13,26 +13,26 @@ from micromegas_jupyter.telemetry.histograms import OTEL_HISTOGRAM
 DICTIONARY = pa.dictionary(pa.int32(), pa.utf8())
 TIMESTAMP = pa.timestamp("ns", tz="+00:00")
 PROPERTIES = pa.dictionary(pa.int32(), pa.binary())
-"""JSON objects in binary (`core.jsonb`), each distinct one once."""
+"""Binary JSON objects (`core.jsonb`), dictionary-encoded."""
 NANOS: Final = "_nanos"
-"""The end of the name of a stored column with the nanoseconds (0 to 999) that its time has beyond microseconds."""
+"""Suffix of the stored column with the nanoseconds (0 to 999) that microseconds can't represent."""
 REMARKS_KEY: Final = b"ARROW:FLIGHT:SQL:REMARKS"
-"""The metadata key of a remark (Flight SQL, column metadata of `CommandGetTables`)."""
+"""Metadata key of a table or column description (Flight SQL, column metadata of `CommandGetTables`)."""
 ROLE_KEY: Final = b"micromegas.role"
-"""The metadata key of what a column is: one of `ROLES`."""
+"""Metadata key of a column's role, one of `ROLES`."""
 UNIT_KEY: Final = b"micromegas.unit"
-"""The metadata key of a measure's unit, in the notation of OpenTelemetry (UCUM)."""
+"""Metadata key of a measure's unit in OpenTelemetry (UCUM) notation."""
 _POSITION = "__position"
 
 
 def build_constant_properties(properties: Mapping[str, object], length: int) -> pa.Array:
-    """Return the same property set in all `length` rows."""
+    """Return a column of `length` rows with the same property set."""
     encoded = pa.array([jsonb.encode(properties)], pa.binary())
     return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), length), encoded)
 
 
 class ColumnRole(NamedTuple):
-    """What a column is, and of a measure the unit, if all rows have the same."""
+    """The role of a column, and the unit of a measure if all rows have the same unit."""
 
     role: str
     unit: str | None = None
@@ -58,20 +58,20 @@ _ROLE_OF_COLUMN: Final = {
 
 
 def find_role(column: str) -> ColumnRole | None:
-    """Return the role of a column of the data model, None if it has none; names mean the same in all tables."""
+    """Return the role of a data model column, or None; a name has the same role in all tables."""
     return _ROLE_OF_COLUMN.get(column.rpartition(".")[2])
 
 
 @lru_cache(maxsize=64)
 def role_metadata(role: ColumnRole | None) -> pa.KeyValueMetadata:
-    """Return the metadata of a column with this role; empty for others."""
+    """Return the field metadata for this role; empty if the column has no role."""
     unit = {UNIT_KEY: role.unit} if role and role.unit else {}
     return pa.KeyValueMetadata({ROLE_KEY: role.role, **unit} if role and role.role in ROLES else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeRule:
-    """How the partial states of one key are merged: the greatest of `latest` columns, else the first state's value.
+    """How to merge partial states with the same key: maximum of `latest` columns, first value of the others.
 
     It exists twice, as SQL for queries and as a function for compaction; both give the same rows.
     """
@@ -82,7 +82,7 @@ class MergeRule:
 
 
 def merge_rows(rows: pa.Table, rule: MergeRule) -> pa.Table:
-    """Merge the partial states in `rows`; the result is a state of the same schema, one row for each key."""
+    """Merge the partial states in `rows` into one row per key, with the same schema."""
     ordered = rows.sort_by([(name, "ascending") for name in rule.order_by])
     numbered = ordered.append_column(_POSITION, pa.array(range(ordered.num_rows), pa.int64()))
     grouped = numbered.group_by(rule.key, use_threads=False).aggregate(
@@ -116,12 +116,12 @@ class TableDefinition:
 
     @property
     def raw_name(self) -> str | None:
-        """The name under which the partial states are visible, None when there are none."""
+        """Table name of the partial states, or None if the table has none."""
         return None if self.merge_rule is None else f"__{self.name}__partitions"
 
     @property
     def merge_sql(self) -> str | None:
-        """The SELECT (DataFusion SQL) that makes the table of its partial states, None when there are none."""
+        """The SELECT (DataFusion SQL) that merges the partial states into the table, or None."""
         rule = self.merge_rule
         if rule is None:
             return None
@@ -136,18 +136,18 @@ class TableDefinition:
         return f'SELECT {", ".join(columns)} FROM "{self.raw_name}" GROUP BY "{rule.key}"'  # noqa: S608
 
 
-# Where a row comes from, in all tables of such rows.
-_PROCESS_ID: Final = ("process_id", DICTIONARY, "The run of a program that sent it; see processes.")
-_STREAM_ID: Final = ("stream_id", DICTIONARY, "The channel that it came through; see streams.")
-_BLOCK_ID: Final = ("block_id", DICTIONARY, "The batch that it came in; see blocks.")
-_INSERT_TIME: Final = ("insert_time", TIMESTAMP, "When it reached the lake.")
+# Columns that identify the origin of a row.
+_PROCESS_ID: Final = ("process_id", DICTIONARY, "Process that sent it; see processes.")
+_STREAM_ID: Final = ("stream_id", DICTIONARY, "Stream that it arrived in; see streams.")
+_BLOCK_ID: Final = ("block_id", DICTIONARY, "Block that it arrived in; see blocks.")
+_INSERT_TIME: Final = ("insert_time", TIMESTAMP, "When it arrived in the lake.")
 _PROGRAM: Final = (
-    ("exe", DICTIONARY, "The program."),
-    ("username", DICTIONARY, "The account that the program ran under."),
-    ("computer", DICTIONARY, "The machine that the program ran on."),
+    ("exe", DICTIONARY, "Program name."),
+    ("username", DICTIONARY, "Account that the program ran under."),
+    ("computer", DICTIONARY, "Host that the program ran on."),
 )
 _PROCESS_PROPERTIES: Final = (
-    "process_properties", PROPERTIES, "JSON object (JSONB) of the attributes of the program's run.",
+    "process_properties", PROPERTIES, "Attributes of the process (JSONB object).",
 )  # fmt: skip
 _ORIGIN: Final = (_PROCESS_ID, _STREAM_ID, _BLOCK_ID, _INSERT_TIME)
 
@@ -177,10 +177,10 @@ def _define_events(name: str, remark: str, *own: _Column, optional: Collection[s
         remark,
         *_ORIGIN,
         *_PROGRAM,
-        ("time", TIMESTAMP, "When it happened, by the program's clock."),
-        ("target", DICTIONARY, "The module or logger that it comes from."),
+        ("time", TIMESTAMP, "Event time, by the program's clock."),
+        ("target", DICTIONARY, "Module or logger that reported it."),
         *own,
-        ("properties", PROPERTIES, "JSON object (JSONB) of this row's attributes."),
+        ("properties", PROPERTIES, "Attributes of the row (JSONB object)."),
         _PROCESS_PROPERTIES,
         range_columns=("time", "time"),
         optional=optional,
@@ -203,88 +203,88 @@ def _define_states(name: str, remark: str, *columns: _Column, latest: tuple[str,
 
 LOG_ENTRIES = _define_events(
     "log_entries",
-    "What programs logged, one row for each entry.",
-    ("level", pa.int32(), "How severe: 1 fatal, 2 error, 3 warning, 4 info, 5 debug, 6 trace."),
-    ("msg", pa.utf8(), "The message."),
+    "Log entries that programs sent, one row per entry.",
+    ("level", pa.int32(), "Severity: 1 fatal, 2 error, 3 warning, 4 info, 5 debug, 6 trace."),
+    ("msg", pa.utf8(), "Message text."),
 )
 
 MEASURES = _define_events(
     "measures",
-    "What programs measured, one row for each value of a metric.",
-    ("name", DICTIONARY, "The metric."),
-    ("unit", DICTIONARY, "What the value is counted in."),
-    ("value", pa.float64(), "The measured value."),
+    "Metrics that programs sent, one row per value.",
+    ("name", DICTIONARY, "Metric name."),
+    ("unit", DICTIONARY, "Unit of the value."),
+    ("value", pa.float64(), "Measured value."),
 )
 
 HISTOGRAMS = _define_events(
     "histograms",
-    "What programs measured as histograms, one row for each point, as it was sent.",
-    ("name", DICTIONARY, "The metric."),
-    ("unit", DICTIONARY, "What the values are counted in."),
-    ("series", pa.int64(), "The same in all points of a program's metric that have the same attributes."),
-    ("start_time", TIMESTAMP, "The time since which it counts; a new one is a reset. Null if the program didn't say."),
-    ("is_cumulative", pa.bool_(), "Whether it counts since start_time, not since the point before it."),
-    ("histogram", OTEL_HISTOGRAM, "Count, sum, minimum, maximum, and the buckets; see histogram_quantile."),
-    ("exemplars", pa.binary(), "Single values: a JSONB array of objects with value, time, trace_id, and span_id."),
+    "Histogram metrics that programs sent, one row per data point.",
+    ("name", DICTIONARY, "Metric name."),
+    ("unit", DICTIONARY, "Unit of the measured values."),
+    ("series", pa.int64(), "Identifies the time series: same process, metric, and attributes."),
+    ("start_time", TIMESTAMP, "Start of the counting period; a new value means a reset. Null if not reported."),
+    ("is_cumulative", pa.bool_(), "True if it counts since start_time, false if since the previous point."),
+    ("histogram", OTEL_HISTOGRAM, "Count, sum, minimum, maximum, and buckets; see histogram_quantile."),
+    ("exemplars", pa.binary(), "Sample values: JSONB array of objects with value, time, trace_id, and span_id."),
     optional={"start_time", "exemplars"},
 )
 
 PROCESSES = _define_states(
     "processes",
-    "The programs that sent telemetry, one row for each run of a program.",
-    ("process_id", pa.utf8(), "Identifies this run of the program."),
-    ("exe", pa.utf8(), "The program."),
-    ("username", pa.utf8(), "The account that it ran under."),
-    ("realname", pa.utf8(), "The name of that account's owner."),
-    ("computer", pa.utf8(), "The machine that it ran on."),
-    ("distro", pa.utf8(), "The machine's operating system."),
-    ("cpu_brand", pa.utf8(), "The machine's processor."),
-    ("tsc_frequency", pa.int64(), "Ticks of the program's clock in a second."),
+    "Processes that sent telemetry, one row per program run.",
+    ("process_id", pa.utf8(), "Process ID, unique per program run."),
+    ("exe", pa.utf8(), "Program name."),
+    ("username", pa.utf8(), "Account that the program ran under."),
+    ("realname", pa.utf8(), "Name of the account's owner."),
+    ("computer", pa.utf8(), "Host that the program ran on."),
+    ("distro", pa.utf8(), "Operating system of the host."),
+    ("cpu_brand", pa.utf8(), "Processor of the host."),
+    ("tsc_frequency", pa.int64(), "Program clock ticks per second."),
     ("start_time", TIMESTAMP, "When the program started."),
-    ("start_ticks", pa.int64(), "The program's clock when it started."),
-    ("insert_time", TIMESTAMP, "When the lake first heard of it."),
-    ("parent_process_id", pa.utf8(), "The run that started this one."),
-    ("properties", PROPERTIES, "JSON object (JSONB) of the run's attributes."),
-    ("last_update_time", TIMESTAMP, "When the lake last heard of it."),
-    ("last_block_end_ticks", pa.int64(), "The program's clock at the end of its latest batch."),
-    ("last_block_end_time", TIMESTAMP, "When its latest batch ended."),
+    ("start_ticks", pa.int64(), "Program clock at start_time."),
+    ("insert_time", TIMESTAMP, "When the lake first received data about it."),
+    ("parent_process_id", pa.utf8(), "Process that started this one."),
+    ("properties", PROPERTIES, "Attributes of the process (JSONB object)."),
+    ("last_update_time", TIMESTAMP, "When the lake last received data about it."),
+    ("last_block_end_ticks", pa.int64(), "Program clock at the end of its latest block."),
+    ("last_block_end_time", TIMESTAMP, "End of its latest block."),
     latest=("last_update_time", "last_block_end_ticks", "last_block_end_time"),
 )
 
 STREAMS = _define_states(
     "streams",
-    "The channels through which programs sent telemetry, one row each.",
-    ("stream_id", pa.utf8(), "Identifies the channel."),
-    ("process_id", pa.utf8(), "The run of a program that it belongs to; see processes."),
-    ("dependencies_metadata", pa.binary(), "The layout of the objects that its events refer to."),
-    ("objects_metadata", pa.binary(), "The layout of its events."),
-    ("tags", pa.list_(pa.utf8()), "What it carries, for example log or metrics."),
-    ("properties", PROPERTIES, "JSON object (JSONB) of the channel's attributes."),
-    ("insert_time", TIMESTAMP, "When the lake first heard of it."),
-    ("format", pa.utf8(), "The encoding of its events."),
-    ("last_update_time", TIMESTAMP, "When the lake last heard of it."),
+    "Streams in which processes sent telemetry, one row per stream.",
+    ("stream_id", pa.utf8(), "Stream ID."),
+    ("process_id", pa.utf8(), "Process that the stream belongs to; see processes."),
+    ("dependencies_metadata", pa.binary(), "Layout of the objects that events refer to."),
+    ("objects_metadata", pa.binary(), "Layout of the events."),
+    ("tags", pa.list_(pa.utf8()), "Kinds of data, such as log or metrics."),
+    ("properties", PROPERTIES, "Attributes of the stream (JSONB object)."),
+    ("insert_time", TIMESTAMP, "When the lake first received data about it."),
+    ("format", pa.utf8(), "Encoding of the events."),
+    ("last_update_time", TIMESTAMP, "When the lake last received data about it."),
     latest=("last_update_time",),
 )
 
 OTEL_SPANS = _define_rows(
     "otel_spans",
-    "The spans of traces that programs sent, one row each.",
+    "Trace spans that programs sent, one row per span.",
     *_ORIGIN,
     *((name, pa.utf8(), remark) for name, _, remark in _PROGRAM),
     _PROCESS_PROPERTIES,
-    ("trace_id", pa.binary(16), "The trace that it belongs to: 16 bytes; encode(trace_id, 'hex') is their text."),
-    ("span_id", pa.binary(8), "Identifies the span in its trace: 8 bytes."),
-    ("parent_span_id", pa.binary(8), "The span that this one is a part of; null at the root."),
-    ("start_time", TIMESTAMP, "When it began, by the program's clock."),
-    ("end_time", TIMESTAMP, "When it ended."),
-    ("duration", pa.int64(), "How long it took, in nanoseconds."),
-    ("name", DICTIONARY, "The operation."),
-    ("kind", DICTIONARY, "Its part in a call: INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER or UNSPECIFIED."),
-    ("status", DICTIONARY, "How it ended: OK, ERROR or UNSET."),
-    ("status_message", pa.utf8(), "What the program said about its end."),
-    ("properties", PROPERTIES, "JSON object (JSONB) of the span's attributes."),
-    ("events", pa.binary(), "What happened meanwhile: a JSONB array of objects with name, time and attributes."),
-    ("links", pa.binary(), "Spans of other traces: a JSONB array of objects with trace_id, span_id and attributes."),
+    ("trace_id", pa.binary(16), "Trace ID (16 bytes); encode(trace_id, 'hex') converts it to text."),
+    ("span_id", pa.binary(8), "Span ID (8 bytes), unique in the trace."),
+    ("parent_span_id", pa.binary(8), "Parent span; null for the root span."),
+    ("start_time", TIMESTAMP, "Start of the span, by the program's clock."),
+    ("end_time", TIMESTAMP, "End of the span."),
+    ("duration", pa.int64(), "Duration in nanoseconds."),
+    ("name", DICTIONARY, "Operation name."),
+    ("kind", DICTIONARY, "Span kind: INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER, or UNSPECIFIED."),
+    ("status", DICTIONARY, "Outcome: OK, ERROR, or UNSET."),
+    ("status_message", pa.utf8(), "Description of the status."),
+    ("properties", PROPERTIES, "Attributes of the span (JSONB object)."),
+    ("events", pa.binary(), "Events in the span: JSONB array of objects with name, time, and attributes."),
+    ("links", pa.binary(), "Linked spans: JSONB array of objects with trace_id, span_id, and attributes."),
     optional={"parent_span_id", "status_message"},
     range_columns=("start_time", "end_time"),
     split_times=("start_time", "end_time"),
@@ -297,17 +297,17 @@ _PROCESS_OF_BLOCK: Final = (
 )
 BLOCKS = _define_rows(
     "blocks",
-    "The batches in which telemetry arrived, one row each, with their stream and process.",
-    ("block_id", pa.utf8(), "Identifies the batch."),
+    "Blocks (batches) of telemetry, one row per block, with their stream and process.",
+    ("block_id", pa.utf8(), "Block ID."),
     ("stream_id", pa.utf8(), _STREAM_ID[2]),
     ("process_id", pa.utf8(), _PROCESS_ID[2]),
-    ("begin_time", TIMESTAMP, "The earliest time in it."),
-    ("begin_ticks", pa.int64(), "The program's clock then."),
-    ("end_time", TIMESTAMP, "The latest time in it."),
-    ("end_ticks", pa.int64(), "The program's clock then."),
-    ("nb_objects", pa.int32(), "How many events it has."),
-    ("object_offset", pa.int64(), "How many events the stream had before it."),
-    ("payload_size", pa.int64(), "How many bytes it had on its way."),
+    ("begin_time", TIMESTAMP, "Earliest time in the block."),
+    ("begin_ticks", pa.int64(), "Program clock at begin_time."),
+    ("end_time", TIMESTAMP, "Latest time in the block."),
+    ("end_ticks", pa.int64(), "Program clock at end_time."),
+    ("nb_objects", pa.int32(), "Number of events."),
+    ("object_offset", pa.int64(), "Number of earlier events in the stream."),
+    ("payload_size", pa.int64(), "Size in bytes as sent."),
     _INSERT_TIME,
     *(
         (f"{table.name}.{name}", table.schema.field(name).type, table.remarks[name])
@@ -319,167 +319,167 @@ BLOCKS = _define_rows(
 
 LOG_STATS = _define_rows(
     "log_stats",
-    "How many log entries there were in each minute, by process, level and target; counted when it is asked.",
-    ("time_bin", TIMESTAMP, "The minute, as the time at which it begins."),
+    "Number of log entries per minute, process, level, and target, computed on each query.",
+    ("time_bin", TIMESTAMP, "Start of the minute."),
     _PROCESS_ID,
     ("level", pa.int32(), LOG_ENTRIES.remarks["level"]),
     ("target", DICTIONARY, LOG_ENTRIES.remarks["target"]),
-    ("count", pa.int64(), "How many entries."),
+    ("count", pa.int64(), "Number of entries."),
     range_columns=("time_bin", "time_bin"),
 )
 LOG_STATS_BIN: Final = "minute"
-"""The unit of `date_trunc` that makes `time_bin` of a time."""
+"""The `date_trunc` unit that converts a time to `time_bin`."""
 
-_SECONDS: Final = ("seconds", pa.float64(), "How long it took; null if that isn't known.")
+_SECONDS: Final = ("seconds", pa.float64(), "Length of the period in seconds; null if unknown.")
 HISTOGRAM_INCREASES = _define_events(
     "histogram_increases",
-    "What each point of a histogram added to the one before it; computed when it is asked for.",
+    "Increase of each histogram point over the previous one, computed on each query.",
     *((name, HISTOGRAMS.schema.field(name).type, HISTOGRAMS.remarks[name]) for name in ("name", "unit", "series")),
-    ("histogram", OTEL_HISTOGRAM, "What was added; null for the first point of a series that began earlier."),
+    ("histogram", OTEL_HISTOGRAM, "Increase; null for the first point of a series that began earlier."),
     _SECONDS,
     ("exemplars", pa.binary(), HISTOGRAMS.remarks["exemplars"]),
     optional={"histogram", "seconds", "exemplars"},
 )
 COUNTER_INCREASES = _define_events(
     "counter_increases",
-    "What each value of a counter added to the one before it; computed when it is asked for.",
+    "Increase of each counter value over the previous one, computed on each query.",
     *((name, MEASURES.schema.field(name).type, MEASURES.remarks[name]) for name in ("name", "unit", "value")),
-    ("increase", pa.float64(), "What was added; null for the first value."),
+    ("increase", pa.float64(), "Increase; null for the first value."),
     _SECONDS,
-    ("rate", pa.float64(), "The increase in one second."),
+    ("rate", pa.float64(), "Increase per second."),
     optional={"increase", "seconds", "rate"},
 )
 INCREASE_LOOKBACK_SECONDS: Final = 300
-"""The time before a time range in which the point before its first one is found."""
+"""How far before a time range to look for the point that precedes its first point."""
 
 _SPAN_COLUMNS: Final = (
-    ("id", pa.int64(), "Identifies the call in its thread."),
-    ("parent", pa.int64(), "The call that it was made in."),
-    ("depth", pa.uint32(), "How many calls it was made in."),
-    ("hash", pa.uint32(), "Identifies the place in the code."),
-    ("begin", TIMESTAMP, "When it began."),
-    ("end", TIMESTAMP, "When it ended; a keyword, so write it in double quotes."),
-    ("duration", pa.int64(), "How long it took, in nanoseconds."),
-    ("name", DICTIONARY, "The function."),
-    ("target", DICTIONARY, "The module."),
-    ("filename", DICTIONARY, "The file of the code."),
-    ("line", pa.uint32(), "The line in it."),
+    ("id", pa.int64(), "Call ID, unique in the thread."),
+    ("parent", pa.int64(), "ID of the calling function's span."),
+    ("depth", pa.uint32(), "Nesting depth."),
+    ("hash", pa.uint32(), "Identifies the code location."),
+    ("begin", TIMESTAMP, "Start of the call."),
+    ("end", TIMESTAMP, 'End of the call. A keyword, so write "end".'),
+    ("duration", pa.int64(), "Duration in nanoseconds."),
+    ("name", DICTIONARY, "Function name."),
+    ("target", DICTIONARY, "Module."),
+    ("filename", DICTIONARY, "Source file."),
+    ("line", pa.uint32(), "Line in the source file."),
 )
 THREAD_SPANS = _define_rows(
-    "thread_spans", "The calls of functions that a thread made.", *_SPAN_COLUMNS, range_columns=("begin", "end")
+    "thread_spans", "Function calls in a thread.", *_SPAN_COLUMNS, range_columns=("begin", "end")
 )
 
 _SHORT_DICTIONARY: Final = pa.dictionary(pa.int16(), pa.utf8())
 PROCESS_SPANS = _define_rows(
     "process_spans",
-    "The calls of all threads of a process, and its asynchronous operations.",
-    ("stream_id", _SHORT_DICTIONARY, "The thread; empty for asynchronous operations."),
-    ("thread_name", _SHORT_DICTIONARY, "Its name; async for asynchronous operations."),
+    "Function calls of all threads of a process, and its asynchronous operations.",
+    ("stream_id", _SHORT_DICTIONARY, "Thread; empty for asynchronous operations."),
+    ("thread_name", _SHORT_DICTIONARY, "Thread name; async for asynchronous operations."),
     *_SPAN_COLUMNS,
     range_columns=("begin", "end"),
 )
-"""What the table function of this name gives."""
+"""Result of the table function with this name."""
 
 PERFETTO_CHUNKS = _define_rows(
     "perfetto_trace_chunks",
-    "The spans of a process as a file for Perfetto, in parts.",
-    ("chunk_id", pa.int32(), "The number of the part, from 0 on."),
-    ("chunk_data", pa.binary(), "Its bytes."),
+    "Spans of a process as a Perfetto file, in chunks.",
+    ("chunk_id", pa.int32(), "Number of the chunk, starting at 0."),
+    ("chunk_data", pa.binary(), "Bytes of the chunk."),
     range_columns=("chunk_id", "chunk_id"),
 )
-"""What the table function of this name gives."""
+"""Result of the table function with this name."""
 
 ASYNC_EVENTS = _define_rows(
     "async_events",
-    "The begin and the end of each asynchronous operation.",
+    "Begin and end events of asynchronous operations.",
     _STREAM_ID,
     _BLOCK_ID,
-    ("time", TIMESTAMP, "When it happened."),
-    ("event_type", DICTIONARY, "Which of both: begin or end."),
-    ("span_id", pa.int64(), "Identifies the operation."),
-    ("parent_span_id", pa.int64(), "The operation that it is a part of."),
-    ("depth", pa.uint32(), "How many operations it is a part of."),
-    ("hash", pa.uint32(), "Identifies the place in the code."),
-    ("name", DICTIONARY, "The operation."),
-    ("filename", DICTIONARY, "The file of the code."),
-    ("target", DICTIONARY, "The module."),
-    ("line", pa.uint32(), "The line in the file."),
+    ("time", TIMESTAMP, "Event time."),
+    ("event_type", DICTIONARY, "begin or end."),
+    ("span_id", pa.int64(), "Operation ID."),
+    ("parent_span_id", pa.int64(), "Parent operation."),
+    ("depth", pa.uint32(), "Nesting depth."),
+    ("hash", pa.uint32(), "Identifies the code location."),
+    ("name", DICTIONARY, "Operation name."),
+    ("filename", DICTIONARY, "Source file."),
+    ("target", DICTIONARY, "Module."),
+    ("line", pa.uint32(), "Line in the source file."),
     range_columns=("time", "time"),
 )
 
 NET_SPANS = _define_rows(
     "net_spans",
-    "What was sent and received over a network, and in what.",
+    "Network traffic by connection, object, property, and call.",
     _PROCESS_ID,
     _STREAM_ID,
-    ("span_id", pa.int64(), "Identifies the part of the traffic."),
-    ("parent_span_id", pa.int64(), "The part that it is in; -1 at the root."),
-    ("depth", pa.uint32(), "How many parts it is in."),
-    ("kind", DICTIONARY, "connection, object, property or rpc."),
-    ("name", DICTIONARY, "What was sent."),
-    ("connection_name", DICTIONARY, "The connection."),
-    ("is_outgoing", pa.bool_(), "Whether it was sent, and not received."),
-    ("begin_bits", pa.int64(), "Where it begins in its packet, in bits."),
-    ("end_bits", pa.int64(), "Where it ends."),
-    ("bit_size", pa.int64(), "How many bits it has."),
-    ("begin_time", TIMESTAMP, "When it began."),
-    ("end_time", TIMESTAMP, "When it ended."),
+    ("span_id", pa.int64(), "Span ID."),
+    ("parent_span_id", pa.int64(), "Parent span; -1 for the root."),
+    ("depth", pa.uint32(), "Nesting depth."),
+    ("kind", DICTIONARY, "connection, object, property, or rpc."),
+    ("name", DICTIONARY, "Name of the transmitted item."),
+    ("connection_name", DICTIONARY, "Connection name."),
+    ("is_outgoing", pa.bool_(), "True if sent, false if received."),
+    ("begin_bits", pa.int64(), "Start position in the packet, in bits."),
+    ("end_bits", pa.int64(), "End position in the packet, in bits."),
+    ("bit_size", pa.int64(), "Size in bits."),
+    ("begin_time", TIMESTAMP, "Start of the transmission."),
+    ("end_time", TIMESTAMP, "End of the transmission."),
     range_columns=("begin_time", "end_time"),
 )
 
 IMAGES = _define_rows(
     "images",
-    "Pictures that programs sent.",
+    "Images that programs sent.",
     *_ORIGIN,
     *_PROGRAM,
-    ("time", TIMESTAMP, "When it was taken."),
-    ("name", pa.utf8(), "The picture."),
-    ("format", DICTIONARY, "How it is encoded."),
-    ("payload_size", pa.int64(), "How many bytes it has."),
-    ("data", pa.binary(), "The bytes."),
+    ("time", TIMESTAMP, "Capture time."),
+    ("name", pa.utf8(), "Image name."),
+    ("format", DICTIONARY, "Image format."),
+    ("payload_size", pa.int64(), "Size in bytes."),
+    ("data", pa.binary(), "Image bytes."),
     range_columns=("time", "time"),
 )
 
 DEMO_REQUESTS: Final = _define_rows(
     "requests",
-    "Requests that the demo's small program makes every second, one row each.",
+    "Requests that the demo's sample program sends every second, one row per request.",
     ("time", pa.timestamp("us", "UTC"), "When the request was sent."),
-    ("service", pa.string(), "What was asked: the identity provider, or the SQL server."),
-    ("path", pa.string(), "The page that was requested, or the statement."),
-    ("status", pa.int32(), "The HTTP status of a page, 0 for a statement that succeeded; null without a response."),
-    ("duration_ms", pa.float64(), "How long the response took, in milliseconds."),
-    ("size_bytes", pa.int64(), "The size of the response in bytes; null without a response."),
+    ("service", pa.string(), "Target of the request: the identity provider or the SQL server."),
+    ("path", pa.string(), "Requested page or SQL statement."),
+    ("status", pa.int32(), "HTTP status of a page, or 0 for a successful statement; null without a response."),
+    ("duration_ms", pa.float64(), "Response time in milliseconds."),
+    ("size_bytes", pa.int64(), "Response size in bytes; null without a response."),
     range_columns=("time", "time"),
     optional=("status", "size_bytes"),
 )
-"""The demo's own table, which is no part of the data model."""
+"""The demo's own table, which isn't part of the data model."""
 TABLES = (PROCESSES, STREAMS, BLOCKS, LOG_ENTRIES, MEASURES, HISTOGRAMS, OTEL_SPANS)
 VIEW_INSTANCE: Final = "view_instance"
-"""The table function that names what one process or stream sent of a view set."""
+"""The table function that returns the rows of a view set for one process or stream."""
 VIEWS = (LOG_STATS, HISTOGRAM_INCREASES, COUNTER_INCREASES)
-"""What is computed from tables."""
+"""Views, which are computed from tables."""
 VIEW_SOURCES: Final = {
     LOG_STATS.name: LOG_ENTRIES.name,
     HISTOGRAM_INCREASES.name: HISTOGRAMS.name,
     COUNTER_INCREASES.name: MEASURES.name,
 }
-"""The table that each view is computed from."""
+"""The source table of each view."""
 EMPTY_SETS = (THREAD_SPANS, ASYNC_EVENTS, NET_SPANS, IMAGES)
-"""View sets whose rows only Micromegas's own libraries send; here they have none."""
+"""View sets that are always empty here, because only Micromegas's own libraries send their rows."""
 DEFINITIONS: Final = {one.name: one for one in (*TABLES, *VIEWS, *EMPTY_SETS, PROCESS_SPANS, PERFETTO_CHUNKS)}
 MODEL_NAMES: Final = frozenset(DEFINITIONS)
-"""The tables and views of the data model, whose times are in nanoseconds in results."""
+"""Tables and views of the data model; their times have nanoseconds in results."""
 
 
 def with_remarks(table: str, schema: pa.Schema) -> pa.Schema:
-    """Return the schema with what is known about a table and its columns in their metadata; else as it is."""
+    """Add the descriptions of a table and its columns to the schema's metadata, if the table is known."""
     others = (DEMO_REQUESTS,) if schema.names == DEMO_REQUESTS.schema.names else ()
     for definition in (*TABLES, *VIEWS, *others):
         if table == definition.name:
             remark, remarks = definition.remark, definition.remarks
             break
         if table == definition.raw_name:
-            remark, remarks = f"The partial states that the rows of {definition.name} are merged from.", {}
+            remark, remarks = f"Partial states that are merged into the rows of {definition.name}.", {}
             break
     else:
         return schema
@@ -501,7 +501,7 @@ EMPTY_METADATA = b"\x80"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessInfo:
-    """A process that records, as the table `processes` describes it; times are nanoseconds since 1970 UTC."""
+    """A process that sends telemetry (see table `processes`); times are nanoseconds since 1970 UTC."""
 
     process_id: str
     exe: str
@@ -518,7 +518,7 @@ class ProcessInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInfo:
-    """One kind of data of one process; `tags` says which, `format` how its blocks are encoded."""
+    """One kind of data from one process: `tags` is the kind, `format` the encoding of its blocks."""
 
     stream_id: str
     process_id: str
@@ -529,14 +529,14 @@ class StreamInfo:
 
 
 def nanoseconds_since_epoch(seconds: float) -> int:
-    """Return seconds since 1970 UTC as nanoseconds, rounded to microseconds: a float holds no more today."""
+    """Convert seconds since 1970 UTC to nanoseconds, rounded to microseconds, the precision of a float."""
     return round(seconds * 1e6) * 1000
 
 
 def build_process_batch(
     process: ProcessInfo, *, last_update_time_ns: int, last_block_end_time_ns: int | None = None
 ) -> pa.RecordBatch:
-    """Return the state of a process as one row; ticks are nanoseconds since 1970 UTC."""
+    """Return a process as one row; ticks are nanoseconds since 1970 UTC."""
     texts = ("process_id", "exe", "username", "realname", "computer", "distro", "cpu_brand", "parent_process_id")
     values = {name: getattr(process, name) for name in texts} | {
         "tsc_frequency": NANOSECONDS_PER_SECOND,
@@ -552,7 +552,7 @@ def build_process_batch(
 
 
 def build_stream_batch(stream: StreamInfo, *, last_update_time_ns: int) -> pa.RecordBatch:
-    """Return the state of a stream as one row."""
+    """Return a stream as one row."""
     values = {
         "stream_id": stream.stream_id,
         "process_id": stream.process_id,

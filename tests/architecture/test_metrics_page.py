@@ -127,7 +127,7 @@ def test_whatever_the_server_measures_of_itself_is_named():
     sampler = ProcessSampler()
     sampler.sample(time_ns=0, monotonic_seconds=0)
     measured = {row.name for row in sampler.sample(time_ns=1, monotonic_seconds=1)}
-    section = read_page("ingest.md").partition("### What the server sends itself\n")[2].partition("\n###")[0]
+    section = read_page("ingest.md").partition("### The server's own telemetry\n")[2].partition("\n##")[0]
     named = {name for _, cell in table_rows(section)[2:] for name in re.findall("`([a-z_]+)`", cell)}
 
     assert {"cpu_usage", "process_resident_bytes"} <= measured <= named

@@ -68,9 +68,9 @@ def test_a_running_query_is_canceled_while_its_cell_runs(page, panel):
 def test_tables_and_columns_are_found_and_inserted_by_keyboard(page, panel):
     panel.get_by_role("searchbox", name="Find tables and columns").fill("log_entries")
     tables = panel.get_by_role("list", name="Tables", exact=True)
-    expect(tables).to_contain_text("What programs logged")
+    expect(tables).to_contain_text("Log entries that programs sent")
     column = panel.get_by_role("button", name="Insert the name target")
-    expect(panel.get_by_role("list", name="Columns of log_entries")).to_contain_text("The module or logger")
+    expect(panel.get_by_role("list", name="Columns of log_entries")).to_contain_text("Module or logger")
     before = sources(page)
 
     panel.get_by_role("combobox", name="Connection").select_option("other")

@@ -37,9 +37,9 @@ def page(lab, tmp_path_factory):
 def test_tables_and_the_columns_of_one_are_grids(page):
     tables, columns = page.locator(".micromegas-grid").all()
 
-    expect(tables).to_contain_text("What programs logged")
+    expect(tables).to_contain_text("Log entries that programs sent")
     expect(tables.get_by_role("rowheader")).to_have_count(11)
-    expect(columns).to_contain_text("The module or logger")
+    expect(columns).to_contain_text("Module or logger")
 
 
 def test_tab_completes_a_table_and_then_its_columns(page):

@@ -64,9 +64,25 @@ class _Alice:
         return "alice"
 
 
-def _documented(section):
+def _rows(section):
     rows = [row for row in table_rows(SECTIONS[section]) if row[0].startswith("`") and len(row) == 3]
     return [(name.strip("`"), kind, meaning) for name, kind, meaning in rows if "(" not in name]
+
+
+def _documented(section, schema):
+    """Return the columns of a section in the schema's order, with those of the sections that it refers to."""
+    text, found = SECTIONS[section], _rows(section)
+    if shared := re.search(r"\[common columns\]\(#common-columns\)(?: except `(\w+)`)?", text):
+        found += [row for row in _rows("Common columns") if row[0] != shared[1]]
+    if "the columns of [`thread_spans`](#thread_spans)" in text:
+        found += _rows("thread_spans")
+    for table, names in re.findall(r"^- `(\w+)\.` followed by ((?:`\w+`[,\s]*)+)", text, re.MULTILINE):
+        rows = {name: rest for name, *rest in _rows(table)}
+        found += [
+            (f"{table}.{name}", rows[name][0].removesuffix(" or null"), rows[name][1])
+            for name in re.findall(r"\w+", names)
+        ]
+    return sorted(found, key=lambda row: schema.names.index(row[0]))
 
 
 def _served(schema):
@@ -83,9 +99,10 @@ def test_columns_are_those_of_the_running_server(client, name):
     source = f"view_instance('{name}', '{ID}')" if DEFINED[name] in EMPTY_SETS else name
 
     found = client.query_arrow(f"SELECT * FROM {source}")
+    documented = _documented(name, found.schema)
 
-    assert [row[:2] for row in _documented(name)] == _served(found.schema)
-    assert [row[2] for row in _documented(name)] == list(DEFINED[name].remarks.values())
+    assert [row[:2] for row in documented] == _served(found.schema)
+    assert [row[2] for row in documented] == list(DEFINED[name].remarks.values())
     assert DEFINED[name].remark in SECTIONS[name].replace("\n", " ")
 
 
@@ -107,15 +124,15 @@ def test_clients_that_list_tables_get_the_meanings_too(client, name):
     listed = client.list_tables()[name]
 
     assert [(field.name, field.metadata[REMARKS_KEY].decode()) for field in listed] == [
-        (column, meaning) for column, _, meaning in _documented(name)
+        (column, meaning) for column, _, meaning in _documented(name, listed)
     ]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_give_the_columns_of_the_page(client, name):
-    assert [row[:2] for row in _documented(name)] == _served(
-        client.query_arrow(f"SELECT * FROM {FUNCTIONS[name]}").schema
-    )
+    schema = client.query_arrow(f"SELECT * FROM {FUNCTIONS[name]}").schema
+
+    assert [row[:2] for row in _documented(name, schema)] == _served(schema)
 
 
 def test_what_changes_partitions_gives_messages(client):
@@ -123,7 +140,7 @@ def test_what_changes_partitions_gives_messages(client):
 
     schema = client.prepare_statement(sql).dataset_schema
 
-    assert [row[:2] for row in _documented(CHANGING) if "_" not in row[0]] == _served(schema)
+    assert [row[:2] for row in _documented(CHANGING, schema)] == _served(schema)
     assert client.query_arrow(sql).schema == schema
 
 

@@ -24,10 +24,10 @@ PAUSE_SECONDS = 0.05
 # Where the blocks of each stage are.
 TITLES = [
     "1. Both in parallel",
-    "2. Who still uses a key",
-    "3. Warning",
-    "4. Refusal",
-    "5. Removal",
+    "2. Find keys in use",
+    "3. Warn",
+    "4. Reject",
+    "5. Remove",
     "Service accounts",
 ]
 PARALLEL, USAGE, WARNING, REFUSAL, REMOVAL = TITLES[:5]

@@ -379,7 +379,7 @@ def test_joins_groups_and_limits_take_functions(ask):
 
 def test_every_function_is_documented_and_no_other():
     page = (Path(__file__).parents[3] / "docs" / "sql.md").read_text(encoding="utf-8")
-    section = page.partition("## Properties, JSON and histograms")[2].partition("\n## ")[0]
+    section = page.partition("## Properties, JSON, and histograms")[2].partition("\n## ")[0]
     rows = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
 
     assert {name for row in rows for name in re.findall(r"`(\w+)\(", row)} == FUNCTION_NAMES

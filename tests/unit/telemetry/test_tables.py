@@ -121,7 +121,7 @@ def test_every_column_is_described_and_no_other(table):
     assert table.remark.endswith(".")
     if table.raw_name is not None:
         remark = tables.with_remarks(table.raw_name, table.schema).metadata[tables.REMARKS_KEY].decode()
-        assert remark.endswith(f"{table.name} are merged from.")
+        assert remark.endswith(f"merged into the rows of {table.name}.")
 
 
 @pytest.mark.parametrize(
