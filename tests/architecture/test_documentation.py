@@ -48,7 +48,17 @@ def test_every_link_leads_somewhere(page):
 
 @pytest.mark.parametrize(
     "page",
-    ["operating.md", "metrics.md", "audit.md", "ingest.md", "statuses.md", "errors.md", "SECURITY.md", "magics.md"],
+    [
+        "operating.md",
+        "metrics.md",
+        "audit.md",
+        "ingest.md",
+        "statuses.md",
+        "errors.md",
+        "SECURITY.md",
+        "security-model.md",
+        "magics.md",
+    ],
 )
 def test_every_option_that_a_page_names_exists(page):
     known = magic_options() | FOREIGN_OPTIONS | {option for _command, option in command_line_options()}
