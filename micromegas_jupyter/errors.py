@@ -467,7 +467,7 @@ class ScanTooLarge(ResourcesExhausted):
     The message has the estimate, and the columns and days that cost most. Ask for fewer columns or a shorter time
     range. `--dry-run` shows what a statement will read. If you may read only some rows of a table, the message has no
     estimate, and whole files of the days in the call's time range count
-    ([`max_scan_bytes`](access.md#how-much-a-statement-may-read)). It is a `ResourcesExhausted`.
+    ([`max_scan_bytes`](access.md#limit-how-much-a-query-reads)). It is a `ResourcesExhausted`.
     """
 
     code = "SQL010"

@@ -76,7 +76,7 @@ def key_state(key: ApiKeySetting, *, now: datetime) -> str:
 
 
 def find_keys(keys: Sequence[ApiKeySetting], wanted: str) -> list[ApiKeySetting]:
-    """Return all keys of that name, or else the one with that id."""
+    """Return all keys with that name; if there are none, the key with that ID."""
     named = [key for key in keys if key.name == wanted]
     digits = wanted.lower()
     numbered = [key for key in keys if key_digest(key).hex().startswith(digits)] if _ID.fullmatch(digits) else []

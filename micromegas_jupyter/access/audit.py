@@ -109,7 +109,7 @@ class AccessMetrics:
             self._count("key_fetches", issuer, outcome, times=1 if is_it else 0)
 
     def count_rate_limited(self, by: str) -> None:
-        """Count a call that a limit refused: by `identity` or by `address`."""
+        """Count a call that a limit rejected: by `identity` or by `address`."""
         self._count("rate_limited", by)
 
     def count_reload(self, outcome: str) -> None:
@@ -282,7 +282,7 @@ def current_network() -> str | bytes | None:
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a credential says of itself, believed or not; for the audit log only."""
+    """The claims of a credential, verified or not; for the audit log only."""
 
     issuer: str | None = None
     subject: str | None = None
@@ -304,7 +304,7 @@ class AccessEvent:
 
 
 class AccessAudit:
-    """Writes access events; never blocks on I/O of its own and never raises.
+    """Writes access events; never blocks on I/O and never raises.
 
     Events that are not acceptances are limited, so that a flood neither fills a disk nor keeps the server busy; what
     was left out is counted by reason and reported in a line of its own.

@@ -1,4 +1,4 @@
-"""Why a credential is accepted or refused, step by step, for an administrator who holds it.
+"""Explains to an administrator, step by step, why a credential is accepted or rejected.
 
 The validators decide; this presents their decision: all steps before the one that a reason code belongs to were passed,
 because the validators go through them in this order. No rule is repeated here, and the credential is never shown.
@@ -81,7 +81,7 @@ class _Case:
 def explain_decision(
     token: str, decision: Decision, *, settings: AccessSettings, now: datetime
 ) -> tuple[ExplainedStep, ...]:
-    """Return the steps that `decision` about `token` went through; the last one says why it ended."""
+    """Return the steps of `decision` about `token`; the last one has the reason."""
     if isinstance(decision, Accepted) and decision.context.auth_type is AuthType.API_KEY:
         return (ExplainedStep(is_passed=True, title="API key", found=f"the key of {_shown(decision.context.subject)}"),)
     reason = None if isinstance(decision, Accepted) else decision.reason

@@ -152,7 +152,7 @@ Fetch: TypeAlias = Future[KeySet | None]
 
 
 class KeysPending(Exception):
-    """The answer depends on a fetch that has not ended."""
+    """The result depends on a fetch that has not finished."""
 
     def __init__(self, fetch: Fetch) -> None:
         super().__init__("the keys are being fetched")
@@ -218,12 +218,12 @@ class KeyCache:
         self._reported = _Freshness.FRESH
 
     def age_seconds(self) -> float | None:
-        """Return how old the keys are; None when there are none."""
+        """Return the age of the keys, or None without keys."""
         with self._lock:
             return None if self._keys is None else self._clock.monotonic() - self._fetched_at
 
     def get(self) -> KeySet:
-        """Return fresh keys, or the last good ones while the provider does not answer."""
+        """Return fresh keys, or the last good ones during a provider outage."""
         is_outdated = self._has_file_changed()
         with self._lock:
             now = self._clock.monotonic()

@@ -71,7 +71,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminRules:
-    """Administrators: subjects, verified addresses and groups, each together with the issuer that says so."""
+    """Administrators: subjects, verified addresses, and groups, each with its issuer."""
 
     subjects: frozenset[tuple[str, str]] = frozenset()
     emails: frozenset[tuple[str, str]] = frozenset()
@@ -80,7 +80,7 @@ class AdminRules:
     def is_admin(
         self, *, issuer: str, subject: str, verified_email: str | None = None, groups: Collection[str] = ()
     ) -> bool:
-        """Whether a rule names this caller of an issuer whose signature was verified.
+        """Whether a rule matches this caller, given the issuer that verified the signature.
 
         `verified_email` is the token's `email` when its `email_verified` is JSON `true`; `groups` are known in full.
         """
@@ -193,7 +193,7 @@ class ExpiringCache(Generic[Value]):
         self._entries: OrderedDict[bytes, tuple[Value, float, datetime]] = OrderedDict()
 
     def get(self, key: bytes) -> Value | None:
-        """Return the value while it lasts, else None."""
+        """Return the value, or None if it has expired."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
@@ -420,7 +420,7 @@ class OidcValidator(BaseValidator):
             self._own_caches.close()
 
     def cached_by_digest(self, digest: bytes) -> AuthContext | None:
-        """Return the context of the token with this digest if it was accepted a short time ago, else None."""
+        """Return the context of the token with this digest if it was accepted recently, or None."""
         accepted = self._accepted.get(digest)
         if accepted is None:
             return None

@@ -1,4 +1,4 @@
-"""API keys that users make for themselves to send telemetry, if a role allows it (`keys: self`).
+"""API keys that users create to send their own telemetry, if a role allows it (`keys: self`).
 
 Each key is in the key file with its owner and with the groups that gave the owner such a role. It is valid as long as
 the configuration still gives one of these groups, or everyone, such a role.

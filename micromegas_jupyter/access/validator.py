@@ -89,7 +89,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undecided:
-    """Something that is needed to judge the credential does not answer; `reason` is a fixed word.
+    """A service that is needed to check the credential is unavailable; `reason` is a fixed word.
 
     `pending` is set when nobody has waited yet: the same question may have another answer after that fetch.
     """
@@ -105,7 +105,7 @@ Decision: TypeAlias = Accepted | Refused | Undecided
 
 
 class BaseValidator(abc.ABC):
-    """A `TokenValidator` whose subclasses answer with a `Decision`.
+    """A `TokenValidator` whose subclasses return a `Decision`.
 
     A validator that others ask is not counted and writes no event by itself; the outermost does both, once.
     """
@@ -126,7 +126,7 @@ class BaseValidator(abc.ABC):
         return None
 
     def cached_context(self, token: str) -> AuthContext | None:
-        """Return the context when it is known without any I/O or signature work, else None; never raises."""
+        """Return the context if it is known without I/O or signature checks, or None; never raises."""
         digest = token_digest(token)
         return None if digest is None else self.cached_by_digest(digest)
 
@@ -168,7 +168,7 @@ class BaseValidator(abc.ABC):
 
 
 def event_of(decision: Decision, token: object) -> AccessEvent:
-    """Return what the audit log says of a decision."""
+    """Return the audit log entry for a decision."""
     who, code = decision.claimed, None
     if isinstance(decision, Accepted):
         context = decision.context
@@ -181,7 +181,7 @@ def event_of(decision: Decision, token: object) -> AccessEvent:
 
 
 def decide_safely(validator: TokenValidator, token: str) -> Decision:
-    """Ask any validator for its decision, and wait, a bounded time, for keys; what goes wrong inside is a refusal."""
+    """Return a validator's decision, waiting a limited time for keys; internal errors count as a rejection."""
     decision = _decide_once(validator, token)
     for _ in range(_MAX_KEY_WAITS):
         if not isinstance(decision, Undecided) or decision.pending is None:
@@ -236,7 +236,7 @@ class MultiValidator(BaseValidator):
         return undecided or refused
 
     def cached_by_digest(self, digest: bytes) -> AuthContext | None:
-        """Return the first context that a validator of this package knows without I/O, else None."""
+        """Return the first context that a validator of this package knows without I/O, or None."""
         for validator in self._validators:
             context = validator.cached_by_digest(digest) if isinstance(validator, BaseValidator) else None
             if context is not None:
@@ -268,7 +268,7 @@ class Roles:
         self._cached_write_access = lru_cache(maxsize=_MAX_ROLE_SETS)(self._write_access_of)
 
     def grant(self, names: Iterable[str], *, is_admin: bool = False) -> tuple[tuple[str, ...], TableAccess | None]:
-        """Return the roles of a caller to whom `names` are given, and what they may read; None for everything.
+        """Return the roles among a caller's `names` and what they can read; None means everything.
 
         The default roles are added; names that are not configured count for nothing. A row is visible when any of the
         roles shows it. Administrators read everything; without a role, where roles are configured, nothing exists.
@@ -308,7 +308,7 @@ class Roles:
 
 
 class CallLimits:
-    """How often an identity may call, and how often an address may be refused."""
+    """Limits on calls per identity and on rejections per address."""
 
     def __init__(
         self, limits: RateLimits | Callable[[], RateLimits], *, clock: Clock, metrics: AccessMetrics | None = None
@@ -339,7 +339,7 @@ class CallLimits:
             raise self._too_often("You call this server too often.", wait_seconds, by="identity")
 
     def count_refusal(self, client_address: str) -> None:
-        """Count a credential of an address as refused in advance: of many that arrive together none is refused yet."""
+        """Count a credential as rejected in advance, because many can arrive before the first is rejected."""
         self._follow_changes()
         wait_seconds = self._refusals.take(network_of(client_address))
         if wait_seconds:

@@ -41,7 +41,7 @@ def may_create(caller: AuthContext, table: str) -> bool:
 
 
 def is_owner(caller: AuthContext, table: str) -> bool:
-    """Whether the caller owns the table, whoever created it; tables of the data model belong to administrators."""
+    """Whether the caller owns the table, regardless of its creator; administrators own the data model's tables."""
     return caller.is_admin or (table not in MODEL_TABLES and caller.write_access.owns_table(table))
 
 
@@ -87,7 +87,7 @@ def check_may_create(caller: AuthContext, table: str) -> None:
 
 
 def not_owner(caller: AuthContext, table: str) -> PermissionDenied:
-    """Return the error for a caller who may know that the table exists, and does not own it."""
+    """Return the error for a caller who can see the table but does not own it."""
     return _denied(caller, f"You do not own the table {shown(table)}.", reason="not_table_owner")
 
 

@@ -330,7 +330,7 @@ def _describe_accepted(access: AccessSettings) -> str:
     keys = [key for key in access.api_keys if not key.revoked_at and not (key.expires_at and key.expires_at <= now)]
     notes = []
     if plain := sum(key.key is not None for key in keys):
-        notes.append(f"{plain} in plain text: see docs/access.md")
+        notes.append(f"{plain} in plain text: see docs/api-keys.md")
     if len(keys) < len(access.api_keys):
         notes.append(f"{len(access.api_keys) - len(keys)} more revoked or expired")
     issuer_text = count_of(len(issuers), "issuer") + (f" ({', '.join(names)})" if names else "")

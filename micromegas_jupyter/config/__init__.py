@@ -1,1 +1,1 @@
-"""Environment variables and configuration files become frozen settings, or an error that names the key."""
+"""Parses environment variables and configuration files into frozen settings; errors include the key."""

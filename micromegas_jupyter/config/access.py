@@ -149,7 +149,7 @@ def parse_api_keys(text: str, path: str) -> tuple[ApiKeySetting, ...]:
 
 
 def render_api_keys(keys: Iterable[ApiKeySetting]) -> str:
-    """Return the text of a key file, sorted by name; keys of one name stay in order."""
+    """Return the text of a key file, sorted by name; keys with the same name keep their order."""
     entries = [_rendered(key) for key in sorted(keys, key=lambda key: key.name)]
     text = json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
     if len(entries) > MAX_API_KEYS or is_too_long(text):
@@ -162,7 +162,7 @@ def render_api_keys(keys: Iterable[ApiKeySetting]) -> str:
 
 
 def read_api_keys(value: object, path: str) -> tuple[ApiKeySetting, ...]:
-    """Read a decoded list of keys; an unknown role is no reason to refuse it, and later revocations with it."""
+    """Parse a decoded list of keys; an unknown role does not reject the list, because it may contain revocations."""
     entries = as_list(value, path)
     if len(entries) > MAX_API_KEYS:
         raise refused(path, f"holds more than {MAX_API_KEYS} keys")
@@ -263,7 +263,7 @@ def _rendered(key: ApiKeySetting) -> dict[str, object]:
 
 
 class LegacyApiKeys(enum.StrEnum):
-    """What becomes of API keys that are stored as plain text."""
+    """How plaintext API keys are handled."""
 
     ON = "on"
     WARN = "warn"
@@ -272,7 +272,7 @@ class LegacyApiKeys(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimits:
-    """How often one identity may call, and one address send credentials that are refused; each is a token bucket."""
+    """Limits on calls per identity and on rejected credentials per address; each is a token bucket."""
 
     calls_per_second: float = 2000.0
     burst_calls: int = 10_000

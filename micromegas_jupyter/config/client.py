@@ -28,7 +28,7 @@ from micromegas_jupyter.errors import ConfigurationError
 
 
 class Flow(enum.StrEnum):
-    """How a person signs in."""
+    """How a user signs in."""
 
     BROWSER = "browser"  # the browser comes back to a loopback address of this machine (RFC 8252)
     DEVICE = "device"  # a short code that the person types on any device (RFC 8628)
@@ -45,7 +45,7 @@ class Bearer(enum.StrEnum):
 
 
 class TokenStorage(enum.StrEnum):
-    """Where a person's sign-in is kept."""
+    """The storage for a user's sign-in."""
 
     FILE = "file"  # readable by its owner only; shared with upstream's programs
     KEYRING = "keyring"  # the operating system's keyring; an error where none can be used

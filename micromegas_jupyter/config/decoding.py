@@ -1,4 +1,4 @@
-"""From JSON text to checked values; each `as_` function refuses what it cannot use with an error that names the key."""
+"""Parses JSON into checked values; each `as_` function rejects invalid values with an error that includes the key."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ _RFC_3339 = re.compile(
 
 
 def decode_setting(text: str, key: str) -> object:
-    """Decode a setting's JSON text; an error says where it is wrong, never what stands there."""
+    """Decode a setting's JSON text; an error contains the position of the problem, never the text."""
     if is_too_long(text):
         raise refused(key, f"is longer than {MAX_SETTING_BYTES // 2**20} MiB")
     try:
@@ -60,7 +60,7 @@ def as_object(value: object, key: str, *, known: frozenset[str] | None = None) -
 
 
 def as_named(value: object, key: str) -> dict[str, object]:
-    """Return `value` as an object whose names a person chose: printable, not empty, neither too long nor too many."""
+    """Return `value` as an object with user-defined names: printable, not empty, and limited in length and number."""
     named = as_object(value, key)
     if len(named) > MAX_ENTRIES:
         raise refused(key, f"has more than {MAX_ENTRIES} names")
@@ -87,7 +87,7 @@ def as_texts(value: object, key: str) -> tuple[str, ...]:
 
 
 def as_text_or_texts(value: object, key: str) -> tuple[str, ...]:
-    """Return a text, or a list of texts, as texts."""
+    """Return a string, or a list of strings, as a tuple of strings."""
     return as_texts(value, key) if isinstance(value, list) else (as_text(value, key),)
 
 
@@ -155,7 +155,7 @@ Default = TypeVar("Default")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Members:
-    """One object's members; `place` names it in refusals."""
+    """The members of one object; `place` identifies it in errors."""
 
     values: Mapping[str, object]
     place: str

@@ -154,7 +154,7 @@ _as_seconds = partial(as_count, maximum=_ONE_WEEK_SECONDS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerSetting:
-    """One accepted issuer; docs/settings.md says what each member means.
+    """One accepted issuer; docs/settings.md describes each member.
 
     Without `audiences`, tokens have no `aud`; `client_ids` and `token_use` keep others out. Without `group_claims`,
     groups are in the usual places. `is_trusted_for_email` is None where the number of issuers decides. `tenant` is the
@@ -189,7 +189,7 @@ class IssuerSetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OidcServerSettings:
-    """What `MICROMEGAS_OIDC_CONFIG` says; each issuer is listed once, with all its audiences."""
+    """The value of `MICROMEGAS_OIDC_CONFIG`; each issuer is listed once, with all its audiences."""
 
     issuers: tuple[IssuerSetting, ...]
     jwks_refresh_interval_seconds: int = _member(_as_seconds, 3600, name="jwks_refresh_interval_secs")
@@ -285,7 +285,7 @@ def _read_audiences(members: Members) -> tuple[str, ...]:
 
 
 def expand_tenants(values: Mapping[str, object], path: str) -> Iterator[tuple[str | None, dict[str, object]]]:
-    """Yield an entry's members for each of its tenants, `tid` required; once as they are, with None, without any."""
+    """Yield an entry's members per tenant, with `tid` required; without tenants, yield them once, with None."""
     issuer = Members(values=values, place=path).require("issuer", as_text)
     if "tenants" not in values:
         if TENANT_PLACEHOLDER in issuer:
@@ -430,7 +430,7 @@ _CLAIMS_OF_EVERYBODY = frozenset({"iss", "aud", "exp", "iat", "nbf", "email_veri
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """One provider: what an entry holds that says nothing else, and what it needs, each with what to add.
+    """One provider: default members of an entry, and required members with the remedy if they are missing.
 
     With `members_by_kind` no other `token_kind` is accepted. `issuer_rule` is what the issuer must look like, for
     which kinds of tokens, what is wrong otherwise, and the remedy.
@@ -543,7 +543,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 
 def apply_preset(values: Mapping[str, object], path: str) -> dict[str, object]:
-    """Return an entry's members with those of its preset, whose `required_claims` hold too; the entry's own win."""
+    """Merge an entry's members with those of its preset; the entry's win, and `required_claims` are combined."""
     if "preset" not in values:
         return dict(values)
     name = as_text(values["preset"], f"{path}.preset")

@@ -284,7 +284,7 @@ class Setting:
 
     @property
     def limits(self) -> tuple[float, float] | None:
-        """The smallest and the largest number; None when it is no number."""
+        """The smallest and the largest number, or None if the setting is not a number."""
         found = next((entry for entry in get_args(self.kind) if isinstance(entry, Meta)), None)
         return None if found is None or found.ge is None or found.le is None else (found.ge, found.le)
 

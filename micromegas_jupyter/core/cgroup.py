@@ -13,7 +13,7 @@ _UNLIMITED_BYTES: Final = 1 << 60
 
 
 def memory_limit_bytes(*, membership: Path = _MEMBERSHIP, mount: Path = _MOUNT) -> int | None:
-    """Return the lowest memory limit of this process's control groups, or None if there is none or it is unknown.
+    """Return the lowest memory limit of this process's control groups, or None without a known limit.
 
     A limit applies to all groups below it, so the parents' limits count. Source: the kernel's documentation,
     cgroup-v2 ("memory.max") and cgroup-v1 ("memory.limit_in_bytes").

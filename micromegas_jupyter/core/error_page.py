@@ -1,4 +1,4 @@
-"""Explains error codes with the docstrings of their classes, of which docs/errors.md is made, too.
+"""Explains error codes with the docstrings of their classes; docs/errors.md is generated from them, too.
 
 And says where that page is on the web, if the installed distribution names a documentation there.
 """
@@ -17,7 +17,7 @@ _LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 
 
 def error_entry(error: type[MicromegasError]) -> str:
-    """Return what the page of errors says of a class, in Markdown."""
+    """Return a class's entry on the errors page, in Markdown."""
     facts = f"exit code {error.exit_code}, gRPC `{error.grpc_code}`, HTTP {error.http_status}"
     return (
         f"`{error.__name__}` ({facts}{', retryable' * error.retryable}). {_meaning(error).replace(_PARAGRAPH, ' ', 1)}"
@@ -51,7 +51,7 @@ def where_to_read(code: str) -> str:
 
 
 def explain_error(code: str | None, *, how_to_list: str) -> str:
-    """Return what an error code means and what to do; None lists all codes, which `how_to_list` does for the person."""
+    """Return an error code's meaning and remedy, or all codes for None; `how_to_list` shows users how."""
     classes = dict(sorted(error_classes().items()))
     if code is None:
         return "\n".join(f"{name}  {_as_text(_meaning(error).split(_PARAGRAPH)[0])}" for name, error in classes.items())

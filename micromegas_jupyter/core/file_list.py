@@ -29,7 +29,7 @@ VECTOR: Final = pa.struct(
 
 
 class FileList(Sequence[DataFile]):
-    """Files of a table, which never change; what is computed of them is kept with them.
+    """A table's files, which never change, with values computed from them.
 
     `columns` are `path`, `begin`, `end`, the partition values as dictionaries `0`, `1`, …, and perhaps `deleted`.
     """
@@ -114,7 +114,7 @@ class FileList(Sequence[DataFile]):
         return {path: DeletionVector(**vector) for path, vector in found if vector is not None}
 
     def partition(self, position: int) -> pa.DictionaryArray:
-        """Return the values of one partition column, as text."""
+        """Return the values of one partition column as strings."""
         return self.columns.column(str(position)).combine_chunks()
 
     def in_range(self, begin: int, end: int) -> Mask:
@@ -148,7 +148,7 @@ NO_FILES: Final = FileList.of(())
 
 
 class TableChange(NamedTuple):
-    """What makes a later version of a table of an earlier one.
+    """The changes between two versions of a table.
 
     Attributes:
         table: The later version without its files and their bounds.

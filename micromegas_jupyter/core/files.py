@@ -113,7 +113,7 @@ def file_beside(
     is_exclusive: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[IO[bytes]]:
-    """Yield a new file beside `path` that takes its name at the end; nothing is left of one that is not finished.
+    """Yield a new file next to `path` and rename it at the end; an unfinished file is removed.
 
     One that `is_exclusive` never takes the place of another: FileExistsError. `sync_folder` puts the name on disk.
     """
@@ -226,7 +226,7 @@ def current_reader() -> Reader | None:
 
 
 def find_foreign_writer(found: os.stat_result, *, reader: Reader | None = None) -> str | None:
-    """Return who else could change a file or folder, as the end of a sentence about it; None when nobody could."""
+    """Return who else can change a file or folder, as the end of a sentence, or None."""
     reader = reader or current_reader()
     if reader is None:
         return None
@@ -352,7 +352,7 @@ else:
     import fcntl
 
     def lock_folder(path: Path) -> int | None:
-        """Return the open folder, locked until it is closed or this process ends; None if it can't be locked at all.
+        """Return the open folder, locked until it is closed or this process exits, or None if it can't be locked.
 
         Raises BlockingIOError if another process holds it.
         """
@@ -422,7 +422,7 @@ def _opened(path: Path, *, follows_links: bool) -> Iterator[tuple[int, os.stat_r
 
 
 def check_replaceable(path: Path) -> os.stat_result | None:
-    """Check that `path` is a regular file of the current user, and return its status; None when there is none."""
+    """Check that `path` is a regular file of the current user, and return its status, or None if it does not exist."""
     with _translated("cannot be accessed"):
         try:
             found = path.lstat()
@@ -474,7 +474,7 @@ _YOUNG = timedelta(seconds=1)
 
 
 class FileWatch:
-    """Tells whether files have changed since it was last asked, the youngest always. For one thread at a time."""
+    """Detects file changes since the last call; the newest files always count as changed. For one thread at a time."""
 
     def __init__(self, paths: Iterable[Path], *, clock: Clock = SYSTEM_CLOCK, follows_links: bool = False) -> None:
         self._paths = tuple(paths)

@@ -132,7 +132,7 @@ class RawAnswer:
             return None
 
     def text(self) -> str:
-        """Return the body as text; empty when it is not UTF-8."""
+        """Return the body as a string, which is empty if the body is not UTF-8."""
         try:
             return self.body.decode("utf-8")
         except UnicodeDecodeError:
@@ -192,7 +192,7 @@ class HttpClient:
         self._is_closed = False
 
     def close(self) -> None:
-        """Cut running calls and refuse new ones; safe to call twice."""
+        """Abort running calls and reject new ones; safe to call twice."""
         with self._lock:
             self._is_closed = True
             running = list(self._running)
@@ -264,7 +264,7 @@ class HttpClient:
 
 
 class ProviderCalls(Protocol):
-    """What callers need of `ProviderHttp`; others may stand in for it."""
+    """The protocol that callers need from `ProviderHttp`."""
 
     def fetch_json(self, url: str) -> HttpAnswer:
         """Fetch the JSON document at `url`."""
@@ -276,7 +276,7 @@ class ProviderCalls(Protocol):
 
 
 class ProviderHttp(HttpClient):
-    """Calls identity providers, never through a proxy where `NO_PROXY` names the host or it is loopback."""
+    """Calls identity providers; bypasses the proxy for loopback and hosts in `NO_PROXY`."""
 
     def fetch_json(
         self,
@@ -485,7 +485,7 @@ _running: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("runn
 
 
 class ExchangeFailed(Exception):
-    """The network gave no response; `kind` is `name`, `refused`, `tls`, `proxy`, or empty where nobody can help."""
+    """There was no response; `kind` is `name`, `refused`, `tls`, `proxy`, or empty if the cause is unknown."""
 
     def __init__(self, why: str, kind: str = "") -> None:
         super().__init__(why)
@@ -554,7 +554,7 @@ class Exchange:
             _cut(connection)
 
     def watch(self, connection: socket.socket, *, is_direct: bool) -> None:
-        """Remember a new connection so that it can be cut; `is_direct` says that no proxy is at its other end."""
+        """Remember a new connection so that it can be aborted; `is_direct` means without a proxy."""
         # Looked up a second time, the name could give another address, so the connection itself is asked.
         if is_direct and is_private_address(connection.getpeername()[0]):
             self._reached_private = True
@@ -599,7 +599,7 @@ class Exchange:
 
 
 def is_private_address(address: str) -> bool:
-    """Whether an IP address is not one of the public internet (IANA's registries), or is no address at all."""
+    """Whether an IP address is invalid or outside the public internet (IANA's registries)."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -615,7 +615,7 @@ def is_private_address(address: str) -> bool:
 
 
 def proxy_for(url: str, configured: Secret | None = None) -> Secret | None:
-    """Return the proxy for `url`: the configured one, else the environment's; None where `NO_PROXY` names the host."""
+    """Return the proxy for `url` from the configuration or the environment, or None if `NO_PROXY` matches the host."""
     from requests.utils import get_environ_proxies, select_proxy, should_bypass_proxies
 
     if should_bypass_proxies(url, no_proxy=None):

@@ -36,7 +36,7 @@ _INT, _UINT, _FLOAT, _DECIMAL = 0x40, 0x50, 0x60, 0x70
 
 
 class MalformedJsonb(ValueError):
-    """The bytes are no binary JSON, or a value cannot be written as such."""
+    """The bytes are not binary JSON, or a value cannot be encoded as binary JSON."""
 
 
 def encode(value: object, *, is_signed: bool = False) -> bytes:
@@ -123,7 +123,7 @@ def decode(data: bytes) -> object:
 
 
 def items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
-    """Return an object's members or an array's elements, each as binary JSON of its own; None for a scalar.
+    """Return an object's members or an array's elements, each as separate binary JSON; None for a scalar.
 
     What they hold is not read, so numbers keep the form that they were written in.
     """
@@ -134,7 +134,7 @@ def items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
 
 
 def find(data: bytes, key: str) -> bytes | None:
-    """Return an object's member as binary JSON of its own; its exact name comes before one in other ASCII case."""
+    """Return an object's member as separate binary JSON; an exact name match wins over a case-insensitive one."""
     try:
         return _find(data, key.encode())
     except (struct.error, ValueError, LookupError):
@@ -216,17 +216,17 @@ def _as_value(header: int, element: bytes) -> bytes:
 
 
 def to_json(value: object) -> str:
-    """Return a decoded value as compact JSON text; what JSON has no number for is null."""
+    """Return a decoded value as compact JSON; numbers that JSON cannot represent become null."""
     return json.dumps(to_plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def to_text(value: object) -> str:
-    """Return a decoded value as text: a string as it is, all else as JSON."""
+    """Return a decoded value as a string: strings unchanged, other values as JSON."""
     return value if isinstance(value, str) else to_json(value)
 
 
 def to_plain(value: object) -> object:
-    """Return a decoded value as `json.dumps` takes it; what JSON has no number for is None."""
+    """Return a decoded value for `json.dumps`; numbers that JSON cannot represent become None."""
     match value:
         case float():
             return value if math.isfinite(value) else None
@@ -297,13 +297,13 @@ def _number(data: bytes) -> object:
 
 
 def is_declared_jsonb(field: pa.Field) -> bool:
-    """Whether a schema says that a column is JSONB: by the type's name, or as a dictionary, as upstream has it."""
+    """Whether a schema marks a column as JSONB: by the type's name, or as a dictionary, like upstream."""
     is_named = TYPE_METADATA.items() <= (field.metadata or {}).items()
     return _is_bytes(field.type) and (is_named or pa.types.is_dictionary(field.type))
 
 
 def holds_jsonb(field: pa.Field, column: pa.ChunkedArray) -> bool:
-    """Whether a column is shown as JSON: its first values all are JSONB, or it has none and the schema says so."""
+    """Whether a column is shown as JSON: its first values are all JSONB, or it is empty and of type JSONB."""
     if not _is_bytes(field.type):
         return False
     rows = column.slice(0, _SAMPLE_ROWS)
@@ -322,13 +322,13 @@ def json_text(data: bytes) -> str | None:
 
 
 def json_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column of JSONB as a dictionary of JSON texts; other bytes stand as `0x…`."""
+    """Return a JSONB column as a dictionary of JSON strings; other bytes become `0x…`."""
     texts, _ = _texts(column)
     return texts
 
 
 def with_json(table: pa.Table, names: Collection[str | None] | None = None) -> pa.Table:
-    """Return a table with JSON text in the columns, all or those of these names, that hold nothing but JSONB."""
+    """Return a table with JSON strings in the columns (all, or only these names) that contain only JSONB."""
     for index, field in enumerate(table.schema):
         column = table.column(index)
         if (names is not None and field.name not in names) or not holds_jsonb(field, column):

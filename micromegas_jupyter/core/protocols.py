@@ -82,7 +82,7 @@ class WriteAccess:
         return _matches(table, self.creates | self.owns)
 
     def owns_table(self, table: str) -> bool:
-        """Whether the caller owns the table even if somebody else created it."""
+        """Whether the caller owns the table even if another user created it."""
         return _matches(table, self.owns)
 
 
@@ -148,7 +148,7 @@ def find_table_access(caller: AuthContext, default_conditions: Mapping[str, str]
 
 @runtime_checkable
 class TokenValidator(Protocol):
-    """Answers who bears a token."""
+    """Identifies the bearer of a token."""
 
     def validate_token(self, token: str) -> AuthContext:
         """Return who bears `token`. May use the network; safe to call from several threads.
@@ -159,7 +159,7 @@ class TokenValidator(Protocol):
         """
 
     def cached_context(self, token: str) -> AuthContext | None:
-        """Return the context when it is known without any I/O or signature work, else None; never raises."""
+        """Return the context if it is known without I/O or signature checks, or None; never raises."""
 
     def close(self) -> None:
         """Stop background work and release connections."""
@@ -239,7 +239,7 @@ class ViewSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSnapshot:
-    """One table as it stands at one moment: its schema, and files with each row in exactly one of them.
+    """A snapshot of one table: its schema, and files with each row in exactly one of them.
 
     A time range filters rows by the first and last of `range_columns`. Where rows are partial states, `merge_sql`
     makes the table of those in `raw_name`. With `has_mixed_types` some files have a narrower type in a column.
@@ -274,7 +274,7 @@ class TableSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Materialized:
-    """What a materialized view has besides its files: the rows of `extract_sql` over `source`.
+    """The definition of a materialized view: the rows of `extract_sql` over `source`.
 
     The files of `source` are those whose rows are not in the view yet. If the view `is_stale`, they are all files of
     that table, and the view has none. `properties` are those of its Delta table; `updated_at` and `updated_by` tell of
@@ -291,10 +291,10 @@ class Materialized:
 
 @runtime_checkable
 class TableSource(Protocol):
-    """Where an engine finds its tables."""
+    """The tables of an engine."""
 
     def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:
-        """Return all tables; those that `sql` may read or describe are as they stand now. None is for all of them.
+        """Return all tables; those that `sql` may read or describe are current. None is for all of them.
 
         It is cheap enough to call for every query.
         """
@@ -338,17 +338,17 @@ class TableWrite(Protocol):
     """
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Take rows of the schema that the write was opened with; nobody sees them before `commit`."""
+        """Add rows with the schema that the write was opened with; they are invisible before `commit`."""
 
     def commit(self) -> int:
-        """Make all rows durable and visible at once and return how many were written."""
+        """Make all rows durable and visible atomically, and return their number."""
 
     def abandon(self) -> None:
         """Forget the rows; does nothing after a `commit`, and never raises."""
 
 
 class TableSink(Protocol):
-    """Where a server puts rows that callers send."""
+    """The destination of rows that callers send."""
 
     def open_write(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
         """Begin a write of rows with `schema`; blocks, and raises as the write does."""

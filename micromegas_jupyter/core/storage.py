@@ -1,4 +1,4 @@
-"""Where a lake lies: a local folder, or a prefix of an S3 bucket. Small objects are read and replaced here.
+"""Location of a lake: a local folder, or a prefix of an S3 bucket. Small objects are read and replaced here.
 
 Errors are `Unavailable`, or `ResourcesExhausted` when a disk is full. What a bucket needs comes from the usual
 variables (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, …) of this process's environment.
@@ -80,7 +80,7 @@ class Storage:
 
     @property
     def options(self) -> dict[str, str]:
-        """What deltalake needs to use this storage."""
+        """The options for deltalake to use this storage."""
         if self.is_local:
             return {}
         return {
@@ -157,7 +157,7 @@ class Storage:
         return True
 
     def read(self, path: str, *, max_bytes: int = MAX_OBJECT_BYTES) -> tuple[bytes, str] | None:
-        """Return a small object and its mark, which changes with its content; None when there is none."""
+        """Return a small object and its mark, which changes with its content, or None if it does not exist."""
         with storage_errors("A file of the lake could not be read.", self):
             if self.is_local:
                 try:
@@ -240,7 +240,7 @@ class Storage:
         return True
 
     def create(self, path: str, content: bytes) -> bool:
-        """Write an object unless there is one already, whoever made that; return whether it was written."""
+        """Write an object unless it already exists; return whether it was written."""
         if not self.is_local:
             return self.replace(path, content, mark=None)
         target = Path(self.uri) / path
@@ -257,7 +257,7 @@ class Storage:
             self._obstore.copy(self._store, source, target)
 
     def delete(self, path: str) -> None:
-        """Remove an object; does nothing when there is none."""
+        """Remove an object if it exists."""
         with storage_errors("A file of the lake could not be removed.", self):
             if self.is_local:
                 (Path(self.uri) / path).unlink(missing_ok=True)
@@ -327,7 +327,7 @@ class Storage:
 
 @contextlib.contextmanager
 def storage_errors(what: str, storage: Storage | None = None) -> Iterator[None]:
-    """Turn errors of the file system, the bucket and Delta into those that cross packages, which name the bucket."""
+    """Convert errors of the file system, the bucket, and Delta into public errors that include the bucket."""
     where = "" if storage is None else storage.describe()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the machine gives a program, so that tests can stand in for it, and values that stay secret."""
+"""The machine's resources behind replaceable interfaces, and types for secret values."""
 
 import contextvars
 import os
@@ -27,10 +27,10 @@ class Clock(Protocol):
 
 
 class Browser(Protocol):
-    """Shows a page to the person."""
+    """Shows a page to the user."""
 
     def open(self, url: str) -> bool:
-        """Open `url` in the person's own browser; False when there is none. Returns at once."""
+        """Open `url` in the user's browser; return False without a browser. Returns at once."""
 
 
 class Randomness(Protocol):
@@ -81,7 +81,7 @@ class Variables(dict[str, str]):
 
 
 def process_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
-    """Return the variables of this process as they are now, or those that stand in for them."""
+    """Return the current environment variables of this process, or their replacement."""
     return environ if isinstance(environ, Variables) else Variables(os.environ if environ is None else environ)
 
 
@@ -116,7 +116,7 @@ def start_thread(target: Callable[..., object], *arguments: object, name: str) -
 
 
 def run_interruptibly(work: Callable[[], T]) -> T:
-    """Run `work`, which has a deadline, on another thread; Ctrl-C leaves at once and lets it end by itself."""
+    """Run `work`, which has a deadline, on another thread; Ctrl-C returns immediately and lets the thread finish."""
     # Ctrl-C ends the wait of a `SimpleQueue` only with its time.
     outcome: queue.Queue[tuple[T, None] | tuple[None, BaseException]] = queue.Queue()
 
@@ -138,7 +138,7 @@ def run_interruptibly(work: Callable[[], T]) -> T:
 
 
 class Secret:
-    """Text that must not be seen: its `str` and `repr` are a placeholder, and it refuses to be pickled."""
+    """Text that must not be shown: its `str` and `repr` are a placeholder, and it cannot be pickled."""
 
     __slots__ = ("_text",)
 
@@ -198,7 +198,7 @@ def _hide(value: object) -> object:
 
 
 class SecretObject(dict[str, object]):
-    """A JSON object that may hold tokens: its `str` and `repr` are a placeholder, and it refuses to be pickled."""
+    """A JSON object that may contain tokens: its `str` and `repr` are a placeholder, and it cannot be pickled."""
 
     __slots__ = ()
 

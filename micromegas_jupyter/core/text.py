@@ -29,7 +29,7 @@ _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|[\[\]{}]', re.D
 
 
 class JsonError(ValueError):
-    """The text is not JSON that means one thing only; `args[0]` says why and where, without repeating the text.
+    """The text is not unambiguous JSON; `args[0]` describes the problem and its position without repeating the text.
 
     Duplicate names, NaN, Infinity, half characters and deep nesting are rejected.
     """
@@ -117,7 +117,7 @@ encode_json: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def cell_text(value: object) -> str:
-    """Return one value of a row as text without line breaks or control characters; nothing for None."""
+    """Return one value of a row as a string without line breaks or control characters; empty for None."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else encode_json(value)
@@ -178,7 +178,7 @@ def cut(text: str, max_characters: int) -> str:
 
 
 def shown(text: str) -> str:
-    """Return how a sentence quotes a text of somebody else that is not secret: escaped and cut."""
+    """Return an untrusted, nonsecret string for use in a sentence: quoted, escaped, and truncated."""
     return repr(text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…")
 
 
@@ -192,7 +192,7 @@ def terminal_width(text: str) -> int:
 
 
 def has_color(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether colour is for this stream: a terminal that has it, and a person who has not turned it off."""
+    """Whether to use color on this stream: the terminal supports it, and the user has not turned it off."""
     return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM", "") not in {"", "dumb"}
 
 
@@ -252,7 +252,7 @@ def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResu
 
 
 def scheme_and_host(url: str) -> tuple[str, str | None]:
-    """Return scheme and host of an http or https URL; no host when it is no such URL or can be misread."""
+    """Return scheme and host of an http or https URL; the host is empty if the URL is invalid or ambiguous."""
     parts = split_plain_url(url)
     return ("", None) if parts is None or parts.scheme not in {"https", "http"} else (parts.scheme, parts.hostname)
 
@@ -274,7 +274,7 @@ _HTTPS_REMEDY = "Use https; http is accepted on 127.0.0.1, ::1 and localhost onl
 
 
 def host_text(url: str) -> str:
-    """Return a URL's host and port, which is what a person knows it by; the text itself when it has none."""
+    """Return a URL's host and port for display, or the text itself without a host."""
     try:
         network_location = urlsplit(url).netloc
     except ValueError:
@@ -283,12 +283,12 @@ def host_text(url: str) -> str:
 
 
 def refused(key: str, problem: str, remedy: str | None = None) -> ConfigurationError:
-    """Return the error of a setting, whose sentence begins with its key."""
+    """Return the error of a setting; its message begins with the key."""
     return ConfigurationError(f"{key} {problem}.", key=key, remedy=remedy)
 
 
 def as_text(value: object, key: str) -> str:
-    """Return `value` as text that is not empty and has no control characters."""
+    """Return `value` as a nonempty string without control characters."""
     if not is_text(value):
         raise refused(key, "is not a text of printable characters")
     return value

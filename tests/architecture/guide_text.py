@@ -26,8 +26,8 @@ EXECUTED = {"python", "sh"}
 #: What other tests read or run, by language and page.
 RUN_ELSEWHERE = {
     "tests/architecture/test_guides.py": {
-        "json": "access.md access-providers.md sign-in.md sign-in-providers.md service-accounts.md",
-        "yaml": "sign-in-providers.md service-accounts.md",
+        "json": "access.md api-keys.md providers.md sign-in.md service-accounts.md",
+        "yaml": "providers.md service-accounts.md",
     },
     "tests/integration/browser/test_sql_page.py": {"js": "clients.md"},
     "tests/integration/clients/test_clients_guide.py": {"python": "clients.md"},

@@ -59,6 +59,7 @@ def test_every_link_leads_somewhere(page):
             "scaling.md",
         ),
         *("metrics.md", "audit.md", "ingest.md", "statuses.md", "errors.md", "SECURITY.md", "magics.md"),
+        "security-model.md",
     ],
 )
 def test_every_option_that_a_page_names_exists(page):

@@ -29,16 +29,24 @@ from tests.architecture.guide_text import (
 )
 from tests.architecture.test_documentation import command_line_options
 
-ACCESS = blocks("access.md", "access-providers.md", "access-reasons.md")
+PROVIDERS = "providers.md"  # has both halves: a file for the server, and a profile for users
+ACCESS = blocks("access.md", "api-keys.md", PROVIDERS, "access-reasons.md")
 SIGN_IN_PAGES = (
     "sign-in.md",
     "how-sign-in-works.md",
-    "sign-in-providers.md",
+    PROVIDERS,
     "service-accounts.md",
     "troubleshooting.md",
 )
 SIGN_IN = blocks(*SIGN_IN_PAGES)
-CONFIGURATIONS = [block for block in ACCESS if block.language == "json"]
+CONFIGURATIONS = [
+    block for block in ACCESS if block.language == "json" and "profiles" not in decode_strict_json(block.text)
+]
+PROFILES = [
+    block
+    for block in SIGN_IN
+    if block.language == "json" and block.place not in {found.place for found in CONFIGURATIONS}
+]
 
 
 def exported(lines):
@@ -106,18 +114,18 @@ def test_every_option_that_the_guide_to_signing_in_names_is_one_of_its_command()
 
 
 @pytest.mark.parametrize(
-    ("page", "preset"),
+    ("found", "preset"),
     [
-        *(("access-providers.md", name) for name in PRESETS),
-        *(("sign-in-providers.md", name) for name in CLIENT_PRESETS),
+        *((CONFIGURATIONS, name) for name in PRESETS),
+        *((PROFILES, name) for name in CLIENT_PRESETS),
     ],
 )
-def test_every_preset_has_a_section_with_a_configuration_that_uses_it(page, preset):
-    sections = re.split(r"^## ", read_page(page), flags=re.MULTILINE)
+def test_every_preset_has_a_section_with_a_configuration_that_uses_it(found, preset):
+    sections = re.split(r"^## ", read_page(PROVIDERS), flags=re.MULTILINE)
 
-    (found,) = [section for section in sections if section.split("\n")[0].endswith(f"(`{preset}`)")]
+    (section,) = [section for section in sections if section.split("\n")[0].endswith(f"(`{preset}`)")]
 
-    assert f'"preset": "{preset}"' in found
+    assert any(block.text in section and f'"preset": "{preset}"' in block.text for block in found)
 
 
 def _parsed(block):
@@ -155,9 +163,7 @@ def test_every_condition_of_a_role_fits_its_table():
     assert [(table, text) for table, text in found if condition_problem(text, schemas[table]) is not None] == []
 
 
-@pytest.mark.parametrize(
-    "block", [block for block in SIGN_IN if block.language == "json"], ids=lambda block: block.place
-)
+@pytest.mark.parametrize("block", PROFILES, ids=lambda block: block.place)
 def test_every_profile_can_be_used(block):
     names = list(decode_strict_json(block.text)["profiles"])
 
@@ -169,7 +175,7 @@ def test_every_profile_can_be_used(block):
 
 @pytest.mark.parametrize("name", sorted(CLIENT_PRESETS))
 def test_every_profile_sends_what_the_servers_of_the_other_guide_accept(name):
-    block = next(block for block in blocks("sign-in-providers.md") if f'"preset": "{name}"' in block.text)
+    block = next(block for block in PROFILES if f'"preset": "{name}"' in block.text)
 
     settings = parse_client_settings({}, config_text=block.text)
 

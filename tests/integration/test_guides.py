@@ -201,7 +201,6 @@ ACCESS = {"oidc": {"issuers": [{"issuer": ISSUER, "audience": "lake-notebooks"}]
 SERVER = {"uri": "grpc+tls://lake.example.com:50051"}
 # What somebody has who comes to a page, besides the address of a server, the names of a provider, and a sign-in there.
 FILES = {
-    "access-providers.md": {"etc/micromegas/access.json": json.dumps(ACCESS)},
     "flight-sql.md": {"client.py": CLIENT},
     "ingest.md": {"etc/micromegas/access.json": json.dumps(ACCESS)},
     "magics.md": {
