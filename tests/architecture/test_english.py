@@ -27,7 +27,7 @@ GENERATED = {"api.md", "cli.md"}
 PATTERNS = {
     "somebody, the person: a user": r"\b(?:some|no)body\b|\b(?:the|a|each) person\b",
     "answer: response, return": r"\banswer(?:s|ed|ing)?\b",
-    "refuse: reject, deny": r"\brefus(?:e|es|ed|ing|al|als)\b",
+    "refuse: reject, deny": r"\brefus(?:ed?|ing|al)s?\b",
     "says what: specifies, reports": (
         r"\b(?:says?|said|tells?|told) (?:what|which|why|how|where|whether|who|when|so|of|that)\b"
     ),
