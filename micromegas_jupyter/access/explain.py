@@ -139,7 +139,7 @@ def _described(context: AuthContext) -> str:
 
 
 def _ending(reason: str) -> ExplainedStep:
-    remedy = _REMEDIES.get(reason, "See docs/access-reasons.md.")
+    remedy = _REMEDIES.get(reason, 'See "Reasons for rejected credentials" in docs/errors.md.')
     return ExplainedStep(is_passed=None, title="reason", found=f"{reason}. {remedy}")
 
 

@@ -29,7 +29,7 @@ from tests.architecture.guide_text import (
 )
 from tests.architecture.test_documentation import command_line_options
 
-ACCESS = blocks("access.md", "access-providers.md", "access-reasons.md")
+ACCESS = blocks("access.md", "access-providers.md")
 SIGN_IN_PAGES = (
     "sign-in.md",
     "sign-in-providers.md",
