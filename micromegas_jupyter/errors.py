@@ -190,7 +190,7 @@ class LoginRequired(AuthenticationError):
 
 
 class LoginFailed(AuthenticationError):
-    """A sign-in ended without a token.
+    """A sign-in finished without a token.
 
     Check: The message states the reason: canceled, fixed port in use, pasted URL doesn't match, or application, secret,
     or key rejected by the provider. `provider_code` contains the provider's error code (RFC 6749 section 5.2), if any.
@@ -296,7 +296,7 @@ class PermissionDenied(MicromegasError, ProgrammingError):
     """
 
     code = "AUTH020"
-    default_remedy = "Ask the server's administrator for the right."
+    default_remedy = "Ask the server's administrator for permission."
     grpc_code = "PERMISSION_DENIED"
     http_status = 403
 
@@ -351,7 +351,7 @@ class ProviderUnavailable(Unavailable):
     """
 
     code = "AVAIL002"
-    default_remedy = "Your sign-in is not at fault. Try again in a moment; check network, proxy and clock."
+    default_remedy = "Your sign-in is not at fault. Try again in a moment. Check the network, proxy, and clock."
 
 
 class ServerUnavailable(Unavailable):
@@ -368,7 +368,8 @@ class ServerUnavailable(Unavailable):
 
     code = "AVAIL003"
     default_remedy = (
-        "Check that the server runs and that the address is right (MICROMEGAS_ANALYTICS_URI, or the one you named)."
+        "Check that the server is running and that the URI is right "
+        "(MICROMEGAS_ANALYTICS_URI, or the one you specified)."
     )
 
 
@@ -443,7 +444,7 @@ class StatementRefused(QueryError, NotSupportedError):
     """
 
     code = "SQL002"
-    default_remedy = "Only reading statements within the documented limits are accepted."
+    default_remedy = "Send one read-only statement within the documented limits."
 
 
 class UnsupportedStatement(QueryError, NotSupportedError):
@@ -455,7 +456,7 @@ class UnsupportedStatement(QueryError, NotSupportedError):
     """
 
     code = "SQL003"
-    default_remedy = "Write it in another way; see the SQL reference of the engine, DataFusion."
+    default_remedy = "Rewrite the statement; see the SQL reference of DataFusion, the engine."
     grpc_code = "UNIMPLEMENTED"
     http_status = 501
 
@@ -472,7 +473,7 @@ class ResourcesExhausted(QueryError, OperationalError):
     """
 
     code = "SQL004"
-    default_remedy = "Request less at a time: a shorter time range, fewer columns, a LIMIT."
+    default_remedy = "Read less data: a shorter time range, fewer columns, or a LIMIT."
     grpc_code = "RESOURCE_EXHAUSTED"
     http_status = 429
 
@@ -506,7 +507,7 @@ class ScanTooLarge(ResourcesExhausted):
     """
 
     code = "SQL010"
-    default_remedy = "Ask for fewer columns or a shorter time range."
+    default_remedy = "Select fewer columns or a shorter time range."
     http_status = 403
 
 
@@ -520,7 +521,7 @@ class DeadlineExceeded(QueryError, OperationalError):
     """
 
     code = "SQL005"
-    default_remedy = "Ask for less at a time, or allow more time."
+    default_remedy = "Read less data, or allow more time."
     grpc_code = "DEADLINE_EXCEEDED"
     http_status = 504
 
@@ -534,7 +535,7 @@ class CursorExpired(QueryError, OperationalError):
     """
 
     code = "SQL009"
-    default_remedy = "Query the rows since then, and begin a new follow."
+    default_remedy = "Query the rows since then, and start a new follow."
     grpc_code = "OUT_OF_RANGE"
     http_status = 410
 
@@ -578,7 +579,7 @@ class InternalError(MicromegasError, DatabaseError):
     """
 
     code = "INT001"
-    default_remedy = "Give the query id to the server's administrator; the server's log has more."
+    default_remedy = "Give the query ID to the server's administrator, who can find details in the server's log."
 
 
 def _all_classes(base: type[MicromegasError]) -> list[type[MicromegasError]]:

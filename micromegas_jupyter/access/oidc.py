@@ -399,7 +399,7 @@ class OidcValidator(BaseValidator):
                     raise ConfigurationError(
                         f"Two issuers are called {name!r}, so it is not clear whose rules count for its tokens.",
                         key="MICROMEGAS_OIDC_CONFIG",
-                        remedy="Name each issuer, and each of its aliases, once.",
+                        remedy="List each issuer and each alias only once.",
                     )
                 self._issuers[name] = issuer
         if self._own_caches is not None:

@@ -230,7 +230,7 @@ class RevocationCalls:
         if issuer in self._unreachable:
             raise self._unreachable[issuer]
         if self.clock.monotonic() >= self._ends_at:
-            raise Unavailable("There was no time left to ask.")
+            raise Unavailable("The time limit was reached.")
         try:
             return call()
         except Unavailable as error:

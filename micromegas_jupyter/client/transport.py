@@ -472,16 +472,16 @@ def _by_type(  # noqa: C901, PLR0911 - one line for each type
         case flight.FlightUnauthenticatedError():
             return _refusal(call)
         case flight.FlightUnauthorizedError():
-            return PermissionDenied(text or "The server does not allow this.")
+            return PermissionDenied(text or "The server doesn't allow this.")
         case flight.FlightUnavailableError() if _UNREACHABLE.search(text):
             return _explain_unreachable(text, call)
         case flight.FlightUnavailableError():
             return Unavailable(f"{call.server} is unavailable{f': {text}' if text else '.'}")
         case flight.FlightTimedOutError():
             limit = "" if call.timeout_seconds is None else f" within {call.timeout_seconds:g} s"
-            return DeadlineExceeded(f"{call.server} did not finish{limit}.")
+            return DeadlineExceeded(f"{call.server} didn't finish{limit}.")
         case flight.FlightCancelledError() | pa.ArrowCancelled():
-            return QueryCancelled("The query was cancelled.")
+            return QueryCancelled("The query was canceled.")
         case pa.ArrowNotImplementedError():
             what = text or "The server does not offer this."
             return UnsupportedStatement(what, remedy="This server cannot do it; write the query in another way.")
@@ -621,7 +621,7 @@ class Uses:
         """Count a use; raises UsageError after `close`, unless it is part of a use that is counted."""
         with self._lock:
             if self.is_closed and not self._count:
-                raise UsageError("The client is closed.", remedy="Make a new one.")
+                raise UsageError("The client is closed.", remedy="Create a new one.")
             self._count += 1
 
     def finish(self) -> None:
@@ -722,7 +722,7 @@ class Transport:
     ) -> None:
         if (certificate_file is None) != (key_file is None):
             raise UsageError(
-                "client_certificate_file and client_key_file belong together.", remedy="Give both, or neither."
+                "client_certificate_file and client_key_file belong together.", remedy="Pass both, or neither."
             )
         _start_grpc_quietly()
         self.recorder = CallRecorder()

@@ -63,6 +63,6 @@ def explain_error(code: str | None, *, how_to_list: str) -> str:
     if error is None:
         nearest = get_close_matches(code.upper(), classes, n=1)
         remedy = f"Did you mean {nearest[0]}?" if nearest else f"{how_to_list} lists the codes."
-        raise UsageError("There is no error with this code.", remedy=remedy)
+        raise UsageError("This error code doesn't exist.", remedy=remedy)
     cause, *rest = _paragraphs(error)
     return _as_text("\n".join([f"{error.code}  {_facts(error)}", f"Cause: {cause}", *rest]))

@@ -220,7 +220,7 @@ class HttpClient:
         authorities = self._ca_bundle or environment_ca_bundle() or DEFAULT_CA_BUNDLE_PATH
         if not self._free_slots.acquire(timeout=timeout_seconds):
             raise ProviderUnavailable(
-                f"{callee.name} was not called: too many calls are still waiting for a response.", remedy=callee.remedy
+                f"{callee.name} wasn't called: too many calls are waiting for a response.", remedy=callee.remedy
             )
         exchange = Exchange(
             prepare,

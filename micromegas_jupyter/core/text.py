@@ -290,7 +290,7 @@ def refused(key: str, problem: str, remedy: str | None = None) -> ConfigurationE
 def as_text(value: object, key: str) -> str:
     """Return `value` as text that is not empty and has no control characters."""
     if not is_text(value):
-        raise refused(key, "is not a text of printable characters")
+        raise refused(key, "is not a string of printable characters")
     return value
 
 

@@ -230,7 +230,7 @@ def _add_service(config: Config, service_url: str, environment: dict[str, str]) 
     services = _read_list(config, "JupyterHub", "services")
     if any(service.get("name") == SERVICE_NAME for service in services if isinstance(service, dict)):
         raise ConfigurationError(
-            f"There is a service named {SERVICE_NAME} already.",
+            f"A service named {SERVICE_NAME} already exists.",
             key="JupyterHub.services",
             remedy="Call configure once, and give no other service that name.",
         )

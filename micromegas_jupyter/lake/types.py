@@ -114,7 +114,7 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
     for field in stored:
         if field.name not in schema.names and not field.nullable:
             if not is_known:
-                raise UsageError("A column that needs a value is missing.", remedy=_OTHER_REMEDY)
+                raise UsageError("A required column is missing.", remedy=_OTHER_REMEDY)
             raise UsageError(f"The column {shown(field.name)} is missing.", remedy="Every row needs a value in it.")
 
 

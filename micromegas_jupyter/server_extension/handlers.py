@@ -84,13 +84,13 @@ _REFUSED = notice_page(status=403, what="This server does not answer this reques
 _NOT_ALLOWED = notice_page(status=403, what="You are not allowed to use the kernels of this server.")
 _NO_ADDRESS = notice_page(status=400, what="The request does not say which address of this server it was sent to.")
 _UNKNOWN = notice_page(
-    status=404, what="This sign-in is not waiting any more. Go back to the notebook and run %micromegas_login again."
+    status=404, what="This sign-in is not waiting any more. Return to the notebook and run %micromegas_login again."
 )
 # The same answer for every mismatch: nobody learns by trying.
 _NOT_OURS = notice_page(
     status=400,
     what="This does not belong to a sign-in that was started in this browser, at this address of the server, within "
-    "the last ten minutes. Go back to the notebook and run %micromegas_login again.",
+    "the last ten minutes. Return to the notebook and run %micromegas_login again.",
 )
 _NOT_SIGNED_IN = notice_page(
     status=403,
@@ -365,7 +365,7 @@ class NoReply(enum.Enum):
 
     def page(self) -> Page:
         """Return the page that says so, and what to do."""
-        remedy = "Go back to the notebook and run %micromegas_login again."
+        remedy = "Return to the notebook and run %micromegas_login again."
         if self is NoReply.BUSY:
             remedy = "Wait a moment and reload this page."
         return notice_page(status=409, what=f"{self.value} {remedy}")

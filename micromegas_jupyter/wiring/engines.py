@@ -63,7 +63,7 @@ def build_engine(settings: ServerSettings) -> EngineTables | None:
         ca = _read(settings.engine_ca, "--engine-ca", _MAX_CA_BYTES)
         if not address.is_tls:
             raise ConfigurationError(
-                "Certificates are for an engine over TLS only.", key="--engine-ca", remedy="Use grpc+tls://host:port."
+                "Engine certificates require TLS.", key="--engine-ca", remedy="Use grpc+tls://host:port."
             )
     return EngineTables(
         Engine(

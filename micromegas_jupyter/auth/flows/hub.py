@@ -287,7 +287,7 @@ class HubService:
         if status == _NO_CONTENT or (status == expected and answer is not None):
             return answer
         if answer is not None and answer.get("error") == UNKNOWN_SIGN_IN:
-            raise LoginFailed("JupyterHub does not know this sign-in any more.")
+            raise LoginFailed("JupyterHub no longer has this sign-in.")
         raise refusal_of(status, answer).error()
 
     def __repr__(self) -> str:
@@ -430,7 +430,7 @@ class HubTokenProvider(CachedTokenSource):
             return identity_of_bearer(newest.text, user=newest.user, issuer=newest.issuer, expires_at=self._ends_at)
         stored = self._substitute or self._stored()  # it is used as soon as the Hub refuses
         if stored is None:
-            raise LoginRequired("No user has signed in through JupyterHub here yet.")
+            raise LoginRequired("No user has signed in through JupyterHub yet.")
         return stored.identity()
 
     def renew(self) -> None:

@@ -188,7 +188,7 @@ def test_a_provider_without_revocation_or_end_of_session_is_said_so(connect, idp
 
     report = calls.end_session(REPORT, connection, browser)
 
-    assert calls.revoke(TOKENS, connection).problem == "The identity provider has no way to revoke tokens."
+    assert calls.revoke(TOKENS, connection).problem == "The identity provider does not support token revocation."
     assert report.end_session_problem == "The identity provider has no page that ends a session."
     assert opened == []
 
