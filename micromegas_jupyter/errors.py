@@ -48,7 +48,7 @@ class NotSupportedError(DatabaseError):
 
 
 class MicromegasError(Error):
-    """Base of every error that this package raises on purpose; never raised as such.
+    """Base class of every error that this package raises intentionally; never raised directly.
 
     Args:
         what: One sentence: what happened. Never holds a secret, a path of the server or a traceback.
@@ -88,9 +88,12 @@ class MicromegasError(Error):
 
 
 class ConfigurationError(MicromegasError, InterfaceError, ValueError):
-    """A setting is missing or malformed; the message and `key` specify which one.
+    """A setting is missing or malformed.
 
-    Nothing starts with an invalid setting. Correct the named variable, option or line of `config.json`.
+    Check: The message and `key` identify the setting.
+
+    Fix: Correct the environment variable, option, or line of `config.json`, then start again. Nothing runs with an
+    invalid setting. [Settings](settings.md) lists all of them.
     """
 
     code = "CONF001"
@@ -104,9 +107,12 @@ class ConfigurationError(MicromegasError, InterfaceError, ValueError):
 
 
 class MissingPackage(ConfigurationError):
-    """A package that this needs is not installed; the message has the command that installs it.
+    """A required package isn't installed.
 
-    `pip install .` brings the notebook and terminal client. A server, the demo, charts, and polars are extras.
+    Check: The message contains the command that installs it.
+
+    Fix: Run that command. `pip install .` installs the notebook and terminal clients; a server, the demo, charts, and
+    polars are extras.
     """
 
     code = "CONF002"
@@ -132,7 +138,13 @@ def extra(*names: str) -> Iterator[None]:
 
 
 class UsageError(MicromegasError, ProgrammingError):
-    """A call, magic or command line cannot be understood."""
+    """A call, magic, or command line is invalid, or a ticket or prepared statement has expired.
+
+    Check: The message identifies the invalid part.
+
+    Fix: Correct the call. Use `--help` for a command, or `%magic?` for a magic. If a ticket or prepared statement
+    expired, run the query again.
+    """
 
     code = "USE001"
     grpc_code = "INVALID_ARGUMENT"
@@ -141,9 +153,11 @@ class UsageError(MicromegasError, ProgrammingError):
 
 
 class TableExists(UsageError):
-    """A table of that name already exists, or has other columns than the rows; nothing was stored.
+    """A table with that name already exists, or its columns differ from those of the rows.
 
-    Append to it, replace it, or choose another name.
+    Check: Nothing was stored. Compare the table's columns with yours.
+
+    Fix: Append to the table, replace it, or choose another name.
     """
 
     code = "USE002"
@@ -153,7 +167,7 @@ class TableExists(UsageError):
 
 
 class AuthenticationError(MicromegasError, OperationalError):
-    """Base of the errors that mean that there is no usable credential; never raised as such."""
+    """Base class of errors about missing or unusable credentials; never raised directly."""
 
     code = "AUTH000"
     default_remedy = "Run %micromegas_login in a notebook or `micromegas login` in a terminal."
@@ -165,10 +179,11 @@ class AuthenticationError(MicromegasError, OperationalError):
 class LoginRequired(AuthenticationError):
     """No user is signed in, or the stored sign-in has expired.
 
-    Run `%micromegas_login` or `micromegas login`. An unattended program (nbconvert, papermill, a job) cannot do that:
-    give it a workload identity, a private key or a client secret ([Service accounts](service-accounts.md)), or sign in
-    beforehand on the same machine. If JupyterHub should have signed you in, the message explains why it didn't and
-    what to change in the Hub; in Python, the error's `sign_in_service` is then `JupyterHub`.
+    Check: Run `micromegas whoami` or `%micromegas_whoami`. If JupyterHub should have signed you in, the message
+    explains why it didn't, and `sign_in_service` is `JupyterHub`.
+
+    Fix: Run `%micromegas_login` or `micromegas login`. Unattended programs need a [service
+    account](service-accounts.md), or a sign-in that was stored on the same machine beforehand.
     """
 
     code = "AUTH001"
@@ -177,10 +192,11 @@ class LoginRequired(AuthenticationError):
 class LoginFailed(AuthenticationError):
     """A sign-in finished without a token.
 
-    It was canceled, the fixed port is taken, no pasted address matched, or the provider does not accept the
-    application; `provider_code` is the provider's error code, when it gave one (RFC 6749 section 5.2). Start it again.
-    For a program: the provider does not accept its secret or key, or its platform does not issue a token ([when a
-    service account does not work](service-accounts.md#troubleshoot-a-service-account)).
+    Check: The message states the reason: canceled, fixed port in use, pasted URL doesn't match, or application, secret,
+    or key rejected by the provider. `provider_code` contains the provider's error code (RFC 6749 section 5.2), if any.
+
+    Fix: Start the sign-in again. For programs, see
+    [Troubleshoot a service account](service-accounts.md#troubleshoot-a-service-account).
     """
 
     code = "AUTH002"
@@ -189,31 +205,36 @@ class LoginFailed(AuthenticationError):
 
 
 class LoginTimedOut(LoginFailed):
-    """The sign-in was not completed in time.
+    """The sign-in wasn't completed in time.
 
-    That is five minutes for the provider's page, ten for pasting its address, and as long as the provider says for a
-    code, at most half an hour. Start again; the page or code of the earlier attempt no longer works.
+    Check: The limits are 5 minutes for the provider's page, 10 minutes for pasting its URL, and at most 30 minutes for
+    a device code.
+
+    Fix: Start again. The previous page or code no longer works.
     """
 
     code = "AUTH003"
 
 
 class LoginRefused(LoginFailed):
-    """The provider or the user denied the sign-in, in the browser, on the device page, or in the pasted address.
+    """The provider or the user denied the sign-in.
 
-    If the provider gave a reason, it is shown.
+    Check: The message contains the provider's reason, if it gave one.
+
+    Fix: Sign in again and approve the request, or ask the provider's administrator for access to the application.
     """
 
     code = "AUTH004"
 
 
 class ProviderMisbehaved(AuthenticationError):
-    """The provider's response violates the protocol or does not belong to this sign-in; nothing was stored.
+    """The provider's response violates the protocol or doesn't belong to this sign-in.
 
-    It has another issuer, a wrong `state` or `nonce`, a token with a wrong signature, is a redirect, or something other
-    than JSON; or the provider does not support device codes. A pasted address from another provider also causes it; you
-    can paste again. Check `MICROMEGAS_OIDC_ISSUER`, and whether a proxy responds instead of the provider. For a
-    program, the response may not have come from its platform, or the token is for a different audience.
+    Check: Compare `MICROMEGAS_OIDC_ISSUER` with the provider's issuer, and check whether a proxy responds in its place.
+    The message contains a [reason](errors.md#while-signing-in).
+
+    Fix: Correct the issuer. If you pasted a URL from another provider, paste the right one. If the provider doesn't
+    support device codes, choose another way to sign in. Otherwise, contact the provider's administrator.
     """
 
     code = "AUTH005"
@@ -221,11 +242,12 @@ class ProviderMisbehaved(AuthenticationError):
 
 
 class TokenStoreError(AuthenticationError):
-    """The token file or the keyring cannot be used safely.
+    """The token file or the system keyring can't be used safely.
 
-    The file is a symbolic link, belongs to another user, or is not a file: check it, fix or remove it, and sign in
-    again. Or the sign-in is in the system's keyring, which cannot be used: unlock it, or set `token_storage` to `file`
-    and sign in again ([the keyring](how-sign-in-works.md#the-keyring)).
+    Check: The file must be a regular file, not a symbolic link, and you must own it. The
+    [keyring](how-sign-in-works.md#the-keyring) must be unlocked.
+
+    Fix: Repair or remove the file, unlock the keyring, or set `token_storage` to `file`. Then sign in again.
     """
 
     code = "AUTH006"
@@ -233,12 +255,14 @@ class TokenStoreError(AuthenticationError):
 
 
 class Rejected(AuthenticationError):
-    """The server does not accept the credential.
+    """The server doesn't accept the credential, for example because it is missing, expired, revoked, or denied.
 
-    Its response is the same for every reason; the reason is in its audit log. The message adds what the client knows
-    about the token, for example that it has expired or that this machine's clock is wrong. Sign in again, or give the
-    query ID to the server's administrator. For administrators: `micromegas access explain` shows why a token is
-    rejected ([reasons](access-reasons.md)).
+    Check: The message adds what the client can detect, such as an expired token or a wrong clock. The server's response
+    never contains the reason. Administrators find the [reason](errors.md#reasons-for-rejected-credentials) in the
+    access audit log, or with `micromegas access explain`.
+
+    Fix: Sign in again, with `--audience` if the token is for another audience. If that doesn't help, give the query ID
+    to the server's administrator.
 
     Args:
         what: One sentence: what happened.
@@ -263,14 +287,17 @@ class Rejected(AuthenticationError):
 
 
 class PermissionDenied(MicromegasError, ProgrammingError):
-    """You are signed in but may not do this.
+    """You are signed in but lack permission for this call.
 
-    You act on behalf of another user, read with a key that is for ingestion only, write to a table that is not yours,
-    or reload the server's configuration without being an administrator. `reason` is a fixed code for the audit log.
+    Check: The call acts on behalf of another user, requires a scope that the API key lacks, writes to a table that you
+    don't own, or requires an administrator. The [reason](errors.md#permissions) is in the access audit log.
+
+    Fix: Use a key with the required scope, omit the `x-user-*` headers, or ask the server's administrator for
+    permission.
     """
 
     code = "AUTH020"
-    default_remedy = "Ask the server's administrator for the right."
+    default_remedy = "Ask the server's administrator for permission."
     grpc_code = "PERMISSION_DENIED"
     http_status = 403
 
@@ -282,11 +309,12 @@ class PermissionDenied(MicromegasError, ProgrammingError):
 
 
 class ReadOnlyCall(PermissionDenied):
-    """The call is read-only, and it would have changed something; nothing was changed.
+    """The call is read-only, but it would have changed something; nothing was changed.
 
-    An agent made the call, or it has the header `x-micromegas-read-only: true`
-    ([read-only calls](flight-sql.md#read-only-calls)). Administrators can't change anything in such a call, either. To
-    make the change, repeat it over a connection that isn't read-only. It is a `PermissionDenied`.
+    Check: An agent made the call, or it has the header `x-micromegas-read-only: true` ([read-only
+    calls](flight-sql.md#read-only-calls)). Read-only calls by administrators can't change anything either.
+
+    Fix: To make the change, repeat the call over a connection that isn't read-only. A subclass of `PermissionDenied`.
     """
 
     code = "AUTH021"
@@ -294,10 +322,12 @@ class ReadOnlyCall(PermissionDenied):
 
 
 class Unavailable(MicromegasError, OperationalError):
-    """A required component does not respond, so nothing could be decided.
+    """A required component doesn't respond: usually the identity provider's keys or the tables' storage.
 
-    A server usually cannot reach the identity provider for its keys. If only an administrator can help (a bucket
-    rejects the server's credentials, a table can't be read), `retryable` is false, and the client does not retry.
+    Check: Look at the server's `/ready` and its log. If `retryable` is false, only an administrator can fix the
+    problem, such as a bucket that rejects the server's credentials.
+
+    Fix: Try again in a moment. Administrators: see [provider outages](access.md#provider-outages).
     """
 
     code = "AVAIL001"
@@ -313,32 +343,34 @@ class Unavailable(MicromegasError, OperationalError):
 
 
 class ProviderUnavailable(Unavailable):
-    """The identity provider did not respond properly in time, or a program's platform did not.
+    """The identity provider, or the platform that issues a program's token, didn't respond in time.
 
-    A request to the provider may take ten seconds (`MICROMEGAS_OIDC_TIMEOUT_SECONDS`), one to a platform five. Check
-    the network, the proxy and the machine's clock: [behind a proxy](troubleshooting.md#behind-a-corporate-proxy). An
-    existing sign-in is kept, and its token works until it expires.
+    Check: Check the network, the [proxy](troubleshooting.md#behind-a-corporate-proxy), and the machine's clock.
+    Requests time out after 10 seconds for a provider (`MICROMEGAS_OIDC_TIMEOUT_SECONDS`) and 5 seconds for a platform.
+
+    Fix: Try again. Your sign-in is kept, and its token works until it expires.
     """
 
     code = "AVAIL002"
-    default_remedy = "Your sign-in is not at fault. Try again in a moment; check network, proxy and clock."
+    default_remedy = "Your sign-in is not at fault. Try again in a moment. Check the network, proxy, and clock."
 
 
 class ServerUnavailable(Unavailable):
-    """The Flight SQL server does not respond.
+    """The Flight SQL server doesn't respond, is stopping, or can't write its audit log.
 
-    Check that it is running and that the address is right: `MICROMEGAS_ANALYTICS_URI`, or the one that you passed to
-    `--uri` or `%micromegas_connect`. If another program responds there, the message reports what it probably
-    requires: TLS or no TLS (`grpc+tls://` or `grpc://`), a
-    [client certificate](operating.md#require-client-certificates), another name, or another authority for the server's
-    certificate. From `micromegas serve --take-over`, it means that the running server can't
-    [hand over its ports](operating.md#restart-without-downtime) now. A server that responds with this code is
-    stopping, or can't [record the call in its audit](monitoring.md#if-the-log-cannot-be-written).
+    Check: Run `micromegas doctor`. Check that the server is running and that the URI is right
+    (`MICROMEGAS_ANALYTICS_URI`, `--uri`, or `%micromegas_connect`). The message reports a mismatch in TLS, host name,
+    certificate authority, or [client certificate](operating.md#require-client-certificates).
+
+    Fix: Correct the URI or the certificates, or try again. Administrators: see [audit log
+    backpressure](monitoring.md#if-the-log-cannot-be-written), and
+    [restarts without downtime](operating.md#restart-without-downtime) if `micromegas serve --take-over` failed.
     """
 
     code = "AVAIL003"
     default_remedy = (
-        "Check that the server runs and that the address is right (MICROMEGAS_ANALYTICS_URI, or the one you named)."
+        "Check that the server is running and that the URI is right "
+        "(MICROMEGAS_ANALYTICS_URI, or the one you specified)."
     )
 
 
@@ -357,7 +389,7 @@ class Correction(NamedTuple):
 
 
 class QueryError(MicromegasError, DatabaseError):
-    """Base of the errors of a query that did not return its rows; never raised as such.
+    """Base class of errors of queries that didn't return their rows; never raised directly.
 
     Args:
         what: One sentence: what happened.
@@ -390,10 +422,13 @@ class QueryError(MicromegasError, DatabaseError):
 
 
 class InvalidStatement(QueryError, ProgrammingError):
-    """The SQL is wrong: syntax, a name, a type, a value.
+    """The SQL contains an error in its syntax, or an invalid name, type, or value.
 
-    The error has the `line` and `column`, if known, and perhaps a `correction`:
-    `error.correction.apply(sql)` returns the corrected statement.
+    Check: The message contains the line and column, if known, and similar names for an unknown one. A table that you
+    may not read is also unknown.
+
+    Fix: Correct the statement. If the error has a `correction`, `error.correction.apply(sql)` returns the corrected
+    statement.
     """
 
     code = "SQL001"
@@ -401,46 +436,45 @@ class InvalidStatement(QueryError, ProgrammingError):
 
 
 class StatementRefused(QueryError, NotSupportedError):
-    """The server is read-only: statements that write, copy, set or create are rejected.
+    """The statement isn't a read-only query within the limits.
 
-    It also rejects several statements in one call, a statement over 128 KiB
-    ([`MICROMEGAS_SERVER_MAX_STATEMENT_BYTES`](limits.md#settings)), and one that nests brackets deeper than 47 levels.
+    Check: The server rejects statements that write, copy, set, or create; several statements in one call; more than 128
+    KiB ([`MICROMEGAS_SERVER_MAX_STATEMENT_BYTES`](limits.md#settings)); and brackets nested more than 47 levels deep.
+
+    Fix: Send one shorter, read-only statement.
     """
 
     code = "SQL002"
-    default_remedy = "Only reading statements within the documented limits are accepted."
+    default_remedy = "Send one read-only statement within the documented limits."
 
 
 class UnsupportedStatement(QueryError, NotSupportedError):
-    """Valid SQL that the engine does not implement, unknown types included: write it in another way."""
+    """The SQL is valid, but the engine doesn't support it.
+
+    Check: The message identifies the unsupported type or feature. See the [SQL reference](sql.md).
+
+    Fix: Rewrite the statement without it.
+    """
 
     code = "SQL003"
-    default_remedy = "Write it in another way; see the SQL reference of the engine, DataFusion."
+    default_remedy = "Rewrite the statement; see the SQL reference of DataFusion, the engine."
     grpc_code = "UNIMPLEMENTED"
     http_status = 501
 
 
 class ResourcesExhausted(QueryError, OperationalError):
-    """A limit was exceeded: memory, spilled data, rows or bytes of a result, concurrent queries, or calls.
+    """A limit was exceeded, such as memory, spilled data, result size, concurrent queries, or calls.
 
-    The message contains the limit ([all limits](limits.md#settings)). Rows received before the error are correct, but
-    incomplete. Request less data at a time.
+    Check: The message contains the [limit](limits.md#settings). Rows received before the error are correct but
+    incomplete. If waiting helps, the delay is in `retry_after_seconds` and in the trailer `grpc-retry-pushback-ms`.
 
-    A statement that needs too much memory, crashes the engine, nests too deeply for it, or takes more than 10 s of CPU
-    time to plan is stopped together with the process that runs it; other statements are not affected. The message
-    explains what to change. A caller with many such statements within a minute is rejected for a minute.
-
-    A statement that joins without an equality (`ON a.time BETWEEN b.begin AND b.end`, `EXISTS` with such a condition)
-    must fit into memory, because the engine would lose rows if it spilled such joins to disk: filter and aggregate
-    before you join.
-
-    If waiting helps (you call too often, too many of your statements were stopped, or too many credentials from your
-    address were rejected), the message contains the delay. It is also in `retry_after_seconds` and in the trailer
-    `grpc-retry-pushback-ms`, which gRPC clients with a retry policy honor automatically.
+    Fix: Wait for that delay, or read less: a shorter time range, fewer columns, a LIMIT. Filter and aggregate before
+    joins without an equality, which must fit in memory. The [table of limits](errors.md#sql004-by-limit) lists each
+    fix.
     """
 
     code = "SQL004"
-    default_remedy = "Request less at a time: a shorter time range, fewer columns, a LIMIT."
+    default_remedy = "Read less data: a shorter time range, fewer columns, or a LIMIT."
     grpc_code = "RESOURCE_EXHAUSTED"
     http_status = 429
 
@@ -450,10 +484,12 @@ class ResourcesExhausted(QueryError, OperationalError):
 
 
 class QueryDenied(ResourcesExhausted):
-    """An administrator has denied this query, usually because running it often harms the server.
+    """An administrator has denied this query, usually because it overloads the server.
 
-    The message has the rule's id and the reason. Running it again does not help. Change the query, or have an
-    administrator [remove the denial](audit.md#denying-queries). It is a `ResourcesExhausted`.
+    Check: The message contains the rule's ID and the reason.
+
+    Fix: Change the query, or ask an administrator to [remove the denial](audit.md#denying-queries). Running the same
+    query again doesn't help. A subclass of `ResourcesExhausted`.
     """
 
     code = "SQL008"
@@ -462,41 +498,45 @@ class QueryDenied(ResourcesExhausted):
 
 
 class ScanTooLarge(ResourcesExhausted):
-    """The statement would read more bytes than your roles allow; it was not run.
+    """The statement would read more bytes than your roles allow; it wasn't run.
 
-    The message has the estimate, and the columns and days that cost most. Ask for fewer columns or a shorter time
-    range. `--dry-run` shows what a statement will read. If you may read only some rows of a table, the message has no
-    estimate, and whole files of the days in the call's time range count
-    ([`max_scan_bytes`](access.md#limit-how-much-a-query-reads)). It is a `ResourcesExhausted`.
+    Check: [Roles](access.md#limit-how-much-a-query-reads) set the limit. The message contains the estimate, and the
+    columns and days that cost the most. If you may read only some rows of a table, it has no estimate. `--dry-run`
+    shows what a statement will read.
+
+    Fix: Select fewer columns or a shorter time range. A subclass of `ResourcesExhausted`.
     """
 
     code = "SQL010"
-    default_remedy = "Ask for fewer columns or a shorter time range."
+    default_remedy = "Select fewer columns or a shorter time range."
     http_status = 403
 
 
 class DeadlineExceeded(QueryError, OperationalError):
-    """The query took longer than the server allows, or than the caller's own deadline.
+    """The query took longer than the server or the caller's own deadline allows.
 
-    The server's limit is [`--query-timeout`](limits.md#settings). The error also comes if the client read no data for
-    too long (`--write-timeout`).
+    Check: The server's limits are [`--query-timeout`](limits.md#settings) for the query, `--write-timeout` for a client
+    that doesn't read, and `--read-timeout` and `MICROMEGAS_SERVER_UPLOAD_SECONDS` for a client that doesn't send.
+
+    Fix: Read less data, read or send it without pauses, or allow more time.
     """
 
     code = "SQL005"
-    default_remedy = "Ask for less at a time, or allow more time."
+    default_remedy = "Read less data, or allow more time."
     grpc_code = "DEADLINE_EXCEEDED"
     http_status = 504
 
 
 class CursorExpired(QueryError, OperationalError):
-    """A follow cannot continue at its cursor: log entries or files that it needs are gone, or rows were changed.
+    """A follow can't continue from its cursor: rows changed, or required log entries or files are gone.
 
-    Everything that was committed before `restart_from` has been returned. Query the rows since then, and begin a new
-    follow ([Following a table](python.md#following-a-table)).
+    Check: `restart_from` is the time up to which all committed rows were returned.
+
+    Fix: Query the rows since `restart_from`, and start a new [follow](python.md#following-a-table).
     """
 
     code = "SQL009"
-    default_remedy = "Query the rows since then, and begin a new follow."
+    default_remedy = "Query the rows since then, and start a new follow."
     grpc_code = "OUT_OF_RANGE"
     http_status = 410
 
@@ -506,9 +546,11 @@ class CursorExpired(QueryError, OperationalError):
 
 
 class QueryCancelled(QueryError, OperationalError):
-    """You canceled the query, in this program or with another call (`CancelFlightInfo`).
+    """The query was canceled by its caller, in this program or with another call (`CancelFlightInfo`).
 
-    A server never sends it on its own initiative, and never as `CANCELLED`, on which some clients exit.
+    Check: Look for an interrupt or a canceled cell in your program.
+
+    Fix: Run the query again if you still need it.
     """
 
     code = "SQL006"
@@ -517,7 +559,12 @@ class QueryCancelled(QueryError, OperationalError):
 
 
 class UnsupportedRequest(QueryError, NotSupportedError):
-    """A Flight SQL call that this server does not offer."""
+    """The server doesn't support this Flight SQL call, such as a transaction, savepoint, or Substrait plan.
+
+    Check: See the supported calls in [Flight SQL](flight-sql.md).
+
+    Fix: Use a supported call instead.
+    """
 
     code = "SQL007"
     grpc_code = "UNIMPLEMENTED"
@@ -525,10 +572,15 @@ class UnsupportedRequest(QueryError, NotSupportedError):
 
 
 class InternalError(MicromegasError, DatabaseError):
-    """A bug. The server's log has the details under the query id."""
+    """The server or client has a bug.
+
+    Check: The server's log has the traceback under the query ID. The response never contains it.
+
+    Fix: Give the query ID to the server's administrator, who can report the bug.
+    """
 
     code = "INT001"
-    default_remedy = "Give the query id to the server's administrator; the server's log has more."
+    default_remedy = "Give the query ID to the server's administrator, who can find details in the server's log."
 
 
 def _all_classes(base: type[MicromegasError]) -> list[type[MicromegasError]]:

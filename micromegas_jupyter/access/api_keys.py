@@ -82,12 +82,13 @@ def find_keys(keys: Sequence[ApiKeySetting], wanted: str) -> list[ApiKeySetting]
     numbered = [key for key in keys if key_digest(key).hex().startswith(digits)] if _ID.fullmatch(digits) else []
     if not named and not numbered:
         # Somebody may have given the key itself, so it is not repeated.
-        raise UsageError("No key in the file has that name or id.", remedy="`micromegas keys list` shows them.")
+        raise UsageError("No key in the file has this name or ID.", remedy="`micromegas keys list` shows them.")
     others = [key for key in numbered if key not in named]
     if (named and others) or len(others) > 1:
         ids = ", ".join(key_digest(key).hex()[:_LONGER_ID_DIGITS] for key in (*named, *others))
         raise UsageError(
-            f"{wanted[:_MAX_SHOWN_CHARACTERS]!r} could mean several keys: {ids}.", remedy="Give more digits of the id."
+            f"{wanted[:_MAX_SHOWN_CHARACTERS]!r} could mean several keys: {ids}.",
+            remedy="Specify more digits of the ID.",
         )
     return named or numbered
 
@@ -301,7 +302,7 @@ class KeyFile:
         if not self._path.parent.is_dir():
             raise UsageError(
                 f"The folder of the key file {self._path.name} does not exist.",
-                remedy="Make the folder, or correct --file.",
+                remedy="Create the folder, or correct --file.",
             )
         try:
             private_files.check_replaceable(self._path)
@@ -323,7 +324,7 @@ class KeyFile:
         if isinstance(problem, private_files.NoSuchFile):
             return UsageError(
                 f"There is no key file {self._path.name}.",
-                remedy="Correct --file, or make the first key with `micromegas keys create NAME --file FILE`.",
+                remedy="Correct --file, or create the first key with `micromegas keys create NAME --file FILE`.",
             )
         return UsageError(
             f"The key file {self._path.name} {problem.args[0]}.",

@@ -58,12 +58,12 @@ _ALERTED_DECISIONS = (
 )
 _COUNTERS: Final = {
     "decisions": (
-        "Credentials that were looked at: accepted, refused, undecided, with the reason.",
+        "Checked credentials: accepted, refused, or undecided, with the reason.",
         ("outcome", "reason"),
     ),
-    "key_fetches": ("Fetches of an issuer's keys: succeeded, failed.", ("issuer", "outcome")),
-    "rate_limited": ("Calls refused by a rate limit: by identity, by address.", ("by",)),
-    "reloads": ("New versions of the configuration: in_force, refused, failed.", ("outcome",)),
+    "key_fetches": ("Fetches of an issuer's keys: succeeded or failed.", ("issuer", "outcome")),
+    "rate_limited": ("Calls rejected by a rate limit: by identity or by address.", ("by",)),
+    "reloads": ("New versions of the configuration: in_force, refused, or failed.", ("outcome",)),
 }
 _LATENCY_BUCKETS_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1, 1.0, 10.0)
 
@@ -138,25 +138,23 @@ class AccessMetrics:
                 family.add_metric(values, count)
             yield family
         for name, text, value in (
-            ("hits", "Credentials that were cached.", self.cache_hits),
-            ("misses", "Credentials that were not cached.", self.cache_misses),
+            ("hits", "Credentials that were in the cache.", self.cache_hits),
+            ("misses", "Credentials that weren't in the cache.", self.cache_misses),
         ):
             yield CounterMetricFamily(f"micromegas_access_cache_{name}", text, value=value)
         bounds = (*map(str, _LATENCY_BUCKETS_SECONDS), "+Inf")
         yield HistogramMetricFamily(
             "micromegas_access_decision_seconds",
-            "How long looking at a credential took, without cached ones.",
+            "Time to check a credential that isn't in the cache.",
             buckets=list(zip(bounds, accumulate(latencies), strict=True)),
             sum_value=latency_seconds,
         )
         yield GaugeMetricFamily(
             "micromegas_access_configuration_in_force_timestamp_seconds",
-            "When the present configuration came into force, in seconds of Unix time.",
+            "Time when the current configuration took effect, in Unix seconds.",
             value=self.in_force_since,
         )
-        ages = GaugeMetricFamily(
-            "micromegas_access_key_set_age_seconds", "How old the keys in use are.", labels=["issuer"]
-        )
+        ages = GaugeMetricFamily("micromegas_access_key_set_age_seconds", "Age of the keys in use.", labels=["issuer"])
         for issuer, age_seconds in self.key_ages.items():
             age = age_seconds()
             if age is not None:

@@ -54,7 +54,7 @@ _PERMISSION_REMEDY = (
     "Let it belong to the account that the server runs as, or to root, and take the write permission from others: "
     "chmod o-w."
 )
-_RETRY_REMEDY = "The server reads the file again when it changes; you do not have to restart it."
+_RETRY_REMEDY = "The server reloads the file when it changes, without a restart."
 # How often a version that cannot be used is tried again although its files have not changed.
 _RETRY_SECONDS = 5.0
 _STOP_SECONDS = 10.0
@@ -320,7 +320,7 @@ class ReloadingValidator(BaseValidator):
             Unavailable: It could not be looked at now, or another reload does not finish.
         """
         if not self._lock.acquire(timeout=RELOAD_TIMEOUT_SECONDS):
-            raise Unavailable("Another reload of the access configuration does not finish.")
+            raise Unavailable("Another reload of the access configuration is stuck.")
         try:
             error = self._read_again(is_requested=True)
         finally:
@@ -328,12 +328,12 @@ class ReloadingValidator(BaseValidator):
         if isinstance(error, MicromegasError):
             raise error
         if error is not None:
-            raise Unavailable("The access configuration could not be read again now.") from error
+            raise Unavailable("The access configuration could not be reloaded.") from error
 
     def accept_resource(self, resource: str) -> None:
         """Also accept tokens for the server's URL for agents (RFC 8707), of issuers whose tokens have an audience."""
         if not self._lock.acquire(timeout=RELOAD_TIMEOUT_SECONDS):
-            raise Unavailable("A reload of the access configuration does not finish.")
+            raise Unavailable("A reload of the access configuration is stuck.")
         try:
             self._resource = resource
             self.settings = self._settings_of(self._texts)
@@ -521,7 +521,7 @@ class ReloadingValidator(BaseValidator):
         names = {key.name for key in settings.api_keys}
         denied = sorted(name for issuer, name in split_denied(settings.denied, issuers=()) if issuer == API_KEY_ISSUER)
         for name in [name for name in denied if name not in names][:_MAX_WARNINGS]:
-            record_event(logging.WARNING, "An entry of denied names no API key that there is.", subject=name)
+            record_event(logging.WARNING, "An entry of denied doesn't match any API key.", subject=name)
 
     def _log_in_force(self, before: AccessSettings) -> None:
         """Log the settings in force; a warning when nobody can sign in or all roles were removed."""

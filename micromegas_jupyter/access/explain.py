@@ -29,7 +29,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "issuer_unknown": "Compare `iss` with the configured issuers character by character, a trailing slash included.",
     "audience_mismatch": "Sign in with `--audience` for this server, or add the audience to the issuer's entry.",
     "audience_missing": "Sign in with `--audience` for this server, or add the audience to the issuer's entry.",
-    "expired": "Sign in again; if fresh tokens are refused too, compare the clocks of server and provider.",
+    "expired": "Sign in again; if fresh tokens are rejected too, compare the clocks of the server and the provider.",
     "not_yet_valid": "The clock here is behind the provider's.",
     "issued_in_the_future": "The clock here is behind the provider's.",
     "unknown_key": "Is it a token of another environment? Compare its `kid` with the provider's keys.",
@@ -139,7 +139,7 @@ def _described(context: AuthContext) -> str:
 
 
 def _ending(reason: str) -> ExplainedStep:
-    remedy = _REMEDIES.get(reason, "See docs/access-reasons.md.")
+    remedy = _REMEDIES.get(reason, 'See "Reasons for rejected credentials" in docs/errors.md.')
     return ExplainedStep(is_passed=None, title="reason", found=f"{reason}. {remedy}")
 
 

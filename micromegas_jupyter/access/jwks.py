@@ -325,7 +325,7 @@ class KeyCache:
         if reported is not _Freshness.FRESH:
             record_event(
                 logging.INFO,
-                "An issuer answers again; its keys are fresh.",
+                "An issuer responds again; its keys are fresh.",
                 issuer=self._issuer,
                 age_seconds=round(previous_age),
             )
@@ -363,9 +363,9 @@ class KeyCache:
             self._reported = found
         record_event(
             logging.WARNING,
-            "An issuer does not answer, and its last keys are too old to be used."
+            "An issuer doesn't respond, and its last keys are too old to be used."
             if found is _Freshness.EXPIRED
-            else "An issuer does not answer; its last keys are used beyond their refresh interval.",
+            else "An issuer doesn't respond; its last keys are used beyond their refresh interval.",
             issuer=self._issuer,
             age_seconds=round(age_seconds),
         )

@@ -158,7 +158,11 @@ def _warn_of_address(entry: str, reason: str, issuers: Sequence[IssuerSetting]) 
     if usable:
         remedy = f"Write {_spelled_out(entry, usable)}, or set trusted_for_email of the issuer that runs your mail."
     record_event(
-        logging.WARNING, "An administrator's address matches nobody.", subject=entry, reason=reason, remedy=remedy
+        logging.WARNING,
+        "An administrator's address doesn't match any user.",
+        subject=entry,
+        reason=reason,
+        remedy=remedy,
     )
 
 
@@ -329,7 +333,7 @@ class Issuer:
             self._misread_claims.discard(name)  # one event for each configuration
             record_event(
                 logging.WARNING,
-                "A path of groups_claim goes on below a claim that has nothing below it, so no rights follow from it.",
+                "A path of groups_claim continues below a claim that isn't an object, so it grants no rights.",
                 issuer=self.name,
                 claim=name,
                 remedy='["a", "b"] is b within a; [["a"], ["b"]] is a and b.',
@@ -399,7 +403,7 @@ class OidcValidator(BaseValidator):
                     raise ConfigurationError(
                         f"Two issuers are called {name!r}, so it is not clear whose rules count for its tokens.",
                         key="MICROMEGAS_OIDC_CONFIG",
-                        remedy="Name each issuer, and each of its aliases, once.",
+                        remedy="List each issuer and each alias only once.",
                     )
                 self._issuers[name] = issuer
         if self._own_caches is not None:

@@ -101,7 +101,7 @@ class UserKeys:
     def run(self, caller: AuthContext, request: _Request) -> bytes:
         """Do what a request says, and return the response: one JSON object."""
         if caller.auth_type is not AuthType.OIDC:
-            raise PermissionDenied("Only users who are signed in have keys of their own.", reason="keys_not_allowed")
+            raise PermissionDenied("Only signed-in users can have API keys.", reason="keys_not_allowed")
         path = self._find_file()
         if path is None:
             raise UnsupportedRequest(
@@ -119,7 +119,8 @@ class UserKeys:
         except (UsageError, ConfigurationError) as error:
             record_event(logging.ERROR, "The file of API keys cannot be used.", problem=error.what)
             raise Unavailable(
-                "The server cannot read or write its file of API keys.", remedy="Ask its administrator to see the log."
+                "The server cannot read or write its file of API keys.",
+                remedy="Ask its administrator to check the log.",
             ) from None
         return json.dumps(found).encode()
 
@@ -128,7 +129,7 @@ class UserKeys:
         allowing = _allowing_roles(settings)
         if allowing.isdisjoint(caller.roles):
             raise PermissionDenied(
-                "You may not make API keys.",
+                "You may not create API keys.",
                 reason="keys_not_allowed",
                 remedy="Ask one of the server's administrators for a role with `keys: self`.",
             )

@@ -336,7 +336,7 @@ class CallLimits:
         self._follow_changes()
         wait_seconds = self._calls.take((issuer, subject))
         if wait_seconds:
-            raise self._too_often("You call this server too often.", wait_seconds, by="identity")
+            raise self._too_often("You are making too many calls to this server.", wait_seconds, by="identity")
 
     def count_refusal(self, client_address: str) -> None:
         """Count a credential as rejected in advance, because many can arrive before the first is rejected."""

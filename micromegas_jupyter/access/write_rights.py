@@ -60,7 +60,7 @@ def check_may_time_travel(caller: AuthContext, table: str, *, created_by: str | 
     """Check that the caller, who may read the table, may also read its earlier versions."""
     if not (allows_readers or owns(caller, table, created_by=created_by)):
         raise PermissionDenied(
-            f"You may not read earlier versions of the table {shown(table)}, which have rows that were deleted since.",
+            f"You may not read earlier versions of the table {shown(table)}, which contain deleted rows.",
             reason="time_travel_not_allowed",
             remedy=f"Ask its owner, who can allow it: micromegas tables set {shown(table)} time-travel=readers",
         )

@@ -78,7 +78,7 @@ class LogoutReport:
         if not self.was_signed_in:
             removed = f" {files}." if self.files_removed else ""
             where = f" to {self.host}" if self.issuer else ""
-            return [f"Nobody was signed in{where}.{removed}", *self._about_session()]
+            return [f"No user was signed in{where}.{removed}", *self._about_session()]
         revoked = {"refresh token": self.refresh_token_revoked, "access token": self.access_token_revoked}
         done = [*(f"{name} revoked" for name, is_revoked in revoked.items() if is_revoked), files]
         return [
@@ -230,7 +230,7 @@ class RevocationCalls:
         if issuer in self._unreachable:
             raise self._unreachable[issuer]
         if self.clock.monotonic() >= self._ends_at:
-            raise Unavailable("There was no time left to ask.")
+            raise Unavailable("The time limit was reached.")
         try:
             return call()
         except Unavailable as error:

@@ -439,7 +439,7 @@ class PendingLogin:
         with self._lock:
             outcome = self._outcome
         if outcome is None:
-            raise LoginTimedOut("The sign-in has not finished yet.", remedy="Finish it, or start another one.")
+            raise LoginTimedOut("The sign-in isn't complete yet.", remedy="Finish it, or start another one.")
         if isinstance(outcome, MicromegasError):
             raise outcome.copy()  # several cells may wait for one sign-in
         return outcome
@@ -519,7 +519,7 @@ class PendingLogin:
             return error
         except Exception:  # noqa: BLE001 - a thread's end is its outcome: whoever waits must learn of it
             _log.exception("A sign-in failed unexpectedly.")
-            return InternalError("The sign-in failed because of a defect in this program.")
+            return InternalError("The sign-in failed because of a bug in this program.")
 
     def _check_wanted(self) -> None:
         """Raise if the sign-in was cancelled or its user signed out elsewhere; called just before it is stored."""
@@ -531,7 +531,7 @@ class PendingLogin:
     def _check_not_cancelled(self) -> None:
         with self._lock:
             if self._is_cancelled:
-                raise LoginFailed("The sign-in was cancelled.")
+                raise LoginFailed("The sign-in was canceled.")
 
 
 class CompletedLogin(PendingLogin):
@@ -635,7 +635,7 @@ def _one_store(token_file: str | os.PathLike[str] | None, store: TokenStore | No
     if token_file is None:
         return store
     if store is not None:
-        raise UsageError("A sign-in is kept in one place.", remedy="Give `store` or `token_file`, not both.")
+        raise UsageError("A sign-in can only be stored in one place.", remedy="Pass either `store` or `token_file`.")
     return FileTokenStore(token_file)
 
 

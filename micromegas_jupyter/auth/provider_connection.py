@@ -122,8 +122,8 @@ class ProviderConnection:
         endpoint = self.metadata().device_authorization_endpoint
         if endpoint is None:
             raise ProviderMisbehaved(
-                f"The identity provider {self.issuer} offers no sign-in with a code.",
-                remedy="Sign in with a browser, or by pasting the address that the browser ends at.",
+                f"The identity provider {self.issuer} does not support sign-in with a code.",
+                remedy="Sign in with a browser, or paste the browser's final URL.",
             )
         fields = build_device_request(client_id=self.client_id, scope=scope, audience=audience, resource=resource)
         answer, secrets = self._post(endpoint, fields)
@@ -185,13 +185,13 @@ class ProviderConnection:
                     nonce=nonce,
                     access_token=tokens.access_token,
                 )
-        raise ProviderMisbehaved("The identity provider signed with a key that it does not publish.")
+        raise ProviderMisbehaved("The identity provider signed the token with an unpublished key.")
 
     def revoke(self, token: Secret, *, kind: str) -> str | None:
         """Revoke a token; return None, or the provider's error code, such as `unsupported_token_type`."""
         endpoint = self.metadata().revocation_endpoint
         if endpoint is None:
-            raise ProviderMisbehaved("The identity provider has no way to revoke tokens.", remedy="")
+            raise ProviderMisbehaved("The identity provider does not support token revocation.", remedy="")
         answer, secrets = self._post(endpoint, build_revocation_request(token, kind=kind), needs_body=False)
         if answer.is_success:
             return None
@@ -294,7 +294,7 @@ class ProviderConnection:
 
     def _checked(self, tokens: TokenSet, *, nonce: Secret | None, needs_id_token: bool) -> TokenSet:
         if self.verify(tokens, nonce=nonce) is None and needs_id_token:
-            raise ProviderMisbehaved("The identity provider gave no ID token.")
+            raise ProviderMisbehaved("The identity provider didn't return an ID token.")
         return tokens
 
 
@@ -303,7 +303,9 @@ def client_credential(client_secret: str | Secret | None, private_key: PrivateKe
     secret = hidden_secret(client_secret)
     has_secret = secret is not None and secret.reveal() != ""
     if has_secret and private_key is not None:
-        raise UsageError("An application proves itself with a client secret or a private key.", remedy="Give one.")
+        raise UsageError(
+            "An application authenticates with a client secret or a private key, not both.", remedy="Give one."
+        )
     return secret if has_secret else private_key
 
 

@@ -17,7 +17,7 @@ from micromegas_jupyter.errors import ConfigurationError
 
 API_KEY_FILE_SETTING = "api_key_file"
 # Closing the file is only half of it: others may have read the key by now.
-OPEN_FILE_REMEDY = "Close it with chmod 600. If others use this machine, have a new key made as well."
+OPEN_FILE_REMEDY = "Restrict its permissions: chmod 600. If others use this machine, also replace the key."
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def read_api_key_file(path: str | os.PathLike[str]) -> ApiKeyFile:
         raise ConfigurationError(
             f"The API key file {path.name} {writer}.",
             key=API_KEY_FILE_SETTING,
-            remedy="Check its content, then make yourself its owner (chown) and close it to others (chmod 600).",
+            remedy="Check its content, then make yourself its owner (chown) and restrict its permissions (chmod 600).",
         )
     is_open = is_readable_by_others(found, is_mounted_read_only=is_mounted_read_only(path))
     return ApiKeyFile(name=path.name, text=text, is_readable_by_others=is_open)
@@ -110,5 +110,5 @@ def _checked(token: Secret, *, key: str) -> Secret:
     stripped = Secret(token.reveal().strip())
     text = HiddenText(stripped.reveal())
     if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise ConfigurationError("The token is not one word of printable ASCII characters.", key=key)
+        raise ConfigurationError("The token isn't a single word of printable ASCII characters.", key=key)
     return stripped

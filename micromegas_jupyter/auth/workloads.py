@@ -181,8 +181,8 @@ class TokenFileSource:
             raise LoginFailed(problem.what, remedy=_FILE_REMEDY) from None
         if token.expires_at is not None and token.expires_at <= now:
             raise LoginFailed(
-                f"{source} holds a token that has expired.",
-                remedy="Check that the platform renews the file, and the clock of this machine.",
+                f"{source} contains an expired token.",
+                remedy="Check that the platform renews the file, and check this machine's clock.",
             )
         return token
 

@@ -43,7 +43,7 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = _add_action(actions, "create", "make a key and print it, this one time")
-    create.add_argument("name", metavar="NAME", help="name that the bearer goes by")
+    create.add_argument("name", metavar="NAME", help="name of the key's holder")
     create.add_argument(
         "--scope",
         action="append",
@@ -51,7 +51,7 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
         help="scope of the key, repeatable: read, write, metrics, ingest or ingest:TABLE; default: read",
     )
     create.add_argument(
-        "--role", action="append", default=[], help="role of its bearer that the server has, repeatable; default: none"
+        "--role", action="append", default=[], help="role of the key's holder, repeatable; default: none"
     )
     create.add_argument(
         "--expires",
@@ -61,12 +61,12 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--owner",
         metavar="USER",
-        help="user who is responsible for it, as issuer|subject; it is cut off with that user; default: none",
+        help="owner of the key, as issuer|subject; cutting off this user also disables the key; default: none",
     )
     listing = _add_action(actions, "list", "list the keys in the file, never a key itself")
-    listing.add_argument("--json", action="store_true", help="print a list of JSON objects; default: a table")
+    listing.add_argument("--json", action="store_true", help="print a JSON array; default: a table")
     revoke = _add_action(actions, "revoke", "mark a key in the file as revoked")
-    revoke.add_argument("key", metavar="NAME|ID", help="all keys of that name, or the one with that id")
+    revoke.add_argument("key", metavar="NAME|ID", help="name of the keys, or ID of one key")
     revoke.add_argument("--at", metavar="TIME", help="expiration: 14d, 12h or 30m from now, or RFC 3339; default: now")
     usage = _add_action(actions, "usage", "show who still uses which key, from the server's audit; for administrators")
     usage.add_argument(
@@ -75,7 +75,7 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
         default="30d",
         help="how far back: RFC 3339, or 15m, 1h, 7d ago; default: %(default)s",
     )
-    usage.add_argument("--json", action="store_true", help="print a list of JSON objects; default: a table")
+    usage.add_argument("--json", action="store_true", help="print a JSON array; default: a table")
     add_server_arguments(usage)
 
 
@@ -93,7 +93,7 @@ def run_keys(arguments: argparse.Namespace) -> int:
     if arguments.action == "usage":
         return _show_usage(arguments, path)
     if not path:
-        raise UsageError("No key file is named.", remedy=f"Give --file FILE, or set {_KEY_FILE_VARIABLE}.")
+        raise UsageError("No key file was specified.", remedy=f"Specify --file FILE, or set {_KEY_FILE_VARIABLE}.")
     from micromegas_jupyter.access.api_keys import KeyFile
 
     actions = {"create": _create_key, "list": _list_keys, "revoke": _revoke_keys}
@@ -209,9 +209,7 @@ def _choose_expiry(text: str | None, *, now: datetime) -> datetime | None:
         text = f"{min(_DEFAULT_DAYS, max_days or _DEFAULT_DAYS)}d"
     expires_at = None if text == _NEVER else parse_expiry(text, now=now)
     if max_days is not None and (expires_at is None or expires_at > now + timedelta(days=max_days)):
-        raise UsageError(
-            f"--expires is later than {_MAX_DAYS_VARIABLE} allows.", remedy=f"Give at most {max_days}d from now."
-        )
+        raise UsageError(f"--expires exceeds {_MAX_DAYS_VARIABLE}.", remedy=f"Specify at most {max_days}d from now.")
     return expires_at
 
 
@@ -237,7 +235,7 @@ def _show_usage(arguments: argparse.Namespace, path: str | None) -> int:
     since = parse_time(arguments.since, now=now)
     with connect(arguments) as client:
         if not client.whoami().is_admin:
-            raise PermissionDenied("Only administrators see the audit.", reason="not_administrator")
+            raise PermissionDenied("Only administrators can read the audit log.", reason="not_administrator")
         used = client.query_arrow(_USAGE_SQL, since, now).to_pylist()
     known = {row["id"] for row in used}
     unused = [] if path is None else [key for key in KeyFile(path).load() if key_id(key) not in known]
@@ -254,7 +252,7 @@ def parse_expiry(text: str, *, now: datetime, option: str = "--expires") -> date
     """Return the time in the future that `text` names: RFC 3339 (UTC without an offset), or `90d`, `12h`, `30m`."""
     time = parse_time(text, now=now, is_future=True).astimezone(UTC)
     if time <= now:
-        raise UsageError(f"{option} is not in the future.", remedy=f"Give a later time, or leave {option} out.")
+        raise UsageError(f"{option} is not in the future.", remedy=f"Specify a later time, or omit {option}.")
     return time.replace(microsecond=0)
 
 
@@ -273,7 +271,7 @@ def add_access_arguments(parser: argparse.ArgumentParser) -> None:
         "itself is not printed.",
     )
     explain.add_argument(
-        "file", nargs="?", default="-", metavar="FILE", help="file that holds the token; default: -, standard input"
+        "file", nargs="?", default="-", metavar="FILE", help="file that contains the token; default: -, standard input"
     )
     explain.add_argument("--json", action="store_true", help="print one JSON object; default: a line for each step")
     explain.add_argument(
@@ -283,7 +281,7 @@ def add_access_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_access(arguments: argparse.Namespace) -> int:
-    """Explain one token; the exit code is that of the outcome: 0 accepted, 3 refused, 4 not decided."""
+    """Explain one token; return the exit code of the outcome: 0 accepted, 3 rejected, 4 undecided."""
     token = _read_token(arguments.file)
     from micromegas_jupyter.access import validator_from_environment
     from micromegas_jupyter.access.explain import describe_outcome, explain_decision
@@ -340,7 +338,7 @@ def _read_token(name: str) -> str:
             with Path(name).open("rb") as file:
                 content = file.read(_MAX_TOKEN_BYTES + 1)
     except (OSError, ValueError) as error:
-        # The name is not repeated: somebody may have given a token.
+        # The message doesn't repeat the name, which could be a token.
         raise UsageError(
             "There is no such file." if isinstance(error, FileNotFoundError) else "The file cannot be read.",
             remedy="Specify a file that contains only the token, or pipe it in; never put it on the command line.",
@@ -350,5 +348,5 @@ def _read_token(name: str) -> str:
     except UnicodeDecodeError:
         token = ""
     if not token or len(content) > _MAX_TOKEN_BYTES:
-        raise UsageError("The input is not a token.", remedy="Give the token and nothing else.")
+        raise UsageError("The input is not a token.", remedy="Provide only the token.")
     return token

@@ -97,13 +97,13 @@ def run_queries(arguments: argparse.Namespace) -> int:
 def add_cancel_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     parser.add_argument(
-        "query_id", metavar="ID", help="id of the query, as micromegas queries, errors and the audit show it"
+        "query_id", metavar="ID", help="ID of the query, as shown by micromegas queries, errors, and the audit log"
     )
     add_server_arguments(parser)
 
 
 def run_cancel(arguments: argparse.Namespace) -> int:
-    """End the query; exit code 1 if there is none."""
+    """Cancel the query; exit with code 1 if it isn't running."""
     with connect(arguments) as client:
         status = client.cancel_query(arguments.query_id)
     if status == "not_cancellable":
@@ -149,9 +149,9 @@ def _add_action(
 def run_admin(arguments: argparse.Namespace) -> int:
     """Run the action."""
     if arguments.action == "cut-off" and arguments.undo and arguments.until:
-        raise UsageError("--undo and --until exclude each other.")
+        raise UsageError("--undo and --until can't be combined.")
     if arguments.action == "cut-off" and arguments.user is None and (arguments.undo or arguments.until):
-        raise UsageError("No user is given.", remedy="Write issuer|subject.")
+        raise UsageError("No user was specified.", remedy="Write issuer|subject.")
     with connect(arguments) as client:
         if not client.whoami().is_admin:
             raise PermissionDenied("Only administrators may do this.", reason="not_administrator")
@@ -212,7 +212,7 @@ def find_readers(
     schema = "information_schema." if name.startswith("information_schema.") else ""
     table, _, column = name.removeprefix(schema).partition(".")
     if not table:
-        raise UsageError("No table is given.", remedy="Write TABLE or TABLE.COLUMN.")
+        raise UsageError("No table was specified.", remedy="Write TABLE or TABLE.COLUMN.")
     groups = client.query_arrow(_READS_SQL, since, until, {"table": schema + table}).to_pylist()
     (coverage,) = client.query_arrow(_COVERAGE_SQL, since, until).to_pylist()
     return _merge_readers(groups, column=column or None), coverage
@@ -296,7 +296,7 @@ def _find_cut_off(user: str, users: "Sequence[CutOffUser]") -> tuple[str, str]:
     ]
     if len(found) != 1:
         raise UsageError(
-            "No such user is cut off." if not found else "Several cut-off users match.",
+            "This user isn't cut off." if not found else "Several users match.",
             remedy="`micromegas admin cut-off` lists them as issuer|subject.",
         )
     return found[0]

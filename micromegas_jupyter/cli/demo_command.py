@@ -48,14 +48,14 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--notebooks",
         metavar="DIR",
-        help=f"folder of notebooks, which is kept with the demo's lake; default: {DEFAULT_FOLDER}",
+        help=f"directory for notebooks and the demo's lake; default: {DEFAULT_FOLDER}",
     )
-    parser.add_argument("--fresh", action="store_true", help="start with an empty lake; notebooks are kept")
+    parser.add_argument("--fresh", action="store_true", help="start with an empty lake, and keep the notebooks")
     parser.add_argument(
-        "--check", action="store_true", help="sign in, run three queries, exit; needs no browser and keeps nothing"
+        "--check", action="store_true", help="sign in without a browser, run three queries, and exit; stores nothing"
     )
     parser.add_argument("--no-lab", action="store_true", help="leave JupyterLab out")
-    parser.add_argument("--no-browser", action="store_true", help="start JupyterLab, but open no browser window")
+    parser.add_argument("--no-browser", action="store_true", help="start JupyterLab without opening a browser")
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
@@ -63,7 +63,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in _SHARED_DEFAULTS}
     settings = parse_server_settings({}, options=options)
     if not is_loopback(settings.host):
-        raise UsageError("The demo stays on this machine: --host is a loopback address.")
+        raise UsageError("The demo is local: --host must be a loopback address.")
     keep_pandas_out()
     from micromegas_jupyter.demo.stack import DemoStack
 
@@ -107,7 +107,7 @@ def _open_folder(arguments: argparse.Namespace) -> DemoFolder | None:
     """Return the folder that the demo keeps, with the notebooks for JupyterLab; None for a check."""
     if arguments.check:
         if arguments.notebooks or arguments.fresh:
-            raise UsageError("--check keeps nothing, so it takes neither --notebooks nor --fresh.")
+            raise UsageError("--check stores nothing, so it can't be combined with --notebooks or --fresh.")
         return None
     folder = DemoFolder(Path(arguments.notebooks or DEFAULT_FOLDER), is_fresh=arguments.fresh)
     if not arguments.no_lab:

@@ -32,7 +32,7 @@ def run_lake(arguments: argparse.Namespace) -> int:
     status = read_status(Storage(arguments.lake))
     if status is None:
         raise UsageError(
-            "Maintenance has not run here yet.", remedy="Check the address; a running server begins within a minute."
+            "Maintenance hasn't run here yet.", remedy="Check the address; a running server begins within a minute."
         )
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(status), indent=2).decode())

@@ -129,7 +129,7 @@ def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
     except BrokenPipeError:
-        # The reader of our output left, as `head` does: nobody is there to be told.
+        # The reader of the output, such as `head`, has closed it.
         _drop_output()
         return 0
     except OSError as error:
@@ -138,7 +138,7 @@ def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
 
 
 def _drop_output() -> None:
-    """Write nothing more, or Python would try to when it ends."""
+    """Discard buffered output, which Python would otherwise write when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -150,7 +150,7 @@ def is_disk_full(error: Exception) -> bool:
 def output_error(error: OSError) -> UsageError:
     """Return the error of an output that cannot be written."""
     return UsageError(
-        f"The output cannot be written: {error.strerror}.", remedy="Make room there, or write it elsewhere."
+        f"The output cannot be written: {error.strerror}.", remedy="Free space there, or write the output elsewhere."
     )
 
 
@@ -185,7 +185,7 @@ def _run_command(arguments: argparse.Namespace) -> int:
 
 
 def show_note(message: Warning | str, *_where: object, **_more: object) -> None:
-    """Print a warning, or what the server says about the credential, where it does not get among the results."""
+    """Print a warning or the server's notice about the credential to standard error."""
     print(f"note: {message}", file=sys.stderr)
 
 
@@ -215,7 +215,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(rows: Iterable[Iterable[object]], headers: Sequence[str] = ()) -> None:
-    """Print rows as a table of texts; control characters are escaped."""
+    """Print rows as a text table, with control characters escaped."""
     from tabulate import tabulate
 
     from micromegas_jupyter.core.text import cell_text
@@ -226,7 +226,7 @@ def print_table(rows: Iterable[Iterable[object]], headers: Sequence[str] = ()) -
 
 @contextmanager
 def connect(arguments: argparse.Namespace) -> "Iterator[FlightSQLClient]":
-    """Yield a client of the server that the arguments name; notes go to standard error."""
+    """Yield a client for the server in the arguments; notes go to standard error."""
     load_pyarrow()
     from micromegas_jupyter.wiring import client_side
 
@@ -237,7 +237,7 @@ def connect(arguments: argparse.Namespace) -> "Iterator[FlightSQLClient]":
 
 @contextmanager
 def options_named(options: Mapping[str, str]) -> Iterator[None]:
-    """Name the options that were given, by their variables, in errors of the configuration."""
+    """Replace variables by the corresponding options in configuration errors."""
     try:
         yield
     except ConfigurationError as error:
@@ -287,7 +287,7 @@ def add_profile_argument(parser: "argparse.ArgumentParser | argparse._MutuallyEx
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--profile` and `--uri`, which say what server is asked."""
+    """Add `--profile` and `--uri`, which select the server."""
     add_profile_argument(parser)
     parser.add_argument(
         "--uri",

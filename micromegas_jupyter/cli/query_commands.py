@@ -79,10 +79,12 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
         f"without one, it is text. NAME:TYPE=VALUE sets the type: {', '.join(_PARAMETER_TYPES)}",
     )  # fmt: skip
     add_range_arguments(parser)
-    parser.add_argument("--all", action="store_true", help="query without a time range; the default without --begin")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most this many rows; default: all")
     parser.add_argument(
-        "--explain", action="store_true", help="show how the server would run it and what it would read; don't run it"
+        "--all", action="store_true", help="query without a time range, which is the default without --begin"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="maximum number of rows; default: all")
+    parser.add_argument(
+        "--explain", action="store_true", help="show the plan and what the statement would read, without running it"
     )
     parser.add_argument(
         "--dry-run",
@@ -142,7 +144,7 @@ def add_row_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="write rows to FILE, which appears once all are in it; default: standard output",
+        help="write rows to FILE, which is created once it is complete; default: standard output",
     )
     parser.add_argument(
         "--max-colwidth",
@@ -157,7 +159,7 @@ def add_row_arguments(parser: argparse.ArgumentParser) -> None:
         help="write binary JSON (JSONB) as JSON or as its bytes; default: json, for parquet and arrow bytes",
     )
     parser.add_argument(
-        "--no-login", action="store_true", help="never start a sign-in; exit with code 3 where one is needed"
+        "--no-login", action="store_true", help="never start a sign-in; exit with code 3 if one is required"
     )
     add_server_arguments(parser)
 
@@ -169,17 +171,17 @@ def run_query(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 0:
         raise UsageError("--limit is a number of rows, 0 or more.")
     if arguments.all and (arguments.begin or arguments.end):
-        raise UsageError("--all means no time range: leave out --begin and --end.")
+        raise UsageError("--all can't be combined with --begin and --end.")
     time_range = parse_time_range(arguments)
     if arguments.explain:
         if arguments.output or arguments.format or arguments.limit is not None:
-            raise UsageError("--explain prints the plan.", remedy="Leave out --output, --format and --limit.")
+            raise UsageError("--explain prints the plan.", remedy="Omit --output, --format, and --limit.")
         if arguments.dry_run:
-            raise UsageError("--explain and --dry-run cannot be combined.", remedy="Leave one of them out.")
+            raise UsageError("--explain and --dry-run cannot be combined.", remedy="Omit one of them.")
         return _explain(arguments, sql, time_range, parameters)
     if arguments.dry_run:
         if arguments.output or arguments.format not in {None, "table", "json"}:
-            raise UsageError("--dry-run prints columns, as a table or JSON.", remedy="Leave out --output and --format.")
+            raise UsageError("--dry-run prints columns, as a table or JSON.", remedy="Omit --output and --format.")
         return _describe(arguments, sql, time_range, parameters)
     return write_answer(arguments, sql, *time_range, parameters=parameters, limit=arguments.limit)
 
@@ -260,7 +262,7 @@ def write_answer(  # noqa: PLR0913 - as a query takes them
         ):
             count = write_rows(reader.schema, progress.watch(reader, client), output, options)
     if count == 0:
-        # Whoever sees the range sees a wrong clock, too.
+        # Showing the range also reveals a wrong clock.
         told = "" if begin is None or end is None else f" from {begin:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ}"
         print(f"no rows{told}", file=sys.stderr)
     return 0
@@ -366,7 +368,7 @@ _PARAMETER_TYPES: Final[dict[str, Callable[[str], object]]] = {
 
 def _statement(arguments: argparse.Namespace) -> str:
     if (arguments.sql is None) == (arguments.file is None):
-        raise UsageError("Give either a statement or --file.", remedy='For example: micromegas query "SELECT 1".')
+        raise UsageError("Specify either a statement or --file.", remedy='For example: micromegas query "SELECT 1".')
     file = "-" if arguments.sql == "-" else arguments.file
     if file is None:
         return str(arguments.sql)
@@ -425,7 +427,7 @@ def open_query_client(arguments: argparse.Namespace) -> "FlightSQLClient":
 def _stored_or_new_provider(
     settings: "ClientSettings", environ: Mapping[str, str], *, may_sign_in: bool
 ) -> "AuthProvider | None":
-    """Return the configured provider; a person at a terminal with a browser who is not signed in is signed in now."""
+    """Return the configured provider, after signing in a user who has a terminal and a browser."""
     from micromegas_jupyter.wiring import client_side
 
     try:
@@ -445,12 +447,12 @@ def _stored_or_new_provider(
 
 
 def choose_format(file_format: str | None, output: str | None) -> str:
-    """Return the format that was asked for, or that the name of the file says."""
+    """Return the requested format, or the one of the file's extension."""
     if file_format is None and output is not None and output != "-":
         file_format = _ENDINGS.get(Path(output).suffix.lower())
         if file_format is None:
             raise UsageError(
-                "The file's name does not say its format.",
+                "The file name doesn't determine the format.",
                 remedy=f"Add --format {'|'.join(FORMATS)}, or a known ending.",
             )
     return file_format or "table"
@@ -476,7 +478,7 @@ def open_output(path: str | None, options: RowOptions) -> Iterator[IO[Any]]:
             except OSError as error:
                 raise UsageError(
                     f"The output file cannot be written: {error.strerror}.",
-                    remedy="Check its folder and your rights there.",
+                    remedy="Check the directory and your permissions.",
                 ) from error
             output = file if options.is_binary else TextIOWrapper(file, encoding="utf-8", newline="")
             yield output

@@ -53,9 +53,7 @@ _LOG: Final = logging.getLogger(__name__)
 def add_serve_arguments(parser: CommandParser) -> None:
     """Add an option for each setting; `--help` shows those that people need, `--help-all` all of them."""
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings; its keys are the options' names")
-    parser.add_argument(
-        "--check-config", action="store_true", help="run every check of a start, then exit without serving"
-    )
+    parser.add_argument("--check-config", action="store_true", help="run all startup checks, then exit")
     parser.add_argument("--help-all", action="help", help="show all options and exit")
     added = [(setting, add_setting_argument(parser, setting)) for setting in SETTINGS]
     parser.rare_help = {action: action.help for setting, action in added if not setting.is_common}
@@ -182,7 +180,7 @@ def _check_config(settings: ServerSettings) -> int:
     _warn_of_likely_mistakes(settings)
     from micromegas_jupyter.wiring.server import ServerStack
 
-    # Another server may listen on the ports meanwhile.
+    # Another server may already be listening on the ports.
     stack = ServerStack(replace(settings, port=0, http_port=0, take_over=False), environ=process_variables())
     try:
         stack.check()
@@ -196,7 +194,7 @@ def _check_config(settings: ServerSettings) -> int:
 
 
 def print_ready(*, uri: str, issuer: str | None, client_id: str | None, http: str | None = None) -> None:
-    """Print the one line that says where everything answers; a value that does not apply is null."""
+    """Print one line with the addresses of all endpoints; values that don't apply are null."""
     print(json.dumps({"uri": uri, "issuer": issuer, "client_id": client_id, "http": http}), flush=True)
 
 
@@ -343,7 +341,7 @@ def count_of(count: int, noun: str) -> str:
 
 
 class ServerFormatter(FactsFormatter):
-    """Begins with the time and masks secrets; audit lines hold their facts themselves and stay as they are."""
+    """Begins with the time and masks secrets; audit lines remain unchanged."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
@@ -412,7 +410,7 @@ def _describe_lost_lines(formatter: logging.Formatter, count: int) -> str:
 
 
 def notify(settings: ServerSettings, line: str) -> None:
-    """Say how the server is doing: as a line for people with its time, or as a log record when the log is JSON."""
+    """Report the server's state, as a line with its time, or as a log record if the log is JSON."""
     if settings.log_format is LogFormat.JSON:
         logging.getLogger("micromegas_jupyter.server").info(line)
     else:

@@ -1,4 +1,4 @@
-"""`micromegas login`, `logout`, `whoami`, `doctor` and `explain`; what a token says is shown, never decided on."""
+"""`micromegas login`, `logout`, `whoami`, `doctor` and `explain`; tokens' claims are shown but never trusted."""
 
 import argparse
 import contextlib
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import AuthProvider
 
 
-# The first that is there: an address says most to a person. `azp` and `client_id` name the application.
+# The first available claim; an email address is the clearest. `azp` and `client_id` name the application.
 _NAME_CLAIMS: Final = ("email", "client_id", "azp", "appid", "sub")
 _MAX_CHARACTERS: Final = 200
 _FLOW_CHOICES: Final = ("auto", "browser", "device", "paste", "hub")
@@ -51,7 +51,7 @@ def add_login_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_login(arguments: argparse.Namespace) -> int:
-    """Sign in, wait for the person, print who it was as far as the tokens say it."""
+    """Sign in, wait for the user, and print the identity in the tokens."""
     from micromegas_jupyter.wiring import client_side
 
     options = {name: getattr(arguments, option, None) for option, name in SIGN_IN_VARIABLES.items()}
@@ -69,18 +69,16 @@ def add_logout_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     chosen = parser.add_mutually_exclusive_group()
     add_profile_argument(chosen)
-    chosen.add_argument(
-        "--all", action="store_true", help="sign out of every profile, as micromegas_logout does without options"
-    )
+    chosen.add_argument("--all", action="store_true", help="sign out of all profiles")
     parser.add_argument(
         "--end-session",
         action="store_true",
-        help="also end your session at the identity provider; opens its page in your browser",
+        help="also end your session with the identity provider, in your browser",
     )
 
 
 def run_logout(arguments: argparse.Namespace) -> int:
-    """Remove what is stored, have it revoked, and say what was done; also when nobody was signed in."""
+    """Remove and revoke the stored sign-in, and report it, even if no user was signed in."""
     from micromegas_jupyter.wiring import client_side
 
     if arguments.all:
@@ -101,7 +99,7 @@ def add_whoami_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_whoami(arguments: argparse.Namespace) -> int:
-    """Print the local identity, then the server's answer."""
+    """Print the local identity, then the server's response."""
     from micromegas_jupyter.wiring import client_side
 
     server = "the wrapper's server"
@@ -138,7 +136,7 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
         "code",
         metavar="CODE",
         nargs="?",
-        help="code at the end of an error, such as SQL001; without it, all codes are listed",
+        help="code at the end of an error, such as SQL001; default: list all codes",
     )
 
 
@@ -191,7 +189,7 @@ def local_line(settings: "ClientSettings", provider: "AuthProvider") -> str:
 
 
 def identity_line(identity: "Identity", *, now: datetime) -> str:
-    """Return name, address, provider and end of a person's sign-in in one line."""
+    """Return name, email address, provider, and expiration of a user's sign-in in one line."""
     who = identity.name or identity.email or identity.subject
     address = f" <{identity.email}>" if identity.email and identity.email != who else ""
     renews = ", renews by itself" if identity.renews else ""
@@ -199,7 +197,7 @@ def identity_line(identity: "Identity", *, now: datetime) -> str:
 
 
 def signed_in_line(provider: "OidcAuthProvider | HubTokenProvider", *, now: datetime) -> str:
-    """Return who has just signed in; tokens that name nobody do not make it a failure."""
+    """Return who has just signed in; tokens without an identity aren't a failure."""
     through = _through_text(provider)
     try:
         return f"Signed in{through} as {identity_line(provider.identity(), now=now)}"
@@ -225,12 +223,12 @@ def time_left(expires_at: datetime, now: datetime) -> str:
 
 
 def _provider_now(provider: object) -> datetime:
-    """Return the time by the clock that made the tokens, as far as the provider object knows it."""
+    """Return the time of the token issuer's clock, if the provider object has it."""
     return SYSTEM_CLOCK.now() + timedelta(seconds=getattr(provider, "clock_offset_seconds", 0.0))
 
 
 def _through_text(provider: object) -> str:
-    """Return ` through JupyterHub` where that signed the person in; empty where they did it themselves."""
+    """Return ` through JupyterHub` if the Hub signed the user in, or an empty string."""
     through = getattr(provider, "through", "")
     return f" through {through}" if through else ""
 
@@ -286,7 +284,7 @@ class HiddenInput:
         while True:
             line, *rest = _LINE_END.split(self._buffer, maxsplit=1)
             if len(line) > MAX_LINE_BYTES:
-                raise LoginFailed("The pasted text is too long for an address.")
+                raise LoginFailed("The pasted text is too long for a URL.")
             chunk = b"" if rest else self._read_chunk(deadline)
             if chunk:
                 self._buffer += chunk
@@ -295,7 +293,7 @@ class HiddenInput:
             if text := line.decode("utf-8", errors="replace").strip():
                 return text
             if not rest:
-                raise LoginFailed("The sign-in was cancelled: there is no more input.")
+                raise LoginFailed("The sign-in was canceled: the input ended.")
 
     def _read_chunk(self, deadline: float) -> bytes:
         """Return what there is, waiting for it; nothing at the end of the input."""
@@ -306,7 +304,7 @@ class HiddenInput:
                 chunk = os.read(self._source.fileno(), _READ_BYTES)
                 return b"" if chunk == _END_OF_INPUT else chunk
             if not left_seconds:
-                raise LoginTimedOut("No address was pasted in time.")
+                raise LoginTimedOut("No URL was pasted in time.")
 
 
 @contextlib.contextmanager
@@ -381,7 +379,7 @@ def sign_in(
 
 
 class SignInTerminal:
-    """Shows a sign-in on a terminal, or as plain lines where there is none."""
+    """Shows a sign-in on a terminal, or as plain lines without a terminal."""
 
     def __init__(self, stream: TextIO, *, source: TextIO | None = None, environ: Mapping[str, str]) -> None:
         self._stream = stream
@@ -419,7 +417,7 @@ class SignInTerminal:
 
     def _count_down(self, expires_at: datetime, done: threading.Event) -> None:
         """Show the time left until the sign-in is done, then take the line away."""
-        with contextlib.suppress(OSError, ValueError):  # the terminal is gone, and with it whoever would read this
+        with contextlib.suppress(OSError, ValueError):  # the terminal is closed, so there is no reader
             is_done = False
             while not is_done:
                 self._stream.write(f"{_CLEAR_LINE}{_waiting_line(expires_at)}")
@@ -429,7 +427,7 @@ class SignInTerminal:
             self._stream.flush()
 
     def prompt(self, question: str) -> str:
-        """Prompt for the address that the person pastes; it is not shown."""
+        """Prompt for the URL that the user pastes, without echoing it."""
         return self._input.prompt(question, timeout_seconds=_MAX_ANSWER_SECONDS)
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
     drop = _add_table_action(actions, "drop", "remove a table of yours and all of its rows; can be undone for 24 hours")
     delete = _add_table_action(actions, "delete", "delete rows of a table of yours; can be undone for 24 hours")
     delete.add_argument(
-        "--where", required=True, metavar="SQL", help="condition that these rows meet, as after WHERE; true for all"
+        "--where", required=True, metavar="SQL", help="condition for the rows to delete, as in WHERE; true for all rows"
     )
     restore = _add_table_action(
         actions,
@@ -42,9 +42,9 @@ def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
         help="number of a version in the table's history, RFC 3339 such as 2026-01-31T12:00:00Z (without an offset: "
         "UTC), or 15m, 2h for that long ago; rows stored later are removed",
     )
-    restore.add_argument("--dry-run", action="store_true", help="print what would change, and change nothing")
+    restore.add_argument("--dry-run", action="store_true", help="print the changes without making them")
     for changing in (drop, delete, restore):
-        changing.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
+        changing.add_argument("--yes", action="store_true", help="skip the confirmation; required without a terminal")
     setting = _add_table_action(actions, "set", "set how changes of a table of yours can be undone")
     setting.add_argument(
         "setting",
@@ -81,7 +81,7 @@ def _add_table_action(
 
 
 def run_tables(arguments: argparse.Namespace) -> int:
-    """Run the action; what was asked for on standard output."""
+    """Run the action, and print its result to standard output."""
     if arguments.action == "history" and not 1 <= arguments.limit <= _MAX_VERSIONS:
         raise UsageError(f"--limit is a number from 1 to {_MAX_VERSIONS}.")
     if arguments.action == "restore":
@@ -119,7 +119,7 @@ def _is_confirmed(arguments: argparse.Namespace) -> bool:
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
-            f"`micromegas tables {arguments.action}` asks for confirmation, which requires a terminal.",
+            f"`micromegas tables {arguments.action}` requires confirmation in a terminal.",
             remedy="Add --yes.",
         )
     from micromegas_jupyter.core.text import cell_text
@@ -204,7 +204,7 @@ def _set(client: "FlightSQLClient", arguments: argparse.Namespace) -> None:
         return
     if name != "undo-hours" or not (value.isascii() and value.isdecimal()):
         raise UsageError(
-            "Tables have no such setting.",
+            "Tables don't have this setting.",
             remedy="Use undo-hours=N, for example undo-hours=72, or time-travel=owners|readers.",
         )
     client.set_undo_hours(arguments.table, int(value))

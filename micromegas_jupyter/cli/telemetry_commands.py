@@ -92,7 +92,7 @@ def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=int, metavar="N", default=1_000_000, help="list at most N; default: %(default)s"
     )
-    parser.add_argument("--username", metavar="REGEX", help="only accounts that match this, in upper or lower case")
+    parser.add_argument("--username", metavar="REGEX", help="only accounts that match this, ignoring case")
     parser.add_argument("--exe", metavar="REGEX", help="only programs that match this, likewise")
     parser.add_argument("--computer", metavar="REGEX", help="only machines that match this, likewise")
     add_row_arguments(parser)
@@ -118,10 +118,8 @@ def add_process_log_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     _add_process_argument(parser)
     parser.add_argument("--first", type=int, metavar="N", help=f"print the first N entries; default: {_DEFAULT_ROWS}")
-    parser.add_argument("--last", type=int, metavar="N", help="print the last N entries, whatever --first says")
-    parser.add_argument(
-        "--target", metavar="TEXT", help="only modules or loggers that contain this, in upper or lower case"
-    )
+    parser.add_argument("--last", type=int, metavar="N", help="print the last N entries instead of the first")
+    parser.add_argument("--target", metavar="TEXT", help="only modules or loggers that contain this, ignoring case")
     parser.add_argument("--msg", metavar="TEXT", help="only messages that contain this, likewise")
     parser.add_argument(
         "--maxlevel",
@@ -166,7 +164,7 @@ def _parse_level(text: str, option: str) -> "Level":
 def add_process_metrics_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     _add_process_argument(parser)
-    parser.add_argument("--target", metavar="TEXT", help="only modules that contain this, in upper or lower case")
+    parser.add_argument("--target", metavar="TEXT", help="only modules that contain this, ignoring case")
     parser.add_argument("--name", metavar="TEXT", help="only metrics whose name contains this, likewise")
     parser.add_argument(
         "--stats",
@@ -231,14 +229,10 @@ def add_logs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--level", metavar="LEVEL", help=f"only lines at least as severe as this: {_level_names()}, as number or word"
     )
-    parser.add_argument(
-        "--search", metavar="TEXT", help="only lines whose message contains this, in upper or lower case"
-    )
+    parser.add_argument("--search", metavar="TEXT", help="only lines whose message contains this, ignoring case")
     parser.add_argument("--service", metavar="TEXT", help="only programs whose name (exe) contains this, likewise")
     parser.add_argument("--target", metavar="TEXT", help="only modules or loggers that contain this, likewise")
-    parser.add_argument(
-        "-f", "--follow", action="store_true", help="print what has been stored since --begin, then each new line"
-    )
+    parser.add_argument("-f", "--follow", action="store_true", help="print the lines since --begin, then each new line")
     parser.add_argument(
         "--patterns", action="store_true", help="count messages that differ in numbers, IDs, and a few words only"
     )
@@ -261,15 +255,13 @@ def run_logs(arguments: argparse.Namespace) -> int:
     )
     if arguments.follow:
         if arguments.end or arguments.patterns or arguments.output:
-            raise UsageError("--follow has no end.", remedy="Leave out --end, --patterns, and --output.")
+            raise UsageError("--follow has no end.", remedy="Omit --end, --patterns, and --output.")
         if arguments.format not in _FOLLOWED_FORMATS:
-            raise UsageError(
-                "--follow prints lines as they come, which this format cannot.", remedy="Use csv or jsonl, or none."
-            )
+            raise UsageError("--follow doesn't support this format.", remedy="Use csv or jsonl, or omit --format.")
         return _follow_logs(arguments, chosen)
     if arguments.patterns:
         if arguments.format or arguments.output:
-            raise UsageError("--patterns prints a table.", remedy="Leave out --format and --output.")
+            raise UsageError("--patterns prints a table.", remedy="Omit --format and --output.")
         return _print_patterns(arguments, chosen)
     return _print_logs(arguments, chosen)
 
@@ -421,11 +413,11 @@ def add_telemetry_arguments(parser: argparse.ArgumentParser) -> None:
         "program",
         nargs="*",
         metavar="PROGRAM",
-        help="after --: run this program with the variables instead, and revoke the key when the program has ended",
+        help="after --: run this program with the variables instead, and revoke the key when the program exits",
     )
     add_server_arguments(add_action(actions, "keys", "list the keys that you made"))
     revoke = add_action(actions, "revoke", "revoke a key that you made")
-    revoke.add_argument("id", metavar="ID", help="its id, as micromegas telemetry keys shows it")
+    revoke.add_argument("id", metavar="ID", help="ID of the key, as shown by micromegas telemetry keys")
     add_server_arguments(revoke)
 
 
@@ -442,7 +434,7 @@ def run_telemetry(arguments: argparse.Namespace) -> int:
             columns = ("id", "name", "state", "expires_at")
             print_table(([str(getattr(key, name)) for name in columns] for key in client.api_keys()), columns)
         elif not client.revoke_api_key(arguments.id):
-            raise UsageError("You have no key with this id.", remedy="`micromegas telemetry keys` lists yours.")
+            raise UsageError("You don't have a key with this ID.", remedy="`micromegas telemetry keys` lists yours.")
     return 0
 
 
@@ -451,7 +443,7 @@ def _set_up(arguments: argparse.Namespace) -> int:
         raise UsageError("--days is a number of days, 1 or more.")
     program = arguments.program
     if program and shutil.which(program[0]) is None:
-        raise UsageError("The program to run cannot be found.", remedy="Write it after --, as in: -- python app.py")
+        raise UsageError("The program doesn't exist.", remedy="Write it after --, as in: -- python app.py")
     with connect(arguments) as client:
         variables = _exporter_variables(arguments)
         made = client.create_api_key(arguments.name, days=arguments.days)

@@ -41,7 +41,7 @@ def _read_client_certificate(certificate_file: str | Path, key_file: str | Path)
     except (OSError, ssl.SSLError):  # the second is what a damaged file gives
         raise UsageError(
             "The client's certificate and its key cannot be read, or do not match.",
-            remedy="Name PEM files: the chain with the client's own certificate first, and its key without a password.",
+            remedy="Specify PEM files: the chain with the client's certificate first, and its key without a password.",
         ) from None
     return chain, HiddenBytes(key)
 

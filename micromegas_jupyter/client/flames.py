@@ -54,7 +54,7 @@ class TraceSet(NamedTuple):
             )
         if rows.num_rows > MAX_SPANS:
             raise ResourcesExhausted(
-                f"The traces have more than {MAX_SPANS:,} spans.", remedy="Narrow the time range, or use --where."
+                f"The traces have more than {MAX_SPANS:,} spans.", remedy="Shorten the time range, or use --where."
             )
         return rows
 

@@ -324,7 +324,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
     ) -> None:
         headers = None if headers is None else hide_texts(headers)  # or a verbose traceback would show them
         if headers is not None and auth_provider is not None:
-            raise UsageError("headers and auth_provider cannot be combined.", remedy="Pass auth_provider alone.")
+            raise UsageError("headers and auth_provider cannot be combined.", remedy="Pass only auth_provider.")
         if headers is not None:
             warnings.warn(
                 "headers is deprecated: it cannot renew a token. Use auth_provider, for an API key "
@@ -484,7 +484,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         except (InvalidStatement, UnsupportedStatement, UnsupportedRequest, UsageError) as error:
             if self._closed.is_set():
                 raise
-            raise UnsupportedRequest("The server can't identify you.", remedy="Queries work all the same.") from error
+            raise UnsupportedRequest("The server can't identify you.", remedy="Queries still work.") from error
         if len(results) != 1:
             raise InternalError("The server's response about your identity is malformed.")
         return parse_server_identity(results[0])
@@ -575,7 +575,9 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
             )
         except (UnsupportedStatement, UnsupportedRequest) as error:
             raise UnsupportedRequest(
-                "The server does not change tables.", remedy="Ask a server that keeps a lake.", query_id=error.query_id
+                "The server doesn't support table changes.",
+                remedy="Connect to a server with a lake.",
+                query_id=error.query_id,
             ) from error
         return parse_answer(results, answer)
 
@@ -625,7 +627,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         self, timeout_seconds: float | None, *, may_repeat: bool, stopped: threading.Event | None = None
     ) -> Attempts:
         if self._closed.is_set():
-            raise UsageError("The client is closed.", remedy="Make a new one.")
+            raise UsageError("The client is closed.", remedy="Create a new one.")
         return Attempts(
             self._credentials,
             clock=self._clock,
@@ -660,11 +662,11 @@ def _arrow_class() -> type[FlightSQLClient]:
 
 def _check_statement(text: object) -> str:
     if not isinstance(text, str) or not text.strip():
-        raise UsageError("The statement is empty.", remedy='Give SQL text, for example "SELECT 1".')
+        raise UsageError("The statement is empty.", remedy='Pass SQL text, for example "SELECT 1".')
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise UsageError("The statement contains half a character.", remedy="Use text that UTF-8 can encode.") from None
+        raise UsageError("The statement contains a lone surrogate.", remedy="Use text that UTF-8 can encode.") from None
     return text
 
 
@@ -725,7 +727,7 @@ class WrappedClient(QueryMethods):
                 remedy="Write the values into the statement, or unset MICROMEGAS_PYTHON_MODULE_WRAPPER.",
             )
         if self._uses.is_closed:
-            raise UsageError("The client is closed.", remedy="Make a new one.")
+            raise UsageError("The client is closed.", remedy="Create a new one.")
         check_timeout(timeout_seconds)
         begin_text, end_text = format_time_range(begin, end, now=SYSTEM_CLOCK.now())
 
@@ -775,7 +777,7 @@ class WrappedClient(QueryMethods):
 
 # What another client cannot do, and what to do instead.
 _UNSUPPORTED: Final = {
-    "whoami": ("ask who you are", "Queries work all the same."),
+    "whoami": ("ask who you are", "Queries still work."),
     "list_tables": ("list tables", "Query information_schema.tables instead."),
     "running_queries": ("list what runs on the server", None),
     "cancel_query": ("cancel a query by its id", None),

@@ -76,7 +76,7 @@ class Follow:
             CursorExpired: The server no longer has what was added since the last read.
         """
         if self._is_closed:
-            raise UsageError("The follow is closed.", remedy="Begin another one with its cursor.")
+            raise UsageError("The follow is closed.", remedy="Start another follow with its cursor.")
         seconds = self._poll_seconds if wait_seconds is None else _check_seconds(wait_seconds)
         deadline = time.monotonic() + seconds
         while not (table := self._read_again(min(seconds, _SLICE_SECONDS))).num_rows:
@@ -109,7 +109,7 @@ class Follow:
         failures = 0
         while True:
             if self._stopped.is_set():
-                raise QueryCancelled("The follow was cancelled.")
+                raise QueryCancelled("The follow was canceled.")
             try:
                 return self._read((build_header(_WAIT_KEY, f"{wait_seconds:g}"),), wait_seconds + _SLACK_SECONDS)
             except (Unavailable, DeadlineExceeded) as error:
@@ -123,7 +123,9 @@ class Follow:
         with self._open_reader((*headers, build_header(TAIL_KEY, self.cursor)), seconds) as reader:
             table = reader.read_all()
             if reader.cursor is None:
-                raise InternalError("The server does not follow tables.", remedy="Ask a server of this version.")
+                raise InternalError(
+                    "The server doesn't support follows.", remedy="Connect to a server of this version."
+                )
             self.cursor = reader.cursor
             return table
 

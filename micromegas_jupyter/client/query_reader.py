@@ -165,7 +165,7 @@ class BatchPump:
         with self._changed:
             while not self._events:
                 if self._is_stopped:
-                    raise QueryCancelled("The query was cancelled.")
+                    raise QueryCancelled("The query was canceled.")
                 self._changed.wait(WAIT_SLICE_SECONDS)
             event, size = self._events.popleft()
             self._waiting_bytes -= size
@@ -364,7 +364,7 @@ class QueryReader:
                 if credential is not None:
                     self._begin(credential)
                 elif self._attempts.stopped.is_set():
-                    raise QueryCancelled("The query was cancelled.")  # noqa: TRY301 - ended as for Ctrl-C
+                    raise QueryCancelled("The query was canceled.")  # noqa: TRY301 - ended as for Ctrl-C
                 else:
                     raise event  # noqa: TRY301 - ended as for Ctrl-C
         except BaseException as error:

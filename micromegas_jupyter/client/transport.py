@@ -325,7 +325,7 @@ _CAUSES: Final = (
     (
         r"HTTP proxy returned response code 4",
         "A proxy refused the connection to {server}.",
-        "Ask for direct access to that port, and name its host in no_proxy. The proxy is grpc_proxy, else https_proxy.",
+        "Ask for direct access to that port, and add its host to no_proxy. grpc_proxy or https_proxy sets the proxy.",
     ),
     (
         r"wrong.version.number|http.request",
@@ -340,7 +340,7 @@ _CAUSES: Final = (
     (
         r"certificate.verify.failed",
         "The certificate of {server} was not issued by an authority that is trusted here.",
-        "Name the PEM file of its authority: MICROMEGAS_CA_BUNDLE, or ca_bundle in the profile.",
+        "Specify the PEM file of its authority with MICROMEGAS_CA_BUNDLE, or ca_bundle in the profile.",
     ),
     (
         r"is not in peer certificate|hostname verification",
@@ -350,7 +350,7 @@ _CAUSES: Final = (
     (
         r"Failed parsing HTTP/2|selected ALPN",
         "{server} is not a Flight SQL server.",
-        "Check the port: health and metrics over HTTP have a port of their own.",
+        "Check the port: health and metrics over HTTP have a separate port.",
     ),
 )
 
@@ -472,16 +472,16 @@ def _by_type(  # noqa: C901, PLR0911 - one line for each type
         case flight.FlightUnauthenticatedError():
             return _refusal(call)
         case flight.FlightUnauthorizedError():
-            return PermissionDenied(text or "The server does not allow this.")
+            return PermissionDenied(text or "The server doesn't allow this.")
         case flight.FlightUnavailableError() if _UNREACHABLE.search(text):
             return _explain_unreachable(text, call)
         case flight.FlightUnavailableError():
             return Unavailable(f"{call.server} is unavailable{f': {text}' if text else '.'}")
         case flight.FlightTimedOutError():
             limit = "" if call.timeout_seconds is None else f" within {call.timeout_seconds:g} s"
-            return DeadlineExceeded(f"{call.server} did not finish{limit}.")
+            return DeadlineExceeded(f"{call.server} didn't finish{limit}.")
         case flight.FlightCancelledError() | pa.ArrowCancelled():
-            return QueryCancelled("The query was cancelled.")
+            return QueryCancelled("The query was canceled.")
         case pa.ArrowNotImplementedError():
             what = text or "The server does not offer this."
             return UnsupportedStatement(what, remedy="This server cannot do it; write the query in another way.")
@@ -621,7 +621,7 @@ class Uses:
         """Count a use; raises UsageError after `close`, unless it is part of a use that is counted."""
         with self._lock:
             if self.is_closed and not self._count:
-                raise UsageError("The client is closed.", remedy="Make a new one.")
+                raise UsageError("The client is closed.", remedy="Create a new one.")
             self._count += 1
 
     def finish(self) -> None:
@@ -722,7 +722,7 @@ class Transport:
     ) -> None:
         if (certificate_file is None) != (key_file is None):
             raise UsageError(
-                "client_certificate_file and client_key_file belong together.", remedy="Give both, or neither."
+                "client_certificate_file and client_key_file belong together.", remedy="Pass both, or neither."
             )
         _start_grpc_quietly()
         self.recorder = CallRecorder()

@@ -195,7 +195,7 @@ def _read_key(entry: object, path: str) -> ApiKeySetting:
         raise refused(path, "has an unknown name", f"Known names: {', '.join(sorted(_MEMBERS))}.")
     members = Members(values=values, place=path)
     if "key" in members and "sha256" in members:
-        raise refused(path, "has both key and sha256", "Keep sha256: it does not give the key away.")
+        raise refused(path, "has both key and sha256", "Keep sha256, which doesn't reveal the key.")
     return ApiKeySetting(
         name=members.require("name", as_text),
         sha256=members.read("sha256", _as_digest, None),
@@ -360,7 +360,7 @@ def parse_access_settings(
         if environ.get(variable):
             raise refused(
                 variable,
-                "is set, and this server has no audience grants",
+                "is set, but this server doesn't support audience grants",
                 "Define read access with roles, and unset the variable.",
             )
     find_key_file(environ, config_text=config_text)

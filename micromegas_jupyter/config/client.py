@@ -101,7 +101,7 @@ def as_secret(value: object, key: str) -> Secret:
     """Return a secret text."""
     value = Secret(value) if is_text(value) else None  # or a traceback would show it
     if value is None:
-        raise refused(key, "is not a text of printable characters")
+        raise refused(key, "is not a string of printable characters")
     return value
 
 
@@ -572,7 +572,7 @@ class _Reader:
             return kind(**values)
         for name in sorted(values):
             origin = self.origins[f"{group}.{name}"]
-            raise refused(origin, "is set, but what it belongs to is not", f"Set {needed} as well, or remove {origin}.")
+            raise refused(origin, "is set without its related setting", f"Set {needed} as well, or remove {origin}.")
         return None
 
 
@@ -636,7 +636,7 @@ def _check_contradictions(settings: ClientSettings) -> None:
             raise refused(
                 origins[one],
                 f"is set, and {other} is not",
-                "A certificate and its key go together: set both, or neither.",
+                "Set both the certificate and its key, or neither.",
             )
     if settings.workload is not None:
         for name, only in (("token_file", WorkloadPlatform.KUBERNETES), ("managed_identity_client_id", "azure")):

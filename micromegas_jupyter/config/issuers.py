@@ -111,7 +111,7 @@ def _as_claim_value(value: object, key: str) -> ClaimValue:
         return value
     if isinstance(value, str):
         return as_text(value, key)
-    raise refused(key, "is not a text, a whole number, true or false")
+    raise refused(key, "is not a string, an integer, or a boolean")
 
 
 def _as_algorithms(value: object, key: str) -> frozenset[str]:
@@ -238,8 +238,8 @@ def _read_issuer(members: Members, tenant: str | None, known_roles: Collection[s
     if setting.is_rfc9068 and (setting.token_kind is TokenKind.ID or not setting.audiences):
         raise refused(
             members.key("rfc9068"),
-            "is about access tokens with an audience, which are not accepted here",
-            "Leave it out, or accept access tokens with an audience.",
+            "applies only to access tokens with an audience, which aren't accepted here",
+            "Omit it, or accept access tokens with an audience.",
         )
     return setting
 
@@ -380,7 +380,7 @@ def parse_oidc_config(value: object, path: str, *, known_roles: Collection[str] 
         raise refused(
             members.key("jwks_stale_limit_secs"),
             f"is below jwks_refresh_interval_secs ({refresh})",
-            "Raise the one or lower the other.",
+            "Raise one or lower the other.",
         )
     # Upstream's configuration has no limit, so the default one gives way to a long interval.
     return replace(settings, jwks_stale_limit_seconds=refresh)
@@ -416,7 +416,7 @@ def _merge_audiences(earlier: IssuerSetting, later: IssuerSetting) -> IssuerSett
         raise refused(
             later.path,
             f"is the issuer of {earlier.path} with other members",
-            "Entries of one issuer may differ in their audience only.",
+            "Entries of one issuer may only differ in their audience.",
         )
     audiences = tuple(dict.fromkeys((*earlier.audiences, *later.audiences)))
     if len(audiences) > MAX_ENTRIES:
@@ -479,7 +479,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 ("access", "either"),
                 "is Okta's org authorization server, whose access tokens only Okta itself can read",
                 (
-                    "Name a custom authorization server, such as https://example.okta.com/oauth2/default, "
+                    "Specify a custom authorization server, such as https://example.okta.com/oauth2/default, "
                     "or set token_kind to id."
                 ),
             ),

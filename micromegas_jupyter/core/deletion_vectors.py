@@ -51,7 +51,7 @@ def decode_z85(text: str) -> bytes:
 def unframed(vector: DeletionVector, stored: bytes) -> bytes:
     """Return the content of a vector that is stored in a file."""
     if len(stored) != vector.size + FRAME_BYTES or struct.unpack(">i", stored[:4])[0] != vector.size:
-        raise DamagedVector("has another size than in the log")
+        raise DamagedVector("has a different size than in the log")
     content = stored[4:-4]
     if struct.unpack(">I", stored[-4:])[0] != zlib.crc32(content):
         raise DamagedVector("has a wrong checksum")
@@ -61,7 +61,7 @@ def unframed(vector: DeletionVector, stored: bytes) -> bytes:
 def decode_vector(vector: DeletionVector, content: bytes) -> pa.BooleanArray:
     """Return which rows of a file are live, in order; all rows after them are."""
     if len(content) != vector.size:
-        raise DamagedVector("has another size than in the log")
+        raise DamagedVector("has a different size than in the log")
     try:
         return _live(vector, _Cursor(content))
     except (ValueError, OverflowError):  # NumPy's, for too few bytes
@@ -79,7 +79,7 @@ def _live(vector: DeletionVector, cursor: "_Cursor") -> pa.BooleanArray:
         for key, deleted in cursor.containers():
             place, rows = high + key, np.flatnonzero(deleted)
             if place <= last or (len(rows) and place * _CONTAINER + int(rows[-1]) >= limit):
-                raise DamagedVector("deletes rows that its file does not have")
+                raise DamagedVector("deletes rows that aren't in its file")
             packed[place] = np.packbits(~deleted, bitorder="little").tobytes()
             last, count = place, count + len(rows)
     if count != vector.cardinality:
@@ -117,7 +117,7 @@ class _Cursor:
             count = self.number("<u4")
             have_runs = np.zeros(min(count, _CONTAINER), "u1")
         else:
-            raise DamagedVector("has a map of an unknown form")
+            raise DamagedVector("has a map in an unknown format")
         if count > _CONTAINER:
             raise DamagedVector("has a map that is too large")
         heads = self.take("<u2", 2 * count).tolist()

@@ -1,6 +1,6 @@
-"""Explains error codes with the docstrings of their classes; docs/errors.md is generated from them, too.
+"""Explain error codes with the docstrings of their classes, which docs/errors.md is also generated from.
 
-And says where that page is on the web, if the installed distribution names a documentation there.
+If the installed distribution has a documentation URL, return the URL of the entry, too.
 """
 
 import re
@@ -17,26 +17,30 @@ _LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 
 
 def error_entry(error: type[MicromegasError]) -> str:
-    """Return a class's entry on the errors page, in Markdown."""
+    """Return the entry of a class on the errors page, in Markdown: a list of its cause, check, and fix."""
+    cause, *rest = _paragraphs(error)
+    items = (f"- **{label}:** {text}" for label, _, text in (one.partition(": ") for one in rest))
+    return "\n".join([f"{_facts(error)}\n", f"- **Cause:** {cause}", *items])
+
+
+def _facts(error: type[MicromegasError]) -> str:
     facts = f"exit code {error.exit_code}, gRPC `{error.grpc_code}`, HTTP {error.http_status}"
-    return (
-        f"`{error.__name__}` ({facts}{', retryable' * error.retryable}). {_meaning(error).replace(_PARAGRAPH, ' ', 1)}"
-    )
+    return f"`{error.__name__}` ({facts}{', retryable' * error.retryable})"
 
 
-def _meaning(error: type[MicromegasError]) -> str:
-    return cleandoc(error.__doc__ or "").partition(f"{_PARAGRAPH}Args:")[0]
+def _paragraphs(error: type[MicromegasError]) -> list[str]:
+    meaning = cleandoc(error.__doc__ or "").partition(f"{_PARAGRAPH}Args:")[0]
+    return [" ".join(paragraph.split()) for paragraph in meaning.split(_PARAGRAPH)]
 
 
-def _as_text(entry: str) -> str:
-    """Return Markdown as text: a line for each paragraph, and a link's text without where it leads."""
-    paragraphs = (" ".join(paragraph.split()) for paragraph in _LINK.sub(r"\1", entry).split(_PARAGRAPH))
-    return "\n".join(paragraph.replace("`", "") for paragraph in paragraphs)
+def _as_text(markdown: str) -> str:
+    """Return Markdown as text, without code marks and link targets."""
+    return _LINK.sub(r"\1", markdown).replace("`", "")
 
 
 @cache
 def _documentation() -> str | None:
-    """Return the address of the documentation (core metadata, `Project-URL`), None if there is none."""
+    """Return the documentation URL (core metadata, `Project-URL`), or None."""
     try:
         named = metadata.metadata("micromegas_jupyter").get_all("Project-URL") or ()
     except metadata.PackageNotFoundError:  # a source tree
@@ -45,19 +49,20 @@ def _documentation() -> str | None:
 
 
 def where_to_read(code: str) -> str:
-    """Return the end of an error's line, with the address of its entry: ` · https://…/errors/#sql001`; mostly empty."""
+    """Return the URL of an error's entry, to append to its line (` · https://…/errors/#sql001`); usually empty."""
     address = _documentation()
     return "" if address is None else f" · {address}/errors/#{code.lower()}"
 
 
 def explain_error(code: str | None, *, how_to_list: str) -> str:
-    """Return an error code's meaning and remedy, or all codes for None; `how_to_list` shows users how."""
+    """Explain an error code, or list all codes if it is None; `how_to_list` is the command that lists them."""
     classes = dict(sorted(error_classes().items()))
     if code is None:
-        return "\n".join(f"{name}  {_as_text(_meaning(error).split(_PARAGRAPH)[0])}" for name, error in classes.items())
+        return "\n".join(f"{name}  {_as_text(_paragraphs(error)[0])}" for name, error in classes.items())
     error = classes.get(code.upper())
     if error is None:
         nearest = get_close_matches(code.upper(), classes, n=1)
         remedy = f"Did you mean {nearest[0]}?" if nearest else f"{how_to_list} lists the codes."
-        raise UsageError("There is no error with this code.", remedy=remedy)
-    return f"{error.code}  {_as_text(error_entry(error))}"
+        raise UsageError("This error code doesn't exist.", remedy=remedy)
+    cause, *rest = _paragraphs(error)
+    return _as_text("\n".join([f"{error.code}  {_facts(error)}", f"Cause: {cause}", *rest]))

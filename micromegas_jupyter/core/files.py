@@ -765,8 +765,8 @@ def read_secret_file(path: PurePath, *, setting: str) -> Secret:
         raise ConfigurationError(
             f"The file that {setting} names {exposure}.",
             key=setting,
-            remedy="Make yourself its owner and close it to others: chmod 600. Others may have read it by now, so make "
-            "a new secret.",
+            remedy="Make yourself its owner, and restrict its permissions: chmod 600. "
+            "Others may have read it, so create a new secret.",
         )
     if text is None:
         raise ConfigurationError(
@@ -782,7 +782,7 @@ def read_secret_line(path: PurePath, *, setting: str) -> Secret:
         raise ConfigurationError(
             f"The file that {setting} names does not hold one line of text.",
             key=setting,
-            remedy="Write the secret alone into it.",
+            remedy="Write only the secret to the file.",
         )
     return line
 

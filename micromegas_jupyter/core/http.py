@@ -75,7 +75,7 @@ _PROVIDER_REMEDIES = {
         "Check that the issuer speaks TLS and that this machine's clock is right; behind a company's proxy, "
         "set MICROMEGAS_CA_BUNDLE."
     ),
-    "proxy": "Check the proxy: MICROMEGAS_OIDC_PROXY, else https_proxy; NO_PROXY names hosts that need none.",
+    "proxy": "Check the proxy: MICROMEGAS_OIDC_PROXY or https_proxy. NO_PROXY lists hosts that don't need one.",
 }
 
 
@@ -220,7 +220,7 @@ class HttpClient:
         authorities = self._ca_bundle or environment_ca_bundle() or DEFAULT_CA_BUNDLE_PATH
         if not self._free_slots.acquire(timeout=timeout_seconds):
             raise ProviderUnavailable(
-                f"{callee.name} was not called: too many calls are still waiting for a response.", remedy=callee.remedy
+                f"{callee.name} wasn't called: too many calls are waiting for a response.", remedy=callee.remedy
             )
         exchange = Exchange(
             prepare,

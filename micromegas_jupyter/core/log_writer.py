@@ -175,7 +175,7 @@ class LogWriter:
             return None
         with self._lock:
             if self._clock.monotonic() - self._progress_at > STALL_SECONDS:
-                return f"the {self.name} has accepted nothing for {STALL_SECONDS:g} seconds"
+                return f"the {self.name} hasn't accepted data for {STALL_SECONDS:g} seconds"
             return None if self._fits(1, _ACCEPTING_SHARE) else f"too many lines wait for the {self.name}"
 
     def check(self) -> None:
@@ -199,7 +199,7 @@ class LogWriter:
         late = loop.call_later(_DELIVERY_SECONDS, _resolve, [written], False)
         try:
             if not await written:
-                raise _unavailable(f"the {self.name} has accepted nothing for {_DELIVERY_SECONDS:g} seconds")
+                raise _unavailable(f"the {self.name} hasn't accepted data for {_DELIVERY_SECONDS:g} seconds")
         finally:
             late.cancel()
 
@@ -299,8 +299,8 @@ def _line_of(render: Callable[[], str]) -> bytes:
 
 def _unavailable(problem: str) -> ServerUnavailable:
     return ServerUnavailable(
-        f"The server cannot record this call in its audit now: {problem}.",
-        remedy="Try again later; if it continues, contact the server's administrator.",
+        f"The server can't write this call to its audit log: {problem}.",
+        remedy="Try again later. If the problem persists, contact the server's administrator.",
     )
 
 

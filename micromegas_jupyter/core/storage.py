@@ -74,7 +74,7 @@ class Storage:
                 )
             self.uri = os.path.abspath(text)  # noqa: PTH100 - without looking at links
         elif _BUCKET.fullmatch(text) is None:
-            raise UsageError("That is not the address of a bucket.", remedy="Write it as s3://bucket/prefix.")
+            raise UsageError("That is not a bucket address.", remedy="Write it as s3://bucket/prefix.")
         else:
             self.uri = text.rstrip("/")
 
@@ -173,10 +173,10 @@ class Storage:
                 except FileNotFoundError:
                     return None
                 if found.meta["size"] > max_bytes:
-                    raise Unavailable("A file of the lake is larger than it may be.")
+                    raise Unavailable("A file of the lake is too large.")
                 content, mark = bytes(found.bytes()), str(found.meta["e_tag"])
         if len(content) > max_bytes:
-            raise Unavailable("A file of the lake is larger than it may be.")
+            raise Unavailable("A file of the lake is too large.")
         return content, mark
 
     def read_parts(self, path: str, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[bytes] | None:

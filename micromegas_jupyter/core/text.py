@@ -290,7 +290,7 @@ def refused(key: str, problem: str, remedy: str | None = None) -> ConfigurationE
 def as_text(value: object, key: str) -> str:
     """Return `value` as a nonempty string without control characters."""
     if not is_text(value):
-        raise refused(key, "is not a text of printable characters")
+        raise refused(key, "is not a string of printable characters")
     return value
 
 

@@ -58,7 +58,7 @@ class DemoFolder:
             yield
         except BlockingIOError:
             raise ConfigurationError(
-                f"Another demo is using the folder {self._path}.", key=_KEY, remedy=f"Stop it first. {_ANOTHER}"
+                f"Another demo is using the directory {self._path}.", key=_KEY, remedy=f"Stop it first. {_ANOTHER}"
             ) from None
         except OSError as error:
             raise ConfigurationError(

@@ -1,1 +1,1 @@
-"""Looks at everything that a sign-in needs, one check a line, and says what to do where something is wrong."""
+"""Checks everything that a sign-in needs, one check per line, with remedies for problems."""

@@ -112,11 +112,13 @@ def guarded(check: str, run: Callable[[], Finding]) -> Finding:
     except MicromegasError as error:
         return failed(check, error)
     except Exception as error:  # noqa: BLE001 - a doctor that dies of what it looks at helps nobody
-        return failed(check, InternalError(f"The check met a defect of this program ({type(error).__name__})."))
+        return failed(
+            check, InternalError(f"The check failed because of a bug in this program ({type(error).__name__}).")
+        )
 
 
 def exit_code_of(findings: Iterable[Finding]) -> int:
-    """Return 0 when all is well, else the exit code of the first check that failed."""
+    """Return 0 if all checks passed, or the exit code of the first failed check."""
     return next((finding.exit_code or FAILED_EXIT_CODE for finding in findings if _has_failed(finding)), 0)
 
 
@@ -146,7 +148,7 @@ def _has_failed(finding: Finding) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One set of settings in one environment; `facts` says where the program runs."""
+    """One set of settings in one environment; `facts` describes where the program runs."""
 
     settings: ClientSettings
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
@@ -160,18 +162,18 @@ class Case:
 
     @property
     def has_no_sign_in(self) -> bool:
-        """Whether nothing at all says who calls."""
+        """Whether no credential is configured."""
         return self.settings.issuer is None and self.settings.client_id is None and not self.has_own_credential
 
     @property
     def has_own_credential(self) -> bool:
-        """Whether a credential is set that comes before any sign-in of a person."""
+        """Whether a credential is set that takes precedence over a user's sign-in."""
         settings = self.settings
         return bool(settings.api_key_file or settings.service_account_file or settings.workload)
 
     @property
     def program_credential(self) -> str | None:
-        """What is used in place of a person's sign-in, in a few words; None when a person signs in."""
+        """A short description of what replaces a user's sign-in, or None if a user signs in."""
         settings = self.settings
         if settings.api_key_file is not None:
             return "an API key is used"
@@ -284,7 +286,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def check_store(case: Case) -> Finding:
-    """Look where a person's sign-in is kept, whether it can be read, and who else may read it."""
+    """Check where a user's sign-in is stored, whether it is readable, and who else can read it."""
     program = case.program_credential
     if program is not None:
         return skipped("store", f"not needed: {program}")
@@ -309,7 +311,7 @@ def check_store(case: Case) -> Finding:
         return complaint(
             "store",
             f"{store.label} could be read by others (mode {mode:04o}).",
-            remedy="It is yours alone from now on. Sign out and in again: another user may have read it.",
+            remedy="Only you can read it now. Sign out and in again: another user may have read it.",
             facts=facts,
         )
     try:
@@ -341,7 +343,7 @@ _LIBRARIES = ("pyarrow", "authlib", "joserfc", "ipywidgets", "anywidget", "keyri
 
 
 def check_program() -> Finding:
-    """Say which versions run."""
+    """Report the versions in use."""
     versions = {name: _version(name) for name in _LIBRARIES}
     listed = ", ".join(f"{name} {number}" for name, number in versions.items() if number is not None)
     return ok(
@@ -353,14 +355,14 @@ def check_program() -> Finding:
 
 
 def check_wrapper(environ: Mapping[str, str]) -> Finding | None:
-    """Complain about a wrapper module, which hides everything else from view; None when there is none."""
+    """Report a wrapper module, which hides all other checks, or None."""
     if not environ.get(WRAPPER_VARIABLE):
         return None
     return complaint("wrapper", f"{WRAPPER_VARIABLE} is set.", remedy=DEPRECATION_NOTICE)
 
 
 def check_flow(case: Case, *, offers_device: bool | None = None) -> Finding:
-    """Say how a person would sign in here; `offers_device` says whether the provider has codes, None when not known."""
+    """Report how a user would sign in here; `offers_device` is None if device code support is unknown."""
     program = case.program_credential
     if program is not None:
         return skipped("sign-in", f"not needed: {program}")
@@ -384,7 +386,7 @@ def check_flow(case: Case, *, offers_device: bool | None = None) -> Finding:
     if choice.flow is None:
         nobody = choice.environment.is_unattended
         if nobody or not case.names_a_provider:
-            # Whether a person is needed at all is seen when the token is asked for.
+            # The token request shows whether a user is required at all.
             what = "nobody can sign in here" if nobody else "nobody has to sign in"
             return ok("sign-in", f"{choice.environment.value}: {what}", facts=facts)
         return complaint("sign-in", f"{choice.environment.value}: {choice.reason}", remedy=choice.remedy, facts=facts)
@@ -414,7 +416,7 @@ TOLERATED_OFFSET_SECONDS = 30.0
 _MAX_SHOWN_CHARACTERS = 100
 _SHOWN_CLAIMS = ("iss", "aud", "sub", "email", "azp", "client_id", "scope", "scp")
 _GROUP_CLAIMS = ("groups", "roles", "cognito:groups")
-_CLOCK_REMEDY = "Set this machine's clock (NTP). Signing in allows for it; other programs and servers may not."
+_CLOCK_REMEDY = "Set this machine's clock (NTP). Sign-in tolerates it, but other programs and servers may not."
 _LARGE_CLOCK_REMEDY = (
     "Set this machine's clock (NTP), then sign in again. Sign-in tolerates at most a day, so tokens are rejected."
 )
@@ -427,7 +429,7 @@ _NOTHING_SET_REMEDY = (
 
 
 def check_issuer(connection: ProviderConnection, clock: Clock) -> Finding:
-    """Fetch the provider's description and keys, and say what it offers to people who sign in."""
+    """Fetch the provider's metadata and keys, and report the supported sign-in flows."""
     started = clock.monotonic()
     metadata = connection.metadata()
     key_count = len(connection.keys().keys)
@@ -469,7 +471,7 @@ def check_clock(connection: ProviderConnection) -> Finding:
 
 
 def check_token(provider: AuthProvider | None, clock: Clock) -> Finding:
-    """Get the token that a call would carry, and say what it says."""
+    """Get the token that a call would send, and report its claims."""
     if provider is None:
         return ok("token", "none is needed: no sign-in is configured", facts={"kind": "none"})
     token = provider.get_token()
@@ -500,13 +502,13 @@ def check_token(provider: AuthProvider | None, clock: Clock) -> Finding:
 def _owner(provider: OidcAuthProvider | HubTokenProvider) -> tuple[str, bool]:
     try:
         identity = provider.identity()
-    except LoginRequired:  # the token is there, so somebody is signed in
+    except LoginRequired:  # the token exists, so a user is signed in
         return "of somebody whom it does not name", provider.renewal_due_at() is not None
     return f"of {identity.name or identity.email or identity.subject}", identity.renews
 
 
 def check_server(case: Case, provider: AuthProvider | None, *, token_failed: bool) -> Finding:
-    """Ask the server who the caller is; without a token only whether it answers."""
+    """Request the caller's identity from the server; without a token, only check that it responds."""
     with client_side.open_client(case.settings, provider, environ=case.environ) as client:
         started = case.clock.monotonic()
         try:

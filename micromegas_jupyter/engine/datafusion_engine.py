@@ -536,7 +536,7 @@ class DataFusionEngine:
     def _check_barrier(self) -> None:
         self._barrier_holds = self._barrier_holds or barrier_holds(self._sessions.open())
         if not self._barrier_holds:
-            raise InternalError("The server cannot run this statement safely over part of a table, so it is not run.")
+            raise InternalError("The server can't run this statement safely on part of a table, so it wasn't run.")
 
     def _with_workarounds(self, plan: _Plan, statement: _Statement, *, can_spill: bool = True) -> _Plan:
         """Return a plan that gives the right rows where DataFusion would give others."""
@@ -697,7 +697,7 @@ def _check_explained(tables: Sequence[VisibleTable], *, has_details: bool, is_ad
     """Check that the plan of a statement shows nothing of rows that don't exist for its caller."""
     if any(table.hides_rows for table in tables):
         raise StatementRefused(
-            "The plan of this statement is not shown, nor what it would read, because you may read only some "
+            "The plan and the estimate of this statement aren't shown, because you may read only some "
             "rows of one of its tables.",
             remedy="Run the statement without EXPLAIN.",
         )

@@ -140,7 +140,7 @@ def _translate(error: BaseException, context: Context) -> MicromegasError:
     text = str(error)
     if _OVERSIZED.search(text[:_MAX_MATCHED]):
         return ResourcesExhausted(
-            "The statement makes texts, lists or a state larger than the engine can hold (2 GiB for a batch of rows).",
+            "The statement's strings, lists, or state exceed the engine's limit (2 GiB per batch of rows).",
             remedy="Shorten the strings and lists, or select fewer elements.",
             limit="memory",
         )
@@ -170,7 +170,7 @@ def _is_writing(sql: str) -> bool:
 def _internal(text: str, event: str, context: Context) -> InternalError:
     shown = "(it may repeat values of hidden rows)" if context.hides_values else text[:_MAX_LOGGED]
     _log.error(event, extra={"engine_error": shown})
-    return InternalError("The query failed for a reason inside the server.")
+    return InternalError("The query failed because of an internal error.")
 
 
 def _classify(causes: list[str], context: Context) -> MicromegasError | None:
@@ -369,8 +369,8 @@ def _run_time_error(text: str, context: Context) -> MicromegasError | None:
     if _DISK_FULL.search(text):
         _log.error("the disk for spilled rows is full")
         return ResourcesExhausted(
-            "The server's disk has no room left for what does not fit into memory.",
-            remedy="Ask for less at a time, or try again later; the server's administrator can make room.",
+            "The server's disk is too full to spill data that doesn't fit in memory.",
+            remedy="Request less data, or try again later. The server's administrator can free space.",
             limit="memory",
         )
     if re.match(r"Parquet(?: argument)? error", text):

@@ -147,7 +147,9 @@ _FILE_GROUPS = re.compile(r"file_groups=\{(\d+ groups?): \[.*?\]\}", re.DOTALL)
 def check_plan(plan_text: str) -> None:
     """Check what only the plan shows; it is given one step a line, before it is optimized."""
     if _SETTINGS.search(plan_text):
-        raise StatementRefused("The engine's settings are not available.", remedy="SHOW TABLES and SHOW COLUMNS work.")
+        raise StatementRefused(
+            "The engine's settings aren't available.", remedy="Only SHOW TABLES and SHOW COLUMNS are supported."
+        )
 
 
 def reads_tables(plan_text: str) -> bool:

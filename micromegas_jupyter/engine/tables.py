@@ -142,8 +142,8 @@ def restrict_past(snapshot: TableSnapshot, caller: AuthContext, default_conditio
     columns = flat_schema(visible_schema(snapshot))
     if table is None or any(condition_problem(one, columns) for one in table.conditions):
         raise UnsupportedStatement(
-            f"This version of the table {snapshot.name} has other columns, so the server can't tell which "
-            "rows you may read.",
+            f"This version of the table {snapshot.name} has different columns, so the server can't "
+            "determine which rows you may read.",
             remedy="Read a later version.",
         )
     return table
@@ -723,7 +723,7 @@ def check_scans() -> None:
         found = sorted((row["n"], row["word"] or "", str(row["day"])) for row in read.to_pylist())
     days = ("2026-11-01", "2026-11-01", "None")
     if found != [(1, "x", day) for day in days] + [(2, "", day) for day in days]:
-        raise InternalError("This server doesn't support this version of DataFusion.")
+        raise InternalError("This server doesn't support this DataFusion version.")
 
 
 #: Rows 3, 4, 7, 11, 18 and 29 are deleted: the example of PROTOCOL.md.
@@ -842,7 +842,7 @@ def _cut(
     schema = rows.schema()
     if first not in schema.names or last not in schema.names:
         _log.error("a merged table lacks the columns of its time range", extra={"table": snapshot.name})
-        raise InternalError("A table cannot be cut to a time range, so the statement is not run.")
+        raise InternalError("A table cannot be cut to a time range, so the statement wasn't run.")
     return rows.filter(
         (col(quoted(first)) <= lit(_bound(time_range.end, schema.field(first).type, round_up=False)))
         & (col(quoted(last)) >= lit(_bound(time_range.begin, schema.field(last).type, round_up=True)))

@@ -278,7 +278,7 @@ def _equal(view_set: ViewSet, instance: str | None, *, sql: str, at: int) -> tup
         raise refused(
             sql,
             at,
-            f"{instance[:_MAX_SHOWN]!r} is not the id of a {view_set.of}: ids are UUIDs.",
+            f"{instance[:_MAX_SHOWN]!r} is not the ID of a {view_set.of}: ids are UUIDs.",
             f"Take it from the table {PROCESSES.name if view_set.of == 'process' else STREAMS.name}.",
         ) from None
     return ((_PROCESS, found),)
@@ -292,7 +292,7 @@ def _fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: in
     """Return the text that a constant expression stands for; None when it is a parameter that is not bound yet."""
     found = fold(text, values, sql=sql, at=at)
     if found is not None and not isinstance(found, str):
-        raise refused(sql, at, "An argument of a view is not a text.", _CONSTANTS)
+        raise refused(sql, at, "An argument of a view isn't a string.", _CONSTANTS)
     return found
 
 

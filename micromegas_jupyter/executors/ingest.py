@@ -135,7 +135,7 @@ class IngestProcess:
                         await channel.send(protocol.CHECK, b"")
                         await channel.read()
                 except TimeoutError:
-                    _LOG.error("The process that stores rows does not answer; it is ended, and another follows.")
+                    _LOG.error("The process that stores rows doesn't respond; it is stopped and replaced.")
                     self._pool.discard(executor)
                 finally:
                     channel.close()
@@ -259,8 +259,8 @@ class Exports:
             raise
         except ExecutorEnded:
             raise ServerUnavailable(
-                "The process that stores exports has ended, and whether this one was stored is not known.",
-                remedy="Send it again within some minutes: rows that are already stored are not stored twice.",
+                "The process that stores exports exited, so it is unknown whether this export was stored.",
+                remedy="Send it again within a few minutes. Stored rows aren't duplicated.",
             ) from None
         self._process.space.note_write()
         return report
@@ -425,14 +425,14 @@ def _facts_of(kind: bytes, body: bytes) -> dict[str, Any]:
 def _lost(*, is_committing: bool, is_operating: bool = False) -> ServerUnavailable:
     if is_operating:
         return ServerUnavailable(
-            "The process that changes tables has ended, and whether this was done is not known.",
-            remedy="Look at the table, and try again.",
+            "The process that changes tables exited, so it is unknown whether the change was made.",
+            remedy="Check the table, and try again.",
         )
     if is_committing:
         return ServerUnavailable(
-            "The process that stores rows has ended, and whether these were stored is not known.",
-            remedy="Send them again under the same ingest id: rows that are already stored are not stored twice.",
+            "The process that stores rows exited, so it is unknown whether these rows were stored.",
+            remedy="Send them again with the same ingest ID. Stored rows aren't duplicated.",
         )
     return ServerUnavailable(
-        "The process that stores rows has ended, and none of these was stored.", remedy="Send them again."
+        "The process that stores rows exited, so none of these rows were stored.", remedy="Send them again."
     )

@@ -87,7 +87,7 @@ class UploadStream:
             raise UsageError("The call has no schema.", remedy="Send an Arrow table, which may be empty.")
         if self._announced is not None and self._announced != self.rows:
             raise UsageError(
-                f"{self.rows:,} of {self._announced:,} rows have arrived; none is stored.", remedy="Send them again."
+                f"{self.rows:,} of {self._announced:,} rows have arrived; none were stored.", remedy="Send them again."
             )
         return self._write.commit()
 

@@ -359,7 +359,7 @@ class Pool:
             self._idle.remove(executor)
         if not executor.is_ready:
             self._starting -= 1
-            _LOG.error("An executor ended before it was ready.", extra={"exit_code": ended.code, "stderr": ended.error})
+            _LOG.error("An executor exited before being ready.", extra={"exit_code": ended.code, "stderr": ended.error})
         self._refill()
 
     def _note_failed_start(self) -> None:

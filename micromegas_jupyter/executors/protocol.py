@@ -139,7 +139,7 @@ def describe_error(error: BaseException) -> MicromegasError:
             _LOG.error("a statement failed unexpectedly: %s", error.what, exc_info=error.__cause__)
         return error
     if isinstance(error, MemoryError | pa.ArrowMemoryError):
-        return ResourcesExhausted("This statement needs more memory than one statement may take.", limit="memory")
+        return ResourcesExhausted("This statement needs more memory than the limit for one statement.", limit="memory")
     _LOG.error("a statement failed unexpectedly", exc_info=error)
     return InternalError("The server failed to respond.")
 

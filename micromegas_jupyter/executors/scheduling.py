@@ -131,8 +131,8 @@ def is_left(total: int, *, taken: int, own: int) -> bool:
 def queue_full() -> ResourcesExhausted:
     """Return the error of a statement that did not get a slot in time."""
     return ResourcesExhausted(
-        "The server runs as many statements as it allows, for you or in total.",
-        remedy="Wait for some to end, then try again.",
+        "The server is running the maximum number of statements, for you or in total.",
+        remedy="Wait for some statements to finish, then try again.",
         limit="queue",
     )
 
@@ -338,8 +338,8 @@ def cut_off_error() -> PermissionDenied:
 def request_timeout_error() -> DeadlineExceeded:
     """Return the error of a query that took longer than the HTTP request that ran it allows."""
     return DeadlineExceeded(
-        "The query took longer than the timeout_seconds of its request and was ended.",
-        remedy="Narrow the time range, aggregate, or raise timeout_seconds.",
+        "The query exceeded the timeout_seconds of its request and was stopped.",
+        remedy="Shorten the time range, aggregate, or raise timeout_seconds.",
         limit="query_timeout",
     )
 
@@ -350,38 +350,38 @@ def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions)
     size = f"{memory / (1024 * _MIB):.3g} GiB" if memory >= 1024 * _MIB else f"{memory // _MIB} MiB"
     errors: dict[Cause, MicromegasError] = {
         Cause.MEMORY: ResourcesExhausted(
-            f"This statement needed more memory than it may use (at most {size}) and was ended; {_ALONE}.",
+            f"This statement needed more memory than it may use (at most {size}) and was stopped; {_ALONE}.",
             remedy=_SMALLER,
             limit="memory",
         ),
         Cause.STACK: ResourcesExhausted(
-            f"This statement is nested too deeply for the engine and was ended; {_ALONE}.",
+            f"This statement is nested too deeply for the engine and was stopped; {_ALONE}.",
             remedy="Split it: fewer nested subqueries, brackets or operators in one expression.",
             limit="stack",
         ),
         Cause.KILLED: ResourcesExhausted(
-            "The operating system ended this statement's process, most likely because the machine ran out of memory.",
+            "The operating system killed this statement's process, most likely because the machine ran out of memory.",
             remedy=_SMALLER,
             limit="memory",
         ),
         Cause.CRASH: ResourcesExhausted(
-            f"This statement crashed the engine's process and was ended; {_ALONE}.",
-            remedy="Write it in another way, with smaller numbers and values. The server's log has details.",
+            f"This statement crashed the engine's process and was stopped; {_ALONE}.",
+            remedy="Rewrite it with smaller numbers and values. The server's log has details.",
             limit="crash",
         ),
         Cause.PLANNING: ResourcesExhausted(
-            f"Planning this statement took more than {options.planning_seconds:g} s of CPU time, so it was ended.",
+            f"Planning this statement took more than {options.planning_seconds:g} s of CPU time, so it was stopped.",
             remedy="Make it shorter: fewer terms, joins, set operations or subqueries.",
             limit="planning",
         ),
         Cause.DEADLINE: DeadlineExceeded(
             f"The statement took longer than the server's limit of {settings.statement_timeout_seconds or 0:g} s.",
-            remedy="Ask for less at a time: a shorter time range, fewer columns, an aggregate instead of all rows.",
+            remedy="Read less data: a shorter time range, fewer columns, or aggregates instead of all rows.",
             limit="query_timeout",
         ),
         Cause.REQUEST_TIMEOUT: request_timeout_error(),
         Cause.STALLED: DeadlineExceeded("The client did not read the result in time.", limit="stalled_client"),
-        Cause.DENIED: QueryDenied("The query was ended: a rule of the administrators denies it now.", limit="denied"),
+        Cause.DENIED: QueryDenied("The query was stopped because an administrator has denied it.", limit="denied"),
         Cause.CUT_OFF: cut_off_error(),
         Cause.LOST: ServerUnavailable("The process that ran this statement has exited.", remedy="Run it again."),
     }

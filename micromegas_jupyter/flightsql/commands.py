@@ -206,10 +206,10 @@ def parse_ticket(data: bytes) -> Command | IssuedQuery:
 def parse_descriptor(descriptor: Any) -> Command:
     """Read a `FlightDescriptor` that carries a command."""
     if descriptor.type != messages.FlightDescriptor.CMD:
-        raise UnsupportedRequest("Describe a flight by a Flight SQL command; paths are not offered.")
+        raise UnsupportedRequest("Describe a flight by a Flight SQL command; paths aren't supported.")
     envelope = _flight_sql_envelope(descriptor.cmd)
     if envelope is None:
-        raise UsageError("The descriptor does not hold a Flight SQL command.", remedy=_USE_A_CLIENT)
+        raise UsageError("The descriptor does not contain a Flight SQL command.", remedy=_USE_A_CLIENT)
     return _parse_command(envelope)
 
 
@@ -222,17 +222,17 @@ def parse_ingest_descriptor(descriptor: Any) -> IngestCommand | None:
     if command.catalog or command.schema:
         raise UnsupportedRequest(
             "Tables are in one catalog and one schema here, both without a name.",
-            remedy="Leave catalog and schema out.",
+            remedy="Omit the catalog and schema.",
         )
     if command.temporary:
-        raise UnsupportedRequest("Temporary tables are not offered.", remedy="Give the table a name and keep it.")
+        raise UnsupportedRequest("Temporary tables aren't supported.", remedy="Give the table a name and keep it.")
     if command.transaction_id:
         raise UnsupportedRequest(
-            "Transactions are not offered.",
+            "Transactions aren't supported.",
             remedy="Send the rows without one: each call is stored whole or not at all.",
         )
     if command.options:
-        raise UnsupportedRequest("This server doesn't support ingest options.", remedy="Leave the options out.")
+        raise UnsupportedRequest("This server doesn't support ingest options.", remedy="Omit the options.")
     options = command.table_definition_options
     mode = _MODES.get((options.if_not_exist or _IF_MISSING_FAIL, options.if_exists or _IF_EXISTS_APPEND))
     if mode is None:

@@ -739,4 +739,4 @@ def decode_parameters(frames: Sequence[bytes], *, limits: ParameterLimits) -> pa
 
 def _check_size(within: bool) -> None:  # noqa: FBT001 - a guard reads best with its condition in place
     if not within:
-        raise ResourcesExhausted("The parameters are larger than this server takes.", remedy="Bind fewer values.")
+        raise ResourcesExhausted("The parameters are larger than this server accepts.", remedy="Bind fewer values.")

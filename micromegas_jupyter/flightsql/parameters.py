@@ -415,7 +415,7 @@ def _rewrite(
                 listed = f"({listed})"
             elif placeholder.preceded_by not in {"(", ","}:
                 raise UsageError(
-                    f"The list :{placeholder.name} stands where one value is needed.",
+                    f"The list :{placeholder.name} is used where one value is required.",
                     remedy="Use it after IN, or between commas.",
                 )
             lists.append((len(rewritten), len(listed), placeholder.end - placeholder.start))

@@ -1,1 +1,1 @@
-"""Another engine behind this server: what a caller may ask it, in its dialect."""
+"""Another engine behind this server: which statements are forwarded to it, in its dialect."""

@@ -1,4 +1,4 @@
-"""A Flight SQL engine behind this server: one connection, over which statements go out and frames come in as they are.
+"""A Flight SQL engine behind this server: one connection for statements and unchanged result frames.
 
 Whatever an engine sends may be broken: it is bounded and checked, and neither its tickets nor its addresses go further.
 """
@@ -76,7 +76,7 @@ _LISTING_LIMITS: Final = DecodeLimits(
 _OPEN_SCHEMAS: Final = frozenset({None, "", "public", "default", "main"})
 #: Only statements that read are forwarded; another server of this kind makes sure.
 _READ_ONLY: Final = ((READ_ONLY_HEADER, "true"),)
-_NO_ANSWER: Final = "The engine behind this server does not answer, or has ended."
+_NO_ANSWER: Final = "The engine behind this server doesn't respond, or has exited."
 _TRY_AGAIN: Final = "Try again in a moment. If this persists, tell the server's administrator."
 # Addresses, and paths of two parts or more.
 _ADDRESS = re.compile(
@@ -87,7 +87,7 @@ _TAIL = re.compile(r"\s*(?:\bbacktrace:|gRPC client debug context|\[[A-Z]{3,8}\d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineAddress:
-    """Where an engine listens."""
+    """The address of an engine."""
 
     host: str
     port: int
@@ -116,7 +116,7 @@ class EngineAddress:
             or found.username is not None
         ):
             raise ConfigurationError(
-                "The engine's address is not understood.",
+                "The engine's address is invalid.",
                 key=key,
                 remedy="Use embedded, grpc://host:port or grpc+tls://host:port; put a token into a separate file.",
             )
@@ -148,7 +148,7 @@ class Flight:
 
 
 class TicketLost(Exception):
-    """An engine no longer knows a ticket, or never did; nothing of the answer has come."""
+    """An engine doesn't recognize a ticket; no part of the response has arrived."""
 
 
 class Engine:
@@ -215,7 +215,7 @@ class Engine:
                         continue
                     if found.kind is HeaderKind.SCHEMA:
                         if has_schema or not _is_same_schema(header, schema):
-                            raise _broken("The engine's rows have another schema than it has announced.")
+                            raise _broken("The engine's rows have a different schema than announced.")
                         has_schema = True
                         if is_first:
                             is_first = False
@@ -237,7 +237,7 @@ class Engine:
         return await self._list_names()
 
     async def ping(self) -> None:
-        """Return when the engine answers; Unavailable when it does not, or does not accept this server."""
+        """Return when the engine is ready; raise Unavailable if it doesn't respond or rejects this server."""
         try:
             async with asyncio.timeout(_PING_SECONDS):
                 async with aclosing(self._stream("ListActions", b"")) as answer:
@@ -303,7 +303,7 @@ class Engine:
         raise AssertionError
 
     async def _stream(self, method: str, request: bytes, *, is_flight: bool = False) -> AsyncGenerator[bytes, None]:
-        """Yield the messages of an answer; the call is cancelled when the iterator ends before it."""
+        """Yield the messages of a response; closing the iterator early cancels the call."""
         silence = self.settings.silence_seconds
         has_begun = False
         for is_last in (False, True):
@@ -320,7 +320,7 @@ class Engine:
             except TimeoutError:
                 raise DeadlineExceeded(
                     f"The engine has sent nothing for {silence:g} s.",
-                    remedy="Ask for less at a time, or tell the server's administrator.",
+                    remedy="Read less data, or contact the server's administrator.",
                     limit="engine",
                 ) from None
             except grpc.aio.AioRpcError as error:
@@ -437,7 +437,7 @@ def translate(error: grpc.aio.AioRpcError) -> MicromegasError:  # noqa: PLR0911 
 
 
 def _cleaned(text: str) -> str:
-    """Return an engine's own words for callers: short, printable, without places."""
+    """Return an engine's error message for callers: short, printable, without positions."""
     words = printable_text(" ".join(_ADDRESS.sub("…", _TAIL.sub("", text[: 8 * _MAX_SHOWN])).split()))
     return words if len(words) <= _MAX_SHOWN else f"{words[:_MAX_SHOWN].rstrip()} …"
 

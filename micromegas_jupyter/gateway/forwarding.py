@@ -52,7 +52,7 @@ _OWN_KEYWORDS: Final = tuple(word.upper() for word in _OWN_NAMES | _OWN_STATEMEN
 
 
 def is_answered_here(sql: str) -> bool:
-    """Whether a statement reads what only this server has, so that its own executors answer it."""
+    """Whether a statement reads data that only this server has, so that its own executors run it."""
     upper = sql.upper()  # not a regular expression, which would take milliseconds of the event loop
     if not any(word in upper for word in _OWN_KEYWORDS):
         return False
@@ -80,7 +80,8 @@ def _hiding_values(forwarded: _Forwarded) -> Iterator[None]:
         if not forwarded.hides_rows or isinstance(error, DeadlineExceeded) or error.limit in _OWN_LIMITS:
             raise
         raise InvalidStatement(
-            "The engine could not run the statement; why is not shown because you may read only some rows of a table.",
+            "The engine couldn't run the statement; the reason isn't shown because you may read only some of a table's "
+            "rows.",
             remedy="Check its casts (TRY_CAST returns NULL), divisions and regular expressions.",
         ) from None
 
@@ -108,7 +109,7 @@ class Gateway:
         await self.tables.close()
 
     def runner(self, running: RunningStatement, sql: str | None = None) -> "RunningStatement | ForwardedStatement":
-        """Return what plans and runs a statement: the pool, if it is answered here, or else the engine."""
+        """Return what plans and runs a statement: the pool if it runs here, otherwise the engine."""
         # Longer statements are rejected.
         is_own = sql and len(sql) <= self.pool.options.engine.max_statement_bytes and is_answered_here(sql)
         return running if is_own else ForwardedStatement(self, running)
@@ -140,14 +141,14 @@ class Gateway:
         return found
 
     async def list_for_executors(self) -> None:
-        """Have executors know the tables as they are known here."""
+        """Send the current tables to the executors."""
         version = self.tables.version
         if self._listed_version != version:
             await self.pool.listing.refresh()
             self._listed_version = version
 
     def row_limit(self, statement: Statement) -> int | None:
-        """Return how many rows the engine is asked for: one more than are sent, so that none is cut silently."""
+        """Return how many rows to request from the engine: one more than the limit, to detect truncation."""
         max_sent = None if self._max_rows is None else self._max_rows + 1
         return min((one for one in (statement.row_limit, max_sent) if one is not None), default=None)
 
@@ -217,7 +218,7 @@ class ForwardedStatement:
         if statement.time_range is not None:
             raise UnsupportedStatement(
                 "The engine behind this server does not cut tables to a time range.",
-                remedy="Leave the range out, and write it as a condition on the tables' times.",
+                remedy="Omit the range, and write it as a condition on the tables' time columns.",
             )
         gateway, running, options = self._gateway, self._running, self._gateway.pool.options
         await self._refresh_tables()

@@ -1,4 +1,4 @@
-"""Writes a statement anew for another engine: over the rows that its caller may see, and with the caller's meaning.
+"""Rewrites a statement for another engine: over the rows that its caller may read, with the same meaning.
 
 The engine gets a text that was made of the checked syntax tree, never the caller's. Each table is replaced, where it
 stands, by a query for its known columns and the rows that the caller may see, and named queries get new names: what
@@ -83,7 +83,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
     parameters: Mapping[str, pa.Scalar] = _NO_VALUES,
     max_bytes: int = MAX_STATEMENT_BYTES,
 ) -> Rewritten:
-    """Return the statement that asks the engine what `sql` asks the embedded engine, or raise why there is none.
+    """Return the engine's equivalent of `sql` in the embedded engine, or raise why there isn't one.
 
     Args:
         sql: One query in the dialect of the embedded engine, with placeholders as `$1` or `$name`.
@@ -166,7 +166,7 @@ def _check_case(name: str, tables: Mapping[str, pa.Schema], dialect: EngineDiale
         sum(other.lower() == name.lower() for other in tables) > 1
         or len({one.lower() for one in columns}) < len(columns)
     ):
-        raise StatementRefused("The engine cannot tell names apart that differ only in upper and lower case.")
+        raise StatementRefused("The engine can't distinguish names that differ only in case.")
 
 
 def _visible_rows(
@@ -178,8 +178,8 @@ def _visible_rows(
         rows = _in_dialect(syntax.rows_of(name, schema, conditions), dialect)
     except (MicromegasError, RecursionError) as error:
         raise InternalError(
-            "The server cannot decide which rows of a table you may read, so the statement is not run.",
-            remedy="Tell the server's administrator: a condition on rows cannot be said in the engine's dialect.",
+            "The server cannot decide which rows of a table you may read, so the statement wasn't run.",
+            remedy="Tell the server's administrator: a row condition can't be expressed in the engine's dialect.",
         ) from error
     if conditions and is_behind_barrier:
         return syntax.behind_barrier(rows, schema, _ALL_ROWS, is_spark=dialect is EngineDialect.SPARK)

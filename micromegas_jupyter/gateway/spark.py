@@ -1,4 +1,4 @@
-"""Says in Spark SQL what a typed statement means in the embedded engine, or refuses it.
+"""Translates a typed statement of the embedded engine to Spark SQL, or rejects it.
 
 Nothing passes whose operands have types that are not known: Spark divides, compares and concatenates by other rules.
 """
@@ -90,7 +90,7 @@ def to_spark(tree: exp.Query) -> exp.Query:
     """Return the tree with Spark's operators and functions."""
     names = {node.name for node in tree.find_all(exp.Identifier)}
     if len({name.lower() for name in names}) != len(names):
-        raise refused("names that differ only in upper and lower case", "Use other aliases.")
+        raise refused("names that differ only in case", "Use other aliases.")
     for node in reversed(list(tree.bfs())):
         changed = _change(node)
         if changed is not node:  # never the query itself
@@ -184,7 +184,7 @@ def _time(literal: exp.Expr, kind: str) -> exp.Expr:
     try:
         value = datetime.fromisoformat(literal.name.strip())
     except ValueError:
-        raise refused("a time in a text of an unusual form", "Write 2024-01-31 or 2024-01-31 12:00:00.") from None
+        raise refused("a time string in an unusual format", "Write 2024-01-31 or 2024-01-31 12:00:00.") from None
     if kind == "date":
         return _cast(exp.Literal.string(value.date().isoformat()), "DATE")
     value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -247,7 +247,7 @@ def _check_arguments(name: str, arguments: list[exp.Expr]) -> None:
         for one in typed[1:]:
             _comparable(one, typed[0])
     if name in _TEXTS and not kinds <= {"text", "null"}:
-        raise refused(f"{name} of values that are not text", "Cast them to VARCHAR.")
+        raise refused(f"{name} of values that aren't strings", "Cast them to VARCHAR.")
     if name in _OF_NUMBERS and not kinds - {""} <= _NUMBERS | {"null"}:
         raise refused(f"{name} of values that are not numbers", "Cast them.")
     if name in {"trim", "btrim", "ltrim", "rtrim"} and len(arguments) > 1:
@@ -313,9 +313,9 @@ def _concatenation(node: exp.Expr) -> exp.Expr:
 
 def _text_only(node: exp.Expr) -> exp.Expr:
     if not {family(node.this), family(node.expression)} <= {"text", "null"}:
-        raise refused(f"{node.key.upper()} of values that are not text", "Cast them to VARCHAR.")
+        raise refused(f"{node.key.upper()} of values that aren't strings", "Cast them to VARCHAR.")
     if isinstance(node, exp.RegexpLike) and not isinstance(node.expression, exp.Literal):
-        raise refused("a regular expression that is not a plain text")
+        raise refused("a regular expression that isn't a plain string")
     return node
 
 
@@ -340,7 +340,7 @@ def _set_operation(node: exp.Expr) -> exp.Expr:
 
 def _trim(node: exp.Expr) -> exp.Expr:
     if not {family(one) for one in (node.this, node.expression) if one is not None} <= {"text", "null"}:
-        raise refused("TRIM of values that are not text")
+        raise refused("TRIM of values that aren't strings")
     return node
 
 

@@ -198,7 +198,7 @@ _TYPES: Final = frozenset(_TYPE_NAMES.split())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """A statement whose columns are qualified and typed; the `tables` in it have names of their own, by these names."""
+    """A statement with qualified and typed columns; `tables` maps its unique table names."""
 
     tree: exp.Query
     tables: Mapping[str, str]
@@ -278,7 +278,7 @@ def refused(what: str, remedy: str | None = None) -> UnsupportedStatement:
     """Return the error for what is not forwarded."""
     return UnsupportedStatement(
         f"The statement has {what}, which is not forwarded to the engine.",
-        remedy=remedy or "Write it in another way; docs/remote-engine.md lists what is forwarded.",
+        remedy=remedy or "Rewrite the statement; docs/remote-engine.md lists the supported SQL.",
     )
 
 
@@ -344,7 +344,7 @@ def _check_node(node: exp.Expr) -> None:  # noqa: C901, PLR0912 - one per kind
         case exp.DataTypeParam() if not isinstance(node.this, exp.Literal):
             raise refused("a type with a name in brackets")
         case exp.Extract() if not isinstance(node.this, exp.Var):
-            raise refused("EXTRACT of a text", "Write the part without quotes.")
+            raise refused("EXTRACT of a string", "Write the part without quotes.")
         case exp.DataType() if node.this.value not in _TYPES or node.args.get("nested"):
             raise refused(f"the type {node.sql()[:40]}")
         case exp.Distinct() if len(node.expressions) > 1 and isinstance(node.parent, exp.Anonymous):
@@ -487,7 +487,7 @@ def resolve(
 
 
 def typed(tree: exp.Query, columns: Mapping[str, Mapping[str, exp.DataType]], *, sql: str) -> exp.Query:
-    """Return the tree with its columns qualified, stars written out, and types known as far as they are."""
+    """Return the tree with qualified columns, expanded stars, and all known types."""
     schema = MappingSchema({name: dict(of) for name, of in columns.items()}, dialect=Embedded, normalize=False)
     selects = list(tree.find_all(exp.Select))
     _check_positions(selects)
@@ -597,7 +597,7 @@ def _name_outputs(select: exp.Select) -> None:
 
 
 def column_types(schema: pa.Schema) -> dict[str, exp.DataType]:
-    """Return what sqlglot knows of the columns of a table."""
+    """Return a table's columns with their sqlglot types."""
     # Engines compare the largest unsigned integers with others by casts that may fail.
     kinds = {one.name: "UNKNOWN" if pa.types.is_uint64(one.type) else _type_name(one.type) for one in schema}
     return {one.name: exp.DataType.build(kinds[one.name] + _unit(one.type)) for one in schema}
@@ -645,7 +645,7 @@ def _value(name: str, parameters: Mapping[str, pa.Scalar]) -> exp.Expr:
 
 
 def rows_of(name: str, schema: pa.Schema, conditions: tuple[str, ...]) -> exp.Query:
-    """Return the query for the known columns of a table and the rows that meet one of `conditions`."""
+    """Return the query for a table's known columns and the rows that meet one of `conditions`."""
     named = exp.to_identifier(name, quoted=True)
     table = exp.Table(this=named, alias=exp.TableAlias(this=named.copy()))
     query = exp.select(*(exp.column(exp.to_identifier(one, quoted=True)) for one in schema.names)).from_(table)

@@ -27,10 +27,10 @@ _MAX_TABLES: Final = 5000
 _MAX_SCHEMAS_BYTES: Final = 64 * 1024 * 1024
 _AT_ONCE: Final = 8
 _WAIT_SECONDS: Final = 120.0
-#: Whoever lists tables sees their columns; no row of them can be read in this server's own processes by mistake.
+#: Listing tables shows their columns, but this server's own processes can't read their rows.
 _ELSEWHERE: Final = TableProblem(
     "The table is in the engine behind this server, which this statement does not reach.",
-    "Ask for its rows in a statement without information_schema, SHOW and the server's own functions.",
+    "Query its rows in a statement without information_schema, SHOW and the server's own functions.",
     is_elsewhere=True,
 )
 
@@ -168,7 +168,7 @@ class EngineTables:
         self._found = found
 
     def can_be_reached(self) -> bool:
-        """Whether the engine answers now; for any thread but the event loop's."""
+        """Whether the engine responds now; for any thread except the event loop's."""
         if self._loop is None:
             return False
         asking = asyncio.run_coroutine_threadsafe(self.engine.ping(), self._loop)
@@ -180,7 +180,7 @@ class EngineTables:
 
 
 def _not_listed() -> Unavailable:
-    return Unavailable("The engine does not list its tables in time.")
+    return Unavailable("The engine didn't list its tables in time.")
 
 
 def _decode(name: str, schema: bytes) -> pa.Schema | None:

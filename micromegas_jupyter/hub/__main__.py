@@ -93,7 +93,7 @@ async def serve(settings: ServiceSettings) -> None:
     service = build_service(settings)
     await _check_rights(service)
     server = listen(service)
-    _LOG.info("The sign-in service answers at %s.", settings.prefix)
+    _LOG.info("The sign-in service listens at %s.", settings.prefix)
     while not stop.is_set() and os.getppid() == hub_pid:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PARENT_CHECK_SECONDS):

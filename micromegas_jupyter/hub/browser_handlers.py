@@ -30,7 +30,7 @@ _WRONG_METHOD: Final = notice_page(status=405, what="Open this address in a brow
 _NOT_ALLOWED: Final = notice_page(status=403, what="You are not allowed to use this service of the Hub.")
 _NOT_UNDERSTOOD: Final = "The request could not be understood."
 _UNKNOWN_SIGN_IN: Final = notice_page(
-    status=404, what="This sign-in is no longer waiting. Go back to the notebook and run %micromegas_login again."
+    status=404, what="This sign-in is no longer waiting. Return to the notebook and run %micromegas_login again."
 )
 _OTHER_PERSON: Final = notice_page(
     status=403,
@@ -41,7 +41,7 @@ _OTHER_PERSON: Final = notice_page(
 _NO_MATCH: Final = notice_page(
     status=400,
     what="This does not belong to a sign-in that was started in this browser, at this Hub, within the last ten "
-    "minutes. Go back to the notebook and run %micromegas_login again.",
+    "minutes. Return to the notebook and run %micromegas_login again.",
 )
 _NOT_SIGNED_IN: Final = notice_page(
     status=403,

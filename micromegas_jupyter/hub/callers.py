@@ -42,21 +42,21 @@ _ROLES_KEY: Final = "JupyterHub.load_roles"
 
 REFUSALS: Final = {
     "invalid_token": (401, "JupyterHub no longer recognizes the token of this server."),
-    "not_a_user": (403, "This JupyterHub token belongs to a service, not to a person."),
-    "not_their_server": (403, "This JupyterHub token was given to a program other than the person's own server."),
+    "not_a_user": (403, "This JupyterHub token belongs to a service, not to a user."),
+    "not_their_server": (403, "This JupyterHub token was issued to a program other than the user's own server."),
     "dangerous_role": (403, "The Hub gives this server the scope {scope}: code in it can read refresh tokens."),
     "no_auth_state": (409, "JupyterHub has no {bearer} of yours with an expiry time."),
-    "sign_in_again": (409, "Your sign-in at JupyterHub has ended at the identity provider."),
+    "sign_in_again": (409, "Your sign-in to JupyterHub has expired at the identity provider."),
     "not_renewed": (409, "The identity provider renews your sign-in without a new {bearer}, and the last has expired."),
     "slow_down": (429, "This server requests tokens too often."),
     "hub_unavailable": (503, "JupyterHub does not respond to its sign-in service."),
-    "provider_unavailable": (503, "The identity provider does not answer, and the stored token has expired."),
+    "provider_unavailable": (503, "The identity provider doesn't respond, and the stored token has expired."),
     "exchange_refused": (409, "{what}"),
     "no_redirect": (409, "This JupyterHub offers no sign-in by redirect for kernels: sign in by device code."),
     "unknown_sign_in": (404, "This sign-in is no longer waiting."),
     "invalid_sign_in": (400, "The address for the browser is {what}."),
     "invalid_request": (400, "{what}"),
-    "internal_error": (500, "The service could not answer."),
+    "internal_error": (500, "The service could not respond."),
 }
 """Status and message of each code; notebooks have sentences of their own for them (`auth.flows.hub.REFUSALS`)."""
 _RETRY_AFTER_SECONDS: Final = {"hub_unavailable": 2, "provider_unavailable": 5}

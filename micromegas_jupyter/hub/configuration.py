@@ -230,9 +230,9 @@ def _add_service(config: Config, service_url: str, environment: dict[str, str]) 
     services = _read_list(config, "JupyterHub", "services")
     if any(service.get("name") == SERVICE_NAME for service in services if isinstance(service, dict)):
         raise ConfigurationError(
-            f"There is a service named {SERVICE_NAME} already.",
+            f"A service named {SERVICE_NAME} already exists.",
             key="JupyterHub.services",
-            remedy="Call configure once, and give no other service that name.",
+            remedy="Call configure once, and don't use that name for another service.",
         )
     service: dict[str, Any] = {
         "name": SERVICE_NAME,
@@ -255,7 +255,7 @@ def _add_roles(config: Config) -> None:
     people["scopes"] = [*people.get("scopes", ("self",)), _ACCESS]
     own = {
         "name": SERVICE_ROLE,
-        "description": "Gives each person's kernels that person's own token",
+        "description": "Gives each user's kernels that user's token",
         "scopes": list(SERVICE_SCOPES),
         "services": [SERVICE_NAME],
     }

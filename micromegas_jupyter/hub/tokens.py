@@ -277,13 +277,13 @@ class AuthStateRefresher:
         except Exception as failure:  # noqa: BLE001 - whatever it is, only the provider's refusal ends a sign-in
             error = _parse_failure(failure, secret=state["refresh_token"])
             if isinstance(error, LoginRequired):
-                _LOG.warning("The identity provider refused to refresh the sign-in of %s.", user.name)
+                _LOG.warning("The identity provider rejected the refresh of the sign-in of %s.", user.name)
                 return await self._end_sign_in(user, state)
             _LOG.error("The sign-in of %s could not be refreshed now: %s", user.name, error.what)
             self._pause(user.name, FAILURE_PAUSE_SECONDS)
             return True
         if not is_same_sign_in(usable_token(state.get("id_token")), usable_token(answer.get("id_token"))):
-            _LOG.error("The identity provider refreshed the sign-in of %s with a token for somebody else.", user.name)
+            _LOG.error("The identity provider refreshed the sign-in of %s with another user's token.", user.name)
             return await self._end_sign_in(user, state)
         refreshed = {**_merged(state, answer), STALE_KEY: False}
         fresh = read_bearer(refreshed, self._bearer)

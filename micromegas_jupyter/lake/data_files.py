@@ -81,7 +81,7 @@ def open_file(storage: Storage, path: str) -> pq.ParquetFile:
         return pq.ParquetFile(Path(storage.child_uri(path)))
     found = storage.read(path, max_bytes=_MAX_SOURCE_BYTES)
     if found is None:
-        raise Unavailable("A file of the table is gone.")
+        raise Unavailable("A file of the table is missing.")
     return pq.ParquetFile(pa.BufferReader(found[0]))
 
 

@@ -121,7 +121,7 @@ class Lake:
                     same = before is not None and before.snapshot == view.snapshot
                     self._views[name] = view._replace(snapshot=before.snapshot) if before and same else view
                     return self._views[name].snapshot
-        raise Unavailable(f"The view {name} is being refreshed by others all the time.")
+        raise Unavailable(f"The view {name} is constantly being refreshed by others.")
 
     def _compose(self, name: str, source: TableSnapshot | None) -> View | None:
         table = self._snapshots.known(name)

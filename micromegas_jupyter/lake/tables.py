@@ -251,7 +251,7 @@ class Tables:
                 )
             elif self._replace_view(view.name, stored, properties):
                 return True
-        raise Unavailable("The view is being changed by others all the time.")
+        raise Unavailable("The view is constantly being changed by others.")
 
     def _replace_view(self, name: str, stored: pa.Schema, properties: Mapping[str, str]) -> bool:
         """Give a view another definition, without rows; False if another commit came in between."""
@@ -389,7 +389,7 @@ class Tables:
             check_no_view(table, name)
             names = {known.name.lower() for known in table.schema().fields}
             if stored.name.lower() in names:
-                raise UsageError(f"There is a column {shown(column.name)} already.", remedy="Choose another name.")
+                raise UsageError(f"The column {shown(column.name)} already exists.", remedy="Choose another name.")
             table.alter.add_columns(
                 Schema.from_arrow(pa.schema([stored])).fields[0],
                 commit_properties=properties,
@@ -481,7 +481,7 @@ class Tables:
         names = self.list()
         if len(names) >= MAX_TABLES:
             raise ResourcesExhausted(
-                f"There are {MAX_TABLES:,} tables already, the most that are allowed.",
+                f"There are already {MAX_TABLES:,} tables, which is the maximum.",
                 remedy="Append to one of them, or drop one.",
                 limit="ingest",
             )
@@ -508,7 +508,7 @@ class Tables:
                     count = sum(pool.map(self._is_view, names))
                 if count >= MAX_VIEWS:
                     raise ResourcesExhausted(
-                        f"There are {MAX_VIEWS} materialized views already, the most that are allowed.",
+                        f"There are already {MAX_VIEWS} materialized views, which is the maximum.",
                         remedy="Drop one of them.",
                         limit="ingest",
                     )
@@ -560,7 +560,7 @@ class Tables:
                     raise
                 self._make_durable(name, before)
                 return result
-        raise Unavailable("The table is being changed by others all the time.")
+        raise Unavailable("The table is constantly being changed by others.")
 
     def _make_durable(self, name: str, version: int) -> None:
         """Put on disk what was committed after a version: deltalake syncs nothing."""
@@ -787,7 +787,7 @@ def _wrong_predicate(error: Exception) -> UsageError:
 
 def _failing_predicate() -> UsageError:
     return UsageError(
-        "The condition cannot be evaluated for some row; why is not shown because you may not read all of them.",
+        "The condition can't be evaluated for some row. the reason isn't shown because you may not read all rows.",
         remedy="Check its casts (TRY_CAST returns NULL), divisions and regular expressions.",
     )
 

@@ -17,7 +17,7 @@ MAX_COLUMNS: Final = 512
 _MAX_NAME_BYTES: Final = 128
 _MAX_SHOWN: Final = 80
 _MAX_DEPTH: Final = 16
-_OTHER_REMEDY: Final = "Ask somebody who may read the table for its columns and their types."
+_OTHER_REMEDY: Final = "Ask a user with read access to the table for its columns and their types."
 
 _PLAIN: Final = frozenset(
     {pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.utf8(), pa.binary()}
@@ -44,7 +44,7 @@ _REMEDIES: Final[dict[_IsKind, str]] = {
     pa.types.is_duration: "Send it as int64 that counts nanoseconds, say.",
     pa.types.is_interval: "Send it as text, or as int64.",
     pa.types.is_null: "Send it with the type that its values will have.",
-    pa.types.is_decimal: "Send it as a decimal with at most 38 digits, of which none to all are decimal places.",
+    pa.types.is_decimal: "Send it as a decimal with at most 38 digits, before and after the decimal point together.",
     pa.types.is_union: "Send one column for each type.",
 }
 _REMEDY: Final = "Send numbers, text, bytes, times, or lists, maps and structs of those."
@@ -114,7 +114,7 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
     for field in stored:
         if field.name not in schema.names and not field.nullable:
             if not is_known:
-                raise UsageError("A column that needs a value is missing.", remedy=_OTHER_REMEDY)
+                raise UsageError("A required column is missing.", remedy=_OTHER_REMEDY)
             raise UsageError(f"The column {shown(field.name)} is missing.", remedy="Every row needs a value in it.")
 
 

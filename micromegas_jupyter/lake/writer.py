@@ -575,7 +575,7 @@ class _Committer:
                 f"It is not known whether the rows were stored: the storage failed at their commit. {error.what}",
                 remedy="Send them again with the same id, which stores them once; without an id, look before that.",
             ) from error
-        raise Unavailable("The table is being changed by others all the time. None of the rows was stored.")
+        raise Unavailable("The table is constantly being changed by others. None of the rows were stored.")
 
     def _try(self, attempt: _Attempt) -> None:
         """Add a log entry, if nobody takes its version before."""
@@ -732,6 +732,6 @@ def _takes_no_rows(table: str) -> str:
 
 def _gone(table: str) -> UsageError:
     return UsageError(
-        f"The table {table} was dropped while the rows were sent. None of them was stored.",
+        f"The table {table} was dropped while rows were being sent. None of the rows were stored.",
         remedy="Create it again, and send them again.",
     )

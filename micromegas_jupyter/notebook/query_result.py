@@ -100,14 +100,14 @@ class QueryResult:
         file_format = target.suffix.removeprefix(".").lower()
         if file_format not in EXPORT_FORMATS:
             raise UsageError(
-                "The file's name does not say its format.", remedy=f"Let it end in .{', .'.join(EXPORT_FORMATS)}."
+                "The file name doesn't determine the format.", remedy=f"Let it end in .{', .'.join(EXPORT_FORMATS)}."
             )
         columns = range(self._table.num_columns)
         try:
             RowsView(self._table).write_new_file(RowQuery(), target, file_format=file_format, columns=columns)
         except FileExistsError as error:
             remedy = "Choose another name, or remove it first."
-            raise UsageError("There is such a file already.", remedy=remedy) from error
+            raise UsageError("The file already exists.", remedy=remedy) from error
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -141,7 +141,7 @@ class QueryResult:
             return next(iter(QueryResult(taken(self._table, _positions([index(key)], len(self))))))
         if not hasattr(key, "__iter__"):
             raise UsageError(
-                "A result has no such rows or columns.", remedy="Use a name, a position, a slice, or a mask."
+                "The result doesn't have these rows or columns.", remedy="Use a name, a position, a slice, or a mask."
             )
         key = key if hasattr(key, "__len__") else list(key)
         rows = _positions(key, len(self))

@@ -162,7 +162,7 @@ def check_exclusive(arguments: argparse.Namespace, *options: str) -> None:
     given = [name for name in options if getattr(arguments, name) is not None and getattr(arguments, name) is not False]
     if len(given) > 1:
         one, other = (f"--{name.replace('_', '-')}" for name in given[:2])
-        raise UsageError(f"{one} and {other} cannot be combined.", remedy="Leave one of them out.")
+        raise UsageError(f"{one} and {other} cannot be combined.", remedy="Omit one of them.")
 
 
 def option_names(magic: Callable[..., Any]) -> tuple[str, ...]:
@@ -301,7 +301,7 @@ def check_no_template(sql: str) -> None:
     position = sql.find(_TEMPLATE)
     if position >= 0:
         raise InvalidStatement(
-            "{{…}} is not filled in here.",
+            "{{…}} isn't supported here.",
             line=sql.count("\n", 0, position) + 1,
             column=position - (sql.rfind("\n", 0, position) + 1) + 1,
             remedy="Write :name for a value; for the name of a table or column build the statement in Python with "

@@ -198,7 +198,7 @@ def _endpoint(document: Mapping[str, object], name: str, issuer: str, *, read_fr
     if url is None:
         return None
     if not isinstance(url, str):
-        raise ProviderMisbehaved(f"The discovery document of {issuer} has a {name} that is not text.")
+        raise ProviderMisbehaved(f"The discovery document of {issuer} has a {name} that is not a string.")
     check_endpoint_url(url)
     if url.lower().startswith("http:") and not is_loopback_url(read_from or issuer):
         # A remote provider must not make this machine's own services receive codes and tokens in its place.
@@ -299,7 +299,7 @@ def build_authorization_request(  # noqa: PLR0913 - the request's parameters
     parameters = {"prompt": "consent"} if "offline_access" in requested_scope.split() else {}
     asked_resource = resource_fields(resource)
     if asked_resource.keys() & extra_parameters.keys():
-        raise UsageError("The resource is given twice: as itself and among the authorization parameters.")
+        raise UsageError("The resource is set twice: directly and in the authorization parameters.")
     parameters |= {**_without_empty(audience=audience), **asked_resource, **extra_parameters}
     from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
     from authlib.oauth2.rfc7636 import create_s256_code_challenge
@@ -348,15 +348,15 @@ def parse_callback(query: str | Secret, *, request: AuthorizationRequest, metada
     query = query if isinstance(query, Secret) else Secret(query)  # or a traceback would show it
     found = _callback_parameters(query.reveal(), request)
     if found is None:
-        raise ProviderMisbehaved("The sign-in came back with parameters that do not fit it.")
+        raise ProviderMisbehaved("The redirect has parameters that don't match this sign-in.")
     issuer = found.get("iss")
     if issuer != metadata.issuer and (issuer is not None or metadata.sends_issuer_in_callback):
-        raise ProviderMisbehaved("The sign-in came back from another identity provider than it was sent to.")
+        raise ProviderMisbehaved("The redirect is from a different identity provider than the sign-in.")
     if "error" in found:
         _raise_callback_error(found)
     code = usable_token(found.get("code"))
     if code is None or not 0 < len(code.reveal()) <= _MAX_CODE_CHARACTERS:
-        raise ProviderMisbehaved("The sign-in came back without a usable code.")
+        raise ProviderMisbehaved("The redirect has no usable code.")
     return code
 
 
@@ -409,7 +409,7 @@ def build_client_authentication(  # noqa: PLR0913 - what an assertion says
     if isinstance(client_credential, PrivateKey):
         if supported is not None and "private_key_jwt" not in supported:
             raise ConfigurationError(
-                "The identity provider does not let applications sign in with a private key.",
+                "The identity provider doesn't accept private keys.",
                 key="MICROMEGAS_OIDC_PRIVATE_KEY_FILE",
                 remedy="Use a client secret in place of the private key.",
             )
@@ -526,7 +526,7 @@ def parse_token_answer(body: object, *, now: datetime, requested_scope: str | No
         raise ProviderMisbehaved("The identity provider's token response contains no access token.")
     token_type = body.get("token_type")
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
-        raise ProviderMisbehaved("The identity provider gave a token that is not a bearer token.")
+        raise ProviderMisbehaved("The identity provider returned a token that isn't a bearer token.")
     scope = body.get("scope")
     if scope is not None and not isinstance(scope, str):
         raise ProviderMisbehaved("The identity provider's token response has a scope that is not a string.")
@@ -577,7 +577,7 @@ def build_token_error(
         return ProviderMisbehaved("The identity provider rejected a token request without a reason.")
     described = describe_provider_error(code, body.get("error_description"), secrets=secrets)
     if code in _PASSING_ERRORS:
-        return ProviderUnavailable(f"The identity provider cannot give tokens now ({described}).")
+        return ProviderUnavailable(f"The identity provider can't issue tokens now ({described}).")
     remedy = "Check the client id, and the client secret or private key." if code in _CLIENT_ERRORS else None
     # A program that was started without the application's secret must not cost the person the sign-in.
     if is_refresh and code not in _CLIENT_ERRORS:

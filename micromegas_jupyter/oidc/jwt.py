@@ -250,7 +250,7 @@ def _import_key(entry: object, issuer: str | None, tenant: str | None) -> Verifi
     if issuer is not None and not names_issuer(entry.get("issuer", issuer), issuer=issuer, tenant=tenant):
         raise _Unusable("another issuer's key")
     if not _PRIVATE_PARTS.isdisjoint(entry):
-        raise _Unusable("holds private or symmetric parts")
+        raise _Unusable("contains private or symmetric key material")
     operations = entry.get("key_ops", ["verify"])
     if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         raise _Unusable("for another use")
@@ -303,7 +303,7 @@ def _check_rsa_strength(*, modulus: int, exponent: int) -> None:
     # Moduli that CVE-2017-15361 (ROCA) factors are powers of 65537 modulo every small prime; a random one is so with
     # a chance below 2**-100.
     if all(modulus % prime in powers for prime, powers in _roca_residues().items()):
-        raise _Unusable("a modulus from a generator that is known to be broken")
+        raise _Unusable("a modulus from a generator that is known to be weak")
 
 
 @cache

@@ -58,7 +58,7 @@ class _Problem(enum.Enum):
     ENCRYPTED = ("holds an encrypted key", "Give the key without a passphrase, mode 0600.")
     OTHER_CERTIFICATE = (
         "holds a certificate that is not the key's, or a damaged one",
-        "Put the key's own certificate beside it in PEM form, or none.",
+        "Put the key's own certificate into the same file in PEM form, or no certificate.",
     )
 
 

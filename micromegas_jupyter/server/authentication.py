@@ -492,7 +492,7 @@ def parse_authorization(headers: Headers) -> tuple[str, Secret]:
     """Return the scheme in lower case (RFC 9110 section 11.1) and what follows, of one value with one space."""
     values = headers.get("authorization", ())
     if not values:
-        raise Rejected("The call carries no credential.", reason="missing")
+        raise Rejected("The call doesn't contain a credential.", reason="missing")
     if len(values) > 1:
         raise Rejected(reason="several")
     found = _CREDENTIAL.fullmatch(values[0])

@@ -371,10 +371,10 @@ class CutOffService:
     async def handle(self, call: Call, body: bytes) -> bytes:
         """Cut a user off, restore a user's access, or list the users who are cut off; for administrators."""
         if not call.caller.is_admin:
-            raise PermissionDenied("Only administrators may end a user's access.", reason="not_administrator")
+            raise PermissionDenied("Only administrators may cut off users.", reason="not_administrator")
         if self._deny_list is None:
             raise UnsupportedRequest(
-                "This server has no file of denials.", remedy="Set MICROMEGAS_QUERY_DENIALS_FILE for all its replicas."
+                "This server has no denials file.", remedy="Set MICROMEGAS_QUERY_DENIALS_FILE for all its replicas."
             )
         try:
             found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)
@@ -412,7 +412,7 @@ class CutOffService:
     async def _add(self, cut_off: CutOff) -> list[dict[str, Any]]:
         """Cut a user off, and return what the servers report within five seconds."""
         if cut_off.until is not None and cut_off.until <= cut_off.created_at:
-            raise UsageError("The end of the cut-off is not in the future.", remedy="Give a later time, or none.")
+            raise UsageError("The end of the cut-off is not in the future.", remedy="Specify a later time, or omit it.")
         await self._change(lambda found: [*(one for one in found if one.identity != cut_off.identity), cut_off])
         _LOG.warning("a user was cut off, user=%s by=%s", cut_off.identity, cut_off.created_by)
         await self._reread()

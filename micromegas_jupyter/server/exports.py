@@ -160,8 +160,8 @@ class ExportRunner:
                 report = await asyncio.shield(task)
         except TimeoutError:
             raise Unavailable(
-                "It took too long to store the export, and whether it is stored is not known.",
-                remedy="Send it again: rows that are already stored are not stored twice.",
+                "Storing the export took too long, so it is unknown whether it was stored.",
+                remedy="Send it again. Stored rows aren't duplicated.",
             ) from None
         except ResourcesExhausted as error:
             if error.limit not in FINAL_LIMITS and error.retry_after_seconds is None:
@@ -199,7 +199,7 @@ class ExportRunner:
             except TimeoutError:
                 raise DeadlineExceeded("The export did not arrive in time.", limit="silent_client") from None
             if body is None:
-                raise UsageError("The call carries no export.", remedy="Use an OTLP exporter.")
+                raise UsageError("The call doesn't contain an export.", remedy="Use an OTLP exporter.")
             audit.fields["received_bytes"] = len(body)
             request = ExportRequest(signal=signal, body=body, is_trusted=call.caller.is_admin)
             report = await self.store(request, self.admit(call.source, len(body)))

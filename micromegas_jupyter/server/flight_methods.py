@@ -378,7 +378,7 @@ class QueryRunner:
             raise PermissionDenied(
                 "Only administrators may create, replace, or drop materialized views.",
                 reason="not_administrator",
-                remedy="Ask one of the server's administrators to do it.",
+                remedy="Ask one of the server's administrators.",
             )
         if found is not None:
             check_may_change_state(call, "create, replace, or drop materialized views")
@@ -647,7 +647,7 @@ class FlightMethods:
     async def _cancel(self, call: Call, info: Any) -> int:
         """Cancel what reads the endpoints of a flight; one that no one reads cannot be cancelled."""
         if not 0 < len(info.endpoint) <= _MAX_ENDPOINTS:
-            raise UsageError("The flight has no endpoint.", remedy="Send the FlightInfo that GetFlightInfo gave.")
+            raise UsageError("The flight has no endpoint.", remedy="Send the FlightInfo that GetFlightInfo returned.")
         keys = {self._find_key(call, endpoint.ticket.ticket) for endpoint in info.endpoint}
         status = await self._queries.cancel(keys)
         if status is CancelStatus.NOT_CANCELLABLE:

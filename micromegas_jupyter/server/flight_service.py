@@ -199,7 +199,7 @@ class Call:
         except TimeoutError:
             raise _late_message() from None
         if not isinstance(message, bytes):
-            raise UsageError("The call carries no message.", remedy="Use a Flight SQL client.")
+            raise UsageError("The call doesn't contain a message.", remedy="Use a Flight SQL client.")
         if len(message) > _MAX_MESSAGE_BYTES:
             raise ResourcesExhausted(
                 "The call's message is larger than 1 MiB.", remedy="Send rows and values in separate messages."
@@ -343,7 +343,7 @@ class HealthService:
         """Respond now and when it changes; the call ends when the server begins to stop."""
         if self._watcher_count >= _MAX_WATCHERS:
             raise ResourcesExhausted(
-                f"{_MAX_WATCHERS} clients watch the health already.", remedy="Ask with Check instead of Watch."
+                f"{_MAX_WATCHERS} clients are already watching the health.", remedy="Call Check instead of Watch."
             )
         self._watcher_count += 1
         try:
@@ -625,7 +625,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
 def _stopping(reason: str = "") -> ServerUnavailable:
     if reason:
         return ServerUnavailable(reason, remedy="Try again; another server process responds.")
-    return ServerUnavailable("The server is stopping.", remedy="Try again when it runs again.")
+    return ServerUnavailable("The server is stopping.", remedy="Try again after it restarts.")
 
 
 def _add_notice(context: "_Context[bytes, bytes]", caller: AuthContext) -> None:

@@ -173,7 +173,7 @@ class IngestRunner:
             except TimeoutError:
                 if is_committing:
                     raise DeadlineExceeded(
-                        "It took too long to store the rows, and whether they are stored is not known.",
+                        "Storing the rows took too long, so it is unknown whether they were stored.",
                         remedy="Send them again under the same ingest id: "
                         "rows that are already stored are not stored twice.",
                     ) from None
@@ -189,7 +189,7 @@ class IngestRunner:
         What may end its process, as a condition in SQL does, `is_separate`: it has another one.
         """
         if self._process is None:
-            raise UnsupportedRequest("This server only reads.", remedy="Ask a server that keeps a lake.")
+            raise UnsupportedRequest("This server only reads.", remedy="Connect to a server with a lake.")
         slots = self._separate_limit if is_separate else self._limit
         return IngestCall(self._process, call.source, slots=slots, is_alone=is_separate)
 
@@ -210,7 +210,7 @@ class IngestRunner:
                     frame = await call.read()
             except TimeoutError:
                 raise DeadlineExceeded(
-                    f"Nothing arrived for {settings.idle_seconds:g} seconds; no row is stored.",
+                    f"Nothing arrived for {settings.idle_seconds:g} seconds; no rows were stored.",
                     remedy="Send the rows without a pause.",
                     limit="silent_client",
                 ) from None
@@ -408,7 +408,7 @@ class TableOperations:
                 times = changing.begin, changing.end
                 if (await self._in_time(refresh_view(pool, changing.view_set, times, niceness=0)))["is_stored"]:
                     return
-            raise ServerUnavailable("The view is being refreshed by others all the time.", remedy="Try again.")
+            raise ServerUnavailable("The view is constantly being refreshed by others.", remedy="Try again.")
 
     async def change_view(self, call: Call, found: CreateView | DropView, pool: Pool) -> str:
         """Create, replace, or drop a materialized view for an administrator; return what was done."""
@@ -442,7 +442,8 @@ class TableOperations:
                 return await work
         except TimeoutError:
             raise DeadlineExceeded(
-                "The operation took too long; it may still end.", remedy="Look at the table before you repeat it."
+                "The operation took too long, but it may still succeed.",
+                remedy="Check the table before you repeat the operation.",
             ) from None
 
     async def _run(self, call: Call, request: _AnyRequest) -> dict[str, Any]:

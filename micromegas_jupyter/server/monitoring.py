@@ -82,86 +82,86 @@ class ServerMetrics:
         tally, durations = partial(_Tally, self.registry), partial(_Durations, self.registry)
         # fmt: off
         self._calls = tally(
-            "calls", "Calls that ended, by Flight or health method (unknown ones are other) and gRPC status: "
-            "CANCELLED when the client left or its deadline passed.", "method", "status",
+            "calls", "Completed calls, by Flight or health method (unknown ones are other) and gRPC status; "
+            "CANCELLED if the client disconnected or its deadline passed.", "method", "status",
         )
-        self.calls_open = self._gauge("calls_open", "Calls that are being answered now, open streams included.")
-        self.prepared = self._gauge("prepared_statements", "Prepared statements that the server holds now.")
+        self.calls_open = self._gauge("calls_open", "Open calls, including open streams.")
+        self.prepared = self._gauge("prepared_statements", "Prepared statements that the server currently holds.")
         self._queries = tally(
-            "queries", "Queries that ended: ok, error with its code, or incomplete when the client left.",
+            "queries", "Completed queries: ok, error with its code, or incomplete if the client disconnected.",
             "status", "error",
         )
-        self._seconds = durations("query_seconds", "How long queries took, from the call to the last row.")
-        self._waiting_seconds = durations("query_waiting_seconds", "How long queries waited for an executor.")
-        self._planning_seconds = durations("query_planning_seconds", "How long planning queries took.")
+        self._seconds = durations("query_seconds", "Query duration, from the call to the last row.")
+        self._waiting_seconds = durations("query_waiting_seconds", "Time that queries waited for an executor.")
+        self._planning_seconds = durations("query_planning_seconds", "Time to plan queries.")
         self._cpu_seconds = tally(
-            "query_cpu_seconds", "CPU time that queries took in their executors, those that were ended included."
+            "query_cpu_seconds", "CPU time of queries in their executors, including stopped queries."
         )
-        self._running = self._gauge("queries_running", "Queries that have an executor now, for planning or running.")
-        self._waiting = self._gauge("queries_waiting", "Queries that wait for an executor now.")
-        self._rows = tally("rows_sent", "Rows of results that were sent.")
-        self.bytes_sent = tally("bytes_sent", "Bytes of results that were sent.")
-        self._limits = self._counter("limits_reached", "Calls that ended at a limit.", "limit")
+        self._running = self._gauge("queries_running", "Queries that are being planned or run.")
+        self._waiting = self._gauge("queries_waiting", "Queries that are waiting for an executor.")
+        self._rows = tally("rows_sent", "Result rows that were sent.")
+        self.bytes_sent = tally("bytes_sent", "Result bytes that were sent.")
+        self._limits = self._counter("limits_reached", "Calls that failed because of a limit.", "limit")
         self._executors = self._gauge(
-            "executors", "Executor processes: idle, or busy (with a statement or an upload, or starting).", "state",
+            "executors", "Executor processes: idle, or busy (starting, or running a statement or upload).", "state",
         )
         self._ended = self._counter(
-            "statements_ended", f"Statements and uploads whose executor was ended, by cause: {', '.join(Cause)}.",
+            "statements_ended", f"Statements and uploads whose executor was stopped, by cause: {', '.join(Cause)}.",
             "cause",
         )
         self._ingests = self._counter(
-            "ingest_calls", "Calls that sent rows: ok, error, or incomplete when the client left before "
-            "the end.", "outcome",
+            "ingest_calls", "Completed calls that sent rows: ok, error, or incomplete if the client "
+            "disconnected before the end.", "outcome",
         )
-        self.ingests_running = self._gauge("ingests_running", "Calls that send rows now.")
+        self.ingests_running = self._gauge("ingests_running", "Calls that are currently sending rows.")
         self._ingest_rows = self._counter("ingest_rows", "Rows that were stored durably.")
         self._ingest_bytes = self._counter("ingest_bytes", "Bytes of the messages that contained these rows.")
         self._table_operations = self._counter(
-            "table_operations", f"Operations on tables that ended: {', '.join(_TABLE_OPERATIONS)} (a request that was "
-            "not understood); ok, error, or incomplete when the client left.", "operation", "outcome",
+            "table_operations", f"Completed table operations: {', '.join(_TABLE_OPERATIONS)} (an invalid request); "
+            "ok, error, or incomplete if the client disconnected.", "operation", "outcome",
         )
         self._lake = {
             "bytes": self._gauge(
                 "lake_bytes", "Bytes of the tables' files at this server's last round of maintenance."
             ),
-            "files": self._gauge("lake_files", "Files of the tables."),
-            "small_files": self._gauge("lake_small_files", "Of these, those that a compaction would take."),
-            "commits": self._gauge("lake_commits", "Versions of all tables together."),
+            "files": self._gauge("lake_files", "Files in all tables."),
+            "small_files": self._gauge("lake_small_files", "Files that compaction would merge."),
+            "commits": self._gauge("lake_commits", "Versions in all tables."),
             "lag_seconds": self._gauge(
-                "lake_lag_seconds", "Age of the newest file that should have been compacted and was not."
+                "lake_lag_seconds", "Age of the newest file whose compaction is overdue."
             ),
         }
-        self._lake_errors = self._gauge("lake_failed_tables", "Tables that the last round of maintenance failed at.")
+        self._lake_errors = self._gauge("lake_failed_tables", "Tables whose maintenance failed in the last round.")
         self._stale_views = self._gauge(
             "lake_stale_views", "Materialized views that are computed from their whole source until they are refreshed."
         )
         self._lake_free = self._gauge(
-            "lake_free_bytes", "Free space where the lake lies; NaN if that is a bucket, and before the first round "
-            "of maintenance.",
+            "lake_free_bytes", "Free space at the lake's location; NaN for a bucket, and before the first round of "
+            "maintenance.",
         )
         self._maintained = self._gauge(
-            "lake_maintained", "When the last round of this server ended, in seconds since 1970; another server may "
-            "have done later ones.",
+            "lake_maintained", "Time when this server's last round of maintenance ended, in Unix seconds; another "
+            "server may have run a later one.",
         )
         self._exports = self._counter(
-            "otlp_exports", "Exports of OpenTelemetry that ended, over HTTP and gRPC: ok, or error when nothing "
+            "otlp_exports", "Completed OpenTelemetry exports, over HTTP and gRPC: ok, or error if nothing "
             "was stored.", "signal", "outcome",
         )
         self._export_records = self._counter(
-            "otlp_records", "Records that were acknowledged as durable; those of a repeated export count again.",
+            "otlp_records", "Records that were acknowledged as durable; a repeated export counts again.",
             "signal",
         )
         self._export_refused = self._counter(
-            "otlp_refused", "Records that were refused in exports that were accepted.", "signal"
+            "otlp_refused", "Records that were rejected in accepted exports.", "signal"
         )
-        self._export_bytes = self._counter("otlp_bytes", "Bytes of exports as they arrived.", "signal")
+        self._export_bytes = self._counter("otlp_bytes", "Bytes of exports before decompression.", "signal")
         # fmt: on
         self._loop_lag = self._gauge(
             "loop_lag_seconds",
-            "The longest time in the last minute that a callback of the event loop waited for its "
-            "turn. The server is not ready while one waits for more than two seconds.",
+            "The longest wait of an event loop callback in the last minute. The server is not ready while one waits "
+            "for more than two seconds.",
         )
-        self._log_lines = self._gauge("log_lines_waiting", "Log and audit lines that are not written yet.")
+        self._log_lines = self._gauge("log_lines_waiting", "Log and audit lines that haven't been written yet.")
         self._dropped_lines = _DroppedLines()
         self.registry.register(self._dropped_lines)
         self._lake_free.set(math.nan)  # 0 would be a full disk
@@ -512,7 +512,7 @@ class _DroppedLines(Collector):
         """Yield the number of each destination."""
         dropped = CounterMetricFamily(
             "micromegas_server_log_lines_dropped",
-            "Lines that were dropped because their destination (the log, or the audit file) did not accept them.",
+            "Lines that were dropped because their destination (the log or the audit file) did not accept them.",
             labels=["destination"],
         )
         for name, count in {"log": 0, **{writer.name: writer.lost_count for writer in self.writers}}.items():

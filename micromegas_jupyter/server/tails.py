@@ -211,10 +211,10 @@ class TailRunner:
         try:
             if self._storage is None or self._key is None:
                 raise UnsupportedRequest(  # noqa: TRY301 - audited like other errors
-                    "This server follows no tables.", remedy="Ask a server that keeps a lake."
+                    "This server doesn't support follows.", remedy="Connect to a server with a lake."
                 )
             if statement.row_limit is not None:
-                raise UsageError("A follow has no limit.", remedy="Leave the limit out.")  # noqa: TRY301
+                raise UsageError("A follow doesn't support a limit.", remedy="Omit the limit.")  # noqa: TRY301
             if text.startswith(_PREFIX):
                 cursor = await asyncio.to_thread(self._key.decrypt, text, call.caller_key)
                 audit = FollowAudit(replace(origin, query_id=str(cursor.follow_id)), statement, report, self._clock)
@@ -426,7 +426,7 @@ def _parse_wait(text: str | None) -> float:
 
 def _check_bound(cursor: Cursor, statement: bytes, rights: bytes) -> None:
     if cursor.statement != statement:
-        raise UsageError("The cursor is of another statement, or of other parameters.", remedy=_AGAIN)
+        raise UsageError("The cursor belongs to another statement or other parameters.", remedy=_AGAIN)
     if cursor.rights != rights:
         raise UsageError("Your rights to the table have changed since the cursor was issued.", remedy=_AGAIN)
 

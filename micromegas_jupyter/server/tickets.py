@@ -258,7 +258,7 @@ class PreparedStatements:
             if not values:
                 return
             raise ResourcesExhausted(
-                "The server holds as many prepared statements as it may.", remedy="Try later.", limit="prepared"
+                "The server has the maximum number of prepared statements.", remedy="Try later.", limit="prepared"
             )
         self._stored[statement_id] = values
         self._ids[caller] = [*own, statement_id]
@@ -305,7 +305,7 @@ def _size(parameters: tuple[bytes, ...]) -> int:
 
 def _unknown_statement() -> UsageError:
     return UsageError(
-        "The prepared statement is not known: it was closed, or was not used for too long.",
+        "The prepared statement was closed, or has expired.",
         remedy="Prepare the statement again.",
     )
 

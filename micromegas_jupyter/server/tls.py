@@ -163,11 +163,11 @@ class HttpTls(Collector):
         """Yield when the certificate expires, and how often it was renewed."""
         yield GaugeMetricFamily(
             "micromegas_tls_certificate_expires_timestamp_seconds",
-            "When the certificate expires, in seconds of Unix time.",
+            "Expiration time of the certificate, in Unix seconds.",
             value=self._source.current.expires_at.timestamp(),
         )
         yield CounterMetricFamily(
-            "micromegas_tls_renewals", "How often it was read again from changed files.", value=self._renewals
+            "micromegas_tls_renewals", "How often changed certificate files were reloaded.", value=self._renewals
         )
 
     def _build(self, material: TlsMaterial) -> ssl.SSLContext:

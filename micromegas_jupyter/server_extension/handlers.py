@@ -80,21 +80,21 @@ PAGE_WAIT_SECONDS = 45.0
 
 _PAUSE_SECONDS = 0.1
 _CORS_PREFIX = "access-control-"
-_REFUSED = notice_page(status=403, what="This server does not answer this request.")
+_REFUSED = notice_page(status=403, what="This server does not support this request.")
 _NOT_ALLOWED = notice_page(status=403, what="You are not allowed to use the kernels of this server.")
-_NO_ADDRESS = notice_page(status=400, what="The request does not say which address of this server it was sent to.")
+_NO_ADDRESS = notice_page(status=400, what="The request doesn't specify which address of this server it was sent to.")
 _UNKNOWN = notice_page(
-    status=404, what="This sign-in is not waiting any more. Go back to the notebook and run %micromegas_login again."
+    status=404, what="This sign-in is no longer waiting. Return to the notebook and run %micromegas_login again."
 )
 # The same response for every mismatch, so that attempts reveal nothing.
 _NOT_OURS = notice_page(
     status=400,
     what="This does not belong to a sign-in that was started in this browser, at this address of the server, within "
-    "the last ten minutes. Go back to the notebook and run %micromegas_login again.",
+    "the last ten minutes. Return to the notebook and run %micromegas_login again.",
 )
 _NOT_SIGNED_IN = notice_page(
     status=403,
-    what="This browser is not signed in to the Jupyter server any more. Open Jupyter again, and run %micromegas_login "
+    what="This browser is no longer signed in to the Jupyter server. Open Jupyter again, and run %micromegas_login "
     "in the notebook.",
 )
 
@@ -358,14 +358,14 @@ class DoneHandler(RelayHandler):
 class NoReply(enum.Enum):
     """Why a kernel didn't reply; each value is a sentence."""
 
-    NO_KERNEL = "The notebook's kernel is not running any more."
+    NO_KERNEL = "The notebook's kernel is no longer running."
     NOT_LISTENING = "The notebook's kernel does not know this sign-in: it was restarted or replaced."
-    TIMEOUT = "The notebook's kernel did not answer in time."
+    TIMEOUT = "The notebook's kernel did not respond in time."
     BUSY = "Too many sign-ins are running at this server."
 
     def page(self) -> Page:
         """Return the page with the reason and the remedy."""
-        remedy = "Go back to the notebook and run %micromegas_login again."
+        remedy = "Return to the notebook and run %micromegas_login again."
         if self is NoReply.BUSY:
             remedy = "Wait a moment and reload this page."
         return notice_page(status=409, what=f"{self.value} {remedy}")

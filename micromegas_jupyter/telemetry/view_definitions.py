@@ -117,7 +117,7 @@ def _parse(sql: str) -> CreateView | DropView | None:
         if_exists = words[3:5] == ["IF", "EXISTS"]
         rest = tokens[5 if if_exists else 3 :]
         if [kind for kind, _ in rest] != ["word"]:
-            raise InvalidStatement("The statement does not name one view to drop.", remedy=_DROP_SYNTAX)
+            raise InvalidStatement("The statement must specify exactly one view to drop.", remedy=_DROP_SYNTAX)
         return DropView(rest[0][1], if_exists)
     return None
 

@@ -128,7 +128,7 @@ class LocalServer:
     def _sign_in(self, person: str, roles: frozenset[str], number: int) -> dict[str, str]:
         """Store a sign-in as `micromegas login` does, and return the variables with which it is found."""
         if not _PERSON.fullmatch(person):
-            raise UsageError("A person is a lower-case name, such as alice.")
+            raise UsageError("A user is a lower-case name, such as alice.")
         if not roles <= self._roles:
             raise UsageError("The server has no such role.", remedy="Add it to local_server(roles=…).")
         variables = {

@@ -303,7 +303,7 @@ def provider_of(settings: ClientSettings) -> tuple[str, str]:
         raise ConfigurationError(
             "No identity provider is configured.",
             key="MICROMEGAS_OIDC_ISSUER",
-            remedy="Set MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or name a profile that has them.",
+            remedy="Set MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or choose a profile that has them.",
         )
     return settings.issuer, settings.client_id
 

@@ -63,7 +63,7 @@ def build_engine(settings: ServerSettings) -> EngineTables | None:
         ca = _read(settings.engine_ca, "--engine-ca", _MAX_CA_BYTES)
         if not address.is_tls:
             raise ConfigurationError(
-                "Certificates are for an engine over TLS only.", key="--engine-ca", remedy="Use grpc+tls://host:port."
+                "Engine certificates require TLS.", key="--engine-ca", remedy="Use grpc+tls://host:port."
             )
     return EngineTables(
         Engine(
@@ -104,7 +104,7 @@ def warn_of_open_engine(engine: EngineTables) -> None:
     if not address.is_tls:
         _LOG.warning(
             "what the engine is asked and answers crosses the network in plain text",
-            extra={"engine": address.target, "remedy": "Use grpc+tls://, or a network that nobody else is in."},
+            extra={"engine": address.target, "remedy": "Use grpc+tls://, or a private network."},
         )
     if settings.token is None:
         _LOG.warning(

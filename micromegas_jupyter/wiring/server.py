@@ -263,9 +263,9 @@ class ServerStack:
             return None
         if not is_take_over_supported() or not settings.port:
             raise ConfigurationError(
-                "A server can be taken over on Linux only, and on a port that is given.",
+                "Taking over a server requires Linux and an explicit port.",
                 key="--take-over",
-                remedy="Stop the running server first, and leave --take-over out.",
+                remedy="Stop the running server first, and omit --take-over.",
             )
         return take_over(find_take_over_address(settings.host, settings.port, self._environ))
 
@@ -505,7 +505,7 @@ def check_exposure(settings: ServerSettings) -> None:
     is_plain = settings.tls_certificate is None
     if settings.tls_client_ca is not None and is_plain:
         raise ConfigurationError(
-            "Clients can show certificates over TLS only.",
+            "Client certificates require TLS.",
             key="--tls-client-ca",
             remedy="Give --tls-certificate and --tls-key as well.",
         )
@@ -663,7 +663,7 @@ def open_lake(location: str) -> tuple[Storage | None, Lake | None]:
         raise ConfigurationError(
             "With an engine, --lake is where rows go that are sent to this server, so files of others cannot be named.",
             key="--lake",
-            remedy="Leave --lake out: the engine has the tables.",
+            remedy="Omit --lake, because the engine has the tables.",
         )
     return storage, found
 
@@ -694,5 +694,5 @@ def make_spill_folder(directory: Path | None) -> TemporaryFolder:
         raise ConfigurationError(
             "The spill directory is not a folder that this server may write to.",
             key="--spill-directory",
-            remedy="Make it, and let the server's user write to it.",
+            remedy="Create it, and give the server's user write access.",
         ) from None

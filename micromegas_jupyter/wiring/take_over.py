@@ -293,7 +293,7 @@ def take_over(address: TakeOverAddress) -> Taken | None:
             case _:
                 raise ServerUnavailable("The running server is of an incompatible version.", remedy=_RESTART)
         if all(each.getsockname() != address.listening for each in received):
-            raise ServerUnavailable("The running server has another port.", remedy=_RESTART)
+            raise ServerUnavailable("The running server uses a different port.", remedy=_RESTART)
         sockets.pop_all()
         return Taken(
             sockets=dict(zip((str(name) for name in names), received, strict=True)),

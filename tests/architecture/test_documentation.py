@@ -58,7 +58,7 @@ def test_every_link_leads_somewhere(page):
             "remote-engine.md",
             "scaling.md",
         ),
-        *("metrics.md", "audit.md", "ingest.md", "statuses.md", "errors.md", "SECURITY.md", "magics.md"),
+        *("metrics.md", "audit.md", "ingest.md", "errors.md", "SECURITY.md", "magics.md"),
         "security-model.md",
     ],
 )
@@ -124,7 +124,7 @@ def test_every_name_is_documented(names, pages, written):
 
 
 def test_every_code_is_explained():
-    explained = {row[0].strip("`") for row in table_rows(read_page("access-reasons.md"))}
+    explained = {row[0].strip("`") for row in table_rows(read_page("errors.md"))}
 
     assert len(reasons()) > 50
     assert sorted(reasons() - explained) == []
@@ -151,19 +151,25 @@ def test_every_error_class_has_a_code_of_its_own():
     assert len(codes) == len(set(codes))
 
 
+def test_every_error_has_a_cause_a_check_and_a_fix():
+    for code, error in error_classes().items():
+        paragraphs = inspect.cleandoc(error.__doc__).partition("\n\nArgs:")[0].split("\n\n")
+        labels = [text.partition(": ")[0] for text in paragraphs[1:]]
+        assert labels == ([] if paragraphs[0].startswith("Base class") else ["Check", "Fix"]), code
+
+
 def test_every_status_is_explained_with_the_errors_that_have_it():
-    text = read_page("statuses.md")
-    sections = dict(re.findall(r"^## ([A-Z_]+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
-    rows = {row[0].strip("`"): row[1] for row in table_rows(text) if re.fullmatch(r"`[A-Z_]+`", row[0])}
-    named = {status: set(re.findall(r"\[([A-Z]{3,5}\d{3})\]\(errors\.md", part)) for status, part in sections.items()}
-    named["UNAUTHENTICATED"] |= {f"AUTH00{number}" for number in range(7)}  # the page names the range
+    text = read_page("errors.md").partition("\n## Statuses\n")[2].partition("\nSome statuses")[0]
+    rows = {row[0].strip("`"): row[1:] for row in table_rows(text) if re.fullmatch(r"`[A-Z_]+`", row[0])}
+    named = {status: set(re.findall(r"\[([A-Z]{3,5}\d{3})\]\(#", row[1])) for status, row in rows.items()}
+    assert named.pop("OK") == set()
     expected = {"CANCELLED": set(), "NOT_FOUND": set()}
     for code, error in error_classes().items():
         expected.setdefault(error.grpc_code, set()).add(code)
 
     assert named == expected
     assert set(rows) == {*expected, "OK"} <= {status.name for status in grpc.StatusCode}
-    assert {status for status, answer in rows.items() if answer == "yes"} == {
+    assert {status for status, row in rows.items() if row[2] == "yes"} == {
         error.grpc_code for error in error_classes().values() if error.retryable
     }
 

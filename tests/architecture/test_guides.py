@@ -30,7 +30,7 @@ from tests.architecture.guide_text import (
 from tests.architecture.test_documentation import command_line_options
 
 PROVIDERS = "providers.md"  # has both halves: a file for the server, and a profile for users
-ACCESS = blocks("access.md", "api-keys.md", PROVIDERS, "access-reasons.md")
+ACCESS = blocks("access.md", "api-keys.md", PROVIDERS)
 SIGN_IN_PAGES = (
     "sign-in.md",
     "how-sign-in-works.md",

@@ -106,6 +106,18 @@ def metrics():
         yield name, (code(name + f"{{{labels}}}" * bool(labels)), meaning)
 
 
+def statuses():
+    """Return a row for each gRPC status, with the codes that have it, and OK and those without a code."""
+    found = defaultdict(list)
+    for _, error in sorted(error_classes().items()):
+        found[error.grpc_code].append(error)
+    yield "`OK`", "200", "", ""
+    for status, errors in sorted((found | {"CANCELLED": [], "NOT_FOUND": []}).items()):
+        http = ", ".join(sorted({str(error.http_status) for error in errors}))
+        links = ", ".join(f"[{error.code}](#{error.code.lower()})" for error in errors)
+        yield code(status), http, links, "yes" if any(error.retryable for error in errors) else "no"
+
+
 def options(parser, *, without=()):
     """Return what each argument is called and means, a line for each; the pages say once what all have."""
     return [
@@ -213,9 +225,10 @@ def parts():
         **{name: table(head, *rows) for name, rows in settings.items()},
         **{name: table(server_head, *rows) for name, rows in served.items()},
         **{
-            name: "\n\n".join(f"### {error.code}\n{error_entry(error)}" for error in found)
+            name: "\n\n".join(f"### {error.code}\n\n{error_entry(error)}" for error in found)
             for name, found in errors.items()
         },
+        "statuses": table(("gRPC status", "HTTP", "codes", "retry"), *statuses()),
         **{name: table(("metric", "meaning"), *rows) for name, rows in split(METRICS, metrics()).items()},
         "metrics of the process": ", ".join(code(name) for name in families() if name.startswith("process_")),
         **{f"options of micromegas {name}": command(name, parser) for name, parser in commands(build_parser()).items()},

@@ -149,9 +149,7 @@ class FakeLogin:
 
     def submit(self, text):
         if text.reveal() != FITTING_ADDRESS:
-            raise UsageError(
-                "The pasted text is not the address of the last page of this sign-in.", remedy="Try again."
-            )
+            raise UsageError("The pasted text isn't the URL of this sign-in's last page.", remedy="Try again.")
         self.succeed()
 
     @property
@@ -174,7 +172,7 @@ class FakeLogin:
 
     def cancel(self):
         self.is_cancelled = True
-        self.fail(LoginFailed("The sign-in was cancelled."))
+        self.fail(LoginFailed("The sign-in was canceled."))
 
     def succeed(self, provider=None):
         self._end(FakePersonalProvider() if provider is None else provider)
@@ -233,7 +231,7 @@ class FakeReader:
 
     def cancel(self):
         self.is_cancelled = True
-        self._script = [QueryCancelled("The query was cancelled.", query_id=self.query_id)]
+        self._script = [QueryCancelled("The query was canceled.", query_id=self.query_id)]
 
     def close(self):
         self.is_closed = True
@@ -356,7 +354,7 @@ class FakeWorld:
     def logout(self, settings, *, end_session):
         self.logouts.append((settings, end_session))
         was_signed_in, self.stored = self.stored is not None, None
-        return "Signed out." if was_signed_in else "Nobody was signed in to id.example.com."
+        return "Signed out." if was_signed_in else "No user was signed in to id.example.com."
 
     def renewal(self, provider, on_change):
         if isinstance(provider, FakeServiceProvider):

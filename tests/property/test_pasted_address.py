@@ -58,5 +58,5 @@ def test_the_own_answer_is_taken_however_it_was_broken_or_quoted(before, after, 
 
     login.submit(f"{before}{quote}{address[:break_at]}\n{address[break_at:]}{quote}{after}")
 
-    with pytest.raises(UsageError, match="no longer waits"):
+    with pytest.raises(UsageError, match="no longer accepts"):
         login.submit(address)

@@ -274,7 +274,7 @@ def choose_flow(
         fallbacks = () if origin == ARGUMENT else tuple(flow for flow in possible if flow is not wanted)
         return replace(choice, flow=wanted, fallbacks=fallbacks, reason=f"It was chosen by {chooser}.")
     if not possible:
-        remedy = "Sign in where a browser can be used: run `micromegas login` there."
+        remedy = "Sign in on a machine with a browser: run `micromegas login` there."
         return replace(choice, skipped=skipped, remedy=remedy)
     return replace(choice, flow=possible[0], fallbacks=possible[1:], skipped=skipped)
 
@@ -344,7 +344,7 @@ def take_pasted(
             show_error(error)
         else:
             return
-    raise LoginFailed("None of the pasted addresses belongs to this sign-in.")
+    raise LoginFailed("None of the pasted URLs belongs to this sign-in.")
 
 
 def login_remedy(environment: RuntimeEnvironment, *, profile: str | None = None) -> str:
@@ -505,7 +505,7 @@ class LoginFlow:
     def submit(self, text: str | Secret) -> None:  # noqa: ARG002 - only one flow takes it
         """Submit the address that the user pasted."""
         raise UsageError(
-            "This sign-in does not wait for a pasted address.", remedy="Start one with the flow `paste` for that."
+            "This sign-in does not accept a pasted URL.", remedy="Start one with the flow `paste` for that."
         )
 
     def on_started(self, callback: Callable[[str], None]) -> None:
@@ -715,7 +715,7 @@ def handed_over_page() -> Page:
     return _page(
         status=200,
         title="Back to where you started",
-        sentences=["Your answer was passed on."],
+        sentences=["Your response was passed on."],
         hint="You can close this tab: the notebook shows whether you are signed in.",
     )
 

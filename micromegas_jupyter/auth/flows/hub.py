@@ -76,22 +76,22 @@ class Refusal(NamedTuple):
 REFUSALS: dict[str, Refusal] = {
     "invalid_token": Refusal(
         LoginRequired,
-        "JupyterHub does not accept this server's token any more.",
+        "JupyterHub no longer accepts this server's token.",
         "Stop your server in the Hub's control panel and start it again.",
     ),
     "not_a_user": Refusal(
         LoginRequired,
-        "JupyterHub signs in people only, and this program's token is not a person's.",
+        "JupyterHub signs in only users, and this program's token doesn't belong to a user.",
         "Run it in your own server, or give it a sign-in of its own (docs/service-accounts.md).",
     ),
     "not_their_server": Refusal(
         LoginRequired,
-        "JupyterHub signs in programs of a person's own server only.",
+        "JupyterHub signs in only programs of a user's own server.",
         "Run it in a notebook or a terminal of your own server.",
     ),
     "dangerous_role": Refusal(
         LoginRequired,
-        "JupyterHub signs nobody in while a role lets servers read the sign-ins that it stores.",
+        "JupyterHub doesn't sign users in while a role lets servers read the stored sign-ins.",
         f"Ask the Hub's administrator to take the scope admin:auth_state from users and servers. {_OTHERWISE}",
     ),
     "no_auth_state": Refusal(
@@ -101,7 +101,7 @@ REFUSALS: dict[str, Refusal] = {
         f"OAuthenticator with enable_auth_state (docs/jupyterhub.md). {_OTHERWISE}",
     ),
     "sign_in_again": Refusal(
-        LoginRequired, "Your sign-in at JupyterHub has ended.", "Log out of the Hub and in again, then continue here."
+        LoginRequired, "Your sign-in to JupyterHub has expired.", "Log out of the Hub and in again, then continue here."
     ),
     "not_renewed": Refusal(
         LoginRequired,
@@ -117,7 +117,7 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "no_redirect": Refusal(
         LoginRequired,
-        "JupyterHub has no redirect of its own for notebooks to sign in by.",
+        "JupyterHub has no redirect URI for notebooks.",
         "Sign in with --flow device. The Hub's administrator can add redirect_client_id and public_url "
         "(docs/jupyterhub.md).",
     ),
@@ -287,7 +287,7 @@ class HubService:
         if status == _NO_CONTENT or (status == expected and answer is not None):
             return answer
         if answer is not None and answer.get("error") == UNKNOWN_SIGN_IN:
-            raise LoginFailed("JupyterHub does not know this sign-in any more.")
+            raise LoginFailed("JupyterHub no longer has this sign-in.")
         raise refusal_of(status, answer).error()
 
     def __repr__(self) -> str:
@@ -430,7 +430,7 @@ class HubTokenProvider(CachedTokenSource):
             return identity_of_bearer(newest.text, user=newest.user, issuer=newest.issuer, expires_at=self._ends_at)
         stored = self._substitute or self._stored()  # it is used when the Hub rejects the token
         if stored is None:
-            raise LoginRequired("No user has signed in through JupyterHub here yet.")
+            raise LoginRequired("No user has signed in through JupyterHub yet.")
         return stored.identity()
 
     def renew(self) -> None:

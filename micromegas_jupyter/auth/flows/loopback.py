@@ -89,7 +89,7 @@ class LoopbackFlow(CallbackFlow):
             self._server = _Server(address, self)
         except OSError as error:
             raise LoginFailed(
-                f"The sign-in cannot listen on {address.authority(address.port)}.",
+                f"The sign-in can't listen on {address.authority(address.port)}.",
                 remedy="Close the program that uses the port, or sign in without a fixed redirect URI.",
             ) from error
         try:

@@ -46,7 +46,7 @@ class PasteFlow(CallbackFlow):
         text = text if isinstance(text, Secret) else Secret(text)  # or a traceback would show it
         with self._lock:
             if self._ended.is_set():
-                raise UsageError("This sign-in no longer waits for an address.", remedy="Start the sign-in again.")
+                raise UsageError("This sign-in no longer accepts a URL.", remedy="Start the sign-in again.")
             self._tries += 1
             try:
                 self._callback = self._callback_in(text)
@@ -62,10 +62,10 @@ class PasteFlow(CallbackFlow):
             raise self._mismatch("The pasted text is too long.")
         query = Secret(_query_in(text.reveal()))
         if not is_callback_of(query.reveal(), self._pasted_grant.request):
-            raise self._mismatch("The pasted text is not the address of the last page of this sign-in.")
+            raise self._mismatch("The pasted text isn't the URL of this sign-in's last page.")
         names = set(dict(parse_qsl(query.reveal(), keep_blank_values=True, max_num_fields=MAX_CALLBACK_PARAMETERS)))
         if not {"code", "error"} & names:
-            raise self._mismatch("The pasted address is from a page before the last one of this sign-in.")
+            raise self._mismatch("The pasted URL is from an earlier page of this sign-in.")
         try:
             return self._pasted_grant.code_in(query)
         except (LoginRefused, ProviderUnavailable) as error:

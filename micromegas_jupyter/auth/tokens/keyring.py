@@ -177,7 +177,7 @@ class KeyringTokenStore(TokenStore):
                 return login, mark
             if tries_left:
                 threading.Event().wait(_READ_PAUSE_SECONDS)  # perhaps only some of the parts are written yet
-        raise LoginRequired("The system's keyring does not hold the stored sign-in.")
+        raise LoginRequired("The system's keyring does not contain the stored sign-in.")
 
     def stored_key(self) -> LoginKey | None:
         """See `TokenStore.stored_key`; the keyring is not asked."""

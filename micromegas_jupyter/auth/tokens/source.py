@@ -201,7 +201,7 @@ class TokenSource:
         if not self._renewing.acquire(timeout=0 if is_optional else RENEWAL_WAIT_SECONDS):
             if is_optional:
                 return None
-            raise Unavailable("The token is being renewed, and that does not finish.")
+            raise Unavailable("The token renewal is stuck.")
         try:
             if self._failure is not None and self._failure_count != failures_seen:
                 raise self._failure.copy()
@@ -272,7 +272,7 @@ class CachedTokenSource(TokenSource):
         if not cached.is_valid(self._clock.now()):
             raise LoginFailed(
                 "The token that was just fetched has already expired.",
-                remedy="Check the clock of this machine, and how long the provider lets such tokens live.",
+                remedy="Check the clock of this machine and the provider's token lifetime.",
             )
         self._cached = cached
         return cached
@@ -309,10 +309,10 @@ def jwt_service_token(
         claims = parse_token(token.reveal()).claims
         expires_at = expiry_of(claims)
     except TokenProblem as problem:
-        raise ProviderMisbehaved(f"{source} gave a token that is not a usable JWT ({problem.reason}).") from None
+        raise ProviderMisbehaved(f"{source} returned a token that isn't a usable JWT ({problem.reason}).") from None
     found = claims.get("aud")
     if audience is not None and audience not in (found if isinstance(found, list) else [found]):
-        raise ProviderMisbehaved(f"{source} gave a token for a different audience than the one that was requested.")
+        raise ProviderMisbehaved(f"{source} returned a token for a different audience than requested.")
     return ServiceToken(text=token, obtained_at=now, expires_at=expires_at - clock_offset(date, now))
 
 
@@ -387,7 +387,7 @@ def session_of(tokens: TokenSet, *, issuer: str, client_id: str) -> Session:
     try:
         claims = read_stored_id_token(tokens.id_token, issuer=issuer, client_id=client_id)
     except ProviderMisbehaved:
-        raise LoginRequired("The stored sign-in holds an ID token that cannot be used.") from None
+        raise LoginRequired("The stored sign-in contains an unusable ID token.") from None
     return Session(tokens=tokens, claims=claims)
 
 
@@ -479,7 +479,7 @@ class SessionSource(TokenSource):
     def _keep(self, *, check: Callable[[], None] = lambda: None) -> None:
         """Store the session in place of any other sign-in, unless `check` raises under the store's lock."""
         if self.store is None:
-            raise TokenStoreError("There is no file to store the sign-in in.", remedy="Give a token file.")
+            raise TokenStoreError("There is no file for the sign-in.", remedy="Specify a token file.")
         session, store = self._current(), self.store
 
         def store_session() -> FileMark:

@@ -195,7 +195,7 @@ def _secret(token: Mapping[str, object], name: str) -> Secret | None:
     if token.get(name) is None or token[name] == "":
         return None
     if not _is_token(token[name]):
-        raise LoginRequired("The stored sign-in holds a damaged token.")
+        raise LoginRequired("The stored sign-in contains a damaged token.")
     return Secret(str(token[name]))
 
 
@@ -488,7 +488,7 @@ def remove_store_file(path: Path) -> bool:
 
 def _busy(suspended_process: int | None) -> Unavailable:
     if suspended_process is None:
-        return Unavailable("Another program is using the stored sign-in and does not finish.")
+        return Unavailable("Another program is blocking the stored sign-in.")
     return Unavailable(
         f"The process {suspended_process} is suspended while it renews the stored sign-in.",
         remedy="Continue that process (fg, or kill -CONT), or sign in again.",

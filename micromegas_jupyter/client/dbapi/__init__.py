@@ -70,7 +70,7 @@ class ConnectionMethods(ABC):
         """Return the schema of a table. The server has one catalog and one schema, both without a name.
 
         Raises:
-            UsageError: There is no such table that you can read.
+            UsageError: You can't read a table with this name.
         """
         from micromegas_jupyter.client.dbapi.catalog import find_table
 

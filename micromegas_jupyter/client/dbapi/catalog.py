@@ -118,7 +118,7 @@ def _matches(name: str, pattern: str | None) -> bool:
 def find_table(tables: Mapping[str, pa.Schema], name: str, *, catalog: str | None, db_schema: str | None) -> pa.Schema:
     """Return a table's schema."""
     if catalog not in {None, "", catalog_name()} or db_schema or name not in tables:
-        raise UsageError("There is no such table that you can read.", remedy="list_tables() returns all of them.")
+        raise UsageError("You can't read a table with this name.", remedy="list_tables() returns all of them.")
     return tables[name]
 
 

@@ -68,7 +68,7 @@ class Cursor:
         """Run a statement; `begin` and `end` are its time range, as for `query`."""
         self._end()
         if self._is_closed:
-            raise UsageError("The cursor is closed.", remedy="Make a new one.")
+            raise UsageError("The cursor is closed.", remedy="Create a new one.")
         self._reader = self._statements.open_query(operation, begin, end, parameters or None)
         self._schema = _shown_schema(self._reader.schema)
         columns: list[Description] = [
@@ -125,7 +125,7 @@ class Cursor:
         ADBC's options `catalog_name`, `db_schema_name` and `temporary` may only have their defaults.
         """
         if named := [name for name, option in options.items() if option]:
-            raise UnsupportedRequest(f"The server has no use for {named[0]}.", remedy="Leave it out.")
+            raise UnsupportedRequest(f"The server doesn't support {named[0]}.", remedy="Leave it out.")
         table = data if isinstance(data, pa.Table) else pa.table(data)
         self._statements.bulk_ingest(table_name, table, mode=mode)
         return int(table.num_rows)

@@ -114,8 +114,8 @@ class Pages:
         device.is_decided, device.grant = True, answer
         log.info("device answered", extra={"client_id": device.client.client_id, "is_allowed": answer is not None})
         if answer is None:
-            return self._done_page("The other device was refused", "It gets no access.")
-        return self._done_page("The other device is signed in", "It continues by itself.")
+            return self._done_page("The other device was rejected", "It gets no access.")
+        return self._done_page("The other device is signed in", "It continues automatically.")
 
     def logout(self) -> Response:
         """End the session for an application with the person's ID token (RP-Initiated Logout 1.0), else ask first."""
@@ -166,7 +166,7 @@ class Pages:
         if not isinstance(grant, Grant | None):
             return grant
         if grant is None:
-            raise OAuthError("access_denied", "The person denied access.")
+            raise OAuthError("access_denied", "The user denied access.")
         self._session().fresh_for = None
         code = secrets.token_urlsafe()
         self._state.codes[code] = AuthorizationCode(

@@ -280,7 +280,7 @@ class DemoProvider(TokenIssuer):
             raise OAuthError("invalid_grant")
         scope = form.get("scope") or token.grant.scope
         if not set(scope.split()) <= set(token.grant.scope.split()):
-            raise OAuthError("invalid_scope", "The person did not allow this.")
+            raise OAuthError("invalid_scope", "The user did not allow this.")
         token.is_used = True
         self.refresh_count += 1
         return self.issue_tokens(token.grant, scope=scope)
@@ -331,7 +331,7 @@ def _check_resource(grant: Grant, form: Form) -> None:
     """Check that a token is requested for the resource that the person allowed (RFC 8707 section 2.2)."""
     requested = form.get("resource")
     if requested is not None and requested != (grant.resource or TokenIssuer.lake_audience):
-        raise OAuthError("invalid_target", "The person allowed access to another resource.")
+        raise OAuthError("invalid_target", "The user allowed access to another resource.")
 
 
 def _check_grant_type(client: Client, grant_type: str) -> None:

@@ -40,7 +40,7 @@ SCOPE_MEANINGS = {
     "openid": "Know that it is you",
     "profile": "See your name and your groups",
     "email": "See your e-mail address",
-    "offline_access": "Keep you signed in, renewing by itself until you sign out",
+    "offline_access": "Keep you signed in, renewing automatically until you sign out",
 }
 
 # RFC 8252 section 7.3: any port, decided by the application at the time of the request; nothing else may vary, but for

@@ -115,7 +115,7 @@ class AdministrationCalls:
                 if not self.caller.is_admin:
                     raise _not_administrator(function)
                 raise UnsupportedStatement(
-                    f"{function} is not offered: the files of a table change at any time.",
+                    f"{function} isn't supported, because a table's files can change at any time.",
                     remedy="To delete rows, run `micromegas tables delete`.",
                 )
 
@@ -151,5 +151,5 @@ def _not_administrator(function: str) -> PermissionDenied:
     return PermissionDenied(
         f"Only administrators may call {function}.",
         reason="not_administrator",
-        remedy="Ask one of the server's administrators to do it.",
+        remedy="Ask one of the server's administrators.",
     )

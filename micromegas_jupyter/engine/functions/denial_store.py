@@ -146,7 +146,7 @@ class DenialStore:
             ]
             if len(kept) > MAX_CUT_OFF:
                 raise UsageError(
-                    f"{MAX_CUT_OFF} users are cut off already, the maximum.",
+                    f"{MAX_CUT_OFF} users are already cut off, which is the maximum.",
                     remedy="Remove users from the identity provider, and restore their access here.",
                 )
             return msgspec.structs.replace(file, version=2 if kept else 1, cut_off=tuple(kept))
@@ -171,12 +171,12 @@ class DenialStore:
                     # No server could read it.
                     raise UsageError(
                         "The file of denials would become larger than 1 MiB.",
-                        remedy="Remove denials, or restore the access of users who are gone.",
+                        remedy="Remove denials, or restore the access of former users.",
                     )
                 if self._storage.replace(self.name, written, mark=mark):
                     return
         except (private_files.FileProblem, MalformedFile, ResourcesExhausted) as error:
-            raise Unavailable("The list of denied queries cannot be changed now.") from error
+            raise Unavailable("The list of denied queries can't be changed now.") from error
         raise Unavailable("The list of denied queries is being changed by others.")
 
     def _load(self) -> tuple[bytes, str] | None:
@@ -210,7 +210,7 @@ class DenialStore:
                 return rules  # only the answer got lost, and others have changed the file since
             if len(rules) >= self._max_rules:
                 raise InvalidStatement(
-                    f"There are {len(rules)} denials already, the most that are allowed.",
+                    f"There are already {len(rules)} denials, which is the maximum.",
                     remedy="Remove one first: SELECT remove_query_denial('…').",
                 )
             return [*rules, rule]

@@ -86,7 +86,7 @@ def entries(data: bytes) -> tuple[tuple[str, bytes], ...]:
     found = jsonb.items(data)
     if found is None:
         raise InvalidStatement(
-            "jsonb_each needs objects or arrays, and a value is neither.",
+            "jsonb_each requires objects or arrays, but a value is neither.",
             remedy="Take the value itself: jsonb_format_json(value).",
         )
     return tuple(found.items()) if isinstance(found, dict) else tuple((str(at), one) for at, one in enumerate(found))
@@ -97,6 +97,6 @@ def elements(data: bytes) -> tuple[bytes, ...]:
     found = jsonb.items(data)
     if not isinstance(found, list):
         raise InvalidStatement(
-            "jsonb_array_elements takes arrays, and a value is not one.", remedy="Use jsonb_each for objects."
+            "jsonb_array_elements requires arrays, but a value isn't one.", remedy="Use jsonb_each for objects."
         )
     return tuple(found)

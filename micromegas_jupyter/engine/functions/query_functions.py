@@ -198,7 +198,7 @@ class QueryFunctions:
                     continue
                 if 'Struct("key"' in str(error):
                     raise InvalidStatement(
-                        f"{_base(name)} takes binary JSON, and is called with a map or a list of pairs.",
+                        f"{_base(name)} requires binary JSON, but the argument is a map or a list of pairs.",
                         remedy="Convert the column: properties_to_jsonb(column).",
                     ) from None
                 raise type(error)(without_numbers(str(first[name]))) from None

@@ -110,7 +110,8 @@ class TimeTravel:
     def _read(self, call: Call, name: str, read: Callable[[FileSource], _Found | None]) -> _Found:
         if self.files is None:
             raise UnsupportedStatement(
-                f"{call.function} needs a lake, and this server keeps none.", remedy="Ask a server that keeps a lake."
+                f"{call.function} requires a lake, but this server doesn't have one.",
+                remedy="Connect to a server with a lake.",
             )
         found = read(self.files)
         if found is None:

@@ -56,7 +56,7 @@ def check_followable(
     is_known = is_plain and [one.name for one in snapshots] == [table] and not mentions.among(_VOLATILE)
     if not is_known or steps.count("TableScan") != 1 or not _STEPS.issuperset(steps):
         raise UnsupportedStatement(
-            "This statement cannot be followed: it does more than choose and compute columns and rows of one table.",
+            "This statement cannot be followed: it doesn't only filter and compute rows of one table.",
             remedy=_REMEDY,
         )
 

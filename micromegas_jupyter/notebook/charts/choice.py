@@ -167,7 +167,7 @@ def _checked(options: Options) -> tuple[str | None, tuple[str, ...], str]:
     """Return the kind, the aggregates, and the logarithmic axes."""
     kind, aggregates, log = options.kind, tuple(dict.fromkeys(_listed(options.agg))), options.log or ""
     if kind not in {None, *KINDS}:
-        raise UsageError(f'"{shown(str(kind))}" is not a kind of chart.', remedy=f"The kinds are {', '.join(KINDS)}.")
+        raise UsageError(f'"{shown(str(kind))}" is not a chart type.', remedy=f"The kinds are {', '.join(KINDS)}.")
     for name in aggregates:
         check_aggregate(name)
     if aggregates and kind in _NO_AGGREGATES:
@@ -194,7 +194,7 @@ def _check(
 ) -> None:
     if kind == "heat":
         if color:
-            raise UsageError("The colors of a heat map count rows.", remedy="Leave color out.")
+            raise UsageError("The colors of a heat map are row counts.", remedy="Leave color out.")
         if not measures:
             raise undrawable("A heat map needs one more column for its y axis", [x])
         if wrong := [column for column in measures if column.role is Role.TIME]:
@@ -212,7 +212,7 @@ def _check(
         raise undrawable(f"The aggregate {', '.join(aggregates)} needs a column of numbers", [x])
     if "sum" in aggregates and (wrong := [column for column in measures if column.role in _UNSUMMED]):
         remedy = "Use another aggregate: count, max, or p50."
-        raise undrawable("Codes and identifiers have no meaningful sum", wrong, remedy=remedy)
+        raise undrawable("Codes and identifiers can't be summed meaningfully", wrong, remedy=remedy)
 
 
 def _check_axes(kind: str, along: Sequence[Column], measures: Sequence[Column], bins: int | None, log: str) -> None:

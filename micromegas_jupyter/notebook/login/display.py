@@ -300,7 +300,7 @@ def _session(_profile: str | None) -> NotebookSession:
     return NotebookSession(NotebookServices())
 
 
-TOO_LATE = "Nothing was done, because the sign-in has changed meanwhile."
+TOO_LATE = "Nothing was done, because the sign-in has changed in the meantime."
 _log = logging.getLogger(__name__)
 _MAX_HANDLES = 64
 
@@ -337,7 +337,7 @@ class IdentityDisplay:
             error = error_lines(failure)[0]
         except Exception as failure:  # noqa: BLE001 - whatever happens, the buttons work again
             _log.error("A button of the sign-in card failed.", extra={"kind": type(failure).__name__})
-            error = error_lines(InternalError("That did not work."))[0]
+            error = error_lines(InternalError("The action failed."))[0]
         finally:
             self._busy.release()
             card.end_action(error=error, news=news)

@@ -76,7 +76,7 @@ class IdentityStatus(enum.StrEnum):
 
 
 WRAPPED_TITLE = "The wrapper's client is used."
-_WRAPPED = "MICROMEGAS_PYTHON_MODULE_WRAPPER is set: it signs in by itself, and a sign-in here would change nothing."
+_WRAPPED = "MICROMEGAS_PYTHON_MODULE_WRAPPER is set: it signs in automatically, and a sign-in here has no effect."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

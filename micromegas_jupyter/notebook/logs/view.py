@@ -297,7 +297,7 @@ class LogView:
     def _line(self, content: _Content, number: int) -> pa.Table:
         first, table = content.lines.read(number, 1)
         if first != number or not table.num_rows:
-            raise UsageError("This line is no longer held.", remedy="Choose another one.")
+            raise UsageError("This line is no longer available.", remedy="Choose another one.")
         return table
 
     def _nanoseconds_of(self, content: _Content, number: int) -> int:

@@ -116,7 +116,7 @@ class ServerMagics(Magics):
             choice = self._session.choice if profile is None else SettingsChoice(profile=profile)
             return replace(choice, uri=server, settings=None)
         if profile is not None:
-            raise UsageError("A named connection has its own profile.", remedy="Leave out --profile, or give a URI.")
+            raise UsageError("A named connection already has a profile.", remedy="Leave out --profile, or give a URI.")
         return self._named.choice(server)
 
     def _credential_text(self, choice: SettingsChoice, settings: ClientSettings) -> str:
@@ -177,7 +177,7 @@ class ServerMagics(Magics):
     @argument(
         "--count",
         action="store_true",
-        help="count the rows of the tables whose name contains PATTERN, 20 at most, and show the times they cover",
+        help="show the row count and time range of up to 20 tables whose name contains PATTERN",
     )
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
@@ -202,9 +202,9 @@ class ServerMagics(Magics):
         return QueryResult(found, max_rows=parse_result_rows(process_variables()))
 
     @line_magic
-    @argument("folder", metavar="FOLDER", nargs="?", help="a folder of files; without it the current one")
+    @argument("folder", metavar="FOLDER", nargs="?", help="a folder of files; default: the current one")
     @argument("--lake", metavar="FOLDER", help="a folder that micromegas serve has written to, not one of files")
-    @argument("--stop", action="store_true", help="stop the server; later cells use what they used before")
+    @argument("--stop", action="store_true", help="stop the server; later cells use the previous server")
     def micromegas_serve(self, arguments: argparse.Namespace) -> None:
         """Serve a folder of tables to this notebook alone, until its kernel ends.
 

@@ -84,9 +84,9 @@ class IdentityMagics(Magics):
         metavar="URL",
         help="the identity provider to use instead of the configured one; it never receives the configured secrets",
     )
-    @argument("--client-id", metavar="ID", help="the application's id there")
+    @argument("--client-id", metavar="ID", help="the application's client ID")
     @argument("--scope", metavar="SCOPES", help='the scopes to request, separated by spaces: "openid email"')
-    @argument("--audience", metavar="NAME", help="the token's audience, at providers that need it")
+    @argument("--audience", metavar="NAME", help="the token's audience, if the provider requires one")
     @argument(
         "--service-account",
         action="store_true",
@@ -163,7 +163,12 @@ class IdentityMagics(Magics):
         print("\n".join(lines))  # noqa: T201 - the magic's output
 
     @line_magic
-    @argument("code", metavar="CODE", nargs="?", help="the code at the end of an error, such as SQL001; all without it")
+    @argument(
+        "code",
+        metavar="CODE",
+        nargs="?",
+        help="the code at the end of an error, such as SQL001; default: list all codes",
+    )
     def micromegas_explain(self, arguments: argparse.Namespace) -> PlainText:
         """Explain an error code: what happened, and what to do."""
         from micromegas_jupyter.core.error_page import explain_error
@@ -200,8 +205,8 @@ class IdentityMagics(Magics):
             raise
         except (KeyboardInterrupt, EOFError) as interrupt:
             self._session.cancel()
-            cancelled = QueryCancelled("The sign-in was cancelled.")
-            show_as_lines(cancelled, ["✗ The sign-in was cancelled."])
+            cancelled = QueryCancelled("The sign-in was canceled.")
+            show_as_lines(cancelled, ["✗ The sign-in was canceled."])
             raise cancelled from interrupt
         if is_alone_in_cell(self._shell):
             # Front ends write each question into the cell, and nobody needs those and the wrong answers any more.

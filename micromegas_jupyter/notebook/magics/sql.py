@@ -173,7 +173,7 @@ class SqlMagic(Magics):
     @argument("--limit", metavar="N", type=int, help="maximum number of rows")
     @argument("--profile", metavar="NAME", help="a profile of config.json, for this statement")
     @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this statement")
-    @argument("--format", choices=FORMATS, help="what the rows become; a reader gets them as you iterate, at any size")
+    @argument("--format", choices=FORMATS, help="result type; a reader fetches rows as you iterate, at any size")
     @argument("--explain", action="store_true", help="show its plan and what it would read, without running it")
     @argument(
         "--dry-run",
@@ -192,7 +192,7 @@ class SqlMagic(Magics):
     @argument("--y", metavar="NAMES", help="the columns of numbers that the chart shows, separated by commas")
     @argument("--color", metavar="NAME", help="the column that determines the color")
     @argument("--agg", metavar="NAMES", help="aggregates of y: count, sum, mean, min, max, p50, p99.9, …")
-    @argument("--bins", metavar="N", type=int, help="about how many slots the chart's x axis has")
+    @argument("--bins", metavar="N", type=int, help="approximate number of slots on the chart's x axis")
     @argument("--log", choices=("x", "y", "xy"), help="the chart's logarithmic axes")
     @argument("--dtype", choices=("pyarrow",), help="use pandas.ArrowDtype columns, which need less time and memory")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
@@ -219,7 +219,7 @@ class SqlMagic(Magics):
                 check_exclusive(arguments, "explain", "dry_run", option)
             for option in CHART_OPTIONS:
                 if arguments.plot is None and getattr(arguments, option) is not None:
-                    raise UsageError(f"--{option} is about a chart.", remedy="Add --plot.")
+                    raise UsageError(f"--{option} requires a chart.", remedy="Add --plot.")
             for option in ("begin", "limit", "format"):
                 if getattr(arguments, option) is None:
                     setattr(arguments, option, getattr(self, option))
@@ -238,7 +238,11 @@ class SqlMagic(Magics):
     @argument("--rerun", metavar="N", type=int, help="run query N again, with its options and original values")
     @argument("--sql", metavar="N", type=int, help="show all of query N, as a cell that can be copied")
     @argument("--all", action="store_true", help=f"list all queries in the history, not only the newest {_MAX_LISTED}")
-    @argument("--server", action="store_true", help="list what runs on the server: yours, or all for administrators")
+    @argument(
+        "--server",
+        action="store_true",
+        help="list the queries that are running on the server: yours, or all for administrators",
+    )
     @argument(
         "--profile", metavar="NAME", help="with --server: a profile of config.json, in place of the server in use"
     )
@@ -256,7 +260,7 @@ class SqlMagic(Magics):
                 return _running_table(client.running_queries(), now=self._session.dependencies.clock.now())
         for option in ("profile", "connection"):
             if getattr(arguments, option) is not None:
-                raise UsageError(f"--{option} is about the server's queries.", remedy="Add --server.")
+                raise UsageError(f"--{option} requires --server.", remedy="Add --server.")
         if arguments.sql is not None:
             return PlainText(self._past_request(arguments.sql).cell_text())
         if arguments.rerun is not None:
@@ -336,7 +340,7 @@ class SqlMagic(Magics):
             with extra("polars"):
                 load_libraries("polars")  # before the query runs
         if options.plot is not None and row_format == "reader":
-            raise UsageError("--plot needs all rows, and a reader has none yet.", remedy="Leave one of them out.")
+            raise UsageError("--plot needs all rows, and a reader has none yet.", remedy="Omit one of them.")
         if options.dtype is not None and row_format != "pandas":
             raise UsageError("--dtype is for pandas DataFrames.", remedy=f"Leave it out with --format {row_format}.")
         is_frame = row_format == "pandas" and request.name is not None

@@ -105,7 +105,7 @@ class TelemetryMagics(Magics):
     @argument("--begin", "--since", metavar="TIME", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
     @argument("--end", metavar="TIME", help="end of the time range, in the same forms; without it, now")
     @argument("--level", metavar="LEVEL", help="only lines at least as severe as this: error, warn, info, …")
-    @argument("--search", metavar="TEXT", help="only lines whose message contains this, in upper or lower case")
+    @argument("--search", metavar="TEXT", help="only lines whose message contains this, ignoring case")
     @argument("--service", metavar="TEXT", help="only programs whose name (exe) contains this, likewise")
     @argument("--target", metavar="TEXT", help="only modules or loggers that contain this, likewise")
     @argument("--last", metavar="N", type=int, default=_DEFAULT_LINES, help="return the last N lines")

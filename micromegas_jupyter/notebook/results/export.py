@@ -60,7 +60,7 @@ class Export:
         """Return the next bytes of a complete file."""
         with self._lock:
             if self._file is None or self._size is None:
-                raise UsageError("This file is no longer kept.", remedy="Export the rows again.")
+                raise UsageError("This file is no longer available.", remedy="Export the rows again.")
             self._file.seek(first)
             return self._file.read(PART_BYTES)
 

@@ -134,7 +134,7 @@ class ResultGrid(KernelWidget):
     def _follow_export(self, message: Mapping[str, Any]) -> tuple[object, list[bytes]]:
         number, export = self._export or (None, None)
         if export is None or number != message["export"]:
-            raise UsageError("This file is no longer kept.", remedy="Export the rows again.")
+            raise UsageError("This file is no longer available.", remedy="Export the rows again.")
         if message["op"] == "export_state":
             return export.state(), []
         if message["op"] == "export_part":
@@ -154,7 +154,7 @@ class ResultGrid(KernelWidget):
         with _held_lock:
             view = _held.get(self.model_id)
         if view is None:
-            raise UsageError("These rows are no longer kept.", remedy="Run the cell again.")
+            raise UsageError("These rows are no longer available.", remedy="Run the cell again.")
         if message["op"] == "brush":
             return {"filters": view.plots[message["plot"]].filters(message["panel"], message["ranges"])}, []
         filters, sort = message["order"]["filters"], message["order"]["sort"]

@@ -169,7 +169,7 @@ def shown_progress(progress: Progress, line: LiveLine, follower: ScanFollower) -
             thread.join(_JOIN_SECONDS)
     except (KeyboardInterrupt, QueryCancelled) as interrupt:
         progress.end(Ending.CANCELLED)
-        cancelled = QueryCancelled("The query was cancelled.", query_id=progress.query_id)
+        cancelled = QueryCancelled("The query was canceled.", query_id=progress.query_id)
         show_as_lines(cancelled, [progress.line()])
         line.clear()
         raise cancelled from interrupt
@@ -267,7 +267,7 @@ class RowReader:
         except (KeyboardInterrupt, QueryCancelled) as stopped:
             # The client stops a query that waits; an interrupt also comes when a batch is on its way to here.
             self._reader.close()
-            self._failure = QueryCancelled("The query was cancelled.", query_id=self.query_id)
+            self._failure = QueryCancelled("The query was canceled.", query_id=self.query_id)
             self._finish(Ending.CANCELLED)
             for shown in (self._failure, stopped):
                 show_as_lines(shown, [self._progress.line()])

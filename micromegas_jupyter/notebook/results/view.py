@@ -202,7 +202,7 @@ class RowsView:
         """Write the rows to a new file, with the options of `write`; an incomplete file is deleted.
 
         Raises:
-            FileExistsError: There is such a file already.
+            FileExistsError: The file already exists.
             UsageError: It cannot be written.
         """
         if path.exists():

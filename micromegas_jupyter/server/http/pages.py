@@ -329,7 +329,7 @@ class ExportPage(Page):
         if is_known:
             self._encoding = Encoding(media_type)
         if self.lacks_certificate:
-            raise PermissionDenied("Exporters have to show a certificate.", reason="certificate_missing")
+            raise PermissionDenied("Exporters must present a certificate.", reason="certificate_missing")
         caller = await self.authenticate()
         try:
             self._exports.check_right(self, caller, self._signal)
@@ -350,11 +350,11 @@ class ExportPage(Page):
             self.request.connection.params.header_timeout = _IDLE_SECONDS
         if not is_known:
             self._has_known_type = False
-            raise UsageError("The body is not of a type that OTLP has.", remedy=f"Send {' or '.join(Encoding)}.")
+            raise UsageError("The body doesn't have an OTLP content type.", remedy=f"Send {' or '.join(Encoding)}.")
         compression = self.request.headers.get("Content-Encoding", "identity").strip().lower()
         if compression not in {"", "identity", "gzip"}:
             self._has_known_type = False
-            raise UsageError("The body is compressed in an unknown way.", remedy="Use gzip, or no compression.")
+            raise UsageError("The body has an unsupported compression.", remedy="Use gzip, or no compression.")
         self._is_compressed = compression == "gzip"
         size = self.announced_bytes()
         if size is not None and size > MAX_WIRE_BYTES:

@@ -71,10 +71,10 @@ def test_a_pasted_address_and_the_link_to_it_leave_nothing_in_the_saved_notebook
     answer = page.locator("input.jp-Stdin-input")
     answer.wait_for()
     assert answer.get_attribute("type") == "password"
-    answer.fill("not the address")
+    answer.fill("isn't the URL")
     first = answer.element_handle()
     answer.press("Enter")
-    page.get_by_text("The pasted text is not the address").wait_for()
+    page.get_by_text("The pasted text isn't the URL").wait_for()
     # The second question comes a moment before or after the first one goes.
     first.wait_for_element_state("hidden")
     answer.wait_for()
@@ -82,7 +82,7 @@ def test_a_pasted_address_and_the_link_to_it_leave_nothing_in_the_saved_notebook
     answer.press("Enter")
 
     saved = _saved_after_rows(page, path)
-    for spent in ("Paste the address here", "The pasted text is not the address"):
+    for spent in ("Paste the address here", "The pasted text isn't the URL"):
         assert page.get_by_text(spent).count() == 0
         assert spent not in saved
     asked = parse_qs(urlsplit(address).query)

@@ -348,7 +348,7 @@ def test_rows_that_are_no_longer_kept_say_so(page, grid):
 
     name_button(grid, "value").click()
 
-    expect(grid.get_by_role("alert")).to_have_text("These rows are no longer kept. Run the cell again.")
+    expect(grid.get_by_role("alert")).to_have_text("These rows are no longer available. Run the cell again.")
     expect(cell(grid, 1, "value")).to_have_text("0.00")
 
 

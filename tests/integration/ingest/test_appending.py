@@ -414,7 +414,7 @@ def test_rows_that_do_not_all_come_are_not_stored(server):
     answer = server.flight.call(FLIGHT + "DoPut", *frames, metadata=(*ALICE, ("x-micromegas-ingest-rows", "3")))
 
     assert type(answer.error) is UsageError
-    assert answer.error.what == "2 of 3 rows have arrived; none is stored."
+    assert answer.error.what == "2 of 3 rows have arrived; none were stored."
     assert "cut_off" not in server.column("SELECT table_name FROM information_schema.tables")
 
 

@@ -57,7 +57,7 @@ def test_a_call_whose_process_is_killed_is_told_that_nothing_was_stored(tmp_path
         error = call.finish()
 
         assert type(error) is ServerUnavailable
-        assert error.what.endswith("none of these was stored.")
+        assert error.what.endswith("none of these rows were stored.")
         assert server.column("SELECT count(*) FROM kept") == [1]
 
 

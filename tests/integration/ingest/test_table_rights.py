@@ -163,7 +163,7 @@ def test_a_condition_that_fails_shows_no_value_to_whoever_may_not_read_all_rows(
     admin.bulk_ingest("partly_read", _ALL_ROWS_HAVE, mode="create")
     where = "id = 2 AND CAST(secret AS BIGINT) = 1"
 
-    with as_person("ian", "partly") as ian, pytest.raises(UsageError, match="not shown") as raised:
+    with as_person("ian", "partly") as ian, pytest.raises(UsageError, match="isn't shown") as raised:
         ian.delete_rows("partly_read", where)
     with pytest.raises(UsageError, match="Cannot cast string"):
         admin.delete_rows("partly_read", where)

@@ -97,5 +97,5 @@ def test_the_question_ends_with_the_sign_in(run, tmp_path):
     gate.touch()
     terminal.finish()
 
-    assert "✗ The sign-in was cancelled. Start the sign-in again. · AUTH002" in terminal.words
+    assert "✗ The sign-in was canceled. Start the sign-in again. · AUTH002" in terminal.words
     assert "Traceback" not in terminal.words

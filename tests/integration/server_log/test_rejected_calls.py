@@ -68,7 +68,7 @@ def test_calls_that_would_leave_an_audit_line_are_rejected_and_others_work(serve
     for method, request in calls.items():
         code, details = rejection(channel, f"{FLIGHT}{method}", request.SerializeToString())
         assert (method, code) == (method, grpc.StatusCode.UNAVAILABLE)
-        assert "cannot record this call in its audit now: the log has accepted nothing" in details
+        assert "can't write this call to its audit log: the log hasn't accepted data" in details
 
     for path, signal in PATHS.items():
         answer = requests.post(

@@ -20,7 +20,7 @@ from tests.integration.server_log.stopped_reader import PipedServer
 
 pytestmark = pytest.mark.integration
 
-REASON = "the log has accepted nothing for 2 seconds"
+REASON = "the log hasn't accepted data for 2 seconds"
 DRAIN_SECONDS = 1
 MAX_STATEMENTS = 3000
 MIN_STATEMENTS = 20

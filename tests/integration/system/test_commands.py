@@ -222,7 +222,7 @@ def test_the_version_and_the_older_name_of_logout_are_there(person, micromegas):
     )  # fmt: skip
 
     assert (version.returncode, version.stdout.startswith("micromegas")) == (0, True)
-    assert (older.returncode, older.stdout.startswith("Nobody was signed in")) == (0, True)
+    assert (older.returncode, older.stdout.startswith("No user was signed in")) == (0, True)
 
 
 def test_bash_completes_commands_and_options(person, micromegas_here, tmp_path):

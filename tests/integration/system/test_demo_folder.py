@@ -116,7 +116,7 @@ def test_notebooks_and_rows_survive_kill_and_ctrl_c_and_a_fresh_start_removes_th
         tables = client.list_tables()
 
     assert autosave["schema"]["properties"]["autosaveInterval"]["default"] == 10
-    assert (refused, "Another demo is using the folder micromegas-demo." in another.printed) == (2, True)
+    assert (refused, "Another demo is using the directory micromegas-demo." in another.printed) == (2, True)
     assert (rows, removed, interrupted) == ([{"n": 1}], 1, 0)
     assert "mine" not in tables
     for name in ("quickstart.ipynb", "mine.ipynb"):

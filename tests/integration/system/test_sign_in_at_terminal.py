@@ -61,7 +61,7 @@ def test_a_pasted_address_signs_in_after_another_try_and_is_not_shown(stack, ove
     end = sign_in(address, visit_callback=False)
     terminal.wait_for("Paste the address")
     terminal.type("http://127.0.0.1/something\r")
-    terminal.wait_for("not the address")
+    terminal.wait_for("isn't the URL")
     terminal.type(f"{end}\r")
     output, exit_code = terminal.output()
 

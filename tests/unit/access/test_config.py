@@ -506,5 +506,5 @@ class TestReports:
             [logging.INFO, 1, 1, 2, 1, 1, 0],
             [logging.WARNING, 1, 1, 0, 0, 0, 0],
         ]
-        unknown = events(caplog, "An entry of denied names no API key that there is.")
+        unknown = events(caplog, "An entry of denied doesn't match any API key.")
         assert [event["subject"] for event in unknown] == ["gone"]

@@ -502,8 +502,8 @@ class TestEvents:
 
         assert [event for event in told(caplog) if "could not be fetched" not in event[1]] == [
             ("INFO", "An issuer's keys changed."),
-            ("WARNING", "An issuer does not answer; its last keys are used beyond their refresh interval."),
-            ("INFO", "An issuer answers again; its keys are fresh."),
+            ("WARNING", "An issuer doesn't respond; its last keys are used beyond their refresh interval."),
+            ("INFO", "An issuer responds again; its keys are fresh."),
         ]
         ages = [vars(record)["age_seconds"] for record in caplog.records if hasattr(record, "age_seconds")]
         assert ages == [3600, 6600]

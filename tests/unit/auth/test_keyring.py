@@ -102,7 +102,7 @@ def test_a_missing_or_damaged_entry_means_that_nobody_is_signed_in(store, backen
     [(name, _)] = backend.kept.items()
     backend.kept = {} if text is None else {name: text}
 
-    with pytest.raises(LoginRequired, match="does not hold"):
+    with pytest.raises(LoginRequired, match="does not contain"):
         store.load()
 
 
@@ -140,7 +140,7 @@ def test_an_entry_that_does_not_fit_its_file_means_that_nobody_is_signed_in(stor
     save(store)
     backend.kept = elsewhere.kept
 
-    with pytest.raises(LoginRequired, match="does not hold"):
+    with pytest.raises(LoginRequired, match="does not contain"):
         store.load()
 
 

@@ -188,7 +188,7 @@ def test_a_provider_without_revocation_or_end_of_session_is_said_so(connect, idp
 
     report = calls.end_session(REPORT, connection, browser)
 
-    assert calls.revoke(TOKENS, connection).problem == "The identity provider has no way to revoke tokens."
+    assert calls.revoke(TOKENS, connection).problem == "The identity provider does not support token revocation."
     assert report.end_session_problem == "The identity provider has no page that ends a session."
     assert opened == []
 
@@ -204,7 +204,7 @@ BOTH = {"left_valid": ("ID token", "access token"), "valid_until": LATER, "ended
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"was_signed_in": False, "files_removed": 1}, "Nobody was signed in to id.example.com. 1 file removed."),
+        ({"was_signed_in": False, "files_removed": 1}, "No user was signed in to id.example.com. 1 file removed."),
         (BOTH, "ID token and access token stay valid until 12:58 UTC (in 58 min): the provider cannot revoke them."),
         ({"problem": "Down.", "provider_answered": False}, "everything (Down): you are signed out here. End the"),
         ({"end_session_url": "https://id/end"}, "To end your session at id.example.com too, open https://id/end in"),

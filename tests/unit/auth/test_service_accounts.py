@@ -175,7 +175,7 @@ def test_threads_that_need_a_token_at_once_fetch_one(provider, service_idp):
 
 @pytest.mark.parametrize("audience", ["lakeside", "", ["other"], None, 7, {"lake": 1}])
 def test_a_jwt_for_another_audience_is_refused(audience):
-    with pytest.raises(ProviderMisbehaved, match="Somebody gave a token for a different audience"):
+    with pytest.raises(ProviderMisbehaved, match="Somebody returned a token for a different audience"):
         jwt_service_token(Secret(mint(audience=audience)), audience="lake", now=NOW, source="Somebody")
 
 
@@ -406,7 +406,7 @@ def test_anything_but_one_word_of_ascii_is_refused_without_being_shown(token):
     with pytest.raises(ConfigurationError) as caught:
         StaticTokenAuthProvider(token)
 
-    assert str(caught.value).startswith("The token is not one word")
+    assert str(caught.value).startswith("The token isn't a single word")
 
 
 @pytest.fixture

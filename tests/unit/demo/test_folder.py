@@ -70,7 +70,7 @@ def test_one_demo_at_a_time_uses_a_folder_and_a_killed_one_leaves_it(tmp_path):
     command = [sys.executable, "-c", program, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"ready\n"
-        with pytest.raises(ConfigurationError, match="Another demo is using the folder") as caught:
+        with pytest.raises(ConfigurationError, match="Another demo is using the directory") as caught:
             DemoFolder(tmp_path, is_fresh=True)
         other.kill()
 

@@ -210,13 +210,16 @@ def _by_deltalake(path):
 
 DAMAGE = {
     "gone": (lambda path: path.unlink(), "some of its files were removed"),
-    "short": (lambda path: path.write_bytes(path.read_bytes()[:-5]), "a deletion vector has another size"),
-    "empty": (lambda path: path.write_bytes(b""), "a deletion vector has another size"),
+    "short": (lambda path: path.write_bytes(path.read_bytes()[:-5]), "a deletion vector has a different size"),
+    "empty": (lambda path: path.write_bytes(b""), "a deletion vector has a different size"),
     "other bits": (
         lambda path: path.write_bytes(_flip(path.read_bytes(), 30)),
         "a deletion vector has a wrong checksum",
     ),
-    "other size": (lambda path: path.write_bytes(_flip(path.read_bytes(), 4)), "a deletion vector has another size"),
+    "other size": (
+        lambda path: path.write_bytes(_flip(path.read_bytes(), 4)),
+        "a deletion vector has a different size",
+    ),
 }
 
 

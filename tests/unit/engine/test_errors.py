@@ -45,8 +45,8 @@ def told(text):
         ("Parquet error: External: x error: Out of range of file /srv/a: 9", Unavailable, "removed or replaced"),
         ("Arrow error: Parquet argument error: External: snappy: corrupt input", Unavailable, "damaged"),
         ("Object Store error: Generic x error: Unable to open file /srv/a: x", Unavailable, "may not read it"),
-        ("Execution error: PyErr { type: <class 'KeyError'>, traceback: ... }", InternalError, "inside the server"),
-        ("something that nobody has seen", InternalError, "inside the server"),
+        ("Execution error: PyErr { type: <class 'KeyError'>, traceback: ... }", InternalError, "internal error"),
+        ("something that nobody has seen", InternalError, "internal error"),
     ],
 )
 def test_a_text_becomes_an_error_of_its_class(text, kind, what):

@@ -200,7 +200,7 @@ def test_a_parameter_may_name_an_instance_for_each_row_of_values(everything):
         assert everything.plan(sql.format(*marks)).parameter_schema.names == ["0", "1"]
         with pytest.raises(InvalidStatement, match="parameter"):
             everything.rows(sql.format(*marks))
-    with pytest.raises(InvalidStatement, match="not the id"):
+    with pytest.raises(InvalidStatement, match="not the ID"):
         everything.rows(sql.format("$1", "$2"), parameters=pa.record_batch({"0": ["x"], "1": [5]}))
     with pytest.raises(InvalidStatement, match="parameter"):
         everything.plan(f"SELECT * FROM view_instance($1, '{P1}')")
@@ -269,7 +269,7 @@ REFUSED = [
     ("process_spans('x', 'both')", "not the id of a process", 29),
     (f"perfetto_trace_chunks('{P1}', 'both')", "begin, end", 15),
     ("view_instance('log_entry', 'global')", "no view set named 'log_entry'", 29),
-    ("view_instance('log_entries', 'p')", "'p' is not the id of a process", 44),
+    ("view_instance('log_entries', 'p')", "'p' is not the ID of a process", 44),
     ("view_instance('thread_spans', 'global')", "no instance 'global'", 45),
     ("view_instance('otel_spans', 'global')", "Query the table", 43),
     (f"view_instance('blocks', '{P1}')", "'global' only", 39),
@@ -277,7 +277,7 @@ REFUSED = [
     ("view_instance()", "a view set and an id", 15),
     ("view_instance('log_entries', msg)", "not a constant", 44),
     ("view_instance('log_entries', (SELECT 'global'))", "not a constant", 44),
-    ("view_instance('log_entries', 7)", "not a text", 44),
+    ("view_instance('log_entries', 7)", "isn't a string", 44),
     ("view_instance('measures', 'global')", "no table named measures", 29),
 ]
 

@@ -425,8 +425,7 @@ def test_a_lake_has_so_many_views_at_most_whoever_creates_them(views):
         found = [*pool.map(create, range(4))]
 
     assert (
-        sorted(map(str, found))
-        == ["None"] * 2 + ["There are 2 materialized views already, the most that are allowed."] * 2
+        sorted(map(str, found)) == ["None"] * 2 + ["There are already 2 materialized views, which is the maximum."] * 2
     )
     (name, another) = [one for one in views.tables.list() if one.startswith("view_")]
     views.create(definition(name=name), replaces=True)

@@ -82,8 +82,8 @@ def test_an_answer_of_no_parts_is_one_of_no_rows(engine):
     [
         ([], "ended before it began"),
         ([BATCH], "without a schema"),
-        (OTHER, "another schema"),
-        ([SCHEMA, SCHEMA], "another schema"),
+        (OTHER, "a different schema"),
+        ([SCHEMA, SCHEMA], "a different schema"),
         ([SCHEMA, b"<html>"], "not valid Arrow"),
         ([SCHEMA, BATCH[:-8]], "not valid Arrow"),
         ([SCHEMA, BATCH + BATCH], "not valid Arrow"),

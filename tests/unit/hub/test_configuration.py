@@ -132,7 +132,7 @@ def test_lists_and_variables_that_were_only_added_to_are_kept():
         {"name": "user", "scopes": ["self", "access:services!service=micromegas"]},
         {
             "name": "micromegas-sign-in",
-            "description": "Gives each person's kernels that person's own token",
+            "description": "Gives each user's kernels that user's token",
             "scopes": ["admin:auth_state", "read:users:name"],
             "services": ["micromegas"],
         },

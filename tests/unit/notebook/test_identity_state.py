@@ -253,6 +253,6 @@ def test_what_nobody_expected_is_a_line_too_and_the_buttons_work_again(world, se
     board.ended.clear()
     press(buttons, SIGN_OUT, board)
 
-    assert board.errors[0].startswith("✗ That did not work.")
+    assert board.errors[0].startswith("✗ The action failed.")
     assert board.errors[1] == ""
     assert SECRET_TOKEN not in caplog.text + str(board.errors)

@@ -205,7 +205,7 @@ def test_a_file_is_downloaded_in_parts_and_then_forgotten(page, monkeypatch):
     assert state["rows"] == state["total"] == 3
     assert re.fullmatch(r"result-\d{8}-\d{6}\.parquet", state["name"])
     page.ask("export_end", export=7)
-    assert "no longer kept" in page.ask("export_part", export=7, first=0)["error"]
+    assert "no longer available" in page.ask("export_part", export=7, first=0)["error"]
 
 
 def test_files_in_the_notebooks_folder_get_names_that_are_free(page, monkeypatch, tmp_path):
@@ -371,7 +371,7 @@ def test_rows_that_were_used_last_are_kept_within_a_bound(monkeypatch):
     monkeypatch.setattr(ResultGrid, "send", lambda grid, content, *_: setattr(grid, "last", content))
 
     assert [is_referenced(page) for page in pages] == [True, False, True, True]
-    assert pages[1].grid.last["error"] == "These rows are no longer kept. Run the cell again."
+    assert pages[1].grid.last["error"] == "These rows are no longer available. Run the cell again."
     pages[3].grid.close()
     assert not is_referenced(pages[3])
 
@@ -545,8 +545,8 @@ def test_rows_are_no_dictionaries_if_two_columns_have_the_same_name():
         (lambda result, _: result[[True]], "The mask has 1 values, and the result 5,000 rows"),
         (lambda result, _: result[result["n"][::2] > 1], "The mask has 2,500 values"),
         (lambda result, _: result[pd.Series([True] * 5000, range(1, 5001))], "index does not number the rows"),
-        (lambda result, _: result[None], "no such rows or columns"),
-        (lambda result, _: result[True], "no such rows or columns"),
+        (lambda result, _: result[None], "have these rows or columns"),
+        (lambda result, _: result[True], "have these rows or columns"),
         (lambda result, _: result.groupby("n"), "to_pandas"),
         (lambda result, folder: result.save(folder / "x.txt"), "format"),
         (lambda result, folder: [result.save(folder / "x.csv") for _ in range(2)], "already"),

@@ -53,7 +53,7 @@ def test_five_wrong_addresses_end_the_sign_in(shell, world):
     world.flow = FlowToUse(flow=Flow.PASTE)
     world.answers = ["wrong"] * 6
 
-    with pytest.raises(LoginFailed, match="None of the pasted addresses"):
+    with pytest.raises(LoginFailed, match="None of the pasted URLs"):
         shell.run_line_magic("micromegas_login", "")
 
     assert world.logins[0].is_cancelled

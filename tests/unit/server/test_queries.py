@@ -187,7 +187,7 @@ def test_a_rule_needs_a_reason_that_can_be_shown_and_there_are_so_many_at_most(p
         with pytest.raises(InvalidStatement, match="reason"):
             store.add("client = 'x'", reason, created_by="root")
     store.add("client = 'x'", "a reason", created_by="root")
-    with pytest.raises(InvalidStatement, match="the most that are allowed"):
+    with pytest.raises(InvalidStatement, match="which is the maximum"):
         store.add("client = 'y'", "a reason", created_by="root")
 
 

@@ -149,7 +149,7 @@ def test_an_address_that_does_not_fit_is_asked_for_again_a_few_times(settings, e
     person.login(settings, flow=Flow.PASTE, environ=environ)
 
     assert len(person.heard) == 1
-    with pytest.raises(LoginFailed, match="None of the pasted addresses"):
+    with pytest.raises(LoginFailed, match="None of the pasted URLs"):
         Person("one", "two", "three", "four", "five").login(settings, flow=Flow.PASTE, environ=environ)
 
 

@@ -263,7 +263,7 @@ def sign_in_by_paste(command, *, environ, folder, lines=(), prompt=""):
     end = sign_in(address, visit_callback=False)
     terminal.wait_for("Paste the address")
     terminal.type(f"{end.replace('state=', 'state=x')}\r")
-    terminal.wait_for("not the address")
+    terminal.wait_for("isn't the URL")
     terminal.wait_for("Paste the address")
     terminal.type(f"{end}\r")
     terminal.wait_for("Signed in as")

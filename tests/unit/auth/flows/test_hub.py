@@ -334,5 +334,5 @@ def test_a_sign_in_that_the_service_has_forgotten_ends(redirecting, environ):
     body = {"error": "unknown_sign_in", "message": "", "remedy": ""}
     redirecting.reply = lambda _call: HubReply(status=404, body=body)
 
-    with pytest.raises(LoginFailed, match="does not know this sign-in any more"):
+    with pytest.raises(LoginFailed, match="no longer has this sign-in"):
         pending.result(DEADLINE_SECONDS)
