@@ -170,9 +170,9 @@ class QueryResult:
     def __repr__(self) -> str:
         return static_table(self._view, len(self))["text/plain"]
 
-    def open_chart(self, plot: Asked) -> None:
-        """Show the result with its chart open."""
-        self._plot = plot
+    def open_chart(self, chart: Chart) -> None:
+        """Show the result with this chart of it."""
+        self._plot = chart.plot
 
     def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, Any], dict[str, Any]]:
         with_grid, rows = self._max_rows > 0, len(self)

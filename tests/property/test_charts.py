@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from micromegas_jupyter.core.text import printable
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.charts.chart import Chart
-from micromegas_jupyter.notebook.charts.slots import m4, one_per_spot
+from micromegas_jupyter.notebook.plotting import KINDS
+from micromegas_jupyter.notebook.plotting.slots import m4, one_per_spot
 from tests.property.arrow_tables import tables
 
 _MAX_CHARACTERS = 1_000_000

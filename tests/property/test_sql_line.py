@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts import KINDS
 from micromegas_jupyter.notebook.magics.sql import FORMATS, SqlMagic, SqlRequest
+from micromegas_jupyter.notebook.plotting import KINDS
 from micromegas_jupyter.notebook.shell import parse_sql_line
 
 _PIECES = st.sampled_from(

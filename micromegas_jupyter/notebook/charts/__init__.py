@@ -1,3 +1,1 @@
-"""Charts of a query's rows, as Vega-Lite."""
-
-KINDS = ("line", "area", "bar", "hist", "heat", "point")
+"""Charts of rows in Python."""

@@ -1,48 +1,26 @@
-"""A chart of a result as the value of a cell: Vega-Lite where it is understood, a picture everywhere else.
+"""A chart of rows as the value of a cell: the grid of a result with this chart open.
 
-The columns are named by a person, or chosen by their roles.
+The options name columns, or the columns' roles choose them.
 """
 
 from __future__ import annotations
 
 import json
-from base64 import b64encode
-from importlib.util import find_spec
 from pathlib import Path
-from textwrap import wrap
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
-from micromegas_jupyter.core.text import cut, rows_text
+from micromegas_jupyter.config.client import DEFAULT_RESULT_ROWS
 from micromegas_jupyter.errors import UsageError, extra
-from micromegas_jupyter.notebook.charts.choice import Choice, Options, choose
-from micromegas_jupyter.notebook.charts.columns import Role
-from micromegas_jupyter.notebook.charts.panels import POINT, WIDTH, Groups, csv_data, draw_panels
+from micromegas_jupyter.notebook.plotting.choice import Options, choose
+from micromegas_jupyter.notebook.plotting.draw import draw, draw_image
+from micromegas_jupyter.notebook.results.grid import shown_table
+from micromegas_jupyter.notebook.results.plots import build_plot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from micromegas_jupyter.notebook.charts.choice import Names
-    from micromegas_jupyter.notebook.charts.columns import Column
-    from micromegas_jupyter.notebook.charts.panels import Spec
-    from micromegas_jupyter.notebook.charts.slots import Slots
-
-    Axes = Mapping[str, tuple[Column, Slots | Groups | None]]
-
-VEGA_LITE_VERSION: Final = "5.21"
-"""Draws images; the newest that vl-convert has and JupyterLab's mime type allows."""
-
-_MIME_TYPE = "application/vnd.vegalite.v5+json"
-_CONFIG: Spec = {
-    "font": "system-ui, sans-serif",
-    "axis": {"gridOpacity": 0.35, "titleFontWeight": "normal", "labelLimit": 190, "titleLimit": 400, "tickCount": 6},
-    "legend": {"titleFontWeight": "normal", "labelLimit": 170, "symbolOpacity": 1, "symbolStrokeWidth": 3},
-    "title": {"anchor": "start", "fontSize": 13, "fontWeight": 600, "offset": 10, "subtitlePadding": 4},
-}
-_LEGEND: Spec = {"name": "legend", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}
-_NEXT_TO_POINTER = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
+    from micromegas_jupyter.notebook.plotting.choice import Names
+    from micromegas_jupyter.notebook.shell import Bundle
 
 
 class Chart:
@@ -66,8 +44,10 @@ class Chart:
         bins: int | None = None,
         log: str | None = None,
     ) -> None:
+        self._table = _arrow_table(table)
         options = Options(kind=kind, x=x, y=y, color=color, agg=agg, bins=bins, log=log)
-        self.spec, self._text, _ = draw(choose(_arrow_table(table), options))
+        self.spec, self._text, _ = draw(choose(self._table, options))
+        self.plot = build_plot(self._table.column_names, options)
 
     def to_altair(self) -> Any:
         """Return the chart as one of Altair's, to change it."""
@@ -81,36 +61,14 @@ class Chart:
         suffix = Path(path).suffix.lower()
         if suffix not in {".json", ".svg", ".png"}:
             raise UsageError("A chart is saved as .json, .svg or .png.", remedy="End the file's name with one of them.")
-        content = json.dumps(self.spec).encode() if suffix == ".json" else self._picture(suffix[1:], scale=2)
+        content = json.dumps(self.spec).encode() if suffix == ".json" else draw_image(self.spec, suffix[1:], scale=2)
         Path(path).write_bytes(content)
 
     def __repr__(self) -> str:
         return self._text
 
-    def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, Any], dict[str, Any]]:
-        data: dict[str, Any] = {_MIME_TYPE: self.spec, "text/plain": self._text}
-        panels, has_picture = self.spec["vconcat"], find_spec("vl_convert") is not None
-        if has_picture and panels[0]["layer"][0]["mark"]["type"] == "point":
-            data["image/png"] = b64encode(self._picture("png", scale=1 if len(panels) == 1 else 0.7)).decode()
-        elif has_picture:
-            data["image/svg+xml"] = self._picture("svg").decode()
-        # JupyterLab saves a PNG of its own beside an SVG, which for dense lines would be larger than all else.
-        scale = (10_000 if has_picture else 20_000) / sum(len(panel["data"]["values"]) for panel in panels)
-        return data, {_MIME_TYPE: {"embed_options": {"scaleFactor": {"png": min(round(scale, 2), 1), "svg": 1}}}}
-
-    def _picture(self, file_type: str, *, scale: float = 1) -> bytes:
-        with extra("charts"):
-            import vl_convert
-
-        # Without the points that only a pointer shows, and without a description of each for screen readers.
-        layers = [[layer for layer in panel["layer"] if "params" not in layer] for panel in self.spec["vconcat"]]
-        panels = [panel | {"layer": drawn} for panel, drawn in zip(self.spec["vconcat"], layers, strict=True)]
-        # In a font whose letters are as wide everywhere, as nothing moves aside once the picture is drawn.
-        config = self.spec["config"] | {"aria": False, "font": "Arial, Helvetica, Liberation Sans, sans-serif"}
-        still = self.spec | {"vconcat": panels, "background": "white", "config": config}
-        if file_type == "svg":
-            return str(vl_convert.vegalite_to_svg(still, vl_version=VEGA_LITE_VERSION)).encode()
-        return bytes(vl_convert.vegalite_to_png(still, vl_version=VEGA_LITE_VERSION, scale=scale))
+    def _repr_mimebundle_(self, **_options: object) -> Bundle:
+        return shown_table(self._table, max_rows=DEFAULT_RESULT_ROWS, is_referenced=True, plot=self.plot)
 
 
 def _arrow_table(rows: object) -> pa.Table:
@@ -119,87 +77,3 @@ def _arrow_table(rows: object) -> pa.Table:
     except (TypeError, ValueError, NotImplementedError):
         remedy = "Use a DataFrame with one type per column, an Arrow table, or a %%sql result."
         raise UsageError("These rows cannot be read as a table.", remedy=remedy) from None
-
-
-def draw(choice: Choice, width: int | None = None) -> tuple[Spec, str, list[Axes]]:
-    """Return the specification of what was chosen, what it shows in words, and the axes of each of its panels.
-
-    With a width, the chart is as wide, and a drag selects a range instead of moving the axes.
-    """
-    kind, x = choice.kind, choice.x.title
-    panels, measures, series, axes = draw_panels(choice, width or WIDTH)
-    notes = list(dict.fromkeys(choice.notes))
-    both = [each for each in zip(panels, axes, strict=True) if len(next(iter(each[0]["data"].values())))]
-    if not both:
-        empty = [column.title for column in [choice.x, *choice.y] if column.values.null_count == len(column.values)]
-        why = f"{empty[0]} is NULL in every row" if empty else "no row has a value for each axis"
-        raise UsageError(f"There is nothing to draw: {why}.", remedy="Choose other columns with x and y.")
-    title, over = ", ".join(column.title for column in choice.y) or "rows", _preposition(choice)
-    if not set(choice.aggregates) <= {"count", "sum"}:
-        title = f"{', '.join(choice.aggregates)} of {title}"
-    if kind == "heat":
-        title = f"rows by {x} and {title}"
-    elif kind != "hist" or not choice.y:
-        title = f"{title} {over} {x}"
-    if choice.color:
-        title += f" {'and' if over == 'by' else 'by'} {series.title}"
-    subtitle = {"subtitle": [line for note in notes for line in wrap(note, 100)]} if notes else {}
-    spec = {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "description": f"{kind} chart: {title}",
-        "title": {"text": cut(title, 90), **subtitle},
-        "config": _CONFIG,
-        **_arrange([panel for panel, _ in both], kind, series, width),
-    }
-    drawn = [(y.encoding["title"], y.values[~np.isnan(y.values)]) for y in measures if choice.y]
-    ranges = [f"  {name}: {values.min():,.6g} to {values.max():,.6g}" for name, values in drawn if len(values)]
-    text = "\n".join([str(spec["description"]), *ranges, f"  {rows_text(len(choice.x.values))}", *notes])
-    return spec, text, [along for _, along in both]
-
-
-def _preposition(choice: Choice) -> str:
-    if choice.x.role is Role.TIME:
-        return "over"
-    return "by" if choice.aggregates and choice.kind != "hist" else "against"
-
-
-def _arrange(panels: list[Spec], kind: str, series: Groups, wanted: int | None) -> Spec:
-    """Return the panels, one below the other, with what moves them together."""
-    views, is_shared = [f"panel_{number}" for number, _ in enumerate(panels, 1)], kind in {"line", "area", "point"}
-    is_nominal = {axis: panels[0]["encoding"][axis]["type"] == "nominal" for axis in ("x", "y")}
-    is_horizontal = kind == "bar" and is_nominal["y"]
-    # Long names stand beside horizontal bars and in the legend, and all fits beside JupyterLab's file browser.
-    names = max(min(6 * max(map(len, [series.title, *series.labels])), _CONFIG["legend"]["labelLimit"]) - 60, 0)
-    width = (wanted or WIDTH) - 150 * is_nominal["y"] - names * bool(series.title) - 40 * (kind == "heat")
-    for view, panel in zip(views, panels, strict=True):
-        panel["layer"][0]["name"] = view
-        height = 260 if len(panels) == 1 else max(90, 480 // len(panels))
-        panel |= {"data": csv_data(panel["data"]), "width": width, "height": panel.get("height", height)}
-        if kind in {"line", "area"}:
-            near = {"name": f"near_{view}", "select": _NEXT_TO_POINTER}
-            opacity = {"condition": {"param": near["name"], "empty": False, "value": 1}, "value": 0}
-            panel["layer"] += [{"mark": POINT | {"size": 45}, "params": [near], "encoding": {"opacity": opacity}}]
-        if is_shared and view != views[-1]:  # the axis below the last one is that of all
-            axis = panel["encoding"]["x"]["axis"] | {"labels": False, "ticks": False}
-            panel["encoding"]["x"] |= {"title": None, "axis": axis}
-    encodings = ["x", "y"] if kind == "point" and len(panels) == 1 else ["x"]
-    zoom = {"name": "zoom", "select": {"type": "interval", "encodings": encodings}, "bind": "scales", "views": views}
-    has_zoom = not wanted and not is_horizontal and not is_nominal["x"] and (kind != "hist" or len(panels) == 1)
-    params = _brushes(panels, views) if wanted else [zoom] * has_zoom
-    params += [_LEGEND | {"views": views}] * bool(series.title)
-    scale = {"color": "shared", "x": "shared" if is_shared else "independent"}
-    return {"params": params, "vconcat": panels, "resolve": {"scale": scale}}
-
-
-def _brushes(panels: list[Spec], views: list[str]) -> list[Spec]:
-    """Return what selects ranges of numbers and times, or a clicked bar or rectangle of a text."""
-    params: list[Spec] = []
-    for view, panel in zip(views, panels, strict=True):
-        axes, mark = {axis: panel["encoding"][axis] for axis in ("x", "y")}, panel["layer"][0]["mark"]["type"]
-        texts = [each["field"] for each in axes.values() if each["type"] == "nominal"]
-        ranges = [axis for axis, each in axes.items() if each["type"] != "nominal"]
-        select: Spec = {"type": "interval", "encodings": ranges if mark in {"point", "rect"} else ["x"]}
-        if texts and not (mark == "rect" and ranges):
-            select = {"type": "point", "fields": texts[:1]}
-        params.append({"name": f"brush_{view}", "select": select, "views": [view]})
-    return params

@@ -19,7 +19,7 @@ from micromegas_jupyter.config.client import parse_result_rows
 from micromegas_jupyter.core.system import process_variables
 from micromegas_jupyter.core.text import bytes_text, parse_range, seconds_text, short_query_id
 from micromegas_jupyter.errors import UnsupportedRequest, UsageError, extra
-from micromegas_jupyter.notebook.charts import KINDS
+from micromegas_jupyter.notebook.plotting import KINDS
 from micromegas_jupyter.notebook.results.rows import (
     Ending,
     LiveLine,
@@ -376,26 +376,20 @@ class SqlMagic(Magics):
         """Show the chart that was asked for, and the rows unless the cell's value shows them itself."""
         from micromegas_jupyter.notebook.query_result import QueryResult
         from micromegas_jupyter.notebook.results.grid import shown_table
-        from micromegas_jupyter.notebook.widget import shows_widgets
 
-        asked = None
+        chart = None
         if (plot := request.options.plot) is not None:
             from micromegas_jupyter.notebook.charts.chart import Chart
-            from micromegas_jupyter.notebook.results.plots import build_options
 
             options = {name: getattr(request.options, name) for name in CHART_OPTIONS}
             options["kind"] = None if plot is True else plot
             try:
                 chart = Chart(table, **options)
-                asked = build_options(table.column_names, options)
-            except UsageError as error:  # which must not keep the rows from the person
+            except UsageError as error:  # the rows are shown anyway
                 print("\n".join(error_lines(error)))  # noqa: T201 - the magic's output
-            else:
-                if not (shows_widgets() and max_rows):
-                    display(chart)
         if isinstance(value, QueryResult):
-            if asked is not None:
-                value.open_chart(asked)
+            if chart is not None:
+                value.open_chart(chart)
             return
         build_bundle = partial(
             shown_table,
@@ -403,7 +397,7 @@ class SqlMagic(Magics):
             max_rows=max_rows,
             is_referenced=value is table,
             source=request.source(),
-            plot=asked,
+            plot=chart.plot if chart else None,
         )
         if request.name is None:
             show_once(self._shell, value, build_bundle)

@@ -255,18 +255,30 @@ def result_bundle(
     source: CellSource | None = None,
     plot: Asked | None = None,
 ) -> Bundle:
-    """Return what a notebook shows of a result and its metadata, by MIME type."""
+    """Return what a notebook shows of a result and its metadata, by MIME type; an image if no widget shows a chart."""
     saved = static_table(view, result_rows)
-    if not with_grid or not shows_widgets() or not view.table.num_columns:
-        return saved, {}
-    return widget_bundle(ResultGrid(view, result_rows=result_rows, source=source, plot=plot), saved)
+    if with_grid and shows_widgets() and view.table.num_columns:
+        return widget_bundle(ResultGrid(view, result_rows=result_rows, source=source, plot=plot), saved)
+    if plot is not None:
+        from micromegas_jupyter.notebook.plotting.draw import build_image
+        from micromegas_jupyter.notebook.results.plots import Plot
+
+        drawn = Plot(view, RowQuery(), plot)
+        saved["text/html"] = build_image(drawn.spec) + saved["text/html"]
+        saved["text/plain"] = f"{drawn.text}\n\n{saved['text/plain']}"
+    return saved, {}
 
 
 def shown_table(
-    table: pa.Table, *, max_rows: int, is_referenced: bool, source: CellSource | None = None, plot: Asked | None = None
+    table: pa.Table,
+    *,
+    max_rows: int,
+    is_referenced: bool,
+    source: CellSource | None = None,
+    plot: Asked | None = None,
 ) -> Bundle:
     """Return what a notebook shows of a table; `is_referenced` says that somebody keeps it anyway."""
-    rows = min(table.num_rows, max_rows or MAX_STATIC_ROWS)
+    rows = min(table.num_rows, max_rows or (MAX_STATIC_ROWS if plot is None else table.num_rows))
     if not is_referenced and table.nbytes > MAX_HELD_BYTES:
         rows = min(rows, table.num_rows * MAX_HELD_BYTES // table.nbytes)
     held = table.slice(0, rows)

@@ -12,18 +12,18 @@ from pyarrow import types
 
 from micromegas_jupyter.core.text import cut, printable
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts.chart import draw
-from micromegas_jupyter.notebook.charts.choice import Options, choose
-from micromegas_jupyter.notebook.charts.columns import Column, Role
-from micromegas_jupyter.notebook.charts.panels import Groups, brush_slots
 from micromegas_jupyter.notebook.formats import NANOSECONDS, decoded
+from micromegas_jupyter.notebook.plotting.choice import Options, choose, listed
+from micromegas_jupyter.notebook.plotting.columns import Column, Role
+from micromegas_jupyter.notebook.plotting.draw import draw
+from micromegas_jupyter.notebook.plotting.panels import Groups, brush_slots
 from micromegas_jupyter.notebook.results.filters import time_text, value_filter
 from micromegas_jupyter.notebook.shell import option_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from micromegas_jupyter.notebook.charts.slots import Slots
+    from micromegas_jupyter.notebook.plotting.slots import Slots
     from micromegas_jupyter.notebook.results.view import RowQuery, RowsView
 
 Asked = dict[str, Any]
@@ -37,7 +37,7 @@ class Plot:
         UsageError: There is nothing to draw.
     """
 
-    def __init__(self, view: RowsView, order: RowQuery, options: Asked, width: int) -> None:
+    def __init__(self, view: RowsView, order: RowQuery, options: Asked, width: int | None = None) -> None:
         names = view.table.schema.names
         named = {key: [names[at] for at in options.get(key, ())] for key in ("x", "y", "color")}
         chart_options = Options(
@@ -122,17 +122,9 @@ def plot_arguments(options: Asked, names: Sequence[str]) -> str:
     return " ".join(["--plot", *([options["kind"]] if options.get("kind") else []), *words])
 
 
-def build_options(names: Sequence[str], arguments: Mapping[str, Any]) -> Asked:
+def build_plot(names: Sequence[str], options: Options) -> Asked:
     """Return options by name as a page has them."""
-    y = arguments["y"] or ""
-    columns = {"x": [arguments["x"]], "color": [arguments["color"]], "y": [y] if y in names else y.split(",")}
-    found: Asked = {
-        key: [names.index(each.strip() if each not in names else each) for each in columns[key] if each]
-        for key in columns
-    }
-    return found | {
-        "kind": arguments["kind"],
-        "agg": [name.strip() for name in arguments["agg"].split(",")] if arguments["agg"] else None,
-        "bins": arguments["bins"],
-        "log": arguments["log"],
-    }
+    columns = {"x": listed(options.x, names), "y": listed(options.y, names), "color": listed(options.color, names)}
+    found: Asked = {key: [names.index(name) for name in each if name] for key, each in columns.items()}
+    aggregates = listed(options.agg) or None
+    return found | {"kind": options.kind, "agg": aggregates, "bins": options.bins, "log": options.log}

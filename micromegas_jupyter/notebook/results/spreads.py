@@ -181,7 +181,7 @@ def _number_edges(column: pa.ChunkedArray, form: ColumnFormat) -> Sequence[str]:
     numbers = values.cast(pa.float64(), safe=False).to_numpy() * scale
     if (span := _histogram_span(numbers[np.isfinite(numbers)])) is None:
         return ()
-    from micromegas_jupyter.notebook.charts.slots import number_slots
+    from micromegas_jupyter.notebook.plotting.slots import number_slots
 
     edges = number_slots(np.array(span), bins=_BINS).edges
     if types.is_integer(column.type):

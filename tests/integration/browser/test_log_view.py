@@ -57,7 +57,7 @@ def test_a_log_is_followed_and_used_by_keyboard_in_both_themes_and_saved_as_text
 
         # The follow runs while the next cell sends a line.
         view = page.locator(VIEW)
-        lines, details = view.get_by_role("listbox"), view.get_by_role("region", name="Details")
+        lines, details = view.get_by_role("listbox"), view.get_by_role("group", name="Details")
         expect(lines).to_contain_text("sent by another cell")
         expect(view.get_by_role("status")).to_have_text("2 lines")
 

@@ -27,7 +27,7 @@ rows = pa.table({{
     "took": np.exp(np.sin(n / 300) + (n % 7) / 3),
 }})
 result = QueryResult(rows, source=CellSource("%%sql --begin 1h", "SELECT * FROM requests -- all"))
-result.open_chart({{"kind": "bar", "x": [0], "color": [1], "agg": ["count"]}})
+result.open_chart(result.chart("bar", x="time", color="service", agg="count"))
 result"""
 RUN = "window.ran=(window.ran||0)+1"
 PAYLOADS = (
@@ -41,7 +41,7 @@ HOSTILE = f"""payloads = {PAYLOADS!r}
 columns = {{text: np.array(payloads)[(n + at) % 5] for at, text in enumerate(payloads)}}
 columns |= {{"value": n % 9, "unit": np.array(payloads)[n % 5], payloads[0] + "2": n}}
 shown = QueryResult(pa.table(columns), source=CellSource("%%sql", "SELECT 1"))
-shown.open_chart({{"kind": "bar", "x": [0], "y": [7], "color": [1], "agg": ["sum"]}})
+shown.open_chart(shown.chart("bar", x=payloads[0], y=payloads[0] + "2", color=payloads[1], agg="sum"))
 shown"""
 HOVER_TRIES, HOVER_MILLISECONDS = 57, 500
 MAX_IMAGE_BYTES = 60_000
@@ -166,7 +166,7 @@ def test_column_names_and_values_run_no_script(open_notebook):
     grid.locator(".micromegas-grid-top-value").first.click()
     expect(status_of(grid)).to_contain_text("that match")
     grid.get_by_role("gridcell").first.dblclick()
-    expect(grid.get_by_role("region", name="Whole value")).to_be_visible()
+    expect(grid.get_by_role("group", name="Whole value")).to_be_visible()
     grid.get_by_role("button", name="Copy as SQL").click()
     expect(page.locator(".jp-Notebook .cm-content").last).to_contain_text("window.ran")
     save(page)

@@ -3,7 +3,6 @@
 import gzip
 import itertools
 import json
-import os
 import shutil
 import subprocess
 from collections import Counter
@@ -18,15 +17,15 @@ import pytest
 import vl_convert
 
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts import KINDS
-from micromegas_jupyter.notebook.charts.chart import VEGA_LITE_VERSION, draw
-from micromegas_jupyter.notebook.charts.choice import Options, choose
-from micromegas_jupyter.notebook.charts.slots import Slots
-from tests.integration.other_provider.installing import find_node, install_once
+from micromegas_jupyter.notebook.plotting import KINDS
+from micromegas_jupyter.notebook.plotting.choice import Options, choose
+from micromegas_jupyter.notebook.plotting.draw import VEGA_LITE_VERSION, draw
+from micromegas_jupyter.notebook.plotting.slots import Slots
+from tests.integration.other_provider.installing import find_node
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-HERE = Path(__file__).parent / "vega"
+HERE = Path(__file__).parent
 FRONTEND = Path(__file__).parents[3] / "micromegas_jupyter" / "notebook" / "frontend"
 ROWS, IN_CI, WIDTH, START = 1500, 60, 820, 1_793_491_200
 AGGREGATES = (None, "count", "sum", "mean", "min", "max", "p50,p99")
@@ -94,15 +93,14 @@ def drawn_charts(table, *, wanted):
     return found
 
 
-def rendered(folder, specs, *, lite=(), with_compiled=False):
+def rendered(folder, specs):
     """Return the panels of each chart, drawn by the Vega that the package ships."""
     node, _ = find_node()
     library = folder / "vega.mjs"
     library.write_bytes(gzip.decompress((FRONTEND / "static" / "vega.js.gz").read_bytes()))
     lines = "\n".join(json.dumps({"id": name, "spec": spec}) for name, spec in specs.items())
-    command = [node, "marks.mjs", str(library), str(FRONTEND / "src" / "grid" / "csv.ts"), *lite]
-    environ = os.environ | {"WITH_COMPILED": "1"} if with_compiled else None
-    done = subprocess.run(command, cwd=folder, env=environ, input=lines, capture_output=True, text=True, check=True)
+    command = [node, "chart_marks.mjs", str(library), str(FRONTEND / "src" / "grid" / "csv.ts")]
+    done = subprocess.run(command, cwd=folder, input=lines, capture_output=True, text=True, check=True)
     return {found["id"]: found for found in map(json.loads, done.stdout.splitlines())}
 
 
@@ -299,25 +297,14 @@ def is_near_span(one, other):
 def test_every_mark_has_the_value_that_sql_returns(tmp_path, wanted):
     charts = drawn_charts(requests(), wanted=wanted)
     assert len(charts) >= (wanted or 2_000)
-    shutil.copy(HERE / "marks.mjs", tmp_path)
+    shutil.copy(HERE / "chart_marks.mjs", tmp_path)
 
-    found = rendered(tmp_path, {name: chart.spec for name, chart in charts.items()}, with_compiled=True)
+    found = rendered(tmp_path, {name: chart.spec for name, chart in charts.items()})
 
     assert wrong_charts(charts, found) == {}
     # An image is drawn from the same Vega specification.
     for name, chart in charts.items():
         assert vl_convert.vegalite_to_vega(chart.spec, vl_version=VEGA_LITE_VERSION) == found[name]["compiled"]
-
-
-@pytest.mark.long
-def test_the_version_of_jupyterlab_draws_the_same_marks(request):
-    cache = request.config.cache.mkdir("chart_marks")
-    folder = install_once(cache, source=HERE, files=("package.json", "package-lock.json", "marks.mjs"))
-    charts = drawn_charts(requests(), wanted=None)
-
-    found = rendered(folder, {name: chart.spec for name, chart in charts.items()}, lite=["vega-lite-of-jupyterlab"])
-
-    assert wrong_charts(charts, found) == {}
 
 
 def wrong_charts(charts, found):

@@ -95,7 +95,6 @@ def test_a_kind_follows_plot_and_any_other_word_begins_the_statement(shell, worl
     shown = capsys.readouterr().out
     assert [line for line in shown.splitlines() if " chart: " in line] == [
         "bar chart: n by msg",
-        "bar chart: n by msg",
         "hist chart: n",
         "bar chart: p50, max of n by msg",
     ]

@@ -53,6 +53,12 @@ function suppressShortcuts(root) {
     "focusin",
     (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true")
   );
+  root.addEventListener("keydown", (event) => {
+    if (event.key.toLowerCase() !== "s" || !(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey) return;
+    if (root.parentElement?.dispatchEvent(new KeyboardEvent(event.type, event)) !== false) return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
 }
 
 // src/base/kernel.ts
@@ -271,8 +277,8 @@ var ChartPanel = class {
     const { asCell } = actions;
     const write = asCell ? [makeButton("Chart as cell", () => asCell(this.options), { title: "Write %%sql --plot into a new cell" })] : [];
     this.root = make(
-      "section",
-      { class: "micromegas-chart", "aria-label": "Chart", hidden: true },
+      "div",
+      { class: "micromegas-chart", role: "group", "aria-label": "Chart", hidden: true },
       make("div", { class: "micromegas-chart-bar" }, ...labels, ...write),
       this.canvas,
       this.numbers,
@@ -372,6 +378,7 @@ var ChartPanel = class {
     const ignored = Object.keys(this.brushed).map(Number);
     const others = Object.entries(order.filters).filter(([column]) => !ignored.includes(Number(column)));
     this.drawnOthers = JSON.stringify(others.map(([, typed]) => typed));
+    if (!this.view) this.canvas.replaceChildren(make("p", { class: "micromegas-chart-empty" }, "Loading the chart…"));
     const slow = setTimeout(() => this.root.classList.add("micromegas-chart-busy"), SLOW_MILLISECONDS);
     try {
       const [{ answer }, library] = await Promise.all([
@@ -1013,8 +1020,9 @@ var Grid = class {
   headRow = make("tr", { "aria-rowindex": 1 });
   body = make("tbody");
   table;
-  detail = make("section", {
+  detail = make("div", {
     class: "micromegas-grid-detail",
+    role: "group",
     "aria-label": "Whole value",
     hidden: true
   });
@@ -1073,8 +1081,9 @@ var Grid = class {
     this.sizer.append(this.table);
     this.scroller.append(this.sizer);
     this.root = make(
-      "section",
-      { class: "micromegas-grid", "aria-label": "Result" },
+      "div",
+      // A page may contain several results, so their parts are groups: a landmark needs a unique label.
+      { class: "micromegas-grid", role: "group", "aria-label": "Result" },
       this.buildBar(),
       this.chart.root,
       this.scroller,

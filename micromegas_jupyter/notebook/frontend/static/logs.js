@@ -52,6 +52,12 @@ function suppressShortcuts(root) {
     "focusin",
     (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true")
   );
+  root.addEventListener("keydown", (event) => {
+    if (event.key.toLowerCase() !== "s" || !(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey) return;
+    if (root.parentElement?.dispatchEvent(new KeyboardEvent(event.type, event)) !== false) return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
 }
 
 // src/base/kernel.ts
@@ -255,8 +261,8 @@ var LogView = class {
       if (line) this.select(Number(line.dataset.line));
     });
     this.root = make(
-      "section",
-      { class: "micromegas-logs", "aria-label": "Log" },
+      "div",
+      { class: "micromegas-logs", role: "group", "aria-label": "Log" },
       make(
         "div",
         { class: "micromegas-logs-bar" },
@@ -317,7 +323,7 @@ var LogView = class {
   sizer = make("div", { class: "micromegas-logs-sizer", role: "presentation" });
   detail = make("div", {
     class: "micromegas-logs-detail",
-    role: "region",
+    role: "group",
     "aria-label": "Details",
     tabindex: 0,
     hidden: true

@@ -52,6 +52,12 @@ function suppressShortcuts(root) {
     "focusin",
     (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true")
   );
+  root.addEventListener("keydown", (event) => {
+    if (event.key.toLowerCase() !== "s" || !(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey) return;
+    if (root.parentElement?.dispatchEvent(new KeyboardEvent(event.type, event)) !== false) return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
 }
 
 // src/base/kernel.ts

@@ -25,4 +25,11 @@ export function suppressShortcuts(root: HTMLElement): void {
   root.addEventListener("focusin", (event) =>
     (event.target as Element).setAttribute("data-lm-suppress-shortcuts", "true"),
   );
+  // Except for the one that saves: the page receives it again, from outside of the element.
+  root.addEventListener("keydown", (event) => {
+    if (event.key.toLowerCase() !== "s" || !(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey) return;
+    if (root.parentElement?.dispatchEvent(new KeyboardEvent(event.type, event)) !== false) return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
 }

@@ -118,8 +118,8 @@ export class ChartPanel {
       ? [makeButton("Chart as cell", () => asCell(this.options), { title: "Write %%sql --plot into a new cell" })]
       : [];
     this.root = make(
-      "section",
-      { class: "micromegas-chart", "aria-label": "Chart", hidden: true },
+      "div",
+      { class: "micromegas-chart", role: "group", "aria-label": "Chart", hidden: true },
       make("div", { class: "micromegas-chart-bar" }, ...labels, ...write),
       this.canvas,
       this.numbers,
@@ -198,6 +198,7 @@ export class ChartPanel {
     const ignored = Object.keys(this.brushed).map(Number);
     const others = Object.entries(order.filters).filter(([column]) => !ignored.includes(Number(column)));
     this.drawnOthers = JSON.stringify(others.map(([, typed]) => typed));
+    if (!this.view) this.canvas.replaceChildren(make("p", { class: "micromegas-chart-empty" }, "Loading the chart…"));
     const slow = setTimeout(() => this.root.classList.add("micromegas-chart-busy"), SLOW_MILLISECONDS);
     try {
       const [{ answer }, library] = await Promise.all([

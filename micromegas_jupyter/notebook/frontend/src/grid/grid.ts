@@ -62,8 +62,9 @@ class Grid {
   private readonly headRow = make("tr", { "aria-rowindex": 1 });
   private readonly body = make("tbody");
   private readonly table: HTMLTableElement;
-  private readonly detail = make("section", {
+  private readonly detail = make("div", {
     class: "micromegas-grid-detail",
+    role: "group",
     "aria-label": "Whole value",
     hidden: true,
   });
@@ -125,8 +126,9 @@ class Grid {
     this.sizer.append(this.table);
     this.scroller.append(this.sizer);
     this.root = make(
-      "section",
-      { class: "micromegas-grid", "aria-label": "Result" },
+      "div",
+      // A page may contain several results, so their parts are groups: a landmark needs a unique label.
+      { class: "micromegas-grid", role: "group", "aria-label": "Result" },
       this.buildBar(),
       this.chart.root,
       this.scroller,

@@ -105,7 +105,7 @@ test("a line is selected, filtered by, and followed to its trace by keyboard", a
 
   button("Not")?.click();
   expect(sent.at(-1)).toMatchObject({ op: "filter", line: 20_002, key: SCRIPT, is_excluded: true });
-  await vi.waitFor(() => expect(el.querySelector<HTMLElement>("[role=region]")?.hidden).toBe(true));
+  await vi.waitFor(() => expect(el.querySelector<HTMLElement>("[aria-label=Details]")?.hidden).toBe(true));
   close();
 });
 

@@ -58,7 +58,7 @@ class LogView {
   private readonly sizer = make("div", { class: "micromegas-logs-sizer", role: "presentation" });
   private readonly detail = make("div", {
     class: "micromegas-logs-detail",
-    role: "region",
+    role: "group",
     "aria-label": "Details",
     tabindex: 0,
     hidden: true,
@@ -84,8 +84,8 @@ class LogView {
       if (line) this.select(Number(line.dataset.line));
     });
     this.root = make(
-      "section",
-      { class: "micromegas-logs", "aria-label": "Log" },
+      "div",
+      { class: "micromegas-logs", role: "group", "aria-label": "Log" },
       make(
         "div",
         { class: "micromegas-logs-bar" },

@@ -15,9 +15,9 @@ from pyarrow import types
 
 from micromegas_jupyter.core.text import rows_text
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts.choice import MAX_PANELS, MAX_SERIES, Choice
-from micromegas_jupyter.notebook.charts.columns import Column, Role, shown
-from micromegas_jupyter.notebook.charts.slots import (
+from micromegas_jupyter.notebook.plotting.choice import MAX_PANELS, MAX_SERIES, Choice
+from micromegas_jupyter.notebook.plotting.columns import Column, Role, shown
+from micromegas_jupyter.notebook.plotting.slots import (
     ADDITIVE,
     NUMBER_SLOTS,
     TIME_SLOTS,
@@ -270,7 +270,6 @@ def _lines(choice: Choice, y: Axis, series: Groups, max_bytes: int, width: int) 
         adds_up = "y" not in choice.log and all(column.role is Role.NUMBER for column in choice.y)
         is_stacked = adds_up and bool(series.title) and len(series.labels) * len(np.unique(at)) == len(at) == len(rows)
         return _area(data, encoding, series, is_stacked=is_stacked)
-    # Not the mark's own `point`: with it JupyterLab's Vega-Lite draws nothing.
     return _panel(data, _LINE, encoding, *[{"mark": POINT | {"size": 16}}] * (len(rows) <= _MAX_DOTS))
 
 
@@ -278,9 +277,6 @@ def _area(data: Data, encoding: Spec, series: Groups, *, is_stacked: bool) -> Sp
     if encoding["y"]["scale"].get("type") != "log":
         encoding["y"] |= {"scale": {"zero": True}}
     encoding["y"] |= {"stack": "zero" if is_stacked else None}
-    if encoding["x"]["type"] == "quantitative":
-        # Vega-Lite 5.6 stacks along x if it may not along y, and draws all series as one.
-        encoding["x"] |= {"stack": None}
     if is_stacked:
         _stack_in_order(data, encoding, series)
     return _panel(data, {"type": "area", "orient": "vertical", "fillOpacity": 0.8 if is_stacked else 0.5}, encoding)
@@ -348,7 +344,6 @@ def _aggregated(choice: Choice, along: Slots | Groups, column: Column, y: Axis, 
 def _bars(data: Data, encoding: Spec, lines: Groups, line: np.ndarray, *, is_stacked: bool) -> Spec:
     """Return bars that are stacked, or side by side: means, percentiles, and bars on a logarithmic axis."""
     is_log, is_horizontal = encoding["y"]["scale"].get("type") == "log", "x2" not in data
-    # Vega-Lite before 5.8 draws bars with an `x2` over each other unless told to stack them.
     encoding["y"] |= {"stack": "zero" if is_stacked else None} | ({} if is_log else {"scale": {"zero": True}})
     beside = not is_stacked and len(lines.labels) > 1
     if is_stacked:

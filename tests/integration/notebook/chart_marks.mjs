@@ -1,13 +1,12 @@
 // Draws specifications without a screen, as the result widget does, and reads their marks as a viewer would: by position
 // and size.
-// usage: node marks.mjs LIBRARY CSV [VEGA_LITE] < lines of {"id", "spec"} > lines of {"id", "panels", "compiled"} or {"id", "error"}
+// usage: node chart_marks.mjs LIBRARY CSV < lines of {"id", "spec"} > lines of {"id", "panels", "compiled"} or {"id", "error"}
 // LIBRARY is the module that the kernel sends to a page, CSV the widget's parser.
 import { createInterface } from "node:readline";
 
-const [library, csv, otherLite] = process.argv.slice(2);
-const { vega, compile: shippedCompile, expressionInterpreter } = await import(library);
+const [library, csv] = process.argv.slice(2);
+const { vega, compile, expressionInterpreter } = await import(library);
 const { parseRows } = await import(csv);
-const compile = otherLite ? (await import(otherLite)).compile : shippedCompile;
 const silent = Object.fromEntries(["warn", "info", "debug", "error", "level"].map((name) => [name, () => silent]));
 const NEAR = 0.02; // pixels
 
@@ -98,9 +97,8 @@ for await (const line of createInterface({ input: process.stdin })) {
       }
     }
     view.finalize();
-    const isWanted = !otherLite && process.env.WITH_COMPILED;
-    const result = isWanted ? { compiled: compile(spec, { logger: silent }).spec } : {};
-    process.stdout.write(`${JSON.stringify({ id, panels: [...panels.values()], ...result })}\n`);
+    const result = { id, panels: [...panels.values()], compiled: compile(spec, { logger: silent }).spec };
+    process.stdout.write(`${JSON.stringify(result)}\n`);
   } catch (error) {
     process.stdout.write(`${JSON.stringify({ id, error: String(error.stack ?? error).slice(0, 400) })}\n`);
   }

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from micromegas_jupyter.core.jsonb import with_json
 from micromegas_jupyter.core.text import cut
 from micromegas_jupyter.errors import UsageError
-from micromegas_jupyter.notebook.charts import KINDS
-from micromegas_jupyter.notebook.charts.columns import (
+from micromegas_jupyter.notebook.plotting import KINDS
+from micromegas_jupyter.notebook.plotting.columns import (
     MAX_LISTED,
     Column,
     Role,
@@ -22,7 +22,7 @@ from micromegas_jupyter.notebook.charts.columns import (
     shown,
     undrawable,
 )
-from micromegas_jupyter.notebook.charts.slots import check_aggregate
+from micromegas_jupyter.notebook.plotting.slots import check_aggregate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ def choose(table: pa.Table, options: Options) -> Choice:
         raise UsageError("There is nothing to draw: the result has no rows.", remedy="Widen the time range or WHERE.")
     table = with_json(table, {options.x, options.color})
     rows, columns = min(table.num_rows, _SAMPLE_ROWS), columns_of(table)
-    y = _listed(options.y, table.column_names)
+    y = listed(options.y, table.column_names)
     along, color_by, named_y = (
         [named_column(columns, name) for name in each if name] for each in ([options.x], [options.color], y)
     )
@@ -157,7 +157,8 @@ def _titles(columns: Sequence[Column]) -> str:
     return cut(", ".join(column.title for column in columns), MAX_LISTED)
 
 
-def _listed(names: Names, known: Sequence[str] = ()) -> list[str]:
+def listed(names: Names, known: Sequence[str] = ()) -> list[str]:
+    """Return names that may be one text with commas; a known name may contain commas."""
     if isinstance(names, str):
         return [names] if names in known else [name.strip() for name in names.split(",")]
     return list(names or ())
@@ -165,7 +166,7 @@ def _listed(names: Names, known: Sequence[str] = ()) -> list[str]:
 
 def _checked(options: Options) -> tuple[str | None, tuple[str, ...], str]:
     """Return the kind, the aggregates, and the logarithmic axes."""
-    kind, aggregates, log = options.kind, tuple(dict.fromkeys(_listed(options.agg))), options.log or ""
+    kind, aggregates, log = options.kind, tuple(dict.fromkeys(listed(options.agg))), options.log or ""
     if kind not in {None, *KINDS}:
         raise UsageError(f'"{shown(str(kind))}" is not a chart type.', remedy=f"The kinds are {', '.join(KINDS)}.")
     for name in aggregates:
