@@ -34,9 +34,9 @@ FLOWS = {
     "%%sql": ("`%%sql` to a displayed table", 24),
     "micromegas query": ("`micromegas query`", 16),
     "token check": ("Token check", 12),
-    "query": ("A statement on the server", 37),
+    "query": ("Query on the server", 37),
     "export": ("OTLP to commit", 30),
-    "engine": ("A statement for another engine", 31),
+    "engine": ("Query on another engine", 31),
 }
 
 

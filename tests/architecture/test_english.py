@@ -130,7 +130,7 @@ def code_texts(path):
 def all_texts():
     for page in PAGES:
         kind = "README" if page == "../README.md" else "decisions" if page.startswith("decisions/") else "pages"
-        yield from ((kind, part, text) for part, text in markdown_parts(read_page(page)) if page != "changelog.md")
+        yield from ((kind, part, text) for part, text in markdown_parts(read_page(page)))
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if cell["cell_type"] == "markdown":

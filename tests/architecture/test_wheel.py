@@ -1,5 +1,6 @@
 """What is in the wheel that people install: all that the program reads, and nothing that belongs to the tests."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections import Counter
 
 import pytest
 from hatchling.builders.sdist import SdistBuilder
@@ -19,8 +21,7 @@ ALLOWED = re.compile(
     r"micromegas_jupyter/(?:[\w/]+\.py|py\.typed|flightsql/proto/\w+\.(?:proto|binpb)"
     r"|notebook/(?:frontend/)?static/(?:\w+\.(?:js|css)|vega\.js\.gz|vega\.licenses\.txt)"
     r"|demo/provider/(?:static/[\w.]+\.(?:css|svg)|templates/[\w.]+\.html)|demo/notebooks/[\w-]+\.ipynb"
-    r"|mcp/documents/(?:data-model|errors|sql)\.md"
-    r"|server_extension/server_extension\.json)"
+    r"|mcp/documents/(?:data-model|errors|sql)\.md)"
     r"|micromegas_jupyter-[\d.]+\.data/data/etc/jupyter/jupyter_server_config\.d/micromegas_jupyter\.json"
     r"|micromegas_jupyter-[\d.]+\.data/data/share/jupyter/labextensions/micromegas-jupyter/[\w/.-]+\.(?:js|json)"
     r"|micromegas_jupyter-[\d.]+\.dist-info/(?:METADATA|WHEEL|RECORD|entry_points\.txt|licenses/docs/LICENSE)"
@@ -58,6 +59,13 @@ def names(wheel):
 def test_the_wheel_is_small_and_holds_only_what_is_allowed(wheel, names):
     assert [name for name in names if not ALLOWED.fullmatch(name)] == []
     assert sum(each.compress_size for each in wheel.infolist()) < MAX_BYTES
+
+
+def test_the_wheel_holds_no_file_twice(wheel, names):
+    contents = Counter(hashlib.sha256(wheel.read(name)).hexdigest() for name in names)
+
+    assert max(contents.values()) == 1
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(

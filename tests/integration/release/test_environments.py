@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import requests
 from hatchling.builders.wheel import WheelBuilder
 
+import micromegas_jupyter
 from micromegas_jupyter.demo.provider import DemoProvider
 from tests.architecture.guide_text import DOCS, ROOT
 from tests.fakes.terminal import make_browser
@@ -21,6 +23,7 @@ from tests.integration.executors.server_process import ServerProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
+REQUIREMENTS = DOCS / "deploy" / "server-requirements.txt"
 MAX_CLIENT_MIB = 540
 MAX_SERVER_PACKAGES = 36
 FOR_SERVERS = {"datafusion", "deltalake", "grpcio", "obstore", "opentelemetry-api", "sqlglot", "uvloop"}
@@ -88,7 +91,7 @@ def server_python(tmp_path_factory, wheel):
     uv("venv", "--python", sys.executable, str(folder))
     # Compiled, as the guides say: executors that compile modules all at once start slowly.
     install = ("pip", "install", "--compile-bytecode", "--python", f"{folder}/bin/python")
-    uv(*install, "--require-hashes", "-r", str(DOCS / "deploy" / "server-requirements.txt"))
+    uv(*install, "--require-hashes", "-r", str(REQUIREMENTS))
     uv(*install, "--no-deps", wheel)
     return folder / "bin" / "python"
 
@@ -142,6 +145,25 @@ except Rejected:
     result = run(client_python, "-W", "ignore", "-c", program, folder=tmp_path)
 
     assert result.stdout == "False\n", result.stderr
+
+
+def test_the_wheel_comes_with_a_bill_of_the_servers_pinned_packages(tmp_path):
+    if shutil.which("cyclonedx-py") is None:
+        pytest.skip("cyclonedx-bom is not installed; run: pip install cyclonedx-bom")
+    subprocess.run(["bash", str(ROOT / ".ci" / "build"), str(tmp_path)], check=True, timeout=300)
+
+    built = {path.name for path in tmp_path.iterdir()}
+    bill = json.loads((tmp_path / "sbom.json").read_text(encoding="utf-8"))
+    pinned = set(re.findall(r"^([\w.-]+)==([^\s;]+)", REQUIREMENTS.read_text(encoding="utf-8"), re.MULTILINE))
+    components = {(one["name"].lower().replace("_", "-"), one["version"]): one["purl"] for one in bill["components"]}
+    product = bill["metadata"]["component"]
+    assert built == {f"micromegas_jupyter-{micromegas_jupyter.__version__}-py3-none-any.whl", "sbom.json"}
+    assert (bill["bomFormat"], product["name"]) == ("CycloneDX", "micromegas_jupyter")
+    assert product["version"] == micromegas_jupyter.__version__
+    assert {"datafusion", "deltalake", "grpcio", "pyarrow", "sqlglot"} <= {name for name, _version in components}
+    assert set(components) <= pinned
+    assert components == {(name, version): f"pkg:pypi/{name}@{version}" for name, version in components}
+    assert str(tmp_path) not in json.dumps(bill)
 
 
 def test_the_server_needs_neither_jupyter_nor_pandas(server_python):
