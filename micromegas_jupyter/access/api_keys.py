@@ -76,7 +76,7 @@ def key_state(key: ApiKeySetting, *, now: datetime) -> str:
 
 
 def find_keys(keys: Sequence[ApiKeySetting], wanted: str) -> list[ApiKeySetting]:
-    """Return all keys with that name; if there are none, the key with that ID."""
+    """Return all keys with that name; if no key has it, return the key with that ID."""
     named = [key for key in keys if key.name == wanted]
     digits = wanted.lower()
     numbered = [key for key in keys if key_digest(key).hex().startswith(digits)] if _ID.fullmatch(digits) else []
@@ -279,7 +279,7 @@ def make_api_key(  # noqa: PLR0913 - what a key may be limited to
 
 
 class KeyFile:
-    """Keys in a file. Holds nothing open between calls; safe to use from several threads and processes.
+    """Keys in a file. Opens the file only during calls; safe to use from several threads and processes.
 
     A file that cannot be read completely is never overwritten. An existing file keeps its owner, group, and mode, so
     that the server's account can still read it. A new file is accessible to its owner only. The lock file is

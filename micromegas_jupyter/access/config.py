@@ -246,7 +246,7 @@ def split_denied(entries: Iterable[str], *, issuers: Iterable[IssuerSetting]) ->
 class ReloadingValidator(BaseValidator):
     """Validates according to its settings, and reloads them when one of their files changes.
 
-    Calls take no lock. A reload builds a new validator and swaps it in, which discards cached decisions immediately;
+    Calls don't lock. A reload builds a new validator and swaps it in, which discards cached decisions immediately;
     calls in progress finish on the old one. One lock serializes reloads, and waits for it are bounded.
 
     The configuration file and the key file each keep their last valid version. An invalid file is ignored completely.

@@ -107,7 +107,7 @@ Decision: TypeAlias = Accepted | Refused | Undecided
 class BaseValidator(abc.ABC):
     """A `TokenValidator` whose subclasses return a `Decision`.
 
-    Validators inside another validator are not counted and write no events; the outermost one does both, once.
+    Validators inside another validator don't count calls or write events; the outermost one does both, once.
     """
 
     metrics: AccessMetrics | None = None
