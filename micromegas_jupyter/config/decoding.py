@@ -105,9 +105,9 @@ def describe_type(kind: Any) -> str:
 
 
 def as_type(value: object, key: str, *, kind: Any, is_typed: bool = False, remedy: str | None = None) -> Any:
-    """Return `value` as a number, text, choice or flag of a type that msgspec knows; no error repeats it.
+    """Return `value` as a number, string, choice, or flag of a type that msgspec supports; errors don't show it.
 
-    With `is_typed` a text, as a variable holds it, may not stand for a number.
+    With `is_typed`, a string (as in variables) isn't accepted for a number.
     """
     try:
         if isinstance(value, str) and not is_typed and get_args(kind)[:1] in {(int,), (float,)}:

@@ -387,7 +387,7 @@ def parse_oidc_config(value: object, path: str, *, known_roles: Collection[str] 
 
 
 def _merge(entries: list[object], path: str, known_roles: Collection[str] | None) -> tuple[IssuerSetting, ...]:
-    """Read all entries; one issuer's entries, upstream's way to give it several audiences, become one."""
+    """Parse all entries, and merge those with the same issuer (upstream's way to specify several audiences)."""
     if len(entries) > MAX_ISSUERS:
         raise refused(path, f"has more than {MAX_ISSUERS} entries")
     found: dict[str, IssuerSetting] = {}
@@ -543,7 +543,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 
 def apply_preset(values: Mapping[str, object], path: str) -> dict[str, object]:
-    """Merge an entry's members with those of its preset; the entry's win, and `required_claims` are combined."""
+    """Merge an entry with its preset; the entry's members take precedence, and `required_claims` are combined."""
     if "preset" not in values:
         return dict(values)
     name = as_text(values["preset"], f"{path}.preset")

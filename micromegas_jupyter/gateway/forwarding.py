@@ -31,7 +31,7 @@ _MAX_FLIGHTS: Final = 512
 _MAX_REWRITTEN_CHARACTERS: Final = 8 * _MIB
 _OTHER_CHARACTERS: Final = 2048  # counted for a caller's rights, and for each cached statement
 _MAX_CACHED_CHARACTERS: Final = 16 * 1024
-# Names that only this server can serve: it knows the names and columns of the engine's tables, but not their rows.
+# Names that only this server can serve: it has the names and columns of the engine's tables, but not their rows.
 _OWN_NAMES: Final = frozenset(
     {"information_schema", "my_rights", "deny_queries", "list_query_denials", "remove_query_denial", RUNNING_QUERIES}
 )

@@ -83,16 +83,16 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
     parameters: Mapping[str, pa.Scalar] = _NO_VALUES,
     max_bytes: int = MAX_STATEMENT_BYTES,
 ) -> Rewritten:
-    """Return the engine's equivalent of `sql` in the embedded engine, or raise why there isn't one.
+    """Return the engine's equivalent of `sql` in the embedded engine, or raise an error if there isn't one.
 
     Args:
-        sql: One query in the dialect of the embedded engine, with placeholders as `$1` or `$name`.
+        sql: One query in the dialect of the embedded engine, with placeholders `$1` or `$name`.
         access: What the caller may read, from `access_of`.
-        tables: What the engine has, by name; columns that are not in a schema do not exist.
-        dialect: What the engine takes.
-        row_limit: At most this many rows are returned, on top of the statement's own LIMIT.
+        tables: The engine's tables by name; columns that are missing from a schema do not exist.
+        dialect: The engine's dialect.
+        row_limit: Return at most this many rows, in addition to the statement's own LIMIT.
         parameters: Values of the placeholders, by name without `$`; they are written into the statement.
-        max_bytes: The longest statement that is read.
+        max_bytes: The maximum length of a statement.
     """
     from micromegas_jupyter.engine.workarounds.in_list_syntax import make_lists_null_safe
     from micromegas_jupyter.engine.workarounds.subquery_syntax import make_memberships_null_safe

@@ -556,7 +556,7 @@ def _check_written_out(count: int) -> None:
 
 
 def _expand_aliases(select: exp.Select, written_out: int) -> int:
-    """Expand aliases in GROUP BY, HAVING, and QUALIFY, where a column with the same name takes precedence."""
+    """Expand aliases in GROUP BY, HAVING, and QUALIFY; columns with the same name take precedence."""
     outputs = {one.alias: one.this for one in select.expressions if isinstance(one, exp.Alias)}
     for clause in (select.args.get("group"), *select.args["where"].this.expressions[1:]):
         for column in [] if clause is None else list(clause.find_all(exp.Column)):

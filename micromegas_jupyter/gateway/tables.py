@@ -59,7 +59,7 @@ class EngineTables:
         self._loop = asyncio.get_running_loop()
 
     def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:  # noqa: ARG002 - the engine plans statements
-        """Return all tables; for any thread but the event loop's. Without a listing, asks the engine once."""
+        """Return all tables; for any thread but the event loop's. Without a listing, calls the engine once."""
         if self._loop is None:
             return asyncio.run(self._request_once())
         refreshing = asyncio.run_coroutine_threadsafe(self.refresh(), self._loop)
