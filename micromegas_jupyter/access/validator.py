@@ -37,8 +37,8 @@ _MAX_KEY_WAITS = 3
 # A fetch is two calls, each with a total deadline of ten seconds.
 _KEY_WAIT_SECONDS = 30.0
 _DOTS_OF_A_TOKEN = 2
-# Counts a quarter of a credential that could not be checked. Retries during an outage still get a response, while a
-# flood of forged tokens for a provider that is down is limited.
+# A credential that could not be checked counts as a quarter of a rejection. Retries during an outage still get a
+# response, while a flood of forged tokens for a provider that is down is limited.
 _UNDECIDED_SHARE = 0.75
 # Callers have few different sets of roles, so the result for each set is computed once.
 _MAX_ROLE_SETS = 1024

@@ -44,7 +44,7 @@ _FAMILIES: Final[Mapping[str, str]] = {
 }
 _NUMBERS: Final = frozenset({"integer", "float", "decimal"})
 _TIMES: Final = frozenset({"date", "timestamp", "timestamptz"})
-# The kinds of values that are cast as in the embedded engine; string literals are cast to all types.
+# By target kind, the kinds whose casts match the embedded engine's; string literals can be cast to all kinds.
 _CASTS: Final[Mapping[str, frozenset[str]]] = {
     "integer": _NUMBERS | {"text", "boolean"},
     "float": _NUMBERS | {"text"},

@@ -146,7 +146,7 @@ class ServerThread:
             raise self._failure
 
     def stop(self, grace_seconds: float = _DEFAULT_GRACE_SECONDS, *, reason: str = "") -> None:
-        """Stop the server, at most once; calls may finish within `grace_seconds`, and then fail with `reason`."""
+        """Stop the server; calls may finish within `grace_seconds`, then fail with `reason`. May be called twice."""
         if self._thread is None:
             self._on_drained()
             self._pool.abandon()
