@@ -146,7 +146,7 @@ class ApiKeyValidator(BaseValidator):
         return decision.context if isinstance(decision, Accepted) else None
 
     def decide(self, token: str) -> Decision:
-        """Look the key up."""
+        """Look up the key."""
         digest = token_digest(token)
         return (None if digest is None else self._find(digest)) or Refused(reason="unknown_api_key")
 

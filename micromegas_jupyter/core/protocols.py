@@ -278,8 +278,8 @@ class Materialized:
     """The definition of a materialized view: the rows of `extract_sql` over `source`.
 
     The files of `source` are those whose rows are not in the view yet. If the view `is_stale`, `source` has all files
-    of that table, and the view has none. `properties` are those of its Delta table; `updated_at` and `updated_by` are
-    about its definition.
+    of that table, and the view has no files. `properties` are those of its Delta table; `updated_at` and `updated_by`
+    are about its definition.
     """
 
     source: TableSnapshot

@@ -105,7 +105,7 @@ class Storage:
         return f"{self.uri}/{path}"
 
     def list_folders(self, below: str = "") -> list[str]:
-        """Return the names of the folders in the storage or in one of its folders, or none if there is nothing."""
+        """Return the names of the folders in the storage or in one of its folders, possibly empty."""
         with storage_errors("The tables could not be listed.", self):
             if not self.is_local:
                 prefix = f"{below}/" if below else None

@@ -31,7 +31,7 @@ _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|[\[\]{}]', re.D
 class JsonError(ValueError):
     """The text is not unambiguous JSON; `args[0]` describes the problem and its position without repeating the text.
 
-    Duplicate names, NaN, Infinity, half characters and deep nesting are rejected.
+    Duplicate names, NaN, Infinity, lone surrogates, and deep nesting are rejected.
     """
 
 

@@ -417,7 +417,7 @@ def _remove_folder(options: WorkerOptions, pid: int) -> None:
 
 
 def _standard_error(options: WorkerOptions) -> Path:
-    """Return the file for what processes write to standard error before they are executors."""
+    """Return the file for processes' standard error before they become executors."""
     return Path(options.spill_directory) / "stderr"
 
 

@@ -435,7 +435,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._handlers = {method: self._build_handler(method) for method in served}
 
     async def drain(self, grace_seconds: float, *, reason: str = "") -> None:
-        """Reject new calls, let running ones finish for `grace_seconds`, then end them with a status with `reason`."""
+        """Reject new calls, let running ones finish for `grace_seconds`, then fail them with `reason`."""
         self._is_serving = False
         self._reason = reason
         self._health.stop_serving()

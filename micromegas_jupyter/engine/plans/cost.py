@@ -215,7 +215,7 @@ def _add_scan(
 
 
 def _stored_shares(snapshot: TableSnapshot, columns: Iterable[str], shares: Mapping[str, float]) -> dict[str, float]:
-    """Return the shares of columns by their SQL names; a column that the file lacks may account for all of another file."""
+    """Return columns' shares by their SQL names; a column that the file lacks may account for all of another file."""
     stored = dict(zip(snapshot.schema.names, (snapshot.stored_schema or snapshot.schema).names, strict=True))
     wanted = {name for name in columns if name not in snapshot.partition_columns}
     wanted |= {rest for rest in _rests(snapshot) if rest.removesuffix(NANOS) in wanted and rest in shares}

@@ -180,7 +180,7 @@ class _List(NamedTuple):
 def _rewrite_expression(
     expression: Any, session: SessionContext | None, *, is_condition: bool, keeps_name: bool = False
 ) -> bool:
-    """Change an expression; `session` has its functions, which subqueries or names may be made of."""
+    """Change an expression; `session` has the functions that its subqueries and its name may use."""
     has_changed = False
     if session is not None:
         for plan in _subplans(expression):

@@ -46,7 +46,7 @@ class Site:
     public_url: str = ""  # once the server runs, at least its own URL
 
     def accepts(self, host: str, origins: list[str]) -> bool:
-        """Whether a request comes from no web page, or from an allowed one.
+        """Whether a request was sent by an allowed web page, or by a client other than a web page.
 
         On a local listener, the host is checked, too: an attacker's name may resolve to this machine (DNS rebinding),
         and then page and request have the same origin.
