@@ -159,7 +159,7 @@ class Outbox:
             self._pieces, self._size = [], 0
 
     def report(self, find: "Callable[[], ScanProgress | None] | None") -> None:
-        """Send the result of `find` once per second from now on, until it is None."""
+        """Send the result of `find` once per second from now on, until called with None."""
         with self._lock:
             self._find_progress, self._progress_at = find, time.perf_counter() + _PROGRESS_SECONDS
             if find is not None and not self._is_watched:
